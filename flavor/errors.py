@@ -1,0 +1,152 @@
+"""Every error this project raises on purpose.
+
+::
+
+    FlavorError                       one line: what happened, where, what to do; exit code 1
+    ├── MisuseError                   the caller asked for something that cannot be; exit code 2
+    │   ├── UnknownEvent              (also ValueError) an event name that is not in the protocol
+    │   ├── MissingVariable           (also KeyError) an environment variable the edge should have set
+    │   ├── InvalidInfo               (also ValueError) info.json lacks a field or has a bad one
+    │   ├── InvalidSetting            (also ValueError) an option or environment variable with a bad value
+    │   └── CommandNotFound           a -m or -p command that does not exist
+    ├── BusUnavailable                Redis cannot be reached, or refused us; exit code 3
+    ├── WaitTimeout                   (also TimeoutError) an event did not come in time; exit code 4
+    ├── RunError                      a run is not in the state that the caller needs
+    │   ├── RunNotFound               no such run on this Redis
+    │   ├── RunExists                 a run of this name is already there, with other settings
+    │   └── IllegalMove               a transition that the table of states does not have
+    ├── LeaseHeld                     another live process owns this client or run
+    ├── LeaseLost                     this process owned it, and no longer does
+    ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
+    ├── UpdateRefused                 an update that does not count, and why
+    │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
+    └── StoreError                    the object store
+        ├── ObjectMissing             nothing under this path
+        ├── ObjectExists              something else under this path already
+        ├── DigestMismatch            the bytes are not those that were recorded
+        └── BadObjectPath             (also ValueError) a path that would leave the store
+
+    RunOver(SystemExit)               not an error: raised out of WaitEvent when the run has ended, so that
+                                      an endless training loop ends like a program that is done
+
+The errors of redis-py are translated in `flavor.bus.connection`, where they enter.
+"""
+
+from __future__ import annotations
+
+
+class FlavorError(Exception):
+    """Root of this project's errors; its message is one line for a terminal."""
+
+    exit_code = 1
+
+
+class MisuseError(FlavorError):
+    """The caller asked for something that cannot be."""
+
+    exit_code = 2
+
+
+class UnknownEvent(MisuseError, ValueError):
+    """An event name that is not in the protocol."""
+
+
+class MissingVariable(MisuseError, KeyError):
+    """An environment variable that the edge sets for its trainer is absent."""
+
+    __str__ = Exception.__str__  # KeyError would quote the message
+
+
+class InvalidInfo(MisuseError, ValueError):
+    """The client information lacks a field or has a bad one; the message names each."""
+
+
+class InvalidSetting(MisuseError, ValueError):
+    """An option or an environment variable has a value that cannot be used."""
+
+
+class CommandNotFound(MisuseError):
+    """The program named by -m or -p does not exist or cannot be executed."""
+
+
+class BusUnavailable(FlavorError):
+    """Redis cannot be reached, or does not let us in."""
+
+    exit_code = 3
+
+
+class WaitTimeout(FlavorError, TimeoutError):
+    """An event did not come within the caller's timeout."""
+
+    exit_code = 4
+
+
+class RunError(FlavorError):
+    """A run is not in the state that the caller needs."""
+
+
+class RunNotFound(RunError):
+    """There is no run of this name on this Redis."""
+
+
+class RunExists(RunError):
+    """A run of this name is already there, with other settings."""
+
+
+class IllegalMove(RunError):
+    """A transition that the table of states does not have."""
+
+
+class LeaseHeld(FlavorError):
+    """Another live process owns this client or run."""
+
+
+class LeaseLost(FlavorError):
+    """This process owned a client, round or run, and no longer does."""
+
+
+class TrainerFailed(FlavorError):
+    """The trainer or the preprocess command ended badly."""
+
+    exit_code = 5
+
+
+class UpdateRefused(FlavorError):
+    """An update does not count; the message says why."""
+
+
+class CheckpointError(UpdateRefused, ValueError):
+    """A checkpoint cannot be read, or holds what cannot be aggregated."""
+
+
+class StoreError(FlavorError):
+    """The object store could not do what it was asked."""
+
+
+class ObjectMissing(StoreError):
+    """There is nothing under this path."""
+
+
+class ObjectExists(StoreError):
+    """There is something else under this path already; what was there is untouched."""
+
+
+class DigestMismatch(StoreError):
+    """The bytes under a path are not those whose SHA-256 was recorded."""
+
+
+class BadObjectPath(StoreError, ValueError):
+    """A path that is absolute, empty or would leave the store."""
+
+
+class RunOver(SystemExit):
+    """The run has ended while a trainer waited for it.
+
+    A `SystemExit`, so that a loop that nobody stops ends the process without a traceback, and no
+    `except Exception` swallows it. Exit code 0 when the run finished, else 1 with the reason on stderr.
+    """
+
+    def __init__(self, run: str, state: str, reason: str = "") -> None:
+        self.run, self.state, self.reason = run, state, reason
+        finished = state == "finished"
+        super().__init__(0 if finished else f"flavor: run {run!r} is {state}" + (f": {reason}" if reason else ""))
