@@ -1,0 +1,147 @@
+"""Events: a durable key per run, client and round, plus a publication on the channel of the same name.
+
+Both are written in one transaction, so whoever subscribes first, then reads the key, then waits, cannot miss an
+event in any order of calls. An event of an old round is another key, so it can release nobody in a new one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from flavor.bus.connection import Redis, connect, shown, translated
+from flavor.bus.keys import RunKeys
+from flavor.bus.names import Event
+from flavor.bus.subscription import Subscription
+from flavor.errors import LeaseLost, RunOver, WaitTimeout
+
+_REREAD_S = 5.0
+"""A waiter reads the keys again this often, should every publication be lost."""
+_ENDED = ("finished", "failed", "stopped")
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a waiter reads in one go."""
+
+    is_set: bool
+    started: int
+    state: str | None
+    reason: str
+    edge_lives: bool
+
+
+class ClientEvents:
+    """The events of one client of one run.
+
+    `patience_s` bounds the wait for an unreachable server. Every method raises `BusUnavailable` when the server is
+    gone; nothing is half-written then.
+    """
+
+    def __init__(self, url: str, run: str, client: str, *, redis: Redis | None = None, patience_s: float = 60.0) -> None:
+        self.url, self.run, self.client = url, run, client
+        self._run_keys = RunKeys(run)
+        self._keys = self._run_keys.client(client)
+        self._redis = redis or connect(url, client_name=f"flavor-events:{client}")
+        self._patience_s = patience_s
+        self._subscription: Subscription | None = None
+
+    def set(self, event: Event, round_: int, value: str = "1") -> None:
+        """Record that `event` has happened in this round and wake whoever waits. Setting twice is harmless."""
+        key = self._keys.event(round_, event)
+        with translated(shown(self.url)), self._redis.pipeline(transaction=True) as step:
+            step.set(key, value, nx=True)
+            step.publish(key, str(round_))
+            step.execute()
+
+    def start_round(self, round_: int) -> None:
+        """Set TrainStarted for this round, and move the pointer that a waiting trainer reads. For the edge alone."""
+        key = self._keys.event(round_, Event.TRAIN_STARTED)
+        with translated(shown(self.url)), self._redis.pipeline(transaction=True) as step:
+            step.set(self._keys.started, str(round_))
+            step.set(key, "1", nx=True)
+            step.publish(key, str(round_))
+            step.execute()
+
+    def is_set(self, event: Event, round_: int) -> bool:
+        """Whether `event` has happened in this round."""
+        with translated(shown(self.url)):
+            return bool(self._redis.exists(self._keys.event(round_, event)))
+
+    def clean(self, event: Event, round_: int) -> None:
+        """Forget that `event` has happened in this round."""
+        with translated(shown(self.url)):
+            self._redis.delete(self._keys.event(round_, event))
+
+    def newest_started(self) -> int:
+        """The newest round that was started for this client; 0 before the first."""
+        with translated(shown(self.url)):
+            return int(self._redis.get(self._keys.started) or 0)
+
+    def wait(self, event: Event, round_: int, *, timeout_s: float | None = None) -> None:
+        """Return once `event` has happened in this round.
+
+        Raises `WaitTimeout` after `timeout_s` seconds, `RunOver` when the run ends first, `LeaseLost` when this
+        client's edge is gone.
+        """
+        self._wait(event, round_, timeout_s, after=None)
+
+    def wait_started(self, after: int, *, timeout_s: float | None = None) -> int:
+        """The number of the first round newer than `after` that is started for this client. Raises as `wait`."""
+        return self._wait(Event.TRAIN_STARTED, None, timeout_s, after=after)
+
+    def _wait(self, event: Event, round_: int | None, timeout_s: float | None, *, after: int | None) -> int:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        wanted = None if round_ is None else self._keys.event(round_, event)
+        edge_seen_dead = False
+        with translated(shown(self.url)):
+            subscription = self._listen()
+            while True:
+                look = self._look(wanted)
+                if after is not None and look.started > after:
+                    return look.started
+                if round_ is not None and look.is_set:
+                    return round_
+                if look.state in _ENDED:
+                    raise RunOver(self.run, look.state, look.reason)
+                if look.state is not None and not look.edge_lives:
+                    if edge_seen_dead:  # twice, so that a lease about to be renewed is not taken for a death
+                        raise LeaseLost(f"client {self.client!r}: its edge is gone, so nothing will set {event}")
+                    edge_seen_dead = True
+                left_s = _REREAD_S if deadline is None else min(_REREAD_S, deadline - time.monotonic())
+                if left_s <= 0:
+                    raise WaitTimeout(
+                        f"client {self.client!r}: {event} did not come within {timeout_s:g} s; "
+                        f"`flavor status {self.run}` shows what the run waits for"
+                    )
+                subscription.wait(left_s)
+
+    def _listen(self) -> Subscription:
+        if self._subscription is None:
+            self._subscription = Subscription(
+                self._redis,
+                self.url,
+                channels=[self._run_keys.state],
+                patterns=[self._keys.pattern],
+                patience_s=self._patience_s,
+            )
+            self._subscription.open()
+        else:
+            self._subscription.wait(0.0)  # what piled up while the caller worked
+        return self._subscription
+
+    def _look(self, key: str | None) -> _Look:
+        with self._redis.pipeline(transaction=False) as reads:
+            reads.exists(key or self._keys.started)
+            reads.get(self._keys.started)
+            reads.hmget(self._run_keys.state, "state", "reason")
+            reads.exists(self._keys.lease)
+            is_set, started, (state, reason), edge_lives = reads.execute()
+        return _Look(bool(is_set), int(started or 0), state, reason or "", bool(edge_lives))
+
+    def close(self) -> None:
+        """Close this object's connections."""
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
+        self._redis.close()

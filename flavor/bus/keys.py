@@ -1,0 +1,150 @@
+"""Every key and channel, in one table. Nothing else in the project spells one.
+
+All keys of a run share the Cluster hash tag `{RUN}`, so that its Lua scripts stay legal on a cluster.
+
+====================================  ======  ==============================================  =====================
+after `flavor:{RUN}:`                 type    holds                                           written by
+====================================  ======  ==============================================  =====================
+run                                   hash    config, state, round, rounds, global_path,      coordinator, worker's
+                                              global_digest, global_size, info_path, format,  commit, `flavor stop`
+                                              reason, created_at, ended_at
+members                               set     clients that have joined                        coordinator
+coordinator                           string  token of the coordinator's lease (expires)      coordinator
+client:CLIENT                         hash    state, reason, format, host, pid, joined_at     that edge
+client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
+client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
+client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
+client:CLIENT:round:N:task            hash    what to train from: path, digest, size, info    coordinator
+client:CLIENT:round:N:update          hash    path, digest, size, info, format; or refused    that edge
+client:CLIENT:round:N:verdict         (channel only) the update of this round was judged      worker, coordinator
+round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
+                                              attempt, lease, lease_ms, path, digest, size,
+                                              info_path, reason, opened_ms, closed_ms
+round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
+                                              was inspected: path, digest, size, info
+log                                   stream  every transition with its reason                coordinator, worker
+====================================  ======  ==============================================  =====================
+
+Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds).
+
+Each of these keys, as a channel of the same name, announces that the key has changed; what is published is never
+needed: readers read the key. The keys of a run live until `flavor rm`; those of a round's clients go with
+`--keep-rounds`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flavor.bus.names import Event, checked_name
+
+RUNS = "flavor:runs"
+
+
+@dataclass(frozen=True)
+class ClientKeys:
+    """The keys that belong to one client of one run: all that its edge may write."""
+
+    prefix: str
+    client: str
+
+    @property
+    def pattern(self) -> str:
+        """The channel pattern of everything that concerns this client."""
+        return f"{self.prefix}:*"
+
+    @property
+    def state(self) -> str:
+        """Hash: the client's state; as a channel, its heartbeat."""
+        return self.prefix
+
+    @property
+    def lease(self) -> str:
+        """String with an expiry: the token of the edge that is this client."""
+        return f"{self.prefix}:lease"
+
+    @property
+    def started(self) -> str:
+        """String: the newest round for which TrainStarted was set."""
+        return f"{self.prefix}:started"
+
+    def event(self, round_: int, event: Event) -> str:
+        """String: present once the event has happened in this round."""
+        return f"{self.prefix}:round:{round_}:event:{event}"
+
+    def task(self, round_: int) -> str:
+        """Hash: what this client trains from in this round."""
+        return f"{self.prefix}:round:{round_}:task"
+
+    def update(self, round_: int) -> str:
+        """Hash: what this client submitted in this round."""
+        return f"{self.prefix}:round:{round_}:update"
+
+    def verdict(self, round_: int) -> str:
+        """Channel: this client's update of this round was judged."""
+        return f"{self.prefix}:round:{round_}:verdict"
+
+
+@dataclass(frozen=True)
+class RunKeys:
+    """The keys of one run."""
+
+    run: str
+
+    def __post_init__(self) -> None:
+        checked_name(self.run, "run")
+
+    @property
+    def prefix(self) -> str:
+        """What every key of the run starts with."""
+        return f"flavor:{{{self.run}}}:"
+
+    @property
+    def state(self) -> str:
+        """Hash: the run itself."""
+        return f"{self.prefix}run"
+
+    @property
+    def members(self) -> str:
+        """Set: clients that have joined."""
+        return f"{self.prefix}members"
+
+    @property
+    def coordinator(self) -> str:
+        """String with an expiry: the coordinator's lease."""
+        return f"{self.prefix}coordinator"
+
+    @property
+    def log(self) -> str:
+        """Stream: every transition with its reason."""
+        return f"{self.prefix}log"
+
+    def client(self, client: str) -> ClientKeys:
+        """The keys of one client."""
+        return ClientKeys(f"{self.prefix}client:{checked_name(client, 'client')}", client)
+
+    def round(self, round_: int) -> str:
+        """Hash: one round."""
+        return f"{self.prefix}round:{round_}"
+
+    def verdicts(self, round_: int) -> str:
+        """Hash: client to verdict."""
+        return f"{self.prefix}round:{round_}:verdicts"
+
+    @property
+    def rounds_pattern(self) -> str:
+        """The channel pattern of every round."""
+        return f"{self.prefix}round:*"
+
+    @property
+    def clients_pattern(self) -> str:
+        """The channel pattern of everything that concerns any client."""
+        return f"{self.prefix}client:*"
+
+    def parse_client_channel(self, channel: str) -> tuple[str, str] | None:
+        """`(client, rest)` of a channel under a client's prefix, `rest` without the leading colon; else None."""
+        head = f"{self.prefix}client:"
+        if not channel.startswith(head):
+            return None
+        client, _, rest = channel[len(head) :].partition(":")
+        return client, rest

@@ -1,0 +1,116 @@
+"""Leases: a key that expires unless its owner renews it, so that the server's clock says who is alive.
+
+Written without scripting (WATCH, MULTI), because an edge's user may be denied EVAL.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+
+import redis
+
+from flavor.bus.connection import Redis
+from flavor.errors import LeaseHeld
+
+
+class Lease:
+    """Ownership of `key` by this process for `ttl_s` seconds at a time.
+
+    The token names host and process for whoever reads it, and ends in a random part that fences: what another
+    process wrote under an older token is recognised by it.
+    """
+
+    def __init__(self, client: Redis, key: str, *, ttl_s: float, what: str) -> None:
+        self._client, self.key, self.ttl_s, self._what = client, key, ttl_s, what
+        self.token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+
+    def try_acquire(self) -> bool:
+        """Take the lease if nobody holds it."""
+        return bool(self._client.set(self.key, self.token, nx=True, px=int(self.ttl_s * 1000)))
+
+    def acquire(self, *, told: Callable[[str], None]) -> None:
+        """Take the lease, waiting for a dead holder's to expire.
+
+        A holder that renews meanwhile is alive: `LeaseHeld`, with its host and process. `told` is called once
+        with a line for the user before the first wait.
+        """
+        pause = threading.Event()
+        before: tuple[str, int] | None = None
+        while not self.try_acquire():
+            holder, left_ms = self._client.get(self.key), self._client.pttl(self.key)
+            if holder is None or left_ms < 0:
+                continue
+            host, pid, _ = holder.rsplit(":", 2)
+            if before is None:
+                told(f"{self._what} is held by process {pid} on {host}; waiting up to {left_ms / 1000:.0f} s for a sign of life")
+            elif before[0] != holder or left_ms > before[1]:
+                raise LeaseHeld(
+                    f"{self._what} is already running as process {pid} on {host}: stop that one, or choose another name"
+                )
+            before = (holder, left_ms)
+            pause.wait(min(self.ttl_s / 10, left_ms / 1000 + 0.001))
+
+    def renew(self) -> bool:
+        """Extend the lease; False when it is no longer ours (expired and taken, or taken away)."""
+        with self._client.pipeline() as step:
+            try:
+                step.watch(self.key)
+                if step.get(self.key) != self.token:
+                    return False
+                step.multi()
+                step.pexpire(self.key, int(self.ttl_s * 1000))
+                step.execute()
+            except redis.exceptions.WatchError:
+                return False
+            return True
+
+    def release(self) -> None:
+        """Give the lease up, if it is still ours."""
+        with self._client.pipeline() as step:
+            try:
+                step.watch(self.key)
+                if step.get(self.key) != self.token:
+                    return
+                step.multi()
+                step.delete(self.key)
+                step.execute()
+            except redis.exceptions.WatchError:
+                return
+
+
+class LeaseKeeper:
+    """A thread that renews a lease at a third of its lifetime, and says when it is lost.
+
+    `beat` is called after each renewal (an edge publishes its heartbeat there). An unreachable server is not a loss:
+    the lease is lost when another holds it, or when it expired and could not be taken again.
+    """
+
+    def __init__(self, lease: Lease, *, lost: Callable[[], None], beat: Callable[[], object] | None = None) -> None:
+        self._lease, self._lost, self._beat = lease, lost, beat
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; the lease itself is left as it is."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._lease.ttl_s / 3):
+            try:
+                if not self._lease.renew() and not self._lease.try_acquire():
+                    self._lost()
+                    return
+                if self._beat is not None:
+                    self._beat()
+            except (redis.exceptions.RedisError, OSError):
+                continue  # the next beat tries again; the server's clock decides meanwhile

@@ -1,0 +1,23 @@
+-- Open the next round and give each expected client its task.
+-- KEYS  1 coordinator  2 run  3 round:N  4 log  5... the task of each expected client
+-- ARGV  1 coordinator's token  2 N  3 timeout in ms  4 expected clients (JSON)  5 reason
+--       6... field, value ... of the tasks, the same for all
+-- Invariant: rounds only go up, and round N opens only when round N-1 is closed.
+-- Returns {'ok', opened_ms} or an error: lease, state.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
+local run = redis.call('HMGET', KEYS[2], 'state', 'round')
+if run[1] ~= 'waiting' and run[1] ~= 'running' then return {'state', tostring(run[1])} end
+if tonumber(run[2]) ~= tonumber(ARGV[2]) - 1 then return {'state', 'round ' .. run[2]} end
+local now = redis.call('TIME')
+local opened = now[1] * 1000 + math.floor(now[2] / 1000)
+local ms = string.format('%.0f', opened)
+redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[4], 'opened_ms', ms, 'attempt', '0',
+           'deadline_ms', string.format('%.0f', opened + tonumber(ARGV[3])))
+redis.call('HSET', KEYS[2], 'state', 'running', 'round', ARGV[2], 'reason', ARGV[5])
+for i = 5, #KEYS do
+  redis.call('DEL', KEYS[i])
+  redis.call('HSET', KEYS[i], 'opened_ms', ms, unpack(ARGV, 6))
+  redis.call('PUBLISH', KEYS[i], ARGV[2])
+end
+redis.call('XADD', KEYS[4], '*', 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])
+return {'ok', ms}

@@ -1,0 +1,39 @@
+"""Names that stand in keys, channels and object paths: runs, clients and events."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from flavor.errors import InvalidSetting, UnknownEvent
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Event(StrEnum):
+    """The events of the protocol, in the seeds' spelling."""
+
+    TRAIN_INIT_DONE = "TrainInitDone"
+    TRAIN_STARTED = "TrainStarted"
+    TRAIN_FINISHED = "TrainFinished"
+    AGGREGATE_STARTED = "AggregateStarted"
+    AGGREGATE_FINISHED = "AggregateFinished"
+    PROCESS_FINISHED = "ProcessFinished"
+    ERROR = "Error"
+
+
+def event_name(value: str) -> Event:
+    """The event of this name; `UnknownEvent` (a `ValueError`) lists the accepted ones."""
+    try:
+        return Event(value)
+    except ValueError:
+        raise UnknownEvent(f"unknown event {value!r}: use one of {', '.join(Event)}") from None
+
+
+def checked_name(value: str, what: str) -> str:
+    """`value` if it can stand in a key and in a path, else `InvalidSetting` naming `what`."""
+    if not _NAME.fullmatch(value):
+        raise InvalidSetting(
+            f"{what} {value!r} cannot be used: 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
+        )
+    return value

@@ -1,0 +1,202 @@
+"""Runs, rounds and verdicts in Redis: one Python method for each Lua transition, and the reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from flavor.bus.connection import Redis, shown, translated
+from flavor.bus.keys import RUNS, RunKeys
+from flavor.bus.state import GlobalModel, RoundView, RunState, RunView, Verdict
+from flavor.errors import IllegalMove, LeaseLost, RunNotFound
+
+_LUA = files("flavor.bus") / "lua"
+LOG_LENGTH = 100_000
+"""Entries that a run's log keeps, about."""
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    return [text for pair in fields.items() for text in pair]
+
+
+class RunStore:
+    """One run's state. Every transition is atomic and checks the state it starts from.
+
+    Raises `LeaseLost` when the caller's token is no longer the holder's, `IllegalMove` when the state is not the one
+    the transition starts from (nothing has changed then), `BusUnavailable` when the server is gone.
+    """
+
+    def __init__(self, redis: Redis, run: str, url: str = "") -> None:
+        self.redis, self.run, self.keys = redis, run, RunKeys(run)
+        self._where = shown(url)
+        self._scripts: dict[str, Any] = {}
+
+    def _call(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        script = self._scripts.get(verb)
+        if script is None:
+            script = self._scripts[verb] = self.redis.register_script((_LUA / f"{verb}.lua").read_text())
+        with translated(self._where):
+            return script(keys=keys, args=args)
+
+    def _move(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> str:
+        status, detail = self._call(verb, keys, args)
+        if status == "lease":
+            raise LeaseLost(f"run {self.run!r}: {verb}: the lease is held by {detail or 'another process'}")
+        if status == "state":
+            raise IllegalMove(f"run {self.run!r}: {verb} is not possible: it is {detail}")
+        return str(detail)
+
+    # -- the coordinator's transitions
+
+    def create(self, *, rounds: int, config: Mapping[str, Any], initial: GlobalModel | None = None) -> bool:
+        """Create the run; False when it exists already, which leaves it untouched."""
+        fields = _flat(initial.fields()) if initial else []
+        keys = [self.keys.state, self.keys.log, RUNS]
+        return bool(self._call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
+
+    def admit(self, token: str, client: str, reason: str) -> bool:
+        """Make `client` a member; True when it is new."""
+        keys = [self.keys.coordinator, self.keys.state, self.keys.members, self.keys.log]
+        return self._move("admit_client", keys, [token, client, reason]) == "1"
+
+    def open_round(
+        self,
+        token: str,
+        round_: int,
+        *,
+        expected: Sequence[str],
+        timeout_s: float,
+        task: Mapping[str, str],
+        reason: str,
+    ) -> int:
+        """Open round `round_` for `expected`; returns the server's time in milliseconds."""
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        keys += [self.keys.client(client).task(round_) for client in expected]
+        args = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason, *_flat(task)]
+        return int(self._move("open_round", keys, args))
+
+    def begin_aggregation(
+        self, token: str, round_: int, *, attempt: int, contributors: Sequence[str], reason: str
+    ) -> None:
+        """Fix the contributors and start an attempt."""
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        self._move("begin_aggregation", keys, [token, round_, attempt, json.dumps(list(contributors)), reason])
+
+    # -- the worker's transitions
+
+    def claim_round(self, round_: int, *, attempt: int, token: str, ttl_s: float) -> None:
+        """Take or renew the right to commit this attempt."""
+        self._move("claim_round", [self.keys.round(round_)], [attempt, token, int(ttl_s * 1000)])
+
+    def commit_round(self, round_: int, *, attempt: int, token: str, model: GlobalModel, reason: str) -> None:
+        """Close the round with `model` as the run's global model."""
+        of_round = {
+            "path": model.path,
+            "digest": model.digest,
+            "size": str(model.size_bytes),
+            "info_path": model.info_path,
+        }
+        args = [round_, attempt, token, reason, 2 * len(of_round), *_flat(of_round), *_flat(model.fields())]
+        self._move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
+
+    def fail_attempt(self, round_: int, *, attempt: int, token: str, reason: str) -> None:
+        """Report that this attempt went wrong."""
+        self._move("fail_attempt", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason])
+
+    # -- transitions of either
+
+    def judge(self, round_: int, client: str, verdict: Verdict) -> bool:
+        """Record a verdict; True when it was the first on this update, else nothing changes."""
+        keys = [self.keys.verdicts(round_), self.keys.round(round_), self.keys.log]
+        event = "update.accepted" if verdict.accepted else "update.refused"
+        channel = self.keys.client(client).verdict(round_)
+        return bool(
+            self._call("judge_update", keys, [client, round_, verdict.to_json(), event, verdict.reason, channel])
+        )
+
+    def end(self, state: RunState, reason: str) -> None:
+        """End the run; `IllegalMove` when it has ended already."""
+        view = self.read()
+        self._move("end_run", [self.keys.state, self.keys.log, self.keys.round(view.round)], [state, reason])
+
+    def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
+        """Append to the run's log."""
+        fields = {"event": event, "reason": reason}
+        if client:
+            fields["client"] = client
+        if round_ is not None:
+            fields["round"] = str(round_)
+        with translated(self._where):
+            self.redis.xadd(self.keys.log, fields, maxlen=LOG_LENGTH, approximate=True)  # type: ignore[arg-type]
+
+    # -- reads
+
+    def find(self) -> RunView | None:
+        """The run, or None when there is none of this name."""
+        with translated(self._where):
+            fields = self.redis.hgetall(self.keys.state)
+        return RunView.of(self.run, fields) if fields else None
+
+    def read(self) -> RunView:
+        """The run; raises `RunNotFound`."""
+        view = self.find()
+        if view is None:
+            raise RunNotFound(f"there is no run {self.run!r} on Redis at {self._where}: `flavor status` lists the runs")
+        return view
+
+    def read_round(self, round_: int) -> RoundView | None:
+        """A round with its verdicts, or None when it was never opened (or is pruned)."""
+        with translated(self._where), self.redis.pipeline(transaction=True) as reads:
+            reads.hgetall(self.keys.round(round_))
+            reads.hgetall(self.keys.verdicts(round_))
+            fields, verdicts = reads.execute()
+        return RoundView.of(round_, fields, verdicts) if fields else None
+
+    def members(self) -> list[str]:
+        """The clients that have joined, sorted."""
+        with translated(self._where):
+            return sorted(self.redis.smembers(self.keys.members))
+
+    def clients(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], bool]]:
+        """For each client: the fields of its hash, and whether its edge holds its lease."""
+        names = list(names)
+        with translated(self._where), self.redis.pipeline(transaction=False) as reads:
+            for name in names:
+                reads.hgetall(self.keys.client(name).state)
+                reads.exists(self.keys.client(name).lease)
+            answers = reads.execute()
+        return {name: (answers[2 * i], bool(answers[2 * i + 1])) for i, name in enumerate(names)}
+
+    def updates(self, round_: int, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """For each client that submitted one: the fields of its update in this round."""
+        names = list(names)
+        with translated(self._where), self.redis.pipeline(transaction=False) as reads:
+            for name in names:
+                reads.hgetall(self.keys.client(name).update(round_))
+            return {name: fields for name, fields in zip(names, reads.execute(), strict=True) if fields}
+
+    def now_ms(self) -> int:
+        """The server's clock, in milliseconds."""
+        with translated(self._where):
+            seconds, micros = self.redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def forget_round(self, round_: int, clients: Iterable[str]) -> None:
+        """Delete the per-client keys of an old round; the round's own hash and verdicts stay."""
+        from flavor.bus.names import Event
+
+        keys = []
+        for name in clients:
+            client = self.keys.client(name)
+            keys += [client.task(round_), client.update(round_), *(client.event(round_, event) for event in Event)]
+        if keys:
+            with translated(self._where):
+                self.redis.unlink(*keys)
+
+
+def list_runs(redis: Redis, url: str = "") -> list[str]:
+    """The names of all runs, oldest first."""
+    with translated(shown(url)):
+        return [str(name) for name in redis.zrange(RUNS, 0, -1)]

@@ -1,0 +1,195 @@
+"""States of a run, a round and a client, the legal moves between them, and what one reads of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class RunState(StrEnum):
+    """Where a run is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing moves any more."""
+        return not MOVES[self]
+
+
+MOVES: Mapping[RunState, frozenset[RunState]] = {
+    RunState.WAITING: frozenset({RunState.RUNNING, RunState.FAILED, RunState.STOPPED}),
+    RunState.RUNNING: frozenset({RunState.FINISHED, RunState.FAILED, RunState.STOPPED}),
+    RunState.FINISHED: frozenset(),
+    RunState.FAILED: frozenset(),
+    RunState.STOPPED: frozenset(),
+}
+"""The legal moves of a run; the Lua scripts enforce them."""
+
+
+class RoundState(StrEnum):
+    """Where a round is: open -> aggregating -> closed, or failed."""
+
+    OPEN = "open"
+    AGGREGATING = "aggregating"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+class ClientState(StrEnum):
+    """Where a client is, as its edge reports it."""
+
+    JOINED = "joined"
+    """The edge is there; its trainer is not ready yet."""
+    READY = "ready"
+    """The trainer has set TrainInitDone."""
+    LEFT = "left"
+    """The trainer ended by itself, successfully."""
+    FAILED = "failed"
+    """The trainer or its edge ended badly."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing more will come from this client."""
+        return self in (ClientState.LEFT, ClientState.FAILED)
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """The global checkpoint of a round: where it is, and what it must be."""
+
+    path: str
+    digest: str
+    size_bytes: int
+    info_path: str = ""
+    format: str = ""
+
+    def fields(self) -> dict[str, str]:
+        """As fields of the run's hash or of a task."""
+        return {
+            "global_path": self.path,
+            "global_digest": self.digest,
+            "global_size": str(self.size_bytes),
+            "info_path": self.info_path,
+            "format": self.format,
+        }
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> GlobalModel | None:
+        """From such fields; None when there is no global model yet."""
+        if not fields.get("global_path"):
+            return None
+        return cls(
+            fields["global_path"],
+            fields["global_digest"],
+            int(fields["global_size"]),
+            fields.get("info_path", ""),
+            fields.get("format", ""),
+        )
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run's hash, read."""
+
+    run: str
+    state: RunState
+    round: int
+    rounds: int
+    config: Mapping[str, Any]
+    reason: str
+    global_model: GlobalModel | None
+    created_ms: int
+    ended_ms: int | None
+
+    @classmethod
+    def of(cls, run: str, fields: Mapping[str, str]) -> RunView:
+        """From the hash's fields."""
+        return cls(
+            run=run,
+            state=RunState(fields["state"]),
+            round=int(fields["round"]),
+            rounds=int(fields["rounds"]),
+            config=json.loads(fields["config"]),
+            reason=fields.get("reason", ""),
+            global_model=GlobalModel.of(fields),
+            created_ms=int(fields.get("created_ms", 0)),
+            ended_ms=int(fields["ended_ms"]) if "ended_ms" in fields else None,
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the inspection of one update found.
+
+    `path`, `digest` and `size_bytes` are what was inspected, so that nothing the edge writes later can change what
+    is aggregated.
+    """
+
+    accepted: bool
+    reason: str
+    path: str = ""
+    digest: str = ""
+    size_bytes: int = 0
+    format: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """As it stands in Redis."""
+        return json.dumps(self.__dict__, separators=(",", ":"))
+
+    @classmethod
+    def of(cls, text: str) -> Verdict:
+        """From Redis."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """A round's hash and its verdicts, read."""
+
+    round: int
+    state: RoundState
+    expected: tuple[str, ...]
+    contributors: tuple[str, ...]
+    opened_ms: int
+    deadline_ms: int
+    closed_ms: int | None
+    attempt: int
+    lease_ms: int | None
+    reason: str
+    error: str | None
+    path: str
+    digest: str
+    size_bytes: int
+    info_path: str
+    verdicts: Mapping[str, Verdict]
+
+    @classmethod
+    def of(cls, round_: int, fields: Mapping[str, str], verdicts: Mapping[str, str]) -> RoundView:
+        """From the hashes' fields."""
+        return cls(
+            round=round_,
+            state=RoundState(fields["state"]),
+            expected=tuple(json.loads(fields["expected"])),
+            contributors=tuple(json.loads(fields.get("contributors", "[]"))),
+            opened_ms=int(fields["opened_ms"]),
+            deadline_ms=int(fields["deadline_ms"]),
+            closed_ms=int(fields["closed_ms"]) if "closed_ms" in fields else None,
+            attempt=int(fields["attempt"]),
+            lease_ms=int(fields["lease_ms"]) if "lease_ms" in fields else None,
+            reason=fields.get("reason", ""),
+            error=fields.get("error"),
+            path=fields.get("path", ""),
+            digest=fields.get("digest", ""),
+            size_bytes=int(fields.get("size", 0)),
+            info_path=fields.get("info_path", ""),
+            verdicts={client: Verdict.of(text) for client, text in verdicts.items()},
+        )

@@ -1,0 +1,96 @@
+"""Being woken by Redis without ever losing a wake-up.
+
+What is published while a connection is down is gone, and redis-py resubscribes without a word. So a
+subscription reports each (re)connection as `RESYNC`, upon which the caller reads its keys again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis
+
+from flavor.bus.connection import Redis, wait_for_server
+
+RESYNC: Final = "*"
+"""Stands for every channel: something may have been missed, so read the keys again."""
+
+_PUBLICATIONS = ("message", "pmessage")
+_CONFIRMATIONS = ("subscribe", "psubscribe")
+
+
+class Subscription:
+    """Channels and patterns of one server, reconnecting by itself.
+
+    Not for use by several threads at once. `patience_s` bounds how long an unreachable server is waited for, with a
+    countdown on stderr, before `wait` raises `BusUnavailable`.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        url: str,
+        *,
+        channels: Sequence[str] = (),
+        patterns: Sequence[str] = (),
+        patience_s: float = 60.0,
+    ) -> None:
+        self._client, self._url, self._patience_s = client, url, patience_s
+        self._channels, self._patterns = tuple(channels), tuple(patterns)
+        self._pubsub: Any = None
+
+    def open(self) -> None:
+        """Subscribe, and return once the server has confirmed it: from here on nothing published is missed."""
+        while self._pubsub is None:
+            pubsub = self._client.pubsub()
+            try:
+                if self._channels:
+                    pubsub.subscribe(*self._channels)
+                if self._patterns:
+                    pubsub.psubscribe(*self._patterns)
+                unconfirmed = len(self._channels) + len(self._patterns)
+                while unconfirmed:
+                    message = pubsub.get_message(timeout=5.0)
+                    if message is None:
+                        raise redis.exceptions.TimeoutError("no confirmation of a subscription")
+                    unconfirmed -= message["type"] in _CONFIRMATIONS
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
+                pubsub.close()
+                wait_for_server(self._client, self._url, patience_s=self._patience_s)
+            else:
+                self._pubsub = pubsub
+
+    def wait(self, timeout_s: float) -> list[str]:
+        """The channels published on since the last call, waiting up to `timeout_s` seconds for the first.
+
+        Contains `RESYNC` after every (re)connection; empty when nothing came.
+        """
+        if self._pubsub is None:
+            self.open()
+            return [RESYNC]
+        woken: list[str] = []
+        deadline = time.monotonic() + timeout_s
+        left_s = timeout_s
+        try:
+            while (message := self._pubsub.get_message(timeout=0.0 if woken else max(0.0, left_s))) or not woken:
+                if message is not None:
+                    if message["type"] in _PUBLICATIONS:
+                        woken.append(message["channel"])
+                    elif message["type"] in _CONFIRMATIONS:  # a silent reconnection
+                        woken.append(RESYNC)
+                left_s = deadline - time.monotonic()
+                if not woken and left_s <= 0:
+                    break
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
+            self.close()
+            self.open()
+            woken.append(RESYNC)
+        return woken
+
+    def close(self) -> None:
+        """End the subscription and its connection."""
+        if self._pubsub is not None:
+            self._pubsub.close()
+            self._pubsub = None
