@@ -18,8 +18,9 @@ client:CLIENT:round:N:task            hash    what to train from: path, digest, 
 client:CLIENT:round:N:update          hash    path, digest, size, info, format; or refused    that edge
 client:CLIENT:round:N:verdict         (channel only) the update of this round was judged      worker, coordinator
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
-                                              attempt, lease, lease_ms, path, digest, size,
-                                              info_path, reason, opened_ms, closed_ms
+                                              attempt, lease, lease_ms, error, reference,
+                                              path, digest, size, info_path, reason,
+                                              opened_ms, closed_ms
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
                                               was inspected: path, digest, size, info
 log                                   stream  every transition with its reason                coordinator, worker

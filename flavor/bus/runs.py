@@ -105,6 +105,14 @@ class RunStore:
         """Report that this attempt went wrong."""
         self._move("fail_attempt", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason])
 
+    def claim_reference(self, round_: int, path: str) -> str:
+        """The object whose structure this round's updates must have: `path`, unless another was first."""
+        key = self.keys.round(round_)
+        with translated(self._where), self.redis.pipeline(transaction=True) as step:
+            step.hsetnx(key, "reference", path)
+            step.hget(key, "reference")
+            return str(step.execute()[1])
+
     # -- transitions of either
 
     def judge(self, round_: int, client: str, verdict: Verdict) -> bool:

@@ -1,0 +1,205 @@
+"""What a training script calls: three events, two files, a few paths.
+
+    from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+    SetEvent("TrainInitDone")                 # ready
+    while True:
+        WaitEvent("TrainStarted")             # the global model is at $GLOBAL_MODEL_PATH (from round 2 on)
+        ...                                   # train, save {"state_dict": ...} to $LOCAL_MODEL_PATH
+        SaveInfoJson({"metadata": ..., "metrics": ...})
+        SetEvent("TrainFinished")             # hand both files in
+
+`flavor-fl` (and `check-fl`) set the environment that these functions read. Importing this module costs what redis
+costs: no numpy, torch, rq or pydantic is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flavor.bus.names import Event, event_name
+from flavor.errors import InvalidSetting, MissingVariable
+from flavor.store.info import FILE_NAME, checked_info, write_json
+
+if TYPE_CHECKING:
+    from flavor.bus.events import ClientEvents
+
+__all__ = [
+    "CleanEvent",
+    "CleanInfoJson",
+    "GetPaths",
+    "IsSetEvent",
+    "LoadGlobalInfoJson",
+    "SaveInfoJson",
+    "SetEvent",
+    "SetPaths",
+    "WaitEvent",
+]
+
+PATH_KINDS = ("localModels", "localInfos", "globalModel", "globalInfo")
+
+
+def SetEvent(event: str) -> None:  # noqa: N802 - the seeds' spelling
+    """Say that `event` has happened in the current round. Setting it twice is harmless.
+
+    Raises `UnknownEvent` (a `ValueError`) for a name that is not in the protocol, `MissingVariable` outside of
+    `flavor-fl`, `BusUnavailable` when Redis cannot be reached; the event is not set then.
+    """
+    name = event_name(event)
+    session = _Session.current()
+    session.events.set(name, session.round_of(name))
+
+
+def WaitEvent(event: str, timeout_s: float | None = None) -> int:  # noqa: N802
+    """Wait until `event` has happened, and return the number of the round (1, 2, ...) that it belongs to.
+
+    For `TrainStarted` that is the next round this client has not trained in yet. `timeout_s` is in seconds; without it
+    the wait lasts as long as the run.
+
+    Raises `WaitTimeout` (a `TimeoutError`); `RunOver` (a `SystemExit`, code 0 if the run finished) when the run ends
+    first, so that an endless loop ends there; `LeaseLost` when this client's edge is gone; else as `SetEvent`.
+    """
+    name = event_name(event)
+    if timeout_s is not None and not timeout_s >= 0:
+        raise InvalidSetting(f"WaitEvent: timeout_s must be seconds, 0 or more, and is {timeout_s!r}")
+    session = _Session.current()
+    if name is Event.TRAIN_STARTED:
+        session.round = session.events.wait_started(session.trained(), timeout_s=timeout_s)
+    else:
+        session.events.wait(name, session.round_of(name), timeout_s=timeout_s)
+    return session.round or 0
+
+
+def IsSetEvent(event: str) -> bool:  # noqa: N802
+    """Whether `event` has happened in the current round.
+
+    For `TrainStarted`: whether there is a round to train in that `WaitEvent` would return for at once.
+    """
+    name = event_name(event)
+    session = _Session.current()
+    if name is Event.TRAIN_STARTED:
+        return session.events.newest_started() > session.trained()
+    return session.events.is_set(name, session.round_of(name))
+
+
+def CleanEvent(event: str) -> None:  # noqa: N802
+    """Forget that `event` has happened in the current round. For `TrainStarted`: take it as waited for."""
+    name = event_name(event)
+    session = _Session.current()
+    if name is Event.TRAIN_STARTED:
+        session.round = session.events.newest_started() or None
+    else:
+        session.events.clean(name, session.round_of(name))
+
+
+def SaveInfoJson(output: dict[str, Any]) -> None:  # noqa: N802
+    """Write the client information of this round to `info.json` beside `$LOCAL_MODEL_PATH`, atomically.
+
+    `output["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number); `output["metrics"]` the four
+    `basic/confusion_tp`, `_fp`, `_fn`, `_tn` numbers (-1 if not tracked) and any further number under any name.
+    numpy's and torch's scalars will do.
+
+    Raises `InvalidInfo` (a `ValueError`) naming every bad field; the file that was there is untouched then.
+    """
+    info = checked_info(output, where="SaveInfoJson")
+    path = _local_info()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, info)
+
+
+def CleanInfoJson() -> None:  # noqa: N802
+    """Remove this client's `info.json`, if there is one."""
+    _local_info().unlink(missing_ok=True)
+
+
+def LoadGlobalInfoJson() -> dict[str, Any] | None:  # noqa: N802
+    """The merged information of the last round's clients, or None before there is any.
+
+    `metadata.datasetSize` and every `basic/*` metric are lists in the order of `metadata.clients`; every other metric
+    is a mean over clients, with its mean weighted by `datasetSize` beside it under NAME + " (weighted)".
+    """
+    path = Path(_variable("GLOBAL_MODEL_PATH")).parent / FILE_NAME
+    try:
+        info: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return info
+
+
+def GetPaths(kind: str) -> list[str]:  # noqa: N802
+    """The paths of this kind (`localModels`, `localInfos`, `globalModel`, `globalInfo`), from `$OUTPUT_PATH`."""
+    path = _paths_file(kind)
+    try:
+        paths: list[str] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InvalidSetting(f"GetPaths({kind!r}): nothing has set these paths yet (no {path})") from None
+    return paths
+
+
+def SetPaths(kind: str, paths: list[str]) -> None:  # noqa: N802
+    """Set the paths of this kind, for `GetPaths` to return in any process with the same `$OUTPUT_PATH`."""
+    path = _paths_file(kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, [os.fspath(item) for item in paths])
+
+
+def _paths_file(kind: str) -> Path:
+    if kind not in PATH_KINDS:
+        raise InvalidSetting(f"unknown kind of paths {kind!r}: use one of {', '.join(PATH_KINDS)}")
+    return Path(_variable("OUTPUT_PATH")) / f"{kind}.json"
+
+
+def _local_info() -> Path:
+    return Path(_variable("LOCAL_MODEL_PATH")).parent / FILE_NAME
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise MissingVariable(
+            f"the environment variable {name} is not set: run this script through `flavor-fl -m`, `flavor run -m` or "
+            "`check-fl -m`, which set it"
+        )
+    return value
+
+
+class _Session:
+    """This process's place in the run: its connection, and the round that it is in (None before it has waited)."""
+
+    _instance: _Session | None = None
+
+    def __init__(self, round_: int | None = None) -> None:
+        from flavor.bus.events import ClientEvents
+
+        self.pid = os.getpid()
+        self.round = round_
+        self.events: ClientEvents = ClientEvents(
+            _variable("FLAVOR_REDIS_URL"), _variable("FLAVOR_RUN"), _variable("FLAVOR_CLIENT")
+        )
+
+    @classmethod
+    def current(cls) -> _Session:
+        """The session of this process; a fork gets its own connection and keeps the round."""
+        if cls._instance is None or cls._instance.pid != os.getpid():
+            cls._instance = cls(cls._instance.round if cls._instance else None)
+        return cls._instance
+
+    def round_of(self, event: Event) -> int:
+        """The round that an event set or read now belongs to."""
+        if self.round is None:
+            return 0 if event is Event.TRAIN_INIT_DONE else self.events.newest_started()
+        return 0 if event is Event.TRAIN_INIT_DONE else self.round
+
+    def trained(self) -> int:
+        """The newest round that is behind this client.
+
+        A process that has waited knows; one that has not (a script that starts a process a step) reads it.
+        """
+        if self.round is not None:
+            return self.round
+        started = self.events.newest_started()
+        finished = started and self.events.is_set(Event.TRAIN_FINISHED, started)
+        return started if finished else max(0, started - 1)

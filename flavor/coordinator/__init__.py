@@ -1,0 +1,1 @@
+"""Rounds: the pure decisions, and the loop that acts on them."""

@@ -1,0 +1,176 @@
+"""What to do with a round, decided from plain values: no network, no clock, no state.
+
+Each decision returns its reason in words; the reason goes into the run's log, so that "why is this round still open?"
+always has an answer.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flavor.bus.state import ClientState, RoundView
+from flavor.config import RunConfig
+
+
+class Standing(StrEnum):
+    """Where an expected client's update is."""
+
+    PENDING = "pending"
+    """Training."""
+    SUBMITTED = "submitted"
+    """Handed in, not inspected yet."""
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    GONE = "gone"
+    """Its edge or trainer has ended without handing in."""
+
+
+class Action(StrEnum):
+    """What the coordinator does next."""
+
+    WAIT = "wait"
+    OPEN = "open"
+    AGGREGATE = "aggregate"
+    RETRY = "retry"
+    REQUEUE = "requeue"
+    FINISH = "finish"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A member as the coordinator sees it."""
+
+    state: ClientState
+    alive: bool
+    reason: str = ""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing will come from it unless it is started again."""
+        return self.state.gone or not self.alive
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be given a task."""
+        return self.alive and self.state is ClientState.READY
+
+    @property
+    def why_gone(self) -> str:
+        """Why nothing will come."""
+        return self.reason if self.state.gone else "its heartbeat stopped"
+
+
+def next_round(
+    run: str, closed: int, clients: Mapping[str, Client], config: RunConfig
+) -> tuple[Action, str, tuple[str, ...]]:
+    """Between two rounds: open the next one (and for whom), wait, finish or fail.
+
+    `closed` is the number of the newest closed round. The sample of a round depends on the seed, the run's name and
+    the round alone, so a coordinator that takes over draws the same one.
+    """
+    if closed >= config.rounds:
+        return Action.FINISH, f"all {config.rounds} rounds are closed", ()
+    ready = sorted(name for name, client in clients.items() if client.ready)
+    wanted = config.min_clients if closed == 0 else config.needed
+    if len(ready) >= wanted:
+        expected = sample(run, closed + 1, ready, config)
+        which = "all" if len(expected) == len(ready) else f"{len(expected)} sampled"
+        return Action.OPEN, f"{len(ready)} clients ready, {which} expected", expected
+    present = [name for name, client in clients.items() if not client.gone]
+    left = [name for name, client in clients.items() if client.state is ClientState.LEFT]
+    if closed and len(present) < wanted:
+        lost = {name: client.why_gone for name, client in clients.items() if client.gone and name not in left}
+        if len(present) + len(left) >= wanted:
+            return (
+                Action.FINISH,
+                f"finished early, after round {closed} of {config.rounds}: {len(left)} trainers are done, and the "
+                f"{len(present)} that remain are fewer than the {wanted} a round needs",
+                (),
+            )
+        return Action.FAIL, f"{wanted} clients are needed and {len(present)} remain; {_listed(lost)}", ()
+    reason = f"{len(ready)} of at least {wanted} clients are ready"
+    failed = {name: client.why_gone for name, client in clients.items() if client.gone}
+    return Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason, ()
+
+
+def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tuple[str, ...]:
+    """The clients of a round: a share `fraction` of the ready ones, never fewer than a round needs, sorted."""
+    size = min(len(ready), max(config.needed, math.ceil(config.fraction * len(ready))))
+    if size == len(ready):
+        return tuple(sorted(ready))
+    draw = random.Random(f"{config.seed}/{run}/{round_}")
+    return tuple(sorted(draw.sample(sorted(ready), size)))
+
+
+def close_round(
+    now_ms: int, round_: RoundView, standings: Mapping[str, tuple[Standing, str]], config: RunConfig
+) -> tuple[Action, str]:
+    """In an open round: wait, aggregate or fail.
+
+    `standings` gives each expected client's standing and, where it is refused or gone, why.
+    """
+    by: dict[Standing, list[str]] = {standing: [] for standing in Standing}
+    for client in round_.expected:
+        by[standings[client][0]].append(client)
+    accepted, open_ = len(by[Standing.ACCEPTED]), len(by[Standing.PENDING]) + len(by[Standing.SUBMITTED])
+    needed, total = min(config.needed, len(round_.expected)), len(round_.expected)
+    lost = {name: standings[name][1] for name in (*by[Standing.REFUSED], *by[Standing.GONE])}
+    tail = f"; without {_listed(lost)}" if lost else ""
+    if accepted + open_ < needed:
+        return Action.FAIL, f"round {round_.round}: {needed} updates are needed and {accepted + open_} can come; {_listed(lost)}"
+    if not open_:
+        return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"
+    if now_ms < round_.deadline_ms:
+        waiting = by[Standing.PENDING] + by[Standing.SUBMITTED]
+        left_s = (round_.deadline_ms - now_ms) / 1000
+        return Action.WAIT, f"{accepted} of {total} updates accepted, waiting for {_some(waiting)} ({left_s:.0f} s left){tail}"
+    if by[Standing.SUBMITTED]:
+        return Action.WAIT, f"deadline passed, {_some(by[Standing.SUBMITTED])} handed in and being inspected{tail}"
+    if accepted >= needed:
+        return Action.AGGREGATE, (
+            f"deadline passed with {accepted} of {total} updates, {needed} needed; late: {_some(by[Standing.PENDING])}{tail}"
+        )
+    return Action.FAIL, (
+        f"round {round_.round}: the deadline passed with {accepted} of {needed} needed updates; late: "
+        f"{_some(by[Standing.PENDING])}{tail}"
+    )
+
+
+def supervise(
+    now_ms: int, round_: RoundView, *, enqueued_ms: int, workers: int | None, config: RunConfig
+) -> tuple[Action, str]:
+    """In an aggregating round: wait, start another attempt, put the same one into the queue again, or fail.
+
+    `workers` is the number of aggregators on the queue, or None when it was not counted.
+    """
+    lease_ms = config.aggregation_lease_s * 1000
+    problem = None
+    if round_.error is not None:
+        problem = round_.error
+    elif round_.lease_ms is not None and now_ms > round_.lease_ms:
+        problem = "its aggregator stopped without a word"
+    if problem is not None:
+        if round_.attempt >= config.aggregation_attempts:
+            return Action.FAIL, f"round {round_.round}: attempt {round_.attempt} of {config.aggregation_attempts}: {problem}"
+        return Action.RETRY, f"attempt {round_.attempt + 1} of {config.aggregation_attempts}, because: {problem}"
+    if round_.lease_ms is None and now_ms - enqueued_ms > lease_ms:
+        if workers == 0:
+            return Action.WAIT, f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`"
+        return Action.REQUEUE, "no aggregator has taken it yet"
+    return Action.WAIT, "being aggregated" if round_.lease_ms is not None else "waiting for an aggregator"
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    if not reasons:
+        return "no client was lost"
+    return "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(sorted(names)[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,59 @@
+"""Work for the aggregators, as the coordinator sees it: two jobs, by name.
+
+The coordinator never imports `workers`: it writes jobs whose function is a name that the worker's allow-list knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+INSPECT = "workers.jobs.inspect"
+AGGREGATE = "workers.jobs.aggregate"
+_KEEP_S = 600
+
+
+class JobQueue(Protocol):
+    """Where jobs go. At least once: every job is harmless when it runs twice."""
+
+    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:
+        """Have these clients' updates inspected."""
+
+    def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
+        """Have the round aggregated."""
+
+    def workers(self) -> int:
+        """How many aggregators listen."""
+
+
+class RqJobQueue:
+    """`JobQueue` on RQ, with the JSON serializer and one named queue."""
+
+    def __init__(self, url: str, queue: str, *, timeout_s: float) -> None:
+        from redis import Redis
+        from rq import Queue
+        from rq.serializers import JSONSerializer
+
+        # RQ reads bytes, so this is a connection of its own
+        self._connection = Redis.from_url(url, socket_timeout=None, driver_info=None, protocol=2)
+        self._queue = Queue(queue, connection=self._connection, serializer=JSONSerializer, default_timeout=int(timeout_s))
+
+    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:
+        """See `JobQueue`."""
+        first = clients[0] if clients else ""
+        self._enqueue(INSPECT, f"inspect-{run}-{round_}-{first}-{attempt}", run, round_, list(clients))
+
+    def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
+        """See `JobQueue`."""
+        self._enqueue(AGGREGATE, f"aggregate-{run}-{round_}-{attempt}", run, round_, attempt)
+
+    def _enqueue(self, function: str, job_id: str, *args: object) -> None:
+        self._queue.enqueue_call(
+            function, args=args, job_id=job_id.replace(".", "_"), result_ttl=_KEEP_S, failure_ttl=_KEEP_S
+        )
+
+    def workers(self) -> int:
+        """See `JobQueue`."""
+        from rq import Worker
+
+        return Worker.count(queue=self._queue)

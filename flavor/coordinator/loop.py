@@ -1,0 +1,396 @@
+"""The coordinator: acts on the decisions. Its state is in Redis; what it holds in memory it can read again."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from flavor.bus.connection import connect, shown, translated, wait_for_server
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.runs import RunStore
+from flavor.bus.state import ClientState, GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
+from flavor.bus.subscription import RESYNC, Subscription
+from flavor.config import RunConfig
+from flavor.coordinator.decision import Action, Client, Standing, close_round, next_round, supervise
+from flavor.coordinator.jobs import JobQueue, RqJobQueue
+from flavor.errors import IllegalMove, LeaseLost, RunExists
+from flavor.store.objects import ObjectStore
+from flavor.store.paths import updates_prefix
+
+_RESYNC_S = 5.0
+_TICK_S = 1.0
+_SMALL_BYTES = 4 * 1024 * 1024
+"""Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
+_SLOWEST_BYTES_PER_S = 50e6
+"""An inspection is not asked for again before it would be done at this rate."""
+
+
+@dataclass
+class _Round:
+    """The current round, as far as this process has read it."""
+
+    view: RoundView
+    updates: dict[str, dict[str, str]] = field(default_factory=dict)
+    inspecting: dict[str, float] = field(default_factory=dict)  # client -> when to ask again (monotonic)
+    inspections: int = 0
+    enqueued_ms: int = 0
+    told: str = ""
+
+    @property
+    def unjudged(self) -> list[str]:
+        """Clients whose update has no verdict yet."""
+        return [client for client in self.updates if client not in self.view.verdicts]
+
+
+class Coordinator:
+    """One run's rounds, from waiting for clients to its end. `run()` returns the run as it ended.
+
+    Killed at any point and started again, it carries on. Only the holder of the run's lease can change anything: a
+    second coordinator waits for the lease, and `LeaseHeld` is raised when its holder is alive.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        config: RunConfig,
+        *,
+        redis_url: str,
+        store: ObjectStore,
+        tell: Callable[[str], None],
+        initial: GlobalModel | None = None,
+        jobs: JobQueue | None = None,
+        patience_s: float = 60.0,
+    ) -> None:
+        self._name, self._config, self._url = run, config, redis_url
+        self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
+        self._redis = connect(redis_url, client_name=f"flavor-serve:{run}")
+        self._runs = RunStore(self._redis, run, redis_url)
+        self._jobs = jobs or RqJobQueue(redis_url, config.queue, timeout_s=config.aggregation_timeout_s)
+        self._clients: dict[str, Client] = {}
+        self._members: set[str] = set()
+        self._round: _Round | None = None
+        self._run: RunView
+        self._waiting = ""
+        self._lost = False
+        self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
+
+    # -- from start to end
+
+    def run(self) -> RunView:
+        """Serve the run until it ends."""
+        wait_for_server(self._redis, self._url, patience_s=self._patience_s)
+        keys = self._runs.keys
+        self._create()
+        with translated(shown(self._url)):
+            lease = Lease(
+                self._redis, keys.coordinator, ttl_s=self._config.heartbeat_timeout_s, what=f"the coordinator of run {self._name!r}"
+            )
+            lease.acquire(told=self._tell)
+        self._token = lease.token
+        keeper = LeaseKeeper(lease, lost=self._lease_lost)
+        keeper.start()
+        subscription = Subscription(
+            connect(self._url, client_name=f"flavor-serve:{self._name}:events"),
+            self._url,
+            channels=[keys.state],
+            patterns=[keys.clients_pattern, keys.rounds_pattern],
+            patience_s=self._patience_s,
+        )
+        try:
+            with translated(shown(self._url)):
+                subscription.open()
+                self._redis.publish(keys.state, "serving")  # every edge announces itself
+                self._read_everything()
+                resync_at = time.monotonic() + _RESYNC_S
+                while not self._step():
+                    woken = subscription.wait(self._pause_s())
+                    if self._lost:
+                        raise LeaseLost(f"run {self._name!r} was taken over by another coordinator: this one ends")
+                    if RESYNC in woken or time.monotonic() > resync_at:
+                        self._read_everything()
+                        resync_at = time.monotonic() + _RESYNC_S
+                    else:
+                        self._read(woken)
+            return self._run
+        finally:
+            keeper.stop()
+            subscription.close()
+            with contextlib.suppress(Exception):  # the lease runs out by itself
+                lease.release()
+
+    def _create(self) -> None:
+        config = self._config.to_mapping()
+        if self._runs.create(rounds=self._config.rounds, config=config, initial=self._initial):
+            self._tell(f"run {self._name!r} is open for clients")
+            return
+        view = self._runs.read()
+        if view.state.ended:
+            raise RunExists(f"run {self._name!r} is over ({view.state}: {view.reason}): choose another name, or `flavor rm {self._name}`")
+        others = [
+            f"{name} is {view.config.get(name)!r}, not {value!r}"
+            for name, value in config.items()
+            if view.config.get(name) != value
+        ]
+        if others:
+            raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
+        self._tell(f"run {self._name!r} goes on from round {view.round}")
+
+    def _lease_lost(self) -> None:
+        self._lost = True
+
+    # -- reading
+
+    def _read_everything(self) -> None:
+        self._run = self._runs.read()
+        self._clock_ms = self._runs.now_ms() - time.monotonic() * 1000
+        self._members = set(self._runs.members())
+        self._read_clients(self._members | set(self._clients))
+        if self._run.round:
+            self._read_round()
+
+    def _read_round(self) -> None:
+        view = self._runs.read_round(self._run.round)
+        if view is None:
+            return
+        if self._round is None or self._round.view.round != view.round:
+            self._round = _Round(view, enqueued_ms=self._now_ms())
+        self._round.view = view
+        if view.state is RoundState.OPEN:
+            self._read_updates(client for client in view.expected if client not in view.verdicts)
+
+    def _read_updates(self, clients: Iterable[str]) -> None:
+        assert self._round is not None
+        self._round.updates.update(self._runs.updates(self._round.view.round, clients))
+
+    def _read_clients(self, names: Iterable[str]) -> None:
+        for name, (fields, alive) in self._runs.clients(names).items():
+            if "state" not in fields:
+                continue
+            try:
+                state = ClientState(fields["state"])
+            except ValueError:
+                continue
+            before = self._clients.get(name)
+            self._clients[name] = Client(state, alive, fields.get("reason", ""))
+            if name not in self._members:
+                host = fields.get("host", "an unknown host")
+                self._runs.admit(self._token, name, f"from {host}")
+                self._members.add(name)
+                self._tell(f"{name} joined from {host}")
+            elif before is not None and not before.gone and self._clients[name].gone:
+                why = self._clients[name].why_gone
+                self._runs.log("client.left" if state is ClientState.LEFT else "client.lost", client=name, reason=why)
+                self._tell(f"{name}: {why}")
+
+    def _read(self, channels: list[str]) -> None:
+        """Read what these channels say has changed."""
+        clients: set[str] = set()
+        updates: set[str] = set()
+        round_ = self._round.view.round if self._round else 0
+        for channel in channels:
+            parsed = self._runs.keys.parse_client_channel(channel)
+            if parsed is not None:
+                client, rest = parsed
+                if not rest:
+                    clients.add(client)
+                elif rest == f"round:{round_}:update":
+                    updates.add(client)
+                elif rest.endswith(":update"):
+                    self._refuse_late(client, rest)
+        late = updates if self._round and self._round.view.state is not RoundState.OPEN else set()
+        for client in late:
+            self._refuse_late(client, f"round:{round_}:update")
+        if clients:
+            self._read_clients(clients)
+        if self._runs.keys.state in channels:
+            self._run = self._runs.read()
+        if self._round and self._runs.keys.round(round_) in channels:
+            self._round.view = self._runs.read_round(round_) or self._round.view
+            if self._round.view.state is RoundState.CLOSED:
+                self._run = self._runs.read()
+        if updates - late:
+            self._read_updates(client for client in updates if self._round and client in self._round.view.expected)
+
+    def _refuse_late(self, client: str, rest: str) -> None:
+        number = rest.split(":")[1]
+        if not number.isdigit():
+            return
+        view = self._runs.read_round(int(number))
+        if view is None or client in view.verdicts:
+            return
+        reason = f"late: round {number} no longer takes updates"
+        if self._runs.judge(int(number), client, Verdict(False, reason)):
+            self._tell(f"{client}: the update of round {number} is refused: {reason}")
+
+    def _now_ms(self) -> int:
+        return int(time.monotonic() * 1000 + self._clock_ms)
+
+    def _pause_s(self) -> float:
+        """How long to listen before looking at the clock again."""
+        if self._round is None or self._round.view.state is not RoundState.OPEN:
+            return _TICK_S
+        return min(_TICK_S, max(0.001, (self._round.view.deadline_ms - self._now_ms()) / 1000))
+
+    # -- acting
+
+    def _step(self) -> bool:
+        """Do everything that can be done now; True when the run has ended."""
+        while not self._run.state.ended:
+            round_ = self._round
+            if round_ is None or round_.view.state is RoundState.CLOSED:
+                if not self._between_rounds():
+                    return False
+            elif round_.view.state is RoundState.OPEN:
+                self._inspect(round_)
+                if not self._in_open_round(round_):
+                    return False
+            elif not self._in_aggregation(round_):
+                return False
+        self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
+        return True
+
+    def _between_rounds(self) -> bool:
+        closed = self._round.view.round if self._round else 0
+        action, reason, expected = next_round(self._name, closed, self._clients, self._config)
+        if action is Action.WAIT:
+            if reason != self._waiting:
+                self._tell(f"waiting: {reason}")
+            self._waiting = reason
+            return False
+        self._waiting = ""
+        if action is Action.OPEN:
+            self._open(closed + 1, expected, reason)
+        else:
+            self._end(RunState.FINISHED if action is Action.FINISH else RunState.FAILED, reason)
+        return True
+
+    def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
+        model = self._run.global_model
+        task = {"rounds": str(self._config.rounds), **(model.fields() if model else {})}
+        opened_ms = self._runs.open_round(
+            self._token, number, expected=expected, timeout_s=self._config.round_timeout_s, task=task, reason=reason
+        )
+        self._clock_ms = opened_ms - time.monotonic() * 1000
+        view = RoundView.of(
+            number,
+            {
+                "state": RoundState.OPEN,
+                "expected": "[]",
+                "opened_ms": str(opened_ms),
+                "deadline_ms": str(opened_ms + int(self._config.round_timeout_s * 1000)),
+                "attempt": "0",
+            },
+            {},
+        )
+        from dataclasses import replace
+
+        self._round = _Round(replace(view, expected=expected))
+        self._run = replace(self._run, round=number, state=RunState.RUNNING)
+        self._tell(f"round {number} of {self._config.rounds}: {reason}")
+        self._prune(number)
+
+    def _standings(self, round_: _Round) -> dict[str, tuple[Standing, str]]:
+        standings: dict[str, tuple[Standing, str]] = {}
+        for name in round_.view.expected:
+            verdict = round_.view.verdicts.get(name)
+            client = self._clients.get(name)
+            if verdict is not None:
+                standings[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)
+            elif name in round_.updates:
+                standings[name] = (Standing.SUBMITTED, "")
+            elif client is not None and client.gone:
+                standings[name] = (Standing.GONE, client.why_gone)
+            else:
+                standings[name] = (Standing.PENDING, "")
+        return standings
+
+    def _inspect(self, round_: _Round) -> None:
+        """Ask for the inspection of what has arrived: large updates each at once, small ones many in a job."""
+        now = time.monotonic()
+        number = round_.view.round
+        small: list[str] = []
+        small_in_flight = False
+        for client in round_.unjudged:
+            fields = round_.updates[client]
+            if "refused" in fields:
+                reason = fields["refused"][:2000]
+                if self._runs.judge(number, client, Verdict(False, reason)):
+                    self._tell(f"round {number}: {client}: {reason}")
+                round_.view = self._runs.read_round(number) or round_.view
+                continue
+            size = int(fields["size"]) if fields.get("size", "").isdigit() else 0
+            ask_again = round_.inspecting.get(client)
+            if ask_again is not None and now < ask_again:
+                small_in_flight |= size < _SMALL_BYTES
+            elif size < _SMALL_BYTES:
+                small.append(client)
+            else:
+                self._ask(round_, [client], size)
+        if small and not small_in_flight:
+            self._ask(round_, small, _SMALL_BYTES)
+
+    def _ask(self, round_: _Round, clients: list[str], size_bytes: int) -> None:
+        round_.inspections += 1
+        again = time.monotonic() + self._config.aggregation_lease_s + size_bytes / _SLOWEST_BYTES_PER_S
+        round_.inspecting.update(dict.fromkeys(clients, again))
+        self._jobs.inspect(self._name, round_.view.round, clients, attempt=round_.inspections)
+
+    def _in_open_round(self, round_: _Round) -> bool:
+        action, reason = close_round(self._now_ms(), round_.view, self._standings(round_), self._config)
+        if action is Action.WAIT:
+            return False
+        if action is Action.FAIL:
+            self._end(RunState.FAILED, reason)
+            return True
+        contributors = [
+            client for client in round_.view.expected if (v := round_.view.verdicts.get(client)) and v.accepted
+        ]
+        self._attempt(round_, 1, contributors, reason)
+        return True
+
+    def _attempt(self, round_: _Round, attempt: int, contributors: list[str], reason: str) -> None:
+        number = round_.view.round
+        self._runs.begin_aggregation(self._token, number, attempt=attempt, contributors=contributors, reason=reason)
+        self._jobs.aggregate(self._name, number, attempt=attempt)
+        round_.enqueued_ms = self._now_ms()
+        round_.view = self._runs.read_round(number) or round_.view
+        if attempt > 1 or "without" in reason or "late" in reason:
+            self._tell(f"round {number}: {reason}")
+
+    def _in_aggregation(self, round_: _Round) -> bool:
+        now_ms = self._now_ms()
+        overdue = now_ms - round_.enqueued_ms > self._config.aggregation_lease_s * 1000
+        if overdue:
+            round_.view = self._runs.read_round(round_.view.round) or round_.view
+            if round_.view.state is RoundState.CLOSED:
+                self._run = self._runs.read()
+                return True
+        workers = self._jobs.workers() if overdue and round_.view.lease_ms is None else None
+        action, reason = supervise(
+            now_ms, round_.view, enqueued_ms=round_.enqueued_ms, workers=workers, config=self._config
+        )
+        if overdue and action is Action.WAIT and reason != round_.told:
+            self._tell(f"round {round_.view.round}: {reason}")
+            round_.told = reason
+        if action is Action.RETRY:
+            self._attempt(round_, round_.view.attempt + 1, list(round_.view.contributors), reason)
+        elif action is Action.REQUEUE:
+            self._jobs.aggregate(self._name, round_.view.round, attempt=round_.view.attempt)
+            round_.enqueued_ms = now_ms
+        elif action is Action.FAIL:
+            self._end(RunState.FAILED, reason)
+            return True
+        return False
+
+    def _end(self, state: RunState, reason: str) -> None:
+        with contextlib.suppress(IllegalMove):  # somebody stopped it meanwhile: that stands
+            self._runs.end(state, reason)
+        self._run = self._runs.read()
+
+    def _prune(self, number: int) -> None:
+        old = number - 1 - self._config.keep_rounds
+        if self._config.keep_rounds and old >= 1:
+            self._store.remove(updates_prefix(self._name, old))
+            self._runs.forget_round(old, sorted(self._members))

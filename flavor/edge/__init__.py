@@ -1,0 +1,1 @@
+"""The agent behind `flavor-fl`: one client's side of a run."""

@@ -1,0 +1,393 @@
+"""The edge's loop: hears from the bus and from its trainer through one inbox, and keeps no state it could not lose."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flavor.bus.connection import connect, shown, translated, wait_for_server
+from flavor.bus.events import ClientEvents
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.names import Event
+from flavor.bus.runs import RunStore
+from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
+from flavor.bus.subscription import RESYNC, Subscription
+from flavor.config import RunConfig
+from flavor.edge.config import EdgeConfig
+from flavor.edge.exchange import Exchange
+from flavor.edge.process import ChildProcess, described_exit
+from flavor.edge.workspace import Workspace
+from flavor.errors import (
+    FlavorError,
+    LeaseLost,
+    MisuseError,
+    RunError,
+    StoreError,
+    TrainerFailed,
+    UpdateRefused,
+)
+from flavor.store.objects import open_store
+
+_RELISTEN_S = 5.0
+
+
+@dataclass(frozen=True)
+class _Woken:
+    """The bus has news on these channels."""
+
+    channels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The trainer has ended."""
+
+    code: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Something that the loop cannot go on after."""
+
+    error: FlavorError
+
+
+class Stopped(BaseException):
+    """The edge was told to stop by a signal."""
+
+
+class Edge:
+    """One client of one run: `run()` joins, trains and leaves.
+
+    Every failure of the trainer, and of what it wrote, is reported to the run with its reason; `run()` then raises
+    `TrainerFailed`. `RunError` when the run is over or ends badly, `LeaseHeld` when this client is already running.
+    """
+
+    def __init__(self, config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
+        self._config, self._tell = config, tell
+        self._redis = connect(config.redis_url, client_name=f"flavor-fl:{config.client}")
+        self._runs = RunStore(self._redis, config.run, config.redis_url)
+        self._keys = self._runs.keys.client(config.client)
+        self._events = ClientEvents(config.redis_url, config.run, config.client, redis=self._redis)
+        self._inbox: queue.SimpleQueue[_Woken | _Ended | _Failure] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._trainer: ChildProcess | None = None
+        self._ready = False
+        self._training = 0  # the round the trainer is in; 0 between rounds
+        self._newest = 0  # the newest round this client was given a task for
+        self._behind = 0  # the newest round that is behind this client
+        self._unjudged = 0  # the round of a submitted update without a verdict
+        self._left = False
+
+    # -- from start to end
+
+    def run(self) -> None:
+        """Join the run, train until it ends or the trainer does, leave."""
+        config = self._config
+        wait_for_server(self._redis, config.redis_url, patience_s=config.patience_s)
+        subscription = Subscription(
+            connect(config.redis_url, client_name=f"flavor-fl:{config.client}:events"),
+            config.redis_url,
+            channels=[self._runs.keys.state],
+            patterns=[self._keys.pattern],
+            patience_s=config.patience_s,
+        )
+        subscription.open()
+        view = self._await_run(subscription)
+        workspace = Workspace.prepare(
+            config.workspace, environment=os.environ, input_path=config.input, format_=config.format
+        )
+        self._workspace = workspace
+        self._exchange = Exchange(open_store(config.store), workspace, format_=config.format)
+        settings = RunConfig.parse(view.config)
+        with translated(shown(config.redis_url)):
+            lease = Lease(
+                self._redis, self._keys.lease, ttl_s=settings.heartbeat_timeout_s, what=f"client {config.client!r}"
+            )
+            lease.acquire(told=self._tell)
+        keeper = LeaseKeeper(lease, lost=self._lease_lost, beat=lambda: self._redis.publish(self._keys.state, ""))
+        keeper.start()
+        outcome: ClientState | None = None
+        try:
+            self._forget_past(view)
+            self._report(ClientState.JOINED, "")
+            self._tell(f"joined run {config.run!r} ({view.rounds} rounds) as {config.client!r}")
+            environment = workspace.trainer_environment(
+                os.environ, rounds=view.rounds, run=config.run, client=config.client, url=config.redis_url
+            )
+            self._preprocess(environment)
+            threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
+            self._trainer = self._start(config.command, environment, "trainer")
+            self._inbox.put(_Woken((RESYNC,)))
+            self._loop()
+        except TrainerFailed as error:
+            outcome = ClientState.FAILED
+            self._give_notice(str(error))
+            raise
+        except Stopped as error:
+            self._give_notice(f"its edge was stopped ({error})")
+            raise
+        except (MisuseError, StoreError) as error:
+            self._give_notice(str(error))
+            raise
+        finally:
+            self._closing.set()
+            if self._trainer is not None and self._trainer.exit_code is None:
+                self._trainer.stop(2.0)
+            keeper.stop()
+            with contextlib.suppress(Exception):  # the lease runs out by itself
+                lease.release()
+                if outcome is None:
+                    self._redis.publish(self._keys.state, "")
+
+    def _await_run(self, subscription: Subscription) -> RunView:
+        deadline = None if self._config.join_timeout_s is None else time.monotonic() + self._config.join_timeout_s
+        told = False
+        while (view := self._runs.find()) is None:
+            if not told:
+                self._tell(f"waiting for run {self._config.run!r}: start it with `flavor serve --run {self._config.run}`")
+                told = True
+            left_s = _RELISTEN_S if deadline is None else min(_RELISTEN_S, deadline - time.monotonic())
+            if left_s <= 0:
+                raise RunError(f"run {self._config.run!r} did not appear within {self._config.join_timeout_s:g} s")
+            subscription.wait(left_s)
+        if view.state.ended:
+            raise RunError(
+                f"run {self._config.run!r} is over ({view.state}: {view.reason}): start another one, under another name"
+            )
+        return view
+
+    def _forget_past(self, view: RunView) -> None:
+        """Remove what an earlier process of this client left of the current round, so that it is trained again."""
+        keys = [self._keys.started]
+        keys += [self._keys.event(round_, event) for round_ in {0, view.round} for event in Event]
+        with translated(shown(self._config.redis_url)):
+            if view.round and self._redis.exists(self._keys.update(view.round)):
+                self._behind = view.round  # it was submitted already: the next task is the one to do
+            self._redis.delete(*keys)
+
+    def _preprocess(self, environment: dict[str, str]) -> None:
+        if self._config.preprocess is None:
+            return
+        self._tell("preprocessing")
+        child = self._start(self._config.preprocess, environment, "preprocess", report_end=False)
+        self._trainer = child
+        code = child.wait()
+        self._trainer = None
+        if code != 0:
+            raise TrainerFailed(_obituary("the preprocess command", code or 0, child.last_lines))
+
+    def _start(
+        self, command: tuple[str, ...], environment: dict[str, str], log: str, *, report_end: bool = True
+    ) -> ChildProcess:
+        return ChildProcess(
+            command,
+            environment=environment,
+            log=self._workspace.log / f"{log}.log",
+            prefix=f"[{self._config.client}] ",
+            echo=sys.stdout,
+            ended=(lambda code: self._inbox.put(_Ended(code))) if report_end else None,
+        )
+
+    # -- the loop
+
+    def _loop(self) -> None:
+        while True:
+            item = self._inbox.get()
+            if isinstance(item, _Failure):
+                raise item.error
+            if isinstance(item, _Ended):
+                self._trainer_ended(item.code)
+            elif self._news(item.channels):
+                return
+            if self._left and not self._unjudged and self._behind < self._rounds():
+                return
+
+    def _news(self, channels: tuple[str, ...]) -> bool:
+        """React to the bus; True when the run is over."""
+        resync = RESYNC in channels
+        rests = {channel.removeprefix(self._keys.prefix + ":") for channel in channels}
+        if resync or self._runs.keys.state in channels:
+            view = self._runs.read()
+            if view.state.ended:
+                self._run_ended(view)
+                return True
+            if resync:
+                self._newest = max(self._newest, view.round)
+                rests.add(f"round:{view.round}:task")
+            self._announce()
+        if not self._ready and (resync or f"round:0:event:{Event.TRAIN_INIT_DONE}" in rests):
+            self._check_ready()
+        for rest in rests:
+            kind, _, tail = rest.partition(":")
+            number, _, what = tail.partition(":")
+            if kind != "round" or not number.isdigit():
+                continue
+            if what == "task":
+                self._newest = max(self._newest, int(number))
+            elif what == "verdict":
+                self._read_verdict(int(number))
+            elif what == f"event:{Event.ERROR}":
+                raise TrainerFailed("the trainer set the event Error")
+        if self._unjudged and resync:
+            self._read_verdict(self._unjudged)
+        if self._training and (resync or f"round:{self._training}:event:{Event.TRAIN_FINISHED}" in rests):
+            self._check_finished()
+        if self._ready and not self._training and not self._left and self._newest > self._behind:
+            self._begin(self._newest)
+        return False
+
+    def _rounds(self) -> int:
+        return self._runs.read().rounds
+
+    def _check_ready(self) -> None:
+        if self._events.is_set(Event.TRAIN_INIT_DONE, 0):
+            self._ready = True
+            self._announce()
+
+    def _announce(self) -> None:
+        if not self._left:
+            self._report(ClientState.READY if self._ready else ClientState.JOINED, "")
+
+    def _begin(self, round_: int) -> None:
+        with translated(shown(self._config.redis_url)):
+            task = self._redis.hgetall(self._keys.task(round_))
+        if not task:  # not sampled in this round
+            return
+        self._workspace.clear_local()
+        self._exchange.place_global(GlobalModel.of(task))
+        self._training = round_
+        self._events.start_round(round_)
+
+    def _check_finished(self) -> None:
+        if self._events.is_set(Event.TRAIN_FINISHED, self._training):
+            self._submit(self._training)
+
+    def _submit(self, round_: int) -> None:
+        """Hand in the trainer's files of this round, or say why they cannot be."""
+        self._training, self._behind = 0, round_
+        if self._newest > round_:
+            self._tell(f"round {round_}: trained too late: round {self._newest} is open already")
+            return
+        try:
+            done = self._exchange.collect(self._config.run, round_, self._config.client)
+        except (UpdateRefused, MisuseError) as error:
+            self._tell(f"round {round_}: the update cannot be used: {error}")
+            fields = {"refused": str(error)}
+        else:
+            import json
+
+            fields = {
+                "path": done.path,
+                "digest": done.digest,
+                "size": str(done.size_bytes),
+                "format": done.format,
+                "info": json.dumps(done.info, separators=(",", ":")),
+            }
+            self._unjudged = round_
+        key = self._keys.update(round_)
+        with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
+            step.delete(key)
+            step.hset(key, mapping=fields)
+            step.publish(key, str(round_))
+            step.execute()
+
+    def _read_verdict(self, round_: int) -> None:
+        if round_ != self._unjudged:
+            return
+        view = self._runs.read_round(round_)
+        verdict = view.verdicts.get(self._config.client) if view else None
+        if verdict is None:
+            return
+        self._unjudged = 0
+        if not verdict.accepted:
+            self._tell(f"round {round_}: the update was refused: {verdict.reason}")
+
+    # -- ends
+
+    def _trainer_ended(self, code: int) -> None:
+        trainer = self._trainer
+        assert trainer is not None
+        if self._training:
+            self._check_finished()  # the event may still be on its way here
+        if code != 0:
+            raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, self._where()))
+        if not self._ready:
+            self._check_ready()
+        if self._training or not self._ready:
+            raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, self._where()))
+        self._left = True
+        self._tell(f"the trainer is done after round {self._behind}")
+        self._report(ClientState.LEFT, f"its trainer ended after round {self._behind}")
+
+    def _where(self) -> str:
+        if self._training:
+            return f"in round {self._training}, before TrainFinished"
+        return f"after round {self._behind}" if self._ready else "before TrainInitDone"
+
+    def _run_ended(self, view: RunView) -> None:
+        trainer = self._trainer
+        finished = view.state is RunState.FINISHED
+        if finished:
+            try:
+                self._exchange.place_global(view.global_model)
+            except (UpdateRefused, StoreError) as error:
+                self._tell(f"the final global model could not be fetched: {error}")
+        elif trainer is not None and trainer.exit_code is None:
+            trainer.stop(2.0)
+        if trainer is not None:
+            code = trainer.wait(self._config.grace_s)
+            if code is None:
+                self._tell(f"the trainer is still running {self._config.grace_s:g} s after the end of the run: stopping it")
+                trainer.stop(2.0)
+            elif code != 0 and finished and not self._left:
+                raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, "after the last round"))
+        if not finished:
+            raise RunError(f"run {self._config.run!r} is {view.state}: {view.reason}")
+        self._tell(f"run {self._config.run!r} is finished; the final global model is at {self._workspace.global_model}")
+
+    def _give_notice(self, reason: str) -> None:
+        with contextlib.suppress(Exception):  # an edge that cannot say goodbye is missed by its lease
+            self._report(ClientState.FAILED, reason)
+
+    def _report(self, state: ClientState, reason: str) -> None:
+        fields = {
+            "state": state.value,
+            "reason": reason,
+            "round": str(self._behind),
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+        }
+        with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
+            step.hset(self._keys.state, mapping=fields)
+            step.publish(self._keys.state, state.value)
+            step.execute()
+
+    # -- other threads
+
+    def _listen(self, subscription: Subscription) -> None:
+        try:
+            while not self._closing.is_set():
+                channels = subscription.wait(_RELISTEN_S)
+                self._inbox.put(_Woken(tuple(channels) or (RESYNC,)))
+        except FlavorError as error:
+            self._inbox.put(_Failure(error))
+        finally:
+            subscription.close()
+
+    def _lease_lost(self) -> None:
+        self._inbox.put(
+            _Failure(LeaseLost(f"client {self._config.client!r} was taken over by another process: this one ends"))
+        )
+
+
+def _obituary(who: str, code: int, lines: list[str], where: str = "") -> str:
+    last = " | ".join(line for line in lines[-5:] if line.strip())
+    return f"{who} ended {where + ' ' if where else ''}({described_exit(code)})" + (f": {last}" if last else ", silently")

@@ -1,0 +1,43 @@
+"""The -m and -p commands: parsed as a shell would, run without one."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+
+from flavor.errors import CommandNotFound, InvalidSetting
+
+
+def parse_command(text: str, option: str, *, path: str | None = None) -> list[str]:
+    """The words of a command line; the program must exist.
+
+    Raises `InvalidSetting` for unbalanced quotes or an empty command, `CommandNotFound` for a missing program.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InvalidSetting(f"{option} {text!r}: {error}") from None
+    if not words:
+        raise InvalidSetting(f"{option} is empty: give a command such as 'python main.py'")
+    if shutil.which(words[0], path=path or search_path(os.environ)) is None:
+        raise CommandNotFound(
+            f"{option} {text!r}: no program {words[0]!r} can be executed: check the spelling, PATH and permissions "
+            "(the command runs without a shell; for shell syntax use: sh -c '...')"
+        )
+    return words
+
+
+def search_path(environment: Mapping[str, str]) -> str:
+    """PATH for the user's commands.
+
+    When this program runs from a virtual environment that is not activated, that environment comes first, so that
+    `python` in a command is the one that has flavor.
+    """
+    path = environment.get("PATH", os.defpath)
+    inside = sys.prefix != sys.base_prefix
+    if inside and not environment.get("VIRTUAL_ENV"):
+        return os.pathsep.join([os.path.join(sys.prefix, "bin"), path])
+    return path

@@ -1,0 +1,53 @@
+"""The settings of one edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from flavor.bus.names import checked_name
+
+CheckpointFormat = Literal["torch", "pickle", "npz", "safetensors"]
+
+
+class EdgeConfig(BaseModel):
+    """What `flavor-fl` was told. Frozen."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    """The run to join."""
+    client: str
+    """This site's name in it."""
+    redis_url: str = Field(repr=False)
+    """The bus; not shown, because it may hold a password."""
+    store: str
+    """The object store."""
+    command: tuple[str, ...]
+    """The trainer."""
+    preprocess: tuple[str, ...] | None = None
+    """What runs once before the trainer."""
+    workspace: Path
+    """Where this client's folders lie, unless the environment names them."""
+    input: Path | None = None
+    """The trainer's INPUT_PATH; the environment's, or the current folder, when None."""
+    format: CheckpointFormat | None = None
+    """The trainer's checkpoint format, needed only when it loads a global model before it has saved one."""
+    patience_s: float = Field(default=60.0, ge=0)
+    """How long an unreachable Redis is waited for."""
+    join_timeout_s: float | None = Field(default=None, gt=0)
+    """How long to wait for the run to exist; for ever when None."""
+    grace_s: float = Field(default=10.0, gt=0)
+    """How long a trainer may take to end once the run has ended, before it is stopped."""
+
+    @field_validator("run")
+    @classmethod
+    def _run_name(cls, value: str) -> str:
+        return checked_name(value, "run")
+
+    @field_validator("client")
+    @classmethod
+    def _client_name(cls, value: str) -> str:
+        return checked_name(value, "client")

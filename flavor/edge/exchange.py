@@ -1,0 +1,97 @@
+"""Checkpoints on their way between a trainer's files and the store.
+
+Only safetensors crosses the wire. A trainer that saves safetensors has its file moved into the store and the global
+model linked out of it; any other format is converted in one pass.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from flavor.bus.state import GlobalModel
+from flavor.edge.workspace import Workspace
+from flavor.errors import CheckpointError
+from flavor.store.info import Info, read_info
+from flavor.store.objects import ObjectStore, check_digest
+from flavor.store.paths import named, update_prefix
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An update that lies in the store."""
+
+    path: str
+    digest: str
+    size_bytes: int
+    format: str
+    info: Info
+
+
+class Exchange:
+    """Moves one client's checkpoints. `format_` is the trainer's, where it is known before its first checkpoint."""
+
+    def __init__(self, store: ObjectStore, workspace: Workspace, *, format_: str | None = None) -> None:
+        self._store, self._workspace, self._format = store, workspace, format_
+
+    def place_global(self, model: GlobalModel | None) -> None:
+        """Put the global model and the merged info where the trainer reads them.
+
+        Raises `StoreError` (missing, changed) and leaves what was there.
+        """
+        if model is None:
+            return
+        target = self._workspace.global_model
+        format_ = self._format or model.format or "safetensors"
+        if format_ == "safetensors":
+            self._store.fetch(model.path, target, digest=model.digest)
+        else:
+            from flavor.store.formats import Format, from_safetensors
+
+            source = self._store.local(model.path)
+            check_digest(source, model.digest, f"object {model.path}")
+            from_safetensors(source, target, Format(format_))
+        if model.info_path:
+            info = self._workspace.global_info
+            temporary = info.with_name(f".{info.name}.{os.getpid()}")
+            temporary.write_bytes(self._store.local(model.info_path).read_bytes())
+            os.replace(temporary, info)
+
+    def collect(self, run: str, round_: int, client: str) -> Submission:
+        """Take the trainer's checkpoint and info of this round into the store.
+
+        Raises `CheckpointError`, `InvalidInfo`, `StoreError`; the trainer's files are left for a look then.
+        """
+        from flavor.store.formats import Format, detect, to_safetensors
+
+        info = read_info(self._workspace.local_info)
+        source = self._workspace.local_model
+        if not source.is_file():
+            beside = source.with_name(source.name + ".npz")
+            advice = (
+                f"{beside.name} is there: np.savez appends .npz, so run the edge with --format npz or save to an open file"
+                if beside.is_file()
+                else "save the checkpoint to $LOCAL_MODEL_PATH before SetEvent('TrainFinished')"
+            )
+            raise CheckpointError(f"{source}: not written: {advice}")
+        format_ = detect(source)
+        self._format = format_.value
+        with self._store.stage() as staged:
+            moved = format_ is Format.SAFETENSORS and _move(source, staged)
+            try:
+                wire = to_safetensors(staged if moved else source, staged, format_)
+                path = named(update_prefix(run, round_, client), "update", wire.sha256, ".safetensors")
+                self._store.put(path, staged, digest=wire.sha256)
+            except BaseException:
+                if moved:
+                    _move(staged, source)
+                raise
+        return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
+
+
+def _move(source: os.PathLike[str], target: os.PathLike[str]) -> bool:
+    try:
+        os.rename(source, target)
+    except OSError:
+        return False  # another file system: it is copied instead
+    return True

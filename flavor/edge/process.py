@@ -1,0 +1,147 @@
+"""A child process of the user's: its output line by line, its end at once, its whole group stopped."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import ctypes.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from flavor.errors import CommandNotFound
+
+LAST_LINES = 20
+"""Lines kept for the report of a failure."""
+_MAX_LINE = 64 * 1024
+_DRAIN_S = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """What a child runs before exec so that the kernel ends it with its parent; None where that is unknown.
+
+    Everything is looked up before the fork: between fork and exec only async-signal-safe work is allowed.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call
+            os._exit(1)
+
+    return bind
+
+
+class ChildProcess:
+    """A command in a process group of its own, its output copied to `log` and, prefixed, to `echo`.
+
+    `ended` is called from a thread of this object once the process has ended and its output is read.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        prefix: str = "",
+        echo: IO[str] | None = None,
+        ended: Callable[[int], None] | None = None,
+    ) -> None:
+        self._prefix, self._echo, self._ended = prefix, echo, ended
+        self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        self._lock = threading.Lock()
+        self._log = log.open("ab")
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
+            )
+        except OSError as error:
+            self._log.close()
+            raise CommandNotFound(f"{command[0]!r} cannot be started: {error.strerror}") from None
+        self._pumps = [
+            threading.Thread(target=self._pump, args=(pipe,), name="output", daemon=True)
+            for pipe in (self._process.stdout, self._process.stderr)
+        ]
+        self._waiter = threading.Thread(target=self._wait, name="waiter", daemon=True)
+        for thread in (*self._pumps, self._waiter):
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code once the process has ended; negative for the signal that ended it."""
+        return self._process.returncode
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The newest lines of its output, oldest first."""
+        with self._lock:
+            return list(self._lines)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the end and return the exit code; None when `timeout_s` ran out."""
+        self._waiter.join(timeout_s)
+        return None if self._waiter.is_alive() else self._process.returncode
+
+    def stop(self, grace_s: float) -> None:
+        """End the whole group: SIGTERM, and SIGKILL after `grace_s` seconds."""
+        self._signal(signal.SIGTERM)
+        self.wait(grace_s)
+        self._signal(signal.SIGKILL)  # whatever it left behind, too
+        self.wait(5.0)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def _pump(self, pipe: IO[bytes]) -> None:
+        with pipe, contextlib.suppress(ValueError):  # the log is closed once the process is gone
+            while line := pipe.readline(_MAX_LINE):
+                text = line.decode(errors="replace").rstrip("\r\n")
+                with self._lock:
+                    self._lines.append(text)
+                    self._log.write(line)
+                    self._log.flush()
+                    if self._echo is not None:
+                        self._echo.write(f"{self._prefix}{text}\n")
+                        self._echo.flush()
+
+    def _wait(self) -> None:
+        code = self._process.wait()
+        for pump in self._pumps:
+            pump.join(_DRAIN_S)  # a grandchild may hold the pipe open
+        with self._lock:
+            self._log.close()
+        if self._ended is not None:
+            self._ended(code)
+
+
+def described_exit(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"killed by signal {-code}"

@@ -1,0 +1,92 @@
+"""The folders and files that an edge and its trainer share, and the trainer's environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flavor.edge.command import search_path
+from flavor.errors import InvalidSetting
+from flavor.store.info import FILE_NAME
+
+EXTENSIONS = {"torch": ".ckpt", "pickle": ".pkl", "npz": ".npz", "safetensors": ".safetensors"}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where one client's files lie.
+
+    A path that stands in the environment already (`INPUT_PATH`, `OUTPUT_PATH`, `LOCAL_MODEL_PATH`,
+    `GLOBAL_MODEL_PATH`, `LOG_PATH`) is kept; the others lie below one folder.
+    """
+
+    input: Path
+    output: Path
+    local_model: Path
+    global_model: Path
+    log: Path
+
+    @classmethod
+    def prepare(
+        cls, root: Path, *, environment: Mapping[str, str], input_path: Path | None = None, format_: str | None = None
+    ) -> Workspace:
+        """Make the folders; `format_` only chooses the checkpoints' file name extension."""
+
+        def chosen(variable: str, default: Path) -> Path:
+            return Path(environment.get(variable) or default).absolute()
+
+        extension = EXTENSIONS[format_] if format_ else ".ckpt"
+        workspace = cls(
+            input=input_path.absolute() if input_path else chosen("INPUT_PATH", Path.cwd()),
+            output=chosen("OUTPUT_PATH", root / "output"),
+            local_model=chosen("LOCAL_MODEL_PATH", root / "local" / f"model{extension}"),
+            global_model=chosen("GLOBAL_MODEL_PATH", root / "global" / f"model{extension}"),
+            log=chosen("LOG_PATH", root / "logs"),
+        )
+        if workspace.local_model.parent == workspace.global_model.parent:
+            raise InvalidSetting(
+                f"LOCAL_MODEL_PATH and GLOBAL_MODEL_PATH are both in {workspace.local_model.parent}: use two folders, "
+                f"because each has an {FILE_NAME} beside it"
+            )
+        if not workspace.input.is_dir():
+            raise InvalidSetting(f"the input folder {workspace.input} does not exist: set INPUT_PATH or --input")
+        for folder in (workspace.output, workspace.local_model.parent, workspace.global_model.parent, workspace.log):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidSetting(f"the folder {folder} cannot be made: {error.strerror}") from None
+        return workspace
+
+    @property
+    def local_info(self) -> Path:
+        """The client's info.json."""
+        return self.local_model.parent / FILE_NAME
+
+    @property
+    def global_info(self) -> Path:
+        """The merged info.json."""
+        return self.global_model.parent / FILE_NAME
+
+    def clear_local(self) -> None:
+        """Remove what the trainer left, so that an old file is never taken for a new one."""
+        self.local_model.unlink(missing_ok=True)
+        self.local_info.unlink(missing_ok=True)
+
+    def trainer_environment(self, base: Mapping[str, str], *, rounds: int, run: str, client: str, url: str) -> dict[str, str]:
+        """What the trainer finds in its environment, on top of `base`."""
+        return {
+            **base,
+            "PATH": search_path(base),
+            "PYTHONUNBUFFERED": "1",
+            "INPUT_PATH": os.fspath(self.input),
+            "OUTPUT_PATH": os.fspath(self.output),
+            "LOCAL_MODEL_PATH": os.fspath(self.local_model),
+            "GLOBAL_MODEL_PATH": os.fspath(self.global_model),
+            "LOG_PATH": os.fspath(self.log),
+            "TOTAL_ROUNDS": str(rounds),
+            "FLAVOR_RUN": run,
+            "FLAVOR_CLIENT": client,
+            "FLAVOR_REDIS_URL": url,
+        }

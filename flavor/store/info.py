@@ -1,0 +1,177 @@
+"""Client information: what `info.json` must hold, and how a round's infos are merged.
+
+Plain Python, because a trainer imports it: numbers may be numpy's or torch's, and are written as JSON's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flavor.errors import InvalidInfo
+
+FILE_NAME = "info.json"
+WEIGHTED = " (weighted)"
+CONFUSION = tuple(f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn"))
+MAX_BYTES = 4 * 1024 * 1024
+"""An info.json beyond this is refused unread: it comes from another party."""
+
+Info = dict[str, dict[str, Any]]
+
+
+def checked_info(value: object, *, where: str = "info") -> Info:
+    """`value` with plain numbers, if it is a valid client information; else `InvalidInfo` naming every bad field.
+
+    `metadata` needs `epoch` and `datasetSize` (integers, `datasetSize` not negative) and `importance` (a number);
+    `metrics` needs the four `basic/confusion_*` numbers; further metrics are numbers under any name. NaN and
+    infinities are refused everywhere.
+    """
+    problems: list[str] = []
+    metadata = _part(value, "metadata", problems)
+    metrics = _part(value, "metrics", problems)
+    checked: Info = {"metadata": dict(metadata or {}), "metrics": {}}
+    if metadata is not None:
+        for name in ("epoch", "datasetSize"):
+            checked["metadata"][name] = _integer(metadata, name, problems)
+        checked["metadata"]["importance"] = _number(metadata, "metadata", "importance", problems)
+    if metrics is not None:
+        for name in (*CONFUSION, *(name for name in metrics if name not in CONFUSION)):
+            checked["metrics"][str(name)] = _number(metrics, "metrics", name, problems)
+    if not problems:
+        try:
+            json.dumps(checked, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            problems.append(f"metadata cannot be written as JSON ({error})")
+    if problems:
+        raise InvalidInfo(f"{where}: {'; '.join(problems)}")
+    return checked
+
+
+def _part(value: object, name: str, problems: list[str]) -> Mapping[str, Any] | None:
+    part = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(part, Mapping):
+        return part
+    problems.append(f"{name} is missing" if part is None else f"{name} must be a dict, not {type(part).__name__}")
+    return None
+
+
+def _integer(part: Mapping[str, Any], name: str, problems: list[str]) -> int:
+    if name not in part:
+        problems.append(f"metadata.{name} is missing (int)")
+        return 0
+    value = part[name]
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        problems.append(f"metadata.{name} must be an int, not {_shown(value)}")
+        return 0
+    if name == "datasetSize" and number < 0:
+        problems.append(f"metadata.datasetSize must not be negative, and is {number}")
+    if abs(number) >= 2**63:
+        problems.append(f"metadata.{name} is absurdly large")
+        return 0
+    return number
+
+
+def _number(part: Mapping[str, Any], section: str, name: str, problems: list[str]) -> float | int:
+    if name not in part:
+        problems.append(f"{section}[{name!r}] is missing (number; -1 if not tracked)")
+        return 0
+    value = part[name]
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        problems.append(f"{section}[{name!r}] must be a number, not {_shown(value)}")
+        return 0
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        problems.append(f"{section}[{name!r}] must be a number, not {_shown(value)}")
+        return 0
+    if not math.isfinite(number):
+        problems.append(f"{section}[{name!r}] is {number}")
+        return 0
+    return value if isinstance(value, int) else number
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{text[:40]} ({type(value).__name__})"
+
+
+def read_info(path: Path) -> Info:
+    """The client information in the file at `path`; `InvalidInfo` when it is absent, cut off or wrong."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InvalidInfo(f"{path}: larger than {MAX_BYTES} bytes")
+        text = path.read_text()
+    except FileNotFoundError:
+        raise InvalidInfo(f"{path}: not written: call SaveInfoJson(...) before SetEvent('TrainFinished')") from None
+    except UnicodeDecodeError:
+        raise InvalidInfo(f"{path}: not a JSON file: write it with SaveInfoJson") from None
+    return parse_info(text, where=str(path))
+
+
+def parse_info(text: str, *, where: str) -> Info:
+    """The client information in `text`; `InvalidInfo` when it is cut off or wrong."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInfo(f"{where}: not complete JSON ({error}): write it with SaveInfoJson") from None
+    return checked_info(value, where=where)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number that JSON has")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON so that a reader sees the old file or the whole new one."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(value, file, allow_nan=False)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> Info:
+    """The merged information of one round, clients in the order given.
+
+    `datasetSize`, `importance` and each `basic/*` metric are lists in client order (null where a client has none);
+    every other metric is the plain mean over the clients that report it, and beside it, with the suffix
+    ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when those are all zero). `epoch` is the first
+    client's.
+    """
+    sizes = [info["metadata"]["datasetSize"] for info in infos]
+    metrics: dict[str, Any] = {}
+    names = list(dict.fromkeys(name for info in infos for name in info["metrics"]))
+    for name in names:
+        values = [info["metrics"].get(name) for info in infos]
+        if name.startswith("basic/"):
+            metrics[name] = values
+            continue
+        reported = [(value, size) for value, size in zip(values, sizes, strict=True) if value is not None]
+        plain = math.fsum(value for value, _ in reported) / len(reported)
+        total = sum(size for _, size in reported)
+        weighted = math.fsum(value * size for value, size in reported) / total if total else plain
+        metrics[name] = plain
+        metrics[name + WEIGHTED] = weighted
+    return {
+        "metadata": {
+            "epoch": infos[0]["metadata"]["epoch"],
+            "datasetSize": sizes,
+            "importance": [info["metadata"]["importance"] for info in infos],
+            "clients": list(clients),
+        },
+        "metrics": metrics,
+    }

@@ -1,0 +1,119 @@
+"""A store in a local folder, or one that every party mounts.
+
+A file that lies on the same file system is linked into and out of the store, never copied: fresh pages are what
+costs most here. Objects are read-only, so whoever gets a link cannot write through it by accident.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from flavor.errors import BadObjectPath, InvalidSetting, ObjectExists, ObjectMissing, StoreError
+from flavor.store.objects import check_digest, sha256_file
+from flavor.store.paths import checked_path
+
+_STAGING = ".staging"
+
+
+class LocalStore:
+    """`ObjectStore` in the folder `root`. With `create`, the folder is made; otherwise it must be there."""
+
+    def __init__(self, root: Path, *, create: bool = False) -> None:
+        try:
+            if create:
+                root.mkdir(parents=True, exist_ok=True)
+            self._root = root.resolve(strict=True)
+            self._staging = self._root / _STAGING
+            self._staging.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InvalidSetting(
+                f"store {str(root)!r} cannot be used ({error.strerror}): name a folder that exists and can be written"
+            ) from None
+        self.url = f"file://{self._root}"
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        """See `ObjectStore`."""
+        with _clear(self._staging):
+            folder = Path(tempfile.mkdtemp(dir=self._staging))
+        try:
+            yield folder / "object"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def put(self, path: str, source: Path, *, digest: str) -> None:
+        """See `ObjectStore`."""
+        target = self._at(path)
+        with _clear(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._check_inside(target, path)
+            source.chmod(0o444)
+            try:
+                os.link(source, target)
+            except FileExistsError:
+                if sha256_file(target)[0] != digest:
+                    raise ObjectExists(f"object {path} is there already, with other bytes: nothing was changed") from None
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+                    raise
+                with self.stage() as copy:
+                    shutil.copyfile(source, copy)
+                    self.put(path, copy, digest=digest)
+            source.unlink(missing_ok=True)
+
+    def local(self, path: str) -> Path:
+        """See `ObjectStore`."""
+        target = self._at(path)
+        if target.is_symlink() or not target.is_file():
+            raise ObjectMissing(f"object {path} is not in the store {self.url}")
+        self._check_inside(target, path)
+        return target
+
+    def fetch(self, path: str, destination: Path, *, digest: str) -> None:
+        """See `ObjectStore`."""
+        source = self.local(path)
+        check_digest(source, digest, f"object {path}")
+        temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        with _clear(destination):
+            try:
+                os.link(source, temporary)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                    raise
+                shutil.copyfile(source, temporary)
+            os.replace(temporary, destination)
+            temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both
+
+    def exists(self, path: str) -> bool:
+        """See `ObjectStore`."""
+        return self._at(path).is_file()
+
+    def remove(self, prefix: str) -> None:
+        """See `ObjectStore`."""
+        folder = self._at(prefix.rstrip("/"))
+        if folder.exists():
+            self._check_inside(folder, prefix)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _at(self, path: str) -> Path:
+        return self._root / checked_path(path)
+
+    def _check_inside(self, target: Path, path: str) -> None:
+        if target.parent.resolve() != target.parent:
+            raise BadObjectPath(f"object path {path!r} is refused: a link on the way leaves the store")
+
+
+@contextlib.contextmanager
+def _clear(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space" if error.errno == errno.ENOSPC else "check the folder and its permissions"
+        raise StoreError(f"{error.filename or path}: {error.strerror}: {advice}") from error

@@ -1,0 +1,72 @@
+"""What a store is: write-once objects under paths, known by their SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+from flavor.errors import DigestMismatch, InvalidSetting
+
+
+class ObjectStore(Protocol):
+    """Write-once objects. All implementations pass one suite of tests.
+
+    Paths are those of `flavor.store.paths`; a path that would leave the store raises `BadObjectPath`.
+    """
+
+    url: str
+
+    def stage(self) -> contextlib.AbstractContextManager[Path]:
+        """A fresh path for a file on its way into the store; whatever is left there afterwards is removed."""
+
+    def put(self, path: str, source: Path, *, digest: str) -> None:
+        """Make the file at `source` the object `path`, whole or not at all; `source` is gone afterwards.
+
+        Putting the same bytes again does nothing; other bytes under the same path raise `ObjectExists`.
+        """
+
+    def local(self, path: str) -> Path:
+        """A file with the object's bytes, to be mapped or read, never written. Raises `ObjectMissing`."""
+
+    def fetch(self, path: str, destination: Path, *, digest: str) -> None:
+        """Place the object at `destination`, replacing what is there, after checking its digest.
+
+        Raises `ObjectMissing`, `DigestMismatch`; `destination` is untouched then.
+        """
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+
+    def remove(self, prefix: str) -> None:
+        """Delete every object whose path starts with `prefix` (which ends in a slash); absent ones are no error."""
+
+
+def open_store(url: str, *, create: bool = False) -> ObjectStore:
+    """The store at `url`: a folder, or `file:///FOLDER`."""
+    from flavor.store.local import LocalStore
+
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return LocalStore(Path(url), create=create)
+    if scheme == "file":
+        return LocalStore(Path(rest), create=create)
+    raise InvalidSetting(f"store {url!r} cannot be used: give a folder or file:///FOLDER that every party can reach")
+
+
+def sha256_file(path: Path) -> tuple[str, int]:
+    """The SHA-256 (hex) and the size in bytes of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest, file.tell()
+
+
+def check_digest(path: Path, digest: str, what: str) -> None:
+    """Raise `DigestMismatch` unless the file at `path` has this SHA-256."""
+    found, size = sha256_file(path)
+    if found != digest:
+        raise DigestMismatch(
+            f"{what}: the bytes are not those that were recorded (SHA-256 {found[:12]}… of {size} bytes, expected "
+            f"{digest[:12]}…): it was changed or cut off in the store"
+        )

@@ -1,0 +1,130 @@
+"""One attempt to aggregate a round: claim it, compute, put the result into the store, commit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregators import engine
+from aggregators.registry import parse
+from flavor.bus.runs import RunStore
+from flavor.bus.state import GlobalModel, RoundView, RunView
+from flavor.config import RunConfig
+from flavor.errors import FlavorError, IllegalMove, LeaseLost
+from flavor.store.formats import TensorFile, TensorFileWriter
+from flavor.store.info import merge_infos, write_json
+from flavor.store.objects import sha256_file
+from flavor.store.paths import named, round_prefix
+from workers.context import WorkerContext
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One worker's attempt at one round."""
+
+    runs: RunStore
+    round: int
+    number: int
+    token: str
+    lease_s: float
+
+    def claim(self) -> None:
+        """Take or renew the right to commit; `IllegalMove` or `LeaseLost` when it is not, or no longer, ours."""
+        self.runs.claim_round(self.round, attempt=self.number, token=self.token, ttl_s=self.lease_s)
+
+
+def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_number: int) -> None:
+    """Run one attempt. A stale or doubled job changes nothing; a failure is reported for the coordinator to judge."""
+    runs = context.run(run)
+    view = runs.read()
+    config = RunConfig.parse(view.config)
+    attempt = Attempt(runs, round_, attempt_number, context.name, config.aggregation_lease_s)
+    with suppress(IllegalMove, LeaseLost):  # another attempt is current, or another worker has this one
+        attempt.claim()
+        with _renewing(attempt):
+            try:
+                model, reason = _aggregated(context, view, config, attempt)
+                runs.commit_round(
+                    round_, attempt=attempt_number, token=context.name, model=model, reason=reason
+                )
+            except (IllegalMove, LeaseLost):
+                raise
+            except Exception as error:
+                reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
+                context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
+                runs.fail_attempt(round_, attempt=attempt_number, token=context.name, reason=reason)
+                if not isinstance(error, FlavorError):
+                    raise
+        context.tell(f"run {run}, round {round_}: {reason}")
+
+
+@contextmanager
+def _renewing(attempt: Attempt) -> Iterator[None]:
+    """Renew the lease at a third of its lifetime while the body computes."""
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(attempt.lease_s / 3):
+            with suppress(FlavorError):  # the commit finds out
+                attempt.claim()
+
+    thread = threading.Thread(target=renew, name="round-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _aggregated(
+    context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt
+) -> tuple[GlobalModel, str]:
+    round_view = attempt.runs.read_round(attempt.round)
+    if round_view is None:
+        raise IllegalMove(f"run {view.run!r}: round {attempt.round} is gone")
+    clients = list(round_view.contributors)
+    infos = [round_view.verdicts[client].info for client in clients]
+    prefix = f"{round_prefix(view.run, attempt.round)}global/"
+    with context.store.stage() as staged:
+        digest, size = _combine(context, view, config, round_view, staged)
+        path = named(prefix, "model", digest, ".safetensors")
+        context.store.put(path, staged, digest=digest)
+    with context.store.stage() as staged:
+        write_json(staged, merge_infos(clients, infos))
+        info_digest, _ = sha256_file(staged)
+        info_path = named(prefix, "info", info_digest, ".json")
+        context.store.put(info_path, staged, digest=info_digest)
+    examples = sum(info["metadata"]["datasetSize"] for info in infos)
+    format_ = round_view.verdicts[clients[0]].format
+    reason = f"{len(clients)} updates, {examples} examples, {size} bytes"
+    return GlobalModel(path, digest, size, info_path, format_), reason
+
+
+def _combine(
+    context: WorkerContext, view: RunView, config: RunConfig, round_view: RoundView, target: Path
+) -> tuple[str, int]:
+    """Aggregate the contributors' tensors into the file `target`; its SHA-256 and size."""
+    verdicts = [round_view.verdicts[client] for client in round_view.contributors]
+    files = [TensorFile.open(context.store.local(verdict.path)) for verdict in verdicts]
+    weights = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
+    rule = parse(config.aggregator)
+    old = None
+    if view.global_model is not None:
+        old = TensorFile.open(context.store.local(view.global_model.path))
+    with TensorFileWriter(target, files[0].specs, files[0].metadata) as writer:
+        out = writer.map()
+        engine.run(
+            [file.tensors() for file in files],
+            weights,
+            reducer=rule.reducer,
+            server_step=rule.server_step,
+            global_model=old.tensors() if old else None,
+            out=out,
+            threads=context.threads,
+        )
+        del out
+    return writer.sha256, writer.size_bytes

@@ -1,0 +1,51 @@
+"""What a worker process works with, set once by whoever starts it; a job's arguments only name things."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flavor.bus.connection import Redis
+from flavor.bus.runs import RunStore
+from flavor.store.objects import ObjectStore
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+@dataclass
+class WorkerContext:
+    """The bus, the store and the voice of one worker."""
+
+    redis: Redis
+    redis_url: str
+    store: ObjectStore
+    threads: int = 2
+    tell: Callable[[str], None] = _silent
+    name: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")
+    _runs: dict[str, RunStore] = field(default_factory=dict, repr=False)
+
+    def run(self, run: str) -> RunStore:
+        """The state of one run."""
+        if run not in self._runs:
+            self._runs[run] = RunStore(self.redis, run, self.redis_url)
+        return self._runs[run]
+
+
+_context: WorkerContext | None = None
+
+
+def set_context(context: WorkerContext | None) -> None:
+    """Make `context` the one that this process's jobs use."""
+    global _context  # noqa: PLW0603 - RQ calls functions by name and passes them nothing but their arguments
+    _context = context
+
+
+def context() -> WorkerContext:
+    """This process's context."""
+    if _context is None:
+        raise RuntimeError("a job of this project runs only in a worker that `flavor-agg` started")
+    return _context

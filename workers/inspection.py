@@ -1,0 +1,100 @@
+"""What an update must be before it counts: where it claims to be, whole, of the right shape, finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, RunView, Verdict
+from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
+from flavor.store.formats import TensorFile, digest_and_check
+from flavor.store.info import MAX_BYTES, parse_info
+from flavor.store.objects import ObjectStore
+from flavor.store.paths import checked_path, update_prefix
+from workers.context import WorkerContext
+
+_MOST_TOLD = 3
+
+
+def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> None:
+    """Judge each of these clients' updates that has no verdict yet."""
+    runs = context.run(run)
+    view = runs.read()
+    round_view = runs.read_round(round_)
+    if view.state.ended or round_view is None or round_view.state is not RoundState.OPEN:
+        return
+    updates = runs.updates(round_, [client for client in clients if client not in round_view.verdicts])
+    for client, fields in updates.items():
+        verdict = judge(runs, context.store, view, round_, client, fields)
+        if runs.judge(round_, client, verdict) and not verdict.accepted:
+            context.tell(f"run {run}, round {round_}, {client}: refused: {verdict.reason}")
+
+
+def judge(
+    runs: RunStore, store: ObjectStore, view: RunView, round_: int, client: str, fields: Mapping[str, str]
+) -> Verdict:
+    """The verdict on one update; whatever is wrong with it becomes the reason."""
+    try:
+        return _accepted(runs, store, view, round_, client, fields)
+    except (FlavorError, ValueError, KeyError, OSError) as error:
+        return Verdict(False, f"{error}" if isinstance(error, FlavorError) else f"unusable update: {error!r}"[:500])
+
+
+def _accepted(
+    runs: RunStore, store: ObjectStore, view: RunView, round_: int, client: str, fields: Mapping[str, str]
+) -> Verdict:
+    path = checked_path(fields.get("path", ""))
+    if not path.startswith(update_prefix(view.run, round_, client)):
+        raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
+    text = fields.get("info", "")
+    if len(text) > MAX_BYTES:
+        raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
+    info = parse_info(text, where="info.json")
+    file = store.local(path)
+    found = digest_and_check(file)
+    if found.sha256 != fields.get("digest"):
+        raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
+    if found.nonfinite is not None:
+        raise CheckpointError(
+            f"tensor {found.nonfinite!r} has NaN or infinite values: lower the learning rate or clip the gradients"
+        )
+    _check_structure(runs, store, view, round_, path)
+    return Verdict(
+        True,
+        f"{found.size_bytes} bytes, {info['metadata']['datasetSize']} examples",
+        path=path,
+        digest=found.sha256,
+        size_bytes=found.size_bytes,
+        format=fields.get("format", ""),
+        info=info,
+    )
+
+
+def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str) -> None:
+    """Same names, shapes and dtypes as the global model; in a first round without one, as its first good update."""
+    if view.global_model is not None:
+        reference, whose = view.global_model.path, "the global model"
+    else:
+        reference = runs.claim_reference(round_, path)
+        whose = f"the first update of this round ({reference.split('/')[-2]})"
+    if reference == path:
+        return
+    problems = structure_problems(TensorFile.open(store.local(path)), TensorFile.open(store.local(reference)), whose)
+    if problems:
+        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+        raise CheckpointError("; ".join(problems[:_MOST_TOLD]) + more)
+
+
+def structure_problems(update: TensorFile, reference: TensorFile, whose: str) -> list[str]:
+    """How the tensors of `update` differ from those of `reference`, one line each."""
+    problems = [f"tensor {name!r} is missing; {whose} has it" for name in reference.names if name not in update.names]
+    for name in update.names:
+        if name not in reference.names:
+            problems.append(f"tensor {name!r} is not in {whose}")
+        elif update.shape(name) != reference.shape(name):
+            problems.append(f"tensor {name!r} has shape {update.shape(name)}; {whose} has {reference.shape(name)}")
+        elif update.dtype(name) != reference.dtype(name):
+            problems.append(f"tensor {name!r} is {update.dtype(name)}; {whose} has {reference.dtype(name)}")
+    return problems
+
+

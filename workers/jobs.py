@@ -1,0 +1,23 @@
+"""The two jobs. Each is harmless when it runs twice, late, or beside a copy of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workers.aggregation import aggregate_round
+from workers.context import context
+from workers.inspection import inspect_updates
+
+
+def inspect(run: str, round_: int, clients: Sequence[str]) -> None:
+    """Inspect these clients' updates of one round, and record a verdict on each that has none."""
+    inspect_updates(context(), run, int(round_), [str(client) for client in clients])
+
+
+def aggregate(run: str, round_: int, attempt: int) -> None:
+    """Aggregate one round and commit it, unless another attempt or another worker has the right to."""
+    aggregate_round(context(), run, int(round_), int(attempt))
+
+
+ALLOWED = {f"{__name__}.{function.__name__}": function for function in (inspect, aggregate)}
+"""All that a worker of this project ever runs."""

@@ -1,0 +1,70 @@
+"""The RQ worker behind `flavor-agg`: one queue, the JSON serializer, only its own two functions.
+
+Jobs run inside this process, not in a fork for each: they are numpy and files, they hold no foreign code, and a
+fork would cost more than most of them. What would kill a forked job kills this process instead; the round's lease
+runs out then, and the coordinator starts another attempt wherever another worker listens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.worker import SimpleWorker
+
+from flavor.bus.connection import connect, wait_for_server
+from flavor.errors import MisuseError
+from flavor.store.objects import ObjectStore
+from workers.context import WorkerContext, set_context
+from workers.jobs import ALLOWED
+
+
+class ForeignJob(MisuseError):
+    """A job that names a function that is not this project's; it was dropped."""
+
+
+class OwnJob(Job):
+    """A job that can run nothing but this project's functions, whatever its hash in Redis says.
+
+    Callbacks and webhooks, which RQ would import and call by name, are forgotten as the job is read.
+    """
+
+    def restore(self, raw_data: Any) -> Any:
+        """Read the job's hash, without what could make us call something else."""
+        result = super().restore(raw_data)
+        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+        self.webhooks = []
+        return result
+
+    @property
+    def func(self) -> Callable[..., None]:
+        """The function of the allow-list; `ForeignJob` for any other name."""
+        name = self.func_name
+        if name not in ALLOWED or self.instance:
+            raise ForeignJob(f"job {self.id} asks for {name!r}, which no aggregator runs: it is dropped")
+        return ALLOWED[name]
+
+
+def serve(
+    url: str, store: ObjectStore, *, queue: str, threads: int, tell: Callable[[str], None], patience_s: float = 60.0
+) -> None:
+    """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first."""
+    redis = connect(url, client_name="flavor-agg")
+    wait_for_server(redis, url, patience_s=patience_s)
+    set_context(WorkerContext(redis, url, store, threads=threads, tell=tell))
+    connection = Redis.from_url(url, socket_timeout=None, driver_info=None, protocol=2)
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    worker = make_worker(connection, queue)
+    tell(f"aggregator {worker.name[:12]} listens on queue {queue!r}")
+    worker.work(with_scheduler=False, logging_level="WARNING")
+
+
+def make_worker(connection: Redis, queue: str) -> SimpleWorker:
+    """A worker on one queue: with exactly one, RQ moves jobs atomically and loses none."""
+    only = Queue(queue, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
+    return SimpleWorker([only], connection=connection, serializer=JSONSerializer, job_class=OwnJob)
