@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import socket
@@ -105,8 +106,9 @@ class Edge:
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
         self._workspace = workspace
-        self._exchange = Exchange(open_store(config.store), workspace, format_=config.format)
         settings = RunConfig.parse(view.config)
+        self._rounds = view.rounds
+        self._exchange = Exchange(open_store(config.store or settings.store), workspace, format_=config.format)
         with translated(shown(config.redis_url)):
             lease = Lease(
                 self._redis, self._keys.lease, ttl_s=settings.heartbeat_timeout_s, what=f"client {config.client!r}"
@@ -131,8 +133,8 @@ class Edge:
             outcome = ClientState.FAILED
             self._give_notice(str(error))
             raise
-        except Stopped as error:
-            self._give_notice(f"its edge was stopped ({error})")
+        except (Stopped, KeyboardInterrupt) as error:
+            self._give_notice(f"its edge was stopped ({str(error) or 'Ctrl-C'})")
             raise
         except (MisuseError, StoreError) as error:
             self._give_notice(str(error))
@@ -207,7 +209,7 @@ class Edge:
                 self._trainer_ended(item.code)
             elif self._news(item.channels):
                 return
-            if self._left and not self._unjudged and self._behind < self._rounds():
+            if self._left and not self._unjudged and self._behind < self._rounds:
                 return
 
     def _news(self, channels: tuple[str, ...]) -> bool:
@@ -244,9 +246,6 @@ class Edge:
             self._begin(self._newest)
         return False
 
-    def _rounds(self) -> int:
-        return self._runs.read().rounds
-
     def _check_ready(self) -> None:
         if self._events.is_set(Event.TRAIN_INIT_DONE, 0):
             self._ready = True
@@ -282,8 +281,6 @@ class Edge:
             self._tell(f"round {round_}: the update cannot be used: {error}")
             fields = {"refused": str(error)}
         else:
-            import json
-
             fields = {
                 "path": done.path,
                 "digest": done.digest,

@@ -23,8 +23,8 @@ class EdgeConfig(BaseModel):
     """This site's name in it."""
     redis_url: str = Field(repr=False)
     """The bus; not shown, because it may hold a password."""
-    store: str
-    """The object store."""
+    store: str | None = None
+    """The object store; where the coordinator says it is, when None."""
     command: tuple[str, ...]
     """The trainer."""
     preprocess: tuple[str, ...] | None = None

@@ -1,0 +1,1 @@
+"""Click commands: they parse, call, print and choose an exit code, and nothing else."""

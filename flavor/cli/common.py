@@ -1,0 +1,133 @@
+"""What all commands share: options, errors as one line, exit codes.
+
+Exit codes: 0 done; 1 the run or the check failed; 2 wrong use; 3 Redis cannot be reached; 4 a wait timed out; 5 the
+trainer failed; 6 (`flavor event wait` only) the run is finished; 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from flavor import __version__
+from flavor.bus.connection import URL_VARIABLE, bus_error
+from flavor.errors import FlavorError, MisuseError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no Redis, 4 timed out, 5 trainer failed, 130 interrupted."
+
+
+class Terminated(BaseException):
+    """SIGTERM has arrived."""
+
+
+def one_line_errors(function: Command) -> Command:
+    """Turn this project's errors into one line on stderr and their exit code; `--debug` adds the trace."""
+
+    @click.option("--debug", is_flag=True, help="Show the trace of an error.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        import redis
+
+        try:
+            return function(*args, **kwargs)
+        except FlavorError as error:
+            fail(error, debug)
+        except redis.exceptions.RedisError as error:
+            fail(bus_error(error, "the given URL"), debug)
+        except KeyboardInterrupt:
+            click.echo("flavor: interrupted", err=True)
+            sys.exit(130)
+        except Terminated:
+            click.echo("flavor: terminated", err=True)
+            sys.exit(143)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def fail(error: FlavorError, debug: bool = False) -> None:
+    """Print `error` as one line and exit with its code."""
+    if debug:
+        traceback.print_exc()
+    click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+    sys.exit(error.exit_code)
+
+
+def raise_on_sigterm(kind: type[BaseException] = Terminated) -> None:
+    """Make SIGTERM end the program through its `finally` clauses, as Ctrl-C does."""
+
+    def handler(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise kind("SIGTERM")
+
+    signal.signal(signal.SIGTERM, handler)
+
+
+def version_option(function: Command) -> Command:
+    """`--version`."""
+    return click.version_option(__version__, prog_name="flavor")(function)
+
+
+def redis_option(function: Command) -> Command:
+    """`--redis-url`."""
+    return click.option(
+        "--redis-url",
+        envvar=URL_VARIABLE,
+        show_envvar=True,
+        metavar="URL",
+        help="The bus: redis://, rediss:// or unix:// URL.",
+    )(function)
+
+
+def store_option(function: Command) -> Command:
+    """`--store`."""
+    return click.option(
+        "--store",
+        envvar="FLAVOR_STORE",
+        show_envvar=True,
+        metavar="FOLDER",
+        help="The object store: a folder that coordinator, aggregators and edges all reach.",
+    )(function)
+
+
+def run_option(function: Command) -> Command:
+    """`--run`."""
+    return click.option(
+        "--run", envvar="FLAVOR_RUN", show_envvar=True, metavar="RUN", required=True, help="Name of the run."
+    )(function)
+
+
+def patience_option(function: Command) -> Command:
+    """`--patience-s`."""
+    return click.option(
+        "--patience-s",
+        envvar="FLAVOR_PATIENCE_S",
+        show_envvar=True,
+        type=click.FloatRange(min=0),
+        default=60.0,
+        show_default=True,
+        help="How long to wait for an unreachable Redis.",
+    )(function)
+
+
+def needed(value: str | None, option: str, variable: str) -> str:
+    """`value`, or `MisuseError` that names the option and its variable."""
+    if not value:
+        raise MisuseError(f"no {option} is given: pass {option} or set {variable}")
+    return value
+
+
+def teller(prefix: str) -> Callable[[str], None]:
+    """A function that prints a line for the user on stderr."""
+
+    def tell(line: str) -> None:
+        print(f"{prefix}{line}", file=sys.stderr, flush=True)
+
+    return tell

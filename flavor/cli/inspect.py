@@ -1,0 +1,170 @@
+"""`flavor status`, `flavor log`, `flavor stop`, `flavor rm`: looking at runs, and ending them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
+from flavor.bus.keys import RUNS
+from flavor.bus.runs import RunStore, list_runs
+from flavor.bus.state import RunState
+from flavor.cli.common import needed, one_line_errors, redis_option
+from flavor.errors import MisuseError
+
+
+def _connected(redis_url: str | None) -> tuple[Redis, str]:
+    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    redis = connect(url)
+    wait_for_server(redis, url, patience_s=5.0)
+    return redis, url
+
+
+def described(runs: RunStore) -> dict[str, Any]:
+    """A run with its current round and its clients, as plain values."""
+    view = runs.read()
+    round_ = runs.read_round(view.round) if view.round else None
+    clients: dict[str, Any] = {}
+    for name, (fields, alive) in runs.clients(runs.members()).items():
+        verdict = round_.verdicts.get(name) if round_ else None
+        clients[name] = {
+            "state": fields.get("state", "unknown"),
+            "alive": alive,
+            "host": fields.get("host", ""),
+            "reason": fields.get("reason", ""),
+            "expected": bool(round_ and name in round_.expected),
+            "update": None if verdict is None else ("accepted" if verdict.accepted else f"refused: {verdict.reason}"),
+        }
+    return {
+        "run": view.run,
+        "state": view.state.value,
+        "round": view.round,
+        "rounds": view.rounds,
+        "round_state": round_.state.value if round_ else None,
+        "reason": view.reason,
+        "global_model": view.global_model.path if view.global_model else None,
+        "clients": clients,
+    }
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@redis_option
+@one_line_errors
+def status(run: str | None, as_json: bool, redis_url: str | None) -> None:
+    """Show all runs, or one with its round and its clients."""
+    redis, url = _connected(redis_url)
+    if run is not None:
+        found = described(RunStore(redis, run, url))
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            _show_run(found)
+        return
+    views = [RunStore(redis, name, url).find() for name in list_runs(redis, url)]
+    rows = [view for view in views if view is not None]
+    if as_json:
+        fields = ("run", "state", "round", "rounds", "reason")
+        click.echo(json.dumps([{name: getattr(view, name) for name in fields} for view in rows], indent=2))
+        return
+    if not rows:
+        click.echo(f"There are no runs on {shown(url)}.")
+        return
+    from rich.table import Table
+
+    table = Table("run", "state", "round", "why", box=None, header_style="bold")
+    for view in rows:
+        table.add_row(view.run, view.state.value, f"{view.round}/{view.rounds}", view.reason)
+    _print(table)
+
+
+def _show_run(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    click.echo(f"run {found['run']}: {found['state']}, round {found['round']} of {found['rounds']}"
+               + (f" ({found['round_state']})" if found["round_state"] else ""))
+    click.echo(f"why: {found['reason']}")
+    if found["global_model"]:
+        click.echo(f"global model: {found['global_model']}")
+    table = Table("client", "state", "alive", "host", "this round", "why", box=None, header_style="bold")
+    for name, client in found["clients"].items():
+        this_round = client["update"] or ("awaited" if client["expected"] else "not expected")
+        table.add_row(name, client["state"], "yes" if client["alive"] else "no", client["host"], this_round, client["reason"])
+    _print(table)
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@redis_option
+@one_line_errors
+def log(run: str, follow: bool, as_json: bool, redis_url: str | None) -> None:
+    """Show every transition of a run with its reason."""
+    redis, url = _connected(redis_url)
+    runs = RunStore(redis, run, url)
+    runs.read()
+    newest = "0"
+    while True:
+        ended = runs.read().state.ended
+        with translated(shown(url)):
+            batches: Any = redis.xread({runs.keys.log: newest}, count=1000, block=1000 if follow and not ended else None)
+        entries = batches[0][1] if batches else []
+        for newest, fields in entries:
+            click.echo(_entry(newest, fields, as_json))
+        if not entries and (ended or not follow):
+            return
+
+
+def _entry(entry_id: str, fields: dict[str, str], as_json: bool) -> str:
+    ms = int(entry_id.partition("-")[0])
+    if as_json:
+        return json.dumps({"time_ms": ms, **fields})
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000)) + f".{ms % 1000:03d}"
+    where = " ".join(part for part in (f"round {fields['round']}" if "round" in fields else "", fields.get("client", "")) if part)
+    return f"{at}  {fields['event']:<20} {where:<20} {fields.get('reason', '')}".rstrip()
+
+
+@click.command()
+@click.argument("run")
+@click.option("--reason", default="stopped by `flavor stop`", show_default=True, help="What to tell everyone.")
+@redis_option
+@one_line_errors
+def stop(run: str, reason: str, redis_url: str | None) -> None:
+    """Stop a run: trainers, edges and the coordinator end; what is closed stays."""
+    redis, url = _connected(redis_url)
+    runs = RunStore(redis, run, url)
+    view = runs.read()
+    if view.state.ended:
+        click.echo(f"run {run} is {view.state} already: {view.reason}", err=True)
+        return
+    runs.end(RunState.STOPPED, reason)
+    click.echo(f"run {run} is stopped after round {max(0, view.round - 1)} of {view.rounds}", err=True)
+
+
+@click.command()
+@click.argument("run")
+@redis_option
+@one_line_errors
+def rm(run: str, redis_url: str | None) -> None:
+    """Forget an ended run: its keys in Redis go, its objects in the store stay."""
+    redis, url = _connected(redis_url)
+    runs = RunStore(redis, run, url)
+    view = runs.read()
+    if not view.state.ended:
+        raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")
+    with translated(shown(url)):
+        for key in redis.scan_iter(match=f"{runs.keys.prefix.replace('{', chr(92) + '{')}*", count=1000):
+            redis.unlink(key)
+        redis.zrem(RUNS, run)
+    click.echo(f"run {run} is forgotten", err=True)

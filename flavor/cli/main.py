@@ -1,0 +1,67 @@
+"""`flavor`: the command of operators and researchers.
+
+Subcommands are imported when they are named, so that `flavor event set` costs what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from flavor.cli.common import EXIT_CODES, version_option
+
+_COMMANDS = {
+    "demo": ("flavor.cli.run", "demo", "Federate handwritten digits over three sites, on this machine."),
+    "run": ("flavor.cli.run", "run", "Run a whole federation on this machine, for a script of your own."),
+    "serve": ("flavor.cli.serve", "serve", "Coordinate a run."),
+    "status": ("flavor.cli.inspect", "status", "Show all runs, or one with its round and its clients."),
+    "log": ("flavor.cli.inspect", "log", "Show every transition of a run with its reason."),
+    "stop": ("flavor.cli.inspect", "stop", "Stop a run."),
+    "rm": ("flavor.cli.inspect", "rm", "Forget an ended run."),
+    "event": ("flavor.cli.trainer", "event", "Set and wait for events, from a script in any language."),
+    "info": ("flavor.cli.trainer", "info", "Save client information, from a script in any language."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used; its help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order one meets them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of this name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    epilog=f"A site takes part with `flavor-fl`, an aggregator runs with `flavor-agg`, a script is tried with `check-fl`. {EXIT_CODES}",
+)
+@version_option
+def cli() -> None:
+    """Federated learning for training scripts that already exist.
+
+    Try `flavor demo`; then `flavor run -m "python main.py" --edges 3 --rounds 5` with a script of your own.
+    """
+
+
+def main() -> None:
+    """Entry point."""
+    cli(prog_name="flavor")
+
+
+if __name__ == "__main__":
+    main()

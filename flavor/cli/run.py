@@ -1,0 +1,113 @@
+"""`flavor run` and `flavor demo`: a whole federation on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
+from flavor.cli.serve import round_options
+from flavor.edge.config import CheckpointFormat
+
+
+def _common(function: Any) -> Any:
+    for option in reversed(
+        [
+            click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: run-DATE-TIME-XXXX]"),
+            click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Result folder.  [default: flavor-runs/NAME]"),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="The training command, e.g. 'python main.py'.")
+@click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command that each edge runs once before it.")
+@click.option("--edges", type=click.IntRange(min=1, max=1000), help="Edges to start.  [default: one for each folder of --input-glob]")
+@click.option("--rounds", type=int, default=5, show_default=True, help="Rounds to run.")
+@click.option("--input", "input_path", type=click.Path(exists=True, file_okay=False, path_type=Path), help="One input folder for all edges.  [default: the current folder]")
+@click.option("--input-glob", metavar="PATTERN", help="One edge for each matching folder, e.g. 'site*/'.")
+@click.option("--min-clients", type=int, help="Clients that must be ready before the first round.  [default: all]")
+@click.option("--format", "format_", type=click.Choice(get_args(CheckpointFormat)), help="The trainer's checkpoint format.  [default: as it saves]")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Aggregators to start.")
+@round_options
+@_common
+@redis_option
+@store_option
+@one_line_errors
+def run(
+    main_command: str,
+    preprocess_command: str | None,
+    edges: int | None,
+    rounds: int,
+    input_path: Path | None,
+    input_glob: str | None,
+    min_clients: int | None,
+    format_: str | None,
+    workers: int,
+    run_name: str | None,
+    out: Path | None,
+    as_json: bool,
+    redis_url: str | None,
+    store: str | None,
+    **settings: Any,
+) -> None:
+    """Run a whole federation on this machine, for a script of your own.
+
+    Starts a server (unless --redis-url names one), a coordinator, an aggregator and one edge for each client, each with
+    folders of its own; shows the run live; leaves models, infos, metrics and logs in the result folder. Exit code 0
+    only for a finished run. Ctrl-C stops everything.
+    """
+    from flavor.config import RunConfig
+    from flavor.edge.command import parse_command
+    from flavor.local.federation import Federation
+    from flavor.local.plan import Layout, new_run_name, sites
+
+    parse_command(main_command, "-m")
+    if preprocess_command:
+        parse_command(preprocess_command, "-p")
+    clients = sites(edges, input_path, input_glob)
+    name = run_name or new_run_name()
+    settings["min_clients"] = min_clients or len(clients)
+    init_model: Path | None = settings.pop("init_model")
+    RunConfig.parse({**settings, "rounds": rounds, "store": "checked here, so that a bad option is one line"})
+    words = [
+        word
+        for option, value in settings.items()
+        if value is not None
+        for word in (f"--{option.replace('_', '-')}", str(value))
+    ]
+    words += ["--init-model", str(init_model.absolute())] if init_model else []
+    federation = Federation(
+        run=name,
+        rounds=rounds,
+        sites=clients,
+        main=main_command,
+        preprocess=preprocess_command,
+        layout=Layout((out or Path("flavor-runs") / name).absolute()),
+        redis_url=redis_url,
+        store=store,
+        serve_options=words,
+        format=format_,
+        workers=workers,
+    )
+    sys.exit(_carry_out(federation, as_json))
+
+
+def _carry_out(federation: Any, as_json: bool) -> int:
+    from flavor.local.progress import Progress
+
+    raise_on_sigterm()
+    progress = Progress(federation.run, federation.rounds, quiet=as_json)
+    progress.tell(f"run {federation.run}: {len(federation.sites)} edges, {federation.rounds} rounds")
+    results = federation.carry_out(progress)
+    if as_json:
+        click.echo(results.to_json())
+    else:
+        progress.summary(results)
+    return 0 if results.state == "finished" else 1

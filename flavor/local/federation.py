@@ -1,0 +1,153 @@
+"""Start a federation on this machine, watch it, end it, collect what it made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flavor.bus.connection import connect, wait_for_server
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, RunState, RunView
+from flavor.errors import IllegalMove, RunError, RunExists
+from flavor.local.plan import Layout, Site
+from flavor.local.processes import ProcessGroup
+from flavor.local.progress import Progress
+from flavor.local.results import Results, collect, round_result
+from flavor.store.objects import open_store
+
+_LOOK_MS = 200
+_END_S = 30.0
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A local run: what to start. `serve_options` are those of `flavor serve`, as words."""
+
+    run: str
+    rounds: int
+    sites: Sequence[Site]
+    main: str
+    preprocess: str | None
+    layout: Layout
+    redis_url: str | None = None
+    store: str | None = None
+    serve_options: Sequence[str] = ()
+    format: str | None = None
+    workers: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def carry_out(self, progress: Progress) -> Results:
+        """Run to the end. Whatever happens, Ctrl-C included, no process is left behind.
+
+        Raises `FlavorError` when nothing could be started; otherwise the results say how the run ended.
+        """
+        self.layout.prepare()
+        with contextlib.ExitStack() as stack:
+            url = self.redis_url or stack.enter_context(embedded_server())
+            redis = connect(url, client_name="flavor-run")
+            wait_for_server(redis, url, patience_s=10.0)
+            runs = RunStore(redis, self.run, url)
+            if runs.find() is not None:
+                raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")
+            processes = stack.enter_context(ProcessGroup())
+            store_url = open_store(self.store or str(self.layout.store), create=True).url
+            self._start(processes, url, store_url)
+            try:
+                with progress:
+                    view = self._watch(runs, processes, progress)
+            except BaseException:
+                with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
+                    runs.end(RunState.STOPPED, "interrupted")
+                processes.wait(processes.running, 2.0)
+                raise
+            processes.wait([name for name in processes.running if not name.startswith("aggregator")], _END_S)
+            results = collect(runs, open_store(store_url), self.layout.out)
+            if view.state is RunState.FINISHED and self.store is None:
+                shutil.rmtree(self.layout.store, ignore_errors=True)
+            return results
+
+    def _start(self, processes: ProcessGroup, url: str, store: str) -> None:
+        environment = {
+            **os.environ,
+            **self.environment,
+            "FLAVOR_REDIS_URL": url,
+            "FLAVOR_STORE": store,
+            "FLAVOR_RUN": self.run,
+            "PYTHONUNBUFFERED": "1",
+        }
+        for variable in ("FLAVOR_CLIENT", "FLAVOR_WORKSPACE", "INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH"):
+            environment.pop(variable, None)  # each edge has folders of its own
+        queue = f"flavor-{self.run}"
+        serve = ["serve", "--rounds", str(self.rounds), "--queue", queue, *self.serve_options]
+        processes.start("coordinator", "flavor.cli.main", serve, environment=environment, log=self.layout.log("coordinator"))
+        for number in range(1, self.workers + 1):
+            name = "aggregator" if self.workers == 1 else f"aggregator-{number}"
+            processes.start(name, "flavor.cli.aggregator", ["--queue", queue], environment=environment, log=self.layout.log(name))
+        for site in self.sites:
+            words = ["-m", self.main, "--client", site.client, "--input", str(site.input)]
+            words += ["--workspace", str(self.layout.workspace(site.client))]
+            words += ["-p", self.preprocess] if self.preprocess else []
+            words += ["--format", self.format] if self.format else []
+            processes.start(site.client, "flavor.cli.edge", words, environment=environment, log=self.layout.log(site.client))
+
+    def _watch(self, runs: RunStore, processes: ProcessGroup, progress: Progress) -> RunView:
+        """Follow the run's log until the run has ended."""
+        newest = "0"
+        shown = 0
+        told: set[str] = set()
+        looked = 0.0
+        while True:
+            batches = runs.redis.xread({runs.keys.log: newest}, block=_LOOK_MS)
+            for newest, fields in batches[0][1] if batches else []:  # type: ignore[index, assignment, union-attr]  # noqa: PLW2901
+                if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed"):
+                    progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}")
+            view = runs.find()
+            if view is not None:
+                shown = self._show_closed(runs, view, progress, shown)
+                if view.state.ended:
+                    return view
+                if progress.is_live and time.monotonic() - looked > _LOOK_MS / 1000:
+                    progress.look(runs, view)
+                    looked = time.monotonic()
+            self._check(runs, view, processes, progress, told)
+
+    def _show_closed(self, runs: RunStore, view: RunView, progress: Progress, shown: int) -> int:
+        store = None
+        for number in range(shown + 1, view.round + 1):
+            round_ = runs.read_round(number)
+            if round_ is None or round_.state is not RoundState.CLOSED:
+                break
+            store = store or open_store(view.config["store"])
+            info = json.loads(store.local(round_.info_path).read_text())
+            progress.closed(round_result(round_, info), round_.size_bytes * len(round_.expected))
+            shown = number
+        return shown
+
+    def _check(
+        self, runs: RunStore, view: RunView | None, processes: ProcessGroup, progress: Progress, told: set[str]
+    ) -> None:
+        """End the run when a process without which it cannot go on has ended."""
+        for name in [name for name in processes.names if name not in told and processes.exit_code(name) is not None]:
+            told.add(name)
+            code = processes.exit_code(name)
+            is_edge = any(site.client == name for site in self.sites)
+            reason = f"{name}: {processes.last_line(name)}"
+            if view is None:
+                raise RunError(f"{reason} (exit code {code}; its log: {self.layout.log(name)})")
+            if is_edge and (code == 0 or view.state is not RunState.WAITING):
+                continue  # the coordinator decides
+            if not is_edge and runs.read().state.ended:
+                continue
+            if is_edge:
+                told_by_edge = runs.clients([name])[name][0].get("reason")
+                reason = f"{name}: {told_by_edge}" if told_by_edge else reason
+            progress.tell(f"{reason}; its log: {self.layout.log(name)}")
+            with contextlib.suppress(IllegalMove):
+                runs.end(RunState.FAILED, reason)
+

@@ -1,0 +1,82 @@
+"""What a local run consists of: its clients, their inputs, and where everything lies."""
+
+from __future__ import annotations
+
+import glob
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from flavor.bus.names import checked_name
+from flavor.errors import InvalidSetting
+
+
+@dataclass(frozen=True)
+class Site:
+    """One client of a local run."""
+
+    client: str
+    input: Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The result folder of a local run."""
+
+    out: Path
+
+    @property
+    def store(self) -> Path:
+        """The object store, unless another is named."""
+        return self.out / "store"
+
+    @property
+    def logs(self) -> Path:
+        """A log for each process."""
+        return self.out / "logs"
+
+    def log(self, name: str) -> Path:
+        """The log of one process."""
+        return self.logs / f"{name}.log"
+
+    def workspace(self, client: str) -> Path:
+        """One client's folders."""
+        return self.out / "clients" / client
+
+    def prepare(self) -> None:
+        """Make the folder; it must not hold another run's results."""
+        if (self.out / "summary.json").exists() or self.logs.exists():
+            raise InvalidSetting(f"--out {self.out}: there are results of another run: name another folder")
+        try:
+            self.logs.mkdir(parents=True)
+        except OSError as error:
+            raise InvalidSetting(f"--out {self.out}: {error.strerror}") from None
+
+
+def new_run_name() -> str:
+    """A name that no other run has."""
+    return time.strftime("run-%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+def sites(edges: int | None, input_path: Path | None, input_glob: str | None) -> list[Site]:
+    """The clients: `edges` of them on one input folder, or one for each folder that matches `input_glob`.
+
+    Raises `InvalidSetting` when the two do not agree or a folder is missing.
+    """
+    if input_glob is None:
+        if edges is None:
+            raise InvalidSetting("--edges: say how many edges to start (or --input-glob 'site*/' for one for each folder)")
+        folder = (input_path or Path.cwd()).absolute()
+        return [Site(f"edge-{number:0{len(str(edges))}d}", folder) for number in range(1, edges + 1)]
+    if input_path is not None:
+        raise InvalidSetting("--input and --input-glob exclude each other")
+    folders = sorted(Path(match).absolute() for match in glob.glob(input_glob) if Path(match).is_dir())
+    if not folders:
+        raise InvalidSetting(f"--input-glob {input_glob!r} matches no folder (quote it, so that the shell leaves it alone)")
+    if edges is not None and edges != len(folders):
+        raise InvalidSetting(f"--edges {edges} but --input-glob {input_glob!r} matches {len(folders)} folders")
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
+    return [Site(checked_name(name, "client (a folder's name)"), folder) for name, folder in zip(names, folders, strict=True)]

@@ -1,0 +1,90 @@
+"""The processes of a local run: each in a session of its own, its output in a file, none left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flavor.edge.process import die_with_parent
+
+
+@dataclass
+class _Member:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+class ProcessGroup:
+    """Named child processes. As a context manager it stops whatever still runs when it is left."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, _Member] = {}
+
+    def start(self, name: str, module: str, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
+        """Run `python -m module arguments`; Ctrl-C in the terminal does not reach it, and it dies with this process."""
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
+            )
+        self._members[name] = _Member(name, process, log)
+
+    def exit_code(self, name: str) -> int | None:
+        """The exit code of one that has ended."""
+        return self._members[name].process.poll()
+
+    def last_line(self, name: str) -> str:
+        """The last line that one has printed."""
+        with contextlib.suppress(OSError):
+            lines = self._members[name].log.read_text(errors="replace").splitlines()
+            return next((line for line in reversed(lines) if line.strip()), "no output")
+        return "no output"
+
+    @property
+    def names(self) -> list[str]:
+        """All names, in the order of their start."""
+        return list(self._members)
+
+    @property
+    def running(self) -> list[str]:
+        """The names of those that have not ended."""
+        return [name for name, member in self._members.items() if member.process.poll() is None]
+
+    def wait(self, names: Sequence[str], timeout_s: float) -> None:
+        """Wait for these to end, all together no longer than `timeout_s` seconds."""
+        deadline = time.monotonic() + timeout_s
+        for name in names:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._members[name].process.wait(max(0.0, deadline - time.monotonic()))
+
+    def stop(self, names: Sequence[str], grace_s: float) -> None:
+        """SIGTERM, and SIGKILL to the whole session of those that have not ended after `grace_s` seconds."""
+        for name in names:
+            if self._members[name].process.poll() is None:
+                self._members[name].process.terminate()
+        self.wait(names, grace_s)
+        for name in names:
+            process = self._members[name].process
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def __enter__(self) -> ProcessGroup:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop(list(self._members), grace_s=5.0)

@@ -1,0 +1,141 @@
+"""The live view of a local run: rounds, clients, metrics, transfer. Plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundView, RunView
+from flavor.local.results import RoundResult, Results
+from flavor.store.info import WEIGHTED
+
+_MOST_METRICS = 6
+_MOST_CLIENTS = 24
+
+
+def shown_bytes(count: float) -> str:
+    """A size for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def shown_metrics(metrics: dict[str, float]) -> str:
+    """The metrics of a round in one line, weighted means only."""
+    weighted = {name.removesuffix(WEIGHTED): value for name, value in metrics.items() if name.endswith(WEIGHTED)}
+    return "  ".join(f"{name} {value:.4g}" for name, value in list((weighted or metrics).items())[:_MOST_METRICS])
+
+
+class Progress:
+    """Shows a run while it goes on, on stderr."""
+
+    def __init__(self, run: str, rounds: int, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._run, self._rounds = run, rounds
+        self._newest: RoundResult | None = None
+        self._uploaded = self._downloaded = 0
+        self._live: Live | None = None
+        if self.console.is_terminal and not quiet:
+            self._live = Live(console=self.console, transient=True, refresh_per_second=8)
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a view to keep up to date between rounds."""
+        return self._live is not None
+
+    def tell(self, line: str) -> None:
+        """Print a line above the view."""
+        self.console.print(Text(line))
+
+    def closed(self, result: RoundResult, downloaded: int) -> None:
+        """A round has closed."""
+        self._newest = result
+        self._uploaded += result.bytes
+        self._downloaded += downloaded
+        if self._live is None:
+            self.tell(
+                f"round {result.round}/{self._rounds}  {result.seconds:.2f} s  {len(result.clients)} clients  "
+                f"{shown_metrics(result.metrics)}"
+            )
+
+    def look(self, runs: RunStore, view: RunView) -> None:
+        """Draw the run as it is now."""
+        if self._live is None:
+            return
+        round_ = runs.read_round(view.round) if view.round else None
+        submitted = runs.updates(view.round, round_.expected) if round_ else {}
+        clients = runs.clients(runs.members())
+        self._live.update(self._drawn(view, round_, submitted, clients))
+
+    def _drawn(
+        self, view: RunView, round_: RoundView | None, submitted: dict[str, Any], clients: dict[str, Any]
+    ) -> RenderableType:
+        closed = self._newest.round if self._newest else 0
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(self._run, style="bold"),
+            ProgressBar(total=self._rounds, completed=closed, width=30),
+            f"{closed}/{self._rounds} rounds",
+            f"{self._newest.seconds:.2f} s/round" if self._newest else view.reason,
+        )
+        marks = Text("clients   ")
+        for name, (fields, alive) in list(clients.items())[:_MOST_CLIENTS]:
+            verdict = round_.verdicts.get(name) if round_ else None
+            if not alive or fields.get("state") in ("failed", "left"):
+                marks.append(f"{name} gone  ", style="red" if fields.get("state") != "left" else "dim")
+            elif verdict is not None:
+                marks.append(f"{name} {'done' if verdict.accepted else 'refused'}  ", style="green" if verdict.accepted else "red")
+            elif name in submitted:
+                marks.append(f"{name} sent  ", style="cyan")
+            else:
+                marks.append(f"{name} {'training' if round_ and name in round_.expected else fields.get('state', '')}  ", style="yellow")
+        if len(clients) > _MOST_CLIENTS:
+            marks.append(f"and {len(clients) - _MOST_CLIENTS} more")
+        lines: list[RenderableType] = [head, marks]
+        if self._newest:
+            lines.append(Text(f"metrics   {shown_metrics(self._newest.metrics)}"))
+            lines.append(Text(f"transfer  {shown_bytes(self._uploaded)} up, {shown_bytes(self._downloaded)} down"))
+        return Group(*lines)
+
+    def summary(self, results: Results) -> None:
+        """The table at the end."""
+        if results.rounds:
+            table = Table(box=None, header_style="bold", title=f"run {results.run}: {results.state}", title_justify="left")
+            names = list(dict.fromkeys(name for r in results.rounds for name in r.metrics))
+            weighted = [name for name in names if name.endswith(WEIGHTED)][:_MOST_METRICS]
+            for column in ("round", "seconds", "clients", "examples", "up"):
+                table.add_column(column, justify="right")
+            for name in weighted:
+                table.add_column(name.removesuffix(WEIGHTED), justify="right")
+            for result in _thinned(results.rounds):
+                cells = [f"{result.round}", f"{result.seconds:.2f}", f"{len(result.clients)}", f"{result.examples}", shown_bytes(result.bytes)]
+                table.add_row(*cells, *(f"{result.metrics[n]:.4g}" if n in result.metrics else "" for n in weighted))
+            self.console.print(table)
+        self.tell(f"{results.state}: {results.reason}")
+        if results.global_model:
+            self.tell(f"global model: {results.global_model}")
+        self.tell(f"everything:   {results.out}")
+
+
+def _thinned(rounds: list[RoundResult], most: int = 20) -> list[RoundResult]:
+    """At most about `most` rounds, evenly, the last among them."""
+    step = -(-len(rounds) // most)
+    kept = rounds[::step]
+    return kept if kept[-1] is rounds[-1] else [*kept, rounds[-1]]
