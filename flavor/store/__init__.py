@@ -1,0 +1,1 @@
+"""All that knows bytes at rest: object paths, stores, checkpoint formats."""
