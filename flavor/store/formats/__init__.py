@@ -1,0 +1,34 @@
+"""Checkpoint bytes: every format that a trainer may use, and the one that crosses the wire.
+
+Nothing here imports torch or runs anything that a checkpoint names. Whatever is wrong with a file is
+a `CheckpointError` of one line; a disk that does not take what is written is a `StoreError`.
+"""
+
+from flavor.store.formats.checkpoint import Checkpoint, describe, read, write
+from flavor.store.formats.finite import Inspection, check_finite, digest_and_check, is_finite
+from flavor.store.formats.format import Format, detect
+from flavor.store.formats.header import TensorSpec
+from flavor.store.formats.structure import Structure
+from flavor.store.formats.tensorfile import TensorFile
+from flavor.store.formats.tensorwriter import TensorFileWriter
+from flavor.store.formats.wire import WireInfo, from_safetensors, to_safetensors
+
+__all__ = [
+    "Checkpoint",
+    "Format",
+    "Inspection",
+    "Structure",
+    "TensorFile",
+    "TensorFileWriter",
+    "TensorSpec",
+    "WireInfo",
+    "check_finite",
+    "describe",
+    "detect",
+    "digest_and_check",
+    "from_safetensors",
+    "is_finite",
+    "read",
+    "to_safetensors",
+    "write",
+]

@@ -1,0 +1,118 @@
+"""A trainer's checkpoint as the rest of the project sees it: flat tensors, and how they were nested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flavor.store.formats.blocks import Array
+from flavor.store.formats.dtypes import DType
+from flavor.store.formats.format import Format, detect_mapped
+from flavor.store.formats.header import TensorSpec
+from flavor.store.formats.mapped import Mapped, StrPath
+from flavor.store.formats.nesting import flatten, state_dict_of
+from flavor.store.formats.npz import read_npz, write_npz
+from flavor.store.formats.structure import Kind, Structure
+from flavor.store.formats.tensorfile import TensorFile
+from flavor.store.formats.tensorwriter import TensorFileWriter
+from flavor.store.formats.torchfile import load_pickle, load_torch
+from flavor.store.formats.torchwriter import write_pickle, write_torch
+
+STRUCTURE_KEY = "flavor.structure"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of one state_dict, flat, under unique names, in the trainer's order.
+
+    Arrays that were read are views of the mapped file wherever the format allows it, strided where the
+    trainer's tensor was. `structure` is None for a flat dict of tensors. `metadata` is the free text of
+    a safetensors file.
+    """
+
+    tensors: dict[str, Array]
+    structure: Structure | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    source: Mapped | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def specs(self) -> list[TensorSpec]:
+        """Name, element type and shape of each tensor."""
+        return [TensorSpec(name, array.dtype, array.shape) for name, array in self.tensors.items()]
+
+
+def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
+    """Read the `state_dict` of a checkpoint without running anything in it, and without torch.
+
+    The format is told from the content unless given. In safetensors and npz, which have no such key, every
+    tensor belongs to it. Raises `CheckpointError` for whatever cannot be read.
+    """
+    source = Mapped(path)
+    fmt = fmt or detect_mapped(source)
+    if fmt is Format.SAFETENSORS:
+        return _read_safetensors(TensorFile(source))
+    if fmt is Format.NPZ:
+        tensors, structure = read_npz(source)
+    else:
+        root = load_torch(source) if fmt is Format.TORCH else load_pickle(source)
+        native = Kind.TORCH if fmt is Format.TORCH else Kind.NUMPY
+        tensors, structure = flatten(state_dict_of(root, source.name), source.name, native)
+    return Checkpoint(tensors, structure, source=source)
+
+
+def write(path: StrPath, checkpoint: Checkpoint, fmt: Format) -> None:
+    """Write `{"state_dict": ...}`, nested as it was, in a format that its own library reads.
+
+    The file appears whole or not at all. Raises `CheckpointError` for what the format cannot hold (bfloat16 in
+    an npz) and for tensors that do not fit the structure, `StoreError` when the disk does not take it.
+    """
+    where = os.fspath(path)
+    tensors, structure = checkpoint.tensors, checkpoint.structure
+    match fmt:
+        case Format.TORCH:
+            write_torch(path, tensors, structure, where)
+        case Format.PICKLE:
+            write_pickle(path, tensors, structure, where)
+        case Format.NPZ:
+            write_npz(path, tensors, structure, where)
+        case Format.SAFETENSORS:
+            with TensorFileWriter(path, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
+                fill(writer, checkpoint)
+
+
+def describe(path: StrPath) -> dict[str, tuple[DType, tuple[int, ...]]]:
+    """Element type and shape of each tensor of a checkpoint; the values of uncompressed files stay unread."""
+    return {name: (array.dtype, array.shape) for name, array in read(path).tensors.items()}
+
+
+def safetensors_metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    """The free text of a safetensors file: the trainer's own, and the structure as JSON if there is one."""
+    metadata = dict(checkpoint.metadata)
+    if checkpoint.structure is not None:
+        metadata[STRUCTURE_KEY] = checkpoint.structure.to_json()
+    return metadata
+
+
+_RELEASE_BYTES = 8 * 2**20
+
+
+def fill(writer: TensorFileWriter, checkpoint: Checkpoint) -> None:
+    """Write all tensors in the writer's order, giving back the pages of the source as it goes."""
+    unreleased = 0
+    for spec in writer.specs:
+        array = checkpoint.tensors[spec.name]
+        writer.write(spec.name, array)
+        unreleased += array.nbytes
+        if checkpoint.source is not None and unreleased >= _RELEASE_BYTES:
+            checkpoint.source.release()
+            unreleased = 0
+
+
+def _read_safetensors(file: TensorFile) -> Checkpoint:
+    metadata = file.metadata
+    text = metadata.pop(STRUCTURE_KEY, None)
+    structure = None if text is None else Structure.from_json(text, file.path)
+    if structure is not None and structure.root is not None:
+        structure.check(file.names, file.path)
+    return Checkpoint({name: file.tensor(name) for name in file.names}, structure, metadata, file.source)

@@ -1,0 +1,72 @@
+"""Which format a checkpoint is in, told by its content; names and extensions lie."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from flavor.errors import CheckpointError
+from flavor.store.formats.archive import Archive
+from flavor.store.formats.limits import MAX_HEADER_BYTES
+from flavor.store.formats.mapped import Mapped, StrPath
+
+
+class Format(StrEnum):
+    """A format that a trainer may save its checkpoint in."""
+
+    TORCH = "torch"
+    PICKLE = "pickle"
+    NPZ = "npz"
+    SAFETENSORS = "safetensors"
+
+    @property
+    def extension(self) -> str:
+        """The usual file extension, with its dot."""
+        return _EXTENSIONS[self]
+
+
+_EXTENSIONS = {
+    Format.TORCH: ".ckpt",
+    Format.PICKLE: ".pkl",
+    Format.NPZ: ".npz",
+    Format.SAFETENSORS: ".safetensors",
+}
+
+ACCEPTED = "torch.save, pickle of ndarrays, np.savez or safetensors"
+
+LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # LONG1 of torch's magic number, STOP
+_TEXT_PICKLES = (b"(d", b"}q", b"}.", b"ccollections\n")  # protocols 0 and 1 have no magic of their own
+
+
+def detect(path: StrPath) -> Format:
+    """Tell the format of a checkpoint from its first bytes, or from the entries of a zip.
+
+    Raises `CheckpointError` for a missing or empty file and for anything that no reader here accepts.
+    """
+    return detect_mapped(Mapped(path))
+
+
+def detect_mapped(source: Mapped) -> Format:
+    """`detect` for a file that is already mapped."""
+    head = bytes(source.view[:64])
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _detect_zip(source)
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
+        return Format.SAFETENSORS
+    if LEGACY_MAGIC in head:
+        return Format.TORCH
+    if (head[:1] == b"\x80" and head[1:2] <= b"\x05") or head.startswith(_TEXT_PICKLES):
+        return Format.PICKLE
+    hint = "; a bare .npy has no names" if head.startswith(b"\x93NUMPY") else ""
+    raise CheckpointError(f"{source.name}: not a checkpoint that can be read{hint}; save with {ACCEPTED}")
+
+
+def _detect_zip(source: Mapped) -> Format:
+    names = Archive(source).names
+    parts = {name.partition("/")[2] for name in names}
+    if "data.pkl" in parts and "version" in parts:
+        return Format.TORCH
+    if all(name.endswith(".npy") for name in names):
+        return Format.NPZ
+    raise CheckpointError(
+        f"{source.name}: a zip that neither torch.save nor np.savez wrote; save with {ACCEPTED}"
+    )

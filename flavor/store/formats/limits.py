@@ -1,0 +1,46 @@
+"""How much a file may claim before it is refused unread: bounds against lying headers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+MAX_TENSORS = 100_000
+MAX_DEPTH = 64  # of nested dicts, lists and tuples
+MAX_NODES = 1_000_000  # in one nested state_dict; shared references make a small pickle look endless
+MAX_RANK = 32
+MAX_BYTES = 2**62  # of one tensor, far below where numpy's own arithmetic overflows
+
+BOMB_RATIO = 100
+BOMB_BYTES = 64 * 2**20
+
+
+def is_bomb(claimed_bytes: int, stored_bytes: int) -> bool:
+    """Whether data that occupy `stored_bytes` claim to unfold to more than is plausible.
+
+    Weights hardly compress, so more than 100 times is a trick; below 64 MiB it does no harm and is let pass
+    (a fresh bias vector of zeros does compress well).
+    """
+    return claimed_bytes > BOMB_BYTES and claimed_bytes > BOMB_RATIO * stored_bytes
+
+
+def is_shape(value: object) -> bool:
+    """Whether `value` is a list or tuple of up to 32 plain non-negative integers."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) <= MAX_RANK
+        and all(type(size) is int and size >= 0 for size in value)
+    )
+
+
+def shape_bytes(shape: Sequence[int], itemsize: int) -> int | None:
+    """The bytes of an array of this shape; None when no machine could hold its dimensions.
+
+    An empty array whose other dimensions overflow is refused too, because numpy refuses it.
+    """
+    nonzero = itemsize
+    for size in shape:
+        nonzero *= size or 1
+        if nonzero > MAX_BYTES:
+            return None
+    return 0 if 0 in shape else nonzero

@@ -1,0 +1,45 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from flavor.errors import StoreError
+from flavor.store.formats.mapped import StrPath
+
+
+def temporary_beside(path: StrPath) -> Path:
+    """A fresh hidden name in the folder of `path`, and so on its file system."""
+    target = Path(path)
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def cannot_write(path: StrPath, error: OSError) -> StoreError:
+    """The error for a file that could not be written; usually a full disk or a missing folder."""
+    reason = error.strerror or str(error)
+    return StoreError(
+        f"{os.fspath(path)}: cannot be written: {reason}; make room or fix the folder, then try again"
+    )
+
+
+@contextmanager
+def replacing(path: StrPath) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of `path` when the block ends well.
+
+    After a failure `path` is what it was and the temporary file is gone. Not synced to disk: whoever records
+    a checkpoint records its SHA-256 too, and notices what a power cut left behind.
+    """
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "x+b") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)

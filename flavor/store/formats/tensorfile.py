@@ -1,0 +1,90 @@
+"""A safetensors file, read without copies: the only format that crosses the wire."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flavor.errors import CheckpointError
+from flavor.store.formats.blocks import Array
+from flavor.store.formats.dtypes import DType
+from flavor.store.formats.header import Header, TensorSpec, parse
+from flavor.store.formats.mapped import Mapped, StrPath
+
+
+class TensorFile:
+    """The tensors of one safetensors file, as read-only views of the mapped file.
+
+    There is nothing to close: the map lives as long as its views.
+    """
+
+    def __init__(self, source: Mapped) -> None:
+        """Validate a mapped file; raises `CheckpointError` when its header lies in any way."""
+        self.source = source
+        self._header: Header = parse(source.view, source.name)
+
+    @classmethod
+    def open(cls, path: StrPath) -> TensorFile:
+        """Map and validate a file; raises `CheckpointError`."""
+        return cls(Mapped(path))
+
+    @property
+    def path(self) -> str:
+        """The file, as it was given."""
+        return self.source.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors in the trainer's order, which is that of the header."""
+        return tuple(self._header.specs)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """Name, element type and shape of each tensor, in the order of `names`."""
+        return tuple(self._header.specs.values())
+
+    @property
+    def specs_in_file_order(self) -> tuple[TensorSpec, ...]:
+        """The same as their data follow each other in the file, without gaps."""
+        return tuple(self._header.in_file_order())
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's free text, as a copy."""
+        return dict(self._header.metadata)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole file."""
+        return self._header.size_bytes
+
+    @property
+    def data_start(self) -> int:
+        """Offset of the first tensor's data in the file."""
+        return self._header.data_start
+
+    def dtype(self, name: str) -> DType:
+        """Element type of a tensor; bfloat16 is that of ml_dtypes."""
+        return self._spec(name).dtype
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return self._spec(name).shape
+
+    def tensor(self, name: str) -> Array:
+        """A tensor as a read-only C-contiguous view of the file."""
+        spec = self._spec(name)
+        return np.ndarray(spec.shape, spec.dtype, buffer=self.source.view, offset=self._header.begins[name])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._header.specs
+
+    def __len__(self) -> int:
+        return len(self._header.specs)
+
+    def _spec(self, name: str) -> TensorSpec:
+        try:
+            return self._header.specs[name]
+        except KeyError:
+            raise CheckpointError(
+                f"{self.path}: there is no tensor {name!r}; compare the model's names"
+            ) from None

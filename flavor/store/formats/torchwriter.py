@@ -1,0 +1,77 @@
+"""Writing torch files and pickles without torch; tensors go from their map straight into the new file."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+
+from flavor.store.formats.archive import open_entry
+from flavor.store.formats.blocks import Array, byte_blocks
+from flavor.store.formats.emit import (
+    Bytes,
+    Call,
+    Global,
+    Persistent,
+    array_value,
+    emit,
+    storage_id,
+    tensor_value,
+)
+from flavor.store.formats.mapped import StrPath
+from flavor.store.formats.nesting import nest
+from flavor.store.formats.replace import replacing
+from flavor.store.formats.structure import Structure
+from flavor.store.formats.torchfile import LEGACY_NUMBER
+
+_ROOT = "archive"
+
+
+def write_torch(path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str) -> None:
+    """Write `{"state_dict": ...}` as torch.save does; `torch.load` reads it with weights_only and mmap."""
+    stored: list[Array] = []
+
+    def tensor(array: Array) -> Call:
+        stored.append(array)
+        return tensor_value(array, Persistent(storage_id(array, str(len(stored) - 1))))
+
+    text = io.BytesIO()
+    emit(text, nest(tensors, structure, where, native=tensor, torch=tensor), protocol=2)
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in ("data.pkl", text.getvalue()), ("byteorder", b"little"):
+            with open_entry(archive, file, f"{_ROOT}/{name}", len(data)) as entry:
+                entry.write(data)
+        for key, array in enumerate(stored):
+            with open_entry(archive, file, f"{_ROOT}/data/{key}", array.nbytes) as entry:
+                for block in byte_blocks(array):
+                    entry.write(block)
+        with open_entry(archive, file, f"{_ROOT}/version", 2) as entry:
+            entry.write(b"3\n")
+
+
+def write_pickle(
+    path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str
+) -> None:
+    """Write `{"state_dict": ...}` as a pickle of ndarrays, or of torch tensors where there were such."""
+    value = nest(tensors, structure, where, native=array_value, torch=_pickled_tensor)
+    with replacing(path) as file:
+        emit(file, value)
+
+
+def _pickled_tensor(array: Array) -> Call:
+    """A torch tensor as plain pickle spells it: its storage is a legacy torch file within the pickle."""
+    head = io.BytesIO()
+    emit(head, LEGACY_NUMBER, protocol=2)
+    emit(head, 1001, protocol=2)
+    emit(head, {"protocol_version": 1001, "little_endian": True}, protocol=2)
+    *kind, count = storage_id(array, "0")
+    emit(head, Persistent((*kind, count, None)), protocol=2)
+    emit(head, ["0"], protocol=2)
+    head.write(count.to_bytes(8, "little"))
+
+    def blocks() -> Iterator[bytes | memoryview]:
+        yield head.getvalue()
+        yield from byte_blocks(array)
+
+    data = Bytes(head.tell() + array.nbytes, blocks())
+    return tensor_value(array, Call(Global("torch.storage", "_load_from_bytes"), (data,)))

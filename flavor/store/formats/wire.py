@@ -1,0 +1,56 @@
+"""Between a trainer's file and the wire, where only safetensors travels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import IO
+
+from flavor.store.formats.checkpoint import Checkpoint, fill, read, safetensors_metadata, write
+from flavor.store.formats.format import Format, detect
+from flavor.store.formats.mapped import StrPath
+from flavor.store.formats.structure import Structure
+from flavor.store.formats.tensorwriter import TensorFileWriter
+
+WIRE_METADATA = frozenset({"format"})  # "pt" or "np", which other libraries look for
+
+
+@dataclass(frozen=True, slots=True)
+class WireInfo:
+    """What an edge records about the file that it sends."""
+
+    sha256: str
+    size_bytes: int
+    format: Format  # of the trainer's file, in which it wants the global model back
+    names: tuple[str, ...]
+    structure: Structure | None
+
+
+def to_safetensors(src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None = None) -> WireInfo:
+    """Convert a trainer's checkpoint for the wire, block by block, digest included, in one pass.
+
+    `dest` is a path or a binary file. The structure travels in the metadata; of what else a trainer noted in
+    its safetensors file only "format" does, the rest stays on its site. Raises `CheckpointError` for what cannot
+    be read or aggregated, `StoreError` when `dest` cannot be written.
+    """
+    fmt = fmt or detect(src)
+    checkpoint = read(src, fmt)
+    public = {key: value for key, value in checkpoint.metadata.items() if key in WIRE_METADATA}
+    checkpoint = replace(checkpoint, metadata=public)
+    with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
+        fill(writer, checkpoint)
+    return WireInfo(writer.sha256, writer.size_bytes, fmt, tuple(checkpoint.tensors), checkpoint.structure)
+
+
+def from_safetensors(
+    src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None
+) -> Checkpoint:
+    """Write the global model in a trainer's own format; returns what was written.
+
+    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file. Raises
+    `CheckpointError` when the file is damaged or does not hold that structure's tensors.
+    """
+    checkpoint = read(src, Format.SAFETENSORS)
+    if structure is not None:
+        checkpoint = replace(checkpoint, structure=structure)
+    write(dest, checkpoint, fmt)
+    return checkpoint
