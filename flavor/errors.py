@@ -18,6 +18,7 @@
     ├── LeaseHeld                     another live process owns this client or run
     ├── LeaseLost                     this process owned it, and no longer does
     ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
+    ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
     ├── UpdateRefused                 an update that does not count, and why
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
     └── StoreError                    the object store
@@ -109,6 +110,10 @@ class TrainerFailed(FlavorError):
     """The trainer or the preprocess command ended badly."""
 
     exit_code = 5
+
+
+class AggregationError(FlavorError, ValueError):
+    """These updates cannot be aggregated by this rule; the message gives the numbers."""
 
 
 class UpdateRefused(FlavorError):

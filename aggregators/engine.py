@@ -1,0 +1,206 @@
+"""The engine: n models and a rule to one model, in one walk over memory.
+
+The models may be memory-mapped files and so may the result: beyond those, memory is a few blocks of scratch
+a thread, whatever the number of clients. The result is the same, bit for bit, for every block size and number
+of threads: reducers and steps treat each element alone, in client order, and scans have their own blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from aggregators import whole
+from aggregators.dtypes import Array, Kind, compute_dtype
+from aggregators.mean import Mean
+from aggregators.models import Models
+from aggregators.protocols import Plan, Reducer, ServerStep, Weights
+from aggregators.server import Replace
+from aggregators.state import ServerState
+from aggregators.walk import Scratch, Span, block_size, for_each, spans
+from flavor.errors import AggregationError
+
+BLOCK_ELEMS = 128 * 1024
+
+
+class Allocate(Protocol):
+    """Hands out the writable C-contiguous array for one tensor of the result, perhaps in a mapped file."""
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], /) -> Array:
+        """Return an array of exactly this shape and dtype; its content does not matter."""
+        ...
+
+
+Sink: TypeAlias = Mapping[str, Array] | Allocate | None
+"""Where a result goes: arrays by name, a function that hands them out, or None for new arrays in memory."""
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """What came out.
+
+    - `model`: the new global model, each tensor of the clients' shape and dtype, in client 0's order;
+    - `state`: what the server step needs next time, None for a step without memory;
+    - `clients`: whose parameters entered the result (Krum and its kin choose; weight 0 never enters);
+    - `weights` `[n]`: with which weight each entered integer and bool tensors.
+    """
+
+    model: dict[str, Array]
+    state: ServerState | None
+    clients: tuple[int, ...]
+    weights: Array = field(repr=False)
+
+
+def run(
+    models: Sequence[Mapping[str, Array]],
+    weights: Sequence[float] | Array | None = None,
+    *,
+    reducer: Reducer | None = None,
+    server_step: ServerStep | None = None,
+    global_model: Mapping[str, Array] | None = None,
+    state: ServerState | None = None,
+    out: Sink = None,
+    state_out: Sink = None,
+    threads: int = 2,
+    block_elems: int = BLOCK_ELEMS,
+) -> Aggregation:
+    """Reduce the clients' `models` to one and take the server step from `global_model`.
+
+    Args:
+        models: for each client its tensors by name; all of the same names, shapes and dtypes. float16,
+            bfloat16 and float8 are reduced in float32 and come back in their own type, float64 stays
+            float64; integer tensors become the weighted mean rounded half to even, bool the weighted majority
+            (a tie is False). Never written to.
+        weights: `[n]`, num_examples of each client, in any unit; None weighs all alike.
+        reducer: by default `Mean()`.
+        server_step: by default `Replace()`; applies to float tensors, the others are replaced.
+        global_model: the old global model θ, tensors as in `models`; optional unless the rule needs it.
+        state: the `state` of the round before; None starts anew.
+        out: where the new global model goes; must not overlap `models` or `global_model`.
+        state_out: where the new state goes, tensors named `"SLOT/TENSOR"`; may be the arrays of `state`.
+        threads: how many threads share the work.
+        block_elems: the most elements of a block, a matter of speed alone.
+
+    Returns:
+        The new global model and state, in `out` and `state_out` where given.
+
+    Raises:
+        AggregationError: models that do not fit together, weights that cannot be used, a rule outside its
+            condition, a missing global model, a state or sink that does not fit. Raised before anything is
+            written; if a later step fails (a full disk under a mapped file), `out` holds a torn model.
+
+    """
+    reducer = Mean() if reducer is None else reducer
+    server_step = Replace() if server_step is None else server_step
+    if threads < 1 or block_elems < 1:
+        raise AggregationError(f"threads and block_elems must be >= 1, got {threads} and {block_elems}")
+    if global_model is None and (rule := _first_that_needs_global(reducer, server_step)):
+        raise AggregationError(f"{rule} needs the old global model, and this aggregation has none")
+    source = Models(models, global_model, threads)
+    reducer.check(source.n)
+    checked = Weights.of(weights, source.n)
+    float_tensors = {name: models[0][name] for name in source.sizes(Kind.FLOAT)}
+    if state is not None:
+        state.check(server_step.name, server_step.slots, float_tensors)
+    model = {name: _claim(out, name, source.shapes[name], source.dtypes[name]) for name in source.names}
+    kept = {
+        key: _claim(state_out, key, tensor.shape, compute_dtype(tensor.dtype))
+        for slot in server_step.slots
+        for name, tensor in float_tensors.items()
+        for key in [f"{slot}/{name}"]
+    }
+    plan = reducer.plan(source, checked)
+    walk = _Walk(source, plan, server_step, (None if state is None else state.tensors, kept), model)
+    items = spans(source.sizes(*Kind), {name: walk.block_size(name, block_elems) for name in source.names})
+    for_each(items, walk.one, threads)
+    after = (
+        ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
+    )
+    return Aggregation(model, after, plan.clients, plan.weights)
+
+
+class _Walk:
+    """One span after another, from the clients' rows to the result."""
+
+    def __init__(
+        self,
+        source: Models,
+        plan: Plan,
+        step: ServerStep,
+        state: tuple[Mapping[str, Array] | None, Mapping[str, Array]],
+        model: Mapping[str, Array],
+    ) -> None:
+        before, kept = state
+        self.source, self.plan, self.server_step = source, plan, step
+        self.before = None if before is None else {key: array.reshape(-1) for key, array in before.items()}
+        self.model = {name: array.reshape(-1) for name, array in model.items()}
+        self.kept = {key: array.reshape(-1) for key, array in kept.items()}
+        self.voters = [int(i) for i in np.flatnonzero(plan.weights)]
+        self.votes = [float(plan.weights[i]) for i in self.voters]
+
+    def block_size(self, name: str, limit: int) -> int:
+        if self.source.kinds[name] is not Kind.FLOAT:
+            return block_size(limit, whole.LIVE_ROWS, 8)
+        dtype = self.source.dtypes[name]
+        computed = compute_dtype(dtype)
+        widened = 0 if dtype == computed else len(self.plan.clients)
+        rows = self.plan.live_rows + widened + 2 * len(self.server_step.slots)
+        return block_size(limit, rows, computed.itemsize)
+
+    def one(self, index: int, span: Span, scratch: Scratch) -> None:
+        if self.source.kinds[span.name] is Kind.FLOAT:
+            self._float(span, scratch)
+            return
+        tensors = self.source.flat[span.name]
+        rows = [tensors[client][span.start : span.stop] for client in self.voters]
+        out = self.model[span.name][span.start : span.stop]
+        rule = whole.majority if self.source.kinds[span.name] is Kind.BOOL else whole.integer_mean
+        rule(rows, self.votes, out, scratch)
+
+    def _float(self, span: Span, scratch: Scratch) -> None:
+        block = self.source.block(span, self.plan.clients, scratch)
+        out = self.model[span.name][span.start : span.stop]
+        # The result is computed where it will lie if it has the type of the computation, else beside it.
+        reduced = out if out.dtype == block.dtype else scratch.row("reduced", out.size, block.dtype)
+        self.plan.reduce(block, reduced)
+        state = {slot: self._state(slot, start, span) for slot, start in self.server_step.slots.items()}
+        self.server_step.step(block.base, reduced, state, reduced, scratch)
+        if reduced is not out:
+            np.copyto(out, reduced, casting="unsafe")
+
+    def _state(self, slot: str, start: float, span: Span) -> Array:
+        key = f"{slot}/{span.name}"
+        kept = self.kept[key][span.start : span.stop]
+        if self.before is None:
+            kept.fill(start)
+        else:
+            np.copyto(kept, self.before[key][span.start : span.stop])
+        return kept
+
+
+def _first_that_needs_global(reducer: Reducer, step: ServerStep) -> str | None:
+    if reducer.needs_global:
+        return type(reducer).__name__
+    return step.name if step.needs_global else None
+
+
+def _claim(sink: Sink, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return the array that tensor `name` of a result goes to."""
+    if sink is None:
+        return np.empty(shape, dtype)
+    if callable(sink):
+        array = sink(name, shape, dtype)
+    elif name in sink:
+        array = sink[name]
+    else:
+        raise AggregationError(f"the result has tensor {name!r}, and there is no array for it in out")
+    if array.shape != shape or array.dtype != dtype:
+        raise AggregationError(
+            f"the array for {name!r} is {array.dtype} {array.shape}, needed {dtype} {shape}"
+        )
+    if not (array.flags.writeable and array.flags.c_contiguous):
+        raise AggregationError(f"the array for {name!r} must be writable and C-contiguous")
+    return array

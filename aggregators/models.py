@@ -1,0 +1,119 @@
+"""The models of one aggregation: whether they fit together, and their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
+from aggregators.protocols import Block
+from aggregators.walk import Scratch, Span, ordered_sum, spans
+from flavor.errors import AggregationError
+
+SCAN_BLOCK = 32 * 1024
+"""Elements of a block in a scan: fixed, so that sums over blocks do not depend on how the engine is tuned."""
+
+
+def check_compatible(
+    models: Sequence[Mapping[str, Array]], global_model: Mapping[str, Array] | None = None
+) -> None:
+    """Raise unless all `models` have the same tensor names, shapes and dtypes.
+
+    They are held against `global_model` where there is one, else against client 0's.
+
+    Raises:
+        AggregationError: one line that names the client's index and the first tensor that is missing, extra,
+            or has another shape or dtype; or there are no models; or a dtype that cannot be aggregated.
+
+    """
+    if not models:
+        raise AggregationError("there is nothing to aggregate: no client's model was given")
+    reference, owner = (models[0], "client 0") if global_model is None else (global_model, "the global model")
+    for name, tensor in reference.items():
+        try:
+            kind_of(tensor.dtype)
+        except AggregationError as error:
+            raise AggregationError(f"{owner}: tensor {name!r}: {error}") from None
+    for client, model in enumerate(models):
+        for name in reference:
+            if name not in model:
+                raise AggregationError(f"client {client}: tensor {name!r} is missing ({owner} has it)")
+        for name, tensor in model.items():
+            if name not in reference:
+                raise AggregationError(
+                    f"client {client}: extra tensor {name!r} ({owner} has none of that name)"
+                )
+            expected = reference[name]
+            if tensor.shape != expected.shape:
+                raise AggregationError(
+                    f"client {client}: tensor {name!r} has shape {tensor.shape}, {owner} has {expected.shape}"
+                )
+            if tensor.dtype != expected.dtype:
+                raise AggregationError(
+                    f"client {client}: tensor {name!r} is {tensor.dtype}, {owner} has {expected.dtype}"
+                )
+
+
+class Models:
+    """Flat views of n compatible models and, where there is one, of the old global model.
+
+    Arrays are viewed, not copied, unless they are not C-contiguous.
+    """
+
+    def __init__(
+        self, models: Sequence[Mapping[str, Array]], global_model: Mapping[str, Array] | None, threads: int
+    ) -> None:
+        check_compatible(models, global_model)
+        self.n = len(models)
+        self.threads = threads
+        self.names = tuple(models[0])
+        self.shapes = {name: tensor.shape for name, tensor in models[0].items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in models[0].items()}
+        self.kinds = {name: kind_of(dtype) for name, dtype in self.dtypes.items()}
+        self.flat = {name: [np.asarray(model[name]).reshape(-1) for model in models] for name in self.names}
+        self.base = (
+            None
+            if global_model is None
+            else {name: np.asarray(global_model[name]).reshape(-1) for name in self.names}
+        )
+
+    def sizes(self, *kinds: Kind) -> dict[str, int]:
+        """Return the number of elements of each tensor of these kinds."""
+        return {name: self.flat[name][0].size for name in self.names if self.kinds[name] in kinds}
+
+    def block(self, span: Span, clients: Sequence[int], scratch: Scratch) -> Block:
+        """Return `span` of these clients' float tensor, in the type that it is reduced in."""
+        tensors = self.flat[span.name]
+        dtype = compute_dtype(self.dtypes[span.name])
+        size = span.stop - span.start
+        if self.dtypes[span.name] == dtype:
+            rows = [tensors[client][span.start : span.stop] for client in clients]
+        else:
+            rows = list(scratch.rows("widened", len(clients), size, dtype))
+            for client, row in zip(clients, rows, strict=True):
+                widen(tensors[client][span.start : span.stop], row)
+        return Block(rows, self.base_block(span, scratch), scratch)
+
+    def base_block(self, span: Span, scratch: Scratch) -> Array | None:
+        """Return `span` of the old global model's float tensor, in the type that it is reduced in."""
+        if self.base is None:
+            return None
+        dtype = compute_dtype(self.dtypes[span.name])
+        source = self.base[span.name][span.start : span.stop]
+        if source.dtype == dtype:
+            return source
+        base = scratch.row("widened base", source.size, dtype)
+        widen(source, base)
+        return base
+
+    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...]) -> Array:
+        """Return the float64 sum of `part(block)` over all blocks of the float tensors, in a fixed order."""
+        everyone = range(self.n)
+
+        def of_span(span: Span, scratch: Scratch) -> Array:
+            return part(self.block(span, everyone, scratch))
+
+        sizes = self.sizes(Kind.FLOAT)
+        blocks: Iterator[Span] = spans(sizes, dict.fromkeys(sizes, SCAN_BLOCK))
+        return ordered_sum(blocks, of_span, shape, self.threads)

@@ -1,0 +1,154 @@
+"""Where the engine meets the rules: what a reducer gets, what it answers, what a server step does.
+
+A reducer is asked twice. `plan` comes first and may scan all models (distances, norms); it answers with a
+`Plan`, whose `reduce` then turns each block of the clients' parameters into one block of the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from aggregators.dtypes import Array
+from aggregators.walk import Scratch
+from flavor.errors import AggregationError
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The same elements of every client's flattened tensor.
+
+    `rows` holds one array `[B]` for each client, float32 (float64 for float64 tensors). A row may be a view
+    into a mapped file: never write to it. `base` is the old global model's block `[B]`, where there is one.
+    """
+
+    rows: Sequence[Array]
+    base: Array | None
+    scratch: Scratch
+
+    @property
+    def size(self) -> int:
+        """B, the number of elements."""
+        return int(self.rows[0].size)
+
+    @property
+    def dtype(self) -> np.dtype[np.float32] | np.dtype[np.float64]:
+        """float32 or float64."""
+        return self.rows[0].dtype
+
+    def temporary(self, label: str, count: int = 1) -> Array:
+        """Return scratch `[count, B]` of this block's dtype; equal labels share memory."""
+        return self.scratch.rows(label, count, self.size, self.dtype)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The clients' weights `[n]` as given (num_examples, say): float64, finite, none negative, not all 0."""
+
+    raw: Array
+
+    @classmethod
+    def of(cls, weights: Sequence[float] | Array | None, n: int) -> Weights:
+        """Check `weights` against `n` clients; None weighs all alike. Raises `AggregationError`."""
+        raw = np.ones(n) if weights is None else np.array([float(w) for w in weights], np.float64)
+        if raw.shape != (n,):
+            raise AggregationError(f"{len(raw)} weights for {n} clients: one each is needed")
+        for client, weight in enumerate(raw):
+            if not (math.isfinite(weight) and weight >= 0):
+                raise AggregationError(f"client {client} has weight {weight}: a finite number >= 0 is needed")
+        largest = raw.max(initial=0.0)
+        if largest == 0:
+            raise AggregationError(f"the weights of all {n} clients are 0: at least one must count")
+        if not math.isfinite(raw.sum()):
+            raw = raw / largest
+        return cls(raw)
+
+    @property
+    def normalised(self) -> Array:
+        """The weights divided by their exactly rounded sum: `[n]`, float64."""
+        normalised: Array = self.raw / math.fsum(self.raw)
+        return normalised
+
+
+class Scan(Protocol):
+    """A pass over every float tensor of all models, for rules that need to know more than one block."""
+
+    @property
+    def n(self) -> int:
+        """The number of clients."""
+        ...
+
+    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...]) -> Array:
+        """Return the float64 sum of `part(block)`, of `shape`, over all blocks, in a fixed order.
+
+        The blocks of a scan do not depend on the engine's block size, so neither does the sum.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a reducer decided from one set of models.
+
+    - `reduce(block, out)` writes the result of a block to `out` `[B]`; what it gives for an element depends
+      on that element alone, never on the block's borders;
+    - `clients`: whose rows the blocks hold, in this order;
+    - `weights` `[n]`: what integer and bool tensors are averaged with;
+    - `live_rows`: how many rows `reduce` touches again and again, so that the engine keeps them in cache.
+    """
+
+    reduce: Callable[[Block, Array], None]
+    clients: tuple[int, ...]
+    weights: Array
+    live_rows: int
+
+
+@runtime_checkable
+class Reducer(Protocol):
+    """n clients' parameters to one set of parameters."""
+
+    @property
+    def needs_global(self) -> bool:
+        """Whether the rule measures clients against the old global model."""
+        ...
+
+    def check(self, n: int) -> None:
+        """Raise `AggregationError` with the numbers unless the rule's condition holds for `n` clients."""
+        ...
+
+    def plan(self, scan: Scan, weights: Weights) -> Plan:
+        """Decide what can only be decided over whole models; called after `check`."""
+        ...
+
+
+@runtime_checkable
+class ServerStep(Protocol):
+    """The old global model and the reduced one to the new global model."""
+
+    @property
+    def name(self) -> str:
+        """What the state is stored under."""
+        ...
+
+    @property
+    def needs_global(self) -> bool:
+        """Whether there is no step without an old global model."""
+        ...
+
+    @property
+    def slots(self) -> Mapping[str, float]:
+        """The state tensors kept for each float tensor, and the value each starts from."""
+        ...
+
+    def step(
+        self, base: Array | None, reduced: Array, state: Mapping[str, Array], out: Array, scratch: Scratch
+    ) -> None:
+        """Write the new parameters `[B]` to `out` and update `state`, slot to `[B]`, in place.
+
+        `base` (θ) is None only where `needs_global` is false; `out` may be `reduced` itself.
+        """
+        ...

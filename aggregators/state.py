@@ -1,0 +1,58 @@
+"""What a server step remembers between rounds, in a shape that a safetensors file can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aggregators.dtypes import Array, compute_dtype
+from flavor.errors import AggregationError
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The state of one server step after `rounds` steps.
+
+    `tensors` holds, for each slot of the step and each float tensor of the model, `"SLOT/TENSOR"`: of the
+    tensor's shape, float32 (float64 for float64 tensors). Stored with `metadata` and read back with
+    `restore`, a run goes on exactly as if it had never stopped.
+    """
+
+    step: str
+    rounds: int = 0
+    tensors: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What belongs into the file's header beside the tensors."""
+        return {"server_step": self.step, "rounds": str(self.rounds)}
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> ServerState:
+        """Return the state of a file that holds `tensors` and `metadata`; raises `AggregationError`."""
+        try:
+            return cls(metadata["server_step"], int(metadata["rounds"]), dict(tensors))
+        except (KeyError, ValueError) as error:
+            raise AggregationError(f"this is not a server state: bad or missing metadata ({error})") from None
+
+    def check(self, step: str, slots: Mapping[str, float], model: Mapping[str, Array]) -> None:
+        """Raise `AggregationError` unless this is the state of `step` for the float tensors of `model`.
+
+        `model` holds the float tensors only. The options of a step may change between rounds, its kind not.
+        """
+        if self.step != step:
+            raise AggregationError(
+                f"the server state is that of {self.step!r}, the server step is {step!r}: "
+                "go on with the first, or start without a state"
+            )
+        expected = {f"{slot}/{name}": tensor for slot in slots for name, tensor in model.items()}
+        if odd := sorted(expected.keys() ^ self.tensors.keys()):
+            which = "lacks" if odd[0] in expected else "has an extra"
+            raise AggregationError(f"the server state of {step!r} {which} tensor {odd[0]!r}")
+        for key, tensor in expected.items():
+            held, dtype = self.tensors[key], compute_dtype(tensor.dtype)
+            if held.shape != tensor.shape or held.dtype != dtype:
+                raise AggregationError(
+                    f"the server state's tensor {key!r} is {held.dtype} {held.shape}, "
+                    f"the model needs {dtype} {tensor.shape}"
+                )

@@ -1,0 +1,126 @@
+"""Walking tensors in blocks: spans of elements, scratch that stays in cache, threads that share the work.
+
+numpy gives up the interpreter's lock inside every operation on a block, so threads alone use all cores; one
+block is large enough that taking the lock back costs nothing beside it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from aggregators.dtypes import Array
+
+T = TypeVar("T")
+
+CACHE_BYTES = 1536 * 1024
+"""What the live rows of a block may fill of a core's own cache."""
+
+SMALLEST_BLOCK = 2048
+"""Elements below which the cost of the calls outweighs that of the arithmetic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Elements `start` to `stop` (exclusive) of the flattened tensor `name`."""
+
+    name: str
+    start: int
+    stop: int
+
+
+class Scratch:
+    """One thread's working memory: rows that are kept and handed out again under the same label."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, np.dtype[Any]], Array] = {}
+
+    def rows(self, label: str, count: int, size: int, dtype: np.dtype[Any]) -> Array:
+        """Return an uninitialised C-contiguous array `[count, size]` of `dtype`, reused for each `label`."""
+        key = (label, dtype)
+        held = self._held.get(key)
+        if held is None or held.size < count * size:
+            held = self._held[key] = np.empty(count * size, dtype)
+        return held[: count * size].reshape(count, size)
+
+    def row(self, label: str, size: int, dtype: np.dtype[Any]) -> Array:
+        """Return an uninitialised array `[size]` of `dtype`, reused for each `label`."""
+        row: Array = self.rows(label, 1, size, dtype)[0]
+        return row
+
+
+def spans(sizes: Mapping[str, int], block_elems: Mapping[str, int]) -> Iterator[Span]:
+    """Cut tensors of `sizes` elements into blocks of `block_elems`, in order; empty ones give none."""
+    for name, size in sizes.items():
+        step = block_elems[name]
+        for start in range(0, size, step):
+            yield Span(name, start, min(size, start + step))
+
+
+def block_size(limit: int, live_rows: int, itemsize: int) -> int:
+    """Return how many elements a block takes for `live_rows` rows to stay in cache, at most `limit`."""
+    fitting = CACHE_BYTES // (max(1, live_rows) * itemsize) // 1024 * 1024
+    return max(1, min(limit, max(SMALLEST_BLOCK, fitting)))
+
+
+def for_each(items: Iterable[T], work: Callable[[int, T, Scratch], None], threads: int) -> None:
+    """Call `work(index, item, scratch)` for every item, from `threads` threads that take items in order.
+
+    Overflow and invalid operations pass silently, as inf and NaN. The first exception stops the others after
+    the item in hand, and is raised.
+    """
+    queue = iter(enumerate(items))
+    lock = threading.Lock()
+    failed = threading.Event()
+
+    def loop() -> None:
+        scratch = Scratch()
+        with np.errstate(all="ignore"):
+            while not failed.is_set():
+                with lock:
+                    pair = next(queue, None)
+                if pair is None:
+                    return
+                try:
+                    work(*pair, scratch)
+                except BaseException:
+                    failed.set()
+                    raise
+
+    if threads <= 1:
+        loop()
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="aggregate") as pool:
+        futures = [pool.submit(loop) for _ in range(threads)]
+    for future in futures:
+        future.result()
+
+
+def ordered_sum(
+    items: Iterable[T], part: Callable[[T, Scratch], Array], shape: tuple[int, ...], threads: int
+) -> Array:
+    """Return the float64 sum of `part(item, scratch)` over all items, added in the items' order.
+
+    So the result is the same for any number of threads; parts that finish early wait for their turn.
+    """
+    total = np.zeros(shape, np.float64)
+    waiting: dict[int, Array] = {}
+    turn = 0
+    lock = threading.Lock()
+
+    def work(index: int, item: T, scratch: Scratch) -> None:
+        nonlocal turn
+        value = part(item, scratch)
+        with lock:
+            waiting[index] = value
+            while turn in waiting:
+                np.add(total, waiting.pop(turn), out=total)
+                turn += 1
+
+    for_each(items, work, threads)
+    return total
