@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aggregators import engine
-from aggregators.registry import parse
 from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, RoundView, RunView
 from flavor.config import RunConfig
@@ -111,20 +111,21 @@ def _combine(
     verdicts = [round_view.verdicts[client] for client in round_view.contributors]
     files = [TensorFile.open(context.store.local(verdict.path)) for verdict in verdicts]
     weights = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
-    rule = parse(config.aggregator)
     old = None
     if view.global_model is not None:
         old = TensorFile.open(context.store.local(view.global_model.path))
     with TensorFileWriter(target, files[0].specs, files[0].metadata) as writer:
         out = writer.map()
         engine.run(
-            [file.tensors() for file in files],
+            [_tensors(file) for file in files],
             weights,
-            reducer=rule.reducer,
-            server_step=rule.server_step,
-            global_model=old.tensors() if old else None,
+            global_model=_tensors(old) if old else None,
             out=out,
             threads=context.threads,
         )
         del out
     return writer.sha256, writer.size_bytes
+
+
+def _tensors(file: TensorFile) -> dict[str, Any]:
+    return {name: file.tensor(name) for name in file.names}

@@ -62,7 +62,7 @@ class Exchange:
 
         Raises `CheckpointError`, `InvalidInfo`, `StoreError`; the trainer's files are left for a look then.
         """
-        from flavor.store.formats import Format, detect, to_safetensors
+        from flavor.store.formats import Format, detect, take_safetensors, to_safetensors
 
         info = read_info(self._workspace.local_info)
         source = self._workspace.local_model
@@ -79,7 +79,7 @@ class Exchange:
         with self._store.stage() as staged:
             moved = format_ is Format.SAFETENSORS and _move(source, staged)
             try:
-                wire = to_safetensors(staged if moved else source, staged, format_)
+                wire = moved and take_safetensors(staged) or to_safetensors(staged if moved else source, staged, format_)
                 path = named(update_prefix(run, round_, client), "update", wire.sha256, ".safetensors")
                 self._store.put(path, staged, digest=wire.sha256)
             except BaseException:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import IO
 
-from flavor.store.formats.checkpoint import Checkpoint, fill, read, safetensors_metadata, write
+from flavor.store.formats.checkpoint import (
+    STRUCTURE_KEY,
+    Checkpoint,
+    fill,
+    read,
+    safetensors_metadata,
+    write,
+)
 from flavor.store.formats.format import Format, detect
 from flavor.store.formats.mapped import StrPath
 from flavor.store.formats.structure import Structure
+from flavor.store.formats.tensorfile import TensorFile
 from flavor.store.formats.tensorwriter import TensorFileWriter
 
 WIRE_METADATA = frozenset({"format"})  # "pt" or "np", which other libraries look for
@@ -39,6 +48,19 @@ def to_safetensors(src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None =
     with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
         fill(writer, checkpoint)
     return WireInfo(writer.sha256, writer.size_bytes, fmt, tuple(checkpoint.tensors), checkpoint.structure)
+
+
+def take_safetensors(path: StrPath) -> WireInfo | None:
+    """What an edge records about a safetensors file that can be sent as it is, without a copy.
+
+    None when its metadata holds what should stay on its site: then it is to be converted. Raises `CheckpointError`.
+    """
+    file = TensorFile.open(path)
+    if not set(file.metadata) <= WIRE_METADATA | {STRUCTURE_KEY}:
+        return None
+    digest = hashlib.sha256(file.source.view).hexdigest()
+    structure = read(path, Format.SAFETENSORS).structure
+    return WireInfo(digest, file.size_bytes, Format.SAFETENSORS, file.names, structure)
 
 
 def from_safetensors(
