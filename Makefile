@@ -1,0 +1,56 @@
+# Everything one does here. Each target sets up what it needs in .venv, from the pinned versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test test-unit lint format check bench compose clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "flavor needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+# torch first and by its exact version, so that pip takes whichever build of it the machine offers
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this machine
+	$(BIN)/flavor demo
+
+test: $(VENV)/.test  ## Run all tests
+	$(BIN)/python -m pytest
+
+test-unit: $(VENV)/.test  ## Run the tests that take seconds
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(VENV)/.test  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test  ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint test  ## What CI runs
+
+bench: $(VENV)/.test  ## Run the benchmarks (minutes)
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/overhead.py --table
+
+compose:  ## Run the demo of compose.yaml
+	docker compose up --build
+
+clean:  ## Remove everything that is not in the repository
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis flavor-runs flavor-work
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,160 @@
+"""What a round costs when training costs nothing.
+
+E real edges with real trainer processes, one coordinator, one aggregator, one embedded server. The model is 16 equal
+float32 arrays, training adds 0.001·i to each, datasetSize is 100·(i+1), all updates are averaged. The result of the
+last round is checked against the closed form.
+
+    python benchmarks/overhead.py --edges 2 --bytes 4096 --rounds 50
+    python benchmarks/overhead.py --table        # all the configurations with a target
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from machine import save, table
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore
+from flavor.local.processes import ProcessGroup
+from flavor.store.formats import TensorFile
+from flavor.store.objects import open_store
+
+TRAINER = Path(__file__).with_name("overhead_trainer.py")
+MIB = 2**20
+#          edges  bytes      rounds format         target in seconds a round
+TARGETS = [
+    (2, 4096, 60, "pickle", 0.030),
+    (8, 4096, 40, "pickle", 0.080),
+    (32, MIB, 12, "pickle", 0.6),
+    (8, 100 * MIB, 6, "pickle", 3.0),
+    (8, 100 * MIB, 6, "torch", 3.0),
+    (8, 100 * MIB, 6, "safetensors", 1.5),
+]
+
+
+class MemoryWatch(threading.Thread):
+    """Samples the summed resident memory of this process's descendants."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._stop_event = threading.Event()
+        self.peak_mib = 0.0
+        self.idle_edge_mib: float | None = None
+
+    def run(self) -> None:
+        while not self._stop_event.wait(0.5):
+            total = 0.0
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    total += process.memory_info().rss / MIB
+                except psutil.Error:
+                    continue
+            self.peak_mib = max(self.peak_mib, total)
+
+    def stop(self) -> None:
+        self._stop_event.set()
+        self.join()
+
+
+def measure(edges: int, size_bytes: int, rounds: int, format_: str, target_s: float | None, base: Path | None) -> dict[str, Any]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.time()
+    watch = MemoryWatch()
+    with tempfile.TemporaryDirectory(dir=base, prefix="overhead-") as folder, ProcessGroupAndServer(Path(folder)) as both:
+        processes, url, store = both
+        environment = {**os.environ, "FLAVOR_REDIS_URL": url, "FLAVOR_STORE": store, "FLAVOR_RUN": "overhead"}
+        log = Path(folder)
+        watch.start()
+        serve = ["serve", "--rounds", str(rounds), "--min-clients", str(edges), "--keep-rounds", "1"]
+        processes.start("coordinator", "flavor.cli.main", serve, environment=environment, log=log / "coordinator.log")
+        processes.start("aggregator", "flavor.cli.aggregator", [], environment=environment, log=log / "aggregator.log")
+        for i in range(1, edges + 1):
+            command = f"{sys.executable} {TRAINER} {format_} {size_bytes}"
+            words = ["-m", command, "--client", f"edge-{i}", "--workspace", str(log / f"edge-{i}"), "--input", folder]
+            processes.start(f"edge-{i}", "flavor.cli.edge", words, environment=environment, log=log / f"edge-{i}.log")
+        processes.wait(["coordinator"], 3600)
+        runs = RunStore(connect(url), "overhead", url)
+        view = runs.read()
+        if view.state != "finished":
+            raise SystemExit(f"the run is {view.state}: {view.reason}")
+        opened = [runs.read_round(number).opened_ms for number in range(1, rounds + 1)]
+        closed = runs.read_round(rounds).closed_ms
+        check(open_store(store).local(view.global_model.path), edges, rounds)
+        processes.wait([f"edge-{i}" for i in range(1, edges + 1)], 60)
+        watch.stop()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    lengths = [b - a for a, b in zip(opened, [*opened[1:], closed], strict=True)][1:]
+    seconds = statistics.median(lengths) / 1000
+    return {
+        "edges": edges,
+        "bytes": size_bytes,
+        "format": format_,
+        "rounds": rounds,
+        "s_per_round": seconds,
+        "worst_s": max(lengths) / 1000,
+        "target_s": target_s if target_s is not None else "",
+        "first_round_s": opened[0] / 1000 - began,
+        "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "memory_mib": watch.peak_mib,
+    }
+
+
+class ProcessGroupAndServer:
+    """The embedded server and the processes on it, ended in the right order."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> tuple[ProcessGroup, str, str]:
+        self._server = embedded_server()
+        url = self._server.__enter__()
+        self._group = ProcessGroup()
+        return self._group, url, open_store(str(self._folder / "store"), create=True).url
+
+    def __exit__(self, *exc: object) -> None:
+        self._group.__exit__(*exc)
+        self._server.__exit__(None, None, None)
+
+
+def check(model: Path, edges: int, rounds: int) -> None:
+    """The closed form: each round adds the mean of 0.001·i weighted by i+1."""
+    weights = np.arange(1, edges + 1) / sum(range(1, edges + 1))
+    expected = rounds * float(np.sum(weights * 0.001 * np.arange(edges)))
+    file = TensorFile.open(model)
+    for name in file.names:
+        np.testing.assert_allclose(file.tensor(name), expected, rtol=1e-4, atol=1e-7)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--edges", type=int, default=2)
+    parser.add_argument("--bytes", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--format", choices=["pickle", "torch", "safetensors"], default="pickle")
+    parser.add_argument("--base", type=Path, help="where the folders of a run are made")
+    parser.add_argument("--table", action="store_true", help="all the configurations with a target")
+    options = parser.parse_args()
+    rows = []
+    chosen = TARGETS if options.table else [(options.edges, options.bytes, options.rounds, options.format, None)]
+    for configuration in chosen:
+        rows.append(measure(*configuration, base=options.base))
+        print(table(rows[-1:]), flush=True)
+    if options.table:
+        print(f"\n{table(rows)}\nwritten to {save('overhead', rows)}")
+
+
+if __name__ == "__main__":
+    main()
