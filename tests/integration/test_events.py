@@ -1,0 +1,291 @@
+"""Events on a real server: no order of calls, no repetition and no broken connection loses or doubles one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.events import ClientEvents
+from flavor.bus.keys import RunKeys
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.names import Event
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RunState
+from flavor.bus.subscription import RESYNC, Subscription
+from flavor.cook import utils
+from flavor.errors import LeaseHeld, LeaseLost, RunOver, WaitTimeout
+
+KEYS = RunKeys("r").client("c")
+FINISHED = Event.TRAIN_FINISHED
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with embedded_server() as address:
+        yield address
+
+
+@pytest.fixture
+def server(url: str) -> Iterator[redis.Redis]:
+    """An empty server with a run `r` whose client `c` has a living edge."""
+    client = connect(url)
+    client.flushall()
+    RunStore(client, "r", url).create(rounds=5, config={})
+    client.set(KEYS.lease, "host:1:token")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def events(server: redis.Redis, url: str) -> Iterator[Callable[[], ClientEvents]]:
+    made: list[ClientEvents] = []
+
+    def make() -> ClientEvents:
+        made.append(ClientEvents(url, "r", "c"))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def waiting(server: redis.Redis) -> None:
+    """Return once somebody is subscribed to the client's events."""
+    while not server.pubsub_numpat():
+        pass
+
+
+def in_background(call: Callable[[], object]) -> Callable[[], object]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(call)
+    pool.shutdown(wait=False)
+    return lambda: future.result(timeout=10)
+
+
+class TestOrder:
+    def test_set_before_anyone_waits(self, events: Callable[[], ClientEvents]) -> None:
+        events().set(FINISHED, 1)
+        events().wait(FINISHED, 1, timeout_s=0)
+
+    def test_set_while_somebody_waits(self, server: redis.Redis, events: Callable[[], ClientEvents]) -> None:
+        result = in_background(lambda: events().wait(FINISHED, 1, timeout_s=10))
+        waiting(server)
+        events().set(FINISHED, 1)
+        result()
+
+    def test_a_thousand_races_lose_nothing(self, events: Callable[[], ClientEvents]) -> None:
+        setter, waiter = events(), events()
+        line = threading.Barrier(2)
+
+        def set_all() -> None:
+            for round_ in range(1, 1001):
+                line.wait()
+                setter.start_round(round_)
+
+        result = in_background(set_all)
+        for round_ in range(1, 1001):
+            line.wait()
+            assert waiter.wait_started(round_ - 1, timeout_s=5) == round_
+        result()
+
+    def test_ten_at_once_are_one(self, server: redis.Redis, events: Callable[[], ClientEvents]) -> None:
+        each = [events() for _ in range(10)]
+        with ThreadPoolExecutor(10) as pool:
+            list(pool.map(lambda one: one.set(FINISHED, 3, value=str(id(one))), each))
+        first = server.get(KEYS.event(3, FINISHED))
+        each[0].set(FINISHED, 3, value="later")
+        assert server.get(KEYS.event(3, FINISHED)) == first
+
+
+class TestRounds:
+    def test_a_late_event_of_an_old_round_releases_nobody(self, events: Callable[[], ClientEvents]) -> None:
+        events().set(FINISHED, 1)
+        with pytest.raises(WaitTimeout, match="TrainFinished did not come within 0.05 s"):
+            events().wait(FINISHED, 2, timeout_s=0.05)
+
+    def test_rounds_that_were_missed_are_skipped(self, events: Callable[[], ClientEvents]) -> None:
+        for round_ in (1, 2, 4):
+            events().start_round(round_)
+        assert events().wait_started(2, timeout_s=0) == 4
+        with pytest.raises(WaitTimeout):
+            events().wait_started(4, timeout_s=0.05)
+
+    def test_cleaned_events_are_gone(self, events: Callable[[], ClientEvents]) -> None:
+        one = events()
+        one.set(FINISHED, 1)
+        one.clean(FINISHED, 1)
+        assert not one.is_set(FINISHED, 1)
+
+
+class TestTrouble:
+    def test_a_dropped_subscriber_sees_it_late_and_not_never(
+        self, server: redis.Redis, events: Callable[[], ClientEvents]
+    ) -> None:
+        result = in_background(lambda: events().wait(FINISHED, 1, timeout_s=10))
+        waiting(server)
+        server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        server.set(KEYS.event(1, FINISHED), "1")  # without the publication
+        result()
+
+    def test_a_reconnection_is_reported(self, server: redis.Redis, url: str) -> None:
+        subscription = Subscription(connect(url), url, channels=["x"], patterns=["y*"])
+        assert subscription.wait(1) == [RESYNC]
+        server.publish("x", "")
+        server.publish("y1", "")
+        got = subscription.wait(1)
+        while len(got) < 2:
+            got += subscription.wait(1)
+        assert got == ["x", "y1"]
+        server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        assert RESYNC in subscription.wait(5)
+        server.publish("x", "")
+        while "x" not in got[2:]:
+            got += subscription.wait(5)
+        subscription.close()
+
+    def test_nothing_comes_within_the_timeout(self, url: str) -> None:
+        subscription = Subscription(connect(url), url, channels=["x"])
+        subscription.open()
+        assert subscription.wait(0.01) == []
+        subscription.close()
+
+    @pytest.mark.parametrize(("state", "code"), [(RunState.FINISHED, 0), (RunState.STOPPED, 1)])
+    def test_the_end_of_the_run_ends_a_wait(
+        self, server: redis.Redis, url: str, events: Callable[[], ClientEvents], state: RunState, code: int
+    ) -> None:
+        server.hset(RunKeys("r").state, "state", "running")
+
+        def wait() -> RunOver:
+            with pytest.raises(RunOver) as caught:
+                events().wait_started(0)
+            return caught.value
+
+        result = in_background(wait)
+        waiting(server)
+        RunStore(server, "r", url).end(state, "because")
+        over = result()
+        assert isinstance(over, RunOver)
+        assert bool(over.code) == bool(code)
+
+    def test_a_dead_edge_ends_a_wait(
+        self, server: redis.Redis, events: Callable[[], ClientEvents], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("flavor.bus.events._REREAD_S", 0.05)
+        server.delete(KEYS.lease)
+        with pytest.raises(LeaseLost, match="its edge is gone"):
+            events().wait_started(0)
+
+
+class TestFace:
+    """`flavor.cook.utils` as a trainer calls it, in one process and in several."""
+
+    @pytest.fixture(autouse=True)
+    def environment(self, server: redis.Redis, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        for name, value in (("RUN", "r"), ("CLIENT", "c"), ("REDIS_URL", url)):
+            monkeypatch.setenv(f"FLAVOR_{name}", value)
+        monkeypatch.setattr(utils._Session, "_instance", None)
+        yield
+        if utils._Session._instance:
+            utils._Session._instance.events.close()
+
+    def another_process(self) -> None:
+        assert utils._Session._instance is not None
+        utils._Session._instance.events.close()
+        utils._Session._instance = None
+
+    def test_a_training_loop(self, server: redis.Redis, events: Callable[[], ClientEvents]) -> None:
+        edge = events()
+        utils.SetEvent("TrainInitDone")
+        assert edge.is_set(Event.TRAIN_INIT_DONE, 0)
+        assert not utils.IsSetEvent("TrainStarted")
+        for round_ in (1, 2, 3):
+            edge.start_round(round_)
+            assert utils.IsSetEvent("TrainStarted")
+            assert utils.WaitEvent("TrainStarted", timeout_s=5) == round_
+            assert not utils.IsSetEvent("TrainStarted")
+            assert not utils.IsSetEvent("TrainFinished")
+            utils.SetEvent("TrainFinished")
+            utils.SetEvent("TrainFinished")
+            assert edge.is_set(FINISHED, round_)
+        with pytest.raises(TimeoutError):
+            utils.WaitEvent("TrainStarted", timeout_s=0.01)
+
+    def test_a_process_for_each_step(self, events: Callable[[], ClientEvents]) -> None:
+        edge = events()
+        utils.SetEvent("TrainInitDone")
+        for round_ in (1, 3):
+            edge.start_round(round_)
+            self.another_process()
+            assert utils.WaitEvent("TrainStarted", timeout_s=5) == round_
+            self.another_process()
+            utils.SetEvent("TrainFinished")
+            assert edge.is_set(FINISHED, round_)
+            self.another_process()
+            with pytest.raises(TimeoutError):
+                utils.WaitEvent("TrainStarted", timeout_s=0.01)
+
+    def test_the_ancestors_polling_loop(self, events: Callable[[], ClientEvents]) -> None:
+        edge = events()
+        edge.start_round(1)
+        assert utils.IsSetEvent("TrainStarted")
+        utils.CleanEvent("TrainStarted")
+        assert not utils.IsSetEvent("TrainStarted")
+        utils.SetEvent("TrainFinished")
+        assert edge.is_set(FINISHED, 1)
+        utils.CleanEvent("TrainFinished")
+        assert not edge.is_set(FINISHED, 1)
+
+    def test_an_event_stays_in_its_round_when_the_next_has_begun(self, events: Callable[[], ClientEvents]) -> None:
+        edge = events()
+        edge.start_round(1)
+        assert utils.WaitEvent("TrainStarted") == 1
+        edge.start_round(2)
+        utils.SetEvent("TrainFinished")
+        assert edge.is_set(FINISHED, 1)
+        assert not edge.is_set(FINISHED, 2)
+
+
+class TestLease:
+    def test_one_holder_at_a_time(self, server: redis.Redis) -> None:
+        first, second = (Lease(server, "lease", ttl_s=0.6, what="it") for _ in range(2))
+        assert first.try_acquire()
+        assert not second.try_acquire()
+        assert first.renew()
+        assert not second.renew()
+        second.release()
+        assert server.get("lease") == first.token
+        first.release()
+        assert server.get("lease") is None
+
+    def test_a_living_holder_is_named(self, server: redis.Redis) -> None:
+        first, second = (Lease(server, "lease", ttl_s=0.6, what="client 'c'") for _ in range(2))
+        first.try_acquire()
+        keeper = LeaseKeeper(first, lost=lambda: None)
+        keeper.start()
+        told: list[str] = []
+        with pytest.raises(LeaseHeld, match=r"client 'c' is already running as process \d+ on "):
+            second.acquire(told=told.append)
+        keeper.stop()
+        assert len(told) == 1
+
+    def test_a_dead_holder_is_replaced(self, server: redis.Redis) -> None:
+        Lease(server, "lease", ttl_s=0.3, what="it").try_acquire()
+        second = Lease(server, "lease", ttl_s=0.3, what="it")
+        second.acquire(told=lambda _: None)
+        assert server.get("lease") == second.token
+
+    def test_losing_it_is_noticed(self, server: redis.Redis) -> None:
+        lease = Lease(server, "lease", ttl_s=0.3, what="it")
+        lease.try_acquire()
+        lost = threading.Event()
+        keeper = LeaseKeeper(lease, lost=lost.set)
+        keeper.start()
+        server.set("lease", "another:1:x")
+        assert lost.wait(5)
+        keeper.stop()

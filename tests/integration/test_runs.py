@@ -1,0 +1,175 @@
+"""Each transition checks the state and the lease it starts from, and changes nothing otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore, list_runs
+from flavor.bus.state import GlobalModel, RoundState, RunState, Verdict
+from flavor.errors import IllegalMove, LeaseLost, RunNotFound
+
+MODEL = GlobalModel("runs/r/rounds/1/global/model", "d" * 64, 12, "runs/r/info", "npz")
+TOKEN = "coordinator"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with embedded_server() as address:
+        yield address
+
+
+@pytest.fixture
+def runs(url: str) -> Iterator[RunStore]:
+    redis = connect(url)
+    redis.flushall()
+    store = RunStore(redis, "r", url)
+    store.create(rounds=3, config={"x": 1})
+    redis.set(store.keys.coordinator, TOKEN)
+    yield store
+    redis.close()
+
+
+def open_round(runs: RunStore, round_: int = 1, token: str = TOKEN) -> None:
+    runs.open_round(token, round_, expected=["a", "b"], timeout_s=9, task={"rounds": "3"}, reason="two ready")
+
+
+def begin(runs: RunStore, attempt: int = 1) -> None:
+    runs.begin_aggregation(TOKEN, 1, attempt=attempt, contributors=["a"], reason="1 of 2")
+
+
+def test_a_run_is_created_once(runs: RunStore) -> None:
+    assert not runs.create(rounds=9, config={})
+    view = runs.read()
+    assert (view.rounds, view.state, view.config) == (3, RunState.WAITING, {"x": 1})
+    assert list_runs(runs.redis) == ["r"]
+
+
+def test_no_such_run(url: str) -> None:
+    with pytest.raises(RunNotFound, match="flavor status"):
+        RunStore(connect(url), "none", url).read()
+
+
+def test_rounds_only_go_up(runs: RunStore) -> None:
+    with pytest.raises(IllegalMove):
+        open_round(runs, 2)
+    open_round(runs, 1)
+    with pytest.raises(IllegalMove):
+        open_round(runs, 1)
+    view = runs.read_round(1)
+    assert view is not None
+    assert view.state is RoundState.OPEN
+    assert view.deadline_ms - view.opened_ms == 9000
+    assert runs.redis.hget(runs.keys.client("a").task(1), "rounds") == "3"
+
+
+def test_a_coordinator_that_lost_its_lease_changes_nothing(runs: RunStore) -> None:
+    with pytest.raises(LeaseLost):
+        open_round(runs, token="another")
+    with pytest.raises(LeaseLost):
+        runs.admit("another", "a", "")
+    assert runs.read_round(1) is None
+    assert runs.members() == []
+
+
+def test_the_first_verdict_stands(runs: RunStore) -> None:
+    open_round(runs)
+    with ThreadPoolExecutor(8) as pool:
+        verdicts = [Verdict(bool(i % 2), f"verdict {i}") for i in range(8)]
+        won = list(pool.map(lambda verdict: runs.judge(1, "a", verdict), verdicts))
+    assert won.count(True) == 1
+    view = runs.read_round(1)
+    assert view is not None
+    assert view.verdicts["a"] == verdicts[won.index(True)]
+
+
+def test_a_round_commits_once_and_only_by_its_holder(runs: RunStore) -> None:
+    open_round(runs)
+    with pytest.raises(IllegalMove):
+        runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    with pytest.raises(LeaseLost):
+        runs.claim_round(1, attempt=1, token="w2", ttl_s=5)
+    with pytest.raises(LeaseLost):
+        runs.commit_round(1, attempt=1, token="w2", model=MODEL, reason="")
+    runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="done")
+    with pytest.raises(IllegalMove):
+        runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="again")
+    view, run = runs.read_round(1), runs.read()
+    assert view is not None
+    assert (view.state, view.path, run.global_model) == (RoundState.CLOSED, MODEL.path, MODEL)
+
+
+def test_a_new_attempt_fences_the_old_worker_off(runs: RunStore) -> None:
+    open_round(runs)
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    begin(runs, attempt=2)
+    runs.claim_round(1, attempt=2, token="w2", ttl_s=5)
+    for attempt in (1, 2):
+        with pytest.raises((IllegalMove, LeaseLost)):
+            runs.commit_round(1, attempt=attempt, token="w1", model=MODEL, reason="late")
+    with pytest.raises(IllegalMove):
+        begin(runs, attempt=4)
+    runs.fail_attempt(1, attempt=2, token="w2", reason="boom")
+    view = runs.read_round(1)
+    assert view is not None
+    assert (view.state, view.error) == (RoundState.AGGREGATING, "boom")
+
+
+def test_an_expired_claim_can_be_taken(runs: RunStore) -> None:
+    open_round(runs)
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    runs.redis.hset(runs.keys.round(1), "lease_ms", "1")  # the store is aged
+    runs.claim_round(1, attempt=1, token="w2", ttl_s=5)
+
+
+def test_an_ended_run_stays_as_it_ended(runs: RunStore) -> None:
+    open_round(runs)
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    runs.end(RunState.STOPPED, "enough")
+    with pytest.raises(IllegalMove):
+        runs.end(RunState.FINISHED, "no")
+    with pytest.raises(IllegalMove):
+        runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="late")
+    with pytest.raises(IllegalMove):
+        open_round(runs, 2)
+    view, round_ = runs.read(), runs.read_round(1)
+    assert round_ is not None
+    assert (view.state, view.reason, round_.state) == (RunState.STOPPED, "enough", RoundState.FAILED)
+
+
+def test_every_transition_is_in_the_log_with_its_reason(runs: RunStore) -> None:
+    runs.admit(TOKEN, "a", "from here")
+    open_round(runs)
+    runs.judge(1, "a", Verdict(False, "bad"))
+    begin(runs)
+    runs.end(RunState.FAILED, "why not")
+    entries = [fields for _, fields in runs.redis.xrange(runs.keys.log)]
+    assert [entry["event"] for entry in entries] == [
+        "run.created", "client.joined", "round.opened", "update.refused", "round.aggregating", "run.failed",
+    ]  # fmt: skip
+    assert all(entry["reason"] for entry in entries)
+    assert entries[3]["client"] == "a"
+
+
+def test_forgetting_a_round_leaves_its_result(runs: RunStore) -> None:
+    open_round(runs)
+    runs.redis.hset(runs.keys.client("a").update(1), "path", "p")
+    runs.forget_round(1, ["a", "b"])
+    assert runs.updates(1, ["a", "b"]) == {}
+    assert runs.read_round(1) is not None
+
+
+def test_the_first_update_of_a_round_is_its_reference(runs: RunStore) -> None:
+    open_round(runs)
+    assert runs.claim_reference(1, "p1") == "p1"
+    assert runs.claim_reference(1, "p2") == "p1"

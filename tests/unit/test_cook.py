@@ -1,0 +1,90 @@
+"""The trainer's face without a server: what it imports, its files, its errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flavor.cook import utils
+from flavor.errors import InvalidInfo, InvalidSetting, MissingVariable, UnknownEvent
+
+GOOD = {
+    "metadata": {"epoch": 0, "datasetSize": 5, "importance": 1.0},
+    "metrics": {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")},
+}
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("FLAVOR_RUN", "FLAVOR_CLIENT", "FLAVOR_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOCAL_MODEL_PATH", str(tmp_path / "local" / "model.ckpt"))
+    monkeypatch.setenv("GLOBAL_MODEL_PATH", str(tmp_path / "global" / "model.ckpt"))
+    monkeypatch.setenv("OUTPUT_PATH", str(tmp_path / "output"))
+    monkeypatch.setattr(utils._Session, "_instance", None)
+    return tmp_path
+
+
+def test_the_public_face_is_pinned() -> None:
+    assert sorted(utils.__all__) == [
+        "CleanEvent", "CleanInfoJson", "GetPaths", "IsSetEvent", "LoadGlobalInfoJson",
+        "SaveInfoJson", "SetEvent", "SetPaths", "WaitEvent",
+    ]  # fmt: skip
+
+
+def test_importing_costs_redis_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "workers.py").write_text("raise SystemExit('imported the workers of the trainer')")
+    (tmp_path / "aggregators.py").write_text("raise SystemExit('imported the aggregators of the trainer')")
+    code = (
+        "import sys, flavor.cook.utils, flavor.bus.events;"
+        "bad = {'numpy', 'torch', 'rq', 'pydantic', 'click', 'rich', 'workers', 'aggregators'} & set(sys.modules);"
+        "sys.exit(' '.join(bad) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_saving_info_and_removing_it(environment: Path) -> None:
+    utils.SaveInfoJson(GOOD)
+    path = environment / "local" / "info.json"
+    assert json.loads(path.read_text()) == GOOD
+    with pytest.raises(InvalidInfo, match="epoch is missing"):
+        utils.SaveInfoJson({"metadata": {"datasetSize": 1, "importance": 1}, "metrics": GOOD["metrics"]})
+    assert json.loads(path.read_text()) == GOOD
+    assert [item.name for item in path.parent.iterdir()] == ["info.json"]
+    utils.CleanInfoJson()
+    utils.CleanInfoJson()
+    assert not path.exists()
+
+
+def test_the_global_info_is_absent_before_the_first_round(environment: Path) -> None:
+    assert utils.LoadGlobalInfoJson() is None
+    (environment / "global").mkdir()
+    (environment / "global" / "info.json").write_text('{"metrics": {}}')
+    assert utils.LoadGlobalInfoJson() == {"metrics": {}}
+
+
+def test_paths(environment: Path) -> None:
+    with pytest.raises(InvalidSetting, match="nothing has set"):
+        utils.GetPaths("localModels")
+    utils.SetPaths("localModels", ["/a", environment / "b"])
+    assert utils.GetPaths("localModels") == ["/a", str(environment / "b")]
+    with pytest.raises(InvalidSetting, match="localModels, localInfos, globalModel, globalInfo"):
+        utils.GetPaths("models")
+
+
+@pytest.mark.parametrize("call", [utils.SetEvent, utils.WaitEvent, utils.IsSetEvent, utils.CleanEvent])
+def test_wrong_events_and_missing_variables(environment: Path, call: object) -> None:
+    with pytest.raises(UnknownEvent, match="TrainInitDone, TrainStarted"):
+        call("Nonsense")  # type: ignore[operator]
+    with pytest.raises(MissingVariable, match="FLAVOR_REDIS_URL is not set: run this script through"):
+        call("TrainStarted")  # type: ignore[operator]
+
+
+def test_a_negative_timeout(environment: Path) -> None:
+    with pytest.raises(InvalidSetting, match="timeout_s"):
+        utils.WaitEvent("TrainStarted", -1)

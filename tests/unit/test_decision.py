@@ -1,0 +1,188 @@
+"""The pure decisions of the coordinator, with no network and no clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flavor.bus.state import ClientState, RoundState, RoundView
+from flavor.config import RunConfig
+from flavor.coordinator.decision import Action, Client, Standing, close_round, next_round, sample, supervise
+
+CONFIG = RunConfig(rounds=5, min_clients=3, store="file:///s")
+READY = Client(ClientState.READY, alive=True)
+LEFT = Client(ClientState.LEFT, alive=False, reason="its trainer ended")
+FAILED = Client(ClientState.FAILED, alive=False, reason="exit code 3")
+JOINED = Client(ClientState.JOINED, alive=True)
+
+ROUND = RoundView(
+    round=2,
+    state=RoundState.OPEN,
+    expected=("a", "b", "c"),
+    contributors=(),
+    opened_ms=1_000,
+    deadline_ms=11_000,
+    closed_ms=None,
+    attempt=0,
+    lease_ms=None,
+    reason="",
+    error=None,
+    path="",
+    digest="",
+    size_bytes=0,
+    info_path="",
+    verdicts={},
+)
+
+
+def standings(**of: Standing) -> dict[str, tuple[Standing, str]]:
+    return {name: (standing, "why") for name, standing in of.items()}
+
+
+class TestBetweenRounds:
+    def test_waits_until_enough_clients_are_ready_and_says_how_many(self) -> None:
+        action, reason, _ = next_round("r", 0, {"a": READY, "b": READY, "c": JOINED}, CONFIG)
+        assert action is Action.WAIT
+        assert "2 of at least 3" in reason
+
+    def test_names_who_failed_while_waiting(self) -> None:
+        action, reason, _ = next_round("r", 0, {"a": READY, "b": READY, "c": FAILED}, CONFIG)
+        assert action is Action.WAIT
+        assert "c: exit code 3" in reason
+
+    def test_opens_for_all_that_are_ready_in_order(self) -> None:
+        action, _, expected = next_round("r", 0, {"c": READY, "a": READY, "b": READY, "d": JOINED}, CONFIG)
+        assert (action, expected) == (Action.OPEN, ("a", "b", "c"))
+
+    def test_finishes_after_the_last_round(self) -> None:
+        assert next_round("r", 5, {"a": READY}, CONFIG)[0] is Action.FINISH
+
+    def test_trainers_that_are_done_end_the_run_early_but_well(self) -> None:
+        action, reason, _ = next_round("r", 2, {"a": LEFT, "b": LEFT, "c": READY}, CONFIG)
+        assert action is Action.FINISH
+        assert "round 2 of 5" in reason
+
+    def test_too_few_after_failures_fail_the_run_with_their_reasons(self) -> None:
+        action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": FAILED}, CONFIG)
+        assert action is Action.FAIL
+        assert "c: exit code 3" in reason
+
+    def test_a_client_that_is_starting_again_is_waited_for(self) -> None:
+        assert next_round("r", 2, {"a": READY, "b": READY, "c": JOINED}, CONFIG)[0] is Action.WAIT
+
+    def test_a_silent_client_is_gone_even_if_it_said_ready(self) -> None:
+        silent = Client(ClientState.READY, alive=False)
+        action, reason, _ = next_round("r", 1, {"a": READY, "b": READY, "c": silent}, CONFIG)
+        assert action is Action.FAIL
+        assert "heartbeat" in reason
+
+
+class TestSampling:
+    @given(st.integers(1, 40), st.floats(0.01, 1.0), st.integers(1, 9), st.integers(0, 3))
+    def test_size_and_repeatability(self, ready: int, fraction: float, round_: int, seed: int) -> None:
+        config = RunConfig(rounds=9, min_clients=1, fraction=fraction, seed=seed, store="s")
+        names = [f"c{i:02d}" for i in range(ready)]
+        chosen = sample("run", round_, names, config)
+        assert len(set(chosen)) == len(chosen) == max(1, min(ready, -(-int(ready * fraction * 1e9) // 10**9)))
+        assert chosen == sample("run", round_, names[::-1], config)
+        assert set(chosen) <= set(names)
+
+    def test_never_below_the_quorum(self) -> None:
+        config = RunConfig(rounds=1, min_clients=4, fraction=0.1, store="s")
+        assert len(sample("run", 1, list("abcdefgh"), config)) == 4
+
+    def test_rounds_draw_differently(self) -> None:
+        config = RunConfig(rounds=1, fraction=0.2, store="s")
+        assert len({sample("run", n, [f"c{i}" for i in range(30)], config) for n in range(10)}) > 1
+
+
+class TestOpenRound:
+    def test_waits_for_the_rest_and_says_for_whom(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.SUBMITTED)
+        action, reason = close_round(2_000, ROUND, now, CONFIG)
+        assert action is Action.WAIT
+        assert "b, c" in reason
+        assert "9 s left" in reason
+
+    def test_aggregates_as_soon_as_all_are_accepted(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.ACCEPTED)
+        assert close_round(2_000, ROUND, now, CONFIG) == (Action.AGGREGATE, "3 of 3 updates accepted")
+
+    def test_an_impossible_quorum_fails_at_once(self) -> None:
+        now = standings(a=Standing.PENDING, b=Standing.PENDING, c=Standing.REFUSED)
+        action, reason = close_round(2_000, ROUND, now, CONFIG)
+        assert action is Action.FAIL
+        assert "c: why" in reason
+
+    def test_the_quorum_alone_does_not_close_a_round_before_the_deadline(self) -> None:
+        config = replace_config(quorum=2)
+        now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.PENDING)
+        assert close_round(10_999, ROUND, now, config)[0] is Action.WAIT
+        action, reason = close_round(11_000, ROUND, now, config)
+        assert action is Action.AGGREGATE
+        assert "late: c" in reason
+
+    def test_the_lost_do_not_hold_a_round_up(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.GONE)
+        assert close_round(2_000, ROUND, now, replace_config(quorum=2))[0] is Action.AGGREGATE
+
+    def test_what_was_handed_in_before_the_deadline_is_still_inspected(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.SUBMITTED)
+        assert close_round(20_000, ROUND, now, replace_config(quorum=2))[0] is Action.WAIT
+
+    def test_deadline_without_quorum_fails(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.PENDING)
+        action, reason = close_round(11_000, ROUND, now, replace_config(quorum=2))
+        assert action is Action.FAIL
+        assert "1 of 2" in reason
+
+    @given(st.lists(st.sampled_from(Standing), min_size=3, max_size=3), st.integers(0, 30_000), st.integers(1, 3))
+    def test_never_aggregates_below_the_quorum_and_always_says_why(self, each: list[Standing], now: int, quorum: int) -> None:
+        action, reason = close_round(now, ROUND, standings(**dict(zip("abc", each, strict=True))), replace_config(quorum=quorum))
+        assert reason
+        if action is Action.AGGREGATE:
+            assert each.count(Standing.ACCEPTED) >= quorum
+            assert Standing.SUBMITTED not in each
+        if now >= ROUND.deadline_ms and Standing.SUBMITTED not in each:
+            assert action is not Action.WAIT
+
+
+class TestAggregation:
+    def aggregating(self, **changes: object) -> RoundView:
+        return replace(ROUND, state=RoundState.AGGREGATING, attempt=1, **changes)  # type: ignore[arg-type]
+
+    def test_waits_while_the_lease_is_renewed(self) -> None:
+        view = self.aggregating(lease_ms=50_000)
+        assert supervise(40_000, view, enqueued_ms=0, workers=None, config=CONFIG)[0] is Action.WAIT
+
+    def test_another_attempt_when_the_worker_falls_silent(self) -> None:
+        view = self.aggregating(lease_ms=50_000)
+        action, reason = supervise(50_001, view, enqueued_ms=0, workers=None, config=CONFIG)
+        assert action is Action.RETRY
+        assert "attempt 2 of 3" in reason
+
+    def test_gives_up_after_the_configured_attempts(self) -> None:
+        view = replace(self.aggregating(error="boom"), attempt=3)
+        action, reason = supervise(0, view, enqueued_ms=0, workers=None, config=CONFIG)
+        assert action is Action.FAIL
+        assert "boom" in reason
+
+    def test_a_job_that_nobody_took_is_queued_again_unless_nobody_listens(self) -> None:
+        view = self.aggregating()
+        late = 20_000
+        assert supervise(late, view, enqueued_ms=0, workers=1, config=CONFIG)[0] is Action.REQUEUE
+        action, reason = supervise(late, view, enqueued_ms=0, workers=0, config=CONFIG)
+        assert action is Action.WAIT
+        assert "flavor-agg" in reason
+
+
+def replace_config(**changes: object) -> RunConfig:
+    return CONFIG.model_copy(update=changes)
+
+
+def test_a_quorum_above_min_clients_is_refused() -> None:
+    with pytest.raises(ValueError, match="quorum 4 is more than min_clients 3"):
+        RunConfig.parse({"rounds": 1, "min_clients": 3, "quorum": 4, "store": "s"})

@@ -1,0 +1,108 @@
+"""Client information: what is refused, and how infos are merged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flavor.errors import InvalidInfo
+from flavor.store.info import CONFUSION, checked_info, merge_infos, parse_info, read_info
+
+
+def info(**metrics: float) -> dict[str, Any]:
+    return {
+        "metadata": {"epoch": 1, "datasetSize": 100, "importance": 1.0},
+        "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics},
+    }
+
+
+def test_a_good_info_passes_unchanged() -> None:
+    assert checked_info(info(mIOU=0.85)) == info(mIOU=0.85)
+
+
+def test_numpy_scalars_become_plain_numbers() -> None:
+    value = info(f1=np.float32(0.5))
+    value["metadata"]["epoch"] = np.int64(3)
+    checked = checked_info(value)
+    assert json.loads(json.dumps(checked))["metadata"]["epoch"] == 3
+    assert type(checked["metrics"]["f1"]) is float
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: v.pop("metadata"), "metadata is missing"),
+        (lambda v: v.pop("metrics"), "metrics is missing"),
+        (lambda v: v.update(metrics=[1]), "metrics must be a dict, not list"),
+        (lambda v: v["metadata"].pop("epoch"), "metadata.epoch is missing"),
+        (lambda v: v["metadata"].update(epoch=1.5), "metadata.epoch must be an int, not 1.5"),
+        (lambda v: v["metadata"].update(epoch=True), "metadata.epoch must be an int, not True"),
+        (lambda v: v["metadata"].update(datasetSize=-1), "datasetSize must not be negative"),
+        (lambda v: v["metadata"].update(datasetSize=10**30), "absurdly large"),
+        (lambda v: v["metadata"].pop("importance"), "'importance'] is missing"),
+        (lambda v: v["metrics"].pop("basic/confusion_tn"), "'basic/confusion_tn'] is missing"),
+        (lambda v: v["metrics"].update(f1="0.5"), "'f1'] must be a number, not '0.5'"),
+        (lambda v: v["metrics"].update(f1=float("nan")), "'f1'] is nan"),
+        (lambda v: v["metrics"].update(f1=float("inf")), "'f1'] is inf"),
+        (lambda v: v["metadata"].update(note=object()), "cannot be written as JSON"),
+    ],
+)
+def test_each_bad_field_is_named(change: Any, said: str) -> None:
+    value = info(f1=0.5)
+    change(value)
+    with pytest.raises(InvalidInfo) as caught:
+        checked_info(value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_bad_fields_are_named_at_once() -> None:
+    with pytest.raises(InvalidInfo) as caught:
+        checked_info({"metadata": {}, "metrics": {}})
+    assert str(caught.value).count("is missing") == 7
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_info_or_one_line(text: str) -> None:
+    with pytest.raises(InvalidInfo):
+        parse_info(text, where="info.json")
+
+
+def test_deep_nesting_is_one_line_too() -> None:
+    with pytest.raises(InvalidInfo):
+        parse_info("[" * 100_000, where="info.json")
+
+
+def test_half_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "info.json"
+    path.write_text(json.dumps(info())[:40])
+    with pytest.raises(InvalidInfo, match="not complete JSON"):
+        read_info(path)
+    with pytest.raises(InvalidInfo, match="call SaveInfoJson"):
+        read_info(tmp_path / "absent.json")
+
+
+def test_merging_follows_the_seed() -> None:
+    a, b = info(acc=0.5, only_a=2.0), info(acc=0.9)
+    b["metadata"].update(epoch=7, datasetSize=300)
+    a["metrics"]["basic/confusion_tp"] = 4
+    merged = merge_infos(["a", "b"], [a, b])
+    assert merged["metadata"]["epoch"] == 1
+    assert merged["metadata"]["datasetSize"] == [100, 300]
+    assert merged["metadata"]["clients"] == ["a", "b"]
+    assert merged["metrics"]["basic/confusion_tp"] == [4, -1]
+    assert merged["metrics"]["acc"] == pytest.approx(0.7)
+    assert merged["metrics"]["acc (weighted)"] == pytest.approx(0.8)
+    assert merged["metrics"]["only_a"] == merged["metrics"]["only_a (weighted)"] == 2.0
+
+
+def test_merging_without_any_examples_is_the_plain_mean() -> None:
+    a, b = info(acc=0.5), info(acc=0.9)
+    a["metadata"]["datasetSize"] = b["metadata"]["datasetSize"] = 0
+    assert merge_infos(["a", "b"], [a, b])["metrics"]["acc (weighted)"] == pytest.approx(0.7)

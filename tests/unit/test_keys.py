@@ -1,0 +1,69 @@
+"""The strings of the protocol: clients in other languages spell them."""
+
+from __future__ import annotations
+
+import pytest
+
+from flavor.bus.keys import RUNS, RunKeys
+from flavor.bus.names import Event, event_name
+from flavor.bus.state import MOVES, RunState
+from flavor.errors import InvalidSetting, UnknownEvent
+
+
+def test_golden_keys() -> None:
+    keys = RunKeys("mnist")
+    client = keys.client("site-1")
+    assert [RUNS, keys.state, keys.members, keys.coordinator, keys.log, keys.round(3), keys.verdicts(3)] == [
+        "flavor:runs",
+        "flavor:{mnist}:run",
+        "flavor:{mnist}:members",
+        "flavor:{mnist}:coordinator",
+        "flavor:{mnist}:log",
+        "flavor:{mnist}:round:3",
+        "flavor:{mnist}:round:3:verdicts",
+    ]
+    assert [client.state, client.lease, client.started, client.pattern] == [
+        "flavor:{mnist}:client:site-1",
+        "flavor:{mnist}:client:site-1:lease",
+        "flavor:{mnist}:client:site-1:started",
+        "flavor:{mnist}:client:site-1:*",
+    ]
+    assert client.event(2, Event.TRAIN_FINISHED) == "flavor:{mnist}:client:site-1:round:2:event:TrainFinished"
+    assert client.task(2) == "flavor:{mnist}:client:site-1:round:2:task"
+    assert client.update(2) == "flavor:{mnist}:client:site-1:round:2:update"
+    assert client.verdict(2) == "flavor:{mnist}:client:site-1:round:2:verdict"
+
+
+def test_an_edge_writes_below_its_own_prefix_only() -> None:
+    client = RunKeys("r").client("c")
+    for key in (client.lease, client.started, client.event(1, Event.ERROR), client.task(1), client.update(1)):
+        assert key.startswith("flavor:{r}:client:c:")
+
+
+def test_channels_parse_back() -> None:
+    keys = RunKeys("r")
+    assert keys.parse_client_channel(keys.client("c").update(7)) == ("c", "round:7:update")
+    assert keys.parse_client_channel(keys.client("c").state) == ("c", "")
+    assert keys.parse_client_channel(keys.round(7)) is None
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a b", "{a}", "../x", ".hidden", "a" * 65, "ä", "a\n"])
+def test_names_that_could_leave_a_key_or_a_folder_are_refused(name: str) -> None:
+    with pytest.raises(InvalidSetting, match="cannot be used"):
+        RunKeys("r").client(name)
+    with pytest.raises(InvalidSetting):
+        RunKeys(name)
+
+
+def test_the_accepted_events_are_listed_by_the_error() -> None:
+    assert event_name("TrainStarted") is Event.TRAIN_STARTED
+    with pytest.raises(UnknownEvent) as caught:
+        event_name("TrainStart")
+    assert isinstance(caught.value, ValueError)
+    for event in Event:
+        assert event in str(caught.value)
+
+
+def test_ended_states_have_no_way_out() -> None:
+    assert {state for state in RunState if state.ended} == {RunState.FINISHED, RunState.FAILED, RunState.STOPPED}
+    assert all(target in MOVES for targets in MOVES.values() for target in targets)
