@@ -30,7 +30,7 @@ def model(rng, dtype=np.float32):
 @given(
     n=st.integers(1, 9),
     dtype=st.sampled_from([np.float32, np.float64, np.float16, ml_dtypes.bfloat16]),
-    weights=st.lists(st.floats(0.01, 1e6), min_size=9, max_size=9),
+    weights=st.lists(st.floats(1e-3, 1e6), min_size=9, max_size=9),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_mean_is_the_weighted_mean_of_its_definition(n, dtype, weights, seed):
@@ -45,7 +45,7 @@ def test_mean_is_the_weighted_mean_of_its_definition(n, dtype, weights, seed):
         assert tensor.shape == models[0][name].shape
         rows = np.stack([m[name].astype(np.float64) for m in models])
         wanted = np.tensordot(share, rows, 1)
-        room = (n + 2) * eps * np.tensordot(share, abs(rows), 1) + own * abs(wanted)
+        room = 2 * (n + 2) * eps * np.tensordot(share, abs(rows), 1) + own * abs(wanted)
         assert np.all(abs(tensor.astype(np.float64) - wanted) <= room + 1e-7 * (own > 1e-4))
 
 
