@@ -93,6 +93,12 @@ def test_integers_are_the_exact_mean_rounded_half_to_even_in_any_order(values, w
     assert got.dtype == np.int64
 
 
+def test_a_heavy_client_holds_integers_at_either_end():
+    low, high = {"i": np.array([0])}, {"i": np.array([1])}
+    assert run([low, high], [1000, 1]).model["i"] == 0
+    assert run([low, high], [1, 1000]).model["i"] == 1
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64, np.int64])
 def test_integers_reach_the_ends_of_their_type_without_wrapping(dtype):
     ends = np.iinfo(dtype)

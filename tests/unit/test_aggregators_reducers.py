@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from aggregators import run
 from aggregators.clip import NormClip
 from aggregators.geometric import GeometricMedian
-from aggregators.krum import Bulyan, Krum, MultiKrum
+from aggregators.krum import Bulyan, Krum, MultiKrum, nearest_mean
 from aggregators.mean import Mean
 from aggregators.network import network
 from aggregators.order import Median, TrimmedMean
+from aggregators.protocols import Block
+from aggregators.walk import Scratch
 from flavor.errors import AggregationError
 
 ALL = [
@@ -99,6 +101,13 @@ def test_a_network_brings_every_rank_to_its_place(n):
         assert net.slots <= n + 1
 
 
+def test_a_network_has_no_more_steps_than_batchers():
+    # 31 and 63 comparators sort 10 and 16 rows (Knuth, TAOCP 3, 5.2.2); each is a min and a max.
+    assert len(network(10, 0, 10).steps) == 2 * 31
+    assert len(network(16, 0, 16).steps) == 2 * 63
+    assert len(network(10, 4, 6).steps) < 2 * 31
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds, n=st.integers(1, 12), dtype=st.sampled_from([np.float32, np.float64]))
 def test_median(seed, n, dtype):
@@ -136,13 +145,20 @@ def test_bulyan(seed, f, more):
     np.testing.assert_allclose(reduce(Bulyan(f), rows), plain_bulyan(rows, f), rtol=1e-10, atol=1e-12)
 
 
+def test_bulyan_takes_the_lower_of_two_values_equally_far_from_the_median():
+    rows = np.repeat(np.array([[-3.0], [-1.0], [0.0], [1.0], [3.0]]), 40, axis=1)
+    got = np.empty(40)
+    nearest_mean(3, Block(list(rows), None, Scratch()), got)
+    np.testing.assert_array_equal(got, -0.5)
+
+
 @settings(max_examples=30, deadline=None)
-@given(seed=seeds, n=st.integers(1, 8), rounds=st.integers(1, 5))
-def test_geometric_median(seed, n, rounds):
+@given(seed=seeds, n=st.integers(1, 8), rounds=st.integers(1, 5), nu=st.sampled_from([1e-3, 5.5, 50.0]))
+def test_geometric_median(seed, n, rounds, nu):
     rows = random_rows(seed, n, dtype=np.float64)
     weights = np.random.default_rng(seed).uniform(1, 5, n)
-    got = reduce(GeometricMedian(rounds, 1e-3, 0), rows, weights)
-    np.testing.assert_allclose(got, plain_geometric(rows, weights, rounds, 1e-3), rtol=1e-9, atol=1e-11)
+    got = reduce(GeometricMedian(rounds, nu, 0), rows, weights)
+    np.testing.assert_allclose(got, plain_geometric(rows, weights, rounds, nu), rtol=1e-9, atol=1e-11)
 
 
 def test_geometric_median_is_hardly_moved_by_a_huge_client():
@@ -192,7 +208,8 @@ def test_the_order_of_clients_does_not_matter(reducer):
 
 @pytest.mark.parametrize("reducer", ALL, ids=ids)
 def test_block_size_and_threads_do_not_show(reducer):
-    rows, base = random_rows(6, 7, 70_000), random_rows(7, 1, 70_000)[0]
+    # In float64, so that a sum over other blocks would show in the distances too.
+    rows, base = random_rows(6, 7, 70_000, np.float64), random_rows(7, 1, 70_000, np.float64)[0]
     wanted = reduce(reducer, rows, range(1, 8), base, threads=1)
     for threads, block_elems in [(2, 1000), (3, 4097), (4, 1 << 20)]:
         got = reduce(reducer, rows, range(1, 8), base, threads=threads, block_elems=block_elems)
