@@ -4,8 +4,21 @@ Knows neither Redis nor files: it takes arrays, which may be mapped files, and w
 such files too.
 """
 
+from aggregators.api import aggregate
 from aggregators.engine import Aggregation, run
 from aggregators.models import check_compatible
+from aggregators.registry import Algorithm, Entry, catalogue, parse, parse_server_step
 from aggregators.state import ServerState
 
-__all__ = ["Aggregation", "ServerState", "check_compatible", "run"]
+__all__ = [
+    "Aggregation",
+    "Algorithm",
+    "Entry",
+    "ServerState",
+    "aggregate",
+    "catalogue",
+    "check_compatible",
+    "parse",
+    "parse_server_step",
+    "run",
+]

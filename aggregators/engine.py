@@ -135,9 +135,11 @@ class _Walk:
     ) -> None:
         before, kept = state
         self.source, self.plan, self.server_step = source, plan, step
-        self.before = None if before is None else {key: array.reshape(-1) for key, array in before.items()}
-        self.model = {name: array.reshape(-1) for name, array in model.items()}
-        self.kept = {key: array.reshape(-1) for key, array in kept.items()}
+        self.before = (
+            None if before is None else {key: np.asarray(array).reshape(-1) for key, array in before.items()}
+        )
+        self.model = {name: np.asarray(array).reshape(-1) for name, array in model.items()}
+        self.kept = {key: np.asarray(array).reshape(-1) for key, array in kept.items()}
         self.voters = [int(i) for i in np.flatnonzero(plan.weights)]
         self.votes = [float(plan.weights[i]) for i in self.voters]
 
