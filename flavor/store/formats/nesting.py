@@ -57,7 +57,7 @@ class _Flattener:
         self.nodes += 1
         if depth > MAX_DEPTH or self.nodes > MAX_NODES or len(self.tensors) > MAX_TENSORS:
             raise CheckpointError(
-                f"{self.where}: state_dict is nested over {MAX_DEPTH} deep or holds over {MAX_TENSORS} tensors;"
+                f"{self.where}: state_dict is over {MAX_DEPTH} levels deep or over {MAX_TENSORS} tensors;"
                 " save only the model's weights"
             )
         if isinstance(value, dict):
