@@ -7,7 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -218,12 +218,20 @@ def test_torch_loads_what_is_written(tmp_path: Path, mmap: bool) -> None:
     model.load_state_dict(dict(list(loaded.items())[:7]))
 
 
+class Optimizer:
+    """As those of torch pickle, without the second that importing one takes."""
+
+    def __init__(self) -> None:
+        self.state: dict[torch.Tensor, Any] = defaultdict(dict)
+        self.hooks: OrderedDict[int, Any] = OrderedDict()
+        self.groups = [{"lr": 0.1, "betas": (0.9, 0.99)}]
+
+
 @pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
 def test_other_keys_do_not_matter(tmp_path: Path, how: str) -> None:
     model = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
+    optimizer = Optimizer()
+    optimizer.state[model.weight] = {"exp_avg": torch.ones(2, 2)}
     everything = {
         "args": argparse.Namespace(lr=1.0, where=Path("x")),
         "optimizer": optimizer,
@@ -443,15 +451,16 @@ def test_an_npz_with_objects_is_refused(tmp_path: Path) -> None:
 
 def test_conversion_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
     source = tmp_path / "x.ckpt"
-    torch.save({"state_dict": {str(i): torch.zeros(2**20) for i in range(16)}}, source)  # 64 MiB
+    torch.save({"state_dict": {str(i): torch.zeros(2**23) for i in range(2)}}, source)  # 64 MiB
     code = (
-        "import sys, resource\n"
+        "import re, sys\n"
         "from flavor.store.formats import Format, from_safetensors, to_safetensors\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
+        "before = peak()\n"
         f"to_safetensors({str(source)!r}, {str(tmp_path / 'wire')!r})\n"
         f"for fmt in Format: from_safetensors({str(tmp_path / 'wire')!r}, {str(tmp_path / 'back')!r}, fmt)\n"
         "assert 'torch' not in sys.modules\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(peak() - before)\n"  # ru_maxrss would be that of this process, from before the exec
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 24 * 1024, f"{done.stdout} KiB more for a model of 64 MiB"
