@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 import zlib
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING
 
 from flavor.errors import CheckpointError
 from flavor.store.formats.limits import MAX_TENSORS, is_bomb
 from flavor.store.formats.mapped import Mapped
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 ALIGNMENT = 64  # bytes; torch.load(mmap=True) and SIMD both want it
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ZIP64_EXTRA_BYTES = 20
 _PADDING_ID = 0x4246  # "FB", the extra field with which torch aligns its own entries
+
+
+class _ViewFile(io.RawIOBase):
+    """A buffer as a file, for zipfile to look for the directory in."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__()
+        self._view = view
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        position = (
+            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
+        )
+        if position < 0:
+            raise OSError("before the start of the file")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        part = self._view[self._position : self._position + len(memoryview(buffer))]
+        memoryview(buffer)[: len(part)] = part
+        self._position += len(part)
+        return len(part)
 
 
 class Archive:
@@ -23,11 +60,8 @@ class Archive:
     def __init__(self, source: Mapped) -> None:
         self.name = source.name
         self._view = source.view
-        source.map.seek(0)
         try:
-            with zipfile.ZipFile(
-                cast(IO[bytes], source.map)
-            ) as directory:  # a map reads and seeks like a file
+            with zipfile.ZipFile(io.BufferedReader(_ViewFile(source.view))) as directory:
                 self._entries = {info.filename: info for info in directory.infolist()}
                 self.names = directory.namelist()
         except Exception as error:  # zipfile meets damaged directories with a dozen kinds of exception

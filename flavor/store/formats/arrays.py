@@ -18,7 +18,7 @@ from flavor.store.formats.unpickle import Globals, Inert, Recipe
 _PLAIN = re.compile(r"[<>=|]?([biuf][1248]|\?)")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # by identity: a pickle may use it as a key
 class PickledDtype:
     """A dtype as pickled: a code such as "f4", and a state that holds the byte order."""
 
@@ -43,7 +43,7 @@ class PickledDtype:
             return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # by identity: a pickle may use it as a key
 class PickledArray:
     """An array as pickled; `realize` makes it one."""
 

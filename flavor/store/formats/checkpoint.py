@@ -34,7 +34,6 @@ class Checkpoint:
     tensors: dict[str, Array]
     structure: Structure | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    source: Mapped | None = field(default=None, repr=False, compare=False)
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -58,14 +57,14 @@ def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
         root = load_torch(source) if fmt is Format.TORCH else load_pickle(source)
         native = Kind.TORCH if fmt is Format.TORCH else Kind.NUMPY
         tensors, structure = flatten(state_dict_of(root, source.name), source.name, native)
-    return Checkpoint(tensors, structure, source=source)
+    return Checkpoint(tensors, structure)
 
 
 def write(path: StrPath, checkpoint: Checkpoint, fmt: Format) -> None:
     """Write `{"state_dict": ...}`, nested as it was, in a format that its own library reads.
 
-    The file appears whole or not at all. Raises `CheckpointError` for what the format cannot hold (bfloat16 in
-    an npz) and for tensors that do not fit the structure, `StoreError` when the disk does not take it.
+    The file appears whole or not at all. Raises `CheckpointError` for what the format cannot hold (bfloat16
+    in an npz) and for tensors that do not fit the structure, `StoreError` when the disk does not take it.
     """
     where = os.fspath(path)
     tensors, structure = checkpoint.tensors, checkpoint.structure
@@ -94,19 +93,10 @@ def safetensors_metadata(checkpoint: Checkpoint) -> dict[str, str]:
     return metadata
 
 
-_RELEASE_BYTES = 8 * 2**20
-
-
 def fill(writer: TensorFileWriter, checkpoint: Checkpoint) -> None:
-    """Write all tensors in the writer's order, giving back the pages of the source as it goes."""
-    unreleased = 0
+    """Write all tensors in the writer's order."""
     for spec in writer.specs:
-        array = checkpoint.tensors[spec.name]
-        writer.write(spec.name, array)
-        unreleased += array.nbytes
-        if checkpoint.source is not None and unreleased >= _RELEASE_BYTES:
-            checkpoint.source.release()
-            unreleased = 0
+        writer.write(spec.name, checkpoint.tensors[spec.name])
 
 
 def _read_safetensors(file: TensorFile) -> Checkpoint:
@@ -115,4 +105,4 @@ def _read_safetensors(file: TensorFile) -> Checkpoint:
     structure = None if text is None else Structure.from_json(text, file.path)
     if structure is not None and structure.root is not None:
         structure.check(file.names, file.path)
-    return Checkpoint({name: file.tensor(name) for name in file.names}, structure, metadata, file.source)
+    return Checkpoint({name: file.tensor(name) for name in file.names}, structure, metadata)

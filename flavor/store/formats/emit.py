@@ -173,9 +173,12 @@ def tensor_value(array: Array, storage: object) -> Call:
     return Call(Global("torch._utils", "_rebuild_tensor_v3"), (*head, dtype))
 
 
-def storage_id(array: Array, key: str) -> tuple[str, Global, str, str, int]:
-    """How torch refers to the storage of this array: type, key, device, number of elements."""
+def storage_id(array: Array, key: str, untyped: Global) -> tuple[str, Global, str, str, int]:
+    """How torch refers to the storage of this array: type, key, device, number of elements.
+
+    `untyped` is the type for elements that have no typed storage; its elements are bytes.
+    """
     typed = STORAGE_NAMES.get(array.dtype)
     if typed is None:
-        return "storage", Global("torch.storage", "UntypedStorage"), key, "cpu", array.nbytes
+        return "storage", untyped, key, "cpu", array.nbytes
     return "storage", Global("torch", typed), key, "cpu", array.size

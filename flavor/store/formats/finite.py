@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from flavor.store.formats.blocks import Array
 from flavor.store.formats.dtypes import BFLOAT16
-from flavor.store.formats.mapped import StrPath
+from flavor.store.formats.mapped import StrPath, release
 from flavor.store.formats.tensorfile import TensorFile
 
 BLOCK_ELEMENTS = 128 * 1024
@@ -67,7 +67,7 @@ def digest_and_check(path: StrPath) -> Inspection:
                 nonfinite = spec.name
             unreleased += block.nbytes
             if unreleased >= _RELEASE_BYTES:
-                file.source.release()
+                release(file.source.map)
                 unreleased = 0
     return Inspection(digest.hexdigest(), file.size_bytes, nonfinite)
 

@@ -52,7 +52,7 @@ def detect_mapped(source: Mapped) -> Format:
         return _detect_zip(source)
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
         return Format.SAFETENSORS
-    if LEGACY_MAGIC in head:
+    if LEGACY_MAGIC in head[:24]:  # after PROTO and perhaps a FRAME
         return Format.TORCH
     if (head[:1] == b"\x80" and head[1:2] <= b"\x05") or head.startswith(_TEXT_PICKLES):
         return Format.PICKLE

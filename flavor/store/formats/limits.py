@@ -7,7 +7,7 @@ from collections.abc import Sequence
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 MAX_TENSORS = 100_000
 MAX_DEPTH = 64  # of nested dicts, lists and tuples
-MAX_NODES = 1_000_000  # in one nested state_dict; shared references make a small pickle look endless
+MAX_NODES = 500_000  # in one nested state_dict; shared references make a small pickle look endless
 MAX_RANK = 32
 MAX_BYTES = 2**62  # of one tensor, far below where numpy's own arithmetic overflows
 

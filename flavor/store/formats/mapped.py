@@ -36,13 +36,11 @@ class Mapped:
             ) from None
         self.view = memoryview(self.map)
 
-    def release(self) -> None:
-        """Give the pages read so far back to the kernel, so that a process stays small beside a large file.
 
-        They stay in the page cache and come back when touched.
-        """
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.map.madvise(mmap.MADV_DONTNEED)
+def release(mapped: mmap.mmap) -> None:
+    """Take the pages of a read-only map out of this process; they stay in the page cache, and come back."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _missing(name: str) -> str:

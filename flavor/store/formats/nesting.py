@@ -7,7 +7,7 @@ that has a textual twin beside it becomes "~i" and its digits. So no two tensors
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,10 @@ def state_dict_of(root: object, where: str) -> object:
     if isinstance(root, dict) and KEY in root:
         return root[KEY]
     if isinstance(root, dict):
-        keys = ", ".join(str(key)[:40] for key in list(root)[:5] if isinstance(key, str | int)) or "none"
+        first = list(root)[:5]
+        shown = [repr(key[:40]) if isinstance(key, str) else f"a {_kind_of(key)}" for key in first]
         more = ", …" if len(root) > 5 else ""
-        what = f"no key {KEY!r} (keys: {keys}{more})"
+        what = f"no key {KEY!r} (keys: {', '.join(shown) or 'none'}{more})"
     elif isinstance(root, Inert):
         what = f"it holds a {root.global_name}, not a dict"
     else:
@@ -52,11 +53,11 @@ class _Flattener:
         self.tensors: dict[str, Array] = {}
         self.nodes = 0
 
-    def walk(self, value: object, name: str, depth: int) -> Node:
+    def walk(self, value: object, name: str | None, depth: int) -> Node:
         self.nodes += 1
         if depth > MAX_DEPTH or self.nodes > MAX_NODES or len(self.tensors) > MAX_TENSORS:
             raise CheckpointError(
-                f"{self.where}: state_dict is nested over {MAX_DEPTH} deep or holds over {MAX_TENSORS} tensors;"
+                f"{self.where}: state_dict is over {MAX_DEPTH} levels deep or over {MAX_TENSORS} tensors;"
                 " save only the model's weights"
             )
         if isinstance(value, dict):
@@ -68,24 +69,25 @@ class _Flattener:
             return Branch("u" if isinstance(value, tuple) else "l", items)
         if value is None or isinstance(value, str):
             return Constant(value)
+        name = name or ""
         array, kind = self._leaf(value, name)
         self.tensors[name] = array
         return Leaf(name, kind)
 
-    def _dict(self, value: dict[object, object], name: str, depth: int) -> Branch:
+    def _dict(self, value: dict[object, object], name: str | None, depth: int) -> Branch:
         keys: list[str | int] = []
         items: list[Node] = []
-        is_flat = depth == 0 and not any(isinstance(item, dict | list | tuple) for item in value.values())
+        is_flat = depth == 0 and all(
+            isinstance(key, str) and not isinstance(item, dict | list | tuple) for key, item in value.items()
+        )
         for key, item in value.items():
-            if not isinstance(key, str) and type(key) is not int:
+            if not isinstance(key, str) and (type(key) is not int or abs(key) >= 2**63):
                 raise CheckpointError(
-                    f"{self.where}: state_dict has a {_kind_of(key)} as a key at {name or 'its top'!r};"
-                    " use text or integers"
+                    f"{self.where}: {KEY} {name or ''!r} has a {_kind_of(key)} as a key;"
+                    " use text or 64-bit integers"
                 )
-            part = _escape(key, has_twin=str(key) in value if not isinstance(key, str) else False)
-            items.append(
-                self.walk(item, key if is_flat and isinstance(key, str) else _join(name, part), depth + 1)
-            )
+            part = key if is_flat and isinstance(key, str) else _escape(key, value)
+            items.append(self.walk(item, _join(name, part), depth + 1))
             keys.append(key)
         return Branch("d", tuple(items), tuple(keys))
 
@@ -118,7 +120,7 @@ def flatten(state_dict: object, where: str, native: Kind) -> tuple[dict[str, Arr
             f"{where}: state_dict is a {what}, not a dict of tensors; save model.state_dict()"
         )
     flattener = _Flattener(where, native)
-    root = flattener.walk(state_dict, "", 0)
+    root = flattener.walk(state_dict, None, 0)
     is_flat = isinstance(root, Branch) and root.form == "d" and root.keys == tuple(flattener.tensors)
     is_plain = isinstance(root, Branch) and all(
         isinstance(item, Leaf) and item.kind is Kind.TENSOR for item in root.items
@@ -128,14 +130,14 @@ def flatten(state_dict: object, where: str, native: Kind) -> tuple[dict[str, Arr
     return flattener.tensors, Structure(root)
 
 
-def _join(name: str, part: str) -> str:
-    return f"{name}/{part}" if name else part
+def _join(name: str | None, part: str) -> str:
+    return part if name is None else f"{name}/{part}"
 
 
-def _escape(key: str | int, *, has_twin: bool) -> str:
+def _escape(key: str | int, siblings: Container[object]) -> str:
     if isinstance(key, str):
         return key.replace("~", "~0").replace("/", "~1")
-    return f"~i{key}" if has_twin else str(key)
+    return f"~i{key}" if str(key) in siblings else str(key)
 
 
 def _kind_of(value: object) -> str:

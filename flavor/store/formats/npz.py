@@ -33,6 +33,8 @@ def read_npz(source: Mapped) -> tuple[dict[str, Array], Structure | None]:
     archive = Archive(source)
     arrays: dict[str, Array] = {}
     for entry in archive.names:
+        if not entry.endswith(_SUFFIX):
+            raise CheckpointError(f"{source.name}: {entry!r} is no array; save the checkpoint with np.savez")
         name = entry.removesuffix(_SUFFIX)
         arrays[name] = _parse(archive.read(entry), name, f"{source.name}: {name!r}")
     for prefix in PREFIXES:

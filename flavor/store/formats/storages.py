@@ -23,7 +23,7 @@ class StorageType:
     dtype: DType | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # by identity: a pickle may use it as a key
 class Storage:
     """The elements that one or more tensors look at; legacy files tell where they lie after the pickle."""
 
@@ -38,7 +38,7 @@ class Storage:
         return Storage(self.dtype, self.data[offset * itemsize : (offset + size) * itemsize])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # by identity: a pickle may use it as a key
 class PickledTensor:
     """A tensor as pickled; `realize` makes it an array."""
 

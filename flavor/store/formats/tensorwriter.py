@@ -92,7 +92,10 @@ class TensorFileWriter:
             )
         self._begun = True
         try:
-            os.posix_fallocate(self._file.fileno(), 0, self.size_bytes)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), 0, self.size_bytes)
+            else:  # macOS
+                os.truncate(self._file.fileno(), self.size_bytes)
             self._map = mmap.mmap(self._file.fileno(), self.size_bytes)
         except OSError as error:
             self._abort(error)

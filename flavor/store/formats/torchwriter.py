@@ -25,6 +25,8 @@ from flavor.store.formats.structure import Structure
 from flavor.store.formats.torchfile import LEGACY_NUMBER
 
 _ROOT = "archive"
+_UNTYPED = Global("torch.storage", "UntypedStorage")
+_BYTES = Global("torch", "ByteStorage")  # torch's legacy reader cannot read its own untyped storages
 
 
 def write_torch(path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str) -> None:
@@ -33,7 +35,7 @@ def write_torch(path: StrPath, tensors: Mapping[str, Array], structure: Structur
 
     def tensor(array: Array) -> Call:
         stored.append(array)
-        return tensor_value(array, Persistent(storage_id(array, str(len(stored) - 1))))
+        return tensor_value(array, Persistent(storage_id(array, str(len(stored) - 1), _UNTYPED)))
 
     text = io.BytesIO()
     emit(text, nest(tensors, structure, where, native=tensor, torch=tensor), protocol=2)
@@ -64,7 +66,7 @@ def _pickled_tensor(array: Array) -> Call:
     emit(head, LEGACY_NUMBER, protocol=2)
     emit(head, 1001, protocol=2)
     emit(head, {"protocol_version": 1001, "little_endian": True}, protocol=2)
-    *kind, count = storage_id(array, "0")
+    *kind, count = storage_id(array, "0", _BYTES)
     emit(head, Persistent((*kind, count, None)), protocol=2)
     emit(head, ["0"], protocol=2)
     head.write(count.to_bytes(8, "little"))

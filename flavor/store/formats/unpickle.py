@@ -105,7 +105,9 @@ class RestrictedUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """What a global of this name stands for; never the global itself."""
         known = self._names.get((module, name))
-        return Inert(f"{module}.{name}") if known is None else known
+        if known is not None:
+            return known
+        return Inert("".join(letter if letter.isprintable() else "?" for letter in f"{module}.{name}"[:120]))
 
     def persistent_load(self, pid: object) -> Any:
         """What a persistent id stands for: in torch files, a storage."""

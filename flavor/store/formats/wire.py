@@ -38,8 +38,8 @@ def to_safetensors(src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None =
     """Convert a trainer's checkpoint for the wire, block by block, digest included, in one pass.
 
     `dest` is a path or a binary file. The structure travels in the metadata; of what else a trainer noted in
-    its safetensors file only "format" does, the rest stays on its site. Raises `CheckpointError` for what cannot
-    be read or aggregated, `StoreError` when `dest` cannot be written.
+    its safetensors file only "format" does, the rest stays on its site. Raises `CheckpointError` for what
+    cannot be read or aggregated, `StoreError` when `dest` cannot be written.
     """
     fmt = fmt or detect(src)
     checkpoint = read(src, fmt)
@@ -68,8 +68,8 @@ def from_safetensors(
 ) -> Checkpoint:
     """Write the global model in a trainer's own format; returns what was written.
 
-    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file. Raises
-    `CheckpointError` when the file is damaged or does not hold that structure's tensors.
+    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file.
+    Raises `CheckpointError` when the file is damaged or does not hold that structure's tensors.
     """
     checkpoint = read(src, Format.SAFETENSORS)
     if structure is not None:
