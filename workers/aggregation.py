@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aggregators import engine
+from aggregators.registry import parse
 from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, RoundView, RunView
 from flavor.config import RunConfig
@@ -111,6 +112,7 @@ def _combine(
     verdicts = [round_view.verdicts[client] for client in round_view.contributors]
     files = [TensorFile.open(context.store.local(verdict.path)) for verdict in verdicts]
     weights = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
+    rule = parse(config.aggregator)
     old = None
     if view.global_model is not None:
         old = TensorFile.open(context.store.local(view.global_model.path))
@@ -119,6 +121,8 @@ def _combine(
         engine.run(
             [_tensors(file) for file in files],
             weights,
+            reducer=rule.reducer,
+            server_step=rule.server_step,
             global_model=_tensors(old) if old else None,
             out=out,
             threads=context.threads,

@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from typing import TYPE_CHECKING
+
 from flavor.bus.state import GlobalModel
 from flavor.edge.workspace import Workspace
 from flavor.errors import CheckpointError
 from flavor.store.info import Info, read_info
 from flavor.store.objects import ObjectStore, check_digest
 from flavor.store.paths import named, update_prefix
+
+if TYPE_CHECKING:
+    from flavor.store.formats import Structure
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Exchange:
 
     def __init__(self, store: ObjectStore, workspace: Workspace, *, format_: str | None = None) -> None:
         self._store, self._workspace, self._format = store, workspace, format_
+        self._structure: Structure | None = None  # how this trainer nests its state_dict
 
     def place_global(self, model: GlobalModel | None) -> None:
         """Put the global model and the merged info where the trainer reads them.
@@ -50,7 +56,7 @@ class Exchange:
 
             source = self._store.local(model.path)
             check_digest(source, model.digest, f"object {model.path}")
-            from_safetensors(source, target, Format(format_))
+            from_safetensors(source, target, Format(format_), self._structure)
         if model.info_path:
             info = self._workspace.global_info
             temporary = info.with_name(f".{info.name}.{os.getpid()}")
@@ -79,13 +85,15 @@ class Exchange:
         with self._store.stage() as staged:
             moved = format_ is Format.SAFETENSORS and _move(source, staged)
             try:
-                wire = moved and take_safetensors(staged) or to_safetensors(staged if moved else source, staged, format_)
+                taken = take_safetensors(staged) if moved else None
+                wire = taken or to_safetensors(staged if moved else source, staged, format_)
                 path = named(update_prefix(run, round_, client), "update", wire.sha256, ".safetensors")
                 self._store.put(path, staged, digest=wire.sha256)
             except BaseException:
                 if moved:
                     _move(staged, source)
                 raise
+        self._structure = wire.structure
         return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
 
 
