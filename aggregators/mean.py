@@ -37,7 +37,7 @@ class Mean:
 
 def plan_of(clients: tuple[int, ...], shares: Sequence[float], weights: Array) -> Plan:
     """Return the plan that averages `clients` by `shares` (sum 1); integer tensors by `weights` `[n]`."""
-    return Plan(partial(weighted_mean, tuple(shares)), clients, weights, live_rows=2)
+    return Plan(partial(weighted_mean, tuple(shares)), clients, weights, live_rows=1)
 
 
 def weighted_mean(shares: tuple[float, ...], block: Block, out: Array) -> None:
