@@ -8,6 +8,7 @@ runs out then, and the coordinator starts another attempt wherever another worke
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,39 @@ class OwnJob(Job):
         return ALLOWED[name]
 
 
+class OwnWorker(SimpleWorker):
+    """RQ's worker without what it repeats between jobs that take a millisecond each.
+
+    Its own heartbeat keeps a key alive for minutes and is written up to five times a job; once a second is enough.
+    """
+
+    _REPEAT_S = 1.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._beaten_at = self._asked_at = 0.0
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Say that this worker lives; on its own at most once a second."""
+        now = time.monotonic()
+        if pipeline is None and timeout is None and now - self._beaten_at < self._REPEAT_S:
+            return
+        self._beaten_at = now
+        super().heartbeat(timeout, pipeline)
+
+    def set_state(self, state: str, pipeline: Any = None) -> None:
+        """Record a new state; the one it is in already is not written again."""
+        if state != self._state:
+            super().set_state(state, pipeline)
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Look for `rq suspend`, at most once a second."""
+        now = time.monotonic()
+        if burst or now - self._asked_at >= self._REPEAT_S:
+            self._asked_at = now
+            super().check_for_suspension(burst)
+
+
 def serve(
     url: str, store: ObjectStore, *, queue: str, threads: int, tell: Callable[[str], None], patience_s: float = 60.0
 ) -> None:
@@ -64,7 +98,7 @@ def serve(
     worker.work(with_scheduler=False, logging_level="WARNING")
 
 
-def make_worker(connection: Redis, queue: str) -> SimpleWorker:
+def make_worker(connection: Redis, queue: str) -> OwnWorker:
     """A worker on one queue: with exactly one, RQ moves jobs atomically and loses none."""
     only = Queue(queue, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
-    return SimpleWorker([only], connection=connection, serializer=JSONSerializer, job_class=OwnJob)
+    return OwnWorker([only], connection=connection, serializer=JSONSerializer, job_class=OwnJob)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 INSPECT = "workers.jobs.inspect"
 AGGREGATE = "workers.jobs.aggregate"
-_KEEP_S = 600
+_KEEP_FAILURES_S = 86_400
 
 
 class JobQueue(Protocol):
@@ -49,7 +49,7 @@ class RqJobQueue:
 
     def _enqueue(self, function: str, job_id: str, *args: object) -> None:
         self._queue.enqueue_call(
-            function, args=args, job_id=job_id.replace(".", "_"), result_ttl=_KEEP_S, failure_ttl=_KEEP_S
+            function, args=args, job_id=job_id.replace(".", "_"), result_ttl=0, failure_ttl=_KEEP_FAILURES_S
         )
 
     def workers(self) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,12 +40,11 @@ class LocalStore:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """See `ObjectStore`."""
-        with _clear(self._staging):
-            folder = Path(tempfile.mkdtemp(dir=self._staging))
+        staged = self._staging / secrets.token_hex(12)
         try:
-            yield folder / "object"
+            yield staged
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            staged.unlink(missing_ok=True)
 
     def put(self, path: str, source: Path, *, digest: str) -> None:
         """See `ObjectStore`."""
