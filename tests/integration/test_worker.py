@@ -1,0 +1,262 @@
+"""The worker: what it accepts, what it refuses, and that doing anything twice changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, Verdict
+from flavor.config import RunConfig
+from flavor.coordinator.jobs import RqJobQueue
+from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.store.info import CONFUSION
+from flavor.store.objects import ObjectStore, open_store
+from flavor.store.paths import named, update_prefix
+from workers import jobs
+from workers.context import WorkerContext, set_context
+from workers.worker import make_worker
+
+TOKEN = "coordinator"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with embedded_server() as address:
+        yield address
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture
+def runs(url: str, store: ObjectStore) -> Iterator[RunStore]:
+    """A run in its open first round, with the clients a, b and c."""
+    redis = connect(url)
+    redis.flushall()
+    runs = RunStore(redis, "r", url)
+    config = RunConfig(rounds=3, min_clients=3, store=store.url)
+    runs.create(rounds=3, config=config.to_mapping())
+    redis.set(runs.keys.coordinator, TOKEN)
+    open_round(runs, 1)
+    set_context(WorkerContext(redis, url, store, name="worker-1"))
+    yield runs
+    set_context(None)
+    redis.close()
+
+
+def open_round(runs: RunStore, round_: int) -> None:
+    model = runs.read().global_model
+    task = model.fields() if model else {"rounds": "3"}
+    runs.open_round(TOKEN, round_, expected=["a", "b", "c"], timeout_s=60, task=task, reason="go")
+
+
+def info(size: int = 100, **metrics: float) -> dict[str, Any]:
+    return {
+        "metadata": {"epoch": 1, "datasetSize": size, "importance": 1.0},
+        "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics},
+    }
+
+
+def submit(
+    runs: RunStore, store: ObjectStore, client: str, tensors: dict[str, np.ndarray], *, size: int = 100, round_: int = 1, **changes: str
+) -> str:
+    """Put an update into the store and into the client's hash, as an edge does; `changes` lie about it."""
+    with store.stage() as staged:
+        specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
+        with TensorFileWriter(staged, specs) as writer:
+            for name, array in writer.map().items():
+                array[...] = tensors[name]
+        path = named(update_prefix("r", round_, client), "update", writer.sha256, ".safetensors")
+        store.put(path, staged, digest=writer.sha256)
+    fields = {"path": path, "digest": writer.sha256, "size": str(writer.size_bytes), "format": "npz", "info": json.dumps(info(size))}
+    runs.redis.hset(runs.keys.client(client).update(round_), mapping={**fields, **changes})
+    return path
+
+
+def verdict(runs: RunStore, client: str, round_: int = 1) -> Verdict:
+    jobs.inspect("r", round_, [client])
+    view = runs.read_round(round_)
+    assert view is not None
+    return view.verdicts[client]
+
+
+def model(value: float) -> dict[str, np.ndarray]:
+    return {"w": np.full((2, 3), value, np.float32), "steps": np.array(7, np.int64)}
+
+
+class TestInspection:
+    def test_a_good_update_is_accepted_with_what_was_inspected(self, runs: RunStore, store: ObjectStore) -> None:
+        path = submit(runs, store, "a", model(1))
+        found = verdict(runs, "a")
+        assert found.accepted
+        assert (found.path, found.format, found.info["metadata"]["datasetSize"]) == (path, "npz", 100)
+
+    @pytest.mark.parametrize(
+        ("tensors", "said"),
+        [
+            ({"w": np.array([[1, np.nan]], np.float32)}, "tensor 'w' has NaN or infinite values"),
+            ({"w": np.array([[1, np.inf]], np.float64)}, "tensor 'w' has NaN or infinite values"),
+        ],
+    )
+    def test_values(self, runs: RunStore, store: ObjectStore, tensors: dict[str, np.ndarray], said: str) -> None:
+        submit(runs, store, "a", tensors)
+        assert said in verdict(runs, "a").reason
+
+    @pytest.mark.parametrize(
+        ("tensors", "said"),
+        [
+            ({"steps": np.array(7, np.int64)}, "tensor 'w' is missing; the first update of this round (a) has it"),
+            ({**model(1), "extra": np.zeros(1, np.float32)}, "tensor 'extra' is not in"),
+            ({**model(1), "w": np.zeros((3, 2), np.float32)}, "tensor 'w' has shape (3, 2); the first update of this round (a) has (2, 3)"),
+            ({**model(1), "w": np.zeros((2, 3), np.float64)}, "tensor 'w' is float64"),
+        ],
+    )
+    def test_structure_in_the_first_round(
+        self, runs: RunStore, store: ObjectStore, tensors: dict[str, np.ndarray], said: str
+    ) -> None:
+        submit(runs, store, "a", model(1))
+        submit(runs, store, "b", tensors)
+        assert verdict(runs, "a").accepted
+        assert said in verdict(runs, "b").reason
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"digest": "0" * 64}, "is not what was submitted"),
+            ({"path": "../../etc/passwd"}, "is refused"),
+            ({"path": "/etc/passwd"}, "is refused"),
+            ({"path": "runs/r/rounds/1/clients/b/update-0.safetensors"}, "does not belong to this client"),
+            ({"path": "runs/r/rounds/1/clients/a/none.safetensors"}, "is not in the store"),
+            ({"info": '{"metadata": {"epo'}, "not complete JSON"),
+            ({"info": "{}"}, "metadata is missing"),
+            ({"info": json.dumps(info(10**30))}, "absurdly large"),
+        ],
+    )
+    def test_lies(self, runs: RunStore, store: ObjectStore, changes: dict[str, str], said: str) -> None:
+        submit(runs, store, "a", model(1), **changes)
+        found = verdict(runs, "a")
+        assert not found.accepted
+        assert said in found.reason
+
+    def test_changed_bytes(self, runs: RunStore, store: ObjectStore) -> None:
+        path = store.local(submit(runs, store, "a", model(1)))
+        path.chmod(0o644)
+        with path.open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"\xff")
+        assert "is not what was submitted" in verdict(runs, "a").reason
+
+    def test_no_tensors_at_all(self, runs: RunStore, store: ObjectStore) -> None:
+        submit(runs, store, "a", model(1))
+        path = store.local(runs.updates(1, ["a"])["a"]["path"])
+        path.chmod(0o644)
+        path.write_bytes(b"not a checkpoint")
+        found = verdict(runs, "a")
+        assert not found.accepted
+        assert "\n" not in found.reason
+
+    def test_a_second_inspection_changes_nothing(self, runs: RunStore, store: ObjectStore) -> None:
+        submit(runs, store, "a", model(1))
+        before = verdict(runs, "a")
+        submit(runs, store, "a", model(2))
+        assert verdict(runs, "a") == before
+
+
+class TestAggregation:
+    def prepared(self, runs: RunStore, store: ObjectStore) -> None:
+        for value, client in enumerate("abc", start=1):
+            submit(runs, store, client, model(value), size=100 * value)
+        jobs.inspect("r", 1, ["a", "b", "c"])
+        runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b", "c"], reason="3 of 3")
+
+    def test_the_weighted_mean_is_committed_with_its_info(self, runs: RunStore, store: ObjectStore) -> None:
+        self.prepared(runs, store)
+        jobs.aggregate("r", 1, 1)
+        view = runs.read()
+        assert view.global_model is not None
+        file = TensorFile.open(store.local(view.global_model.path))
+        np.testing.assert_allclose(file.tensor("w"), 14 / 6, rtol=1e-6)
+        assert file.tensor("steps") == 7
+        merged = json.loads(store.local(view.global_model.info_path).read_text())
+        assert merged["metadata"]["datasetSize"] == [100, 200, 300]
+
+    def test_twice_is_once(self, runs: RunStore, store: ObjectStore) -> None:
+        self.prepared(runs, store)
+        jobs.aggregate("r", 1, 1)
+        before = runs.read()
+        jobs.aggregate("r", 1, 1)
+        jobs.aggregate("r", 1, 2)
+        assert runs.read() == before
+        assert sum(f["event"] == "round.closed" for _, f in runs.redis.xrange(runs.keys.log)) == 1
+
+    def test_what_was_inspected_is_aggregated_whatever_the_edge_writes_later(self, runs: RunStore, store: ObjectStore) -> None:
+        self.prepared(runs, store)
+        submit(runs, store, "a", model(1000))
+        jobs.aggregate("r", 1, 1)
+        view = runs.read()
+        assert view.global_model is not None
+        np.testing.assert_allclose(TensorFile.open(store.local(view.global_model.path)).tensor("w"), 14 / 6, rtol=1e-6)
+
+    def test_a_failure_is_reported_to_the_coordinator(self, runs: RunStore, store: ObjectStore) -> None:
+        self.prepared(runs, store)
+        store.remove("runs/r/rounds/1/clients/b/")
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.state is RoundState.AGGREGATING
+        assert "is not in the store" in (view.error or "")
+
+    def test_the_structure_of_later_rounds_is_the_global_models(self, runs: RunStore, store: ObjectStore) -> None:
+        self.prepared(runs, store)
+        jobs.aggregate("r", 1, 1)
+        open_round(runs, 2)
+        submit(runs, store, "a", {"w": np.zeros((9, 9), np.float32), "steps": np.array(1, np.int64)}, round_=2)
+        assert "the global model has (2, 3)" in verdict(runs, "a", 2).reason
+
+
+class TestQueue:
+    def drain(self, url: str) -> None:
+        make_worker(Redis.from_url(url, protocol=2), "q").work(burst=True, logging_level="CRITICAL")
+
+    def test_jobs_of_the_coordinator_are_done(self, url: str, runs: RunStore, store: ObjectStore) -> None:
+        for client in "abc":
+            submit(runs, store, client, model(1))
+        queue = RqJobQueue(url, "q", timeout_s=60)
+        queue.inspect("r", 1, ["a", "b", "c"], attempt=1)
+        self.drain(url)
+        runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b", "c"], reason="")
+        queue.aggregate("r", 1, attempt=1)
+        self.drain(url)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.state is RoundState.CLOSED
+
+    @pytest.mark.parametrize("hook", ["function", "success", "failure", "webhook"])
+    def test_a_crafted_job_runs_nothing(self, url: str, runs: RunStore, tmp_path: Path, hook: str) -> None:
+        marker = tmp_path / "ran"
+        connection = Redis.from_url(url, protocol=2)
+        queue = Queue("q", connection=connection, serializer=JSONSerializer)
+        function = "os.mkdir" if hook == "function" else "workers.jobs.inspect"
+        args = (str(marker),) if hook in ("function", "failure") else ("r", 1, [])
+        job = Job.create(function, args=args, connection=connection, serializer=JSONSerializer)
+        job._success_callback_name = "os.abort" if hook == "success" else None
+        job._failure_callback_name = "os.abort" if hook == "failure" else None
+        queue.enqueue_job(job)
+        if hook == "webhook":
+            connection.hset(job.key, "webhooks", '[{"url": "http://127.0.0.1:9/x", "statuses": ["finished"]}]')
+        self.drain(url)
+        assert not marker.exists()
