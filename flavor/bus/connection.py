@@ -22,8 +22,8 @@ from redis.retry import Retry
 
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 
-Redis: TypeAlias = "redis.Redis"
-Fields: TypeAlias = dict[str, str]
+Redis: TypeAlias = Any
+"""A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, whatever `decode_responses` says."""
 
 URL_VARIABLE = "FLAVOR_REDIS_URL"
 _SCHEMES = ("redis", "rediss", "unix")
@@ -50,7 +50,7 @@ def connect(url: str, *, blocking: bool = True, client_name: str | None = None) 
     options: dict[str, Any] = {
         "decode_responses": True,
         "socket_timeout": None if blocking else 60.0,
-        "retry": Retry(NoBackoff(), 1),  # type: ignore[no-untyped-call]
+        "retry": Retry(NoBackoff(), 1),
         "client_name": client_name,
         "driver_info": None,
         "protocol": 2,

@@ -74,7 +74,7 @@ class RunStore:
         """Open round `round_` for `expected`; returns the server's time in milliseconds."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
         keys += [self.keys.client(client).task(round_) for client in expected]
-        args = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason, *_flat(task)]
+        args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason, *_flat(task)]
         return int(self._move("open_round", keys, args))
 
     def begin_aggregation(
@@ -98,7 +98,7 @@ class RunStore:
             "size": str(model.size_bytes),
             "info_path": model.info_path,
         }
-        args = [round_, attempt, token, reason, 2 * len(of_round), *_flat(of_round), *_flat(model.fields())]
+        args: list[str | int] = [round_, attempt, token, reason, 2 * len(of_round), *_flat(of_round), *_flat(model.fields())]
         self._move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
 
     def fail_attempt(self, round_: int, *, attempt: int, token: str, reason: str) -> None:
@@ -137,7 +137,7 @@ class RunStore:
         if round_ is not None:
             fields["round"] = str(round_)
         with translated(self._where):
-            self.redis.xadd(self.keys.log, fields, maxlen=LOG_LENGTH, approximate=True)  # type: ignore[arg-type]
+            self.redis.xadd(self.keys.log, fields, maxlen=LOG_LENGTH, approximate=True)
 
     # -- reads
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import IO
 
 import click
 
@@ -61,10 +62,10 @@ def info() -> None:
 @info.command("save")
 @click.argument("file", type=click.File("r"))
 @one_line_errors
-def info_save(file: click.utils.LazyFile) -> None:
+def info_save(file: IO[str]) -> None:
     """Check the client information in the JSON FILE (- for stdin) and save it beside $LOCAL_MODEL_PATH."""
     try:
-        value = json.load(file)  # type: ignore[arg-type]
+        value = json.load(file)
     except ValueError as error:
         raise InvalidInfo(f"{file.name}: not complete JSON: {error}") from None
     utils.SaveInfoJson(value)

@@ -104,7 +104,7 @@ class Federation:
         looked = 0.0
         while True:
             batches = runs.redis.xread({runs.keys.log: newest}, block=_LOOK_MS)
-            for newest, fields in batches[0][1] if batches else []:  # type: ignore[index, assignment, union-attr]  # noqa: PLW2901
+            for newest, fields in batches[0][1] if batches else []:
                 if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed"):
                     progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}")
             view = runs.find()

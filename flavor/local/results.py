@@ -151,5 +151,5 @@ def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
         axes.grid(alpha=0.3)
         if index == 0 and names:
             axes.legend(fontsize=8)
-    FigureCanvasAgg(figure).print_png(str(path))
+    FigureCanvasAgg(figure).print_png(str(path))  # type: ignore[no-untyped-call]
     return True
