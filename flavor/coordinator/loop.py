@@ -65,9 +65,11 @@ class Coordinator:
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
-        self._redis = connect(redis_url, client_name=f"flavor-serve:{run}")
+        self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
-        self._jobs = jobs or RqJobQueue(redis_url, config.queue, timeout_s=config.aggregation_timeout_s)
+        self._jobs = jobs or RqJobQueue(
+            redis_url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=patience_s
+        )
         self._clients: dict[str, Client] = {}
         self._members: set[str] = set()
         self._round: _Round | None = None
@@ -80,7 +82,7 @@ class Coordinator:
 
     def run(self) -> RunView:
         """Serve the run until it ends."""
-        wait_for_server(self._redis, self._url, patience_s=self._patience_s)
+        wait_for_server(self._redis, self._url)
         keys = self._runs.keys
         self._create()
         with translated(shown(self._url)):
@@ -92,11 +94,10 @@ class Coordinator:
         keeper = LeaseKeeper(lease, lost=self._lease_lost)
         keeper.start()
         subscription = Subscription(
-            connect(self._url, client_name=f"flavor-serve:{self._name}:events"),
+            connect(self._url, patience_s=self._patience_s, client_name=f"flavor-serve:{self._name}:events"),
             self._url,
             channels=[keys.state],
             patterns=[keys.clients_pattern, keys.rounds_pattern],
-            patience_s=self._patience_s,
         )
         try:
             with translated(shown(self._url)):

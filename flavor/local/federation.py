@@ -50,8 +50,8 @@ class Federation:
         self.layout.prepare()
         with contextlib.ExitStack() as stack:
             url = self.redis_url or stack.enter_context(embedded_server())
-            redis = connect(url, client_name="flavor-run")
-            wait_for_server(redis, url, patience_s=10.0)
+            redis = connect(url, patience_s=10.0, client_name="flavor-run")
+            wait_for_server(redis, url)
             runs = RunStore(redis, self.run, url)
             if runs.find() is not None:
                 raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")
