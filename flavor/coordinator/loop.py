@@ -105,15 +105,20 @@ class Coordinator:
                 self._redis.publish(keys.state, "serving")  # every edge announces itself
                 self._read_everything()
                 resync_at = time.monotonic() + _RESYNC_S
-                while not self._step():
-                    woken = subscription.wait(self._pause_s())
+                woken: list[str] = []
+                while not self._run.state.ended:
+                    try:
+                        self._step()
+                        woken = [] if self._run.state.ended else subscription.wait(self._pause_s())
+                        self._read(woken)
+                    except IllegalMove:  # somebody stopped it, or a repeated command had been carried out after all
+                        resync_at = 0.0
                     if self._lost:
                         raise LeaseLost(f"run {self._name!r} was taken over by another coordinator: this one ends")
                     if RESYNC in woken or time.monotonic() > resync_at:
                         self._read_everything()
                         resync_at = time.monotonic() + _RESYNC_S
-                    else:
-                        self._read(woken)
+            self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
             return self._run
         finally:
             keeper.stop()
@@ -175,7 +180,7 @@ class Coordinator:
                 continue
             before = self._clients.get(name)
             self._clients[name] = Client(state, alive, fields.get("reason", ""))
-            if name not in self._members:
+            if name not in self._members and not self._run.state.ended:
                 host = fields.get("host", "an unknown host")
                 self._runs.admit(self._token, name, f"from {host}")
                 self._members.add(name)
@@ -236,21 +241,19 @@ class Coordinator:
 
     # -- acting
 
-    def _step(self) -> bool:
-        """Do everything that can be done now; True when the run has ended."""
+    def _step(self) -> None:
+        """Do everything that can be done now."""
         while not self._run.state.ended:
             round_ = self._round
             if round_ is None or round_.view.state is RoundState.CLOSED:
                 if not self._between_rounds():
-                    return False
+                    return
             elif round_.view.state is RoundState.OPEN:
                 self._inspect(round_)
                 if not self._in_open_round(round_):
-                    return False
+                    return
             elif not self._in_aggregation(round_):
-                return False
-        self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
-        return True
+                return
 
     def _between_rounds(self) -> bool:
         closed = self._round.view.round if self._round else 0
