@@ -1,4 +1,4 @@
-"""`flavor run` and `flavor demo`: a whole federation on this machine."""
+"""`flavor run`: a whole federation on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from flavor.cli.serve import round_options
 from flavor.edge.config import CheckpointFormat
 
 
-def _common(function: Any) -> Any:
+def result_options(function: Any) -> Any:
+    """The options that name a local run and its results, shared with `flavor demo`."""
     for option in reversed(
         [
             click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: run-DATE-TIME-XXXX]"),
@@ -36,7 +37,7 @@ def _common(function: Any) -> Any:
 @click.option("--format", "format_", type=click.Choice(get_args(CheckpointFormat)), help="The trainer's checkpoint format.  [default: as it saves]")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Aggregators to start.")
 @round_options
-@_common
+@result_options
 @redis_option
 @store_option
 @one_line_errors
@@ -63,6 +64,7 @@ def run(
     folders of its own; shows the run live; leaves models, infos, metrics and logs in the result folder. Exit code 0
     only for a finished run. Ctrl-C stops everything.
     """
+    from flavor.bus.names import checked_name
     from flavor.config import RunConfig
     from flavor.edge.command import parse_command
     from flavor.local.federation import Federation
@@ -72,7 +74,7 @@ def run(
     if preprocess_command:
         parse_command(preprocess_command, "-p")
     clients = sites(edges, input_path, input_glob)
-    name = run_name or new_run_name()
+    name = checked_name(run_name or new_run_name(), "--run")
     settings["min_clients"] = min_clients or len(clients)
     init_model: Path | None = settings.pop("init_model")
     RunConfig.parse({**settings, "rounds": rounds, "store": "checked here, so that a bad option is one line"})
