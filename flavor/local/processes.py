@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavor.edge.process import die_with_parent
+from flavor.lifeline import die_with_parent
 
 
 @dataclass
