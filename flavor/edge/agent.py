@@ -143,7 +143,7 @@ class Edge:
             raise
         finally:
             self._closing.set()
-            if self._trainer is not None and self._trainer.exit_code is None:
+            if self._trainer is not None:
                 self._trainer.stop(2.0)
             keeper.stop()
             with contextlib.suppress(Exception):  # the lease runs out by itself

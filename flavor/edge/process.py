@@ -84,9 +84,10 @@ class ChildProcess:
         return None if self._waiter.is_alive() else self._process.returncode
 
     def stop(self, grace_s: float) -> None:
-        """End the whole group: SIGTERM, and SIGKILL after `grace_s` seconds."""
-        self._signal(signal.SIGTERM)
-        self.wait(grace_s)
+        """End the whole group, also what an ended process left in it: SIGTERM, and SIGKILL after `grace_s` seconds."""
+        if self._process.returncode is None:
+            self._signal(signal.SIGTERM)
+            self.wait(grace_s)
         self._signal(signal.SIGKILL)  # whatever it left behind, too
         self.wait(5.0)
 
