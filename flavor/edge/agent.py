@@ -37,6 +37,8 @@ from flavor.errors import (
 from flavor.store.objects import open_store
 
 _RELISTEN_S = 5.0
+_LINE_SHOWN = 500
+"""Characters of a trainer's line that a report of its failure quotes."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Edge:
             raise
         finally:
             self._closing.set()
-            if self._trainer is not None and self._trainer.exit_code is None:
+            if self._trainer is not None:
                 self._trainer.stop(2.0)
             keeper.stop()
             with contextlib.suppress(Exception):  # the lease runs out by itself
@@ -385,5 +387,5 @@ class Edge:
 
 
 def _obituary(who: str, code: int, lines: list[str], where: str = "") -> str:
-    last = " | ".join(line for line in lines[-5:] if line.strip())
+    last = " | ".join(line[-_LINE_SHOWN:] for line in lines[-5:] if line.strip())
     return f"{who} ended {where + ' ' if where else ''}({described_exit(code)})" + (f": {last}" if last else ", silently")

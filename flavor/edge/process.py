@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
-import ctypes.util
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from flavor.errors import CommandNotFound
+from flavor.lifeline import die_with_parent
 
 LAST_LINES = 20
 """Lines kept for the report of a failure."""
 _MAX_LINE = 64 * 1024
 _DRAIN_S = 0.5
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """What a child runs before exec so that the kernel ends it with its parent; None where that is unknown.
-
-    Everything is looked up before the fork: between fork and exec only async-signal-safe work is allowed.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
-            os._exit(1)
-
-    return bind
 
 
 class ChildProcess:
@@ -105,9 +84,10 @@ class ChildProcess:
         return None if self._waiter.is_alive() else self._process.returncode
 
     def stop(self, grace_s: float) -> None:
-        """End the whole group: SIGTERM, and SIGKILL after `grace_s` seconds."""
-        self._signal(signal.SIGTERM)
-        self.wait(grace_s)
+        """End the whole group, also what an ended process left in it: SIGTERM, and SIGKILL after `grace_s` seconds."""
+        if self._process.returncode is None:
+            self._signal(signal.SIGTERM)
+            self.wait(grace_s)
         self._signal(signal.SIGKILL)  # whatever it left behind, too
         self.wait(5.0)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavor.edge.process import die_with_parent
+from flavor.lifeline import die_with_parent
 
 
 @dataclass
@@ -29,10 +29,13 @@ class ProcessGroup:
         self._members: dict[str, _Member] = {}
 
     def start(self, name: str, module: str, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
-        """Run `python -m module arguments`; Ctrl-C in the terminal does not reach it, and it dies with this process."""
+        """Run `python -m module arguments`; Ctrl-C in the terminal does not reach it, and it dies with this process.
+
+        The current folder is the user's, so -P keeps its modules (a `workers.py`, say) from being taken for ours.
+        """
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-P", "-m", module, *arguments],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
