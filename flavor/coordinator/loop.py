@@ -76,6 +76,7 @@ class Coordinator:
         self._run: RunView
         self._waiting = ""
         self._lost = False
+        self._failing_from = 0.0  # monotonic; before that, clients that are missing may be on their way back
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
     # -- from start to end
@@ -84,13 +85,15 @@ class Coordinator:
         """Serve the run until it ends."""
         wait_for_server(self._redis, self._url)
         keys = self._runs.keys
-        self._create()
+        taken_over = not self._create()
         with translated(shown(self._url)):
             lease = Lease(
                 self._redis, keys.coordinator, ttl_s=self._config.heartbeat_timeout_s, what=f"the coordinator of run {self._name!r}"
             )
             lease.acquire(told=self._tell)
         self._token = lease.token
+        if taken_over:  # whatever ended the last coordinator may have ended the edges too
+            self._failing_from = time.monotonic() + self._config.heartbeat_timeout_s
         keeper = LeaseKeeper(lease, lost=self._lease_lost)
         keeper.start()
         subscription = Subscription(
@@ -126,11 +129,12 @@ class Coordinator:
             with contextlib.suppress(Exception):  # the lease runs out by itself
                 lease.release()
 
-    def _create(self) -> None:
+    def _create(self) -> bool:
+        """Create the run; False when it goes on instead."""
         config = self._config.to_mapping()
         if self._runs.create(rounds=self._config.rounds, config=config, initial=self._initial):
             self._tell(f"run {self._name!r} is open for clients")
-            return
+            return True
         view = self._runs.read()
         if view.state.ended:
             raise RunExists(f"run {self._name!r} is over ({view.state}: {view.reason}): choose another name, or `flavor rm {self._name}`")
@@ -142,6 +146,7 @@ class Coordinator:
         if others:
             raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
         self._tell(f"run {self._name!r} goes on from round {view.round}")
+        return False
 
     def _lease_lost(self) -> None:
         self._lost = True
@@ -258,10 +263,8 @@ class Coordinator:
     def _between_rounds(self) -> bool:
         closed = self._round.view.round if self._round else 0
         action, reason, expected = next_round(self._name, closed, self._clients, self._config)
-        if action is Action.WAIT:
-            if reason != self._waiting:
-                self._tell(f"waiting: {reason}")
-            self._waiting = reason
+        if action is Action.WAIT or self._too_early(action):
+            self._tell_waiting(reason)
             return False
         self._waiting = ""
         if action is Action.OPEN:
@@ -269,6 +272,15 @@ class Coordinator:
         else:
             self._end(RunState.FINISHED if action is Action.FINISH else RunState.FAILED, reason)
         return True
+
+    def _too_early(self, action: Action) -> bool:
+        """Whether `action` would end the run before its clients had the time to come back, too."""
+        return action is Action.FAIL and time.monotonic() < self._failing_from
+
+    def _tell_waiting(self, reason: str) -> None:
+        if reason != self._waiting:
+            self._tell(f"waiting: {reason}")
+        self._waiting = reason
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
         model = self._run.global_model
@@ -344,6 +356,9 @@ class Coordinator:
     def _in_open_round(self, round_: _Round) -> bool:
         action, reason = close_round(self._now_ms(), round_.view, self._standings(round_), self._config)
         if action is Action.WAIT:
+            return False
+        if self._too_early(action):
+            self._tell_waiting(reason)
             return False
         if action is Action.FAIL:
             self._end(RunState.FAILED, reason)
