@@ -1,7 +1,7 @@
 # Read and write safetensors files with awk, od, dd and printf. POSIX sh; source it.
 #
 # A safetensors file is: the header's length (8 bytes, little-endian), the header (JSON), the tensors' bytes.
-# Here every tensor is a vector of float32 on a little-endian machine (od reads in the machine's byte order).
+# Here every tensor is a vector of float32, little-endian.
 
 # write_tensors FILE NAME "NUMBER ..." [NAME "NUMBER ..."]...   The file appears whole or not at all.
 write_tensors() {
@@ -38,7 +38,21 @@ read_tensor() {
         return 1
     fi
     _begin=${_offsets% *} _end=${_offsets#* }
-    od -An -v -tf4 -j $((8 + _length + _begin)) -N $((_end - _begin)) "$1" | awk '{ $1 = $1; printf "%s ", $0 }'
+    # Not od -tf4: some print too few digits to give back the same float.
+    od -An -v -tu1 -j $((8 + _length + _begin)) -N $((_end - _begin)) "$1" | awk '
+        function value(b0, b1, b2, b3,   exponent, number) {
+            exponent = b3 % 128 * 2 + int(b2 / 128)
+            number = b2 % 128 * 65536 + b1 * 256 + b0
+            if (exponent == 255) return "nan"
+            if (exponent > 0) number += 8388608           # the leading 1, which is not stored
+            else exponent = 1                             # subnormal: there is none
+            for (; exponent > 150; exponent--) number = number * 2
+            for (; exponent < 150; exponent++) number = number / 2
+            return sprintf("%.9g", b3 < 128 ? number : -number)
+        }
+        { for (i = 1; i <= NF; i++) byte[count++] = $i }
+        END { for (i = 0; i < count; i += 4) printf "%s ", value(byte[i], byte[i + 1], byte[i + 2], byte[i + 3]) }
+    '
 }
 
 # _octal length N | _octal float32 "NUMBER ..."   Prints bytes as \ooo, which the shell's printf turns into bytes
@@ -56,17 +70,19 @@ _octal() {
         # The 32 bits of a float (IEEE 754: 1 sign, 8 exponent, 23 fraction) as a whole number. What is too large
         # for a float, or no number, becomes NaN, which the server refuses with a reason.
         function float32(v,   sign, exponent, fraction) {
+            if (v !~ /^[-+]?\.?[0-9]/) return 2143289344   # nan, inf: awks differ on what they are worth
             if (v < 0) {
                 sign = 2147483648
                 v = -v
             }
             if (!(v <= 3.4028234e38)) return 2143289344
-            for (exponent = 127; v >= 2; exponent++) v /= 2
-            for (; v < 1 && exponent > 1; exponent--) v *= 2
+            for (exponent = 127; v >= 2; exponent++) v = v / 2
+            for (; v < 1 && exponent > 1; exponent--) v = v * 2
             fraction = int(v * 8388608 + 0.5)             # the leading 1 included
             if (v < 1) return sign + fraction             # subnormal, or zero: there is no leading 1
             return sign + (exponent - 1) * 8388608 + fraction   # a leading 1, or a carry, adds 1 to the exponent
         }
-        NF { printf "%s", kind == "length" ? bytes($1, 8) : bytes(float32($1), 4) }
+        NF && kind == "length" { printf "%s", bytes($1, 8) }
+        NF && kind == "float32" { printf "%s", bytes(float32($1), 4) }
     '
 }

@@ -78,6 +78,7 @@ def test_numpy_digits_learns_digits_that_no_site_has_all_of(example):
     assert {name: array.shape for name, array in state.items()} == {"weight": (64, 10), "bias": (10,)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("torch") is None or importlib.util.find_spec("sklearn") is None,
     reason="torch or scikit-learn is not installed",
@@ -109,8 +110,9 @@ def test_shell_reads_and_writes_every_float_exactly(tmp_path):
     numbers = np.concatenate([numbers, [0.0, 1.0, -1.0, 1.99999999, 1e-38, 1e-45, 3.4028234e38]])
     path = tmp_path / "model"
     words = " ".join(repr(float(number)) for number in numbers)
-    script = f'. {EXAMPLES / "shell" / "safetensors.sh"}; write_tensors "$1" z "$2" a 0.5 bad \'nan 1e39\''
-    subprocess.run(["sh", "-euc", script, "sh", str(path), words], check=True, timeout=60)
+    script = f'. {EXAMPLES / "shell" / "safetensors.sh"}; write_tensors "$1" z "$2" a 0.5 bad "$3"'
+    arguments = [str(path), words, "nan -nan inf -inf 1e39"]
+    subprocess.run(["sh", "-euc", script, "sh", *arguments], check=True, timeout=60)
 
     read_back = read(path, Format.SAFETENSORS).tensors
     assert read_back["z"].tobytes() == numbers.astype(np.float32).tobytes()
