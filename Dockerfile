@@ -5,8 +5,15 @@
 #   coordinator  opens and closes a run's rounds
 #   demo-edge    an edge with a training script and made-up data, for compose.yaml
 #
+#   redis        Redis with a folder that its own user may write to
+#
 # None runs as root. /store is the object store, which all of a run's containers mount; its owner is uid 10001, and an
 # empty named volume that is mounted there takes that over.
+
+FROM redis:7 AS redis
+RUN install --directory --owner redis --group redis /data
+USER redis
+
 
 FROM python:3.11-slim AS builder
 WORKDIR /src

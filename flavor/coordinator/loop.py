@@ -136,17 +136,22 @@ class Coordinator:
             self._tell(f"run {self._name!r} is open for clients")
             return True
         view = self._runs.read()
+        if view.state is RunState.FINISHED and self._differences(view) == []:
+            return False
         if view.state.ended:
             raise RunExists(f"run {self._name!r} is over ({view.state}: {view.reason}): choose another name, or `flavor rm {self._name}`")
-        others = [
-            f"{name} is {view.config.get(name)!r}, not {value!r}"
-            for name, value in config.items()
-            if view.config.get(name) != value
-        ]
-        if others:
+        if others := self._differences(view):
             raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
         self._tell(f"run {self._name!r} goes on from round {view.round}")
         return False
+
+    def _differences(self, view: RunView) -> list[str]:
+        """How the settings of the run that is there differ from ours."""
+        return [
+            f"{name} is {view.config.get(name)!r}, not {value!r}"
+            for name, value in self._config.to_mapping().items()
+            if view.config.get(name) != value
+        ]
 
     def _lease_lost(self) -> None:
         self._lost = True
