@@ -301,7 +301,8 @@ class Coordinator:
             elif name in round_.updates:
                 standings[name] = (Standing.SUBMITTED, "")
             elif client is not None and client.gone:
-                standings[name] = (Standing.GONE, client.why_gone)
+                left = client.state is ClientState.LEFT
+                standings[name] = (Standing.LEFT if left else Standing.GONE, client.why_gone)
             else:
                 standings[name] = (Standing.PENDING, "")
         return standings
@@ -341,8 +342,8 @@ class Coordinator:
         action, reason = close_round(self._now_ms(), round_.view, self._standings(round_), self._config)
         if action is Action.WAIT:
             return False
-        if action is Action.FAIL:
-            self._end(RunState.FAILED, reason)
+        if action in (Action.FAIL, Action.FINISH):
+            self._end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)
             return True
         contributors = [
             client for client in round_.view.expected if (v := round_.view.verdicts.get(client)) and v.accepted

@@ -170,7 +170,7 @@ class Edge:
 
     def _forget_past(self, view: RunView) -> None:
         """Remove what an earlier process of this client left of the current round, so that it is trained again."""
-        keys = [self._keys.started]
+        keys = [self._keys.started, self._keys.taken]
         keys += [self._keys.event(round_, event) for round_ in {0, view.round} for event in Event]
         with translated(shown(self._config.redis_url)):
             if view.round and self._redis.exists(self._keys.update(view.round)):
@@ -320,7 +320,9 @@ class Edge:
             raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, self._where()))
         if not self._ready:
             self._check_ready()
-        if self._training or not self._ready:
+        if self._training and self._behind and self._events.taken() < self._training:
+            self._training = 0  # a round was opened while it was leaving
+        if self._training or not self._behind:
             raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, self._where()))
         self._left = True
         self._tell(f"the trainer is done after round {self._behind}")
@@ -329,7 +331,9 @@ class Edge:
     def _where(self) -> str:
         if self._training:
             return f"in round {self._training}, before TrainFinished"
-        return f"after round {self._behind}" if self._ready else "before TrainInitDone"
+        if not self._ready:
+            return "before TrainInitDone"
+        return f"after round {self._behind}" if self._behind else "before its first round"
 
     def _run_ended(self, view: RunView) -> None:
         trainer = self._trainer
