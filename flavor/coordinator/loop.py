@@ -114,6 +114,12 @@ class Coordinator:
                     else:
                         self._read(woken)
             return self._run
+        except IllegalMove:
+            self._run = self._runs.read()
+            if not self._run.state.ended:
+                raise
+            self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")  # `flavor stop` was faster
+            return self._run
         finally:
             keeper.stop()
             subscription.close()

@@ -207,9 +207,8 @@ class Edge:
             item = self._inbox.get()
             if isinstance(item, _Failure):
                 raise item.error
-            if isinstance(item, _Ended):
-                self._trainer_ended(item.code)
-            elif self._news(item.channels):
+            over = self._trainer_ended(item.code) if isinstance(item, _Ended) else self._news(item.channels)
+            if over:
                 return
             if self._left and not self._unjudged and self._behind < self._rounds:
                 return
@@ -311,9 +310,14 @@ class Edge:
 
     # -- ends
 
-    def _trainer_ended(self, code: int) -> None:
+    def _trainer_ended(self, code: int) -> bool:
+        """React to the trainer's end; True when the run is over."""
         trainer = self._trainer
         assert trainer is not None
+        view = self._runs.read()
+        if view.state.ended:  # it may have heard of that before this process did
+            self._run_ended(view)
+            return True
         if self._training:
             self._check_finished()  # the event may still be on its way here
         if code != 0:
@@ -327,6 +331,7 @@ class Edge:
         self._left = True
         self._tell(f"the trainer is done after round {self._behind}")
         self._report(ClientState.LEFT, f"its trainer ended after round {self._behind}")
+        return False
 
     def _where(self) -> str:
         if self._training:
