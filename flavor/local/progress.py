@@ -62,7 +62,7 @@ class Progress:
 
     def tell(self, line: str) -> None:
         """Print a line above the view."""
-        self.console.print(Text(line))
+        self.console.print(Text(line), soft_wrap=True)
 
     def closed(self, result: RoundResult, downloaded: int) -> None:
         """A round has closed."""
