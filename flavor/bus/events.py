@@ -86,8 +86,23 @@ class ClientEvents:
         self._wait(event, round_, timeout_s, after=None)
 
     def wait_started(self, after: int, *, timeout_s: float | None = None) -> int:
-        """The number of the first round newer than `after` that is started for this client. Raises as `wait`."""
-        return self._wait(Event.TRAIN_STARTED, None, timeout_s, after=after)
+        """The number of the first round newer than `after` that is started for this client. Raises as `wait`.
+
+        The trainer has taken this round up then: if it ends before TrainFinished, it has failed.
+        """
+        round_ = self._wait(Event.TRAIN_STARTED, None, timeout_s, after=after)
+        self.take(round_)
+        return round_
+
+    def take(self, round_: int) -> None:
+        """Record that the trainer works on this round."""
+        with translated(shown(self.url)):
+            self._redis.set(self._keys.taken, str(round_))
+
+    def taken(self) -> int:
+        """The newest round that the trainer has taken up; 0 before the first."""
+        with translated(shown(self.url)):
+            return int(self._redis.get(self._keys.taken) or 0)
 
     def _wait(self, event: Event, round_: int | None, timeout_s: float | None, *, after: int | None) -> int:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s

@@ -13,6 +13,7 @@ coordinator                           string  token of the coordinator's lease (
 client:CLIENT                         hash    state, reason, round, host, pid                 that edge
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
+client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
 client:CLIENT:round:N:task            hash    what to train from: path, digest, size, info    coordinator
 client:CLIENT:round:N:update          hash    path, digest, size, info, format; or refused    that edge
@@ -68,6 +69,11 @@ class ClientKeys:
     def started(self) -> str:
         """String: the newest round for which TrainStarted was set."""
         return f"{self.prefix}:started"
+
+    @property
+    def taken(self) -> str:
+        """String: the newest round that the trainer has taken up, so that one that left is not taken for lost."""
+        return f"{self.prefix}:taken"
 
     def event(self, round_: int, event: Event) -> str:
         """String: present once the event has happened in this round."""

@@ -22,6 +22,7 @@ def round_options(function: Any) -> Any:
             click.option("--round-timeout-s", type=float, default=86_400.0, show_default=True, help="Deadline of a round."),
             click.option("--heartbeat-timeout-s", type=float, default=15.0, show_default=True, help="Silence after which an edge counts as gone."),
             click.option("--aggregation-timeout-s", type=float, default=3600.0, show_default=True, help="Longest that one aggregation may run."),
+            click.option("--aggregation-lease-s", type=float, default=15.0, show_default=True, help="Silence of an aggregator after which its work is given to another."),
             click.option("--keep-rounds", type=int, default=2, show_default=True, help="Rounds whose local updates stay in the store; 0 keeps all."),
             click.option(
                 "--init-model",

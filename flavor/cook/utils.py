@@ -91,6 +91,8 @@ def CleanEvent(event: str) -> None:  # noqa: N802
     session = _Session.current()
     if name is Event.TRAIN_STARTED:
         session.round = session.events.newest_started() or None
+        if session.round:
+            session.events.take(session.round)
     else:
         session.events.clean(name, session.round_of(name))
 

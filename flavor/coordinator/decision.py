@@ -25,8 +25,10 @@ class Standing(StrEnum):
     """Handed in, not inspected yet."""
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    LEFT = "left"
+    """Its trainer was done before this round."""
     GONE = "gone"
-    """Its edge or trainer has ended without handing in."""
+    """Its edge or trainer has failed without handing in."""
 
 
 class Action(StrEnum):
@@ -110,7 +112,7 @@ def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tu
 def close_round(
     now_ms: int, round_: RoundView, standings: Mapping[str, tuple[Standing, str]], config: RunConfig
 ) -> tuple[Action, str]:
-    """In an open round: wait, aggregate or fail.
+    """In an open round: wait, aggregate, finish (its clients were leaving as it opened) or fail.
 
     `standings` gives each expected client's standing and, where it is refused or gone, why.
     """
@@ -119,9 +121,14 @@ def close_round(
         by[standings[client][0]].append(client)
     accepted, open_ = len(by[Standing.ACCEPTED]), len(by[Standing.PENDING]) + len(by[Standing.SUBMITTED])
     needed, total = min(config.needed, len(round_.expected)), len(round_.expected)
-    lost = {name: standings[name][1] for name in (*by[Standing.REFUSED], *by[Standing.GONE])}
+    lost = {name: standings[name][1] for name in (*by[Standing.REFUSED], *by[Standing.LEFT], *by[Standing.GONE])}
     tail = f"; without {_listed(lost)}" if lost else ""
     if accepted + open_ < needed:
+        if round_.round > 1 and accepted + open_ + len(by[Standing.LEFT]) >= needed:
+            return Action.FINISH, (
+                f"finished early, after round {round_.round - 1} of {config.rounds}: {len(by[Standing.LEFT])} trainers are "
+                f"done, and the {accepted + open_} that remain are fewer than the {needed} a round needs"
+            )
         return Action.FAIL, f"round {round_.round}: {needed} updates are needed and {accepted + open_} can come; {_listed(lost)}"
     if not open_:
         return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"

@@ -21,6 +21,8 @@ from flavor.store.paths import updates_prefix
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
+_PATIENCE_S = 2.0
+"""An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SMALL_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
 _SLOWEST_BYTES_PER_S = 50e6
@@ -36,6 +38,7 @@ class _Round:
     inspecting: dict[str, float] = field(default_factory=dict)  # client -> when to ask again (monotonic)
     inspections: int = 0
     enqueued_ms: int = 0
+    unjudged_since: float = 0.0  # since when there is an update without a verdict (monotonic); 0 when there is none
     told: str = ""
 
     @property
@@ -322,7 +325,8 @@ class Coordinator:
             elif name in round_.updates:
                 standings[name] = (Standing.SUBMITTED, "")
             elif client is not None and client.gone:
-                standings[name] = (Standing.GONE, client.why_gone)
+                left = client.state is ClientState.LEFT
+                standings[name] = (Standing.LEFT if left else Standing.GONE, client.why_gone)
             else:
                 standings[name] = (Standing.PENDING, "")
         return standings
@@ -351,6 +355,14 @@ class Coordinator:
                 self._ask(round_, [client], size)
         if small and not small_in_flight:
             self._ask(round_, small, _SMALL_BYTES)
+        if not round_.unjudged:
+            round_.unjudged_since = 0.0
+        elif not round_.unjudged_since:
+            round_.unjudged_since = now
+        elif now - round_.unjudged_since > _PATIENCE_S and not round_.told and self._jobs.workers() == 0:
+            round_.told = f"no aggregator listens on queue {self._config.queue!r}: start one with `flavor-agg`"
+            self._tell(f"round {number}: {round_.told}")
+            self._runs.log("round.waiting", round_=number, reason=round_.told)
 
     def _ask(self, round_: _Round, clients: list[str], size_bytes: int) -> None:
         round_.inspections += 1
@@ -365,8 +377,8 @@ class Coordinator:
         if self._too_early(action):
             self._tell_waiting(reason)
             return False
-        if action is Action.FAIL:
-            self._end(RunState.FAILED, reason)
+        if action in (Action.FAIL, Action.FINISH):
+            self._end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)
             return True
         contributors = [
             client for client in round_.view.expected if (v := round_.view.verdicts.get(client)) and v.accepted

@@ -169,7 +169,7 @@ class Edge:
 
     def _forget_past(self, view: RunView) -> None:
         """Remove what an earlier process of this client left of the current round, so that it is trained again."""
-        keys = [self._keys.started]
+        keys = [self._keys.started, self._keys.taken]
         keys += [self._keys.event(round_, event) for round_ in {0, view.round} for event in Event]
         with translated(shown(self._config.redis_url)):
             if view.round and self._redis.exists(self._keys.update(view.round)):
@@ -206,9 +206,8 @@ class Edge:
             item = self._inbox.get()
             if isinstance(item, _Failure):
                 raise item.error
-            if isinstance(item, _Ended):
-                self._trainer_ended(item.code)
-            elif self._news(item.channels):
+            over = self._trainer_ended(item.code) if isinstance(item, _Ended) else self._news(item.channels)
+            if over:
                 return
             if self._left and not self._unjudged and self._behind < self._rounds:
                 return
@@ -310,25 +309,35 @@ class Edge:
 
     # -- ends
 
-    def _trainer_ended(self, code: int) -> None:
+    def _trainer_ended(self, code: int) -> bool:
+        """React to the trainer's end; True when the run is over."""
         trainer = self._trainer
         assert trainer is not None
+        view = self._runs.read()
+        if view.state.ended:  # it may have heard of that before this process did
+            self._run_ended(view)
+            return True
         if self._training:
             self._check_finished()  # the event may still be on its way here
         if code != 0:
             raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, self._where()))
         if not self._ready:
             self._check_ready()
-        if self._training or not self._ready:
+        if self._training and self._behind and self._events.taken() < self._training:
+            self._training = 0  # a round was opened while it was leaving
+        if self._training or not self._behind:
             raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, self._where()))
         self._left = True
         self._tell(f"the trainer is done after round {self._behind}")
         self._report(ClientState.LEFT, f"its trainer ended after round {self._behind}")
+        return False
 
     def _where(self) -> str:
         if self._training:
             return f"in round {self._training}, before TrainFinished"
-        return f"after round {self._behind}" if self._ready else "before TrainInitDone"
+        if not self._ready:
+            return "before TrainInitDone"
+        return f"after round {self._behind}" if self._behind else "before its first round"
 
     def _run_ended(self, view: RunView) -> None:
         trainer = self._trainer
