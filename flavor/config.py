@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from flavor.errors import InvalidSetting
 
+SMALL_UPDATE_BYTES = 4 * 1024 * 1024
+"""Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
+
 
 class RunConfig(BaseModel):
     """What a coordinator decides for a run; stands in the run's hash as JSON and never changes afterwards."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
+from flavor.config import SMALL_UPDATE_BYTES
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
 from flavor.store.formats import TensorFile, digest_and_check
 from flavor.store.info import MAX_BYTES, parse_info
@@ -17,17 +18,32 @@ _MOST_TOLD = 3
 
 
 def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> None:
-    """Judge each of these clients' updates that has no verdict yet."""
+    """Judge each of these clients' updates that has no verdict yet, and small ones that arrive meanwhile.
+
+    Those spare a job each. The verdicts are recorded at the end, so that nobody asks for another job in between.
+    """
     runs = context.run(run)
     view = runs.read()
     round_view = runs.read_round(round_)
     if view.state.ended or round_view is None or round_view.state is not RoundState.OPEN:
         return
-    updates = runs.updates(round_, [client for client in clients if client not in round_view.verdicts])
-    for client, fields in updates.items():
-        verdict = judge(runs, context.store, view, round_, client, fields)
+    verdicts: dict[str, Verdict] = {}
+    unjudged = [client for client in round_view.expected if client not in round_view.verdicts]
+    updates = runs.updates(round_, [client for client in unjudged if client in clients])
+    while updates:
+        for client, fields in updates.items():
+            verdicts[client] = judge(runs, context.store, view, round_, client, fields)
+        arrived = runs.updates(round_, [client for client in unjudged if client not in verdicts])
+        updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
+    for client, verdict in verdicts.items():
         if runs.judge(round_, client, verdict) and not verdict.accepted:
             context.tell(f"run {run}, round {round_}, {client}: refused: {verdict.reason}")
+
+
+def is_small(fields: Mapping[str, str]) -> bool:
+    """Whether an update is so small that a job of its own costs more than its inspection."""
+    size = fields.get("size", "")
+    return "refused" not in fields and size.isdigit() and int(size) < SMALL_UPDATE_BYTES
 
 
 def judge(

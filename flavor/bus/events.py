@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flavor.bus.connection import Redis, connect, shown, translated
 from flavor.bus.keys import RunKeys
 from flavor.bus.names import Event
-from flavor.bus.subscription import Subscription
+from flavor.bus.subscription import RESYNC, Subscription
 from flavor.errors import LeaseLost, RunOver, WaitTimeout
 
 _REREAD_S = 5.0
@@ -128,7 +128,22 @@ class ClientEvents:
                         f"client {self.client!r}: {event} did not come within {timeout_s:g} s; "
                         f"`flavor status {self.run}` shows what the run waits for"
                     )
-                subscription.wait(left_s)
+                while (woken := subscription.wait(left_s)) and not self._is_news(woken, wanted):
+                    continue
+                if after is not None and (newest := self._newest_of(woken)) > after:
+                    return newest
+                if round_ is not None and wanted in woken:
+                    return round_
+
+    def _is_news(self, channels: list[str], wanted: str | None) -> bool:
+        """Whether a waiter has to look; a trainer that waits for TrainStarted also hears what it set itself."""
+        heard = (self._run_keys.state, RESYNC, wanted)
+        return any(channel in heard or channel.endswith(f":event:{Event.TRAIN_STARTED}") for channel in channels)
+
+    def _newest_of(self, channels: list[str]) -> int:
+        """The newest round whose TrainStarted is among these channels; 0 when none is."""
+        tail = f":event:{Event.TRAIN_STARTED}"
+        return max((int(c.removesuffix(tail).rpartition(":")[2]) for c in channels if c.endswith(tail)), default=0)
 
     def _listen(self) -> Subscription:
         if self._subscription is None:
@@ -136,7 +151,7 @@ class ClientEvents:
                 self._redis,
                 self.url,
                 channels=[self._run_keys.state],
-                patterns=[self._keys.pattern],
+                patterns=[self._keys.events_pattern],
             )
             self._subscription.open()
         else:

@@ -17,7 +17,8 @@ client:CLIENT:taken                   string  newest round that its trainer has 
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
 client:CLIENT:round:N:task            hash    what to train from: path, digest, size, info    coordinator
 client:CLIENT:round:N:update          hash    path, digest, size, info, format; or refused    that edge
-client:CLIENT:round:N:verdict         (channel only) the update of this round was judged      worker, coordinator
+client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
+client:CLIENT:round:N:verdict         (channel) the update of this round was judged           worker, coordinator
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, reference,
                                               path, digest, size, info_path, reason,
@@ -51,14 +52,29 @@ class ClientKeys:
     client: str
 
     @property
-    def pattern(self) -> str:
-        """The channel pattern of everything that concerns this client."""
-        return f"{self.prefix}:*"
+    def events_pattern(self) -> str:
+        """The channel pattern of this client's events: what a trainer listens to."""
+        return f"{self.prefix}:round:*:event:*"
+
+    @property
+    def tasks_pattern(self) -> str:
+        """The channel pattern of this client's tasks."""
+        return f"{self.prefix}:round:*:task"
+
+    @property
+    def verdicts_pattern(self) -> str:
+        """The channel pattern of the verdicts on this client's updates."""
+        return f"{self.prefix}:round:*:verdict"
+
+    @property
+    def hash(self) -> str:
+        """Hash: the client's state."""
+        return self.prefix
 
     @property
     def state(self) -> str:
-        """Hash: the client's state; as a channel, its heartbeat."""
-        return self.prefix
+        """Channel: the hash has changed, or the client says that it lives."""
+        return f"{self.prefix}:state"
 
     @property
     def lease(self) -> str:
@@ -144,12 +160,13 @@ class RunKeys:
         return f"{self.prefix}round:*"
 
     @property
-    def clients_pattern(self) -> str:
-        """The channel pattern of everything that concerns any client."""
-        return f"{self.prefix}client:*"
+    def client_patterns(self) -> tuple[str, ...]:
+        """The channel patterns of what a coordinator needs to hear from clients, and of the verdicts."""
+        head = f"{self.prefix}client:*:"
+        return f"{head}state", f"{head}update", f"{head}verdict"
 
     def parse_client_channel(self, channel: str) -> tuple[str, str] | None:
-        """`(client, rest)` of a channel under a client's prefix, `rest` without the leading colon; else None."""
+        """`(client, rest)` of a channel `client:CLIENT:rest`; else None."""
         head = f"{self.prefix}client:"
         if not channel.startswith(head):
             return None

@@ -68,13 +68,12 @@ class RunStore:
         *,
         expected: Sequence[str],
         timeout_s: float,
-        task: Mapping[str, str],
         reason: str,
     ) -> int:
-        """Open round `round_` for `expected`; returns the server's time in milliseconds."""
+        """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
         keys += [self.keys.client(client).task(round_) for client in expected]
-        args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason, *_flat(task)]
+        args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
         return int(self._move("open_round", keys, args))
 
     def begin_aggregation(
@@ -117,7 +116,7 @@ class RunStore:
 
     def judge(self, round_: int, client: str, verdict: Verdict) -> bool:
         """Record a verdict; True when it was the first on this update, else nothing changes."""
-        keys = [self.keys.verdicts(round_), self.keys.round(round_), self.keys.log]
+        keys = [self.keys.verdicts(round_), self.keys.log]
         event = "update.accepted" if verdict.accepted else "update.refused"
         channel = self.keys.client(client).verdict(round_)
         return bool(
@@ -162,6 +161,15 @@ class RunStore:
             fields, verdicts = reads.execute()
         return RoundView.of(round_, fields, verdicts) if fields else None
 
+    def verdicts(self, round_: int, clients: Iterable[str]) -> dict[str, Verdict]:
+        """The verdicts of this round on these clients' updates, where there are any."""
+        names = list(clients)
+        if not names:
+            return {}
+        with translated(self._where):
+            texts = self.redis.hmget(self.keys.verdicts(round_), names)
+        return {name: Verdict.of(text) for name, text in zip(names, texts, strict=True) if text is not None}
+
     def members(self) -> list[str]:
         """The clients that have joined, sorted."""
         with translated(self._where):
@@ -172,7 +180,7 @@ class RunStore:
         names = list(names)
         with translated(self._where), self.redis.pipeline(transaction=False) as reads:
             for name in names:
-                reads.hgetall(self.keys.client(name).state)
+                reads.hgetall(self.keys.client(name).hash)
                 reads.exists(self.keys.client(name).lease)
             answers = reads.execute()
         return {name: (answers[2 * i], bool(answers[2 * i + 1])) for i, name in enumerate(names)}

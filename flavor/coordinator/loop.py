@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flavor.bus.connection import connect, shown, translated, wait_for_server
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.bus.subscription import RESYNC, Subscription
-from flavor.config import RunConfig
+from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.decision import Action, Client, Standing, close_round, next_round, supervise
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.errors import IllegalMove, LeaseLost, RunExists
@@ -23,8 +23,6 @@ _RESYNC_S = 5.0
 _TICK_S = 1.0
 _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
-_SMALL_BYTES = 4 * 1024 * 1024
-"""Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
 _SLOWEST_BYTES_PER_S = 50e6
 """An inspection is not asked for again before it would be done at this rate."""
 
@@ -103,7 +101,7 @@ class Coordinator:
             connect(self._url, patience_s=self._patience_s, client_name=f"flavor-serve:{self._name}:events"),
             self._url,
             channels=[keys.state],
-            patterns=[keys.clients_pattern, keys.rounds_pattern],
+            patterns=[*keys.client_patterns, keys.rounds_pattern],
         )
         try:
             with translated(shown(self._url)):
@@ -207,15 +205,18 @@ class Coordinator:
         """Read what these channels say has changed."""
         clients: set[str] = set()
         updates: set[str] = set()
+        judged: set[str] = set()
         round_ = self._round.view.round if self._round else 0
         for channel in channels:
             parsed = self._runs.keys.parse_client_channel(channel)
             if parsed is not None:
                 client, rest = parsed
-                if not rest:
+                if rest == "state":
                     clients.add(client)
                 elif rest == f"round:{round_}:update":
                     updates.add(client)
+                elif rest == f"round:{round_}:verdict":
+                    judged.add(client)
                 elif rest.endswith(":update"):
                     self._refuse_late(client, rest)
         late = updates if self._round and self._round.view.state is not RoundState.OPEN else set()
@@ -225,6 +226,9 @@ class Coordinator:
             self._read_clients(clients)
         if self._runs.keys.state in channels:
             self._run = self._runs.read()
+        if self._round and judged:
+            verdicts = {**self._round.view.verdicts, **self._runs.verdicts(round_, judged)}
+            self._round.view = replace(self._round.view, verdicts=verdicts)
         if self._round and self._runs.keys.round(round_) in channels:
             self._round.view = self._runs.read_round(round_) or self._round.view
             if self._round.view.state is RoundState.CLOSED:
@@ -291,10 +295,8 @@ class Coordinator:
         self._waiting = reason
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
-        model = self._run.global_model
-        task = {"rounds": str(self._config.rounds), **(model.fields() if model else {})}
         opened_ms = self._runs.open_round(
-            self._token, number, expected=expected, timeout_s=self._config.round_timeout_s, task=task, reason=reason
+            self._token, number, expected=expected, timeout_s=self._config.round_timeout_s, reason=reason
         )
         self._clock_ms = opened_ms - time.monotonic() * 1000
         view = RoundView.of(
@@ -308,12 +310,9 @@ class Coordinator:
             },
             {},
         )
-        from dataclasses import replace
-
         self._round = _Round(replace(view, expected=expected))
         self._run = replace(self._run, round=number, state=RunState.RUNNING)
         self._tell(f"round {number} of {self._config.rounds}: {reason}")
-        self._prune(number)
 
     def _standings(self, round_: _Round) -> dict[str, tuple[Standing, str]]:
         standings: dict[str, tuple[Standing, str]] = {}
@@ -348,13 +347,13 @@ class Coordinator:
             size = int(fields["size"]) if fields.get("size", "").isdigit() else 0
             ask_again = round_.inspecting.get(client)
             if ask_again is not None and now < ask_again:
-                small_in_flight |= size < _SMALL_BYTES
-            elif size < _SMALL_BYTES:
+                small_in_flight |= size < SMALL_UPDATE_BYTES
+            elif size < SMALL_UPDATE_BYTES:
                 small.append(client)
             else:
                 self._ask(round_, [client], size)
         if small and not small_in_flight:
-            self._ask(round_, small, _SMALL_BYTES)
+            self._ask(round_, small, SMALL_UPDATE_BYTES)
         if not round_.unjudged:
             round_.unjudged_since = 0.0
         elif not round_.unjudged_since:
@@ -384,6 +383,7 @@ class Coordinator:
             client for client in round_.view.expected if (v := round_.view.verdicts.get(client)) and v.accepted
         ]
         self._attempt(round_, 1, contributors, reason)
+        self._prune(round_.view.round)  # the edges wait for the aggregate, and this process too
         return True
 
     def _attempt(self, round_: _Round, attempt: int, contributors: list[str], reason: str) -> None:

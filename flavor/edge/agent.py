@@ -99,7 +99,7 @@ class Edge:
             connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}:events"),
             config.redis_url,
             channels=[self._runs.keys.state],
-            patterns=[self._keys.pattern],
+            patterns=[self._keys.events_pattern, self._keys.tasks_pattern, self._keys.verdicts_pattern],
         )
         subscription.open()
         view = self._await_run(subscription)
@@ -240,7 +240,9 @@ class Edge:
                 raise TrainerFailed("the trainer set the event Error")
         if self._unjudged and resync:
             self._read_verdict(self._unjudged)
-        if self._training and (resync or f"round:{self._training}:event:{Event.TRAIN_FINISHED}" in rests):
+        if self._training and f"round:{self._training}:event:{Event.TRAIN_FINISHED}" in rests:
+            self._submit(self._training)
+        elif self._training and resync:
             self._check_finished()
         if self._ready and not self._training and not self._left and self._newest > self._behind:
             self._begin(self._newest)
@@ -373,17 +375,19 @@ class Edge:
             "pid": str(os.getpid()),
         }
         with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
-            step.hset(self._keys.state, mapping=fields)
+            step.hset(self._keys.hash, mapping=fields)
             step.publish(self._keys.state, state.value)
             step.execute()
 
     # -- other threads
 
     def _listen(self, subscription: Subscription) -> None:
+        own = f":event:{Event.TRAIN_STARTED}"
         try:
             while not self._closing.is_set():
-                channels = subscription.wait(_RELISTEN_S)
-                self._inbox.put(_Woken(tuple(channels) or (RESYNC,)))
+                channels = subscription.wait(_RELISTEN_S) or [RESYNC]
+                if any(not channel.endswith(own) for channel in channels):
+                    self._inbox.put(_Woken(tuple(channels)))
         except FlavorError as error:
             self._inbox.put(_Failure(error))
         finally:

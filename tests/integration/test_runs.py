@@ -35,7 +35,7 @@ def runs(url: str) -> Iterator[RunStore]:
 
 
 def open_round(runs: RunStore, round_: int = 1, token: str = TOKEN) -> None:
-    runs.open_round(token, round_, expected=["a", "b"], timeout_s=9, task={"rounds": "3"}, reason="two ready")
+    runs.open_round(token, round_, expected=["a", "b"], timeout_s=9, reason="two ready")
 
 
 def begin(runs: RunStore, attempt: int = 1) -> None:

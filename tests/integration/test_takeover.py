@@ -32,11 +32,11 @@ def interrupted(url: str, config: RunConfig) -> RunStore:
     runs = RunStore(connect(url), "r", url)
     runs.create(rounds=1, config=config.to_mapping())
     runs.redis.hset(
-        runs.keys.client("a").state, mapping={"state": ClientState.FAILED, "reason": "its edge was stopped"}
+        runs.keys.client("a").hash, mapping={"state": ClientState.FAILED, "reason": "its edge was stopped"}
     )
     runs.redis.set(runs.keys.coordinator, "old")
     runs.admit("old", "a", "")
-    runs.open_round("old", 1, expected=["a"], timeout_s=60, task={}, reason="")
+    runs.open_round("old", 1, expected=["a"], timeout_s=60, reason="")
     runs.redis.delete(runs.keys.coordinator)
     return runs
 
@@ -65,7 +65,7 @@ def test_it_takes_the_update_of_one_that_did(url: str, tmp_path: Path) -> None:
     time.sleep(HEARTBEAT_S / 3)
     client = runs.keys.client("a")
     runs.redis.set(client.lease, "host:1:x", px=60_000)
-    runs.redis.hset(client.state, mapping={"state": ClientState.READY, "reason": ""})
+    runs.redis.hset(client.hash, mapping={"state": ClientState.READY, "reason": ""})
     runs.redis.publish(client.state, "ready")
     time.sleep(HEARTBEAT_S)
     assert runs.read().state is RunState.RUNNING

@@ -59,9 +59,7 @@ def runs(url: str, store: ObjectStore) -> Iterator[RunStore]:
 
 
 def open_round(runs: RunStore, round_: int) -> None:
-    model = runs.read().global_model
-    task = model.fields() if model else {"rounds": "3"}
-    runs.open_round(TOKEN, round_, expected=["a", "b", "c"], timeout_s=60, task=task, reason="go")
+    runs.open_round(TOKEN, round_, expected=["a", "b", "c"], timeout_s=60, reason="go")
 
 
 def info(size: int = 100, **metrics: float) -> dict[str, Any]:
@@ -220,10 +218,13 @@ class TestAggregation:
         assert view.state is RoundState.AGGREGATING
         assert "is not in the store" in (view.error or "")
 
-    def test_the_structure_of_later_rounds_is_the_global_models(self, runs: RunStore, store: ObjectStore) -> None:
+    def test_later_rounds_start_from_the_global_model_and_have_its_structure(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
         jobs.aggregate("r", 1, 1)
         open_round(runs, 2)
+        model = runs.read().global_model
+        assert model is not None
+        assert runs.redis.hget(runs.keys.client("b").task(2), "global_path") == model.path
         submit(runs, store, "a", {"w": np.zeros((9, 9), np.float32), "steps": np.array(1, np.int64)}, round_=2)
         assert "the global model has (2, 3)" in verdict(runs, "a", 2).reason
 

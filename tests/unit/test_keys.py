@@ -22,11 +22,12 @@ def test_golden_keys() -> None:
         "flavor:{mnist}:round:3",
         "flavor:{mnist}:round:3:verdicts",
     ]
-    assert [client.state, client.lease, client.started, client.pattern] == [
-        "flavor:{mnist}:client:site-1",
+    assert [client.state, client.lease, client.started, client.hash, client.events_pattern] == [
+        "flavor:{mnist}:client:site-1:state",
         "flavor:{mnist}:client:site-1:lease",
         "flavor:{mnist}:client:site-1:started",
-        "flavor:{mnist}:client:site-1:*",
+        "flavor:{mnist}:client:site-1",
+        "flavor:{mnist}:client:site-1:round:*:event:*",
     ]
     assert client.event(2, Event.TRAIN_FINISHED) == "flavor:{mnist}:client:site-1:round:2:event:TrainFinished"
     assert client.task(2) == "flavor:{mnist}:client:site-1:round:2:task"
@@ -43,7 +44,7 @@ def test_an_edge_writes_below_its_own_prefix_only() -> None:
 def test_channels_parse_back() -> None:
     keys = RunKeys("r")
     assert keys.parse_client_channel(keys.client("c").update(7)) == ("c", "round:7:update")
-    assert keys.parse_client_channel(keys.client("c").state) == ("c", "")
+    assert keys.parse_client_channel(keys.client("c").state) == ("c", "state")
     assert keys.parse_client_channel(keys.round(7)) is None
 
 
