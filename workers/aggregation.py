@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,14 +18,14 @@ from flavor.bus.state import GlobalModel, RoundView, RunView
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, IllegalMove, LeaseLost
 from flavor.store.formats import TensorFile, TensorFileWriter
-from flavor.store.info import merge_infos, write_json
+from flavor.store.info import merge_infos
 from flavor.store.objects import check_object, sha256_file
 from flavor.store.paths import named, round_prefix
 from workers.context import WorkerContext
 
 
 _SMALL_BYTES = 2 * 1024 * 1024
-"""Below this, starting threads costs more than the aggregation."""
+"""Below this, starting threads and mapping a file cost more than the aggregation."""
 
 _rule = functools.lru_cache(parse)  # looking for third parties' entry points costs milliseconds
 
@@ -102,7 +103,7 @@ def _aggregated(
         path = named(prefix, "model", digest, ".safetensors")
         context.store.put(path, staged, digest=digest)
     with context.store.stage() as staged:
-        write_json(staged, merge_infos(clients, infos))
+        staged.write_text(json.dumps(merge_infos(clients, infos), allow_nan=False))
         info_digest, _ = sha256_file(staged)
         info_path = named(prefix, "info", info_digest, ".json")
         context.store.put(info_path, staged, digest=info_digest)
@@ -123,21 +124,24 @@ def _combine(
     weights = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
     rule = _rule(config.aggregator)
     old = None
-    if view.global_model is not None:
+    if rule.needs_global and view.global_model is not None:
         model = view.global_model
         old = TensorFile.open(check_object(context.store, model.path, digest=model.digest, seal=model.seal))
     with TensorFileWriter(target, files[0].specs, files[0].metadata) as writer:
-        out = writer.map()
-        engine.run(
+        small = writer.size_bytes * len(files) < _SMALL_BYTES
+        result = engine.run(
             [_tensors(file) for file in files],
             weights,
             reducer=rule.reducer,
             server_step=rule.server_step,
             global_model=_tensors(old) if old else None,
-            out=out,
-            threads=context.threads if writer.size_bytes * len(files) > _SMALL_BYTES else 1,
+            out=None if small else writer.map(),
+            threads=1 if small else context.threads,
         )
-        del out
+        if small:
+            for spec in writer.specs:
+                writer.write(spec.name, result.model[spec.name])
+        del result  # the mapped file is closed with the writer
     return writer.sha256, writer.size_bytes
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
-from flavor.store.formats import TensorFile, digest_and_check
+from flavor.store.formats import TensorFile, TensorSpec, digest_and_check
 from flavor.store.info import MAX_BYTES, parse_info
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import checked_path, update_prefix
@@ -66,8 +68,8 @@ def _accepted(
     if len(text) > MAX_BYTES:
         raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
     info = parse_info(text, where="info.json")
-    file, seal = store.local(path), store.seal(path)
-    found = digest_and_check(file)
+    seal = store.seal(path)
+    found = digest_and_check(store.local(path))
     if found.sha256 != fields.get("digest"):
         raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
     if found.nonfinite is not None:
@@ -96,22 +98,34 @@ def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: 
         whose = f"the first update of this round ({reference.split('/')[-2]})"
     if reference == path:
         return
-    problems = structure_problems(TensorFile.open(store.local(path)), TensorFile.open(store.local(reference)), whose)
+    problems = structure_problems(structure(store.local(path)), _structure_of_reference(store.local(reference)), whose)
     if problems:
         more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
         raise CheckpointError("; ".join(problems[:_MOST_TOLD]) + more)
 
 
-def structure_problems(update: TensorFile, reference: TensorFile, whose: str) -> list[str]:
+Structure = Mapping[str, TensorSpec]
+
+
+def structure(path: Path) -> Structure:
+    """Name to dtype and shape of each tensor of a safetensors file."""
+    return {spec.name: spec for spec in TensorFile.open(path).specs}
+
+
+_structure_of_reference = functools.lru_cache(8)(structure)  # objects are written once
+
+
+def structure_problems(update: Structure, reference: Structure, whose: str) -> list[str]:
     """How the tensors of `update` differ from those of `reference`, one line each."""
-    problems = [f"tensor {name!r} is missing; {whose} has it" for name in reference.names if name not in update.names]
-    for name in update.names:
-        if name not in reference.names:
+    problems = [f"tensor {name!r} is missing; {whose} has it" for name in reference if name not in update]
+    for name, spec in update.items():
+        expected = reference.get(name)
+        if expected is None:
             problems.append(f"tensor {name!r} is not in {whose}")
-        elif update.shape(name) != reference.shape(name):
-            problems.append(f"tensor {name!r} has shape {update.shape(name)}; {whose} has {reference.shape(name)}")
-        elif update.dtype(name) != reference.dtype(name):
-            problems.append(f"tensor {name!r} is {update.dtype(name)}; {whose} has {reference.dtype(name)}")
+        elif spec.shape != expected.shape:
+            problems.append(f"tensor {name!r} has shape {spec.shape}; {whose} has {expected.shape}")
+        elif spec.dtype != expected.dtype:
+            problems.append(f"tensor {name!r} is {spec.dtype}; {whose} has {expected.dtype}")
     return problems
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +17,17 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
-from rq.worker import SimpleWorker
+from rq.timeouts import JobTimeoutException
+from rq.worker import SimpleWorker, WorkerStatus
 
 from flavor.bus.connection import connect, options, wait_for_server
 from flavor.errors import MisuseError
 from flavor.store.objects import ObjectStore
 from workers.context import WorkerContext, set_context
 from workers.jobs import ALLOWED
+
+
+_KEEP_FAILURES_S = 86_400
 
 
 class ForeignJob(MisuseError):
@@ -52,9 +57,11 @@ class OwnJob(Job):
 
 
 class OwnWorker(SimpleWorker):
-    """RQ's worker without what it repeats between jobs that take a millisecond each.
+    """RQ's worker without what costs more than jobs that take a millisecond each.
 
-    Its own heartbeat keeps a key alive for minutes and is written up to five times a job; once a second is enough.
+    RQ writes a record of each execution, so that another worker may find an abandoned job after a minute and run it
+    again; here the coordinator asks again for whatever was not done, within the lease that it was given. And RQ's own
+    heartbeat, which keeps a key alive for minutes, is written up to five times a job; once a second is enough.
     """
 
     _REPEAT_S = 1.0
@@ -62,6 +69,25 @@ class OwnWorker(SimpleWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._beaten_at = self._asked_at = 0.0
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run one job in this process; one that fails goes to RQ's registry of failed jobs with its trace."""
+        with self.connection.pipeline() as step:
+            self.set_state(WorkerStatus.BUSY, step)  # SIGTERM lets a busy worker finish its job
+            step.lrem(queue.intermediate_queue_key, 1, job.id)
+            step.execute()
+        try:
+            with self.death_penalty_class(job.timeout or queue.DEFAULT_TIMEOUT, JobTimeoutException, job_id=job.id):
+                job.perform()
+        except Exception:
+            self.log.error("job %s failed", job.id, exc_info=True)
+            queue.failed_job_registry.add(job, ttl=_KEEP_FAILURES_S, exc_string=traceback.format_exc())
+            self.set_state(WorkerStatus.IDLE)
+        else:
+            with self.connection.pipeline() as step:
+                self.set_state(WorkerStatus.IDLE, step)
+                step.delete(job.key)
+                step.execute()
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Say that this worker lives; on its own at most once a second."""
