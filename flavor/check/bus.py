@@ -29,12 +29,15 @@ class FakeBus:
     answer:
 
     - `looking`: the script has asked for TrainStarted since it last set TrainInitDone or TrainFinished;
-    - `on_set(key)` is called, in the server's thread, for each key the script is about to set.
+    - `on_set(key)` is called, in the server's thread, for each key the script is about to set;
+    - `on_wait()` likewise when it enters WaitEvent('TrainStarted').
     """
 
-    def __init__(self, rounds: int, *, on_set: Callable[[str], None]) -> None:
+    def __init__(
+        self, rounds: int, *, on_set: Callable[[str], None], on_wait: Callable[[], None] = lambda: None
+    ) -> None:
         self.looking = False
-        self._on_set = on_set
+        self._on_set, self._on_wait = on_set, on_wait
         self._server = _Server(self._heard)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="fake-redis", daemon=True
@@ -103,6 +106,8 @@ class FakeBus:
             self._on_set(argument)
         elif argument == self.keys.started or event == Event.TRAIN_STARTED:
             self.looking = True
+            if command == "EXISTS":  # as WaitEvent asks; SetEvent asks for the round's number with GET
+                self._on_wait()
             self.wake()
 
 

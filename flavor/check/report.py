@@ -51,7 +51,6 @@ class Report:
     def __init__(self, checks: Sequence[Check]) -> None:
         self._checks = tuple(checks)
         self._results: dict[Check, Result] = {}
-        self._reason = "not reached"
 
     def passed(self, check: Check, detail: str = "") -> None:
         """Record that `check` holds, unless it has failed before."""
@@ -72,14 +71,10 @@ class Report:
         ):
             self._results[result.check] = result
 
-    def close(self, reason: str) -> None:
-        """Say why the checks that are still open were not made."""
-        self._reason = reason
-
     @property
     def results(self) -> list[Result]:
         """One result for each check, in the table's order."""
-        open_ = {check: Result(check, Status.SKIPPED, self._reason) for check in self._checks}
+        open_ = {check: Result(check, Status.SKIPPED, "not reached") for check in self._checks}
         return list((open_ | self._results).values())
 
     @property

@@ -66,7 +66,7 @@ class Settings:
 
 
 class _Over(Exception):
-    """The run cannot go on; says why, for the checks that it does not reach."""
+    """The run cannot go on after a check that failed; those that it does not reach are skipped."""
 
 
 class _Ended(Exception):
@@ -95,10 +95,10 @@ class TrainerCheck:
         self._files = folders.workspace
         self._base = environment
         self._report = Report(TRAINER_CHECKS)
-        self._bus = FakeBus(settings.rounds, on_set=self._about_to_set)
+        self._bus = FakeBus(settings.rounds, on_set=self._about_to_set, on_wait=self._enters_wait)
         self._script: ChildProcess | None = None
         self._handed_in: dict[str, tuple[Stamp | None, Stamp | None]] = {}
-        self._set_again = False
+        self._set_again = self._waits_again = False
         self._infos: list[Info] = []
         self._previous: _Round | None = None
         self._mark: ReadMark | None = None
@@ -118,8 +118,8 @@ class TrainerCheck:
                     self._await_finished(round_)
                     self._collect(round_)
                 self._finish()
-            except _Over as over:
-                self._report.close(f"not reached: {over}")
+            except _Over:
+                pass
             finally:
                 self._screen.waited()
                 if self._script is not None:
@@ -137,7 +137,7 @@ class TrainerCheck:
                 self._wait("the preprocess command to end", lambda: False)
             except _Ended:
                 if self._exit_code() != 0:
-                    self._give_up(STARTS, self._obituary("the preprocess command", ""))
+                    self._give_up(STARTS, self._obituary("the preprocess command", ""), hint=self._death_hint)
             except _Late:
                 self._give_up(STARTS, f"the preprocess command runs longer than {self._limit}")
         self._launch(self._settings.command, "trainer")
@@ -148,7 +148,7 @@ class TrainerCheck:
         try:
             self._wait("TrainInitDone", lambda: self._bus.events.is_set(Event.TRAIN_INIT_DONE, 0))
         except _Ended:
-            self._give_up(READY, self._obituary("the script", "before TrainInitDone"))
+            self._give_up(READY, self._obituary("the script", "before TrainInitDone"), hint=self._death_hint)
         except _Late:
             self._give_up(READY, f"not set within {self._limit}")
         self._report.passed(READY, f"after {time.monotonic() - began:.1f} s")
@@ -164,11 +164,11 @@ class TrainerCheck:
         def acts() -> bool:
             return self._bus.looking or self._set_again or self._bus.events.is_set(Event.TRAIN_FINISHED, 0)
 
-        trouble = ""
+        trouble, hint = "", None
         try:
             self._wait(f"the script to wait for round {round_}", acts)
         except _Ended:
-            trouble = self._obituary("the script", place)
+            trouble, hint = self._obituary("the script", place), self._death_hint
         except _Late:
             trouble = f"the script did not wait for TrainStarted within {self._limit} {place}"
         changed = self._folders.stamps() != handed_in
@@ -180,21 +180,19 @@ class TrainerCheck:
             what = f"it wrote {self._written()}" if changed else "it set TrainFinished"
             self._give_up(WAITS, f"round {round_}: {what} before TrainStarted")
         if trouble:
-            self._give_up(check, trouble)
+            self._give_up(check, trouble, hint=hint)
         if not self._bus.looking:
-            self._give_up(
-                WAITS, f"round {round_}: it set TrainFinished again without waiting for TrainStarted"
-            )
+            self._give_up(WAITS, f"round {round_}: it set TrainFinished again before TrainStarted")
+        self._report.passed(WAITS)
 
     def _begin(self, round_: int) -> None:
         self._screen.tell(f"round {round_} of {self._settings.rounds}")
         self._files.clear_local()
-        self._set_again = False
+        self._set_again = self._waits_again = False
         if round_ > 1:
             self._folders.place_global(self._global_copy(round_ - 1))
-            write_json(
-                self._files.global_info, merge_infos([CLIENT], self._infos[-1:]) if self._infos else {}
-            )
+            if self._infos:
+                write_json(self._files.global_info, merge_infos([CLIENT], self._infos[-1:]))
             self._mark = ReadMark(self._files.global_model)
         self._bus.events.start_round(round_)
 
@@ -204,14 +202,16 @@ class TrainerCheck:
             return set_(Event.TRAIN_FINISHED, round_) or (round_ == 1 and set_(Event.TRAIN_FINISHED, 0))
 
         try:
-            self._wait(f"TrainFinished of round {round_}", finished)
+            self._wait(f"TrainFinished of round {round_}", lambda: finished() or self._waits_again)
         except _Ended:
-            self._give_up(FINISHED, self._obituary("the script", f"in round {round_}, before TrainFinished"))
+            detail = self._obituary("the script", f"in round {round_}, before TrainFinished")
+            self._give_up(FINISHED, detail, hint=self._death_hint)
         except _Late:
             self._give_up(FINISHED, f"round {round_}: not set within {self._limit} after TrainStarted")
+        if not finished():
+            self._give_up(FINISHED, f"round {round_}: it waits for the next round without having set it")
         if not self._bus.events.is_set(Event.TRAIN_FINISHED, round_):
             self._give_up(WAITS, "round 1: it set TrainFinished before TrainStarted")
-        self._report.passed(WAITS)
 
     def _collect(self, round_: int) -> None:
         """Look at what was handed in, and make the next global model of it."""
@@ -261,7 +261,8 @@ class TrainerCheck:
             if self._exit_code() == 0:
                 self._report.passed(ENDS, f"exit code 0 after {rounds} rounds")
             else:
-                self._report.failed(ENDS, self._obituary("the script", "after the last round"))
+                detail = self._obituary("the script", "after the last round")
+                self._report.failed(ENDS, detail, hint=self._death_hint)
         if self._folders.stamps() != self._handed_in[self._finished_key(rounds)]:
             self._report.failed(
                 FINISHED, f"round {rounds}: the model or info.json changed after TrainFinished"
@@ -386,6 +387,10 @@ class TrainerCheck:
             self._set_again = self._set_again or key in self._handed_in
             self._handed_in.setdefault(key, self._folders.stamps())
 
+    def _enters_wait(self) -> None:
+        """Notice a script that waits although this round's model is there (`_begin` removed the last one)."""
+        self._waits_again = self._files.local_model.is_file()
+
     def _finished_key(self, round_: int) -> str:
         return self._bus.keys.event(round_, Event.TRAIN_FINISHED)
 
@@ -414,9 +419,17 @@ class TrainerCheck:
         lines = [line for line in self._script.last_lines if line.strip()][-_LAST_LINES:]
         return "\n".join([text, *(f"| {line}" for line in lines)])
 
+    @property
+    def _death_hint(self) -> str | None:
+        """What to do about a script that ended with an error; None (the check's own hint) if it did not."""
+        if self._exit_code() == 0:
+            return None
+        hint = "repair what its last lines say"
+        return f"{hint}, or set INPUT_PATH to the data" if self._folders.input_is_empty else hint
+
     def _give_up(self, check: Check, detail: str, *, hint: str | None = None) -> NoReturn:
         self._report.failed(check, detail, hint=hint)
-        raise _Over(f"{check.name} failed")
+        raise _Over
 
     def _written(self) -> str:
         names = zip((self._files.local_model, self._files.local_info), self._folders.stamps(), strict=True)

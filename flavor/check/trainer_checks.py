@@ -7,7 +7,7 @@ from flavor.check.report import Check
 STARTS = Check(
     "starts",
     "the preprocess command, if there is one, ends with exit code 0, and the main command starts",
-    "run the command by itself in this folder and repair what it says",
+    "run the command by itself in this folder: it must end with exit code 0, in time",
 )
 READY = Check(
     "sets TrainInitDone",

@@ -62,7 +62,7 @@ def command(
     thing that flavor-fl needs whether it is there and what to change. INPUT_PATH, OUTPUT_PATH, LOG_PATH,
     LOCAL_MODEL_PATH and GLOBAL_MODEL_PATH are used where they are set; the others get a temporary folder,
     kept if a check fails. Weights at GLOBAL_MODEL_PATH are what the first round may start from; they are
-    put back at the end.
+    put back at the end. What lies at LOCAL_MODEL_PATH is removed first.
     """
     from flavor.edge.command import parse_command
 
