@@ -1,0 +1,140 @@
+"""The script's files during a check: where they lie, what they were, whether they were read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from flavor.edge.workspace import Workspace
+
+_LONG_AGO_NS = 3600 * 10**9
+
+
+class Stamp(NamedTuple):
+    """What tells one content of a file from another, cheaply; None stands for no file."""
+
+    inode: int
+    size_bytes: int
+    changed_ns: int
+
+
+def stamp(path: Path) -> Stamp | None:
+    """The file as it is now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class Folders:
+    """A temporary folder, and the workspace in it; paths that stand in the environment are used as they are.
+
+    A global model that lies at `GLOBAL_MODEL_PATH` already is what round one starts from; `close` puts it
+    back.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="check-fl-"))
+        self.input_is_empty = not environment.get("INPUT_PATH")
+        try:
+            if self.input_is_empty:
+                (self.root / "input").mkdir()
+            self.workspace = Workspace.prepare(
+                self.root,
+                environment=environment,
+                input_path=self.root / "input" if self.input_is_empty else None,
+            )
+            self.before = {
+                path: self._copy(path, f"before/{path.name}")
+                for path in (self.workspace.global_model, self.workspace.global_info)
+            }
+        except BaseException:
+            shutil.rmtree(self.root, ignore_errors=True)
+            raise
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether there is a global model before round one."""
+        return self.before[self.workspace.global_model] is not None
+
+    def stamps(self) -> tuple[Stamp | None, Stamp | None]:
+        """The local model and its info.json as they are now."""
+        return stamp(self.workspace.local_model), stamp(self.workspace.local_info)
+
+    def take(self, round_: int) -> Path:
+        """A copy of the local model of this round, which the script cannot change under a reader."""
+        copied = self._copy(
+            self.workspace.local_model, f"round-{round_}/local{self.workspace.local_model.suffix}"
+        )
+        assert copied is not None
+        return copied
+
+    def place_global(self, source: Path) -> None:
+        """Put the file where the script reads the global model, whole or not at all."""
+        target = self.workspace.global_model
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+
+    def close(self, *, keep: bool) -> Path | None:
+        """Put back what was at `GLOBAL_MODEL_PATH`; remove the temporary folder, or keep it and return it."""
+        for path, saved in self.before.items():
+            if not path.is_relative_to(self.root):
+                path.unlink(missing_ok=True)
+                if saved is not None:
+                    shutil.copy2(saved, path)
+        if keep:
+            return self.root
+        shutil.rmtree(self.root, ignore_errors=True)
+        return None
+
+    def _copy(self, path: Path, name: str) -> Path | None:
+        if not path.is_file():
+            return None
+        target = self.root / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy2(path, target)
+        return target
+
+
+class ReadMark:
+    """Whether a file is read from now on, told by its access time.
+
+    Most file systems set it at the first read after a change (Linux's relatime). Whether this one does is
+    tried first, with a small file beside it: `was_read` is None where nothing can be told.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark: int | None = None
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".check-fl-") as probe:
+            probe.write(b"?")
+            probe.flush()
+            trial = Path(probe.name)
+            mark = _mark(trial)
+            trial.read_bytes()
+            if mark is not None and trial.stat().st_atime_ns != mark:
+                self._mark = _mark(path)
+
+    def was_read(self) -> bool | None:
+        """Whether anything has read the file since; None when this file system does not tell."""
+        if self._mark is None:
+            return None
+        try:
+            return self._path.stat().st_atime_ns != self._mark
+        except OSError:
+            return None
+
+
+def _mark(path: Path) -> int | None:
+    try:
+        changed_ns = path.stat().st_mtime_ns
+        os.utime(path, ns=(changed_ns - _LONG_AGO_NS, changed_ns))
+        return path.stat().st_atime_ns
+    except OSError:
+        return None

@@ -1,0 +1,129 @@
+"""What is checked of a checkpoint, and whether it was trained from the global model of the round before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aggregators import engine
+from aggregators.dtypes import Array, Kind, kind_of
+from flavor.errors import CheckpointError
+from flavor.store.formats import Format, is_finite, read
+from flavor.store.formats.format import detect_mapped
+from flavor.store.formats.mapped import Mapped
+from flavor.store.formats.nesting import state_dict_of
+from flavor.store.formats.torchfile import load_pickle, load_torch
+
+Tensors = Mapping[str, Array]
+
+
+def opened(path: Path) -> Format:
+    """The format of a checkpoint that has a `state_dict`, whatever that holds; raises `CheckpointError`."""
+    source = Mapped(path)
+    format_ = detect_mapped(source)
+    if format_ in (Format.TORCH, Format.PICKLE):
+        root = load_torch(source) if format_ is Format.TORCH else load_pickle(source)
+        if not state_dict_of(root, source.name):
+            raise CheckpointError(f"{path}: state_dict is empty")
+    elif not read(path, format_).tensors:
+        raise CheckpointError(f"{path}: it holds no tensors")
+    return format_
+
+
+def nonfinite(tensors: Tensors) -> str:
+    """The tensors with NaN or infinity, in words; empty when there are none."""
+    return _some([name for name, array in tensors.items() if not is_finite(array)])
+
+
+def differences(first: Tensors, second: Tensors) -> str:
+    """How the names, shapes and dtypes of two models differ, in words; empty when they do not."""
+    found = [f"{name} is gone" for name in first if name not in second]
+    found += [f"{name} is new" for name in second if name not in first]
+    for name in first:
+        if name in second:
+            one, other = first[name], second[name]
+            if one.shape != other.shape:
+                found.append(f"{name}: shape {one.shape} became {other.shape}")
+            elif one.dtype != other.dtype:
+                found.append(f"{name}: {one.dtype} became {other.dtype}")
+    return _some(found, "; ")
+
+
+def _some(items: list[str], joint: str = ", ", most: int = 4) -> str:
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return joint.join(items[:most] + more)
+
+
+def aggregate(local: Tensors, seed: int) -> dict[str, Array]:
+    """The global model of a round in which a second client has submitted another model than this one.
+
+    That client's floats are the script's own times 0 or 2, by a coin for each weight, so their mean is the
+    script's own times 0.5 or 1.5: far from it everywhere, yet of the same scale and sign, which keeps
+    variances positive and a network alive.
+    """
+    coins = np.random.default_rng(seed)
+    own = {name: np.array(array, order="C") for name, array in local.items()}
+    other = {}
+    for name, array in own.items():
+        if kind_of(array.dtype) is not Kind.FLOAT:
+            other[name] = array
+            continue
+        factor = coins.integers(0, 2, array.shape).astype(np.float32) * 2
+        with np.errstate(over="ignore"):
+            moved = (array * factor).astype(array.dtype)
+        fits = np.isfinite(moved.astype(np.float64))  # twice a large float16 is none
+        other[name] = np.where(fits, moved, array)
+    return engine.run([own, other]).model
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the global model left in the model that a round made of it.
+
+    `aggregate` tosses a coin for each weight, and the script does not know how they fell. So if it ignores
+    the global model, the product of a weight's move and the global model's move is positive or negative
+    with one half each, whatever the training does, and independently of the others. Sums of such products,
+    in any units, over the root of their squares are then beyond z standard deviations with a probability of
+    at most 2·exp(-z²/2) (Hoeffding). `sigmas` is the larger of two: the plain sum, and one that counts most
+    the weights that moved about as far as the global model did, whatever their scale (a batch norm's
+    variances would drown the plain one). A sum that is clearly negative shows just as well that the script
+    has read the coins.
+
+    `weights` counts those that the global model moved (zeros it does not). `share` is the least-squares
+    share of its move that is left after the round: near 1 for a model that was loaded and trained a little,
+    near 0 for one that was not loaded.
+    """
+
+    weights: int
+    sigmas: float
+    share: float
+
+
+def trace(before: Tensors, global_model: Tensors, after: Tensors) -> Trace:
+    """Compare the model sent in `before`, the `global_model` made of it, and the one sent in `after`."""
+    weights = 0
+    plain = plain_squares = alike = alike_squares = norm = 0.0
+    for name, start in before.items():
+        if kind_of(start.dtype) is not Kind.FLOAT:
+            continue
+        base = start.astype(np.float64)
+        moved = global_model[name].astype(np.float64) - base
+        went = after[name].astype(np.float64) - base
+        product, squares = moved * went, moved * moved + went * went
+        likeness = np.divide(product, squares, out=np.zeros_like(product), where=squares > 0)
+        weights += int(np.count_nonzero(moved))
+        plain += float(np.sum(product))
+        plain_squares += float(np.sum(product * product))
+        alike += float(np.sum(likeness))
+        alike_squares += float(np.sum(likeness * likeness))
+        norm += float(np.sum(moved * moved))
+    sigmas = max(_in_sigmas(plain, plain_squares), _in_sigmas(alike, alike_squares))
+    return Trace(weights, sigmas, plain / norm if norm else 0.0)
+
+
+def _in_sigmas(total: float, squares: float) -> float:
+    return abs(total) / math.sqrt(squares) if squares else 0.0

@@ -1,0 +1,110 @@
+"""What a person sees of a check: the script's output, what is waited for, and the results."""
+
+from __future__ import annotations
+
+import io
+import threading
+from types import TracebackType
+
+from rich.console import Console
+from rich.status import Status as Spinner
+from rich.table import Table
+from rich.text import Text
+
+from flavor.check.report import Report, Status
+
+_SILENT_S = 2.0
+_REPEAT_S = 30.0
+_WIDTH_WITHOUT_TERMINAL = 160
+_LOOK = {
+    Status.PASSED: ("passed", "green"),
+    Status.FAILED: ("FAILED", "bold red"),
+    Status.SKIPPED: ("skipped", "dim"),
+}
+
+
+class Screen:
+    """Progress on stderr; nothing when `quiet`."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._spinner: Spinner | None = None
+        self._told_s = 0.0
+        self.echo = None if quiet else _Echo(self._console)
+
+    def tell(self, line: str) -> None:
+        """Print a line."""
+        self._console.print(Text(f"check-fl: {line}"))
+
+    def waiting(self, what: str, waited_s: float, limit_s: float) -> None:
+        """Show that `what` is waited for, once that has taken more than two seconds."""
+        if waited_s < _SILENT_S:
+            return
+        line = f"waiting for {what} ({waited_s:.0f} s, at most {limit_s:g} s)"
+        if not self._console.is_terminal:
+            if not self._told_s or waited_s - self._told_s >= _REPEAT_S:
+                self.tell(line)
+                self._told_s = waited_s
+        elif self._spinner is None:
+            self._spinner = self._console.status(Text(line))
+            self._spinner.start()
+        else:
+            self._spinner.update(Text(line))
+
+    def waited(self) -> None:
+        """The wait is over."""
+        self._told_s = 0.0
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.waited()
+
+
+class _Echo(io.TextIOBase):
+    """A text stream whose lines appear above the spinner."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._lock = console, threading.Lock()
+
+    def write(self, text: str, /) -> int:
+        with self._lock:
+            self._console.print(Text.from_ansi(text.rstrip("\n")))
+        return len(text)
+
+
+def show(report: Report, console: Console | None = None) -> None:
+    """Print the results as a table on stdout, a hint below each check that did not pass."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_WITHOUT_TERMINAL
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for result in report.results:
+        word, style = _LOOK[result.status]
+        name_style = style if result.status is not Status.PASSED else ""
+        table.add_row(Text(word, style), Text(result.check.name, name_style), Text(result.detail))
+        if result.hint:
+            table.add_row("", "", Text(f"-> {result.hint}", "yellow"))
+    console.print()
+    console.print(table)
+    console.print()
+    console.print(Text(_summary(report), "bold green" if report.ok else "bold red"))
+
+
+def _summary(report: Report) -> str:
+    counts = [
+        f"{report.count(status)} {status}"
+        for status in (Status.FAILED, Status.PASSED, Status.SKIPPED)
+        if report.count(status)
+    ]
+    verdict = "the script is ready for flavor-fl" if report.ok else "the script is not ready"
+    return f"{', '.join(counts)}: {verdict}"

@@ -1,0 +1,444 @@
+"""One script driven through a few rounds: what `check-fl` does, in the order in which it happens.
+
+This process plays everything but the script: the edge (its lease, files and events), a second client, and
+the aggregator between the rounds. Each step waits for the script with a deadline and records what it saw.
+What the run cannot go on after ends it, and the checks that were not reached are skipped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from flavor.bus.names import Event
+from flavor.check import model
+from flavor.check.bus import CLIENT, RUN, FakeBus
+from flavor.check.folders import Folders, ReadMark, Stamp
+from flavor.check.model import Trace
+from flavor.check.report import Check, Report
+from flavor.check.screen import Screen
+from flavor.check.trainer_checks import (
+    CONTENT,
+    ENDS,
+    EPOCH,
+    FINISHED,
+    FINITE,
+    INFO,
+    LOADS,
+    READY,
+    SAVES,
+    SHAPES,
+    STARTS,
+    STATE_DICT,
+    TENSORS,
+    TRAINER_CHECKS,
+    WAITS,
+)
+from flavor.edge.process import ChildProcess, described_exit
+from flavor.errors import CheckpointError, InvalidInfo
+from flavor.store.formats import Checkpoint, Format, read, write
+from flavor.store.info import Info, merge_infos, read_info, write_json
+
+_TICK_S = 1.0
+_LAST_LINES = 8
+_END_S = 60.0
+"""A script that has not ended so long after the run is not going to."""
+_FEW_WEIGHTS = 50
+_CLEAR_SIGMAS, _POSSIBLE_SIGMAS = 4.0, 3.0
+_SHARE = 0.2
+_LOAD_FIRST = "load it into the model before training, not only before validation, and go on from there"
+_TRAIN_LESS = "for a clear answer let the script train less in a round (fewer steps, a lower learning rate)"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is checked, and how."""
+
+    command: Sequence[str]
+    preprocess: Sequence[str] | None = None
+    rounds: int = 2
+    timeout_s: float = 600.0
+    ignore_ckpt: bool = False
+
+
+class _Over(Exception):
+    """The run cannot go on after a check that failed; those that it does not reach are skipped."""
+
+
+class _Ended(Exception):
+    """The script has ended while something else was waited for."""
+
+
+class _Late(Exception):
+    """What was waited for did not come in time."""
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What a round left: the script's model as it was sent in, and the global model that was made of it."""
+
+    local: Checkpoint
+    global_model: model.Tensors
+
+
+class TrainerCheck:
+    """Checks one training script. Raises `CommandNotFound` for a program that cannot be started."""
+
+    def __init__(
+        self, settings: Settings, folders: Folders, *, environment: Mapping[str, str], screen: Screen
+    ) -> None:
+        self._settings, self._folders, self._screen = settings, folders, screen
+        self._files = folders.workspace
+        self._base = environment
+        self._report = Report(TRAINER_CHECKS)
+        self._bus = FakeBus(settings.rounds, on_set=self._about_to_set, on_wait=self._enters_wait)
+        self._script: ChildProcess | None = None
+        self._handed_in: dict[str, tuple[Stamp | None, Stamp | None]] = {}
+        self._set_again = self._waits_again = False
+        self._infos: list[Info] = []
+        self._previous: _Round | None = None
+        self._mark: ReadMark | None = None
+
+    def run(self) -> Report:
+        """Drive the script to its end; it is stopped if it does not get there."""
+        if self._settings.ignore_ckpt:
+            for check in CONTENT:
+                self._report.skipped(check, "--ignore-ckpt")
+        with self._bus:
+            try:
+                self._start()
+                self._await_ready()
+                for round_ in range(1, self._settings.rounds + 1):
+                    self._await_looking(round_)
+                    self._begin(round_)
+                    self._await_finished(round_)
+                    self._collect(round_)
+                self._finish()
+            except _Over:
+                pass
+            finally:
+                self._screen.waited()
+                if self._script is not None:
+                    self._script.stop(2.0)
+        return self._report
+
+    # -- the steps
+
+    def _start(self) -> None:
+        self._files.clear_local()
+        if self._settings.preprocess is not None:
+            self._screen.tell("preprocessing")
+            self._launch(self._settings.preprocess, "preprocess")
+            try:
+                self._wait("the preprocess command to end", lambda: False)
+            except _Ended:
+                if self._exit_code() != 0:
+                    self._give_up(STARTS, self._obituary("the preprocess command", ""), hint=self._death_hint)
+            except _Late:
+                self._give_up(STARTS, f"the preprocess command runs longer than {self._limit}")
+        self._launch(self._settings.command, "trainer")
+        self._report.passed(STARTS)
+
+    def _await_ready(self) -> None:
+        began = time.monotonic()
+        try:
+            self._wait("TrainInitDone", lambda: self._bus.events.is_set(Event.TRAIN_INIT_DONE, 0))
+        except _Ended:
+            self._give_up(READY, self._obituary("the script", "before TrainInitDone"), hint=self._death_hint)
+        except _Late:
+            self._give_up(READY, f"not set within {self._limit}")
+        self._report.passed(READY, f"after {time.monotonic() - began:.1f} s")
+
+    def _await_looking(self, round_: int) -> None:
+        """Let the script come to its WaitEvent, and see that it has not trained on the way there."""
+        check = WAITS if round_ == 1 else ENDS
+        place = (
+            "after TrainInitDone" if round_ == 1 else f"after round {round_ - 1} of {self._settings.rounds}"
+        )
+        handed_in = self._handed_in.get(self._finished_key(round_ - 1), (None, None))
+
+        def acts() -> bool:
+            return self._bus.looking or self._set_again or self._bus.events.is_set(Event.TRAIN_FINISHED, 0)
+
+        trouble, hint = "", None
+        try:
+            self._wait(f"the script to wait for round {round_}", acts)
+        except _Ended:
+            trouble, hint = self._obituary("the script", place), self._death_hint
+        except _Late:
+            trouble = f"the script did not wait for TrainStarted within {self._limit} {place}"
+        changed = self._folders.stamps() != handed_in
+        if round_ > 1 and changed and self._bus.looking:
+            self._report.failed(
+                FINISHED, f"round {round_ - 1}: the model or info.json changed after TrainFinished"
+            )
+        elif changed or self._bus.events.is_set(Event.TRAIN_FINISHED, 0):
+            what = f"it wrote {self._written()}" if changed else "it set TrainFinished"
+            self._give_up(WAITS, f"round {round_}: {what} before TrainStarted")
+        if trouble:
+            self._give_up(check, trouble, hint=hint)
+        if not self._bus.looking:
+            self._give_up(WAITS, f"round {round_}: it set TrainFinished again before TrainStarted")
+        self._report.passed(WAITS)
+
+    def _begin(self, round_: int) -> None:
+        self._screen.tell(f"round {round_} of {self._settings.rounds}")
+        self._files.clear_local()
+        self._set_again = self._waits_again = False
+        if round_ > 1:
+            self._folders.place_global(self._global_copy(round_ - 1))
+            if self._infos:
+                write_json(self._files.global_info, merge_infos([CLIENT], self._infos[-1:]))
+            self._mark = ReadMark(self._files.global_model)
+        self._bus.events.start_round(round_)
+
+    def _await_finished(self, round_: int) -> None:
+        def finished() -> bool:
+            set_ = self._bus.events.is_set
+            return set_(Event.TRAIN_FINISHED, round_) or (round_ == 1 and set_(Event.TRAIN_FINISHED, 0))
+
+        try:
+            self._wait(f"TrainFinished of round {round_}", lambda: finished() or self._waits_again)
+        except _Ended:
+            detail = self._obituary("the script", f"in round {round_}, before TrainFinished")
+            self._give_up(FINISHED, detail, hint=self._death_hint)
+        except _Late:
+            self._give_up(FINISHED, f"round {round_}: not set within {self._limit} after TrainStarted")
+        if not finished():
+            self._give_up(FINISHED, f"round {round_}: it waits for the next round without having set it")
+        if not self._bus.events.is_set(Event.TRAIN_FINISHED, round_):
+            self._give_up(WAITS, "round 1: it set TrainFinished before TrainStarted")
+
+    def _collect(self, round_: int) -> None:
+        """Look at what was handed in, and make the next global model of it."""
+        files = (self._files.local_model, self._files.local_info)
+        at_event = self._handed_in.setdefault(self._finished_key(round_), self._folders.stamps())
+        if None in at_event:
+            self._let_it_write(round_)
+            late = [
+                path.name for path, was in zip(files, at_event, strict=True) if was is None and path.is_file()
+            ]
+            if late:
+                self._report.failed(
+                    FINISHED, f"round {round_}: {' and '.join(late)} came after TrainFinished"
+                )
+                self._handed_in[self._finished_key(round_)] = self._folders.stamps()
+        self._look_at_info(round_)
+        if not self._files.local_model.is_file():
+            beside = self._files.local_model.with_name(self._files.local_model.name + ".npz")
+            hint = (
+                f"{beside.name} is there: np.savez appends .npz, so give it an open file"
+                if beside.is_file()
+                else None
+            )
+            self._give_up(SAVES, f"round {round_}: there is no {self._files.local_model}", hint=hint)
+        self._report.passed(SAVES, f"{self._files.local_model.stat().st_size} bytes")
+        taken = self._folders.take(round_)
+        self._stop_if_changed(round_)
+        if self._settings.ignore_ckpt:
+            shutil.copyfile(taken, self._global_copy(round_))
+        else:
+            local, format_ = self._look_at_model(round_, taken)
+            made = model.aggregate(local.tensors, seed=round_)
+            write(self._global_copy(round_), Checkpoint(made, local.structure, local.metadata), format_)
+            self._previous = _Round(local, made)
+        self._report.passed(FINISHED)
+
+    def _finish(self) -> None:
+        rounds = self._settings.rounds
+        limit_s = min(_END_S, self._settings.timeout_s)
+        self._folders.place_global(self._global_copy(rounds))
+        self._bus.finish()
+        try:
+            self._wait("the script to end", lambda: False, limit_s=limit_s)
+        except _Late:
+            self._report.failed(ENDS, f"still running {limit_s:g} s after the end of the run")
+        except _Ended:
+            if self._exit_code() == 0:
+                self._report.passed(ENDS, f"exit code 0 after {rounds} rounds")
+            else:
+                detail = self._obituary("the script", "after the last round")
+                self._report.failed(ENDS, detail, hint=self._death_hint)
+        if self._folders.stamps() != self._handed_in[self._finished_key(rounds)]:
+            self._report.failed(
+                FINISHED, f"round {rounds}: the model or info.json changed after TrainFinished"
+            )
+
+    # -- what was handed in
+
+    def _stop_if_changed(self, round_: int) -> None:
+        """Go no further with a model that changed while it was copied, and say why it did."""
+        if self._folders.stamps() == self._handed_in[self._finished_key(round_)]:
+            return
+        if round_ < self._settings.rounds:
+            self._await_looking(round_ + 1)
+        self._give_up(FINISHED, f"round {round_}: the model or info.json changed after TrainFinished")
+
+    def _look_at_info(self, round_: int) -> None:
+        try:
+            info = read_info(self._files.local_info)
+        except InvalidInfo as error:
+            self._report.failed(INFO, f"round {round_}: {_without(error, self._files.local_info)}")
+            self._report.skipped(EPOCH, f"round {round_} has no valid info.json")
+            return
+        self._report.passed(INFO, f"{round_} of {self._settings.rounds} rounds")
+        epochs = [known["metadata"]["epoch"] for known in (*self._infos, info)]
+        if len(epochs) == round_ > 1:
+            seen = f"{epochs[-2]} in round {round_ - 1}, {epochs[-1]} in round {round_}"
+            if epochs[-1] > epochs[-2]:
+                self._report.passed(EPOCH, seen)
+            else:
+                self._report.failed(EPOCH, seen)
+        self._infos.append(info)
+
+    def _look_at_model(self, round_: int, path: Path) -> tuple[Checkpoint, Format]:
+        try:
+            format_ = model.opened(path)
+        except CheckpointError as error:
+            self._give_up(STATE_DICT, f"round {round_}: {_without(error, path)}")
+        self._report.passed(STATE_DICT, format_)
+        try:
+            local = read(path, format_)
+        except CheckpointError as error:
+            self._give_up(TENSORS, f"round {round_}: {_without(error, path)}")
+        self._report.passed(TENSORS, f"{len(local.tensors)} tensors")
+        if bad := model.nonfinite(local.tensors):
+            self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")
+        self._report.passed(FINITE)
+        if self._previous is not None:
+            if changed := model.differences(self._previous.local.tensors, local.tensors):
+                self._give_up(SHAPES, f"round {round_}: {changed}")
+            self._report.passed(SHAPES)
+            before = self._previous
+            left = model.trace(before.local.tensors, before.global_model, local.tensors)
+            self._judge_trace(round_, left, self._mark.was_read() if self._mark else None)
+        return local, format_
+
+    def _judge_trace(self, round_: int, left: Trace, was_read: bool | None) -> None:
+        """Whether this round's model was trained from the global model, by what that left in it."""
+        where, chance = f"round {round_}", f"{left.sigmas:.1f} sigma from chance"
+        few = left.weights < _FEW_WEIGHTS
+        if left.sigmas >= _CLEAR_SIGMAS:
+            self._report.passed(LOADS, f"it shows in the weights, {chance}")
+        elif was_read is False:
+            self._report.failed(LOADS, f"{where}: $GLOBAL_MODEL_PATH was never read")
+        elif was_read and left.share >= _SHARE and (few or left.sigmas >= _POSSIBLE_SIGMAS):
+            self._report.passed(LOADS, f"it was read, and {left.share:.0%} of it is left after the round")
+        elif few or left.sigmas >= _POSSIBLE_SIGMAS or left.share >= _SHARE:
+            what = (
+                f"too few weights ({left.weights})"
+                if few
+                else f"too little is left in the weights ({chance})"
+            )
+            self._report.skipped(LOADS, f"{where}: {what} to tell", hint=_TRAIN_LESS)
+        elif was_read:
+            seen = f"$GLOBAL_MODEL_PATH was read, but does not show in the weights sent in ({chance})"
+            self._report.failed(LOADS, f"{where}: {seen}", hint=_LOAD_FIRST)
+        else:
+            self._report.failed(
+                LOADS, f"{where}: the global model does not show in the weights sent in ({chance})"
+            )
+
+    # -- how one waits for a script
+
+    @property
+    def _limit(self) -> str:
+        return f"{self._settings.timeout_s:g} s (--timeout-s)"
+
+    def _wait(self, what: str, ready: Callable[[], bool], *, limit_s: float | None = None) -> None:
+        """Return once `ready()`; raises `_Ended` when the script ends first, `_Late` after the time limit."""
+        limit_s = self._settings.timeout_s if limit_s is None else limit_s
+        began = time.monotonic()
+        try:
+            while True:
+                ended = self._script is not None and self._script.exit_code is not None
+                if ready():  # asked after the exit code: what a script set before it ended counts
+                    return
+                if ended:
+                    raise _Ended
+                self._stop_at_error()
+                waited_s = time.monotonic() - began
+                if waited_s >= limit_s:
+                    raise _Late
+                self._screen.waiting(what, waited_s, limit_s)
+                self._bus.wait(min(_TICK_S, limit_s - waited_s))
+        finally:
+            self._screen.waited()
+
+    def _let_it_write(self, round_: int) -> None:
+        """Give a script that set TrainFinished too early the time to write, until it waits again or ends."""
+        try:
+            self._wait(f"the files of round {round_}", lambda: self._bus.looking)
+        except (_Ended, _Late):
+            return
+
+    def _stop_at_error(self) -> None:
+        for round_ in range(self._settings.rounds + 1):
+            if self._bus.events.is_set(Event.ERROR, round_):
+                self._give_up(FINISHED, "the script set the event Error")
+
+    def _about_to_set(self, key: str) -> None:
+        """Keep what the files were when TrainFinished was set: the script waits for the answer meanwhile."""
+        if key.endswith(f":event:{Event.TRAIN_FINISHED}"):
+            self._set_again = self._set_again or key in self._handed_in
+            self._handed_in.setdefault(key, self._folders.stamps())
+
+    def _enters_wait(self) -> None:
+        """Notice a script that waits although this round's model is there (`_begin` removed the last one)."""
+        self._waits_again = self._files.local_model.is_file()
+
+    def _finished_key(self, round_: int) -> str:
+        return self._bus.keys.event(round_, Event.TRAIN_FINISHED)
+
+    def _launch(self, command: Sequence[str], log: str) -> None:
+        environment = self._files.trainer_environment(
+            self._base, rounds=self._settings.rounds, run=RUN, client=CLIENT, url=self._bus.url
+        )
+        self._script = ChildProcess(
+            command,
+            environment=environment,
+            log=self._files.log / f"{log}.log",
+            prefix="| ",
+            echo=self._screen.echo,  # type: ignore[arg-type]
+            ended=lambda code: self._bus.wake(),
+        )
+
+    def _exit_code(self) -> int:
+        assert self._script is not None
+        code = self._script.wait(_TICK_S)  # its last lines have been read then
+        assert code is not None
+        return code
+
+    def _obituary(self, who: str, where: str) -> str:
+        assert self._script is not None
+        text = " ".join(filter(None, [f"{who} ended with {described_exit(self._exit_code())}", where]))
+        lines = [line for line in self._script.last_lines if line.strip()][-_LAST_LINES:]
+        return "\n".join([text, *(f"| {line}" for line in lines)])
+
+    @property
+    def _death_hint(self) -> str | None:
+        """What to do about a script that ended with an error; None (the check's own hint) if it did not."""
+        if self._exit_code() == 0:
+            return None
+        hint = "repair what its last lines say"
+        return f"{hint}, or set INPUT_PATH to the data" if self._folders.input_is_empty else hint
+
+    def _give_up(self, check: Check, detail: str, *, hint: str | None = None) -> NoReturn:
+        self._report.failed(check, detail, hint=hint)
+        raise _Over
+
+    def _written(self) -> str:
+        names = zip((self._files.local_model, self._files.local_info), self._folders.stamps(), strict=True)
+        return " and ".join(path.name for path, was in names if was is not None) or "and removed files"
+
+    def _global_copy(self, round_: int) -> Path:
+        return self._folders.root / f"round-{round_}" / f"global{self._files.global_model.suffix}"
+
+
+def _without(error: Exception, path: Path) -> str:
+    """The message without the path it begins with: it is a copy's, or known."""
+    return str(error).removeprefix(f"{path}: ")

@@ -1,0 +1,89 @@
+"""The checks of a training script: one table, in the order in which a run meets them."""
+
+from __future__ import annotations
+
+from flavor.check.report import Check
+
+STARTS = Check(
+    "starts",
+    "the preprocess command, if there is one, ends with exit code 0, and the main command starts",
+    "run the command by itself in this folder: it must end with exit code 0, in time",
+)
+READY = Check(
+    "sets TrainInitDone",
+    "the event is set, in time, once the script is ready to train",
+    "call SetEvent('TrainInitDone') once, after loading data and building the model, before the loop",
+)
+WAITS = Check(
+    "waits for TrainStarted",
+    "each round begins with WaitEvent: nothing is written and TrainFinished is not set before TrainStarted",
+    "call WaitEvent('TrainStarted') at the top of the loop, before training, in every round",
+)
+SAVES = Check(
+    "saves a checkpoint",
+    "a file is at $LOCAL_MODEL_PATH at the end of each round",
+    "save the model to os.environ['LOCAL_MODEL_PATH'] in every round, before SetEvent('TrainFinished')",
+)
+STATE_DICT = Check(
+    "has a state_dict",
+    "the checkpoint is a torch, pickle, npz or safetensors file whose key state_dict is not empty",
+    'save a dict with the key state_dict: torch.save({"state_dict": model.state_dict()}, path)',
+)
+TENSORS = Check(
+    "holds only tensors",
+    "everything in the state_dict is a tensor, an ndarray or a number",
+    "leave objects out of state_dict (beside it, under keys of their own, they do no harm)",
+)
+FINITE = Check(
+    "all values are finite",
+    "no tensor holds NaN or infinity",
+    "look at the loss: lower the learning rate, clip gradients or check the data for NaN",
+)
+SHAPES = Check(
+    "keeps names and shapes",
+    "names, shapes and dtypes are the same in every round",
+    "build the model once, before the loop, and save the same state_dict keys each time",
+)
+LOADS = Check(
+    "trains from the global model",
+    "from round two on, the model that is sent in follows the global model that was handed out",
+    "after WaitEvent('TrainStarted') load os.environ['GLOBAL_MODEL_PATH'] into the model, from round two on",
+)
+INFO = Check(
+    "writes info.json",
+    "a valid info.json is beside the local model at the end of each round",
+    "write it with SaveInfoJson, before SetEvent('TrainFinished'); it says which field is wrong",
+)
+EPOCH = Check(
+    "epoch goes up",
+    "metadata.epoch in info.json is larger in each round than in the one before",
+    'count rounds: output["metadata"]["epoch"] = epoch, with epoch + 1 in the next round',
+)
+FINISHED = Check(
+    "sets TrainFinished",
+    "the event is set in every round, in time, once both files are written and closed",
+    "call SetEvent('TrainFinished') as the last step of every round, after saving model and info.json",
+)
+ENDS = Check(
+    "ends",
+    "after a round the script waits for the next one; after the last it ends by itself with exit code 0",
+    "loop over TOTAL_ROUNDS rounds, or for ever: WaitEvent then ends the script (do not catch SystemExit)",
+)
+
+TRAINER_CHECKS: tuple[Check, ...] = (
+    STARTS,
+    READY,
+    WAITS,
+    SAVES,
+    STATE_DICT,
+    TENSORS,
+    FINITE,
+    SHAPES,
+    LOADS,
+    INFO,
+    EPOCH,
+    FINISHED,
+    ENDS,
+)
+CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, SHAPES, LOADS)
+"""What is not looked at with `--ignore-ckpt`."""

@@ -1,0 +1,605 @@
+"""`check-fl` on right scripts and on wrong ones, each of which fails the check meant for it and no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from flavor.check.bus import FakeBus
+from flavor.check.folders import Folders, ReadMark
+from flavor.check.report import Status
+from flavor.check.screen import Screen
+from flavor.check.trainer import Settings, TrainerCheck
+from flavor.check.trainer_checks import CONTENT, TRAINER_CHECKS
+
+ALL = [check.name for check in TRAINER_CHECKS]
+
+GOOD = textwrap.dedent('''
+    import json, os, pickle, sys, time
+    import numpy as np
+    from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+    LOCAL, GLOBAL = os.environ["LOCAL_MODEL_PATH"], os.environ["GLOBAL_MODEL_PATH"]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 16)).astype(np.float32)
+    y = np.abs(x[:, :4]).argmax(1)
+    model = {
+        "w1": rng.normal(size=(16, 12)).astype(np.float32) / 4, "b1": np.zeros(12, np.float32),
+        "w2": rng.normal(size=(12, 4)).astype(np.float32) / 3, "steps": np.array(0),
+    }
+
+    def train(model, steps=30, rate=0.3):
+        for _ in range(steps):
+            hidden = np.maximum(x @ model["w1"] + model["b1"], 0)
+            score = np.exp(hidden @ model["w2"])
+            score /= score.sum(1, keepdims=True)
+            score[np.arange(len(y)), y] -= 1
+            back = score @ model["w2"].T * (hidden > 0)
+            model["w2"] = model["w2"] - rate * hidden.T @ score / len(y)
+            model["w1"] = model["w1"] - rate * x.T @ back / len(y)
+            model["b1"] = model["b1"] - rate * back.mean(0)
+        model["steps"] = model["steps"] + steps
+
+    def load():
+        global model
+        if os.path.exists(GLOBAL):
+            with open(GLOBAL, "rb") as file:
+                model = dict(pickle.load(file)["state_dict"])
+
+    def save():
+        with open(LOCAL, "wb") as file:
+            pickle.dump({"state_dict": model}, file)
+
+    def info(epoch):
+        cells = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")}
+        return {"metadata": {"epoch": epoch, "datasetSize": len(y), "importance": 1.0}, "metrics": cells}
+
+    SetEvent("TrainInitDone")
+    epoch = 0
+    while True:
+        WaitEvent("TrainStarted")
+        epoch += 1
+        load()
+        train(model)
+        save()
+        SaveInfoJson(info(epoch))
+        SetEvent("TrainFinished")
+''')  # fmt: skip
+
+DIGITS = textwrap.dedent('''
+    import os
+    import numpy as np
+    from sklearn.datasets import load_digits
+    from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+    digits = load_digits()
+    x, y = (digits.data / 16).astype(np.float32), digits.target
+    w, b = np.zeros((64, 10), np.float32), np.zeros(10, np.float32)
+    cells = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")}
+    SetEvent("TrainInitDone")
+    for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
+        WaitEvent("TrainStarted")
+        if epoch:
+            known = np.load(os.environ["GLOBAL_MODEL_PATH"])
+            w, b = known["w"], known["b"]
+        for _ in range(20):
+            p = np.exp(x @ w + b)
+            p /= p.sum(1, keepdims=True)
+            p[np.arange(len(y)), y] -= 1
+            w, b = w - 0.5 * (x.T @ p) / len(y), b - 0.5 * p.mean(0)
+        with open(os.environ["LOCAL_MODEL_PATH"], "wb") as file:
+            np.savez(file, w=w, b=b)
+        metadata = {"epoch": epoch, "datasetSize": len(y), "importance": 1.0}
+        SaveInfoJson({"metadata": metadata, "metrics": cells})
+        SetEvent("TrainFinished")
+''')  # fmt: skip
+
+SHELL = textwrap.dedent('''
+    set -e
+    flavor event set TrainInitDone
+    epoch=0
+    while flavor event wait TrainStarted; do
+        epoch=$((epoch + 1))
+        echo "weights of round $epoch" > "$LOCAL_MODEL_PATH"
+        flavor info save - <<END
+        {"metadata": {"epoch": $epoch, "datasetSize": 3, "importance": 1},
+         "metrics": {"basic/confusion_tp": -1, "basic/confusion_fp": -1,
+                     "basic/confusion_fn": -1, "basic/confusion_tn": -1}}
+    END
+        flavor event set TrainFinished
+    done
+''')  # fmt: skip
+
+
+def changed(*changes: tuple[str, str]) -> str:
+    """The good script, with each old text replaced by a new one."""
+    script = GOOD
+    for old, new in changes:
+        assert script.count(old) == 1, old
+        script = script.replace(old, new)
+    return script
+
+
+LOOP = "while True:\n    WaitEvent"
+ALL_ROUNDS = (LOOP, 'for _ in range(int(os.environ["TOTAL_ROUNDS"])):\n    WaitEvent')
+REST = GOOD[GOOD.index("    save()\n    SaveInfoJson") :]
+NEVER_LOADS = ("    load()\n", "    pass\n")
+THREE_WEIGHTS = [
+    (
+        '"w1": rng.normal(size=(16, 12)).astype(np.float32) / 4, "b1": np.zeros(12, np.float32),',
+        '"w": np.zeros(2),',
+    ),
+    ('"w2": rng.normal(size=(12, 4)).astype(np.float32) / 3, "steps": np.array(0),', '"b": np.array(0.0)'),
+    (
+        "    train(model)\n",
+        "    for _ in range(20):\n"
+        "        error = x[:, :2] @ model['w'] + model['b'] - (x[:, 0] + 2 * x[:, 1] + 3)\n"
+        "        model['w'] = model['w'] - 0.02 * x[:, :2].T @ error / len(y)\n"
+        "        model['b'] = model['b'] - 0.02 * error.mean()\n",
+    ),
+]
+
+RIGHT = {
+    "endless loop": GOOD,
+    "exactly TOTAL_ROUNDS": changed(ALL_ROUNDS),
+    "softmax on digits, npz": DIGITS,
+    "three weights": changed(*THREE_WEIGHTS),
+    "trained for long": changed(("train(model)\n", "train(model, 1500)\n")),
+    "with objects beside state_dict": changed(
+        ('{"state_dict": model}', '{"state_dict": model, "path": __import__("pathlib").Path()}')
+    ),
+}
+
+WRONG = {
+    "no TrainInitDone": (changed(('SetEvent("TrainInitDone")\n', "\n")), "sets TrainInitDone"),
+    "dies before TrainInitDone": (
+        changed(('SetEvent("TrainInitDone")\n', "sys.exit(3)\n")),
+        "sets TrainInitDone",
+    ),
+    "does not wait": (changed(('    WaitEvent("TrainStarted")\n', "")), "waits for TrainStarted"),
+    "waits only once": (
+        changed((LOOP + '("TrainStarted")\n', 'WaitEvent("TrainStarted")\nwhile True:\n')),
+        "waits for TrainStarted",
+    ),
+    "writes before it waits": (changed((LOOP, "save()\n" + LOOP)), "waits for TrainStarted"),
+    "no checkpoint": (changed(("    save()\n    Save", "    Save")), "saves a checkpoint"),
+    "np.savez appends .npz": (
+        changed(("    save()\n    Save", "    np.savez(LOCAL, **model)\n    Save")),
+        "saves a checkpoint",
+    ),
+    "no checkpoint, and ends": (
+        changed(ALL_ROUNDS, ("    save()\n    Save", "    Save"), (REST[-30:], REST[-30:] + "    break\n")),
+        "saves a checkpoint",
+    ),
+    "not a checkpoint": (changed(("pickle.dump({", "print({")), "has a state_dict"),
+    "no state_dict": (changed(('dump({"state_dict": model}', "dump(model")), "has a state_dict"),
+    "empty state_dict": (changed(('"state_dict": model}', '"state_dict": {}}')), "has a state_dict"),
+    "object in state_dict": (
+        changed(('"state_dict": model}', '"state_dict": model | {"o": __import__("pathlib").Path()}}')),
+        "holds only tensors",
+    ),
+    "NaN": (
+        changed(("    save()\n    S", '    model["b1"][3] = np.nan\n    save()\n    S')),
+        "all values are finite",
+    ),
+    "shape changes": (
+        changed(("    save()\n    S", '    model["extra"] = np.zeros(epoch)\n    save()\n    S')),
+        "keeps names and shapes",
+    ),
+    "dtype changes": (
+        changed(
+            (
+                "    save()\n    S",
+                '    model["b1"] = model["b1"].astype("f4" if epoch > 1 else "f8")\n    save()\n    S',
+            )
+        ),
+        "keeps names and shapes",
+    ),
+    "ignores the global model": (changed(NEVER_LOADS), "trains from the global model"),
+    "opens it and does not use it": (
+        changed(("    load()\n", "    os.path.exists(GLOBAL) and open(GLOBAL, 'rb').read()\n")),
+        "trains from the global model",
+    ),
+    "loads it only to evaluate": (
+        changed(("    load()\n", "    own = dict(model)\n    load()\n    model = own\n")),
+        "trains from the global model",
+    ),
+    "starts anew each round": (
+        changed(("    load()\n", "    model = {k: rng.normal(size=v.shape) for k, v in model.items()}\n")),
+        "trains from the global model",
+    ),
+    "three weights, never loads": (changed(*THREE_WEIGHTS, NEVER_LOADS), "trains from the global model"),
+    "no info.json": (changed(("    SaveInfoJson(info(epoch))\n", "")), "writes info.json"),
+    "info.json without datasetSize": (
+        changed(
+            (
+                "    SaveInfoJson(info(epoch))\n",
+                "    told = info(epoch)\n    del told['metadata']['datasetSize']\n"
+                "    json.dump(told, open(os.path.join(os.path.dirname(LOCAL), 'info.json'), 'w'))\n",
+            )
+        ),
+        "writes info.json",
+    ),
+    "half an info.json": (
+        changed(
+            (
+                "    SaveInfoJson(info(epoch))\n",
+                "    with open(os.path.join(os.path.dirname(LOCAL), 'info.json'), 'w') as file:\n"
+                "        file.write(json.dumps(info(epoch))[:80])\n",
+            )
+        ),
+        "writes info.json",
+    ),
+    "epoch stays": (changed(("info(epoch))\n", "info(7))\n")), "epoch goes up"),
+    "forgets TrainFinished": (changed(('    SetEvent("TrainFinished")\n', "")), "sets TrainFinished"),
+    "no TrainFinished": (
+        changed(('    SetEvent("TrainFinished")\n', "    time.sleep(60)\n")),
+        "sets TrainFinished",
+    ),
+    "TrainFinished before the files": (
+        changed(
+            (REST, '    SetEvent("TrainFinished")\n' + REST.replace('    SetEvent("TrainFinished")\n', ""))
+        ),
+        "sets TrainFinished",
+    ),
+    "TrainFinished before the files, and ends": (
+        changed(
+            ALL_ROUNDS,
+            (REST, '    SetEvent("TrainFinished")\n' + REST.replace('    SetEvent("TrainFinished")\n', "")),
+        ),
+        "sets TrainFinished",
+    ),
+    "saves again after TrainFinished": (GOOD + "    save()\n", "sets TrainFinished"),
+    "dies in round one": (changed(("    save()\n    S", "    sys.exit(3)\n    S")), "sets TrainFinished"),
+    "dies in round two": (
+        changed(("    save()\n    S", "    epoch < 2 or sys.exit(3)\n    save()\n    S")),
+        "sets TrainFinished",
+    ),
+    "sets Error": (
+        changed(("    save()\n    S", "    SetEvent('Error')\n    save()\n    S")),
+        "sets TrainFinished",
+    ),
+    "ends after round one": (GOOD + "    break\n", "ends"),
+    "dies at the end": (changed(ALL_ROUNDS) + "\nsys.exit(3)\n", "ends"),
+    "never ends": (changed(ALL_ROUNDS) + "\ntime.sleep(60)\n", "ends"),
+    "catches the end": (
+        changed(
+            (
+                LOOP + '("TrainStarted")\n',
+                'while True:\n    try:\n        WaitEvent("TrainStarted")\n'
+                "    except SystemExit:\n        time.sleep(60)\n",
+            )
+        ),
+        "ends",
+    ),
+}
+SLOW = ("no TrainInitDone", "no TrainFinished", "never ends", "catches the end")
+"""These wait for the time limit."""
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    for name in ("INPUT_PATH", "OUTPUT_PATH", "LOG_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def check(tmp_path, clean):
+    """Check a script in this process; the results by name."""
+
+    def run(script, *, environment=None, **settings):
+        path = tmp_path / "main.py"
+        path.write_text(script)
+        chosen = dict(os.environ) | (environment or {})
+        folders = Folders(chosen)
+        try:
+            command = [sys.executable, str(path)]
+            return TrainerCheck(
+                Settings(command, **settings), folders, environment=chosen, screen=Screen(quiet=True)
+            ).run()
+        finally:
+            folders.close(keep=False)
+
+    return run
+
+
+def outcome(report, status):
+    return [result.check.name for result in report.results if result.status is status]
+
+
+def detail(report, name):
+    return next(result.detail for result in report.results if result.check.name == name)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_scripts_pass_every_check(check, name):
+    report = check(RIGHT[name], timeout_s=30)
+    assert outcome(report, Status.PASSED) == ALL, [r.as_dict() for r in report.results]
+    assert report.ok
+
+
+def test_three_rounds(check):
+    report = check(changed(ALL_ROUNDS), rounds=3)
+    assert outcome(report, Status.PASSED) == ALL
+    assert detail(report, "ends") == "exit code 0 after 3 rounds"
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_scripts_fail_the_check_for_it_and_no_other(check, name):
+    script, wanted = WRONG[name]
+    report = check(script, timeout_s=3 if name in SLOW else 30)
+    assert outcome(report, Status.FAILED) == [wanted], [r.as_dict() for r in report.results]
+    assert not report.ok
+    for result in report.results:
+        assert bool(result.hint) or result.status is not Status.FAILED
+        assert result.check.name != "starts" or result.status is Status.PASSED
+
+
+def test_a_death_is_reported_at_once_with_its_last_lines_and_skips_the_rest(check):
+    script = changed(("    save()\n    S", "    raise OSError('no space for the model')\n    S"))
+    began = time.monotonic()
+    report = check(script, timeout_s=60)
+    assert time.monotonic() - began < 5
+    assert outcome(report, Status.PASSED) == ["starts", "sets TrainInitDone", "waits for TrainStarted"]
+    assert len(outcome(report, Status.SKIPPED)) == len(ALL) - 4
+    lines = detail(report, "sets TrainFinished").splitlines()
+    assert lines[0] == "the script ended with exit code 1 in round 1, before TrainFinished"
+    assert lines[-1] == "| OSError: no space for the model"
+
+
+def test_a_killed_script_is_named_by_its_signal(check):
+    report = check(changed(("    save()\n    S", "    os.kill(os.getpid(), 9)\n    S")))
+    assert "killed by SIGKILL" in detail(report, "sets TrainFinished")
+
+
+def test_hints_tell_a_global_model_that_is_not_read_from_one_that_is_not_used(check):
+    never = detail(check(WRONG["ignores the global model"][0]), "trains from the global model")
+    unused = detail(check(WRONG["loads it only to evaluate"][0]), "trains from the global model")
+    assert "never read" in never
+    assert "was read, but does not show" in unused
+
+
+def test_ignore_ckpt_takes_any_file_and_hands_the_same_bytes_back(check):
+    script = changed(
+        ("            model = dict(pickle.load(file)", "            assert file.read() == b'any'; ("),
+        ('["state_dict"])', ")"),
+        ('        pickle.dump({"state_dict": model}, file)', "        file.write(b'any')"),
+    )
+    report = check(script, ignore_ckpt=True)
+    assert report.ok
+    assert outcome(report, Status.SKIPPED) == [item.name for item in CONTENT]
+    assert outcome(report, Status.PASSED) == [
+        name for name in ALL if name not in outcome(report, Status.SKIPPED)
+    ]
+
+
+def test_shell_scripts_pass(tmp_path, clean):
+    (tmp_path / "main.sh").write_text(SHELL)
+    ran = check_fl("-m", f"sh {tmp_path / 'main.sh'}", "--ignore-ckpt", "--json")
+    report = json.loads(ran.stdout)
+    assert report["passed"], report
+    assert ran.returncode == 0
+
+
+def test_a_shell_script_that_does_not_wait_fails(tmp_path, clean):
+    (tmp_path / "main.sh").write_text(
+        SHELL.replace("while flavor event wait TrainStarted; do", "while true; do")
+    )
+    ran = check_fl("-m", f"sh {tmp_path / 'main.sh'}", "--ignore-ckpt", "--json")
+    failed = [item["name"] for item in json.loads(ran.stdout)["checks"] if item["status"] == "failed"]
+    assert failed == ["waits for TrainStarted"]
+
+
+def test_torch(check):
+    pytest.importorskip("torch")
+    script = textwrap.dedent('''
+        import os, torch
+        from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+        torch.manual_seed(0)
+        x = torch.randn(128, 8)
+        y = (x[:, 0] * x[:, 1] > 0).long()
+        net = torch.nn.Sequential(
+            torch.nn.Linear(8, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Linear(16, 2)
+        )
+        optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+        cells = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")}
+        SetEvent("TrainInitDone")
+        epoch = 0
+        while True:
+            WaitEvent("TrainStarted")
+            if epoch:
+                net.load_state_dict(torch.load(os.environ["GLOBAL_MODEL_PATH"])["state_dict"])
+            for _ in range(50):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(net(x), y).backward()
+                optimizer.step()
+            torch.save({"state_dict": net.state_dict()}, os.environ["LOCAL_MODEL_PATH"])
+            metadata = {"epoch": epoch, "datasetSize": len(y), "importance": 1.0}
+            SaveInfoJson({"metadata": metadata, "metrics": cells})
+            SetEvent("TrainFinished")
+            epoch += 1
+    ''')  # fmt: skip
+    assert outcome(check(script), Status.PASSED) == ALL
+    unused = check(script.replace("if epoch:", "if False:"))
+    assert outcome(unused, Status.FAILED) == ["trains from the global model"]
+
+
+# -- the paths
+
+
+def test_paths_that_are_set_are_used_and_the_pretrained_model_is_put_back(check, tmp_path):
+    paths = {
+        "INPUT_PATH": tmp_path / "in",
+        "OUTPUT_PATH": tmp_path / "out",
+        "LOG_PATH": tmp_path / "log",
+        "LOCAL_MODEL_PATH": tmp_path / "local" / "mine.pkl",
+        "GLOBAL_MODEL_PATH": tmp_path / "global" / "theirs.pkl",
+    }
+    paths["INPUT_PATH"].mkdir()
+    (tmp_path / "global").mkdir()
+    # what round one starts from: the good script loads it if it is there
+    import pickle
+
+    import numpy as np
+
+    pretrained = {"w1": np.ones((16, 12)), "b1": np.zeros(12), "w2": np.ones((12, 4)), "steps": np.array(0)}
+    paths["GLOBAL_MODEL_PATH"].write_bytes(pickle.dumps({"state_dict": pretrained}))
+    before = paths["GLOBAL_MODEL_PATH"].read_bytes()
+    script = GOOD + (
+        "    with open(os.environ['OUTPUT_PATH'] + '/seen', 'w') as file:\n"
+        "        file.write(str(os.listdir(os.environ['INPUT_PATH'])))\n"
+    )
+    (paths["INPUT_PATH"] / "data").touch()
+    report = check(script, environment={name: str(path) for name, path in paths.items()})
+    assert outcome(report, Status.PASSED) == ALL
+    assert (tmp_path / "out" / "seen").read_text() == "['data']"
+    assert paths["LOCAL_MODEL_PATH"].is_file()
+    assert (tmp_path / "log" / "trainer.log").is_file()
+    assert paths["GLOBAL_MODEL_PATH"].read_bytes() == before
+    assert [path.name for path in (tmp_path / "global").iterdir()] == ["theirs.pkl"]
+
+
+def test_a_read_mark_tells_reading_from_looking(tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(b"model")
+    mark = ReadMark(path)
+    if mark.was_read() is None:
+        pytest.skip("this file system does not keep access times")
+    path.stat()
+    assert mark.was_read() is False
+    path.read_bytes()
+    assert mark.was_read() is True
+
+
+def test_the_bus_sees_a_look_and_a_write_before_the_script_goes_on(clean):
+    from flavor.bus.events import ClientEvents
+    from flavor.bus.names import Event
+    from flavor.errors import RunOver
+
+    keys = []
+    with FakeBus(2, on_set=keys.append) as bus:
+        script = ClientEvents(bus.url, "check", "script")
+        script.set(Event.TRAIN_INIT_DONE, 0)
+        assert keys == [bus.keys.event(0, Event.TRAIN_INIT_DONE)]
+        assert not bus.looking
+        script.newest_started()
+        assert bus.looking
+        script.set(Event.TRAIN_FINISHED, 1)
+        assert not bus.looking
+        bus.finish()
+        with pytest.raises(RunOver):
+            script.wait_started(0)
+        script.close()
+
+
+# -- the command
+
+
+def check_fl(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "flavor.cli.check", *arguments],
+        capture_output=True, text=True, timeout=60, check=False, **options,
+    )  # fmt: skip
+
+
+def main(tmp_path: Path, script: str) -> str:
+    (tmp_path / "main.py").write_text(script)
+    return shlex.join([sys.executable, str(tmp_path / "main.py")])
+
+
+def test_a_passing_script_on_the_terminal(tmp_path, clean):
+    ran = check_fl("-y", "-m", main(tmp_path, GOOD + "    print('epoch', epoch)\n"))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "13 passed: the script is ready for flavor-fl" in ran.stdout
+    assert "| epoch 2" in ran.stderr
+    assert "kept" not in ran.stdout
+
+
+def test_a_failing_script_keeps_its_folder_and_says_what_to_change(tmp_path, clean):
+    ran = check_fl("-m", main(tmp_path, WRONG["epoch stays"][0]))
+    assert ran.returncode == 1
+    assert "FAILED   epoch goes up" in ran.stdout or "FAILED  epoch goes up" in ran.stdout
+    assert "-> count rounds" in ran.stdout
+    kept = Path(ran.stdout.rsplit(" ", 1)[1].strip())
+    assert (kept / "round-2" / "local.ckpt").is_file()
+    assert (kept / "logs" / "trainer.log").is_file()
+
+
+def test_json(tmp_path, clean):
+    ran = check_fl("--json", "-m", main(tmp_path, WRONG["NaN"][0]), "--timeout-s", "20")
+    assert ran.returncode == 1
+    assert ran.stderr == ""
+    report = json.loads(ran.stdout)
+    assert set(report) == {"passed", "checks", "workspace"}
+    assert report["passed"] is False
+    assert [item["name"] for item in report["checks"]] == ALL
+    assert all(set(item) == {"name", "status", "hint", "detail"} for item in report["checks"])
+    assert Path(report["workspace"]).is_dir()
+    passed = json.loads(check_fl("--json", "-m", main(tmp_path, GOOD)).stdout)
+    assert (passed["passed"], passed["workspace"]) == (True, None)
+
+
+def test_preprocess_runs_first_and_its_failure_ends_the_check(tmp_path, clean):
+    script = main(
+        tmp_path,
+        changed(
+            (
+                'SetEvent("TrainInitDone")\n',
+                "open(os.environ['OUTPUT_PATH'] + '/made')\nSetEvent(\"TrainInitDone\")\n",
+            )
+        ),
+    )
+    made = "sh -c 'touch $OUTPUT_PATH/made'"
+    assert check_fl("-m", script, "-p", made, "--json").returncode == 0
+    ran = check_fl("-m", script, "-p", "sh -c 'echo no data; exit 4'")
+    assert ran.returncode == 1
+    assert "FAILED   starts" in ran.stdout or "FAILED  starts" in ran.stdout
+    assert "the preprocess command ended with exit code 4" in ran.stdout
+    assert "| no data" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "no-such-program main.py"],
+        ["-m", "true", "-p", "no-such-program"],
+        ["-m", "python 'main.py"],
+        ["-m", ""],
+        ["-m", "true", "--rounds", "1"],
+        [],
+    ],
+)
+def test_wrong_use_is_exit_code_2(arguments, clean):
+    ran = check_fl(*arguments)
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_sigterm_stops_the_script_and_removes_the_folder(tmp_path, clean):
+    script = main(
+        tmp_path, changed(("    train(model)\n", "    print(os.getpid(), flush=True)\n    time.sleep(60)\n"))
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flavor.cli.check", "-m", script],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert process.stderr is not None
+    pid = next(int(line[2:]) for line in process.stderr if line.startswith("| "))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    process.stderr.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not list(tmp_path.glob("check-fl-*"))
