@@ -31,10 +31,12 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 15, 5, 3
 
 
 def shown(url: str) -> str:
-    """The URL without its password, for messages."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    """The URL without user and password, for messages; also where it is malformed."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    rest = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]  # a raw / or # in a password ends no host
+    return f"{scheme}{separator}{rest}"
 
 
 def connect(url: str, *, blocking: bool = True, client_name: str | None = None) -> Redis:
@@ -60,7 +62,11 @@ def connect(url: str, *, blocking: bool = True, client_name: str | None = None) 
     try:
         return redis.Redis.from_url(url, **options)
     except ValueError as error:
-        raise InvalidSetting(f"Redis URL {shown(url)!r} cannot be used: {error}") from None
+        # redis-py's message may quote a part of the password
+        raise InvalidSetting(
+            f"Redis URL {shown(url)!r} cannot be used ({type(error).__name__}): write redis://USER:PASSWORD@HOST:PORT/DB, "
+            "with special characters of the password percent-encoded"
+        ) from None
 
 
 def _keepalive() -> dict[int, int]:
