@@ -52,7 +52,6 @@ class MemoryWatch(threading.Thread):
         super().__init__(daemon=True)
         self._stop_event = threading.Event()
         self.peak_mib = 0.0
-        self.idle_edge_mib: float | None = None
 
     def run(self) -> None:
         while not self._stop_event.wait(0.5):
@@ -129,6 +128,23 @@ class ProcessGroupAndServer:
         self._server.__exit__(None, None, None)
 
 
+def idle_edge(base: Path | None) -> dict[str, Any]:
+    """The resident memory of an edge agent (without its trainer) that waits for the first round."""
+    with tempfile.TemporaryDirectory(dir=base, prefix="overhead-") as folder, ProcessGroupAndServer(Path(folder)) as both:
+        processes, url, store = both
+        environment = {**os.environ, "FLAVOR_REDIS_URL": url, "FLAVOR_STORE": store, "FLAVOR_RUN": "idle"}
+        log = Path(folder)
+        serve = ["serve", "--rounds", "1", "--min-clients", "2"]
+        processes.start("coordinator", "flavor.cli.main", serve, environment=environment, log=log / "coordinator.log")
+        words = ["-m", f"{sys.executable} {TRAINER} pickle 4096", "--client", "edge-1", "--workspace", str(log / "edge-1")]
+        processes.start("edge", "flavor.cli.edge", words, environment=environment, log=log / "edge.log")
+        runs = RunStore(connect(url), "idle", url)
+        while runs.clients(["edge-1"])["edge-1"][0].get("state") != "ready":
+            time.sleep(0.1)
+        memory = psutil.Process(processes.pid("edge")).memory_full_info()
+        return {"what": "idle edge agent", "rss_mib": memory.rss / MIB, "pss_mib": memory.pss / MIB, "target_mib": 60}
+
+
 def check(model: Path, edges: int, rounds: int) -> None:
     """The closed form: each round adds the mean of 0.001·i weighted by i+1."""
     weights = np.arange(1, edges + 1) / sum(range(1, edges + 1))
@@ -153,6 +169,8 @@ def main() -> None:
         rows.append(measure(*configuration, base=options.base))
         print(table(rows[-1:]), flush=True)
     if options.table:
+        idle = idle_edge(options.base)
+        print(table([idle]))
         print(f"\n{table(rows)}\nwritten to {save('overhead', rows)}")
 
 

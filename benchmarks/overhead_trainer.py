@@ -14,17 +14,25 @@ from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
 ARRAYS = 16
 
 
-def load(path: str, format_: str) -> dict:
+def load(path: str, format_: str, state: dict) -> None:
+    """Copy the checkpoint into the model's own arrays, as `load_state_dict` does."""
     if format_ == "pickle":
         with open(path, "rb") as file:
-            return pickle.load(file)["state_dict"]
-    if format_ == "torch":
+            loaded = pickle.load(file)["state_dict"]
+        for name, array in state.items():
+            array[...] = loaded[name]
+    elif format_ == "torch":
         import torch
 
-        return torch.load(path, weights_only=True)["state_dict"]
-    from safetensors.numpy import load_file
+        loaded = torch.load(path, weights_only=True, mmap=True)["state_dict"]
+        for name, tensor in state.items():
+            tensor.copy_(loaded[name])
+    else:
+        from safetensors import safe_open
 
-    return load_file(path)
+        with safe_open(path, framework="np") as file:
+            for name, array in state.items():
+                array[...] = file.get_tensor(name)
 
 
 def save(path: str, format_: str, state: dict) -> None:
@@ -58,7 +66,7 @@ def main() -> None:
     while True:
         round_ = WaitEvent("TrainStarted")
         if Path(os.environ["GLOBAL_MODEL_PATH"]).exists():
-            state = load(os.environ["GLOBAL_MODEL_PATH"], format_)
+            load(os.environ["GLOBAL_MODEL_PATH"], format_, state)
         for array in state.values():
             array += 0.001 * i
         save(os.environ["LOCAL_MODEL_PATH"], format_, state)

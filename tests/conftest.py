@@ -130,7 +130,7 @@ class Bench:
         env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
     ) -> Process:
-        """Start `flavor`, `flavor-fl` or `flavor-agg`; -P because a console script has no current folder either."""
+        """Start `flavor`, `flavor-fl` or `flavor-agg`; -P, as a console script has no current folder either."""
         merged: dict[str, str | None] = {**self.env, **(env or {})}
         command = [sys.executable, "-P", "-m", MODULES[program], *map(str, arguments)]
         process = Process(
@@ -197,7 +197,8 @@ class Bench:
         newest = "0"
         while (left_s := deadline - time.monotonic()) > 0:
             batches = self.redis.xread({self.runs.keys.log: newest}, block=max(1, int(left_s * 1000)))
-            for newest, entry in batches[0][1] if batches else []:
+            for identity, entry in batches[0][1] if batches else []:
+                newest = identity
                 if entry["event"] == event and all(entry.get(k) == str(v) for k, v in fields.items()):
                     return entry
         pytest.fail(f"{event} {fields} was not logged within {timeout_s} s; the log is {self.log()}")

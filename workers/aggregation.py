@@ -18,7 +18,7 @@ from flavor.config import RunConfig
 from flavor.errors import FlavorError, IllegalMove, LeaseLost
 from flavor.store.formats import TensorFile, TensorFileWriter
 from flavor.store.info import merge_infos, write_json
-from flavor.store.objects import sha256_file
+from flavor.store.objects import check_object, sha256_file
 from flavor.store.paths import named, round_prefix
 from workers.context import WorkerContext
 
@@ -109,7 +109,7 @@ def _aggregated(
     examples = sum(info["metadata"]["datasetSize"] for info in infos)
     format_ = round_view.verdicts[clients[0]].format
     reason = f"{len(clients)} updates, {examples} examples, {size} bytes"
-    return GlobalModel(path, digest, size, info_path, format_), reason
+    return GlobalModel(path, digest, size, info_path, format_, context.store.seal(path)), reason
 
 
 def _combine(
@@ -117,12 +117,15 @@ def _combine(
 ) -> tuple[str, int]:
     """Aggregate the contributors' tensors into the file `target`; its SHA-256 and size."""
     verdicts = [round_view.verdicts[client] for client in round_view.contributors]
-    files = [TensorFile.open(context.store.local(verdict.path)) for verdict in verdicts]
+    files = [
+        TensorFile.open(check_object(context.store, v.path, digest=v.digest, seal=v.seal)) for v in verdicts
+    ]
     weights = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
     rule = _rule(config.aggregator)
     old = None
     if view.global_model is not None:
-        old = TensorFile.open(context.store.local(view.global_model.path))
+        model = view.global_model
+        old = TensorFile.open(check_object(context.store, model.path, digest=model.digest, seal=model.seal))
     with TensorFileWriter(target, files[0].specs, files[0].metadata) as writer:
         out = writer.map()
         engine.run(

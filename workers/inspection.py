@@ -50,7 +50,7 @@ def _accepted(
     if len(text) > MAX_BYTES:
         raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
     info = parse_info(text, where="info.json")
-    file = store.local(path)
+    file, seal = store.local(path), store.seal(path)
     found = digest_and_check(file)
     if found.sha256 != fields.get("digest"):
         raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
@@ -65,6 +65,7 @@ def _accepted(
         path=path,
         digest=found.sha256,
         size_bytes=found.size_bytes,
+        seal=seal,
         format=fields.get("format", ""),
         info=info,
     )

@@ -18,7 +18,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker
 
-from flavor.bus.connection import connect, wait_for_server
+from flavor.bus.connection import connect, options, wait_for_server
 from flavor.errors import MisuseError
 from flavor.store.objects import ObjectStore
 from workers.context import WorkerContext, set_context
@@ -88,10 +88,10 @@ def serve(
     url: str, store: ObjectStore, *, queue: str, threads: int, tell: Callable[[str], None], patience_s: float = 60.0
 ) -> None:
     """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first."""
-    redis = connect(url, client_name="flavor-agg")
-    wait_for_server(redis, url, patience_s=patience_s)
+    redis = connect(url, patience_s=patience_s, client_name="flavor-agg")
+    wait_for_server(redis, url)
     set_context(WorkerContext(redis, url, store, threads=threads, tell=tell))
-    connection = Redis.from_url(url, socket_timeout=None, driver_info=None, protocol=2)
+    connection = Redis.from_url(url, **options(url, patience_s))
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     worker = make_worker(connection, queue)
     tell(f"aggregator {worker.name[:12]} listens on queue {queue!r}")

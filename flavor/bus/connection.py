@@ -1,20 +1,19 @@
 """Connections to Redis or Valkey, and the one table that translates redis-py's errors.
 
 redis-py's defaults are wrong for us in two ways (measured): its five-second socket timeout breaks blocking
-reads, and its ten retries repeat a write whose answer was slow. So reads block without limit here, a write is
-retried by its caller only if it is idempotent, and a dead peer is found by TCP keepalive.
+reads, and makes its retries repeat a write whose answer was merely slow. So reads block without limit here, a dead
+peer is found by TCP keepalive, and what is repeated after a broken connection is harmless when it runs twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -39,34 +38,118 @@ def shown(url: str) -> str:
     return f"{scheme}{separator}{rest}"
 
 
-def connect(url: str, *, blocking: bool = True, client_name: str | None = None) -> Redis:
+class Patience(Retry):
+    """Repeats a command until the server answers again or `patience_s` seconds of outage have passed.
+
+    One outage has one deadline, however deep redis-py nests its retries, and a countdown on stderr. Wrong credentials
+    are not an outage. Every command of this project may run twice: it sets what is not set, or checks the state it
+    starts from.
+    """
+
+    _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+
+    def __init__(self, where: str, patience_s: float) -> None:
+        super().__init__(NoBackoff(), retries=-1)
+        self._where, self._patience_s = where, patience_s
+        self._since: float | None = None
+
+    def call_with_retry(
+        self,
+        do: Callable[[], Any],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> Any:
+        """See `redis.retry.Retry`."""
+        failures, pause_s = 0, self._FIRST_PAUSE_S
+        while True:
+            try:
+                result = do()
+            except self._supported_errors as error:
+                if isinstance(error, _REFUSALS) or (is_retryable and not is_retryable(error)):
+                    raise
+                failures += 1
+                fail(error, failures) if with_failure_count else fail(error)
+                now = time.monotonic()
+                self._since = self._since or now
+                left_s = self._since + self._patience_s - now
+                if left_s <= 0:
+                    raise
+                if failures > 1:  # a connection that had gone stale is not worth a word
+                    _countdown.show(self._where, left_s)
+                    time.sleep(min(pause_s, left_s))
+                    pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
+            else:
+                self._since = None
+                return result
+
+
+class _Countdown:
+    """One line for however many connections wait: rewritten in a terminal, else repeated every few seconds."""
+
+    def __init__(self) -> None:
+        self._lock, self._shown_at = threading.Lock(), 0.0
+
+    def show(self, where: str, left_s: float) -> None:
+        live = sys.stderr.isatty()
+        with self._lock:
+            now = time.monotonic()
+            if now - self._shown_at < (0.5 if live else 5.0):
+                return
+            self._shown_at = now
+        line = f"flavor: Redis at {where} does not answer; trying for {left_s:.0f} s more"
+        print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        with self._lock:
+            if self._shown_at and sys.stderr.isatty():
+                print(file=sys.stderr)
+            self._shown_at = 0.0
+
+
+_countdown = _Countdown()
+_REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
+
+
+def connect(url: str, *, patience_s: float = 60.0, client_name: str | None = None) -> Redis:
     """A client for `url` (`redis://`, `rediss://` or `unix://`); connects at the first command.
 
-    With `blocking`, reads wait without limit (pub/sub, a worker); otherwise an answer that takes 60 s is an error.
+    Reads wait without limit. An unreachable server is waited for, with a countdown, for up to `patience_s` seconds.
     Raises `InvalidSetting` for a URL that is none.
     """
-    if urlsplit(url).scheme not in _SCHEMES:
-        raise InvalidSetting(
-            f"Redis URL {shown(url)!r} cannot be used: expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
-        )
-    options: dict[str, Any] = {
-        "decode_responses": True,
-        "socket_timeout": None if blocking else 60.0,
-        "retry": Retry(NoBackoff(), 1),
-        "client_name": client_name,
-        "driver_info": None,
-        "protocol": 2,
-    }
-    if not url.startswith("unix:"):
-        options |= {"socket_connect_timeout": 5.0, "socket_keepalive": True, "socket_keepalive_options": _keepalive()}
+    checked_url(url)
     try:
-        return redis.Redis.from_url(url, **options)
+        return redis.Redis.from_url(
+            url, decode_responses=True, client_name=client_name, **options(url, patience_s)
+        )
     except ValueError as error:
         # redis-py's message may quote a part of the password
         raise InvalidSetting(
             f"Redis URL {shown(url)!r} cannot be used ({type(error).__name__}): write redis://USER:PASSWORD@HOST:PORT/DB, "
             "with special characters of the password percent-encoded"
         ) from None
+
+
+def checked_url(url: str) -> str:
+    """`url`, if it is one for Redis; else `InvalidSetting`."""
+    if url.partition("://")[0] not in _SCHEMES:
+        raise InvalidSetting(
+            f"Redis URL {shown(url)!r} cannot be used: expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
+        )
+    return url
+
+
+def options(url: str, patience_s: float) -> dict[str, Any]:
+    """How every connection of this project is made, RQ's included."""
+    chosen: dict[str, Any] = {
+        "socket_timeout": None,
+        "retry": Patience(shown(url), patience_s),
+        "driver_info": None,
+        "protocol": 2,
+    }
+    if not url.startswith("unix:"):
+        chosen |= {"socket_connect_timeout": 5.0, "socket_keepalive": True, "socket_keepalive_options": _keepalive()}
+    return chosen
 
 
 def _keepalive() -> dict[int, int]:
@@ -108,42 +191,10 @@ _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
 )
 
 
-def wait_for_server(client: Redis, url: str, *, patience_s: float) -> None:
-    """Return once the server answers PING; count down visibly on stderr meanwhile.
-
-    Raises `BusUnavailable` after `patience_s` seconds, or at once when the server refuses the credentials.
-    """
-    deadline = time.monotonic() + patience_s
-    pause_s = 0.25
-    told = False
-    while True:
-        try:
+def wait_for_server(client: Redis, url: str) -> None:
+    """Return once the server answers; `BusUnavailable` when it does not within the client's patience."""
+    try:
+        with translated(shown(url)):
             client.ping()
-        except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-            raise bus_error(error, shown(url)) from None
-        except (redis.exceptions.RedisError, OSError) as error:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                if told:
-                    print(file=sys.stderr)
-                wrapped = error if isinstance(error, redis.exceptions.RedisError) else redis.ConnectionError(str(error))
-                raise bus_error(wrapped, shown(url)) from None
-            _countdown(url, left_s)
-            told = True
-            time.sleep(min(pause_s, left_s))
-            pause_s = min(pause_s * 2, 2.0)
-        else:
-            if told:
-                print(f"\nflavor: Redis at {shown(url)} answers", file=sys.stderr)
-            return
-
-
-def _countdown(url: str, left_s: float) -> None:
-    line = f"flavor: Redis at {shown(url)} does not answer; trying for {left_s:.0f} s more"
-    end = "" if sys.stderr.isatty() else "\n"
-    print(f"\r{line}  " if sys.stderr.isatty() else line, end=end, file=sys.stderr, flush=True)
-
-
-def url_from_environment() -> str | None:
-    """The value of FLAVOR_REDIS_URL, or None."""
-    return os.environ.get(URL_VARIABLE) or None
+    finally:
+        _countdown.end()

@@ -34,16 +34,15 @@ class _Look:
 class ClientEvents:
     """The events of one client of one run.
 
-    `patience_s` bounds the wait for an unreachable server. Every method raises `BusUnavailable` when the server is
-    gone; nothing is half-written then.
+    Every method raises `BusUnavailable` when the server stays away for longer than the client's patience; nothing is
+    half-written then.
     """
 
-    def __init__(self, url: str, run: str, client: str, *, redis: Redis | None = None, patience_s: float = 60.0) -> None:
+    def __init__(self, url: str, run: str, client: str, *, redis: Redis | None = None) -> None:
         self.url, self.run, self.client = url, run, client
         self._run_keys = RunKeys(run)
         self._keys = self._run_keys.client(client)
         self._redis = redis or connect(url, client_name=f"flavor-events:{client}")
-        self._patience_s = patience_s
         self._subscription: Subscription | None = None
 
     def set(self, event: Event, round_: int, value: str = "1") -> None:
@@ -138,7 +137,6 @@ class ClientEvents:
                 self.url,
                 channels=[self._run_keys.state],
                 patterns=[self._keys.pattern],
-                patience_s=self._patience_s,
             )
             self._subscription.open()
         else:

@@ -6,11 +6,11 @@ All keys of a run share the Cluster hash tag `{RUN}`, so that its Lua scripts st
 after `flavor:{RUN}:`                 type    holds                                           written by
 ====================================  ======  ==============================================  =====================
 run                                   hash    config, state, round, rounds, global_path,      coordinator, worker's
-                                              global_digest, global_size, info_path, format,  commit, `flavor stop`
-                                              reason, created_at, ended_at
+                                              global_digest, global_size, global_seal,          commit, `flavor stop`
+                                              info_path, format, reason, created_ms, ended_ms
 members                               set     clients that have joined                        coordinator
 coordinator                           string  token of the coordinator's lease (expires)      coordinator
-client:CLIENT                         hash    state, reason, format, host, pid, joined_at     that edge
+client:CLIENT                         hash    state, reason, round, host, pid                 that edge
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer

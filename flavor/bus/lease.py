@@ -56,17 +56,18 @@ class Lease:
 
     def renew(self) -> bool:
         """Extend the lease; False when it is no longer ours (expired and taken, or taken away)."""
-        with self._client.pipeline() as step:
-            try:
-                step.watch(self.key)
-                if step.get(self.key) != self.token:
-                    return False
-                step.multi()
-                step.pexpire(self.key, int(self.ttl_s * 1000))
-                step.execute()
-            except redis.exceptions.WatchError:
-                return False
-            return True
+        while True:
+            with self._client.pipeline() as step:
+                try:
+                    step.watch(self.key)
+                    if step.get(self.key) != self.token:
+                        return False
+                    step.multi()
+                    step.pexpire(self.key, int(self.ttl_s * 1000))
+                    step.execute()
+                except redis.exceptions.WatchError:  # it changed, or the connection broke: look again
+                    continue
+                return True
 
     def release(self) -> None:
         """Give the lease up, if it is still ours."""

@@ -70,6 +70,7 @@ class GlobalModel:
     size_bytes: int
     info_path: str = ""
     format: str = ""
+    seal: str = ""
 
     def fields(self) -> dict[str, str]:
         """As fields of the run's hash or of a task."""
@@ -77,6 +78,7 @@ class GlobalModel:
             "global_path": self.path,
             "global_digest": self.digest,
             "global_size": str(self.size_bytes),
+            "global_seal": self.seal,
             "info_path": self.info_path,
             "format": self.format,
         }
@@ -92,6 +94,7 @@ class GlobalModel:
             int(fields["global_size"]),
             fields.get("info_path", ""),
             fields.get("format", ""),
+            fields.get("global_seal", ""),
         )
 
 
@@ -129,7 +132,7 @@ class RunView:
 class Verdict:
     """What the inspection of one update found.
 
-    `path`, `digest` and `size_bytes` are what was inspected, so that nothing the edge writes later can change what
+    `path`, `digest`, `size_bytes` and `seal` are what was inspected, so that nothing the edge writes later can change what
     is aggregated.
     """
 
@@ -138,6 +141,7 @@ class Verdict:
     path: str = ""
     digest: str = ""
     size_bytes: int = 0
+    seal: str = ""
     format: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
 

@@ -24,20 +24,14 @@ _CONFIRMATIONS = ("subscribe", "psubscribe")
 class Subscription:
     """Channels and patterns of one server, reconnecting by itself.
 
-    Not for use by several threads at once. `patience_s` bounds how long an unreachable server is waited for, with a
-    countdown on stderr, before `wait` raises `BusUnavailable`.
+    Not for use by several threads at once. An unreachable server is waited for with the client's patience; then
+    `BusUnavailable` is raised.
     """
 
     def __init__(
-        self,
-        client: Redis,
-        url: str,
-        *,
-        channels: Sequence[str] = (),
-        patterns: Sequence[str] = (),
-        patience_s: float = 60.0,
+        self, client: Redis, url: str, *, channels: Sequence[str] = (), patterns: Sequence[str] = ()
     ) -> None:
-        self._client, self._url, self._patience_s = client, url, patience_s
+        self._client, self._url = client, url
         self._channels, self._patterns = tuple(channels), tuple(patterns)
         self._pubsub: Any = None
 
@@ -58,7 +52,7 @@ class Subscription:
                     unconfirmed -= message["type"] in _CONFIRMATIONS
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
                 pubsub.close()
-                wait_for_server(self._client, self._url, patience_s=self._patience_s)
+                wait_for_server(self._client, self._url)
             else:
                 self._pubsub = pubsub
 

@@ -18,8 +18,8 @@ from flavor.errors import MisuseError
 
 def _connected(redis_url: str | None) -> tuple[Redis, str]:
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    redis = connect(url)
-    wait_for_server(redis, url, patience_s=5.0)
+    redis = connect(url, patience_s=5.0)
+    wait_for_server(redis, url)
     return redis, url
 
 

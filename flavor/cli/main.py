@@ -12,7 +12,7 @@ import click
 from flavor.cli.common import EXIT_CODES, version_option
 
 _COMMANDS = {
-    "demo": ("flavor.cli.run", "demo", "Federate handwritten digits over three sites, on this machine."),
+    "demo": ("flavor.cli.demo", "demo", "Federate handwritten digits over three sites, on this machine."),
     "run": ("flavor.cli.run", "run", "Run a whole federation on this machine, for a script of your own."),
     "serve": ("flavor.cli.serve", "serve", "Coordinate a run."),
     "status": ("flavor.cli.inspect", "status", "Show all runs, or one with its round and its clients."),

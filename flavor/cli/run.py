@@ -1,4 +1,4 @@
-"""`flavor run` and `flavor demo`: a whole federation on this machine."""
+"""`flavor run`: a whole federation on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from flavor.cli.serve import check_initial, round_options
 from flavor.edge.config import CheckpointFormat
 
 
-def _common(function: Any) -> Any:
+def result_options(function: Any) -> Any:
+    """The options that name a local run and its results, shared with `flavor demo`."""
     for option in reversed(
         [
             click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: run-DATE-TIME-XXXX]"),
@@ -36,7 +37,7 @@ def _common(function: Any) -> Any:
 @click.option("--format", "format_", type=click.Choice(get_args(CheckpointFormat)), help="The trainer's checkpoint format.  [default: as it saves]")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Aggregators to start.")
 @round_options
-@_common
+@result_options
 @redis_option
 @store_option
 @one_line_errors
@@ -74,7 +75,7 @@ def run(
     if preprocess_command:
         parse_command(preprocess_command, "-p")
     clients = sites(edges, input_path, input_glob)
-    name = checked_name(run_name or new_run_name(), "run")
+    name = checked_name(run_name or new_run_name(), "--run")
     settings["min_clients"] = len(clients) if min_clients is None else min_clients
     if settings["min_clients"] > len(clients):
         raise InvalidSetting(f"--min-clients {min_clients}: there are {len(clients)} clients, so the run would never start")

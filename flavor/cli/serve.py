@@ -62,7 +62,7 @@ def store_initial(store: ObjectStore, run: str, path: Path) -> GlobalModel:
             raise InvalidSetting(f"--init-model {path}: tensor {nonfinite!r} has NaN or infinite values")
         target = named(f"{run_prefix(run)}initial/", "model", wire.sha256, ".safetensors")
         store.put(target, staged, digest=wire.sha256)
-    return GlobalModel(target, wire.sha256, wire.size_bytes, "", format_.value)
+    return GlobalModel(target, wire.sha256, wire.size_bytes, "", format_.value, store.seal(target))
 
 
 @click.command()

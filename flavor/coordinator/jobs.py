@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from flavor.bus.connection import options
+
 INSPECT = "workers.jobs.inspect"
 AGGREGATE = "workers.jobs.aggregate"
 _KEEP_FAILURES_S = 86_400
@@ -29,13 +31,13 @@ class JobQueue(Protocol):
 class RqJobQueue:
     """`JobQueue` on RQ, with the JSON serializer and one named queue."""
 
-    def __init__(self, url: str, queue: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str, queue: str, *, timeout_s: float, patience_s: float = 60.0) -> None:
         from redis import Redis
         from rq import Queue
         from rq.serializers import JSONSerializer
 
         # RQ reads bytes, so this is a connection of its own
-        self._connection = Redis.from_url(url, socket_timeout=None, driver_info=None, protocol=2)
+        self._connection = Redis.from_url(url, **options(url, patience_s))
         self._queue = Queue(queue, connection=self._connection, serializer=JSONSerializer, default_timeout=int(timeout_s))
 
     def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:

@@ -68,38 +68,42 @@ class Coordinator:
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
-        self._redis = connect(redis_url, client_name=f"flavor-serve:{run}")
+        self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
-        self._jobs = jobs or RqJobQueue(redis_url, config.queue, timeout_s=config.aggregation_timeout_s)
+        self._jobs = jobs or RqJobQueue(
+            redis_url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=patience_s
+        )
         self._clients: dict[str, Client] = {}
         self._members: set[str] = set()
         self._round: _Round | None = None
         self._run: RunView
         self._waiting = ""
         self._lost = False
+        self._failing_from = 0.0  # monotonic; before that, clients that are missing may be on their way back
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
     # -- from start to end
 
     def run(self) -> RunView:
         """Serve the run until it ends."""
-        wait_for_server(self._redis, self._url, patience_s=self._patience_s)
+        wait_for_server(self._redis, self._url)
         keys = self._runs.keys
-        self._create()
+        taken_over = not self._create()
         with translated(shown(self._url)):
             lease = Lease(
                 self._redis, keys.coordinator, ttl_s=self._config.heartbeat_timeout_s, what=f"the coordinator of run {self._name!r}"
             )
             lease.acquire(told=self._tell)
         self._token = lease.token
+        if taken_over:  # whatever ended the last coordinator may have ended the edges too
+            self._failing_from = time.monotonic() + self._config.heartbeat_timeout_s
         keeper = LeaseKeeper(lease, lost=self._lease_lost)
         keeper.start()
         subscription = Subscription(
-            connect(self._url, client_name=f"flavor-serve:{self._name}:events"),
+            connect(self._url, patience_s=self._patience_s, client_name=f"flavor-serve:{self._name}:events"),
             self._url,
             channels=[keys.state],
             patterns=[keys.clients_pattern, keys.rounds_pattern],
-            patience_s=self._patience_s,
         )
         try:
             with translated(shown(self._url)):
@@ -107,21 +111,20 @@ class Coordinator:
                 self._redis.publish(keys.state, "serving")  # every edge announces itself
                 self._read_everything()
                 resync_at = time.monotonic() + _RESYNC_S
-                while not self._step():
-                    woken = subscription.wait(self._pause_s())
+                woken: list[str] = []
+                while not self._run.state.ended:
+                    try:
+                        self._step()
+                        woken = [] if self._run.state.ended else subscription.wait(self._pause_s())
+                        self._read(woken)
+                    except IllegalMove:  # somebody stopped it, or a repeated command had been carried out after all
+                        resync_at = 0.0
                     if self._lost:
                         raise LeaseLost(f"run {self._name!r} was taken over by another coordinator: this one ends")
                     if RESYNC in woken or time.monotonic() > resync_at:
                         self._read_everything()
                         resync_at = time.monotonic() + _RESYNC_S
-                    else:
-                        self._read(woken)
-            return self._run
-        except IllegalMove:
-            self._run = self._runs.read()
-            if not self._run.state.ended:
-                raise
-            self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")  # `flavor stop` was faster
+            self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
             return self._run
         finally:
             keeper.stop()
@@ -129,22 +132,29 @@ class Coordinator:
             with contextlib.suppress(Exception):  # the lease runs out by itself
                 lease.release()
 
-    def _create(self) -> None:
+    def _create(self) -> bool:
+        """Create the run; False when it goes on instead."""
         config = self._config.to_mapping()
         if self._runs.create(rounds=self._config.rounds, config=config, initial=self._initial):
             self._tell(f"run {self._name!r} is open for clients")
-            return
+            return True
         view = self._runs.read()
+        if view.state is RunState.FINISHED and self._differences(view) == []:
+            return False
         if view.state.ended:
             raise RunExists(f"run {self._name!r} is over ({view.state}: {view.reason}): choose another name, or `flavor rm {self._name}`")
-        others = [
-            f"{name} is {view.config.get(name)!r}, not {value!r}"
-            for name, value in config.items()
-            if view.config.get(name) != value
-        ]
-        if others:
+        if others := self._differences(view):
             raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
         self._tell(f"run {self._name!r} goes on from round {view.round}")
+        return False
+
+    def _differences(self, view: RunView) -> list[str]:
+        """How the settings of the run that is there differ from ours."""
+        return [
+            f"{name} is {view.config.get(name)!r}, not {value!r}"
+            for name, value in self._config.to_mapping().items()
+            if view.config.get(name) != value
+        ]
 
     def _lease_lost(self) -> None:
         self._lost = True
@@ -183,7 +193,7 @@ class Coordinator:
                 continue
             before = self._clients.get(name)
             self._clients[name] = Client(state, alive, fields.get("reason", ""))
-            if name not in self._members:
+            if name not in self._members and not self._run.state.ended:
                 host = fields.get("host", "an unknown host")
                 self._runs.admit(self._token, name, f"from {host}")
                 self._members.add(name)
@@ -244,29 +254,25 @@ class Coordinator:
 
     # -- acting
 
-    def _step(self) -> bool:
-        """Do everything that can be done now; True when the run has ended."""
+    def _step(self) -> None:
+        """Do everything that can be done now."""
         while not self._run.state.ended:
             round_ = self._round
             if round_ is None or round_.view.state is RoundState.CLOSED:
                 if not self._between_rounds():
-                    return False
+                    return
             elif round_.view.state is RoundState.OPEN:
                 self._inspect(round_)
                 if not self._in_open_round(round_):
-                    return False
+                    return
             elif not self._in_aggregation(round_):
-                return False
-        self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
-        return True
+                return
 
     def _between_rounds(self) -> bool:
         closed = self._round.view.round if self._round else 0
         action, reason, expected = next_round(self._name, closed, self._clients, self._config)
-        if action is Action.WAIT:
-            if reason != self._waiting:
-                self._tell(f"waiting: {reason}")
-            self._waiting = reason
+        if action is Action.WAIT or self._too_early(action):
+            self._tell_waiting(reason)
             return False
         self._waiting = ""
         if action is Action.OPEN:
@@ -274,6 +280,15 @@ class Coordinator:
         else:
             self._end(RunState.FINISHED if action is Action.FINISH else RunState.FAILED, reason)
         return True
+
+    def _too_early(self, action: Action) -> bool:
+        """Whether `action` would end the run before its clients had the time to come back, too."""
+        return action is Action.FAIL and time.monotonic() < self._failing_from
+
+    def _tell_waiting(self, reason: str) -> None:
+        if reason != self._waiting:
+            self._tell(f"waiting: {reason}")
+        self._waiting = reason
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
         model = self._run.global_model
@@ -358,6 +373,9 @@ class Coordinator:
     def _in_open_round(self, round_: _Round) -> bool:
         action, reason = close_round(self._now_ms(), round_.view, self._standings(round_), self._config)
         if action is Action.WAIT:
+            return False
+        if self._too_early(action):
+            self._tell_waiting(reason)
             return False
         if action in (Action.FAIL, Action.FINISH):
             self._end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)

@@ -75,7 +75,7 @@ class Edge:
 
     def __init__(self, config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
         self._config, self._tell = config, tell
-        self._redis = connect(config.redis_url, client_name=f"flavor-fl:{config.client}")
+        self._redis = connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}")
         self._runs = RunStore(self._redis, config.run, config.redis_url)
         self._keys = self._runs.keys.client(config.client)
         self._events = ClientEvents(config.redis_url, config.run, config.client, redis=self._redis)
@@ -94,13 +94,12 @@ class Edge:
     def run(self) -> None:
         """Join the run, train until it ends or the trainer does, leave."""
         config = self._config
-        wait_for_server(self._redis, config.redis_url, patience_s=config.patience_s)
+        wait_for_server(self._redis, config.redis_url)
         subscription = Subscription(
-            connect(config.redis_url, client_name=f"flavor-fl:{config.client}:events"),
+            connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}:events"),
             config.redis_url,
             channels=[self._runs.keys.state],
             patterns=[self._keys.pattern],
-            patience_s=config.patience_s,
         )
         subscription.open()
         view = self._await_run(subscription)

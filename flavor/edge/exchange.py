@@ -15,7 +15,7 @@ from flavor.bus.state import GlobalModel
 from flavor.edge.workspace import Workspace
 from flavor.errors import CheckpointError
 from flavor.store.info import Info, read_info
-from flavor.store.objects import ObjectStore, check_digest
+from flavor.store.objects import ObjectStore, check_object
 from flavor.store.paths import named, update_prefix
 
 if TYPE_CHECKING:
@@ -50,12 +50,11 @@ class Exchange:
         target = self._workspace.global_model
         format_ = self._format or model.format or "safetensors"
         if format_ == "safetensors":
-            self._store.fetch(model.path, target, digest=model.digest)
+            self._store.fetch(model.path, target, digest=model.digest, seal=model.seal)
         else:
             from flavor.store.formats import Format, from_safetensors
 
-            source = self._store.local(model.path)
-            check_digest(source, model.digest, f"object {model.path}")
+            source = check_object(self._store, model.path, digest=model.digest, seal=model.seal)
             from_safetensors(source, target, Format(format_), self._structure)
         if model.info_path:
             info = self._workspace.global_info

@@ -47,13 +47,13 @@ class Federation:
 
         Raises `FlavorError` when nothing could be started; otherwise the results say how the run ended.
         """
-        self.layout.check()
+        self.layout.check_unused()
         if self.store is not None:
             open_store(self.store, create=True)
         with contextlib.ExitStack() as stack:
             url = self.redis_url or stack.enter_context(embedded_server())
-            redis = connect(url, client_name="flavor-run")
-            wait_for_server(redis, url, patience_s=10.0)
+            redis = connect(url, patience_s=10.0, client_name="flavor-run")
+            wait_for_server(redis, url)
             runs = RunStore(redis, self.run, url)
             if runs.find() is not None:
                 raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")

@@ -44,14 +44,14 @@ class Layout:
         """One client's folders."""
         return self.out / "clients" / client
 
-    def check(self) -> None:
-        """Raise `InvalidSetting` if the folder holds another run's results."""
+    def check_unused(self) -> None:
+        """Raise `InvalidSetting` when the folder holds another run's results."""
         if (self.out / "summary.json").exists() or self.logs.exists():
             raise InvalidSetting(f"--out {self.out}: there are results of another run: name another folder")
 
     def prepare(self) -> None:
         """Make the folder; it must not hold another run's results."""
-        self.check()
+        self.check_unused()
         try:
             self.logs.mkdir(parents=True)
         except OSError as error:

@@ -45,6 +45,10 @@ class ProcessGroup:
             )
         self._members[name] = _Member(name, process, log)
 
+    def pid(self, name: str) -> int:
+        """The process id of one."""
+        return self._members[name].process.pid
+
     def exit_code(self, name: str) -> int | None:
         """The exit code of one that has ended."""
         return self._members[name].process.poll()

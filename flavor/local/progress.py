@@ -61,7 +61,7 @@ class Progress:
         return self._live is not None
 
     def tell(self, line: str) -> None:
-        """Print a line above the view."""
+        """Print a line above the view; it is not broken, so that a path in it can be copied."""
         self.console.print(Text(line), soft_wrap=True)
 
     def closed(self, result: RoundResult, downloaded: int) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flavor.errors import BadObjectPath, InvalidSetting, ObjectExists, ObjectMissing, StoreError
-from flavor.store.objects import check_digest, sha256_file
+from flavor.store.objects import check_object, sha256_file
 from flavor.store.paths import checked_path
 
 _STAGING = ".staging"
@@ -74,10 +74,18 @@ class LocalStore:
         self._check_inside(target, path)
         return target
 
-    def fetch(self, path: str, destination: Path, *, digest: str) -> None:
+    def seal(self, path: str) -> str:
+        """See `ObjectStore`: the file's inode, size and time of modification.
+
+        A link into the store is never safe from its other names, before or after a digest is computed; a seal finds
+        what a digest would, a file that was replaced, cut off or written to, without reading it.
+        """
+        found = self.local(path).stat()
+        return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+
+    def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
         """See `ObjectStore`."""
-        source = self.local(path)
-        check_digest(source, digest, f"object {path}")
+        source = check_object(self, path, digest=digest, seal=seal)
         temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)
         with _clear(destination):

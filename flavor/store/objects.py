@@ -30,8 +30,14 @@ class ObjectStore(Protocol):
     def local(self, path: str) -> Path:
         """A file with the object's bytes, to be mapped or read, never written. Raises `ObjectMissing`."""
 
-    def fetch(self, path: str, destination: Path, *, digest: str) -> None:
-        """Place the object at `destination`, replacing what is there, after checking its digest.
+    def seal(self, path: str) -> str:
+        """A mark of the object as it is now: the same mark later means that nobody has written to it since.
+
+        Taken beside a computed digest, it saves computing that digest again. Raises `ObjectMissing`.
+        """
+
+    def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
+        """Place the object at `destination`, replacing what is there, after checking its seal or its digest.
 
         Raises `ObjectMissing`, `DigestMismatch`; `destination` is untouched then.
         """
@@ -60,6 +66,17 @@ def sha256_file(path: Path) -> tuple[str, int]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return digest, file.tell()
+
+
+def check_object(store: ObjectStore, path: str, *, digest: str, seal: str = "") -> Path:
+    """A local file with the object's bytes, unchanged since `seal` was taken, or else with this digest.
+
+    Raises `ObjectMissing`, `DigestMismatch`.
+    """
+    file = store.local(path)
+    if not seal or store.seal(path) != seal:
+        check_digest(file, digest, f"object {path}")
+    return file
 
 
 def check_digest(path: Path, digest: str, what: str) -> None:

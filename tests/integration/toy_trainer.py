@@ -1,7 +1,7 @@
 """A trainer that learns nothing but whose result is known: each round adds i to every weight of client i.
 
-The client's i is the number at the end of its name. Flags make it misbehave at a chosen point, or hold there until
-the test lets it go.
+The client's i is the number at the end of its name. Flags make it misbehave at a chosen point, or hold there
+until the test lets it go.
 """
 
 from __future__ import annotations

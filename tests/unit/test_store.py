@@ -44,13 +44,15 @@ def test_the_same_bytes_again_are_no_error_and_others_are(store: ObjectStore) ->
 
 def test_a_changed_object_is_found_and_the_destination_kept(store: ObjectStore, tmp_path: Path) -> None:
     digest = put(store, "runs/r/a.bin", b"hello")
+    seal = store.seal("runs/r/a.bin")
     inside = store.local("runs/r/a.bin")
     inside.chmod(0o644)
     inside.write_bytes(b"hellO")
     out = tmp_path / "out.bin"
     out.write_bytes(b"before")
-    with pytest.raises(DigestMismatch, match="changed or cut off"):
-        store.fetch("runs/r/a.bin", out, digest=digest)
+    for given in ("", seal):
+        with pytest.raises(DigestMismatch, match="changed or cut off"):
+            store.fetch("runs/r/a.bin", out, digest=digest, seal=given)
     assert out.read_bytes() == b"before"
 
 

@@ -1,0 +1,100 @@
+"""`flavor demo`: a whole federation on this machine, with its data and its training script."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
+from flavor.cli.run import result_options
+
+
+@click.command()
+@click.option(
+    "--rounds", type=click.IntRange(1, 1_000_000), default=40, show_default=True, help="Rounds to run."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the split, the first weights and the batches.",
+)
+@result_options
+@redis_option
+@store_option
+@one_line_errors
+def demo(
+    *,
+    rounds: int,
+    seed: int,
+    run_name: str | None,
+    out: Path | None,
+    as_json: bool,
+    redis_url: str | None,
+    store: str | None,
+) -> None:
+    """Federate handwritten digits over three sites, on this machine.
+
+    Each site has images of three or four of the ten digits only. They train one model together, as
+    `flavor run` does it for a script of your own; then each trains alone for as many steps, and all
+    models are tested on the same images. Exit code 0 only for a finished run.
+    """
+    from flavor.bus.names import checked_name
+    from flavor.demo.comparison import Comparison
+    from flavor.demo.data import SITES, split
+    from flavor.local.federation import Federation
+    from flavor.local.plan import Layout, Site, new_run_name
+    from flavor.local.progress import Progress
+    from flavor.store.info import write_json
+
+    raise_on_sigterm()
+    name = checked_name(run_name or new_run_name(), "--run")
+    layout = Layout((out or Path("flavor-runs") / name).absolute())
+    data = split(seed)
+    layout.check_unused()
+    for site, held in data.items():
+        held.save(layout.out / "sites" / site)
+    federation = Federation(
+        run=name,
+        rounds=rounds,
+        sites=[Site(site, layout.out / "sites" / site) for site in data],
+        main=f"{shlex.quote(sys.executable)} -m flavor.demo.trainer {seed}",
+        preprocess=None,
+        layout=layout,
+        redis_url=redis_url,
+        store=store,
+        serve_options=["--min-clients", str(len(data))],
+        environment={
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },  # small matrices, few cores
+    )
+    progress = Progress(name, rounds, quiet=as_json)
+    shares = ", ".join(f"{site} has {own[0]} to {own[-1]}" for site, own in SITES.items())
+    progress.console.print(
+        f"Three sites learn handwritten digits; their images stay where they are: {shares}."
+    )
+    results = federation.carry_out(progress)
+    finished = results.state == "finished"
+    comparison = None
+    if finished and results.global_model is not None:
+        comparison = Comparison.measure(data, Path(results.global_model), rounds=rounds, seed=seed)
+    summary = {**asdict(results), "accuracy": comparison.to_mapping() if comparison else None}
+    write_json(layout.out / "summary.json", summary)
+    if as_json:
+        click.echo(json.dumps(summary))
+    elif comparison:
+        progress.console.print(comparison.table())
+        progress.console.print(f"\n{comparison.conclusion()}\n")
+        progress.tell(f"everything:  {results.out}")
+        progress.tell('next:        flavor run -m "python your_script.py" --edges 3')
+    else:
+        progress.tell(f"{results.state}: {results.reason}")
+        progress.tell(f"everything:  {results.out}")
+    sys.exit(0 if finished else 1)

@@ -1,0 +1,1 @@
+"""`flavor demo`: handwritten digits, split so that no site alone can learn all ten."""
