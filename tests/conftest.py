@@ -130,7 +130,7 @@ class Bench:
         env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
     ) -> Process:
-        """Start `flavor`, `flavor-fl` or `flavor-agg`; -P, as a console script has no current folder either."""
+        """Start one of our programs; -P, as a console script has no current folder on its path either."""
         merged: dict[str, str | None] = {**self.env, **(env or {})}
         command = [sys.executable, "-P", "-m", MODULES[program], *map(str, arguments)]
         process = Process(
