@@ -12,12 +12,14 @@ from flavor.errors import InvalidSetting
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
+LONGEST_S = 10 * 365 * 86_400.0
+"""No duration is longer: milliseconds of it must fit what Redis takes."""
 
 
 class RunConfig(BaseModel):
     """What a coordinator decides for a run; stands in the run's hash as JSON and never changes afterwards."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     rounds: int = Field(ge=1, le=1_000_000)
     """Rounds to run."""
@@ -29,13 +31,13 @@ class RunConfig(BaseModel):
     """Share of the ready clients that each round samples; never fewer than the quorum."""
     seed: int = 0
     """Seed of that sampling."""
-    round_timeout_s: float = Field(default=86_400.0, gt=0)
+    round_timeout_s: float = Field(default=86_400.0, gt=0, le=LONGEST_S)
     """Deadline of a round, in seconds from its opening, on the server's clock."""
-    heartbeat_timeout_s: float = Field(default=15.0, ge=0.3)
+    heartbeat_timeout_s: float = Field(default=15.0, ge=0.3, le=LONGEST_S)
     """Lifetime of an edge's lease; an edge that is silent for longer is counted as gone."""
-    aggregation_lease_s: float = Field(default=15.0, ge=0.3)
+    aggregation_lease_s: float = Field(default=15.0, ge=0.3, le=LONGEST_S)
     """Lifetime of a worker's lease on a round; another attempt starts when it runs out."""
-    aggregation_timeout_s: float = Field(default=3600.0, gt=0)
+    aggregation_timeout_s: float = Field(default=3600.0, gt=0, le=LONGEST_S)
     """Longest that one aggregation job may run."""
     aggregation_attempts: int = Field(default=3, ge=1)
     """Attempts to aggregate a round before the run fails."""

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -31,10 +30,12 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 15, 5, 3
 
 
 def shown(url: str) -> str:
-    """The URL without its password, for messages."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    """The URL without user and password, for messages; also where it is malformed."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    rest = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]  # a raw / or # in a password ends no host
+    return f"{scheme}{separator}{rest}"
 
 
 class Patience(Retry):
@@ -116,17 +117,22 @@ def connect(url: str, *, patience_s: float = 60.0, client_name: str | None = Non
     Reads wait without limit. An unreachable server is waited for, with a countdown, for up to `patience_s` seconds.
     Raises `InvalidSetting` for a URL that is none.
     """
+    checked_url(url)
     try:
         return redis.Redis.from_url(
-            checked_url(url), decode_responses=True, client_name=client_name, **options(url, patience_s)
+            url, decode_responses=True, client_name=client_name, **options(url, patience_s)
         )
     except ValueError as error:
-        raise InvalidSetting(f"Redis URL {shown(url)!r} cannot be used: {error}") from None
+        # redis-py's message may quote a part of the password
+        raise InvalidSetting(
+            f"Redis URL {shown(url)!r} cannot be used ({type(error).__name__}): write redis://USER:PASSWORD@HOST:PORT/DB, "
+            "with special characters of the password percent-encoded"
+        ) from None
 
 
 def checked_url(url: str) -> str:
     """`url`, if it is one for Redis; else `InvalidSetting`."""
-    if urlsplit(url).scheme not in _SCHEMES:
+    if url.partition("://")[0] not in _SCHEMES:
         raise InvalidSetting(
             f"Redis URL {shown(url)!r} cannot be used: expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
         )

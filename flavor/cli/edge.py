@@ -88,11 +88,12 @@ def command(
     Starts the command given by -m, which trains one round between TrainStarted and TrainFinished, and moves its
     checkpoints. The command is parsed as a shell would, and run without one; its success is its exit code.
     """
+    from flavor.bus.names import checked_name
     from flavor.edge.agent import Edge, Stopped
     from flavor.edge.command import parse_command
     from flavor.edge.config import EdgeConfig
 
-    client = client or socket.gethostname()
+    run, client = checked_name(run, "run"), checked_name(client or socket.gethostname(), "client")
     config = EdgeConfig(
         run=run,
         client=client,

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 
 from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
-from flavor.cli.serve import round_options
+from flavor.cli.serve import check_initial, round_options
 from flavor.edge.config import CheckpointFormat
 
 
@@ -67,6 +67,7 @@ def run(
     from flavor.bus.names import checked_name
     from flavor.config import RunConfig
     from flavor.edge.command import parse_command
+    from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites
 
@@ -75,9 +76,13 @@ def run(
         parse_command(preprocess_command, "-p")
     clients = sites(edges, input_path, input_glob)
     name = checked_name(run_name or new_run_name(), "--run")
-    settings["min_clients"] = min_clients or len(clients)
+    settings["min_clients"] = len(clients) if min_clients is None else min_clients
+    if settings["min_clients"] > len(clients):
+        raise InvalidSetting(f"--min-clients {min_clients}: there are {len(clients)} clients, so the run would never start")
     init_model: Path | None = settings.pop("init_model")
     RunConfig.parse({**settings, "rounds": rounds, "store": "checked here, so that a bad option is one line"})
+    if init_model:
+        check_initial(init_model)
     words = [
         word
         for option, value in settings.items()

@@ -9,6 +9,7 @@ import click
 
 from flavor.bus.state import GlobalModel, RunState
 from flavor.cli.common import needed, one_line_errors, patience_option, raise_on_sigterm, redis_option, run_option, store_option, teller
+from flavor.errors import CheckpointError, InvalidSetting
 from flavor.store.objects import ObjectStore
 
 
@@ -35,14 +36,30 @@ def round_options(function: Any) -> Any:
     return function
 
 
+def check_initial(path: Path) -> None:
+    """Raise `InvalidSetting` unless `path` is a checkpoint that a run can start from."""
+    from flavor.store.formats import describe
+
+    try:
+        describe(path)
+    except CheckpointError as error:
+        raise InvalidSetting(f"--init-model {error}") from None
+
+
 def store_initial(store: ObjectStore, run: str, path: Path) -> GlobalModel:
-    """Put pre-trained weights into the store."""
-    from flavor.store.formats import detect, to_safetensors
+    """Put pre-trained weights into the store; `InvalidSetting` when they are none."""
+    from flavor.store.formats import detect, digest_and_check, to_safetensors
     from flavor.store.paths import named, run_prefix
 
-    format_ = detect(path)
     with store.stage() as staged:
-        wire = to_safetensors(path, staged, format_)
+        try:
+            format_ = detect(path)
+            wire = to_safetensors(path, staged, format_)
+            nonfinite = digest_and_check(staged).nonfinite
+        except CheckpointError as error:
+            raise InvalidSetting(f"--init-model {error}") from None
+        if nonfinite is not None:
+            raise InvalidSetting(f"--init-model {path}: tensor {nonfinite!r} has NaN or infinite values")
         target = named(f"{run_prefix(run)}initial/", "model", wire.sha256, ".safetensors")
         store.put(target, staged, digest=wire.sha256)
     return GlobalModel(target, wire.sha256, wire.size_bytes, "", format_.value, store.seal(target))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from flavor.bus.names import checked_name
+from pydantic import BaseModel, ConfigDict, Field
 
 CheckpointFormat = Literal["torch", "pickle", "npz", "safetensors"]
 
@@ -41,13 +39,3 @@ class EdgeConfig(BaseModel):
     """How long to wait for the run to exist; for ever when None."""
     grace_s: float = Field(default=10.0, gt=0)
     """How long a trainer may take to end once the run has ended, before it is stopped."""
-
-    @field_validator("run")
-    @classmethod
-    def _run_name(cls, value: str) -> str:
-        return checked_name(value, "run")
-
-    @field_validator("client")
-    @classmethod
-    def _client_name(cls, value: str) -> str:
-        return checked_name(value, "client")

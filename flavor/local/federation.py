@@ -47,7 +47,9 @@ class Federation:
 
         Raises `FlavorError` when nothing could be started; otherwise the results say how the run ended.
         """
-        self.layout.prepare()
+        self.layout.check_unused()
+        if self.store is not None:
+            open_store(self.store, create=True)
         with contextlib.ExitStack() as stack:
             url = self.redis_url or stack.enter_context(embedded_server())
             redis = connect(url, patience_s=10.0, client_name="flavor-run")
@@ -55,6 +57,7 @@ class Federation:
             runs = RunStore(redis, self.run, url)
             if runs.find() is not None:
                 raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")
+            self.layout.prepare()  # not before it is clear that something will start
             processes = stack.enter_context(ProcessGroup())
             store_url = open_store(self.store or str(self.layout.store), create=True).url
             self._start(processes, url, store_url)
@@ -140,7 +143,8 @@ class Federation:
             reason = f"{name}: {processes.last_line(name)}"
             if view is None:
                 raise RunError(f"{reason} (exit code {code}; its log: {self.layout.log(name)})")
-            if is_edge and (code == 0 or view.state is not RunState.WAITING):
+            remaining = sum(processes.exit_code(site.client) in (None, 0) for site in self.sites)
+            if is_edge and (code == 0 or view.state is not RunState.WAITING or remaining >= view.config["min_clients"]):
                 continue  # the coordinator decides
             if not is_edge and runs.read().state.ended:
                 continue

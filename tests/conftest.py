@@ -1,0 +1,249 @@
+"""What all tests share: real servers, real processes, and ways to wait for them that end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+import flavor
+from flavor.bus.connection import Redis, connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore
+
+DEADLINE_S = 30.0
+"""How long a test waits for anything before it fails."""
+TAG = "FLAVOR_TEST_TAG"
+MODULES = {"flavor": "flavor.cli.main", "flavor-fl": "flavor.cli.edge", "flavor-agg": "flavor.cli.aggregator"}
+TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"
+
+
+class Process:
+    """A command of ours that runs: its output as it comes, its end by a deadline."""
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+        self._changed = threading.Condition()
+        self._text = {"stdout": "", "stderr": ""}
+        self._popen = subprocess.Popen(
+            list(command),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._pumps = [
+            threading.Thread(target=self._pump, args=(name,), daemon=True) for name in ("stdout", "stderr")
+        ]
+        for pump in self._pumps:
+            pump.start()
+
+    def _pump(self, name: str) -> None:
+        with getattr(self._popen, name) as pipe:
+            while data := os.read(pipe.fileno(), 65536):
+                with self._changed:
+                    self._text[name] += data.decode(errors="replace")
+                    self._changed.notify_all()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def stdout(self) -> str:
+        with self._changed:
+            return self._text["stdout"]
+
+    @property
+    def stderr(self) -> str:
+        with self._changed:
+            return self._text["stderr"]
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def until(self, text: str, *, stream: str = "stderr", timeout_s: float = DEADLINE_S) -> None:
+        """Wait until the process has printed `text`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: text in self._text[stream], timeout_s), (
+                f"{text!r} never came; there is {self._text}"
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self, timeout_s: float = DEADLINE_S) -> int:
+        """The exit code; fails the test when the process has not ended in time."""
+        try:
+            code = self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.end()
+            pytest.fail(f"still running after {timeout_s} s; there is {self._text}")
+        for pump in self._pumps:
+            pump.join(5.0)
+        return code
+
+    def end(self) -> None:
+        if self.running:
+            self._popen.kill()
+            self._popen.wait()
+
+
+class Bench:
+    """One test's place: a folder, a server, a run's name, and the processes that the test starts."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        self.run = f"t-{uuid.uuid4().hex[:8]}"
+        self.tag = uuid.uuid4().hex
+        self.store = folder / "store"
+        self.work = folder / "work"
+        self.work.mkdir()
+        self.redis: Redis = connect(url)
+        self.runs = RunStore(self.redis, self.run, url)
+        self._processes: list[Process] = []
+
+    @property
+    def env(self) -> dict[str, str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("FLAVOR_")}
+        for variable in ("INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH"):
+            env.pop(variable, None)
+        here = str(Path(flavor.__file__).parents[1])  # processes run what this process has imported
+        return env | {TAG: self.tag, "FLAVOR_REDIS_URL": self.url, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+
+    # -- processes
+
+    def start(
+        self,
+        program: str,
+        *arguments: object,
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path | None = None,
+    ) -> Process:
+        """Start one of our programs; -P, as a console script has no current folder on its path either."""
+        merged: dict[str, str | None] = {**self.env, **(env or {})}
+        command = [sys.executable, "-P", "-m", MODULES[program], *map(str, arguments)]
+        process = Process(
+            command,
+            env={name: value for name, value in merged.items() if value is not None},
+            cwd=cwd or self.work,
+        )
+        self._processes.append(process)
+        return process
+
+    def done(self, program: str, *arguments: object, timeout_s: float = DEADLINE_S, **options) -> Process:
+        """Run a command to its end."""
+        process = self.start(program, *arguments, **options)
+        process.wait(timeout_s)
+        return process
+
+    def trainer(self, *flags: object) -> str:
+        """The command line of the toy trainer."""
+        return " ".join([sys.executable, str(TRAINER), *map(str, flags)])
+
+    def serve(self, *options: object, rounds: int = 3, clients: int = 2) -> Process:
+        words = ["--run", self.run, "--store", self.store, "--rounds", rounds, "--min-clients", clients]
+        return self.start("flavor", "serve", *words, "--queue", self.run, *options)
+
+    def aggregator(self) -> Process:
+        return self.start("flavor-agg", "--queue", self.run, "--store", self.store)
+
+    def edge(
+        self, client: str, command: str, *options: object, env: Mapping[str, str | None] | None = None
+    ) -> Process:
+        words = ["--run", self.run, "--client", client, "-m", command, "--workspace", self.folder / client]
+        return self.start("flavor-fl", *words, *options, env=env)
+
+    def survivors(self) -> dict[int, str]:
+        """Every live process that this bench or a descendant of its processes started."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit() or int(folder.name) == os.getpid():
+                continue
+            try:
+                if f"{TAG}={self.tag}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue  # it ended meanwhile, or is another user's
+        return {pid: command for pid, command in found.items() if command}
+
+    # -- waiting
+
+    def eventually(self, what: str, look: Callable[[], object], timeout_s: float = DEADLINE_S) -> object:
+        """Look again and again until `look()` is truthy; for what nothing announces."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := look()):
+            assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+            time.sleep(0.02)
+        return found
+
+    def log(self) -> list[dict[str, str]]:
+        """The run's log."""
+        return [fields for _, fields in self.redis.xrange(self.runs.keys.log)]
+
+    def logged(self, event: str, timeout_s: float = DEADLINE_S, **fields: object) -> dict[str, str]:
+        """Wait for an entry of the run's log."""
+        deadline = time.monotonic() + timeout_s
+        newest = "0"
+        while (left_s := deadline - time.monotonic()) > 0:
+            batches = self.redis.xread({self.runs.keys.log: newest}, block=max(1, int(left_s * 1000)))
+            for identity, entry in batches[0][1] if batches else []:
+                newest = identity
+                if entry["event"] == event and all(entry.get(k) == str(v) for k, v in fields.items()):
+                    return entry
+        pytest.fail(f"{event} {fields} was not logged within {timeout_s} s; the log is {self.log()}")
+
+    def held(self, client: str, timeout_s: float = DEADLINE_S) -> None:
+        """Wait until a trainer with --hold stands still."""
+        assert self.redis.blpop([f"test:{self.run}:{client}:here"], timeout=timeout_s), f"{client} never held"
+
+    def release(self, *clients: str) -> None:
+        """Let held trainers go on."""
+        for client in clients:
+            self.redis.rpush(f"test:{self.run}:{client}:go", "1")
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.end()
+        for pid in self.survivors():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.redis.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a real Valkey server of this test session; runs keep apart by their names."""
+    with embedded_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bench(server: str, tmp_path: Path) -> Iterator[Bench]:
+    place = Bench(server, tmp_path)
+    try:
+        yield place
+    finally:
+        place.close()
+
+
+@pytest.fixture(scope="module")
+def shared_bench(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """For tests that look at one run from many sides."""
+    place = Bench(server, tmp_path_factory.mktemp("shared"))
+    try:
+        yield place
+    finally:
+        place.close()

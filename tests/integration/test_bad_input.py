@@ -1,0 +1,374 @@
+"""What people get wrong: one line that says what to do, the right exit code, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+SECRET = "s3cr3t-pass"
+
+
+def refused(process, code, *told):
+    """The process has ended with `code`, and the last line on stderr says all of `told`."""
+    assert process.wait() == code, process.stderr
+    assert process.stdout == ""
+    lines = [line for line in process.stderr.splitlines() if line.strip()]
+    assert "Traceback" not in process.stderr
+    for text in told:
+        assert text in lines[-1], lines
+    return lines
+
+
+# -- options of flavor run: nothing is started, nothing is made
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--edges", 2, "--rounds", 0], ["--rounds", "greater than or equal to 1", "given: 0"]),
+        (["--edges", 2, "--fraction", 2], ["--fraction", "less than or equal to 1"]),
+        (["--edges", 2, "--fraction", "nan"], ["--fraction"]),
+        (["--edges", 2, "--round-timeout-s", "inf"], ["--round-timeout-s"]),
+        (["--edges", 2, "--round-timeout-s", "1e300"], ["--round-timeout-s"]),
+        (["--edges", 2, "--quorum", 3], ["quorum 3 is more than min_clients 2"]),
+        (["--edges", 2, "--min-clients", 3], ["--min-clients 3", "2 clients"]),
+        (["--edges", 2, "--min-clients", 0], ["--min-clients"]),
+        ([], ["--edges", "--input-glob"]),
+        (["--edges", 3, "--input-glob", "site*"], ["--edges 3", "matches 2 folders"]),
+        (["--input-glob", "nothing*"], ["matches no folder"]),
+        (["--input-glob", "site*", "--input", "."], ["exclude each other"]),
+        (["--input-glob", "bad *"], ["'bad name'", "cannot be used"]),
+        (["--edges", 2, "--run", "two words"], ["run 'two words' cannot be used", "letters, digits"]),
+        (["--edges", 2, "--run", "../up"], ["run '../up' cannot be used"]),
+        (
+            ["--edges", 2, "--redis-url", f"http://user:{SECRET}@127.0.0.1:1"],
+            ["'http://127.0.0.1:1'", "expected redis://"],
+        ),
+        (["--edges", 2, "--redis-url", f"user:{SECRET}@127.0.0.1:1"], ["expected redis://"]),
+        (
+            ["--edges", 2, "--redis-url", f"redis://user:{SECRET}/x@127.0.0.1:1"],
+            ["127.0.0.1:1", "percent-encoded"],
+        ),
+        (
+            ["--edges", 2, "--redis-url", f"redis://user:{SECRET}#x@127.0.0.1:1"],
+            ["127.0.0.1:1", "percent-encoded"],
+        ),
+        (["--edges", 2, "--store", "a-file"], ["store", "a-file", "name a folder"]),
+        (["--edges", 2, "--store", "s3://bucket/x"], ["store 's3://bucket/x' cannot be used"]),
+        (["--edges", 2, "--init-model", "a-file"], ["--init-model", "not a checkpoint"]),
+        (["--edges", 2, "--init-model", "no-dict.pkl"], ["--init-model", "state_dict"]),
+        (["--edges", 2, "--init-model", "missing.pkl"], ["--init-model", "does not exist"]),
+        (["--edges", 2, "--out", "used"], ["--out", "results of another run"]),
+        (["--edges", 2, "--aggregator", "median-of-means-of-x"], ["--aggregator"]),
+    ],
+)
+def test_options_of_flavor_run(bench, options, told):
+    for name in ("site1", "site2", "bad name", "used/logs"):
+        (bench.work / name).mkdir(parents=True)
+    (bench.work / "used" / "logs" / "edge-1.log").write_text("precious")
+    (bench.work / "a-file").write_text("hello")
+    (bench.work / "no-dict.pkl").write_bytes(pickle.dumps({"weights": np.zeros(3)}))
+    before = sorted(bench.folder.rglob("*"))
+    process = bench.done("flavor", "run", "-m", bench.trainer(), *options)
+    refused(process, 2, *told)
+    assert SECRET not in process.stderr
+    assert sorted(bench.folder.rglob("*")) == before
+    assert (bench.work / "used" / "logs" / "edge-1.log").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("no-such-program --flag", ["no program 'no-such-program' can be executed", "check the spelling"]),
+        ("python 'main.py", ["-m", "No closing quotation"]),
+        ("", ["-m is empty"]),
+    ],
+)
+@pytest.mark.parametrize("program", [["flavor", "run", "--edges", 1], ["flavor-fl", "--run", "r"]])
+def test_commands_that_cannot_run(bench, program, command, told):
+    refused(bench.done(*program, "-m", command), 2, *told)
+    refused(
+        bench.done(*program, "-m", "true", "-p", command or " "),
+        2,
+        *[text.replace("-m", "-p") for text in told],
+    )
+
+
+# -- the other commands
+
+
+def test_names_and_missing_settings(bench):
+    refused(bench.done("flavor-fl", "-m", "true", "--run", "a b"), 2, "run 'a b' cannot be used")
+    refused(
+        bench.done("flavor-fl", "-m", "true", "--run", "a", "--client", "a:b"),
+        2,
+        "client 'a:b' cannot be used",
+    )
+    refused(
+        bench.done("flavor", "serve", "--run", "a b", "--rounds", 1, "--store", bench.store),
+        2,
+        "run 'a b' cannot be used",
+    )
+    refused(
+        bench.done("flavor", "serve", "--run", "a", "--rounds", 1), 2, "no --store is given", "FLAVOR_STORE"
+    )
+    refused(
+        bench.done("flavor", "status", env={"FLAVOR_REDIS_URL": None}),
+        2,
+        "no --redis-url is given",
+        "FLAVOR_REDIS_URL",
+    )
+    refused(bench.done("flavor-agg"), 2, "no --store is given")
+    (bench.work / "file").write_text("x")
+    refused(bench.done("flavor-agg", "--store", "file"), 2, "name a folder")
+
+
+def test_runs_that_are_not_there_or_over(bench):
+    for words in (["status"], ["log"], ["log", "--follow"], ["stop"], ["rm"]):
+        refused(
+            bench.done("flavor", words[0], bench.run, *words[1:]),
+            1,
+            f"there is no run '{bench.run}'",
+            "flavor status",
+        )
+    refused(
+        bench.done("flavor-fl", "-m", "true", "--run", bench.run, "--join-timeout-s", 0.2),
+        1,
+        "did not appear within 0.2 s",
+    )
+    bench.serve().until("waiting")
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    refused(
+        bench.edge("edge-1", bench.trainer()), 1, f"run '{bench.run}' is over (stopped", "start another one"
+    )
+    refused(bench.serve(), 1, "is over", f"flavor rm {bench.run}")
+    before = bench.runs.read()
+    process = bench.done(
+        "flavor", "run", "-m", bench.trainer(), "--edges", 1, "--run", bench.run, "--out", "fresh"
+    )
+    refused(process, 1, "on this Redis already", "--run")
+    assert bench.runs.read() == before
+    assert not (bench.work / "fresh").exists()
+
+
+@pytest.mark.parametrize(
+    "url", [f"redis://user:{SECRET}@127.0.0.1:1", f"redis://user:{SECRET}@127.0.0.1:1/0?socket_timeout=1"]
+)
+def test_unreachable_redis_is_counted_down_and_said_in_one_line(bench, url):
+    commands = [
+        ["flavor-fl", "-m", "true", "--run", "r", "--patience-s", 0.6],
+        ["flavor", "serve", "--run", "r", "--rounds", 1, "--store", bench.store, "--patience-s", 0.6],
+        ["flavor-agg", "--store", bench.store, "--patience-s", 0.6],
+    ]
+    processes = [bench.start(*words, env={"FLAVOR_REDIS_URL": url}) for words in commands]
+    for process in processes:
+        lines = refused(process, 3, "Error: Redis at redis://127.0.0.1:1", "check that it runs")
+        assert any("does not answer; trying for" in line for line in lines[:-1])
+        assert SECRET not in process.stderr
+
+
+def test_password_stands_in_no_process_list_log_or_error(bench):
+    """A whole run with a user of its own, whose password is then looked for everywhere."""
+    bench.redis.acl_setuser(
+        "tester", enabled=True, passwords=[f"+{SECRET}"], keys="*", channels="*", commands=["+@all"]
+    )
+    url = bench.url.replace("unix://", f"unix://tester:{SECRET}@")
+    process = bench.start(
+        "flavor",
+        "run",
+        "-m",
+        bench.trainer("--hold"),
+        *("--edges", 1, "--rounds", 2, "--run", bench.run, "--out", "out"),
+        env={"FLAVOR_REDIS_URL": url},
+    )
+    bench.held("edge-1")
+    assert len(bench.survivors()) >= 5
+    assert SECRET not in "".join(bench.survivors().values())
+    bench.release("edge-1")
+    assert process.wait() == 0, process.stderr
+    wrong = bench.done("flavor", "status", "--redis-url", url.replace(SECRET, "wrong-" + SECRET))
+    refused(wrong, 3, "check the user and password")
+    written = [path.read_bytes() for path in bench.work.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert not any(SECRET.encode() in text for text in [*written, (process.stderr + wrong.stderr).encode()])
+    bench.redis.acl_deluser("tester")
+
+
+# -- a trainer's events and information
+
+
+def trainer_env(bench, **more):
+    return {
+        "FLAVOR_RUN": bench.run,
+        "FLAVOR_CLIENT": "c",
+        "LOCAL_MODEL_PATH": str(bench.work / "local" / "model"),
+        "GLOBAL_MODEL_PATH": str(bench.work / "global" / "model"),
+        **more,
+    }
+
+
+def test_events_from_the_command_line(bench):
+    env = trainer_env(bench)
+    refused(
+        bench.done("flavor", "event", "set", "TrainFinnished", env=env),
+        2,
+        "unknown event 'TrainFinnished'",
+        "TrainFinished",
+    )
+    refused(bench.done("flavor", "event", "set", "TrainFinished"), 2, "FLAVOR_RUN is not set", "flavor-fl -m")
+    refused(
+        bench.done("flavor", "event", "wait", "TrainStarted", "--timeout-s", 0.1, env=env),
+        4,
+        "did not come within 0.1 s",
+    )
+    lost = trainer_env(bench, FLAVOR_REDIS_URL=f"redis://user:{SECRET}@127.0.0.1:1")
+    process = bench.start("flavor", "event", "set", "TrainFinished", env=lost)
+    process.until("Redis at redis://127.0.0.1:1 does not answer; trying for")
+    process.end()
+    assert SECRET not in process.stderr
+
+
+def test_info_from_the_command_line_keeps_the_earlier_file(bench):
+    env = trainer_env(bench)
+    good = {
+        "metadata": {"epoch": 1, "datasetSize": 5, "importance": 1},
+        "metrics": dict.fromkeys([f"basic/confusion_{c}" for c in ("tp", "fp", "fn", "tn")], -1),
+    }
+    file = bench.work / "in.json"
+    file.write_text(json.dumps(good))
+    assert bench.done("flavor", "info", "save", file, env=env).wait() == 0
+    saved = bench.work / "local" / "info.json"
+    before = saved.read_bytes()
+    for text, told in [
+        ('{"metadata": {"epoch"', "not complete JSON"),
+        (json.dumps({"metadata": good["metadata"]}), "metrics is missing"),
+        (
+            json.dumps({**good, "metadata": {"epoch": 1.5, "datasetSize": 5, "importance": 1}}),
+            "metadata.epoch must be an int",
+        ),
+        (json.dumps({**good, "metrics": {**good["metrics"], "loss": float("nan")}}), "'loss'"),
+    ]:
+        file.write_text(text)
+        refused(bench.done("flavor", "info", "save", file, env=env), 2, told)
+        assert saved.read_bytes() == before
+
+
+# -- what a trainer hands in; each spoils the second round of one of two clients
+
+
+SPOILED = {
+    "no-checkpoint": "not written: save the checkpoint to $LOCAL_MODEL_PATH",
+    "npz-suffix": "np.savez appends .npz",
+    "no-state-dict": "state_dict",
+    "nan": "tensor 'w' has NaN or infinite values",
+    "shape": "tensor 'w' has shape (7, 2); the global model has (3, 2)",
+    "missing-tensor": "tensor 'b' is missing; the global model has it",
+    "dtype": "tensor 'b' is float64; the global model has float32",
+    "object-array": "'b'",
+    "hostile": "'b'",
+    "garbage": "not a checkpoint that can be read",
+    "no-info": "info.json: not written: call SaveInfoJson",
+    "half-info": "info.json: not complete JSON",
+    "info-fields": "metadata.datasetSize is missing",
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_update_that_is_refused_fails_the_run_with_its_reason(bench, how):
+    process = bench.done(
+        "flavor",
+        "run",
+        "-m",
+        bench.trainer("--fail", how, "--only", "edge-2"),
+        *("--edges", 2, "--rounds", 3, "--run", bench.run, "--out", "out"),
+    )
+    assert process.wait() == 1
+    assert "Traceback" not in process.stderr
+    [refusal] = [entry for entry in bench.log() if entry["event"] == "update.refused"]
+    assert (refusal["round"], refusal["client"]) == ("2", "edge-2")
+    assert SPOILED[how] in refusal["reason"]
+    assert (
+        f"failed: round 2: 2 updates are needed and 1 can come; edge-2: {refusal['reason']}" in process.stderr
+    )
+    assert not (bench.work / "out" / "clients" / "edge-2" / "output" / "owned").exists()
+    assert (bench.work / "out" / "global" / "round-0001.safetensors").exists()
+    assert "refused" in (bench.work / "out" / "logs" / "edge-2.log").read_text() or how != "nan"
+
+
+def test_first_round_updates_must_agree_with_each_other(bench):
+    process = bench.done(
+        "flavor",
+        "run",
+        "-m",
+        bench.trainer("--fail", "shape", "--at", 1, "--only", "edge-2"),
+        *("--edges", 2, "--rounds", 1, "--run", bench.run, "--out", "out"),
+    )
+    assert process.wait() == 1
+    assert "the first update of this round (edge-" in process.stderr
+
+
+def test_refused_update_is_left_out_when_the_quorum_allows(bench):
+    process = bench.done(
+        "flavor",
+        "run",
+        "-m",
+        bench.trainer("--fail", "nan", "--only", "edge-2"),
+        *("--edges", 2, "--rounds", 3, "--quorum", 1, "--run", bench.run, "--out", "out", "--json"),
+    )
+    assert process.wait() == 0, process.stderr
+    assert [r["clients"] for r in json.loads(process.stdout)["rounds"]] == [
+        ["edge-1", "edge-2"],
+        ["edge-1"],
+        ["edge-1", "edge-2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("bad-event", "unknown event 'TrainFinnished': use one of TrainInitDone, TrainStarted"),
+        ("info-nan", "metrics['loss'] is nan"),
+    ],
+)
+def test_misuse_in_a_trainer_names_itself(bench, how, told):
+    process = bench.done(
+        "flavor",
+        "run",
+        "-m",
+        bench.trainer("--fail", how, "--at", 1),
+        *("--edges", 1, "--rounds", 1, "--run", bench.run, "--out", "out"),
+    )
+    assert process.wait() == 1
+    assert told in bench.logged("client.lost")["reason"]
+    assert told in process.stderr
+    if how == "info-nan":
+        assert "earlier info: False" in (bench.work / "out" / "logs" / "edge-1.log").read_text()
+
+
+def test_no_examples_at_all_fails_with_the_reason(bench):
+    process = bench.done(
+        "flavor",
+        "run",
+        "-m",
+        bench.trainer("--fail", "no-examples", "--at", 1),
+        *("--edges", 2, "--rounds", 1, "--run", bench.run, "--out", "out"),
+    )
+    assert process.wait() == 1
+    assert "Traceback" not in process.stderr
+    assert "weight" in process.stderr or "datasetSize" in process.stderr
+
+
+def test_input_folder_that_is_not_there(bench):
+    bench.serve().until("waiting")
+    refused(
+        bench.edge("edge-1", bench.trainer(), env={"INPUT_PATH": "/nowhere/at/all"}),
+        2,
+        "input folder /nowhere/at/all does not exist",
+    )
+    refused(
+        bench.edge("edge-1", f"{sys.executable} x", "--input", "/nowhere"), 2, "--input", "does not exist"
+    )

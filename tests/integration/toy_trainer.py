@@ -1,0 +1,208 @@
+"""A trainer that learns nothing but whose result is known: each round adds i to every weight of client i.
+
+The client's i is the number at the end of its name. Flags make it misbehave at a chosen point, or hold there
+until the test lets it go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+CLIENT = os.environ["FLAVOR_CLIENT"]
+I = int("".join(c for c in CLIENT if c.isdigit()) or 1)  # noqa: E741
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        "--rounds", default="total", help="total, endless or a number; CLIENT:number for one client"
+    )
+    parser.add_argument("--format", default="pickle")
+    parser.add_argument("--only", default=CLIENT, help="the client that misbehaves")
+    parser.add_argument("--fail", default="", help="how it fails")
+    parser.add_argument(
+        "--at", type=int, default=2, help="the round in which it fails or holds; 0 before TrainInitDone"
+    )
+    parser.add_argument("--hold", action="store_true")
+    parser.add_argument("--twice", action="store_true", help="set every event twice")
+    parser.add_argument("--say", default="")
+    return parser.parse_args()
+
+
+def hold() -> None:
+    import redis
+
+    bus = redis.Redis.from_url(os.environ["FLAVOR_REDIS_URL"], socket_timeout=None)
+    prefix = f"test:{os.environ['FLAVOR_RUN']}:{CLIENT}"
+    bus.rpush(f"{prefix}:here", "1")
+    bus.blpop([f"{prefix}:go"])
+    bus.close()
+
+
+class Hostile:
+    def __reduce__(self):
+        return (os.system, (f"touch {os.environ['OUTPUT_PATH']}/owned",))
+
+
+def fail(how: str) -> None:
+    """The failures that end the process; those of what it writes are in `spoiled`."""
+    match how:
+        case "exit3":
+            print("cannot read the data set", file=sys.stderr)
+            sys.exit(3)
+        case "silent":
+            os._exit(7)
+        case "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "flood":
+            sys.stderr.write("noise " * 20 + "\n" + ("x" * 99 + "\n") * 10_000 + "the last words\n")
+            sys.exit(1)
+        case "flood-one-line":
+            sys.stderr.write("y" * 1_000_000)
+            sys.exit(1)
+        case "exit0":
+            sys.exit(0)
+        case "hang":
+            signal.pause()
+
+
+def load() -> dict[str, np.ndarray] | None:
+    path = Path(os.environ["GLOBAL_MODEL_PATH"])
+    if not path.exists():
+        return None
+    if path.read_bytes()[:2] == b"PK":
+        with np.load(path) as file:
+            return {name: file[name] for name in file}
+    if path.read_bytes()[8:9] == b"{":
+        from safetensors.numpy import load_file
+
+        return {name: array.copy() for name, array in load_file(path).items()}
+    with path.open("rb") as file:
+        return pickle.load(file)["state_dict"]
+
+
+def save(state: object, format_: str) -> None:
+    path = os.environ["LOCAL_MODEL_PATH"]
+    if format_ == "npz":
+        with open(path, "wb") as file:
+            np.savez(file, **state)
+    elif format_ == "safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(state, path)
+    else:
+        with open(path, "wb") as file:
+            pickle.dump(state if format_ == "bare" else {"state_dict": state}, file)
+
+
+def spoiled(how: str, state: dict, info: dict) -> None:
+    """Write what must be refused."""
+    path = Path(os.environ["LOCAL_MODEL_PATH"])
+    match how:
+        case "no-checkpoint":
+            SaveInfoJson(info)
+            return
+        case "npz-suffix":
+            np.savez(str(path), **state)
+        case "no-state-dict":
+            save({"weights": state}, "bare")
+        case "nan":
+            state["w"][0, 0] = np.nan
+            save(state, "pickle")
+        case "shape":
+            save({**state, "w": np.zeros((7, 2), np.float32)}, "pickle")
+        case "missing-tensor":
+            save({"w": state["w"]}, "pickle")
+        case "dtype":
+            save({**state, "b": state["b"].astype(np.float64)}, "pickle")
+        case "object-array":
+            save({**state, "b": np.array([{}, None], dtype=object)}, "pickle")
+        case "hostile":
+            save({**state, "b": Hostile()}, "pickle")
+        case "garbage":
+            path.write_bytes(b"not a checkpoint at all")
+        case "no-info":
+            save(state, "pickle")
+            return
+        case "half-info":
+            save(state, "pickle")
+            (path.parent / "info.json").write_text('{"metadata": {"epoch": 1, "datas')
+            return
+        case "info-fields":
+            save(state, "pickle")
+            (path.parent / "info.json").write_text('{"metadata": {"epoch": 1}, "metrics": {}}')
+            return
+        case "info-nan":
+            save(state, "pickle")
+            try:
+                SaveInfoJson({**info, "metrics": {**info["metrics"], "loss": float("nan")}})
+            finally:
+                print("earlier info:", (path.parent / "info.json").exists())
+        case "no-examples":
+            save(state, "pickle")
+            info["metadata"]["datasetSize"] = 0
+        case "bad-event":
+            SetEvent("TrainFinnished")
+        case "error-event":
+            SetEvent("Error")
+            time.sleep(60)
+    SaveInfoJson(info)
+
+
+def main() -> None:
+    options = parsed()
+    limit = options.rounds
+    if ":" in limit:
+        client, _, number = limit.partition(":")
+        limit = number if client == CLIENT else "endless"
+    rounds = {"total": int(os.environ["TOTAL_ROUNDS"]), "endless": 10**9}.get(limit) or int(limit)
+    times = 2 if options.twice else 1
+    misbehaves = options.only == CLIENT
+    if options.say:
+        print(options.say)
+        print(options.say, file=sys.stderr)
+    if misbehaves and options.at == 0:
+        if options.hold:
+            hold()
+        fail(options.fail)
+    state = {"w": np.zeros((3, 2), np.float32), "b": np.zeros(4, np.float32)}
+    for _ in range(times):
+        SetEvent("TrainInitDone")
+    for _ in range(rounds):
+        number = WaitEvent("TrainStarted")
+        state = load() or state
+        print(f"round {number} starts from {float(state['w'][0, 0]):.4f}")
+        if misbehaves and number == options.at:
+            if options.hold:
+                hold()
+            fail(options.fail)
+        for name in state:
+            state[name] = state[name] + np.float32(I)
+        info = {
+            "metadata": {"epoch": 100 * I + number, "datasetSize": 10 * I, "importance": 1.0},
+            "metrics": {
+                **{f"basic/confusion_{cell}": I for cell in ("tp", "fp", "fn", "tn")},
+                "score": 0.1 * I + number,
+                **({"rare": 5.0} if I == 1 else {}),
+            },
+        }
+        if misbehaves and number == options.at and options.fail:
+            spoiled(options.fail, state, info)
+        else:
+            save(state, options.format)
+            SaveInfoJson(info)
+        for _ in range(times):
+            SetEvent("TrainFinished")
+
+
+main()
