@@ -52,7 +52,7 @@ class FakeBus:
         )
         self.events = ClientEvents(self.url, RUN, CLIENT, redis=self._redis)
         self._subscription = Subscription(
-            self._redis, self.url, channels=[self.keys.state], patterns=[self.keys.pattern]
+            self._redis, self.url, channels=[self.keys.state], patterns=[self.keys.events_pattern]
         )
         self._redis.hset(
             self._run.state,
