@@ -29,7 +29,9 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--format", default="pickle")
     parser.add_argument("--only", default=CLIENT, help="the client that misbehaves")
-    parser.add_argument("--fail", default="", help="how it fails")
+    parser.add_argument(
+        "--fail", default="", help="how it fails; several, by commas: one a round from then on"
+    )
     parser.add_argument(
         "--at", type=int, default=2, help="the round in which it fails or holds; 0 before TrainInitDone"
     )
@@ -168,6 +170,7 @@ def main() -> None:
     rounds = {"total": int(os.environ["TOTAL_ROUNDS"]), "endless": 10**9}.get(limit) or int(limit)
     times = 2 if options.twice else 1
     misbehaves = options.only == CLIENT
+    failures = options.fail.split(",")
     if options.say:
         print(options.say)
         print(options.say, file=sys.stderr)
@@ -182,10 +185,12 @@ def main() -> None:
         number = WaitEvent("TrainStarted")
         state = load() or state
         print(f"round {number} starts from {float(state['w'][0, 0]):.4f}")
-        if misbehaves and number == options.at:
-            if options.hold:
+        how = ""
+        if misbehaves and 0 <= number - options.at < len(failures):
+            how = failures[number - options.at]
+            if options.hold and number == options.at:
                 hold()
-            fail(options.fail)
+            fail(how)
         for name in state:
             state[name] = state[name] + np.float32(I)
         info = {
@@ -196,8 +201,8 @@ def main() -> None:
                 **({"rare": 5.0} if I == 1 else {}),
             },
         }
-        if misbehaves and number == options.at and options.fail:
-            spoiled(options.fail, state, info)
+        if how:
+            spoiled(how, state, info)
         else:
             save(state, options.format)
             SaveInfoJson(info)
