@@ -117,9 +117,7 @@ def run(
     walk = _Walk(source, plan, server_step, (None if state is None else state.tensors, kept), model)
     items = spans(source.sizes(*Kind), {name: walk.block_size(name, block_elems) for name in source.names})
     for_each(items, walk.one, threads)
-    after = (
-        ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
-    )
+    after = ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
     return Aggregation(model, after, plan.clients, plan.weights)
 
 
@@ -136,9 +134,7 @@ class _Walk:
     ) -> None:
         before, kept = state
         self.source, self.plan, self.server_step = source, plan, step
-        self.before = (
-            None if before is None else {key: np.asarray(array).reshape(-1) for key, array in before.items()}
-        )
+        self.before = None if before is None else {key: np.asarray(array).reshape(-1) for key, array in before.items()}
         self.model = {name: np.asarray(array).reshape(-1) for name, array in model.items()}
         self.kept = {key: np.asarray(array).reshape(-1) for key, array in kept.items()}
         self.voters = [int(i) for i in np.flatnonzero(plan.weights)]
@@ -201,9 +197,7 @@ def _claim(sink: Sink, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     else:
         raise AggregationError(f"the result has tensor {name!r}, and there is no array for it in out")
     if array.shape != shape or array.dtype != dtype:
-        raise AggregationError(
-            f"the array for {name!r} is {array.dtype} {array.shape}, needed {dtype} {shape}"
-        )
+        raise AggregationError(f"the array for {name!r} is {array.dtype} {array.shape}, needed {dtype} {shape}")
     if not (array.flags.writeable and array.flags.c_contiguous):
         raise AggregationError(f"the array for {name!r} must be writable and C-contiguous")
     return array

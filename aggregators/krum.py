@@ -59,8 +59,7 @@ class MultiKrum:
         _check_krum("multi_krum", self.f, n)
         if self.m is not None and not 1 <= self.m <= n - self.f:
             raise AggregationError(
-                f"multi_krum with f = {self.f}, m = {self.m} needs 1 <= m <= n - f = {n - self.f}, "
-                f"got n = {n}"
+                f"multi_krum with f = {self.f}, m = {self.m} needs 1 <= m <= n - f = {n - self.f}, got n = {n}"
             )
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
@@ -86,8 +85,7 @@ class Bulyan:
         """Raise `AggregationError` unless f ≥ 0 and n ≥ 4f + 3."""
         if self.f < 0 or n < 4 * self.f + 3:
             raise AggregationError(
-                f"bulyan with f = {self.f} needs f >= 0 and n >= 4f + 3 = {4 * self.f + 3} clients, "
-                f"got n = {n}"
+                f"bulyan with f = {self.f} needs f >= 0 and n >= 4f + 3 = {4 * self.f + 3} clients, got n = {n}"
             )
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
@@ -164,6 +162,5 @@ def _counts(chosen: Sequence[int], n: int) -> Array:
 def _check_krum(name: str, f: int, n: int) -> None:
     if f < 0 or not 2 * f + 2 < n:
         raise AggregationError(
-            f"{name} with f = {f} needs f >= 0 and 2f + 2 < n: at least {2 * max(f, 0) + 3} clients, "
-            f"got n = {n}"
+            f"{name} with f = {f} needs f >= 0 and 2f + 2 < n: at least {2 * max(f, 0) + 3} clients, got n = {n}"
         )

@@ -15,9 +15,7 @@ SCAN_BLOCK = 32 * 1024
 """Elements of a block in a scan: fixed, so that sums over blocks do not depend on how the engine is tuned."""
 
 
-def check_compatible(
-    models: Sequence[Mapping[str, Array]], global_model: Mapping[str, Array] | None = None
-) -> None:
+def check_compatible(models: Sequence[Mapping[str, Array]], global_model: Mapping[str, Array] | None = None) -> None:
     """Raise unless all `models` have the same tensor names, shapes and dtypes.
 
     They are held against `global_model` where there is one, else against client 0's.
@@ -41,9 +39,7 @@ def check_compatible(
                 raise AggregationError(f"client {client}: tensor {name!r} is missing ({owner} has it)")
         for name, tensor in model.items():
             if name not in reference:
-                raise AggregationError(
-                    f"client {client}: extra tensor {name!r} ({owner} has none of that name)"
-                )
+                raise AggregationError(f"client {client}: extra tensor {name!r} ({owner} has none of that name)")
             expected = reference[name]
             if tensor.shape != expected.shape:
                 raise AggregationError(
@@ -73,9 +69,7 @@ class Models:
         self.kinds = {name: kind_of(dtype) for name, dtype in self.dtypes.items()}
         self.flat = {name: [np.asarray(model[name]).reshape(-1) for model in models] for name in self.names}
         self.base = (
-            None
-            if global_model is None
-            else {name: np.asarray(global_model[name]).reshape(-1) for name in self.names}
+            None if global_model is None else {name: np.asarray(global_model[name]).reshape(-1) for name in self.names}
         )
 
     def sizes(self, *kinds: Kind) -> dict[str, int]:

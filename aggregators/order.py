@@ -52,8 +52,7 @@ class TrimmedMean:
         """Raise `AggregationError` unless 0 ≤ 2f < n."""
         if not 0 <= 2 * self.f < n:
             raise AggregationError(
-                f"trimmed_mean with f = {self.f} needs 2f < n: at least {max(1, 2 * self.f + 1)} clients, "
-                f"got n = {n}"
+                f"trimmed_mean with f = {self.f} needs 2f < n: at least {max(1, 2 * self.f + 1)} clients, got n = {n}"
             )
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:

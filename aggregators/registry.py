@@ -281,7 +281,5 @@ class _Loader:
         except ImportError as error:
             raise AggregationError(f"{self.point.value} cannot be imported: {error}") from error
         if not isinstance(reducer, Reducer):
-            raise AggregationError(
-                f"{self.point.value} is no reducer: needs_global, check or plan is missing"
-            )
+            raise AggregationError(f"{self.point.value} is no reducer: needs_global, check or plan is missing")
         return reducer

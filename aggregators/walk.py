@@ -101,9 +101,7 @@ def for_each(items: Iterable[T], work: Callable[[int, T, Scratch], None], thread
         future.result()
 
 
-def ordered_sum(
-    items: Iterable[T], part: Callable[[T, Scratch], Array], shape: tuple[int, ...], threads: int
-) -> Array:
+def ordered_sum(items: Iterable[T], part: Callable[[T, Scratch], Array], shape: tuple[int, ...], threads: int) -> Array:
     """Return the float64 sum of `part(item, scratch)` over all items, added in the items' order.
 
     So the result is the same for any number of threads; parts that finish early wait for their turn.

@@ -1,7 +1,7 @@
 """How long from SetEvent in one process to the waiter's return in another, beside a bare pub/sub round trip.
 
-Both sides on one server, in one run, in alternating blocks of 100, so that whatever else the machine does hits both. The
-clock is the system's monotonic one, which two processes share.
+Both sides on one server, in one run, in alternating blocks of 100, so that whatever else the machine does hits both.
+The clock is the system's monotonic one, which two processes share.
 
     python benchmarks/latency.py
 """
@@ -88,7 +88,7 @@ def measure(url: str) -> list[dict[str, Any]]:
             "p99_us": statistics.quantiles(times, n=100)[98] / 1e3,
             "of_bare": statistics.median(times) / base,
             "target": target,
-        }  # fmt: skip
+        }
         for name, times, target in (
             ("bare pub/sub round trip", bare, ""),
             ("SetEvent to the waiting edge", finished, f"<= {TARGET_RATIO:g}"),

@@ -68,11 +68,16 @@ class MemoryWatch(threading.Thread):
         self.join()
 
 
-def measure(edges: int, size_bytes: int, rounds: int, format_: str, target_s: float | None, base: Path | None) -> dict[str, Any]:
+def measure(
+    edges: int, size_bytes: int, rounds: int, format_: str, target_s: float | None, base: Path | None
+) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.time()
     watch = MemoryWatch()
-    with tempfile.TemporaryDirectory(dir=base, prefix="overhead-") as folder, ProcessGroupAndServer(Path(folder)) as both:
+    with (
+        tempfile.TemporaryDirectory(dir=base, prefix="overhead-") as folder,
+        ProcessGroupAndServer(Path(folder)) as both,
+    ):
         processes, url, store = both
         environment = {**os.environ, "FLAVOR_REDIS_URL": url, "FLAVOR_STORE": store, "FLAVOR_RUN": "overhead"}
         log = Path(folder)
@@ -82,7 +87,16 @@ def measure(edges: int, size_bytes: int, rounds: int, format_: str, target_s: fl
         processes.start("aggregator", "flavor.cli.aggregator", [], environment=environment, log=log / "aggregator.log")
         for i in range(1, edges + 1):
             command = f"{sys.executable} {TRAINER} {format_} {size_bytes}"
-            words = ["-m", command, "--client", f"edge-{i}", "--workspace", str(log / f"edge-{i}"), "--input", folder]
+            words = [
+                "-m",
+                command,
+                "--client",
+                f"edge-{i}",
+                "--workspace",
+                str(log / f"edge-{i}"),
+                "--input",
+                folder,
+            ]
             processes.start(f"edge-{i}", "flavor.cli.edge", words, environment=environment, log=log / f"edge-{i}.log")
         processes.wait(["coordinator"], 3600)
         runs = RunStore(connect(url), "overhead", url)
@@ -130,19 +144,34 @@ class ProcessGroupAndServer:
 
 def idle_edge(base: Path | None) -> dict[str, Any]:
     """The resident memory of an edge agent (without its trainer) that waits for the first round."""
-    with tempfile.TemporaryDirectory(dir=base, prefix="overhead-") as folder, ProcessGroupAndServer(Path(folder)) as both:
+    with (
+        tempfile.TemporaryDirectory(dir=base, prefix="overhead-") as folder,
+        ProcessGroupAndServer(Path(folder)) as both,
+    ):
         processes, url, store = both
         environment = {**os.environ, "FLAVOR_REDIS_URL": url, "FLAVOR_STORE": store, "FLAVOR_RUN": "idle"}
         log = Path(folder)
         serve = ["serve", "--rounds", "1", "--min-clients", "2"]
         processes.start("coordinator", "flavor.cli.main", serve, environment=environment, log=log / "coordinator.log")
-        words = ["-m", f"{sys.executable} {TRAINER} pickle 4096", "--client", "edge-1", "--workspace", str(log / "edge-1")]
+        words = [
+            "-m",
+            f"{sys.executable} {TRAINER} pickle 4096",
+            "--client",
+            "edge-1",
+            "--workspace",
+            str(log / "edge-1"),
+        ]
         processes.start("edge", "flavor.cli.edge", words, environment=environment, log=log / "edge.log")
         runs = RunStore(connect(url), "idle", url)
         while runs.clients(["edge-1"])["edge-1"][0].get("state") != "ready":
             time.sleep(0.1)
         memory = psutil.Process(processes.pid("edge")).memory_full_info()
-        return {"what": "idle edge agent", "rss_mib": memory.rss / MIB, "pss_mib": memory.pss / MIB, "target_mib": 60}
+        return {
+            "what": "idle edge agent",
+            "rss_mib": memory.rss / MIB,
+            "pss_mib": memory.pss / MIB,
+            "target_mib": 60,
+        }
 
 
 def check(model: Path, edges: int, rounds: int) -> None:

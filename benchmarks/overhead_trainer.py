@@ -67,8 +67,8 @@ def main() -> None:
         round_ = WaitEvent("TrainStarted")
         if Path(os.environ["GLOBAL_MODEL_PATH"]).exists():
             load(os.environ["GLOBAL_MODEL_PATH"], format_, state)
-        for array in state.values():
-            array += 0.001 * i
+        for name in state:
+            state[name] += 0.001 * i
         save(os.environ["LOCAL_MODEL_PATH"], format_, state)
         info["metadata"]["epoch"] = round_
         SaveInfoJson(info)

@@ -79,7 +79,9 @@ def explained(error: ValidationError) -> str:
     """One line that names each bad setting as its option."""
     lines = []
     for problem in error.errors():
-        option = "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else "settings"
+        option = (
+            "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else "settings"
+        )
         given = "" if problem["loc"] == () else f" (given: {problem['input']!r})"
         lines.append(f"{option}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(lines)

@@ -41,9 +41,7 @@ class Process:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._pumps = [
-            threading.Thread(target=self._pump, args=(name,), daemon=True) for name in ("stdout", "stderr")
-        ]
+        self._pumps = [threading.Thread(target=self._pump, args=(name,), daemon=True) for name in ("stdout", "stderr")]
         for pump in self._pumps:
             pump.start()
 
@@ -158,9 +156,7 @@ class Bench:
     def aggregator(self) -> Process:
         return self.start("flavor-agg", "--queue", self.run, "--store", self.store)
 
-    def edge(
-        self, client: str, command: str, *options: object, env: Mapping[str, str | None] | None = None
-    ) -> Process:
+    def edge(self, client: str, command: str, *options: object, env: Mapping[str, str | None] | None = None) -> Process:
         words = ["--run", self.run, "--client", client, "-m", command, "--workspace", self.folder / client]
         return self.start("flavor-fl", *words, *options, env=env)
 

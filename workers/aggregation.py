@@ -23,7 +23,6 @@ from flavor.store.objects import check_object, sha256_file
 from flavor.store.paths import named, round_prefix
 from workers.context import WorkerContext
 
-
 _SMALL_BYTES = 2 * 1024 * 1024
 """Below this, starting threads and mapping a file cost more than the aggregation."""
 
@@ -56,9 +55,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
         with _renewing(attempt):
             try:
                 model, reason = _aggregated(context, view, config, attempt)
-                runs.commit_round(
-                    round_, attempt=attempt_number, token=context.name, model=model, reason=reason
-                )
+                runs.commit_round(round_, attempt=attempt_number, token=context.name, model=model, reason=reason)
             except (IllegalMove, LeaseLost):
                 raise
             except Exception as error:
@@ -89,9 +86,7 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
         thread.join()
 
 
-def _aggregated(
-    context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt
-) -> tuple[GlobalModel, str]:
+def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt) -> tuple[GlobalModel, str]:
     round_view = attempt.runs.read_round(attempt.round)
     if round_view is None:
         raise IllegalMove(f"run {view.run!r}: round {attempt.round} is gone")
@@ -118,9 +113,7 @@ def _combine(
 ) -> tuple[str, int]:
     """Aggregate the contributors' tensors into the file `target`; its SHA-256 and size."""
     verdicts = [round_view.verdicts[client] for client in round_view.contributors]
-    files = [
-        TensorFile.open(check_object(context.store, v.path, digest=v.digest, seal=v.seal)) for v in verdicts
-    ]
+    files = [TensorFile.open(check_object(context.store, v.path, digest=v.digest, seal=v.seal)) for v in verdicts]
     weights = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
     rule = _rule(config.aggregator)
     old = None

@@ -127,5 +127,3 @@ def structure_problems(update: Structure, reference: Structure, whose: str) -> l
         elif spec.dtype != expected.dtype:
             problems.append(f"tensor {name!r} is {spec.dtype}; {whose} has {expected.dtype}")
     return problems
-
-

@@ -26,7 +26,6 @@ from flavor.store.objects import ObjectStore
 from workers.context import WorkerContext, set_context
 from workers.jobs import ALLOWED
 
-
 _KEEP_FAILURES_S = 86_400
 
 
@@ -111,7 +110,13 @@ class OwnWorker(SimpleWorker):
 
 
 def serve(
-    url: str, store: ObjectStore, *, queue: str, threads: int, tell: Callable[[str], None], patience_s: float = 60.0
+    url: str,
+    store: ObjectStore,
+    *,
+    queue: str,
+    threads: int,
+    tell: Callable[[str], None],
+    patience_s: float = 60.0,
 ) -> None:
     """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first."""
     redis = connect(url, patience_s=patience_s, client_name="flavor-agg")

@@ -29,9 +29,7 @@ MOSTLY = 0.9
 def glyphs() -> np.ndarray:
     """The ten digits as pictures of 7 by 5 pixels."""
     rows = [line.split() for line in FONT.split("\n") if line]
-    return np.array(
-        [[[int(pixel) for pixel in row[digit]] for row in rows] for digit in range(10)], dtype=np.float32
-    )
+    return np.array([[[int(pixel) for pixel in row[digit]] for row in rows] for digit in range(10)], dtype=np.float32)
 
 
 def drawn(digits: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -119,13 +119,12 @@ def connect(url: str, *, patience_s: float = 60.0, client_name: str | None = Non
     """
     checked_url(url)
     try:
-        return redis.Redis.from_url(
-            url, decode_responses=True, client_name=client_name, **options(url, patience_s)
-        )
+        return redis.Redis.from_url(url, decode_responses=True, client_name=client_name, **options(url, patience_s))
     except ValueError as error:
         # redis-py's message may quote a part of the password
         raise InvalidSetting(
-            f"Redis URL {shown(url)!r} cannot be used ({type(error).__name__}): write redis://USER:PASSWORD@HOST:PORT/DB, "
+            f"Redis URL {shown(url)!r} cannot be used ({type(error).__name__}): "
+            "write redis://USER:PASSWORD@HOST:PORT/DB, "
             "with special characters of the password percent-encoded"
         ) from None
 
@@ -148,7 +147,11 @@ def options(url: str, patience_s: float) -> dict[str, Any]:
         "protocol": 2,
     }
     if not url.startswith("unix:"):
-        chosen |= {"socket_connect_timeout": 5.0, "socket_keepalive": True, "socket_keepalive_options": _keepalive()}
+        chosen |= {
+            "socket_connect_timeout": 5.0,
+            "socket_keepalive": True,
+            "socket_keepalive_options": _keepalive(),
+        }
     return chosen
 
 
@@ -185,7 +188,10 @@ _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
     (redis.exceptions.OutOfMemoryError, "the server is full: raise maxmemory or free some"),
     (redis.exceptions.ReadOnlyError, "this is a read-only replica: point the URL at the primary"),
     (redis.exceptions.BusyLoadingError, "it is still loading its data: try again"),
-    (redis.exceptions.TimeoutError, "it does not answer: check the address, the network and the server's load"),
+    (
+        redis.exceptions.TimeoutError,
+        "it does not answer: check the address, the network and the server's load",
+    ),
     (redis.exceptions.ConnectionError, "check that it runs and that the address is right"),
     (redis.exceptions.ResponseError, "the server refused the command"),
 )

@@ -46,7 +46,10 @@ class Lease:
                 continue
             host, pid, _ = holder.rsplit(":", 2)
             if before is None:
-                told(f"{self._what} is held by process {pid} on {host}; waiting up to {left_ms / 1000:.0f} s for a sign of life")
+                told(
+                    f"{self._what} is held by process {pid} on {host}; "
+                    f"waiting up to {left_ms / 1000:.0f} s for a sign of life"
+                )
             elif before[0] != holder or left_ms > before[1]:
                 raise LeaseHeld(
                     f"{self._what} is already running as process {pid} on {host}: stop that one, or choose another name"

@@ -34,6 +34,7 @@ def checked_name(value: str, what: str) -> str:
     """`value` if it can stand in a key and in a path, else `InvalidSetting` naming `what`."""
     if not _NAME.fullmatch(value):
         raise InvalidSetting(
-            f"{what} {value!r} cannot be used: 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
+            f"{what} {value!r} cannot be used: 1 to 64 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit"
         )
     return value

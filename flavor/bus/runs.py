@@ -97,7 +97,15 @@ class RunStore:
             "size": str(model.size_bytes),
             "info_path": model.info_path,
         }
-        args: list[str | int] = [round_, attempt, token, reason, 2 * len(of_round), *_flat(of_round), *_flat(model.fields())]
+        args: list[str | int] = [
+            round_,
+            attempt,
+            token,
+            reason,
+            2 * len(of_round),
+            *_flat(of_round),
+            *_flat(model.fields()),
+        ]
         self._move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
 
     def fail_attempt(self, round_: int, *, attempt: int, token: str, reason: str) -> None:
@@ -206,7 +214,11 @@ class RunStore:
         keys = []
         for name in clients:
             client = self.keys.client(name)
-            keys += [client.task(round_), client.update(round_), *(client.event(round_, event) for event in Event)]
+            keys += [
+                client.task(round_),
+                client.update(round_),
+                *(client.event(round_, event) for event in Event),
+            ]
         if keys:
             with translated(self._where):
                 self.redis.unlink(*keys)

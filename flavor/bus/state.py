@@ -132,8 +132,8 @@ class RunView:
 class Verdict:
     """What the inspection of one update found.
 
-    `path`, `digest`, `size_bytes` and `seal` are what was inspected, so that nothing the edge writes later can change what
-    is aggregated.
+    `path`, `digest`, `size_bytes` and `seal` are what was inspected, so that nothing the edge writes later can change
+    what is aggregated.
     """
 
     accepted: bool

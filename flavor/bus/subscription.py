@@ -28,9 +28,7 @@ class Subscription:
     `BusUnavailable` is raised.
     """
 
-    def __init__(
-        self, client: Redis, url: str, *, channels: Sequence[str] = (), patterns: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, client: Redis, url: str, *, channels: Sequence[str] = (), patterns: Sequence[str] = ()) -> None:
         self._client, self._url = client, url
         self._channels, self._patterns = tuple(channels), tuple(patterns)
         self._pubsub: Any = None

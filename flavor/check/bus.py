@@ -47,9 +47,7 @@ class FakeBus:
         self._run = RunKeys(RUN)
         self.keys = self._run.client(CLIENT)
         # RESP2, as everywhere in this project; redis-py would ask the server for RESP3.
-        self._redis: Redis = fakeredis.FakeRedis(
-            server=self._server.fake_server, decode_responses=True, protocol=2
-        )
+        self._redis: Redis = fakeredis.FakeRedis(server=self._server.fake_server, decode_responses=True, protocol=2)
         self.events = ClientEvents(self.url, RUN, CLIENT, redis=self._redis)
         self._subscription = Subscription(
             self._redis, self.url, channels=[self.keys.state], patterns=[self.keys.events_pattern]
@@ -91,9 +89,7 @@ class FakeBus:
 
     def finish(self) -> None:
         """Mark the run as finished, and release whoever waits."""
-        self._redis.hset(
-            self._run.state, mapping={"state": RunState.FINISHED, "reason": "all rounds are done"}
-        )
+        self._redis.hset(self._run.state, mapping={"state": RunState.FINISHED, "reason": "all rounds are done"})
         self._redis.publish(self._run.state, RunState.FINISHED)
 
     def _heard(self, command: str, argument: str) -> None:

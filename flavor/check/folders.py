@@ -68,9 +68,7 @@ class Folders:
 
     def take(self, round_: int) -> Path:
         """A copy of the local model of this round, which the script cannot change under a reader."""
-        copied = self._copy(
-            self.workspace.local_model, f"round-{round_}/local{self.workspace.local_model.suffix}"
-        )
+        copied = self._copy(self.workspace.local_model, f"round-{round_}/local{self.workspace.local_model.suffix}")
         assert copied is not None
         return copied
 

@@ -66,9 +66,7 @@ class Report:
 
     def _record(self, result: Result) -> None:
         before = self._results.get(result.check)
-        if before is None or (
-            _RANK[result.status] >= _RANK[before.status] and before.status is not Status.FAILED
-        ):
+        if before is None or (_RANK[result.status] >= _RANK[before.status] and before.status is not Status.FAILED):
             self._results[result.check] = result
 
     @property

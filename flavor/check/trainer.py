@@ -88,9 +88,7 @@ class _Round:
 class TrainerCheck:
     """Checks one training script. Raises `CommandNotFound` for a program that cannot be started."""
 
-    def __init__(
-        self, settings: Settings, folders: Folders, *, environment: Mapping[str, str], screen: Screen
-    ) -> None:
+    def __init__(self, settings: Settings, folders: Folders, *, environment: Mapping[str, str], screen: Screen) -> None:
         self._settings, self._folders, self._screen = settings, folders, screen
         self._files = folders.workspace
         self._base = environment
@@ -156,9 +154,7 @@ class TrainerCheck:
     def _await_looking(self, round_: int) -> None:
         """Let the script come to its WaitEvent, and see that it has not trained on the way there."""
         check = WAITS if round_ == 1 else ENDS
-        place = (
-            "after TrainInitDone" if round_ == 1 else f"after round {round_ - 1} of {self._settings.rounds}"
-        )
+        place = "after TrainInitDone" if round_ == 1 else f"after round {round_ - 1} of {self._settings.rounds}"
         handed_in = self._handed_in.get(self._finished_key(round_ - 1), (None, None))
 
         def acts() -> bool:
@@ -173,9 +169,7 @@ class TrainerCheck:
             trouble = f"the script did not wait for TrainStarted within {self._limit} {place}"
         changed = self._folders.stamps() != handed_in
         if round_ > 1 and changed and self._bus.looking:
-            self._report.failed(
-                FINISHED, f"round {round_ - 1}: the model or info.json changed after TrainFinished"
-            )
+            self._report.failed(FINISHED, f"round {round_ - 1}: the model or info.json changed after TrainFinished")
         elif changed or self._bus.events.is_set(Event.TRAIN_FINISHED, 0):
             what = f"it wrote {self._written()}" if changed else "it set TrainFinished"
             self._give_up(WAITS, f"round {round_}: {what} before TrainStarted")
@@ -219,21 +213,15 @@ class TrainerCheck:
         at_event = self._handed_in.setdefault(self._finished_key(round_), self._folders.stamps())
         if None in at_event:
             self._let_it_write(round_)
-            late = [
-                path.name for path, was in zip(files, at_event, strict=True) if was is None and path.is_file()
-            ]
+            late = [path.name for path, was in zip(files, at_event, strict=True) if was is None and path.is_file()]
             if late:
-                self._report.failed(
-                    FINISHED, f"round {round_}: {' and '.join(late)} came after TrainFinished"
-                )
+                self._report.failed(FINISHED, f"round {round_}: {' and '.join(late)} came after TrainFinished")
                 self._handed_in[self._finished_key(round_)] = self._folders.stamps()
         self._look_at_info(round_)
         if not self._files.local_model.is_file():
             beside = self._files.local_model.with_name(self._files.local_model.name + ".npz")
             hint = (
-                f"{beside.name} is there: np.savez appends .npz, so give it an open file"
-                if beside.is_file()
-                else None
+                f"{beside.name} is there: np.savez appends .npz, so give it an open file" if beside.is_file() else None
             )
             self._give_up(SAVES, f"round {round_}: there is no {self._files.local_model}", hint=hint)
         self._report.passed(SAVES, f"{self._files.local_model.stat().st_size} bytes")
@@ -264,9 +252,7 @@ class TrainerCheck:
                 detail = self._obituary("the script", "after the last round")
                 self._report.failed(ENDS, detail, hint=self._death_hint)
         if self._folders.stamps() != self._handed_in[self._finished_key(rounds)]:
-            self._report.failed(
-                FINISHED, f"round {rounds}: the model or info.json changed after TrainFinished"
-            )
+            self._report.failed(FINISHED, f"round {rounds}: the model or info.json changed after TrainFinished")
 
     # -- what was handed in
 
@@ -329,19 +315,13 @@ class TrainerCheck:
         elif was_read and left.share >= _SHARE and (few or left.sigmas >= _POSSIBLE_SIGMAS):
             self._report.passed(LOADS, f"it was read, and {left.share:.0%} of it is left after the round")
         elif few or left.sigmas >= _POSSIBLE_SIGMAS or left.share >= _SHARE:
-            what = (
-                f"too few weights ({left.weights})"
-                if few
-                else f"too little is left in the weights ({chance})"
-            )
+            what = f"too few weights ({left.weights})" if few else f"too little is left in the weights ({chance})"
             self._report.skipped(LOADS, f"{where}: {what} to tell", hint=_TRAIN_LESS)
         elif was_read:
             seen = f"$GLOBAL_MODEL_PATH was read, but does not show in the weights sent in ({chance})"
             self._report.failed(LOADS, f"{where}: {seen}", hint=_LOAD_FIRST)
         else:
-            self._report.failed(
-                LOADS, f"{where}: the global model does not show in the weights sent in ({chance})"
-            )
+            self._report.failed(LOADS, f"{where}: the global model does not show in the weights sent in ({chance})")
 
     # -- how one waits for a script
 

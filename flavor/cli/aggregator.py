@@ -22,7 +22,12 @@ from flavor.cli.common import (
 @redis_option
 @store_option
 @click.option(
-    "--queue", envvar="FLAVOR_QUEUE", show_envvar=True, default="flavor", show_default=True, help="The RQ queue to work on."
+    "--queue",
+    envvar="FLAVOR_QUEUE",
+    show_envvar=True,
+    default="flavor",
+    show_default=True,
+    help="The RQ queue to work on.",
 )
 @click.option(
     "--threads",

@@ -22,12 +22,8 @@ _EXIT_CODES = "Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 
     metavar="CMD",
     help="The training command, e.g. 'python main.py'.",
 )
-@click.option(
-    "-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command to run once before it."
-)
-@click.option(
-    "--ignore-ckpt", is_flag=True, help="Do not look into the checkpoint, for an aggregator of your own."
-)
+@click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command to run once before it.")
+@click.option("--ignore-ckpt", is_flag=True, help="Do not look into the checkpoint, for an aggregator of your own.")
 @click.option(
     "--rounds",
     type=click.IntRange(min=2),
@@ -88,11 +84,7 @@ def command(
         kept = folders.close(keep=failed)
     if as_json:
         checks = [result.as_dict() for result in report.results]
-        click.echo(
-            json.dumps(
-                {"passed": report.ok, "checks": checks, "workspace": kept and os.fspath(kept)}, indent=2
-            )
-        )
+        click.echo(json.dumps({"passed": report.ok, "checks": checks, "workspace": kept and os.fspath(kept)}, indent=2))
     else:
         show(report)
         if kept is not None:

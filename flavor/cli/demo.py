@@ -15,9 +15,7 @@ from flavor.cli.run import result_options
 
 
 @click.command()
-@click.option(
-    "--rounds", type=click.IntRange(1, 1_000_000), default=40, show_default=True, help="Rounds to run."
-)
+@click.option("--rounds", type=click.IntRange(1, 1_000_000), default=40, show_default=True, help="Rounds to run.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -77,9 +75,7 @@ def demo(
     )
     progress = Progress(name, rounds, quiet=as_json)
     shares = ", ".join(f"{site} has {own[0]} to {own[-1]}" for site, own in SITES.items())
-    progress.console.print(
-        f"Three sites learn handwritten digits; their images stay where they are: {shares}."
-    )
+    progress.console.print(f"Three sites learn handwritten digits; their images stay where they are: {shares}.")
     results = federation.carry_out(progress)
     finished = results.state == "finished"
     comparison = None

@@ -25,7 +25,14 @@ from flavor.edge.config import CheckpointFormat
 
 
 @click.command(epilog=EXIT_CODES)
-@click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="The training command, e.g. 'python main.py'.")
+@click.option(
+    "-m",
+    "--main",
+    "main_command",
+    required=True,
+    metavar="CMD",
+    help="The training command, e.g. 'python main.py'.",
+)
 @click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command to run once before it.")
 @run_option
 @click.option(
@@ -42,7 +49,8 @@ from flavor.edge.config import CheckpointFormat
     envvar="FLAVOR_WORKSPACE",
     show_envvar=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the trainer's folders are made, unless OUTPUT_PATH, LOG_PATH, … are set.  [default: flavor-work/RUN/CLIENT]",
+    help="Where the trainer's folders are made, unless OUTPUT_PATH, LOG_PATH, … are set.  "
+    "[default: flavor-work/RUN/CLIENT]",
 )
 @click.option(
     "--input",
@@ -59,7 +67,11 @@ from flavor.edge.config import CheckpointFormat
     help="The trainer's checkpoint format.  [default: as it saves]",
 )
 @patience_option
-@click.option("--join-timeout-s", type=click.FloatRange(min=0, min_open=True), help="Give up if the run has not appeared.")
+@click.option(
+    "--join-timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Give up if the run has not appeared.",
+)
 @click.option(
     "--grace-s",
     type=click.FloatRange(min=0, min_open=True),

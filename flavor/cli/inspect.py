@@ -85,15 +85,24 @@ def status(run: str | None, as_json: bool, redis_url: str | None) -> None:
 def _show_run(found: dict[str, Any]) -> None:
     from rich.table import Table
 
-    click.echo(f"run {found['run']}: {found['state']}, round {found['round']} of {found['rounds']}"
-               + (f" ({found['round_state']})" if found["round_state"] else ""))
+    click.echo(
+        f"run {found['run']}: {found['state']}, round {found['round']} of {found['rounds']}"
+        + (f" ({found['round_state']})" if found["round_state"] else "")
+    )
     click.echo(f"why: {found['reason']}")
     if found["global_model"]:
         click.echo(f"global model: {found['global_model']}")
     table = Table("client", "state", "alive", "host", "this round", "why", box=None, header_style="bold")
     for name, client in found["clients"].items():
         this_round = client["update"] or ("awaited" if client["expected"] else "not expected")
-        table.add_row(name, client["state"], "yes" if client["alive"] else "no", client["host"], this_round, client["reason"])
+        table.add_row(
+            name,
+            client["state"],
+            "yes" if client["alive"] else "no",
+            client["host"],
+            this_round,
+            client["reason"],
+        )
     _print(table)
 
 
@@ -118,7 +127,9 @@ def log(run: str, follow: bool, as_json: bool, redis_url: str | None) -> None:
     while True:
         ended = runs.read().state.ended
         with translated(shown(url)):
-            batches: Any = redis.xread({runs.keys.log: newest}, count=1000, block=1000 if follow and not ended else None)
+            batches: Any = redis.xread(
+                {runs.keys.log: newest}, count=1000, block=1000 if follow and not ended else None
+            )
         entries = batches[0][1] if batches else []
         for newest, fields in entries:
             click.echo(_entry(newest, fields, as_json))
@@ -131,7 +142,9 @@ def _entry(entry_id: str, fields: dict[str, str], as_json: bool) -> str:
     if as_json:
         return json.dumps({"time_ms": ms, **fields})
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000)) + f".{ms % 1000:03d}"
-    where = " ".join(part for part in (f"round {fields['round']}" if "round" in fields else "", fields.get("client", "")) if part)
+    where = " ".join(
+        part for part in (f"round {fields['round']}" if "round" in fields else "", fields.get("client", "")) if part
+    )
     return f"{at}  {fields['event']:<20} {where:<20} {fields.get('reason', '')}".rstrip()
 
 

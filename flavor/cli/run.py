@@ -18,7 +18,11 @@ def result_options(function: Any) -> Any:
     for option in reversed(
         [
             click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: run-DATE-TIME-XXXX]"),
-            click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Result folder.  [default: flavor-runs/NAME]"),
+            click.option(
+                "--out",
+                type=click.Path(file_okay=False, path_type=Path),
+                help="Result folder.  [default: flavor-runs/NAME]",
+            ),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else."),
         ]
     ):
@@ -27,14 +31,41 @@ def result_options(function: Any) -> Any:
 
 
 @click.command()
-@click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="The training command, e.g. 'python main.py'.")
-@click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command that each edge runs once before it.")
-@click.option("--edges", type=click.IntRange(min=1, max=1000), help="Edges to start.  [default: one for each folder of --input-glob]")
+@click.option(
+    "-m",
+    "--main",
+    "main_command",
+    required=True,
+    metavar="CMD",
+    help="The training command, e.g. 'python main.py'.",
+)
+@click.option(
+    "-p",
+    "--preprocess",
+    "preprocess_command",
+    metavar="CMD",
+    help="A command that each edge runs once before it.",
+)
+@click.option(
+    "--edges",
+    type=click.IntRange(min=1, max=1000),
+    help="Edges to start.  [default: one for each folder of --input-glob]",
+)
 @click.option("--rounds", type=int, default=5, show_default=True, help="Rounds to run.")
-@click.option("--input", "input_path", type=click.Path(exists=True, file_okay=False, path_type=Path), help="One input folder for all edges.  [default: the current folder]")
+@click.option(
+    "--input",
+    "input_path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="One input folder for all edges.  [default: the current folder]",
+)
 @click.option("--input-glob", metavar="PATTERN", help="One edge for each matching folder, e.g. 'site*/'.")
 @click.option("--min-clients", type=int, help="Clients that must be ready before the first round.  [default: all]")
-@click.option("--format", "format_", type=click.Choice(get_args(CheckpointFormat)), help="The trainer's checkpoint format.  [default: as it saves]")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(get_args(CheckpointFormat)),
+    help="The trainer's checkpoint format.  [default: as it saves]",
+)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Aggregators to start.")
 @round_options
 @result_options
@@ -78,7 +109,9 @@ def run(
     name = checked_name(run_name or new_run_name(), "--run")
     settings["min_clients"] = len(clients) if min_clients is None else min_clients
     if settings["min_clients"] > len(clients):
-        raise InvalidSetting(f"--min-clients {min_clients}: there are {len(clients)} clients, so the run would never start")
+        raise InvalidSetting(
+            f"--min-clients {min_clients}: there are {len(clients)} clients, so the run would never start"
+        )
     init_model: Path | None = settings.pop("init_model")
     RunConfig.parse({**settings, "rounds": rounds, "store": "checked here, so that a bad option is one line"})
     if init_model:

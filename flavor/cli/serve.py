@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from flavor.bus.state import GlobalModel, RunState
-from flavor.cli.common import needed, one_line_errors, patience_option, raise_on_sigterm, redis_option, run_option, store_option, teller
+from flavor.cli.common import (
+    needed,
+    one_line_errors,
+    patience_option,
+    raise_on_sigterm,
+    redis_option,
+    run_option,
+    store_option,
+    teller,
+)
 from flavor.errors import CheckpointError, InvalidSetting
 from flavor.store.objects import ObjectStore
 
@@ -17,14 +26,54 @@ def round_options(function: Any) -> Any:
     """The options that describe a run's rounds, shared with `flavor run`."""
     for option in reversed(
         [
-            click.option("--fraction", type=float, default=1.0, show_default=True, help="Share of the ready clients that each round samples."),
+            click.option(
+                "--fraction",
+                type=float,
+                default=1.0,
+                show_default=True,
+                help="Share of the ready clients that each round samples.",
+            ),
             click.option("--seed", type=int, default=0, show_default=True, help="Seed of that sampling."),
-            click.option("--quorum", type=int, help="Accepted updates with which a round may close.  [default: --min-clients]"),
-            click.option("--round-timeout-s", type=float, default=86_400.0, show_default=True, help="Deadline of a round."),
-            click.option("--heartbeat-timeout-s", type=float, default=15.0, show_default=True, help="Silence after which an edge counts as gone."),
-            click.option("--aggregation-timeout-s", type=float, default=3600.0, show_default=True, help="Longest that one aggregation may run."),
-            click.option("--aggregation-lease-s", type=float, default=15.0, show_default=True, help="Silence of an aggregator after which its work is given to another."),
-            click.option("--keep-rounds", type=int, default=2, show_default=True, help="Rounds whose local updates stay in the store; 0 keeps all."),
+            click.option(
+                "--quorum",
+                type=int,
+                help="Accepted updates with which a round may close.  [default: --min-clients]",
+            ),
+            click.option(
+                "--round-timeout-s",
+                type=float,
+                default=86_400.0,
+                show_default=True,
+                help="Deadline of a round.",
+            ),
+            click.option(
+                "--heartbeat-timeout-s",
+                type=float,
+                default=15.0,
+                show_default=True,
+                help="Silence after which an edge counts as gone.",
+            ),
+            click.option(
+                "--aggregation-timeout-s",
+                type=float,
+                default=3600.0,
+                show_default=True,
+                help="Longest that one aggregation may run.",
+            ),
+            click.option(
+                "--aggregation-lease-s",
+                type=float,
+                default=15.0,
+                show_default=True,
+                help="Silence of an aggregator after which its work is given to another.",
+            ),
+            click.option(
+                "--keep-rounds",
+                type=int,
+                default=2,
+                show_default=True,
+                help="Rounds whose local updates stay in the store; 0 keeps all.",
+            ),
             click.option(
                 "--init-model",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -69,17 +118,34 @@ def store_initial(store: ObjectStore, run: str, path: Path) -> GlobalModel:
 @run_option
 @click.option("--rounds", type=int, required=True, envvar="FLAVOR_ROUNDS", show_envvar=True, help="Rounds to run.")
 @click.option(
-    "--min-clients", type=int, default=1, show_default=True, envvar="FLAVOR_MIN_CLIENTS", show_envvar=True,
+    "--min-clients",
+    type=int,
+    default=1,
+    show_default=True,
+    envvar="FLAVOR_MIN_CLIENTS",
+    show_envvar=True,
     help="Clients that must be ready before the first round.",
 )
 @round_options
-@click.option("--queue", envvar="FLAVOR_QUEUE", show_envvar=True, default="flavor", show_default=True, help="The aggregators' RQ queue.")
+@click.option(
+    "--queue",
+    envvar="FLAVOR_QUEUE",
+    show_envvar=True,
+    default="flavor",
+    show_default=True,
+    help="The aggregators' RQ queue.",
+)
 @redis_option
 @store_option
 @patience_option
 @one_line_errors
 def serve(
-    run: str, redis_url: str | None, store: str | None, init_model: Path | None, patience_s: float, **settings: Any
+    run: str,
+    redis_url: str | None,
+    store: str | None,
+    init_model: Path | None,
+    patience_s: float,
+    **settings: Any,
 ) -> None:
     """Coordinate a run: wait for clients, open rounds, decide when each is complete.
 
@@ -97,7 +163,13 @@ def serve(
     initial = store_initial(objects, run, init_model) if init_model else None
     raise_on_sigterm()
     view = Coordinator(
-        run, config, redis_url=url, store=objects, tell=teller("[coordinator] "), initial=initial, patience_s=patience_s
+        run,
+        config,
+        redis_url=url,
+        store=objects,
+        tell=teller("[coordinator] "),
+        initial=initial,
+        patience_s=patience_s,
     ).run()
     if view.state is not RunState.FINISHED:
         raise RunError(f"run {run!r} is {view.state}: {view.reason}")

@@ -35,8 +35,8 @@ def event_set(name: str) -> None:
 def event_wait(name: str, timeout_s: float | None) -> None:
     """Wait for the event NAME and print the round's number.
 
-    Exit code 0 when it came; 6 when the run is finished, so that `while flavor event wait TrainStarted` ends; 1 when the
-    run failed or was stopped; 4 on a timeout.
+    Exit code 0 when it came; 6 when the run is finished, so that `while flavor event wait TrainStarted` ends; 1 when
+    the run failed or was stopped; 4 on a timeout.
     """
     try:
         click.echo(utils.WaitEvent(name, timeout_s))

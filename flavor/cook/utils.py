@@ -42,7 +42,7 @@ __all__ = [
 PATH_KINDS = ("localModels", "localInfos", "globalModel", "globalInfo")
 
 
-def SetEvent(event: str) -> None:  # noqa: N802 - the seeds' spelling
+def SetEvent(event: str) -> None:
     """Say that `event` has happened in the current round. Setting it twice is harmless.
 
     Raises `UnknownEvent` (a `ValueError`) for a name that is not in the protocol, `MissingVariable` outside of
@@ -53,7 +53,7 @@ def SetEvent(event: str) -> None:  # noqa: N802 - the seeds' spelling
     session.events.set(name, session.round_of(name))
 
 
-def WaitEvent(event: str, timeout_s: float | None = None) -> int:  # noqa: N802
+def WaitEvent(event: str, timeout_s: float | None = None) -> int:
     """Wait until `event` has happened, and return the number of the round (1, 2, ...) that it belongs to.
 
     For `TrainStarted` that is the next round this client has not trained in yet. `timeout_s` is in seconds; without it
@@ -73,7 +73,7 @@ def WaitEvent(event: str, timeout_s: float | None = None) -> int:  # noqa: N802
     return session.round or 0
 
 
-def IsSetEvent(event: str) -> bool:  # noqa: N802
+def IsSetEvent(event: str) -> bool:
     """Whether `event` has happened in the current round.
 
     For `TrainStarted`: whether there is a round to train in that `WaitEvent` would return for at once.
@@ -85,7 +85,7 @@ def IsSetEvent(event: str) -> bool:  # noqa: N802
     return session.events.is_set(name, session.round_of(name))
 
 
-def CleanEvent(event: str) -> None:  # noqa: N802
+def CleanEvent(event: str) -> None:
     """Forget that `event` has happened in the current round. For `TrainStarted`: take it as waited for."""
     name = event_name(event)
     session = _Session.current()
@@ -97,7 +97,7 @@ def CleanEvent(event: str) -> None:  # noqa: N802
         session.events.clean(name, session.round_of(name))
 
 
-def SaveInfoJson(output: dict[str, Any]) -> None:  # noqa: N802
+def SaveInfoJson(output: dict[str, Any]) -> None:
     """Write the client information of this round to `info.json` beside `$LOCAL_MODEL_PATH`, atomically.
 
     `output["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number); `output["metrics"]` the four
@@ -112,12 +112,12 @@ def SaveInfoJson(output: dict[str, Any]) -> None:  # noqa: N802
     write_json(path, info)
 
 
-def CleanInfoJson() -> None:  # noqa: N802
+def CleanInfoJson() -> None:
     """Remove this client's `info.json`, if there is one."""
     _local_info().unlink(missing_ok=True)
 
 
-def LoadGlobalInfoJson() -> dict[str, Any] | None:  # noqa: N802
+def LoadGlobalInfoJson() -> dict[str, Any] | None:
     """The merged information of the last round's clients, or None before there is any.
 
     `metadata.datasetSize` and every `basic/*` metric are lists in the order of `metadata.clients`; every other metric
@@ -131,7 +131,7 @@ def LoadGlobalInfoJson() -> dict[str, Any] | None:  # noqa: N802
     return info
 
 
-def GetPaths(kind: str) -> list[str]:  # noqa: N802
+def GetPaths(kind: str) -> list[str]:
     """The paths of this kind (`localModels`, `localInfos`, `globalModel`, `globalInfo`), from `$OUTPUT_PATH`."""
     path = _paths_file(kind)
     try:
@@ -141,7 +141,7 @@ def GetPaths(kind: str) -> list[str]:  # noqa: N802
     return paths
 
 
-def SetPaths(kind: str, paths: list[str]) -> None:  # noqa: N802
+def SetPaths(kind: str, paths: list[str]) -> None:
     """Set the paths of this kind, for `GetPaths` to return in any process with the same `$OUTPUT_PATH`."""
     path = _paths_file(kind)
     path.parent.mkdir(parents=True, exist_ok=True)

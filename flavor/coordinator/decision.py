@@ -126,21 +126,31 @@ def close_round(
     if accepted + open_ < needed:
         if round_.round > 1 and accepted + open_ + len(by[Standing.LEFT]) >= needed:
             return Action.FINISH, (
-                f"finished early, after round {round_.round - 1} of {config.rounds}: {len(by[Standing.LEFT])} trainers are "
-                f"done, and the {accepted + open_} that remain are fewer than the {needed} a round needs"
+                f"finished early, after round {round_.round - 1} of {config.rounds}: {len(by[Standing.LEFT])} trainers "
+                f"are done, and the {accepted + open_} that remain are fewer than the {needed} a round needs"
             )
-        return Action.FAIL, f"round {round_.round}: {needed} updates are needed and {accepted + open_} can come; {_listed(lost)}"
+        return (
+            Action.FAIL,
+            f"round {round_.round}: {needed} updates are needed and {accepted + open_} can come; {_listed(lost)}",
+        )
     if not open_:
         return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"
     if now_ms < round_.deadline_ms:
         waiting = by[Standing.PENDING] + by[Standing.SUBMITTED]
         left_s = (round_.deadline_ms - now_ms) / 1000
-        return Action.WAIT, f"{accepted} of {total} updates accepted, waiting for {_some(waiting)} ({left_s:.0f} s left){tail}"
+        return (
+            Action.WAIT,
+            f"{accepted} of {total} updates accepted, waiting for {_some(waiting)} ({left_s:.0f} s left){tail}",
+        )
     if by[Standing.SUBMITTED]:
-        return Action.WAIT, f"deadline passed, {_some(by[Standing.SUBMITTED])} handed in and being inspected{tail}"
+        return (
+            Action.WAIT,
+            f"deadline passed, {_some(by[Standing.SUBMITTED])} handed in and being inspected{tail}",
+        )
     if accepted >= needed:
         return Action.AGGREGATE, (
-            f"deadline passed with {accepted} of {total} updates, {needed} needed; late: {_some(by[Standing.PENDING])}{tail}"
+            f"deadline passed with {accepted} of {total} updates, {needed} needed; "
+            f"late: {_some(by[Standing.PENDING])}{tail}"
         )
     return Action.FAIL, (
         f"round {round_.round}: the deadline passed with {accepted} of {needed} needed updates; late: "
@@ -163,11 +173,20 @@ def supervise(
         problem = "its aggregator stopped without a word"
     if problem is not None:
         if round_.attempt >= config.aggregation_attempts:
-            return Action.FAIL, f"round {round_.round}: attempt {round_.attempt} of {config.aggregation_attempts}: {problem}"
-        return Action.RETRY, f"attempt {round_.attempt + 1} of {config.aggregation_attempts}, because: {problem}"
+            return (
+                Action.FAIL,
+                f"round {round_.round}: attempt {round_.attempt} of {config.aggregation_attempts}: {problem}",
+            )
+        return (
+            Action.RETRY,
+            f"attempt {round_.attempt + 1} of {config.aggregation_attempts}, because: {problem}",
+        )
     if round_.lease_ms is None and now_ms - enqueued_ms > lease_ms:
         if workers == 0:
-            return Action.WAIT, f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`"
+            return (
+                Action.WAIT,
+                f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`",
+            )
         return Action.REQUEUE, "no aggregator has taken it yet"
     return Action.WAIT, "being aggregated" if round_.lease_ms is not None else "waiting for an aggregator"
 

@@ -38,7 +38,9 @@ class RqJobQueue:
 
         # RQ reads bytes, so this is a connection of its own
         self._connection = Redis.from_url(url, **options(url, patience_s))
-        self._queue = Queue(queue, connection=self._connection, serializer=JSONSerializer, default_timeout=int(timeout_s))
+        self._queue = Queue(
+            queue, connection=self._connection, serializer=JSONSerializer, default_timeout=int(timeout_s)
+        )
 
     def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:
         """See `JobQueue`."""

@@ -89,7 +89,10 @@ class Coordinator:
         taken_over = not self._create()
         with translated(shown(self._url)):
             lease = Lease(
-                self._redis, keys.coordinator, ttl_s=self._config.heartbeat_timeout_s, what=f"the coordinator of run {self._name!r}"
+                self._redis,
+                keys.coordinator,
+                ttl_s=self._config.heartbeat_timeout_s,
+                what=f"the coordinator of run {self._name!r}",
             )
             lease.acquire(told=self._tell)
         self._token = lease.token
@@ -140,7 +143,10 @@ class Coordinator:
         if view.state is RunState.FINISHED and self._differences(view) == []:
             return False
         if view.state.ended:
-            raise RunExists(f"run {self._name!r} is over ({view.state}: {view.reason}): choose another name, or `flavor rm {self._name}`")
+            raise RunExists(
+                f"run {self._name!r} is over ({view.state}: {view.reason}): "
+                f"choose another name, or `flavor rm {self._name}`"
+            )
         if others := self._differences(view):
             raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
         self._tell(f"run {self._name!r} goes on from round {view.round}")
@@ -320,7 +326,10 @@ class Coordinator:
             verdict = round_.view.verdicts.get(name)
             client = self._clients.get(name)
             if verdict is not None:
-                standings[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)
+                standings[name] = (
+                    Standing.ACCEPTED if verdict.accepted else Standing.REFUSED,
+                    verdict.reason,
+                )
             elif name in round_.updates:
                 standings[name] = (Standing.SUBMITTED, "")
             elif client is not None and client.gone:

@@ -27,9 +27,7 @@ class Comparison:
     tested: int
 
     @classmethod
-    def measure(
-        cls, data: Mapping[str, SiteData], global_model: Path, *, rounds: int, seed: int
-    ) -> Comparison:
+    def measure(cls, data: Mapping[str, SiteData], global_model: Path, *, rounds: int, seed: int) -> Comparison:
         """Train each site alone for as many steps as it had in the run, and test all models."""
         test = next(iter(data.values()))
         federated, _ = evaluated(read(global_model).tensors, test.x_test, test.y_test)

@@ -96,7 +96,11 @@ class Edge:
         config = self._config
         wait_for_server(self._redis, config.redis_url)
         subscription = Subscription(
-            connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}:events"),
+            connect(
+                config.redis_url,
+                patience_s=config.patience_s,
+                client_name=f"flavor-fl:{config.client}:events",
+            ),
             config.redis_url,
             channels=[self._runs.keys.state],
             patterns=[self._keys.events_pattern, self._keys.tasks_pattern, self._keys.verdicts_pattern],
@@ -112,7 +116,10 @@ class Edge:
         self._exchange = Exchange(open_store(config.store or settings.store), workspace, format_=config.format)
         with translated(shown(config.redis_url)):
             lease = Lease(
-                self._redis, self._keys.lease, ttl_s=settings.heartbeat_timeout_s, what=f"client {config.client!r}"
+                self._redis,
+                self._keys.lease,
+                ttl_s=settings.heartbeat_timeout_s,
+                what=f"client {config.client!r}",
             )
             lease.acquire(told=self._tell)
         keeper = LeaseKeeper(lease, lost=self._lease_lost, beat=lambda: self._redis.publish(self._keys.state, ""))
@@ -155,7 +162,9 @@ class Edge:
         told = False
         while (view := self._runs.find()) is None:
             if not told:
-                self._tell(f"waiting for run {self._config.run!r}: start it with `flavor serve --run {self._config.run}`")
+                self._tell(
+                    f"waiting for run {self._config.run!r}: start it with `flavor serve --run {self._config.run}`"
+                )
                 told = True
             left_s = _RELISTEN_S if deadline is None else min(_RELISTEN_S, deadline - time.monotonic())
             if left_s <= 0:
@@ -354,7 +363,9 @@ class Edge:
         if trainer is not None:
             code = trainer.wait(self._config.grace_s)
             if code is None:
-                self._tell(f"the trainer is still running {self._config.grace_s:g} s after the end of the run: stopping it")
+                self._tell(
+                    f"the trainer is still running {self._config.grace_s:g} s after the end of the run: stopping it"
+                )
                 trainer.stop(2.0)
             elif code != 0 and finished and not self._left:
                 raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, "after the last round"))
@@ -401,4 +412,6 @@ class Edge:
 
 def _obituary(who: str, code: int, lines: list[str], where: str = "") -> str:
     last = " | ".join(line[-_LINE_SHOWN:] for line in lines[-5:] if line.strip())
-    return f"{who} ended {where + ' ' if where else ''}({described_exit(code)})" + (f": {last}" if last else ", silently")
+    return f"{who} ended {where + ' ' if where else ''}({described_exit(code)})" + (
+        f": {last}" if last else ", silently"
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-
 from typing import TYPE_CHECKING
 
 from flavor.bus.state import GlobalModel
@@ -74,7 +73,8 @@ class Exchange:
         if not source.is_file():
             beside = source.with_name(source.name + ".npz")
             advice = (
-                f"{beside.name} is there: np.savez appends .npz, so run the edge with --format npz or save to an open file"
+                f"{beside.name} is there: np.savez appends .npz, "
+                "so run the edge with --format npz or save to an open file"
                 if beside.is_file()
                 else "save the checkpoint to $LOCAL_MODEL_PATH before SetEvent('TrainFinished')"
             )

@@ -30,7 +30,12 @@ class Workspace:
 
     @classmethod
     def prepare(
-        cls, root: Path, *, environment: Mapping[str, str], input_path: Path | None = None, format_: str | None = None
+        cls,
+        root: Path,
+        *,
+        environment: Mapping[str, str],
+        input_path: Path | None = None,
+        format_: str | None = None,
     ) -> Workspace:
         """Make the folders; `format_` only chooses the checkpoints' file name extension."""
 
@@ -52,7 +57,12 @@ class Workspace:
             )
         if not workspace.input.is_dir():
             raise InvalidSetting(f"the input folder {workspace.input} does not exist: set INPUT_PATH or --input")
-        for folder in (workspace.output, workspace.local_model.parent, workspace.global_model.parent, workspace.log):
+        for folder in (
+            workspace.output,
+            workspace.local_model.parent,
+            workspace.global_model.parent,
+            workspace.log,
+        ):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -74,7 +84,9 @@ class Workspace:
         self.local_model.unlink(missing_ok=True)
         self.local_info.unlink(missing_ok=True)
 
-    def trainer_environment(self, base: Mapping[str, str], *, rounds: int, run: str, client: str, url: str) -> dict[str, str]:
+    def trainer_environment(
+        self, base: Mapping[str, str], *, rounds: int, run: str, client: str, url: str
+    ) -> dict[str, str]:
         """What the trainer finds in its environment, on top of `base`."""
         return {
             **base,

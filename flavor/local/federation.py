@@ -84,20 +84,46 @@ class Federation:
             "FLAVOR_RUN": self.run,
             "PYTHONUNBUFFERED": "1",
         }
-        for variable in ("FLAVOR_CLIENT", "FLAVOR_WORKSPACE", "INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH"):
+        for variable in (
+            "FLAVOR_CLIENT",
+            "FLAVOR_WORKSPACE",
+            "INPUT_PATH",
+            "OUTPUT_PATH",
+            "LOCAL_MODEL_PATH",
+            "GLOBAL_MODEL_PATH",
+            "LOG_PATH",
+        ):
             environment.pop(variable, None)  # each edge has folders of its own
         queue = f"flavor-{self.run}"
         serve = ["serve", "--rounds", str(self.rounds), "--queue", queue, *self.serve_options]
-        processes.start("coordinator", "flavor.cli.main", serve, environment=environment, log=self.layout.log("coordinator"))
+        processes.start(
+            "coordinator",
+            "flavor.cli.main",
+            serve,
+            environment=environment,
+            log=self.layout.log("coordinator"),
+        )
         for number in range(1, self.workers + 1):
             name = "aggregator" if self.workers == 1 else f"aggregator-{number}"
-            processes.start(name, "flavor.cli.aggregator", ["--queue", queue], environment=environment, log=self.layout.log(name))
+            processes.start(
+                name,
+                "flavor.cli.aggregator",
+                ["--queue", queue],
+                environment=environment,
+                log=self.layout.log(name),
+            )
         for site in self.sites:
             words = ["-m", self.main, "--client", site.client, "--input", str(site.input)]
             words += ["--workspace", str(self.layout.workspace(site.client))]
             words += ["-p", self.preprocess] if self.preprocess else []
             words += ["--format", self.format] if self.format else []
-            processes.start(site.client, "flavor.cli.edge", words, environment=environment, log=self.layout.log(site.client))
+            processes.start(
+                site.client,
+                "flavor.cli.edge",
+                words,
+                environment=environment,
+                log=self.layout.log(site.client),
+            )
 
     def _watch(self, runs: RunStore, processes: ProcessGroup, progress: Progress) -> RunView:
         """Follow the run's log until the run has ended."""
@@ -107,7 +133,9 @@ class Federation:
         looked = 0.0
         while True:
             batches = runs.redis.xread({runs.keys.log: newest}, block=_LOOK_MS)
-            for newest, fields in batches[0][1] if batches else []:
+            entries = batches[0][1] if batches else []
+            newest = entries[-1][0] if entries else newest
+            for _, fields in entries:
                 if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed"):
                     progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}")
             view = runs.find()
@@ -133,7 +161,12 @@ class Federation:
         return shown
 
     def _check(
-        self, runs: RunStore, view: RunView | None, processes: ProcessGroup, progress: Progress, told: set[str]
+        self,
+        runs: RunStore,
+        view: RunView | None,
+        processes: ProcessGroup,
+        progress: Progress,
+        told: set[str],
     ) -> None:
         """End the run when a process without which it cannot go on has ended."""
         for name in [name for name in processes.names if name not in told and processes.exit_code(name) is not None]:
@@ -154,4 +187,3 @@ class Federation:
             progress.tell(f"{reason}; its log: {self.layout.log(name)}")
             with contextlib.suppress(IllegalMove):
                 runs.end(RunState.FAILED, reason)
-

@@ -70,17 +70,24 @@ def sites(edges: int | None, input_path: Path | None, input_glob: str | None) ->
     """
     if input_glob is None:
         if edges is None:
-            raise InvalidSetting("--edges: say how many edges to start (or --input-glob 'site*/' for one for each folder)")
+            raise InvalidSetting(
+                "--edges: say how many edges to start (or --input-glob 'site*/' for one for each folder)"
+            )
         folder = (input_path or Path.cwd()).absolute()
         return [Site(f"edge-{number:0{len(str(edges))}d}", folder) for number in range(1, edges + 1)]
     if input_path is not None:
         raise InvalidSetting("--input and --input-glob exclude each other")
     folders = sorted(Path(match).absolute() for match in glob.glob(input_glob) if Path(match).is_dir())
     if not folders:
-        raise InvalidSetting(f"--input-glob {input_glob!r} matches no folder (quote it, so that the shell leaves it alone)")
+        raise InvalidSetting(
+            f"--input-glob {input_glob!r} matches no folder (quote it, so that the shell leaves it alone)"
+        )
     if edges is not None and edges != len(folders):
         raise InvalidSetting(f"--edges {edges} but --input-glob {input_glob!r} matches {len(folders)} folders")
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
-    return [Site(checked_name(name, "client (a folder's name)"), folder) for name, folder in zip(names, folders, strict=True)]
+    return [
+        Site(checked_name(name, "client (a folder's name)"), folder)
+        for name, folder in zip(names, folders, strict=True)
+    ]

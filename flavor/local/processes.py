@@ -28,7 +28,9 @@ class ProcessGroup:
     def __init__(self) -> None:
         self._members: dict[str, _Member] = {}
 
-    def start(self, name: str, module: str, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
+    def start(
+        self, name: str, module: str, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path
+    ) -> None:
         """Run `python -m module arguments`; Ctrl-C in the terminal does not reach it, and it dies with this process.
 
         The current folder is the user's, so -P keeps its modules (a `workers.py`, say) from being taken for ours.

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundView, RunView
-from flavor.local.results import RoundResult, Results
+from flavor.local.results import Results, RoundResult
 from flavor.store.info import WEIGHTED
 
 _MOST_METRICS = 6
@@ -101,11 +101,17 @@ class Progress:
             if not alive or fields.get("state") in ("failed", "left"):
                 marks.append(f"{name} gone  ", style="red" if fields.get("state") != "left" else "dim")
             elif verdict is not None:
-                marks.append(f"{name} {'done' if verdict.accepted else 'refused'}  ", style="green" if verdict.accepted else "red")
+                marks.append(
+                    f"{name} {'done' if verdict.accepted else 'refused'}  ",
+                    style="green" if verdict.accepted else "red",
+                )
             elif name in submitted:
                 marks.append(f"{name} sent  ", style="cyan")
             else:
-                marks.append(f"{name} {'training' if round_ and name in round_.expected else fields.get('state', '')}  ", style="yellow")
+                marks.append(
+                    f"{name} {'training' if round_ and name in round_.expected else fields.get('state', '')}  ",
+                    style="yellow",
+                )
         if len(clients) > _MOST_CLIENTS:
             marks.append(f"and {len(clients) - _MOST_CLIENTS} more")
         lines: list[RenderableType] = [head, marks]
@@ -117,7 +123,12 @@ class Progress:
     def summary(self, results: Results) -> None:
         """The table at the end."""
         if results.rounds:
-            table = Table(box=None, header_style="bold", title=f"run {results.run}: {results.state}", title_justify="left")
+            table = Table(
+                box=None,
+                header_style="bold",
+                title=f"run {results.run}: {results.state}",
+                title_justify="left",
+            )
             names = list(dict.fromkeys(name for r in results.rounds for name in r.metrics))
             weighted = [name for name in names if name.endswith(WEIGHTED)][:_MOST_METRICS]
             for column in ("round", "seconds", "clients", "examples", "up"):
@@ -125,7 +136,13 @@ class Progress:
             for name in weighted:
                 table.add_column(name.removesuffix(WEIGHTED), justify="right")
             for result in _thinned(results.rounds):
-                cells = [f"{result.round}", f"{result.seconds:.2f}", f"{len(result.clients)}", f"{result.examples}", shown_bytes(result.bytes)]
+                cells = [
+                    f"{result.round}",
+                    f"{result.seconds:.2f}",
+                    f"{len(result.clients)}",
+                    f"{result.examples}",
+                    shown_bytes(result.bytes),
+                ]
                 table.add_row(*cells, *(f"{result.metrics[n]:.4g}" if n in result.metrics else "" for n in weighted))
             self.console.print(table)
         self.tell(f"{results.state}: {results.reason}")

@@ -57,7 +57,9 @@ class LocalStore:
                 os.link(source, target)
             except FileExistsError:
                 if sha256_file(target)[0] != digest:
-                    raise ObjectExists(f"object {path} is there already, with other bytes: nothing was changed") from None
+                    raise ObjectExists(
+                        f"object {path} is there already, with other bytes: nothing was changed"
+                    ) from None
             except OSError as error:
                 if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP):
                     raise

@@ -113,9 +113,7 @@ def test_names_and_missing_settings(bench):
         2,
         "run 'a b' cannot be used",
     )
-    refused(
-        bench.done("flavor", "serve", "--run", "a", "--rounds", 1), 2, "no --store is given", "FLAVOR_STORE"
-    )
+    refused(bench.done("flavor", "serve", "--run", "a", "--rounds", 1), 2, "no --store is given", "FLAVOR_STORE")
     refused(
         bench.done("flavor", "status", env={"FLAVOR_REDIS_URL": None}),
         2,
@@ -142,14 +140,10 @@ def test_runs_that_are_not_there_or_over(bench):
     )
     bench.serve().until("waiting")
     assert bench.done("flavor", "stop", bench.run).wait() == 0
-    refused(
-        bench.edge("edge-1", bench.trainer()), 1, f"run '{bench.run}' is over (stopped", "start another one"
-    )
+    refused(bench.edge("edge-1", bench.trainer()), 1, f"run '{bench.run}' is over (stopped", "start another one")
     refused(bench.serve(), 1, "is over", f"flavor rm {bench.run}")
     before = bench.runs.read()
-    process = bench.done(
-        "flavor", "run", "-m", bench.trainer(), "--edges", 1, "--run", bench.run, "--out", "fresh"
-    )
+    process = bench.done("flavor", "run", "-m", bench.trainer(), "--edges", 1, "--run", bench.run, "--out", "fresh")
     refused(process, 1, "on this Redis already", "--run")
     assert bench.runs.read() == before
     assert not (bench.work / "fresh").exists()
@@ -293,9 +287,7 @@ def spoiled(shared_bench):
 def test_update_is_refused_with_its_reason_and_left_out(spoiled, how):
     bench, result = spoiled
     round_ = 2 + list(SPOILED).index(how)
-    [refusal] = [
-        entry for entry in bench.log() if entry["event"] == "update.refused" and entry["round"] == str(round_)
-    ]
+    [refusal] = [entry for entry in bench.log() if entry["event"] == "update.refused" and entry["round"] == str(round_)]
     assert refusal["client"] == "edge-2"
     assert SPOILED[how] in refusal["reason"]
     assert len(refusal["reason"]) < 500
@@ -377,6 +369,4 @@ def test_input_folder_that_is_not_there(bench):
         2,
         "input folder /nowhere/at/all does not exist",
     )
-    refused(
-        bench.edge("edge-1", f"{sys.executable} x", "--input", "/nowhere"), 2, "--input", "does not exist"
-    )
+    refused(bench.edge("edge-1", f"{sys.executable} x", "--input", "/nowhere"), 2, "--input", "does not exist")

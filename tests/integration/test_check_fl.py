@@ -246,9 +246,7 @@ WRONG = {
         "sets TrainFinished",
     ),
     "TrainFinished before the files": (
-        changed(
-            (REST, '    SetEvent("TrainFinished")\n' + REST.replace('    SetEvent("TrainFinished")\n', ""))
-        ),
+        changed((REST, '    SetEvent("TrainFinished")\n' + REST.replace('    SetEvent("TrainFinished")\n', ""))),
         "sets TrainFinished",
     ),
     "TrainFinished before the files, and ends": (
@@ -377,9 +375,7 @@ def test_ignore_ckpt_takes_any_file_and_hands_the_same_bytes_back(check):
     report = check(script, ignore_ckpt=True)
     assert report.ok
     assert outcome(report, Status.SKIPPED) == [item.name for item in CONTENT]
-    assert outcome(report, Status.PASSED) == [
-        name for name in ALL if name not in outcome(report, Status.SKIPPED)
-    ]
+    assert outcome(report, Status.PASSED) == [name for name in ALL if name not in outcome(report, Status.SKIPPED)]
 
 
 def test_shell_scripts_pass(tmp_path, clean):
@@ -391,9 +387,7 @@ def test_shell_scripts_pass(tmp_path, clean):
 
 
 def test_a_shell_script_that_does_not_wait_fails(tmp_path, clean):
-    (tmp_path / "main.sh").write_text(
-        SHELL.replace("while flavor event wait TrainStarted; do", "while true; do")
-    )
+    (tmp_path / "main.sh").write_text(SHELL.replace("while flavor event wait TrainStarted; do", "while true; do"))
     ran = check_fl("-m", f"sh {tmp_path / 'main.sh'}", "--ignore-ckpt", "--json")
     failed = [item["name"] for item in json.loads(ran.stdout)["checks"] if item["status"] == "failed"]
     assert failed == ["waits for TrainStarted"]
@@ -587,9 +581,7 @@ def test_wrong_use_is_exit_code_2(arguments, clean):
 
 
 def test_sigterm_stops_the_script_and_removes_the_folder(tmp_path, clean):
-    script = main(
-        tmp_path, changed(("    train(model)\n", "    print(os.getpid(), flush=True)\n    time.sleep(60)\n"))
-    )
+    script = main(tmp_path, changed(("    train(model)\n", "    print(os.getpid(), flush=True)\n    time.sleep(60)\n")))
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "flavor.cli.check", "-m", script],

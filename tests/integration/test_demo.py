@@ -20,9 +20,7 @@ def flavor(*words: str, before: str = "", **environment: str) -> subprocess.Comp
     """`flavor WORDS` in a fresh process, after the Python statement `before`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLAVOR_")}
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    start = (
-        ["-c", f"{before}; from flavor.cli.main import main; main()"] if before else ["-m", "flavor.cli.main"]
-    )
+    start = ["-c", f"{before}; from flavor.cli.main import main; main()"] if before else ["-m", "flavor.cli.main"]
     return subprocess.run(
         [sys.executable, *start, *words],
         env={**inherited, "PYTHONPATH": paths, "COLUMNS": "100", **environment},

@@ -106,7 +106,7 @@ class TestOrder:
 class TestRounds:
     def test_a_late_event_of_an_old_round_releases_nobody(self, events: Callable[[], ClientEvents]) -> None:
         events().set(FINISHED, 1)
-        with pytest.raises(WaitTimeout, match="TrainFinished did not come within 0.05 s"):
+        with pytest.raises(WaitTimeout, match=r"TrainFinished did not come within 0\.05 s"):
             events().wait(FINISHED, 2, timeout_s=0.05)
 
     def test_rounds_that_were_missed_are_skipped(self, events: Callable[[], ClientEvents]) -> None:

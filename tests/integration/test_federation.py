@@ -123,9 +123,7 @@ def test_result_folder_is_complete(finished):
     from safetensors.numpy import load_file
 
     for r in (1, 2, 3):
-        np.testing.assert_allclose(
-            load_file(out / "global" / f"round-{r:04d}.safetensors")["b"], r * STEP, rtol=1e-6
-        )
+        np.testing.assert_allclose(load_file(out / "global" / f"round-{r:04d}.safetensors")["b"], r * STEP, rtol=1e-6)
     assert {file.name for file in out.iterdir()} == {
         "clients",
         "global",
@@ -183,9 +181,7 @@ def test_status_log_and_rm_of_a_finished_run(finished):
     people = bench.done("flavor", "status", bench.run).stdout
     assert "finished" in people
     assert "edge-2" in people
-    entries = [
-        json.loads(line) for line in bench.done("flavor", "log", bench.run, "--json").stdout.splitlines()
-    ]
+    entries = [json.loads(line) for line in bench.done("flavor", "log", bench.run, "--json").stdout.splitlines()]
     assert entries[0]["event"] == "run.created"
     assert entries[-1]["event"] == "run.finished"
     follow = bench.done("flavor", "log", "--follow", bench.run, timeout_s=10)
@@ -246,9 +242,7 @@ def test_formats(bench, format_):
 def test_init_model_embedded_server_and_keep_rounds(bench):
     start = bench.folder / "start.pkl"
     with start.open("wb") as file:
-        pickle.dump(
-            {"state_dict": {"w": np.full((3, 2), 100, np.float32), "b": np.full(4, 100, np.float32)}}, file
-        )
+        pickle.dump({"state_dict": {"w": np.full((3, 2), 100, np.float32), "b": np.full(4, 100, np.float32)}}, file)
     store = bench.folder / "kept"
     process = federate(
         bench,
@@ -263,9 +257,7 @@ def test_init_model_embedded_server_and_keep_rounds(bench):
         env={"FLAVOR_REDIS_URL": None},
     )
     assert process.wait() == 0, process.stderr
-    np.testing.assert_allclose(
-        final_model(bench.folder / "out" / "global_model.pkl")["b"], 100 + 4 * STEP, rtol=1e-6
-    )
+    np.testing.assert_allclose(final_model(bench.folder / "out" / "global_model.pkl")["b"], 100 + 4 * STEP, rtol=1e-6)
     assert "round 1 starts from 100.0000" in logs(bench)["edge-1"]
     rounds = store / "runs" / bench.run / "rounds"
     kept = [r for r in (1, 2, 3, 4) if list((rounds / str(r)).glob("clients/*/*"))]
@@ -307,9 +299,7 @@ def test_input_glob_and_fraction(bench):
 def test_modules_beside_the_trainer_are_never_ours(bench):
     """The folder of a user's script may hold a workers.py; the console scripts must not see it."""
     for name in ("workers", "aggregators", "flavor"):
-        (bench.work / f"{name}.py").write_text(
-            f"open('imported-{name}', 'w'); raise SystemExit('{name} of the user')"
-        )
+        (bench.work / f"{name}.py").write_text(f"open('imported-{name}', 'w'); raise SystemExit('{name} of the user')")
     process = federate(bench, rounds=1)
     assert process.wait() == 0, process.stderr + str(logs(bench))
     assert list(bench.work.glob("imported-*")) == []
@@ -336,10 +326,7 @@ def test_interrupted_run_leaves_no_process(bench, number):
     assert len(bench.survivors()) >= 7  # run, coordinator, aggregator, two edges, two trainers
     process.send(number)
     assert process.wait(10) == 128 + number
-    assert (
-        process.stderr.strip().splitlines()[-1]
-        == {2: "flavor: interrupted", 15: "flavor: terminated"}[number]
-    )
+    assert process.stderr.strip().splitlines()[-1] == {2: "flavor: interrupted", 15: "flavor: terminated"}[number]
     assert bench.survivors() == {}
     view = bench.runs.read()
     assert (view.state, view.reason) == (RunState.STOPPED, "interrupted")
@@ -363,9 +350,7 @@ def test_killed_run_leaves_no_process_and_no_server(bench):
     edge_log = bench.folder / "out" / "logs" / "edge-2.log"
     bench.eventually("the trainer", lambda: edge_log.exists() and "trainer-is-here" in edge_log.read_text())
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    server = next(
-        Path("/proc", pid) for pid in children if b"valkey" in Path("/proc", pid, "cmdline").read_bytes()
-    )
+    server = next(Path("/proc", pid) for pid in children if b"valkey" in Path("/proc", pid, "cmdline").read_bytes())
     process.send(signal.SIGKILL)
     process.wait()
     bench.eventually("no process left", lambda: not bench.survivors() and not server.exists(), timeout_s=3)
@@ -443,9 +428,7 @@ def test_run_goes_on_without_a_failed_trainer_when_the_quorum_allows(bench):
 
 
 def test_run_starts_without_a_trainer_that_failed_before_it_when_min_clients_allows(bench):
-    process = federate(
-        bench, "--json", "--min-clients", 1, trainer=["--fail", "exit3", "--at", 0, "--only", "edge-2"]
-    )
+    process = federate(bench, "--json", "--min-clients", 1, trainer=["--fail", "exit3", "--at", 0, "--only", "edge-2"])
     assert process.wait() == 0, process.stderr
     assert {tuple(r["clients"]) for r in json.loads(process.stdout)["rounds"]} == {("edge-1",)}
 
@@ -573,9 +556,7 @@ def test_coordinator_says_that_there_is_no_aggregator(bench):
     coordinator = bench.serve()
     for client in ("edge-1", "edge-2"):
         bench.edge(client, bench.trainer())
-    coordinator.until(
-        f"no aggregator listens on queue '{bench.run}': start one with `flavor-agg", timeout_s=15
-    )
+    coordinator.until(f"no aggregator listens on queue '{bench.run}': start one with `flavor-agg", timeout_s=15)
     bench.aggregator()
     assert coordinator.wait() == 0, coordinator.stderr
 
@@ -619,9 +600,7 @@ def test_edges_may_come_before_the_coordinator(bench):
 def test_output_streams_line_by_line_while_the_trainer_runs(bench):
     bench.serve()
     script = bench.work / "slow.py"
-    script.write_text(
-        "import signal, sys\nprint('first')\nprint('second', file=sys.stderr)\nsignal.pause()\n"
-    )
+    script.write_text("import signal, sys\nprint('first')\nprint('second', file=sys.stderr)\nsignal.pause()\n")
     edge = bench.edge("edge-1", f"{sys.executable} {script}")
     edge.until("[edge-1] first\n", stream="stdout")
     edge.until("[edge-1] second\n", stream="stdout")

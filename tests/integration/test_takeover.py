@@ -31,9 +31,7 @@ def interrupted(url: str, config: RunConfig) -> RunStore:
     """A run in its first round, whose coordinator and whose only edge were both stopped."""
     runs = RunStore(connect(url), "r", url)
     runs.create(rounds=1, config=config.to_mapping())
-    runs.redis.hset(
-        runs.keys.client("a").hash, mapping={"state": ClientState.FAILED, "reason": "its edge was stopped"}
-    )
+    runs.redis.hset(runs.keys.client("a").hash, mapping={"state": ClientState.FAILED, "reason": "its edge was stopped"})
     runs.redis.set(runs.keys.coordinator, "old")
     runs.admit("old", "a", "")
     runs.open_round("old", 1, expected=["a"], timeout_s=60, reason="")

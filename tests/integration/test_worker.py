@@ -70,7 +70,14 @@ def info(size: int = 100, **metrics: float) -> dict[str, Any]:
 
 
 def submit(
-    runs: RunStore, store: ObjectStore, client: str, tensors: dict[str, np.ndarray], *, size: int = 100, round_: int = 1, **changes: str
+    runs: RunStore,
+    store: ObjectStore,
+    client: str,
+    tensors: dict[str, np.ndarray],
+    *,
+    size: int = 100,
+    round_: int = 1,
+    **changes: str,
 ) -> str:
     """Put an update into the store and into the client's hash, as an edge does; `changes` lie about it."""
     with store.stage() as staged:
@@ -80,7 +87,13 @@ def submit(
                 array[...] = tensors[name]
         path = named(update_prefix("r", round_, client), "update", writer.sha256, ".safetensors")
         store.put(path, staged, digest=writer.sha256)
-    fields = {"path": path, "digest": writer.sha256, "size": str(writer.size_bytes), "format": "npz", "info": json.dumps(info(size))}
+    fields = {
+        "path": path,
+        "digest": writer.sha256,
+        "size": str(writer.size_bytes),
+        "format": "npz",
+        "info": json.dumps(info(size)),
+    }
     runs.redis.hset(runs.keys.client(client).update(round_), mapping={**fields, **changes})
     return path
 
@@ -117,9 +130,15 @@ class TestInspection:
     @pytest.mark.parametrize(
         ("tensors", "said"),
         [
-            ({"steps": np.array(7, np.int64)}, "tensor 'w' is missing; the first update of this round (a) has it"),
+            (
+                {"steps": np.array(7, np.int64)},
+                "tensor 'w' is missing; the first update of this round (a) has it",
+            ),
             ({**model(1), "extra": np.zeros(1, np.float32)}, "tensor 'extra' is not in"),
-            ({**model(1), "w": np.zeros((3, 2), np.float32)}, "tensor 'w' has shape (3, 2); the first update of this round (a) has (2, 3)"),
+            (
+                {**model(1), "w": np.zeros((3, 2), np.float32)},
+                "tensor 'w' has shape (3, 2); the first update of this round (a) has (2, 3)",
+            ),
             ({**model(1), "w": np.zeros((2, 3), np.float64)}, "tensor 'w' is float64"),
         ],
     )
@@ -201,7 +220,9 @@ class TestAggregation:
         assert runs.read() == before
         assert sum(f["event"] == "round.closed" for _, f in runs.redis.xrange(runs.keys.log)) == 1
 
-    def test_what_was_inspected_is_aggregated_whatever_the_edge_writes_later(self, runs: RunStore, store: ObjectStore) -> None:
+    def test_what_was_inspected_is_aggregated_whatever_the_edge_writes_later(
+        self, runs: RunStore, store: ObjectStore
+    ) -> None:
         self.prepared(runs, store)
         submit(runs, store, "a", model(1000))
         jobs.aggregate("r", 1, 1)
@@ -218,7 +239,9 @@ class TestAggregation:
         assert view.state is RoundState.AGGREGATING
         assert "is not in the store" in (view.error or "")
 
-    def test_later_rounds_start_from_the_global_model_and_have_its_structure(self, runs: RunStore, store: ObjectStore) -> None:
+    def test_later_rounds_start_from_the_global_model_and_have_its_structure(
+        self, runs: RunStore, store: ObjectStore
+    ) -> None:
         self.prepared(runs, store)
         jobs.aggregate("r", 1, 1)
         open_round(runs, 2)

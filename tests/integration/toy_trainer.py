@@ -24,14 +24,10 @@ I = int("".join(c for c in CLIENT if c.isdigit()) or 1)  # noqa: E741
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument(
-        "--rounds", default="total", help="total, endless or a number; CLIENT:number for one client"
-    )
+    parser.add_argument("--rounds", default="total", help="total, endless or a number; CLIENT:number for one client")
     parser.add_argument("--format", default="pickle")
     parser.add_argument("--only", default=CLIENT, help="the client that misbehaves")
-    parser.add_argument(
-        "--fail", default="", help="how it fails; several, by commas: one a round from then on"
-    )
+    parser.add_argument("--fail", default="", help="how it fails; several, by commas: one a round from then on")
     parser.add_argument(
         "--at", type=int, default=2, help="the round in which it fails or holds; 0 before TrainInitDone"
     )

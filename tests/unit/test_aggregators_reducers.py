@@ -88,11 +88,7 @@ def plain_geometric(rows, weights, rounds, nu):
 @pytest.mark.parametrize("n", range(1, 18))
 def test_a_network_brings_every_rank_to_its_place(n):
     # The 0-1 principle: a network that sorts all rows of zeros and ones sorts everything.
-    columns = (
-        np.array(list(itertools.product([0, 1], repeat=n)), np.float32).T
-        if n < 12
-        else random_rows(n, n, 500)
-    )
+    columns = np.array(list(itertools.product([0, 1], repeat=n)), np.float32).T if n < 12 else random_rows(n, n, 500)
     wanted = np.sort(columns, axis=0)
     for first, last in {(0, n), ((n - 1) // 2, n // 2 + 1), (n // 3, n - n // 3), (0, 1), (n - 1, n)}:
         net = network(n, first, last)
@@ -132,9 +128,7 @@ def test_krum_and_multi_krum(seed, n, data):
     rows = random_rows(seed, n, dtype=np.float64)
     order = sorted(range(n), key=plain_scores(rows, f).__getitem__)
     np.testing.assert_array_equal(reduce(Krum(f), rows), rows[order[0]])
-    np.testing.assert_allclose(
-        reduce(MultiKrum(f, m), rows), rows[order[:m]].mean(axis=0), rtol=1e-12, atol=1e-14
-    )
+    np.testing.assert_allclose(reduce(MultiKrum(f, m), rows), rows[order[:m]].mean(axis=0), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(reduce(MultiKrum(f), rows), reduce(MultiKrum(f, n - f), rows))
 
 
@@ -176,9 +170,7 @@ def test_norm_clip(seed, n, c):
     norms = np.linalg.norm(base - rows, axis=1)
     bound = np.median(norms) if c == "median" else c
     clipped = base - (base - rows) * np.minimum(1, bound / norms)[:, None]
-    np.testing.assert_allclose(
-        reduce(NormClip(c), rows, base=base), clipped.mean(axis=0), rtol=1e-9, atol=1e-12
-    )
+    np.testing.assert_allclose(reduce(NormClip(c), rows, base=base), clipped.mean(axis=0), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(
         reduce(NormClip(c, Median()), rows, base=base), np.median(clipped, axis=0), rtol=1e-9, atol=1e-12
     )
@@ -231,9 +223,7 @@ def test_krum_compares_models_that_hardly_differ_beside_a_huge_one():
     rows = 100 + 1e-3 * random_rows(10, 7, dtype=np.float32)
     rows[3] = rows[0]
     rows[6] = 1e15
-    assert (
-        run(models_of(rows), reducer=Krum(1)).clients == run(models_of(rows - 100), reducer=Krum(1)).clients
-    )
+    assert run(models_of(rows), reducer=Krum(1)).clients == run(models_of(rows - 100), reducer=Krum(1)).clients
 
 
 def test_a_client_with_nan_is_infinitely_far_for_krum():

@@ -147,7 +147,5 @@ def test_aggregate_takes_objects_as_well_as_names():
     clients = [{"w": np.array([v])} for v in (1.0, 2.0, 90.0)]
     assert aggregate(clients, aggregator=Median())["w"] == 2
     assert aggregate(clients, aggregator="median", threads=1)["w"] == 2
-    model, _ = aggregate(
-        clients, aggregator=Median(), server_step=Nesterov(1, 0), global_model={"w": np.array([9.0])}
-    )
+    model, _ = aggregate(clients, aggregator=Median(), server_step=Nesterov(1, 0), global_model={"w": np.array([9.0])})
     assert model["w"] == 2

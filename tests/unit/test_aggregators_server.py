@@ -55,9 +55,7 @@ def test_step_is_its_formula_over_five_rounds(step, dtype, rtol):
     memories = [{} for _ in range(9)]
     for theta, clients, result in rounds_of(step, 5, dtype):
         reduced = (clients[0]["w"].astype(float) + clients[1]["w"].astype(float)) / 2
-        wanted = [
-            plain(step, *args) for args in zip(theta["w"].astype(float), reduced, memories, strict=True)
-        ]
+        wanted = [plain(step, *args) for args in zip(theta["w"].astype(float), reduced, memories, strict=True)]
         np.testing.assert_allclose(result.model["w"], wanted, rtol=rtol, atol=1e-5 if rtol > 1e-6 else 0)
         assert result.model["w"].dtype == dtype
 
@@ -125,9 +123,7 @@ def test_state_may_be_written_over_itself():
     old, new = {"w": np.zeros(3)}, {"w": np.ones(3)}
     first = run([new], server_step=Nesterov(), global_model=old)
     apart = run([new], server_step=Nesterov(), global_model=old, state=first.state)
-    over = run(
-        [new], server_step=Nesterov(), global_model=old, state=first.state, state_out=first.state.tensors
-    )
+    over = run([new], server_step=Nesterov(), global_model=old, state=first.state, state_out=first.state.tensors)
     np.testing.assert_array_equal(over.model["w"], apart.model["w"])
     np.testing.assert_array_equal(first.state.tensors["momentum/w"], apart.state.tensors["momentum/w"])
 

@@ -14,7 +14,12 @@ from flavor.errors import CommandNotFound, InvalidSetting
 def test_quotes_are_a_shells(tmp_path: Path) -> None:
     program = tmp_path / "my python"
     program.symlink_to(sys.executable)
-    assert parse_command(f"'{program}' -c \"print('a b')\" x\\ y", "-m") == [str(program), "-c", "print('a b')", "x y"]
+    assert parse_command(f"'{program}' -c \"print('a b')\" x\\ y", "-m") == [
+        str(program),
+        "-c",
+        "print('a b')",
+        "x y",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "   ", "python 'main.py"])

@@ -22,8 +22,7 @@ def stages() -> dict[str, str]:
     """Each stage's instructions, by its name."""
     parts = re.split(r"^FROM (\S+) AS (\S+)\n", DOCKERFILE, flags=re.MULTILINE)
     return {
-        name: f"FROM {base}\n{body}"
-        for base, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+        name: f"FROM {base}\n{body}" for base, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
     }
 
 

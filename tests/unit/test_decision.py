@@ -140,8 +140,12 @@ class TestOpenRound:
         assert "1 of 2" in reason
 
     @given(st.lists(st.sampled_from(Standing), min_size=3, max_size=3), st.integers(0, 30_000), st.integers(1, 3))
-    def test_never_aggregates_below_the_quorum_and_always_says_why(self, each: list[Standing], now: int, quorum: int) -> None:
-        action, reason = close_round(now, ROUND, standings(**dict(zip("abc", each, strict=True))), replace_config(quorum=quorum))
+    def test_never_aggregates_below_the_quorum_and_always_says_why(
+        self, each: list[Standing], now: int, quorum: int
+    ) -> None:
+        action, reason = close_round(
+            now, ROUND, standings(**dict(zip("abc", each, strict=True))), replace_config(quorum=quorum)
+        )
         assert reason
         if action is Action.AGGREGATE:
             assert each.count(Standing.ACCEPTED) >= quorum

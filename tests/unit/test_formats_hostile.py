@@ -76,10 +76,7 @@ def zipped(value: Any) -> bytes:
 GADGETS = list(gadgets(Path("unused")))
 
 WRAPPERS: dict[str, Callable[[Any], bytes]] = {
-    **{
-        f"pickle {protocol}": lambda value, protocol=protocol: pickle.dumps(value, protocol)
-        for protocol in (0, 2, 5)
-    },
+    **{f"pickle {protocol}": lambda value, protocol=protocol: pickle.dumps(value, protocol) for protocol in (0, 2, 5)},
     "legacy": legacy,
     "zip": zipped,
 }
@@ -192,9 +189,7 @@ def rebuild(offset: Any, shape: Any, strides: Any, numel: int = 4) -> bytes:
 
     text = io.BytesIO()
     storage = Persistent(("storage", Global("torch", "FloatStorage"), "0", "cpu", numel))
-    tensor = Call(
-        Global("torch._utils", "_rebuild_tensor_v2"), (storage, offset, shape, strides, False, None)
-    )
+    tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"), (storage, offset, shape, strides, False, None))
     emit(text, {"state_dict": {"w": tensor}}, 2)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:

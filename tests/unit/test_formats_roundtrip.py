@@ -32,9 +32,7 @@ from flavor.store.formats import (
 )
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
-DTYPES = [
-    np.dtype(kind) for kind in ("?", "u1", "i1", "i2", "u2", "f2", "i4", "u4", "f4", "i8", "u8", "f8")
-] + [BF16]
+DTYPES = [np.dtype(kind) for kind in ("?", "u1", "i1", "i2", "u2", "f2", "i4", "u4", "f4", "i8", "u8", "f8")] + [BF16]
 TORCH_DTYPES = [getattr(torch, "bool" if dtype == np.bool_ else dtype.name) for dtype in DTYPES]
 
 quick = settings(
@@ -55,9 +53,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def bits(tensor: torch.Tensor) -> bytes:
-    return bytes(
-        tensor.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy()
-    )
+    return bytes(tensor.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy())
 
 
 def save(path: Path, how: str, value: Any) -> Path:
@@ -423,9 +419,7 @@ def test_detect_names_what_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for content in b"hello world", b"\x93NUMPY\x01\x00rest", bytes(100):
         path.write_bytes(content)
-        with pytest.raises(
-            CheckpointError, match=r"torch\.save, pickle of ndarrays, np\.savez or safetensors"
-        ):
+        with pytest.raises(CheckpointError, match=r"torch\.save, pickle of ndarrays, np\.savez or safetensors"):
             detect(path)
     path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="empty"):

@@ -107,14 +107,10 @@ def test_only_the_format_note_leaves_the_site(tmp_path: Path) -> None:
     assert read(tmp_path / "x").metadata["patient"] == "secret"
 
 
-@settings(
-    max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shapes=st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=5), cut=st.integers(1, 7))
 def test_blocks_of_any_size_make_the_same_file(tmp_path: Path, shapes: list[list[int]], cut: int) -> None:
-    tensors = {
-        f"t{number}": np.random.default_rng(number).random(shape) for number, shape in enumerate(shapes)
-    }
+    tensors = {f"t{number}": np.random.default_rng(number).random(shape) for number, shape in enumerate(shapes)}
     specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
     whole, mapped = tmp_path / "whole", tmp_path / "mapped"
     write(whole, Checkpoint(tensors), Format.SAFETENSORS)

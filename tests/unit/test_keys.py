@@ -66,5 +66,9 @@ def test_the_accepted_events_are_listed_by_the_error() -> None:
 
 
 def test_ended_states_have_no_way_out() -> None:
-    assert {state for state in RunState if state.ended} == {RunState.FINISHED, RunState.FAILED, RunState.STOPPED}
+    assert {state for state in RunState if state.ended} == {
+        RunState.FINISHED,
+        RunState.FAILED,
+        RunState.STOPPED,
+    }
     assert all(target in MOVES for targets in MOVES.values() for target in targets)

@@ -73,7 +73,9 @@ def test_missing_objects_say_so(store: ObjectStore, tmp_path: Path) -> None:
     assert not store.exists("runs/r/none.bin")
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "runs/../../x", "", "a//b", "runs/.hidden", "runs/r\n", "~/x", "a/"])
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/passwd", "runs/../../x", "", "a//b", "runs/.hidden", "runs/r\n", "~/x", "a/"]
+)
 def test_paths_that_leave_the_store_are_refused(store: ObjectStore, path: str) -> None:
     with pytest.raises(BadObjectPath):
         store.local(path)
@@ -105,10 +107,16 @@ def test_removing_a_prefix(store: ObjectStore) -> None:
 
 
 def test_staging_cleans_up_after_a_failure(store: ObjectStore) -> None:
-    with pytest.raises(RuntimeError), store.stage() as staged:
-        staged.write_bytes(b"x")
-        raise RuntimeError
-    assert not staged.exists()
+    def fail() -> None:
+        with store.stage() as staged:
+            seen.append(staged)
+            staged.write_bytes(b"x")
+            raise RuntimeError
+
+    seen: list[Path] = []
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not seen[0].exists()
 
 
 class TestLocal:

@@ -39,9 +39,7 @@ class _ViewFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = (
-            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
-        )
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
         if position < 0:
             raise OSError("before the start of the file")
         self._position = position
@@ -65,13 +63,9 @@ class Archive:
                 self._entries = {info.filename: info for info in directory.infolist()}
                 self.names = directory.namelist()
         except Exception as error:  # zipfile meets damaged directories with a dozen kinds of exception
-            raise CheckpointError(
-                f"{self.name}: a damaged zip ({error}); save the checkpoint again"
-            ) from None
+            raise CheckpointError(f"{self.name}: a damaged zip ({error}); save the checkpoint again") from None
         if len(self.names) > MAX_TENSORS:
-            raise CheckpointError(
-                f"{self.name}: {len(self.names)} entries; at most {MAX_TENSORS} are accepted"
-            )
+            raise CheckpointError(f"{self.name}: {len(self.names)} entries; at most {MAX_TENSORS} are accepted")
         if len(self._entries) != len(self.names):
             raise CheckpointError(f"{self.name}: two zip entries have one name; save the checkpoint again")
 
@@ -80,9 +74,7 @@ class Archive:
         try:
             info = self._entries[entry]
         except KeyError:
-            raise CheckpointError(
-                f"{self.name}: the entry {entry!r} is missing; save the checkpoint again"
-            ) from None
+            raise CheckpointError(f"{self.name}: the entry {entry!r} is missing; save the checkpoint again") from None
         if info.flag_bits & 1 or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise CheckpointError(
                 f"{self.name}: entry {entry!r} is encrypted or oddly compressed; save it plain or deflated"
@@ -91,9 +83,7 @@ class Archive:
 
     def _stored(self, info: zipfile.ZipInfo) -> memoryview:
         if info.file_size != info.compress_size:
-            raise CheckpointError(
-                f"{self.name}: entry {info.filename!r} is damaged; save the checkpoint again"
-            )
+            raise CheckpointError(f"{self.name}: entry {info.filename!r} is damaged; save the checkpoint again")
         return self._raw(info)
 
     def _deflated(self, info: zipfile.ZipInfo) -> memoryview:
@@ -105,13 +95,9 @@ class Archive:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(self._raw(info), info.file_size + 1)
         except (zlib.error, MemoryError) as error:
-            raise CheckpointError(
-                f"{self.name}: entry {info.filename!r} is damaged ({error}); save it again"
-            ) from None
+            raise CheckpointError(f"{self.name}: entry {info.filename!r} is damaged ({error}); save it again") from None
         if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
-            raise CheckpointError(
-                f"{self.name}: entry {info.filename!r} is damaged; save the checkpoint again"
-            )
+            raise CheckpointError(f"{self.name}: entry {info.filename!r} is damaged; save the checkpoint again")
         return memoryview(data)
 
     def _raw(self, info: zipfile.ZipInfo) -> memoryview:

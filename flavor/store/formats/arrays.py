@@ -67,13 +67,9 @@ class PickledArray:
             code = self.dtype.code if isinstance(self.dtype, PickledDtype) else None
             label = repr(code[:20]) if isinstance(code, str) else "that is not plain"
             raise CheckpointError(f"{where}: an array of dtype {label} is refused; save one of {ACCEPTED}")
-        size = (
-            shape_bytes(cast(tuple[int, ...], self.shape), dtype.itemsize) if is_shape(self.shape) else None
-        )
+        size = shape_bytes(cast(tuple[int, ...], self.shape), dtype.itemsize) if is_shape(self.shape) else None
         if size is None or not isinstance(self.data, bytes | memoryview) or len(self.data) != size:
-            raise CheckpointError(
-                f"{where}: the array's bytes do not fit its shape; save the checkpoint again"
-            )
+            raise CheckpointError(f"{where}: the array's bytes do not fit its shape; save the checkpoint again")
         shape = cast(tuple[int, ...], self.shape)
         if size == 0:
             return np.empty(shape, native(dtype))
@@ -89,9 +85,7 @@ def _reconstruct(kind: object, *_: object) -> object:
     return PickledArray() if kind is NDARRAY else Inert("numpy subclass of ndarray")
 
 
-def _frombuffer(
-    data: object, dtype: object, shape: object, order: object, axes: object = None
-) -> PickledArray:
+def _frombuffer(data: object, dtype: object, shape: object, order: object, axes: object = None) -> PickledArray:
     return PickledArray(shape, dtype, data, order == "F", axes=axes)
 
 

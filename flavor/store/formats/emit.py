@@ -131,9 +131,7 @@ def dtype_value(dtype: DType) -> Call:
             state=(3, order, None, None, None, size, size, flags),
         )
     order = "|" if dtype.itemsize == 1 else "<"
-    return Call(
-        Global("numpy", "dtype"), (dtype.str[1:], False, True), state=(3, order, None, None, None, -1, -1, 0)
-    )
+    return Call(Global("numpy", "dtype"), (dtype.str[1:], False, True), state=(3, order, None, None, None, -1, -1, 0))
 
 
 def array_value(array: Array) -> Call:
@@ -167,9 +165,7 @@ def tensor_value(array: Array, storage: object) -> Call:
     )
     if array.dtype in STORAGE_NAMES:
         return Call(Global("torch._utils", "_rebuild_tensor_v2"), head)
-    dtype = Global(
-        "torch", TORCH_NAMES[array.dtype]
-    )  # the unsigned ones, for which torch has no typed storage
+    dtype = Global("torch", TORCH_NAMES[array.dtype])  # the unsigned ones, for which torch has no typed storage
     return Call(Global("torch._utils", "_rebuild_tensor_v3"), (*head, dtype))
 
 

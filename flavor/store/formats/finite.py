@@ -37,8 +37,7 @@ def is_finite(array: Array) -> bool:
     flat = array.reshape(-1)
     scratch = np.empty(min(BLOCK_ELEMENTS, flat.size), np.uint16) if array.dtype in _EXPONENTS else None
     return all(
-        _block_is_finite(flat[start : start + BLOCK_ELEMENTS], scratch)
-        for start in range(0, flat.size, BLOCK_ELEMENTS)
+        _block_is_finite(flat[start : start + BLOCK_ELEMENTS], scratch) for start in range(0, flat.size, BLOCK_ELEMENTS)
     )
 
 

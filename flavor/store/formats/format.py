@@ -67,6 +67,4 @@ def _detect_zip(source: Mapped) -> Format:
         return Format.TORCH
     if all(name.endswith(".npy") for name in names):
         return Format.NPZ
-    raise CheckpointError(
-        f"{source.name}: a zip that neither torch.save nor np.savez wrote; save with {ACCEPTED}"
-    )
+    raise CheckpointError(f"{source.name}: a zip that neither torch.save nor np.savez wrote; save with {ACCEPTED}")

@@ -90,13 +90,9 @@ def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str], where: str) -
 
 def _check_spec(spec: TensorSpec, where: str) -> None:
     if spec.dtype not in SAFETENSORS_NAMES:
-        raise CheckpointError(
-            f"{where}: tensor {spec.name!r} is {spec.dtype}, which cannot be aggregated; cast it"
-        )
+        raise CheckpointError(f"{where}: tensor {spec.name!r} is {spec.dtype}, which cannot be aggregated; cast it")
     if not is_shape(spec.shape) or shape_bytes(spec.shape, spec.dtype.itemsize) is None:
-        raise CheckpointError(
-            f"{where}: tensor {spec.name!r} has the impossible shape {spec.shape}; check the trainer"
-        )
+        raise CheckpointError(f"{where}: tensor {spec.name!r} has the impossible shape {spec.shape}; check the trainer")
     if spec.name == METADATA_KEY:
         raise CheckpointError(f"{where}: no tensor may be called {METADATA_KEY!r} in safetensors; rename it")
     try:
@@ -128,15 +124,11 @@ def parse(view: memoryview, where: str) -> Header:
     end = start
     for spec in header.in_file_order():
         if begins[spec.name] != end:
-            raise CheckpointError(
-                f"{where}: tensor {spec.name!r} overlaps or leaves a gap; write the file again"
-            )
+            raise CheckpointError(f"{where}: tensor {spec.name!r} overlaps or leaves a gap; write the file again")
         end += spec.size_bytes
     if end != len(view):
         what = "cut short" if end > len(view) else "longer than its header says"
-        raise CheckpointError(
-            f"{where}: {what} ({len(view)} bytes, {end} declared); write or fetch the file again"
-        )
+        raise CheckpointError(f"{where}: {what} ({len(view)} bytes, {end} declared); write or fetch the file again")
     return header
 
 
@@ -152,17 +144,13 @@ def _parse_json(text: bytes, where: str) -> dict[str, object]:
             raise ValueError("it does not start with '{'")
         table: dict[str, object] = json.loads(text.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{where}: a damaged safetensors header ({error}); write the file again"
-        ) from None
+        raise CheckpointError(f"{where}: a damaged safetensors header ({error}); write the file again") from None
     return table
 
 
 def _parse_entry(name: str, entry: object, where: str) -> tuple[TensorSpec, int]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(
-            f"{where}: tensor {name!r} lacks dtype, shape or data_offsets; write the file again"
-        )
+        raise CheckpointError(f"{where}: tensor {name!r} lacks dtype, shape or data_offsets; write the file again")
     label, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     dtype = BY_SAFETENSORS.get(label) if isinstance(label, str) else None
     if dtype is None:
@@ -172,7 +160,5 @@ def _parse_entry(name: str, entry: object, where: str) -> tuple[TensorSpec, int]
     if size is None:
         raise CheckpointError(f"{where}: tensor {name!r} has an impossible shape; write the file again")
     if not is_shape(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != size:
-        raise CheckpointError(
-            f"{where}: tensor {name!r}: its data_offsets do not fit {label} {shape}; write it again"
-        )
+        raise CheckpointError(f"{where}: tensor {name!r}: its data_offsets do not fit {label} {shape}; write it again")
     return TensorSpec(name, dtype, tuple(shape)), offsets[0]

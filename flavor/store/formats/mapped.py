@@ -23,17 +23,13 @@ class Mapped:
         try:
             with open(path, "rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
-                    raise CheckpointError(
-                        f"{self.name}: the file is empty; save the checkpoint before you report it"
-                    )
+                    raise CheckpointError(f"{self.name}: the file is empty; save the checkpoint before you report it")
                 self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise CheckpointError(_missing(self.name)) from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise CheckpointError(
-                f"{self.name}: cannot be read: {reason}; give a readable checkpoint file"
-            ) from None
+            raise CheckpointError(f"{self.name}: cannot be read: {reason}; give a readable checkpoint file") from None
         self.view = memoryview(self.map)
 
 

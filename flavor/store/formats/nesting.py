@@ -63,9 +63,7 @@ class _Flattener:
         if isinstance(value, dict):
             return self._dict(value, name, depth)
         if isinstance(value, list | tuple):
-            items = tuple(
-                self.walk(item, _join(name, str(index)), depth + 1) for index, item in enumerate(value)
-            )
+            items = tuple(self.walk(item, _join(name, str(index)), depth + 1) for index, item in enumerate(value))
             return Branch("u" if isinstance(value, tuple) else "l", items)
         if value is None or isinstance(value, str):
             return Constant(value)
@@ -83,8 +81,7 @@ class _Flattener:
         for key, item in value.items():
             if not isinstance(key, str) and (type(key) is not int or abs(key) >= 2**63):
                 raise CheckpointError(
-                    f"{self.where}: {KEY} {name or ''!r} has a {_kind_of(key)} as a key;"
-                    " use text or 64-bit integers"
+                    f"{self.where}: {KEY} {name or ''!r} has a {_kind_of(key)} as a key; use text or 64-bit integers"
                 )
             part = key if is_flat and isinstance(key, str) else _escape(key, value)
             items.append(self.walk(item, _join(name, part), depth + 1))
@@ -116,9 +113,7 @@ def flatten(state_dict: object, where: str, native: Kind) -> tuple[dict[str, Arr
     """
     if not isinstance(state_dict, dict | list | tuple):
         what = state_dict.global_name if isinstance(state_dict, Inert) else _kind_of(state_dict)
-        raise CheckpointError(
-            f"{where}: state_dict is a {what}, not a dict of tensors; save model.state_dict()"
-        )
+        raise CheckpointError(f"{where}: state_dict is a {what}, not a dict of tensors; save model.state_dict()")
     flattener = _Flattener(where, native)
     root = flattener.walk(state_dict, None, 0)
     is_flat = isinstance(root, Branch) and root.form == "d" and root.keys == tuple(flattener.tensors)
@@ -141,9 +136,7 @@ def _escape(key: str | int, siblings: Container[object]) -> str:
 
 
 def _kind_of(value: object) -> str:
-    return {"PickledTensor": "tensor", "PickledArray": "ndarray"}.get(
-        type(value).__name__, type(value).__name__
-    )
+    return {"PickledTensor": "tensor", "PickledArray": "ndarray"}.get(type(value).__name__, type(value).__name__)
 
 
 Tensors = Mapping[str, Array]
@@ -191,17 +184,13 @@ def _leaf_value(
         case Kind.NUMPY:
             return array_value(array)
     if array.size != 1:
-        raise CheckpointError(
-            f"{where}: {leaf.name!r} was one number and has the shape {array.shape}; keep it"
-        )
+        raise CheckpointError(f"{where}: {leaf.name!r} was one number and has the shape {array.shape}; keep it")
     if leaf.kind is Kind.NUMBER:
         return scalar_value(array)
     number = array.reshape(-1)[0]
     if leaf.kind is Kind.FLOAT:
         return float(number)
     if not np.isfinite(number):
-        raise CheckpointError(
-            f"{where}: {leaf.name!r} was an integer and is {number} now; look at the aggregation"
-        )
+        raise CheckpointError(f"{where}: {leaf.name!r} was an integer and is {number} now; look at the aggregation")
     whole = round(float(number)) if array.dtype.kind not in "iub" else int(number)
     return bool(whole) if leaf.kind is Kind.BOOL else whole

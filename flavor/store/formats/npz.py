@@ -39,9 +39,7 @@ def read_npz(source: Mapped) -> tuple[dict[str, Array], Structure | None]:
         arrays[name] = _parse(archive.read(entry), name, f"{source.name}: {name!r}")
     for prefix in PREFIXES:
         if arrays and all(name.startswith(prefix) for name in arrays):
-            return {name.removeprefix(prefix): array for name, array in arrays.items()}, Structure(
-                prefix=prefix
-            )
+            return {name.removeprefix(prefix): array for name, array in arrays.items()}, Structure(prefix=prefix)
     return arrays, None
 
 
@@ -50,9 +48,7 @@ def write_npz(path: StrPath, tensors: Mapping[str, Array], structure: Structure 
     prefix = structure.prefix if structure else ""
     for name, array in tensors.items():
         if array.dtype == BFLOAT16:
-            raise CheckpointError(
-                f"{where}: {name!r} is bfloat16, which npz cannot hold; use torch or safetensors"
-            )
+            raise CheckpointError(f"{where}: {name!r} is bfloat16, which npz cannot hold; use torch or safetensors")
         if "\0" in name or not _is_unicode(name):
             raise CheckpointError(f"{where}: the name {name!r} cannot stand in a zip; rename the tensor")
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

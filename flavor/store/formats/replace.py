@@ -22,9 +22,7 @@ def temporary_beside(path: StrPath) -> Path:
 def cannot_write(path: StrPath, error: OSError) -> StoreError:
     """The error for a file that could not be written; usually a full disk or a missing folder."""
     reason = error.strerror or str(error)
-    return StoreError(
-        f"{os.fspath(path)}: cannot be written: {reason}; make room or fix the folder, then try again"
-    )
+    return StoreError(f"{os.fspath(path)}: cannot be written: {reason}; make room or fix the folder, then try again")
 
 
 @contextmanager

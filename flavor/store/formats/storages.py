@@ -57,9 +57,7 @@ class PickledTensor:
         storage = self.storage
         dtype = storage.dtype if self.dtype is None and isinstance(storage, Storage) else self.dtype
         if self.is_lazy_math or not isinstance(storage, Storage) or not isinstance(dtype, np.dtype):
-            raise CheckpointError(
-                f"{where}: a tensor of an element type or layout not read; save a plain dense tensor"
-            )
+            raise CheckpointError(f"{where}: a tensor of an element type or layout not read; save a plain dense tensor")
         shape, strides = self.shape, self.strides
         size = shape_bytes(cast(tuple[int, ...], shape), dtype.itemsize) if is_shape(shape) else None
         is_sound = size is not None and is_shape(strides) and type(self.offset) is int and self.offset >= 0
@@ -76,17 +74,12 @@ class PickledTensor:
             return np.empty(sizes, dtype)
         last = offset + sum((length - 1) * step for length, step in zip(sizes, steps, strict=True))
         if (last + 1) * dtype.itemsize > len(storage.data):
-            raise CheckpointError(
-                f"{where}: the tensor reaches beyond its storage; save the checkpoint again"
-            )
+            raise CheckpointError(f"{where}: the tensor reaches beyond its storage; save the checkpoint again")
         if is_bomb(size, len(storage.data)):
-            raise CheckpointError(
-                f"{where}: an expanded tensor of {size} bytes; save its contiguous() or leave it out"
-            )
+            raise CheckpointError(f"{where}: an expanded tensor of {size} bytes; save its contiguous() or leave it out")
         # A stride along a dimension of one element means nothing, and may be too large for numpy.
         in_bytes = [
-            step * dtype.itemsize if length > 1 else dtype.itemsize
-            for length, step in zip(sizes, steps, strict=True)
+            step * dtype.itemsize if length > 1 else dtype.itemsize for length, step in zip(sizes, steps, strict=True)
         ]
         view: Array = np.ndarray(sizes, dtype, storage.data, offset * dtype.itemsize, in_bytes)
         return view
@@ -96,16 +89,12 @@ def _tensor_v1(storage: object, offset: object, shape: object, strides: object, 
     return PickledTensor(storage, offset, shape, strides)
 
 
-def _tensor_v2(
-    storage: object, offset: object, shape: object, strides: object, *rest: object
-) -> PickledTensor:
+def _tensor_v2(storage: object, offset: object, shape: object, strides: object, *rest: object) -> PickledTensor:
     """After the strides: requires_grad, hooks and perhaps the metadata."""
     return PickledTensor(storage, offset, shape, strides, is_lazy_math=any(map(_is_lazy_math, rest[2:])))
 
 
-def _tensor_v3(
-    storage: object, offset: object, shape: object, strides: object, *rest: object
-) -> PickledTensor:
+def _tensor_v3(storage: object, offset: object, shape: object, strides: object, *rest: object) -> PickledTensor:
     """After the strides: requires_grad, hooks, element type and perhaps the metadata."""
     dtype = rest[2] if len(rest) > 2 and isinstance(rest[2], np.dtype) else Inert("an unread element type")
     return PickledTensor(storage, offset, shape, strides, dtype, any(map(_is_lazy_math, rest[3:])))

@@ -81,9 +81,7 @@ class Structure:
         odd = set(leaves) ^ set(names)
         if self.root is not None and (odd or len(set(leaves)) != len(leaves)):
             example = min(odd, default="a name twice")
-            raise CheckpointError(
-                f"{where}: the tensors are not those of its structure ({example!r}); write both anew"
-            )
+            raise CheckpointError(f"{where}: the tensors are not those of its structure ({example!r}); write both anew")
 
     def to_json(self) -> str:
         """The structure as compact JSON."""
@@ -117,9 +115,7 @@ def _to_json(node: Node) -> dict[str, object]:
     if isinstance(node, Constant):
         return {"c": node.value}
     items = [_to_json(item) for item in node.items]
-    return {
-        node.form: [list(pair) for pair in zip(node.keys, items, strict=True)] if node.form == "d" else items
-    }
+    return {node.form: [list(pair) for pair in zip(node.keys, items, strict=True)] if node.form == "d" else items}
 
 
 def _from_json(value: object, depth: int) -> Node:

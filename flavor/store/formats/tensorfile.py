@@ -85,6 +85,4 @@ class TensorFile:
         try:
             return self._header.specs[name]
         except KeyError:
-            raise CheckpointError(
-                f"{self.path}: there is no tensor {name!r}; compare the model's names"
-            ) from None
+            raise CheckpointError(f"{self.path}: there is no tensor {name!r}; compare the model's names") from None

@@ -38,9 +38,7 @@ class TensorFileWriter:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         self._where = (
-            os.fspath(target)
-            if isinstance(target, str | os.PathLike)
-            else str(getattr(target, "name", "stream"))
+            os.fspath(target) if isinstance(target, str | os.PathLike) else str(getattr(target, "name", "stream"))
         )
         self._prefix, self._header = plan(specs, metadata or {}, self._where)
         self.specs: tuple[TensorSpec, ...] = tuple(self._header.in_file_order())
@@ -65,9 +63,7 @@ class TensorFileWriter:
         spec = self.specs[self._position] if self._position < len(self.specs) else None
         if self._map is not None or spec is None or spec.name != name:
             due = "nothing" if spec is None or self._map is not None else repr(spec.name)
-            raise CheckpointError(
-                f"{self._where}: tensor {name!r} came out of turn; {due} is due, follow `specs`"
-            )
+            raise CheckpointError(f"{self._where}: tensor {name!r} came out of turn; {due} is due, follow `specs`")
         if block.dtype != spec.dtype or block.nbytes > self._missing_bytes:
             raise CheckpointError(
                 f"{self._where}: tensor {name!r}: {block.dtype} {block.shape} does not fit"
@@ -87,9 +83,7 @@ class TensorFileWriter:
         reserved here, so that a full disk is an error here and not a signal later.
         """
         if not self._is_path or self._begun:
-            raise CheckpointError(
-                f"{self._where}: only a fresh writer on a path can be mapped; call map() first"
-            )
+            raise CheckpointError(f"{self._where}: only a fresh writer on a path can be mapped; call map() first")
         self._begun = True
         try:
             if hasattr(os, "posix_fallocate"):
@@ -119,9 +113,7 @@ class TensorFileWriter:
             self._skip_empty()
             if self._position < len(self.specs):
                 name = self.specs[self._position].name
-                error = CheckpointError(
-                    f"{self._where}: tensor {name!r} is incomplete; write all of it before close"
-                )
+                error = CheckpointError(f"{self._where}: tensor {name!r} is incomplete; write all of it before close")
                 self._abort(error)
                 raise error
         self._map = None

@@ -52,9 +52,7 @@ def _load_zip(source: Mapped) -> object:
         if key not in storages:
             data = archive.read(f"{root}/data/{key}")
             if len(data) != numel * (kind.dtype.itemsize if kind.dtype else 1):
-                raise CheckpointError(
-                    f"{source.name}: storage {key!r} is cut short; save the checkpoint again"
-                )
+                raise CheckpointError(f"{source.name}: storage {key!r} is cut short; save the checkpoint again")
             storages[key] = Storage(kind.dtype, data)
         return storages[key]
 

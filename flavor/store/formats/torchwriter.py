@@ -51,9 +51,7 @@ def write_torch(path: StrPath, tensors: Mapping[str, Array], structure: Structur
             entry.write(b"3\n")
 
 
-def write_pickle(
-    path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str
-) -> None:
+def write_pickle(path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str) -> None:
     """Write `{"state_dict": ...}` as a pickle of ndarrays, or of torch tensors where there were such."""
     value = nest(tensors, structure, where, native=array_value, torch=_pickled_tensor)
     with replacing(path) as file:

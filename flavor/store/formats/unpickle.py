@@ -94,9 +94,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
 
-    def __init__(
-        self, reader: Reader, names: Globals, persistent: Callable[[object], object] | None = None
-    ) -> None:
+    def __init__(self, reader: Reader, names: Globals, persistent: Callable[[object], object] | None = None) -> None:
         super().__init__(cast(Any, reader))
         self._reader = reader
         self._names = names
@@ -183,9 +181,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     )
 
 
-def load(
-    reader: Reader, names: Globals, where: str, persistent: Callable[[object], object] | None = None
-) -> object:
+def load(reader: Reader, names: Globals, where: str, persistent: Callable[[object], object] | None = None) -> object:
     """Read one pickle from where the reader stands; raises `CheckpointError` whatever is wrong with it."""
     try:
         return RestrictedUnpickler(reader, names, persistent).load()

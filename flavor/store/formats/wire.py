@@ -63,9 +63,7 @@ def take_safetensors(path: StrPath) -> WireInfo | None:
     return WireInfo(digest, file.size_bytes, Format.SAFETENSORS, file.names, structure)
 
 
-def from_safetensors(
-    src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None
-) -> Checkpoint:
+def from_safetensors(src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None) -> Checkpoint:
     """Write the global model in a trainer's own format; returns what was written.
 
     The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file.
