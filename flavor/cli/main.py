@@ -48,8 +48,8 @@ class LazyGroup(click.Group):
 
 @click.command(
     cls=LazyGroup,
-    epilog="A site takes part with `flavor-fl`, an aggregator runs with `flavor-agg`, a script is tried with `check-fl`. "
-    + EXIT_CODES,
+    epilog="A site takes part with `flavor-fl`, an aggregator runs with `flavor-agg`, a script is tried with "
+    f"`check-fl`. {EXIT_CODES}",
 )
 @version_option
 def cli() -> None:
