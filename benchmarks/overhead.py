@@ -1,6 +1,6 @@
 """What a round costs when training costs nothing.
 
-E real edges with real trainer processes, one coordinator, one aggregator, one embedded server. The model is 16 equal
+E real edges with real trainer processes, one coordinator, two aggregators, one embedded server. The model is 16 equal
 float32 arrays, training adds 0.001·i to each, datasetSize is 100·(i+1), all updates are averaged. The result of the
 last round is checked against the closed form.
 
@@ -84,7 +84,8 @@ def measure(
         watch.start()
         serve = ["serve", "--rounds", str(rounds), "--min-clients", str(edges), "--keep-rounds", "1"]
         processes.start("coordinator", "flavor.cli.main", serve, environment=environment, log=log / "coordinator.log")
-        processes.start("aggregator", "flavor.cli.aggregator", [], environment=environment, log=log / "aggregator.log")
+        for name in ("aggregator-1", "aggregator-2"):
+            processes.start(name, "flavor.cli.aggregator", [], environment=environment, log=log / f"{name}.log")
         for i in range(1, edges + 1):
             command = f"{sys.executable} {TRAINER} {format_} {size_bytes}"
             words = [
@@ -111,6 +112,7 @@ def measure(
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     lengths = [b - a for a, b in zip(opened, [*opened[1:], closed], strict=True)][1:]
     seconds = statistics.median(lengths) / 1000
+    print("rounds:", " ".join(f"{ms / 1000:.3f}" for ms in lengths), file=sys.stderr)
     return {
         "edges": edges,
         "bytes": size_bytes,

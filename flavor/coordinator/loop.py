@@ -319,6 +319,7 @@ class Coordinator:
         self._round = _Round(replace(view, expected=expected))
         self._run = replace(self._run, round=number, state=RunState.RUNNING)
         self._tell(f"round {number} of {self._config.rounds}: {reason}")
+        self._prune(number)
 
     def _standings(self, round_: _Round) -> dict[str, tuple[Standing, str]]:
         standings: dict[str, tuple[Standing, str]] = {}
@@ -392,7 +393,6 @@ class Coordinator:
             client for client in round_.view.expected if (v := round_.view.verdicts.get(client)) and v.accepted
         ]
         self._attempt(round_, 1, contributors, reason)
-        self._prune(round_.view.round)  # the edges wait for the aggregate, and this process too
         return True
 
     def _attempt(self, round_: _Round, attempt: int, contributors: list[str], reason: str) -> None:
