@@ -7,7 +7,9 @@ of threads: reducers and steps treat each element alone, in client order, and sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -65,6 +67,7 @@ def run(
     state: ServerState | None = None,
     out: Sink = None,
     state_out: Sink = None,
+    completed: Callable[[str], None] | None = None,
     threads: int = 2,
     block_elems: int = BLOCK_ELEMS,
 ) -> Aggregation:
@@ -82,6 +85,7 @@ def run(
         state: the `state` of the round before; None starts anew.
         out: where the new global model goes; must not overlap `models` or `global_model`.
         state_out: where the new state goes, tensors named `"SLOT/TENSOR"`; may be the arrays of `state`.
+        completed: called with the name of each tensor of the result as soon as it is final, from any thread.
         threads: how many threads share the work.
         block_elems: the most elements of a block, a matter of speed alone.
 
@@ -115,10 +119,28 @@ def run(
     }
     plan = reducer.plan(source, checked)
     walk = _Walk(source, plan, server_step, (None if state is None else state.tensors, kept), model)
-    items = spans(source.sizes(*Kind), {name: walk.block_size(name, block_elems) for name in source.names})
-    for_each(items, walk.one, threads)
+    items = list(spans(source.sizes(*Kind), {name: walk.block_size(name, block_elems) for name in source.names}))
+    for_each(items, walk.one if completed is None else _Counting(items, walk.one, completed), threads)
     after = ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
     return Aggregation(model, after, plan.clients, plan.weights)
+
+
+class _Counting:
+    """Calls `completed` once the last span of a tensor is done."""
+
+    def __init__(
+        self, items: Sequence[Span], one: Callable[[int, Span, Scratch], None], completed: Callable[[str], None]
+    ) -> None:
+        self._left = Counter(span.name for span in items)
+        self._one, self._completed, self._lock = one, completed, threading.Lock()
+
+    def __call__(self, index: int, span: Span, scratch: Scratch) -> None:
+        self._one(index, span, scratch)
+        with self._lock:
+            self._left[span.name] -= 1
+            last = not self._left[span.name]
+        if last:
+            self._completed(span.name)
 
 
 class _Walk:

@@ -129,6 +129,7 @@ def _combine(
             server_step=rule.server_step,
             global_model=_tensors(old) if old else None,
             out=None if small else writer.map(),
+            completed=None if small else writer.completed,
             threads=1 if small else context.threads,
         )
         if small:
@@ -139,4 +140,5 @@ def _combine(
 
 
 def _tensors(file: TensorFile) -> dict[str, Any]:
-    return {name: file.tensor(name) for name in file.names}
+    """The tensors in the order of the file, in which they are read, and the result is written and hashed."""
+    return {spec.name: file.tensor(spec.name) for spec in file.specs_in_file_order}

@@ -230,3 +230,30 @@ def test_digest_is_that_of_the_whole_file(tmp_path: Path) -> None:
 def to_safetensors_of(folder: Path, tensors: dict[str, Any]) -> Any:
     np.savez(folder / "x.npz", **tensors)
     return to_safetensors(folder / "x.npz", folder / "wire")
+
+
+@pytest.mark.parametrize("order", [["a", "b", "c"], ["c", "b", "a"], ["b"], []])
+def test_a_digest_behind_the_threads_is_that_of_the_file(tmp_path: Path, order: list[str]) -> None:
+    specs = [TensorSpec(name, np.dtype(np.float32), (300_000,)) for name in "abc"]
+    with TensorFileWriter(tmp_path / "x", specs) as writer:
+        arrays = writer.map()
+        for array in arrays.values():
+            array[...] = 7
+        for name in order:
+            arrays[name][...] = ord(name)
+            writer.completed(name)
+        del arrays, array
+    assert writer.sha256 == hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
+
+
+def test_an_abandoned_digest_leaves_nothing(tmp_path: Path) -> None:
+    def abandoned() -> None:
+        with TensorFileWriter(tmp_path / "x", [TensorSpec("a", np.dtype(np.float32), (9,))]) as writer:
+            writer.map()
+            writer.completed("a")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        abandoned()
+    assert list(tmp_path.iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "digest"]

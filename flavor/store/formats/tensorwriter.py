@@ -17,6 +17,7 @@ from flavor.store.formats.blocks import BLOCK_BYTES, Array, byte_blocks
 from flavor.store.formats.header import TensorSpec, plan
 from flavor.store.formats.mapped import StrPath
 from flavor.store.formats.replace import cannot_write, replacing
+from flavor.store.formats.trailing import TrailingDigest
 
 
 class TensorFileWriter:
@@ -48,6 +49,7 @@ class TensorFileWriter:
         self._position = 0  # of the tensor that is being written, in `specs`
         self._missing_bytes = self.specs[0].size_bytes if self.specs else 0  # of that tensor
         self._map: mmap.mmap | None = None
+        self._trailing: TrailingDigest | None = None
         self._stack = ExitStack()
         self._file: IO[bytes]
         if isinstance(target, str | os.PathLike):
@@ -100,11 +102,23 @@ class TensorFileWriter:
             for spec in self._header.specs.values()
         }
 
+    def completed(self, name: str) -> None:
+        """Say that a tensor of `map` is filled: its digest is computed meanwhile, by a thread behind the others."""
+        if self._map is None:
+            raise CheckpointError(f"{self._where}: only tensors of map() are completed; call map() first")
+        if self._trailing is None:
+            ends = [(spec.name, self._header.begins[spec.name] + spec.size_bytes) for spec in self.specs]
+            self._trailing = TrailingDigest(self._map, ends)
+        self._trailing.completed(name)
+
     def close(self) -> None:
         """Finish the file: compute the digest, and put it in its place. Raises if a tensor is incomplete."""
         if self.sha256:
             return
-        if self._map is not None:
+        sha256 = ""
+        if self._trailing is not None:
+            sha256 = self._trailing.finish()
+        elif self._map is not None:
             with memoryview(self._map) as view:
                 for start in range(0, len(view), BLOCK_BYTES):
                     self._digest.update(view[start : start + BLOCK_BYTES])
@@ -118,7 +132,7 @@ class TensorFileWriter:
                 raise error
         self._map = None
         self._stack.close()
-        self.sha256 = self._digest.hexdigest()
+        self.sha256 = sha256 or self._digest.hexdigest()
 
     def __enter__(self) -> TensorFileWriter:
         return self
@@ -157,6 +171,8 @@ class TensorFileWriter:
             self._advance()
 
     def _abort(self, error: BaseException) -> None:
+        if self._trailing is not None:
+            self._trailing.cancel()
         self._map = None
         stack, self._stack = self._stack, ExitStack()
         stack.__exit__(type(error), error, error.__traceback__)
