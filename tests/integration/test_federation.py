@@ -634,3 +634,27 @@ def test_aggregator_lost_with_a_job_in_hand_is_replaced_after_its_lease(bench):
         "edge-1",
         "edge-2",
     ]
+
+
+@pytest.mark.parametrize("module", ["flavor.cli.aggregator", "flavor.cli.main serve"])
+def test_a_local_run_survives_its_own_processes(bench, module):
+    words = ["run", "-m", bench.trainer("--hold"), "--edges", 2, "--rounds", 3, "--run", bench.run]
+    process = bench.start("flavor", *words, "--out", bench.folder / "out", "--heartbeat-timeout-s", 1)
+    for client in ("edge-1", "edge-2"):
+        bench.held(client)
+    (victim,) = [pid for pid, command in bench.survivors().items() if module in command]
+    os.kill(victim, signal.SIGKILL)
+    process.until("killed by SIGKILL")
+    bench.release("edge-1", "edge-2")
+    assert process.wait() == 0
+    assert bench.runs.read().state is RunState.FINISHED
+    assert [entry["round"] for entry in bench.log() if entry["event"] == "round.closed"] == ["1", "2", "3"]
+    assert bench.survivors() == {}
+
+
+def test_many_small_rounds_add_up(bench):
+    """Whatever is handed out a round late, or counted twice, shows in the sum."""
+    done = federate(bench, "--json", rounds=60)
+    assert done.wait() == 0
+    for array in final_model(Path(json.loads(done.stdout)["global_model"])).values():
+        np.testing.assert_allclose(array, 60 * STEP, rtol=1e-5)
