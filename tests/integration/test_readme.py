@@ -1,0 +1,64 @@
+"""What the README shows runs as it is shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PREAMBLE = """
+def train(model, optimizer, data):
+    for x, y in data:
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+
+def validate(model):
+    return 0.5
+
+model = torch.nn.Linear(30, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+data = [(torch.randn(8, 30), torch.randn(8, 2)) for _ in range(4)]
+"""
+
+
+@pytest.mark.slow
+def test_the_snippet_is_a_federated_script(tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    placeholder = next(line for line in snippet.splitlines() if "= ..." in line)
+    (tmp_path / "main.py").write_text(snippet.replace(placeholder, PREAMBLE))
+    command = [sys.executable, "-m", "flavor.cli.check", "--json", "-m", f"{sys.executable} main.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert [check for check in report["checks"] if check["status"] != "passed"] == []
+    assert done.returncode == 0
+
+
+def test_every_file_it_links_to_is_there() -> None:
+    for file in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("examples/*/README.md"),
+    ]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
+            assert (file.parent / target).exists(), f"{file.relative_to(ROOT)} links to {target}"
+
+
+def test_every_command_it_shows_is_one() -> None:
+    words = re.findall(r"^    (flavor|flavor-fl|flavor-agg|check-fl)((?: .*)?)$", README, flags=re.MULTILINE)
+    modules = {"flavor": "main", "flavor-fl": "edge", "flavor-agg": "aggregator", "check-fl": "check"}
+    assert len(words) >= 9
+    for program, rest in words:
+        options = [word for word in rest.partition("#")[0].split() if word.startswith("-")]
+        verb = rest.split()[:1] if program == "flavor" else []
+        command = [sys.executable, "-m", f"flavor.cli.{modules[program]}", *verb, "--help"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for option in options:
+            assert re.search(rf"{re.escape(option)}[, \n]", shown), f"{program} {verb} has no {option}"
