@@ -141,6 +141,7 @@ class Coordinator:
             return True
         view = self._runs.read()
         if view.state is RunState.FINISHED and self._differences(view) == []:
+            self._tell(f"run {self._name!r} was finished before: choose another name, or `flavor rm {self._name}`")
             return False
         if view.state.ended:
             raise RunExists(
