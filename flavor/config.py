@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ class RunConfig(BaseModel):
     min_clients: int = Field(default=1, ge=1)
     """Clients that must be ready before the first round, and the quorum unless one is set."""
     quorum: int | None = Field(default=None, ge=1)
-    """Accepted updates with which a round may close; `min_clients` when None."""
+    """Accepted updates with which a round may close; the share `fraction` of `min_clients` when None."""
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the ready clients that each round samples; never fewer than the quorum."""
     seed: int = 0
@@ -59,7 +60,7 @@ class RunConfig(BaseModel):
     @property
     def needed(self) -> int:
         """Accepted updates with which a round may close."""
-        return self.quorum if self.quorum is not None else self.min_clients
+        return self.quorum if self.quorum is not None else max(1, math.ceil(self.fraction * self.min_clients))
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> RunConfig:

@@ -114,7 +114,8 @@ def _combine(
     """Aggregate the contributors' tensors into the file `target`; its SHA-256 and size."""
     verdicts = [round_view.verdicts[client] for client in round_view.contributors]
     files = [TensorFile.open(check_object(context.store, v.path, digest=v.digest, seal=v.seal)) for v in verdicts]
-    weights = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
+    sizes = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
+    weights = sizes if any(sizes) else None  # nobody counted examples: all weigh alike
     rule = _rule(config.aggregator)
     old = None
     if rule.needs_global and view.global_model is not None:

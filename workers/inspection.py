@@ -6,6 +6,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rq.timeouts import JobTimeoutException
+
+from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES
@@ -44,18 +47,24 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
 
 def is_small(fields: Mapping[str, str]) -> bool:
     """Whether an update is so small that a job of its own costs more than its inspection."""
-    size = fields.get("size", "")
-    return "refused" not in fields and size.isdigit() and int(size) < SMALL_UPDATE_BYTES
+    size = count(fields.get("size"))
+    return "refused" not in fields and size is not None and size < SMALL_UPDATE_BYTES
 
 
 def judge(
     runs: RunStore, store: ObjectStore, view: RunView, round_: int, client: str, fields: Mapping[str, str]
 ) -> Verdict:
-    """The verdict on one update; whatever is wrong with it becomes the reason."""
+    """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's."""
     try:
-        return _accepted(runs, store, view, round_, client, fields)
-    except (FlavorError, ValueError, KeyError, OSError) as error:
-        return Verdict(False, f"{error}" if isinstance(error, FlavorError) else f"unusable update: {error!r}"[:500])
+        verdict = _accepted(runs, store, view, round_, client, fields)
+        verdict.to_json()
+    except JobTimeoutException:
+        raise
+    except FlavorError as error:
+        return Verdict(False, str(error))
+    except Exception as error:  # what another party wrote can be wrong in any way
+        return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
+    return verdict
 
 
 def _accepted(

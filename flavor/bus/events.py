@@ -17,6 +17,8 @@ from flavor.errors import LeaseLost, RunOver, WaitTimeout
 
 _REREAD_S = 5.0
 """A waiter reads the keys again this often, should every publication be lost."""
+_EDGE_GONE_S = 30.0
+"""An edge whose lease is missing for this long is gone; after an outage of the server, it takes it again sooner."""
 _ENDED = ("finished", "failed", "stopped")
 
 
@@ -28,18 +30,22 @@ class _Look:
     started: int
     state: str | None
     reason: str
-    edge_lives: bool
+    holder: str | None
+    """Token of the edge that is this client now."""
 
 
 class ClientEvents:
     """The events of one client of one run.
 
+    `edge` is the lease token of the edge that a trainer was started by. With it, an event that the trainer sets once
+    another edge is this client raises `LeaseLost` instead, so that a trainer that outlived its edge disturbs nobody.
+
     Every method raises `BusUnavailable` when the server stays away for longer than the client's patience; nothing is
     half-written then.
     """
 
-    def __init__(self, url: str, run: str, client: str, *, redis: Redis | None = None) -> None:
-        self.url, self.run, self.client = url, run, client
+    def __init__(self, url: str, run: str, client: str, *, redis: Redis | None = None, edge: str = "") -> None:
+        self.url, self.run, self.client, self._edge = url, run, client, edge
         self._run_keys = RunKeys(run)
         self._keys = self._run_keys.client(client)
         self._redis = redis or connect(url, client_name=f"flavor-events:{client}")
@@ -49,6 +55,8 @@ class ClientEvents:
         """Record that `event` has happened in this round and wake whoever waits. Setting twice is harmless."""
         key = self._keys.event(round_, event)
         with translated(shown(self.url)), self._redis.pipeline(transaction=True) as step:
+            if self._edge and (holder := self._redis.get(self._keys.lease)) and holder != self._edge:
+                raise self._replaced()
             step.set(key, value, nx=True)
             step.publish(key, str(round_))
             step.execute()
@@ -107,7 +115,7 @@ class ClientEvents:
     def _wait(self, event: Event, round_: int | None, timeout_s: float | None, *, after: int | None) -> int:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         wanted = None if round_ is None else self._keys.event(round_, event)
-        edge_seen_dead = False
+        missed_since: float | None = None
         with translated(shown(self.url)):
             subscription = self._listen()
             while True:
@@ -118,18 +126,22 @@ class ClientEvents:
                     return round_
                 if look.state in _ENDED:
                     raise RunOver(self.run, look.state, look.reason)
-                if look.state is not None and not look.edge_lives:
-                    if edge_seen_dead:  # twice, so that a lease about to be renewed is not taken for a death
-                        raise LeaseLost(f"client {self.client!r}: its edge is gone, so nothing will set {event}")
-                    edge_seen_dead = True
+                if look.holder is not None and self._edge and look.holder != self._edge:
+                    raise self._replaced()
+                now = time.monotonic()
+                missed_since = None if look.state is None or look.holder is not None else missed_since or now
+                if missed_since is not None and now - missed_since >= _EDGE_GONE_S:
+                    raise LeaseLost(f"client {self.client!r}: its edge is gone, so nothing will set {event}")
                 left_s = _REREAD_S if deadline is None else min(_REREAD_S, deadline - time.monotonic())
                 if left_s <= 0:
                     raise WaitTimeout(
                         f"client {self.client!r}: {event} did not come within {timeout_s:g} s; "
                         f"`flavor status {self.run}` shows what the run waits for"
                     )
-                while (woken := subscription.wait(left_s)) and not self._is_news(woken, wanted):
-                    continue
+                until = time.monotonic() + left_s
+                woken = subscription.wait(left_s)
+                while woken and not self._is_news(woken, wanted) and (left_s := until - time.monotonic()) > 0:
+                    woken = subscription.wait(left_s)
                 if after is not None and (newest := self._newest_of(woken)) > after:
                     return newest
                 if round_ is not None and wanted in woken:
@@ -163,9 +175,12 @@ class ClientEvents:
             reads.exists(key or self._keys.started)
             reads.get(self._keys.started)
             reads.hmget(self._run_keys.state, "state", "reason")
-            reads.exists(self._keys.lease)
-            is_set, started, (state, reason), edge_lives = reads.execute()
-        return _Look(bool(is_set), int(started or 0), state, reason or "", bool(edge_lives))
+            reads.get(self._keys.lease)
+            is_set, started, (state, reason), holder = reads.execute()
+        return _Look(bool(is_set), int(started or 0), state, reason or "", holder)
+
+    def _replaced(self) -> LeaseLost:
+        return LeaseLost(f"client {self.client!r}: another edge has taken it over, and this trainer's is gone")
 
     def close(self) -> None:
         """Close this object's connections."""

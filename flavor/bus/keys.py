@@ -15,7 +15,8 @@ client:CLIENT:lease                   string  token of the edge's lease (expires
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
-client:CLIENT:round:N:task            hash    what to train from: path, digest, size, info    coordinator
+client:CLIENT:round:N:task            hash    what to train from: the run's global_*,         coordinator
+                                              info_path, format, rounds; opened_ms
 client:CLIENT:round:N:update          hash    path, digest, size, info, format; or refused    that edge
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 client:CLIENT:round:N:verdict         (channel) the update of this round was judged           worker, coordinator
@@ -24,22 +25,24 @@ round:N                               hash    state, expected, contributors, dea
                                               path, digest, size, info_path, reason,
                                               opened_ms, closed_ms
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
-                                              was inspected: path, digest, size, info
+                                              was inspected: path, digest, size_bytes,
+                                              seal, format, info
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 
 Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds).
 
-Each of these keys, as a channel of the same name, announces that the key has changed; what is published is never
-needed: readers read the key. The keys of a run live until `flavor rm`; those of a round's clients go with
-`--keep-rounds`.
+`run`, `round:N`, events, tasks and updates are channels too: a publication on a key's name announces that it has
+changed (`round:N`: that it is closed, or that an attempt went wrong). What is published is never needed: readers read
+the key.
+The keys of a run live until `flavor rm`; those of a round's clients go with `--keep-rounds`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flavor.bus.names import Event, checked_name
+from flavor.bus.names import Event, checked_name, is_name
 
 RUNS = "flavor:runs"
 
@@ -171,4 +174,4 @@ class RunKeys:
         if not channel.startswith(head):
             return None
         client, _, rest = channel[len(head) :].partition(":")
-        return client, rest
+        return (client, rest) if is_name(client) else None

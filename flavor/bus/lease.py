@@ -29,8 +29,13 @@ class Lease:
         self.token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
     def try_acquire(self) -> bool:
-        """Take the lease if nobody holds it."""
-        return bool(self._client.set(self.key, self.token, nx=True, px=int(self.ttl_s * 1000)))
+        """Take the lease if nobody holds it; True also when it is ours already (an answer may have been lost)."""
+        taken = self._client.set(self.key, self.token, nx=True, px=int(self.ttl_s * 1000))
+        return bool(taken) or self._client.get(self.key) == self.token
+
+    def keep(self) -> bool:
+        """Extend the lease, or take it again if it lapsed while the server was away; False when another has it."""
+        return self.renew() or self.try_acquire()
 
     def acquire(self, *, told: Callable[[str], None]) -> None:
         """Take the lease, waiting for a dead holder's to expire.
@@ -44,7 +49,8 @@ class Lease:
             holder, left_ms = self._client.get(self.key), self._client.pttl(self.key)
             if holder is None or left_ms < 0:
                 continue
-            host, pid, _ = holder.rsplit(":", 2)
+            host, _, rest = holder.partition(":")
+            pid = rest.partition(":")[0] or "unknown"
             if before is None:
                 told(
                     f"{self._what} is held by process {pid} on {host}; "
@@ -111,7 +117,7 @@ class LeaseKeeper:
     def _keep(self) -> None:
         while not self._stop.wait(self._lease.ttl_s / 3):
             try:
-                if not self._lease.renew() and not self._lease.try_acquire():
+                if not self._lease.keep():
                     self._lost()
                     return
                 if self._beat is not None:

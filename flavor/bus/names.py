@@ -30,9 +30,19 @@ def event_name(value: str) -> Event:
         raise UnknownEvent(f"unknown event {value!r}: use one of {', '.join(Event)}") from None
 
 
+def count(text: str | None) -> int | None:
+    """The number that another party wrote, if it is a plain decimal one of sensible length; else None."""
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,15}", text) else None
+
+
+def is_name(value: str) -> bool:
+    """Whether `value` can stand in a key and in a path."""
+    return bool(_NAME.fullmatch(value))
+
+
 def checked_name(value: str, what: str) -> str:
     """`value` if it can stand in a key and in a path, else `InvalidSetting` naming `what`."""
-    if not _NAME.fullmatch(value):
+    if not is_name(value):
         raise InvalidSetting(
             f"{what} {value!r} cannot be used: 1 to 64 letters, digits, '.', '_' or '-', "
             "starting with a letter or digit"

@@ -123,13 +123,25 @@ class RunStore:
     # -- transitions of either
 
     def judge(self, round_: int, client: str, verdict: Verdict) -> bool:
-        """Record a verdict; True when it was the first on this update, else nothing changes."""
-        keys = [self.keys.verdicts(round_), self.keys.log]
+        """Record a verdict; True when it was the first on this update, else nothing changes.
+
+        An update whose round is no longer open is refused as late, whatever its inspection found.
+        """
+        keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
         event = "update.accepted" if verdict.accepted else "update.refused"
         channel = self.keys.client(client).verdict(round_)
-        return bool(
-            self._call("judge_update", keys, [client, round_, verdict.to_json(), event, verdict.reason, channel])
-        )
+        late = Verdict(False, f"late: round {round_} no longer takes updates")
+        args: list[str | int] = [
+            client,
+            round_,
+            verdict.to_json(),
+            event,
+            verdict.reason,
+            channel,
+            late.to_json(),
+            late.reason,
+        ]
+        return bool(self._call("judge_update", keys, args))
 
     def end(self, state: RunState, reason: str) -> None:
         """End the run; `IllegalMove` when it has ended already."""

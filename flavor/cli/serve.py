@@ -37,7 +37,7 @@ def round_options(function: Any) -> Any:
             click.option(
                 "--quorum",
                 type=int,
-                help="Accepted updates with which a round may close.  [default: --min-clients]",
+                help="Accepted updates with which a round may close.  [default: --fraction of --min-clients]",
             ),
             click.option(
                 "--round-timeout-s",

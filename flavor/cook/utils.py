@@ -179,7 +179,10 @@ class _Session:
         self.pid = os.getpid()
         self.round = round_
         self.events: ClientEvents = ClientEvents(
-            _variable("FLAVOR_REDIS_URL"), _variable("FLAVOR_RUN"), _variable("FLAVOR_CLIENT")
+            _variable("FLAVOR_REDIS_URL"),
+            _variable("FLAVOR_RUN"),
+            _variable("FLAVOR_CLIENT"),
+            edge=os.environ.get("FLAVOR_EDGE", ""),
         )
 
     @classmethod

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from flavor.bus.connection import connect, shown, translated, wait_for_server
 from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.bus.subscription import RESYNC, Subscription
@@ -21,6 +23,8 @@ from flavor.store.paths import updates_prefix
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
+_CATCH_UP = 20
+"""Rounds before the one to prune that a coordinator looks at when it starts."""
 _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SLOWEST_BYTES_PER_S = 50e6
@@ -34,6 +38,7 @@ class _Round:
     view: RoundView
     updates: dict[str, dict[str, str]] = field(default_factory=dict)
     inspecting: dict[str, float] = field(default_factory=dict)  # client -> when to ask again (monotonic)
+    asked: Counter[str] = field(default_factory=Counter)
     inspections: int = 0
     enqueued_ms: int = 0
     unjudged_since: float = 0.0  # since when there is an update without a verdict (monotonic); 0 when there is none
@@ -77,7 +82,8 @@ class Coordinator:
         self._run: RunView
         self._waiting = ""
         self._lost = False
-        self._failing_from = 0.0  # monotonic; before that, clients that are missing may be on their way back
+        self._grace_until = 0.0  # monotonic; before that, clients that are missing may be on their way back
+        self._pruned = 0  # the newest round whose updates are pruned
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
     # -- from start to end
@@ -97,7 +103,7 @@ class Coordinator:
             lease.acquire(told=self._tell)
         self._token = lease.token
         if taken_over:  # whatever ended the last coordinator may have ended the edges too
-            self._failing_from = time.monotonic() + self._config.heartbeat_timeout_s
+            self._give_grace()
         keeper = LeaseKeeper(lease, lost=self._lease_lost)
         keeper.start()
         subscription = Subscription(
@@ -115,16 +121,22 @@ class Coordinator:
                 woken: list[str] = []
                 while not self._run.state.ended:
                     try:
+                        if RESYNC in woken:  # the server was away, and everybody's lease may have lapsed
+                            self._keep(lease)
+                            self._give_grace()
+                        if RESYNC in woken or time.monotonic() > resync_at:
+                            self._read_everything()
+                            resync_at = time.monotonic() + _RESYNC_S
                         self._step()
                         woken = [] if self._run.state.ended else subscription.wait(self._pause_s())
                         self._read(woken)
                     except IllegalMove:  # somebody stopped it, or a repeated command had been carried out after all
                         resync_at = 0.0
+                    except LeaseLost:  # unless it only lapsed
+                        self._keep(lease)
+                        resync_at = 0.0
                     if self._lost:
-                        raise LeaseLost(f"run {self._name!r} was taken over by another coordinator: this one ends")
-                    if RESYNC in woken or time.monotonic() > resync_at:
-                        self._read_everything()
-                        resync_at = time.monotonic() + _RESYNC_S
+                        self._keep(lease)
             self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
             return self._run
         finally:
@@ -132,6 +144,15 @@ class Coordinator:
             subscription.close()
             with contextlib.suppress(Exception):  # the lease runs out by itself
                 lease.release()
+
+    def _keep(self, lease: Lease) -> None:
+        if not lease.keep():
+            raise LeaseLost(f"run {self._name!r} was taken over by another coordinator: this one ends")
+        self._lost = False
+
+    def _give_grace(self) -> None:
+        """Whatever ended a coordinator, or kept the server away, did so to the edges: let them come back."""
+        self._grace_until = time.monotonic() + self._config.heartbeat_timeout_s
 
     def _create(self) -> bool:
         """Create the run; False when it goes on instead."""
@@ -197,7 +218,8 @@ class Coordinator:
             except ValueError:
                 continue
             before = self._clients.get(name)
-            self._clients[name] = Client(state, alive, fields.get("reason", ""))
+            counts_as_alive = alive or time.monotonic() < self._grace_until
+            self._clients[name] = Client(state, counts_as_alive, fields.get("reason", ""))
             if name not in self._members and not self._run.state.ended:
                 host = fields.get("host", "an unknown host")
                 self._runs.admit(self._token, name, f"from {host}")
@@ -244,14 +266,12 @@ class Coordinator:
             self._read_updates(client for client in updates if self._round and client in self._round.view.expected)
 
     def _refuse_late(self, client: str, rest: str) -> None:
-        number = rest.split(":")[1]
-        if not number.isdigit():
-            return
-        view = self._runs.read_round(int(number))
-        if view is None or client in view.verdicts:
+        number = count(rest.split(":")[1])
+        view = self._runs.read_round(number) if number is not None else None
+        if number is None or view is None or client in view.verdicts:
             return
         reason = f"late: round {number} no longer takes updates"
-        if self._runs.judge(int(number), client, Verdict(False, reason)):
+        if self._runs.judge(number, client, Verdict(False, reason)):
             self._tell(f"{client}: the update of round {number} is refused: {reason}")
 
     def _now_ms(self) -> int:
@@ -294,7 +314,7 @@ class Coordinator:
 
     def _too_early(self, action: Action) -> bool:
         """Whether `action` would end the run before its clients had the time to come back, too."""
-        return action is Action.FAIL and time.monotonic() < self._failing_from
+        return action is Action.FAIL and time.monotonic() < self._grace_until
 
     def _tell_waiting(self, reason: str) -> None:
         if reason != self._waiting:
@@ -355,8 +375,10 @@ class Coordinator:
                     self._tell(f"round {number}: {client}: {reason}")
                 round_.view = self._runs.read_round(number) or round_.view
                 continue
-            size = int(fields["size"]) if fields.get("size", "").isdigit() else 0
+            size = count(fields.get("size")) or 0
             ask_again = round_.inspecting.get(client)
+            if ask_again is not None and now >= ask_again and self._given_up(round_, client):
+                continue
             if ask_again is not None and now < ask_again:
                 small_in_flight |= size < SMALL_UPDATE_BYTES
             elif size < SMALL_UPDATE_BYTES:
@@ -374,8 +396,19 @@ class Coordinator:
             self._tell(f"round {number}: {round_.told}")
             self._runs.log("round.waiting", round_=number, reason=round_.told)
 
+    def _given_up(self, round_: _Round, client: str) -> bool:
+        """Refuse an update whose inspection never comes to an end although somebody inspects."""
+        if round_.asked[client] < self._config.aggregation_attempts or not self._jobs.workers():
+            return False
+        reason = f"its inspection failed {round_.asked[client]} times"
+        if self._runs.judge(round_.view.round, client, Verdict(False, reason)):
+            self._tell(f"round {round_.view.round}: {client}: {reason}")
+        round_.view = self._runs.read_round(round_.view.round) or round_.view
+        return True
+
     def _ask(self, round_: _Round, clients: list[str], size_bytes: int) -> None:
         round_.inspections += 1
+        round_.asked.update(clients)
         again = time.monotonic() + self._config.aggregation_lease_s + size_bytes / _SLOWEST_BYTES_PER_S
         round_.inspecting.update(dict.fromkeys(clients, again))
         self._jobs.inspect(self._name, round_.view.round, clients, attempt=round_.inspections)
@@ -436,7 +469,11 @@ class Coordinator:
         self._run = self._runs.read()
 
     def _prune(self, number: int) -> None:
-        old = number - 1 - self._config.keep_rounds
-        if self._config.keep_rounds and old >= 1:
+        """Remove the updates of rounds that are no longer kept; what an earlier coordinator left, too."""
+        if not self._config.keep_rounds:
+            return
+        newest = number - 1 - self._config.keep_rounds
+        for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
             self._store.remove(updates_prefix(self._name, old))
             self._runs.forget_round(old, sorted(self._members))
+        self._pruned = max(self._pruned, newest)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from flavor.bus.connection import connect, shown, translated, wait_for_server
 from flavor.bus.events import ClientEvents
 from flavor.bus.lease import Lease, LeaseKeeper
-from flavor.bus.names import Event
+from flavor.bus.names import Event, count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
 from flavor.bus.subscription import RESYNC, Subscription
@@ -114,14 +114,8 @@ class Edge:
         settings = RunConfig.parse(view.config)
         self._rounds = view.rounds
         self._exchange = Exchange(open_store(config.store or settings.store), workspace, format_=config.format)
-        with translated(shown(config.redis_url)):
-            lease = Lease(
-                self._redis,
-                self._keys.lease,
-                ttl_s=settings.heartbeat_timeout_s,
-                what=f"client {config.client!r}",
-            )
-            lease.acquire(told=self._tell)
+        lease = self._lease = self._acquired(settings.heartbeat_timeout_s)
+        view = self._runs.read()  # the wait for the lease may have been long
         keeper = LeaseKeeper(lease, lost=self._lease_lost, beat=lambda: self._redis.publish(self._keys.state, ""))
         keeper.start()
         outcome: ClientState | None = None
@@ -130,7 +124,12 @@ class Edge:
             self._report(ClientState.JOINED, "")
             self._tell(f"joined run {config.run!r} ({view.rounds} rounds) as {config.client!r}")
             environment = workspace.trainer_environment(
-                os.environ, rounds=view.rounds, run=config.run, client=config.client, url=config.redis_url
+                os.environ,
+                rounds=view.rounds,
+                run=config.run,
+                client=config.client,
+                url=config.redis_url,
+                edge=lease.token,
             )
             self._preprocess(environment)
             threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
@@ -144,7 +143,10 @@ class Edge:
         except (Stopped, KeyboardInterrupt) as error:
             self._give_notice(f"its edge was stopped ({str(error) or 'Ctrl-C'})")
             raise
-        except (MisuseError, StoreError) as error:
+        except OSError as error:
+            self._give_notice(str(error))
+            raise StoreError(f"{error.filename or 'a file'}: {error.strerror}: check the disk and the paths") from error
+        except (MisuseError, StoreError, UpdateRefused) as error:
             self._give_notice(str(error))
             raise
         finally:
@@ -156,6 +158,13 @@ class Edge:
                 lease.release()
                 if outcome is None:
                     self._redis.publish(self._keys.state, "")
+
+    def _acquired(self, ttl_s: float) -> Lease:
+        """The lease of this client, once it is ours."""
+        with translated(shown(self._config.redis_url)):
+            lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=f"client {self._config.client!r}")
+            lease.acquire(told=self._tell)
+        return lease
 
     def _await_run(self, subscription: Subscription) -> RunView:
         deadline = None if self._config.join_timeout_s is None else time.monotonic() + self._config.join_timeout_s
@@ -239,7 +248,7 @@ class Edge:
         for rest in rests:
             kind, _, tail = rest.partition(":")
             number, _, what = tail.partition(":")
-            if kind != "round" or not number.isdigit():
+            if kind != "round" or count(number) is None:
                 continue
             if what == "task":
                 self._newest = max(self._newest, int(number))
@@ -301,6 +310,7 @@ class Edge:
             }
             self._unjudged = round_
         key = self._keys.update(round_)
+        self._check_lease()
         with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
             step.delete(key)
             step.hset(key, mapping=fields)
@@ -385,10 +395,21 @@ class Edge:
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
         }
+        self._check_lease()
         with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
             step.hset(self._keys.hash, mapping=fields)
             step.publish(self._keys.state, state.value)
             step.execute()
+
+    def _check_lease(self) -> None:
+        """Write nothing as this client once another process is it: this one may have been paused for long."""
+        with translated(shown(self._config.redis_url)):
+            holder = self._redis.get(self._keys.lease)
+        if holder is not None and holder != self._lease.token:
+            raise self._replaced()
+
+    def _replaced(self) -> LeaseLost:
+        return LeaseLost(f"client {self._config.client!r} was taken over by another process: this one ends")
 
     # -- other threads
 
@@ -405,9 +426,7 @@ class Edge:
             subscription.close()
 
     def _lease_lost(self) -> None:
-        self._inbox.put(
-            _Failure(LeaseLost(f"client {self._config.client!r} was taken over by another process: this one ends"))
-        )
+        self._inbox.put(_Failure(self._replaced()))
 
 
 def _obituary(who: str, code: int, lines: list[str], where: str = "") -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -18,7 +19,7 @@ from flavor.lifeline import die_with_parent
 LAST_LINES = 20
 """Lines kept for the report of a failure."""
 _MAX_LINE = 64 * 1024
-_DRAIN_S = 0.5
+_DRAIN_S = 0.3
 
 
 class ChildProcess:
@@ -96,21 +97,31 @@ class ChildProcess:
             os.killpg(self._process.pid, number)
 
     def _pump(self, pipe: IO[bytes]) -> None:
-        with pipe, contextlib.suppress(ValueError):  # the log is closed once the process is gone
+        """Read to the end, whatever becomes of the log and the terminal: a full pipe would stop the child."""
+        with pipe:
             while line := pipe.readline(_MAX_LINE):
                 text = line.decode(errors="replace").rstrip("\r\n")
                 with self._lock:
                     self._lines.append(text)
-                    self._log.write(line)
-                    self._log.flush()
+                    with contextlib.suppress(OSError, ValueError):  # a full disk; closed, as the process is gone
+                        self._log.write(line)
+                        self._log.flush()
                     if self._echo is not None:
-                        self._echo.write(f"{self._prefix}{text}\n")
-                        self._echo.flush()
+                        self._print(text)
+
+    def _print(self, text: str) -> None:
+        assert self._echo is not None
+        encoding = getattr(self._echo, "encoding", None) or "utf-8"
+        printable = text.encode(encoding, errors="replace").decode(encoding)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads the terminal any more
+            self._echo.write(f"{self._prefix}{printable}\n")
+            self._echo.flush()
 
     def _wait(self) -> None:
         code = self._process.wait()
+        until = time.monotonic() + _DRAIN_S
         for pump in self._pumps:
-            pump.join(_DRAIN_S)  # a grandchild may hold the pipe open
+            pump.join(max(0.0, until - time.monotonic()))  # a grandchild may hold the pipe open
         with self._lock:
             self._log.close()
         if self._ended is not None:

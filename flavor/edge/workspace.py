@@ -85,7 +85,7 @@ class Workspace:
         self.local_info.unlink(missing_ok=True)
 
     def trainer_environment(
-        self, base: Mapping[str, str], *, rounds: int, run: str, client: str, url: str
+        self, base: Mapping[str, str], *, rounds: int, run: str, client: str, url: str, edge: str = ""
     ) -> dict[str, str]:
         """What the trainer finds in its environment, on top of `base`."""
         return {
@@ -101,4 +101,5 @@ class Workspace:
             "FLAVOR_RUN": run,
             "FLAVOR_CLIENT": client,
             "FLAVOR_REDIS_URL": url,
+            "FLAVOR_EDGE": edge,
         }

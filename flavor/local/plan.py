@@ -91,6 +91,10 @@ def sites(edges: int | None, input_path: Path | None, input_glob: str | None) ->
     names = [f"site-{folder.name}" if _OURS.fullmatch(folder.name) else folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
+    if len(set(names)) < len(names):
+        raise InvalidSetting(
+            f"--input-glob {input_glob!r}: several folders would be called {max(names, key=names.count)!r}"
+        )
     return [
         Site(checked_name(name, "client (a folder's name)"), folder)
         for name, folder in zip(names, folders, strict=True)

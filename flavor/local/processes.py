@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,4 +112,11 @@ class ProcessGroup:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.stop(list(self._members), grace_s=5.0)
+        if threading.current_thread() is not threading.main_thread():
+            self.stop(list(self._members), grace_s=5.0)
+            return
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
+        try:
+            self.stop(list(self._members), grace_s=5.0)
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -22,6 +22,9 @@ CONFUSION = tuple(f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn")
 MAX_BYTES = 4 * 1024 * 1024
 """An info.json beyond this is refused unread: it comes from another party."""
 
+LARGEST = 1e300
+"""A number beyond this could not be averaged with others."""
+
 Info = dict[str, dict[str, Any]]
 
 
@@ -43,11 +46,11 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     if metrics is not None:
         for name in (*CONFUSION, *(name for name in metrics if name not in CONFUSION)):
             checked["metrics"][str(name)] = _number(metrics, "metrics", name, problems)
-    if not problems:
-        try:
-            json.dumps(checked, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            problems.append(f"metadata cannot be written as JSON ({error})")
+    for name, value_ in (metadata or {}).items():
+        if not isinstance(name, str) or not isinstance(checked["metadata"][name], str | int | float | None):
+            problems.append(f"metadata[{name!r}] must be a text or a number, not {_shown(value_)}")
+        elif isinstance(value_, float) and not math.isfinite(value_):
+            problems.append(f"metadata[{name!r}] is {value_}")
     if problems:
         raise InvalidInfo(f"{where}: {'; '.join(problems)}")
     return checked
@@ -94,7 +97,7 @@ def _number(part: Mapping[str, Any], section: str, name: str, problems: list[str
     except (TypeError, ValueError, OverflowError, RuntimeError):
         problems.append(f"{section}[{name!r}] must be a number, not {_shown(value)}")
         return 0
-    if not math.isfinite(number):
+    if not math.isfinite(number) or abs(number) > LARGEST:
         problems.append(f"{section}[{name!r}] is {number}")
         return 0
     return value if isinstance(value, int) else number
@@ -161,9 +164,9 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
             metrics[name] = values
             continue
         reported = [(value, size) for value, size in zip(values, sizes, strict=True) if value is not None]
-        plain = math.fsum(value for value, _ in reported) / len(reported)
+        plain = math.fsum(value / len(reported) for value, _ in reported)
         total = sum(size for _, size in reported)
-        weighted = math.fsum(value * size for value, size in reported) / total if total else plain
+        weighted = math.fsum(value * (size / total) for value, size in reported) if total else plain
         metrics[name] = plain
         metrics[name + WEIGHTED] = weighted
     return {

@@ -19,6 +19,8 @@ from flavor.store.objects import check_object, sha256_file
 from flavor.store.paths import checked_path
 
 _STAGING = ".staging"
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""Another file system, or one without hard links."""
 
 
 class LocalStore:
@@ -50,23 +52,36 @@ class LocalStore:
         """See `ObjectStore`."""
         target = self._at(path)
         with _clear(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._check_inside(target, path)
-            source.chmod(0o444)
             try:
-                os.link(source, target)
+                self._place(source, target, path)
             except FileExistsError:
                 if sha256_file(target)[0] != digest:
                     raise ObjectExists(
                         f"object {path} is there already, with other bytes: nothing was changed"
                     ) from None
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP):
-                    raise
-                with self.stage() as copy:
-                    shutil.copyfile(source, copy)
-                    self.put(path, copy, digest=digest)
+            except FileNotFoundError:  # its folder was pruned in between
+                self._place(source, target, path)
             source.unlink(missing_ok=True)
+
+    def _place(self, source: Path, target: Path, path: str) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._check_inside(target, path)
+        source.chmod(0o444)
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            with self.stage() as copy:
+                shutil.copyfile(source, copy)
+                copy.chmod(0o444)
+                try:
+                    os.link(copy, target)
+                except OSError as again:
+                    if again.errno not in _NO_LINK:
+                        raise
+                    os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
+                    os.replace(copy, target)
 
     def local(self, path: str) -> Path:
         """See `ObjectStore`."""
@@ -79,8 +94,9 @@ class LocalStore:
     def seal(self, path: str) -> str:
         """See `ObjectStore`: the file's inode, size and time of modification.
 
-        A link into the store is never safe from its other names, before or after a digest is computed; a seal finds
-        what a digest would, a file that was replaced, cut off or written to, without reading it.
+        A link into the store is never safe from its other names, before or after a digest is computed. A seal finds a
+        file that was replaced, cut off or written to, without reading it; not one written to through a mapping that
+        was writable before, nor one whose time was set back.
         """
         found = self.local(path).stat()
         return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
@@ -94,7 +110,7 @@ class LocalStore:
             try:
                 os.link(source, temporary)
             except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                if error.errno not in _NO_LINK:
                     raise
                 shutil.copyfile(source, temporary)
             os.replace(temporary, destination)

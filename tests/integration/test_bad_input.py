@@ -349,7 +349,7 @@ def test_misuse_in_a_trainer_names_itself(bench, how, told):
         assert "earlier info: False" in (bench.work / "out" / "logs" / "edge-1.log").read_text()
 
 
-def test_no_examples_at_all_fails_with_the_reason(bench):
+def test_without_any_examples_all_weigh_alike(bench):
     process = bench.done(
         "flavor",
         "run",
@@ -357,9 +357,8 @@ def test_no_examples_at_all_fails_with_the_reason(bench):
         bench.trainer("--fail", "no-examples", "--at", 1),
         *("--edges", 2, "--rounds", 1, "--run", bench.run, "--out", "out"),
     )
-    assert process.wait() == 1
+    assert process.wait() == 0
     assert "Traceback" not in process.stderr
-    assert "weight" in process.stderr or "datasetSize" in process.stderr
 
 
 def test_input_folder_that_is_not_there(bench):

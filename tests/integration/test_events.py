@@ -177,9 +177,20 @@ class TestTrouble:
         self, server: redis.Redis, events: Callable[[], ClientEvents], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("flavor.bus.events._REREAD_S", 0.05)
+        monkeypatch.setattr("flavor.bus.events._EDGE_GONE_S", 0.2)
         server.delete(KEYS.lease)
         with pytest.raises(LeaseLost, match="its edge is gone"):
             events().wait_started(0)
+
+    def test_a_trainer_that_outlived_its_edge_disturbs_nobody(self, server: redis.Redis, url: str) -> None:
+        orphan = ClientEvents(url, "r", "c", edge="host:1:token")
+        orphan.set(FINISHED, 1)
+        server.set(KEYS.lease, "host:2:another")
+        for call in (lambda: orphan.set(FINISHED, 2), lambda: orphan.wait_started(0, timeout_s=5)):
+            with pytest.raises(LeaseLost, match="another edge has taken it over"):
+                call()
+        assert not orphan.is_set(FINISHED, 2)
+        orphan.close()
 
 
 class TestFace:

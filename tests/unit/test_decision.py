@@ -91,8 +91,13 @@ class TestSampling:
         assert set(chosen) <= set(names)
 
     def test_never_below_the_quorum(self) -> None:
-        config = RunConfig(rounds=1, min_clients=4, fraction=0.1, store="s")
+        config = RunConfig(rounds=1, min_clients=4, quorum=4, fraction=0.1, store="s")
         assert len(sample("run", 1, list("abcdefgh"), config)) == 4
+
+    def test_a_fraction_samples_that_share_although_all_must_be_there_to_begin(self) -> None:
+        config = RunConfig(rounds=1, min_clients=10, fraction=0.3, store="s")
+        assert config.needed == 3
+        assert len(sample("run", 1, list("abcdefghij"), config)) == 3
 
     def test_rounds_draw_differently(self) -> None:
         config = RunConfig(rounds=1, fraction=0.2, store="s")

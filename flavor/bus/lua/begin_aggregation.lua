@@ -14,5 +14,5 @@ if not (first or again) then return {'state', tostring(round[1])} end
 redis.call('HSET', KEYS[3], 'state', 'aggregating', 'attempt', ARGV[3])
 if first then redis.call('HSET', KEYS[3], 'contributors', ARGV[4]) end
 redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error')
-redis.call('XADD', KEYS[4], '*', 'event', 'round.aggregating', 'round', ARGV[2], 'reason', ARGV[5])
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.aggregating', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ''}

@@ -16,6 +16,6 @@ local ms = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
 local split = 5 + tonumber(ARGV[5])
 redis.call('HSET', KEYS[2], 'state', 'closed', 'closed_ms', ms, 'reason', ARGV[4], unpack(ARGV, 6, split))
 redis.call('HSET', KEYS[1], unpack(ARGV, split + 1))
-redis.call('XADD', KEYS[3], '*', 'event', 'round.closed', 'round', ARGV[1], 'reason', ARGV[4])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100000', '*', 'event', 'round.closed', 'round', ARGV[1], 'reason', ARGV[4])
 redis.call('PUBLISH', KEYS[2], 'closed')
 return {'ok', ms}

@@ -6,6 +6,6 @@ local round = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lease')
 if round[1] ~= 'aggregating' or round[2] ~= ARGV[2] then return {'state', tostring(round[1])} end
 if round[3] ~= ARGV[3] then return {'lease', tostring(round[3])} end
 redis.call('HSET', KEYS[1], 'error', ARGV[4])
-redis.call('XADD', KEYS[2], '*', 'event', 'round.attempt_failed', 'round', ARGV[1], 'reason', ARGV[4])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', 'round.attempt_failed', 'round', ARGV[1], 'reason', ARGV[4])
 redis.call('PUBLISH', KEYS[1], 'error')
 return {'ok', ''}

@@ -28,5 +28,5 @@ for i = 5, #KEYS do
   redis.call('HSET', KEYS[i], unpack(task))
   redis.call('PUBLISH', KEYS[i], ARGV[2])
 end
-redis.call('XADD', KEYS[4], '*', 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ms}

@@ -19,6 +19,7 @@ class TrailingDigest:
 
     def __init__(self, mapped: mmap.mmap, parts: Sequence[tuple[str, int]]) -> None:
         self._view = memoryview(mapped)
+        self._size, self._hashed = len(self._view), 0
         self._parts = list(parts)
         self._completed: set[str] = set()
         self._all = False
@@ -40,6 +41,8 @@ class TrailingDigest:
             self._all = True
             self._changed.notify()
         self._thread.join()
+        if self._hashed < self._size:
+            raise RuntimeError("the digest stopped before the end of the file")
         return self._digest.hexdigest()
 
     def cancel(self) -> None:
@@ -50,12 +53,11 @@ class TrailingDigest:
         self._thread.join()
 
     def _follow(self) -> None:
-        position = 0
         for name, end in [*self._parts, ("", len(self._view))]:
             with self._changed:
                 self._changed.wait_for(lambda name=name: self._all or self._cancelled or name in self._completed)  # type: ignore[misc]
-            while position < end and not self._cancelled:
-                stop = min(position + BLOCK_BYTES, end)
-                self._digest.update(self._view[position:stop])
-                position = stop
+            while self._hashed < end and not self._cancelled:
+                stop = min(self._hashed + BLOCK_BYTES, end)
+                self._digest.update(self._view[self._hashed : stop])
+                self._hashed = stop
         self._view.release()
