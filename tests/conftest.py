@@ -227,6 +227,21 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
+def bench_at(tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
+    """For tests with a server of their own."""
+    places: list[Bench] = []
+
+    def make(url: str) -> Bench:
+        (tmp_path / "bench").mkdir()
+        places.append(Bench(url, tmp_path / "bench"))
+        return places[-1]
+
+    yield make
+    for place in places:
+        place.close()
+
+
+@pytest.fixture
 def bench(server: str, tmp_path: Path) -> Iterator[Bench]:
     place = Bench(server, tmp_path)
     try:

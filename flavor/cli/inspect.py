@@ -11,8 +11,10 @@ import click
 from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
 from flavor.bus.keys import RUNS
 from flavor.bus.runs import RunStore, list_runs
-from flavor.bus.state import RunState
+from flavor.bus.state import ClientState, RoundState, RunState
 from flavor.cli.common import needed, one_line_errors, redis_option
+from flavor.config import RunConfig
+from flavor.coordinator.decision import Client, Standing, close_round, standings
 from flavor.errors import MisuseError
 
 
@@ -24,19 +26,28 @@ def _connected(redis_url: str | None) -> tuple[Redis, str]:
 
 
 def described(runs: RunStore) -> dict[str, Any]:
-    """A run with its current round and its clients, as plain values."""
+    """A run with its current round and its clients, as plain values; `waits_for` is why an open round is open."""
     view = runs.read()
     round_ = runs.read_round(view.round) if view.round else None
+    hashes = runs.clients(runs.members())
+    members = {
+        name: Client(ClientState(fields["state"]), alive, fields.get("reason", ""))
+        for name, (fields, alive) in hashes.items()
+        if fields.get("state") in tuple(ClientState)
+    }
+    standing = standings(round_, runs.updates(view.round, round_.expected), members) if round_ else {}
+    waits_for = ""
+    if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
+        _, waits_for = close_round(runs.now_ms(), round_, standing, RunConfig.parse(view.config))
     clients: dict[str, Any] = {}
-    for name, (fields, alive) in runs.clients(runs.members()).items():
-        verdict = round_.verdicts.get(name) if round_ else None
+    for name, (fields, alive) in hashes.items():
+        state, why = standing.get(name, ("not expected", ""))
         clients[name] = {
             "state": fields.get("state", "unknown"),
             "alive": alive,
             "host": fields.get("host", ""),
-            "reason": fields.get("reason", ""),
-            "expected": bool(round_ and name in round_.expected),
-            "update": None if verdict is None else ("accepted" if verdict.accepted else f"refused: {verdict.reason}"),
+            "this_round": str(state),
+            "reason": fields.get("reason", "") or (why if state == Standing.REFUSED else ""),
         }
     return {
         "run": view.run,
@@ -45,6 +56,7 @@ def described(runs: RunStore) -> dict[str, Any]:
         "rounds": view.rounds,
         "round_state": round_.state.value if round_ else None,
         "reason": view.reason,
+        "waits_for": waits_for,
         "global_model": view.global_model.path if view.global_model else None,
         "clients": clients,
     }
@@ -89,18 +101,17 @@ def _show_run(found: dict[str, Any]) -> None:
         f"run {found['run']}: {found['state']}, round {found['round']} of {found['rounds']}"
         + (f" ({found['round_state']})" if found["round_state"] else "")
     )
-    click.echo(f"why: {found['reason']}")
+    click.echo(f"why: {found['waits_for'] or found['reason']}")
     if found["global_model"]:
         click.echo(f"global model: {found['global_model']}")
     table = Table("client", "state", "alive", "host", "this round", "why", box=None, header_style="bold")
     for name, client in found["clients"].items():
-        this_round = client["update"] or ("awaited" if client["expected"] else "not expected")
         table.add_row(
             name,
             client["state"],
             "yes" if client["alive"] else "no",
             client["host"],
-            this_round,
+            client["this_round"],
             client["reason"],
         )
     _print(table)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -107,6 +107,25 @@ def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tu
         return tuple(sorted(ready))
     draw = random.Random(f"{config.seed}/{run}/{round_}")
     return tuple(sorted(draw.sample(sorted(ready), size)))
+
+
+def standings(
+    round_: RoundView, submitted: Container[str], clients: Mapping[str, Client]
+) -> dict[str, tuple[Standing, str]]:
+    """Each expected client's standing in a round, and why where it is refused or gone."""
+    found: dict[str, tuple[Standing, str]] = {}
+    for name in round_.expected:
+        verdict, client = round_.verdicts.get(name), clients.get(name)
+        if verdict is not None:
+            found[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)
+        elif name in submitted:
+            found[name] = (Standing.SUBMITTED, "")
+        elif client is not None and client.gone:
+            left = client.state is ClientState.LEFT
+            found[name] = (Standing.LEFT if left else Standing.GONE, client.why_gone)
+        else:
+            found[name] = (Standing.PENDING, "")
+    return found
 
 
 def close_round(

@@ -15,7 +15,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
-from flavor.coordinator.decision import Action, Client, Standing, close_round, next_round, supervise
+from flavor.coordinator.decision import Action, Client, close_round, next_round, standings, supervise
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.errors import IllegalMove, LeaseLost, RunExists
 from flavor.store.objects import ObjectStore
@@ -342,25 +342,6 @@ class Coordinator:
         self._tell(f"round {number} of {self._config.rounds}: {reason}")
         self._prune(number)
 
-    def _standings(self, round_: _Round) -> dict[str, tuple[Standing, str]]:
-        standings: dict[str, tuple[Standing, str]] = {}
-        for name in round_.view.expected:
-            verdict = round_.view.verdicts.get(name)
-            client = self._clients.get(name)
-            if verdict is not None:
-                standings[name] = (
-                    Standing.ACCEPTED if verdict.accepted else Standing.REFUSED,
-                    verdict.reason,
-                )
-            elif name in round_.updates:
-                standings[name] = (Standing.SUBMITTED, "")
-            elif client is not None and client.gone:
-                left = client.state is ClientState.LEFT
-                standings[name] = (Standing.LEFT if left else Standing.GONE, client.why_gone)
-            else:
-                standings[name] = (Standing.PENDING, "")
-        return standings
-
     def _inspect(self, round_: _Round) -> None:
         """Ask for the inspection of what has arrived: large updates each at once, small ones many in a job."""
         now = time.monotonic()
@@ -414,7 +395,9 @@ class Coordinator:
         self._jobs.inspect(self._name, round_.view.round, clients, attempt=round_.inspections)
 
     def _in_open_round(self, round_: _Round) -> bool:
-        action, reason = close_round(self._now_ms(), round_.view, self._standings(round_), self._config)
+        action, reason = close_round(
+            self._now_ms(), round_.view, standings(round_.view, round_.updates, self._clients), self._config
+        )
         if action is Action.WAIT:
             return False
         if self._too_early(action):

@@ -175,7 +175,7 @@ def test_status_log_and_rm_of_a_finished_run(finished):
     assert status.wait() == 0
     found = json.loads(status.stdout)
     assert (found["state"], found["round"], found["round_state"]) == ("finished", 3, "closed")
-    assert {client["update"] for client in found["clients"].values()} == {"accepted"}
+    assert {client["this_round"] for client in found["clients"].values()} == {"accepted"}
     everything = bench.done("flavor", "status", "--json")
     assert bench.run in [run["run"] for run in json.loads(everything.stdout)]
     people = bench.done("flavor", "status", bench.run).stdout
@@ -570,7 +570,7 @@ def test_stop_ends_everything(bench):
     follow.until("round 2", stream="stdout")
     waiting = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
     assert (waiting["state"], waiting["round"], waiting["round_state"]) == ("running", 2, "open")
-    assert waiting["clients"]["edge-2"]["expected"] is True
+    assert waiting["clients"]["edge-2"]["this_round"] == "pending"
     refused = bench.done("flavor", "rm", bench.run)
     assert refused.wait() == 2
     stop = bench.done("flavor", "stop", bench.run, "--reason", "enough of this")

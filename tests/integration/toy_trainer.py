@@ -38,9 +38,9 @@ def parsed() -> argparse.Namespace:
 
 
 def hold() -> None:
-    import redis
+    from flavor.bus.connection import connect
 
-    bus = redis.Redis.from_url(os.environ["FLAVOR_REDIS_URL"], socket_timeout=None)
+    bus = connect(os.environ["FLAVOR_REDIS_URL"])
     prefix = f"test:{os.environ['FLAVOR_RUN']}:{CLIENT}"
     bus.rpush(f"{prefix}:here", "1")
     bus.blpop([f"{prefix}:go"])
