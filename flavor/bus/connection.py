@@ -175,7 +175,7 @@ def translated(where: str) -> Iterator[None]:
 
 def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     """The error of this project for one of redis-py's, with what to do."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).rstrip(".")
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
             return BusUnavailable(f"Redis at {where}: {text or type(error).__name__}: {advice}")

@@ -70,7 +70,7 @@ from flavor.edge.config import CheckpointFormat
 @click.option(
     "--join-timeout-s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Give up if the run has not appeared.",
+    help="Give up if the run has not appeared.  [default: never]",
 )
 @click.option(
     "--grace-s",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
 from flavor.cli.serve import check_initial, round_options
@@ -56,6 +57,8 @@ def result_options(function: Any) -> Any:
     "--input",
     "input_path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="INPUT_PATH",
+    show_envvar=True,
     help="One input folder for all edges.  [default: the current folder]",
 )
 @click.option("--input-glob", metavar="PATTERN", help="One edge for each matching folder, e.g. 'site*/'.")
@@ -105,6 +108,9 @@ def run(
     parse_command(main_command, "-m")
     if preprocess_command:
         parse_command(preprocess_command, "-p")
+    given = click.get_current_context().get_parameter_source("input_path")
+    if input_glob is not None and given is ParameterSource.ENVIRONMENT:
+        input_path = None
     clients = sites(edges, input_path, input_glob)
     name = checked_name(run_name or new_run_name(), "--run")
     settings["min_clients"] = len(clients) if min_clients is None else min_clients
@@ -144,7 +150,6 @@ def _carry_out(federation: Any, as_json: bool) -> int:
 
     raise_on_sigterm()
     progress = Progress(federation.run, federation.rounds, quiet=as_json)
-    progress.tell(f"run {federation.run}: {len(federation.sites)} edges, {federation.rounds} rounds")
     results = federation.carry_out(progress)
     if as_json:
         click.echo(results.to_json())

@@ -38,6 +38,7 @@ from flavor.store.objects import open_store
 
 _RELISTEN_S = 5.0
 _LINE_SHOWN = 500
+_REMIND_S = 60.0
 """Characters of a trainer's line that a report of its failure quotes."""
 
 
@@ -168,13 +169,13 @@ class Edge:
 
     def _await_run(self, subscription: Subscription) -> RunView:
         deadline = None if self._config.join_timeout_s is None else time.monotonic() + self._config.join_timeout_s
-        told = False
+        tell_at = time.monotonic()
         while (view := self._runs.find()) is None:
-            if not told:
+            if time.monotonic() >= tell_at:
                 self._tell(
                     f"waiting for run {self._config.run!r}: start it with `flavor serve --run {self._config.run}`"
                 )
-                told = True
+                tell_at = time.monotonic() + _REMIND_S
             left_s = _RELISTEN_S if deadline is None else min(_RELISTEN_S, deadline - time.monotonic())
             if left_s <= 0:
                 raise RunError(f"run {self._config.run!r} did not appear within {self._config.join_timeout_s:g} s")
@@ -430,7 +431,10 @@ class Edge:
 
 
 def _obituary(who: str, code: int, lines: list[str], where: str = "") -> str:
-    last = " | ".join(line[-_LINE_SHOWN:] for line in lines[-5:] if line.strip())
-    return f"{who} ended {where + ' ' if where else ''}({described_exit(code)})" + (
-        f": {last}" if last else ", silently"
-    )
+    """One line about an end: how, the last thing it said, and what it said before that."""
+    told = [line[-_LINE_SHOWN:].strip() for line in lines if line.strip(" ^~")][-5:]
+    how = f"{who} ended {where + ' ' if where else ''}({described_exit(code)})"
+    if not told:
+        return f"{how}, silently"
+    before = f"; before that: {' | '.join(told[:-1])}" if told[:-1] else ""
+    return f"{how}: {told[-1]}{before}"

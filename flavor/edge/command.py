@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from flavor.errors import CommandNotFound, InvalidSetting
 
+_SHELL = frozenset({">", ">>", "<", "|", "||", "&&", ";", "&", "2>", "2>&1", "&>"})
+
 
 def parse_command(text: str, option: str, *, path: str | None = None) -> list[str]:
     """The words of a command line; the program must exist.
@@ -26,6 +28,12 @@ def parse_command(text: str, option: str, *, path: str | None = None) -> list[st
         raise CommandNotFound(
             f"{option} {text!r}: no program {words[0]!r} can be executed: check the spelling, PATH and permissions "
             "(the command runs without a shell; for shell syntax use: sh -c '...')"
+        )
+    if odd := [word for word in words if word in _SHELL]:
+        print(
+            f"flavor: {option} {text!r}: {odd[0]!r} is passed on as an argument, because the command runs without a "
+            "shell; for shell syntax use: sh -c '...'",
+            file=sys.stderr,
         )
     return words
 

@@ -18,7 +18,7 @@ from flavor.edge.process import described_exit
 from flavor.errors import IllegalMove, RunError, RunExists
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup
-from flavor.local.progress import Progress
+from flavor.local.progress import Progress, counted
 from flavor.local.results import Results, collect, round_result
 from flavor.store.objects import open_store
 
@@ -60,6 +60,7 @@ class Federation:
             if runs.find() is not None:
                 raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")
             self.layout.prepare()  # not before it is clear that something will start
+            progress.tell(f"run {self.run}: {counted(len(self.sites), 'edge')}, {counted(self.rounds, 'round')}")
             processes = stack.enter_context(ProcessGroup())
             store_url = open_store(self.store or str(self.layout.store), create=True).url
             self._start(processes, url, store_url)

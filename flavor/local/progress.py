@@ -28,6 +28,11 @@ def shown_bytes(count: float) -> str:
     raise AssertionError
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 edge`, `2 edges`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def shown_metrics(metrics: dict[str, float]) -> str:
     """The metrics of a round in one line, weighted means only."""
     weighted = {name.removesuffix(WEIGHTED): value for name, value in metrics.items() if name.endswith(WEIGHTED)}
@@ -71,7 +76,8 @@ class Progress:
         self._downloaded += downloaded
         if self._live is None:
             self.tell(
-                f"round {result.round}/{self._rounds}  {result.seconds:.2f} s  {len(result.clients)} clients  "
+                f"round {result.round}/{self._rounds}  {result.seconds:.2f} s  "
+                f"{counted(len(result.clients), 'client')}  "
                 f"{shown_metrics(result.metrics)}"
             )
 
