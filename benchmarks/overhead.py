@@ -39,9 +39,9 @@ TARGETS = [
     (2, 4096, 60, "pickle", 0.030),
     (8, 4096, 40, "pickle", 0.080),
     (32, MIB, 12, "pickle", 0.6),
-    (8, 100 * MIB, 6, "pickle", 3.0),
-    (8, 100 * MIB, 6, "torch", 3.0),
-    (8, 100 * MIB, 6, "safetensors", 1.5),
+    (8, 100 * MIB, 10, "pickle", 3.0),
+    (8, 100 * MIB, 10, "torch", 3.0),
+    (8, 100 * MIB, 10, "safetensors", 1.5),
 ]
 
 

@@ -62,7 +62,7 @@ class Exchange:
             os.replace(temporary, info)
 
     def collect(self, run: str, round_: int, client: str) -> Submission:
-        """Take the trainer's checkpoint and info of this round into the store.
+        """Move the trainer's checkpoint of this round into the store, and read its info.
 
         Raises `CheckpointError`, `InvalidInfo`, `StoreError`; the trainer's files are left for a look then.
         """
@@ -93,6 +93,7 @@ class Exchange:
                     _move(staged, source)
                 raise
         self._structure = wire.structure
+        source.unlink(missing_ok=True)  # its pages are what the next file is written to
         return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
 
 

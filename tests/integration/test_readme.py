@@ -52,7 +52,9 @@ def test_every_file_it_links_to_is_there() -> None:
 
 
 def test_every_command_it_shows_is_one() -> None:
-    words = re.findall(r"^    (?:[A-Z_]+=\S+ )?(flavor|flavor-fl|flavor-agg|check-fl)((?: .*)?)$", README, flags=re.MULTILINE)
+    words = re.findall(
+        r"^    (?:[A-Z_]+=\S+ )?(flavor|flavor-fl|flavor-agg|check-fl)((?: .*)?)$", README, flags=re.MULTILINE
+    )
     modules = {"flavor": "main", "flavor-fl": "edge", "flavor-agg": "aggregator", "check-fl": "check"}
     assert len(words) >= 9
     for program, rest in words:
