@@ -143,10 +143,21 @@ class RunStore:
         ]
         return bool(self._call("judge_update", keys, args))
 
-    def end(self, state: RunState, reason: str) -> None:
-        """End the run; `IllegalMove` when it has ended already."""
-        view = self.read()
-        self._move("end_run", [self.keys.state, self.keys.log, self.keys.round(view.round)], [state, reason])
+    def end(self, state: RunState, reason: str, *, token: str = "") -> None:
+        """End the run; `IllegalMove` when it has ended already.
+
+        A coordinator gives its lease's `token`, and `LeaseLost` is raised when it is no longer the holder's.
+        """
+        while True:
+            round_ = self.read().round
+            keys = [self.keys.state, self.keys.log, self.keys.round(round_), self.keys.coordinator]
+            try:
+                self._move("end_run", keys, [state, reason, round_, token])
+            except IllegalMove:
+                if self.read().round == round_:
+                    raise
+            else:
+                return
 
     def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
         """Append to the run's log."""

@@ -448,7 +448,7 @@ class Coordinator:
 
     def _end(self, state: RunState, reason: str) -> None:
         with contextlib.suppress(IllegalMove):  # somebody stopped it meanwhile: that stands
-            self._runs.end(state, reason)
+            self._runs.end(state, reason, token=self._token)
         self._run = self._runs.read()
 
     def _prune(self, number: int) -> None:

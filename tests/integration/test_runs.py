@@ -147,6 +147,15 @@ def test_an_ended_run_stays_as_it_ended(runs: RunStore) -> None:
     assert (view.state, view.reason, round_.state) == (RunState.STOPPED, "enough", RoundState.FAILED)
 
 
+def test_a_coordinator_that_was_replaced_does_not_end_the_run(runs: RunStore) -> None:
+    open_round(runs)
+    with pytest.raises(LeaseLost):
+        runs.end(RunState.FAILED, "late", token="another")
+    assert runs.read().state is RunState.RUNNING
+    runs.end(RunState.FAILED, "mine", token=TOKEN)
+    assert runs.read().state is RunState.FAILED
+
+
 def test_every_transition_is_in_the_log_with_its_reason(runs: RunStore) -> None:
     runs.admit(TOKEN, "a", "from here")
     open_round(runs)
