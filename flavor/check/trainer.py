@@ -291,7 +291,8 @@ class TrainerCheck:
             local = read(path, format_)
         except CheckpointError as error:
             self._give_up(TENSORS, f"round {round_}: {_without(error, path)}")
-        self._report.passed(TENSORS, f"{len(local.tensors)} tensors")
+        count = len(local.tensors)
+        self._report.passed(TENSORS, f"{count} tensor{'s' if count > 1 else ''}")
         if bad := model.nonfinite(local.tensors):
             self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")
         self._report.passed(FINITE)

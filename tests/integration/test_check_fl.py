@@ -257,6 +257,7 @@ WRONG = {
         "sets TrainFinished",
     ),
     "saves again after TrainFinished": (GOOD + "    save()\n", "sets TrainFinished"),
+    "saves again at its end": (changed(ALL_ROUNDS) + "\ntime.sleep(0.5)\nsave()\n", "sets TrainFinished"),
     "dies in round one": (changed(("    save()\n    S", "    sys.exit(3)\n    S")), "sets TrainFinished"),
     "dies in round two": (
         changed(("    save()\n    S", "    epoch < 2 or sys.exit(3)\n    save()\n    S")),
@@ -285,7 +286,9 @@ SLOW = ("no TrainInitDone", "no TrainFinished", "never ends", "catches the end")
 
 
 @pytest.fixture
-def clean(monkeypatch):
+def clean(monkeypatch, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     for name in ("INPUT_PATH", "OUTPUT_PATH", "LOG_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH"):
         monkeypatch.delenv(name, raising=False)
 
@@ -334,7 +337,9 @@ def test_three_rounds(check):
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_scripts_fail_the_check_for_it_and_no_other(check, name):
     script, wanted = WRONG[name]
-    report = check(script, timeout_s=3 if name in SLOW else 30)
+    began = time.monotonic()
+    report = check(script, timeout_s=3 if name in SLOW else 60)
+    assert time.monotonic() - began < 30, "it was found by the time limit alone"
     assert outcome(report, Status.FAILED) == [wanted], [r.as_dict() for r in report.results]
     assert not report.ok
     for result in report.results:
@@ -342,7 +347,20 @@ def test_wrong_scripts_fail_the_check_for_it_and_no_other(check, name):
         assert result.check.name != "starts" or result.status is Status.PASSED
 
 
-def test_a_death_is_reported_at_once_with_its_last_lines_and_skips_the_rest(check):
+def test_files_are_judged_as_they_were_at_the_event_however_late_one_looks(check, monkeypatch):
+    wait = FakeBus.wait
+
+    def wait_and_dawdle(bus, timeout_s):
+        wait(bus, timeout_s)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(FakeBus, "wait", wait_and_dawdle)
+    report = check(WRONG["TrainFinished before the files"][0])
+    assert outcome(report, Status.FAILED) == ["sets TrainFinished"]
+
+
+def test_a_death_is_reported_at_once_with_its_last_lines_and_skips_the_rest(check, monkeypatch):
+    monkeypatch.setattr("flavor.check.trainer._TICK_S", 30.0)  # the death itself ends the wait
     script = changed(("    save()\n    S", "    raise OSError('no space for the model')\n    S"))
     began = time.monotonic()
     report = check(script, timeout_s=60)
@@ -480,11 +498,14 @@ def test_the_bus_sees_a_look_and_a_write_before_the_script_goes_on(clean):
     from flavor.bus.names import Event
     from flavor.errors import RunOver
 
-    keys = []
-    with FakeBus(2, on_set=keys.append) as bus:
+    seen = []
+    with FakeBus(
+        2, on_set=lambda key: seen.append((key, bus.events.is_set(Event.TRAIN_INIT_DONE, 0)))
+    ) as bus:
         script = ClientEvents(bus.url, "check", "script")
         script.set(Event.TRAIN_INIT_DONE, 0)
-        assert keys == [bus.keys.event(0, Event.TRAIN_INIT_DONE)]
+        assert seen == [(bus.keys.event(0, Event.TRAIN_INIT_DONE), False)]
+        assert bus.events.is_set(Event.TRAIN_INIT_DONE, 0)
         assert not bus.looking
         script.newest_started()
         assert bus.looking
@@ -560,6 +581,7 @@ def test_preprocess_runs_first_and_its_failure_ends_the_check(tmp_path, clean):
     assert "FAILED   starts" in ran.stdout or "FAILED  starts" in ran.stdout
     assert "the preprocess command ended with exit code 4" in ran.stdout
     assert "| no data" in ran.stdout
+    assert "-> repair what its last lines say, or set INPUT_PATH to the data" in ran.stdout
 
 
 @pytest.mark.parametrize(
