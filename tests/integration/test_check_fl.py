@@ -499,9 +499,7 @@ def test_the_bus_sees_a_look_and_a_write_before_the_script_goes_on(clean):
     from flavor.errors import RunOver
 
     seen = []
-    with FakeBus(
-        2, on_set=lambda key: seen.append((key, bus.events.is_set(Event.TRAIN_INIT_DONE, 0)))
-    ) as bus:
+    with FakeBus(2, on_set=lambda key: seen.append((key, bus.events.is_set(Event.TRAIN_INIT_DONE, 0)))) as bus:
         script = ClientEvents(bus.url, "check", "script")
         script.set(Event.TRAIN_INIT_DONE, 0)
         assert seen == [(bus.keys.event(0, Event.TRAIN_INIT_DONE), False)]
