@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import pickle
@@ -66,7 +65,6 @@ def example(tmp_path, environment):
     return run
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
 def test_numpy_digits_learns_digits_that_no_site_has_all_of(example):
     result = example("numpy-digits", ["python", "prepare.py"], "python main.py", rounds=10)
     first, last = result["rounds"][0]["metrics"], result["rounds"][-1]["metrics"]
@@ -79,10 +77,6 @@ def test_numpy_digits_learns_digits_that_no_site_has_all_of(example):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None or importlib.util.find_spec("sklearn") is None,
-    reason="torch or scikit-learn is not installed",
-)
 def test_torch_digits_learns_digits_that_no_site_has_all_of(example):
     result = example("torch-digits", ["python", "prepare.py"], "python main.py", rounds=8)
     assert result["rounds"][0]["metrics"]["accuracy"] < 0.3
