@@ -16,6 +16,7 @@ All is computed in the type of the reduction; state is kept in it too, even for 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -119,7 +120,7 @@ class Nesterov:
 
 
 @dataclass(frozen=True)
-class _Adaptive:
+class _Adaptive(ABC):
     """m ← β₁m + (1 − β₁)d; v by rule; θ' = θ + ηm / (√v + τ)."""
 
     lr: float = 0.1
@@ -158,9 +159,9 @@ class _Adaptive:
         np.divide(d, square, out=d)
         np.add(theta, d, out=out)
 
+    @abstractmethod
     def _second_moment(self, v: Array, square: Array, scratch: Scratch) -> None:
         """Update `v` in place by d² = `square`, which may be overwritten."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
