@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,33 +58,60 @@ def _some(items: list[str], joint: str = ", ", most: int = 4) -> str:
     return joint.join(items[:most] + more)
 
 
-def aggregate(local: Tensors, seed: int) -> dict[str, Array]:
-    """The global model of a round in which a second client has submitted another model than this one.
+def other(local: Tensors, seed: int, spread: float = 1.0) -> dict[str, Array]:
+    """The model of another client: this one's floats times 1 - `spread` or 1 + `spread`, by a coin for each weight.
 
-    That client's floats are the script's own times 0 or 2, by a coin for each weight, so their mean is the
-    script's own times 0.5 or 1.5: far from it everywhere, yet of the same scale and sign, which keeps
-    variances positive and a network alive.
+    With a spread of 1 the mean of the two is this one's times 0.5 or 1.5: far from it everywhere, yet of the
+    same scale and sign, which keeps variances positive and a network alive.
     """
     coins = np.random.default_rng(seed)
-    own = {name: np.array(array, order="C") for name, array in local.items()}
-    other = {}
-    for name, array in own.items():
+    made = {}
+    for name, array in local.items():
         if kind_of(array.dtype) is not Kind.FLOAT:
-            other[name] = array
+            made[name] = array
             continue
-        factor = coins.integers(0, 2, array.shape).astype(np.float32) * 2
+        factor = 1 + spread * (coins.integers(0, 2, array.shape).astype(np.float32) * 2 - 1)
         with np.errstate(over="ignore"):
             moved = (array * factor).astype(array.dtype)
         fits = np.isfinite(moved.astype(np.float64))  # twice a large float16 is none
-        other[name] = np.where(fits, moved, array)
-    return engine.run([own, other]).model
+        made[name] = np.where(fits, moved, array)
+    return made
+
+
+def shaken(local: Tensors, seed: int) -> dict[str, Array]:
+    """A model that differs from this one in every float, by noise about as large as its tensor's values."""
+    noise = np.random.default_rng(seed)
+    made = {}
+    for name, array in local.items():
+        if kind_of(array.dtype) is not Kind.FLOAT:
+            made[name] = array
+            continue
+        values = array.astype(np.float64)
+        scale = float(np.sqrt(np.mean(values * values))) if values.size else 0.0
+        moved = (values + noise.normal(size=values.shape) * (scale or 0.1) / 2).astype(array.dtype)
+        made[name] = np.where(np.isfinite(moved.astype(np.float64)), moved, array)
+    return made
+
+
+def distance(first: Tensors, second: Tensors) -> float:
+    """The root of the sum of squared differences of two models' floats; the names and shapes are the same."""
+    squares = 0.0
+    for name, array in first.items():
+        if kind_of(array.dtype) is Kind.FLOAT:
+            squares += float(np.sum((array.astype(np.float64) - second[name].astype(np.float64)) ** 2))
+    return math.sqrt(squares)
+
+
+def mean(models: Sequence[Tensors]) -> dict[str, Array]:
+    """The mean of these models, as the aggregators here make it."""
+    return engine.run([{name: np.array(array, order="C") for name, array in each.items()} for each in models]).model
 
 
 @dataclass(frozen=True)
 class Trace:
     """What the global model left in the model that a round made of it.
 
-    `aggregate` tosses a coin for each weight, and the script does not know how they fell. So if it ignores
+    `other` tosses a coin for each weight, and the script does not know how they fell. So if it ignores
     the global model, the product of a weight's move and the global model's move is positive or negative
     with one half each, whatever the training does, and independently of the others. Sums of such products,
     in any units, over the root of their squares are then beyond z standard deviations with a probability of

@@ -1,26 +1,28 @@
 """One script driven through a few rounds: what `check-fl` does, in the order in which it happens.
 
-This process plays everything but the script: the edge (its lease, files and events), a second client, and
-the aggregator between the rounds. Each step waits for the script with a deadline and records what it saw.
-What the run cannot go on after ends it, and the checks that were not reached are skipped.
+This process plays everything but the script: the edge (its lease, files and events) and, by an `Aggregation`,
+the other clients and the aggregator between the rounds. Each step waits for the script with a deadline and
+records what it saw. What the run cannot go on after ends it, and the checks that were not reached are skipped.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from flavor.bus.names import Event
 from flavor.check import model
+from flavor.check.aggregation import Aggregation, Made, Mean, Sent
 from flavor.check.bus import CLIENT, RUN, FakeBus
 from flavor.check.folders import Folders, ReadMark, Stamp
-from flavor.check.model import Trace
+from flavor.check.following import judge
 from flavor.check.report import Check, Report
 from flavor.check.screen import Screen
+from flavor.check.script import END_S, Ended, Late, Over, Script
 from flavor.check.trainer_checks import (
     CONTENT,
     ENDS,
@@ -28,7 +30,6 @@ from flavor.check.trainer_checks import (
     FINISHED,
     FINITE,
     INFO,
-    LOADS,
     READY,
     SAVES,
     SHAPES,
@@ -38,20 +39,9 @@ from flavor.check.trainer_checks import (
     TRAINER_CHECKS,
     WAITS,
 )
-from flavor.edge.process import ChildProcess, described_exit
 from flavor.errors import CheckpointError, InvalidInfo
-from flavor.store.formats import Checkpoint, Format, read, write
-from flavor.store.info import Info, merge_infos, read_info, write_json
-
-_TICK_S = 1.0
-_LAST_LINES = 8
-_END_S = 60.0
-"""A script that has not ended so long after the run is not going to."""
-_FEW_WEIGHTS = 50
-_CLEAR_SIGMAS, _POSSIBLE_SIGMAS = 4.0, 3.0
-_SHARE = 0.2
-_LOAD_FIRST = "load it into the model before training, not only before validation, and go on from there"
-_TRAIN_LESS = "for a clear answer let the script train less in a round (fewer steps, a lower learning rate)"
+from flavor.store.formats import Checkpoint, Format, read
+from flavor.store.info import FILE_NAME, Info, read_info
 
 
 @dataclass(frozen=True)
@@ -65,36 +55,33 @@ class Settings:
     ignore_ckpt: bool = False
 
 
-class _Over(Exception):
-    """The run cannot go on after a check that failed; those that it does not reach are skipped."""
-
-
-class _Ended(Exception):
-    """The script has ended while something else was waited for."""
-
-
-class _Late(Exception):
-    """What was waited for did not come in time."""
-
-
 @dataclass(frozen=True)
 class _Round:
     """What a round left: the script's model as it was sent in, and the global model that was made of it."""
 
     local: Checkpoint
-    global_model: model.Tensors
+    made: Made
 
 
 class TrainerCheck:
     """Checks one training script. Raises `CommandNotFound` for a program that cannot be started."""
 
-    def __init__(self, settings: Settings, folders: Folders, *, environment: Mapping[str, str], screen: Screen) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folders: Folders,
+        *,
+        environment: Mapping[str, str],
+        screen: Screen,
+        aggregation: Aggregation | None = None,
+    ) -> None:
         self._settings, self._folders, self._screen = settings, folders, screen
         self._files = folders.workspace
         self._base = environment
         self._report = Report(TRAINER_CHECKS)
         self._bus = FakeBus(settings.rounds, on_set=self._about_to_set, on_wait=self._enters_wait)
-        self._script: ChildProcess | None = None
+        self._aggregation = aggregation or Mean()
+        self._script = Script(self._bus, screen, settings.timeout_s, mark="| ", alarm=self._stop_at_error)
         self._handed_in: dict[str, tuple[Stamp | None, Stamp | None]] = {}
         self._set_again = self._waits_again = False
         self._infos: list[Info] = []
@@ -108,6 +95,7 @@ class TrainerCheck:
                 self._report.skipped(check, "--ignore-ckpt")
         with self._bus:
             try:
+                self._aggregation.start(self._bus)
                 self._start()
                 self._await_ready()
                 for round_ in range(1, self._settings.rounds + 1):
@@ -116,12 +104,12 @@ class TrainerCheck:
                     self._await_finished(round_)
                     self._collect(round_)
                 self._finish()
-            except _Over:
+            except Over:
                 pass
             finally:
                 self._screen.waited()
-                if self._script is not None:
-                    self._script.stop(2.0)
+                self._script.stop()
+                self._aggregation.stop()
         return self._report
 
     # -- the steps
@@ -132,23 +120,23 @@ class TrainerCheck:
             self._screen.tell("preprocessing")
             self._launch(self._settings.preprocess, "preprocess")
             try:
-                self._wait("the preprocess command to end", lambda: False)
-            except _Ended:
-                if self._exit_code() != 0:
-                    self._give_up(STARTS, self._obituary("the preprocess command", ""), hint=self._death_hint)
-            except _Late:
-                self._give_up(STARTS, f"the preprocess command runs longer than {self._limit}")
+                self._script.wait("the preprocess command to end", lambda: False)
+            except Ended:
+                if self._script.exit_code() != 0:
+                    self._give_up(STARTS, self._script.obituary("the preprocess command", ""), hint=self._death_hint)
+            except Late:
+                self._give_up(STARTS, f"the preprocess command runs longer than {self._script.limit}")
         self._launch(self._settings.command, "trainer")
         self._report.passed(STARTS)
 
     def _await_ready(self) -> None:
         began = time.monotonic()
         try:
-            self._wait("TrainInitDone", lambda: self._bus.events.is_set(Event.TRAIN_INIT_DONE, 0))
-        except _Ended:
-            self._give_up(READY, self._obituary("the script", "before TrainInitDone"), hint=self._death_hint)
-        except _Late:
-            self._give_up(READY, f"not set within {self._limit}")
+            self._script.wait("TrainInitDone", lambda: self._bus.events.is_set(Event.TRAIN_INIT_DONE, 0))
+        except Ended:
+            self._give_up(READY, self._script.obituary("the script", "before TrainInitDone"), hint=self._death_hint)
+        except Late:
+            self._give_up(READY, f"not set within {self._script.limit}")
         self._report.passed(READY, f"after {time.monotonic() - began:.1f} s")
 
     def _await_looking(self, round_: int) -> None:
@@ -162,11 +150,11 @@ class TrainerCheck:
 
         trouble, hint = "", None
         try:
-            self._wait(f"the script to wait for round {round_}", acts)
-        except _Ended:
-            trouble, hint = self._obituary("the script", place), self._death_hint
-        except _Late:
-            trouble = f"the script did not wait for TrainStarted within {self._limit} {place}"
+            self._script.wait(f"the script to wait for round {round_}", acts)
+        except Ended:
+            trouble, hint = self._script.obituary("the script", place), self._death_hint
+        except Late:
+            trouble = f"the script did not wait for TrainStarted within {self._script.limit} {place}"
         changed = self._folders.stamps() != handed_in
         if round_ > 1 and changed and self._bus.looking:
             self._report.failed(FINISHED, f"round {round_ - 1}: the model or info.json changed after TrainFinished")
@@ -185,8 +173,8 @@ class TrainerCheck:
         self._set_again = self._waits_again = False
         if round_ > 1:
             self._folders.place_global(self._global_copy(round_ - 1))
-            if self._infos:
-                write_json(self._files.global_info, merge_infos([CLIENT], self._infos[-1:]))
+            if (merged := self._global_copy(round_ - 1).with_name(FILE_NAME)).is_file():
+                shutil.copyfile(merged, self._files.global_info)
             self._mark = ReadMark(self._files.global_model)
         self._bus.events.start_round(round_)
 
@@ -196,12 +184,14 @@ class TrainerCheck:
             return set_(Event.TRAIN_FINISHED, round_) or (round_ == 1 and set_(Event.TRAIN_FINISHED, 0))
 
         try:
-            self._wait(f"TrainFinished of round {round_}", lambda: finished() or self._waits_again)
-        except _Ended:
-            detail = self._obituary("the script", f"in round {round_}, before TrainFinished")
+            self._script.wait(f"TrainFinished of round {round_}", lambda: finished() or self._waits_again)
+        except Ended:
+            self._aggregation.taken_up(round_, finished=False)
+            detail = self._script.obituary("the script", f"in round {round_}, before TrainFinished")
             self._give_up(FINISHED, detail, hint=self._death_hint)
-        except _Late:
-            self._give_up(FINISHED, f"round {round_}: not set within {self._limit} after TrainStarted")
+        except Late:
+            self._aggregation.taken_up(round_, finished=False)
+            self._give_up(FINISHED, f"round {round_}: not set within {self._script.limit} after TrainStarted")
         if not finished():
             self._give_up(FINISHED, f"round {round_}: it waits for the next round without having set it")
         if not self._bus.events.is_set(Event.TRAIN_FINISHED, round_):
@@ -217,7 +207,7 @@ class TrainerCheck:
             if late:
                 self._report.failed(FINISHED, f"round {round_}: {' and '.join(late)} came after TrainFinished")
                 self._handed_in[self._finished_key(round_)] = self._folders.stamps()
-        self._look_at_info(round_)
+        info = self._look_at_info(round_)
         if not self._files.local_model.is_file():
             beside = self._files.local_model.with_name(self._files.local_model.name + ".npz")
             hint = (
@@ -227,32 +217,32 @@ class TrainerCheck:
         self._report.passed(SAVES, f"{self._files.local_model.stat().st_size} bytes")
         taken = self._folders.take(round_)
         self._stop_if_changed(round_)
-        if self._settings.ignore_ckpt:
-            shutil.copyfile(taken, self._global_copy(round_))
-        else:
-            local, format_ = self._look_at_model(round_, taken)
-            made = model.aggregate(local.tensors, seed=round_)
-            write(self._global_copy(round_), Checkpoint(made, local.structure, local.metadata), format_)
-            self._previous = _Round(local, made)
+        content = None if self._settings.ignore_ckpt else self._look_at_model(round_, taken)
+        if round_ > 1:
+            self._aggregation.taken_up(round_, finished=True)
         self._report.passed(FINISHED)
+        made = self._aggregation.make(round_, Sent(taken, content, info), self._global_copy(round_))
+        if content and made:
+            self._previous = _Round(content[0], made)
 
     def _finish(self) -> None:
         rounds = self._settings.rounds
-        limit_s = min(_END_S, self._settings.timeout_s)
+        limit_s = min(END_S, self._settings.timeout_s)
         self._folders.place_global(self._global_copy(rounds))
         self._bus.finish()
         try:
-            self._wait("the script to end", lambda: False, limit_s=limit_s)
-        except _Late:
+            self._script.wait("the script to end", lambda: False, limit_s=limit_s)
+        except Late:
             self._report.failed(ENDS, f"still running {limit_s:g} s after the end of the run")
-        except _Ended:
-            if self._exit_code() == 0:
+        except Ended:
+            if self._script.exit_code() == 0:
                 self._report.passed(ENDS, f"exit code 0 after {rounds} rounds")
             else:
-                detail = self._obituary("the script", "after the last round")
+                detail = self._script.obituary("the script", "after the last round")
                 self._report.failed(ENDS, detail, hint=self._death_hint)
         if self._folders.stamps() != self._handed_in[self._finished_key(rounds)]:
             self._report.failed(FINISHED, f"round {rounds}: the model or info.json changed after TrainFinished")
+        self._aggregation.end()
 
     # -- what was handed in
 
@@ -264,13 +254,13 @@ class TrainerCheck:
             self._await_looking(round_ + 1)
         self._give_up(FINISHED, f"round {round_}: the model or info.json changed after TrainFinished")
 
-    def _look_at_info(self, round_: int) -> None:
+    def _look_at_info(self, round_: int) -> Info | None:
         try:
             info = read_info(self._files.local_info)
         except InvalidInfo as error:
             self._report.failed(INFO, f"round {round_}: {_without(error, self._files.local_info)}")
             self._report.skipped(EPOCH, f"round {round_} has no valid info.json")
-            return
+            return None
         self._report.passed(INFO, f"{round_} of {self._settings.rounds} rounds")
         epochs = [known["metadata"]["epoch"] for known in (*self._infos, info)]
         if len(epochs) == round_ > 1:
@@ -280,6 +270,7 @@ class TrainerCheck:
             else:
                 self._report.failed(EPOCH, seen)
         self._infos.append(info)
+        return info
 
     def _look_at_model(self, round_: int, path: Path) -> tuple[Checkpoint, Format]:
         try:
@@ -300,61 +291,20 @@ class TrainerCheck:
             if changed := model.differences(self._previous.local.tensors, local.tensors):
                 self._give_up(SHAPES, f"round {round_}: {changed}")
             self._report.passed(SHAPES)
-            before = self._previous
-            left = model.trace(before.local.tensors, before.global_model, local.tensors)
-            self._judge_trace(round_, left, self._mark.was_read() if self._mark else None)
+            left = model.trace(self._previous.local.tensors, self._previous.made.tensors, local.tensors)
+            if self._previous.made.coins is not self._previous.made.tensors:
+                known = model.trace(self._previous.local.tensors, self._previous.made.coins, local.tensors)
+                left = replace(left, weights=known.weights, sigmas=max(left.sigmas, known.sigmas))
+            judge(self._report, round_, left, self._mark.was_read() if self._mark else None)
         return local, format_
 
-    def _judge_trace(self, round_: int, left: Trace, was_read: bool | None) -> None:
-        """Whether this round's model was trained from the global model, by what that left in it."""
-        where, chance = f"round {round_}", f"{left.sigmas:.1f} sigma from chance"
-        few = left.weights < _FEW_WEIGHTS
-        if left.sigmas >= _CLEAR_SIGMAS:
-            self._report.passed(LOADS, f"it shows in the weights, {chance}")
-        elif was_read is False:
-            self._report.failed(LOADS, f"{where}: $GLOBAL_MODEL_PATH was never read")
-        elif was_read and left.share >= _SHARE and (few or left.sigmas >= _POSSIBLE_SIGMAS):
-            self._report.passed(LOADS, f"it was read, and {left.share:.0%} of it is left after the round")
-        elif few or left.sigmas >= _POSSIBLE_SIGMAS or left.share >= _SHARE:
-            what = f"too few weights ({left.weights})" if few else f"too little is left in the weights ({chance})"
-            self._report.skipped(LOADS, f"{where}: {what} to tell", hint=_TRAIN_LESS)
-        elif was_read:
-            seen = f"$GLOBAL_MODEL_PATH was read, but does not show in the weights sent in ({chance})"
-            self._report.failed(LOADS, f"{where}: {seen}", hint=_LOAD_FIRST)
-        else:
-            self._report.failed(LOADS, f"{where}: the global model does not show in the weights sent in ({chance})")
-
     # -- how one waits for a script
-
-    @property
-    def _limit(self) -> str:
-        return f"{self._settings.timeout_s:g} s (--timeout-s)"
-
-    def _wait(self, what: str, ready: Callable[[], bool], *, limit_s: float | None = None) -> None:
-        """Return once `ready()`; raises `_Ended` when the script ends first, `_Late` after the time limit."""
-        limit_s = self._settings.timeout_s if limit_s is None else limit_s
-        began = time.monotonic()
-        try:
-            while True:
-                ended = self._script is not None and self._script.exit_code is not None
-                if ready():  # asked after the exit code: what a script set before it ended counts
-                    return
-                if ended:
-                    raise _Ended
-                self._stop_at_error()
-                waited_s = time.monotonic() - began
-                if waited_s >= limit_s:
-                    raise _Late
-                self._screen.waiting(what, waited_s, limit_s)
-                self._bus.wait(min(_TICK_S, limit_s - waited_s))
-        finally:
-            self._screen.waited()
 
     def _let_it_write(self, round_: int) -> None:
         """Give a script that set TrainFinished too early the time to write, until it waits again or ends."""
         try:
-            self._wait(f"the files of round {round_}", lambda: self._bus.looking)
-        except (_Ended, _Late):
+            self._script.wait(f"the files of round {round_}", lambda: self._bus.looking)
+        except (Ended, Late):
             return
 
     def _stop_at_error(self) -> None:
@@ -379,38 +329,19 @@ class TrainerCheck:
         environment = self._files.trainer_environment(
             self._base, rounds=self._settings.rounds, run=RUN, client=CLIENT, url=self._bus.url
         )
-        self._script = ChildProcess(
-            command,
-            environment=environment,
-            log=self._files.log / f"{log}.log",
-            prefix="| ",
-            echo=self._screen.echo,  # type: ignore[arg-type]
-            ended=lambda code: self._bus.wake(),
-        )
-
-    def _exit_code(self) -> int:
-        assert self._script is not None
-        code = self._script.wait(_TICK_S)  # its last lines have been read then
-        assert code is not None
-        return code
-
-    def _obituary(self, who: str, where: str) -> str:
-        assert self._script is not None
-        text = " ".join(filter(None, [f"{who} ended with {described_exit(self._exit_code())}", where]))
-        lines = [line for line in self._script.last_lines if line.strip()][-_LAST_LINES:]
-        return "\n".join([text, *(f"| {line}" for line in lines)])
+        self._script.launch(command, environment, self._files.log / f"{log}.log")
 
     @property
     def _death_hint(self) -> str | None:
         """What to do about a script that ended with an error; None (the check's own hint) if it did not."""
-        if self._exit_code() == 0:
+        if self._script.exit_code() == 0:
             return None
         hint = "repair what its last lines say"
         return f"{hint}, or set INPUT_PATH to the data" if self._folders.input_is_empty else hint
 
     def _give_up(self, check: Check, detail: str, *, hint: str | None = None) -> NoReturn:
         self._report.failed(check, detail, hint=hint)
-        raise _Over
+        raise Over
 
     def _written(self) -> str:
         names = zip((self._files.local_model, self._files.local_info), self._folders.stamps(), strict=True)

@@ -360,7 +360,7 @@ def test_files_are_judged_as_they_were_at_the_event_however_late_one_looks(check
 
 
 def test_a_death_is_reported_at_once_with_its_last_lines_and_skips_the_rest(check, monkeypatch):
-    monkeypatch.setattr("flavor.check.trainer._TICK_S", 30.0)  # the death itself ends the wait
+    monkeypatch.setattr("flavor.check.script._TICK_S", 30.0)  # the death itself ends the wait
     script = changed(("    save()\n    S", "    raise OSError('no space for the model')\n    S"))
     began = time.monotonic()
     report = check(script, timeout_s=60)

@@ -1,0 +1,33 @@
+"""The verdict on what the global model left in a trainer's next model."""
+
+from __future__ import annotations
+
+from flavor.check.model import Trace
+from flavor.check.report import Report
+from flavor.check.trainer_checks import LOADS
+
+_FEW_WEIGHTS = 50
+_CLEAR_SIGMAS, _POSSIBLE_SIGMAS = 4.0, 3.0
+_SHARE = 0.2
+_LOAD_FIRST = "load it into the model before training, not only before validation, and go on from there"
+_TRAIN_LESS = "for a clear answer let the script train less in a round (fewer steps, a lower learning rate)"
+
+
+def judge(report: Report, round_: int, left: Trace, was_read: bool | None) -> None:
+    """Whether this round's model was trained from the global model, by what that left in it."""
+    where, chance = f"round {round_}", f"{left.sigmas:.1f} sigma from chance"
+    few = left.weights < _FEW_WEIGHTS
+    if left.sigmas >= _CLEAR_SIGMAS:
+        report.passed(LOADS, f"it shows in the weights, {chance}")
+    elif was_read is False:
+        report.failed(LOADS, f"{where}: $GLOBAL_MODEL_PATH was never read")
+    elif was_read and left.share >= _SHARE and (few or left.sigmas >= _POSSIBLE_SIGMAS):
+        report.passed(LOADS, f"it was read, and {left.share:.0%} of it is left after the round")
+    elif few or left.sigmas >= _POSSIBLE_SIGMAS or left.share >= _SHARE:
+        what = f"too few weights ({left.weights})" if few else f"too little is left in the weights ({chance})"
+        report.skipped(LOADS, f"{where}: {what} to tell", hint=_TRAIN_LESS)
+    elif was_read:
+        seen = f"$GLOBAL_MODEL_PATH was read, but does not show in the weights sent in ({chance})"
+        report.failed(LOADS, f"{where}: {seen}", hint=_LOAD_FIRST)
+    else:
+        report.failed(LOADS, f"{where}: the global model does not show in the weights sent in ({chance})")

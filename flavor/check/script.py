@@ -1,0 +1,94 @@
+"""One process of the user's during a check: started, waited for, and what is said when it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from flavor.check.bus import FakeBus
+from flavor.check.screen import Screen
+from flavor.edge.process import ChildProcess, described_exit
+
+_TICK_S = 1.0
+_LAST_LINES = 8
+END_S = 60.0
+"""A script that has not ended so long after the run is not going to."""
+
+
+class Over(Exception):
+    """The run cannot go on after a check that failed; those that it does not reach are skipped."""
+
+
+class Ended(Exception):
+    """The script has ended while something else was waited for."""
+
+
+class Late(Exception):
+    """What was waited for did not come in time."""
+
+
+class Script:
+    """A script that is started once or again and again; `alarm` is called while it is waited for, and may raise."""
+
+    def __init__(
+        self, bus: FakeBus, screen: Screen, timeout_s: float, *, mark: str, alarm: Callable[[], None] = lambda: None
+    ) -> None:
+        self._bus, self._screen, self._timeout_s = bus, screen, timeout_s
+        self._mark, self._alarm = mark, alarm
+        self._process: ChildProcess | None = None
+
+    @property
+    def limit(self) -> str:
+        """How long a step may take, in words."""
+        return f"{self._timeout_s:g} s (--timeout-s)"
+
+    def launch(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        """Start it; raises `CommandNotFound`."""
+        self._process = ChildProcess(
+            command,
+            environment=environment,
+            log=log,
+            prefix=self._mark,
+            echo=self._screen.echo,  # type: ignore[arg-type]
+            ended=lambda code: self._bus.wake(),
+        )
+
+    def wait(self, what: str, ready: Callable[[], bool], *, limit_s: float | None = None) -> None:
+        """Return once `ready()`; raises `Ended` when the script ends first, `Late` after the time limit."""
+        limit_s = self._timeout_s if limit_s is None else limit_s
+        began = time.monotonic()
+        try:
+            while True:
+                ended = self._process is not None and self._process.exit_code is not None
+                if ready():  # asked after the exit code: what a script set before it ended counts
+                    return
+                if ended:
+                    raise Ended
+                self._alarm()
+                waited_s = time.monotonic() - began
+                if waited_s >= limit_s:
+                    raise Late
+                self._screen.waiting(what, waited_s, limit_s)
+                self._bus.wait(min(_TICK_S, limit_s - waited_s))
+        finally:
+            self._screen.waited()
+
+    def exit_code(self) -> int:
+        """Its exit code, once it has ended."""
+        assert self._process is not None
+        code = self._process.wait(_TICK_S)  # its last lines have been read then
+        assert code is not None
+        return code
+
+    def obituary(self, who: str, where: str) -> str:
+        """How it ended, and its last lines."""
+        assert self._process is not None
+        text = " ".join(filter(None, [f"{who} ended with {described_exit(self.exit_code())}", where]))
+        lines = [line for line in self._process.last_lines if line.strip()][-_LAST_LINES:]
+        return "\n".join([text, *(f"| {line}" for line in lines)])
+
+    def stop(self) -> None:
+        """Stop it and all that it started, if it runs."""
+        if self._process is not None:
+            self._process.stop(2.0)
