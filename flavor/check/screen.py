@@ -26,7 +26,8 @@ _LOOK = {
 class Screen:
     """Progress on stderr; nothing when `quiet`."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, name: str = "check-fl") -> None:
+        self._name = name
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._spinner: Spinner | None = None
         self._told_s = 0.0
@@ -34,7 +35,7 @@ class Screen:
 
     def tell(self, line: str) -> None:
         """Print a line."""
-        self._console.print(Text(f"check-fl: {line}"))
+        self._console.print(Text(f"{self._name}: {line}"))
 
     def waiting(self, what: str, waited_s: float, limit_s: float) -> None:
         """Show that `what` is waited for, once that has taken more than two seconds."""
@@ -79,7 +80,14 @@ class _Echo(io.TextIOBase):
         return len(text)
 
 
-def show(report: Report, console: Console | None = None) -> None:
+def show(
+    report: Report,
+    console: Console | None = None,
+    *,
+    title: str = "",
+    ready: str = "the script is ready for flavor-fl",
+    wrong: str = "the script is not ready",
+) -> None:
     """Print the results as a table on stdout, a hint below each check that did not pass."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
@@ -95,16 +103,17 @@ def show(report: Report, console: Console | None = None) -> None:
         if result.hint:
             table.add_row("", "", Text(f"-> {result.hint}", "yellow"))
     console.print()
+    if title:
+        console.print(Text(title, "bold"))
     console.print(table)
     console.print()
-    console.print(Text(_summary(report), "bold green" if report.ok else "bold red"))
+    console.print(Text(_summary(report, ready if report.ok else wrong), "bold green" if report.ok else "bold red"))
 
 
-def _summary(report: Report) -> str:
+def _summary(report: Report, verdict: str) -> str:
     counts = [
         f"{report.count(status)} {status}"
         for status in (Status.FAILED, Status.PASSED, Status.SKIPPED)
         if report.count(status)
     ]
-    verdict = "the script is ready for flavor-fl" if report.ok else "the script is not ready"
     return f"{', '.join(counts)}: {verdict}"
