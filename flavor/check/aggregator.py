@@ -112,7 +112,7 @@ class CommandAggregation:
         for client, tensors in zip(CLIENTS, models, strict=True):
             path = folder / client / "model.ckpt"
             path.parent.mkdir(parents=True)
-            write(path, Checkpoint(tensors, local.structure, local.metadata), format_)
+            write(path, Checkpoint(dict(tensors), local.structure, local.metadata), format_)
             write_json(path.with_name(FILE_NAME), info)
             paths.append(path)
         target = folder / "global" / "model.ckpt"
@@ -176,7 +176,7 @@ class CommandAggregation:
         return tensors
 
     def _try_changes(
-        self, local: Checkpoint, format_: Format, models: list[model.Tensors], info: Info, made: model.Tensors
+        self, local: Checkpoint, format_: Format, models: Sequence[model.Tensors], info: Info, made: model.Tensors
     ) -> None:
         """Run round one again in folders of its own: on the same models, then with each of them changed in turn."""
 
