@@ -180,7 +180,7 @@ class CommandAggregation:
     ) -> None:
         """Run round one again in folders of its own: on the same models, then with each of them changed in turn."""
 
-        def again(name: str, changed: list[model.Tensors]) -> float:
+        def again(name: str, changed: Sequence[model.Tensors]) -> float:
             folder = self._root / name
             place = self._place(folder, local, format_, changed, info)
             self._run(folder / "output", place, f"round 1, run again ({name})")

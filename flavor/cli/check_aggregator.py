@@ -78,7 +78,7 @@ def command(
         )
     else:
         for name, part in sections.items():
-            show(part, title=name, ready="nothing is wrong", wrong="it is not ready")
+            show(part, title=name, ready="nothing failed", wrong="it is not ready")
         if kept is not None:
             click.echo(f"The files and logs are kept in {kept}")
     sys.exit(1 if failed else 0)
