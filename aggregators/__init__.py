@@ -1,7 +1,7 @@
 """Aggregation: n clients' models to one, as *reduce, then server step*, with numpy alone.
 
-Knows neither Redis nor files: it takes arrays, which may be mapped files, and writes arrays, which may be
-such files too.
+Knows no Redis. The engine takes arrays, which may be mapped files, and writes arrays, which may be such files too;
+`aggregate` takes and writes checkpoint files as well.
 """
 
 from aggregators.api import aggregate

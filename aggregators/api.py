@@ -1,52 +1,82 @@
-"""Aggregation in one call, on plain dicts of arrays."""
+"""Aggregation in one call, on plain dicts of arrays or on checkpoint files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from aggregators.dtypes import Array
-from aggregators.engine import run
+from aggregators.engine import Aggregation, Sink, run
 from aggregators.protocols import Reducer, ServerStep
 from aggregators.registry import parse, parse_server_step
 from aggregators.server import Replace
 from aggregators.state import ServerState
+from flavor.errors import AggregationError
+
+if TYPE_CHECKING:
+    from aggregators.files import ModelFile
+
+StrPath: TypeAlias = str | os.PathLike[str]
+Model: TypeAlias = Mapping[str, npt.ArrayLike] | StrPath
+"""One model: a dict of name to array, or the path of a checkpoint."""
 
 
 def aggregate(
-    models: Sequence[Mapping[str, npt.ArrayLike]],
+    models: Sequence[Model],
     weights: Sequence[float] | None = None,
     *,
     aggregator: str | Reducer = "fedavg",
     server_step: str | ServerStep | None = None,
-    global_model: Mapping[str, npt.ArrayLike] | None = None,
+    global_model: Model | None = None,
     state: ServerState | None = None,
+    out: StrPath | None = None,
+    out_format: str | None = None,
     threads: int | None = None,
 ) -> dict[str, Array] | tuple[dict[str, Array], ServerState]:
-    """Aggregate the clients' `models` into a new global model.
+    """Aggregate the clients' `models` into a new global model. In a notebook, with no Redis anywhere::
+
+        from aggregators import aggregate
+
+        new = aggregate(["site1.ckpt", "site2.ckpt"], [600, 400], out="global.ckpt")
+        new["fc.weight"].mean()  # and torch.load("global.ckpt", weights_only=True)["state_dict"]
+
+        new, state = aggregate(["a.safetensors", "b.npz"], aggregator="diloco", global_model="global.ckpt")
+        new, state = aggregate([a, b], aggregator="diloco", global_model=new, state=state)  # dicts as well
 
     Args:
-        models: n clients' parameters, each a dict of name to array; the same names, shapes and dtypes in all.
-            float16/32/64, bfloat16 and float8 go through the aggregator; integers become the weighted mean
-            rounded half to even, bool the weighted majority. Python lists and numbers become arrays first.
+        models: n clients' parameters, each a dict of name to array, or the path of a checkpoint in any format
+            that a trainer may use (torch, pickle, npz, safetensors; told by its content); the same names, shapes
+            and dtypes in all, kinds and formats mixed at will. float16/32/64, bfloat16 and, in dicts, float8 go
+            through the aggregator; integers become the weighted mean rounded half to even, bool the weighted
+            majority. Python lists and numbers become arrays first. Files are mapped, not read, unless compressed;
+            nested ones have flat names, keys joined by `/`. Nothing that a pickle names is run.
         weights: `[n]`, each client's num_examples; None weighs all alike.
         aggregator: `"fedavg"`, `"diloco"`, `"trimmed_mean:f=2"`, … (see `catalogue()`), or a reducer.
         server_step: `"nesterov:lr=0.7,momentum=0.9"`, … or a server step; by default the aggregator's own.
-        global_model: the old global model, a dict like the clients'; needed by every server step but
+        global_model: the old global model, a dict or a path like the clients'; needed by every server step but
             `replace`, and by `norm_clip`.
         state: what the call before returned, for a server step with memory.
+        out: a path that the new global model is written to, whole or not at all; it may be that of an input.
+            Nested as the first of `models` that is a path (else `global_model`), and in its format; where all are
+            dicts a flat safetensors file.
+        out_format: `"torch"`, `"pickle"`, `"npz"` or `"safetensors"` instead of that.
         threads: by default one for each core this process may use.
 
     Returns:
-        The new global model, name to array of the clients' shapes and dtypes; for a server step with memory
-        the tuple of that and the state to hand in next time.
+        The new global model, name to array of the clients' shapes and dtypes (read-only views of `out` where that
+        is a safetensors file); for a server step with memory the tuple of that and the state to hand in next time.
 
     Raises:
-        AggregationError: the models, weights, state or number of clients do not fit the algorithm.
-        InvalidSetting: an algorithm or option that does not exist; the message lists what does.
+        AggregationError: the models, weights, state or number of clients do not fit the algorithm; a model is
+            neither dict nor path.
+        CheckpointError: a file that is missing, damaged or of no known format, or a format that cannot hold the
+            result (bfloat16 in an npz).
+        StoreError: `out` cannot be written. After any error it is what it was.
+        InvalidSetting: an algorithm, option or format that does not exist; the message lists what does.
 
     """
     if isinstance(aggregator, str):
@@ -56,20 +86,45 @@ def aggregate(
         reducer, step = aggregator, Replace()
     if server_step is not None:
         step = parse_server_step(server_step) if isinstance(server_step, str) else server_step
-    result = run(
-        [_arrays(model) for model in models],
-        weights,
-        reducer=reducer,
-        server_step=step,
-        global_model=None if global_model is None else _arrays(global_model),
-        state=state,
-        threads=_cores() if threads is None else threads,
-    )
+    if isinstance(models, str | os.PathLike | Mapping):
+        raise AggregationError("models is one model; give a list of the clients' models")
+    if out is None and out_format is not None:
+        raise AggregationError(f"out_format={out_format!r} without out: say where to write")
+    opened = [_opened(model, f"client {client}") for client, model in enumerate(models)]
+    base = None if global_model is None else _opened(global_model, "the global model")
+
+    def compute(sink: Sink) -> Aggregation:
+        return run(
+            [arrays for arrays, _ in opened],
+            weights,
+            reducer=reducer,
+            server_step=step,
+            global_model=None if base is None else base[0],
+            state=state,
+            out=sink,
+            threads=_cores() if threads is None else threads,
+        )
+
+    if out is None or not opened:
+        result = compute(None)
+    else:
+        from aggregators.files import write_result
+
+        files = [file for _, file in [*opened, *([] if base is None else [base])] if file is not None]
+        result = write_result(out, files[0] if files else None, opened[0][0], out_format, compute)
     return result.model if result.state is None else (result.model, result.state)
 
 
-def _arrays(model: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
-    return {name: np.asarray(tensor) for name, tensor in model.items()}
+def _opened(model: Model, whose: str) -> tuple[dict[str, Array], ModelFile | None]:
+    """The arrays of a model, and the file that they lie in if it is one."""
+    if isinstance(model, Mapping):
+        return {name: np.asarray(tensor) for name, tensor in model.items()}, None
+    if isinstance(model, str | os.PathLike):
+        from aggregators.files import ModelFile  # dicts alone need no reader of files
+
+        file = ModelFile.open(model)
+        return file.checkpoint.tensors, file
+    raise AggregationError(f"{whose} is a {type(model).__name__}, neither a dict of arrays nor a path")
 
 
 def _cores() -> int:
