@@ -60,6 +60,15 @@ class Algorithm:
         """Whether it cannot run in a first round without pre-trained weights."""
         return self.reducer.needs_global or self.server_step.needs_global
 
+    def without_global(self) -> Algorithm:
+        """What stands in for it in a first round without pre-trained weights.
+
+        There is nothing to step from or to measure a change against: the reduced model becomes the global one,
+        and norm_clip lets every client through to the rule behind it.
+        """
+        reducer = self.reducer.then if isinstance(self.reducer, NormClip) else self.reducer
+        return Algorithm(reducer, Replace())
+
 
 def _bound(text: str) -> float | str:
     return text if text == "median" else float(text)

@@ -45,7 +45,9 @@ class RunConfig(BaseModel):
     keep_rounds: int = Field(default=2, ge=0)
     """Rounds whose local updates stay in the store; 0 keeps all."""
     aggregator: str = "fedavg"
-    """Reducer and server step, by name."""
+    """Reducer, or reducer and server step under one name, with its options."""
+    server_step: str | None = None
+    """Server step with its options; the aggregator's own when None."""
     queue: str = "flavor"
     """RQ queue that the aggregators listen on."""
     store: str

@@ -13,11 +13,12 @@ from typing import Any
 
 from aggregators import engine
 from aggregators.registry import parse
+from aggregators.state import ServerState
 from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, RoundView, RunView
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, IllegalMove, LeaseLost
-from flavor.store.formats import TensorFile, TensorFileWriter
+from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
 from flavor.store.info import merge_infos
 from flavor.store.objects import check_object, sha256_file
 from flavor.store.paths import named, round_prefix
@@ -94,7 +95,8 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
     infos = [round_view.verdicts[client].info for client in clients]
     prefix = f"{round_prefix(view.run, attempt.round)}global/"
     with context.store.stage() as staged:
-        digest, size = _combine(context, view, config, round_view, staged)
+        combined = _combine(context, view, config, round_view, staged, prefix)
+        digest, size = combined.digest, combined.size_bytes
         path = named(prefix, "model", digest, ".safetensors")
         context.store.put(path, staged, digest=digest)
     with context.store.stage() as staged:
@@ -105,22 +107,45 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
     examples = sum(info["metadata"]["datasetSize"] for info in infos)
     format_ = round_view.verdicts[clients[0]].format
     reason = f"{len(clients)} updates, {examples} examples, {size} bytes"
-    return GlobalModel(path, digest, size, info_path, format_, context.store.seal(path)), reason
+    model = GlobalModel(
+        path,
+        digest,
+        size,
+        info_path,
+        format_,
+        context.store.seal(path),
+        combined.state_path,
+        combined.state_digest,
+    )
+    return model, reason
+
+
+@dataclass(frozen=True)
+class _Combined:
+    """What came out of an aggregation: the staged model's SHA-256 and size, and where the server state lies."""
+
+    digest: str
+    size_bytes: int
+    state_path: str = ""
+    state_digest: str = ""
 
 
 def _combine(
-    context: WorkerContext, view: RunView, config: RunConfig, round_view: RoundView, target: Path
-) -> tuple[str, int]:
-    """Aggregate the contributors' tensors into the file `target`; its SHA-256 and size."""
+    context: WorkerContext, view: RunView, config: RunConfig, round_view: RoundView, target: Path, prefix: str
+) -> _Combined:
+    """Aggregate the contributors' tensors into the file `target`, and put the server state into the store."""
     verdicts = [round_view.verdicts[client] for client in round_view.contributors]
     files = [TensorFile.open(check_object(context.store, v.path, digest=v.digest, seal=v.seal)) for v in verdicts]
     sizes = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
     weights = sizes if any(sizes) else None  # nobody counted examples: all weigh alike
-    rule = _rule(config.aggregator)
+    rule = _rule(config.aggregator, config.server_step)
     old = None
-    if rule.needs_global and view.global_model is not None:
-        model = view.global_model
-        old = TensorFile.open(check_object(context.store, model.path, digest=model.digest, seal=model.seal))
+    if rule.needs_global:
+        if view.global_model is None:
+            rule = rule.without_global()
+        else:
+            model = view.global_model
+            old = TensorFile.open(check_object(context.store, model.path, digest=model.digest, seal=model.seal))
     with TensorFileWriter(target, files[0].specs, files[0].metadata) as writer:
         small = writer.size_bytes * len(files) < _SMALL_BYTES
         result = engine.run(
@@ -129,6 +154,7 @@ def _combine(
             reducer=rule.reducer,
             server_step=rule.server_step,
             global_model=_tensors(old) if old else None,
+            state=_state(context, view.global_model) if rule.server_step.slots else None,
             out=None if small else writer.map(),
             completed=None if small else writer.completed,
             threads=1 if small else context.threads,
@@ -136,8 +162,30 @@ def _combine(
         if small:
             for spec in writer.specs:
                 writer.write(spec.name, result.model[spec.name])
+        state = result.state
         del result  # the mapped file is closed with the writer
-    return writer.sha256, writer.size_bytes
+    state_path, state_digest = _put_state(context, state, prefix) if state is not None else ("", "")
+    return _Combined(writer.sha256, writer.size_bytes, state_path, state_digest)
+
+
+def _state(context: WorkerContext, model: GlobalModel | None) -> ServerState | None:
+    """The server state that belongs to the old global model; None before the first step."""
+    if model is None or not model.state_path:
+        return None
+    file = TensorFile.open(check_object(context.store, model.state_path, digest=model.state_digest))
+    return ServerState.restore(_tensors(file), file.metadata)
+
+
+def _put_state(context: WorkerContext, state: ServerState, prefix: str) -> tuple[str, str]:
+    """Put the server state into the store, beside the model it belongs to: its path and SHA-256."""
+    specs = [TensorSpec(key, array.dtype, array.shape) for key, array in state.tensors.items()]
+    with context.store.stage() as staged:
+        with TensorFileWriter(staged, specs, state.metadata) as writer:
+            for spec in writer.specs:
+                writer.write(spec.name, state.tensors[spec.name])
+        path = named(prefix, "state", writer.sha256, ".safetensors")
+        context.store.put(path, staged, digest=writer.sha256)
+    return path, writer.sha256
 
 
 def _tensors(file: TensorFile) -> dict[str, Any]:

@@ -7,7 +7,8 @@ after `flavor:{RUN}:`                 type    holds                             
 ====================================  ======  ==============================================  =====================
 run                                   hash    config, state, round, rounds, global_path,      coordinator, worker's
                                               global_digest, global_size, global_seal,          commit, `flavor stop`
-                                              info_path, format, reason, created_ms, ended_ms
+                                              info_path, format, state_path, state_digest,
+                                              reason, created_ms, ended_ms
 members                               set     clients that have joined                        coordinator
 coordinator                           string  token of the coordinator's lease (expires)      coordinator
 client:CLIENT                         hash    state, reason, round, host, pid                 that edge

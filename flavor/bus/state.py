@@ -71,6 +71,9 @@ class GlobalModel:
     info_path: str = ""
     format: str = ""
     seal: str = ""
+    state_path: str = ""
+    """The server step's state after this round, for a step that remembers; beside the model in the store."""
+    state_digest: str = ""
 
     def fields(self) -> dict[str, str]:
         """As fields of the run's hash or of a task."""
@@ -81,6 +84,8 @@ class GlobalModel:
             "global_seal": self.seal,
             "info_path": self.info_path,
             "format": self.format,
+            "state_path": self.state_path,
+            "state_digest": self.state_digest,
         }
 
     @classmethod
@@ -95,6 +100,8 @@ class GlobalModel:
             fields.get("info_path", ""),
             fields.get("format", ""),
             fields.get("global_seal", ""),
+            fields.get("state_path", ""),
+            fields.get("state_digest", ""),
         )
 
 

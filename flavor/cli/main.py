@@ -15,6 +15,11 @@ _COMMANDS = {
     "demo": ("flavor.cli.demo", "demo", "Federate handwritten digits over three sites, on this machine."),
     "run": ("flavor.cli.run", "run", "Run a whole federation on this machine, for a script of your own."),
     "serve": ("flavor.cli.serve", "serve", "Coordinate a run."),
+    "aggregators": (
+        "flavor.cli.aggregators",
+        "aggregators",
+        "List the rules that --aggregator and --server-step take.",
+    ),
     "status": ("flavor.cli.inspect", "status", "Show all runs, or one with its round and its clients."),
     "log": ("flavor.cli.inspect", "log", "Show every transition of a run with its reason."),
     "stop": ("flavor.cli.inspect", "stop", "Stop a run."),

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
-from flavor.cli.serve import check_initial, round_options
+from flavor.cli.serve import check_initial, check_rule, round_options
 from flavor.edge.config import CheckpointFormat
 
 
@@ -119,7 +119,8 @@ def run(
             f"--min-clients {min_clients}: there are {len(clients)} clients, so the run would never start"
         )
     init_model: Path | None = settings.pop("init_model")
-    RunConfig.parse({**settings, "rounds": rounds, "store": "checked here, so that a bad option is one line"})
+    config = RunConfig.parse({**settings, "rounds": rounds, "store": "checked here, so that a bad option is one line"})
+    check_rule(config.aggregator, config.server_step, config.needed)
     if init_model:
         check_initial(init_model)
     words = [

@@ -27,6 +27,18 @@ def round_options(function: Any) -> Any:
     for option in reversed(
         [
             click.option(
+                "--aggregator",
+                default="fedavg",
+                show_default=True,
+                metavar="NAME[:OPTION=VALUE,...]",
+                help="How updates become one model; `flavor aggregators` lists what there is.",
+            ),
+            click.option(
+                "--server-step",
+                metavar="NAME[:OPTION=VALUE,...]",
+                help="How the global model follows, e.g. nesterov:lr=0.7.  [default: the aggregator's own]",
+            ),
+            click.option(
                 "--fraction",
                 type=float,
                 default=1.0,
@@ -83,6 +95,22 @@ def round_options(function: Any) -> Any:
     ):
         function = option(function)
     return function
+
+
+def check_rule(aggregator: str, server_step: str | None, clients: int) -> None:
+    """Raise unless the rule exists and can be used with as few as `clients` updates.
+
+    `InvalidSetting`, with the numbers, names the option.
+    """
+    from aggregators.registry import parse
+    from flavor.errors import AggregationError
+
+    try:
+        parse(aggregator, server_step).reducer.check(clients)
+    except AggregationError as error:
+        raise InvalidSetting(
+            f"--aggregator {aggregator}: {error}; a round may close with {clients}: raise --min-clients or --quorum"
+        ) from None
 
 
 def check_initial(path: Path) -> None:
@@ -160,6 +188,7 @@ def serve(
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
     config = RunConfig.parse({**settings, "store": objects.url})
+    check_rule(config.aggregator, config.server_step, config.needed)
     initial = store_initial(objects, run, init_model) if init_model else None
     raise_on_sigterm()
     view = Coordinator(

@@ -1,0 +1,186 @@
+"""A run with a rule by name: its server state lies beside the model, and a run that was stopped goes on exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aggregators
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, Verdict
+from flavor.config import RunConfig
+from flavor.errors import DigestMismatch
+from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.store.info import CONFUSION
+from flavor.store.objects import open_store
+from flavor.store.paths import named, update_prefix
+from tests.conftest import Bench
+from workers import jobs
+from workers.context import WorkerContext, set_context
+
+TOKEN = "coordinator"
+ROUNDS = 6
+SIZES = {"a": 100, "b": 300}
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with embedded_server() as address:
+        yield address
+
+
+def update(client: str, round_: int, base: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng([ord(client), round_])
+    return {name: (array * 0.9 + rng.normal(size=array.shape)).astype(array.dtype) for name, array in base.items()}
+
+
+def start() -> dict[str, np.ndarray]:
+    return {"w": np.ones((3, 4), np.float32), "b": np.zeros(5, np.float64)}
+
+
+def a_round(runs: RunStore, store, round_: int, base: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Open round `round_`, hand in an update for each client, aggregate; the new global model."""
+    runs.open_round(TOKEN, round_, expected=sorted(SIZES), timeout_s=60, reason="go")
+    for client, size in SIZES.items():
+        tensors = update(client, round_, base)
+        info = {
+            "metadata": {"epoch": round_, "datasetSize": size, "importance": 1.0},
+            "metrics": dict.fromkeys(CONFUSION, -1),
+        }
+        with store.stage() as staged:
+            specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
+            with TensorFileWriter(staged, specs) as writer:
+                for spec in writer.specs:
+                    writer.write(spec.name, tensors[spec.name])
+            path = named(update_prefix("r", round_, client), "update", writer.sha256, ".safetensors")
+            store.put(path, staged, digest=writer.sha256)
+        verdict = Verdict(True, "fine", path, writer.sha256, writer.size_bytes, store.seal(path), "pickle", info)
+        assert runs.judge(round_, client, verdict)
+    runs.begin_aggregation(TOKEN, round_, attempt=1, contributors=sorted(SIZES), reason="all")
+    jobs.aggregate("r", round_, 1)
+    view = runs.read_round(round_)
+    assert view is not None
+    assert view.state is RoundState.CLOSED, view.error
+    model = runs.read().global_model
+    assert model is not None
+    file = TensorFile.open(store.local(model.path))
+    return {spec.name: np.array(file.tensor(spec.name)) for spec in file.specs}
+
+
+def in_one_go(aggregator: str, server_step: str | None) -> list[dict[str, np.ndarray]]:
+    """The same rounds, by the engine alone in memory."""
+    rule = aggregators.parse(aggregator, server_step)
+    base, state, models, known = start(), None, [], None
+    for round_ in range(1, ROUNDS + 1):
+        now = rule.without_global() if known is None and rule.needs_global else rule
+        result = aggregators.run(
+            [update(client, round_, base) for client in sorted(SIZES)],
+            [SIZES[client] for client in sorted(SIZES)],
+            reducer=now.reducer,
+            server_step=now.server_step,
+            global_model=known,
+            state=state,
+        )
+        base = known = result.model
+        state = result.state
+        models.append(result.model)
+    return models
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "server_step"),
+    [
+        ("fedavg", None),
+        ("diloco", None),
+        ("median", None),
+        ("mean", "nesterov:lr=0.5,momentum=0.8"),
+        ("norm_clip:c=1/mean", "momentum"),
+        ("mean", "adagrad"),
+        ("mean", "adam:lr=0.05"),
+        ("mean", "yogi"),
+    ],
+)
+def test_each_round_in_a_fresh_worker_is_bit_for_bit_one_go(
+    url: str, tmp_path: Path, aggregator: str, server_step: str | None
+) -> None:
+    redis = connect(url)
+    redis.flushall()
+    store = open_store(str(tmp_path / "store"), create=True)
+    runs = RunStore(redis, "r", url)
+    config = RunConfig(rounds=ROUNDS, min_clients=2, aggregator=aggregator, server_step=server_step, store=store.url)
+    runs.create(rounds=ROUNDS, config=config.to_mapping())
+    redis.set(runs.keys.coordinator, TOKEN)
+    base = start()
+    try:
+        for round_, expected in enumerate(in_one_go(aggregator, server_step), 1):
+            set_context(WorkerContext(connect(url), url, store, name=f"worker-{round_}"))  # nothing but what is stored
+            base = a_round(runs, store, round_, base)
+            for name, array in expected.items():
+                assert array.tobytes() == base[name].tobytes(), (round_, name)
+        model = runs.read().global_model
+        assert model is not None
+        assert bool(model.state_path) == bool(aggregators.parse(aggregator, server_step).server_step.slots)
+    finally:
+        set_context(None)
+        redis.close()
+
+
+def test_a_changed_server_state_is_found(url: str, tmp_path: Path) -> None:
+    redis = connect(url)
+    redis.flushall()
+    store = open_store(str(tmp_path / "store"), create=True)
+    runs = RunStore(redis, "r", url)
+    config = RunConfig(rounds=ROUNDS, min_clients=2, aggregator="diloco", store=store.url)
+    runs.create(rounds=ROUNDS, config=config.to_mapping())
+    redis.set(runs.keys.coordinator, TOKEN)
+    set_context(WorkerContext(redis, url, store, name="worker"))
+    try:
+        base = a_round(runs, store, 2 - 1, start())
+        base = a_round(runs, store, 2, base)
+        model = runs.read().global_model
+        assert model is not None
+        state = store.local(model.state_path)
+        state.chmod(0o644)
+        data = bytearray(state.read_bytes())
+        data[-1] ^= 1
+        state.write_bytes(data)
+        with pytest.raises(AssertionError, match=DigestMismatch.__name__ + "|not those that were recorded"):
+            a_round(runs, store, 3, base)
+    finally:
+        set_context(None)
+        redis.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--aggregator", "medain"], "unknown aggregator 'medain'; there are: fedavg"),
+        (["--aggregator", "trimmed_mean"], "f is missing; write trimmed_mean:f="),
+        (["--aggregator", "krum:f=2"], "at least 7 clients, got n = 3"),
+        (["--server-step", "nesterov:lr=fast"], "'fast' does not fit lr"),
+        (["--server-step", "median"], "unknown server step 'median'; there are: replace"),
+    ],
+)
+def test_a_rule_that_cannot_work_is_refused_before_anything_starts(
+    bench: Bench, options: list[str], message: str
+) -> None:
+    process = bench.start("flavor", "run", "-m", "true", "--edges", "3", "--rounds", "2", *options)
+    assert process.wait() == 2
+    assert message in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+def test_the_rules_are_listed(bench: Bench) -> None:
+    text = bench.done("flavor", "aggregators").stdout
+    listed = json.loads(bench.done("flavor", "aggregators", "--json").stdout)
+    assert {entry["name"] for entry in listed} >= {"fedavg", "diloco", "bulyan", "yogi", "replace"}
+    for entry in listed:
+        assert entry["usage"] in text
+        assert entry["source"] in text
+        assert entry["condition"] in text
