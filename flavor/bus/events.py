@@ -39,13 +39,23 @@ class ClientEvents:
 
     `edge` is the lease token of the edge that a trainer was started by. With it, an event that the trainer sets once
     another edge is this client raises `LeaseLost` instead, so that a trainer that outlived its edge disturbs nobody.
+    `starts` is the event that begins a round: AggregateStarted for a user's aggregator.
 
     Every method raises `BusUnavailable` when the server stays away for longer than the client's patience; nothing is
     half-written then.
     """
 
-    def __init__(self, url: str, run: str, client: str, *, redis: Redis | None = None, edge: str = "") -> None:
-        self.url, self.run, self.client, self._edge = url, run, client, edge
+    def __init__(
+        self,
+        url: str,
+        run: str,
+        client: str,
+        *,
+        redis: Redis | None = None,
+        edge: str = "",
+        starts: Event = Event.TRAIN_STARTED,
+    ) -> None:
+        self.url, self.run, self.client, self._edge, self._starts = url, run, client, edge, starts
         self._run_keys = RunKeys(run)
         self._keys = self._run_keys.client(client)
         self._redis = redis or connect(url, client_name=f"flavor-events:{client}")
@@ -62,8 +72,8 @@ class ClientEvents:
             step.execute()
 
     def start_round(self, round_: int) -> None:
-        """Set TrainStarted for this round, and move the pointer that a waiting trainer reads. For the edge alone."""
-        key = self._keys.event(round_, Event.TRAIN_STARTED)
+        """Set the event that begins this round, and move the pointer that a waiting script reads. For its parent."""
+        key = self._keys.event(round_, self._starts)
         with translated(shown(self.url)), self._redis.pipeline(transaction=True) as step:
             step.set(self._keys.started, str(round_))
             step.set(key, "1", nx=True)
@@ -98,7 +108,7 @@ class ClientEvents:
 
         The trainer has taken this round up then: if it ends before TrainFinished, it has failed.
         """
-        round_ = self._wait(Event.TRAIN_STARTED, None, timeout_s, after=after)
+        round_ = self._wait(self._starts, None, timeout_s, after=after)
         self.take(round_)
         return round_
 
@@ -148,13 +158,13 @@ class ClientEvents:
                     return round_
 
     def _is_news(self, channels: list[str], wanted: str | None) -> bool:
-        """Whether a waiter has to look; a trainer that waits for TrainStarted also hears what it set itself."""
+        """Whether a waiter has to look; a script that waits for its next round also hears what it set itself."""
         heard = (self._run_keys.state, RESYNC, wanted)
-        return any(channel in heard or channel.endswith(f":event:{Event.TRAIN_STARTED}") for channel in channels)
+        return any(channel in heard or channel.endswith(f":event:{self._starts}") for channel in channels)
 
     def _newest_of(self, channels: list[str]) -> int:
-        """The newest round whose TrainStarted is among these channels; 0 when none is."""
-        tail = f":event:{Event.TRAIN_STARTED}"
+        """The newest round whose beginning is among these channels; 0 when none is."""
+        tail = f":event:{self._starts}"
         return max((int(c.removesuffix(tail).rpartition(":")[2]) for c in channels if c.endswith(tail)), default=0)
 
     def _listen(self) -> Subscription:

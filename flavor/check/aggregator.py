@@ -26,7 +26,7 @@ from flavor.check.folders import Folders, stamp
 from flavor.check.report import Check, Report
 from flavor.check.screen import Screen
 from flavor.check.script import Ended, Late, Over, Script
-from flavor.edge.command import search_path
+from flavor.command import search_path
 from flavor.errors import CheckpointError
 from flavor.store.formats import Checkpoint, Format, read, write
 from flavor.store.info import FILE_NAME, Info, merge_infos, write_json

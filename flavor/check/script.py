@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flavor.check.bus import FakeBus
 from flavor.check.screen import Screen
-from flavor.edge.process import ChildProcess, described_exit
+from flavor.process import ChildProcess, described_exit
 
 _TICK_S = 1.0
 _LAST_LINES = 8

@@ -60,7 +60,7 @@ def command(
     kept if a check fails. Weights at GLOBAL_MODEL_PATH are what the first round may start from; they are
     put back at the end. What lies at LOCAL_MODEL_PATH is removed first.
     """
-    from flavor.edge.command import parse_command
+    from flavor.command import parse_command
 
     parsed = parse_command(main_command, "-m")
     preprocess = parse_command(preprocess_command, "-p") if preprocess_command else None

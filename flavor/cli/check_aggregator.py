@@ -43,7 +43,7 @@ def command(
     the models of three clients, of which two are made of the script's. In round one it is run four times more, to
     see that its result follows each of them. The paths are those of check-fl.
     """
-    from flavor.edge.command import parse_command
+    from flavor.command import parse_command
 
     aggregator = parse_command(main_command, "-m")
     trainer = parse_command(client_command, "-cm")

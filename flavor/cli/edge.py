@@ -101,8 +101,8 @@ def command(
     checkpoints. The command is parsed as a shell would, and run without one; its success is its exit code.
     """
     from flavor.bus.names import checked_name
+    from flavor.command import parse_command
     from flavor.edge.agent import Edge, Stopped
-    from flavor.edge.command import parse_command
     from flavor.edge.config import EdgeConfig
 
     run, client = checked_name(run, "run"), checked_name(client or socket.gethostname(), "client")

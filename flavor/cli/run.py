@@ -99,8 +99,8 @@ def run(
     only for a finished run. Ctrl-C stops everything.
     """
     from flavor.bus.names import checked_name
+    from flavor.command import parse_command
     from flavor.config import RunConfig
-    from flavor.edge.command import parse_command
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites

@@ -102,11 +102,20 @@ def check_rule(aggregator: str, server_step: str | None, clients: int) -> None:
 
     `InvalidSetting`, with the numbers, names the option.
     """
-    from aggregators.registry import parse
+    from aggregators.registry import parse, parse_server_step
     from flavor.errors import AggregationError
 
     try:
-        parse(aggregator, server_step).reducer.check(clients)
+        reducer = parse(aggregator).reducer
+    except InvalidSetting as error:
+        raise InvalidSetting(f"--aggregator {error}") from None
+    if server_step is not None:
+        try:
+            parse_server_step(server_step)
+        except InvalidSetting as error:
+            raise InvalidSetting(f"--server-step {error}") from None
+    try:
+        reducer.check(clients)
     except AggregationError as error:
         raise InvalidSetting(
             f"--aggregator {aggregator}: {error}; a round may close with {clients}: raise --min-clients or --quorum"

@@ -56,7 +56,8 @@ def SetEvent(event: str) -> None:
 def WaitEvent(event: str, timeout_s: float | None = None) -> int:
     """Wait until `event` has happened, and return the number of the round (1, 2, ...) that it belongs to.
 
-    For `TrainStarted` that is the next round this client has not trained in yet. `timeout_s` is in seconds; without it
+    For `TrainStarted` that is the next round this client has not trained in yet, for `AggregateStarted` in an
+    aggregator (`flavor-agg --init-once`) the next one it has not aggregated. `timeout_s` is in seconds; without it
     the wait lasts as long as the run.
 
     Raises `WaitTimeout` (a `TimeoutError`); `RunOver` (a `SystemExit`, code 0 if the run finished) when the run ends
@@ -66,8 +67,8 @@ def WaitEvent(event: str, timeout_s: float | None = None) -> int:
     if timeout_s is not None and not timeout_s >= 0:
         raise InvalidSetting(f"WaitEvent: timeout_s must be seconds, 0 or more, and is {timeout_s!r}")
     session = _Session.current()
-    if name is Event.TRAIN_STARTED:
-        session.round = session.events.wait_started(session.trained(), timeout_s=timeout_s)
+    if name is session.starts:
+        session.round = session.events.wait_started(session.behind(), timeout_s=timeout_s)
     else:
         session.events.wait(name, session.round_of(name), timeout_s=timeout_s)
     return session.round or 0
@@ -76,20 +77,20 @@ def WaitEvent(event: str, timeout_s: float | None = None) -> int:
 def IsSetEvent(event: str) -> bool:
     """Whether `event` has happened in the current round.
 
-    For `TrainStarted`: whether there is a round to train in that `WaitEvent` would return for at once.
+    For the event that begins a round: whether there is one that `WaitEvent` would return for at once.
     """
     name = event_name(event)
     session = _Session.current()
-    if name is Event.TRAIN_STARTED:
-        return session.events.newest_started() > session.trained()
+    if name is session.starts:
+        return session.events.newest_started() > session.behind()
     return session.events.is_set(name, session.round_of(name))
 
 
 def CleanEvent(event: str) -> None:
-    """Forget that `event` has happened in the current round. For `TrainStarted`: take it as waited for."""
+    """Forget that `event` has happened in the current round. The one that begins a round: take it as waited for."""
     name = event_name(event)
     session = _Session.current()
-    if name is Event.TRAIN_STARTED:
+    if name is session.starts:
         session.round = session.events.newest_started() or None
         if session.round:
             session.events.take(session.round)
@@ -178,11 +179,15 @@ class _Session:
 
         self.pid = os.getpid()
         self.round = round_
+        aggregates = os.environ.get("FLAVOR_ROLE") == "aggregator"
+        self.starts = Event.AGGREGATE_STARTED if aggregates else Event.TRAIN_STARTED
+        self._finishes = Event.AGGREGATE_FINISHED if aggregates else Event.TRAIN_FINISHED
         self.events: ClientEvents = ClientEvents(
             _variable("FLAVOR_REDIS_URL"),
             _variable("FLAVOR_RUN"),
             _variable("FLAVOR_CLIENT"),
             edge=os.environ.get("FLAVOR_EDGE", ""),
+            starts=self.starts,
         )
 
     @classmethod
@@ -198,13 +203,13 @@ class _Session:
             return 0 if event is Event.TRAIN_INIT_DONE else self.events.newest_started()
         return 0 if event is Event.TRAIN_INIT_DONE else self.round
 
-    def trained(self) -> int:
-        """The newest round that is behind this client.
+    def behind(self) -> int:
+        """The newest round that is behind this script.
 
         A process that has waited knows; one that has not (a script that starts a process a step) reads it.
         """
         if self.round is not None:
             return self.round
         started = self.events.newest_started()
-        finished = started and self.events.is_set(Event.TRAIN_FINISHED, started)
+        finished = started and self.events.is_set(self._finishes, started)
         return started if finished else max(0, started - 1)

@@ -23,7 +23,6 @@ from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
 from flavor.edge.config import EdgeConfig
 from flavor.edge.exchange import Exchange
-from flavor.edge.process import ChildProcess, described_exit
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
     FlavorError,
@@ -34,6 +33,7 @@ from flavor.errors import (
     TrainerFailed,
     UpdateRefused,
 )
+from flavor.process import ChildProcess, described_exit
 from flavor.store.objects import open_store
 
 _RELISTEN_S = 5.0

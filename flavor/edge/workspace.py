@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavor.edge.command import search_path
+from flavor.command import search_path
 from flavor.errors import InvalidSetting
 from flavor.store.info import FILE_NAME
 

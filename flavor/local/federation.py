@@ -14,12 +14,12 @@ from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunState, RunView
-from flavor.edge.process import described_exit
 from flavor.errors import IllegalMove, RunError, RunExists
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup
 from flavor.local.progress import Progress, counted
 from flavor.local.results import Results, collect, round_result
+from flavor.process import described_exit
 from flavor.store.objects import open_store
 
 _LOOK_MS = 200

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flavor.edge.command import parse_command
+from flavor.command import parse_command
 from flavor.errors import CommandNotFound, InvalidSetting
 
 
