@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,9 @@ from flavor.errors import InvalidSetting
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
+DEFAULT_AGGREGATOR = "fedavg"
+COMMAND = "command"
+"""The `aggregator` of a run that only a user's own may aggregate."""
 LONGEST_S = 10 * 365 * 86_400.0
 """No duration is longer: milliseconds of it must fit what Redis takes."""
 
@@ -44,8 +47,11 @@ class RunConfig(BaseModel):
     """Attempts to aggregate a round before the run fails."""
     keep_rounds: int = Field(default=2, ge=0)
     """Rounds whose local updates stay in the store; 0 keeps all."""
-    aggregator: str = "fedavg"
-    """Reducer, or reducer and server step under one name, with its options."""
+    checkpoint: Literal["tensors", "opaque"] = "tensors"
+    """What clients send: a state_dict of tensors, or a file that nobody but the trainer and its aggregator reads."""
+    aggregator: str | None = None
+    """Reducer, or reducer and server step under one name, with its options; `command` for a user's own; when None,
+    the worker's command if it has one, else fedavg."""
     server_step: str | None = None
     """Server step with its options; the aggregator's own when None."""
     queue: str = "flavor"
@@ -58,6 +64,23 @@ class RunConfig(BaseModel):
         if self.quorum is not None and self.quorum > self.min_clients:
             raise ValueError(f"quorum {self.quorum} is more than min_clients {self.min_clients}")
         return self
+
+    @model_validator(mode="after")
+    def _rule_is_for_tensors(self) -> Self:
+        if self.is_opaque and (self.aggregator not in (None, COMMAND) or self.server_step is not None):
+            rule = self.server_step if self.aggregator in (None, COMMAND) else self.aggregator
+            raise ValueError(
+                f"{rule!r} aggregates tensors, and opaque checkpoints have none that it could see: "
+                "they need an aggregator of your own (`flavor-agg -m`, `flavor run --aggregator-main`)"
+            )
+        if self.aggregator == COMMAND and self.server_step is not None:
+            raise ValueError("an aggregator of your own takes the server step itself: leave out --server-step")
+        return self
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether checkpoints are files that nothing here looks into."""
+        return self.checkpoint == "opaque"
 
     @property
     def needed(self) -> int:

@@ -18,6 +18,7 @@
     ├── LeaseHeld                     another live process owns this client or run
     ├── LeaseLost                     this process owned it, and no longer does
     ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
+    ├── AggregatorFailed              a user's aggregator ended badly, or left no model that can be used
     ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
     ├── UpdateRefused                 an update that does not count, and why
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
@@ -110,6 +111,10 @@ class TrainerFailed(FlavorError):
     """The trainer or the preprocess command ended badly."""
 
     exit_code = 5
+
+
+class AggregatorFailed(FlavorError):
+    """A user's aggregator ended badly, did not end, or left no global model that can be used."""
 
 
 class AggregationError(FlavorError, ValueError):

@@ -19,6 +19,9 @@ from flavor.lifeline import die_with_parent
 LAST_LINES = 20
 """Lines kept for the report of a failure."""
 _MAX_LINE = 64 * 1024
+_LINE_SHOWN = 500
+"""Characters of a line that a report of a failure quotes."""
+_LINES_SHOWN = 5
 _DRAIN_S = 0.3
 
 
@@ -136,3 +139,23 @@ def described_exit(code: int) -> str:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     return f"killed by signal {-code}"
+
+
+def obituary(who: str, code: int, lines: Sequence[str], where: str = "") -> str:
+    """One line about an end: how, the last thing it said, and what it said before that."""
+    told = _told(lines)
+    how = f"{who} ended {where + ' ' if where else ''}({described_exit(code)})"
+    if not told:
+        return f"{how}, silently"
+    before = f"; before that: {' | '.join(told[:-1])}" if told[:-1] else ""
+    return f"{how}: {told[-1]}{before}"
+
+
+def quoted(lines: Sequence[str]) -> str:
+    """The last lines of an output, to be put behind a statement about it."""
+    told = _told(lines)
+    return f"; its last lines: {' | '.join(told)}" if told else "; it printed nothing"
+
+
+def _told(lines: Sequence[str]) -> list[str]:
+    return [line[-_LINE_SHOWN:].strip() for line in lines if line.strip(" ^~")][-_LINES_SHOWN:]

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from flavor.bus.connection import Redis
 from flavor.bus.runs import RunStore
 from flavor.store.objects import ObjectStore
+from workers.builtin import Engine
+from workers.combination import Combiner
+from workers.resident import Residents
 
 
 def _silent(_: str) -> None:
@@ -23,7 +26,11 @@ class WorkerContext:
     redis: Redis
     redis_url: str
     store: ObjectStore
-    threads: int = 2
+    combiner: Combiner = field(default_factory=lambda: Engine(threads=2))
+    residents: Residents | None = None
+    """The user's aggregators that this worker keeps, with `--init-once`."""
+    hand_over: Callable[[str, str, int, int, float], None] | None = None
+    """Give another worker, by its home, the aggregation of a run, round and attempt, with its limit in seconds."""
     tell: Callable[[str], None] = _silent
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")
     _runs: dict[str, RunStore] = field(default_factory=dict, repr=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
-from flavor.store.formats import TensorFile, TensorSpec, digest_and_check
+from flavor.store.formats import Format, Inspection, digest_and_check
 from flavor.store.info import MAX_BYTES, parse_info
-from flavor.store.objects import ObjectStore
-from flavor.store.paths import checked_path, update_prefix
+from flavor.store.objects import ObjectStore, sha256_file
+from flavor.store.paths import OPAQUE, checked_path, update_prefix
 from workers.context import WorkerContext
+from workers.structure import structure, structure_of_object, structure_problems
 
 _MOST_TOLD = 3
 
@@ -77,15 +77,20 @@ def _accepted(
     if len(text) > MAX_BYTES:
         raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
     info = parse_info(text, where="info.json")
+    opaque = view.config.get("checkpoint") == OPAQUE
+    format_ = fields.get("format", "")
+    if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
+        raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {'opaque' if opaque else ', '.join(Format)} expected")
     seal = store.seal(path)
-    found = digest_and_check(store.local(path))
+    found = _opaque(store.local(path)) if opaque else digest_and_check(store.local(path))
     if found.sha256 != fields.get("digest"):
         raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
     if found.nonfinite is not None:
         raise CheckpointError(
             f"tensor {found.nonfinite!r} has NaN or infinite values: lower the learning rate or clip the gradients"
         )
-    _check_structure(runs, store, view, round_, path)
+    if not opaque:
+        _check_structure(runs, store, view, round_, path)
     return Verdict(
         True,
         f"{found.size_bytes} bytes, {info['metadata']['datasetSize']} examples",
@@ -93,9 +98,14 @@ def _accepted(
         digest=found.sha256,
         size_bytes=found.size_bytes,
         seal=seal,
-        format=fields.get("format", ""),
+        format=format_,
         info=info,
     )
+
+
+def _opaque(path: Path) -> Inspection:
+    digest, size = sha256_file(path)
+    return Inspection(digest, size, None)
 
 
 def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str) -> None:
@@ -107,32 +117,7 @@ def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: 
         whose = f"the first update of this round ({reference.split('/')[-2]})"
     if reference == path:
         return
-    problems = structure_problems(structure(store.local(path)), _structure_of_reference(store.local(reference)), whose)
+    problems = structure_problems(structure(store.local(path)), structure_of_object(store.local(reference)), whose)
     if problems:
         more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
         raise CheckpointError("; ".join(problems[:_MOST_TOLD]) + more)
-
-
-Structure = Mapping[str, TensorSpec]
-
-
-def structure(path: Path) -> Structure:
-    """Name to dtype and shape of each tensor of a safetensors file."""
-    return {spec.name: spec for spec in TensorFile.open(path).specs}
-
-
-_structure_of_reference = functools.lru_cache(8)(structure)  # objects are written once
-
-
-def structure_problems(update: Structure, reference: Structure, whose: str) -> list[str]:
-    """How the tensors of `update` differ from those of `reference`, one line each."""
-    problems = [f"tensor {name!r} is missing; {whose} has it" for name in reference if name not in update]
-    for name, spec in update.items():
-        expected = reference.get(name)
-        if expected is None:
-            problems.append(f"tensor {name!r} is not in {whose}")
-        elif spec.shape != expected.shape:
-            problems.append(f"tensor {name!r} has shape {spec.shape}; {whose} has {expected.shape}")
-        elif spec.dtype != expected.dtype:
-            problems.append(f"tensor {name!r} is {spec.dtype}; {whose} has {expected.dtype}")
-    return problems

@@ -21,3 +21,5 @@ def aggregate(run: str, round_: int, attempt: int) -> None:
 
 ALLOWED = {f"{__name__}.{function.__name__}": function for function in (inspect, aggregate)}
 """All that a worker of this project ever runs."""
+
+AGGREGATE = f"{__name__}.{aggregate.__name__}"

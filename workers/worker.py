@@ -1,4 +1,4 @@
-"""The RQ worker behind `flavor-agg`: one queue, the JSON serializer, only its own two functions.
+"""The RQ worker behind `flavor-agg`: its queue, the JSON serializer, only its own two functions.
 
 Jobs run inside this process, not in a fork for each: they are numpy and files, they hold no foreign code, and a
 fork would cost more than most of them. What would kill a forked job kills this process instead; the round's lease
@@ -8,6 +8,8 @@ runs out then, and the coordinator starts another attempt wherever another worke
 from __future__ import annotations
 
 import logging
+import math
+import secrets
 import time
 import traceback
 from collections.abc import Callable
@@ -23,8 +25,11 @@ from rq.worker import SimpleWorker, WorkerStatus
 from flavor.bus.connection import connect, options, wait_for_server
 from flavor.errors import MisuseError
 from flavor.store.objects import ObjectStore
+from workers.builtin import Engine
+from workers.command import CommandCombiner, StartedAnew, UserCommand
 from workers.context import WorkerContext, set_context
-from workers.jobs import ALLOWED
+from workers.jobs import AGGREGATE, ALLOWED
+from workers.resident import Residents
 
 _KEEP_FAILURES_S = 86_400
 
@@ -117,19 +122,72 @@ def serve(
     threads: int,
     tell: Callable[[str], None],
     patience_s: float = 60.0,
+    command: UserCommand | None = None,
+    init_once: bool = False,
 ) -> None:
-    """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first."""
+    """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first.
+
+    With `command` it aggregates by that, started for each round, or with `init_once` once for each run.
+    """
     redis = connect(url, patience_s=patience_s, client_name="flavor-agg")
     wait_for_server(redis, url)
-    set_context(WorkerContext(redis, url, store, threads=threads, tell=tell))
     connection = Redis.from_url(url, **options(url, patience_s))
+    context = WorkerContext(redis, url, store, combiner=Engine(threads), tell=tell)
+    queues = [queue]
+    if command is not None and init_once:
+        home = f"{queue}@{context.name}"
+        queues.append(home)
+        context.residents = Residents(command, home, run=context.run, tell=tell)
+        context.combiner = CommandCombiner(command, context.residents)
+        context.hand_over = HandOver(connection)
+    elif command is not None:
+        context.combiner = CommandCombiner(command, StartedAnew(command))
+    set_context(context)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    worker = make_worker(connection, queue)
+    worker = make_worker(connection, *queues)
     tell(f"aggregator {worker.name[:12]} listens on queue {queue!r}")
-    worker.work(with_scheduler=False, logging_level="WARNING")
+    try:
+        worker.work(with_scheduler=False, logging_level="WARNING")
+    finally:
+        if context.residents is not None:
+            context.residents.close()
+            _queue(connection, home).delete(delete_jobs=True)
 
 
-def make_worker(connection: Redis, queue: str) -> OwnWorker:
-    """A worker on one queue: with exactly one, RQ moves jobs atomically and loses none."""
-    only = Queue(queue, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
-    return OwnWorker([only], connection=connection, serializer=JSONSerializer, job_class=OwnJob)
+class HandOver:
+    """Puts the aggregation of a round into the queue of the worker that keeps the run's process."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+
+    def __call__(self, home: str, run: str, round_: int, attempt: int, timeout_s: float) -> None:
+        """Enqueue it. A worker that is gone leaves it there; the coordinator asks again."""
+        queue = _queue(self._connection, home)
+        queue.enqueue_call(
+            AGGREGATE,
+            args=(run, round_, attempt),
+            job_id=f"at-{secrets.token_hex(8)}",
+            timeout=math.ceil(timeout_s),
+            ttl=_KEEP_FAILURES_S,
+            result_ttl=0,
+            failure_ttl=_KEEP_FAILURES_S,
+        )
+        self._connection.expire(queue.key, _KEEP_FAILURES_S)  # a worker that was killed never empties it
+
+
+def _queue(connection: Redis, name: str) -> Queue:
+    return Queue(name, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
+
+
+def make_worker(connection: Redis, *queues: str) -> OwnWorker:
+    """A worker on these queues.
+
+    From exactly one, RQ moves jobs atomically and loses none. From two, the jobs that a worker takes and does not live
+    to run are lost; the coordinator asks for them again.
+    """
+    return OwnWorker(
+        [_queue(connection, name) for name in queues],
+        connection=connection,
+        serializer=JSONSerializer,
+        job_class=OwnJob,
+    )

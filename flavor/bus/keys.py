@@ -11,6 +11,8 @@ run                                   hash    config, state, round, rounds, glob
                                               reason, created_ms, ended_ms
 members                               set     clients that have joined                        coordinator
 coordinator                           string  token of the coordinator's lease (expires)      coordinator
+aggregator                            string  home of the worker that keeps the run's user    worker
+                                              aggregator (`--init-once`; expires)
 client:CLIENT                         hash    state, reason, round, host, pid                 that edge
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
@@ -140,6 +142,11 @@ class RunKeys:
     def coordinator(self) -> str:
         """String with an expiry: the coordinator's lease."""
         return f"{self.prefix}coordinator"
+
+    @property
+    def aggregator(self) -> str:
+        """String with an expiry: the lease of the worker that keeps the process of this run's user aggregator."""
+        return f"{self.prefix}aggregator"
 
     @property
     def log(self) -> str:

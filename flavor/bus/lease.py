@@ -24,9 +24,9 @@ class Lease:
     process wrote under an older token is recognised by it.
     """
 
-    def __init__(self, client: Redis, key: str, *, ttl_s: float, what: str) -> None:
+    def __init__(self, client: Redis, key: str, *, ttl_s: float, what: str, token: str = "") -> None:
         self._client, self.key, self.ttl_s, self._what = client, key, ttl_s, what
-        self.token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        self.token = token or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
     def try_acquire(self) -> bool:
         """Take the lease if nobody holds it; True also when it is ours already (an answer may have been lost)."""
@@ -109,9 +109,9 @@ class LeaseKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop renewing; the lease itself is left as it is."""
+        """Stop renewing; the lease itself is left as it is. `beat` may call this, too."""
         self._stop.set()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
 
     def _keep(self) -> None:

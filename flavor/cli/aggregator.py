@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
@@ -19,6 +20,32 @@ from flavor.cli.common import (
 
 
 @click.command(epilog=EXIT_CODES)
+@click.option(
+    "-m",
+    "--main",
+    "main_command",
+    metavar="CMD",
+    help="An aggregator of your own, e.g. 'python aggregate.py', started anew in each round.  "
+    "[default: the rule that each run names]",
+)
+@click.option("--init-once", is_flag=True, help="Start it once a run, and drive it with events.")
+@click.option(
+    "--workspace",
+    envvar="FLAVOR_WORKSPACE",
+    show_envvar=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("flavor-work/aggregator"),
+    show_default=True,
+    help="Where its folders are made.",
+)
+@click.option(
+    "--env",
+    "passed",
+    metavar="NAME",
+    multiple=True,
+    help="A variable of this environment that it is to see; it sees PATH, HOME, PYTHON*, CUDA* and the like. "
+    "May be repeated.",
+)
 @redis_option
 @store_option
 @click.option(
@@ -39,18 +66,49 @@ from flavor.cli.common import (
 @patience_option
 @version_option
 @one_line_errors
-def command(redis_url: str | None, store: str | None, queue: str, threads: int, patience_s: float) -> None:
+def command(
+    main_command: str | None,
+    init_once: bool,
+    workspace: Path,
+    passed: tuple[str, ...],
+    redis_url: str | None,
+    store: str | None,
+    queue: str,
+    threads: int,
+    patience_s: float,
+) -> None:
     """Inspect updates and aggregate rounds, of any run whose coordinator uses this queue.
 
     An RQ worker. Start as many as you like, wherever Redis and the object store can be reached; SIGTERM lets the job
     in hand finish.
+
+    With -m the runs are aggregated by a command of your own. It finds its files with GetPaths and leaves the model at
+    GetPaths("globalModel")[0]. With --init-once it is started once a run and repeats WaitEvent("AggregateStarted"),
+    SetEvent("AggregateFinished"); of several workers one keeps a run's process. Try it with check-agg.
     """
+    from flavor.command import parse_command
+    from flavor.errors import InvalidSetting
     from flavor.store.objects import open_store
+    from workers.command import UserCommand
     from workers.worker import serve
 
+    if init_once and main_command is None:
+        raise InvalidSetting("--init-once is for an aggregator of your own: flavor-agg --init-once -m CMD")
+    own = None
+    if main_command is not None:
+        own = UserCommand(tuple(parse_command(main_command, "-m")), workspace.absolute(), passed)
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
-    serve(url, objects, queue=queue, threads=threads, tell=teller("[aggregator] "), patience_s=patience_s)
+    serve(
+        url,
+        objects,
+        queue=queue,
+        threads=threads,
+        tell=teller("[aggregator] "),
+        patience_s=patience_s,
+        command=own,
+        init_once=init_once,
+    )
 
 
 def main() -> None:

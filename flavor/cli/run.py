@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -12,6 +12,9 @@ from click.core import ParameterSource
 from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
 from flavor.cli.serve import check_initial, check_rule, round_options
 from flavor.edge.config import CheckpointFormat
+
+if TYPE_CHECKING:
+    from flavor.config import RunConfig
 
 
 def result_options(function: Any) -> Any:
@@ -70,6 +73,14 @@ def result_options(function: Any) -> Any:
     help="The trainer's checkpoint format.  [default: as it saves]",
 )
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Aggregators to start.")
+@click.option(
+    "-am",
+    "--aggregator-main",
+    "aggregator_main",
+    metavar="CMD",
+    help="An aggregator of your own, e.g. 'python aggregate.py', started anew in each round.",
+)
+@click.option("--init-once", is_flag=True, help="Start that aggregator once and drive it with events.")
 @round_options
 @result_options
 @redis_option
@@ -85,6 +96,8 @@ def run(
     min_clients: int | None,
     format_: str | None,
     workers: int,
+    aggregator_main: str | None,
+    init_once: bool,
     run_name: str | None,
     out: Path | None,
     as_json: bool,
@@ -120,9 +133,10 @@ def run(
         )
     init_model: Path | None = settings.pop("init_model")
     config = RunConfig.parse({**settings, "rounds": rounds, "store": "checked here, so that a bad option is one line"})
-    check_rule(config.aggregator, config.server_step, config.needed)
+    check_rule(config)
+    _check_own_aggregator(config, aggregator_main, init_once)
     if init_model:
-        check_initial(init_model)
+        check_initial(init_model, opaque=config.is_opaque)
     words = [
         word
         for option, value in settings.items()
@@ -142,8 +156,30 @@ def run(
         serve_options=words,
         format=format_,
         workers=workers,
+        aggregator_main=aggregator_main,
+        init_once=init_once,
     )
     sys.exit(_carry_out(federation, as_json))
+
+
+def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) -> None:
+    """Raise `InvalidSetting` or `CommandNotFound` unless the options about a user's aggregator go together."""
+    from flavor.command import parse_command
+    from flavor.config import COMMAND
+    from flavor.errors import InvalidSetting
+
+    advice = "an aggregator of your own: --aggregator-main 'python aggregate.py'"
+    if main is not None:
+        parse_command(main, "--aggregator-main")
+        if config.aggregator not in (None, COMMAND):
+            raise InvalidSetting(f"--aggregator-main takes the place of --aggregator {config.aggregator}: choose one")
+        if config.server_step is not None:
+            raise InvalidSetting("--aggregator-main takes the server step itself: leave out --server-step")
+    elif config.is_opaque or config.aggregator == COMMAND:
+        option = "--checkpoint opaque" if config.is_opaque else f"--aggregator {COMMAND}"
+        raise InvalidSetting(f"{option} needs {advice}")
+    elif init_once:
+        raise InvalidSetting(f"--init-once is for {advice}")
 
 
 def _carry_out(federation: Any, as_json: bool) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,17 +22,26 @@ from flavor.cli.common import (
 from flavor.errors import CheckpointError, InvalidSetting
 from flavor.store.objects import ObjectStore
 
+if TYPE_CHECKING:
+    from flavor.config import RunConfig
+
 
 def round_options(function: Any) -> Any:
     """The options that describe a run's rounds, shared with `flavor run`."""
     for option in reversed(
         [
             click.option(
-                "--aggregator",
-                default="fedavg",
+                "--checkpoint",
+                type=click.Choice(["tensors", "opaque"]),
+                default="tensors",
                 show_default=True,
+                help="What clients send: a state_dict of tensors, or any file (for an aggregator of your own).",
+            ),
+            click.option(
+                "--aggregator",
                 metavar="NAME[:OPTION=VALUE,...]",
-                help="How updates become one model; `flavor aggregators` lists what there is.",
+                help="How updates become one model; `flavor aggregators` lists what there is, `command` is the one of "
+                "`flavor-agg -m`.  [default: that one where there is one, else fedavg]",
             ),
             click.option(
                 "--server-step",
@@ -80,6 +90,13 @@ def round_options(function: Any) -> Any:
                 help="Silence of an aggregator after which its work is given to another.",
             ),
             click.option(
+                "--aggregation-attempts",
+                type=int,
+                default=3,
+                show_default=True,
+                help="Attempts to aggregate a round before the run fails.",
+            ),
+            click.option(
                 "--keep-rounds",
                 type=int,
                 default=2,
@@ -97,13 +114,18 @@ def round_options(function: Any) -> Any:
     return function
 
 
-def check_rule(aggregator: str, server_step: str | None, clients: int) -> None:
-    """Raise unless the rule exists and can be used with as few as `clients` updates.
+def check_rule(config: RunConfig) -> None:
+    """Raise unless the run's rule exists and can be used with as few updates as a round may close with.
 
     `InvalidSetting`, with the numbers, names the option.
     """
     from aggregators.registry import parse, parse_server_step
+    from flavor.config import COMMAND, DEFAULT_AGGREGATOR
     from flavor.errors import AggregationError
+
+    aggregator, server_step, clients = config.aggregator or DEFAULT_AGGREGATOR, config.server_step, config.needed
+    if aggregator == COMMAND:
+        return
 
     try:
         reducer = parse(aggregator).reducer
@@ -122,22 +144,32 @@ def check_rule(aggregator: str, server_step: str | None, clients: int) -> None:
         ) from None
 
 
-def check_initial(path: Path) -> None:
+def check_initial(path: Path, *, opaque: bool) -> None:
     """Raise `InvalidSetting` unless `path` is a checkpoint that a run can start from."""
     from flavor.store.formats import describe
 
+    if opaque:
+        return
     try:
         describe(path)
     except CheckpointError as error:
         raise InvalidSetting(f"--init-model {error}") from None
 
 
-def store_initial(store: ObjectStore, run: str, path: Path) -> GlobalModel:
+def store_initial(store: ObjectStore, run: str, path: Path, *, opaque: bool) -> GlobalModel:
     """Put pre-trained weights into the store; `InvalidSetting` when they are none."""
     from flavor.store.formats import detect, digest_and_check, to_safetensors
-    from flavor.store.paths import named, run_prefix
+    from flavor.store.objects import sha256_file
+    from flavor.store.paths import OPAQUE, named, run_prefix
 
+    prefix = f"{run_prefix(run)}initial/"
     with store.stage() as staged:
+        if opaque:
+            shutil.copyfile(path, staged)
+            digest, size = sha256_file(staged)
+            target = named(prefix, "model", digest, ".bin")
+            store.put(target, staged, digest=digest)
+            return GlobalModel(target, digest, size, "", OPAQUE, store.seal(target))
         try:
             format_ = detect(path)
             wire = to_safetensors(path, staged, format_)
@@ -146,7 +178,7 @@ def store_initial(store: ObjectStore, run: str, path: Path) -> GlobalModel:
             raise InvalidSetting(f"--init-model {error}") from None
         if nonfinite is not None:
             raise InvalidSetting(f"--init-model {path}: tensor {nonfinite!r} has NaN or infinite values")
-        target = named(f"{run_prefix(run)}initial/", "model", wire.sha256, ".safetensors")
+        target = named(prefix, "model", wire.sha256, ".safetensors")
         store.put(target, staged, digest=wire.sha256)
     return GlobalModel(target, wire.sha256, wire.size_bytes, "", format_.value, store.seal(target))
 
@@ -197,8 +229,8 @@ def serve(
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
     config = RunConfig.parse({**settings, "store": objects.url})
-    check_rule(config.aggregator, config.server_step, config.needed)
-    initial = store_initial(objects, run, init_model) if init_model else None
+    check_rule(config)
+    initial = store_initial(objects, run, init_model, opaque=config.is_opaque) if init_model else None
     raise_on_sigterm()
     view = Coordinator(
         run,

@@ -5,6 +5,7 @@ The coordinator never imports `workers`: it writes jobs whose function is a name
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class RqJobQueue:
         # RQ reads bytes, so this is a connection of its own
         self._connection = Redis.from_url(url, **options(url, patience_s))
         self._queue = Queue(
-            queue, connection=self._connection, serializer=JSONSerializer, default_timeout=int(timeout_s)
+            queue, connection=self._connection, serializer=JSONSerializer, default_timeout=math.ceil(timeout_s)
         )
 
     def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:

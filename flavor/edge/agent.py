@@ -33,13 +33,11 @@ from flavor.errors import (
     TrainerFailed,
     UpdateRefused,
 )
-from flavor.process import ChildProcess, described_exit
+from flavor.process import ChildProcess, obituary
 from flavor.store.objects import open_store
 
 _RELISTEN_S = 5.0
-_LINE_SHOWN = 500
 _REMIND_S = 60.0
-"""Characters of a trainer's line that a report of its failure quotes."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,9 @@ class Edge:
         self._workspace = workspace
         settings = RunConfig.parse(view.config)
         self._rounds = view.rounds
-        self._exchange = Exchange(open_store(config.store or settings.store), workspace, format_=config.format)
+        self._exchange = Exchange(
+            open_store(config.store or settings.store), workspace, format_=config.format, opaque=settings.is_opaque
+        )
         lease = self._lease = self._acquired(settings.heartbeat_timeout_s)
         view = self._runs.read()  # the wait for the lease may have been long
         keeper = LeaseKeeper(lease, lost=self._lease_lost, beat=lambda: self._redis.publish(self._keys.state, ""))
@@ -204,7 +204,7 @@ class Edge:
         code = child.wait()
         self._trainer = None
         if code != 0:
-            raise TrainerFailed(_obituary("the preprocess command", code or 0, child.last_lines))
+            raise TrainerFailed(obituary("the preprocess command", code or 0, child.last_lines))
 
     def _start(
         self, command: tuple[str, ...], environment: dict[str, str], log: str, *, report_end: bool = True
@@ -342,13 +342,13 @@ class Edge:
         if self._training:
             self._check_finished()  # the event may still be on its way here
         if code != 0:
-            raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, self._where()))
+            raise TrainerFailed(obituary("the trainer", code, trainer.last_lines, self._where()))
         if not self._ready:
             self._check_ready()
         if self._training and self._behind and self._events.taken() < self._training:
             self._training = 0  # a round was opened while it was leaving
         if self._training or not self._behind:
-            raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, self._where()))
+            raise TrainerFailed(obituary("the trainer", code, trainer.last_lines, self._where()))
         self._left = True
         self._tell(f"the trainer is done after round {self._behind}")
         self._report(ClientState.LEFT, f"its trainer ended after round {self._behind}")
@@ -379,7 +379,7 @@ class Edge:
                 )
                 trainer.stop(2.0)
             elif code != 0 and finished and not self._left:
-                raise TrainerFailed(_obituary("the trainer", code, trainer.last_lines, "after the last round"))
+                raise TrainerFailed(obituary("the trainer", code, trainer.last_lines, "after the last round"))
         if not finished:
             raise RunError(f"run {self._config.run!r} is {view.state}: {view.reason}")
         self._tell(f"run {self._config.run!r} is finished; the final global model is at {self._workspace.global_model}")
@@ -428,13 +428,3 @@ class Edge:
 
     def _lease_lost(self) -> None:
         self._inbox.put(_Failure(self._replaced()))
-
-
-def _obituary(who: str, code: int, lines: list[str], where: str = "") -> str:
-    """One line about an end: how, the last thing it said, and what it said before that."""
-    told = [line[-_LINE_SHOWN:].strip() for line in lines if line.strip(" ^~")][-5:]
-    how = f"{who} ended {where + ' ' if where else ''}({described_exit(code)})"
-    if not told:
-        return f"{how}, silently"
-    before = f"; before that: {' | '.join(told[:-1])}" if told[:-1] else ""
-    return f"{how}: {told[-1]}{before}"

@@ -1,21 +1,23 @@
 """Checkpoints on their way between a trainer's files and the store.
 
-Only safetensors crosses the wire. A trainer that saves safetensors has its file moved into the store and the global
-model linked out of it; any other format is converted in one pass.
+Only safetensors crosses the wire (and opaque checkpoints, which nothing looks into). A trainer that saves safetensors
+has its file moved into the store and the global model linked out of it; any other format is converted in one pass.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flavor.bus.state import GlobalModel
 from flavor.edge.workspace import Workspace
 from flavor.errors import CheckpointError
 from flavor.store.info import Info, read_info
-from flavor.store.objects import ObjectStore, check_object
-from flavor.store.paths import named, update_prefix
+from flavor.store.objects import ObjectStore, check_object, sha256_file
+from flavor.store.paths import OPAQUE, named, update_prefix
 
 if TYPE_CHECKING:
     from flavor.store.formats import Structure
@@ -35,8 +37,10 @@ class Submission:
 class Exchange:
     """Moves one client's checkpoints. `format_` is the trainer's, where it is known before its first checkpoint."""
 
-    def __init__(self, store: ObjectStore, workspace: Workspace, *, format_: str | None = None) -> None:
-        self._store, self._workspace, self._format = store, workspace, format_
+    def __init__(
+        self, store: ObjectStore, workspace: Workspace, *, format_: str | None = None, opaque: bool = False
+    ) -> None:
+        self._store, self._workspace, self._format, self._opaque = store, workspace, format_, opaque
         self._structure: Structure | None = None  # how this trainer nests its state_dict
 
     def place_global(self, model: GlobalModel | None) -> None:
@@ -48,7 +52,7 @@ class Exchange:
             return
         target = self._workspace.global_model
         format_ = self._format or model.format or "safetensors"
-        if format_ == "safetensors":
+        if self._opaque or format_ == "safetensors":
             self._store.fetch(model.path, target, digest=model.digest, seal=model.seal)
         else:
             from flavor.store.formats import Format, from_safetensors
@@ -66,8 +70,6 @@ class Exchange:
 
         Raises `CheckpointError`, `InvalidInfo`, `StoreError`; the trainer's files are left for a look then.
         """
-        from flavor.store.formats import Format, detect, take_safetensors, to_safetensors
-
         info = read_info(self._workspace.local_info)
         source = self._workspace.local_model
         if not source.is_file():
@@ -79,6 +81,22 @@ class Exchange:
                 else "save the checkpoint to $LOCAL_MODEL_PATH before SetEvent('TrainFinished')"
             )
             raise CheckpointError(f"{source}: not written: {advice}")
+        prefix = update_prefix(run, round_, client)
+        return self._opaque_file(source, prefix, info) if self._opaque else self._tensors(source, prefix, info)
+
+    def _opaque_file(self, source: Path, prefix: str, info: Info) -> Submission:
+        if not source.stat().st_size:
+            raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
+        with self._store.stage() as staged:
+            shutil.move(source, staged)  # a rename within one file system
+            digest, size = sha256_file(staged)
+            path = named(prefix, "update", digest, ".bin")
+            self._store.put(path, staged, digest=digest)
+        return Submission(path, digest, size, OPAQUE, info)
+
+    def _tensors(self, source: Path, prefix: str, info: Info) -> Submission:
+        from flavor.store.formats import Format, detect, take_safetensors, to_safetensors
+
         format_ = detect(source)
         self._format = format_.value
         with self._store.stage() as staged:
@@ -86,7 +104,7 @@ class Exchange:
             try:
                 taken = take_safetensors(staged) if moved else None
                 wire = taken or to_safetensors(staged if moved else source, staged, format_)
-                path = named(update_prefix(run, round_, client), "update", wire.sha256, ".safetensors")
+                path = named(prefix, "update", wire.sha256, ".safetensors")
                 self._store.put(path, staged, digest=wire.sha256)
             except BaseException:
                 if moved:

@@ -11,7 +11,7 @@ from flavor.command import search_path
 from flavor.errors import InvalidSetting
 from flavor.store.info import FILE_NAME
 
-EXTENSIONS = {"torch": ".ckpt", "pickle": ".pkl", "npz": ".npz", "safetensors": ".safetensors"}
+EXTENSIONS = {"torch": ".ckpt", "pickle": ".pkl", "npz": ".npz", "safetensors": ".safetensors", "opaque": ".ckpt"}
 
 
 @dataclass(frozen=True)

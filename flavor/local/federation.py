@@ -42,6 +42,8 @@ class Federation:
     serve_options: Sequence[str] = ()
     format: str | None = None
     workers: int = 1
+    aggregator_main: str | None = None
+    init_once: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def carry_out(self, progress: Progress) -> Results:
@@ -116,7 +118,7 @@ class Federation:
             processes.start(
                 name,
                 "flavor.cli.aggregator",
-                ["--queue", queue],
+                ["--queue", queue, *self._aggregator_words()],
                 environment=environment,
                 log=self.layout.log(name),
             )
@@ -132,6 +134,12 @@ class Federation:
                 environment=environment,
                 log=self.layout.log(site.client),
             )
+
+    def _aggregator_words(self) -> list[str]:
+        if self.aggregator_main is None:
+            return []
+        words = ["-m", self.aggregator_main, "--workspace", str(self.layout.workspace("aggregator"))]
+        return [*words, "--init-once"] if self.init_once else words
 
     def _watch(self, runs: RunStore, processes: ProcessGroup, progress: Progress) -> RunView:
         """Follow the run's log until the run has ended."""

@@ -16,6 +16,7 @@ from flavor.bus.state import RoundState, RoundView, RunView
 from flavor.edge.workspace import EXTENSIONS
 from flavor.store.info import WEIGHTED, write_json
 from flavor.store.objects import ObjectStore
+from flavor.store.paths import OPAQUE
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def collect(runs: RunStore, store: ObjectStore, out: Path) -> Results:
         round_ = runs.read_round(number)
         if round_ is None or round_.state is not RoundState.CLOSED:
             continue
-        _take(store.local(round_.path), out / "global" / f"round-{number:04d}.safetensors")
+        extension = ".ckpt" if view.config.get("checkpoint") == OPAQUE else ".safetensors"
+        _take(store.local(round_.path), out / "global" / f"round-{number:04d}{extension}")
         info = json.loads(store.local(round_.info_path).read_text())
         write_json(out / "info" / f"round-{number:04d}.json", info)
         rounds.append(round_result(round_, info))
@@ -103,7 +105,7 @@ def _final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     format_ = view.global_model.format or "safetensors"
     target = out / f"global_model{EXTENSIONS[format_]}"
     source = store.local(view.global_model.path)
-    if format_ == "safetensors":
+    if format_ in (OPAQUE, "safetensors"):
         _take(source, target)
     else:
         from_safetensors(source, target, Format(format_))

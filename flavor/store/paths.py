@@ -7,6 +7,8 @@ import re
 from flavor.bus.names import checked_name
 from flavor.errors import BadObjectPath
 
+OPAQUE = "opaque"
+"""What stands for the format of a checkpoint that nothing looks into."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

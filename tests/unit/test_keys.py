@@ -13,11 +13,21 @@ from flavor.errors import InvalidSetting, UnknownEvent
 def test_golden_keys() -> None:
     keys = RunKeys("mnist")
     client = keys.client("site-1")
-    assert [RUNS, keys.state, keys.members, keys.coordinator, keys.log, keys.round(3), keys.verdicts(3)] == [
+    assert [
+        RUNS,
+        keys.state,
+        keys.members,
+        keys.coordinator,
+        keys.aggregator,
+        keys.log,
+        keys.round(3),
+        keys.verdicts(3),
+    ] == [
         "flavor:runs",
         "flavor:{mnist}:run",
         "flavor:{mnist}:members",
         "flavor:{mnist}:coordinator",
+        "flavor:{mnist}:aggregator",
         "flavor:{mnist}:log",
         "flavor:{mnist}:round:3",
         "flavor:{mnist}:round:3:verdicts",

@@ -1,0 +1,379 @@
+"""A user's aggregator: started anew or once, what it may leave, how it fails, who keeps it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flavor.bus.state import RoundState
+from workers.environment import user_environment
+
+TOY = Path(__file__).with_name("toy_aggregator.py")
+STEP = (10 * 1 + 20 * 2) / 30
+"""What a round of the clients 1 and 2 of the toy trainer adds to every weight: their weighted mean."""
+DOC = Path(__file__).parents[2] / "docs" / "aggregators.md"
+SECRET = "hunter2-never-shown"
+
+
+def toy(*flags: object) -> str:
+    return " ".join([sys.executable, str(TOY), *map(str, flags)])
+
+
+class Federation:
+    """Two edges, a coordinator and workers with an aggregator of their own."""
+
+    def __init__(self, bench, own, *flags, once=False, workers=1, serve=(), rounds=3, trainer=(), env=None):
+        self.bench = bench
+        self.coordinator = bench.serve(*serve, rounds=rounds)
+        words = ["-m", own, *(["--init-once"] if once else []), *flags]
+        self.workers = [
+            bench.start(
+                "flavor-agg",
+                *("--queue", bench.run, "--store", bench.store, "--workspace", bench.folder / f"agg-{number}", *words),
+                env=env,
+            )
+            for number in range(workers)
+        ]
+        for worker in self.workers:
+            worker.until("listens")
+        self.edges = [bench.edge(f"c{number}", bench.trainer(*trainer)) for number in (1, 2)]
+
+    def finished(self) -> np.ndarray:
+        """The final weights of a run that ended well."""
+        assert self.coordinator.wait() == 0, self.coordinator.stderr
+        for edge in self.edges:
+            assert edge.wait() == 0, edge.stderr
+        with (self.bench.folder / "c1" / "global" / "model.ckpt").open("rb") as file:
+            return pickle.load(file)["state_dict"]["w"]
+
+    def count(self, name: str, worker: int = 0) -> int:
+        path = self.bench.folder / f"agg-{worker}" / self.bench.run / "output" / name
+        return len(path.read_text()) if path.exists() else 0
+
+    def failures(self) -> list[str]:
+        return [entry["reason"] for entry in self.bench.log() if entry["event"] == "round.attempt_failed"]
+
+
+def kept(bench) -> list[str]:
+    """The aggregators' processes that live."""
+    return [words for words in bench.survivors().values() if "toy_aggregator" in words and "flavor.cli" not in words]
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_it_aggregates_every_round(bench, once):
+    run = Federation(bench, toy("--once") if once else toy(), once=once)
+    np.testing.assert_allclose(run.finished(), 3 * STEP, rtol=1e-6)
+    assert (run.count("starts"), run.count("rounds")) == (1 if once else 3, 3)
+    assert run.failures() == []
+    left = sorted(path.name for path in (bench.folder / "agg-0" / bench.run).iterdir())
+    assert left == ["logs", "output"]  # the rounds' own folders are gone
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_the_documented_examples(bench, once):
+    """Both programs of docs/aggregators.md, as printed, with a torch trainer, against the closed form."""
+    blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
+    program = bench.work / "aggregate.py"
+    program.write_text(blocks[0] + "\n\n" + blocks[2 if once else 1] + "\n\nmain()\n")
+    trainer = bench.work / "train.py"
+    trainer.write_text(TORCH_TRAINER)
+    words = ["--run", bench.run, "--out", bench.folder / "out", "--edges", 2, "--rounds", 2]
+    own = ["-am", f"{sys.executable} {program}", *(["--init-once"] if once else [])]
+    process = bench.done("flavor", "run", "-m", f"{sys.executable} {trainer}", *words, *own, "--json", timeout_s=90)
+    assert process.wait() == 0, process.stderr + process.stdout
+    import torch
+
+    found = torch.load(json.loads(process.stdout)["global_model"], weights_only=True)["state_dict"]
+    torch.testing.assert_close(found["w"], torch.full((2, 3), 2 * STEP))
+
+
+TORCH_TRAINER = """
+import os
+import torch
+from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+me = int(os.environ["FLAVOR_CLIENT"][-1])
+confusion = dict.fromkeys(("basic/confusion_tp", "basic/confusion_fp", "basic/confusion_fn", "basic/confusion_tn"), -1)
+SetEvent("TrainInitDone")
+state = {"w": torch.zeros(2, 3)}
+for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
+    WaitEvent("TrainStarted")
+    if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
+        state = torch.load(os.environ["GLOBAL_MODEL_PATH"])["state_dict"]
+    torch.save({"state_dict": {"w": state["w"] + me}}, os.environ["LOCAL_MODEL_PATH"])
+    SaveInfoJson({"metadata": {"epoch": epoch, "datasetSize": 10 * me, "importance": 1.0}, "metrics": confusion})
+    SetEvent("TrainFinished")
+"""
+
+
+FAILURES = {
+    "exit3": ["exit code 3", "cannot average these"],
+    "flood": ["exit code 1", "the last words"],
+    "nothing": ["was not written", "saved it, I think"],
+    "empty": ["globalModel", "is empty"],
+    "nan": ["cannot be used", "NaN"],
+    "shape": ["cannot be used", "shape"],
+    "missing": ["cannot be used", "'other' is not in the local models"],
+    "garbage": ["cannot be used", "not a checkpoint"],
+    "info": ["globalInfo", "neither a number"],
+}
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_failed_attempt_says_why_and_is_repeated(bench, once):
+    own = toy("--fail", ",".join(FAILURES), *(["--once"] if once else []))
+    attempts = ["--aggregation-attempts", len(FAILURES) + 1]
+    run = Federation(bench, own, once=once, rounds=2, serve=attempts)  # all in the second round
+    np.testing.assert_allclose(run.finished(), 2 * STEP, rtol=1e-6)
+    assert len(run.failures()) == len(FAILURES)
+    for reason, told in zip(run.failures(), FAILURES.values(), strict=True):
+        for text in told:
+            assert text in reason
+    assert run.count("rounds") == 2 + len(FAILURES)
+    # What failed is not trusted with the next attempt.
+    assert run.count("starts") == (1 if once else 2) + len(FAILURES)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_hanging_one_is_stopped_at_the_limit(bench, once):
+    own = toy("--fail", "hang", *(["--once"] if once else []))
+    run = Federation(bench, own, once=once, rounds=2, serve=["--aggregation-timeout-s", 2])
+    np.testing.assert_allclose(run.finished(), 2 * STEP, rtol=1e-6)
+    (reason,) = run.failures()
+    assert "still at it after 2 s (--aggregation-timeout-s)" in reason
+    assert "thinking" in reason
+
+
+def test_a_flood_of_output_disturbs_nobody(bench):
+    run = Federation(bench, toy("--fail", "flood-and-work", "--at", 0), rounds=2)
+    np.testing.assert_allclose(run.finished(), 2 * STEP, rtol=1e-6)
+
+
+def test_attempts_are_counted_and_then_the_run_fails(bench):
+    run = Federation(bench, toy("--fail", "exit3", "--at", 0), serve=["--aggregation-attempts", 2])
+    assert run.coordinator.wait() == 1
+    assert "attempt 2 of 2" in run.coordinator.stderr
+    assert "cannot average these" in run.coordinator.stderr
+    assert run.count("rounds") == 2
+
+
+# -- who keeps the process
+
+
+def test_a_dead_process_is_started_again(bench):
+    run = Federation(bench, toy("--once", "--fail", "die-after", "--at", 1), once=True)
+    np.testing.assert_allclose(run.finished(), 3 * STEP, rtol=1e-6)
+    assert (run.count("starts"), run.count("rounds")) == (2, 3)
+    assert run.failures() == []
+
+
+def test_one_of_several_workers_keeps_the_process(bench):
+    run = Federation(bench, toy("--once"), once=True, workers=3, rounds=12)
+    np.testing.assert_allclose(run.finished(), 12 * STEP, rtol=1e-5)
+    assert sorted(run.count("starts", worker) for worker in range(3)) == [0, 0, 1]
+    assert sorted(run.count("rounds", worker) for worker in range(3)) == [0, 0, 12]
+
+
+def test_another_worker_takes_over_when_the_keeper_is_killed(bench):
+    serve = ["--aggregation-lease-s", 1]
+    run = Federation(bench, toy("--once"), once=True, workers=2, rounds=3, serve=serve, trainer=["--hold", "--at", 2])
+    for client in ("c1", "c2"):
+        bench.held(client)
+    keeper = next(worker for worker in range(2) if run.count("starts", worker))
+    run.workers[keeper].send(signal.SIGKILL)
+    run.workers[keeper].wait()
+    bench.release("c1", "c2")
+    np.testing.assert_allclose(run.finished(), 3 * STEP, rtol=1e-6)
+    assert (run.count("starts", 1 - keeper), run.count("rounds", 1 - keeper)) == (1, 2)
+    assert kept(bench) == []
+
+
+def test_the_process_ends_with_its_run_and_with_its_worker(bench):
+    run = Federation(bench, toy("--once"), once=True, serve=["--aggregation-lease-s", 0.5])
+    run.finished()
+    bench.eventually("the process ends with the run", lambda: not kept(bench))
+    assert bench.redis.exists(bench.runs.keys.aggregator) == 0
+    run.workers[0].send(signal.SIGTERM)
+    assert run.workers[0].wait() == 0
+    assert list(bench.redis.scan_iter(f"rq:queue:{bench.run}@*")) == []
+
+
+def test_a_worker_that_is_stopped_ends_its_process(bench):
+    run = Federation(bench, toy("--once"), once=True, trainer=["--hold", "--at", 2])
+    bench.held("c1")
+    assert run.count("starts") == 1
+    run.workers[0].send(signal.SIGTERM)
+    assert run.workers[0].wait() == 0
+    assert kept(bench) == []
+    bench.release("c1", "c2")
+
+
+# -- what it sees
+
+
+def test_it_sees_nothing_of_the_workers_own(bench):
+    show = bench.work / "show.py"
+    show.write_text(
+        "import json, os, pathlib, runpy\n"
+        "pathlib.Path(os.environ['OUTPUT_PATH'], 'seen.json').write_text(json.dumps(dict(os.environ)))\n"
+        f"runpy.run_path({str(TOY)!r}, run_name='__main__')\n"
+    )
+    env = {"FLAVOR_TOKEN": SECRET, "DB_PASSWORD": SECRET, "MY_SETTING": "7"}
+    run = Federation(bench, f"{sys.executable} {show}", "--env", "MY_SETTING", rounds=1, env=env)
+    run.finished()
+    text = (bench.folder / "agg-0" / bench.run / "output" / "seen.json").read_text()
+    seen = json.loads(text)
+    assert seen["MY_SETTING"] == "7"
+    assert SECRET not in text
+    assert bench.url not in text
+    assert {name for name in seen if name.startswith("FLAVOR_")} == {"FLAVOR_ROLE", "FLAVOR_RUN"}
+
+
+def test_the_environment_is_an_allow_list():
+    base = {"PATH": "/bin", "HOME": "/h", "LC_ALL": "C", "PYTHONPATH": "/p", "OMP_NUM_THREADS": "2", "AWS_SECRET": "s"}
+    found = user_environment({**base, "PATHOLOGY": "x", "MINE": "1"}, ["MINE"])
+    assert {"HOME", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS", "MINE"} <= found.keys()
+    assert not {"AWS_SECRET", "PATHOLOGY"} & found.keys()
+    assert found["PATH"].endswith("/bin")
+
+
+# -- runs and workers that do not go together
+
+
+def test_a_run_with_a_rule_is_not_aggregated_by_a_command(bench):
+    run = Federation(bench, toy(), serve=["--aggregator", "median", "--aggregation-attempts", 1])
+    assert run.coordinator.wait() == 1
+    assert "--aggregator median" in run.coordinator.stderr
+    assert "-m" in run.coordinator.stderr
+    assert run.count("starts") == 0
+
+
+@pytest.mark.parametrize("options", [["--aggregator", "command"], ["--checkpoint", "opaque"]])
+def test_a_run_that_needs_a_command_says_so_without_one(bench, options):
+    coordinator = bench.serve(*options, "--aggregation-attempts", 1)
+    bench.aggregator()
+    for client in ("c1", "c2"):
+        bench.edge(client, bench.trainer())
+    assert coordinator.wait() == 1
+    assert "flavor-agg -m" in coordinator.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "told"),
+    [
+        ("flavor-agg", ["--init-once"], ["--init-once", "-m CMD"]),
+        ("flavor-agg", ["-m", "no-such-program x"], ["no-such-program"]),
+        ("flavor-agg", ["-m", "'"], ["-m", "quotation"]),
+        ("flavor", ["run", "-m", "true", "--edges", 1, "--checkpoint", "opaque"], ["--aggregator-main"]),
+        ("flavor", ["run", "-m", "true", "--edges", 1, "--aggregator", "command"], ["--aggregator-main"]),
+        ("flavor", ["run", "-m", "true", "--edges", 1, "--init-once"], ["--init-once", "--aggregator-main"]),
+        (
+            "flavor",
+            ["run", "-m", "true", "--edges", 1, "-am", "true", "--aggregator", "median"],
+            ["--aggregator-main", "--aggregator median"],
+        ),
+        ("flavor", ["run", "-m", "true", "--edges", 1, "-am", "true", "--server-step", "adam"], ["--server-step"]),
+        ("flavor", ["run", "-m", "true", "--edges", 1, "-am", "gone"], ["--aggregator-main", "gone"]),
+        (
+            "flavor",
+            ["run", "-m", "true", "--edges", 1, "--checkpoint", "opaque", "--aggregator", "median"],
+            ["'median'", "opaque", "of your own"],
+        ),
+        (
+            "flavor",
+            ["run", "-m", "true", "--edges", 1, "--aggregator", "command", "--server-step", "adam"],
+            ["--server-step"],
+        ),
+    ],
+)
+def test_options_that_do_not_go_together(bench, program, words, told):
+    process = bench.done(program, *words, *(["--store", bench.store] if program == "flavor-agg" else []))
+    assert process.wait() == 2, process.stderr
+    last = process.stderr.strip().splitlines()[-1]
+    for text in told:
+        assert text in last
+
+
+# -- opaque checkpoints
+
+OPAQUE_TRAINER = """
+import os, pathlib
+from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+confusion = dict.fromkeys(("basic/confusion_tp", "basic/confusion_fp", "basic/confusion_fn", "basic/confusion_tn"), -1)
+SetEvent("TrainInitDone")
+for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
+    WaitEvent("TrainStarted")
+    path = pathlib.Path(os.environ["GLOBAL_MODEL_PATH"])
+    so_far = path.read_bytes() if path.exists() else b""
+    own = os.environ["FLAVOR_CLIENT"].encode() + bytes([0, 255, 10])
+    pathlib.Path(os.environ["LOCAL_MODEL_PATH"]).write_bytes(so_far + own)
+    SaveInfoJson({"metadata": {"epoch": epoch, "datasetSize": 1, "importance": 1.0}, "metrics": confusion})
+    SetEvent("TrainFinished")
+"""
+OPAQUE_AGGREGATOR = """
+from flavor.cook.utils import GetPaths
+
+parts = [open(path, "rb").read() for path in GetPaths("localModels")]
+open(GetPaths("globalModel")[0], "wb").write(b"|".join(parts))
+"""
+
+
+@pytest.mark.parametrize("started", [b"", b"\\x00pre-trained"])
+def test_opaque_checkpoints_are_carried_untouched(bench, started):
+    (bench.work / "train.py").write_text(OPAQUE_TRAINER)
+    (bench.work / "aggregate.py").write_text(OPAQUE_AGGREGATOR)
+    words = ["--run", bench.run, "--out", bench.folder / "out", "--edges", 2, "--rounds", 2, "--checkpoint", "opaque"]
+    if started:
+        (bench.work / "start").write_bytes(started)
+        words += ["--init-model", bench.work / "start"]
+    process = bench.done(
+        *("flavor", "run", "-m", f"{sys.executable} train.py", "-am", f"{sys.executable} aggregate.py", "--json"),
+        *words,
+    )
+    assert process.wait() == 0, process.stderr + process.stdout
+    result = json.loads(process.stdout)
+
+    def joined(before: bytes) -> bytes:
+        return b"|".join(before + f"edge-{number}".encode() + bytes([0, 255, 10]) for number in (1, 2))
+
+    first, second = joined(started), joined(joined(started))
+    assert Path(result["global_model"]).read_bytes() == second
+    assert (bench.folder / "out" / "global" / "round-0001.ckpt").read_bytes() == first
+    for client in ("edge-1", "edge-2"):
+        assert (bench.folder / "out" / "clients" / client / "global" / "model.ckpt").read_bytes() == second
+
+
+def test_a_client_that_names_another_format_is_refused(bench):
+    """The format is what every edge would write the global model in: a client may not make one up."""
+    coordinator = bench.serve("--quorum", 1, rounds=1, clients=1)
+    bench.aggregator()
+    edge = bench.edge("c1", bench.trainer("--hold", "--at", 1))
+    bench.held("c1")
+    key = bench.runs.keys.client("c1").update(1)
+    with bench.redis.pipeline(transaction=True) as step:  # what a hostile edge would write
+        step.hset(key, mapping={"path": f"runs/{bench.run}/rounds/1/clients/c1/x", "format": "exe", "info": INFO})
+        step.publish(key, "1")
+        step.execute()
+    assert "checkpoint format 'exe'" in bench.logged("update.refused")["reason"]
+    edge.end()
+    coordinator.end()
+    view = bench.runs.read_round(1)
+    assert view.state is not RoundState.CLOSED
+
+
+INFO = json.dumps(
+    {
+        "metadata": {"epoch": 1, "datasetSize": 1, "importance": 1.0},
+        "metrics": dict.fromkeys(
+            ("basic/confusion_tp", "basic/confusion_fp", "basic/confusion_fn", "basic/confusion_tn"), -1
+        ),
+    }
+)

@@ -1,0 +1,48 @@
+"""What lies between a round's accepted updates and its global model: the engine, or a user's command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from flavor.bus.state import GlobalModel, Verdict
+from flavor.config import RunConfig
+from flavor.store.info import Info
+from flavor.store.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attempt's inputs. `verdicts` are the contributors' by name, in the order of `info`'s `metadata.clients`."""
+
+    run: str
+    round: int
+    config: RunConfig
+    store: ObjectStore
+    prefix: str
+    """Where in the store the round's results lie."""
+    old: GlobalModel | None
+    """The global model that the clients trained from; None in a first round without pre-trained weights."""
+    verdicts: Mapping[str, Verdict]
+    info: Info
+    """The clients' merged information."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What came out: the staged model's SHA-256 and size, the information, and where the server state lies."""
+
+    digest: str
+    size_bytes: int
+    info: Info
+    state_path: str = ""
+    state_digest: str = ""
+
+
+class Combiner(Protocol):
+    """Makes a round's global model."""
+
+    def combine(self, work: Work, target: Path) -> Combined:
+        """Write the global model to the file `target`. Raises `FlavorError` with the reason of a failed attempt."""

@@ -1,0 +1,215 @@
+"""Aggregation by a user's command: its inputs as files in the trainers' format, its result inspected like an update."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rq.timeouts import JobTimeoutException
+
+from flavor.config import COMMAND
+from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, StoreError
+from flavor.process import ChildProcess, obituary, quoted
+from flavor.store.formats import Format, detect, digest_and_check, from_safetensors, to_safetensors
+from flavor.store.info import Info
+from flavor.store.objects import check_object, sha256_file
+from workers.combination import Combined, Work
+from workers.environment import user_environment
+from workers.place import Place
+from workers.structure import structure, structure_problems
+
+_GRACE_S = 2.0
+_MOST_INFO_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class UserCommand:
+    """What `flavor-agg -m` was told."""
+
+    words: tuple[str, ...]
+    workspace: Path
+    """Below it lie the folders of each run."""
+    passed: tuple[str, ...] = ()
+    """Environment variables that the command is given besides those that every program needs."""
+
+    def folder(self, run: str) -> Path:
+        """The folder of one run."""
+        return self.workspace / run
+
+    def output(self, run: str) -> Path:
+        """The command's `$OUTPUT_PATH`: the same as long as the run lives."""
+        return self.folder(run) / "output"
+
+    def start(
+        self,
+        run: str,
+        rounds: int,
+        *,
+        extra: Mapping[str, str] | None = None,
+        ended: Callable[[int], None] | None = None,
+    ) -> ChildProcess:
+        """Start it for this run; raises `CommandNotFound`."""
+        logs = self.folder(run) / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.output(run).mkdir(parents=True, exist_ok=True)
+        environment = {
+            **user_environment(os.environ, self.passed),
+            "OUTPUT_PATH": os.fspath(self.output(run)),
+            "LOG_PATH": os.fspath(logs),
+            "TOTAL_ROUNDS": str(rounds),
+            "FLAVOR_ROLE": "aggregator",
+            "FLAVOR_RUN": run,
+            **(extra or {}),
+        }
+        return ChildProcess(
+            self.words,
+            environment=environment,
+            log=logs / "aggregator.log",
+            prefix=f"[{run} aggregator] ",
+            echo=sys.stderr,
+            ended=ended,
+        )
+
+
+class Runner(Protocol):
+    """Has the command aggregate the round whose files are announced in its `$OUTPUT_PATH`."""
+
+    def __call__(self, work: Work) -> str:
+        """Return once it says that it is done, with its last lines, quoted; raises `AggregatorFailed`."""
+
+    def discard(self, run: str) -> None:
+        """What it said to be done could not be used."""
+
+
+@dataclass(frozen=True)
+class StartedAnew:
+    """`Runner` that starts the command for every round, and waits for its end."""
+
+    command: UserCommand
+
+    def __call__(self, work: Work) -> str:
+        """See `Runner`."""
+        process = self.command.start(work.run, work.config.rounds)
+        try:
+            code = process.wait()
+            assert code is not None
+            if code != 0:
+                raise AggregatorFailed(obituary("the aggregator", code, process.last_lines))
+            return quoted(process.last_lines)
+        except JobTimeoutException:
+            raise overdue(work, process) from None
+        finally:
+            process.stop(_GRACE_S)
+
+    def discard(self, run: str) -> None:
+        """Nothing is left of it."""
+
+
+def overdue(work: Work, process: ChildProcess) -> AggregatorFailed:
+    """What is said of a command that is stopped because it takes too long."""
+    limit = f"{work.config.aggregation_timeout_s:g} s (--aggregation-timeout-s)"
+    return AggregatorFailed(f"the aggregator was still at it after {limit} and is stopped{quoted(process.last_lines)}")
+
+
+@dataclass(frozen=True)
+class CommandCombiner:
+    """`Combiner` by a user's command."""
+
+    command: UserCommand
+    runner: Runner
+
+    def combine(self, work: Work, target: Path) -> Combined:
+        """See `Combiner`. The round's folder stays for a look when the attempt fails, until the next one."""
+        config = work.config
+        if config.aggregator not in (None, COMMAND):
+            raise AggregatorFailed(
+                f"run {work.run!r} was started with --aggregator {config.aggregator}, and this worker has an "
+                "aggregator of its own (-m): use workers without -m, on another --queue if need be, "
+                "or leave out --aggregator"
+            )
+        folder = self.command.folder(work.run) / f"round-{work.round}"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            place = _laid_out(work, folder)
+            place.announce(self.command.output(work.run))
+        except OSError as error:
+            where = error.filename or folder
+            raise StoreError(f"{where}: {error.strerror}: check the disk and the aggregator's --workspace") from error
+        said = self.runner(work)
+        try:
+            combined = _taken(work, place, target, said)
+        except FlavorError:
+            self.runner.discard(work.run)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        return combined
+
+
+def _laid_out(work: Work, folder: Path) -> Place:
+    """The contributors' models as their trainers saved them, and all information."""
+    first = next(iter(work.verdicts.values()))
+    extension = ".ckpt" if work.config.is_opaque else Format(first.format).extension
+    infos = {client: verdict.info for client, verdict in work.verdicts.items()}
+    place = Place.prepare(folder, infos, work.info, extension=extension)
+    for verdict, path in zip(work.verdicts.values(), place.local_models, strict=True):
+        if work.config.is_opaque or verdict.format == Format.SAFETENSORS:
+            work.store.fetch(verdict.path, path, digest=verdict.digest, seal=verdict.seal)
+        else:
+            source = check_object(work.store, verdict.path, digest=verdict.digest, seal=verdict.seal)
+            from_safetensors(source, path, Format(verdict.format))
+    return place
+
+
+def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
+    """Inspect what the command left, and put it at `target`."""
+    made = place.global_model
+    if not made.is_file() or not made.stat().st_size:
+        how = "is empty" if made.is_file() else "was not written"
+        raise AggregatorFailed(f"the aggregator finished, but the file at GetPaths('globalModel')[0] {how}{said}")
+    info = _info(work, place)
+    if work.config.is_opaque:
+        digest, size = sha256_file(made)
+        shutil.move(made, target)
+        return Combined(digest, size, info)
+    first = next(iter(work.verdicts.values()))
+    try:
+        wire = to_safetensors(made, target, detect(made))
+        if nonfinite := digest_and_check(target).nonfinite:
+            raise CheckpointError(f"tensor {nonfinite!r} has NaN or infinite values")
+        reference = structure(work.store.local(first.path))
+        if problems := structure_problems(structure(target), reference, "the local models"):
+            raise CheckpointError("; ".join(problems[:3]))
+    except CheckpointError as error:
+        message = str(error).removeprefix(f"{made}: ")
+        raise AggregatorFailed(f"the aggregator's global model cannot be used: {message}{said}") from None
+    return Combined(wire.sha256, wire.size_bytes, info)
+
+
+def _info(work: Work, place: Place) -> Info:
+    """The merged information, with the command's own metrics where it changed them."""
+    try:
+        with place.global_info.open() as file:
+            metrics = json.loads(file.read(_MOST_INFO_BYTES), parse_constant=_refuse_constant)["metrics"]
+        if not isinstance(metrics, dict) or not all(_is_metric(value) for value in metrics.values()):
+            raise ValueError("a metric is neither a number nor a list of numbers")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AggregatorFailed(
+            f"the aggregator changed the file at GetPaths('globalInfo')[0] to something that cannot be used ({error}): "
+            "it may change numbers under 'metrics', or leave the file alone"
+        ) from None
+    return {**work.info, "metrics": metrics}
+
+
+def _is_metric(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} in it")

@@ -1,0 +1,49 @@
+"""The files of one round of a user's aggregator, and how it is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flavor.store.info import FILE_NAME, Info, write_json
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an aggregator finds the local models and leaves the global one, with an info.json beside each."""
+
+    local_models: tuple[Path, ...]
+    global_model: Path
+
+    @property
+    def global_info(self) -> Path:
+        """The merged information."""
+        return self.global_model.with_name(FILE_NAME)
+
+    @classmethod
+    def prepare(cls, folder: Path, infos: Mapping[str, Mapping[str, Any]], merged: Info, *, extension: str) -> Place:
+        """Make the folders of these clients, in this order, and write all information; the models come after."""
+        models = []
+        for client, info in infos.items():
+            path = folder / "clients" / client / f"model{extension}"
+            path.parent.mkdir(parents=True)
+            write_json(path.with_name(FILE_NAME), info)
+            models.append(path)
+        place = cls(tuple(models), folder / "global" / f"model{extension}")
+        place.global_model.parent.mkdir(parents=True)
+        write_json(place.global_info, merged)
+        return place
+
+    def announce(self, output: Path) -> None:
+        """Write what `GetPaths` reads, into the aggregator's `$OUTPUT_PATH`."""
+        paths = {
+            "localModels": self.local_models,
+            "localInfos": [path.with_name(FILE_NAME) for path in self.local_models],
+            "globalModel": [self.global_model],
+            "globalInfo": [self.global_info],
+        }
+        output.mkdir(parents=True, exist_ok=True)
+        for kind, chosen in paths.items():
+            write_json(output / f"{kind}.json", [str(path) for path in chosen])

@@ -1,0 +1,234 @@
+"""A user's aggregator that is started once: one worker keeps a run's process, and drives it with two events.
+
+The process talks to a server of the worker's own, behind a unix socket in a folder that only this user can enter: it
+needs no address or password of the run's Redis. There it is the one client of its run, whose rounds begin with
+AggregateStarted and end with AggregateFinished. A failed attempt ends the process, and the next one starts it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from rq.timeouts import JobTimeoutException
+
+from flavor.bus.connection import Redis, connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.events import ClientEvents
+from flavor.bus.keys import RunKeys
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.names import Event
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RunState
+from flavor.bus.subscription import Subscription
+from flavor.errors import AggregatorFailed, FlavorError
+from flavor.process import ChildProcess, obituary, quoted
+from workers.combination import Work
+from workers.command import UserCommand, overdue
+
+CLIENT = "aggregator"
+_LOOK_S = 1.0
+_END_S = 10.0
+"""How long a process may take to end once its run has."""
+_GRACE_S = 2.0
+
+
+class PrivateBus:
+    """The server behind the events between this worker and the processes that it keeps."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self.url = self._stack.enter_context(embedded_server())
+        self.redis: Redis = connect(self.url, client_name="flavor-agg")
+
+    def close(self) -> None:
+        """Stop the server."""
+        self.redis.close()
+        self._stack.close()
+
+
+class Resident:
+    """The process of one run. Used by one thread at a time, but for `end`."""
+
+    def __init__(self, bus: PrivateBus, command: UserCommand, run: str, rounds: int) -> None:
+        self._bus, self._command, self._run, self._rounds = bus, command, run, rounds
+        self._run_keys = RunKeys(run)
+        self._keys = self._run_keys.client(CLIENT)
+        self._events = ClientEvents(bus.url, run, CLIENT, redis=bus.redis, starts=Event.AGGREGATE_STARTED)
+        self._process: ChildProcess | None = None
+        self._behind = 0  # the newest round that this process has aggregated
+        self._over = threading.Lock()
+
+    def __call__(self, work: Work) -> str:
+        """Have the process aggregate a round; see `Runner`."""
+        with self._over:
+            process = self._process
+            if process is None or process.exit_code is not None or self._behind >= work.round:
+                process = self._start()
+            try:
+                if not self._await_finished(work, process):  # it was on its way out when the round began
+                    process = self._start()
+                    self._await_finished(work, process)
+            except BaseException:
+                self._stop()
+                raise
+            self._behind = work.round
+            self._bus.redis.delete(*(self._keys.event(work.round, event) for event in Event))
+            return quoted(process.last_lines)
+
+    def _await_finished(self, work: Work, process: ChildProcess) -> bool:
+        """Start the round and wait for AggregateFinished; False if the process left without taking the round up."""
+        subscription = Subscription(
+            self._bus.redis, self._bus.url, channels=[self._keys.state], patterns=[self._keys.events_pattern]
+        )
+        subscription.open()
+        try:
+            self._events.start_round(work.round)
+            while True:
+                ended = process.exit_code is not None
+                if self._events.is_set(Event.AGGREGATE_FINISHED, work.round):
+                    return True  # asked after the exit code: what it set before it ended counts
+                if ended and self._behind and self._events.taken() < work.round:
+                    return False
+                if ended:
+                    code = process.wait()
+                    raise AggregatorFailed(
+                        obituary("the aggregator", code or 0, process.last_lines, "before AggregateFinished")
+                    )
+                if self._events.is_set(Event.ERROR, work.round):
+                    raise AggregatorFailed(f"the aggregator set the event Error{quoted(process.last_lines)}")
+                subscription.wait(_LOOK_S)
+        except JobTimeoutException:
+            raise overdue(work, process) from None
+        finally:
+            subscription.close()
+
+    def _start(self) -> ChildProcess:
+        self._stop()
+        redis = self._bus.redis
+        for key in redis.scan_iter(f"{self._run_keys.prefix}*"):
+            redis.delete(key)
+        redis.hset(
+            self._run_keys.state,
+            mapping={"state": RunState.RUNNING, "round": "0", "rounds": str(self._rounds), "config": "{}"},
+        )
+        redis.set(self._keys.lease, "flavor-agg")  # for ever: this process is its parent
+        self._behind = 0
+        self._process = self._command.start(
+            self._run,
+            self._rounds,
+            extra={"FLAVOR_CLIENT": CLIENT, "FLAVOR_REDIS_URL": self._bus.url},
+            ended=lambda code: self._wake(),
+        )
+        return self._process
+
+    def _wake(self) -> None:
+        with contextlib.suppress(Exception):  # the worker ends, and its server with it
+            self._bus.redis.publish(self._keys.state, "")
+
+    def discard(self) -> None:
+        """Forget the process: what it left could not be used, so that the next attempt starts another."""
+        with self._over:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.stop(_GRACE_S)
+            self._process = None
+
+    def end(self, state: RunState, reason: str) -> bool:
+        """End the process as the run ended: its next WaitEvent ends it, and after ten seconds a signal does.
+
+        False, and nothing has happened, while it aggregates.
+        """
+        if not self._over.acquire(blocking=False):
+            return False
+        try:
+            if self._process is not None:
+                with contextlib.suppress(Exception):
+                    self._bus.redis.hset(self._run_keys.state, mapping={"state": state, "reason": reason})
+                    self._bus.redis.publish(self._run_keys.state, state)
+                    self._process.wait(_END_S)
+                self._stop()
+        finally:
+            self._over.release()
+        return True
+
+
+class Residents:
+    """The processes of a worker with `--init-once`, one a run: `Runner`, and who keeps which run's process.
+
+    A run's process belongs to whoever holds the lease `aggregator` of the run. `home` is where the other workers put
+    its jobs; it is the token of the lease.
+    """
+
+    def __init__(
+        self, command: UserCommand, home: str, *, run: Callable[[str], RunStore], tell: Callable[[str], None]
+    ) -> None:
+        self._command, self.home, self._runs, self._tell = command, home, run, tell
+        self._bus: PrivateBus | None = None
+        self._kept: dict[str, tuple[Resident, Lease, LeaseKeeper]] = {}
+
+    def elsewhere(self, run: str, rounds: int, ttl_s: float) -> str | None:
+        """The home of the other worker that keeps this run's process; None once it is this one."""
+        if run in self._kept:
+            return None
+        runs = self._runs(run)
+        lease = Lease(
+            runs.redis, runs.keys.aggregator, ttl_s=ttl_s, what=f"the aggregator of run {run!r}", token=self.home
+        )
+        while not lease.try_acquire():
+            if home := runs.redis.get(runs.keys.aggregator):
+                return str(home)
+        if self._bus is None:
+            self._bus = PrivateBus()
+        resident = Resident(self._bus, self._command, run, rounds)
+        keeper = LeaseKeeper(lease, lost=lambda: self._lost(run), beat=lambda: self._look(run))
+        self._kept[run] = (resident, lease, keeper)
+        keeper.start()
+        self._tell(f"run {run}: this worker keeps its aggregator")
+        return None
+
+    def __call__(self, work: Work) -> str:
+        """See `Runner`."""
+        return self._kept[work.run][0](work)
+
+    def discard(self, run: str) -> None:
+        """End the process of this run: its result could not be used."""
+        if run in self._kept:
+            self._kept[run][0].discard()
+
+    def _look(self, run: str) -> None:
+        """Let go of a run that is over. In the lease keeper's thread."""
+        with contextlib.suppress(FlavorError):
+            view = self._runs(run).find()
+            if view is None:
+                self._release(run, RunState.STOPPED, "the run was removed")
+            elif view.state.ended:
+                self._release(run, view.state, view.reason)
+
+    def _lost(self, run: str) -> None:
+        """Another worker took the lease, which had lapsed."""
+        if kept := self._kept.pop(run, None):
+            self._tell(f"run {run}: another worker keeps its aggregator now")
+            kept[0].discard()
+
+    def _release(self, run: str, state: RunState, reason: str) -> None:
+        kept = self._kept.get(run)
+        if kept is None or not kept[0].end(state, reason):
+            return
+        self._kept.pop(run, None)
+        _, lease, keeper = kept
+        keeper.stop()
+        with contextlib.suppress(Exception):  # the lease runs out by itself
+            lease.release()
+
+    def close(self) -> None:
+        """End all processes as their runs have, or because this worker ends, and give the runs up to other workers."""
+        for run in list(self._kept):
+            self._look(run)
+        for run in list(self._kept):
+            self._release(run, RunState.STOPPED, "this aggregator ends")
+        if self._bus is not None:
+            self._bus.close()
