@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from flavor.errors import InvalidSetting
 
@@ -20,6 +20,22 @@ LONGEST_S = 10 * 365 * 86_400.0
 """No duration is longer: milliseconds of it must fit what Redis takes."""
 
 
+def _quorum(value: Any) -> int | float | None:
+    """A number of updates as an int, a share of a round's clients as a float."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        if text.isdigit() and int(text) >= 1:
+            return int(text)
+        if not text.isdigit() and 0 < number <= 1:
+            return number
+    except ValueError:
+        pass
+    raise ValueError("a number of updates is needed (3), or a share of the round's clients (0.6 or 60%)")
+
+
 class RunConfig(BaseModel):
     """What a coordinator decides for a run; stands in the run's hash as JSON and never changes afterwards."""
 
@@ -29,8 +45,13 @@ class RunConfig(BaseModel):
     """Rounds to run."""
     min_clients: int = Field(default=1, ge=1)
     """Clients that must be ready before the first round, and the quorum unless one is set."""
-    quorum: int | None = Field(default=None, ge=1)
-    """Accepted updates with which a round may close; the share `fraction` of `min_clients` when None."""
+    quorum: Annotated[int | float | None, BeforeValidator(_quorum)] = None
+    """Accepted updates with which a round may close: a number, or as a float the share of the round's clients; the
+    share `fraction` of `min_clients` when None."""
+    on_quorum_lost: Literal["wait", "retry", "fail"] = "fail"
+    """When a round cannot get enough updates: wait for its clients, open it again for those that are ready, or fail."""
+    round_attempts: int = Field(default=3, ge=1)
+    """How often a round is opened in all, with `on_quorum_lost="retry"`, before the run fails."""
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the ready clients that each round samples; never fewer than the quorum."""
     seed: int = 0
@@ -45,6 +66,14 @@ class RunConfig(BaseModel):
     """Longest that one aggregation job may run."""
     aggregation_attempts: int = Field(default=3, ge=1)
     """Attempts to aggregate a round before the run fails."""
+    quarantine_after: int = Field(default=3, ge=0)
+    """Updates of a client that are refused in a row until it is given no more tasks; 0 for never."""
+    max_dataset_size: int | None = Field(default=None, ge=1)
+    """Largest `datasetSize` that an update may claim, so that no client buys the whole average."""
+    max_update_bytes: int | None = Field(default=None, ge=1)
+    """Largest checkpoint that an update may be."""
+    max_update_norm: float | None = Field(default=None, gt=0)
+    """Largest L2 norm of an update's change of the global model, over all float tensors."""
     keep_rounds: int = Field(default=2, ge=0)
     """Rounds whose local updates stay in the store; 0 keeps all."""
     checkpoint: Literal["tensors", "opaque"] = "tensors"
@@ -61,7 +90,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _quorum_is_reachable(self) -> Self:
-        if self.quorum is not None and self.quorum > self.min_clients:
+        if isinstance(self.quorum, int) and self.quorum > self.min_clients:
             raise ValueError(f"quorum {self.quorum} is more than min_clients {self.min_clients}")
         return self
 
@@ -84,8 +113,14 @@ class RunConfig(BaseModel):
 
     @property
     def needed(self) -> int:
-        """Accepted updates with which a round may close."""
-        return self.quorum if self.quorum is not None else max(1, math.ceil(self.fraction * self.min_clients))
+        """Accepted updates with which a round of `min_clients` clients may close."""
+        if self.quorum is None:
+            return max(1, math.ceil(self.fraction * self.min_clients))
+        return self.quorum if isinstance(self.quorum, int) else math.ceil(self.quorum * self.min_clients)
+
+    def needed_of(self, expected: int) -> int:
+        """Accepted updates with which a round of `expected` clients may close."""
+        return math.ceil(self.quorum * expected) if isinstance(self.quorum, float) else min(self.needed, expected)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> RunConfig:

@@ -10,10 +10,10 @@ from rq.timeouts import JobTimeoutException
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
-from flavor.config import SMALL_UPDATE_BYTES
+from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
 from flavor.store.formats import Format, Inspection, digest_and_check
-from flavor.store.info import MAX_BYTES, parse_info
+from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, checked_path, update_prefix
 from workers.context import WorkerContext
@@ -77,7 +77,9 @@ def _accepted(
     if len(text) > MAX_BYTES:
         raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
     info = parse_info(text, where="info.json")
-    opaque = view.config.get("checkpoint") == OPAQUE
+    config = RunConfig.parse(view.config)
+    _check_limits(config, info, store.local(path).stat().st_size)
+    opaque = config.is_opaque
     format_ = fields.get("format", "")
     if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
         raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {'opaque' if opaque else ', '.join(Format)} expected")
@@ -101,6 +103,17 @@ def _accepted(
         format=format_,
         info=info,
     )
+
+
+def _check_limits(config: RunConfig, info: Info, size_bytes: int) -> None:
+    """Before anything is read: no update is larger, or claims more examples, than the run allows."""
+    claimed = info["metadata"]["datasetSize"]
+    if config.max_dataset_size is not None and claimed > config.max_dataset_size:
+        raise UpdateRefused(f"datasetSize {claimed} is more than the {config.max_dataset_size} that this run allows")
+    if config.max_update_bytes is not None and size_bytes > config.max_update_bytes:
+        raise UpdateRefused(
+            f"the checkpoint has {size_bytes} bytes, more than the {config.max_update_bytes} that this run allows"
+        )
 
 
 def _opaque(path: Path) -> Inspection:

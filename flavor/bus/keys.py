@@ -11,6 +11,7 @@ run                                   hash    config, state, round, rounds, glob
                                               reason, created_ms, ended_ms
 members                               set     clients that have joined                        coordinator
 coordinator                           string  token of the coordinator's lease (expires)      coordinator
+refusals                              hash    client to number of its refused updates in a row  worker, coordinator
 aggregator                            string  home of the worker that keeps the run's user    worker
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    state, reason, round, host, pid                 that edge
@@ -142,6 +143,11 @@ class RunKeys:
     def coordinator(self) -> str:
         """String with an expiry: the coordinator's lease."""
         return f"{self.prefix}coordinator"
+
+    @property
+    def refusals(self) -> str:
+        """Hash: client to the number of its updates that were refused in a row."""
+        return f"{self.prefix}refusals"
 
     @property
     def aggregator(self) -> str:

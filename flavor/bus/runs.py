@@ -76,6 +76,24 @@ class RunStore:
         args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
         return int(self._move("open_round", keys, args))
 
+    def reopen_round(
+        self,
+        token: str,
+        round_: int,
+        *,
+        expected: Sequence[str],
+        new: Sequence[str],
+        opening: int,
+        timeout_s: float,
+        reason: str,
+    ) -> int:
+        """Open the current round again, for `expected`, of whom `new` have no task yet; returns its new deadline."""
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        keys += [self.keys.client(client).task(round_) for client in new]
+        timeout_ms = int(timeout_s * 1000)
+        args: list[str | int] = [token, round_, timeout_ms, json.dumps(list(expected)), reason, opening]
+        return int(self._move("reopen_round", keys, args))
+
     def begin_aggregation(
         self, token: str, round_: int, *, attempt: int, contributors: Sequence[str], reason: str
     ) -> None:
@@ -127,7 +145,7 @@ class RunStore:
 
         An update whose round is no longer open is refused as late, whatever its inspection found.
         """
-        keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
+        keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_), self.keys.refusals]
         event = "update.accepted" if verdict.accepted else "update.refused"
         channel = self.keys.client(client).verdict(round_)
         late = Verdict(False, f"late: round {round_} no longer takes updates")
@@ -200,6 +218,20 @@ class RunStore:
         with translated(self._where):
             texts = self.redis.hmget(self.keys.verdicts(round_), names)
         return {name: Verdict.of(text) for name, text in zip(names, texts, strict=True) if text is not None}
+
+    def refusals(self) -> dict[str, int]:
+        """How many updates in a row were refused, of each client whose last one was."""
+        with translated(self._where):
+            return {client: int(number) for client, number in self.redis.hgetall(self.keys.refusals).items()}
+
+    def pardon(self, client: str) -> bool:
+        """Forget a client's refused updates, which ends its quarantine; False when there were none."""
+        with translated(self._where):
+            forgotten = bool(self.redis.hdel(self.keys.refusals, client))
+            if forgotten:
+                self.log("client.pardoned", client=client, reason="by an operator")
+                self.redis.publish(self.keys.client(client).state, "")
+        return forgotten
 
     def members(self) -> list[str]:
         """The clients that have joined, sorted."""

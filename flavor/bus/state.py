@@ -182,6 +182,8 @@ class RoundView:
     size_bytes: int
     info_path: str
     verdicts: Mapping[str, Verdict]
+    openings: int = 1
+    """How often it was opened: more than once after its quorum was lost."""
 
     @classmethod
     def of(cls, round_: int, fields: Mapping[str, str], verdicts: Mapping[str, str]) -> RoundView:
@@ -203,4 +205,5 @@ class RoundView:
             size_bytes=int(fields.get("size", 0)),
             info_path=fields.get("info_path", ""),
             verdicts={client: Verdict.of(text) for client, text in verdicts.items()},
+            openings=int(fields.get("openings", 1)),
         )

@@ -40,10 +40,12 @@ def described(runs: RunStore) -> dict[str, Any]:
     if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
         _, waits_for = close_round(runs.now_ms(), round_, standing, RunConfig.parse(view.config))
     clients: dict[str, Any] = {}
+    limit = RunConfig.parse(view.config).quarantine_after
+    shut = {name for name, refused in runs.refusals().items() if 0 < limit <= refused}
     for name, (fields, alive) in hashes.items():
         state, why = standing.get(name, ("not expected", ""))
         clients[name] = {
-            "state": fields.get("state", "unknown"),
+            "state": "quarantined" if name in shut else fields.get("state", "unknown"),
             "alive": alive,
             "host": fields.get("host", ""),
             "this_round": str(state),
@@ -174,6 +176,21 @@ def stop(run: str, reason: str, redis_url: str | None) -> None:
         return
     runs.end(RunState.STOPPED, reason)
     click.echo(f"run {run} is stopped after round {max(0, view.round - 1)} of {view.rounds}", err=True)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("client")
+@redis_option
+@one_line_errors
+def pardon(run: str, client: str, redis_url: str | None) -> None:
+    """End a client's quarantine: its refused updates are forgotten, and it gets tasks again."""
+    redis, url = _connected(redis_url)
+    runs = RunStore(redis, run, url)
+    runs.read()
+    done = runs.pardon(client)
+    told = "gets tasks again" if done else "has no refused update since its last accepted one: nothing to forget"
+    click.echo(f"client {client} of run {run} {told}", err=True)
 
 
 @click.command()

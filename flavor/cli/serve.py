@@ -58,8 +58,24 @@ def round_options(function: Any) -> Any:
             click.option("--seed", type=int, default=0, show_default=True, help="Seed of that sampling."),
             click.option(
                 "--quorum",
+                metavar="NUMBER|SHARE",
+                help="Accepted updates with which a round may close: 3, or 0.6 or 60% of its clients.  "
+                "[default: --fraction of --min-clients]",
+            ),
+            click.option(
+                "--on-quorum-lost",
+                type=click.Choice(["wait", "retry", "fail"]),
+                default="fail",
+                show_default=True,
+                help="When that cannot be reached, or is not by the deadline: wait for the round's clients to come "
+                "back, open the round again for those that are ready, or fail the run.",
+            ),
+            click.option(
+                "--round-attempts",
                 type=int,
-                help="Accepted updates with which a round may close.  [default: --fraction of --min-clients]",
+                default=3,
+                show_default=True,
+                help="How often a round is opened in all, with --on-quorum-lost retry.",
             ),
             click.option(
                 "--round-timeout-s",
@@ -95,6 +111,26 @@ def round_options(function: Any) -> Any:
                 default=3,
                 show_default=True,
                 help="Attempts to aggregate a round before the run fails.",
+            ),
+            click.option(
+                "--quarantine-after",
+                type=int,
+                default=3,
+                show_default=True,
+                help="Refused updates in a row after which a client is given no more tasks; 0 for never.",
+            ),
+            click.option(
+                "--max-dataset-size",
+                type=int,
+                help="Largest datasetSize that an update may claim.  [default: no limit]",
+            ),
+            click.option(
+                "--max-update-bytes", type=int, help="Largest checkpoint that an update may be.  [default: no limit]"
+            ),
+            click.option(
+                "--max-update-norm",
+                type=float,
+                help="Largest L2 norm of an update's change of the global model.  [default: no limit]",
             ),
             click.option(
                 "--keep-rounds",

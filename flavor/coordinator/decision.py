@@ -35,8 +35,11 @@ class Action(StrEnum):
     """What the coordinator does next."""
 
     WAIT = "wait"
+    HOLD = "hold"
+    """Wait, although it cannot go on as it is: worth saying."""
     OPEN = "open"
     AGGREGATE = "aggregate"
+    REOPEN = "reopen"
     RETRY = "retry"
     REQUEUE = "requeue"
     FINISH = "finish"
@@ -50,6 +53,8 @@ class Client:
     state: ClientState
     alive: bool
     reason: str = ""
+    quarantined: bool = False
+    """Too many of its updates in a row were refused: it is given no more tasks."""
 
     @property
     def gone(self) -> bool:
@@ -59,12 +64,14 @@ class Client:
     @property
     def ready(self) -> bool:
         """Whether it can be given a task."""
-        return self.alive and self.state is ClientState.READY
+        return self.alive and self.state is ClientState.READY and not self.quarantined
 
     @property
     def why_gone(self) -> str:
         """Why nothing will come."""
-        return self.reason if self.state.gone else "its heartbeat stopped"
+        if self.state.gone or self.alive:
+            return self.reason if self.state.gone else "it is quarantined"
+        return "its heartbeat stopped"
 
 
 def next_round(
@@ -83,10 +90,14 @@ def next_round(
         expected = sample(run, closed + 1, ready, config)
         which = "all" if len(expected) == len(ready) else f"{len(expected)} sampled"
         return Action.OPEN, f"{len(ready)} clients ready, {which} expected", expected
-    present = [name for name, client in clients.items() if not client.gone]
+    present = [name for name, client in clients.items() if not (client.gone or client.quarantined)]
     left = [name for name, client in clients.items() if client.state is ClientState.LEFT]
-    if closed and len(present) < wanted:
-        lost = {name: client.why_gone for name, client in clients.items() if client.gone and name not in left}
+    if closed and len(present) < wanted and (config.on_quorum_lost == "fail" or len(present) + len(left) >= wanted):
+        lost = {
+            name: client.why_gone
+            for name, client in clients.items()
+            if (client.gone or client.quarantined) and name not in left
+        }
         if len(present) + len(left) >= wanted:
             return (
                 Action.FINISH,
@@ -96,7 +107,7 @@ def next_round(
             )
         return Action.FAIL, f"{wanted} clients are needed and {len(present)} remain; {_listed(lost)}", ()
     reason = f"{len(ready)} of at least {wanted} clients are ready"
-    failed = {name: client.why_gone for name, client in clients.items() if client.gone}
+    failed = {name: client.why_gone for name, client in clients.items() if client.gone or client.quarantined}
     return Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason, ()
 
 
@@ -131,15 +142,16 @@ def standings(
 def close_round(
     now_ms: int, round_: RoundView, standings: Mapping[str, tuple[Standing, str]], config: RunConfig
 ) -> tuple[Action, str]:
-    """In an open round: wait, aggregate, finish (its clients were leaving as it opened) or fail.
+    """In an open round: wait, aggregate, finish (its clients were leaving as it opened), open it again or fail.
 
-    `standings` gives each expected client's standing and, where it is refused or gone, why.
+    `standings` gives each expected client's standing and, where it is refused or gone, why. What becomes of a round
+    that cannot get enough updates, or did not by its deadline, is the run's `on_quorum_lost`.
     """
     by: dict[Standing, list[str]] = {standing: [] for standing in Standing}
     for client in round_.expected:
         by[standings[client][0]].append(client)
     accepted, open_ = len(by[Standing.ACCEPTED]), len(by[Standing.PENDING]) + len(by[Standing.SUBMITTED])
-    needed, total = min(config.needed, len(round_.expected)), len(round_.expected)
+    needed, total = config.needed_of(len(round_.expected)), len(round_.expected)
     lost = {name: standings[name][1] for name in (*by[Standing.REFUSED], *by[Standing.LEFT], *by[Standing.GONE])}
     tail = f"; without {_listed(lost)}" if lost else ""
     if accepted + open_ < needed:
@@ -148,9 +160,12 @@ def close_round(
                 f"finished early, after round {round_.round - 1} of {config.rounds}: {len(by[Standing.LEFT])} trainers "
                 f"are done, and the {accepted + open_} that remain are fewer than the {needed} a round needs"
             )
-        return (
-            Action.FAIL,
+        may_return = len(by[Standing.GONE])
+        return _quorum_lost(
             f"round {round_.round}: {needed} updates are needed and {accepted + open_} can come; {_listed(lost)}",
+            round_,
+            config,
+            hopeless=accepted + open_ + may_return < needed,
         )
     if not open_:
         return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"
@@ -171,10 +186,45 @@ def close_round(
             f"deadline passed with {accepted} of {total} updates, {needed} needed; "
             f"late: {_some(by[Standing.PENDING])}{tail}"
         )
-    return Action.FAIL, (
+    return _quorum_lost(
         f"round {round_.round}: the deadline passed with {accepted} of {needed} needed updates; late: "
-        f"{_some(by[Standing.PENDING])}{tail}"
+        f"{_some(by[Standing.PENDING])}{tail}",
+        round_,
+        config,
     )
+
+
+def _quorum_lost(reason: str, round_: RoundView, config: RunConfig, *, hopeless: bool = False) -> tuple[Action, str]:
+    """What to do then. A round is `hopeless` when even the return of all its clients would not be enough."""
+    if config.on_quorum_lost == "wait" and not hopeless:
+        return Action.HOLD, f"{reason}; waiting for clients to come back"
+    if config.on_quorum_lost == "retry":
+        if round_.openings < config.round_attempts:
+            return Action.REOPEN, reason
+        return Action.FAIL, f"{reason}; it was opened {round_.openings} times"
+    return Action.FAIL, reason
+
+
+def reopened(
+    round_: RoundView,
+    standings: Mapping[str, tuple[Standing, str]],
+    clients: Mapping[str, Client],
+    config: RunConfig,
+) -> tuple[Action, str, tuple[str, ...]]:
+    """A round that lost its quorum: for whom to open it again, or hold it until enough are there.
+
+    Accepted updates stand. Clients that still train go on; those that are ready, whether they were in the round before
+    or not, are given its task; those that were refused are left out.
+    """
+    refused = {name for name, (standing, _) in standings.items() if standing is Standing.REFUSED}
+    kept = {name for name, (standing, _) in standings.items() if standing in (Standing.ACCEPTED, Standing.SUBMITTED)}
+    ready = {name for name, client in clients.items() if client.ready}
+    expected = tuple(sorted((kept | ready) - refused))
+    needed = config.needed
+    if len(expected) < needed:
+        return Action.HOLD, f"{len(expected)} of the {needed} clients that a round needs are ready", ()
+    times = f"opening {round_.openings + 1} of {config.round_attempts}"
+    return Action.REOPEN, f"{times}: {len(expected)} clients, {len(kept)} of which have handed in", expected
 
 
 def supervise(

@@ -15,7 +15,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
-from flavor.coordinator.decision import Action, Client, close_round, next_round, standings, supervise
+from flavor.coordinator.decision import Action, Client, close_round, next_round, reopened, standings, supervise
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.errors import IllegalMove, LeaseLost, RunExists
 from flavor.store.objects import ObjectStore
@@ -43,6 +43,7 @@ class _Round:
     enqueued_ms: int = 0
     unjudged_since: float = 0.0  # since when there is an update without a verdict (monotonic); 0 when there is none
     told: str = ""
+    held: str = ""
 
     @property
     def unjudged(self) -> list[str]:
@@ -78,6 +79,7 @@ class Coordinator:
         )
         self._clients: dict[str, Client] = {}
         self._members: set[str] = set()
+        self._refusals: dict[str, int] = {}
         self._round: _Round | None = None
         self._run: RunView
         self._waiting = ""
@@ -191,6 +193,7 @@ class Coordinator:
         self._run = self._runs.read()
         self._clock_ms = self._runs.now_ms() - time.monotonic() * 1000
         self._members = set(self._runs.members())
+        self._refusals = self._runs.refusals()
         self._read_clients(self._members | set(self._clients))
         if self._run.round:
             self._read_round()
@@ -219,16 +222,24 @@ class Coordinator:
                 continue
             before = self._clients.get(name)
             counts_as_alive = alive or time.monotonic() < self._grace_until
-            self._clients[name] = Client(state, counts_as_alive, fields.get("reason", ""))
+            quarantined = 0 < self._config.quarantine_after <= self._refusals.get(name, 0)
+            self._clients[name] = Client(state, counts_as_alive, fields.get("reason", ""), quarantined)
             if name not in self._members and not self._run.state.ended:
                 host = fields.get("host", "an unknown host")
                 self._runs.admit(self._token, name, f"from {host}")
                 self._members.add(name)
                 self._tell(f"{name} joined from {host}")
+            elif before is not None and quarantined and not before.quarantined:
+                self._quarantined(name)
             elif before is not None and not before.gone and self._clients[name].gone:
                 why = self._clients[name].why_gone
                 self._runs.log("client.left" if state is ClientState.LEFT else "client.lost", client=name, reason=why)
                 self._tell(f"{name}: {why}")
+
+    def _quarantined(self, client: str) -> None:
+        reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"
+        self._runs.log("client.quarantined", client=client, reason=reason)
+        self._tell(f"{client} is quarantined: {reason} (`flavor pardon {self._name} {client}` ends that)")
 
     def _read(self, channels: list[str]) -> None:
         """Read what these channels say has changed."""
@@ -251,13 +262,16 @@ class Coordinator:
         late = updates if self._round and self._round.view.state is not RoundState.OPEN else set()
         for client in late:
             self._refuse_late(client, f"round:{round_}:update")
+        new = self._runs.verdicts(round_, judged) if self._round and judged else {}
+        if any(name in self._refusals for name in clients | judged) or not all(v.accepted for v in new.values()):
+            self._refusals = self._runs.refusals()
+            clients |= judged  # perhaps quarantined now, or pardoned
         if clients:
             self._read_clients(clients)
         if self._runs.keys.state in channels:
             self._run = self._runs.read()
-        if self._round and judged:
-            verdicts = {**self._round.view.verdicts, **self._runs.verdicts(round_, judged)}
-            self._round.view = replace(self._round.view, verdicts=verdicts)
+        if self._round and new:
+            self._round.view = replace(self._round.view, verdicts={**self._round.view.verdicts, **new})
         if self._round and self._runs.keys.round(round_) in channels:
             self._round.view = self._runs.read_round(round_) or self._round.view
             if self._round.view.state is RoundState.CLOSED:
@@ -281,7 +295,8 @@ class Coordinator:
         """How long to listen before looking at the clock again."""
         if self._round is None or self._round.view.state is not RoundState.OPEN:
             return _TICK_S
-        return min(_TICK_S, max(0.001, (self._round.view.deadline_ms - self._now_ms()) / 1000))
+        left_ms = self._round.view.deadline_ms - self._now_ms()
+        return min(_TICK_S, max(1, left_ms) / 1000) if left_ms > -1000 else _TICK_S
 
     # -- acting
 
@@ -314,7 +329,7 @@ class Coordinator:
 
     def _too_early(self, action: Action) -> bool:
         """Whether `action` would end the run before its clients had the time to come back, too."""
-        return action is Action.FAIL and time.monotonic() < self._grace_until
+        return action in (Action.FAIL, Action.REOPEN) and time.monotonic() < self._grace_until
 
     def _tell_waiting(self, reason: str) -> None:
         if reason != self._waiting:
@@ -395,10 +410,19 @@ class Coordinator:
         self._jobs.inspect(self._name, round_.view.round, clients, attempt=round_.inspections)
 
     def _in_open_round(self, round_: _Round) -> bool:
-        action, reason = close_round(
-            self._now_ms(), round_.view, standings(round_.view, round_.updates, self._clients), self._config
-        )
-        if action is Action.WAIT:
+        standing = standings(round_.view, round_.updates, self._clients)
+        action, reason = close_round(self._now_ms(), round_.view, standing, self._config)
+        if action is Action.REOPEN and not self._too_early(action):
+            action, how, expected = reopened(round_.view, standing, self._clients, self._config)
+            if action is Action.REOPEN:
+                self._reopen(round_, expected, f"{reason}; {how}")
+                return True
+            reason = f"{reason}; {how}"
+        if action is Action.HOLD and reason != round_.held:
+            round_.held = reason
+            self._tell(f"round {round_.view.round}: {reason}")
+            self._runs.log("round.waiting", round_=round_.view.round, reason=reason)
+        if action in (Action.WAIT, Action.HOLD):
             return False
         if self._too_early(action):
             self._tell_waiting(reason)
@@ -411,6 +435,21 @@ class Coordinator:
         ]
         self._attempt(round_, 1, contributors, reason)
         return True
+
+    def _reopen(self, round_: _Round, expected: tuple[str, ...], reason: str) -> None:
+        """The round begins again, with a new deadline, for these clients; who is new in it gets its task."""
+        number, opening = round_.view.round, round_.view.openings + 1
+        deadline_ms = self._runs.reopen_round(
+            self._token,
+            number,
+            expected=expected,
+            new=[client for client in expected if client not in round_.view.expected],
+            opening=opening,
+            timeout_s=self._config.round_timeout_s,
+            reason=reason,
+        )
+        round_.view = replace(round_.view, expected=expected, openings=opening, deadline_ms=deadline_ms)
+        self._tell(f"round {number}: {reason}")
 
     def _attempt(self, round_: _Round, attempt: int, contributors: list[str], reason: str) -> None:
         number = round_.view.round

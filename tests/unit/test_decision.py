@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from flavor.bus.state import ClientState, RoundState, RoundView
 from flavor.config import RunConfig
-from flavor.coordinator.decision import Action, Client, Standing, close_round, next_round, sample, supervise
+from flavor.coordinator.decision import (
+    Action,
+    Client,
+    Standing,
+    close_round,
+    next_round,
+    reopened,
+    sample,
+    supervise,
+)
+from flavor.errors import InvalidSetting
 
 CONFIG = RunConfig(rounds=5, min_clients=3, store="file:///s")
 READY = Client(ClientState.READY, alive=True)
@@ -195,3 +205,88 @@ def replace_config(**changes: object) -> RunConfig:
 def test_a_quorum_above_min_clients_is_refused() -> None:
     with pytest.raises(ValueError, match="quorum 4 is more than min_clients 3"):
         RunConfig.parse({"rounds": 1, "min_clients": 3, "quorum": 4, "store": "s"})
+
+
+def policy(**settings: object) -> RunConfig:
+    return RunConfig.parse({"rounds": 5, "min_clients": 3, "store": "file:///s", **settings})
+
+
+class TestQuorum:
+    @pytest.mark.parametrize(
+        ("written", "of_3", "of_10"),
+        [(2, 2, 2), ("3", 3, 3), ("0.6", 2, 6), ("60%", 2, 6), (1.0, 3, 10), ("1.0", 3, 10)],
+    )
+    def test_is_a_number_or_a_share_of_the_rounds_clients(self, written: object, of_3: int, of_10: int) -> None:
+        config = policy(quorum=written)
+        assert (config.needed_of(3), config.needed_of(10)) == (of_3, of_10)
+        assert RunConfig.parse(config.to_mapping()) == config
+
+    @pytest.mark.parametrize("written", [0, "0", -1, "1.5", "0.0", "120%", "many", True, "nan", "inf", ""])
+    def test_nothing_else(self, written: object) -> None:
+        with pytest.raises(InvalidSetting, match=r"--quorum: .*(share|number)"):
+            policy(quorum=written)
+
+    def test_a_share_counts_of_those_that_were_expected(self) -> None:
+        three = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.GONE)
+        assert close_round(2_000, ROUND, three, policy(quorum=0.6))[0] is Action.AGGREGATE
+        assert close_round(2_000, ROUND, three, policy(quorum=0.7))[0] is Action.FAIL
+
+
+class TestQuorumLost:
+    GONE = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.GONE)
+    LATE = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.PENDING)
+    REFUSED = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.REFUSED)
+
+    @pytest.mark.parametrize(("now_ms", "standing"), [(2_000, GONE), (12_000, LATE)])
+    def test_wait_holds_the_round_and_says_so(self, now_ms: int, standing: dict) -> None:
+        action, reason = close_round(now_ms, ROUND, standing, policy(on_quorum_lost="wait"))
+        assert action is Action.HOLD
+        assert "waiting for clients to come back" in reason
+
+    def test_wait_fails_what_nobodys_return_could_mend(self) -> None:
+        assert close_round(2_000, ROUND, self.REFUSED, policy(on_quorum_lost="wait"))[0] is Action.FAIL
+
+    @pytest.mark.parametrize("standing", [GONE, REFUSED])
+    def test_retry_opens_again_so_many_times(self, standing: dict) -> None:
+        config = policy(on_quorum_lost="retry", round_attempts=2)
+        assert close_round(2_000, ROUND, standing, config)[0] is Action.REOPEN
+        action, reason = close_round(2_000, replace(ROUND, openings=2), standing, config)
+        assert action is Action.FAIL
+        assert "opened 2 times" in reason
+
+    def test_who_is_in_a_round_that_opens_again(self) -> None:
+        clients = {"a": LEFT, "b": READY, "c": FAILED, "d": READY, "e": JOINED}
+        found = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.GONE)
+        action, reason, expected = reopened(ROUND, found, clients, policy(on_quorum_lost="retry"))
+        assert (action, expected) == (Action.REOPEN, ("a", "b", "d"))
+        assert "opening 2 of 3" in reason
+
+    def test_a_refused_client_is_not_asked_again_in_the_same_round(self) -> None:
+        clients = dict.fromkeys("abcd", READY)
+        action, _, expected = reopened(ROUND, self.REFUSED, clients, policy(on_quorum_lost="retry"))
+        assert (action, expected) == (Action.REOPEN, ("a", "b", "d"))
+
+    def test_it_is_held_until_enough_are_there(self) -> None:
+        clients = {"a": READY, "b": READY, "c": FAILED}
+        action, reason, _ = reopened(ROUND, self.GONE, clients, policy(on_quorum_lost="retry"))
+        assert action is Action.HOLD
+        assert "2 of the 3 clients" in reason
+
+    @pytest.mark.parametrize("what", ["wait", "retry"])
+    def test_between_rounds_it_waits(self, what: str) -> None:
+        clients = {"a": READY, "b": READY, "c": FAILED}
+        assert next_round("r", 2, clients, policy(on_quorum_lost=what))[0] is Action.WAIT
+        assert next_round("r", 2, {"a": LEFT, "b": LEFT, "c": READY}, policy(on_quorum_lost=what))[0] is Action.FINISH
+
+
+class TestQuarantine:
+    SHUT = Client(ClientState.READY, alive=True, quarantined=True)
+
+    def test_is_given_no_task(self) -> None:
+        clients = {"a": READY, "b": READY, "c": READY, "d": self.SHUT}
+        assert next_round("r", 2, clients, CONFIG)[2] == ("a", "b", "c")
+
+    def test_counts_as_lost_and_says_why(self) -> None:
+        action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": self.SHUT}, CONFIG)
+        assert action is Action.FAIL
+        assert "c: it is quarantined" in reason

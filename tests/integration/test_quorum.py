@@ -1,0 +1,100 @@
+"""What becomes of a round that loses its clients, and of a client whose updates are refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+from flavor.bus.state import RoundState
+
+
+def closed(bench, round_):
+    """The round, once it is closed."""
+    bench.logged("round.closed", round=round_)
+    view = bench.runs.read_round(round_)
+    assert view.state is RoundState.CLOSED
+    return view
+
+
+def start(bench, clients, *serve, rounds=3, trainers=None):
+    coordinator = bench.serve("--heartbeat-timeout-s", 1, *serve, rounds=rounds, clients=len(clients))
+    bench.aggregator()
+    trainers = trainers or {}
+    return coordinator, {client: bench.edge(client, bench.trainer(*trainers.get(client, ()))) for client in clients}
+
+
+def kill(edge):
+    edge.send(signal.SIGKILL)
+    edge.wait()
+
+
+def test_wait_keeps_the_round_open_until_its_client_comes_back(bench):
+    hold = {"c2": ["--hold", "--at", 2]}
+    coordinator, edges = start(bench, ["c1", "c2"], "--on-quorum-lost", "wait", trainers=hold)
+    bench.held("c2")
+    kill(edges["c2"])
+    assert "waiting for clients to come back" in bench.logged("round.waiting", round=2)["reason"]
+    assert bench.runs.read().round == 2
+    again = bench.edge("c2", bench.trainer())
+    assert closed(bench, 2).contributors == ("c1", "c2")
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert again.wait() == 0
+
+
+def test_retry_opens_the_round_again_and_keeps_what_was_accepted(bench):
+    hold = {"c3": ["--hold", "--at", 2]}
+    coordinator, edges = start(bench, ["c1", "c2", "c3"], "--on-quorum-lost", "retry", trainers=hold)
+    bench.held("c3")
+    bench.logged("update.accepted", round=2, client="c1")
+    kill(edges["c3"])
+    assert "2 of the 3 clients" in bench.logged("round.waiting", round=2)["reason"]
+    bench.edge("c4", bench.trainer())  # joins the running round
+    assert "opening 2 of 3" in bench.logged("round.reopened", round=2)["reason"]
+    assert closed(bench, 2).contributors == ("c1", "c2", "c4")
+    assert coordinator.wait() == 0, coordinator.stderr
+    trained = [entry for entry in bench.log() if entry["event"] == "update.accepted" and entry["client"] == "c1"]
+    assert [entry["round"] for entry in trained] == ["1", "2", "3"]
+
+
+def test_a_deadline_that_nobody_meets_is_set_so_many_times(bench):
+    hold = {client: ["--hold", "--at", 1] for client in ("c1", "c2")}
+    options = ["--on-quorum-lost", "retry", "--round-attempts", 2, "--round-timeout-s", 1]
+    coordinator, _ = start(bench, ["c1", "c2"], *options, trainers=hold)
+    assert coordinator.wait() == 1
+    assert "the deadline passed with 0 of 2" in coordinator.stderr
+    assert "it was opened 2 times" in coordinator.stderr
+    assert [entry["event"] for entry in bench.log()].count("round.reopened") == 1
+
+
+def test_three_refusals_in_a_row_quarantine_a_client_until_it_is_pardoned(bench):
+    trainers = {"c1": ["--hold", "--at", 5], "c2": ["--fail", "nan,shape,no-state-dict", "--at", 1]}
+    coordinator, _ = start(bench, ["c1", "c2"], "--quorum", 1, rounds=7, trainers=trainers)
+    bench.held("c1")
+    assert "3 of its updates in a row" in bench.logged("client.quarantined", client="c2")["reason"]
+    assert bench.runs.read_round(3).expected == ("c1", "c2")
+    assert bench.runs.read_round(5).expected == ("c1",)
+    status = bench.done("flavor", "status", bench.run, "--json")
+    assert json.loads(status.stdout)["clients"]["c2"]["state"] == "quarantined"
+    pardon = bench.done("flavor", "pardon", bench.run, "c2")
+    assert (pardon.wait(), "gets tasks again" in pardon.stderr) == (0, True)
+    bench.release("c1")
+    assert closed(bench, 6).contributors == ("c1", "c2")
+    assert coordinator.wait() == 0, coordinator.stderr
+    nothing = bench.done("flavor", "pardon", bench.run, "c2")
+    assert "nothing to forget" in nothing.stderr
+
+
+def test_limits_of_an_update(bench):
+    """The toy clients claim ten examples for each of their number."""
+    limits = ["--max-dataset-size", 25, "--max-update-bytes", 100_000, "--quorum", 1]
+    coordinator, _ = start(bench, ["c2", "c3"], *limits, rounds=1)
+    assert coordinator.wait() == 0, coordinator.stderr
+    reason = bench.logged("update.refused", client="c3")["reason"]
+    assert "datasetSize 30 is more than the 25" in reason
+    assert bench.runs.read_round(1).contributors == ("c2",)
+
+
+def test_an_update_that_is_too_large(bench):
+    coordinator, _ = start(bench, ["c1"], "--max-update-bytes", 64, rounds=1)
+    assert coordinator.wait() == 1
+    assert "more than the 64" in bench.logged("update.refused", client="c1")["reason"]
