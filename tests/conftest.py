@@ -149,12 +149,14 @@ class Bench:
         """The command line of the toy trainer."""
         return " ".join([sys.executable, str(TRAINER), *map(str, flags)])
 
-    def serve(self, *options: object, rounds: int = 3, clients: int = 2) -> Process:
+    def serve(
+        self, *options: object, rounds: int = 3, clients: int = 2, env: Mapping[str, str | None] | None = None
+    ) -> Process:
         words = ["--run", self.run, "--store", self.store, "--rounds", rounds, "--min-clients", clients]
-        return self.start("flavor", "serve", *words, "--queue", self.run, *options)
+        return self.start("flavor", "serve", *words, "--queue", self.run, *options, env=env)
 
-    def aggregator(self) -> Process:
-        return self.start("flavor-agg", "--queue", self.run, "--store", self.store)
+    def aggregator(self, *options: object, env: Mapping[str, str | None] | None = None) -> Process:
+        return self.start("flavor-agg", "--queue", self.run, "--store", self.store, *options, env=env)
 
     def edge(self, client: str, command: str, *options: object, env: Mapping[str, str | None] | None = None) -> Process:
         words = ["--run", self.run, "--client", client, "-m", command, "--workspace", self.folder / client]

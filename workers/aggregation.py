@@ -12,6 +12,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, RunView
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, IllegalMove, LeaseLost
+from flavor.failpoints import reach
 from flavor.store.info import merge_infos
 from flavor.store.objects import sha256_file
 from flavor.store.paths import named, round_prefix
@@ -47,10 +48,12 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
     attempt = Attempt(runs, round_, attempt_number, context.name, config.aggregation_lease_s)
     with suppress(IllegalMove, LeaseLost):  # another attempt is current, or another worker has this one
         attempt.claim()
+        reach("worker.claimed")
         with _renewing(attempt):
             try:
                 model, reason = _aggregated(context, view, config, attempt)
                 runs.commit_round(round_, attempt=attempt_number, token=context.name, model=model, reason=reason)
+                reach("worker.committed")
             except (IllegalMove, LeaseLost):
                 raise
             except Exception as error:
@@ -100,6 +103,7 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
     )
     with context.store.stage() as staged:
         combined = context.combiner.combine(work, staged)
+        reach("worker.combined")
         path = named(prefix, "model", combined.digest, ".bin" if config.is_opaque else ".safetensors")
         context.store.put(path, staged, digest=combined.digest)
     with context.store.stage() as staged:
@@ -107,6 +111,7 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
         info_digest, _ = sha256_file(staged)
         info_path = named(prefix, "info", info_digest, ".json")
         context.store.put(info_path, staged, digest=info_digest)
+    reach("worker.stored")
     examples = sum(info["metadata"]["datasetSize"] for info in infos)
     model = GlobalModel(
         path,

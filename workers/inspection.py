@@ -12,6 +12,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
+from flavor.failpoints import reach
 from flavor.store.formats import Format, Inspection, digest_and_check
 from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
@@ -40,9 +41,11 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
             verdicts[client] = judge(runs, context.store, view, round_, client, fields)
         arrived = runs.updates(round_, [client for client in unjudged if client not in verdicts])
         updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
+    reach("worker.inspected")
     for client, verdict in verdicts.items():
         if runs.judge(round_, client, verdict) and not verdict.accepted:
             context.tell(f"run {run}, round {round_}, {client}: refused: {verdict.reason}")
+        reach("worker.judged")
 
 
 def is_small(fields: Mapping[str, str]) -> bool:

@@ -18,6 +18,7 @@ from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.decision import Action, Client, close_round, next_round, reopened, standings, supervise
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.errors import IllegalMove, LeaseLost, RunExists
+from flavor.failpoints import reach
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import updates_prefix
 
@@ -95,6 +96,7 @@ class Coordinator:
         wait_for_server(self._redis, self._url)
         keys = self._runs.keys
         taken_over = not self._create()
+        reach("coordinator.created")
         with translated(shown(self._url)):
             lease = Lease(
                 self._redis,
@@ -337,9 +339,11 @@ class Coordinator:
         self._waiting = reason
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
+        reach("coordinator.opening")
         opened_ms = self._runs.open_round(
             self._token, number, expected=expected, timeout_s=self._config.round_timeout_s, reason=reason
         )
+        reach("coordinator.opened")
         self._clock_ms = opened_ms - time.monotonic() * 1000
         view = RoundView.of(
             number,
@@ -453,8 +457,11 @@ class Coordinator:
 
     def _attempt(self, round_: _Round, attempt: int, contributors: list[str], reason: str) -> None:
         number = round_.view.round
+        reach("coordinator.closing")
         self._runs.begin_aggregation(self._token, number, attempt=attempt, contributors=contributors, reason=reason)
+        reach("coordinator.aggregating")
         self._jobs.aggregate(self._name, number, attempt=attempt)
+        reach("coordinator.enqueued")
         round_.enqueued_ms = self._now_ms()
         round_.view = self._runs.read_round(number) or round_.view
         if attempt > 1 or "without" in reason or "late" in reason:
@@ -486,8 +493,10 @@ class Coordinator:
         return False
 
     def _end(self, state: RunState, reason: str) -> None:
+        reach("coordinator.ending")
         with contextlib.suppress(IllegalMove):  # somebody stopped it meanwhile: that stands
             self._runs.end(state, reason, token=self._token)
+        reach("coordinator.ended")
         self._run = self._runs.read()
 
     def _prune(self, number: int) -> None:

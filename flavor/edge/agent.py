@@ -33,6 +33,7 @@ from flavor.errors import (
     TrainerFailed,
     UpdateRefused,
 )
+from flavor.failpoints import reach
 from flavor.process import ChildProcess, obituary
 from flavor.store.objects import open_store
 
@@ -296,6 +297,7 @@ class Edge:
         if self._newest > round_:
             self._tell(f"round {round_}: trained too late: round {self._newest} is open already")
             return
+        reach("edge.trained")
         try:
             done = self._exchange.collect(self._config.run, round_, self._config.client)
         except (UpdateRefused, MisuseError) as error:
@@ -310,6 +312,7 @@ class Edge:
                 "info": json.dumps(done.info, separators=(",", ":")),
             }
             self._unjudged = round_
+        reach("edge.stored")
         key = self._keys.update(round_)
         self._check_lease()
         with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
@@ -317,6 +320,7 @@ class Edge:
             step.hset(key, mapping=fields)
             step.publish(key, str(round_))
             step.execute()
+        reach("edge.submitted")
 
     def _read_verdict(self, round_: int) -> None:
         if round_ != self._unjudged:

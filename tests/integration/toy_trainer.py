@@ -37,6 +37,12 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def acknowledged(event: str, round_: int) -> None:
+    """Note, outside of Redis, that the server has taken an event: what a checker holds against what Redis knows."""
+    with open(Path(os.environ["OUTPUT_PATH"]) / "acknowledged", "a") as journal:
+        journal.write(f"{round_} {event}\n")
+
+
 def hold() -> None:
     from flavor.bus.connection import connect
 
@@ -177,6 +183,7 @@ def main() -> None:
     state = {"w": np.zeros((3, 2), np.float32), "b": np.zeros(4, np.float32)}
     for _ in range(times):
         SetEvent("TrainInitDone")
+        acknowledged("TrainInitDone", 0)
     for _ in range(rounds):
         number = WaitEvent("TrainStarted")
         state = load() or state
@@ -204,6 +211,7 @@ def main() -> None:
             SaveInfoJson(info)
         for _ in range(times):
             SetEvent("TrainFinished")
+            acknowledged("TrainFinished", number)
 
 
 main()

@@ -1,0 +1,44 @@
+"""Rows 20 and 36: a process dies at each step between a trainer's file and a closed round."""
+
+from __future__ import annotations
+
+import pytest
+
+from flavor.failpoints import COORDINATOR, EDGE, WORKER
+
+
+def armed(name: str) -> dict[str, str]:
+    return {"FLAVOR_FAILPOINT": name}
+
+
+def died(process) -> None:
+    assert process.wait() == -9, process.stderr
+
+
+@pytest.mark.parametrize("name", COORDINATOR)
+def test_a_coordinator_that_dies_is_followed_by_another(faulty, name):
+    first = faulty.serve(env=armed(name))
+    faulty.bench.aggregator()
+    edges = faulty.edges()
+    died(first)
+    faulty.finish(faulty.serve(), edges)
+
+
+@pytest.mark.parametrize("name", WORKER)
+def test_a_worker_that_dies_is_followed_by_another(faulty, name):
+    coordinator = faulty.serve()
+    first = faulty.bench.aggregator(env=armed(name))
+    edges = faulty.edges()
+    died(first)
+    faulty.bench.aggregator()
+    faulty.finish(coordinator, edges)
+
+
+@pytest.mark.parametrize("name", EDGE)
+def test_an_edge_that_dies_comes_back_into_the_round(faulty, name):
+    coordinator = faulty.serve("--on-quorum-lost", "wait")
+    faulty.bench.aggregator()
+    first = faulty.bench.edge("c1", faulty.bench.trainer(), env=armed(name))
+    second = faulty.bench.edge("c2", faulty.bench.trainer())
+    died(first)
+    faulty.finish(coordinator, {"c1": faulty.bench.edge("c1", faulty.bench.trainer()), "c2": second})
