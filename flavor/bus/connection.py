@@ -26,7 +26,9 @@ Redis: TypeAlias = Any
 
 URL_VARIABLE = "FLAVOR_REDIS_URL"
 _SCHEMES = ("redis", "rediss", "unix")
-_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 15, 5, 3
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 6, 3, 3
+SILENCE_S = _KEEPALIVE_IDLE_S + _KEEPALIVE_INTERVAL_S * _KEEPALIVE_COUNT
+"""A peer that acknowledges nothing for so long is taken for dead, whether something was sent to it or not."""
 
 
 def shown(url: str) -> str:
@@ -41,9 +43,10 @@ def shown(url: str) -> str:
 class Patience(Retry):
     """Repeats a command until the server answers again or `patience_s` seconds of outage have passed.
 
-    One outage has one deadline, however deep redis-py nests its retries, and a countdown on stderr. Wrong credentials
-    are not an outage. Every command of this project may run twice: it sets what is not set, or checks the state it
-    starts from.
+    One outage has one deadline, however deep redis-py nests its retries, and a countdown on stderr. A server that takes
+    no writes for now (its disk or its memory is full, it loads, it is a replica) is out as well. Wrong credentials are
+    not an outage. Every command of this project may run twice: it sets what is not set, or checks the state it starts
+    from.
     """
 
     _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -62,11 +65,17 @@ class Patience(Retry):
     ) -> Any:
         """See `redis.retry.Retry`."""
         failures, pause_s = 0, self._FIRST_PAUSE_S
+        caught: tuple[type[Exception], ...] = (*self._supported_errors, redis.exceptions.ResponseError)
         while True:
             try:
                 result = do()
-            except self._supported_errors as error:
-                if isinstance(error, _REFUSALS) or (is_retryable and not is_retryable(error)):
+            except caught as error:
+                if isinstance(error, _REFUSALS):
+                    raise
+                if isinstance(error, redis.exceptions.ResponseError):
+                    if not _passes(error):
+                        raise
+                elif is_retryable and not is_retryable(error):
                     raise
                 failures += 1
                 fail(error, failures) if with_failure_count else fail(error)
@@ -76,7 +85,7 @@ class Patience(Retry):
                 if left_s <= 0:
                     raise
                 if failures > 1:  # a connection that had gone stale is not worth a word
-                    _countdown.show(self._where, left_s)
+                    _countdown.show(self._where, left_s, error)
                     time.sleep(min(pause_s, left_s))
                     pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
             else:
@@ -90,14 +99,16 @@ class _Countdown:
     def __init__(self) -> None:
         self._lock, self._shown_at = threading.Lock(), 0.0
 
-    def show(self, where: str, left_s: float) -> None:
+    def show(self, where: str, left_s: float, error: Exception) -> None:
         live = sys.stderr.isatty()
         with self._lock:
             now = time.monotonic()
             if now - self._shown_at < (0.5 if live else 5.0):
                 return
             self._shown_at = now
-        line = f"flavor: Redis at {where} does not answer; trying for {left_s:.0f} s more"
+        words = " ".join(str(error).split())[:120]
+        how = f"takes no writes ({words})" if isinstance(error, redis.exceptions.ResponseError) else "does not answer"
+        line = f"flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
         print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -105,6 +116,14 @@ class _Countdown:
             if self._shown_at and sys.stderr.isatty():
                 print(file=sys.stderr)
             self._shown_at = 0.0
+
+
+def _passes(error: redis.exceptions.ResponseError) -> bool:
+    """Whether the server refuses for a reason that an operator, or time, takes away."""
+    kinds = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.BusyLoadingError)
+    return isinstance(error, kinds) or str(error).startswith(
+        ("MISCONF", "OOM ", "READONLY ", "MASTERDOWN ", "NOREPLICAS")
+    )
 
 
 _countdown = _Countdown()
@@ -160,6 +179,7 @@ def _keepalive() -> dict[int, int]:
         "TCP_KEEPIDLE": _KEEPALIVE_IDLE_S,
         "TCP_KEEPINTVL": _KEEPALIVE_INTERVAL_S,
         "TCP_KEEPCNT": _KEEPALIVE_COUNT,
+        "TCP_USER_TIMEOUT": SILENCE_S * 1000,  # keepalive is silent while data is unacknowledged: else 15 minutes
     }
     return {getattr(socket, name): value for name, value in named.items() if hasattr(socket, name)}
 

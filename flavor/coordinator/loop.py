@@ -284,7 +284,14 @@ class Coordinator:
     def _refuse_late(self, client: str, rest: str) -> None:
         number = count(rest.split(":")[1])
         view = self._runs.read_round(number) if number is not None else None
-        if number is None or view is None or client in view.verdicts:
+        if number is None or view is None:
+            return
+        if client in view.verdicts:
+            fields = self._runs.updates(number, [client]).get(client, {})
+            if fields.get("digest", "") != view.verdicts[client].digest:
+                reason = f"round {number}: handed in again, with other content: the first verdict stands"
+                self._runs.log("update.ignored", client=client, round_=number, reason=reason)
+                self._tell(f"{client}: {reason}")
             return
         reason = f"late: round {number} no longer takes updates"
         if self._runs.judge(number, client, Verdict(False, reason)):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flavor.bus.connection import connect, shown, translated, wait_for_server
+from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
 from flavor.bus.events import ClientEvents
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.names import Event, count
@@ -314,12 +314,13 @@ class Edge:
             self._unjudged = round_
         reach("edge.stored")
         key = self._keys.update(round_)
-        self._check_lease()
-        with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
+
+        def hand_in(step: Redis) -> None:
             step.delete(key)
             step.hset(key, mapping=fields)
             step.publish(key, str(round_))
-            step.execute()
+
+        self._write(hand_in)
         reach("edge.submitted")
 
     def _read_verdict(self, round_: int) -> None:
@@ -400,18 +401,27 @@ class Edge:
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
         }
-        self._check_lease()
-        with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
+
+        def announce(step: Redis) -> None:
             step.hset(self._keys.hash, mapping=fields)
             step.publish(self._keys.state, state.value)
-            step.execute()
 
-    def _check_lease(self) -> None:
-        """Write nothing as this client once another process is it: this one may have been paused for long."""
+        self._write(announce)
+
+    def _write(self, commands: Callable[[Redis], None]) -> None:
+        """Run these commands in one transaction, unless another process is this client: this one may have been paused.
+
+        The lease is watched, so that it cannot change hands between the look and the write.
+        """
+
+        def attempt(step: Redis) -> None:
+            if step.get(self._keys.lease) not in (None, self._lease.token):
+                raise self._replaced()
+            step.multi()
+            commands(step)
+
         with translated(shown(self._config.redis_url)):
-            holder = self._redis.get(self._keys.lease)
-        if holder is not None and holder != self._lease.token:
-            raise self._replaced()
+            self._redis.transaction(attempt, self._keys.lease)
 
     def _replaced(self) -> LeaseLost:
         return LeaseLost(f"client {self._config.client!r} was taken over by another process: this one ends")
