@@ -109,7 +109,7 @@ class Proxy:
                 one.shutdown(socket.SHUT_RDWR)
 
     def _without_publications(self, data: bytes) -> tuple[bytes, bytes]:
-        """(what is not complete yet, what goes on): RESP2 arrays that begin with `message` or `pmessage` are left out."""
+        """(what is not complete yet, what goes on), without RESP2 arrays that begin with `message` or `pmessage`."""
         passed = b""
         while data:
             if not data.startswith((b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n")):
