@@ -124,7 +124,7 @@ class Edge:
         try:
             self._forget_past(view)
             self._report(ClientState.JOINED, "")
-            self._tell(f"joined run {config.run!r} ({view.rounds} rounds) as {config.client!r}")
+            self._hand_in_again()
             environment = workspace.trainer_environment(
                 os.environ,
                 rounds=view.rounds,
@@ -188,13 +188,28 @@ class Edge:
         return view
 
     def _forget_past(self, view: RunView) -> None:
-        """Remove what an earlier process of this client left of the current round, so that it is trained again."""
-        keys = [self._keys.started, self._keys.taken]
-        keys += [self._keys.event(round_, event) for round_ in {0, view.round} for event in Event]
+        """Remove what an earlier process of this client left of the current round, so that it is trained again.
+
+        A round whose training was finished is handed in as it is, if the files are still there: what the trainer was
+        told to be set stays set.
+        """
+        round_ = view.round
+        keys = [self._keys.started, self._keys.taken, *(self._keys.event(0, event) for event in Event)]
         with translated(shown(self._config.redis_url)):
-            if view.round and self._redis.exists(self._keys.update(view.round)):
-                self._behind = view.round  # it was submitted already: the next task is the one to do
+            if round_ and self._redis.exists(self._keys.update(round_)):
+                self._behind = round_  # it was submitted already: the next task is the one to do
+            elif round_ and self._events.is_set(Event.TRAIN_FINISHED, round_) and self._exchange.has_local():
+                self._training = round_
+            else:
+                keys += [self._keys.event(round_, event) for event in Event]
             self._redis.delete(*keys)
+
+    def _hand_in_again(self) -> None:
+        """Say that this client is there, and hand in what an earlier process of it had trained."""
+        self._tell(f"joined run {self._config.run!r} ({self._rounds} rounds) as {self._config.client!r}")
+        if self._training:
+            self._tell(f"round {self._training} was trained before: handing it in")
+            self._submit(self._training)
 
     def _preprocess(self, environment: dict[str, str]) -> None:
         if self._config.preprocess is None:
@@ -321,6 +336,8 @@ class Edge:
             step.publish(key, str(round_))
 
         self._write(hand_in)
+        if "refused" not in fields:
+            self._exchange.release_local()
         reach("edge.submitted")
 
     def _read_verdict(self, round_: int) -> None:

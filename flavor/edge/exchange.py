@@ -1,7 +1,7 @@
 """Checkpoints on their way between a trainer's files and the store.
 
 Only safetensors crosses the wire (and opaque checkpoints, which nothing looks into). A trainer that saves safetensors
-has its file moved into the store and the global model linked out of it; any other format is converted in one pass.
+has its file linked into the store and the global model linked out of it; any other format is converted in one pass.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ class Exchange:
             os.replace(temporary, info)
 
     def collect(self, run: str, round_: int, client: str) -> Submission:
-        """Move the trainer's checkpoint of this round into the store, and read its info.
+        """Put the trainer's checkpoint of this round into the store, and read its info.
 
-        Raises `CheckpointError`, `InvalidInfo`, `StoreError`; the trainer's files are left for a look then.
+        Raises `CheckpointError`, `InvalidInfo`, `StoreError`. The trainer's files stay, so that an edge that is killed
+        before the update is on the bus can hand in the same ones again.
         """
         info = read_info(self._workspace.local_info)
         source = self._workspace.local_model
@@ -84,11 +85,20 @@ class Exchange:
         prefix = update_prefix(run, round_, client)
         return self._opaque_file(source, prefix, info) if self._opaque else self._tensors(source, prefix, info)
 
+    def has_local(self) -> bool:
+        """Whether the files of a finished round are there."""
+        return self._workspace.local_model.is_file() and self._workspace.local_info.is_file()
+
+    def release_local(self) -> None:
+        """The update is on the bus: free the trainer's file, whose pages are what the next one is written to."""
+        self._workspace.local_model.unlink(missing_ok=True)
+
     def _opaque_file(self, source: Path, prefix: str, info: Info) -> Submission:
         if not source.stat().st_size:
             raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
         with self._store.stage() as staged:
-            shutil.move(source, staged)  # a rename within one file system
+            if not _link(source, staged):
+                shutil.copyfile(source, staged)
             digest, size = sha256_file(staged)
             path = named(prefix, "update", digest, ".bin")
             self._store.put(path, staged, digest=digest)
@@ -100,24 +110,21 @@ class Exchange:
         format_ = detect(source)
         self._format = format_.value
         with self._store.stage() as staged:
-            moved = format_ is Format.SAFETENSORS and _move(source, staged)
-            try:
-                taken = take_safetensors(staged) if moved else None
-                wire = taken or to_safetensors(staged if moved else source, staged, format_)
-                path = named(prefix, "update", wire.sha256, ".safetensors")
-                self._store.put(path, staged, digest=wire.sha256)
-            except BaseException:
-                if moved:
-                    _move(staged, source)
-                raise
+            taken = None
+            if format_ is Format.SAFETENSORS and _link(source, staged):
+                taken = take_safetensors(staged)
+                if taken is None:
+                    staged.unlink()
+            wire = taken or to_safetensors(source, staged, format_)
+            path = named(prefix, "update", wire.sha256, ".safetensors")
+            self._store.put(path, staged, digest=wire.sha256)
         self._structure = wire.structure
-        source.unlink(missing_ok=True)  # its pages are what the next file is written to
         return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
 
 
-def _move(source: os.PathLike[str], target: os.PathLike[str]) -> bool:
+def _link(source: os.PathLike[str], target: os.PathLike[str]) -> bool:
     try:
-        os.rename(source, target)
+        os.link(source, target)
     except OSError:
-        return False  # another file system: it is copied instead
+        return False  # another file system, or one without links: it is copied instead
     return True

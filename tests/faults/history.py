@@ -90,7 +90,9 @@ class History:
             raise Broken(f"I2: {path} is not what was recorded")
         return load_file(local)
 
-    def _i3(self) -> None:
+    def lost(self) -> list[str]:
+        """Every acknowledged event that is gone, and every update of a closed round that was never judged."""
+        found = []
         for client, journal in self._journals.items():
             keys = self._runs.keys.client(client)
             for line in journal.read_text().splitlines() if journal.exists() else []:
@@ -99,13 +101,17 @@ class History:
                 if event != Event.TRAIN_INIT_DONE and not self._runs.redis.exists(
                     keys.event(int(round_), Event(event))
                 ):
-                    raise Broken(f"I3: {client} set {event} of round {round_}, and it is gone")
+                    found.append(f"{client} set {event} of round {round_}, and it is gone")
         for number in self.closed():
             view = self._runs.read_round(number)
             assert view is not None
-            lost = self._runs.updates(number, view.expected).keys() - view.verdicts.keys()
-            if lost:
-                raise Broken(f"I3: round {number}: handed in and never judged: {sorted(lost)}")
+            unjudged = sorted(self._runs.updates(number, view.expected).keys() - view.verdicts.keys())
+            found += [f"round {number}: handed in and never judged: {client}" for client in unjudged]
+        return found
+
+    def _i3(self) -> None:
+        if lost := self.lost():
+            raise Broken(f"I3: {'; '.join(lost)}")
 
     def _i5(self) -> None:
         opened = [int(entry["round"]) for entry in self.log if entry["event"] == "round.opened"]
