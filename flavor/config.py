@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -48,6 +48,8 @@ class RunConfig(BaseModel):
     """Reducer, or reducer and server step under one name, with its options."""
     server_step: str | None = None
     """Server step with its options; the aggregator's own when None."""
+    compress: Literal["none", "bf16", "int8"] = "none"
+    """What edges send once there is a global model: their parameters, or their change in so few bits."""
     queue: str = "flavor"
     """RQ queue that the aggregators listen on."""
     store: str

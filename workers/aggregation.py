@@ -23,6 +23,7 @@ from flavor.store.info import merge_infos
 from flavor.store.objects import check_object, sha256_file
 from flavor.store.paths import named, round_prefix
 from workers.context import WorkerContext
+from workers.updates import open_global, open_updates
 
 _SMALL_BYTES = 2 * 1024 * 1024
 """Below this, starting threads and mapping a file cost more than the aggregation."""
@@ -135,7 +136,7 @@ def _combine(
 ) -> _Combined:
     """Aggregate the contributors' tensors into the file `target`, and put the server state into the store."""
     verdicts = [round_view.verdicts[client] for client in round_view.contributors]
-    files = [TensorFile.open(check_object(context.store, v.path, digest=v.digest, seal=v.seal)) for v in verdicts]
+    updates = open_updates(context.store, verdicts, view.global_model)
     sizes = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
     weights = sizes if any(sizes) else None  # nobody counted examples: all weigh alike
     rule = _rule(config.aggregator, config.server_step)
@@ -144,12 +145,11 @@ def _combine(
         if view.global_model is None:
             rule = rule.without_global()
         else:
-            model = view.global_model
-            old = TensorFile.open(check_object(context.store, model.path, digest=model.digest, seal=model.seal))
-    with TensorFileWriter(target, files[0].specs, files[0].metadata) as writer:
-        small = writer.size_bytes * len(files) < _SMALL_BYTES
+            old = open_global(context.store, view.global_model)
+    with TensorFileWriter(target, updates[0].specs, updates[0].metadata) as writer:
+        small = writer.size_bytes * len(updates) < _SMALL_BYTES
         result = engine.run(
-            [_tensors(file) for file in files],
+            [update.tensors for update in updates],
             weights,
             reducer=rule.reducer,
             server_step=rule.server_step,

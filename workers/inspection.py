@@ -8,18 +8,19 @@ from pathlib import Path
 
 from rq.timeouts import JobTimeoutException
 
+from aggregators.updates import Update
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
-from flavor.config import SMALL_UPDATE_BYTES
+from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
-from flavor.store.formats import TensorFile, TensorSpec, digest_and_check
+from flavor.store.formats import Encoding, TensorFile, TensorSpec, digest_and_check
+from flavor.store.formats.compare import structure_problems
 from flavor.store.info import MAX_BYTES, parse_info
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import checked_path, update_prefix
 from workers.context import WorkerContext
-
-_MOST_TOLD = 3
+from workers.updates import check_base, open_global
 
 
 def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> None:
@@ -81,14 +82,17 @@ def _accepted(
     found = digest_and_check(store.local(path))
     if found.sha256 != fields.get("digest"):
         raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
-    if found.nonfinite is not None:
-        raise CheckpointError(
-            f"tensor {found.nonfinite!r} has NaN or infinite values: lower the learning rate or clip the gradients"
-        )
-    _check_structure(runs, store, view, round_, path)
+    _check_finite(found.nonfinite)
+    file = TensorFile.open(store.local(path))
+    encoding = Encoding.of(file)
+    if encoding is None:
+        _check_structure(runs, store, view, round_, path)
+    else:
+        _check_encoded(store, view, file, encoding)
     return Verdict(
         True,
-        f"{found.size_bytes} bytes, {info['metadata']['datasetSize']} examples",
+        f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, "
+        f"{info['metadata']['datasetSize']} examples",
         path=path,
         digest=found.sha256,
         size_bytes=found.size_bytes,
@@ -109,8 +113,24 @@ def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: 
         return
     problems = structure_problems(structure(store.local(path)), _structure_of_reference(store.local(reference)), whose)
     if problems:
-        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
-        raise CheckpointError("; ".join(problems[:_MOST_TOLD]) + more)
+        raise CheckpointError(problems)
+
+
+def _check_encoded(store: ObjectStore, view: RunView, file: TensorFile, encoding: Encoding) -> None:
+    """A difference to this round's global model, of the run's kind, that decodes to what an update may be."""
+    kind = RunConfig.parse(view.config).compress
+    if encoding.kind != kind:
+        raise UpdateRefused(f"the update is compressed to {encoding.kind}; this run has --compress {kind}")
+    check_base(encoding, view.global_model)
+    assert view.global_model is not None
+    _check_finite(Update.of(file, open_global(store, view.global_model)).nonfinite())
+
+
+def _check_finite(nonfinite: str | None) -> None:
+    if nonfinite is not None:
+        raise CheckpointError(
+            f"tensor {nonfinite!r} has NaN or infinite values: lower the learning rate or clip the gradients"
+        )
 
 
 Structure = Mapping[str, TensorSpec]
@@ -122,17 +142,3 @@ def structure(path: Path) -> Structure:
 
 
 _structure_of_reference = functools.lru_cache(8)(structure)  # objects are written once
-
-
-def structure_problems(update: Structure, reference: Structure, whose: str) -> list[str]:
-    """How the tensors of `update` differ from those of `reference`, one line each."""
-    problems = [f"tensor {name!r} is missing; {whose} has it" for name in reference if name not in update]
-    for name, spec in update.items():
-        expected = reference.get(name)
-        if expected is None:
-            problems.append(f"tensor {name!r} is not in {whose}")
-        elif spec.shape != expected.shape:
-            problems.append(f"tensor {name!r} has shape {spec.shape}; {whose} has {expected.shape}")
-        elif spec.dtype != expected.dtype:
-            problems.append(f"tensor {name!r} is {spec.dtype}; {whose} has {expected.dtype}")
-    return problems

@@ -114,7 +114,9 @@ class Edge:
         self._workspace = workspace
         settings = RunConfig.parse(view.config)
         self._rounds = view.rounds
-        self._exchange = Exchange(open_store(config.store or settings.store), workspace, format_=config.format)
+        self._exchange = Exchange(
+            open_store(config.store or settings.store), workspace, format_=config.format, compress=settings.compress
+        )
         lease = self._lease = self._acquired(settings.heartbeat_timeout_s)
         view = self._runs.read()  # the wait for the lease may have been long
         keeper = LeaseKeeper(lease, lost=self._lease_lost, beat=lambda: self._redis.publish(self._keys.state, ""))

@@ -1,14 +1,16 @@
 """Checkpoints on their way between a trainer's files and the store.
 
 Only safetensors crosses the wire. A trainer that saves safetensors has its file moved into the store and the global
-model linked out of it; any other format is converted in one pass.
+model linked out of it; any other format is converted in one pass. Where the run compresses, the change to the
+global model that the trainer was given is encoded instead, whatever the trainer's format.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from flavor.bus.state import GlobalModel
 from flavor.edge.workspace import Workspace
@@ -18,7 +20,7 @@ from flavor.store.objects import ObjectStore, check_object
 from flavor.store.paths import named, update_prefix
 
 if TYPE_CHECKING:
-    from flavor.store.formats import Structure
+    from flavor.store.formats import Format, Structure, WireInfo
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,29 @@ class Submission:
 
 
 class Exchange:
-    """Moves one client's checkpoints. `format_` is the trainer's, where it is known before its first checkpoint."""
+    """Moves one client's checkpoints.
 
-    def __init__(self, store: ObjectStore, workspace: Workspace, *, format_: str | None = None) -> None:
-        self._store, self._workspace, self._format = store, workspace, format_
+    `format_` is the trainer's, where it is known before its first checkpoint; `compress` is the run's.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        workspace: Workspace,
+        *,
+        format_: str | None = None,
+        compress: Literal["none", "bf16", "int8"] = "none",
+    ) -> None:
+        self._store, self._workspace, self._format, self._compress = store, workspace, format_, compress
         self._structure: Structure | None = None  # how this trainer nests its state_dict
+        self._given: GlobalModel | None = None  # what the trainer trains from
 
     def place_global(self, model: GlobalModel | None) -> None:
         """Put the global model and the merged info where the trainer reads them.
 
         Raises `StoreError` (missing, changed) and leaves what was there.
         """
+        self._given = model
         if model is None:
             return
         target = self._workspace.global_model
@@ -66,7 +80,7 @@ class Exchange:
 
         Raises `CheckpointError`, `InvalidInfo`, `StoreError`; the trainer's files are left for a look then.
         """
-        from flavor.store.formats import Format, detect, take_safetensors, to_safetensors
+        from flavor.store.formats import detect
 
         info = read_info(self._workspace.local_info)
         source = self._workspace.local_model
@@ -81,20 +95,44 @@ class Exchange:
             raise CheckpointError(f"{source}: not written: {advice}")
         format_ = detect(source)
         self._format = format_.value
+        prefix = update_prefix(run, round_, client)
+        if self._compress == "none" or self._given is None:
+            path, wire = self._put_whole(source, format_, prefix)
+        else:
+            path, wire = self._put_change(source, format_, prefix, self._compress, self._given)
+        self._structure = wire.structure
+        source.unlink(missing_ok=True)  # its pages are what the next file is written to
+        return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
+
+    def _put_whole(self, source: Path, format_: Format, prefix: str) -> tuple[str, WireInfo]:
+        """Put the trainer's parameters into the store, moved there where they can be sent as they are."""
+        from flavor.store.formats import Format, take_safetensors, to_safetensors
+
         with self._store.stage() as staged:
             moved = format_ is Format.SAFETENSORS and _move(source, staged)
             try:
                 taken = take_safetensors(staged) if moved else None
                 wire = taken or to_safetensors(staged if moved else source, staged, format_)
-                path = named(update_prefix(run, round_, client), "update", wire.sha256, ".safetensors")
+                path = named(prefix, "update", wire.sha256, ".safetensors")
                 self._store.put(path, staged, digest=wire.sha256)
             except BaseException:
                 if moved:
                     _move(staged, source)
                 raise
-        self._structure = wire.structure
-        source.unlink(missing_ok=True)  # its pages are what the next file is written to
-        return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
+        return path, wire
+
+    def _put_change(
+        self, source: Path, format_: Format, prefix: str, kind: Literal["bf16", "int8"], given: GlobalModel
+    ) -> tuple[str, WireInfo]:
+        """Put the change from the global model `given` to the trainer's parameters into the store."""
+        from flavor.store.formats import Encoding, TensorFile, encode
+
+        base = TensorFile.open(check_object(self._store, given.path, digest=given.digest, seal=given.seal))
+        with self._store.stage() as staged:
+            wire = encode(source, staged, base, Encoding(kind, given.digest), format_)
+            path = named(prefix, "update", wire.sha256, ".safetensors")
+            self._store.put(path, staged, digest=wire.sha256)
+        return path, wire
 
 
 def _move(source: os.PathLike[str], target: os.PathLike[str]) -> bool:
