@@ -6,7 +6,7 @@ Sun et al. 2019, "Can you really backdoor federated learning?" (arXiv 1911.07963
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,7 +14,9 @@ import numpy as np
 
 from aggregators.distance import squared_distances
 from aggregators.dtypes import Array
+from aggregators.encoded import Tensor
 from aggregators.mean import Mean
+from aggregators.models import Models
 from aggregators.protocols import Block, Plan, Reducer, Scan, Weights
 from flavor.errors import AggregationError
 
@@ -71,6 +73,12 @@ def clipped(block: Block, scales: Array) -> Block:
             np.add(row, base, out=row)
             rows[client] = row
     return replace(block, rows=rows)
+
+
+def change_norm(model: Mapping[str, Tensor], global_model: Mapping[str, Array]) -> float:
+    """Return ‖θ − θᵢ‖ over all float tensors of two compatible models, without a copy of either."""
+    squared = Models([model], global_model, threads=1).sum(_squared_norms, (1,))
+    return math.sqrt(float(squared[0]))
 
 
 @dataclass(frozen=True)

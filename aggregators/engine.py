@@ -17,6 +17,7 @@ import numpy as np
 
 from aggregators import whole
 from aggregators.dtypes import Array, Kind, compute_dtype
+from aggregators.encoded import Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.protocols import Plan, Reducer, ServerStep, Weights
@@ -58,7 +59,7 @@ class Aggregation:
 
 
 def run(
-    models: Sequence[Mapping[str, Array]],
+    models: Sequence[Mapping[str, Tensor]],
     weights: Sequence[float] | Array | None = None,
     *,
     reducer: Reducer | None = None,
@@ -77,7 +78,8 @@ def run(
         models: for each client its tensors by name; all of the same names, shapes and dtypes. float16,
             bfloat16 and float8 are reduced in float32 and come back in their own type, float64 stays
             float64; integer tensors become the weighted mean rounded half to even, bool the weighted majority
-            (a tie is False). Never written to.
+            (a tie is False). An `EncodedTensor` is decoded block by block, and counts as what it decodes to.
+            Never written to.
         weights: `[n]`, num_examples of each client, in any unit; None weighs all alike.
         reducer: by default `Mean()`.
         server_step: by default `Replace()`; applies to float tensors, the others are replaced.
@@ -165,18 +167,16 @@ class _Walk:
     def block_size(self, name: str, limit: int) -> int:
         if self.source.kinds[name] is not Kind.FLOAT:
             return block_size(limit, whole.LIVE_ROWS, 8)
-        dtype = self.source.dtypes[name]
-        computed = compute_dtype(dtype)
-        widened = 0 if dtype == computed else len(self.plan.clients)
-        rows = self.plan.live_rows + widened + 2 * len(self.server_step.slots)
+        computed = compute_dtype(self.source.dtypes[name])
+        written = self.source.written_rows(name, self.plan.clients)
+        rows = self.plan.live_rows + written + 2 * len(self.server_step.slots)
         return block_size(limit, rows, computed.itemsize)
 
     def one(self, index: int, span: Span, scratch: Scratch) -> None:
         if self.source.kinds[span.name] is Kind.FLOAT:
             self._float(span, scratch)
             return
-        tensors = self.source.flat[span.name]
-        rows = [tensors[client][span.start : span.stop] for client in self.voters]
+        rows = self.source.slices(span, self.voters)
         out = self.model[span.name][span.start : span.stop]
         rule = whole.majority if self.source.kinds[span.name] is Kind.BOOL else whole.integer_mean
         rule(rows, self.votes, out, scratch)

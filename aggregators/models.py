@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
+from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.protocols import Block
 from aggregators.walk import Scratch, Span, ordered_sum, spans
 from flavor.errors import AggregationError
@@ -15,7 +16,7 @@ SCAN_BLOCK = 32 * 1024
 """Elements of a block in a scan: fixed, so that sums over blocks do not depend on how the engine is tuned."""
 
 
-def check_compatible(models: Sequence[Mapping[str, Array]], global_model: Mapping[str, Array] | None = None) -> None:
+def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mapping[str, Array] | None = None) -> None:
     """Raise unless all `models` have the same tensor names, shapes and dtypes.
 
     They are held against `global_model` where there is one, else against client 0's.
@@ -27,7 +28,8 @@ def check_compatible(models: Sequence[Mapping[str, Array]], global_model: Mappin
     """
     if not models:
         raise AggregationError("there is nothing to aggregate: no client's model was given")
-    reference, owner = (models[0], "client 0") if global_model is None else (global_model, "the global model")
+    reference: Mapping[str, Tensor] = models[0] if global_model is None else global_model
+    owner = "client 0" if global_model is None else "the global model"
     for name, tensor in reference.items():
         try:
             kind_of(tensor.dtype)
@@ -54,11 +56,11 @@ def check_compatible(models: Sequence[Mapping[str, Array]], global_model: Mappin
 class Models:
     """Flat views of n compatible models and, where there is one, of the old global model.
 
-    Arrays are viewed, not copied, unless they are not C-contiguous.
+    Arrays are viewed, not copied, unless they are not C-contiguous; encoded tensors stay as they are.
     """
 
     def __init__(
-        self, models: Sequence[Mapping[str, Array]], global_model: Mapping[str, Array] | None, threads: int
+        self, models: Sequence[Mapping[str, Tensor]], global_model: Mapping[str, Array] | None, threads: int
     ) -> None:
         check_compatible(models, global_model)
         self.n = len(models)
@@ -67,7 +69,7 @@ class Models:
         self.shapes = {name: tensor.shape for name, tensor in models[0].items()}
         self.dtypes = {name: tensor.dtype for name, tensor in models[0].items()}
         self.kinds = {name: kind_of(dtype) for name, dtype in self.dtypes.items()}
-        self.flat = {name: [np.asarray(model[name]).reshape(-1) for model in models] for name in self.names}
+        self.flat = {name: [_flat(model[name]) for model in models] for name in self.names}
         self.base = (
             None if global_model is None else {name: np.asarray(global_model[name]).reshape(-1) for name in self.names}
         )
@@ -81,13 +83,29 @@ class Models:
         tensors = self.flat[span.name]
         dtype = compute_dtype(self.dtypes[span.name])
         size = span.stop - span.start
-        if self.dtypes[span.name] == dtype:
-            rows = [tensors[client][span.start : span.stop] for client in clients]
-        else:
-            rows = list(scratch.rows("widened", len(clients), size, dtype))
-            for client, row in zip(clients, rows, strict=True):
-                widen(tensors[client][span.start : span.stop], row)
+        room = iter(scratch.rows("widened", self.written_rows(span.name, clients), size, dtype))
+        rows: list[Array] = []
+        for client in clients:
+            tensor = tensors[client]
+            if isinstance(tensor, EncodedTensor):
+                rows.append(next(room))
+                tensor.decode(span.start, span.stop, rows[-1], scratch)
+            elif tensor.dtype == dtype:
+                rows.append(tensor[span.start : span.stop])
+            else:
+                rows.append(next(room))
+                widen(tensor[span.start : span.stop], rows[-1])
         return Block(rows, self.base_block(span, scratch), scratch)
+
+    def written_rows(self, name: str, clients: Sequence[int]) -> int:
+        """Return how many of these clients' rows `block` has to write: those it cannot show as they lie."""
+        if self.dtypes[name] != compute_dtype(self.dtypes[name]):
+            return len(clients)
+        return sum(isinstance(self.flat[name][client], EncodedTensor) for client in clients)
+
+    def slices(self, span: Span, clients: Sequence[int]) -> list[Array]:
+        """Return `span` of these clients' integer or bool tensor, as it lies."""
+        return [np.asarray(self.flat[span.name][client])[span.start : span.stop] for client in clients]
 
     def base_block(self, span: Span, scratch: Scratch) -> Array | None:
         """Return `span` of the old global model's float tensor, in the type that it is reduced in."""
@@ -111,3 +129,7 @@ class Models:
         sizes = self.sizes(Kind.FLOAT)
         blocks: Iterator[Span] = spans(sizes, dict.fromkeys(sizes, SCAN_BLOCK))
         return ordered_sum(blocks, of_span, shape, self.threads)
+
+
+def _flat(tensor: Tensor) -> Array | EncodedTensor:
+    return tensor if isinstance(tensor, EncodedTensor) else np.asarray(tensor).reshape(-1)

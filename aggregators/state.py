@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aggregators.dtypes import Array, compute_dtype
+from aggregators.encoded import Tensor
 from flavor.errors import AggregationError
 
 
@@ -35,7 +36,7 @@ class ServerState:
         except (KeyError, ValueError) as error:
             raise AggregationError(f"this is not a server state: bad or missing metadata ({error})") from None
 
-    def check(self, step: str, slots: Mapping[str, float], model: Mapping[str, Array]) -> None:
+    def check(self, step: str, slots: Mapping[str, float], model: Mapping[str, Tensor]) -> None:
         """Raise `AggregationError` unless this is the state of `step` for the float tensors of `model`.
 
         `model` holds the float tensors only. The options of a step may change between rounds, its kind not.

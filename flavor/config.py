@@ -83,6 +83,8 @@ class RunConfig(BaseModel):
     the worker's command if it has one, else fedavg."""
     server_step: str | None = None
     """Server step with its options; the aggregator's own when None."""
+    compress: Literal["none", "bf16", "int8"] = "none"
+    """What edges send once there is a global model: their parameters, or their change in so few bits."""
     queue: str = "flavor"
     """RQ queue that the aggregators listen on."""
     store: str
@@ -102,6 +104,9 @@ class RunConfig(BaseModel):
                 f"{rule!r} aggregates tensors, and opaque checkpoints have none that it could see: "
                 "they need an aggregator of your own (`flavor-agg -m`, `flavor run --aggregator-main`)"
             )
+        if self.is_opaque and (self.compress != "none" or self.max_update_norm is not None):
+            option = "--compress" if self.compress != "none" else "--max-update-norm"
+            raise ValueError(f"{option} is for tensors, and opaque checkpoints have none that it could see")
         if self.aggregator == COMMAND and self.server_step is not None:
             raise ValueError("an aggregator of your own takes the server step itself: leave out --server-step")
         return self

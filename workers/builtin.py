@@ -17,6 +17,7 @@ from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
 from flavor.store.objects import ObjectStore, check_object
 from flavor.store.paths import named
 from workers.combination import Combined, Work
+from workers.updates import open_global, open_updates
 
 _SMALL_BYTES = 2 * 1024 * 1024
 """Below this, starting threads and mapping a file cost more than the aggregation."""
@@ -40,7 +41,7 @@ class Engine:
                 "start it as `flavor-agg -m 'python aggregate.py'`"
             )
         verdicts = list(work.verdicts.values())
-        files = [TensorFile.open(check_object(work.store, v.path, digest=v.digest, seal=v.seal)) for v in verdicts]
+        updates = open_updates(work.store, verdicts, work.old)
         sizes = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
         weights = sizes if any(sizes) else None  # nobody counted examples: all weigh alike
         rule = _rule(config.aggregator or DEFAULT_AGGREGATOR, config.server_step)
@@ -49,13 +50,11 @@ class Engine:
             if work.old is None:
                 rule = rule.without_global()
             else:
-                old = TensorFile.open(
-                    check_object(work.store, work.old.path, digest=work.old.digest, seal=work.old.seal)
-                )
-        with TensorFileWriter(target, files[0].specs, files[0].metadata) as writer:
-            small = writer.size_bytes * len(files) < _SMALL_BYTES
+                old = open_global(work.store, work.old)
+        with TensorFileWriter(target, updates[0].specs, updates[0].metadata) as writer:
+            small = writer.size_bytes * len(updates) < _SMALL_BYTES
             result = engine.run(
-                [_tensors(file) for file in files],
+                [update.tensors for update in updates],
                 weights,
                 reducer=rule.reducer,
                 server_step=rule.server_step,

@@ -11,18 +11,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from rq.timeouts import JobTimeoutException
 
+from aggregators.updates import Update
+from flavor.bus.state import Verdict
 from flavor.config import COMMAND
 from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, StoreError
 from flavor.process import ChildProcess, obituary, quoted
-from flavor.store.formats import Format, detect, digest_and_check, from_safetensors, to_safetensors
+from flavor.store.formats import (
+    Format,
+    TensorFileWriter,
+    detect,
+    digest_and_check,
+    from_safetensors,
+    to_safetensors,
+)
+from flavor.store.formats.compare import structure_problems
 from flavor.store.info import Info
-from flavor.store.objects import check_object, sha256_file
+from flavor.store.objects import sha256_file
 from workers.combination import Combined, Work
 from workers.environment import user_environment
 from workers.place import Place
-from workers.structure import structure, structure_problems
+from workers.structure import structure
+from workers.updates import open_updates
 
 _GRACE_S = 2.0
 _MOST_INFO_BYTES = 1 << 28
@@ -158,12 +170,30 @@ def _laid_out(work: Work, folder: Path) -> Place:
     infos = {client: verdict.info for client, verdict in work.verdicts.items()}
     place = Place.prepare(folder, infos, work.info, extension=extension)
     for verdict, path in zip(work.verdicts.values(), place.local_models, strict=True):
-        if work.config.is_opaque or verdict.format == Format.SAFETENSORS:
+        if work.config.is_opaque:
             work.store.fetch(verdict.path, path, digest=verdict.digest, seal=verdict.seal)
         else:
-            source = check_object(work.store, verdict.path, digest=verdict.digest, seal=verdict.seal)
-            from_safetensors(source, path, Format(verdict.format))
+            _lay_out_tensors(work, verdict, path)
     return place
+
+
+def _lay_out_tensors(work: Work, verdict: Verdict, path: Path) -> None:
+    update = _opened(work, verdict)
+    if update.encoding is None and verdict.format == Format.SAFETENSORS:
+        work.store.fetch(verdict.path, path, digest=verdict.digest, seal=verdict.seal)
+    elif update.encoding is None:
+        from_safetensors(work.store.local(verdict.path), path, Format(verdict.format))
+    else:
+        with TensorFileWriter(path, update.specs, update.metadata) as writer:
+            for spec in writer.specs:
+                writer.write(spec.name, np.asarray(update.tensors[spec.name]))
+        if verdict.format != Format.SAFETENSORS:
+            from_safetensors(path, path, Format(verdict.format))
+
+
+def _opened(work: Work, verdict: Verdict) -> Update:
+    (update,) = open_updates(work.store, [verdict], work.old)
+    return update
 
 
 def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
@@ -182,9 +212,9 @@ def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
         wire = to_safetensors(made, target, detect(made))
         if nonfinite := digest_and_check(target).nonfinite:
             raise CheckpointError(f"tensor {nonfinite!r} has NaN or infinite values")
-        reference = structure(work.store.local(first.path))
+        reference = {spec.name: spec for spec in _opened(work, first).specs}
         if problems := structure_problems(structure(target), reference, "the local models"):
-            raise CheckpointError("; ".join(problems[:3]))
+            raise CheckpointError(problems)
     except CheckpointError as error:
         message = str(error).removeprefix(f"{made}: ")
         raise AggregatorFailed(f"the aggregator's global model cannot be used: {message}{said}") from None

@@ -7,20 +7,22 @@ from pathlib import Path
 
 from rq.timeouts import JobTimeoutException
 
+from aggregators.clip import change_norm
+from aggregators.updates import Update
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
 from flavor.failpoints import reach
-from flavor.store.formats import Format, Inspection, digest_and_check
+from flavor.store.formats import Encoding, Format, Inspection, TensorFile, digest_and_check
+from flavor.store.formats.compare import structure_problems
 from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, checked_path, update_prefix
 from workers.context import WorkerContext
-from workers.structure import structure, structure_of_object, structure_problems
-
-_MOST_TOLD = 3
+from workers.structure import structure, structure_of_object
+from workers.updates import check_base, open_global
 
 
 def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> None:
@@ -90,15 +92,12 @@ def _accepted(
     found = _opaque(store.local(path)) if opaque else digest_and_check(store.local(path))
     if found.sha256 != fields.get("digest"):
         raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
-    if found.nonfinite is not None:
-        raise CheckpointError(
-            f"tensor {found.nonfinite!r} has NaN or infinite values: lower the learning rate or clip the gradients"
-        )
-    if not opaque:
-        _check_structure(runs, store, view, round_, path)
+    _check_finite(found.nonfinite)
+    encoding = None if opaque else _check_tensors(runs, store, view, round_, path)
     return Verdict(
         True,
-        f"{found.size_bytes} bytes, {info['metadata']['datasetSize']} examples",
+        f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, "
+        f"{info['metadata']['datasetSize']} examples",
         path=path,
         digest=found.sha256,
         size_bytes=found.size_bytes,
@@ -124,6 +123,18 @@ def _opaque(path: Path) -> Inspection:
     return Inspection(digest, size, None)
 
 
+def _check_tensors(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str) -> Encoding | None:
+    """That the tensors are such as this round can take; returns how they are encoded, if they are."""
+    file = TensorFile.open(store.local(path))
+    encoding = Encoding.of(file)
+    if encoding is None:
+        _check_structure(runs, store, view, round_, path)
+    else:
+        _check_encoded(store, view, file, encoding)
+    _check_norm(store, view, file)
+    return encoding
+
+
 def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str) -> None:
     """Same names, shapes and dtypes as the global model; in a first round without one, as its first good update."""
     if view.global_model is not None:
@@ -135,5 +146,35 @@ def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: 
         return
     problems = structure_problems(structure(store.local(path)), structure_of_object(store.local(reference)), whose)
     if problems:
-        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
-        raise CheckpointError("; ".join(problems[:_MOST_TOLD]) + more)
+        raise CheckpointError(problems)
+
+
+def _check_encoded(store: ObjectStore, view: RunView, file: TensorFile, encoding: Encoding) -> None:
+    """A difference to this round's global model, of the run's kind, that decodes to what an update may be."""
+    kind = RunConfig.parse(view.config).compress
+    if encoding.kind != kind:
+        raise UpdateRefused(f"the update is compressed to {encoding.kind}; this run has --compress {kind}")
+    check_base(encoding, view.global_model)
+    assert view.global_model is not None
+    _check_finite(Update.of(file, open_global(store, view.global_model)).nonfinite())
+
+
+def _check_norm(store: ObjectStore, view: RunView, file: TensorFile) -> None:
+    """The change is no longer than the run allows, measured over all float tensors."""
+    limit = RunConfig.parse(view.config).max_update_norm
+    if limit is None or view.global_model is None:
+        return
+    base = open_global(store, view.global_model)
+    old = {name: base.tensor(name) for name in base.names}
+    norm = change_norm(Update.of(file, base).tensors, old)
+    if norm > limit:
+        raise UpdateRefused(
+            f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows"
+        )
+
+
+def _check_finite(nonfinite: str | None) -> None:
+    if nonfinite is not None:
+        raise CheckpointError(
+            f"tensor {nonfinite!r} has NaN or infinite values: lower the learning rate or clip the gradients"
+        )

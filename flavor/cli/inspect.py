@@ -10,6 +10,7 @@ import click
 
 from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
 from flavor.bus.keys import RUNS
+from flavor.bus.names import count
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import ClientState, RoundState, RunState
 from flavor.cli.common import needed, one_line_errors, redis_option
@@ -35,7 +36,8 @@ def described(runs: RunStore) -> dict[str, Any]:
         for name, (fields, alive) in hashes.items()
         if fields.get("state") in tuple(ClientState)
     }
-    standing = standings(round_, runs.updates(view.round, round_.expected), members) if round_ else {}
+    updates = runs.updates(view.round, round_.expected) if round_ else {}
+    standing = standings(round_, updates, members) if round_ else {}
     waits_for = ""
     if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
         _, waits_for = close_round(runs.now_ms(), round_, standing, RunConfig.parse(view.config))
@@ -49,6 +51,7 @@ def described(runs: RunStore) -> dict[str, Any]:
             "alive": alive,
             "host": fields.get("host", ""),
             "this_round": str(state),
+            "update_bytes": count(updates.get(name, {}).get("size")),
             "reason": fields.get("reason", "") or (why if state == Standing.REFUSED else ""),
         }
     return {
@@ -99,6 +102,8 @@ def status(run: str | None, as_json: bool, redis_url: str | None) -> None:
 def _show_run(found: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from flavor.local.progress import shown_bytes
+
     click.echo(
         f"run {found['run']}: {found['state']}, round {found['round']} of {found['rounds']}"
         + (f" ({found['round_state']})" if found["round_state"] else "")
@@ -106,7 +111,7 @@ def _show_run(found: dict[str, Any]) -> None:
     click.echo(f"why: {found['waits_for'] or found['reason']}")
     if found["global_model"]:
         click.echo(f"global model: {found['global_model']}")
-    table = Table("client", "state", "alive", "host", "this round", "why", box=None, header_style="bold")
+    table = Table("client", "state", "alive", "host", "this round", "up", "why", box=None, header_style="bold")
     for name, client in found["clients"].items():
         table.add_row(
             name,
@@ -114,6 +119,7 @@ def _show_run(found: dict[str, Any]) -> None:
             "yes" if client["alive"] else "no",
             client["host"],
             client["this_round"],
+            "" if client["update_bytes"] is None else shown_bytes(client["update_bytes"]),
             client["reason"],
         )
     _print(table)

@@ -49,6 +49,13 @@ def round_options(function: Any) -> Any:
                 help="How the global model follows, e.g. nesterov:lr=0.7.  [default: the aggregator's own]",
             ),
             click.option(
+                "--compress",
+                type=click.Choice(["none", "bf16", "int8"]),
+                default="none",
+                show_default=True,
+                help="What edges send from the second round on: float32 parameters, or their change in 16 or 8 bits.",
+            ),
+            click.option(
                 "--fraction",
                 type=float,
                 default=1.0,

@@ -114,7 +114,11 @@ class Edge:
         settings = RunConfig.parse(view.config)
         self._rounds = view.rounds
         self._exchange = Exchange(
-            open_store(config.store or settings.store), workspace, format_=config.format, opaque=settings.is_opaque
+            open_store(config.store or settings.store),
+            workspace,
+            format_=config.format,
+            compress=settings.compress,
+            opaque=settings.is_opaque,
         )
         lease = self._lease = self._acquired(settings.heartbeat_timeout_s)
         view = self._runs.read()  # the wait for the lease may have been long

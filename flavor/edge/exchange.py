@@ -2,6 +2,8 @@
 
 Only safetensors crosses the wire (and opaque checkpoints, which nothing looks into). A trainer that saves safetensors
 has its file linked into the store and the global model linked out of it; any other format is converted in one pass.
+Where the run compresses, the change to the global model that the trainer was given is encoded instead, whatever the
+trainer's format.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from flavor.bus.state import GlobalModel
 from flavor.edge.workspace import Workspace
@@ -20,7 +22,7 @@ from flavor.store.objects import ObjectStore, check_object, sha256_file
 from flavor.store.paths import OPAQUE, named, update_prefix
 
 if TYPE_CHECKING:
-    from flavor.store.formats import Structure
+    from flavor.store.formats import Format, Structure, WireInfo
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,31 @@ class Submission:
 
 
 class Exchange:
-    """Moves one client's checkpoints. `format_` is the trainer's, where it is known before its first checkpoint."""
+    """Moves one client's checkpoints.
+
+    `format_` is the trainer's, where it is known before its first checkpoint; `compress` is the run's.
+    """
 
     def __init__(
-        self, store: ObjectStore, workspace: Workspace, *, format_: str | None = None, opaque: bool = False
+        self,
+        store: ObjectStore,
+        workspace: Workspace,
+        *,
+        format_: str | None = None,
+        compress: Literal["none", "bf16", "int8"] = "none",
+        opaque: bool = False,
     ) -> None:
-        self._store, self._workspace, self._format, self._opaque = store, workspace, format_, opaque
+        self._store, self._workspace, self._format = store, workspace, format_
+        self._compress, self._opaque = compress, opaque
         self._structure: Structure | None = None  # how this trainer nests its state_dict
+        self._given: GlobalModel | None = None  # what the trainer trains from
 
     def place_global(self, model: GlobalModel | None) -> None:
         """Put the global model and the merged info where the trainer reads them.
 
         Raises `StoreError` (missing, changed) and leaves what was there.
         """
+        self._given = model
         if model is None:
             return
         target = self._workspace.global_model
@@ -105,10 +119,21 @@ class Exchange:
         return Submission(path, digest, size, OPAQUE, info)
 
     def _tensors(self, source: Path, prefix: str, info: Info) -> Submission:
-        from flavor.store.formats import Format, detect, take_safetensors, to_safetensors
+        from flavor.store.formats import detect
 
         format_ = detect(source)
         self._format = format_.value
+        if self._compress == "none" or self._given is None:
+            path, wire = self._put_whole(source, format_, prefix)
+        else:
+            path, wire = self._put_change(source, format_, prefix, self._compress, self._given)
+        self._structure = wire.structure
+        return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
+
+    def _put_whole(self, source: Path, format_: Format, prefix: str) -> tuple[str, WireInfo]:
+        """Put the trainer's parameters into the store, linked there where they can be sent as they are."""
+        from flavor.store.formats import Format, take_safetensors, to_safetensors
+
         with self._store.stage() as staged:
             taken = None
             if format_ is Format.SAFETENSORS and _link(source, staged):
@@ -118,8 +143,20 @@ class Exchange:
             wire = taken or to_safetensors(source, staged, format_)
             path = named(prefix, "update", wire.sha256, ".safetensors")
             self._store.put(path, staged, digest=wire.sha256)
-        self._structure = wire.structure
-        return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
+        return path, wire
+
+    def _put_change(
+        self, source: Path, format_: Format, prefix: str, kind: Literal["bf16", "int8"], given: GlobalModel
+    ) -> tuple[str, WireInfo]:
+        """Put the change from the global model `given` to the trainer's parameters into the store."""
+        from flavor.store.formats import Encoding, TensorFile, encode
+
+        base = TensorFile.open(check_object(self._store, given.path, digest=given.digest, seal=given.seal))
+        with self._store.stage() as staged:
+            wire = encode(source, staged, base, Encoding(kind, given.digest), format_)
+            path = named(prefix, "update", wire.sha256, ".safetensors")
+            self._store.put(path, staged, digest=wire.sha256)
+        return path, wire
 
 
 def _link(source: os.PathLike[str], target: os.PathLike[str]) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from flavor.bus.state import RoundState
 from workers.environment import user_environment
@@ -74,6 +75,21 @@ def test_it_aggregates_every_round(bench, once):
     assert run.failures() == []
     left = sorted(path.name for path in (bench.folder / "agg-0" / bench.run).iterdir())
     assert left == ["logs", "output"]  # the rounds' own folders are gone
+
+
+@pytest.mark.parametrize("format_", ["pickle", "npz", "safetensors"])
+def test_compressed_updates_are_whole_models_again(bench, format_):
+    show = bench.work / "copy.py"
+    show.write_text(
+        "import shutil\nfrom flavor.cook.utils import GetPaths\n"
+        "shutil.copy(GetPaths('localModels')[1], GetPaths('globalModel')[0])\n"
+    )
+    own = f"{sys.executable} {show}"
+    run = Federation(bench, own, serve=["--compress", "bf16"], trainer=["--format", format_], rounds=3)
+    assert run.coordinator.wait() == 0, run.coordinator.stderr
+    assert run.failures() == []
+    made = bench.runs.read().global_model
+    np.testing.assert_allclose(load_file(bench.store / made.path)["w"], 6.0)  # client 2, three times
 
 
 @pytest.mark.parametrize("once", [False, True])

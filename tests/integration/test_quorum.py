@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 
+import pytest
+
 from flavor.bus.state import RoundState
 
 
@@ -92,6 +94,20 @@ def test_limits_of_an_update(bench):
     reason = bench.logged("update.refused", client="c3")["reason"]
     assert "datasetSize 30 is more than the 25" in reason
     assert bench.runs.read_round(1).contributors == ("c2",)
+
+
+@pytest.mark.parametrize("compress", ["none", "int8"])
+def test_an_update_that_goes_too_far(bench, compress):
+    """From the second round on: each of the ten weights of client i moves by i, so the norm is i √10."""
+    limits = ["--max-update-norm", 8.0, "--quorum", 1, "--compress", compress]
+    coordinator, _ = start(bench, ["c2", "c3"], *limits, rounds=2)
+    assert coordinator.wait() == 0, coordinator.stderr
+    reason = bench.logged("update.refused", client="c3", round=2)["reason"]
+    assert "more than the 8 that this run allows" in reason
+    contributors = [bench.runs.read_round(number).contributors for number in (1, 2)]
+    assert contributors == [("c2", "c3"), ("c2",)]
+    # From the mean of round one (2.6 in each weight) c2 goes by 2 √10, c3 by 3 √10.
+    assert 9.4 < float(reason.split("by ")[1].split(" ")[0]) < 9.6
 
 
 def test_an_update_that_is_too_large(bench):

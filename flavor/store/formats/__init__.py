@@ -5,6 +5,7 @@ a `CheckpointError` of one line; a disk that does not take what is written is a 
 """
 
 from flavor.store.formats.checkpoint import Checkpoint, describe, read, write
+from flavor.store.formats.encoding import Encoding, encode
 from flavor.store.formats.finite import Inspection, check_finite, digest_and_check, is_finite
 from flavor.store.formats.format import Format, detect
 from flavor.store.formats.header import TensorSpec
@@ -15,6 +16,7 @@ from flavor.store.formats.wire import WireInfo, from_safetensors, take_safetenso
 
 __all__ = [
     "Checkpoint",
+    "Encoding",
     "Format",
     "Inspection",
     "Structure",
@@ -26,6 +28,7 @@ __all__ = [
     "describe",
     "detect",
     "digest_and_check",
+    "encode",
     "from_safetensors",
     "is_finite",
     "read",

@@ -24,7 +24,7 @@ def byte_blocks(array: Array) -> Iterator[memoryview]:
     """
     if array.size == 0:
         return
-    mapped = _map_of(array)
+    mapped = map_of(array)
     unreleased = 0
     for block in _blocks(array):
         yield block
@@ -48,7 +48,7 @@ def _blocks(array: Array) -> Iterator[memoryview]:
             yield np.ascontiguousarray(chunk).view(np.uint8).data
 
 
-def _map_of(array: Array) -> mmap.mmap | None:
+def map_of(array: Array) -> mmap.mmap | None:
     """The file map under an array, if there is one that is only read."""
     if array.flags.writeable:
         return None

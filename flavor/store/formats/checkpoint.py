@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flavor.errors import CheckpointError
 from flavor.store.formats.blocks import Array
 from flavor.store.formats.dtypes import DType
 from flavor.store.formats.format import Format, detect_mapped
@@ -20,6 +21,7 @@ from flavor.store.formats.torchfile import load_pickle, load_torch
 from flavor.store.formats.torchwriter import write_pickle, write_torch
 
 STRUCTURE_KEY = "flavor.structure"
+ENCODING_KEY = "flavor.encoding"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def fill(writer: TensorFileWriter, checkpoint: Checkpoint) -> None:
 
 def _read_safetensors(file: TensorFile) -> Checkpoint:
     metadata = file.metadata
+    if ENCODING_KEY in metadata:
+        raise CheckpointError(f"{file.path}: a compressed update, a difference to a global model, and no checkpoint")
     text = metadata.pop(STRUCTURE_KEY, None)
     structure = None if text is None else Structure.from_json(text, file.path)
     if structure is not None and structure.root is not None:

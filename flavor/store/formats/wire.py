@@ -42,12 +42,16 @@ def to_safetensors(src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None =
     cannot be read or aggregated, `StoreError` when `dest` cannot be written.
     """
     fmt = fmt or detect(src)
-    checkpoint = read(src, fmt)
-    public = {key: value for key, value in checkpoint.metadata.items() if key in WIRE_METADATA}
-    checkpoint = replace(checkpoint, metadata=public)
+    checkpoint = public(read(src, fmt))
     with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
         fill(writer, checkpoint)
     return WireInfo(writer.sha256, writer.size_bytes, fmt, tuple(checkpoint.tensors), checkpoint.structure)
+
+
+def public(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without what a trainer noted for itself."""
+    kept = {key: value for key, value in checkpoint.metadata.items() if key in WIRE_METADATA}
+    return replace(checkpoint, metadata=kept)
 
 
 def take_safetensors(path: StrPath) -> WireInfo | None:

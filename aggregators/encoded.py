@@ -1,0 +1,90 @@
+"""A client's tensor that arrived as a rounded difference to the global model: decoded block by block.
+
+The engine asks for spans as it walks, so no decoded model is ever whole in memory, and every rule sees plain
+parameters θᵢ = θ − Δᵢ.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from aggregators.dtypes import Array, compute_dtype, widen
+from aggregators.walk import Scratch
+from flavor.errors import AggregationError
+
+_SPAN = 64 * 1024
+
+
+class EncodedTensor:
+    """θᵢ = θ − Δᵢ, of the shape and dtype of θ, where Δᵢ is bfloat16, or int8 times its block's scale.
+
+    Args:
+        base: θ, C-contiguous; float32, or float16 or bfloat16.
+        values: Δᵢ in bfloat16, or q in int8; C-contiguous, of the shape of θ.
+        scales: float32 `[⌈elements / block⌉]` for int8, None for bfloat16.
+        block: consecutive elements that share a scale.
+
+    Computed in float32; of a float16 or bfloat16 tensor each element is then rounded to its own type, as if
+    the client had sent it. Never written to. `np.asarray` decodes all of it.
+
+    Raises:
+        AggregationError: arrays that do not fit together.
+
+    """
+
+    def __init__(self, base: Array, values: Array, scales: Array | None = None, block: int = 1) -> None:
+        if values.shape != base.shape or (scales is not None and scales.shape != (-(-base.size // block),)):
+            raise AggregationError(f"an encoded tensor {values.shape} does not fit its base {base.shape} or its scales")
+        self.shape, self.dtype, self.size = base.shape, base.dtype, base.size
+        self._base, self._values = base.reshape(-1), values.reshape(-1)
+        self._scales, self._block = scales, block
+
+    def decode(self, start: int, stop: int, out: Array, scratch: Scratch) -> None:
+        """Write elements `start` to `stop` (exclusive) of the flattened θᵢ to `out`, float32 `[stop - start]`."""
+        widen(self._values[start:stop], out)
+        if self._scales is not None:
+            self._scale(self._scales, start, out)
+        base = self._base[start:stop]
+        if base.dtype == out.dtype:
+            np.subtract(base, out, out=out)
+            return
+        wide = scratch.row("decoded base", out.size, out.dtype)
+        widen(base, wide)
+        np.subtract(wide, out, out=out)
+        own = scratch.row("decoded", out.size, base.dtype)
+        np.copyto(own, out, casting="unsafe")
+        widen(own, out)
+
+    def _scale(self, scales: Array, start: int, out: Array) -> None:
+        """Multiply `out`, elements from `start` on, by the scale of the block that each is in."""
+        first, offset = divmod(start, self._block)
+        head = min(out.size, -offset % self._block)
+        if head:
+            np.multiply(out[:head], scales[first], out=out[:head])
+            first += 1
+        whole = head + (out.size - head) // self._block * self._block
+        if whole > head:
+            rows = out[head:whole].reshape(-1, self._block)
+            np.multiply(rows, scales[first : first + len(rows), None], out=rows)
+            first += len(rows)
+        if whole < out.size:
+            np.multiply(out[whole:], scales[first], out=out[whole:])
+
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> Array:
+        """All of θᵢ as a new array of its shape and dtype."""
+        if copy is False:
+            raise ValueError("an encoded tensor has no array to be viewed")
+        whole = np.empty(self.shape, self.dtype)
+        flat, scratch = whole.reshape(-1), Scratch()
+        for start in range(0, self.size, _SPAN):
+            stop = min(start + _SPAN, self.size)
+            row = scratch.row("row", stop - start, compute_dtype(self.dtype))
+            self.decode(start, stop, row, scratch)
+            np.copyto(flat[start:stop], row, casting="unsafe")
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
+Tensor: TypeAlias = Array | EncodedTensor
+"""What a model holds under a name."""

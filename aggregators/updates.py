@@ -1,0 +1,85 @@
+"""A client's file as the engine takes it: parameters, or a rounded difference to the global model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aggregators.encoded import EncodedTensor, Tensor
+from aggregators.walk import Scratch
+from flavor.errors import CheckpointError
+from flavor.store.formats import TensorFile, TensorSpec, is_finite
+from flavor.store.formats.checkpoint import ENCODING_KEY
+from flavor.store.formats.compare import structure_problems
+from flavor.store.formats.encoding import SCALE_PREFIX, Encoding
+
+_SPAN = 128 * 1024
+
+
+@dataclass(frozen=True)
+class Update:
+    """One client's model, as its reducer sees it.
+
+    `specs` are its tensors in the trainer's order; `tensors` the same in the order in which they lie in a plain file;
+    `metadata` is that of a plain file, with the nesting of the trainer's checkpoint.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    encoding: Encoding | None = None
+
+    @classmethod
+    def of(cls, file: TensorFile, base: TensorFile | None) -> Update:
+        """The update in `file`; `base` is the global model, which only an encoded one needs.
+
+        Whether `base` is the model that it is a difference to is for the caller to see: `encoding.base`. Raises
+        `CheckpointError` for an encoding that does not exist or does not fit `base`.
+        """
+        encoding = Encoding.of(file)
+        if encoding is None:
+            plain: dict[str, Tensor] = {spec.name: file.tensor(spec.name) for spec in file.specs_in_file_order}
+            return cls(file.specs, plain, file.metadata)
+        if base is None:
+            raise CheckpointError("the update is a difference to a global model, and there is none in this round")
+        expected = {spec.name: spec for spec in encoding.specs(base.specs)}
+        whose = f"an {encoding.kind} update of the global model"
+        if problems := structure_problems({spec.name: spec for spec in file.specs}, expected, whose):
+            raise CheckpointError(problems)
+        metadata = file.metadata
+        del metadata[ENCODING_KEY]
+        specs = tuple(
+            TensorSpec(name, base.dtype(name), base.shape(name))
+            for name in file.names
+            if name in base  # the rest are scales
+        )
+        tensors = {spec.name: _tensor(file, base, encoding, spec) for spec in base.specs_in_file_order}
+        return cls(specs, tensors, metadata, encoding)
+
+    def nonfinite(self) -> str | None:
+        """The first difference that decodes to NaN or infinity somewhere; None when all are finite.
+
+        Tensors that travelled as they are have been looked at in the file.
+        """
+        encoded = ((name, tensor) for name, tensor in self.tensors.items() if isinstance(tensor, EncodedTensor))
+        return next((name for name, tensor in encoded if not _finite(tensor)), None)
+
+
+def _tensor(file: TensorFile, base: TensorFile, encoding: Encoding, spec: TensorSpec) -> Tensor:
+    if not encoding.covers(spec.dtype):
+        return file.tensor(spec.name)
+    scales = file.tensor(SCALE_PREFIX + spec.name) if encoding.kind == "int8" else None
+    return EncodedTensor(base.tensor(spec.name), file.tensor(spec.name), scales, encoding.block)
+
+
+def _finite(tensor: EncodedTensor) -> bool:
+    scratch = Scratch()
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, tensor.size, _SPAN):
+            stop = min(start + _SPAN, tensor.size)
+            row = scratch.row("row", stop - start, np.dtype(np.float32))
+            tensor.decode(start, stop, row, scratch)
+            if not is_finite(row):
+                return False
+    return True
