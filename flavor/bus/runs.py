@@ -128,8 +128,8 @@ class RunStore:
         An update whose round is no longer open is refused as late, whatever its inspection found.
         """
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
+        keys.append(self.keys.client(client).verdict(round_))
         event = "update.accepted" if verdict.accepted else "update.refused"
-        channel = self.keys.client(client).verdict(round_)
         late = Verdict(False, f"late: round {round_} no longer takes updates")
         args: list[str | int] = [
             client,
@@ -137,7 +137,6 @@ class RunStore:
             verdict.to_json(),
             event,
             verdict.reason,
-            channel,
             late.to_json(),
             late.reason,
         ]
@@ -240,6 +239,7 @@ class RunStore:
             keys += [
                 client.task(round_),
                 client.update(round_),
+                client.verdict(round_),
                 *(client.event(round_, event) for event in Event),
             ]
         if keys:
