@@ -10,6 +10,7 @@ import importlib
 import click
 
 from flavor.cli.common import EXIT_CODES, version_option
+from flavor.cli.private import keep_private
 
 _COMMANDS = {
     "demo": ("flavor.cli.demo", "demo", "Federate handwritten digits over three sites, on this machine."),
@@ -24,6 +25,7 @@ _COMMANDS = {
     "log": ("flavor.cli.inspect", "log", "Show every transition of a run with its reason."),
     "stop": ("flavor.cli.inspect", "stop", "Stop a run."),
     "rm": ("flavor.cli.inspect", "rm", "Forget an ended run."),
+    "certs": ("flavor.cli.certs", "certs", "Make certificates to try TLS with."),
     "event": ("flavor.cli.trainer", "event", "Set and wait for events, from a script in any language."),
     "info": ("flavor.cli.trainer", "info", "Save client information, from a script in any language."),
 }
@@ -66,6 +68,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point."""
+    keep_private()
     cli(prog_name="flavor")
 
 
