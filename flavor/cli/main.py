@@ -25,6 +25,8 @@ _COMMANDS = {
     "log": ("flavor.cli.inspect", "log", "Show every transition of a run with its reason."),
     "stop": ("flavor.cli.inspect", "stop", "Stop a run."),
     "rm": ("flavor.cli.inspect", "rm", "Forget an ended run."),
+    "enroll": ("flavor.cli.enroll", "enroll", "Let a client take part in a run, and print its join token."),
+    "revoke": ("flavor.cli.enroll", "revoke", "Cut a client off."),
     "certs": ("flavor.cli.certs", "certs", "Make certificates to try TLS with."),
     "event": ("flavor.cli.trainer", "event", "Set and wait for events, from a script in any language."),
     "info": ("flavor.cli.trainer", "info", "Save client information, from a script in any language."),

@@ -195,6 +195,7 @@ def test_a_whole_local_run_over_tls(bench_at, strict: RedisServer, made: Certifi
         ["flavor-agg", "--store", "store"],
         ["flavor-fl", "--run", "r", "-m", "true"],
         ["flavor", "run", "-m", "true", "--edges", 1],
+        ["flavor", "enroll", "r", "c"],
     ],
 )
 def test_every_command_says_it_in_one_line(bench, strict: RedisServer, made: Certificates, words: list[str]) -> None:
