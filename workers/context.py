@@ -24,7 +24,7 @@ class WorkerContext:
     """The bus, the store and the voice of one worker."""
 
     redis: Redis
-    redis_url: str
+    redis_url: str = field(repr=False)
     store: ObjectStore
     combiner: Combiner = field(default_factory=lambda: Engine(threads=2))
     residents: Residents | None = None

@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flavor.bus.tls import VerifiedConnection, tls_failure, tls_refusal
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 
 Redis: TypeAlias = Any
@@ -26,6 +28,8 @@ Redis: TypeAlias = Any
 
 URL_VARIABLE = "FLAVOR_REDIS_URL"
 _SCHEMES = ("redis", "rediss", "unix")
+_TLS_IN_URL = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What a URL may say about TLS: which files, and not whether anything is verified."""
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 6, 3, 3
 SILENCE_S = _KEEPALIVE_IDLE_S + _KEEPALIVE_INTERVAL_S * _KEEPALIVE_COUNT
 """A peer that acknowledges nothing for so long is taken for dead, whether something was sent to it or not."""
@@ -44,9 +48,9 @@ class Patience(Retry):
     """Repeats a command until the server answers again or `patience_s` seconds of outage have passed.
 
     One outage has one deadline, however deep redis-py nests its retries, and a countdown on stderr. A server that takes
-    no writes for now (its disk or its memory is full, it loads, it is a replica) is out as well. Wrong credentials are
-    not an outage. Every command of this project may run twice: it sets what is not set, or checks the state it starts
-    from.
+    no writes for now (its disk or its memory is full, it loads, it is a replica) is out as well. Wrong credentials and
+    certificates are not an outage. Every command of this project may run twice: it sets what is not set, or checks
+    the state it starts from.
     """
 
     _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -55,6 +59,7 @@ class Patience(Retry):
         super().__init__(NoBackoff(), retries=-1)
         self._where, self._patience_s = where, patience_s
         self._since: float | None = None
+        self._depth = 0  # a connection that can be made says nothing about the command that it is made for
 
     def call_with_retry(
         self,
@@ -68,14 +73,18 @@ class Patience(Retry):
         caught: tuple[type[Exception], ...] = (*self._supported_errors, redis.exceptions.ResponseError)
         while True:
             try:
-                result = do()
+                self._depth += 1
+                try:
+                    result = do()
+                finally:
+                    self._depth -= 1
             except caught as error:
                 if isinstance(error, _REFUSALS):
                     raise
                 if isinstance(error, redis.exceptions.ResponseError):
                     if not _passes(error):
                         raise
-                elif is_retryable and not is_retryable(error):
+                elif (is_retryable and not is_retryable(error)) or tls_refusal(error):
                     raise
                 failures += 1
                 fail(error, failures) if with_failure_count else fail(error)
@@ -89,7 +98,7 @@ class Patience(Retry):
                     time.sleep(min(pause_s, left_s))
                     pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
             else:
-                self._since = None
+                self._since = self._since if self._depth else None
                 return result
 
 
@@ -140,19 +149,32 @@ def connect(url: str, *, patience_s: float = 60.0, client_name: str | None = Non
     try:
         return redis.Redis.from_url(url, decode_responses=True, client_name=client_name, **options(url, patience_s))
     except ValueError as error:
-        # redis-py's message may quote a part of the password
-        raise InvalidSetting(
-            f"Redis URL {shown(url)!r} cannot be used ({type(error).__name__}): "
-            "write redis://USER:PASSWORD@HOST:PORT/DB, "
-            "with special characters of the password percent-encoded"
-        ) from None
+        raise unusable(url, error) from None
+
+
+def unusable(url: str, error: ValueError) -> InvalidSetting:
+    """What to say of a URL that redis-py cannot read; its own message may quote a part of the password."""
+    return InvalidSetting(
+        f"Redis URL {shown(url)!r} cannot be used ({type(error).__name__}): "
+        "write redis://USER:PASSWORD@HOST:PORT/DB, "
+        "with special characters of the password percent-encoded"
+    )
 
 
 def checked_url(url: str) -> str:
-    """`url`, if it is one for Redis; else `InvalidSetting`."""
+    """`url`, if it is one for Redis and leaves TLS verified; else `InvalidSetting`."""
     if url.partition("://")[0] not in _SCHEMES:
         raise InvalidSetting(
             f"Redis URL {shown(url)!r} cannot be used: expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
+        )
+    try:
+        names = [name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)]
+    except ValueError as error:
+        raise unusable(url, error) from None
+    if odd := [name for name in names if name.startswith("ssl_") and name not in _TLS_IN_URL]:
+        raise InvalidSetting(
+            f"Redis URL {shown(url)!r} has {odd[0]!r}: the server's certificate and name are always verified; "
+            "leave it out, and name your CA with --tls-ca FILE"
         )
     return url
 
@@ -171,6 +193,8 @@ def options(url: str, patience_s: float) -> dict[str, Any]:
             "socket_keepalive": True,
             "socket_keepalive_options": _keepalive(),
         }
+    if url.startswith("rediss:"):
+        chosen["connection_class"] = VerifiedConnection
     return chosen
 
 
@@ -195,6 +219,8 @@ def translated(where: str) -> Iterator[None]:
 
 def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     """The error of this project for one of redis-py's, with what to do."""
+    if failure := tls_failure(error):
+        return BusUnavailable(f"Redis at {where}: {failure}")
     text = " ".join(str(error).split()).rstrip(".")
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
@@ -203,7 +229,11 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
 
 
 _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
-    (redis.exceptions.AuthenticationError, "check the user and password in the URL"),
+    (
+        redis.exceptions.AuthenticationError,
+        "check the user and password in the URL, or the join token: a client that was revoked or enrolled anew needs "
+        "a new one",
+    ),
     (redis.exceptions.NoPermissionError, "this user's ACL does not allow it"),
     (redis.exceptions.OutOfMemoryError, "the server is full: raise maxmemory or free some"),
     (redis.exceptions.ReadOnlyError, "this is a read-only replica: point the URL at the primary"),
@@ -212,7 +242,10 @@ _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
         redis.exceptions.TimeoutError,
         "it does not answer: check the address, the network and the server's load",
     ),
-    (redis.exceptions.ConnectionError, "check that it runs and that the address is right"),
+    (
+        redis.exceptions.ConnectionError,
+        "check that it runs, that the address is right, and whether it wants TLS (rediss://)",
+    ),
     (redis.exceptions.ResponseError, "the server refused the command"),
 )
 

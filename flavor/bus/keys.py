@@ -19,11 +19,12 @@ client:CLIENT:lease                   string  token of the edge's lease (expires
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
-client:CLIENT:round:N:task            hash    what to train from: the run's global_*,         coordinator
-                                              info_path, format, rounds; opened_ms
 client:CLIENT:round:N:update          hash    path, digest, size, info, format; or refused    that edge
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
-client:CLIENT:round:N:verdict         (channel) the update of this round was judged           worker, coordinator
+to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
+                                              info_path, format, rounds; opened_ms
+to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
+                                              update
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, reference,
                                               path, digest, size, info_path, reason,
@@ -36,9 +37,12 @@ log                                   stream  every transition with its reason  
 
 Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds).
 
-`run`, `round:N`, events, tasks and updates are channels too: a publication on a key's name announces that it has
-changed (`round:N`: that it is closed, or that an attempt went wrong). What is published is never needed: readers read
-the key.
+A client writes below `client:CLIENT` and nowhere else; what is meant for it alone lies below `to:CLIENT`, where it only
+reads. Beside these it reads `run`. `flavor.bus.users` makes Redis hold it to that.
+
+`run`, `round:N`, events, updates, tasks and a client's verdicts are channels too: a publication on a key's name
+announces that it has changed (`round:N`: that it is closed, or that an attempt went wrong). What is published is never
+needed: readers read the key.
 The keys of a run live until `flavor rm`; those of a round's clients go with `--keep-rounds`.
 """
 
@@ -53,9 +57,10 @@ RUNS = "flavor:runs"
 
 @dataclass(frozen=True)
 class ClientKeys:
-    """The keys that belong to one client of one run: all that its edge may write."""
+    """The keys of one client of one run: below `prefix` all that its edge may write, below `to` what it is told."""
 
     prefix: str
+    to: str
     client: str
 
     @property
@@ -64,14 +69,14 @@ class ClientKeys:
         return f"{self.prefix}:round:*:event:*"
 
     @property
-    def tasks_pattern(self) -> str:
-        """The channel pattern of this client's tasks."""
-        return f"{self.prefix}:round:*:task"
+    def own_pattern(self) -> str:
+        """All keys and channels below this client's own: what it may write."""
+        return f"{self.prefix}:*"
 
     @property
-    def verdicts_pattern(self) -> str:
-        """The channel pattern of the verdicts on this client's updates."""
-        return f"{self.prefix}:round:*:verdict"
+    def to_pattern(self) -> str:
+        """All that is meant for this client: its tasks, and the verdicts on its updates."""
+        return f"{self.to}:*"
 
     @property
     def hash(self) -> str:
@@ -103,16 +108,20 @@ class ClientKeys:
         return f"{self.prefix}:round:{round_}:event:{event}"
 
     def task(self, round_: int) -> str:
-        """Hash: what this client trains from in this round."""
-        return f"{self.prefix}:round:{round_}:task"
+        """Hash: what this client trains from in this round. Written by the coordinator."""
+        return f"{self.to}:round:{round_}:task"
 
     def update(self, round_: int) -> str:
         """Hash: what this client submitted in this round."""
         return f"{self.prefix}:round:{round_}:update"
 
     def verdict(self, round_: int) -> str:
-        """Channel: this client's update of this round was judged."""
-        return f"{self.prefix}:round:{round_}:verdict"
+        """Hash: what became of this client's update of this round. Written with the verdict in `RunKeys.verdicts`."""
+        return f"{self.to}:round:{round_}:verdict"
+
+    def rest(self, channel: str) -> str:
+        """What follows this client's prefix, either one, in the name of a key or channel."""
+        return channel.removeprefix(f"{self.prefix}:").removeprefix(f"{self.to}:")
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,8 @@ class RunKeys:
 
     def client(self, client: str) -> ClientKeys:
         """The keys of one client."""
-        return ClientKeys(f"{self.prefix}client:{checked_name(client, 'client')}", client)
+        checked_name(client, "client")
+        return ClientKeys(f"{self.prefix}client:{client}", f"{self.prefix}to:{client}", client)
 
     def round(self, round_: int) -> str:
         """Hash: one round."""
@@ -180,12 +190,12 @@ class RunKeys:
     def client_patterns(self) -> tuple[str, ...]:
         """The channel patterns of what a coordinator needs to hear from clients, and of the verdicts."""
         head = f"{self.prefix}client:*:"
-        return f"{head}state", f"{head}update", f"{head}verdict"
+        return f"{head}state", f"{head}update", f"{self.prefix}to:*:verdict"
 
     def parse_client_channel(self, channel: str) -> tuple[str, str] | None:
-        """`(client, rest)` of a channel `client:CLIENT:rest`; else None."""
-        head = f"{self.prefix}client:"
-        if not channel.startswith(head):
-            return None
-        client, _, rest = channel[len(head) :].partition(":")
-        return (client, rest) if is_name(client) else None
+        """`(client, rest)` of a channel `client:CLIENT:rest` or `to:CLIENT:rest`; else None."""
+        for head in (f"{self.prefix}client:", f"{self.prefix}to:"):
+            if channel.startswith(head):
+                client, _, rest = channel[len(head) :].partition(":")
+                return (client, rest) if is_name(client) else None
+        return None

@@ -145,9 +145,9 @@ class RunStore:
 
         An update whose round is no longer open is refused as late, whatever its inspection found.
         """
-        keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_), self.keys.refusals]
+        keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
+        keys += [self.keys.client(client).verdict(round_), self.keys.refusals]
         event = "update.accepted" if verdict.accepted else "update.refused"
-        channel = self.keys.client(client).verdict(round_)
         late = Verdict(False, f"late: round {round_} no longer takes updates")
         args: list[str | int] = [
             client,
@@ -155,7 +155,6 @@ class RunStore:
             verdict.to_json(),
             event,
             verdict.reason,
-            channel,
             late.to_json(),
             late.reason,
         ]
@@ -272,6 +271,7 @@ class RunStore:
             keys += [
                 client.task(round_),
                 client.update(round_),
+                client.verdict(round_),
                 *(client.event(round_, event) for event in Event),
             ]
         if keys:

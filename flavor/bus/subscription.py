@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import redis
 
-from flavor.bus.connection import Redis, wait_for_server
+from flavor.bus.connection import Redis, shown, translated, wait_for_server
 
 RESYNC: Final = "*"
 """Stands for every channel: something may have been missed, so read the keys again."""
@@ -24,8 +24,8 @@ _CONFIRMATIONS = ("subscribe", "psubscribe")
 class Subscription:
     """Channels and patterns of one server, reconnecting by itself.
 
-    Not for use by several threads at once. An unreachable server is waited for with the client's patience; then
-    `BusUnavailable` is raised.
+    Not for use by several threads at once. An unreachable server is waited for with the client's patience; then, and
+    at once when it refuses us, `BusUnavailable` is raised.
     """
 
     def __init__(self, client: Redis, url: str, *, channels: Sequence[str] = (), patterns: Sequence[str] = ()) -> None:
@@ -35,6 +35,10 @@ class Subscription:
 
     def open(self) -> None:
         """Subscribe, and return once the server has confirmed it: from here on nothing published is missed."""
+        with translated(shown(self._url)):
+            self._open()
+
+    def _open(self) -> None:
         while self._pubsub is None:
             pubsub = self._client.pubsub()
             try:
@@ -62,6 +66,10 @@ class Subscription:
         if self._pubsub is None:
             self.open()
             return [RESYNC]
+        with translated(shown(self._url)):
+            return self._wait(timeout_s)
+
+    def _wait(self, timeout_s: float) -> list[str]:
         woken: list[str] = []
         deadline = time.monotonic() + timeout_s
         left_s = timeout_s

@@ -17,6 +17,7 @@ from flavor.cli.common import (
     teller,
     version_option,
 )
+from flavor.cli.private import keep_private
 
 
 @click.command(epilog=EXIT_CODES)
@@ -113,6 +114,7 @@ def command(
 
 def main() -> None:
     """Entry point."""
+    keep_private()
     command(prog_name="flavor-agg")
 
 

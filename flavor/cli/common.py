@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 import click
 
 from flavor import __version__
+from flavor.bus.address import INSECURE_VARIABLE, bus_address
 from flavor.bus.connection import URL_VARIABLE, bus_error
 from flavor.errors import FlavorError, MisuseError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_OF_ADDRESS = ("tls_ca", "tls_cert", "tls_key", "insecure")
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no Redis, 4 timed out, 5 trainer failed, 130 interrupted."
 
 
@@ -37,7 +39,7 @@ def one_line_errors(function: Command) -> Command:
         import redis
 
         try:
-            return function(*args, **kwargs)
+            return function(*args, **_with_address(kwargs))
         except FlavorError as error:
             fail(error, debug)
         except redis.exceptions.RedisError as error:
@@ -76,14 +78,52 @@ def version_option(function: Command) -> Command:
 
 
 def redis_option(function: Command) -> Command:
-    """`--redis-url`."""
-    return click.option(
-        "--redis-url",
-        envvar=URL_VARIABLE,
-        show_envvar=True,
-        metavar="URL",
-        help="The bus: redis://, rediss:// or unix:// URL.",
-    )(function)
+    """`--redis-url` and what belongs to it; the command gets all of it as `redis_url`, from `bus_address`."""
+    for option in (
+        click.option(
+            "--insecure",
+            is_flag=True,
+            envvar=INSECURE_VARIABLE,
+            show_envvar=True,
+            help="Allow redis:// to another machine: whoever is in between reads the password.",
+        ),
+        click.option(
+            "--tls-key", metavar="FILE", envvar="FLAVOR_TLS_KEY", show_envvar=True, help="The key of --tls-cert (PEM)."
+        ),
+        click.option(
+            "--tls-cert",
+            metavar="FILE",
+            envvar="FLAVOR_TLS_CERT",
+            show_envvar=True,
+            help="Our own certificate, for a server that wants one (PEM).",
+        ),
+        click.option(
+            "--tls-ca",
+            metavar="FILE",
+            envvar="FLAVOR_TLS_CA",
+            show_envvar=True,
+            help="The CA that signed the server's certificate (PEM).  [default: the system's]",
+        ),
+        click.option(
+            "--redis-url",
+            envvar=URL_VARIABLE,
+            show_envvar=True,
+            metavar="URL",
+            help="The bus: rediss:// (TLS), redis:// (this machine only) or unix:// URL.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _with_address(options: dict[str, Any]) -> dict[str, Any]:
+    """A command's options with the bus's whole address for `redis_url`; those of other commands as they are."""
+    if "tls_ca" not in options:
+        return options
+    given = {name: options[name] for name in _OF_ADDRESS}
+    url = None if options.get("join") else options.get("redis_url")  # a join token names the bus itself
+    others = {name: value for name, value in options.items() if name not in _OF_ADDRESS}
+    return {**others, "redis_url": bus_address(url, **given) if url else None}
 
 
 def store_option(function: Command) -> Command:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 import click
+from click.core import ParameterSource
 
+from flavor.bus.address import JOIN_VARIABLE, bus_address
 from flavor.cli.common import (
     EXIT_CODES,
     Terminated,
@@ -16,11 +20,11 @@ from flavor.cli.common import (
     patience_option,
     raise_on_sigterm,
     redis_option,
-    run_option,
     store_option,
     teller,
     version_option,
 )
+from flavor.cli.private import keep_private
 from flavor.edge.config import CheckpointFormat
 
 
@@ -34,13 +38,22 @@ from flavor.edge.config import CheckpointFormat
     help="The training command, e.g. 'python main.py'.",
 )
 @click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command to run once before it.")
-@run_option
+@click.option(
+    "--join",
+    envvar=JOIN_VARIABLE,
+    show_envvar=True,
+    metavar="TOKEN",
+    help="The token that `flavor enroll` printed, or @FILE with it: says which run, client and bus.",
+)
+@click.option(
+    "--run", envvar="FLAVOR_RUN", show_envvar=True, metavar="RUN", help="Name of the run.  [required without --join]"
+)
 @click.option(
     "--client",
     envvar="FLAVOR_CLIENT",
     show_envvar=True,
     metavar="NAME",
-    help="This site's name in the run.  [default: the host name]",
+    help="This site's name in the run.  [default: the token's, or the host name]",
 )
 @redis_option
 @store_option
@@ -84,7 +97,8 @@ from flavor.edge.config import CheckpointFormat
 def command(
     main_command: str,
     preprocess_command: str | None,
-    run: str,
+    join: str | None,
+    run: str | None,
     client: str | None,
     redis_url: str | None,
     store: str | None,
@@ -105,15 +119,24 @@ def command(
     from flavor.edge.agent import Edge, Stopped
     from flavor.edge.config import EdgeConfig
 
-    run, client = checked_name(run, "run"), checked_name(client or socket.gethostname(), "client")
+    if join:
+        place = _joined(join, workspace, store)
+    else:
+        place = _Place(
+            checked_name(needed(run, "--run", "FLAVOR_RUN"), "run"),
+            checked_name(client or socket.gethostname(), "client"),
+            needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"),
+            store,
+        )
+    run, client = place.run, place.client
     config = EdgeConfig(
         run=run,
         client=client,
-        redis_url=needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"),
-        store=store,
+        redis_url=place.address,
+        store=place.store,
         command=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,
-        workspace=workspace or Path("flavor-work") / run / client,
+        workspace=workspace or _workspace(run, client),
         input=input_path,
         format=format_,
         patience_s=patience_s,
@@ -127,8 +150,65 @@ def command(
         raise Terminated from None
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Which client of which run this edge is, and where the bus and the store are."""
+
+    run: str
+    client: str
+    address: str = field(repr=False)
+    store: str | None
+
+
+def _joined(text: str, workspace: Path | None, store: str | None) -> _Place:
+    """What a join token says, above what the environment says; options that say something else are refused.
+
+    Where the site reaches its store, and which CA it trusts, the site knows better.
+    """
+    from flavor.bus.token import JoinToken
+    from flavor.errors import InvalidSetting
+
+    token = JoinToken.parse(text)
+    os.environ.pop(JOIN_VARIABLE, None)  # its own processes are given what they need of it
+    context = click.get_current_context()
+    given = {
+        name: context.params[name]
+        for name in ("run", "client", "redis_url")
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if "redis_url" in given:
+        raise InvalidSetting("--redis-url and --join exclude each other: the token names the bus")
+    for name, value in given.items():
+        if value != getattr(token, name):
+            raise InvalidSetting(f"--{name} {value}: the join token is for {name} {getattr(token, name)!r}")
+    tls = {name: context.params[name] for name in ("tls_ca", "tls_cert", "tls_key", "insecure")}
+    if token.ca is not None and not tls["tls_ca"]:
+        tls["tls_ca"] = _kept_ca(token.ca, workspace or _workspace(token.run, token.client))
+    return _Place(token.run, token.client, bus_address(token.credentials(), **tls), store or token.store)
+
+
+def _kept_ca(pem: str, workspace: Path) -> str:
+    """A file with the token's CA, for this process and its trainer."""
+    from flavor.errors import InvalidSetting
+
+    path = workspace.absolute() / "ca.pem"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(pem)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InvalidSetting(f"{path}: the token's CA cannot be written: {error.strerror}: see --workspace") from None
+    return str(path)
+
+
+def _workspace(run: str, client: str) -> Path:
+    return Path("flavor-work") / run / client
+
+
 def main() -> None:
     """Entry point."""
+    keep_private()
     command(prog_name="flavor-fl")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -13,10 +14,11 @@ from flavor.bus.keys import RUNS
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import ClientState, RoundState, RunState
+from flavor.bus.users import enrolled
 from flavor.cli.common import needed, one_line_errors, redis_option
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Client, Standing, close_round, standings
-from flavor.errors import MisuseError
+from flavor.errors import BusUnavailable, MisuseError
 
 
 def _connected(redis_url: str | None) -> tuple[Redis, str]:
@@ -215,3 +217,6 @@ def rm(run: str, redis_url: str | None) -> None:
             redis.unlink(key)
         redis.zrem(RUNS, run)
     click.echo(f"run {run} is forgotten", err=True)
+    with contextlib.suppress(BusUnavailable):  # whoever may end a run need not be one who enrolls
+        if left := enrolled(redis, run, where=shown(url)):
+            click.echo(f"still enrolled for a run of this name: {', '.join(left)} (`flavor revoke`)", err=True)

@@ -10,6 +10,7 @@ import importlib
 import click
 
 from flavor.cli.common import EXIT_CODES, version_option
+from flavor.cli.private import keep_private
 
 _COMMANDS = {
     "demo": ("flavor.cli.demo", "demo", "Federate handwritten digits over three sites, on this machine."),
@@ -25,6 +26,9 @@ _COMMANDS = {
     "stop": ("flavor.cli.inspect", "stop", "Stop a run."),
     "pardon": ("flavor.cli.inspect", "pardon", "End the quarantine of a client."),
     "rm": ("flavor.cli.inspect", "rm", "Forget an ended run."),
+    "enroll": ("flavor.cli.enroll", "enroll", "Let a client take part in a run, and print its join token."),
+    "revoke": ("flavor.cli.enroll", "revoke", "Cut a client off."),
+    "certs": ("flavor.cli.certs", "certs", "Make certificates to try TLS with."),
     "event": ("flavor.cli.trainer", "event", "Set and wait for events, from a script in any language."),
     "info": ("flavor.cli.trainer", "info", "Save client information, from a script in any language."),
 }
@@ -67,6 +71,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point."""
+    keep_private()
     cli(prog_name="flavor")
 
 

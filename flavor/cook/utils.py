@@ -175,6 +175,7 @@ class _Session:
     _instance: _Session | None = None
 
     def __init__(self, round_: int | None = None) -> None:
+        from flavor.bus.address import from_environment
         from flavor.bus.events import ClientEvents
 
         self.pid = os.getpid()
@@ -183,7 +184,7 @@ class _Session:
         self.starts = Event.AGGREGATE_STARTED if aggregates else Event.TRAIN_STARTED
         self._finishes = Event.AGGREGATE_FINISHED if aggregates else Event.TRAIN_FINISHED
         self.events: ClientEvents = ClientEvents(
-            _variable("FLAVOR_REDIS_URL"),
+            from_environment(os.environ, _variable("FLAVOR_REDIS_URL")),
             _variable("FLAVOR_RUN"),
             _variable("FLAVOR_CLIENT"),
             edge=os.environ.get("FLAVOR_EDGE", ""),

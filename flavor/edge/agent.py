@@ -103,7 +103,7 @@ class Edge:
             ),
             config.redis_url,
             channels=[self._runs.keys.state],
-            patterns=[self._keys.events_pattern, self._keys.tasks_pattern, self._keys.verdicts_pattern],
+            patterns=[self._keys.events_pattern, self._keys.to_pattern],
         )
         subscription.open()
         view = self._await_run(subscription)
@@ -254,7 +254,7 @@ class Edge:
     def _news(self, channels: tuple[str, ...]) -> bool:
         """React to the bus; True when the run is over."""
         resync = RESYNC in channels
-        rests = {channel.removeprefix(self._keys.prefix + ":") for channel in channels}
+        rests = {self._keys.rest(channel) for channel in channels}
         if resync or self._runs.keys.state in channels:
             view = self._runs.read()
             if view.state.ended:
@@ -347,13 +347,13 @@ class Edge:
     def _read_verdict(self, round_: int) -> None:
         if round_ != self._unjudged:
             return
-        view = self._runs.read_round(round_)
-        verdict = view.verdicts.get(self._config.client) if view else None
-        if verdict is None:
+        with translated(shown(self._config.redis_url)):
+            verdict = self._redis.hgetall(self._keys.verdict(round_))
+        if not verdict:
             return
         self._unjudged = 0
-        if not verdict.accepted:
-            self._tell(f"round {round_}: the update was refused: {verdict.reason}")
+        if verdict.get("accepted") != "1":
+            self._tell(f"round {round_}: the update was refused: {verdict.get('reason', '')}")
 
     # -- ends
 

@@ -13,14 +13,14 @@ CheckpointFormat = Literal["torch", "pickle", "npz", "safetensors"]
 class EdgeConfig(BaseModel):
     """What `flavor-fl` was told. Frozen."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     run: str
     """The run to join."""
     client: str
     """This site's name in it."""
     redis_url: str = Field(repr=False)
-    """The bus; not shown, because it may hold a password."""
+    """The bus's whole address; not shown, because it may hold a password."""
     store: str | None = None
     """The object store; where the coordinator says it is, when None."""
     command: tuple[str, ...]

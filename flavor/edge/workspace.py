@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flavor.bus.address import to_environment
 from flavor.command import search_path
 from flavor.errors import InvalidSetting
 from flavor.store.info import FILE_NAME
@@ -87,9 +88,9 @@ class Workspace:
     def trainer_environment(
         self, base: Mapping[str, str], *, rounds: int, run: str, client: str, url: str, edge: str = ""
     ) -> dict[str, str]:
-        """What the trainer finds in its environment, on top of `base`."""
+        """What the trainer finds in its environment, on top of `base`; `url` is the bus's whole address."""
         return {
-            **base,
+            **to_environment(base, url),
             "PATH": search_path(base),
             "PYTHONUNBUFFERED": "1",
             "INPUT_PATH": os.fspath(self.input),
@@ -100,6 +101,5 @@ class Workspace:
             "TOTAL_ROUNDS": str(rounds),
             "FLAVOR_RUN": run,
             "FLAVOR_CLIENT": client,
-            "FLAVOR_REDIS_URL": url,
             "FLAVOR_EDGE": edge,
         }

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from flavor.bus.address import to_environment
 from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
@@ -37,7 +38,7 @@ class Federation:
     main: str
     preprocess: str | None
     layout: Layout
-    redis_url: str | None = None
+    redis_url: str | None = field(default=None, repr=False)
     store: str | None = None
     serve_options: Sequence[str] = ()
     format: str | None = None
@@ -87,9 +88,8 @@ class Federation:
 
     def _start(self, processes: ProcessGroup, url: str, store: str) -> None:
         environment = {
-            **os.environ,
+            **to_environment(os.environ, url),
             **self.environment,
-            "FLAVOR_REDIS_URL": url,
             "FLAVOR_STORE": store,
             "FLAVOR_RUN": self.run,
             "PYTHONUNBUFFERED": "1",

@@ -82,9 +82,26 @@ def test_the_first_verdict_stands(runs: RunStore) -> None:
         verdicts = [Verdict(bool(i % 2), f"verdict {i}") for i in range(8)]
         won = list(pool.map(lambda verdict: runs.judge(1, "a", verdict), verdicts))
     assert won.count(True) == 1
+    first = verdicts[won.index(True)]
     view = runs.read_round(1)
     assert view is not None
-    assert view.verdicts["a"] == verdicts[won.index(True)]
+    assert view.verdicts["a"] == first
+    told = runs.redis.hgetall(runs.keys.client("a").verdict(1))
+    assert told == {"accepted": "1" if first.accepted else "0", "reason": first.reason}
+
+
+def test_a_client_is_told_its_own_verdict_alone_also_when_it_came_too_late(runs: RunStore) -> None:
+    open_round(runs)
+    heard = runs.redis.pubsub()
+    heard.psubscribe(runs.keys.client("a").to_pattern)
+    assert heard.get_message(timeout=5)["type"] == "psubscribe"
+    begin(runs)
+    assert runs.judge(1, "a", Verdict(True, "good", info={"metadata": {"of": "a"}}))
+    assert heard.get_message(timeout=5)["channel"] == runs.keys.client("a").verdict(1)
+    heard.close()
+    late = "late: round 1 no longer takes updates"
+    assert runs.redis.hgetall(runs.keys.client("a").verdict(1)) == {"accepted": "0", "reason": late}
+    assert not runs.redis.exists(runs.keys.client("b").verdict(1))
 
 
 def test_a_round_commits_once_and_only_by_its_holder(runs: RunStore) -> None:
@@ -173,8 +190,11 @@ def test_every_transition_is_in_the_log_with_its_reason(runs: RunStore) -> None:
 def test_forgetting_a_round_leaves_its_result(runs: RunStore) -> None:
     open_round(runs)
     runs.redis.hset(runs.keys.client("a").update(1), "path", "p")
+    runs.judge(1, "a", Verdict(False, "bad"))
     runs.forget_round(1, ["a", "b"])
     assert runs.updates(1, ["a", "b"]) == {}
+    left = [key.removeprefix(runs.keys.prefix) for key in runs.redis.scan_iter(f"{runs.keys.prefix}*")]
+    assert sorted(left) == ["coordinator", "log", "round:1", "round:1:verdicts", "run"]
     assert runs.read_round(1) is not None
 
 

@@ -48,6 +48,11 @@ def test_redis_keeps_what_it_was_told() -> None:
     assert 'volumes: ["redis:/data"]' in services()["redis"]
 
 
+def test_plain_redis_is_allowed_where_it_is_used() -> None:
+    assert "FLAVOR_REDIS_URL: redis://" in COMPOSE
+    assert re.search(r'^  FLAVOR_INSECURE: "1"', COMPOSE, flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize("service", ["redis", "coordinator", "aggregator"])
 def test_a_service_that_others_wait_for_has_a_health_check(service: str) -> None:
     assert "healthcheck:" in services()[service]

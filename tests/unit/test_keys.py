@@ -42,22 +42,33 @@ def test_golden_keys() -> None:
         "flavor:{mnist}:client:site-1:round:*:event:*",
     ]
     assert client.event(2, Event.TRAIN_FINISHED) == "flavor:{mnist}:client:site-1:round:2:event:TrainFinished"
-    assert client.task(2) == "flavor:{mnist}:client:site-1:round:2:task"
     assert client.update(2) == "flavor:{mnist}:client:site-1:round:2:update"
-    assert client.verdict(2) == "flavor:{mnist}:client:site-1:round:2:verdict"
+    assert client.task(2) == "flavor:{mnist}:to:site-1:round:2:task"
+    assert client.verdict(2) == "flavor:{mnist}:to:site-1:round:2:verdict"
+    assert [client.own_pattern, client.to_pattern] == ["flavor:{mnist}:client:site-1:*", "flavor:{mnist}:to:site-1:*"]
+    assert keys.client_patterns == (
+        "flavor:{mnist}:client:*:state",
+        "flavor:{mnist}:client:*:update",
+        "flavor:{mnist}:to:*:verdict",
+    )
 
 
-def test_an_edge_writes_below_its_own_prefix_only() -> None:
+def test_what_a_client_writes_and_what_it_is_told_have_nothing_in_common() -> None:
     client = RunKeys("r").client("c")
-    for key in (client.lease, client.started, client.event(1, Event.ERROR), client.task(1), client.update(1)):
+    for key in (client.lease, client.started, client.event(1, Event.ERROR), client.state, client.update(1)):
         assert key.startswith("flavor:{r}:client:c:")
+    for key in (client.task(1), client.verdict(1)):
+        assert key.startswith("flavor:{r}:to:c:")
 
 
 def test_channels_parse_back() -> None:
     keys = RunKeys("r")
-    assert keys.parse_client_channel(keys.client("c").update(7)) == ("c", "round:7:update")
-    assert keys.parse_client_channel(keys.client("c").state) == ("c", "state")
+    client = keys.client("c")
+    assert keys.parse_client_channel(client.update(7)) == ("c", "round:7:update")
+    assert keys.parse_client_channel(client.state) == ("c", "state")
+    assert keys.parse_client_channel(client.verdict(7)) == ("c", "round:7:verdict")
     assert keys.parse_client_channel(keys.round(7)) is None
+    assert [client.rest(name) for name in (client.update(7), client.task(7))] == ["round:7:update", "round:7:task"]
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a b", "{a}", "../x", ".hidden", "a" * 65, "ä", "a\n"])

@@ -1,21 +1,22 @@
--- Record the verdict on one client's update, once.
--- KEYS  1 round:N:verdicts  2 log  3 round:N  4 refusals
--- ARGV  1 client  2 N  3 verdict (JSON)  4 event for the log  5 reason  6 the client's verdict channel
---       7 verdict (JSON) and 8 reason of one that is too late
+-- Record the verdict on one client's update, once, and tell that client.
+-- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals
+-- ARGV  1 client  2 N  3 verdict (JSON)  4 event for the log  5 reason
+--       6 verdict (JSON) and 7 reason of one that is too late
 -- Invariant: the first verdict stands; a repeated inspection changes nothing.
 --            An update is accepted only while its round is open: what is accepted counts.
 --            `refusals` counts a client's refused updates in a row; one that came too late is no fault of its content.
 -- Returns 1 when this verdict was the first, else 0.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
 if event == 'update.accepted' and redis.call('HGET', KEYS[3], 'state') ~= 'open' then
-  verdict, event, reason = ARGV[7], 'update.refused', ARGV[8]
+  verdict, event, reason = ARGV[6], 'update.refused', ARGV[7]
 end
 if redis.call('HSETNX', KEYS[1], ARGV[1], verdict) == 0 then return 0 end
 if event == 'update.accepted' then
-  redis.call('HDEL', KEYS[4], ARGV[1])
-elseif reason ~= ARGV[8] then
-  redis.call('HINCRBY', KEYS[4], ARGV[1], 1)
+  redis.call('HDEL', KEYS[5], ARGV[1])
+elseif reason ~= ARGV[7] then
+  redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
 end
+redis.call('HSET', KEYS[4], 'accepted', event == 'update.accepted' and '1' or '0', 'reason', reason)
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', event, 'round', ARGV[2], 'client', ARGV[1], 'reason', reason)
-redis.call('PUBLISH', ARGV[6], ARGV[2])
+redis.call('PUBLISH', KEYS[4], ARGV[2])
 return 1

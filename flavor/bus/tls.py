@@ -1,0 +1,166 @@
+"""TLS to Redis: the server's certificate and its name are always verified, and what goes wrong is said in words.
+
+There is no switch to turn that off: a URL that would (`ssl_cert_reqs=none`) is refused in `flavor.bus.connection`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import ssl
+from collections.abc import Iterator
+
+from redis.connection import SSLConnection
+
+_HANDSHAKE_S = 5.0
+_FIRST_WORD_S = 0.1
+_PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""TLS errors of a connection that broke, as any does when its server goes away."""
+
+
+class HandshakeTimeout(OSError):
+    """A port took our connection and did not answer the handshake: a server that is stalled, or speaks no TLS.
+
+    (Redis without TLS waits for the end of what it takes for a command.)
+    """
+
+
+class VerifiedConnection(SSLConnection):
+    """redis-py's TLS connection with a context of our own, and greeted.
+
+    It trusts the CA that was named and no other (redis-py would add it to the system's), and does not wait for ever for
+    the handshake. A PING ends it: after a TLS 1.3 handshake the server still has to say that it refuses our
+    certificate, and to send session tickets, which redis-py's pool would take for what an earlier command left unread
+    ("Connection not ready").
+    """
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        timeout = sock.gettimeout()
+        sock.settimeout(_HANDSHAKE_S)
+        context = tls_context(self.ca_certs, self.certfile, self.keyfile)
+        try:
+            wrapped = context.wrap_socket(sock, server_hostname=self.host)
+            try:
+                _greet(wrapped)
+            except OSError:
+                wrapped.close()  # the caller still has the socket that this one took over
+                raise
+        except TimeoutError:
+            raise HandshakeTimeout("it does not answer the TLS handshake") from None
+        wrapped.settimeout(timeout)
+        return wrapped
+
+
+def _greet(sock: ssl.SSLSocket) -> None:
+    """Exchange a PING. Any answer will do; without one there is the server's reason in an `ssl.SSLError`.
+
+    A server that refuses us says so and hangs up. Who writes before reading that may never read it, so it is given a
+    moment first, which its session tickets cut short.
+    """
+    answer: bytes | None = None
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        if selector.select(_FIRST_WORD_S):
+            sock.setblocking(False)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                answer = sock.recv(1024)
+            sock.settimeout(_HANDSHAKE_S)
+    if answer is None:
+        sock.sendall(b"*1\r\n$4\r\nPING\r\n")
+        answer = sock.recv(1024)
+    while not answer.endswith(b"\n"):
+        if not (part := sock.recv(1024)):
+            raise ConnectionResetError("it closed the connection after the TLS handshake")
+        answer += part
+
+
+def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
+    """A client's context: TLS 1.2 or newer, certificate and host name verified.
+
+    `ca` is a PEM file of the CAs to trust, the system's when None; `cert` and `key` are our own, as PEM files. Raises
+    `OSError` (`ssl.SSLError` among them) for files that cannot be used. Files are read anew for each connection, so
+    that a renewed certificate is taken up without a restart.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca:
+        context.load_verify_locations(ca)
+    else:
+        context.load_default_certs()
+    if cert:
+        context.load_cert_chain(cert, key, password=_no_password)
+    return context
+
+
+def _no_password() -> str:
+    """Instead of asking in the terminal."""
+    raise ssl.SSLError("the key is encrypted")
+
+
+def tls_refusal(error: BaseException | None) -> ssl.SSLError | None:
+    """The TLS error behind one of redis-py's that trying again would not cure; None when there is none."""
+    return next((found for found in _chain(error) if isinstance(found, ssl.SSLError)), None)
+
+
+def tls_failure(error: BaseException | None) -> str | None:
+    """The TLS error behind one of redis-py's in words, with what to do; None when there is none."""
+    return next((_described(found) for found in _chain(error)), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[ssl.SSLError | HandshakeTimeout]:
+    while error is not None:
+        if isinstance(error, ssl.SSLError | HandshakeTimeout) and not isinstance(error, _PASSING):
+            yield error
+        error = error.__cause__ or error.__context__
+
+
+def _described(error: ssl.SSLError | HandshakeTimeout) -> str:
+    if isinstance(error, HandshakeTimeout):
+        return f"it does not answer the TLS handshake: {_NO_TLS}, and that the server is not stalled"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        advice = _CERTIFICATE.get(error.verify_code, "have its certificate put right")
+        return f"its certificate is refused ({error.verify_message.rstrip('.')}): {advice}"
+    reason = error.reason or ""
+    for name, text in _REASONS:
+        if name in reason:
+            return text
+    return f"TLS failed ({reason.replace('_', ' ').lower() or error}): check the certificates on both sides"
+
+
+_WRONG_CA = "name the CA that signed it with --tls-ca FILE (FLAVOR_TLS_CA)"
+_WRONG_HOST = "use the host name that the certificate is for, or have it issued for this one"
+_CERTIFICATE = {
+    9: "it is not valid yet: check the clocks",
+    10: "have it renewed, or check this machine's clock",
+    18: _WRONG_CA,
+    19: _WRONG_CA,
+    20: _WRONG_CA,
+    21: _WRONG_CA,
+    62: _WRONG_HOST,
+    64: _WRONG_HOST,
+}
+"""OpenSSL's X509_V_ERR_* and what to do about each."""
+
+_NO_TLS = "check that this port speaks TLS (redis:// is for one that does not)"
+_OWN = "renew the one of --tls-cert (FLAVOR_TLS_CERT)"
+_REASONS = (
+    (
+        "CERTIFICATE_REQUIRED",
+        "it wants a client certificate: --tls-cert FILE and --tls-key FILE (FLAVOR_TLS_CERT, FLAVOR_TLS_KEY)",
+    ),
+    (
+        "HANDSHAKE_FAILURE",
+        "it refused the TLS handshake: it may want a client certificate (--tls-cert FILE and --tls-key FILE)",
+    ),
+    (
+        "UNKNOWN_CA",
+        "it does not know the CA of our client certificate: use one that its CA signed (--tls-cert FILE)",
+    ),
+    ("CERTIFICATE_EXPIRED", f"our client certificate has expired: {_OWN}"),
+    ("CERTIFICATE_REVOKED", f"our client certificate was revoked: {_OWN}"),
+    ("BAD_CERTIFICATE", f"it refused our client certificate: {_OWN}"),
+    ("WRONG_VERSION_NUMBER", f"its answer is not TLS: {_NO_TLS}"),
+    ("RECORD_LAYER_FAILURE", f"its answer is not TLS: {_NO_TLS}"),
+)
+"""Parts of OpenSSL's reasons, most of which are the server's alerts."""

@@ -1,0 +1,92 @@
+"""The join token: all that a site needs to take part, in one word."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_serializer
+
+from flavor.bus.connection import checked_url
+from flavor.bus.names import checked_name
+from flavor.errors import InvalidSetting
+
+_PREFIX = "flavor-join:"
+_MOST_BYTES = 1 << 20
+
+
+class JoinToken(BaseModel):
+    """`flavor-join:` and JSON in base64url. Frozen; shows its secret neither in `repr` nor in errors."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    url: str
+    """The bus as the site reaches it, without user, password and query."""
+    user: str
+    """The client's Redis user."""
+    secret: SecretStr = Field(min_length=1)
+    """Its password."""
+    run: str
+    client: str
+    store: str | None = None
+    """The object store as the site reaches it; where the coordinator says it is, when None."""
+    ca: str | None = None
+    """The CA that signed the server's certificate, in PEM; the system's when None."""
+
+    @field_serializer("secret", when_used="json")
+    def _revealed(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
+
+    def encode(self) -> str:
+        """The token as one word."""
+        text = self.model_dump_json(exclude_none=True)
+        return _PREFIX + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> JoinToken:
+        """The token in `text`, or in the file FILE for `@FILE`; `InvalidSetting`, without quoting it, for any other."""
+        word = "".join(_read(text).split())  # mail breaks long lines
+        if not word.startswith(_PREFIX):
+            raise InvalidSetting(f"this is not a join token, which begins with {_PREFIX!r}: `flavor enroll` prints one")
+        try:
+            body = word.removeprefix(_PREFIX)
+            decoded = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            token = cls.model_validate_json(decoded)
+            checked_name(token.run, "run")
+            checked_name(token.client, "client")
+            if urlsplit(checked_url(token.url)).username is not None:
+                raise ValueError("credentials in the URL")
+        except (ValidationError, InvalidSetting, ValueError, binascii.Error):
+            raise InvalidSetting("the join token is damaged: copy all of it, as `flavor enroll` printed it") from None
+        return token
+
+    def credentials(self) -> str:
+        """The bus's URL with this client's user and secret. A secret."""
+        return with_credentials(self.url, self.user, self.secret.get_secret_value())
+
+
+def _read(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    path = Path(text[1:])
+    try:
+        with path.open(encoding="ascii") as file:
+            return file.read(_MOST_BYTES)
+    except OSError as error:
+        raise InvalidSetting(f"--join @{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"--join @{path}: there is no join token in it") from None
+
+
+def without_credentials(url: str) -> str:
+    """A URL without user, password and query."""
+    parts = urlsplit(checked_url(url))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def with_credentials(url: str, user: str, secret: str) -> str:
+    """A URL with this user and password."""
+    parts = urlsplit(without_credentials(url))
+    return f"{parts.scheme}://{quote(user, safe='')}:{quote(secret, safe='')}@{parts.netloc}{parts.path}"

@@ -1,0 +1,126 @@
+"""`flavor enroll` and `flavor revoke`: who may take part in a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from flavor.bus.address import check_files, database, is_this_machine, tls_ca
+from flavor.bus.connection import Redis, connect, shown, wait_for_server
+from flavor.bus.names import checked_name
+from flavor.bus.users import Kept, enrolled, is_open
+from flavor.bus.users import enroll as enroll_user
+from flavor.bus.users import revoke as revoke_user
+from flavor.cli.common import needed, one_line_errors, redis_option, teller
+from flavor.errors import RunError
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
+
+
+def _connected(redis_url: str | None) -> tuple[Redis, str]:
+    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    redis = connect(url, patience_s=5.0)
+    wait_for_server(redis, url)
+    return redis, url
+
+
+@click.command()
+@click.argument("run")
+@click.argument("client")
+@click.option(
+    "--public-url",
+    metavar="URL",
+    help="The bus as the site reaches it, for the token.  [default: --redis-url without its password]",
+)
+@click.option(
+    "--public-ca",
+    metavar="FILE",
+    help="The CA that the site is to trust, for the token.  [default: --tls-ca]",
+)
+@click.option(
+    "--store",
+    metavar="STORE",
+    help="The object store as the site reaches it, for the token.  [default: as the coordinator does]",
+)
+@redis_option
+@one_line_errors
+def enroll(
+    run: str, client: str, public_url: str | None, public_ca: str | None, store: str | None, redis_url: str | None
+) -> None:
+    """Let CLIENT take part in RUN, and print the join token that its site needs.
+
+    Makes a Redis user that can use this client's keys and channels in this run and nothing else, and no scripts. The
+    run need not exist yet. Enrolled again, a client gets a new token, and its old one is worth nothing any more. The
+    URL needs an administrator's password.
+    """
+    from pydantic import SecretStr
+
+    from flavor.bus.token import JoinToken, without_credentials
+    from flavor.bus.users import user_name
+
+    user = user_name(run, client)
+    tell = teller("flavor: ")
+    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    public = without_credentials(public_url or url)
+    ca = _certificates(public_ca or (tls_ca(url) if public.startswith("rediss:") else None))
+    redis, url = _connected(url)
+    secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
+    token = JoinToken(url=public, user=user, secret=SecretStr(secret), run=run, client=client, store=store, ca=ca)
+    click.echo(token.encode())
+    tell(f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD")
+    if kept is not Kept.SAVED:
+        tell(kept)
+    if is_open(redis):
+        tell(
+            "this server lets anyone in as its user 'default', so tokens protect nothing yet: give that user a "
+            "password (ACL SETUSER default '>PASSWORD', or requirepass), and use it in --redis-url"
+        )
+    _check_reachable(public, tell)
+
+
+def _check_reachable(public: str, tell: Callable[[str], None]) -> None:
+    local = public.startswith("unix:") or is_this_machine(urlsplit(public).hostname or "localhost")
+    if local:
+        tell("the token's URL works on this machine alone: --public-url names the bus as the site reaches it")
+    elif public.startswith("redis:"):
+        tell("the token's URL is not encrypted: the site will need --insecure; rediss:// would protect its password")
+
+
+def _certificates(file: str | None) -> str | None:
+    """The certificates of a PEM file, without whatever else is in it."""
+    if file is None:
+        return None
+    check_files(file)
+    return "".join(_CERTIFICATE.findall(Path(file).read_text(errors="replace")))
+
+
+@click.command()
+@click.argument("run")
+@click.argument("client")
+@redis_option
+@one_line_errors
+def revoke(run: str, client: str, redis_url: str | None) -> None:
+    """Take back what `flavor enroll RUN CLIENT` gave: the client is cut off at once, and its token is worth nothing.
+
+    In a run that goes on it counts as failed. Updates of it that were accepted stay.
+    """
+    checked_name(run, "run")
+    checked_name(client, "client")
+    redis, url = _connected(redis_url)
+    kept = revoke_user(redis, run, client, where=shown(url))
+    if kept is None:
+        others = enrolled(redis, run, where=shown(url))
+        raise RunError(
+            f"no client {client!r} is enrolled for run {run!r} on Redis at {shown(url)}: "
+            + (f"there is {', '.join(others)}" if others else "nobody is")
+        )
+    tell = teller("flavor: ")
+    tell(f"{client} is revoked for run {run}")
+    if kept is Kept.UNKNOWN:
+        tell("the server could not save that (ACL SAVE): look at its log, or the user is back after a restart")
+    elif kept is Kept.LOST_UNLESS_REWRITTEN:
+        tell("if CONFIG REWRITE has written its users to the server's configuration file, have it do so again")

@@ -1,0 +1,59 @@
+"""Keeps what is secret out of the process list, where every user of a machine reads all command lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from flavor.bus.address import JOIN_VARIABLE
+from flavor.bus.connection import URL_VARIABLE
+
+_VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE}
+
+
+def keep_private() -> None:
+    """Start this program anew, in this process, with the secrets of its command line in its environment instead.
+
+    Returns, having done nothing, when there are none. For entry points, before anything else.
+    """
+    words, moved = without_secrets(sys.argv[1:])
+    if not moved:
+        return
+    count = len(sys.argv) - 1
+    if sys.executable and sys.orig_argv[-count:] == sys.argv[1:]:
+        command = [sys.executable, *sys.orig_argv[1:-count], *words]
+        sys.stdout.flush()
+        os.execve(sys.executable, command, {**os.environ, **moved})
+    os.environ.update(moved)  # embedded in another program, whose command line is not ours
+    sys.argv[1:] = words
+
+
+def without_secrets(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words of a command line without the options whose value is secret, and those as environment variables.
+
+    A URL is secret when it may hold a password, a join token unless it is the name of a file (`@FILE`).
+    """
+    given: dict[str, list[str]] = {option: [] for option in _VARIABLES}
+    rest = list(words)
+    while rest and rest[0] != "--":
+        option, equals, value = rest.pop(0).partition("=")
+        if option in given and (equals or rest):
+            given[option].append(value if equals else rest.pop(0))
+    secret = {option for option, values in given.items() if any(_is_secret(option, value) for value in values)}
+    kept: list[str] = []
+    rest = list(words)
+    while rest and rest[0] != "--":
+        word = rest.pop(0)
+        option, equals, _ = word.partition("=")
+        if option not in secret or not (equals or rest):
+            kept.append(word)
+        elif not equals:
+            rest.pop(0)
+    return [*kept, *rest], {_VARIABLES[option]: given[option][-1] for option in secret}
+
+
+def _is_secret(option: str, value: str) -> bool:
+    if option == "--join":
+        return bool(value) and not value.startswith("@")
+    return "@" in value or "?" in value

@@ -1,0 +1,407 @@
+"""What a client's Redis user may do, on both kinds of server: its own, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redisserver import redis_server
+
+from flavor.bus.connection import Redis, connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.events import ClientEvents
+from flavor.bus.keys import RunKeys
+from flavor.bus.lease import Lease
+from flavor.bus.names import Event
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RunState
+from flavor.bus.subscription import Subscription
+from flavor.bus.token import JoinToken, with_credentials
+from flavor.bus.users import Kept, enroll, enrolled, is_open, revoke, rules
+from flavor.errors import BusUnavailable
+
+RUN, CLIENT = "mammo", "site-1"
+RUN_KEYS = RunKeys(RUN)
+OWN = RUN_KEYS.client(CLIENT)
+OTHER = RUN_KEYS.client("site-10")  # whose name begins with the client's
+ANOTHER_RUN = RunKeys("mammo2")
+
+
+@pytest.fixture(scope="module", params=["embedded", "redis-server"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with contextlib.ExitStack() as stack:
+        if request.param == "embedded":
+            yield stack.enter_context(embedded_server())
+        else:
+            yield stack.enter_context(redis_server(tmp_path_factory.mktemp("acl") / "r")).url
+
+
+@pytest.fixture(scope="module")
+def admin(url: str) -> Iterator[Redis]:
+    with connect(url) as client:
+        yield client
+
+
+@pytest.fixture
+def member(url: str, admin: Redis) -> Iterator[Redis]:
+    """A connection of the client."""
+    secret, _ = enroll(admin, RUN, CLIENT, where="here")
+    with connect(with_credentials(url, f"flavor:{RUN}:{CLIENT}", secret)) as client:
+        yield client
+
+
+FOREIGN = [
+    OTHER.hash,
+    OTHER.lease,
+    OTHER.update(1),
+    OTHER.task(1),
+    OTHER.verdict(1),
+    RUN_KEYS.members,
+    RUN_KEYS.coordinator,
+    RUN_KEYS.log,
+    RUN_KEYS.round(1),
+    RUN_KEYS.verdicts(1),
+    ANOTHER_RUN.state,
+    ANOTHER_RUN.client(CLIENT).hash,
+    ANOTHER_RUN.client(CLIENT).lease,
+    "flavor:runs",
+    "rq:queue:flavor",
+    "rq:job:x",
+    "anything",
+]
+
+
+@pytest.mark.parametrize("key", FOREIGN)
+def test_a_foreign_key_is_neither_read_nor_written(member: Redis, admin: Redis, key: str) -> None:
+    before = admin.dump(key)
+    for command in (
+        ["GET", key],
+        ["HGETALL", key],
+        ["EXISTS", key],
+        ["PTTL", key],
+        ["WATCH", key],
+        ["SET", key, "x"],
+        ["SET", key, "x", "NX"],
+        ["HSET", key, "field", "x"],
+        ["PEXPIRE", key, "1"],
+        ["DEL", key],
+        ["DEL", OWN.lease, key],
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            member.execute_command(*command)
+    with member.pipeline(transaction=True) as step:
+        step.set(OWN.lease, "mine")
+        step.set(key, "x")
+        with pytest.raises(redis.exceptions.RedisError):
+            step.execute()
+    assert admin.dump(key) == before
+    assert not admin.exists(OWN.lease)
+
+
+@pytest.mark.parametrize("key", [RUN_KEYS.state, OWN.task(1), OWN.verdict(1), f"{OWN.to}:anything"])
+def test_what_it_is_told_it_can_read_and_not_change(member: Redis, admin: Redis, key: str) -> None:
+    admin.hset(key, "field", "told")
+    assert member.hgetall(key) == {"field": "told"}
+    for command in (["HSET", key, "field", "x"], ["DEL", key], ["PEXPIRE", key, "1"], ["SET", key, "x"]):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            member.execute_command(*command)
+    assert admin.hgetall(key) == {"field": "told"}
+    admin.delete(key)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "EVAL return 0",
+        "EVALSHA 0123456789012345678901234567890123456789 0",
+        "SCRIPT LOAD return",
+        "FUNCTION LIST",
+        "FCALL f 0",
+        "CONFIG GET *",
+        "CONFIG SET maxmemory 1",
+        "FLUSHALL",
+        "FLUSHDB",
+        "SCAN 0",
+        "KEYS *",
+        "RANDOMKEY",
+        "DBSIZE",
+        "ACL WHOAMI",
+        "ACL LIST",
+        f"ACL SETUSER flavor:{RUN}:{CLIENT} +@all",
+        "CLIENT LIST",
+        "CLIENT KILL TYPE normal",
+        "INFO",
+        "MONITOR",
+        "SLOWLOG GET",
+        "PUBSUB CHANNELS",
+        "SELECT 1",
+        "MOVE x 1",
+        "SWAPDB 0 1",
+        "SHUTDOWN NOSAVE",
+        "REPLICAOF 127.0.0.1 1",
+        "DEBUG JMAP",
+        "MODULE LIST",
+        "LPUSH rq:queue:flavor x",
+        f"LPUSH {OWN.prefix}:x x",
+        f"RENAME {OWN.lease} {OWN.started}",
+        f"COPY {OWN.lease} {OWN.started}",
+        f"APPEND {OWN.lease} x",
+        f"XADD {OWN.prefix}:x * a b",
+        f"RESTORE {OWN.prefix}:x 0 x",
+    ],
+)
+def test_a_command_that_no_client_needs_is_refused(member: Redis, command: str) -> None:
+    with pytest.raises(redis.exceptions.RedisError) as caught:
+        member.execute_command(*command.split())
+    if not command.startswith("DEBUG"):  # which has a lock of its own
+        assert isinstance(caught.value, redis.exceptions.NoPermissionError), caught.value
+    assert member.ping()
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        OTHER.state,
+        OTHER.event(1, Event.TRAIN_STARTED),
+        OTHER.update(1),
+        OTHER.task(1),
+        RUN_KEYS.state,
+        RUN_KEYS.round(1),
+        OWN.task(1),
+        OWN.verdict(1),
+        ANOTHER_RUN.state,
+        "rq:pubsub:x",
+    ],
+)
+def test_it_publishes_on_no_foreign_channel(member: Redis, channel: str) -> None:
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        member.publish(channel, "x")
+
+
+@pytest.mark.parametrize(
+    ("verb", "channel"),
+    [
+        ("subscribe", OTHER.state),
+        ("subscribe", OTHER.task(1)),
+        ("subscribe", RUN_KEYS.round(1)),
+        ("subscribe", ANOTHER_RUN.state),
+        ("subscribe", "__keyspace@0__:anything"),
+        ("subscribe", "rq:pubsub:x"),
+        ("psubscribe", "*"),
+        ("psubscribe", f"{RUN_KEYS.prefix}*"),
+        ("psubscribe", f"{RUN_KEYS.prefix}client:*"),
+        ("psubscribe", OTHER.events_pattern),
+        ("psubscribe", RUN_KEYS.rounds_pattern),
+    ],
+)
+def test_it_hears_no_foreign_channel(member: Redis, verb: str, channel: str) -> None:
+    with contextlib.closing(member.pubsub()) as heard:
+        getattr(heard, verb)(channel)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            heard.get_message(timeout=5.0)
+
+
+def test_it_can_do_all_that_an_edge_and_its_trainer_do(url: str, admin: Redis) -> None:
+    """The parts by themselves; whole runs are in test_joining."""
+    secret, _ = enroll(admin, RUN, CLIENT, where="here")
+    own = with_credentials(url, f"flavor:{RUN}:{CLIENT}", secret)
+    with connect(own, client_name="flavor-fl:site-1") as client:
+        assert RunStore(client, RUN, own).find() is None
+        lease = Lease(client, OWN.lease, ttl_s=5, what="it")
+        lease.acquire(told=print)
+        assert lease.renew()
+        events = ClientEvents(own, RUN, CLIENT, edge=lease.token)
+        events.set(Event.TRAIN_INIT_DONE, 0)
+        events.start_round(1)
+        assert events.wait_started(0, timeout_s=5) == events.taken() == events.newest_started() == 1
+        admin.publish(RUN_KEYS.state, "x")
+        events.clean(Event.TRAIN_INIT_DONE, 0)
+        assert not events.is_set(Event.TRAIN_INIT_DONE, 0)
+        lease.release()
+        events.close()
+    admin.delete(OWN.started, OWN.taken, OWN.event(1, Event.TRAIN_STARTED))
+
+
+def test_enrolled_anew_the_old_secret_is_worth_nothing(url: str, admin: Redis, member: Redis) -> None:
+    name = member.connection_pool.connection_kwargs["username"]
+    old = member.connection_pool.connection_kwargs["password"]
+    assert member.ping()
+    secret, _ = enroll(admin, RUN, CLIENT, where="here")
+    assert len(secret) >= 43  # 256 bits
+    assert secret != old
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        member.ping()  # its connection was cut, and a new one is not let in
+    with connect(with_credentials(url, name, secret)) as client:
+        assert client.ping()
+    assert enrolled(admin, RUN, where="here") == [CLIENT]
+
+
+def test_a_revoked_client_is_cut_off_and_counts_as_failed(url: str, admin: Redis, member: Redis) -> None:
+    member.hset(OWN.hash, mapping={"state": "ready"})
+    member.set(OWN.lease, "its token")
+    assert revoke(admin, RUN, CLIENT, where="here") is Kept.LOST
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        member.ping()
+    assert admin.hgetall(OWN.hash) == {"state": "failed", "reason": "it was revoked"}
+    assert not admin.exists(OWN.lease)
+    assert revoke(admin, RUN, CLIENT, where="here") is None
+    assert enrolled(admin, RUN, where="here") == []
+    admin.delete(OWN.hash)
+
+
+def test_a_subscription_that_is_allowed_no_longer_ends(url: str, admin: Redis, member: Redis) -> None:
+    """Not with a thread that died silently, nor by asking for ever."""
+    heard = Subscription(member, url, channels=[RUN_KEYS.state], patterns=[OWN.to_pattern])
+    heard.open()
+    admin.publish(RUN_KEYS.state, "x")
+    assert heard.wait(10) == [RUN_KEYS.state]
+    admin.execute_command("ACL SETUSER", f"flavor:{RUN}:{CLIENT}", "clearselectors")  # which ends its subscriptions
+    with pytest.raises(BusUnavailable, match="ACL does not allow it"):
+        heard.wait(10)
+    heard.close()
+
+
+def test_the_servers_word_for_it(admin: Redis) -> None:
+    """The rules as the server holds them: an extra one would show here."""
+    enroll(admin, RUN, CLIENT, where="here", database=3)
+    user = admin.acl_getuser(f"flavor:{RUN}:{CLIENT}")
+    assert user["keys"] == [
+        f"~{OWN.hash}",
+        f"~{OWN.own_pattern}",
+        f"%R~{RUN_KEYS.state}",
+        f"%R~{OWN.to_pattern}",
+    ]
+    assert user["channels"] == [f"&{OWN.own_pattern}"]
+    assert len(user["passwords"]) == len(user["selectors"]) == 1
+    [selector] = user["selectors"]
+    heard = dict(zip(selector[::2], selector[1::2], strict=True))
+    assert heard["keys"] == ""
+    assert set(heard["channels"].split()) == {
+        f"&{channel}" for channel in (OWN.own_pattern, OWN.events_pattern, OWN.to_pattern, RUN_KEYS.state)
+    }
+    granted = {*user["commands"], *user["categories"], *heard["commands"].split()} - {"-@all", "+@transaction"}
+    assert granted <= {
+        *("+get", "+set", "+del", "+exists", "+pexpire", "+pttl", "+hset", "+hget", "+hmget", "+hgetall"),
+        *("+multi", "+exec", "+discard", "+watch", "+unwatch", "+publish", "+ping", "+time", "+client|setname"),
+        *("+select|3", "+subscribe", "+psubscribe", "+unsubscribe", "+punsubscribe"),
+    }
+
+
+def test_a_client_of_another_database_gets_into_that_one_alone(url: str, admin: Redis) -> None:
+    secret, _ = enroll(admin, RUN, CLIENT, where="here", database=3)
+    for database in (3, 4):
+        with (
+            redis.Redis.from_url(
+                with_credentials(url, f"flavor:{RUN}:{CLIENT}", secret), db=database, driver_info=None
+            ) as client,
+            contextlib.nullcontext() if database == 3 else pytest.raises(redis.exceptions.NoPermissionError),
+        ):
+            assert client.ping()
+
+
+def test_what_the_server_is_told_is_the_hash_alone() -> None:
+    words = rules(RUN, CLIENT, "the secret")
+    assert "the secret" not in " ".join(words)
+    assert f"#{hashlib.sha256(b'the secret').hexdigest()}" in words
+    assert words.index("-@all") < min(i for i, word in enumerate(words) if word.startswith("+"))
+
+
+def test_no_secret_crosses_the_wire_but_in_auth(url: str, admin: Redis) -> None:
+    """MONITOR and SLOWLOG show enrolment with the hash alone, and AUTH redacted."""
+    admin.config_set("slowlog-log-slower-than", 0)
+    seen: list[str] = []
+    with admin.monitor() as monitor:
+        over = threading.Event()
+
+        def watch() -> None:
+            for entry in monitor.listen():
+                seen.append(entry["command"])
+                if entry["command"] == "PING":
+                    over.set()
+                    return
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        secret, _ = enroll(admin, RUN, CLIENT, where="here")
+        with connect(with_credentials(url, f"flavor:{RUN}:{CLIENT}", secret)) as client:
+            client.get(OWN.lease)
+        admin.ping()
+        assert over.wait(10)
+        thread.join()
+    assert f"GET {OWN.lease}" in seen
+    slow = str(admin.slowlog_get(128))
+    assert "SETUSER" in slow
+    for text in ("\n".join(seen), slow, str(admin.client_list()), str(admin.acl_list()), str(admin.acl_log())):
+        assert secret not in text
+
+
+def test_what_the_operator_is_told(bench) -> None:
+    """The commands: the token on stdout alone, everything else on stderr, one line each."""
+    url = bench.url
+    process = bench.done("flavor", "enroll", bench.run, "site-1", "--store", "/mnt/store")
+    assert process.wait() == 0, process.stderr
+    token = JoinToken.parse(process.stdout)
+    assert process.stdout.count("\n") == 1
+    assert (token.run, token.client, token.store) == (bench.run, "site-1", "/mnt/store")
+    assert token.url == url
+    assert token.user == f"flavor:{bench.run}:site-1"
+    assert token.secret.get_secret_value() not in process.stderr
+    lines = process.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["flavor"] * 4
+    for told in ("with no earlier one", "memory alone", "lets anyone in as its user 'default'", "--public-url"):
+        assert sum(told in line for line in lines) == 1, lines
+    other = bench.done("flavor", "enroll", bench.run, "site-1", "--public-url", "rediss://u:p@bus.example:7000/1?x=y")
+    renewed = JoinToken.parse(other.stdout)
+    assert renewed.url == "rediss://bus.example:7000/1"
+    assert renewed.secret != token.secret
+    assert "this machine alone" not in other.stderr
+    assert is_open(bench.redis)
+    bench.runs.create(rounds=1, config={})
+    bench.runs.end(RunState.STOPPED, "enough")
+    forgotten = bench.done("flavor", "rm", bench.run)
+    assert forgotten.wait() == 0
+    assert "still enrolled for a run of this name: site-1 (`flavor revoke`)" in forgotten.stderr
+    for words, code, told in [
+        (["enroll", bench.run, "a:b"], 2, "client 'a:b' cannot be used"),
+        (["enroll", "a b", "site-1"], 2, "run 'a b' cannot be used"),
+        (["enroll", bench.run, "x", "--public-url", "http://x"], 2, "expected redis://"),
+        (["revoke", bench.run, "site-2"], 1, f"no client 'site-2' is enrolled for run '{bench.run}'"),
+    ]:
+        process = bench.done("flavor", *words)
+        assert process.wait() == code
+        assert process.stderr.startswith("Error: ")
+        assert told in process.stderr
+        assert process.stdout == ""
+    assert "there is site-1" in process.stderr
+    process = bench.done("flavor", "revoke", bench.run, "site-1")
+    assert (process.wait(), process.stdout) == (0, "")
+    assert "site-1 is revoked" in process.stderr
+    revoked = with_credentials(url, renewed.user, renewed.secret.get_secret_value())
+    wrong = bench.done("flavor", "enroll", bench.run, "x", "--debug", env={"FLAVOR_REDIS_URL": revoked})
+    assert wrong.wait() == 3
+    assert "a client that was revoked" in wrong.stderr
+    assert renewed.secret.get_secret_value() not in wrong.stderr
+
+
+def test_a_client_cannot_enroll_others(url: str, member: Redis) -> None:
+    with pytest.raises(BusUnavailable, match="ACL does not allow it"):
+        enroll(member, RUN, "site-2", where="here")
+
+
+def test_a_server_with_a_users_file_keeps_them(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "r", users_file=True, password="operators") as server:
+        with connect(server.url) as admin:
+            assert not is_open(admin)
+            secret, kept = enroll(admin, RUN, CLIENT, where="here")
+            assert kept is Kept.SAVED
+        saved = (server.folder / "users.acl").read_text()
+        assert f"user flavor:{RUN}:{CLIENT} on" in saved
+        assert secret not in saved
+        with connect(server.url) as admin:
+            assert revoke(admin, RUN, CLIENT, where="here") is Kept.SAVED
+        assert f"flavor:{RUN}" not in (server.folder / "users.acl").read_text()
