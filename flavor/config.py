@@ -54,6 +54,8 @@ class RunConfig(BaseModel):
     the worker's command if it has one, else fedavg."""
     server_step: str | None = None
     """Server step with its options; the aggregator's own when None."""
+    require_signatures: bool = False
+    """Whether updates of clients that have no pinned key must be signed, too."""
     queue: str = "flavor"
     """RQ queue that the aggregators listen on."""
     store: str

@@ -22,6 +22,7 @@ from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
 from flavor.edge.config import EdgeConfig
+from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
@@ -29,10 +30,13 @@ from flavor.errors import (
     LeaseLost,
     MisuseError,
     RunError,
+    RunRebuilt,
     StoreError,
     TrainerFailed,
     UpdateRefused,
 )
+from flavor.ledger.keys import SigningKey
+from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
 from flavor.store.objects import open_store
 
@@ -65,11 +69,26 @@ class Stopped(BaseException):
     """The edge was told to stop by a signal."""
 
 
+def take_part(config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
+    """Be this client of this run until it ends. A run that is rebuilt from the store meanwhile is joined again.
+
+    Raises what `Edge.run` raises.
+    """
+    while True:
+        try:
+            Edge(config, tell=tell).run()
+        except RunRebuilt as news:
+            tell(f"{news}: joining it again")
+        else:
+            return
+
+
 class Edge:
     """One client of one run: `run()` joins, trains and leaves.
 
     Every failure of the trainer, and of what it wrote, is reported to the run with its reason; `run()` then raises
-    `TrainerFailed`. `RunError` when the run is over or ends badly, `LeaseHeld` when this client is already running.
+    `TrainerFailed`. `RunError` when the run is over or ends badly, `StateLost` when Redis no longer has what this edge
+    has seen of it, `RunRebuilt` when it is to be joined again, `LeaseHeld` when this client is already running.
     """
 
     def __init__(self, config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
@@ -82,10 +101,12 @@ class Edge:
         self._closing = threading.Event()
         self._trainer: ChildProcess | None = None
         self._ready = False
+        self._trained_from = ""  # digest of the global model that the trainer was given; '' for none
         self._training = 0  # the round the trainer is in; 0 between rounds
         self._newest = 0  # the newest round this client was given a task for
         self._behind = 0  # the newest round that is behind this client
         self._unjudged = 0  # the round of a submitted update without a verdict
+        self._handed_in: dict[str, str] = {}  # the fields of that update
         self._left = False
 
     # -- from start to end
@@ -94,36 +115,27 @@ class Edge:
         """Join the run, train until it ends or the trainer does, leave."""
         config = self._config
         wait_for_server(self._redis, config.redis_url)
-        subscription = Subscription(
-            connect(
-                config.redis_url,
-                patience_s=config.patience_s,
-                client_name=f"flavor-fl:{config.client}:events",
-            ),
-            config.redis_url,
-            channels=[self._runs.keys.state],
-            patterns=[self._keys.events_pattern, self._keys.tasks_pattern, self._keys.verdicts_pattern],
-        )
-        subscription.open()
+        subscription = self._subscribed()
         view = self._await_run(subscription)
-        workspace = Workspace.prepare(
+        workspace = self._workspace = Workspace.prepare(
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
-        self._workspace = workspace
-        settings = RunConfig.parse(view.config)
-        self._rounds = view.rounds
+        settings, self._rounds = RunConfig.parse(view.config), view.rounds
         self._exchange = Exchange(
             open_store(config.store or settings.store), workspace, format_=config.format, opaque=settings.is_opaque
         )
+        self._key = SigningKey.load_or_create(config.key_path, config.client)
         lease = self._lease = self._acquired(settings.heartbeat_timeout_s)
         view = self._runs.read()  # the wait for the lease may have been long
+        self._incarnation = view.incarnation
         keeper = LeaseKeeper(lease, lost=self._lease_lost, beat=lambda: self._redis.publish(self._keys.state, ""))
         keeper.start()
         outcome: ClientState | None = None
         try:
             self._forget_past(view)
             self._report(ClientState.JOINED, "")
-            self._tell(f"joined run {config.run!r} ({view.rounds} rounds) as {config.client!r}")
+            signs = f"signing with key {self._key.public.fingerprint}, {config.key_path}"
+            self._tell(f"joined run {config.run!r} ({view.rounds} rounds) as {config.client!r}, {signs}")
             environment = workspace.trainer_environment(
                 os.environ,
                 rounds=view.rounds,
@@ -160,6 +172,17 @@ class Edge:
                 if outcome is None:
                     self._redis.publish(self._keys.state, "")
 
+    def _subscribed(self) -> Subscription:
+        config, keys = self._config, self._keys
+        subscription = Subscription(
+            connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}:events"),
+            config.redis_url,
+            channels=[self._runs.keys.state],
+            patterns=[keys.events_pattern, keys.tasks_pattern, keys.verdicts_pattern],
+        )
+        subscription.open()
+        return subscription
+
     def _acquired(self, ttl_s: float) -> Lease:
         """The lease of this client, once it is ours."""
         with translated(shown(self._config.redis_url)):
@@ -189,7 +212,7 @@ class Edge:
     def _forget_past(self, view: RunView) -> None:
         """Remove what an earlier process of this client left of the current round, so that it is trained again."""
         keys = [self._keys.started, self._keys.taken]
-        keys += [self._keys.event(round_, event) for round_ in {0, view.round} for event in Event]
+        keys += [self._keys.event(round_, event) for round_ in {0, view.round, view.round + 1} for event in Event]
         with translated(shown(self._config.redis_url)):
             if view.round and self._redis.exists(self._keys.update(view.round)):
                 self._behind = view.round  # it was submitted already: the next task is the one to do
@@ -236,7 +259,7 @@ class Edge:
         resync = RESYNC in channels
         rests = {channel.removeprefix(self._keys.prefix + ":") for channel in channels}
         if resync or self._runs.keys.state in channels:
-            view = self._runs.read()
+            view = self._read_run()
             if view.state.ended:
                 self._run_ended(view)
                 return True
@@ -259,6 +282,7 @@ class Edge:
                 raise TrainerFailed("the trainer set the event Error")
         if self._unjudged and resync:
             self._read_verdict(self._unjudged)
+            self._see_handed_in()
         if self._training and f"round:{self._training}:event:{Event.TRAIN_FINISHED}" in rests:
             self._submit(self._training)
         elif self._training and resync:
@@ -266,6 +290,16 @@ class Edge:
         if self._ready and not self._training and not self._left and self._newest > self._behind:
             self._begin(self._newest)
         return False
+
+    def _read_run(self) -> RunView:
+        """The run, if this edge can go on with it."""
+        return checked_continuity(
+            self._config.run,
+            self._runs.find(),
+            incarnation=self._incarnation,
+            newest=self._newest,
+            where=shown(self._config.redis_url),
+        )
 
     def _check_ready(self) -> None:
         if self._events.is_set(Event.TRAIN_INIT_DONE, 0):
@@ -281,8 +315,10 @@ class Edge:
             task = self._redis.hgetall(self._keys.task(round_))
         if not task:  # not sampled in this round
             return
+        model = GlobalModel.of(task)
         self._workspace.clear_local()
-        self._exchange.place_global(GlobalModel.of(task))
+        self._exchange.place_global(model)
+        self._trained_from = model.digest if model else ""
         self._training = round_
         self._events.start_round(round_)
 
@@ -309,7 +345,13 @@ class Edge:
                 "format": done.format,
                 "info": json.dumps(done.info, separators=(",", ":")),
             }
-            self._unjudged = round_
+            fields |= signature_fields(
+                self._key, self._config.run, round_, self._config.client, fields, trained_from=self._trained_from
+            )
+            self._unjudged, self._handed_in = round_, fields
+        self._hand_in(round_, fields)
+
+    def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
         key = self._keys.update(round_)
         self._check_lease()
         with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
@@ -329,13 +371,21 @@ class Edge:
         if not verdict.accepted:
             self._tell(f"round {round_}: the update was refused: {verdict.reason}")
 
+    def _see_handed_in(self) -> None:
+        """Hand the update in again if the server forgot it: after a crash it may lack its last second."""
+        if self._unjudged:
+            with translated(shown(self._config.redis_url)):
+                there = self._redis.exists(self._keys.update(self._unjudged))
+            if not there:
+                self._hand_in(self._unjudged, self._handed_in)
+
     # -- ends
 
     def _trainer_ended(self, code: int) -> bool:
         """React to the trainer's end; True when the run is over."""
         trainer = self._trainer
         assert trainer is not None
-        view = self._runs.read()
+        view = self._read_run()
         if view.state.ended:  # it may have heard of that before this process did
             self._run_ended(view)
             return True
@@ -395,6 +445,7 @@ class Edge:
             "round": str(self._behind),
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
+            "public_key": str(self._key.public),
         }
         self._check_lease()
         with translated(shown(self._config.redis_url)), self._redis.pipeline(transaction=True) as step:
