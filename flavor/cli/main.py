@@ -24,6 +24,8 @@ _COMMANDS = {
     "log": ("flavor.cli.inspect", "log", "Show every transition of a run with its reason."),
     "stop": ("flavor.cli.inspect", "stop", "Stop a run."),
     "rm": ("flavor.cli.inspect", "rm", "Forget an ended run."),
+    "verify": ("flavor.cli.ledger", "verify", "Check a run's history, from the object store alone."),
+    "recover": ("flavor.cli.ledger", "recover", "Rebuild a run on Redis from the object store."),
     "event": ("flavor.cli.trainer", "event", "Set and wait for events, from a script in any language."),
     "info": ("flavor.cli.trainer", "info", "Save client information, from a script in any language."),
 }
