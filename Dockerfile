@@ -7,8 +7,9 @@
 #
 #   redis        Redis with a folder that its own user may write to
 #
-# None runs as root. /store is the object store, which all of a run's containers mount; its owner is uid 10001, and an
-# empty named volume that is mounted there takes that over.
+# None runs as root. /store is the object store, which all of a run's containers mount; /keys is for the key that a
+# container signs with (FLAVOR_KEY), should it outlive the container. Their owner is uid 10001, and an empty named volume
+# that is mounted there takes that over.
 
 FROM redis:7 AS redis
 RUN install --directory --owner redis --group redis /data
@@ -34,7 +35,7 @@ RUN pip install --no-deps .
 
 FROM python:3.11-slim AS runtime
 RUN useradd --uid 10001 --user-group --create-home flavor \
- && install --directory --owner flavor --group flavor /store /work
+ && install --directory --owner flavor --group flavor /store /work /keys
 COPY --from=builder /opt/flavor /opt/flavor
 ENV PATH=/opt/flavor/bin:$PATH PIP_PYTHON=/opt/flavor/bin/python PYTHONUNBUFFERED=1
 WORKDIR /app

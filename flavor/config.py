@@ -85,6 +85,8 @@ class RunConfig(BaseModel):
     """Server step with its options; the aggregator's own when None."""
     compress: Literal["none", "bf16", "int8"] = "none"
     """What edges send once there is a global model: their parameters, or their change in so few bits."""
+    require_signatures: bool = False
+    """Whether updates of clients that have no pinned key must be signed, too."""
     queue: str = "flavor"
     """RQ queue that the aggregators listen on."""
     store: str

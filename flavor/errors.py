@@ -14,7 +14,9 @@
     ├── RunError                      a run is not in the state that the caller needs
     │   ├── RunNotFound               no such run on this Redis
     │   ├── RunExists                 a run of this name is already there, with other settings
-    │   └── IllegalMove               a transition that the table of states does not have
+    │   ├── IllegalMove               a transition that the table of states does not have
+    │   ├── StateLost                 Redis came back empty or older: it lacks rounds of this run
+    │   └── RunRebuilt                the run was rebuilt from the store while this process was in it
     ├── LeaseHeld                     another live process owns this client or run
     ├── LeaseLost                     this process owned it, and no longer does
     ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
@@ -26,6 +28,7 @@
         ├── ObjectMissing             nothing under this path
         ├── ObjectExists              something else under this path already
         ├── DigestMismatch            the bytes are not those that were recorded
+        ├── InvalidRecord             (also ValueError) a record of a run that cannot be read, or was changed
         └── BadObjectPath             (also ValueError) a path that would leave the store
 
     RunOver(SystemExit)               not an error: raised out of WaitEvent when the run has ended, so that
@@ -99,6 +102,14 @@ class IllegalMove(RunError):
     """A transition that the table of states does not have."""
 
 
+class StateLost(RunError):
+    """Redis came back empty or older, or is another one: it lacks what was known of this run."""
+
+
+class RunRebuilt(RunError):
+    """The run was rebuilt from the store while this process was in it, so that it has to join again."""
+
+
 class LeaseHeld(FlavorError):
     """Another live process owns this client or run."""
 
@@ -143,6 +154,10 @@ class ObjectExists(StoreError):
 
 class DigestMismatch(StoreError):
     """The bytes under a path are not those whose SHA-256 was recorded."""
+
+
+class InvalidRecord(StoreError, ValueError):
+    """A record of a run in the store cannot be read, is spelled in another way, or was changed."""
 
 
 class BadObjectPath(StoreError, ValueError):

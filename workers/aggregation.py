@@ -1,4 +1,4 @@
-"""One attempt to aggregate a round: claim it, compute, put the result into the store, commit."""
+"""One attempt to aggregate a round: claim it, compute, put the result and its manifest into the store, commit."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, RunView
+from flavor.bus.state import GlobalModel, ManifestRef, RunView
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, IllegalMove, LeaseLost
 from flavor.failpoints import reach
 from flavor.store.info import merge_infos
 from flavor.store.objects import sha256_file
-from flavor.store.paths import named, round_prefix
+from flavor.store.paths import global_prefix, named
 from workers.combination import Work
 from workers.context import WorkerContext
+from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,16 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
         reach("worker.claimed")
         with _renewing(attempt):
             try:
-                model, reason = _aggregated(context, view, config, attempt)
-                runs.commit_round(round_, attempt=attempt_number, token=context.name, model=model, reason=reason)
+                refuse_if_recorded(context, run, round_)
+                model, manifest, reason = _aggregated(context, view, config, attempt)
+                runs.commit_round(
+                    round_,
+                    attempt=attempt_number,
+                    token=context.name,
+                    model=model,
+                    reason=reason,
+                    manifest=manifest,
+                )
                 reach("worker.committed")
             except (IllegalMove, LeaseLost):
                 raise
@@ -62,6 +71,8 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 runs.fail_attempt(round_, attempt=attempt_number, token=context.name, reason=reason)
                 if not isinstance(error, FlavorError):
                     raise
+            else:
+                publish_manifest(context, run, round_, manifest)
         context.tell(f"run {run}, round {round_}: {reason}")
 
 
@@ -84,13 +95,15 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
         thread.join()
 
 
-def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt) -> tuple[GlobalModel, str]:
+def _aggregated(
+    context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt
+) -> tuple[GlobalModel, ManifestRef, str]:
     round_view = attempt.runs.read_round(attempt.round)
     if round_view is None:
         raise IllegalMove(f"run {view.run!r}: round {attempt.round} is gone")
     verdicts = {client: round_view.verdicts[client] for client in round_view.contributors}
     infos = [verdict.info for verdict in verdicts.values()]
-    prefix = f"{round_prefix(view.run, attempt.round)}global/"
+    prefix = global_prefix(view.run, attempt.round)
     work = Work(
         run=view.run,
         round=attempt.round,
@@ -122,5 +135,15 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
         context.store.seal(path),
         combined.state_path,
         combined.state_digest,
+        info_digest,
     )
-    return model, f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes"
+    manifest = stage_manifest(
+        context,
+        view,
+        round_view,
+        attempt.number,
+        model=model,
+        verdicts=verdicts,
+        now_ms=attempt.runs.now_ms(),
+    )
+    return model, manifest, f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from flavor.bus.connection import Redis
 from flavor.bus.runs import RunStore
+from flavor.ledger.keys import SigningKey
 from flavor.store.objects import ObjectStore
 from workers.builtin import Engine
 from workers.combination import Combiner
@@ -32,6 +33,8 @@ class WorkerContext:
     hand_over: Callable[[str, str, int, int, float], None] | None = None
     """Give another worker, by its home, the aggregation of a run, round and attempt, with its limit in seconds."""
     tell: Callable[[str], None] = _silent
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    """What the manifests of its rounds are signed with."""
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")
     _runs: dict[str, RunStore] = field(default_factory=dict, repr=False)
 

@@ -21,6 +21,7 @@ from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, checked_path, update_prefix
 from workers.context import WorkerContext
+from workers.signatures import Signatures
 from workers.structure import structure, structure_of_object
 from workers.updates import check_base, open_global
 
@@ -36,11 +37,12 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     if view.state.ended or round_view is None or round_view.state is not RoundState.OPEN:
         return
     verdicts: dict[str, Verdict] = {}
+    signatures = Signatures.of(runs, view)
     unjudged = [client for client in round_view.expected if client not in round_view.verdicts]
     updates = runs.updates(round_, [client for client in unjudged if client in clients])
     while updates:
         for client, fields in updates.items():
-            verdicts[client] = judge(runs, context.store, view, round_, client, fields)
+            verdicts[client] = judge(runs, context.store, view, round_, client, fields, signatures)
         arrived = runs.updates(round_, [client for client in unjudged if client not in verdicts])
         updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
     reach("worker.inspected")
@@ -57,11 +59,17 @@ def is_small(fields: Mapping[str, str]) -> bool:
 
 
 def judge(
-    runs: RunStore, store: ObjectStore, view: RunView, round_: int, client: str, fields: Mapping[str, str]
+    runs: RunStore,
+    store: ObjectStore,
+    view: RunView,
+    round_: int,
+    client: str,
+    fields: Mapping[str, str],
+    signatures: Signatures,
 ) -> Verdict:
     """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's."""
     try:
-        verdict = _accepted(runs, store, view, round_, client, fields)
+        verdict = _accepted(runs, store, view, round_, client, fields, signatures)
         verdict.to_json()
     except JobTimeoutException:
         raise
@@ -73,7 +81,13 @@ def judge(
 
 
 def _accepted(
-    runs: RunStore, store: ObjectStore, view: RunView, round_: int, client: str, fields: Mapping[str, str]
+    runs: RunStore,
+    store: ObjectStore,
+    view: RunView,
+    round_: int,
+    client: str,
+    fields: Mapping[str, str],
+    signatures: Signatures,
 ) -> Verdict:
     path = checked_path(fields.get("path", ""))
     if not path.startswith(update_prefix(view.run, round_, client)):
@@ -88,10 +102,13 @@ def _accepted(
     format_ = fields.get("format", "")
     if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
         raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {'opaque' if opaque else ', '.join(Format)} expected")
+    signed = signatures.check(view, round_, client, fields, info)
     seal = store.seal(path)
     found = _opaque(store.local(path)) if opaque else digest_and_check(store.local(path))
     if found.sha256 != fields.get("digest"):
         raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
+    if signed.signature and str(found.size_bytes) != fields.get("size"):
+        raise UpdateRefused(f"object {path} has {found.size_bytes} bytes; {fields.get('size')} were signed")
     _check_finite(found.nonfinite)
     encoding = None if opaque else _check_tensors(runs, store, view, round_, path)
     return Verdict(
@@ -104,6 +121,9 @@ def _accepted(
         seal=seal,
         format=format_,
         info=info,
+        info_digest=signed.info_digest,
+        public_key=signed.public_key,
+        signature=signed.signature,
     )
 
 

@@ -24,6 +24,7 @@ from rq.worker import SimpleWorker, WorkerStatus
 
 from flavor.bus.connection import connect, options, wait_for_server
 from flavor.errors import MisuseError
+from flavor.ledger.keys import SigningKey
 from flavor.store.objects import ObjectStore
 from workers.builtin import Engine
 from workers.command import CommandCombiner, StartedAnew, UserCommand
@@ -124,15 +125,18 @@ def serve(
     patience_s: float = 60.0,
     command: UserCommand | None = None,
     init_once: bool = False,
+    key: SigningKey | None = None,
 ) -> None:
     """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first.
 
-    With `command` it aggregates by that, started for each round, or with `init_once` once for each run.
+    With `command` it aggregates by that, started for each round, or with `init_once` once for each run. `key` signs its
+    manifests; a key that lives as long as the process when None.
     """
     redis = connect(url, patience_s=patience_s, client_name="flavor-agg")
     wait_for_server(redis, url)
     connection = Redis.from_url(url, **options(url, patience_s))
-    context = WorkerContext(redis, url, store, combiner=Engine(threads), tell=tell)
+    key = key or SigningKey.generate()
+    context = WorkerContext(redis, url, store, combiner=Engine(threads), tell=tell, key=key)
     queues = [queue]
     if command is not None and init_once:
         home = f"{queue}@{context.name}"
@@ -145,7 +149,7 @@ def serve(
     set_context(context)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     worker = make_worker(connection, *queues)
-    tell(f"aggregator {worker.name[:12]} listens on queue {queue!r}")
+    tell(f"aggregator {worker.name[:12]} listens on queue {queue!r} and signs with key {key.public.fingerprint}")
     try:
         worker.work(with_scheduler=False, logging_level="WARNING")
     finally:

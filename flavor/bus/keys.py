@@ -8,18 +8,23 @@ after `flavor:{RUN}:`                 type    holds                             
 run                                   hash    config, state, round, rounds, global_path,      coordinator, worker's
                                               global_digest, global_size, global_seal,          commit, `flavor stop`
                                               info_path, format, state_path, state_digest,
-                                              reason, created_ms, ended_ms
+                                              info_digest, manifest_path, manifest_digest,
+                                              reason, created_ms, ended_ms, recovered_ms,
+                                              recovered_round
 members                               set     clients that have joined                        coordinator
+public_keys                           hash    client to the public key that its updates must  coordinator, worker,
+                                              be signed with                                  operator
 coordinator                           string  token of the coordinator's lease (expires)      coordinator
 refusals                              hash    client to number of its refused updates in a row  worker, coordinator
 aggregator                            string  home of the worker that keeps the run's user    worker
                                               aggregator (`--init-once`; expires)
-client:CLIENT                         hash    state, reason, round, host, pid                 that edge
+client:CLIENT                         hash    state, reason, round, host, pid, public_key     that edge
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
-client:CLIENT:round:N:update          hash    path, digest, size, info, format; or refused    that edge
+client:CLIENT:round:N:update          hash    path, digest, size, info, format, public_key,   that edge
+                                              signature; or refused
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
                                               info_path, format, rounds; opened_ms
@@ -28,10 +33,12 @@ to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what be
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, reference,
                                               path, digest, size, info_path, reason,
-                                              opened_ms, closed_ms
+                                              manifest_path, manifest_digest, opened_ms,
+                                              closed_ms
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
                                               was inspected: path, digest, size_bytes,
-                                              seal, format, info
+                                              seal, format, info, info_digest, public_key,
+                                              signature
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 
@@ -147,6 +154,11 @@ class RunKeys:
     def members(self) -> str:
         """Set: clients that have joined."""
         return f"{self.prefix}members"
+
+    @property
+    def public_keys(self) -> str:
+        """Hash: client to the public key that its updates must be signed with. No edge may write it."""
+        return f"{self.prefix}public_keys"
 
     @property
     def coordinator(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RUNS, RunKeys
-from flavor.bus.state import GlobalModel, RoundView, RunState, RunView, Verdict
+from flavor.bus.state import GlobalModel, ManifestRef, RoundView, RunState, RunView, Verdict
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 
 _LUA = files("flavor.bus") / "lua"
@@ -50,9 +50,17 @@ class RunStore:
 
     # -- the coordinator's transitions
 
-    def create(self, *, rounds: int, config: Mapping[str, Any], initial: GlobalModel | None = None) -> bool:
-        """Create the run; False when it exists already, which leaves it untouched."""
+    def create(
+        self,
+        *,
+        rounds: int,
+        config: Mapping[str, Any],
+        initial: GlobalModel | None = None,
+        record: ManifestRef | None = None,
+    ) -> bool:
+        """Create the run, whose record in the store is `record`; False when it exists already: it is left untouched."""
         fields = _flat(initial.fields()) if initial else []
+        fields += _flat(record.fields()) if record else []
         keys = [self.keys.state, self.keys.log, RUNS]
         return bool(self._call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
 
@@ -107,9 +115,20 @@ class RunStore:
         """Take or renew the right to commit this attempt."""
         self._move("claim_round", [self.keys.round(round_)], [attempt, token, int(ttl_s * 1000)])
 
-    def commit_round(self, round_: int, *, attempt: int, token: str, model: GlobalModel, reason: str) -> None:
-        """Close the round with `model` as the run's global model."""
+    def commit_round(
+        self,
+        round_: int,
+        *,
+        attempt: int,
+        token: str,
+        model: GlobalModel,
+        reason: str,
+        manifest: ManifestRef | None = None,
+    ) -> None:
+        """Close the round with `model` as the run's global model, and its manifest, which is staged."""
+        of_manifest = manifest.fields() if manifest else {}
         of_round = {
+            **of_manifest,
             "path": model.path,
             "digest": model.digest,
             "size": str(model.size_bytes),
@@ -122,7 +141,7 @@ class RunStore:
             reason,
             2 * len(of_round),
             *_flat(of_round),
-            *_flat(model.fields()),
+            *_flat({**of_manifest, **model.fields()}),
         ]
         self._move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
 
@@ -175,6 +194,19 @@ class RunStore:
                     raise
             else:
                 return
+
+    def pin_key(self, client: str, public_key: str, *, replace: bool = False) -> str:
+        """Make `public_key` the one that this client's updates must be signed with; returns the one that stands.
+
+        The first stands, unless an operator replaces it. For trusted processes alone: no edge may write that hash.
+        """
+        from flavor.bus.names import checked_name
+
+        key, field = self.keys.public_keys, checked_name(client, "client")
+        with translated(self._where), self.redis.pipeline(transaction=True) as step:
+            (step.hset if replace else step.hsetnx)(key, field, public_key)
+            step.hget(key, field)
+            return str(step.execute()[1])
 
     def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
         """Append to the run's log."""
@@ -236,6 +268,11 @@ class RunStore:
         """The clients that have joined, sorted."""
         with translated(self._where):
             return sorted(self.redis.smembers(self.keys.members))
+
+    def public_keys(self) -> dict[str, str]:
+        """Client to the public key that is pinned for it."""
+        with translated(self._where):
+            return dict(self.redis.hgetall(self.keys.public_keys))
 
     def clients(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], bool]]:
         """For each client: the fields of its hash, and whether its edge holds its lease."""

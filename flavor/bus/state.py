@@ -74,6 +74,7 @@ class GlobalModel:
     state_path: str = ""
     """The server step's state after this round, for a step that remembers; beside the model in the store."""
     state_digest: str = ""
+    info_digest: str = ""
 
     def fields(self) -> dict[str, str]:
         """As fields of the run's hash or of a task."""
@@ -86,6 +87,7 @@ class GlobalModel:
             "format": self.format,
             "state_path": self.state_path,
             "state_digest": self.state_digest,
+            "info_digest": self.info_digest,
         }
 
     @classmethod
@@ -102,7 +104,25 @@ class GlobalModel:
             fields.get("global_seal", ""),
             fields.get("state_path", ""),
             fields.get("state_digest", ""),
+            fields.get("info_digest", ""),
         )
+
+
+@dataclass(frozen=True)
+class ManifestRef:
+    """Where the manifest of a round was staged, and its SHA-256."""
+
+    path: str
+    digest: str
+
+    def fields(self) -> dict[str, str]:
+        """As fields of the run's hash or of a round's."""
+        return {"manifest_path": self.path, "manifest_digest": self.digest}
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> ManifestRef | None:
+        """From such fields; None where there is none."""
+        return cls(fields["manifest_path"], fields["manifest_digest"]) if fields.get("manifest_digest") else None
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,17 @@ class RunView:
     global_model: GlobalModel | None
     created_ms: int
     ended_ms: int | None
+    manifest: ManifestRef | None = None
+    """Of the newest closed round; before the first, the run's record in the store."""
+    recovered_ms: int = 0
+    """When the run was rebuilt from the store, if it was."""
+    recovered_round: int = 0
+    """The newest closed round at that time."""
+
+    @property
+    def incarnation(self) -> tuple[int, int]:
+        """Differs between a run and what took its place under the same name."""
+        return self.created_ms, self.recovered_ms
 
     @classmethod
     def of(cls, run: str, fields: Mapping[str, str]) -> RunView:
@@ -132,6 +163,9 @@ class RunView:
             global_model=GlobalModel.of(fields),
             created_ms=int(fields.get("created_ms", 0)),
             ended_ms=int(fields["ended_ms"]) if "ended_ms" in fields else None,
+            manifest=ManifestRef.of(fields),
+            recovered_ms=int(fields.get("recovered_ms", 0)),
+            recovered_round=int(fields.get("recovered_round", 0)),
         )
 
 
@@ -151,6 +185,11 @@ class Verdict:
     seal: str = ""
     format: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    info_digest: str = ""
+    """SHA-256 of the information's text as it was handed in."""
+    public_key: str = ""
+    """What its signature was checked with; '' for an unsigned update."""
+    signature: str = ""
 
     def to_json(self) -> str:
         """As it stands in Redis."""
@@ -184,6 +223,7 @@ class RoundView:
     verdicts: Mapping[str, Verdict]
     openings: int = 1
     """How often it was opened: more than once after its quorum was lost."""
+    manifest: ManifestRef | None = None
 
     @classmethod
     def of(cls, round_: int, fields: Mapping[str, str], verdicts: Mapping[str, str]) -> RoundView:
@@ -206,4 +246,5 @@ class RoundView:
             info_path=fields.get("info_path", ""),
             verdicts={client: Verdict.of(text) for client, text in verdicts.items()},
             openings=int(fields.get("openings", 1)),
+            manifest=ManifestRef.of(fields),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from flavor.cli.common import (
     version_option,
 )
 from flavor.cli.private import keep_private
+
+if TYPE_CHECKING:
+    from flavor.ledger.keys import SigningKey
 
 
 @click.command(epilog=EXIT_CODES)
@@ -47,6 +51,14 @@ from flavor.cli.private import keep_private
     help="A variable of this environment that it is to see; it sees PATH, HOME, PYTHON*, CUDA* and the like. "
     "May be repeated.",
 )
+@click.option(
+    "--key",
+    envvar="FLAVOR_KEY",
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The key that signs the manifests of its rounds (PEM, Ed25519); made if there is none.  "
+    "[default: WORKSPACE/aggregator.key]",
+)
 @redis_option
 @store_option
 @click.option(
@@ -72,6 +84,7 @@ def command(
     init_once: bool,
     workspace: Path,
     passed: tuple[str, ...],
+    key: Path | None,
     redis_url: str | None,
     store: str | None,
     queue: str,
@@ -109,7 +122,23 @@ def command(
         patience_s=patience_s,
         command=own,
         init_once=init_once,
+        key=_signing_key(key, workspace),
     )
+
+
+def _signing_key(path: Path | None, workspace: Path) -> SigningKey:
+    """The key at `path`, or the one in the workspace, or, where none can be kept, one for as long as this process."""
+    from flavor.errors import InvalidSetting
+    from flavor.ledger.keys import SigningKey
+
+    default = workspace / "aggregator.key"
+    try:
+        return SigningKey.load_or_create(path or default)
+    except InvalidSetting as error:
+        if path is not None or default.exists():
+            raise
+        click.echo(f"[aggregator] {error}; a key that ends with this process signs: keep one with --key", err=True)
+        return SigningKey.generate()
 
 
 def main() -> None:

@@ -66,6 +66,14 @@ from flavor.edge.config import CheckpointFormat
     "[default: flavor-work/RUN/CLIENT]",
 )
 @click.option(
+    "--key",
+    envvar="FLAVOR_KEY",
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The key that signs this site's updates (PEM, Ed25519); made if there is none, and never sent.  "
+    "[default: WORKSPACE/client.key]",
+)
+@click.option(
     "--input",
     "input_path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -103,6 +111,7 @@ def command(
     redis_url: str | None,
     store: str | None,
     workspace: Path | None,
+    key: Path | None,
     input_path: Path | None,
     format_: CheckpointFormat | None,
     patience_s: float,
@@ -116,7 +125,7 @@ def command(
     """
     from flavor.bus.names import checked_name
     from flavor.command import parse_command
-    from flavor.edge.agent import Edge, Stopped
+    from flavor.edge.agent import Stopped, take_part
     from flavor.edge.config import EdgeConfig
 
     if join:
@@ -137,6 +146,7 @@ def command(
         command=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,
         workspace=workspace or _workspace(run, client),
+        key=key,
         input=input_path,
         format=format_,
         patience_s=patience_s,
@@ -145,7 +155,7 @@ def command(
     )
     raise_on_sigterm(Stopped)
     try:
-        Edge(config, tell=teller(f"[{client}] flavor: ")).run()
+        take_part(config, tell=teller(f"[{client}] flavor: "))
     except Stopped:
         raise Terminated from None
 

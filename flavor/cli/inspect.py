@@ -15,10 +15,12 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import ClientState, RoundState, RunState
 from flavor.bus.users import enrolled
-from flavor.cli.common import needed, one_line_errors, redis_option
+from flavor.cli.common import needed, one_line_errors, redis_option, store_option
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Client, Standing, close_round, standings
 from flavor.errors import BusUnavailable, MisuseError
+from flavor.store.objects import open_store
+from flavor.store.paths import run_prefix
 
 
 def _connected(redis_url: str | None) -> tuple[Redis, str]:
@@ -203,20 +205,30 @@ def pardon(run: str, client: str, redis_url: str | None) -> None:
 
 @click.command()
 @click.argument("run")
+@click.option("--objects", is_flag=True, help="Remove its objects from the store, too.")
 @redis_option
+@store_option
 @one_line_errors
-def rm(run: str, redis_url: str | None) -> None:
-    """Forget an ended run: its keys in Redis go, its objects in the store stay."""
+def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> None:
+    """Forget an ended run: its keys in Redis go; its objects in the store stay, unless --objects is given.
+
+    As long as they are there, its name is taken, and `flavor recover` can bring it back.
+    """
     redis, url = _connected(redis_url)
     runs = RunStore(redis, run, url)
-    view = runs.read()
-    if not view.state.ended:
+    place = open_store(needed(store, "--store", "FLAVOR_STORE")) if objects else None
+    view = runs.find()
+    if view is None and not (place and place.list(run_prefix(run))):
+        runs.read()  # says that there is none
+    if view is not None and not view.state.ended:
         raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")
     with translated(shown(url)):
         for key in redis.scan_iter(match=f"{runs.keys.prefix.replace('{', chr(92) + '{')}*", count=1000):
             redis.unlink(key)
         redis.zrem(RUNS, run)
-    click.echo(f"run {run} is forgotten", err=True)
+    if place is not None:
+        place.remove(run_prefix(run))
+    click.echo(f"run {run} is forgotten{'' if objects else '; its objects stay in the store'}", err=True)
     with contextlib.suppress(BusUnavailable):  # whoever may end a run need not be one who enrolls
         if left := enrolled(redis, run, where=shown(url)):
             click.echo(f"still enrolled for a run of this name: {', '.join(left)} (`flavor revoke`)", err=True)

@@ -29,6 +29,8 @@ _COMMANDS = {
     "enroll": ("flavor.cli.enroll", "enroll", "Let a client take part in a run, and print its join token."),
     "revoke": ("flavor.cli.enroll", "revoke", "Cut a client off."),
     "certs": ("flavor.cli.certs", "certs", "Make certificates to try TLS with."),
+    "verify": ("flavor.cli.ledger", "verify", "Check a run's history, from the object store alone."),
+    "recover": ("flavor.cli.ledger", "recover", "Rebuild a run on Redis from the object store."),
     "event": ("flavor.cli.trainer", "event", "Set and wait for events, from a script in any language."),
     "info": ("flavor.cli.trainer", "info", "Save client information, from a script in any language."),
 }

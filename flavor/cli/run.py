@@ -140,8 +140,8 @@ def run(
     words = [
         word
         for option, value in settings.items()
-        if value is not None
-        for word in (f"--{option.replace('_', '-')}", str(value))
+        if value is not None and value is not False
+        for word in (f"--{option.replace('_', '-')}", *([] if value is True else [str(value)]))
     ]
     words += ["--init-model", str(init_model.absolute())] if init_model else []
     federation = Federation(

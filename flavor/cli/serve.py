@@ -147,6 +147,11 @@ def round_options(function: Any) -> Any:
                 help="Rounds whose local updates stay in the store; 0 keeps all.",
             ),
             click.option(
+                "--require-signatures",
+                is_flag=True,
+                help="Refuse unsigned updates; of a client whose key is known they are refused anyway.",
+            ),
+            click.option(
                 "--init-model",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
                 help="Pre-trained weights to start from, in any checkpoint format.",

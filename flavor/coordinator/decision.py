@@ -75,24 +75,26 @@ class Client:
 
 
 def next_round(
-    run: str, closed: int, clients: Mapping[str, Client], config: RunConfig
+    run: str, closed: int, clients: Mapping[str, Client], config: RunConfig, *, rebuilt: bool = False
 ) -> tuple[Action, str, tuple[str, ...]]:
     """Between two rounds: open the next one (and for whom), wait, finish or fail.
 
-    `closed` is the number of the newest closed round. The sample of a round depends on the seed, the run's name and
+    `closed` is the number of the newest closed round. A run that was `rebuilt` from the store since then waits for its
+    clients as it did at its beginning. The sample of a round depends on the seed, the run's name and
     the round alone, so a coordinator that takes over draws the same one.
     """
     if closed >= config.rounds:
         return Action.FINISH, f"all {config.rounds} rounds are closed", ()
     ready = sorted(name for name, client in clients.items() if client.ready)
-    wanted = config.min_clients if closed == 0 else config.needed
+    first = closed == 0 or rebuilt
+    wanted = config.min_clients if first else config.needed
     if len(ready) >= wanted:
         expected = sample(run, closed + 1, ready, config)
         which = "all" if len(expected) == len(ready) else f"{len(expected)} sampled"
         return Action.OPEN, f"{len(ready)} clients ready, {which} expected", expected
     present = [name for name, client in clients.items() if not (client.gone or client.quarantined)]
     left = [name for name, client in clients.items() if client.state is ClientState.LEFT]
-    if closed and len(present) < wanted and (config.on_quorum_lost == "fail" or len(present) + len(left) >= wanted):
+    if not first and len(present) < wanted and (config.on_quorum_lost == "fail" or len(present) + len(left) >= wanted):
         lost = {
             name: client.why_gone
             for name, client in clients.items()

@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from flavor.bus.connection import connect, shown, translated, wait_for_server
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.names import count
+from flavor.bus.persistence import persistence_warnings
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.decision import Action, Client, close_round, next_round, reopened, standings, supervise
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
-from flavor.errors import IllegalMove, LeaseLost, RunExists
+from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunExists, RunNotFound
 from flavor.failpoints import reach
+from flavor.ledger.archive import Archive
+from flavor.ledger.history import History
+from flavor.ledger.keys import PublicKey, fingerprint
+from flavor.ledger.manifest import Model, RunRecord
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import updates_prefix
 
@@ -78,11 +83,14 @@ class Coordinator:
         self._jobs = jobs or RqJobQueue(
             redis_url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=patience_s
         )
+        self._history = History(self._runs, Archive(store, run))
         self._clients: dict[str, Client] = {}
+        self._keys: dict[str, str] = {}  # client -> the public key that it announced
         self._members: set[str] = set()
         self._refusals: dict[str, int] = {}
         self._round: _Round | None = None
         self._run: RunView
+        self._incarnation: tuple[int, int] | None = None
         self._waiting = ""
         self._lost = False
         self._grace_until = 0.0  # monotonic; before that, clients that are missing may be on their way back
@@ -96,16 +104,7 @@ class Coordinator:
         wait_for_server(self._redis, self._url)
         keys = self._runs.keys
         taken_over = not self._create()
-        reach("coordinator.created")
-        with translated(shown(self._url)):
-            lease = Lease(
-                self._redis,
-                keys.coordinator,
-                ttl_s=self._config.heartbeat_timeout_s,
-                what=f"the coordinator of run {self._name!r}",
-            )
-            lease.acquire(told=self._tell)
-        self._token = lease.token
+        lease = self._acquired()
         if taken_over:  # whatever ended the last coordinator may have ended the edges too
             self._give_grace()
         keeper = LeaseKeeper(lease, lost=self._lease_lost)
@@ -118,6 +117,7 @@ class Coordinator:
         )
         try:
             with translated(shown(self._url)):
+                self._history.check()
                 subscription.open()
                 self._redis.publish(keys.state, "serving")  # every edge announces itself
                 self._read_everything()
@@ -125,6 +125,8 @@ class Coordinator:
                 woken: list[str] = []
                 while not self._run.state.ended:
                     try:
+                        if RESYNC in woken or not resync_at:  # it may be another server, or have forgotten something
+                            self._history.check()
                         if RESYNC in woken:  # the server was away, and everybody's lease may have lapsed
                             self._keep(lease)
                             self._give_grace()
@@ -139,8 +141,12 @@ class Coordinator:
                     except LeaseLost:  # unless it only lapsed
                         self._keep(lease)
                         resync_at = 0.0
+                    except RunNotFound:
+                        self._history.check()
+                        raise
                     if self._lost:
                         self._keep(lease)
+            self._settle()
             self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
             return self._run
         finally:
@@ -148,6 +154,20 @@ class Coordinator:
             subscription.close()
             with contextlib.suppress(Exception):  # the lease runs out by itself
                 lease.release()
+
+    def _acquired(self) -> Lease:
+        """The coordinator's lease, once it is ours."""
+        reach("coordinator.created")
+        with translated(shown(self._url)):
+            lease = Lease(
+                self._redis,
+                self._runs.keys.coordinator,
+                ttl_s=self._config.heartbeat_timeout_s,
+                what=f"the coordinator of run {self._name!r}",
+            )
+            lease.acquire(told=self._tell)
+        self._token = lease.token
+        return lease
 
     def _keep(self, lease: Lease) -> None:
         if not lease.keep():
@@ -160,10 +180,16 @@ class Coordinator:
 
     def _create(self) -> bool:
         """Create the run; False when it goes on instead."""
+        for line in persistence_warnings(self._redis, self._url):
+            self._tell(line)
         config = self._config.to_mapping()
-        if self._runs.create(rounds=self._config.rounds, config=config, initial=self._initial):
-            self._tell(f"run {self._name!r} is open for clients")
-            return True
+        if self._runs.find() is None:
+            initial = Model.of(self._initial) if self._initial else None
+            begun = RunRecord(run=self._name, rounds=self._config.rounds, config=config, initial=initial)
+            record = self._history.begin(begun)
+            if self._runs.create(rounds=self._config.rounds, config=config, initial=self._initial, record=record):
+                self._tell(f"run {self._name!r} is open for clients")
+                return True
         view = self._runs.read()
         if view.state is RunState.FINISHED and self._differences(view) == []:
             self._tell(f"run {self._name!r} was finished before: choose another name, or `flavor rm {self._name}`")
@@ -189,10 +215,20 @@ class Coordinator:
     def _lease_lost(self) -> None:
         self._lost = True
 
+    def _settle(self) -> None:
+        """See that the newest closed round has its manifest, also if its worker died right after the commit."""
+        view = self._runs.read_round(self._run.round) if self._run.round else None
+        if view is not None and view.state is RoundState.CLOSED:
+            self._history.settle(view.round, view.manifest)
+
     # -- reading
 
     def _read_everything(self) -> None:
-        self._run = self._runs.read()
+        view = self._runs.read()
+        if self._incarnation not in (None, view.incarnation):
+            self._tell(f"run {self._name!r} was rebuilt from the store after round {view.round}")
+            self._clients, self._keys, self._round = {}, {}, None
+        self._run, self._incarnation = view, view.incarnation
         self._clock_ms = self._runs.now_ms() - time.monotonic() * 1000
         self._members = set(self._runs.members())
         self._refusals = self._runs.refusals()
@@ -227,16 +263,34 @@ class Coordinator:
             quarantined = 0 < self._config.quarantine_after <= self._refusals.get(name, 0)
             self._clients[name] = Client(state, counts_as_alive, fields.get("reason", ""), quarantined)
             if name not in self._members and not self._run.state.ended:
-                host = fields.get("host", "an unknown host")
-                self._runs.admit(self._token, name, f"from {host}")
+                whence = f"from {fields.get('host', 'an unknown host')}{self._pin(name, fields)}"
+                self._runs.admit(self._token, name, whence)
                 self._members.add(name)
-                self._tell(f"{name} joined from {host}")
+                self._tell(f"{name} joined {whence}")
             elif before is not None and quarantined and not before.quarantined:
                 self._quarantined(name)
             elif before is not None and not before.gone and self._clients[name].gone:
                 why = self._clients[name].why_gone
                 self._runs.log("client.left" if state is ClientState.LEFT else "client.lost", client=name, reason=why)
                 self._tell(f"{name}: {why}")
+            self._pin(name, fields)
+
+    def _pin(self, name: str, fields: Mapping[str, str]) -> str:
+        """Pin the key that a client announces, once; the first stands. A word about it for the log."""
+        key = fields.get("public_key", "")
+        if not key or self._keys.get(name) == key:
+            return ""
+        self._keys[name] = key
+        try:
+            PublicKey.parse(key)
+        except InvalidSetting as error:
+            self._tell(f"{name}: {error}")
+            return ""
+        if (pinned := self._runs.pin_key(name, key)) != key:
+            why = f"its key is {fingerprint(key)}, and {fingerprint(pinned)} is pinned for it: its updates are refused"
+            self._runs.log("client.other_key", client=name, reason=why)
+            self._tell(f"{name}: {why}")
+        return f", key {fingerprint(key)}"
 
     def _quarantined(self, client: str) -> None:
         reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"
@@ -325,7 +379,10 @@ class Coordinator:
 
     def _between_rounds(self) -> bool:
         closed = self._round.view.round if self._round else 0
-        action, reason, expected = next_round(self._name, closed, self._clients, self._config)
+        if self._round:
+            self._history.settle(closed, self._round.view.manifest)
+        rebuilt = bool(self._run.recovered_ms) and closed == self._run.recovered_round
+        action, reason, expected = next_round(self._name, closed, self._clients, self._config, rebuilt=rebuilt)
         if action is Action.WAIT or self._too_early(action):
             self._tell_waiting(reason)
             return False

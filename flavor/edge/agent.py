@@ -22,6 +22,7 @@ from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
 from flavor.edge.config import EdgeConfig
+from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
@@ -29,11 +30,14 @@ from flavor.errors import (
     LeaseLost,
     MisuseError,
     RunError,
+    RunRebuilt,
     StoreError,
     TrainerFailed,
     UpdateRefused,
 )
 from flavor.failpoints import reach
+from flavor.ledger.keys import SigningKey
+from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
 from flavor.store.objects import open_store
 
@@ -66,11 +70,26 @@ class Stopped(BaseException):
     """The edge was told to stop by a signal."""
 
 
+def take_part(config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
+    """Be this client of this run until it ends. A run that is rebuilt from the store meanwhile is joined again.
+
+    Raises what `Edge.run` raises.
+    """
+    while True:
+        try:
+            Edge(config, tell=tell).run()
+        except RunRebuilt as news:
+            tell(f"{news}: joining it again")
+        else:
+            return
+
+
 class Edge:
     """One client of one run: `run()` joins, trains and leaves.
 
     Every failure of the trainer, and of what it wrote, is reported to the run with its reason; `run()` then raises
-    `TrainerFailed`. `RunError` when the run is over or ends badly, `LeaseHeld` when this client is already running.
+    `TrainerFailed`. `RunError` when the run is over or ends badly, `StateLost` when Redis no longer has what this edge
+    has seen of it, `RunRebuilt` when it is to be joined again, `LeaseHeld` when this client is already running.
     """
 
     def __init__(self, config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
@@ -83,10 +102,12 @@ class Edge:
         self._closing = threading.Event()
         self._trainer: ChildProcess | None = None
         self._ready = False
+        self._trained_from = ""  # digest of the global model that the trainer was given; '' for none
         self._training = 0  # the round the trainer is in; 0 between rounds
         self._newest = 0  # the newest round this client was given a task for
         self._behind = 0  # the newest round that is behind this client
         self._unjudged = 0  # the round of a submitted update without a verdict
+        self._handed_in: dict[str, str] = {}  # the fields of that update
         self._left = False
 
     # -- from start to end
@@ -95,24 +116,12 @@ class Edge:
         """Join the run, train until it ends or the trainer does, leave."""
         config = self._config
         wait_for_server(self._redis, config.redis_url)
-        subscription = Subscription(
-            connect(
-                config.redis_url,
-                patience_s=config.patience_s,
-                client_name=f"flavor-fl:{config.client}:events",
-            ),
-            config.redis_url,
-            channels=[self._runs.keys.state],
-            patterns=[self._keys.events_pattern, self._keys.to_pattern],
-        )
-        subscription.open()
+        subscription = self._subscribed()
         view = self._await_run(subscription)
-        workspace = Workspace.prepare(
+        workspace = self._workspace = Workspace.prepare(
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
-        self._workspace = workspace
-        settings = RunConfig.parse(view.config)
-        self._rounds = view.rounds
+        settings, self._rounds = RunConfig.parse(view.config), view.rounds
         self._exchange = Exchange(
             open_store(config.store or settings.store),
             workspace,
@@ -120,8 +129,10 @@ class Edge:
             compress=settings.compress,
             opaque=settings.is_opaque,
         )
+        self._key = SigningKey.load_or_create(config.key_path, config.client)
         lease = self._lease = self._acquired(settings.heartbeat_timeout_s)
         view = self._runs.read()  # the wait for the lease may have been long
+        self._incarnation = view.incarnation
         keeper = LeaseKeeper(lease, lost=self._lease_lost, beat=lambda: self._redis.publish(self._keys.state, ""))
         keeper.start()
         outcome: ClientState | None = None
@@ -165,6 +176,17 @@ class Edge:
                 if outcome is None:
                     self._redis.publish(self._keys.state, "")
 
+    def _subscribed(self) -> Subscription:
+        config, keys = self._config, self._keys
+        subscription = Subscription(
+            connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}:events"),
+            config.redis_url,
+            channels=[self._runs.keys.state],
+            patterns=[keys.events_pattern, keys.to_pattern],
+        )
+        subscription.open()
+        return subscription
+
     def _acquired(self, ttl_s: float) -> Lease:
         """The lease of this client, once it is ours."""
         with translated(shown(self._config.redis_url)):
@@ -198,19 +220,22 @@ class Edge:
         told to be set stays set.
         """
         round_ = view.round
-        keys = [self._keys.started, self._keys.taken, *(self._keys.event(0, event) for event in Event)]
+        keys = [self._keys.started, self._keys.taken]
+        keys += [self._keys.event(other, event) for other in (0, round_ + 1) for event in Event]
         with translated(shown(self._config.redis_url)):
             if round_ and self._redis.exists(self._keys.update(round_)):
                 self._behind = round_  # it was submitted already: the next task is the one to do
             elif round_ and self._events.is_set(Event.TRAIN_FINISHED, round_) and self._exchange.has_local():
                 self._training = round_
+                self._trained_from = self._redis.hget(self._keys.task(round_), "global_digest") or ""
             else:
                 keys += [self._keys.event(round_, event) for event in Event]
             self._redis.delete(*keys)
 
     def _hand_in_again(self) -> None:
         """Say that this client is there, and hand in what an earlier process of it had trained."""
-        self._tell(f"joined run {self._config.run!r} ({self._rounds} rounds) as {self._config.client!r}")
+        signs = f"signing with key {self._key.public.fingerprint}, {self._config.key_path}"
+        self._tell(f"joined run {self._config.run!r} ({self._rounds} rounds) as {self._config.client!r}, {signs}")
         if self._training:
             self._tell(f"round {self._training} was trained before: handing it in")
             self._submit(self._training)
@@ -256,7 +281,7 @@ class Edge:
         resync = RESYNC in channels
         rests = {self._keys.rest(channel) for channel in channels}
         if resync or self._runs.keys.state in channels:
-            view = self._runs.read()
+            view = self._read_run()
             if view.state.ended:
                 self._run_ended(view)
                 return True
@@ -279,6 +304,7 @@ class Edge:
                 raise TrainerFailed("the trainer set the event Error")
         if self._unjudged and resync:
             self._read_verdict(self._unjudged)
+            self._see_handed_in()
         if self._training and f"round:{self._training}:event:{Event.TRAIN_FINISHED}" in rests:
             self._submit(self._training)
         elif self._training and resync:
@@ -286,6 +312,16 @@ class Edge:
         if self._ready and not self._training and not self._left and self._newest > self._behind:
             self._begin(self._newest)
         return False
+
+    def _read_run(self) -> RunView:
+        """The run, if this edge can go on with it."""
+        return checked_continuity(
+            self._config.run,
+            self._runs.find(),
+            incarnation=self._incarnation,
+            newest=self._newest,
+            where=shown(self._config.redis_url),
+        )
 
     def _check_ready(self) -> None:
         if self._events.is_set(Event.TRAIN_INIT_DONE, 0):
@@ -301,8 +337,10 @@ class Edge:
             task = self._redis.hgetall(self._keys.task(round_))
         if not task:  # not sampled in this round
             return
+        model = GlobalModel.of(task)
         self._workspace.clear_local()
-        self._exchange.place_global(GlobalModel.of(task))
+        self._exchange.place_global(model)
+        self._trained_from = model.digest if model else ""
         self._training = round_
         self._events.start_round(round_)
 
@@ -330,8 +368,14 @@ class Edge:
                 "format": done.format,
                 "info": json.dumps(done.info, separators=(",", ":")),
             }
-            self._unjudged = round_
+            fields |= signature_fields(
+                self._key, self._config.run, round_, self._config.client, fields, trained_from=self._trained_from
+            )
+            self._unjudged, self._handed_in = round_, fields
         reach("edge.stored")
+        self._hand_in(round_, fields)
+
+    def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
         key = self._keys.update(round_)
 
         def hand_in(step: Redis) -> None:
@@ -355,13 +399,21 @@ class Edge:
         if verdict.get("accepted") != "1":
             self._tell(f"round {round_}: the update was refused: {verdict.get('reason', '')}")
 
+    def _see_handed_in(self) -> None:
+        """Hand the update in again if the server forgot it: after a crash it may lack its last second."""
+        if self._unjudged:
+            with translated(shown(self._config.redis_url)):
+                there = self._redis.exists(self._keys.update(self._unjudged))
+            if not there:
+                self._hand_in(self._unjudged, self._handed_in)
+
     # -- ends
 
     def _trainer_ended(self, code: int) -> bool:
         """React to the trainer's end; True when the run is over."""
         trainer = self._trainer
         assert trainer is not None
-        view = self._runs.read()
+        view = self._read_run()
         if view.state.ended:  # it may have heard of that before this process did
             self._run_ended(view)
             return True
@@ -421,6 +473,7 @@ class Edge:
             "round": str(self._behind),
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
+            "public_key": str(self._key.public),
         }
 
         def announce(step: Redis) -> None:

@@ -29,6 +29,9 @@ class EdgeConfig(BaseModel):
     """What runs once before the trainer."""
     workspace: Path
     """Where this client's folders lie, unless the environment names them."""
+    key: Path | None = None
+    """The private key that its updates are signed with; `client.key` in the workspace when None. Made where there is
+    none, and never sent anywhere."""
     input: Path | None = None
     """The trainer's INPUT_PATH; the environment's, or the current folder, when None."""
     format: CheckpointFormat | None = None
@@ -39,3 +42,8 @@ class EdgeConfig(BaseModel):
     """How long to wait for the run to exist; for ever when None."""
     grace_s: float = Field(default=10.0, gt=0)
     """How long a trainer may take to end once the run has ended, before it is stopped."""
+
+    @property
+    def key_path(self) -> Path:
+        """Where the private key lies."""
+        return self.key or self.workspace / "client.key"

@@ -22,6 +22,7 @@ from flavor.local.progress import Progress, counted
 from flavor.local.results import Results, collect, round_result
 from flavor.process import described_exit
 from flavor.store.objects import open_store
+from flavor.store.paths import run_record_path
 
 _LOOK_MS = 200
 _END_S = 30.0
@@ -53,8 +54,8 @@ class Federation:
         Raises `FlavorError` when nothing could be started; otherwise the results say how the run ended.
         """
         self.layout.check_unused()
-        if self.store is not None:
-            open_store(self.store, create=True)
+        if self.store is not None and open_store(self.store, create=True).exists(run_record_path(self.run)):
+            raise RunExists(f"run {self.run!r} is in the store {self.store} already: choose another --run")
         with contextlib.ExitStack() as stack:
             url = self.redis_url or stack.enter_context(embedded_server())
             redis = connect(url, patience_s=10.0, client_name="flavor-run")
@@ -102,6 +103,7 @@ class Federation:
             "LOCAL_MODEL_PATH",
             "GLOBAL_MODEL_PATH",
             "LOG_PATH",
+            "FLAVOR_KEY",
         ):
             environment.pop(variable, None)  # each edge has folders of its own
         queue = f"flavor-{self.run}"
@@ -136,9 +138,10 @@ class Federation:
             )
 
     def _aggregator_words(self) -> list[str]:
+        words = ["--workspace", str(self.layout.workspace("aggregator"))]
         if self.aggregator_main is None:
-            return []
-        words = ["-m", self.aggregator_main, "--workspace", str(self.layout.workspace("aggregator"))]
+            return words
+        words += ["-m", self.aggregator_main]
         return [*words, "--init-once"] if self.init_once else words
 
     def _watch(self, runs: RunStore, processes: ProcessGroup, progress: Progress) -> RunView:

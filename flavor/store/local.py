@@ -127,6 +127,17 @@ class LocalStore:
             self._check_inside(folder, prefix)
             shutil.rmtree(folder, ignore_errors=True)
 
+    def list(self, prefix: str) -> list[str]:
+        """See `ObjectStore`. Links are no objects."""
+        folder = self._at(prefix.rstrip("/"))
+        self._check_inside(folder, prefix)
+        start = len(str(self._root)) + 1
+        found: list[str] = []
+        for parent, _, names in os.walk(folder):
+            files = (f"{parent}/{name}" for name in names if not name.startswith("."))
+            found += [file[start:] for file in files if not os.path.islink(file)]
+        return sorted(found)
+
     def _at(self, path: str) -> Path:
         return self._root / checked_path(path)
 

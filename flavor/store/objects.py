@@ -45,6 +45,9 @@ class ObjectStore(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
 
+    def list(self, prefix: str) -> list[str]:
+        """The paths of all objects under `prefix` (which ends in a slash), sorted; empty where there are none."""
+
     def remove(self, prefix: str) -> None:
         """Delete every object whose path starts with `prefix` (which ends in a slash); absent ones are no error."""
 

@@ -22,6 +22,21 @@ def round_prefix(run: str, round_: int) -> str:
     return f"{run_prefix(run)}rounds/{round_}/"
 
 
+def global_prefix(run: str, round_: int) -> str:
+    """What a round made: its global model, information and server state, and the manifest on its way."""
+    return f"{round_prefix(run, round_)}global/"
+
+
+def run_record_path(run: str) -> str:
+    """The record of a run's creation: its settings and its initial model."""
+    return f"{run_prefix(run)}run.json"
+
+
+def manifest_path(run: str, round_: int) -> str:
+    """The manifest of a closed round."""
+    return f"{round_prefix(run, round_)}manifest.json"
+
+
 def updates_prefix(run: str, round_: int) -> str:
     """The updates of one round: what `--keep-rounds` prunes."""
     return f"{round_prefix(run, round_)}clients/"

@@ -194,7 +194,7 @@ def test_forgetting_a_round_leaves_its_result(runs: RunStore) -> None:
     runs.forget_round(1, ["a", "b"])
     assert runs.updates(1, ["a", "b"]) == {}
     left = [key.removeprefix(runs.keys.prefix) for key in runs.redis.scan_iter(f"{runs.keys.prefix}*")]
-    assert sorted(left) == ["coordinator", "log", "round:1", "round:1:verdicts", "run"]
+    assert sorted(left) == ["coordinator", "log", "refusals", "round:1", "round:1:verdicts", "run"]
     assert runs.read_round(1) is not None
 
 

@@ -83,6 +83,15 @@ class TestBetweenRounds:
     def test_a_client_that_is_starting_again_is_waited_for(self) -> None:
         assert next_round("r", 2, {"a": READY, "b": READY, "c": JOINED}, CONFIG)[0] is Action.WAIT
 
+    def test_a_rebuilt_run_waits_for_its_clients_as_at_its_beginning(self) -> None:
+        config = CONFIG.model_copy(update={"quorum": 1})
+        for clients in ({}, {"a": READY, "b": FAILED}, {"a": READY, "b": READY}):
+            assert next_round("r", 2, clients, config, rebuilt=True)[0] is Action.WAIT
+        everyone = {"a": READY, "b": READY, "c": READY}
+        assert next_round("r", 2, everyone, config, rebuilt=True)[0] is Action.OPEN
+        assert next_round("r", 2, {"a": READY}, config)[0] is Action.OPEN
+        assert next_round("r", 5, {}, config, rebuilt=True)[0] is Action.FINISH
+
     def test_a_silent_client_is_gone_even_if_it_said_ready(self) -> None:
         silent = Client(ClientState.READY, alive=False)
         action, reason, _ = next_round("r", 1, {"a": READY, "b": READY, "c": silent}, CONFIG)

@@ -106,6 +106,16 @@ def test_removing_a_prefix(store: ObjectStore) -> None:
     assert store.exists("runs/r/rounds/2/clients/a/u.bin")
 
 
+def test_listing_a_prefix(store: ObjectStore) -> None:
+    for path in ("runs/r/b.bin", "runs/r/rounds/10/c.bin", "runs/r/rounds/9/c.bin", "runs/rr/d.bin"):
+        put(store, path, b"x")
+    assert store.list("runs/r/") == ["runs/r/b.bin", "runs/r/rounds/10/c.bin", "runs/r/rounds/9/c.bin"]
+    assert store.list("runs/r/rounds/9/") == ["runs/r/rounds/9/c.bin"]
+    assert store.list("runs/none/") == []
+    with pytest.raises(BadObjectPath):
+        store.list("../")
+
+
 def test_staging_cleans_up_after_a_failure(store: ObjectStore) -> None:
     def fail() -> None:
         with store.stage() as staged:
@@ -129,6 +139,15 @@ class TestLocal:
             store.put("runs/r/a.bin", staged, digest=digest)
         store.fetch("runs/r/a.bin", tmp_path / "out.bin", digest=digest)
         assert store.local("runs/r/a.bin").stat().st_ino == inode == (tmp_path / "out.bin").stat().st_ino
+
+    def test_links_and_what_is_on_its_way_are_not_listed(self, tmp_path: Path) -> None:
+        store = LocalStore(tmp_path / "store", create=True)
+        put(store, "runs/r/a.bin", b"hello")
+        folder = store.local("runs/r/a.bin").parent
+        (folder / "link.bin").symlink_to(folder / "a.bin")
+        (folder / "folder").symlink_to(tmp_path)
+        (folder / ".half").write_text("x")
+        assert store.list("runs/r/") == ["runs/r/a.bin"]
 
     def test_objects_are_read_only(self, tmp_path: Path) -> None:
         store = LocalStore(tmp_path, create=True)

@@ -1,0 +1,147 @@
+"""`flavor verify`: a run's records and every object that they name, from the store alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from flavor.errors import BadObjectPath, FlavorError, ObjectMissing
+from flavor.ledger.archive import Archive
+from flavor.ledger.chain import Chain, Problem, read_chain
+from flavor.ledger.manifest import Manifest
+from flavor.ledger.trust import Trust
+from flavor.store.objects import sha256_file
+from flavor.store.paths import run_record_path
+
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{16})\.[a-z]+$")
+_ROUND = re.compile(r"/rounds/([1-9][0-9]{0,8})/")
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object that a record names."""
+
+    round: int
+    path: str
+    digest: str
+    size_bytes: int | None
+    what: str
+    must_be: bool
+    """Whether it has to be there still."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found."""
+
+    chain: Chain
+    problems: list[Problem]
+    gone: dict[int, list[str]] = field(default_factory=dict)
+    """By round: what is no longer there and need not be, so that its bytes could not be checked."""
+    checked: int = 0
+    """Objects whose bytes were."""
+    bytes: int = 0
+
+
+def audit(
+    archive: Archive,
+    trust: Trust | None = None,
+    *,
+    head: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit:
+    """Check a run. `head`, from an earlier audit, is a record that must still be in the chain.
+
+    `progress` is called with the objects done and their number. Raises `RunNotFound`, and `StoreError` when the store
+    itself fails.
+    """
+    chain = read_chain(archive, trust)
+    problems = list(chain.problems)
+    if head and head not in {link.digest for link in chain.links} | {chain.record.digest if chain.record else ""}:
+        problems.append(Problem(0, run_record_path(chain.run), f"no record has the digest {head[:80]} given by --head"))
+    objects = list(_named(chain))
+    objects += _unnamed(chain, {each.path for each in objects})
+    gone: dict[int, list[str]] = {}
+    checked = size = 0
+    for done, each in enumerate(objects):
+        progress(done, len(objects))
+        if each.path not in chain.listing.paths:
+            if each.must_be:
+                problems.append(Problem(each.round, each.path, f"missing: {each.what}"))
+            else:
+                gone.setdefault(each.round, []).append(each.what)
+            continue
+        what, found = _checked(archive, each)
+        checked, size = checked + 1, size + found
+        if what:
+            problems.append(Problem(each.round, each.path, what))
+    for manifest in chain.manifests:
+        problems += _info_problems(archive, manifest)
+    progress(len(objects), len(objects))
+    problems.sort(key=lambda problem: problem.round)
+    return Audit(chain, problems, gone, checked, size)
+
+
+def _named(chain: Chain) -> Iterator[Object]:
+    """Every object that the records name, oldest first.
+
+    What a run needs to go on must be there: its initial model, the newest global model with its information and server
+    state, and the updates of the rounds that `--keep-rounds` keeps. Of older rounds only what is there is checked.
+    """
+    record, closed = chain.record, chain.closed
+    if record is not None and record.initial is not None:
+        initial = record.initial
+        yield Object(0, initial.path, initial.digest, initial.size_bytes, "the initial model", closed == 0)
+    for manifest in chain.manifests:
+        newest, model = manifest.round == closed, manifest.global_model
+        keep = manifest.config.get("keep_rounds")
+        kept = keep == 0 or (isinstance(keep, int) and manifest.round > closed - keep)
+        yield Object(manifest.round, model.path, model.digest, model.size_bytes, "the global model", newest)
+        if model.info_path and model.info_digest:
+            yield Object(manifest.round, model.info_path, model.info_digest, None, "the merged information", newest)
+        if model.state_path and model.state_digest:
+            yield Object(manifest.round, model.state_path, model.state_digest, None, "the server state", newest)
+        for each in manifest.contributors:
+            what = f"the update of {each.client}"
+            yield Object(manifest.round, each.path, each.digest, each.size_bytes, what, kept)
+
+
+def _unnamed(chain: Chain, named: set[str]) -> Iterator[Object]:
+    """Objects that no record names, and whose name carries a digest: staged manifests, what was refused or given up."""
+    for path in sorted(chain.listing.paths - named):
+        if match := _DIGEST_IN_NAME.search(path):
+            round_ = _ROUND.search(path)
+            yield Object(int(round_[1]) if round_ else 0, path, match[1], None, "an object that no record names", True)
+
+
+def _checked(archive: Archive, each: Object) -> tuple[str, int]:
+    """What is wrong with an object's bytes ('' when nothing is), and how many there are."""
+    try:
+        digest, size = sha256_file(archive.store.local(each.path))
+    except (ObjectMissing, BadObjectPath):
+        return f"{each.what} cannot be read as an object", 0
+    except OSError as error:
+        return f"{each.what} cannot be read: {error.strerror}", 0
+    if not digest.startswith(each.digest):  # an unnamed one is known by the beginning of its digest alone
+        return f"{each.what} was changed: its SHA-256 is {digest[:16]}…, not {each.digest[:16]}…", size
+    if each.size_bytes is not None and size != each.size_bytes:
+        return f"{each.what} has {size} bytes, not the recorded {each.size_bytes}", size
+    return "", size
+
+
+def _info_problems(archive: Archive, manifest: Manifest) -> list[Problem]:
+    """The merged information must name the contributors, and the numbers of examples that weighted them."""
+    path = manifest.global_model.info_path
+    try:
+        metadata = json.loads(archive.read(path) or b"{}").get("metadata") if path else None
+        if not isinstance(metadata, dict):
+            return []  # it is gone or changed: that is told already
+    except (FlavorError, ValueError, AttributeError):
+        return []
+    said = (metadata.get("clients"), metadata.get("datasetSize"))
+    recorded = [each.client for each in manifest.contributors], [each.num_examples for each in manifest.contributors]
+    if said != tuple(recorded):
+        return [Problem(manifest.round, path, "its clients and their datasetSize are not those of the manifest")]
+    return []

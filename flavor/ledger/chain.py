@@ -1,0 +1,222 @@
+"""A run's records as a chain: read from the store alone, each link checked against the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flavor.bus.names import is_name
+from flavor.errors import InvalidRecord, InvalidSetting, RunNotFound
+from flavor.ledger.archive import Archive, Listing
+from flavor.ledger.canonical import sha256
+from flavor.ledger.keys import fingerprint
+from flavor.ledger.manifest import Contributor, Manifest, RunRecord, settings_differ
+from flavor.ledger.trust import Trust
+from flavor.store.paths import global_prefix, manifest_path, run_record_path, update_prefix
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong."""
+
+    round: int
+    """0 for the run itself."""
+    path: str
+    """The file."""
+    what: str
+
+    def __str__(self) -> str:
+        where = f"round {self.round}" if self.round else "the run"
+        path = self.path if self.path.isprintable() else repr(self.path)  # anyone may have put a file there
+        return f"{where}: {path}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One round's manifest; None where it could not be read."""
+
+    round: int
+    manifest: Manifest | None
+    digest: str
+    """SHA-256 of its bytes as they lie in the store; '' where there are none."""
+
+
+@dataclass
+class Chain:
+    """The records of one run. `problems` is what is wrong with them, not with the objects that they name."""
+
+    run: str
+    record: RunRecord | None
+    links: list[Link]
+    listing: Listing
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def closed(self) -> int:
+        """The newest closed round; 0 before the first."""
+        return self.links[-1].round if self.links else 0
+
+    @property
+    def head(self) -> str:
+        """The digest that stands for everything: that of the newest manifest."""
+        return self.links[-1].digest if self.links else (self.record.digest if self.record else "")
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        """Those that could be read, oldest first."""
+        return [link.manifest for link in self.links if link.manifest is not None]
+
+
+def read_chain(archive: Archive, trust: Trust | None = None) -> Chain:
+    """Read and check all records of a run. Raises `RunNotFound` when the store has nothing of it."""
+    run, listing = archive.run, archive.listing()
+    if not listing.paths:
+        raise RunNotFound(f"there is no run {run!r} in the store {archive.store.url}")
+    reader = _Reader(archive, listing, trust or Trust())
+    reader.read()
+    return reader.chain
+
+
+class _Reader:
+    """Follows a chain from its beginning."""
+
+    def __init__(self, archive: Archive, listing: Listing, trust: Trust) -> None:
+        self._archive, self._trust = archive, trust
+        self.chain = Chain(archive.run, None, [], listing)
+        self._client_keys: dict[str, tuple[str, int]] = {}  # client -> its key, and the round in which it was new
+
+    def _wrong(self, round_: int, path: str, what: str) -> None:
+        self.chain.problems.append(Problem(round_, path, what))
+
+    def read(self) -> None:
+        """All of it."""
+        path = run_record_path(self._archive.run)
+        data = None
+        try:
+            data = self._archive.read(path)
+            if data is None:
+                self._wrong(0, path, "missing: nothing says how the run began")
+            else:
+                self.chain.record = RunRecord.parse(data, path)
+        except InvalidRecord as error:
+            self._wrong(0, path, _without(path, error))
+        if self.chain.record is not None and self.chain.record.run != self._archive.run:
+            self._wrong(0, path, f"it is the record of run {self.chain.record.run!r}")
+        previous = sha256(data) if data is not None else ""
+        newest = max(self.chain.listing.manifests, default=0)
+        for round_ in range(1, newest + 1):
+            link = self._link(round_)
+            self.chain.links.append(link)
+            if link.manifest is not None:
+                self._check(link.manifest, previous)
+            previous = link.digest
+        for round_ in sorted(self.chain.listing.aggregated):
+            if round_ > newest:
+                self._wrong(
+                    round_,
+                    manifest_path(self._archive.run, round_),
+                    "missing, and the round has a global model: it was removed, or the round is being closed just now, "
+                    "or the run ended in that moment",
+                )
+
+    def _link(self, round_: int) -> Link:
+        path = manifest_path(self._archive.run, round_)
+        data = None
+        try:
+            data = self._archive.read(path)
+            if data is None:
+                self._wrong(round_, path, "missing, although later rounds have theirs")
+                return Link(round_, None, "")
+            return Link(round_, Manifest.parse(data, path), sha256(data))
+        except InvalidRecord as error:
+            self._wrong(round_, path, _without(path, error))
+            return Link(round_, None, sha256(data) if data is not None else "")
+
+    def _check(self, manifest: Manifest, previous: str) -> None:
+        """What must hold between a manifest, its signature, and the record before it."""
+        run = self._archive.run
+        path = manifest_path(run, (number := self.chain.links[-1].round))
+        if (manifest.run, manifest.round) != (run, number):
+            self._wrong(number, path, f"it is the manifest of round {manifest.round} of run {manifest.run!r}")
+            return
+        for what in self._signature_problems(manifest):
+            self._wrong(number, path, what)
+        if previous and manifest.previous != previous:
+            before = manifest_path(run, number - 1) if number > 1 else run_record_path(run)
+            self._wrong(number, path, f"it does not follow {before} as that lies there: one of the two was changed")
+        if (base := self._base(number)) is not None and manifest.trained_from != base:
+            self._wrong(number, path, "its clients trained from another global model than the one before it")
+        record = self.chain.record
+        if record is not None and (differ := settings_differ(manifest.config, record.config)):
+            self._wrong(number, path, f"its settings differ from the run's: {', '.join(differ)}")
+        for what in _misplaced(manifest):
+            self._wrong(number, path, what)
+        for contributor in manifest.contributors:
+            for what in self._contributor_problems(manifest, contributor):
+                self._wrong(number, path, f"{contributor.client}: {what}")
+
+    def _base(self, round_: int) -> str | None:
+        """The digest of the global model before this round; None when that cannot be known any more."""
+        if round_ == 1:
+            if self.chain.record is None:
+                return None
+            return self.chain.record.initial.digest if self.chain.record.initial else ""
+        before = self.chain.links[-2].manifest
+        return before.global_model.digest if before else None
+
+    def _signature_problems(self, manifest: Manifest) -> Iterator[str]:
+        try:
+            if not manifest.signature:
+                yield "it is not signed"
+            elif not manifest.is_signed():
+                yield f"the signature is not that of its key {fingerprint(manifest.public_key)}: it was changed"
+        except InvalidSetting as error:
+            yield str(error)
+        if self._trust.workers and manifest.public_key not in self._trust.workers:
+            yield f"it is signed with key {fingerprint(manifest.public_key)}, which --trust does not name"
+
+    def _contributor_problems(self, manifest: Manifest, of: Contributor) -> Iterator[str]:
+        trusted = self._trust.clients.get(of.client)
+        if not of.signature:
+            if trusted:
+                yield "its update is not signed, and --trust names its key"
+            elif manifest.config.get("require_signatures"):
+                yield "its update is not signed, and the run took signed ones only"
+            elif of.client in self._client_keys:
+                key, since = self._client_keys[of.client]
+                yield f"its update is not signed, and it had the key {fingerprint(key)} in round {since}"
+            return
+        try:
+            if not manifest.statement(of).is_signed(of.public_key, of.signature):
+                yield f"the signature on its update is not that of its key {fingerprint(of.public_key)}"
+        except InvalidSetting as error:
+            yield str(error)
+        if trusted:
+            if of.public_key not in trusted:
+                yield f"its update is signed with key {fingerprint(of.public_key)}, which --trust does not name for it"
+            return
+        key, since = self._client_keys.setdefault(of.client, (of.public_key, manifest.round))
+        if of.public_key != key:
+            was = f"and was {fingerprint(key)} in round {since}"
+            yield f"its key is {fingerprint(of.public_key)}, {was} (if that is right, name both by --trust)"
+
+
+def _misplaced(manifest: Manifest) -> Iterator[str]:
+    """A manifest names objects of its own round, and clients that can be."""
+    model = manifest.global_model
+    prefix = global_prefix(manifest.run, manifest.round)
+    yield from (f"{path!r} is not an object of this round" for path in model.objects() if not path.startswith(prefix))
+    for each in manifest.contributors:
+        if not is_name(each.client):
+            yield f"{each.client!r} is not a client's name"
+        elif not each.path.startswith(update_prefix(manifest.run, manifest.round, each.client)):
+            yield f"{each.path!r} is not an update of {each.client} in this round"
+    clients = [each.client for each in manifest.contributors]
+    if len(set(clients)) < len(clients):
+        yield "a client is in it twice"
+    if strange := sorted(set(clients) - set(manifest.expected)):
+        yield f"{', '.join(strange)} contributed without having been asked"
+
+
+def _without(path: str, error: InvalidRecord) -> str:
+    return str(error).removeprefix(f"{path}: ")

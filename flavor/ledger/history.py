@@ -1,0 +1,95 @@
+"""Redis and the store, compared: a coordinator goes on only where both tell the same of a run.
+
+Each closed round is in both. Redis can come back empty, or older (a lost disk, an old backup, a lagging replica), and
+would then have rounds trained and closed a second time, differently. The store's manifests show it: one question to
+the store at each start and reconnection, none in between.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from flavor.bus.runs import RunStore
+from flavor.bus.state import ManifestRef, RoundState
+from flavor.errors import RunExists, StateLost
+from flavor.ledger.archive import Archive
+from flavor.ledger.canonical import sha256
+from flavor.ledger.manifest import RunRecord, settings_differ
+from flavor.store.paths import run_record_path
+
+
+def count_of(number: int, what: str) -> str:
+    """`1 round`, `2 rounds`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+class History:
+    """One run's rounds, as Redis and as the store have them."""
+
+    def __init__(self, runs: RunStore, archive: Archive) -> None:
+        self._runs, self._archive = runs, archive
+        self._settled = 0
+
+    def begin(self, record: RunRecord) -> ManifestRef:
+        """Leave the record of a run that Redis does not have, so that it can be created there.
+
+        Raises `StateLost` when the store has closed rounds of it, `RunExists` when it was begun with other settings.
+        """
+        run = record.run
+        before = self._archive.beginning()
+        if self._archive.has(1):
+            self._refuse("Redis does not know it")
+        if before is not None and before.to_bytes() != record.to_bytes():
+            differ = settings_differ(before.config, record.config)
+            how = f"with other settings ({', '.join(differ)})" if differ else "from other weights, or in another store"
+            raise RunExists(
+                f"run {run!r} was begun before, {how}, and has no closed round: choose another name, or "
+                f"`flavor rm {run} --objects` removes what it left in the store"
+            )
+        if before is None:
+            self._archive.begin(record)
+        return ManifestRef(run_record_path(run), record.digest)
+
+    def check(self) -> None:
+        """Raise `StateLost` unless Redis has every round that the store has, and the same ones."""
+        closed, digest = self._known()
+        while self._archive.has(closed + 1):
+            before = closed
+            closed, digest = self._known()  # a round is committed to Redis before its manifest is put in place
+            if closed <= before:
+                self._refuse(f"Redis has {closed} closed")
+        data = self._archive.data(closed) if closed and digest else None
+        if data is not None and sha256(data) != digest:
+            self._refuse(f"Redis has another round {closed}")
+
+    def _known(self) -> tuple[int, str]:
+        """The newest closed round on Redis, and the digest of its manifest ('' for one that left none)."""
+        view = self._runs.find()
+        if view is None:
+            self._refuse("Redis does not know it any more")
+        round_ = self._runs.read_round(view.round) if view.round else None
+        if round_ is not None and round_.state is RoundState.CLOSED:
+            return view.round, round_.manifest.digest if round_.manifest else ""
+        return max(0, view.round - 1), view.manifest.digest if view.manifest else ""
+
+    def _refuse(self, but: str) -> NoReturn:
+        run, closed = self._archive.run, self._archive.closed()
+        raise StateLost(
+            f"run {run!r} has {count_of(closed, 'closed round')} in the store, but {but}: it came back empty or older, "
+            f"or is another one. Nothing was changed. `flavor recover --run {run}`, with the same --redis-url and "
+            f"--store, rebuilds the run after round {closed}; another name starts another run"
+        )
+
+    def settle(self, round_: int, ref: ManifestRef | None) -> None:
+        """Put the manifest of a committed round in place, if its worker did not live (or has not come) to do so.
+
+        Raises `StateLost` when the store has another one, `StoreError` when what was staged is gone or changed.
+        """
+        if ref is None or round_ <= self._settled:
+            return
+        data = self._archive.data(round_)
+        if data is None:
+            self._archive.publish(round_, ref)
+        elif sha256(data) != ref.digest:
+            self._refuse(f"Redis has another round {round_}")
+        self._settled = round_

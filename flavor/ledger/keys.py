@@ -1,0 +1,218 @@
+"""Ed25519 keys (RFC 8032): the private half in a file of its owner's, the public half as one line of text.
+
+A public key is written `ed25519:` and its 32 bytes in lowercase hex, a signature as its 64 bytes in lowercase hex:
+there is one spelling of each, so no character can change unnoticed. `cryptography` is imported only where something
+is signed, checked or made, because a trainer or a command that needs none of it must not pay for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flavor.bus.names import is_name
+from flavor.errors import InvalidSetting
+from flavor.ledger.canonical import sha256
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+_PUBLIC = re.compile(r"ed25519:([0-9a-f]{64})")
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
+_LONGEST_FILE = 1 << 20
+_PEM_PUBLIC = "-----BEGIN PUBLIC KEY-----"
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """The half that everyone may know."""
+
+    raw: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> PublicKey:
+        """From `ed25519:HEX`; raises `InvalidSetting`."""
+        match = _PUBLIC.fullmatch(text)
+        if match is None:
+            raise InvalidSetting(f"public key {text[:80]!r} cannot be used: write ed25519: and 64 hexadecimal digits")
+        return cls(bytes.fromhex(match[1]))
+
+    def __str__(self) -> str:
+        return f"ed25519:{self.raw.hex()}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits of its SHA-256, for tables and messages."""
+        return sha256(self.raw)[:12]
+
+    def verifies(self, signature: str, message: bytes) -> bool:
+        """Whether `signature` is this key's on `message`."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        if not _SIGNATURE.fullmatch(signature):
+            return False
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(bytes.fromhex(signature), message)
+        except (InvalidSignature, ValueError):  # ValueError: these bytes are no key at all
+            return False
+        return True
+
+
+def fingerprint(public_key: str) -> str:
+    """The fingerprint of a public key as it stands in a record; a word for what is none."""
+    try:
+        return PublicKey.parse(public_key).fingerprint
+    except InvalidSetting:
+        return "unreadable" if public_key else "none"
+
+
+class SigningKey:
+    """A private key. It is read from its file and goes nowhere else; it has no text form."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public = PublicKey(private.public_key().public_bytes_raw())
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.public.fingerprint})"
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        """A new key, in memory alone."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> SigningKey:
+        """The key in the PEM file at `path` (PKCS #8, no passphrase: `openssl genpkey -algorithm ed25519` makes one).
+
+        Raises `InvalidSetting` for a file that is absent, unreadable, no such key, or open to other users.
+        """
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        with _named(path):
+            if path.stat().st_mode & 0o077:
+                raise InvalidSetting(f"the key {path} can be read by other users of this machine: chmod 600 {path}")
+            data = path.read_bytes()[:_LONGEST_FILE]
+        try:
+            private = load_pem_private_key(data, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a passphrase
+            private = None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise InvalidSetting(
+                f"the key {path} cannot be used: expected an Ed25519 private key in PEM without a passphrase "
+                f"(openssl genpkey -algorithm ed25519 -out {path})"
+            )
+        return cls(private)
+
+    @classmethod
+    def load_or_create(cls, path: Path, label: str = "") -> SigningKey:
+        """The key at `path`; where there is no file, a new one is made, for its owner alone to read.
+
+        Of several processes that start at once, all get the same key. Its public half lies beside it as `PATH.pub`,
+        after `label`, the client's name. Raises `InvalidSetting`.
+        """
+        if not path.exists():
+            with _named(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_once(path, cls.generate()._pem())
+        key = cls.load(path)
+        public = path.with_name(path.name + ".pub")
+        line = f"{label} {key.public}\n".lstrip()
+        with suppress(OSError):  # a key on a read-only mount is as good
+            if not public.exists() or public.read_text() != line:
+                temporary = public.with_name(f".{public.name}.{secrets.token_hex(6)}")
+                temporary.write_text(line)
+                os.replace(temporary, public)
+        return key
+
+    def _pem(self) -> bytes:
+        from cryptography.hazmat.primitives import serialization
+
+        return self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    def sign(self, message: bytes) -> str:
+        """The signature on `message`, in hex."""
+        return self._private.sign(message).hex()
+
+
+def read_public_keys(path: Path) -> list[tuple[str, PublicKey]]:
+    """The public keys in a file: a line each, `ed25519:HEX`, or `CLIENT ed25519:HEX` for a client's; or one in PEM.
+
+    Gives `(client, key)`, client '' where none is named. Empty lines and lines that begin with `#` are passed over.
+    Raises `InvalidSetting` with the number of the line.
+    """
+    with _named(path):
+        text = path.read_bytes()[:_LONGEST_FILE].decode(errors="replace")
+    if text.lstrip().startswith(_PEM_PUBLIC):
+        return [("", _public_from_pem(text, path))]
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        client = words[0] if len(words) == 2 else ""
+        try:
+            if len(words) > 2 or (client and not is_name(client)):
+                raise InvalidSetting(f"{line.strip()[:80]!r} is not KEY or CLIENT KEY")
+            found.append((client, PublicKey.parse(words[-1])))
+        except InvalidSetting as error:
+            raise InvalidSetting(f"{path}, line {number}: {error}") from None
+    if not found:
+        raise InvalidSetting(f"{path}: there is no public key in it")
+    return found
+
+
+def _public_from_pem(text: str, path: Path) -> PublicKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise InvalidSetting(f"{path}: not an Ed25519 public key")
+    return PublicKey(key.public_bytes_raw())
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """Make the file whole, for its owner alone; leave one that another process has made meanwhile."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        with suppress(FileExistsError):
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # the name is taken so
+                os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidSetting(f"the key {path} cannot be used: {error.strerror}") from None

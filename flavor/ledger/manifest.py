@@ -1,0 +1,176 @@
+"""The records of a run in the store: how it began, and what each closed round was made of.
+
+Each is canonical JSON, so that a record has one spelling alone. A manifest names the SHA-256 of the record before it,
+round 1 that of the run's record, so the records of a run are a chain: to change one is to change all that follow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flavor.bus.state import GlobalModel
+from flavor.errors import InvalidRecord
+from flavor.ledger.canonical import canonical, sha256
+from flavor.ledger.keys import PublicKey, SigningKey
+from flavor.ledger.statement import Statement
+
+MOST_BYTES = 1 << 26
+"""A record beyond this is refused unread."""
+
+Digest = Field(pattern=r"^[0-9a-f]{64}$")
+DigestOrNone = Field(pattern=r"^([0-9a-f]{64})?$", default="")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Record(_Strict):
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Self:
+        """The record that was written as `data`; `InvalidRecord` when it is none, or spelled in another way."""
+        try:
+            record = cls.model_validate(json.loads(data))
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
+            raise InvalidRecord(f"{where}: not a record that this version reads: {problems}") from None
+        except (ValueError, RecursionError) as error:
+            raise InvalidRecord(f"{where}: not complete JSON: {error}") from None
+        if record.to_bytes() != data:
+            raise InvalidRecord(f"{where}: not as it was written: spaces, the order of keys or spellings differ")
+        return record
+
+    def to_bytes(self) -> bytes:
+        """As it lies in the store."""
+        return canonical(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of those bytes, in hex."""
+        return sha256(self.to_bytes())
+
+
+class Model(_Strict):
+    """A global model with what lies beside it."""
+
+    path: str
+    digest: str = Digest
+    size_bytes: int = Field(ge=0)
+    format: str
+    """The trainers' format, in which their edges write it."""
+    info_path: str = ""
+    """The merged information."""
+    info_digest: str = DigestOrNone
+    state_path: str = ""
+    """The server state, for a server step that has one."""
+    state_digest: str = DigestOrNone
+
+    @classmethod
+    def of(cls, model: GlobalModel) -> Model:
+        """Without the seal, which is a mark of this store at this time."""
+        return cls(**{name: getattr(model, name) for name in cls.model_fields})
+
+    def to_global(self, seal: str) -> GlobalModel:
+        """As the bus holds it."""
+        return GlobalModel(**self.model_dump(), seal=seal)
+
+    def objects(self) -> dict[str, str]:
+        """The path and digest of each object."""
+        pairs = ((self.path, self.digest), (self.info_path, self.info_digest), (self.state_path, self.state_digest))
+        return {path: digest for path, digest in pairs if path}
+
+
+class Contributor(_Strict):
+    """One client's part in a round."""
+
+    client: str
+    path: str
+    """Its update in the store; pruned after `--keep-rounds` rounds, its digest stays."""
+    digest: str = Digest
+    size_bytes: int = Field(ge=0)
+    format: str
+    num_examples: int
+    info_digest: str = DigestOrNone
+    """SHA-256 of its information's text as it was handed in."""
+    public_key: str = ""
+    """`ed25519:HEX`; '' for an unsigned update."""
+    signature: str = ""
+    """By that key on the update's `Statement`."""
+
+
+class RunRecord(_Record):
+    """How a run began: the chain's first link."""
+
+    kind: Literal["flavor.run"] = "flavor.run"
+    version: Literal[1] = 1
+    run: str
+    rounds: int = Field(ge=1)
+    config: dict[str, Any]
+    initial: Model | None = None
+    """The pre-trained weights, if there were any."""
+
+
+class Manifest(_Record):
+    """What one closed round was made of."""
+
+    kind: Literal["flavor.round"] = "flavor.round"
+    version: Literal[1] = 1
+    run: str
+    round: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    """The attempt to aggregate it that was committed."""
+    config: dict[str, Any]
+    opened_ms: int
+    """On the server's clock, since 1970."""
+    closed_ms: int
+    """On that clock, when the worker was about to commit."""
+    expected: tuple[str, ...]
+    """The clients that were given the round's task."""
+    trained_from: str = DigestOrNone
+    """SHA-256 of the global model that they were given; '' where there was none."""
+    contributors: tuple[Contributor, ...] = Field(min_length=1)
+    """Those whose updates were aggregated, in the order in which they were."""
+    global_model: Model
+    previous: str = DigestOrNone
+    """SHA-256 of the manifest of the round before; of the run's record in round 1."""
+    public_key: str = ""
+    """Of the worker that aggregated."""
+    signature: str = ""
+    """By that key on `message()`."""
+
+    def message(self) -> bytes:
+        """The bytes that are signed: the record's without its signature."""
+        return canonical(self.model_dump(mode="json", exclude={"signature"}))
+
+    def signed(self, key: SigningKey) -> Manifest:
+        """Signed by a worker."""
+        named = self.model_copy(update={"public_key": str(key.public), "signature": ""})
+        return named.model_copy(update={"signature": key.sign(named.message())})
+
+    def is_signed(self) -> bool:
+        """Whether the signature is that of its `public_key`. Raises `InvalidSetting` for what is no public key."""
+        return PublicKey.parse(self.public_key).verifies(self.signature, self.message())
+
+    def statement(self, of: Contributor) -> Statement:
+        """What a contributor has signed."""
+        return Statement(
+            run=self.run,
+            round=self.round,
+            client=of.client,
+            digest=of.digest,
+            size_bytes=of.size_bytes,
+            format=of.format,
+            num_examples=of.num_examples,
+            info_digest=of.info_digest,
+            trained_from=self.trained_from,
+        )
+
+
+def settings_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that differ; not where the store lies, which another machine may call otherwise."""
+    names = sorted({*one, *other} - {"store"})
+    return [name for name in names if one.get(name) != other.get(name)]

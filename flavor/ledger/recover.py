@@ -1,0 +1,217 @@
+"""`flavor recover`: a run rebuilt on Redis from its records in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis as redis_py
+
+from flavor.bus.connection import shown, translated
+from flavor.bus.keys import RUNS
+from flavor.bus.runs import RunStore
+from flavor.bus.state import ManifestRef, RoundState, RunState, RunView, Verdict
+from flavor.errors import LeaseHeld, RunExists, StateLost
+from flavor.ledger.archive import Archive
+from flavor.ledger.chain import Chain, read_chain
+from flavor.ledger.history import count_of
+from flavor.ledger.manifest import Manifest
+from flavor.ledger.trust import Trust
+from flavor.store.objects import check_object
+from flavor.store.paths import manifest_path, run_record_path
+
+_BATCH = 50
+"""Rounds that are written in one go."""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What was rebuilt."""
+
+    run: str
+    round: int
+    """The newest closed round."""
+    rounds: int
+    clients: tuple[str, ...]
+
+
+def recover(
+    archive: Archive,
+    runs: RunStore,
+    *,
+    url: str,
+    replace: bool = False,
+    trust: Trust | None = None,
+    tell: Callable[[str], None],
+) -> Recovered:
+    """Rebuild a run as it was when its newest round with a manifest was closed.
+
+    Redis must not have it; with `replace` it may have an older one, or another history of it, which is removed after
+    `tell` was called with what is lost. Raises `RunNotFound` (nothing of it in the store), `StateLost` (its records
+    are broken, or Redis has more), `RunExists` (there is one, and not `replace`), `LeaseHeld` (its coordinator runs),
+    `StoreError` (the newest model is gone or changed). Nothing has changed on Redis then.
+    """
+    chain = read_chain(archive, trust)
+    _check_usable(archive, chain)
+    if any(round_ > chain.closed for round_ in chain.listing.aggregated):
+        tell(
+            f"round {chain.closed + 1} has a global model, but no manifest: it counts as not closed, and is done again"
+        )
+    before = runs.find()
+    if before is not None:
+        _check_replaceable(runs, before, chain, replace, url, tell)
+        _remove(runs)
+    return _rebuild(archive, runs, chain)
+
+
+def _check_usable(archive: Archive, chain: Chain) -> None:
+    """The records must be whole, and the newest model with its server state what they say."""
+    after = f"`flavor verify {chain.run}` shows everything"
+    lost = [problem for problem in chain.problems if problem.round <= chain.closed]
+    if lost or chain.record is None:
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        raise StateLost(f"run {chain.run!r} cannot be rebuilt: {lost[0]}{more}; {after}")
+    if chain.links:
+        manifest = chain.manifests[-1]
+        for path, digest in manifest.global_model.objects().items():
+            check_object(archive.store, path, digest=digest)
+    elif chain.record.initial is not None:
+        check_object(archive.store, chain.record.initial.path, digest=chain.record.initial.digest)
+
+
+def _check_replaceable(
+    runs: RunStore, before: RunView, chain: Chain, replace: bool, url: str, tell: Callable[[str], None]
+) -> None:
+    """Whether what Redis has may go."""
+    run, where = chain.run, shown(url)
+    with translated(where):
+        holder = runs.redis.get(runs.keys.coordinator)
+    if holder:
+        host, _, rest = str(holder).partition(":")
+        raise LeaseHeld(f"the coordinator of run {run!r} is process {rest.partition(':')[0]} on {host}: stop it first")
+    round_ = runs.read_round(before.round) if before.round else None
+    closed = before.round if round_ is not None and round_.state is RoundState.CLOSED else max(0, before.round - 1)
+    recorded = {0: chain.record.digest if chain.record else "", **{link.round: link.digest for link in chain.links}}
+    same = before.manifest is not None and before.manifest.digest == recorded.get(closed)
+    if closed > chain.closed or (closed == chain.closed and same):
+        raise RunExists(
+            f"run {run!r} on Redis at {where} has {count_of(closed, 'closed round')}, and the store "
+            f"{chain.closed}: Redis lacks nothing, so nothing was changed; `flavor serve` goes on with it"
+        )
+    lost = [f"its {count_of(closed, 'closed round')}, which the store has otherwise"] if not same else []
+    if round_ is not None and before.round > closed:
+        handed_in = len(runs.updates(before.round, round_.expected))
+        lost.append(f"its open round {before.round} with {count_of(handed_in, 'update')}")
+    what = (
+        f"run {run!r} on Redis at {where} is {before.state} with {count_of(closed, 'closed round')}, "
+        f"the store has {chain.closed}"
+    )
+    lost_is = f"lost {'would be' if not replace else 'is'} {' and '.join(lost) or 'nothing'}"
+    if not replace:
+        raise RunExists(f"{what}: --replace rebuilds it from the store; {lost_is}")
+    tell(f"{what}; {lost_is}")
+
+
+def _remove(runs: RunStore) -> None:
+    """Delete the run, its rounds and its clients; its log and the pinned keys stay."""
+    prefix = runs.keys.prefix.replace("{", "\\{").replace("}", "\\}")
+    with translated(""):
+        for pattern in (f"{prefix}round:*", f"{prefix}client:*"):
+            for key in runs.redis.scan_iter(match=pattern, count=1000):
+                runs.redis.unlink(key)
+        runs.redis.unlink(runs.keys.members, runs.keys.aggregator, runs.keys.state)
+
+
+def _rebuild(archive: Archive, runs: RunStore, chain: Chain) -> Recovered:
+    """Write the rounds, and then, all at once, the run itself, which nobody sees before."""
+    assert chain.record is not None
+    record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
+    closed = chain.closed
+    finished = closed >= record.rounds
+    reason = f"rebuilt from the store after round {closed} of {record.rounds}"
+    state = RunState.FINISHED if finished else RunState.RUNNING if closed else RunState.WAITING
+    model = manifests[-1].global_model if manifests else record.initial
+    path = manifest_path(chain.run, closed) if closed else run_record_path(chain.run)
+    fields = {
+        "state": state.value,
+        "round": str(closed),
+        "rounds": str(record.rounds),
+        "config": json.dumps({**record.config, "store": archive.store.url}),
+        "created_ms": str(manifests[0].opened_ms if manifests else now_ms),
+        "reason": f"all {closed} rounds are closed" if finished else reason,
+        "recovered_ms": str(now_ms),
+        "recovered_round": str(closed),
+        **ManifestRef(path, chain.head).fields(),
+        **(model.to_global(archive.store.seal(model.path)).fields() if model else {}),
+        **({"ended_ms": str(manifests[-1].closed_ms)} if finished else {}),
+    }
+    for first in range(0, closed, _BATCH):
+        with translated(""), runs.redis.pipeline(transaction=False) as step:
+            for manifest, link in zip(manifests[first : first + _BATCH], chain.links[first:], strict=False):
+                ref = ManifestRef(manifest_path(chain.run, link.round), link.digest)
+                step.hset(keys.round(manifest.round), mapping=_round_fields(manifest, ref))
+                step.hset(keys.verdicts(manifest.round), mapping=_verdicts(manifest))
+            step.execute()
+    clients = sorted({name for manifest in manifests for name in manifest.expected})
+    pinned = {c.client: c.public_key for m in manifests for c in m.contributors if c.public_key}
+    with translated(""), runs.redis.pipeline(transaction=True) as step:
+        step.watch(keys.state)
+        if step.exists(keys.state):
+            raise RunExists(f"run {chain.run!r} has come into being meanwhile: nothing was changed")
+        step.multi()
+        step.hset(keys.state, mapping=fields)
+        if clients:
+            step.sadd(keys.members, *clients)
+        for client, key in pinned.items():
+            step.hsetnx(keys.public_keys, client, key)  # what an operator has pinned already stands
+        step.xadd(keys.log, {"event": "run.recovered", "reason": reason, "round": str(closed)})
+        step.zadd(RUNS, {chain.run: now_ms // 1000})
+        step.publish(keys.state, state.value)
+        try:
+            step.execute()
+        except redis_py.exceptions.WatchError:
+            raise RunExists(f"run {chain.run!r} has come into being meanwhile: nothing was changed") from None
+    return Recovered(chain.run, closed, record.rounds, tuple(clients))
+
+
+def _round_fields(manifest: Manifest, ref: ManifestRef) -> dict[str, str]:
+    """A closed round's hash."""
+    examples = sum(each.num_examples for each in manifest.contributors)
+    return {
+        "state": RoundState.CLOSED.value,
+        "expected": json.dumps(list(manifest.expected)),
+        "contributors": json.dumps([each.client for each in manifest.contributors]),
+        "opened_ms": str(manifest.opened_ms),
+        "deadline_ms": str(manifest.closed_ms),
+        "closed_ms": str(manifest.closed_ms),
+        "attempt": str(manifest.attempt),
+        "path": manifest.global_model.path,
+        "digest": manifest.global_model.digest,
+        "size": str(manifest.global_model.size_bytes),
+        "info_path": manifest.global_model.info_path,
+        "reason": f"{len(manifest.contributors)} updates, {examples} examples (rebuilt from the store)",
+        **ref.fields(),
+    }
+
+
+def _verdicts(manifest: Manifest) -> Mapping[str, str]:
+    """Verdicts with all that a manifest keeps of them: of the information the number of examples."""
+    found: dict[str, str] = {}
+    for each in manifest.contributors:
+        info: dict[str, Any] = {"metadata": {"datasetSize": each.num_examples}, "metrics": {}}
+        verdict = Verdict(
+            True,
+            "rebuilt from the store",
+            path=each.path,
+            digest=each.digest,
+            size_bytes=each.size_bytes,
+            format=each.format,
+            info=info,
+            info_digest=each.info_digest,
+            public_key=each.public_key,
+            signature=each.signature,
+        )
+        found[each.client] = verdict.to_json()
+    return found

@@ -1,0 +1,233 @@
+"""Redis loses a run, and the store brings it back: refused loudly, rebuilt, and gone on with bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.state import RunState
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import Manifest
+from flavor.store.objects import open_store
+from tests.conftest import Bench, Process
+
+ROUNDS = 6
+DILOCO = ["--aggregator", "diloco", "--heartbeat-timeout-s", "3"]
+EDGES = ("edge-1", "edge-2")
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """One at the same address each time; it keeps nothing but what SAVE has put there."""
+    folder.mkdir(exist_ok=True)
+    with embedded_server(folder=folder) as url:
+        yield url
+
+
+def kill(bench: Bench) -> None:
+    os.kill(bench.redis.info("server")["process_id"], signal.SIGKILL)
+
+
+def newest(bench: Bench) -> Manifest:
+    archive = Archive(open_store(str(bench.store)), bench.run)
+    data = archive.data(ROUNDS)
+    assert data is not None
+    return Manifest.parse(data, "")
+
+
+def recover(bench: Bench, *options: object) -> Process:
+    return bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store, *options)
+
+
+def one_line(process: Process, *parts: str) -> None:
+    """It ended with exit code 1 and one line that says all this."""
+    assert process.wait() == 1, process.stderr
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: "), process.stderr
+    for part in parts:
+        assert part in last
+    assert "Traceback" not in process.stderr + process.stdout
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shared_bench: Bench) -> Manifest:
+    """The last manifest of a run with nothing in its way."""
+    coordinator = shared_bench.serve(*DILOCO, rounds=ROUNDS)
+    shared_bench.aggregator()
+    edges = [shared_bench.edge(name, shared_bench.trainer()) for name in EDGES]
+    assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0]
+    return newest(shared_bench)
+
+
+def check_end(bench: Bench, uninterrupted: Manifest) -> None:
+    """All rounds closed, with the same global model and server state as without the loss, and a whole chain."""
+    last = newest(bench)
+    for name in ("digest", "state_digest", "info_digest"):
+        assert getattr(last.global_model, name) == getattr(uninterrupted.global_model, name), name
+    checked = bench.done("flavor", "verify", bench.run, "--store", bench.store, "--json")
+    assert checked.wait() == 0, checked.stderr
+    found = json.loads(checked.stdout)
+    assert (found["closed"], found["problems"]) == (ROUNDS, [])
+
+
+def test_an_empty_server_is_refused_by_all_and_the_run_is_rebuilt(
+    tmp_path: Path, bench_at, uninterrupted: Manifest
+) -> None:
+    with server(tmp_path / "r") as url:
+        bench = bench_at(url)
+        coordinator = bench.serve(*DILOCO, rounds=ROUNDS)
+        bench.aggregator()
+        edges = [bench.edge(name, bench.trainer("--hold", "--at", 4)) for name in EDGES]
+        for name in EDGES:
+            bench.held(name)
+        keys = bench.runs.public_keys()
+        assert set(keys) == set(EDGES)
+        kill(bench)
+    with server(tmp_path / "r"):
+        told = f"`flavor recover --run {bench.run}`"
+        one_line(coordinator, "has 3 closed rounds in the store", "does not know it", told)
+        for edge in edges:
+            one_line(edge, f"run '{bench.run}' is gone from Redis", "start this edge again")
+        one_line(bench.serve(*DILOCO, rounds=ROUNDS), "has 3 closed rounds in the store", told)
+        assert bench.runs.find() is None
+
+        done = recover(bench)
+        assert done.wait() == 0, done.stderr
+        assert f"after round 3 of {ROUNDS}, with 2 known clients" in done.stderr
+        view = bench.runs.read()
+        assert (view.state, view.round, view.recovered_round) == (RunState.RUNNING, 3, 3)
+        assert bench.runs.public_keys() == keys
+        assert bench.logged("run.recovered")["reason"] == f"rebuilt from the store after round 3 of {ROUNDS}"
+        one_line(recover(bench), "3 closed rounds", "Redis lacks nothing")
+
+        coordinator = bench.serve(*DILOCO, rounds=ROUNDS)
+        coordinator.until("waiting: 0 of at least 2 clients are ready")  # however long its edges take
+        edges = [bench.edge(name, bench.trainer()) for name in EDGES]
+        assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0]
+        check_end(bench, uninterrupted)
+
+
+def test_an_older_server_is_refused_by_all_and_replaced(tmp_path: Path, bench_at, uninterrupted: Manifest) -> None:
+    with server(tmp_path / "r") as url:
+        bench = bench_at(url)
+        coordinator = bench.serve(*DILOCO, rounds=ROUNDS)
+        bench.aggregator()
+        edges = [bench.edge(name, bench.trainer("--hold", "--at", at)) for name, at in zip(EDGES, (2, 4), strict=True)]
+        bench.held("edge-1")
+        bench.logged("update.accepted", round=2, client="edge-2")
+        bench.redis.save()
+        bench.release("edge-1")
+        bench.held("edge-2")
+        kill(bench)
+    with server(tmp_path / "r"):
+        one_line(coordinator, "has 3 closed rounds in the store", "Redis has 1 closed", "`flavor recover --run")
+        for edge in edges:
+            one_line(edge, "is in round 2", "was in round 4 before", "Redis came back older")
+        one_line(bench.serve(*DILOCO, rounds=ROUNDS), "Redis has 1 closed", "`flavor recover --run")
+
+        lost = "its open round 2 with 1 update"
+        one_line(recover(bench), "1 closed round, the store has 3", "--replace", f"lost would be {lost}")
+        assert bench.runs.read().round == 2
+        done = recover(bench, "--replace")
+        assert done.wait() == 0, done.stderr
+        assert f"lost is {lost}" in done.stderr
+        assert not bench.runs.updates(2, EDGES)
+
+        coordinator = bench.serve(*DILOCO, rounds=ROUNDS)
+        edges = [bench.edge(name, bench.trainer()) for name in EDGES]
+        assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0]
+        check_end(bench, uninterrupted)
+
+
+def test_who_did_not_see_the_loss_goes_on_by_itself(tmp_path: Path, bench_at, uninterrupted: Manifest) -> None:
+    with server(tmp_path / "r") as url:
+        bench = bench_at(url)
+        coordinator = bench.serve(*DILOCO, rounds=ROUNDS)
+        bench.aggregator()
+        edges = [bench.edge(name, bench.trainer("--hold", "--at", 4)) for name in EDGES]
+        for name in EDGES:
+            bench.held(name)
+        for process in (coordinator, *edges):
+            process.send(signal.SIGSTOP)
+        kill(bench)
+    with server(tmp_path / "r"):
+        assert recover(bench).wait() == 0
+        for process in (coordinator, *edges):
+            process.send(signal.SIGCONT)
+        for edge in edges:
+            edge.until("was rebuilt from the store after round 3: joining it again")
+        for name in EDGES:
+            bench.held(name)  # a new trainer, in round 4 again
+        bench.release(*EDGES)
+        assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0]
+        check_end(bench, uninterrupted)
+
+
+def test_a_run_in_the_store_is_not_begun_again(bench: Bench) -> None:
+    coordinator = bench.serve(rounds=1, clients=1)
+    bench.aggregator()
+    edge = bench.edge("edge-1", bench.trainer())
+    assert [process.wait() for process in (coordinator, edge)] == [0, 0]
+    forgotten = bench.done("flavor", "rm", bench.run)
+    assert "its objects stay in the store" in forgotten.stderr
+    one_line(bench.serve(rounds=1, clients=1), "has 1 closed round in the store", "Redis does not know it")
+    words = ["--run", bench.run, "--out", bench.folder / "out", "--store", bench.store, "--edges", 1, "--rounds", 1]
+    one_line(bench.done("flavor", "run", "-m", bench.trainer(), *words), "is in the store", "choose another --run")
+    done = recover(bench)
+    assert done.wait() == 0
+    assert "it is finished" in done.stderr
+    assert bench.serve(rounds=1, clients=1).wait() == 0  # there is nothing left to do
+    assert bench.done("flavor", "rm", bench.run, "--objects", "--store", bench.store).wait() == 0
+    assert not open_store(str(bench.store)).list(f"runs/{bench.run}/")
+    coordinator = bench.serve(rounds=1, clients=1)
+    coordinator.until("is open for clients")
+
+
+def test_a_coordinator_that_lives_is_not_pulled_away(bench: Bench) -> None:
+    coordinator = bench.serve(rounds=2, clients=1)
+    bench.aggregator()
+    bench.edge("edge-1", bench.trainer("--hold", "--at", 2))
+    bench.held("edge-1")
+    one_line(recover(bench, "--replace"), "the coordinator of run", f"process {coordinator.pid} ", "stop it first")
+    assert coordinator.running
+
+
+@pytest.mark.parametrize("what", ["manifest", "model", "state"])
+def test_broken_records_are_not_rebuilt_from(bench: Bench, what: str) -> None:
+    coordinator = bench.serve("--aggregator", "diloco", rounds=2, clients=1)
+    bench.aggregator()
+    edge = bench.edge("edge-1", bench.trainer())
+    assert [process.wait() for process in (coordinator, edge)] == [0, 0]
+    with connect(bench.url) as redis:
+        redis.delete(bench.runs.keys.state)
+    folder = bench.store / "runs" / bench.run / "rounds" / "2"
+    file = folder / "manifest.json" if what == "manifest" else next((folder / "global").glob(f"{what}-*"))
+    file.chmod(0o644)
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    one_line(recover(bench), file.name)
+    assert bench.runs.find() is None
+
+
+def test_an_update_that_the_server_forgot_is_handed_in_again(bench: Bench) -> None:
+    """It came back without its last second: I3 holds, because the edge still knows what it has handed in."""
+    coordinator = bench.serve(rounds=1, clients=1)
+    edge = bench.edge("edge-1", bench.trainer())
+    key = bench.runs.keys.client("edge-1").update(1)
+    bench.eventually("the update", lambda: bench.redis.exists(key))
+    before = bench.redis.hgetall(key)
+    bench.redis.delete(key)
+    bench.redis.client_kill_filter(_type="pubsub")
+    bench.eventually("the update again", lambda: bench.redis.exists(key))
+    assert bench.redis.hgetall(key) == before
+    bench.aggregator()
+    assert [process.wait() for process in (coordinator, edge)] == [0, 0]

@@ -1,0 +1,353 @@
+"""Signed updates: what a worker accepts, whose key is pinned, and that the private half stays at its site."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore
+from flavor.bus.state import ManifestRef, RoundState, RunState, Verdict
+from flavor.config import RunConfig
+from flavor.errors import ObjectMissing, StateLost, StoreError
+from flavor.ledger.archive import Archive
+from flavor.ledger.history import History
+from flavor.ledger.keys import SigningKey
+from flavor.ledger.manifest import Manifest
+from flavor.ledger.statement import signature_fields
+from flavor.store.local import LocalStore
+from flavor.store.objects import ObjectStore, open_store
+from flavor.store.paths import manifest_path
+from tests.conftest import Bench
+from tests.integration.test_worker import model, submit
+from workers import jobs
+from workers.context import WorkerContext, set_context
+
+TOKEN = "coordinator"
+KEY, OTHER = SigningKey.generate(), SigningKey.generate()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with embedded_server() as address:
+        yield address
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+def begun(url: str, store: ObjectStore, **settings: object) -> RunStore:
+    """A run in its open first round, with the clients a and b, and this process as its worker."""
+    redis = connect(url)
+    redis.flushall()
+    runs = RunStore(redis, "r", url)
+    runs.create(rounds=2, config=RunConfig(rounds=2, min_clients=2, store=store.url, **settings).to_mapping())
+    redis.set(runs.keys.coordinator, TOKEN)
+    runs.open_round(TOKEN, 1, expected=["a", "b"], timeout_s=60, reason="go")
+    set_context(WorkerContext(redis, url, store, name="worker-1"))
+    return runs
+
+
+@pytest.fixture
+def runs(url: str, store: ObjectStore) -> Iterator[RunStore]:
+    runs = begun(url, store)
+    yield runs
+    set_context(None)
+    runs.redis.close()
+
+
+def sign(runs: RunStore, client: str, key: SigningKey, round_: int = 1, trained_from: str = "", **lies: str) -> None:
+    """Sign a submitted update as its edge does; `lies` are about what is signed."""
+    name = runs.keys.client(client).update(round_)
+    fields = {**runs.redis.hgetall(name), **lies}
+    signed = signature_fields(key, "r", round_, client, fields, trained_from=trained_from)
+    runs.redis.hset(name, mapping=signed)
+
+
+def verdict(runs: RunStore, client: str, round_: int = 1) -> Verdict:
+    jobs.inspect("r", round_, [client])
+    view = runs.read_round(round_)
+    assert view is not None
+    return view.verdicts[client]
+
+
+def test_a_signed_update_is_accepted_and_its_key_pinned(runs: RunStore, store: ObjectStore) -> None:
+    submit(runs, store, "a", model(1))
+    sign(runs, "a", KEY)
+    found = verdict(runs, "a")
+    assert found.accepted, found.reason
+    assert found.public_key == str(KEY.public)
+    assert runs.public_keys() == {"a": str(KEY.public)}
+
+
+def test_an_unsigned_update_is_taken_from_a_client_without_a_key(runs: RunStore, store: ObjectStore) -> None:
+    submit(runs, store, "a", model(1))
+    found = verdict(runs, "a")
+    assert found.accepted
+    assert (found.public_key, runs.public_keys()) == ("", {})
+
+
+def test_a_run_may_take_signed_updates_only(url: str, store: ObjectStore) -> None:
+    runs = begun(url, store, require_signatures=True)
+    submit(runs, store, "a", model(1))
+    submit(runs, store, "b", model(1))
+    sign(runs, "b", KEY)
+    assert "it is not signed" in (found := verdict(runs, "a")).reason.replace("the update is", "it is")
+    assert "--require-signatures" in found.reason
+    assert verdict(runs, "b").accepted
+    set_context(None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"signature": ""}, "not signed, and client 'a' has the pinned key"),
+        ({"signature": "0" * 128}, "the signature is not that of this update"),
+        (
+            {"public_key": str(OTHER.public)},
+            f"signed with key {OTHER.public.fingerprint}, and client 'a' has the pinned",
+        ),
+        ({"public_key": "ed25519:xyz"}, "public key 'ed25519:xyz' cannot be used"),
+        ({"public_key": ""}, "public key '' cannot be used"),
+        ({"size": "7"}, "the signature is not that of this update"),
+        ({"format": "torch"}, "the signature is not that of this update"),
+        ({"digest": "0" * 64}, "the signature is not that of this update"),
+    ],
+)
+def test_with_a_pinned_key_nothing_else_counts(
+    runs: RunStore, store: ObjectStore, change: dict[str, str], said: str
+) -> None:
+    assert runs.pin_key("a", str(KEY.public)) == str(KEY.public)
+    submit(runs, store, "a", model(1))
+    sign(runs, "a", KEY)
+    runs.redis.hset(runs.keys.client("a").update(1), mapping=change)
+    found = verdict(runs, "a")
+    assert not found.accepted
+    assert said in found.reason
+    assert runs.public_keys() == {"a": str(KEY.public)}
+
+
+def test_information_that_was_changed_after_signing(runs: RunStore, store: ObjectStore) -> None:
+    submit(runs, store, "a", model(1), size=100)
+    sign(runs, "a", KEY)
+    name = runs.keys.client("a").update(1)
+    runs.redis.hset(name, "info", runs.redis.hget(name, "info").replace("100", "100000"))
+    assert "the signature is not that of this update" in verdict(runs, "a").reason
+
+
+def test_a_signature_from_another_global_model_or_for_another_size(runs: RunStore, store: ObjectStore) -> None:
+    submit(runs, store, "a", model(1))
+    sign(runs, "a", KEY, trained_from="0" * 64)
+    assert "the global model of the round" in verdict(runs, "a").reason
+    submit(runs, store, "b", model(1))
+    sign(runs, "b", KEY, size="7")
+    runs.redis.hset(runs.keys.client("b").update(1), "size", "7")
+    assert "7 were signed" in verdict(runs, "b").reason
+
+
+def test_the_first_key_stands_unless_an_operator_replaces_it(runs: RunStore) -> None:
+    assert runs.pin_key("a", "one") == "one"
+    assert runs.pin_key("a", "two") == "one"
+    assert runs.pin_key("a", "two", replace=True) == "two"
+
+
+# -- the manifest of a round
+
+
+def aggregate(runs: RunStore, round_: int = 1) -> None:
+    runs.begin_aggregation(TOKEN, round_, attempt=1, contributors=["a", "b"], reason="all")
+    jobs.aggregate("r", round_, 1)
+
+
+def submit_both(runs: RunStore, store: ObjectStore, round_: int = 1, trained_from: str = "") -> None:
+    for client, key in (("a", KEY), ("b", OTHER)):
+        submit(runs, store, client, model(1), round_=round_)
+        sign(runs, client, key, round_, trained_from)
+        assert verdict(runs, client, round_).accepted
+
+
+def test_a_closed_round_leaves_its_manifest(runs: RunStore, store: ObjectStore) -> None:
+    submit_both(runs, store)
+    aggregate(runs)
+    view, round_ = runs.read(), runs.read_round(1)
+    assert round_ is not None
+    assert view.global_model is not None
+    manifest = Manifest.parse(store.local(manifest_path("r", 1)).read_bytes(), "")
+    assert manifest.is_signed()
+    assert view.manifest == round_.manifest
+    assert view.manifest is not None
+    assert view.manifest.digest == manifest.digest
+    assert manifest.config == view.config
+    assert manifest.global_model.to_global(view.global_model.seal) == view.global_model
+    assert [(each.client, each.public_key) for each in manifest.contributors] == [
+        ("a", str(KEY.public)),
+        ("b", str(OTHER.public)),
+    ]
+    assert all(manifest.statement(each).is_signed(each.public_key, each.signature) for each in manifest.contributors)
+    assert round_.opened_ms == manifest.opened_ms <= manifest.closed_ms <= (round_.closed_ms or 0)
+    runs.open_round(TOKEN, 2, expected=["a", "b"], timeout_s=60, reason="go")
+    submit_both(runs, store, 2, manifest.global_model.digest)
+    aggregate(runs, 2)
+    after = Manifest.parse(store.local(manifest_path("r", 2)).read_bytes(), "")
+    assert (after.previous, after.trained_from) == (manifest.digest, manifest.global_model.digest)
+
+
+class Dies(LocalStore):
+    """A store whose client ends between the commit and putting the manifest in place."""
+
+    def put(self, path: str, source: Path, *, digest: str) -> None:
+        if path.endswith("/manifest.json"):
+            raise StoreError("the connection is gone")
+        super().put(path, source, digest=digest)
+
+
+def test_a_crash_after_the_commit_is_repaired_by_the_coordinator(
+    url: str, runs: RunStore, store: ObjectStore, tmp_path: Path
+) -> None:
+    submit_both(runs, store)
+    told: list[str] = []
+    set_context(WorkerContext(runs.redis, url, Dies(tmp_path / "store"), name="worker-2", tell=told.append))
+    aggregate(runs)
+    view = runs.read_round(1)
+    assert view is not None
+    assert view.state is RoundState.CLOSED
+    assert any("its manifest could not be put in place: the connection is gone" in line for line in told)
+    archive = Archive(store, "r")
+    assert not archive.has(1)
+    History(runs, archive).settle(1, view.manifest)
+    assert archive.has(1)
+    assert view.manifest is not None
+    data = archive.data(1)
+    assert data is not None
+    assert Manifest.parse(data, "").digest == view.manifest.digest
+    store.local(view.manifest.path).unlink()
+    History(runs, archive).settle(1, view.manifest)  # it is there: nothing to do
+    store.local(manifest_path("r", 1)).unlink()
+    with pytest.raises(ObjectMissing):
+        History(runs, archive).settle(1, view.manifest)
+
+
+def test_another_round_in_the_store_than_on_redis_is_refused(runs: RunStore, store: ObjectStore) -> None:
+    """As after an older Redis went on by itself."""
+    submit_both(runs, store)
+    aggregate(runs)
+    history = History(runs, Archive(store, "r"))
+    history.check()
+    forged = ManifestRef("elsewhere", "0" * 64)
+    with pytest.raises(StateLost, match="Redis has another round 1"):
+        history.settle(1, forged)
+    runs.redis.hset(runs.keys.round(1), mapping=forged.fields())
+    with pytest.raises(StateLost, match="has 1 closed round in the store, but Redis has another round 1"):
+        history.check()
+    runs.redis.hset(runs.keys.round(1), "state", "open")
+    with pytest.raises(StateLost, match="but Redis has 0 closed"):
+        history.check()
+    runs.redis.delete(runs.keys.state)
+    with pytest.raises(StateLost, match="`flavor recover --run r`"):
+        history.check()
+
+
+def test_a_round_that_the_store_has_closed_is_not_aggregated_again(runs: RunStore, store: ObjectStore) -> None:
+    """Redis came back older, and a worker was faster than the coordinator in taking up its work."""
+    submit_both(runs, store)
+    aggregate(runs)
+    before = store.local(manifest_path("r", 1)).read_bytes()
+    model_before = runs.read().global_model
+    runs.redis.hset(runs.keys.round(1), mapping={"state": "aggregating", "attempt": "2"})
+    runs.redis.hdel(runs.keys.round(1), "lease", "lease_ms", "closed_ms")
+    jobs.aggregate("r", 1, 2)
+    view = runs.read_round(1)
+    assert view is not None
+    assert "closed in the object store, but not on Redis" in (view.error or "")
+    assert runs.read().global_model == model_before
+    assert store.local(manifest_path("r", 1)).read_bytes() == before
+
+
+# -- an edge and its key
+
+
+def test_the_private_key_stays_with_its_edge(bench: Bench) -> None:
+    coordinator = bench.serve("--require-signatures", rounds=1, clients=1)
+    bench.aggregator()
+    edge = bench.edge("edge-1", bench.trainer())
+    assert [process.wait() for process in (coordinator, edge)] == [0, 0]
+    path = bench.folder / "edge-1" / "client.key"
+    public = SigningKey.load(path).public
+    assert bench.runs.public_keys() == {"edge-1": str(public)}
+    assert f"edge-1 joined from {bench.runs.clients(['edge-1'])['edge-1'][0]['host']}, key {public.fingerprint}" in (
+        coordinator.stderr
+    )
+    secrets = [line.encode() for line in path.read_text().splitlines() if "-----" not in line]
+    assert secrets
+    held = [text.encode() for key in bench.redis.scan_iter(f"*{bench.run}*") for text in everything(bench, key)]
+    held += [file.read_bytes() for file in bench.store.rglob("*") if file.is_file()]
+    held += [process.stdout.encode() + process.stderr.encode() for process in (coordinator, edge)]
+    assert not [data for data in held for secret in secrets if secret in data]
+    assert any(str(public).encode() in data for data in held)
+
+
+def everything(bench: Bench, key: str) -> list[str]:
+    """The values of a key."""
+    kind = bench.redis.type(key)
+    read = {
+        "string": lambda: [bench.redis.get(key)],
+        "hash": lambda: list(bench.redis.hgetall(key).values()),
+        "set": lambda: list(bench.redis.smembers(key)),
+        "stream": lambda: [json.dumps(fields) for _, fields in bench.redis.xrange(key)],
+        "list": lambda: bench.redis.lrange(key, 0, -1),
+    }
+    return read[kind]() if kind in read else []
+
+
+def test_an_edge_with_another_key_is_refused_and_told_why(bench: Bench) -> None:
+    bench.runs.pin_key("edge-1", str(OTHER.public))
+    coordinator = bench.serve(rounds=1, clients=1)
+    bench.aggregator()
+    edge = bench.edge("edge-1", bench.trainer())
+    assert (coordinator.wait(), edge.wait()) == (1, 1)
+    key = SigningKey.load(bench.folder / "edge-1" / "client.key").public.fingerprint
+    pinned = OTHER.public.fingerprint
+    assert f"edge-1: its key is {key}, and {pinned} is pinned for it: its updates are refused" in coordinator.stderr
+    assert f"signed with key {key}, and client 'edge-1' has the pinned key {pinned}" in edge.stderr
+    assert bench.runs.read().state is RunState.FAILED
+    assert bench.logged("client.other_key")["client"] == "edge-1"
+
+
+def test_a_key_that_others_can_read_is_not_used(bench: Bench) -> None:
+    key = bench.folder / "open.key"
+    SigningKey.load_or_create(key)
+    key.chmod(0o644)
+    bench.serve(rounds=1, clients=1)
+    edge = bench.edge("edge-1", bench.trainer(), "--key", key)
+    assert edge.wait() == 2
+    assert f"chmod 600 {key}" in edge.stderr
+    worker = bench.start("flavor-agg", "--queue", bench.run, "--store", bench.store, "--key", key)
+    assert worker.wait() == 2
+    assert f"chmod 600 {key}" in worker.stderr
+
+
+def test_a_worker_that_cannot_keep_a_key_signs_with_a_passing_one(bench: Bench) -> None:
+    (bench.folder / "file").write_text("")
+    words = ["--queue", bench.run, "--store", bench.store, "--workspace", bench.folder / "file" / "x"]
+    worker = bench.start("flavor-agg", *words)
+    worker.until("a key that ends with this process signs: keep one with --key")
+    worker.until("listens on queue")
+
+
+def test_models_of_one_round_differ_by_who_contributed(runs: RunStore, store: ObjectStore) -> None:
+    """The manifest is about what was aggregated, not about what was handed in afterwards."""
+    submit_both(runs, store)
+    submit(runs, store, "a", {"w": np.full((2, 3), 9, np.float32), "steps": np.array(7, np.int64)})
+    aggregate(runs)
+    manifest = Manifest.parse(store.local(manifest_path("r", 1)).read_bytes(), "")
+    view = runs.read_round(1)
+    assert view is not None
+    assert [each.digest for each in manifest.contributors] == [view.verdicts[c].digest for c in ("a", "b")]
+    assert manifest.contributors[0].digest != runs.updates(1, ["a"])["a"]["digest"]

@@ -1,0 +1,133 @@
+"""A run in a store, made by hand: what an honest federation leaves, to be tampered with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flavor.ledger.archive import Archive
+from flavor.ledger.canonical import sha256
+from flavor.ledger.keys import SigningKey
+from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
+from flavor.ledger.statement import signature_fields
+from flavor.store.objects import ObjectStore, open_store
+from flavor.store.paths import global_prefix, named, run_prefix, update_prefix
+
+CONFIG = {"rounds": 3, "keep_rounds": 2, "store": "file:///elsewhere", "heartbeat_timeout_s": 15.0, "name": "Zürich"}
+SIZES = {"a": 10, "b": 20}
+
+
+def put(store: ObjectStore, prefix: str, stem: str, data: bytes, extension: str) -> tuple[str, str]:
+    """An object named by its digest: its path and digest."""
+    digest = sha256(data)
+    path = named(prefix, stem, digest, extension)
+    with store.stage() as staged:
+        staged.write_bytes(data)
+        store.put(path, staged, digest=digest)
+    return path, digest
+
+
+@dataclass
+class ForgedRun:
+    """Records and objects of a run; `worker` and `clients` are the keys they are signed with."""
+
+    folder: Path
+    name: str = "r"
+    config: dict[str, Any] = field(default_factory=lambda: dict(CONFIG))
+    worker: SigningKey = field(default_factory=SigningKey.generate)
+    clients: dict[str, SigningKey | None] = field(
+        default_factory=lambda: {client: SigningKey.generate() for client in SIZES}
+    )
+
+    def __post_init__(self) -> None:
+        self.store = open_store(str(self.folder), create=True)
+        self.archive = Archive(self.store, self.name)
+        self.manifests: list[Manifest] = []
+
+    def begin(self) -> RunRecord:
+        """The run's record, with pre-trained weights."""
+        path, digest = put(self.store, f"{run_prefix(self.name)}initial/", "model", b"initial weights", ".safetensors")
+        initial = Model(path=path, digest=digest, size_bytes=15, format="torch")
+        self.record = RunRecord(run=self.name, rounds=3, config=self.config, initial=initial)
+        self.archive.begin(self.record)
+        return self.record
+
+    def manifest(self, round_: int, *, previous: str = "", trained_from: str = "", tag: str = "") -> Manifest:
+        """A round's objects, and its manifest, not put into the store yet. `tag` makes its model another one."""
+        before = self.manifests[round_ - 2] if round_ > 1 else None
+        assert self.record.initial is not None
+        previous = previous or (before.digest if before else self.record.digest)
+        trained_from = trained_from or (before.global_model.digest if before else self.record.initial.digest)
+        prefix = global_prefix(self.name, round_)
+        weights = f"weights {round_}{tag}".encode()
+        path, digest = put(self.store, prefix, "model", weights, ".safetensors")
+        info = {"metadata": {"clients": list(SIZES), "datasetSize": list(SIZES.values())}, "metrics": {}}
+        info_path, info_digest = put(self.store, prefix, "info", json.dumps(info).encode(), ".json")
+        state_path, state_digest = put(self.store, prefix, "state", f"state {round_}".encode(), ".safetensors")
+        return Manifest(
+            run=self.name,
+            round=round_,
+            attempt=1,
+            config=self.config,
+            opened_ms=1000 * round_,
+            closed_ms=1000 * round_ + 500,
+            expected=tuple(SIZES),
+            trained_from=trained_from,
+            contributors=tuple(self._contributor(client, round_, trained_from) for client in SIZES),
+            global_model=Model(
+                path=path,
+                digest=digest,
+                size_bytes=len(weights),
+                format="torch",
+                info_path=info_path,
+                info_digest=info_digest,
+                state_path=state_path,
+                state_digest=state_digest,
+            ),
+            previous=previous,
+        )
+
+    def _contributor(self, client: str, round_: int, trained_from: str) -> Contributor:
+        data = f"update of {client} in {round_}".encode()
+        prefix = update_prefix(self.name, round_, client)
+        path, digest = put(self.store, prefix, "update", data, ".safetensors")
+        info = json.dumps({"metadata": {"datasetSize": SIZES[client]}})
+        fields = {"path": path, "digest": digest, "size": str(len(data)), "format": "torch", "info": info}
+        key = self.clients[client]
+        signed = signature_fields(key, self.name, round_, client, fields, trained_from=trained_from) if key else {}
+        return Contributor(
+            client=client,
+            path=path,
+            digest=digest,
+            size_bytes=len(data),
+            format="torch",
+            num_examples=SIZES[client],
+            info_digest=sha256(info.encode()),
+            **signed,
+        )
+
+    def close(self, manifest: Manifest, key: SigningKey | None = None) -> Manifest:
+        """Sign a manifest and put it in place, as a worker does."""
+        signed = manifest.signed(key or self.worker)
+        self.archive.publish(signed.round, self.archive.stage(signed))
+        self.manifests.append(signed)
+        return signed
+
+    def complete(self, rounds: int = 3) -> ForgedRun:
+        """Begin it, and close this many rounds."""
+        self.begin()
+        for round_ in range(1, rounds + 1):
+            self.close(self.manifest(round_))
+        return self
+
+    def files(self) -> list[Path]:
+        """Every file of the run."""
+        return [self.store.local(path) for path in self.store.list(run_prefix(self.name))]
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Change an object, which is read-only."""
+    path.chmod(0o644)
+    path.write_bytes(data)

@@ -1,0 +1,245 @@
+"""`flavor verify` finds whatever was changed, and says what it cannot find."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flavor.errors import RunNotFound
+from flavor.ledger.audit import audit
+from flavor.ledger.keys import SigningKey
+from flavor.ledger.trust import Trust
+from flavor.store.paths import manifest_path, updates_prefix
+from tests.unit.forged_run import ForgedRun, overwrite
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ForgedRun:
+    return ForgedRun(tmp_path / "s").complete()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> ForgedRun:
+    return ForgedRun(tmp_path_factory.mktemp("whole") / "s").complete()
+
+
+def found(run: ForgedRun, trust: Trust | None = None, **options: str) -> list[str]:
+    return [str(problem) for problem in audit(run.archive, trust, **options).problems]
+
+
+def trusting(run: ForgedRun, **clients: SigningKey) -> Trust:
+    named = {client: frozenset({str(key.public)}) for client, key in clients.items()}
+    return Trust(frozenset({str(run.worker.public)}), named)
+
+
+def remade(run: ForgedRun, round_: int, key: SigningKey, **changes: object) -> None:
+    """Replace a round's manifest by another, signed with `key`."""
+    path = run.store.local(manifest_path(run.name, round_))
+    forged = run.manifests[round_ - 1].model_copy(update=changes).signed(key)
+    overwrite(path, forged.to_bytes())
+    run.manifests[round_ - 1] = forged
+
+
+def test_an_honest_run_is_right(run: ForgedRun) -> None:
+    found = audit(run.archive, trusting(run, **run.clients))
+    assert found.problems == []
+    assert (found.chain.closed, found.chain.head) == (3, run.manifests[2].digest)
+    assert found.checked == 1 + 3 * 6  # the initial model; model, info, state, two updates, the staged manifest
+    assert found.gone == {}
+
+
+KINDS = ("/run.json", "/manifest.json", "/manifest-", "/initial/model", "/global/model", "/info", "/state", "/update")
+
+
+def any_file(run: ForgedRun, data: st.DataObject) -> Path:
+    """A file of any kind."""
+    kind = data.draw(st.sampled_from(KINDS), label="kind")
+    return data.draw(st.sampled_from([path for path in run.files() if kind in str(path)]), label="file")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_flipped_bit_anywhere_is_found(whole: ForgedRun, data: st.DataObject) -> None:
+    path = any_file(whole, data)
+    before = path.read_bytes()
+    at, bit = data.draw(st.integers(0, len(before) - 1), label="byte"), data.draw(st.integers(0, 7), label="bit")
+    changed = bytearray(before)
+    changed[at] ^= 1 << bit
+    try:
+        overwrite(path, bytes(changed))
+        assert any(path.name in problem for problem in found(whole))
+    finally:
+        overwrite(path, before)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_file_cut_off_or_prolonged_is_found(whole: ForgedRun, data: st.DataObject) -> None:
+    path = any_file(whole, data)
+    before = path.read_bytes()
+    changed = data.draw(st.sampled_from([before[:-1], before + b"\n", before + before, b""]))
+    try:
+        overwrite(path, changed)
+        assert any(path.name in problem for problem in found(whole))
+    finally:
+        overwrite(path, before)
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 2), (2, 3), (1, 3)])
+def test_two_manifests_swapped(run: ForgedRun, one: int, other: int) -> None:
+    first, second = (run.store.local(manifest_path("r", round_)) for round_ in (one, other))
+    data = first.read_bytes()
+    overwrite(first, second.read_bytes())
+    overwrite(second, data)
+    problems = found(run)
+    for round_, there in ((one, other), (other, one)):
+        assert (
+            f"round {round_}: {manifest_path('r', round_)}: it is the manifest of round {there} of run 'r'" in problems
+        )
+
+
+@pytest.mark.parametrize("round_", [1, 2, 3])
+def test_a_manifest_removed(run: ForgedRun, round_: int) -> None:
+    run.store.local(manifest_path("r", round_)).unlink()
+    assert any(f"{manifest_path('r', round_)}: missing" in problem for problem in found(run))
+
+
+def test_the_run_s_record_removed_or_replaced(run: ForgedRun) -> None:
+    path = run.store.local("runs/r/run.json")
+    overwrite(path, run.record.model_copy(update={"rounds": 9}).to_bytes())
+    assert any("does not follow runs/r/run.json" in problem for problem in found(run))
+    path.unlink()
+    assert any("the run: runs/r/run.json: missing" in problem for problem in found(run))
+
+
+@pytest.mark.parametrize("what", ["model", "info", "state"])
+def test_the_newest_objects_must_be_there_and_older_ones_need_not(run: ForgedRun, what: str) -> None:
+    for round_ in (3, 1):
+        next(
+            run.store.local(path) for path in run.store.list(f"runs/r/rounds/{round_}/global/") if what in path
+        ).unlink()
+    result = audit(run.archive)
+    assert [(problem.round, problem.what.split(":")[0]) for problem in result.problems] == [(3, "missing")]
+    assert list(result.gone) == [1]
+
+
+def test_pruned_updates_are_no_fault_and_others_are(run: ForgedRun) -> None:
+    run.store.remove(updates_prefix("r", 1))
+    assert audit(run.archive).gone == {1: ["the update of a", "the update of b"]}
+    assert found(run) == []
+    run.store.remove(updates_prefix("r", 2))
+    assert [problem.rpartition(": ")[2] for problem in found(run)] == ["the update of a", "the update of b"]
+
+
+def test_a_round_signed_anew_with_another_key(run: ForgedRun) -> None:
+    """In the middle the next manifest gives it away; the last one only a key that is known from elsewhere."""
+    thief = SigningKey.generate()
+    remade(run, 2, thief, closed_ms=7)
+    assert any("does not follow" in problem for problem in found(run))
+    remade(run, 3, thief, previous=run.manifests[1].digest)
+    assert found(run) == []  # from round 2 on, all by the thief's key: nothing in the store contradicts it
+    problems = found(run, trusting(run))
+    assert [problem.split(":")[0] for problem in problems] == ["round 2", "round 3"]
+    assert all(f"key {thief.public.fingerprint}, which --trust does not name" in problem for problem in problems)
+
+
+def test_a_forged_model_is_betrayed_by_the_clients_that_trained_from_it(run: ForgedRun) -> None:
+    """They have signed the digest of the model that they were given; nobody can sign for them."""
+    thief = SigningKey.generate()
+    forged = run.manifest(2, tag=" with a back door").global_model
+    remade(run, 2, thief, global_model=forged)
+    remade(run, 3, thief, previous=run.manifests[1].digest, trained_from=forged.digest)
+    problems = found(run)
+    for client in ("a", "b"):
+        assert any(f"round 3: {manifest_path('r', 3)}: {client}: the signature on its update" in p for p in problems)
+
+
+def test_a_forged_contribution(run: ForgedRun) -> None:
+    thief = SigningKey.generate()
+    a, b = run.manifests[2].contributors
+    remade(run, 3, run.worker, contributors=(a, b.model_copy(update={"num_examples": 2000})))
+    assert any("b: the signature on its update is not that of its key" in problem for problem in found(run))
+    statement = run.manifests[2].statement(b)
+    forged = {"public_key": str(thief.public), "signature": thief.sign(statement.message())}
+    remade(run, 3, run.worker, contributors=(a, b.model_copy(update=forged)))
+    assert any("b: its key is" in problem for problem in found(run))
+    remade(run, 3, run.worker, contributors=(a, b.model_copy(update={"public_key": "", "signature": ""})))
+    assert any("b: its update is not signed, and it had the key" in problem for problem in found(run))
+    remade(run, 3, run.worker, contributors=(a, a))
+    assert any("a client is in it twice" in problem for problem in found(run))
+    strange = b.model_copy(update={"path": a.path})
+    remade(run, 3, run.worker, contributors=(a, strange))
+    assert any("is not an update of b in this round" in problem for problem in found(run))
+
+
+def test_a_client_whose_key_is_known_from_elsewhere(tmp_path: Path) -> None:
+    """Another key in all rounds is right in itself; so is none at all."""
+    run = ForgedRun(tmp_path / "s").complete()
+    real = SigningKey.generate()
+    assert found(run) == []
+    assert sum("which --trust does not name for it" in problem for problem in found(run, trusting(run, a=real))) == 3
+    unsigned = ForgedRun(tmp_path / "u", clients={"a": None, "b": SigningKey.generate()}).complete()
+    assert found(unsigned) == []
+    assert sum("a: its update is not signed" in problem for problem in found(unsigned, trusting(unsigned, a=real))) == 3
+
+
+def test_a_key_that_was_changed_by_agreement(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(2)
+    old, run.clients["a"] = run.clients["a"], SigningKey.generate()
+    assert isinstance(old, SigningKey)
+    run.close(run.manifest(3))
+    assert len(found(run)) == 1
+    both = Trust(clients={"a": frozenset({str(old.public), str(run.clients["a"].public)})})
+    assert found(run, both) == []
+
+
+def test_unsigned_updates_in_a_run_that_takes_none(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s", config={"require_signatures": True}, clients={"a": None, "b": None}).complete(1)
+    assert sum("took signed ones only" in problem for problem in found(run)) == 2
+
+
+def test_an_unsigned_manifest(run: ForgedRun) -> None:
+    data = run.manifests[2].model_copy(update={"signature": "", "public_key": ""}).to_bytes()
+    overwrite(run.store.local(manifest_path("r", 3)), data)
+    assert any("it is not signed" in problem for problem in found(run))
+
+
+def test_settings_that_were_changed_on_the_way(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(2)
+    run.config = {**run.config, "keep_rounds": 7}
+    run.close(run.manifest(3))
+    assert [problem.rpartition(": ")[2] for problem in found(run)] == ["keep_rounds"]
+
+
+def test_a_chain_cut_short_is_found_by_an_earlier_head(run: ForgedRun) -> None:
+    head = audit(run.archive).chain.head
+    assert found(run, head=head) == []
+    shutil.rmtree(run.folder / "runs/r/rounds/3")
+    assert found(run) == []  # the store alone cannot know
+    assert found(run, head=head) == [f"the run: runs/r/run.json: no record has the digest {head} given by --head"]
+    assert found(run, head=run.manifests[1].digest) == []
+
+
+def test_what_does_not_belong_does_no_harm(run: ForgedRun) -> None:
+    (run.folder / "runs/r/notes.txt").write_text("mine")
+    (run.folder / "runs/r/rounds/3/global/a b-0123456789abcdef.bin").write_text("not a path of ours")
+    assert [problem.split(": ")[0] for problem in found(run)] == ["round 3"]
+
+
+def test_a_run_that_has_just_begun_and_one_that_is_not(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s")
+    with pytest.raises(RunNotFound, match="no run 'r' in the store"):
+        audit(run.archive)
+    run.begin()
+    result = audit(run.archive)
+    assert (result.problems, result.chain.closed, result.chain.head) == ([], 0, run.record.digest)
+
+
+def test_progress_is_told_of_every_object(run: ForgedRun) -> None:
+    told: list[tuple[int, int]] = []
+    audit(run.archive, progress=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1] == len(told) - 1

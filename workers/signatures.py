@@ -1,0 +1,87 @@
+"""Who has signed an update, and whether that is who must have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flavor.bus.names import count
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RunView
+from flavor.errors import InvalidSetting, UpdateRefused
+from flavor.ledger.canonical import sha256
+from flavor.ledger.keys import PublicKey, fingerprint
+from flavor.ledger.statement import Statement
+from flavor.store.info import Info
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What the verdict on an update keeps of its signature; '' twice for an unsigned one."""
+
+    info_digest: str
+    public_key: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """The rules of a run: `pinned` keys by client, and whether clients without one may hand in unsigned updates."""
+
+    runs: RunStore
+    pinned: Mapping[str, str]
+    required: bool
+
+    @classmethod
+    def of(cls, runs: RunStore, view: RunView) -> Signatures:
+        """As they are now."""
+        return cls(runs, runs.public_keys(), bool(view.config.get("require_signatures")))
+
+    def check(self, view: RunView, round_: int, client: str, fields: Mapping[str, str], info: Info) -> Signed:
+        """Check an update's signature; `UpdateRefused` says what is wrong with it.
+
+        It is over what the update claims to be, whose digest and size are for the caller to check. A client that
+        has no pinned key, and signs, has the one it signed with pinned.
+        """
+        info_digest = sha256(fields.get("info", "").encode())
+        key, signature, pinned = fields.get("public_key", ""), fields.get("signature", ""), self.pinned.get(client)
+        if not signature:
+            if pinned or self.required:
+                why = (
+                    f"client {client!r} has the pinned key {fingerprint(pinned)}"
+                    if pinned
+                    else "this run takes no other updates (--require-signatures)"
+                )
+                raise UpdateRefused(f"the update is not signed, and {why}: run a flavor-fl that signs, with its --key")
+            return Signed(info_digest)
+        try:
+            self._check_key(client, key, pinned)
+            statement = Statement(
+                run=view.run,
+                round=round_,
+                client=client,
+                digest=fields.get("digest", ""),
+                size_bytes=count(fields.get("size")) or 0,
+                format=fields.get("format", ""),
+                num_examples=info["metadata"]["datasetSize"],
+                info_digest=info_digest,
+                trained_from=view.global_model.digest if view.global_model else "",
+            )
+            if not statement.is_signed(key, signature):
+                raise UpdateRefused(
+                    "the signature is not that of this update: of this run, round and client, its digest, size, "
+                    "format and information, and the global model of the round"
+                )
+        except InvalidSetting as error:
+            raise UpdateRefused(str(error)) from None
+        if not pinned:
+            self._check_key(client, key, self.runs.pin_key(client, key))
+        return Signed(info_digest, key, signature)
+
+    def _check_key(self, client: str, key: str, pinned: str | None) -> None:
+        PublicKey.parse(key)
+        if pinned and key != pinned:
+            raise UpdateRefused(
+                f"the update is signed with key {fingerprint(key)}, and client {client!r} has the pinned key "
+                f"{fingerprint(pinned)}: run its edge with that key's file (--key), or have the new one pinned"
+            )
