@@ -11,7 +11,7 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES
-from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
+from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, StoreUnavailable, UpdateRefused
 from flavor.store.formats import Format, Inspection, digest_and_check
 from flavor.store.info import MAX_BYTES, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
@@ -58,7 +58,7 @@ def judge(
     try:
         verdict = _accepted(runs, store, view, round_, client, fields)
         verdict.to_json()
-    except JobTimeoutException:
+    except (JobTimeoutException, StoreUnavailable):  # nobody's fault here: the coordinator asks again
         raise
     except FlavorError as error:
         return Verdict(False, str(error))

@@ -20,6 +20,7 @@ from flavor.local.processes import ProcessGroup
 from flavor.local.progress import Progress, counted
 from flavor.local.results import Results, collect, round_result
 from flavor.process import described_exit
+from flavor.store.cache import cache_environment
 from flavor.store.objects import open_store
 
 _LOOK_MS = 200
@@ -91,6 +92,7 @@ class Federation:
             **self.environment,
             "FLAVOR_REDIS_URL": url,
             "FLAVOR_STORE": store,
+            **cache_environment(),
             "FLAVOR_RUN": self.run,
             "PYTHONUNBUFFERED": "1",
         }
