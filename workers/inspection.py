@@ -12,7 +12,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, StoreUnavailable, UpdateRefused
-from flavor.store.formats import Format, Inspection, digest_and_check
+from flavor.store.formats import Format, Inspection, check_metadata, digest_and_check
 from flavor.store.info import MAX_BYTES, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, checked_path, update_prefix
@@ -20,6 +20,8 @@ from workers.context import WorkerContext
 from workers.structure import structure, structure_of_object, structure_problems
 
 _MOST_TOLD = 3
+_LONGEST_REASON = 2000
+"""Characters; it quotes names that a client chose, and stands in Redis, in the log and on terminals."""
 
 
 def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> None:
@@ -61,7 +63,7 @@ def judge(
     except (JobTimeoutException, StoreUnavailable):  # nobody's fault here: the coordinator asks again
         raise
     except FlavorError as error:
-        return Verdict(False, str(error))
+        return Verdict(False, str(error)[:_LONGEST_REASON])
     except Exception as error:  # what another party wrote can be wrong in any way
         return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
     return verdict
@@ -90,6 +92,7 @@ def _accepted(
             f"tensor {found.nonfinite!r} has NaN or infinite values: lower the learning rate or clip the gradients"
         )
     if not opaque:
+        check_metadata(store.local(path))
         _check_structure(runs, store, view, round_, path)
     return Verdict(
         True,

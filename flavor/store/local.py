@@ -131,6 +131,10 @@ class LocalStore:
         if folder.exists():
             shutil.rmtree(folder, ignore_errors=True)
 
+    def size_bytes(self, path: str) -> int:
+        """See `ObjectStore`."""
+        return self.local(path).stat().st_size
+
     def list(self, prefix: str) -> list[str]:
         """See `ObjectStore`."""
         folder = self._at(prefix.rstrip("/"))

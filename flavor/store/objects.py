@@ -49,6 +49,9 @@ class ObjectStore(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
 
+    def size_bytes(self, path: str) -> int:
+        """How large the object is, without fetching it. Raises `ObjectMissing`."""
+
     def list(self, prefix: str) -> list[str]:
         """The paths of all objects under `prefix` (which ends in a slash), sorted; empty where there are none."""
 

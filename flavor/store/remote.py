@@ -224,6 +224,11 @@ class RemoteStore:
             return False
         return True
 
+    def size_bytes(self, path: str) -> int:
+        """See `ObjectStore`."""
+        checked_path(path)
+        return self._head(path)["size"]
+
     def list(self, prefix: str) -> list[str]:
         """See `ObjectStore`."""
         return sorted(path for path in self._all(prefix) if not path.rpartition("/")[2].startswith("."))

@@ -76,6 +76,7 @@ def test_what_is_put_is_there(place: Place, tmp_path: Path) -> None:
     digest = put(place.store, "runs/r/a.bin", b"hello")
     for store in (place.store, place.other()):
         assert store.exists("runs/r/a.bin")
+        assert store.size_bytes("runs/r/a.bin") == 5
         assert store.local("runs/r/a.bin").read_bytes() == b"hello"
         assert store.local("runs/r/a.bin", digest=digest).read_bytes() == b"hello"
         store.fetch("runs/r/a.bin", tmp_path / "out.bin", digest=digest)
@@ -133,7 +134,7 @@ def test_fetching_twice_leaves_no_litter(store: ObjectStore, tmp_path: Path) -> 
 
 
 def test_missing_objects_say_so(store: ObjectStore, tmp_path: Path) -> None:
-    for look in (store.local, store.seal):
+    for look in (store.local, store.seal, store.size_bytes):
         with pytest.raises(ObjectMissing):
             look("runs/r/none.bin")
     with pytest.raises(ObjectMissing):
@@ -146,7 +147,7 @@ def test_missing_objects_say_so(store: ObjectStore, tmp_path: Path) -> None:
     "path", ["../x", "/etc/passwd", "runs/../../x", "", "a//b", "runs/.hidden", "runs/r\n", "~/x", "a/", "a/..", "."]
 )
 def test_paths_that_leave_the_store_are_refused(store: ObjectStore, tmp_path: Path, path: str) -> None:
-    for look in (store.local, store.seal, store.exists):
+    for look in (store.local, store.seal, store.size_bytes, store.exists):
         with pytest.raises(BadObjectPath):
             look(path)
     with pytest.raises(BadObjectPath):
