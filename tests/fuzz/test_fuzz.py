@@ -169,3 +169,8 @@ FIELDS = st.dictionaries(
 @given(FIELDS)
 def test_made_up_update_fields(fields: dict[int, bytes]) -> None:
     TARGETS["update"](b"\0".join(bytes([name]) + value for name, value in fields.items()))
+
+
+def test_a_long_story_is_cut() -> None:
+    info = {**GOOD_INFO, "metrics": {str(number): "x" for number in range(10_000)}}
+    TARGETS["update"](b"\x04" + json.dumps(info).encode())

@@ -28,7 +28,7 @@ def tensor(name: str = "w") -> dict[str, object]:
     return {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
 
 
-@pytest.mark.parametrize("value", [b"[]", b"[0]", b"257", b'""', b"{}", b'{"a":1}'])
+@pytest.mark.parametrize("value", [b"[]", b'""', b'{"a":1}'])
 def test_a_header_of_many_tiny_values_is_refused_before_it_is_parsed(tmp_path: Path, value: bytes) -> None:
     """In a process that may use little memory: parsed, each would need a multiple of it."""
     path = tmp_path / "x"
@@ -43,20 +43,17 @@ def test_a_header_of_many_tiny_values_is_refused_before_it_is_parsed(tmp_path: P
 
 
 def test_real_headers_are_far_from_that_limit() -> None:
-    entry = (
-        '"model.layers.100.self_attention.weight":{"dtype":"F32","shape":[64,64,3,3],"data_offsets":[100000,200000]},'
-    )
+    entry = '"model.layers.100.attention.weight":{"dtype":"F32","shape":[64,64,3,3],"data_offsets":[100000,200000]},'
     check_json("{" + entry * 100_000 + "}")
     check_json((entry * 100_000).encode())
     with pytest.raises(ValueError, match="values"):
         check_json("[" * (MAX_JSON_VALUES + 1))
 
 
-def test_a_structure_is_limited_by_itself(tmp_path: Path) -> None:
+def test_a_structure_is_limited_by_itself() -> None:
     """What is escaped in the header's text is many values only once it is text."""
-    with pytest.raises(CheckpointError, match="over .* values"):
+    with pytest.raises(CheckpointError, match=f"over {MAX_JSON_VALUES} values"):
         Structure.from_json("[" * (MAX_JSON_VALUES + 1), "x")
-    assert tmp_path.exists()
 
 
 @pytest.mark.parametrize("length", [4096, 4097, 10**6])
