@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-unit lint format check bench compose clean
+.PHONY: help demo test test-unit lint format check bench fuzz compose clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,9 +48,13 @@ bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/overhead.py --table
 
+fuzz: $(VENV)/.test  ## Look for inputs that break a parser, for MINUTES=10
+	$(PIP) --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/run.py --minutes $(or $(MINUTES),10)
+
 compose:  ## Run the demo of compose.yaml
 	docker compose up --build
 
 clean:  ## Remove everything that is not in the repository
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis flavor-runs flavor-work
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis flavor-runs flavor-work fuzz-findings
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

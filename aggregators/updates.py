@@ -10,9 +10,9 @@ from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.walk import Scratch
 from flavor.errors import CheckpointError
 from flavor.store.formats import TensorFile, TensorSpec, is_finite
-from flavor.store.formats.checkpoint import ENCODING_KEY
+from flavor.store.formats.checkpoint import ENCODING_KEY, SCALE_PREFIX
 from flavor.store.formats.compare import structure_problems
-from flavor.store.formats.encoding import SCALE_PREFIX, Encoding
+from flavor.store.formats.encoding import Encoding
 
 _SPAN = 128 * 1024
 

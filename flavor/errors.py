@@ -25,6 +25,7 @@
     ├── UpdateRefused                 an update that does not count, and why
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
     └── StoreError                    the object store
+        ├── StoreUnavailable          it cannot be reached, or refused us
         ├── ObjectMissing             nothing under this path
         ├── ObjectExists              something else under this path already
         ├── DigestMismatch            the bytes are not those that were recorded
@@ -142,6 +143,14 @@ class CheckpointError(UpdateRefused, ValueError):
 
 class StoreError(FlavorError):
     """The object store could not do what it was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The object store cannot be reached, does not answer, or does not let us in; `passing` if it may later."""
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        self.passing = passing
+        super().__init__(message)
 
 
 class ObjectMissing(StoreError):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from buckets import S3
 
 import flavor
 from flavor.bus.connection import Redis, connect
@@ -226,6 +227,14 @@ def server() -> Iterator[str]:
     """The URL of a real Valkey server of this test session; runs keep apart by their names."""
     with embedded_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 service of this test session; tests keep apart by their buckets."""
+    service = S3()
+    yield service
+    service.close()
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
-from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, UpdateRefused
+from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, StoreUnavailable, UpdateRefused
 from flavor.failpoints import reach
-from flavor.store.formats import Encoding, Format, Inspection, TensorFile, digest_and_check
+from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check
 from flavor.store.formats.compare import structure_problems
 from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
@@ -24,6 +24,9 @@ from workers.context import WorkerContext
 from workers.signatures import Signatures
 from workers.structure import structure, structure_of_object
 from workers.updates import check_base, open_global
+
+_LONGEST_REASON = 2000
+"""Characters; it quotes names that a client chose, and stands in Redis, in the log and on terminals."""
 
 
 def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> None:
@@ -71,10 +74,10 @@ def judge(
     try:
         verdict = _accepted(runs, store, view, round_, client, fields, signatures)
         verdict.to_json()
-    except JobTimeoutException:
+    except (JobTimeoutException, StoreUnavailable):  # nobody's fault here: the coordinator asks again
         raise
     except FlavorError as error:
-        return Verdict(False, str(error))
+        return Verdict(False, str(error)[:_LONGEST_REASON])
     except Exception as error:  # what another party wrote can be wrong in any way
         return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
     return verdict
@@ -97,7 +100,7 @@ def _accepted(
         raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
     info = parse_info(text, where="info.json")
     config = RunConfig.parse(view.config)
-    _check_limits(config, info, store.local(path).stat().st_size)
+    _check_limits(config, info, store.size_bytes(path))
     opaque = config.is_opaque
     format_ = fields.get("format", "")
     if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
@@ -145,6 +148,7 @@ def _opaque(path: Path) -> Inspection:
 
 def _check_tensors(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str) -> Encoding | None:
     """That the tensors are such as this round can take; returns how they are encoded, if they are."""
+    check_metadata(store.local(path))
     file = TensorFile.open(store.local(path))
     encoding = Encoding.of(file)
     if encoding is None:

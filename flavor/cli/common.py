@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -127,14 +128,52 @@ def _with_address(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def store_option(function: Command) -> Command:
-    """`--store`."""
-    return click.option(
-        "--store",
-        envvar="FLAVOR_STORE",
-        show_envvar=True,
-        metavar="FOLDER",
-        help="The object store: a folder that coordinator, aggregators and edges all reach.",
-    )(function)
+    """`--store`, and where files of a remote one are kept: `--store-cache`, `--store-cache-size`."""
+
+    def choose(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        from dataclasses import replace
+
+        from flavor.sizes import parse_size
+        from flavor.store.cache import cache_settings, set_cache
+
+        if value is not None and parameter.name == "store_cache":
+            set_cache(replace(cache_settings(), folder=value))
+        elif value is not None:
+            try:
+                set_cache(replace(cache_settings(), size_bytes=parse_size(value, "--store-cache-size")))
+            except MisuseError as error:
+                fail(error)
+
+    for option in (
+        click.option(
+            "--store-cache-size",
+            envvar="FLAVOR_STORE_CACHE_SIZE",
+            show_envvar=True,
+            metavar="SIZE",
+            callback=choose,
+            expose_value=False,
+            help="How much of it; what was not used for longest goes.  [default: 16GiB]",
+        ),
+        click.option(
+            "--store-cache",
+            envvar="FLAVOR_STORE_CACHE",
+            show_envvar=True,
+            type=click.Path(file_okay=False, path_type=Path),
+            callback=choose,
+            expose_value=False,
+            help="Where files of a remote store are kept on this machine.  [default: ~/.cache/flavor]",
+        ),
+        click.option(
+            "--store",
+            envvar="FLAVOR_STORE",
+            show_envvar=True,
+            metavar="URL",
+            help="The object store: a folder that coordinator, aggregators and edges all reach, or s3://BUCKET/PREFIX "
+            "(gs://, az://), with endpoint and credentials from AWS_* as usual.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 def run_option(function: Command) -> Command:

@@ -18,7 +18,7 @@ from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.decision import Action, Client, close_round, next_round, reopened, standings, supervise
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
-from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunExists, RunNotFound
+from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunExists, RunNotFound, StoreUnavailable
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
@@ -569,6 +569,10 @@ class Coordinator:
             return
         newest = number - 1 - self._config.keep_rounds
         for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
-            self._store.remove(updates_prefix(self._name, old))
+            try:
+                self._store.remove(updates_prefix(self._name, old))
+            except StoreUnavailable as error:  # after the next round it is tried again
+                self._tell(f"the updates of round {old} stay in the store for now: {error}")
+                return
             self._runs.forget_round(old, sorted(self._members))
         self._pruned = max(self._pruned, newest)

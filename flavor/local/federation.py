@@ -21,6 +21,7 @@ from flavor.local.processes import ProcessGroup
 from flavor.local.progress import Progress, counted
 from flavor.local.results import Results, collect, round_result
 from flavor.process import described_exit
+from flavor.store.cache import cache_environment
 from flavor.store.objects import open_store
 from flavor.store.paths import run_record_path
 
@@ -92,6 +93,7 @@ class Federation:
             **to_environment(os.environ, url),
             **self.environment,
             "FLAVOR_STORE": store,
+            **cache_environment(),
             "FLAVOR_RUN": self.run,
             "PYTHONUNBUFFERED": "1",
         }

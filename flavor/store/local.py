@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flavor.errors import BadObjectPath, InvalidSetting, ObjectExists, ObjectMissing, StoreError
-from flavor.store.objects import check_object, sha256_file
+from flavor.store.objects import check_digest, sha256_file
 from flavor.store.paths import checked_path
 
 _STAGING = ".staging"
@@ -64,6 +64,7 @@ class LocalStore:
             source.unlink(missing_ok=True)
 
     def _place(self, source: Path, target: Path, path: str) -> None:
+        self._check_inside(target, path)  # also before folders are made, which a link would put elsewhere
         target.parent.mkdir(parents=True, exist_ok=True)
         self._check_inside(target, path)
         source.chmod(0o444)
@@ -83,12 +84,14 @@ class LocalStore:
                     os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
                     os.replace(copy, target)
 
-    def local(self, path: str) -> Path:
+    def local(self, path: str, *, digest: str = "", seal: str = "") -> Path:
         """See `ObjectStore`."""
         target = self._at(path)
         if target.is_symlink() or not target.is_file():
             raise ObjectMissing(f"object {path} is not in the store {self.url}")
         self._check_inside(target, path)
+        if digest and (not seal or self.seal(path) != seal):
+            check_digest(target, digest, f"object {path}")
         return target
 
     def seal(self, path: str) -> str:
@@ -103,7 +106,7 @@ class LocalStore:
 
     def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
         """See `ObjectStore`."""
-        source = check_object(self, path, digest=digest, seal=seal)
+        source = self.local(path, digest=digest, seal=seal)
         temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)
         with _clear(destination):
@@ -118,19 +121,24 @@ class LocalStore:
 
     def exists(self, path: str) -> bool:
         """See `ObjectStore`."""
-        return self._at(path).is_file()
+        target = self._at(path)
+        return target.is_file() and not target.is_symlink() and target.parent.resolve() == target.parent
 
     def remove(self, prefix: str) -> None:
         """See `ObjectStore`."""
         folder = self._at(prefix.rstrip("/"))
+        self._check_inside(folder, prefix)
         if folder.exists():
-            self._check_inside(folder, prefix)
             shutil.rmtree(folder, ignore_errors=True)
+
+    def size_bytes(self, path: str) -> int:
+        """See `ObjectStore`."""
+        return self.local(path).stat().st_size
 
     def list(self, prefix: str) -> list[str]:
         """See `ObjectStore`. Links are no objects."""
         folder = self._at(prefix.rstrip("/"))
-        self._check_inside(folder, prefix)
+        self._check_inside(folder / "x", prefix)
         start = len(str(self._root)) + 1
         found: list[str] = []
         for parent, _, names in os.walk(folder):

@@ -13,7 +13,8 @@ from flavor.errors import DigestMismatch, InvalidSetting
 class ObjectStore(Protocol):
     """Write-once objects. All implementations pass one suite of tests.
 
-    Paths are those of `flavor.store.paths`; a path that would leave the store raises `BadObjectPath`.
+    Paths are those of `flavor.store.paths`; a path that would leave the store raises `BadObjectPath`. A store that
+    cannot be reached, or refuses us, raises `StoreUnavailable`, after bounded retries.
     """
 
     url: str
@@ -27,8 +28,11 @@ class ObjectStore(Protocol):
         Putting the same bytes again does nothing; other bytes under the same path raise `ObjectExists`.
         """
 
-    def local(self, path: str) -> Path:
-        """A file with the object's bytes, to be mapped or read, never written. Raises `ObjectMissing`."""
+    def local(self, path: str, *, digest: str = "", seal: str = "") -> Path:
+        """A file with the object's bytes, to be mapped or read at once, never written. Raises `ObjectMissing`.
+
+        With a `digest`, it is unchanged since `seal` was taken, or else has this digest; `DigestMismatch` if neither.
+        """
 
     def seal(self, path: str) -> str:
         """A mark of the object as it is now: the same mark later means that nobody has written to it since.
@@ -45,6 +49,9 @@ class ObjectStore(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
 
+    def size_bytes(self, path: str) -> int:
+        """How large the object is, without fetching it. Raises `ObjectMissing`."""
+
     def list(self, prefix: str) -> list[str]:
         """The paths of all objects under `prefix` (which ends in a slash), sorted; empty where there are none."""
 
@@ -53,7 +60,10 @@ class ObjectStore(Protocol):
 
 
 def open_store(url: str, *, create: bool = False) -> ObjectStore:
-    """The store at `url`: a folder, or `file:///FOLDER`."""
+    """The store at `url`: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX`, or the same with `gs` or `az`.
+
+    With `create` a folder is made, and a bucket is tried: whether it takes objects, and takes each only once.
+    """
     from flavor.store.local import LocalStore
 
     scheme, separator, rest = url.partition("://")
@@ -61,7 +71,13 @@ def open_store(url: str, *, create: bool = False) -> ObjectStore:
         return LocalStore(Path(url), create=create)
     if scheme == "file":
         return LocalStore(Path(rest), create=create)
-    raise InvalidSetting(f"store {url!r} cannot be used: give a folder or file:///FOLDER that every party can reach")
+    if scheme in ("s3", "gs", "az"):
+        from flavor.store.remote import RemoteStore
+
+        return RemoteStore(url, create=create)
+    raise InvalidSetting(
+        f"store {scheme + separator!r} cannot be used: give a folder that every party can reach, or s3://BUCKET/PREFIX"
+    )
 
 
 def sha256_file(path: Path) -> tuple[str, int]:
@@ -76,10 +92,7 @@ def check_object(store: ObjectStore, path: str, *, digest: str, seal: str = "") 
 
     Raises `ObjectMissing`, `DigestMismatch`.
     """
-    file = store.local(path)
-    if not seal or store.seal(path) != seal:
-        check_digest(file, digest, f"object {path}")
-    return file
+    return store.local(path, digest=digest, seal=seal)
 
 
 def check_digest(path: Path, digest: str, what: str) -> None:

@@ -1,20 +1,66 @@
-"""The suite that every object store passes."""
+"""The suite that every object store passes, and what is particular to a folder."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from buckets import S3
 
 from flavor.errors import BadObjectPath, DigestMismatch, InvalidSetting, ObjectExists, ObjectMissing
+from flavor.store.cache import FileCache
 from flavor.store.local import LocalStore
-from flavor.store.objects import ObjectStore, open_store, sha256_file
+from flavor.store.objects import ObjectStore, check_object, open_store, sha256_file
+from flavor.store.remote import RemoteStore
+
+
+@dataclass
+class Place:
+    """A store, another process's view of it, and somebody who writes to it from outside."""
+
+    store: ObjectStore
+    other: Callable[[], ObjectStore]
+    tamper: Callable[[str, bytes], None]
+
+
+def folder_place(tmp_path: Path) -> Place:
+    def tamper(path: str, content: bytes) -> None:
+        inside = tmp_path / "store" / path
+        inside.chmod(0o644)
+        inside.write_bytes(content)
+
+    url = str(tmp_path / "store")
+    return Place(open_store(url, create=True), lambda: open_store(url), tamper)
+
+
+def bucket_place(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Place:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = s3.bucket()
+    url = f"s3://{bucket}/some/prefix"
+    caches = iter(range(100))
+
+    def opened(**options: bool) -> RemoteStore:
+        return RemoteStore(url, cache=FileCache(tmp_path / f"cache-{next(caches)}", 2**30), **options)
+
+    return Place(
+        opened(create=True), opened, lambda path, content: s3.overwrite(bucket, f"some/prefix/{path}", content)
+    )
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    if request.param == "folder":
+        return folder_place(tmp_path)
+    return bucket_place(tmp_path, request.getfixturevalue("s3"), monkeypatch)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    return open_store(str(tmp_path / "store"), create=True)
+def store(place: Place) -> ObjectStore:
+    return place.store
 
 
 def put(store: ObjectStore, path: str, content: bytes) -> str:
@@ -26,34 +72,56 @@ def put(store: ObjectStore, path: str, content: bytes) -> str:
     return digest
 
 
-def test_what_is_put_is_there(store: ObjectStore, tmp_path: Path) -> None:
-    digest = put(store, "runs/r/a.bin", b"hello")
-    assert store.exists("runs/r/a.bin")
+def test_what_is_put_is_there(place: Place, tmp_path: Path) -> None:
+    digest = put(place.store, "runs/r/a.bin", b"hello")
+    for store in (place.store, place.other()):
+        assert store.exists("runs/r/a.bin")
+        assert store.size_bytes("runs/r/a.bin") == 5
+        assert store.local("runs/r/a.bin").read_bytes() == b"hello"
+        assert store.local("runs/r/a.bin", digest=digest).read_bytes() == b"hello"
+        store.fetch("runs/r/a.bin", tmp_path / "out.bin", digest=digest)
+        assert (tmp_path / "out.bin").read_bytes() == b"hello"
+
+
+def test_a_file_from_elsewhere_can_be_put(store: ObjectStore, tmp_path: Path) -> None:
+    source = tmp_path / "mine.bin"
+    source.write_bytes(b"hello")
+    store.put("runs/r/a.bin", source, digest=sha256_file(source)[0])
+    assert not source.exists()
     assert store.local("runs/r/a.bin").read_bytes() == b"hello"
-    store.fetch("runs/r/a.bin", tmp_path / "out.bin", digest=digest)
-    assert (tmp_path / "out.bin").read_bytes() == b"hello"
 
 
-def test_the_same_bytes_again_are_no_error_and_others_are(store: ObjectStore) -> None:
-    put(store, "runs/r/a.bin", b"hello")
-    put(store, "runs/r/a.bin", b"hello")
-    with pytest.raises(ObjectExists):
-        put(store, "runs/r/a.bin", b"other")
-    assert store.local("runs/r/a.bin").read_bytes() == b"hello"
+def test_an_empty_object(place: Place) -> None:
+    digest = put(place.store, "runs/r/empty.bin", b"")
+    assert place.other().local("runs/r/empty.bin", digest=digest).read_bytes() == b""
 
 
-def test_a_changed_object_is_found_and_the_destination_kept(store: ObjectStore, tmp_path: Path) -> None:
-    digest = put(store, "runs/r/a.bin", b"hello")
-    seal = store.seal("runs/r/a.bin")
-    inside = store.local("runs/r/a.bin")
-    inside.chmod(0o644)
-    inside.write_bytes(b"hellO")
-    out = tmp_path / "out.bin"
-    out.write_bytes(b"before")
-    for given in ("", seal):
-        with pytest.raises(DigestMismatch, match="changed or cut off"):
-            store.fetch("runs/r/a.bin", out, digest=digest, seal=given)
-    assert out.read_bytes() == b"before"
+def test_the_same_bytes_again_are_no_error_and_others_are(place: Place) -> None:
+    put(place.store, "runs/r/a.bin", b"hello")
+    for store in (place.store, place.other()):
+        put(store, "runs/r/a.bin", b"hello")
+        with pytest.raises(ObjectExists):
+            put(store, "runs/r/a.bin", b"other")
+    assert place.other().local("runs/r/a.bin").read_bytes() == b"hello"
+
+
+def test_a_changed_object_is_found_and_the_destination_kept(place: Place, tmp_path: Path) -> None:
+    digest = put(place.store, "runs/r/a.bin", b"hello")
+    seal = place.store.seal("runs/r/a.bin")
+    assert place.other().seal("runs/r/a.bin") == seal
+    for changed in (b"hellO", b"hell"):
+        place.tamper("runs/r/a.bin", changed)
+        store = place.other()
+        assert store.seal("runs/r/a.bin") != seal
+        out = tmp_path / "out.bin"
+        out.write_bytes(b"before")
+        for given in ("", seal):
+            with pytest.raises(DigestMismatch, match="changed or cut off"):
+                store.fetch("runs/r/a.bin", out, digest=digest, seal=given)
+            with pytest.raises(DigestMismatch):
+                check_object(store, "runs/r/a.bin", digest=digest, seal=given)
+        assert out.read_bytes() == b"before"
+        assert store.local("runs/r/a.bin").read_bytes() == changed, "whoever knows no digest sees what is there"
 
 
 def test_fetching_twice_leaves_no_litter(store: ObjectStore, tmp_path: Path) -> None:
@@ -66,44 +134,64 @@ def test_fetching_twice_leaves_no_litter(store: ObjectStore, tmp_path: Path) -> 
 
 
 def test_missing_objects_say_so(store: ObjectStore, tmp_path: Path) -> None:
-    with pytest.raises(ObjectMissing):
-        store.local("runs/r/none.bin")
+    for look in (store.local, store.seal, store.size_bytes):
+        with pytest.raises(ObjectMissing):
+            look("runs/r/none.bin")
     with pytest.raises(ObjectMissing):
         store.fetch("runs/r/none.bin", tmp_path / "x", digest="0")
     assert not store.exists("runs/r/none.bin")
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
-    "path", ["../x", "/etc/passwd", "runs/../../x", "", "a//b", "runs/.hidden", "runs/r\n", "~/x", "a/"]
+    "path", ["../x", "/etc/passwd", "runs/../../x", "", "a//b", "runs/.hidden", "runs/r\n", "~/x", "a/", "a/..", "."]
 )
-def test_paths_that_leave_the_store_are_refused(store: ObjectStore, path: str) -> None:
+def test_paths_that_leave_the_store_are_refused(store: ObjectStore, tmp_path: Path, path: str) -> None:
+    for look in (store.local, store.seal, store.size_bytes, store.exists):
+        with pytest.raises(BadObjectPath):
+            look(path)
     with pytest.raises(BadObjectPath):
-        store.local(path)
+        store.fetch(path, tmp_path / "x", digest="d")
     with store.stage() as staged:
         staged.write_bytes(b"x")
         with pytest.raises(BadObjectPath):
             store.put(path, staged, digest="d")
 
 
-def test_links_that_leave_the_store_are_refused(store: ObjectStore, tmp_path: Path) -> None:
-    put(store, "runs/r/a.bin", b"hello")
-    root = store.local("runs/r/a.bin").parent
-    (tmp_path / "secret").write_bytes(b"secret")
-    (root / "link.bin").symlink_to(tmp_path / "secret")
-    with pytest.raises(ObjectMissing):
-        store.local("runs/r/link.bin")
-    (root / "folder").symlink_to(tmp_path)
-    with pytest.raises(BadObjectPath):
-        store.local("runs/r/folder/secret")
+@pytest.mark.parametrize("prefix", ["../", "/", "", "runs/../../", "runs/.staging/", "a//"])
+def test_prefixes_that_leave_the_store_are_refused(store: ObjectStore, prefix: str) -> None:
+    put(store, "runs/r/a.bin", b"1")
+    for act in (store.list, store.remove):
+        with pytest.raises(BadObjectPath):
+            act("/" + prefix if prefix == "a//" else prefix)
+    assert store.exists("runs/r/a.bin")
 
 
-def test_removing_a_prefix(store: ObjectStore) -> None:
+def test_a_list_has_what_is_below_its_prefix(place: Place) -> None:
+    paths = ["runs/r/b.bin", "runs/r/rounds/1/a.bin", "runs/r/rounds/10/a.bin", "runs/rr/c.bin"]
+    for path in reversed(paths):
+        put(place.store, path, b"1")
+    for store in (place.store, place.other()):
+        assert store.list("runs/r/") == paths[:3]
+        assert store.list("runs/r/rounds/1/") == paths[1:2]
+        assert store.list("runs/") == paths
+        assert store.list("none/") == []
+        with store.stage() as staged:
+            staged.write_bytes(b"on its way")
+            assert store.list("runs/") == paths
+
+
+def test_removing_a_prefix(place: Place) -> None:
+    store = place.store
     put(store, "runs/r/rounds/1/clients/a/u.bin", b"1")
+    put(store, "runs/r/rounds/1/clients/ab/u.bin", b"1")
     put(store, "runs/r/rounds/2/clients/a/u.bin", b"2")
-    store.remove("runs/r/rounds/1/clients/")
+    store.remove("runs/r/rounds/1/clients/a/")
     store.remove("runs/r/rounds/9/clients/")
-    assert not store.exists("runs/r/rounds/1/clients/a/u.bin")
-    assert store.exists("runs/r/rounds/2/clients/a/u.bin")
+    assert store.list("runs/") == ["runs/r/rounds/1/clients/ab/u.bin", "runs/r/rounds/2/clients/a/u.bin"]
+    store.remove("runs/r/rounds/1/clients/")
+    with pytest.raises(ObjectMissing):
+        store.local("runs/r/rounds/1/clients/ab/u.bin")
 
 
 def test_listing_a_prefix(store: ObjectStore) -> None:
@@ -129,7 +217,12 @@ def test_staging_cleans_up_after_a_failure(store: ObjectStore) -> None:
     assert not seen[0].exists()
 
 
-class TestLocal:
+def test_files_of_a_store_are_read_only(store: ObjectStore) -> None:
+    put(store, "runs/r/a.bin", b"x")
+    assert not os.stat(store.local("runs/r/a.bin")).st_mode & 0o222
+
+
+class TestFolder:
     def test_a_file_is_linked_and_not_copied(self, tmp_path: Path) -> None:
         store = LocalStore(tmp_path / "store", create=True)
         with store.stage() as staged:
@@ -140,6 +233,11 @@ class TestLocal:
         store.fetch("runs/r/a.bin", tmp_path / "out.bin", digest=digest)
         assert store.local("runs/r/a.bin").stat().st_ino == inode == (tmp_path / "out.bin").stat().st_ino
 
+    def test_objects_are_read_only(self, tmp_path: Path) -> None:
+        store = LocalStore(tmp_path, create=True)
+        put(store, "runs/r/a.bin", b"x")
+        assert not os.stat(store.local("runs/r/a.bin")).st_mode & 0o222
+
     def test_links_and_what_is_on_its_way_are_not_listed(self, tmp_path: Path) -> None:
         store = LocalStore(tmp_path / "store", create=True)
         put(store, "runs/r/a.bin", b"hello")
@@ -149,15 +247,37 @@ class TestLocal:
         (folder / ".half").write_text("x")
         assert store.list("runs/r/") == ["runs/r/a.bin"]
 
-    def test_objects_are_read_only(self, tmp_path: Path) -> None:
-        store = LocalStore(tmp_path, create=True)
-        put(store, "runs/r/a.bin", b"x")
-        assert not os.stat(store.local("runs/r/a.bin")).st_mode & 0o222
+    def test_links_that_leave_the_store_are_refused(self, tmp_path: Path) -> None:
+        store = LocalStore(tmp_path / "store", create=True)
+        put(store, "runs/r/a.bin", b"hello")
+        root = store.local("runs/r/a.bin").parent
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "secret").write_bytes(b"secret")
+        (root / "link.bin").symlink_to(outside / "secret")
+        with pytest.raises(ObjectMissing):
+            store.local("runs/r/link.bin")
+        assert not store.exists("runs/r/link.bin")
+        (root / "folder").symlink_to(outside)
+        with pytest.raises(BadObjectPath):
+            store.local("runs/r/folder/secret")
+        assert not store.exists("runs/r/folder/secret")
+        with pytest.raises(BadObjectPath):
+            put(store, "runs/r/folder/new/x.bin", b"x")
+        with pytest.raises(BadObjectPath):
+            store.list("runs/r/folder/")
+        assert store.list("runs/") == ["runs/r/a.bin"]
+        with pytest.raises(BadObjectPath):
+            store.remove("runs/r/folder/deeper/")
+        store.remove("runs/r/folder/")
+        store.remove("runs/")
+        assert [path.name for path in outside.iterdir()] == ["secret"], "nothing was made or removed there"
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidSetting, match="name a folder that exists"):
             open_store(str(tmp_path / "absent"))
 
-    def test_other_schemes_are_refused(self) -> None:
-        with pytest.raises(InvalidSetting, match="ftp"):
-            open_store("ftp://host/x")
+    def test_other_schemes_are_refused_and_not_quoted(self) -> None:
+        with pytest.raises(InvalidSetting, match="ftp") as caught:
+            open_store("ftp://user:secret@host/x")
+        assert "secret" not in str(caught.value)

@@ -12,7 +12,7 @@ from flavor.store.formats.header import TensorSpec
 from flavor.store.formats.structure import Structure
 from flavor.store.formats.tensorfile import TensorFile
 from flavor.store.formats.tensorwriter import TensorFileWriter
-from flavor.store.formats.wire import WireInfo, from_safetensors, take_safetensors, to_safetensors
+from flavor.store.formats.wire import WireInfo, check_metadata, from_safetensors, take_safetensors, to_safetensors
 
 __all__ = [
     "Checkpoint",
@@ -25,6 +25,7 @@ __all__ = [
     "TensorSpec",
     "WireInfo",
     "check_finite",
+    "check_metadata",
     "describe",
     "detect",
     "digest_and_check",

@@ -58,6 +58,7 @@ class Archive:
     def __init__(self, source: Mapped) -> None:
         self.name = source.name
         self._view = source.view
+        self._unfolded = 0
         try:
             with zipfile.ZipFile(io.BufferedReader(_ViewFile(source.view))) as directory:
                 self._entries = {info.filename: info for info in directory.infolist()}
@@ -91,6 +92,11 @@ class Archive:
             raise CheckpointError(
                 f"{self.name}: entry {info.filename!r} claims {info.file_size} bytes in {info.compress_size};"
                 " save it uncompressed"
+            )
+        self._unfolded += info.file_size  # many small bombs, or many entries over the same bytes, are one
+        if is_bomb(self._unfolded, len(self._view)):
+            raise CheckpointError(
+                f"{self.name}: {len(self._view)} bytes unfold to over {self._unfolded}; save it uncompressed"
             )
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(self._raw(info), info.file_size + 1)

@@ -11,6 +11,7 @@ from flavor.store.formats.blocks import Array
 from flavor.store.formats.dtypes import DType
 from flavor.store.formats.format import Format, detect_mapped
 from flavor.store.formats.header import TensorSpec
+from flavor.store.formats.limits import is_bomb
 from flavor.store.formats.mapped import Mapped, StrPath
 from flavor.store.formats.nesting import flatten, state_dict_of
 from flavor.store.formats.npz import read_npz, write_npz
@@ -22,6 +23,8 @@ from flavor.store.formats.torchwriter import write_pickle, write_torch
 
 STRUCTURE_KEY = "flavor.structure"
 ENCODING_KEY = "flavor.encoding"
+SCALE_PREFIX = "flavor.scale/"
+"""Names of the tensors that an encoded update holds beside the model's."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
         root = load_torch(source) if fmt is Format.TORCH else load_pickle(source)
         native = Kind.TORCH if fmt is Format.TORCH else Kind.NUMPY
         tensors, structure = flatten(state_dict_of(root, source.name), source.name, native)
+    total = sum(array.nbytes for array in tensors.values())
+    if is_bomb(total, len(source.view)):  # many tensors that look at the same bytes
+        raise CheckpointError(
+            f"{source.name}: tensors of {total} bytes in a file of {len(source.view)}; save their contiguous() values"
+        )
     return Checkpoint(tensors, structure)
 
 

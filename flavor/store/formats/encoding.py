@@ -26,7 +26,7 @@ import numpy as np
 
 from flavor.errors import CheckpointError
 from flavor.store.formats.blocks import Array, map_of
-from flavor.store.formats.checkpoint import ENCODING_KEY, read, safetensors_metadata
+from flavor.store.formats.checkpoint import ENCODING_KEY, SCALE_PREFIX, read, safetensors_metadata
 from flavor.store.formats.compare import structure_problems
 from flavor.store.formats.dtypes import BFLOAT16, DType
 from flavor.store.formats.finite import is_finite
@@ -39,7 +39,6 @@ from flavor.store.formats.wire import WireInfo, public
 
 Kind = Literal["bf16", "int8"]
 
-SCALE_PREFIX = "flavor.scale/"
 BLOCK = 4096
 """Elements that share a scale: 0.1 % more bytes than int8 alone."""
 MAX_BLOCK = 2**20

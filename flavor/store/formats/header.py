@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from flavor.errors import CheckpointError
 from flavor.store.formats.archive import ALIGNMENT
 from flavor.store.formats.dtypes import BY_SAFETENSORS, SAFETENSORS_NAMES, DType
-from flavor.store.formats.limits import MAX_HEADER_BYTES, MAX_TENSORS, is_shape, shape_bytes
+from flavor.store.formats.limits import MAX_HEADER_BYTES, MAX_NAME_CHARS, MAX_TENSORS, check_json, is_shape, shape_bytes
 
 METADATA_KEY = "__metadata__"
 
@@ -93,12 +93,20 @@ def _check_spec(spec: TensorSpec, where: str) -> None:
         raise CheckpointError(f"{where}: tensor {spec.name!r} is {spec.dtype}, which cannot be aggregated; cast it")
     if not is_shape(spec.shape) or shape_bytes(spec.shape, spec.dtype.itemsize) is None:
         raise CheckpointError(f"{where}: tensor {spec.name!r} has the impossible shape {spec.shape}; check the trainer")
+    _check_name(spec.name, where)
     if spec.name == METADATA_KEY:
         raise CheckpointError(f"{where}: no tensor may be called {METADATA_KEY!r} in safetensors; rename it")
     try:
         spec.name.encode()
     except UnicodeEncodeError:
         raise CheckpointError(f"{where}: the name {spec.name!r} is not Unicode text; rename it") from None
+
+
+def _check_name(name: str, where: str) -> None:
+    if len(name) > MAX_NAME_CHARS:
+        raise CheckpointError(
+            f"{where}: tensor {name[:40]!r}… has a name of {len(name)} characters; at most {MAX_NAME_CHARS} are read"
+        )
 
 
 def parse(view: memoryview, where: str) -> Header:
@@ -142,6 +150,7 @@ def _parse_json(text: bytes, where: str) -> dict[str, object]:
     try:
         if not text.startswith(b"{"):
             raise ValueError("it does not start with '{'")
+        check_json(text)
         table: dict[str, object] = json.loads(text.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: a damaged safetensors header ({error}); write the file again") from None
@@ -149,6 +158,7 @@ def _parse_json(text: bytes, where: str) -> dict[str, object]:
 
 
 def _parse_entry(name: str, entry: object, where: str) -> tuple[TensorSpec, int]:
+    _check_name(name, where)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{where}: tensor {name!r} lacks dtype, shape or data_offsets; write the file again")
     label, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

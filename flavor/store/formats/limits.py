@@ -9,6 +9,8 @@ MAX_TENSORS = 100_000
 MAX_DEPTH = 64  # of nested dicts, lists and tuples
 MAX_NODES = 500_000  # in one nested state_dict; shared references make a small pickle look endless
 MAX_RANK = 32
+MAX_NAME_CHARS = 4096  # of one tensor; names are quoted in messages, and paths of nested dicts become names
+MAX_JSON_VALUES = 40 * MAX_TENSORS  # in a header; each costs far more memory than the byte or two that it may take
 MAX_BYTES = 2**62  # of one tensor, far below where numpy's own arithmetic overflows
 
 BOMB_RATIO = 100
@@ -22,6 +24,18 @@ def is_bomb(claimed_bytes: int, stored_bytes: int) -> bool:
     (a fresh bias vector of zeros does compress well).
     """
     return claimed_bytes > BOMB_BYTES and claimed_bytes > BOMB_RATIO * stored_bytes
+
+
+def check_json(text: bytes | str) -> None:
+    """Raise ValueError before a JSON text is parsed that would fill the memory: it has more values than any header."""
+    if len(text) <= MAX_JSON_VALUES:
+        return
+    if isinstance(text, str):
+        values = text.count(",") + text.count("[") + text.count("{")
+    else:
+        values = text.count(b",") + text.count(b"[") + text.count(b"{")
+    if values > MAX_JSON_VALUES:
+        raise ValueError(f"over {MAX_JSON_VALUES} values")
 
 
 def is_shape(value: object) -> bool:

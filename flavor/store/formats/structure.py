@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flavor.errors import CheckpointError
-from flavor.store.formats.limits import MAX_DEPTH
+from flavor.store.formats.limits import MAX_DEPTH, check_json
 
 
 class Kind(StrEnum):
@@ -96,6 +96,7 @@ class Structure:
     def from_json(cls, text: str, where: str) -> Structure:
         """Read and validate `to_json`; raises `CheckpointError`."""
         try:
+            check_json(text)
             table = json.loads(text)
             if not isinstance(table, dict):
                 raise ValueError("not an object")

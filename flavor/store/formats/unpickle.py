@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
 
 from flavor.errors import CheckpointError
+from flavor.store.formats.limits import is_bomb
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Reader:
     def __init__(self, view: memoryview) -> None:
         self._view = view
         self.position = 0
+        self.size = len(view)
 
     def take(self, size: int) -> memoryview:
         """The next bytes as a view."""
@@ -84,6 +86,7 @@ class Reader:
 
 Globals = Mapping[tuple[str, str], object]
 
+_ITEM_BYTES = 64  # about what an item of a dict or list takes
 _COPIED_BYTES = 4096  # shorter byte strings are plain bytes, which can be dict keys
 
 
@@ -99,6 +102,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         self._reader = reader
         self._names = names
         self._persistent = persistent
+        self._unfolded, self._size = 0, reader.size
 
     def find_class(self, module: str, name: str) -> Any:
         """What a global of this name stands for; never the global itself."""
@@ -121,7 +125,12 @@ class RestrictedUnpickler(pickle._Unpickler):
         if isinstance(function, Inert):
             return function
         if isinstance(function, Recipe) and isinstance(arguments, tuple):
-            return function.make(*arguments)
+            made = function.make(*arguments)
+            if isinstance(made, bytes | dict | list | tuple):  # copied from what a few bytes may name again and again
+                self._unfolded += len(made) * (1 if isinstance(made, bytes) else _ITEM_BYTES)
+                if is_bomb(self._unfolded, self._size):
+                    raise ValueError("it unfolds to far more than it holds")
+            return made
         raise ValueError(f"it calls a {type(function).__name__}")
 
     def _on_reduce(self) -> None:

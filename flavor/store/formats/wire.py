@@ -6,7 +6,9 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import IO
 
+from flavor.errors import CheckpointError
 from flavor.store.formats.checkpoint import (
+    SCALE_PREFIX,
     STRUCTURE_KEY,
     Checkpoint,
     fill,
@@ -15,11 +17,13 @@ from flavor.store.formats.checkpoint import (
     write,
 )
 from flavor.store.formats.format import Format, detect
+from flavor.store.formats.limits import MAX_NAME_CHARS
 from flavor.store.formats.mapped import StrPath
 from flavor.store.formats.structure import Structure
 from flavor.store.formats.tensorfile import TensorFile
 from flavor.store.formats.tensorwriter import TensorFileWriter
 
+OWN_METADATA = "flavor."
 WIRE_METADATA = frozenset({"format"})  # "pt" or "np", which other libraries look for
 
 
@@ -65,6 +69,23 @@ def take_safetensors(path: StrPath) -> WireInfo | None:
     digest = hashlib.sha256(file.source.view).hexdigest()
     structure = read(path, Format.SAFETENSORS).structure
     return WireInfo(digest, file.size_bytes, Format.SAFETENSORS, file.names, structure)
+
+
+def check_metadata(path: StrPath) -> None:
+    """Raise `CheckpointError` unless a file from the wire says no more about itself than an edge writes.
+
+    One client's metadata become the global model's, so what stands there reaches every site: a library's format, this
+    project's own entries, and a nesting that fits the tensors.
+    """
+    file = TensorFile.open(path)
+    for key in file.metadata:
+        if key not in WIRE_METADATA and not key.startswith(OWN_METADATA):
+            raise CheckpointError(f"{file.path}: metadata {key[:40]!r} may not cross the wire; let the edge write it")
+        if key in WIRE_METADATA and len(file.metadata[key]) > MAX_NAME_CHARS:
+            raise CheckpointError(f"{file.path}: metadata {key!r} is too long; let the edge write it")
+    if (text := file.metadata.get(STRUCTURE_KEY)) is not None:
+        tensors = [name for name in file.names if not name.startswith(SCALE_PREFIX)]
+        Structure.from_json(text, file.path).check(tensors, file.path)
 
 
 def from_safetensors(src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None) -> Checkpoint:

@@ -1,0 +1,34 @@
+"""Sizes in bytes, as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from flavor.errors import InvalidSetting
+
+_UNITS = {"": 1, **{f"{letter}{suffix}": step**power
+    for power, letter in enumerate("KMGT", start=1)
+    for suffix, step in (("iB", 1024), ("i", 1024), ("", 1024), ("B", 1000))
+}}  # fmt: skip
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes in `text`: a number, or one with a unit (KiB, MiB, GiB, TiB or K, M, G, T: 1024; KB, MB, GB, TB: 1000).
+
+    Raises `InvalidSetting` naming `option` unless it is at least one byte.
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]{0,3})", text.strip())
+    size = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+    if size < 1:
+        raise InvalidSetting(f"{option} {text!r} is not a size: write e.g. 512MiB or 20GiB")
+    return size
+
+
+def shown_size(size_bytes: int) -> str:
+    """A size in a unit that fits it."""
+    value = float(size_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"

@@ -1,0 +1,199 @@
+"""Objects of a remote store as files of this machine: each once, whole, with the bytes that its digest says.
+
+::
+
+    FOLDER/objects/AB/DIGEST     the bytes, read-only
+    FOLDER/known/KEY             JSON about one object: its mark in the store, its digest, the file as it was verified
+    FOLDER/staging               files on their way in or out
+
+The file `known/KEY` is also the lock under which its object is downloaded, so that processes that want the same
+model at once fetch it once. Files go in by a rename, so whoever maps one keeps its bytes, whatever happens here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from flavor.errors import InvalidSetting, StoreError
+
+DEFAULT_SIZE_BYTES = 16 * 2**30
+_IN_USE_S = 60.0
+"""What was asked for this recently may not have been opened yet, and is not removed."""
+_ABANDONED_S = 86_400.0
+"""What has been on its way for longer was left by a process that died."""
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Where this process keeps files of remote stores, and how many bytes of them."""
+
+    folder: Path | None = None
+    size_bytes: int = DEFAULT_SIZE_BYTES
+
+
+_settings = CacheSettings()
+
+
+def set_cache(settings: CacheSettings) -> None:
+    """For entry points: what every store that is opened from now on uses."""
+    global _settings  # noqa: PLW0603 - one cache a process, chosen before anything else
+    _settings = settings
+
+
+def cache_settings() -> CacheSettings:
+    """What the entry point has chosen."""
+    return _settings
+
+
+def cache_environment() -> dict[str, str]:
+    """The same choice for a child process, as its environment."""
+    folder = {"FLAVOR_STORE_CACHE": os.fspath(_settings.folder.absolute())} if _settings.folder else {}
+    return {**folder, "FLAVOR_STORE_CACHE_SIZE": str(_settings.size_bytes)}
+
+
+def default_folder() -> Path:
+    """The user's cache folder, or without a home one of this user's in the temporary folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(base) and os.access(os.path.dirname(base), os.W_OK | os.X_OK):
+        return Path(base) / "flavor"
+    return Path(tempfile.gettempdir()) / f"flavor-cache-{os.getuid()}"
+
+
+class Entry:
+    """What is known of one object, while its lock is held."""
+
+    def __init__(self, cache: FileCache, file: IO[str]) -> None:
+        self._cache, self._file = cache, file
+        self.mark = self.digest = self._verified = ""
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # cut off by a crash: nothing is known
+            known = json.load(file)
+            self.mark, self.digest, self._verified = (str(known[name]) for name in ("mark", "digest", "verified"))
+
+    def file(self) -> Path | None:
+        """The object's bytes, if they are here and nobody has written to them since they were verified."""
+        path = self._cache.path_of(self.digest) if self.digest else None
+        if path is None:
+            return None
+        try:
+            found = path.stat()
+            if _seal(found) != self._verified:
+                return None
+            os.utime(path, ns=(time.time_ns(), found.st_mtime_ns))  # used now; what was verified stays
+        except FileNotFoundError:
+            return None
+        return path
+
+    def keep(self, source: Path, *, digest: str, mark: str) -> Path:
+        """Take the file at `source`, whose bytes have this digest; `source` is gone afterwards."""
+        path = self._cache.path_of(digest)
+        path.parent.mkdir(exist_ok=True)
+        source.chmod(0o444)
+        os.replace(source, path)
+        self.mark, self.digest, self._verified = mark, digest, _seal(path.stat())
+        self._file.seek(0)
+        self._file.truncate()
+        json.dump({"mark": mark, "digest": digest, "verified": self._verified}, self._file)
+        self._file.flush()
+        return path
+
+
+class FileCache:
+    """A folder with files of remote stores, shared by the processes of one user.
+
+    It holds at most `size_bytes` bytes, but for what was asked for within the last minute: beyond that, what was not
+    used for longest goes. Raises `InvalidSetting` for a folder that cannot be used, or that others could write to.
+    """
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self.folder, self.size_bytes = folder.absolute(), size_bytes
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True, mode=0o700)
+            found = self.folder.stat()
+            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                raise PermissionError(errno.EPERM, "others than this user can write to it")
+            for part in ("objects", "known", "staging"):
+                (self.folder / part).mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise InvalidSetting(
+                f"the cache folder {str(folder)!r} cannot be used ({error.strerror}): name another with --store-cache"
+            ) from None
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        """A fresh path in this folder; whatever is left there afterwards is removed."""
+        staged = self.folder / "staging" / secrets.token_hex(12)
+        try:
+            yield staged
+        finally:
+            staged.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def entry(self, name: str) -> Iterator[Entry]:
+        """What is known of the object of this name, which includes its store; others wait meanwhile."""
+        path = self.folder / "known" / hashlib.sha256(name.encode()).hexdigest()
+        with self.clear(), contextlib.ExitStack() as stack:
+            while True:
+                file = stack.enter_context(open(path, "a+"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                        break  # else it was trimmed between the two calls: another file has the name now
+            file.seek(0)
+            yield Entry(self, file)
+
+    def path_of(self, digest: str) -> Path:
+        """Where the bytes of this digest lie, if they are here."""
+        return self.folder / "objects" / digest[:2] / digest
+
+    @contextlib.contextmanager
+    def clear(self) -> Iterator[None]:
+        """Turn what the disk says into a `StoreError`."""
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "free some space, or name another folder with --store-cache" if full else "check --store-cache"
+            raise StoreError(f"{error.filename or self.folder}: {error.strerror}: {advice}") from error
+
+    def trim(self) -> None:
+        """Remove what was not used for longest until the rest fits; if another process is at it, leave it to that."""
+        with contextlib.suppress(OSError), open(self.folder / "trimming", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            now = time.time()
+            files = [(path, path.stat()) for path in (self.folder / "objects").glob("*/*")]
+            excess = sum(found.st_size for _, found in files) - self.size_bytes
+            for path, found in sorted(files, key=lambda each: each[1].st_atime):
+                if excess <= 0 or now - found.st_atime < _IN_USE_S:
+                    break
+                path.unlink(missing_ok=True)
+                excess -= found.st_size
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        """Remove what is known of objects that are gone, and files that died on their way."""
+        for path in (self.folder / "staging").iterdir():
+            if now - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink(missing_ok=True)
+        for path in (self.folder / "known").iterdir():
+            with contextlib.suppress(OSError), path.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                digest = Entry(self, file).digest
+                if not digest or not self.path_of(digest).exists():
+                    path.unlink(missing_ok=True)
+
+
+def _seal(found: os.stat_result) -> str:
+    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"

@@ -1,0 +1,161 @@
+"""Seeds: what real libraries write, and a few things that nobody should."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from targets import GOOD_INFO, bench
+
+from flavor.store.formats import Checkpoint, Format, read, to_safetensors, write
+
+
+@functools.cache
+def seeds() -> dict[str, list[bytes]]:
+    """For each target, inputs that it accepts."""
+    torch_zip, torch_legacy, pickles, npz = _torch(False), _torch(True), _pickles(), _npz()
+    wire = _wire([*torch_zip, *pickles, *npz])
+    structures = [metadata["flavor.structure"].encode() for metadata in map(_metadata, wire) if metadata]
+    return {
+        "info": [
+            json.dumps(GOOD_INFO).encode(),
+            b'{"metadata":{"epoch":1e9,"datasetSize":0,"importance":-1}}',
+            b"[NaN]",
+        ],
+        "update": [
+            b"",
+            b"\x00" + bench().update[0].encode() + b"\x00\x01" + bench().update[1].encode(),
+            b"\x00runs/r/rounds/2/clients/b/u.safetensors\x00\x03torch\x00\x02123456789",
+            b"\x04" + json.dumps(GOOD_INFO).encode(),
+        ],
+        "path": [
+            bench().update[0].encode(),
+            b"runs/r/../../outside/secret",
+            b"/etc/passwd",
+            b"runs/r/x",
+            b"a//b",
+            b"~/x",
+        ],
+        "channel": [
+            b"flavor:{r}:client:site-1:round:3:update",
+            b"flavor:{r}:client:a:state",
+            b"flavor:{a.b-c}:client:x",
+            b"flavor:{r}:client::",
+            b"123",
+        ],
+        "safetensors": wire,
+        "structure": [*structures, b'{"root":{"d":[["a",{"t":"a"}],[1,{"u":[{"c":null},{"t":"b","as":"int"}]}]]}}'],
+        "checkpoint": [*torch_zip, *torch_legacy, *pickles, *npz, *wire],
+        "torch": [*torch_zip, *torch_legacy],
+        "pickle": pickles,
+        "npz": npz,
+    }
+
+
+def write_corpus(folder: Path, target: str) -> None:
+    """One file for each seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, content in enumerate(seeds()[target]):
+        (folder / f"seed-{number}").write_bytes(content)
+
+
+def dictionary(folder: Path) -> Path:
+    """Tokens of the formats, for a fuzzer that cannot guess them."""
+    tokens = [
+        *("state_dict", "data.pkl", "data/0", "version", "byteorder", ".npy", "__metadata__", "flavor.structure"),
+        *(
+            "dtype",
+            "shape",
+            "data_offsets",
+            "F32",
+            "BF16",
+            "I64",
+            "BOOL",
+            "metadata",
+            "metrics",
+            "datasetSize",
+            "epoch",
+        ),
+        *("importance", "basic/confusion_tp", "storage", "cpu", "torch", "FloatStorage", "LongStorage"),
+        *("torch._utils\\x0a_rebuild_tensor_v2\\x0a", "collections\\x0aOrderedDict\\x0a", "numpy\\x0adtype\\x0a"),
+        *(
+            "numpy._core.multiarray\\x0a_reconstruct\\x0a",
+            "_codecs\\x0aencode\\x0a",
+            "torch.storage\\x0a_load_from_bytes",
+        ),
+        *("\\x93NUMPY\\x01\\x00", "PK\\x03\\x04", "PK\\x01\\x02", "PK\\x05\\x06", "\\x80\\x02", "\\x80\\x04\\x95"),
+        *("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", "NaN", "Infinity", "1e999", "-1", "null"),
+    ]
+    path = folder / "tokens.dict"
+    path.write_text("".join('"{}"\n'.format(token.replace('"', '\\"')) for token in tokens))
+    return path
+
+
+def _state():
+    import torch
+
+    return OrderedDict(
+        w=torch.arange(6, dtype=torch.float32).reshape(2, 3),
+        half=torch.ones(3).half(),
+        b=torch.ones(2, dtype=torch.bfloat16),
+        n=torch.tensor(3),
+        t=torch.arange(6.0).reshape(2, 3).t(),
+    )
+
+
+def _torch(legacy: bool) -> list[bytes]:
+    import torch
+
+    state = _state()
+    files = []
+    for value in ({"state_dict": state}, {"state_dict": {"a": [state["w"], (state["n"], 1.5)], "s": "x"}, "epoch": 3}):
+        file = io.BytesIO()
+        torch.save(value, file, _use_new_zipfile_serialization=not legacy)
+        files.append(file.getvalue())
+    return files
+
+
+def _pickles() -> list[bytes]:
+    arrays = {name: tensor.float().numpy() for name, tensor in _state().items()}
+    nested = {"state_dict": {"layers": [arrays, {"k": np.float64(2)}], 3: True}, "other": object}
+    values = [pickle.dumps({"state_dict": arrays}, protocol) for protocol in (0, 2, 4, 5)]
+    return [*values, pickle.dumps(nested), pickle.dumps({"state_dict": dict(_state())})]
+
+
+def _npz() -> list[bytes]:
+    arrays = {f"state_dict/{name}": tensor.float().numpy() for name, tensor in _state().items()}
+    files = []
+    for save in (np.savez, np.savez_compressed):
+        file = io.BytesIO()
+        save(file, **arrays)
+        files.append(file.getvalue())
+    return files
+
+
+def _wire(others: list[bytes]) -> list[bytes]:
+    from safetensors.numpy import save
+
+    files = [save({"w": np.ones((2, 3), np.float32), "n": np.arange(3)}, metadata={"format": "pt"})]
+    with TemporaryDirectory() as folder:
+        for content in others:
+            (Path(folder) / "in").write_bytes(content)
+            to_safetensors(Path(folder) / "in", Path(folder) / "out")
+            files.append((Path(folder) / "out").read_bytes())
+        write(Path(folder) / "empty", Checkpoint({"e": np.zeros((0, 3), np.float32)}), Format.SAFETENSORS)
+        files.append((Path(folder) / "empty").read_bytes())
+    return files
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    length = int.from_bytes(content[:8], "little")
+    table: dict[str, dict[str, str]] = json.loads(content[8 : 8 + length])
+    return {key: value for key, value in table.get("__metadata__", {}).items() if key == "flavor.structure"}
+
+
+__all__ = ["dictionary", "read", "seeds", "write_corpus"]

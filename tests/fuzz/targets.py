@@ -1,0 +1,250 @@
+"""The doors through which another party's bytes come in, each a function of bytes that ends well or refuses.
+
+A target returns when the input was read or refused as documented; whatever else it raises is a finding. What was read
+is also used as the project would use it: written again, merged, asked for its leaves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from flavor.bus.keys import RunKeys
+from flavor.bus.names import count, is_name
+from flavor.bus.state import GlobalModel, RunState, RunView, Verdict
+from flavor.errors import CheckpointError, FlavorError, InvalidInfo, StoreError
+from flavor.store.formats import (
+    Checkpoint,
+    Format,
+    Structure,
+    TensorFile,
+    check_metadata,
+    detect,
+    digest_and_check,
+    from_safetensors,
+    read,
+    take_safetensors,
+    to_safetensors,
+    write,
+)
+from flavor.store.info import merge_infos, parse_info
+from flavor.store.objects import open_store, sha256_file
+from flavor.store.paths import checked_path, update_prefix
+from workers.inspection import is_small, judge
+
+MOST_TOLD = 20_000
+"""Characters of a message: it may quote a name, not a file."""
+
+
+def one_line(error: Exception) -> None:
+    """What is told of a refused input is a line of bounded length."""
+    assert "\n" not in str(error), repr(str(error))[:300]
+    assert len(str(error)) < MOST_TOLD, len(str(error))
+
+
+class Bench:
+    """A folder in memory for files, and a store with one good update and one global model in it."""
+
+    def __init__(self) -> None:
+        shm = "/dev/shm"
+        self.folder = Path(tempfile.mkdtemp(prefix="flavor-fuzz-", dir=shm if os.access(shm, os.W_OK) else None))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self.input, self.output = self.folder / "input", self.folder / "output"
+        self.store = open_store(str(self.folder / "store"), create=True)
+        (self.folder / "outside").mkdir()
+        (self.folder / "outside" / "secret").write_bytes(b"secret")
+        self.model = self._put("runs/r/rounds/1/global/model.safetensors", {"w": np.zeros((2, 3), np.float32)})
+        self.update = self._put(f"{update_prefix('r', 2, 'a')}update.safetensors", {"w": np.ones((2, 3), np.float32)})
+
+    def _put(self, path: str, tensors: Mapping[str, np.ndarray]) -> tuple[str, str]:
+        with self.store.stage() as staged:
+            write(staged, Checkpoint(dict(tensors)), Format.SAFETENSORS)
+            digest, _ = sha256_file(staged)
+            self.store.put(path, staged, digest=digest)
+        return path, digest
+
+    def file(self, data: bytes) -> Path:
+        self.input.write_bytes(data)
+        return self.input
+
+
+_bench: Bench | None = None
+
+
+def bench() -> Bench:
+    """This process's."""
+    global _bench  # noqa: PLW0603
+    if _bench is None:
+        _bench = Bench()
+    return _bench
+
+
+def fuzz_info(data: bytes) -> None:
+    """An edge's info.json, as it is read, judged, merged and written."""
+    try:
+        info = parse_info(data.decode("utf-8", "surrogatepass"), where="info.json")
+    except InvalidInfo as error:
+        if "\n" in str(error):
+            raise AssertionError(f"more than one line: {error}") from error
+        return
+    except UnicodeDecodeError:
+        return
+    text = json.dumps(info, allow_nan=False)
+    assert parse_info(text, where="again") == info
+    json.dumps(merge_infos(["a", "b"], [info, info]), allow_nan=False)
+
+
+def fuzz_update(data: bytes) -> None:
+    """The fields of an edge's update hash."""
+    here = bench()
+    good = {"path": here.update[0], "digest": here.update[1], "size": "100", "format": "safetensors"}
+    good["info"] = json.dumps(GOOD_INFO)
+    names = [*good, "refused", "seal"]
+    fields = dict(good)
+    for part in data.split(b"\0"):
+        if part:
+            fields[names[part[0] % len(names)]] = part[1:].decode("utf-8", "replace")
+    view = RunView(
+        "r", RunState.RUNNING, 2, 3, {"rounds": 3, "store": here.store.url}, "", GlobalModel(*here.model, 1), 0, None
+    )
+    is_small(fields)
+    verdict = judge(None, here.store, view, 2, "a", fields)  # type: ignore[arg-type] - there is a global model
+    assert not verdict.reason.startswith("unusable update"), verdict.reason
+    assert len(verdict.reason) <= 2000, "it stands in Redis, in the log and on terminals"
+    assert Verdict.of(verdict.to_json()) == verdict
+    if verdict.accepted:
+        assert verdict.path == here.update[0]
+        assert verdict.digest == here.update[1]
+
+
+GOOD_INFO = {
+    "metadata": {"epoch": 1, "datasetSize": 10, "importance": 1.0},
+    "metrics": {
+        "basic/confusion_tp": -1,
+        "basic/confusion_fp": -1,
+        "basic/confusion_fn": -1,
+        "basic/confusion_tn": -1,
+        "accuracy": 0.5,
+    },
+}
+
+
+def fuzz_path(data: bytes) -> None:
+    """An object's path from a hash's field."""
+    here = bench()
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        assert checked_path(text) == text
+    except StoreError as error:
+        one_line(error)
+    else:
+        root = here.folder / "store"
+        assert (root / text).resolve().is_relative_to(root.resolve())
+        assert "\0" not in text
+    for look in (here.store.local, here.store.exists, here.store.seal, here.store.list, here.store.remove):
+        if look == here.store.remove and not text.startswith("runs/x"):
+            continue
+        try:
+            found = look(text)
+        except StoreError as error:
+            one_line(error)
+        else:
+            assert not isinstance(found, Path) or found.read_bytes() != b"secret"
+
+
+def fuzz_channel(data: bytes) -> None:
+    """The name of a channel on which anything may have been published."""
+    text = data.decode("utf-8", "surrogateescape")
+    for run in ("r", "a.b-c"):
+        found = RunKeys(run).parse_client_channel(text)
+        if found is not None:
+            client, rest = found
+            assert is_name(client)
+            whole = f"{RunKeys(run).prefix}client:{client}"
+            assert text in (f"{whole}:{rest}", whole)
+    number = count(text)
+    assert number is None or 0 <= number < 10**15
+
+
+def fuzz_safetensors(data: bytes) -> None:
+    """What crosses the wire, at the worker and at the edges that receive what came of it."""
+    path = bench().file(data)
+    _refused(lambda: TensorFile.open(path))
+    _refused(lambda: digest_and_check(path))
+    _refused(lambda: check_metadata(path))
+    _refused(lambda: take_safetensors(path))
+    for format_ in Format:
+        _refused(lambda format_=format_: from_safetensors(path, bench().output, format_))
+
+
+def fuzz_structure(data: bytes) -> None:
+    """The nesting that stands in the metadata of a safetensors file."""
+    text = data.decode("utf-8", "surrogatepass") if _is_utf8(data) else ""
+    try:
+        structure = Structure.from_json(text, "x")
+    except CheckpointError as error:
+        one_line(error)
+        return
+    assert Structure.from_json(structure.to_json(), "x") == structure
+    tensors = {leaf.name: np.zeros(1, np.float32) for leaf in structure.leaves()}
+    for format_ in Format:
+        _refused(lambda format_=format_: write(bench().output, Checkpoint(tensors, structure), format_))
+
+
+def fuzz_checkpoint(data: bytes) -> None:
+    """A trainer's or an aggregator's checkpoint, in whatever format it seems to be, and in each that it may be."""
+    path = bench().file(data)
+    try:
+        formats = [detect(path)]
+    except CheckpointError as error:
+        one_line(error)
+        formats = list(Format)
+    for format_ in formats:
+        _refused(lambda format_=format_: read(path, format_))
+        _refused(lambda format_=format_: to_safetensors(path, bench().output, format_))
+
+
+def _of(format_: Format) -> Callable[[bytes], None]:
+    def fuzz(data: bytes) -> None:
+        path = bench().file(data)
+        _refused(lambda: to_safetensors(path, bench().output, format_))
+
+    return fuzz
+
+
+def _refused(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except (CheckpointError, StoreError) as error:
+        one_line(error)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "info": fuzz_info,
+    "update": fuzz_update,
+    "path": fuzz_path,
+    "channel": fuzz_channel,
+    "safetensors": fuzz_safetensors,
+    "structure": fuzz_structure,
+    "checkpoint": fuzz_checkpoint,
+    "torch": _of(Format.TORCH),
+    "pickle": _of(Format.PICKLE),
+    "npz": _of(Format.NPZ),
+}
+
+__all__ = ["TARGETS", "FlavorError", "bench"]
