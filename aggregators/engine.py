@@ -25,7 +25,7 @@ from aggregators.state import ServerState
 from aggregators.walk import Scratch, Span, block_size, for_each, spans
 from flavor.errors import AggregationError
 
-BLOCK_ELEMS = 384 * 1024
+BLOCK_ELEMS = 640 * 1024
 """The most elements of a block; rules that keep several rows in cache take fewer."""
 
 
@@ -164,12 +164,12 @@ class _Walk:
 
     def block_size(self, name: str, limit: int) -> int:
         if self.source.kinds[name] is not Kind.FLOAT:
-            return block_size(limit, whole.LIVE_ROWS, 8)
+            return block_size(limit, whole.LIVE_ROWS, 8, self.source.threads)
         dtype = self.source.dtypes[name]
         computed = compute_dtype(dtype)
         widened = 0 if dtype == computed else len(self.plan.clients)
         rows = self.plan.live_rows + widened + 2 * len(self.server_step.slots)
-        return block_size(limit, rows, computed.itemsize)
+        return block_size(limit, rows, computed.itemsize, self.source.threads)
 
     def one(self, index: int, span: Span, scratch: Scratch) -> None:
         if self.source.kinds[span.name] is Kind.FLOAT:
