@@ -42,6 +42,10 @@ class NormClip:
             raise AggregationError(f"norm_clip needs n >= 1 clients, got n = {n}")
         self.then.check(n)
 
+    def without_global(self) -> Reducer:
+        """Return the rule behind, to which every client goes where there is nothing to measure a change against."""
+        return self.then
+
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """Measure ‖Δᵢ‖, then let the rule behind plan with clipped clients."""
         norms = np.sqrt(scan.sum(_squared_norms, (scan.n,)))

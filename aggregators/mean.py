@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -54,19 +54,19 @@ class Average:
     def __call__(self, block: Block, out: Array) -> None:
         """Write the mean of the rows of `block` to `out` `[B]`."""
         rows = block.rows
-        total = block.temporary("total")[0]
         if len(rows) == 1:
             np.multiply(rows[0], self.shares[0], out=out)
             return
+        total = block.temporary("total")[0]
         if self._is_wide:
-            _sum_of_products(self.shares, rows, total, out)
-            return
-        ratios = _ratios(self.shares, block.dtype.char)
+            write = partial(_sum_of_products, self.shares, rows, total, out)
+        else:
+            write = partial(_nested_sum, _ratios(self.shares, block.dtype.char), rows, total, out)
         try:
             with np.errstate(over="raise"):
-                _nested_sum(ratios, rows, total, out)
+                write()
         except FloatingPointError:  # a sum on the way was too large for the type; the mean itself never is
-            _nested_sum(ratios, rows, total, out)
+            write()
             _repair(self.shares, rows, out)
 
 
