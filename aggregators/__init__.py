@@ -6,8 +6,9 @@ Knows no Redis. The engine takes arrays, which may be mapped files, and writes a
 
 from aggregators.api import aggregate
 from aggregators.engine import Aggregation, run
+from aggregators.entry import Algorithm, Entry
 from aggregators.models import check_compatible
-from aggregators.registry import Algorithm, Entry, catalogue, parse, parse_server_step
+from aggregators.registry import catalogue, parse, parse_server_step
 from aggregators.state import ServerState
 
 __all__ = [

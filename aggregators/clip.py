@@ -17,7 +17,7 @@ from aggregators.dtypes import Array
 from aggregators.encoded import Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
-from aggregators.protocols import Block, Plan, Reducer, Scan, Weights
+from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, scan_block
 from flavor.errors import AggregationError
 
 
@@ -44,6 +44,10 @@ class NormClip:
             raise AggregationError(f"norm_clip needs n >= 1 clients, got n = {n}")
         self.then.check(n)
 
+    def without_global(self) -> Reducer:
+        """Return the rule behind, to which every client goes where there is nothing to measure a change against."""
+        return self.then
+
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """Measure ‖Δᵢ‖, then let the rule behind plan with clipped clients."""
         norms = np.sqrt(scan.sum(_squared_norms, (scan.n,)))
@@ -64,14 +68,12 @@ def clipped(block: Block, scales: Array) -> Block:
     """Return `block` with each row θᵢ replaced by θ + scaleᵢ (θᵢ − θ); a scale of 1 leaves the row."""
     base = _base(block)
     rows = list(block.rows)
-    room = block.temporary("clipped", len(rows))
-    for client, scale in enumerate(scales):
-        if scale != 1:
-            row = room[client]
-            np.subtract(rows[client], base, out=row)
-            np.multiply(row, float(scale), out=row)
-            np.add(row, base, out=row)
-            rows[client] = row
+    beyond = np.flatnonzero(scales != 1)
+    for client, row in zip(beyond, block.temporary("clipped", len(beyond)), strict=True):
+        np.subtract(rows[client], base, out=row)
+        np.multiply(row, float(scales[client]), out=row)
+        np.add(row, base, out=row)
+        rows[client] = row
     return replace(block, rows=rows)
 
 
@@ -92,8 +94,9 @@ class _ClippedScan:
     def n(self) -> int:
         return self.inner.n
 
-    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...]) -> Array:
-        return self.inner.sum(lambda block: part(clipped(block, self.scales)), shape)
+    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...], block_elems: int = SCAN_BLOCK) -> Array:
+        shorter = min(block_elems, scan_block(int(np.count_nonzero(self.scales != 1))))
+        return self.inner.sum(lambda block: part(clipped(block, self.scales)), shape, shorter)
 
 
 def _squared_norms(block: Block) -> Array:

@@ -6,49 +6,108 @@ and that form would lose just the digits that tell them apart, or let one huge c
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from aggregators.dtypes import Array
 from aggregators.protocols import Block, Scan
 
 CHUNK = 4096
-"""Elements that are summed in the block's own type before float64 takes over."""
+"""Elements that are summed in the block's own type before float64 takes over.
+
+Also short enough that no BLAS shares one dot product among threads, which would let their number show in the sum.
+"""
+
+_PAIR_BYTES = 4 * 2**20
+_PAIR_ELEMS = 96 * 1024
+"""A block of `pairwise` has as many elements, unless its rows fill more than those bytes, in float32."""
+
+_BATCH_BYTES = 2560 * 1024
+"""What the differences fill that are taken in one call.
+
+Few long calls are worth more than a near cache: two threads that come back for the interpreter's lock every few
+microseconds are slower than one. See "What was tried" in benchmarks/README.md.
+"""
+
+Dot = tuple[Array, Array, Array]
+"""Arguments of a matmul that is a stack of dot products."""
 
 
-def squared_norm(row: Array) -> float:
-    """Return Σ row² of a 1-D `row`, float32 or float64: in float64 from one chunk to the next."""
-    whole = row.size // CHUNK * CHUNK
-    chunks = row[:whole].reshape(-1, CHUNK)
-    total = np.vecdot(chunks, chunks).sum(dtype=np.float64)
-    return float(total) + float(np.dot(row[whole:], row[whole:]))
+def _dots(rows: Array, out: Array) -> list[Dot]:
+    """Return what writes Σ row² over each chunk of each of `rows` `[k, B]` to `out` `[k, chunks]`, the rest last."""
+    whole = rows.shape[1] // CHUNK * CHUNK
+    parts = [(rows[:, :whole].reshape(len(rows), -1, CHUNK), out[:, : whole // CHUNK])] if whole else []
+    if whole < rows.shape[1]:
+        parts.append((rows[:, whole:], out[:, -1]))
+    return [(part[..., None, :], part[..., :, None], sums[..., None, None]) for part, sums in parts]
 
 
 def squared_distances(block: Block, centre: Array) -> Array:
     """Return ‖rowᵢ − centre‖² for each row: `[n]`, float64."""
-    difference = block.temporary("difference")[0]
-    result = np.empty(len(block.rows))
-    for client, row in enumerate(block.rows):
-        np.subtract(row, centre, out=difference)
-        result[client] = squared_norm(difference)
-    return result
+    n = len(block.rows)
+    differences = block.temporary("differences", _batch_rows(n, block.size))
+    dots = block.scratch.rows("dots", n, -(-block.size // CHUNK), block.dtype)
+    for start in range(0, n, len(differences)):
+        batch = differences[: min(len(differences), n - start)]
+        for row, difference in zip(block.rows[start : start + len(batch)], batch, strict=True):
+            np.subtract(row, centre, out=difference)
+        for left, right, out in _dots(batch, dots[start : start + len(batch)]):
+            np.matmul(left, right, out=out)
+    distances: Array = dots.sum(axis=1, dtype=np.float64)
+    return distances
 
 
 def pairwise(scan: Scan) -> Array:
     """Return ‖θᵢ − θⱼ‖² over all float tensors: `[n, n]`, float64, symmetric, 0 on the diagonal.
 
-    What is not finite (a client holds NaN or inf) counts as infinitely far.
+    What is not finite (a client holds NaN or inf) counts as infinitely far. The order of the clients does not
+    show in any entry, not even in its last bit.
     """
+    n = scan.n
+    block_elems = min(max(_PAIR_BYTES // (4 * n) // CHUNK, 1) * CHUNK, _PAIR_ELEMS)
+    # All rows minus all rows one further, two further, and so on around: few calls, each on many rows.
+    pairs = [(i, (i + shift) % n) for shift in range(1, n // 2 + 1) for i in range(n if 2 * shift < n else n // 2)]
+    index = np.array(pairs, int).reshape(-1, 2)
+    first, second = index[:, 0], index[:, 1]
 
     def part(block: Block) -> Array:
-        difference = block.temporary("difference")[0]
-        result = np.zeros((scan.n, scan.n))
-        for i in range(scan.n):
-            for j in range(i):
-                np.subtract(block.rows[i], block.rows[j], out=difference)
-                result[i, j] = result[j, i] = squared_norm(difference)
+        scratch, size = block.scratch, block.size
+        rows = block.temporary("rows", n + n // 2)
+        dots = scratch.rows("dots", len(pairs), -(-size // CHUNK), block.dtype)
+        np.concatenate([*block.rows, *block.rows[: n // 2]], out=rows.reshape(-1))
+        # The interpreter's lock is held between two calls, so most blocks find their arguments ready.
+        make = partial(_steps, n, rows, block.temporary("differences", _batch_rows(n, size)), dots)
+        steps = scratch.kept(("pairwise", n, block.dtype), make) if size == block_elems else make()
+        for higher, lower, difference, squares in steps:
+            np.subtract(higher, lower, out=difference)
+            for left, right, out in squares:
+                np.matmul(left, right, out=out)
+        result = np.zeros((n, n))
+        result[first, second] = dots.sum(axis=1, dtype=np.float64)
         return result
 
-    total = scan.sum(part, (scan.n, scan.n))
+    total = scan.sum(part, (n, n), block_elems)
+    total += total.T
     total[np.isnan(total)] = np.inf
     np.fill_diagonal(total, 0)
     return total
+
+
+def _steps(n: int, rows: Array, differences: Array, dots: Array) -> list[tuple[Array, Array, Array, list[Dot]]]:
+    """Return the arguments of all calls on one block: what to subtract, where to, and what to square of it."""
+    steps = []
+    done = 0
+    for shift in range(1, n // 2 + 1):
+        count = n if 2 * shift < n else n // 2
+        for start in range(0, count, len(differences)):
+            stop = min(start + len(differences), count)
+            batch = differences[: stop - start]
+            squares = _dots(batch, dots[done : done + len(batch)])
+            steps.append((rows[start + shift : stop + shift], rows[start:stop], batch, squares))
+            done += len(batch)
+    return steps
+
+
+def _batch_rows(n: int, size: int) -> int:
+    return max(1, min(n, _BATCH_BYTES // (4 * size)))

@@ -26,7 +26,7 @@ from aggregators.state import ServerState
 from aggregators.walk import Scratch, Span, block_size, for_each, spans
 from flavor.errors import AggregationError
 
-BLOCK_ELEMS = 384 * 1024
+BLOCK_ELEMS = 640 * 1024
 """The most elements of a block; rules that keep several rows in cache take fewer."""
 
 
@@ -166,11 +166,11 @@ class _Walk:
 
     def block_size(self, name: str, limit: int) -> int:
         if self.source.kinds[name] is not Kind.FLOAT:
-            return block_size(limit, whole.LIVE_ROWS, 8)
+            return block_size(limit, whole.LIVE_ROWS, 8, self.source.threads)
         computed = compute_dtype(self.source.dtypes[name])
         written = self.source.written_rows(name, self.plan.clients)
         rows = self.plan.live_rows + written + 2 * len(self.server_step.slots)
-        return block_size(limit, rows, computed.itemsize)
+        return block_size(limit, rows, computed.itemsize, self.source.threads)
 
     def one(self, index: int, span: Span, scratch: Scratch) -> None:
         if self.source.kinds[span.name] is Kind.FLOAT:

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregators.distance import squared_distances
+from aggregators.distance import pairwise, squared_distances
 from aggregators.dtypes import Array
-from aggregators.mean import plan_of, weighted_mean
+from aggregators.mean import Average, plan_of
 from aggregators.protocols import Block, Plan, Scan, Weights
 from flavor.errors import AggregationError
+
+MOST_PAIRED = 16
+"""Up to this many clients, one pass over all pairs costs less than the rounds it stands for."""
+
+LEAST_LEFT = 0.01
+"""How much of the terms must be left of their difference for a distance to be taken from those between clients."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,12 @@ class GeometricMedian:
 
         βᵢ ← wᵢ / max(ν, ‖z − θᵢ‖),  z ← Σ βᵢ θᵢ / Σ βᵢ
 
-    Norms are over all float tensors. `rounds` is T ≥ 1, each one pass over all models; `nu` is ν > 0 in units
-    of that norm; it ends early once Σ wᵢ ‖z − θᵢ‖ falls by less than `tol` of itself in a round.
-    Weights count. Integer and bool tensors are averaged with the last βᵢ.
+    Norms are over all float tensors. `rounds` is T ≥ 1; `nu` is ν > 0 in units of that norm; it ends early once a
+    round lowers RFA's smoothed objective (‖·‖ below ν counts as ‖·‖²/2ν + ν/2) by less than `tol` of
+    itself; with `tol` 0 it never does. Weights count. Integer and bool tensors are averaged with the last βᵢ.
+
+    With few clients the norms of all rounds come from one pass over the distances between clients, else each round
+    is a pass of its own.
     """
 
     rounds: int = 32
@@ -46,31 +55,58 @@ class GeometricMedian:
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """Find the βᵢ; z is then a weighted mean like any other."""
         w = weights.normalised
+        pairs = pairwise(scan) if scan.n <= min(MOST_PAIRED, 2 * self.rounds) else None
         beta = w
         before = math.inf
         for _ in range(self.rounds):
-            distances = np.sqrt(_distances_from_mean(scan, beta))
+            squared = None if pairs is None else _distances_from_pairs(pairs, beta)
+            distances = np.sqrt(_distances_from_mean(scan, beta) if squared is None else squared)
             distances[~np.isfinite(distances)] = np.inf
             pulls = w / np.maximum(self.nu, distances)
             if not pulls.any():
                 raise AggregationError(f"geometric_median: the distances of all {scan.n} clients overflow")
-            counted = w > 0
-            objective = float(np.dot(w[counted], distances[counted]))
             beta = pulls / math.fsum(pulls)
-            if before - objective < self.tol * before < math.inf:
+            objective = self._objective(w, distances)
+            if self.tol and before - objective < self.tol * before < math.inf:
                 break
             before = objective
         clients, shares = _positive(beta)
         return plan_of(clients, shares, beta)
 
+    def _objective(self, w: Array, distances: Array) -> float:
+        """What every round lowers; Σ wᵢ ‖z − θᵢ‖ itself may rise while some of it is below ν."""
+        counted = distances[w > 0]
+        smoothed = np.where(counted > self.nu, counted, (counted / self.nu * counted + self.nu) / 2)
+        return float(np.dot(w[w > 0], smoothed))
+
+
+def _distances_from_pairs(pairs: Array, beta: Array) -> Array | None:
+    """Return ‖z − θᵢ‖² for z = Σ βᵢ θᵢ, Σ βᵢ = 1: `[n]`, from `pairs` ‖θᵢ − θⱼ‖² `[n, n]`.
+
+    As Σⱼ βⱼ ‖θᵢ − θⱼ‖² − ½ Σⱼₖ βⱼ βₖ ‖θⱼ − θₖ‖², of which too little may be left where z comes close to a client, or
+    one client is very far: then None, and whoever asked must look at the models. A client that does not count is
+    infinitely far if it is not finite.
+    """
+    counted = np.flatnonzero(beta)
+    towards = pairs[:, counted] @ beta[counted]
+    spread = float(np.dot(towards[counted], beta[counted])) / 2
+    if not math.isfinite(spread):
+        return None
+    squared = towards - spread
+    finite = np.isfinite(squared)
+    if (squared[finite] < LEAST_LEFT * (towards[finite] + spread)).any():
+        return None
+    return squared
+
 
 def _distances_from_mean(scan: Scan, beta: Array) -> Array:
     """Return ‖z − θᵢ‖² for z = Σ βᵢ θᵢ: `[n]`, float64."""
     clients, shares = _positive(beta)
+    average = Average(shares)
 
     def part(block: Block) -> Array:
         centre = block.temporary("centre")[0]
-        weighted_mean(shares, Block([block.rows[i] for i in clients], block.base, block.scratch), centre)
+        average(Block([block.rows[i] for i in clients], block.base, block.scratch), centre)
         return squared_distances(block, centre)
 
     return scan.sum(part, (scan.n,))

@@ -37,43 +37,91 @@ class Mean:
 
 def plan_of(clients: tuple[int, ...], shares: Sequence[float], weights: Array) -> Plan:
     """Return the plan that averages `clients` by `shares` (sum 1); integer tensors by `weights` `[n]`."""
-    return Plan(partial(weighted_mean, tuple(shares)), clients, weights, live_rows=1)
+    return Plan(Average(shares), clients, weights, live_rows=1)
 
 
-def weighted_mean(shares: tuple[float, ...], block: Block, out: Array) -> None:
-    """Write Σ shareᵢ rowᵢ to `out` `[B]`, client by client, so every element sums in the same order.
+class Average:
+    """Σ shareᵢ rowᵢ of a block, client by client, so every element sums in the same order.
 
-    `shares` `[n]` are > 0. In the block's own dtype: the error in float32 is at most about
-    2 (n + 1) 2⁻²⁴ Σ shareᵢ |rowᵢ|. A single share of 1 gives that row bit for bit.
+    `shares` `[n]` are > 0 and sum to 1. In the block's own dtype: the error in float32 is at most about
+    2 (n + 1) 2⁻²⁴ Σ shareᵢ |rowᵢ|, and no sum on the way overflows. A single share of 1 gives that row bit for bit.
     """
-    rows = block.rows
-    if max(shares) > MAX_SPREAD * min(shares):
-        product = block.temporary("product")[0]
-        np.multiply(rows[0], shares[0], out=out)
-        for row, share in zip(rows[1:], shares[1:], strict=True):
-            np.multiply(row, share, out=product)
-            np.add(out, product, out=out)
-        return
-    # As (((row₀ r₀ + row₁) r₁ + row₂) r₂ …): each row is read by the addition itself, which leaves only `out`
-    # to keep in cache and is faster than adding products; where shares are equal, r = 1 is left out.
-    ratios = _ratios(shares, block.dtype.name)
-    np.multiply(rows[0], ratios[0], out=out)
-    for row, ratio in zip(rows[1:], ratios[1:], strict=True):
-        np.add(out, row, out=out)
-        if ratio != 1:
-            np.multiply(out, ratio, out=out)
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        self.shares = tuple(shares)
+        self._is_wide = max(self.shares) > MAX_SPREAD * min(self.shares)
+
+    def __call__(self, block: Block, out: Array) -> None:
+        """Write the mean of the rows of `block` to `out` `[B]`."""
+        rows = block.rows
+        if len(rows) == 1:
+            np.multiply(rows[0], self.shares[0], out=out)
+            return
+        total = block.temporary("total")[0]
+        if self._is_wide:
+            write = partial(_sum_of_products, self.shares, rows, total, out)
+        else:
+            write = partial(_nested_sum, _ratios(self.shares, block.dtype.char), rows, total, out)
+        try:
+            with np.errstate(over="raise"):
+                write()
+        except FloatingPointError:  # a sum on the way was too large for the type; the mean itself never is
+            write()
+            _repair(self.shares, rows, out)
+
+
+Ratios = tuple[np.floating[Any] | None, ...]
+
+
+def _nested_sum(ratios: Ratios, rows: Sequence[Array], total: Array, out: Array) -> None:
+    """Write (((row₀ r₀ + row₁) r₁ + row₂) r₂ …) to `out`; None stands for a ratio of 1.
+
+    Each row is read by the addition itself, which leaves only `total` to keep in cache and is faster than adding
+    products; where shares are equal nothing is multiplied but the sum. `out` is touched once, by the last of it.
+    """
+    first = ratios[0]
+    if first is None:
+        np.add(rows[0], rows[1], out=total)
+    else:
+        np.multiply(rows[0], first, out=total)
+        np.add(total, rows[1], out=total)
+    for row, ratio in zip(rows[2:], ratios[1:], strict=False):
+        if ratio is not None:
+            np.multiply(total, ratio, out=total)
+        np.add(total, row, out=total)
+    last = ratios[-1]
+    np.multiply(total, 1 if last is None else last, out=out)
+
+
+def _sum_of_products(shares: Sequence[float], rows: Sequence[Array], product: Array, out: Array) -> None:
+    np.multiply(rows[0], shares[0], out=out)
+    for row, share in zip(rows[1:], shares[1:], strict=True):
+        np.multiply(row, share, out=product)
+        np.add(out, product, out=out)
+
+
+def _repair(shares: Sequence[float], rows: Sequence[Array], out: Array) -> None:
+    """Compute the elements of `out` that are not finite anew, halved and in float64; inf and NaN of a row stay."""
+    broken = np.flatnonzero(~np.isfinite(out))
+    halves = np.zeros(broken.size)
+    for row, share in zip(rows, shares, strict=True):
+        halves += row[broken].astype(np.float64) * (share / 2)
+    most = float(np.finfo(out.dtype).max)
+    within = np.clip(halves, -most / 2, most / 2) * 2  # rounding may not carry it over the edge
+    out[broken] = np.where(np.isfinite(halves), within, halves)
 
 
 @lru_cache(maxsize=16)
-def _ratios(shares: tuple[float, ...], dtype: str) -> tuple[np.floating[Any], ...]:
+def _ratios(shares: tuple[float, ...], dtype: str) -> Ratios:
     """Return r with shareᵢ = rᵢ rᵢ₊₁ … rₙ₋₁, each chosen after the rounding of those behind it.
 
     So the errors do not add up: every client's effective share is right to one rounding.
     """
     number = np.dtype(dtype).type
-    ratios = [number(shares[-1])]
-    behind = float(ratios[0])
+    ratios: list[np.floating[Any] | None] = [number(shares[-1])]
+    behind = float(number(shares[-1]))
     for share, successor in zip(shares[-2::-1], shares[:0:-1], strict=True):
-        ratios.append(number(1) if share == successor else number(share / behind))
-        behind *= float(ratios[-1])
+        ratio = None if share == successor else number(share / behind)
+        ratios.append(ratio)
+        behind *= 1.0 if ratio is None else float(ratio)
     return tuple(reversed(ratios))

@@ -8,12 +8,9 @@ import numpy as np
 
 from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
 from aggregators.encoded import EncodedTensor, Tensor
-from aggregators.protocols import Block
+from aggregators.protocols import SCAN_BLOCK, Block, scan_block
 from aggregators.walk import Scratch, Span, ordered_sum, spans
 from flavor.errors import AggregationError
-
-SCAN_BLOCK = 32 * 1024
-"""Elements of a block in a scan: fixed, so that sums over blocks do not depend on how the engine is tuned."""
 
 
 def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mapping[str, Array] | None = None) -> None:
@@ -119,7 +116,7 @@ class Models:
         widen(source, base)
         return base
 
-    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...]) -> Array:
+    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...], block_elems: int = SCAN_BLOCK) -> Array:
         """Return the float64 sum of `part(block)` over all blocks of the float tensors, in a fixed order."""
         everyone = range(self.n)
 
@@ -127,7 +124,9 @@ class Models:
             return part(self.block(span, everyone, scratch))
 
         sizes = self.sizes(Kind.FLOAT)
-        blocks: Iterator[Span] = spans(sizes, dict.fromkeys(sizes, SCAN_BLOCK))
+        widened = min(block_elems, scan_block(self.n))
+        cut = {n: widened if self.written_rows(n, everyone) else block_elems for n in sizes}
+        blocks: Iterator[Span] = spans(sizes, cut)
         return ordered_sum(blocks, of_span, shape, self.threads)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -45,10 +45,14 @@ class Network:
         The results lie in `scratch` (for n = 1, in `rows`). A NaN in a column spreads to its results.
         """
         registers = [*rows, *scratch]
-        for step in self.steps:
-            rule = np.maximum if step.largest else np.minimum
-            rule(registers[step.a], registers[step.b], out=scratch[step.slot])
+        for rule, a, b, slot in self._calls:
+            rule(registers[a], registers[b], out=registers[slot])
         return [registers[rank] for rank in self.ranks]
+
+    @cached_property
+    def _calls(self) -> list[tuple[np.ufunc, int, int, int]]:
+        # The interpreter's lock is held between two calls, so nothing is looked up there that can be beforehand.
+        return [(np.maximum if s.largest else np.minimum, s.a, s.b, self.n + s.slot) for s in self.steps]
 
 
 def comparators(n: int) -> Iterator[tuple[int, int]]:

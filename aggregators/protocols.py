@@ -17,6 +17,19 @@ from aggregators.dtypes import Array
 from aggregators.walk import Scratch
 from flavor.errors import AggregationError
 
+SCAN_BLOCK = 256 * 1024
+"""Elements of a block in a scan: fixed, so that sums over blocks do not depend on how the engine is tuned."""
+
+SCAN_BYTES = 8 * 2**20
+
+
+def scan_block(rows: int) -> int:
+    """Return how many elements a block of a scan takes for `rows` rows of scratch to stay small: 1024 to `SCAN_BLOCK`.
+
+    A matter of the number of clients alone, so that it fixes the sums as `SCAN_BLOCK` does.
+    """
+    return max(1024, min(SCAN_BLOCK, SCAN_BYTES // (4 * max(1, rows)) // 4096 * 4096))
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -82,10 +95,11 @@ class Scan(Protocol):
         """The number of clients."""
         ...
 
-    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...]) -> Array:
+    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...], block_elems: int = SCAN_BLOCK) -> Array:
         """Return the float64 sum of `part(block)`, of `shape`, over all blocks, in a fixed order.
 
-        The blocks of a scan do not depend on the engine's block size, so neither does the sum.
+        The blocks of a scan have `block_elems` elements or fewer, at the end of a tensor; they do not depend on the
+        engine's block size, so neither does the sum.
         """
         ...
 

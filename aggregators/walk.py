@@ -7,7 +7,7 @@ block is large enough that taking the lock back costs nothing beside it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,8 +18,18 @@ from aggregators.dtypes import Array
 
 T = TypeVar("T")
 
-CACHE_BYTES = 1536 * 1024
-"""What the live rows of a block may fill: three quarters of a second-level cache of 2 MiB."""
+SCRATCH_BYTES = 32 * 2**20
+"""What the live rows of all threads' blocks may fill together."""
+
+CACHE_BYTES = 8 * 2**20
+"""What the live rows of one thread's block may fill: a share of a third-level cache."""
+
+SHORT_BLOCK = 64 * 1024
+"""Elements below which a block is made longer, though it leaves that share: the calls on it become so short that
+threads wait for each other at the interpreter's lock. See "What was tried" in benchmarks/README.md."""
+
+STREAM_BYTES = 2560 * 1024
+"""What a single live row may fill: each call then reads as much from memory as it finds in a cache."""
 
 SMALLEST_BLOCK = 2048
 """Elements below which the cost of the calls outweighs that of the arithmetic."""
@@ -39,6 +49,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, np.dtype[Any]], Array] = {}
+        self._kept: dict[Hashable, Any] = {}
 
     def rows(self, label: str, count: int, size: int, dtype: np.dtype[Any]) -> Array:
         """Return an uninitialised C-contiguous array `[count, size]` of `dtype`, reused for each `label`."""
@@ -47,6 +58,16 @@ class Scratch:
         if held is None or held.size < count * size:
             held = self._held[key] = np.empty(count * size, dtype)
         return held[: count * size].reshape(count, size)
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned when this thread first asked for `key`: views of scratch rows, say.
+
+        Rows may move when more of them are asked for, so the views of one label must all be of one size.
+        """
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: T = self._kept[key]
+        return kept
 
     def row(self, label: str, size: int, dtype: np.dtype[Any]) -> Array:
         """Return an uninitialised array `[size]` of `dtype`, reused for each `label`."""
@@ -62,10 +83,15 @@ def spans(sizes: Mapping[str, int], block_elems: Mapping[str, int]) -> Iterator[
             yield Span(name, start, min(size, start + step))
 
 
-def block_size(limit: int, live_rows: int, itemsize: int) -> int:
-    """Return how many elements a block takes for `live_rows` rows to stay in cache, at most `limit`."""
-    fitting = CACHE_BYTES // (max(1, live_rows) * itemsize) // 1024 * 1024
-    return max(1, min(limit, max(SMALLEST_BLOCK, fitting)))
+def block_size(limit: int, live_rows: int, itemsize: int, threads: int) -> int:
+    """Return how many elements a block takes, at most `limit`, with `live_rows` rows in each of `threads` threads."""
+    row_bytes = max(1, live_rows) * itemsize
+    if live_rows <= 1:
+        fitting = STREAM_BYTES // row_bytes
+    else:
+        share = SCRATCH_BYTES // threads
+        fitting = max(min(CACHE_BYTES, share) // row_bytes, min(SHORT_BLOCK, share // row_bytes))
+    return max(1, min(limit, max(SMALLEST_BLOCK, fitting // 1024 * 1024)))
 
 
 def for_each(items: Iterable[T], work: Callable[[int, T, Scratch], None], threads: int) -> None:

@@ -12,6 +12,7 @@ _TITLES = {
     "alias": "Aggregators with a server step of their own",
     "reducer": "Aggregators",
     "server step": "Server steps",
+    "unusable": "Installed, and cannot be used",
 }
 
 
@@ -22,7 +23,7 @@ def aggregators(as_json: bool) -> None:
     """List the rules that --aggregator and --server-step take: usage, what it does, source, conditions.
 
     n is the number of updates in a round, f how many of them may be bad. Square brackets mark options that have a
-    default. More come from packages with an entry point in the group `flavor.aggregators`.
+    default. Packages with an entry point in the group `flavor.aggregators` add theirs: docs/aggregation.md.
     """
     from aggregators.registry import catalogue
 
@@ -32,7 +33,9 @@ def aggregators(as_json: bool) -> None:
         click.echo(json.dumps([{field: getattr(entry, field) for field in fields} for entry in entries], indent=2))
         return
     for kind, title in _TITLES.items():
-        click.secho(f"{title}:", bold=True)
-        for entry in entries:
-            if entry.kind == kind:
-                click.echo(f"  {entry.usage}\n      {entry.description}; {entry.source}; needs: {entry.condition}")
+        listed = [entry for entry in entries if entry.kind == kind]
+        if listed:
+            click.secho(f"{title}:", bold=True)
+        for entry in listed:
+            needs = f"; needs: {entry.condition}" if entry.condition else ""
+            click.echo(f"  {entry.usage}\n      {entry.description}; {entry.source}{needs}")

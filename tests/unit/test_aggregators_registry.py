@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
-
 import numpy as np
 import pytest
 
 import aggregators
-from aggregators import aggregate, catalogue, parse, parse_server_step, registry
+from aggregators import aggregate, catalogue, parse, parse_server_step
 from aggregators.clip import NormClip
 from aggregators.krum import MultiKrum
 from aggregators.mean import Mean
@@ -82,6 +80,24 @@ def test_server_steps_are_refused_likewise():
         parse("fedavg", "nesterov:momentum=1")
 
 
+def test_usage_shows_what_is_asked_for_and_the_defaults():
+    usage = {entry.name: entry.usage for entry in catalogue()}
+    assert usage["nesterov"] == "nesterov:[lr=0.7],[momentum=0.9]"
+    assert usage["multi_krum"] == "multi_krum:f=,[m=]"
+    assert usage["norm_clip"] == "norm_clip:[c=median]"
+    assert usage["median"] == "median"
+
+
+@pytest.mark.parametrize(
+    ("text", "reducer"),
+    [("norm_clip/median", Median()), ("norm_clip:c=1/norm_clip/trimmed_mean:f=1", TrimmedMean(1)), ("mean", Mean())],
+)
+def test_in_a_first_round_without_weights_the_rule_behind_a_clip_stands_in(text, reducer):
+    first = parse(text, "nesterov").without_global()
+    assert (first.reducer, first.server_step) == (reducer, Replace())
+    assert not first.needs_global
+
+
 def test_every_entry_of_the_catalogue_is_described_and_can_be_built():
     examples = {"f": "1", "m": "2", "c": "median", "rounds": "3"}
     for entry in catalogue():
@@ -92,40 +108,6 @@ def test_every_entry_of_the_catalogue_is_described_and_can_be_built():
         options = ",".join(f"{name}={examples.get(name, '0.5')}" for name in entry.options)
         text = f"{entry.name}:{options}" if options else entry.name
         assert parse_server_step(text) if entry.kind == "server step" else parse(text)
-
-
-class Half:
-    """A third party's reducer with an option."""
-
-    needs_global = False
-
-    def __init__(self, scale=0.5):
-        self.scale = scale
-
-    def check(self, n):
-        pass
-
-    def plan(self, scan, weights):
-        return Mean().plan(scan, weights)
-
-
-def test_a_third_party_adds_a_reducer_by_entry_point(monkeypatch):
-    points = [
-        EntryPoint("half", f"{__name__}:Half", registry.GROUP),
-        EntryPoint("nothing", "no_such_module_here:X", registry.GROUP),
-        EntryPoint("odd", "builtins:dict", registry.GROUP),
-        EntryPoint("median", f"{__name__}:Half", registry.GROUP),
-    ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
-    assert [e.name for e in catalogue()][-3:] == ["half", "nothing", "odd"]
-    assert parse("half:scale=0.25").reducer.scale == 0.25
-    assert parse("median").reducer == Median()
-    with pytest.raises(InvalidSetting, match="no_such_module_here:X cannot be imported"):
-        parse("nothing")
-    with pytest.raises(InvalidSetting, match="builtins:dict is no reducer"):
-        parse("odd")
-    with pytest.raises(InvalidSetting, match="unexpected keyword argument 'size'"):
-        parse("half:size=1")
 
 
 def test_aggregate_takes_what_becomes_an_array_and_returns_the_model():

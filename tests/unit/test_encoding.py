@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 from aggregators import engine, parse
 from aggregators.encoded import EncodedTensor
 from aggregators.updates import Update
+from aggregators.walk import SCRATCH_BYTES
 from flavor.errors import CheckpointError, FlavorError
 from flavor.store.formats import Checkpoint, Encoding, Format, TensorFile, TensorFileWriter, TensorSpec, encode, write
 from flavor.store.formats.checkpoint import read
@@ -260,7 +261,7 @@ def test_memory_is_a_few_blocks_whatever_the_size(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 16 * 10**6
+    assert peak < SCRATCH_BYTES < 4 * size  # what the engine may use, and less than one model of five
     np.testing.assert_allclose(out["w"], 1, rtol=1e-6)
 
 

@@ -45,10 +45,7 @@ class Header:
     metadata: dict[str, str]
     data_start: int
     size_bytes: int
-
-    def in_file_order(self) -> list[TensorSpec]:
-        """The tensors as their data follow each other in the file."""
-        return sorted(self.specs.values(), key=lambda spec: (self.begins[spec.name], spec.size_bytes))
+    in_file_order: tuple[TensorSpec, ...]  # as their data follow each other
 
 
 def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str], where: str) -> tuple[bytes, Header]:
@@ -62,7 +59,8 @@ def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str], where: str) -
         raise CheckpointError(f"{where}: two tensors have one name; rename one of them")
     offsets: dict[str, int] = {}
     end = 0
-    for spec in sorted(specs, key=lambda spec: (-spec.dtype.itemsize, spec.name)):
+    in_file_order = tuple(sorted(specs, key=lambda spec: (-spec.dtype.itemsize, spec.name)))
+    for spec in in_file_order:
         offsets[spec.name] = end
         end += spec.size_bytes
     table: dict[str, object] = {METADATA_KEY: dict(metadata)} if metadata else {}
@@ -84,6 +82,7 @@ def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str], where: str) -
         metadata=dict(metadata),
         data_start=start,
         size_bytes=start + end,
+        in_file_order=in_file_order,
     )
     return len(text).to_bytes(8, "little") + text, header
 
@@ -125,15 +124,18 @@ def parse(view: memoryview, where: str) -> Header:
     start = 8 + length
     specs: dict[str, TensorSpec] = {}
     begins: dict[str, int] = {}
+    parts: list[tuple[int, int, str]] = []
     for name, entry in table.items():
-        specs[name], begin = _parse_entry(name, entry, where)
+        specs[name], begin, size = _parse_entry(name, entry, where)
         begins[name] = start + begin
-    header = Header(specs, begins, metadata, start, len(view))
+        parts.append((start + begin, size, name))
+    parts.sort()
     end = start
-    for spec in header.in_file_order():
-        if begins[spec.name] != end:
-            raise CheckpointError(f"{where}: tensor {spec.name!r} overlaps or leaves a gap; write the file again")
-        end += spec.size_bytes
+    for begin, size, name in parts:
+        if begin != end:
+            raise CheckpointError(f"{where}: tensor {name!r} overlaps or leaves a gap; write the file again")
+        end += size
+    header = Header(specs, begins, metadata, start, len(view), tuple(specs[name] for _, _, name in parts))
     if end != len(view):
         what = "cut short" if end > len(view) else "longer than its header says"
         raise CheckpointError(f"{where}: {what} ({len(view)} bytes, {end} declared); write or fetch the file again")
@@ -157,7 +159,8 @@ def _parse_json(text: bytes, where: str) -> dict[str, object]:
     return table
 
 
-def _parse_entry(name: str, entry: object, where: str) -> tuple[TensorSpec, int]:
+def _parse_entry(name: str, entry: object, where: str) -> tuple[TensorSpec, int, int]:
+    """What the tensor is, where in the data it begins, and its size in bytes."""
     _check_name(name, where)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{where}: tensor {name!r} lacks dtype, shape or data_offsets; write the file again")
@@ -171,4 +174,4 @@ def _parse_entry(name: str, entry: object, where: str) -> tuple[TensorSpec, int]
         raise CheckpointError(f"{where}: tensor {name!r} has an impossible shape; write the file again")
     if not is_shape(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != size:
         raise CheckpointError(f"{where}: tensor {name!r}: its data_offsets do not fit {label} {shape}; write it again")
-    return TensorSpec(name, dtype, tuple(shape)), offsets[0]
+    return TensorSpec(name, dtype, tuple(shape)), offsets[0], size

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from flavor.errors import CheckpointError
 
 StrPath = str | os.PathLike[str]
+
+HUGE_PAGE_BYTES = 2 * 2**20
+"""Of x86-64, and of 64-bit ARM with pages of 4 KiB."""
 
 
 class Mapped:
@@ -30,7 +34,19 @@ class Mapped:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise CheckpointError(f"{self.name}: cannot be read: {reason}; give a readable checkpoint file") from None
+        use_huge_pages(self.map)
         self.view = memoryview(self.map)
+
+
+def use_huge_pages(mapped: mmap.mmap) -> None:
+    """Ask for what is not yet in the page cache to be put there in huge pages, where the file system can.
+
+    Filled so, a file is mapped at one page fault for each 2 MiB instead of 32 to 512: with a warm page cache those
+    faults are half of the time of an aggregation. `TensorFileWriter` writes its files that way from the start.
+    """
+    if len(mapped) >= HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            mapped.madvise(mmap.MADV_HUGEPAGE)
 
 
 def release(mapped: mmap.mmap) -> None:

@@ -45,7 +45,7 @@ class TensorFile:
     @property
     def specs_in_file_order(self) -> tuple[TensorSpec, ...]:
         """The same as their data follow each other in the file, without gaps."""
-        return tuple(self._header.in_file_order())
+        return self._header.in_file_order
 
     @property
     def metadata(self) -> dict[str, str]:

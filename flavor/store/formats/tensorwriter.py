@@ -15,7 +15,7 @@ import numpy as np
 from flavor.errors import CheckpointError
 from flavor.store.formats.blocks import BLOCK_BYTES, Array, byte_blocks
 from flavor.store.formats.header import TensorSpec, plan
-from flavor.store.formats.mapped import StrPath
+from flavor.store.formats.mapped import HUGE_PAGE_BYTES, StrPath, use_huge_pages
 from flavor.store.formats.replace import cannot_write, replacing
 from flavor.store.formats.trailing import TrailingDigest
 
@@ -42,7 +42,7 @@ class TensorFileWriter:
             os.fspath(target) if isinstance(target, str | os.PathLike) else str(getattr(target, "name", "stream"))
         )
         self._prefix, self._header = plan(specs, metadata or {}, self._where)
-        self.specs: tuple[TensorSpec, ...] = tuple(self._header.in_file_order())
+        self.specs: tuple[TensorSpec, ...] = self._header.in_file_order
         self.size_bytes: int = self._header.size_bytes
         self.sha256 = ""
         self._digest = hashlib.sha256()
@@ -58,6 +58,8 @@ class TensorFileWriter:
         else:
             self._file, self._is_path = target, False
         self._begun = False
+        self._buffer = bytearray()
+        self._filled = 0  # bytes of the buffer, which is written in huge pages, at multiples of them: `use_huge_pages`
 
     def write(self, name: str, block: Array) -> None:
         """Append the next elements of the tensor whose turn it is, in C order; any shape, its own dtype."""
@@ -93,6 +95,7 @@ class TensorFileWriter:
             else:  # macOS
                 os.truncate(self._file.fileno(), self.size_bytes)
             self._map = mmap.mmap(self._file.fileno(), self.size_bytes)
+            use_huge_pages(self._map)
         except OSError as error:
             self._abort(error)
             raise cannot_write(self._where, error) from None
@@ -130,6 +133,7 @@ class TensorFileWriter:
                 error = CheckpointError(f"{self._where}: tensor {name!r} is incomplete; write all of it before close")
                 self._abort(error)
                 raise error
+            self._flush()
         self._map = None
         self._stack.close()
         self.sha256 = sha256 or self._digest.hexdigest()
@@ -151,12 +155,26 @@ class TensorFileWriter:
             self._put(self._prefix)
 
     def _put(self, data: bytes | memoryview) -> None:
+        self._digest.update(data)
+        if not self._buffer:
+            self._buffer = bytearray(min(HUGE_PAGE_BYTES, self.size_bytes))
+        taken = 0
+        while taken < len(data):
+            part = min(len(data) - taken, len(self._buffer) - self._filled)
+            self._buffer[self._filled : self._filled + part] = data[taken : taken + part]
+            self._filled += part
+            taken += part
+            if self._filled == len(self._buffer):
+                self._flush()
+
+    def _flush(self) -> None:
         try:
-            self._file.write(data)
+            with memoryview(self._buffer) as view:
+                self._file.write(view[: self._filled])
         except OSError as error:
             self._abort(error)
             raise cannot_write(self._where, error) from None
-        self._digest.update(data)
+        self._filled = 0
 
     def _advance(self) -> None:
         self._position += 1
