@@ -146,6 +146,12 @@ class Bench:
         process.wait(timeout_s)
         return process
 
+    def python(self, script: Path, *arguments: object, cwd: Path) -> Process:
+        """Start a script of Python."""
+        process = Process([sys.executable, str(script), *map(str, arguments)], env=self.env, cwd=cwd)
+        self._processes.append(process)
+        return process
+
     def trainer(self, *flags: object) -> str:
         """The command line of the toy trainer."""
         return " ".join([sys.executable, str(TRAINER), *map(str, flags)])
