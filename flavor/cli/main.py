@@ -22,6 +22,7 @@ _COMMANDS = {
     ),
     "status": ("flavor.cli.inspect", "status", "Show all runs, or one with its round and its clients."),
     "log": ("flavor.cli.inspect", "log", "Show every transition of a run with its reason."),
+    "credits": ("flavor.cli.credits", "show_credits", "Show how many samples each client has put into a run."),
     "stop": ("flavor.cli.inspect", "stop", "Stop a run."),
     "rm": ("flavor.cli.inspect", "rm", "Forget an ended run."),
     "event": ("flavor.cli.trainer", "event", "Set and wait for events, from a script in any language."),

@@ -87,6 +87,13 @@ def round_options(function: Any) -> Any:
                 help="Rounds whose local updates stay in the store; 0 keeps all.",
             ),
             click.option(
+                "--set",
+                "set_",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="An environment variable for every trainer, e.g. LEARNING_RATE=0.01; again for another.",
+            ),
+            click.option(
                 "--init-model",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
                 help="Pre-trained weights to start from, in any checkpoint format.",
@@ -182,6 +189,7 @@ def serve(
     store: str | None,
     init_model: Path | None,
     patience_s: float,
+    set_: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Coordinate a run: wait for clients, open rounds, decide when each is complete.
@@ -192,11 +200,12 @@ def serve(
     from flavor.config import RunConfig
     from flavor.coordinator.loop import Coordinator
     from flavor.errors import RunError
+    from flavor.settings import parse_settings
     from flavor.store.objects import open_store
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
-    config = RunConfig.parse({**settings, "store": objects.url})
+    config = RunConfig.parse({**settings, "settings": parse_settings(set_), "store": objects.url})
     check_rule(config.aggregator, config.server_step, config.needed)
     initial = store_initial(objects, run, init_model) if init_model else None
     raise_on_sigterm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -54,7 +55,8 @@ class Coordinator:
     """One run's rounds, from waiting for clients to its end. `run()` returns the run as it ended.
 
     Killed at any point and started again, it carries on. Only the holder of the run's lease can change anything: a
-    second coordinator waits for the lease, and `LeaseHeld` is raised when its holder is alive.
+    second coordinator waits for the lease, and `LeaseHeld` is raised when its holder is alive. `only` names the
+    clients that may take part; everyone may when it is None.
     """
 
     def __init__(
@@ -68,8 +70,11 @@ class Coordinator:
         initial: GlobalModel | None = None,
         jobs: JobQueue | None = None,
         patience_s: float = 60.0,
+        only: frozenset[str] | None = None,
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
+        self._only, self._strangers = only, set[str]()
+        self._stopped = threading.Event()
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
@@ -88,8 +93,12 @@ class Coordinator:
 
     # -- from start to end
 
+    def stop(self) -> None:
+        """Make `run` return within about a second, from another thread; the run itself goes on waiting for another."""
+        self._stopped.set()
+
     def run(self) -> RunView:
-        """Serve the run until it ends."""
+        """Serve the run until it ends, or `stop` is called."""
         wait_for_server(self._redis, self._url)
         keys = self._runs.keys
         taken_over = not self._create()
@@ -119,7 +128,7 @@ class Coordinator:
                 self._read_everything()
                 resync_at = time.monotonic() + _RESYNC_S
                 woken: list[str] = []
-                while not self._run.state.ended:
+                while not (self._run.state.ended or self._stopped.is_set()):
                     try:
                         if RESYNC in woken:  # the server was away, and everybody's lease may have lapsed
                             self._keep(lease)
@@ -137,7 +146,8 @@ class Coordinator:
                         resync_at = 0.0
                     if self._lost:
                         self._keep(lease)
-            self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
+            if self._run.state.ended:
+                self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
             return self._run
         finally:
             keeper.stop()
@@ -211,7 +221,7 @@ class Coordinator:
 
     def _read_clients(self, names: Iterable[str]) -> None:
         for name, (fields, alive) in self._runs.clients(names).items():
-            if "state" not in fields:
+            if "state" not in fields or self._is_stranger(name):
                 continue
             try:
                 state = ClientState(fields["state"])
@@ -229,6 +239,15 @@ class Coordinator:
                 why = self._clients[name].why_gone
                 self._runs.log("client.left" if state is ClientState.LEFT else "client.lost", client=name, reason=why)
                 self._tell(f"{name}: {why}")
+
+    def _is_stranger(self, name: str) -> bool:
+        """Whether this client may not take part; it is told of once."""
+        if self._only is None or name in self._only:
+            return False
+        if name not in self._strangers:
+            self._strangers.add(name)
+            self._tell(f"{name} is none of this run's clients ({', '.join(sorted(self._only))}): it is not admitted")
+        return True
 
     def _read(self, channels: list[str]) -> None:
         """Read what these channels say has changed."""

@@ -124,6 +124,9 @@ class Edge:
             self._forget_past(view)
             self._report(ClientState.JOINED, "")
             self._tell(f"joined run {config.run!r} ({view.rounds} rounds) as {config.client!r}")
+            if settings.settings:
+                told = " ".join(f"{name}={value}" for name, value in settings.settings.items())
+                self._tell(f"the run sets for the trainer: {told[:_LINE_SHOWN]}")
             environment = workspace.trainer_environment(
                 os.environ,
                 rounds=view.rounds,
@@ -131,6 +134,7 @@ class Edge:
                 client=config.client,
                 url=config.redis_url,
                 edge=lease.token,
+                settings=settings.settings,
             )
             self._preprocess(environment)
             threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
