@@ -123,10 +123,7 @@ class Edge:
         try:
             self._forget_past(view)
             self._report(ClientState.JOINED, "")
-            self._tell(f"joined run {config.run!r} ({view.rounds} rounds) as {config.client!r}")
-            if settings.settings:
-                told = " ".join(f"{name}={value}" for name, value in settings.settings.items())
-                self._tell(f"the run sets for the trainer: {told[:_LINE_SHOWN]}")
+            self._tell_joined(view, settings)
             environment = workspace.trainer_environment(
                 os.environ,
                 rounds=view.rounds,
@@ -189,6 +186,12 @@ class Edge:
                 f"run {self._config.run!r} is over ({view.state}: {view.reason}): start another one, under another name"
             )
         return view
+
+    def _tell_joined(self, view: RunView, settings: RunConfig) -> None:
+        self._tell(f"joined run {self._config.run!r} ({view.rounds} rounds) as {self._config.client!r}")
+        if settings.settings:
+            told = " ".join(f"{name}={value}" for name, value in settings.settings.items())
+            self._tell(f"the run sets for its trainer: {told[:_LINE_SHOWN]}")
 
     def _forget_past(self, view: RunView) -> None:
         """Remove what an earlier process of this client left of the current round, so that it is trained again."""
