@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flavor.bus.state import GlobalModel, RunState
+from flavor.bus.state import RunState
 from flavor.cli.common import (
     needed,
     one_line_errors,
@@ -19,7 +19,6 @@ from flavor.cli.common import (
     teller,
 )
 from flavor.errors import CheckpointError, InvalidSetting
-from flavor.store.objects import ObjectStore
 
 
 def round_options(function: Any) -> Any:
@@ -139,25 +138,6 @@ def check_initial(path: Path) -> None:
         raise InvalidSetting(f"--init-model {error}") from None
 
 
-def store_initial(store: ObjectStore, run: str, path: Path) -> GlobalModel:
-    """Put pre-trained weights into the store; `InvalidSetting` when they are none."""
-    from flavor.store.formats import detect, digest_and_check, to_safetensors
-    from flavor.store.paths import named, run_prefix
-
-    with store.stage() as staged:
-        try:
-            format_ = detect(path)
-            wire = to_safetensors(path, staged, format_)
-            nonfinite = digest_and_check(staged).nonfinite
-        except CheckpointError as error:
-            raise InvalidSetting(f"--init-model {error}") from None
-        if nonfinite is not None:
-            raise InvalidSetting(f"--init-model {path}: tensor {nonfinite!r} has NaN or infinite values")
-        target = named(f"{run_prefix(run)}initial/", "model", wire.sha256, ".safetensors")
-        store.put(target, staged, digest=wire.sha256)
-    return GlobalModel(target, wire.sha256, wire.size_bytes, "", format_.value, store.seal(target))
-
-
 @click.command()
 @run_option
 @click.option("--rounds", type=int, required=True, envvar="FLAVOR_ROUNDS", show_envvar=True, help="Rounds to run.")
@@ -198,6 +178,7 @@ def serve(
     for a finished run.
     """
     from flavor.config import RunConfig
+    from flavor.coordinator.initial import store_initial
     from flavor.coordinator.loop import Coordinator
     from flavor.errors import RunError
     from flavor.settings import parse_settings
