@@ -16,7 +16,8 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, RoundView
 from flavor.config import RunConfig
 from flavor.coordinator.initial import store_initial
-from flavor.errors import MisuseError
+from flavor.coordinator.loop import differences
+from flavor.errors import MisuseError, RunExists
 from flavor.settings import checked_settings
 from flavor.store.objects import open_store
 
@@ -106,7 +107,10 @@ class BusUpdateProvider(UpdateProvider):
         self._server = self._round = None
 
     def restore(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> GlobalState | None:
-        """The state of the newest closed round, if the run is there already; else the pre-trained weights' if any."""
+        """The state of the newest closed round, if the run is there already; else the pre-trained weights' if any.
+
+        Raises `RunExists` when it is there with other settings.
+        """
         redis = connect(self._url, patience_s=self._patience_s)
         try:
             wait_for_server(redis, self._url)
@@ -114,6 +118,10 @@ class BusUpdateProvider(UpdateProvider):
         finally:
             redis.close()
         if view is not None:
+            if others := differences(view, self._config(config, nodes)):
+                raise RunExists(f"run {self._run!r} is there already with other settings: {'; '.join(others)}")
+            if view.state.ended:
+                self._tell(f"run {self._run!r} is over already ({view.state}: {view.reason})")
             return read_state(self._store, view.global_model) if view.global_model is not None else None
         if self._initial_model is None:
             return None
@@ -151,8 +159,8 @@ class BusUpdateProvider(UpdateProvider):
         samples = sum(round_.verdicts[client].info["metadata"]["datasetSize"] for client in round_.contributors)
         loss = "" if state.avg_loss is None else f", loss {state.avg_loss:.6g}"
         reason = f"{len(round_.contributors)} updates, {samples} examples, {model.size_bytes} bytes{loss}"
-        self._server.commit(state.round_id, model, reason)
         self._tell(f"round {state.round_id}: {reason}")
+        self._server.commit(state.round_id, model, reason)
 
     def _serving(self, state: GlobalState, nodes: Sequence[FederatedNode]) -> RoundServer:
         if self._server is not None:
@@ -162,24 +170,7 @@ class BusUpdateProvider(UpdateProvider):
                 "live nodes are there during a training only: use run_training, or `with provider.training(config, "
                 "nodes):` around your own rounds"
             )
-        settings = {
-            "LEARNING_RATE": repr(self.config.learning_rate),
-            "BATCH_SIZE": str(self.config.batch_size),
-            "LOCAL_STEPS": str(self.config.local_steps),
-        }
-        config = RunConfig.parse(
-            {
-                "rounds": self.config.global_rounds,
-                "min_clients": len(nodes) or self.config.num_nodes,
-                "quorum": self._quorum,
-                "round_timeout_s": self._round_timeout_s,
-                "heartbeat_timeout_s": self._heartbeat_timeout_s,
-                "keep_rounds": self._keep_rounds,
-                "aggregator": "mean",
-                "settings": {**settings, **self._settings},
-                "store": self._store.url,
-            }
-        )
+        config = self._config(self.config, nodes)
         self._server = RoundServer(
             self._run,
             config,
@@ -191,6 +182,27 @@ class BusUpdateProvider(UpdateProvider):
             only=frozenset(checked_name(node.node_id, "node") for node in nodes) if nodes else None,
         )
         return self._server
+
+    def _config(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> RunConfig:
+        """The run's settings."""
+        settings = {
+            "LEARNING_RATE": repr(config.learning_rate),
+            "BATCH_SIZE": str(config.batch_size),
+            "LOCAL_STEPS": str(config.local_steps),
+        }
+        return RunConfig.parse(
+            {
+                "rounds": config.global_rounds,
+                "min_clients": len(nodes) or config.num_nodes,
+                "quorum": self._quorum,
+                "round_timeout_s": self._round_timeout_s,
+                "heartbeat_timeout_s": self._heartbeat_timeout_s,
+                "keep_rounds": self._keep_rounds,
+                "aggregator": "mean",
+                "settings": {**settings, **self._settings},
+                "store": self._store.url,
+            }
+        )
 
     def _initial(self, state: GlobalState) -> GlobalModel | None:
         """What the first round starts from; without effect on a run that is there already."""

@@ -51,6 +51,15 @@ class _Round:
         return [client for client in self.updates if client not in self.view.verdicts]
 
 
+def differences(view: RunView, config: RunConfig) -> list[str]:
+    """How the settings of the run that is there differ from `config`, one line each."""
+    return [
+        f"{name} is {view.config.get(name)!r}, not {value!r}"
+        for name, value in config.to_mapping().items()
+        if view.config.get(name) != value
+    ]
+
+
 class Coordinator:
     """One run's rounds, from waiting for clients to its end. `run()` returns the run as it ended.
 
@@ -171,7 +180,8 @@ class Coordinator:
             self._tell(f"run {self._name!r} is open for clients")
             return True
         view = self._runs.read()
-        if view.state is RunState.FINISHED and self._differences(view) == []:
+        others = differences(view, self._config)
+        if view.state is RunState.FINISHED and not others:
             self._tell(f"run {self._name!r} was finished before: choose another name, or `flavor rm {self._name}`")
             return False
         if view.state.ended:
@@ -179,18 +189,10 @@ class Coordinator:
                 f"run {self._name!r} is over ({view.state}: {view.reason}): "
                 f"choose another name, or `flavor rm {self._name}`"
             )
-        if others := self._differences(view):
+        if others:
             raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
         self._tell(f"run {self._name!r} goes on from round {view.round}")
         return False
-
-    def _differences(self, view: RunView) -> list[str]:
-        """How the settings of the run that is there differ from ours."""
-        return [
-            f"{name} is {view.config.get(name)!r}, not {value!r}"
-            for name, value in self._config.to_mapping().items()
-            if view.config.get(name) != value
-        ]
 
     def _lease_lost(self) -> None:
         self._lost = True
