@@ -10,6 +10,7 @@ from aumai_fedtrain.checkpoints import floats_of, open_model, put_initial, put_r
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
 from aumai_fedtrain.provider import UpdateProvider
 from aumai_fedtrain.serving import RoundServer
+from aumai_fedtrain.session import HOME
 from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.names import checked_name
 from flavor.bus.runs import RunStore
@@ -46,7 +47,7 @@ class BusUpdateProvider(UpdateProvider):
         run: str,
         *,
         redis_url: str,
-        store: str,
+        store: str | None = None,
         initial_model: Path | None = None,
         loss_metric: str = "loss",
         quorum: int | None = None,
@@ -62,7 +63,8 @@ class BusUpdateProvider(UpdateProvider):
         Args:
             run: name of the run.
             redis_url: the bus.
-            store: the object store, a folder that the edges reach too; made if it is not there.
+            store: the object store, a folder that the edges reach too; made if it is not there. By default
+                `.aumai-fedtrain/store` in the current folder, beside the sessions.
             initial_model: pre-trained weights to start from, in any checkpoint format.
             loss_metric: the metric of the nodes' info that is their loss.
             quorum: accepted updates with which a round may close; by default those of all nodes.
@@ -77,7 +79,8 @@ class BusUpdateProvider(UpdateProvider):
 
         """
         self._run, self._url = checked_name(run, "run"), redis_url
-        self._store_url, self._initial_model, self._loss_metric = store, initial_model, loss_metric
+        self._store_url = store or str(HOME / "store")
+        self._initial_model, self._loss_metric = initial_model, loss_metric
         self._quorum, self._round_timeout_s, self._keep_rounds = quorum, round_timeout_s, keep_rounds
         self._heartbeat_timeout_s, self._patience_s, self._tell = heartbeat_timeout_s, patience_s, tell
         self._settings = checked_settings(settings or {})

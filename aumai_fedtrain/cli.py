@@ -17,7 +17,7 @@ from aumai_fedtrain import report
 from aumai_fedtrain.core import DiLoCoCoordinator, HashVerifier, UpdateProvider
 from aumai_fedtrain.files import load
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
-from aumai_fedtrain.session import Session, Sessions, Status, open_sessions, read_sessions
+from aumai_fedtrain.session import HOME, Session, Sessions, Status, open_sessions, read_sessions
 from aumai_fedtrain.simulation import SimulatedProvider
 from flavor import __version__
 from flavor.cli.common import EXIT_CODES, one_line_errors, raise_on_sigterm, redis_option, teller
@@ -35,7 +35,7 @@ def _home_option(function: Command) -> Command:
         envvar="AUMAI_FEDTRAIN_HOME",
         show_envvar=True,
         type=click.Path(file_okay=False, path_type=Path),
-        default=Path(".aumai-fedtrain"),
+        default=HOME,
         show_default=True,
         help="Folder that sessions are kept in when no Redis is named.",
     )(function)

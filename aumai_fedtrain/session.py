@@ -24,6 +24,8 @@ from flavor.bus.embedded import embedded_server
 from flavor.bus.keys import FEDTRAIN_SESSIONS
 from flavor.errors import BusUnavailable, InvalidSetting, LeaseHeld
 
+HOME = Path(".aumai-fedtrain")
+"""Where sessions, and the store of live nodes, lie unless other places are named."""
 _LOCK_S = 10.0
 _LOOK_S = 0.05
 
