@@ -55,16 +55,16 @@ def _config_option(required: bool, help_: str) -> Callable[[Command], Command]:
     return click.option("--config", type=click.Path(path_type=Path), required=required, metavar="FILE", help=help_)
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group("aumai-fedtrain", epilog=EXIT_CODES)
 @click.version_option(__version__, prog_name="aumai-fedtrain")
-def cli() -> None:
+def main() -> None:
     """Federated training by rounds: nodes train locally, a coordinator averages, or takes DiLoCo's outer step.
 
     Try `aumai-fedtrain run --config train.json --nodes 3`: a simulation, for which nothing else has to run.
     """
 
 
-@cli.command()
+@main.command()
 @_config_option(True, "The configuration, a JSON file.")
 @_nodes_option
 @_json_option
@@ -87,7 +87,7 @@ def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, 
     click.echo("\nNext: aumai-fedtrain run")
 
 
-@cli.command()
+@main.command()
 @_config_option(False, "The configuration, a JSON file.  [default: that of the newest session]")
 @_nodes_option
 @click.option(
@@ -154,7 +154,6 @@ def run(
     _check_options(context, live)
     if live and options["set_"]:
         options["set_"] = _parsed_settings(options["set_"])
-    raise_on_sigterm()
     chosen = _with_nodes(load(config, TrainingConfig) if config else _newest(redis_url, home), nodes)
     coordinator = DiLoCoCoordinator(outer_optimizer=outer_optimizer, weighted=weighted)
     provider: UpdateProvider
@@ -167,6 +166,7 @@ def run(
         names = [part.strip() for part in options["param_names"].split(",")]
         provider = SimulatedProvider(param_names=names, param_size=options["param_size"], seed=options["seed"])
         participants = [FederatedNode(node_id=f"node-{i:03d}", address="simulated") for i in range(chosen.num_nodes)]
+    raise_on_sigterm()
     if not as_json:
         click.echo(report.heading("Starting", chosen) + "\n")
     with _recorded(Session(config=chosen, run=name), redis_url, home) as record:
@@ -177,7 +177,7 @@ def run(
         click.echo(report.result(chosen, done))
 
 
-@cli.command()
+@main.command()
 @click.argument("model", required=False)
 @_json_option
 @redis_option
@@ -203,7 +203,7 @@ def status(model: str | None, as_json: bool, redis_url: str | None, home: Path) 
         click.echo(f"\nOther sessions: {', '.join(others)}")
 
 
-@cli.command()
+@main.command()
 @click.option(
     "--update", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A LocalUpdate, as JSON."
 )
@@ -306,10 +306,5 @@ def _recorded(session: Session, redis_url: str | None, home: Path) -> Iterator[C
         save(Status.FINISHED)
 
 
-def main() -> None:
-    """Entry point."""
-    cli(prog_name="aumai-fedtrain")
-
-
 if __name__ == "__main__":
-    main()
+    main(prog_name="aumai-fedtrain")
