@@ -10,9 +10,8 @@ import numpy as np
 
 from aggregators import run
 from aumai_fedtrain.models import LocalUpdate
-from aumai_fedtrain.vectors import Array, as_array, like
+from aumai_fedtrain.vectors import Array, as_array, is_finite, like
 from flavor.errors import AggregationError
-from flavor.store.formats.finite import is_finite
 
 _SMALL_ELEMENTS = 256 * 1024
 """Below this, starting threads costs more than they save."""

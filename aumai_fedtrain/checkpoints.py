@@ -15,11 +15,10 @@ import numpy as np
 from aggregators import run as aggregate
 from aggregators.dtypes import Kind, kind_of
 from aumai_fedtrain.models import GlobalState, LocalUpdate, OuterState, Reports
-from aumai_fedtrain.vectors import Array, as_array
+from aumai_fedtrain.vectors import Array, as_array, is_finite
 from flavor.bus.state import GlobalModel, RoundView, Verdict
 from flavor.errors import AggregationError, CheckpointError, StoreError
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
-from flavor.store.formats.finite import is_finite
 from flavor.store.info import merge_infos
 from flavor.store.objects import ObjectStore, check_object, sha256_file
 from flavor.store.paths import named, round_prefix, run_prefix

@@ -11,9 +11,8 @@ from aggregators import parse_server_step, run
 from aggregators.protocols import ServerStep
 from aumai_fedtrain.averager import shaped
 from aumai_fedtrain.models import LocalUpdate, OuterState
-from aumai_fedtrain.vectors import Array, as_array, like
+from aumai_fedtrain.vectors import Array, as_array, is_finite, like
 from flavor.errors import AggregationError, InvalidSetting
-from flavor.store.formats.finite import is_finite
 
 
 class OuterOptimizer:
