@@ -30,6 +30,7 @@ COPY README.md LICENSE ./
 COPY flavor/ flavor/
 COPY workers/ workers/
 COPY aggregators/ aggregators/
+COPY aumai_fedtrain/ aumai_fedtrain/
 RUN pip install --no-deps .
 
 

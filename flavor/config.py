@@ -7,9 +7,18 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from flavor.errors import InvalidSetting
+from flavor.settings import checked_settings
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
@@ -87,10 +96,17 @@ class RunConfig(BaseModel):
     """What edges send once there is a global model: their parameters, or their change in so few bits."""
     require_signatures: bool = False
     """Whether updates of clients that have no pinned key must be signed, too."""
+    settings: Mapping[str, str] = Field(default_factory=dict)
+    """Environment variables that each edge sets for its trainer, e.g. LEARNING_RATE; see `flavor.settings`."""
     queue: str = "flavor"
     """RQ queue that the aggregators listen on."""
     store: str
     """URL of the object store, as the coordinator sees it."""
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_may_be_set(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
+        return checked_settings(settings)
 
     @model_validator(mode="after")
     def _quorum_is_reachable(self) -> Self:
@@ -150,6 +166,9 @@ def explained(error: ValidationError) -> str:
         option = (
             "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else "settings"
         )
+        if problem["loc"][:1] == ("settings",):
+            lines.append(f"--set: {problem['msg'].removeprefix('Value error, ')}")
+            continue
         given = "" if problem["loc"] == () else f" (given: {problem['input']!r})"
         lines.append(f"{option}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(lines)

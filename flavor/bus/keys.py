@@ -42,7 +42,8 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 
-Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds).
+Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds), and
+`flavor:fedtrain:sessions`, a hash of model name to the JSON that `aumai-fedtrain status` shows.
 
 A client writes below `client:CLIENT` and nowhere else; what is meant for it alone lies below `to:CLIENT`, where it only
 reads. Beside these it reads `run`. `flavor.bus.users` makes Redis hold it to that.
@@ -60,6 +61,7 @@ from dataclasses import dataclass
 from flavor.bus.names import Event, checked_name, is_name
 
 RUNS = "flavor:runs"
+FEDTRAIN_SESSIONS = "flavor:fedtrain:sessions"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 import redis
 
@@ -92,6 +93,19 @@ class Lease:
                 return
 
 
+class Kept(Protocol):
+    """What a `LeaseKeeper` keeps."""
+
+    @property
+    def ttl_s(self) -> float:
+        """Its lifetime in seconds."""
+        ...
+
+    def keep(self) -> bool:
+        """Extend it; False when another has it."""
+        ...
+
+
 class LeaseKeeper:
     """A thread that renews a lease at a third of its lifetime, and says when it is lost.
 
@@ -99,7 +113,7 @@ class LeaseKeeper:
     the lease is lost when another holds it, or when it expired and could not be taken again.
     """
 
-    def __init__(self, lease: Lease, *, lost: Callable[[], None], beat: Callable[[], object] | None = None) -> None:
+    def __init__(self, lease: Kept, *, lost: Callable[[], None], beat: Callable[[], object] | None = None) -> None:
         self._lease, self._lost, self._beat = lease, lost, beat
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)

@@ -23,6 +23,7 @@ _COMMANDS = {
     ),
     "status": ("flavor.cli.inspect", "status", "Show all runs, or one with its round and its clients."),
     "log": ("flavor.cli.inspect", "log", "Show every transition of a run with its reason."),
+    "credits": ("flavor.cli.credits", "show_credits", "Show how many samples each client has put into a run."),
     "stop": ("flavor.cli.inspect", "stop", "Stop a run."),
     "pardon": ("flavor.cli.inspect", "pardon", "End the quarantine of a client."),
     "rm": ("flavor.cli.inspect", "rm", "Forget an ended run."),

@@ -103,6 +103,7 @@ def run(
     as_json: bool,
     redis_url: str | None,
     store: str | None,
+    set_: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Run a whole federation on this machine, for a script of your own.
@@ -117,6 +118,7 @@ def run(
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites
+    from flavor.settings import parse_settings
 
     parse_command(main_command, "-m")
     if preprocess_command:
@@ -143,6 +145,7 @@ def run(
         if value is not None and value is not False
         for word in (f"--{option.replace('_', '-')}", *([] if value is True else [str(value)]))
     ]
+    words += [word for name, value in parse_settings(set_).items() for word in ("--set", f"{name}={value}")]
     words += ["--init-model", str(init_model.absolute())] if init_model else []
     federation = Federation(
         run=name,

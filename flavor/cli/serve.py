@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flavor.bus.state import GlobalModel, RunState
+from flavor.bus.state import RunState
 from flavor.cli.common import (
     needed,
     one_line_errors,
@@ -20,7 +19,6 @@ from flavor.cli.common import (
     teller,
 )
 from flavor.errors import CheckpointError, InvalidSetting
-from flavor.store.objects import ObjectStore
 
 if TYPE_CHECKING:
     from flavor.config import RunConfig
@@ -152,6 +150,13 @@ def round_options(function: Any) -> Any:
                 help="Refuse unsigned updates; of a client whose key is known they are refused anyway.",
             ),
             click.option(
+                "--set",
+                "set_",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="An environment variable for every trainer, e.g. LEARNING_RATE=0.01; again for another.",
+            ),
+            click.option(
                 "--init-model",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
                 help="Pre-trained weights to start from, in any checkpoint format.",
@@ -204,33 +209,6 @@ def check_initial(path: Path, *, opaque: bool) -> None:
         raise InvalidSetting(f"--init-model {error}") from None
 
 
-def store_initial(store: ObjectStore, run: str, path: Path, *, opaque: bool) -> GlobalModel:
-    """Put pre-trained weights into the store; `InvalidSetting` when they are none."""
-    from flavor.store.formats import detect, digest_and_check, to_safetensors
-    from flavor.store.objects import sha256_file
-    from flavor.store.paths import OPAQUE, named, run_prefix
-
-    prefix = f"{run_prefix(run)}initial/"
-    with store.stage() as staged:
-        if opaque:
-            shutil.copyfile(path, staged)
-            digest, size = sha256_file(staged)
-            target = named(prefix, "model", digest, ".bin")
-            store.put(target, staged, digest=digest)
-            return GlobalModel(target, digest, size, "", OPAQUE, store.seal(target))
-        try:
-            format_ = detect(path)
-            wire = to_safetensors(path, staged, format_)
-            nonfinite = digest_and_check(staged).nonfinite
-        except CheckpointError as error:
-            raise InvalidSetting(f"--init-model {error}") from None
-        if nonfinite is not None:
-            raise InvalidSetting(f"--init-model {path}: tensor {nonfinite!r} has NaN or infinite values")
-        target = named(prefix, "model", wire.sha256, ".safetensors")
-        store.put(target, staged, digest=wire.sha256)
-    return GlobalModel(target, wire.sha256, wire.size_bytes, "", format_.value, store.seal(target))
-
-
 @click.command()
 @run_option
 @click.option("--rounds", type=int, required=True, envvar="FLAVOR_ROUNDS", show_envvar=True, help="Rounds to run.")
@@ -262,6 +240,7 @@ def serve(
     store: str | None,
     init_model: Path | None,
     patience_s: float,
+    set_: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Coordinate a run: wait for clients, open rounds, decide when each is complete.
@@ -270,13 +249,15 @@ def serve(
     for a finished run.
     """
     from flavor.config import RunConfig
+    from flavor.coordinator.initial import store_initial
     from flavor.coordinator.loop import Coordinator
     from flavor.errors import RunError
+    from flavor.settings import parse_settings
     from flavor.store.objects import open_store
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
-    config = RunConfig.parse({**settings, "store": objects.url})
+    config = RunConfig.parse({**settings, "settings": parse_settings(set_), "store": objects.url})
     check_rule(config)
     initial = store_initial(objects, run, init_model, opaque=config.is_opaque) if init_model else None
     raise_on_sigterm()

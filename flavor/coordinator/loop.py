@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -57,11 +58,21 @@ class _Round:
         return [client for client in self.updates if client not in self.view.verdicts]
 
 
+def differences(view: RunView, config: RunConfig) -> list[str]:
+    """How the settings of the run that is there differ from `config`, one line each."""
+    return [
+        f"{name} is {view.config.get(name)!r}, not {value!r}"
+        for name, value in config.to_mapping().items()
+        if view.config.get(name) != value
+    ]
+
+
 class Coordinator:
     """One run's rounds, from waiting for clients to its end. `run()` returns the run as it ended.
 
     Killed at any point and started again, it carries on. Only the holder of the run's lease can change anything: a
-    second coordinator waits for the lease, and `LeaseHeld` is raised when its holder is alive.
+    second coordinator waits for the lease, and `LeaseHeld` is raised when its holder is alive. `only` names the
+    clients that may take part; everyone may when it is None.
     """
 
     def __init__(
@@ -75,8 +86,11 @@ class Coordinator:
         initial: GlobalModel | None = None,
         jobs: JobQueue | None = None,
         patience_s: float = 60.0,
+        only: frozenset[str] | None = None,
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
+        self._only, self._strangers = only, set[str]()
+        self._stopped = threading.Event()
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
@@ -99,8 +113,12 @@ class Coordinator:
 
     # -- from start to end
 
+    def stop(self) -> None:
+        """Make `run` return within about a second, from another thread; the run itself goes on waiting for another."""
+        self._stopped.set()
+
     def run(self) -> RunView:
-        """Serve the run until it ends."""
+        """Serve the run until it ends, or `stop` is called."""
         wait_for_server(self._redis, self._url)
         keys = self._runs.keys
         taken_over = not self._create()
@@ -116,44 +134,49 @@ class Coordinator:
             patterns=[*keys.client_patterns, keys.rounds_pattern],
         )
         try:
-            with translated(shown(self._url)):
-                self._history.check()
-                subscription.open()
-                self._redis.publish(keys.state, "serving")  # every edge announces itself
-                self._read_everything()
-                resync_at = time.monotonic() + _RESYNC_S
-                woken: list[str] = []
-                while not self._run.state.ended:
-                    try:
-                        if RESYNC in woken or not resync_at:  # it may be another server, or have forgotten something
-                            self._history.check()
-                        if RESYNC in woken:  # the server was away, and everybody's lease may have lapsed
-                            self._keep(lease)
-                            self._give_grace()
-                        if RESYNC in woken or time.monotonic() > resync_at:
-                            self._read_everything()
-                            resync_at = time.monotonic() + _RESYNC_S
-                        self._step()
-                        woken = [] if self._run.state.ended else subscription.wait(self._pause_s())
-                        self._read(woken)
-                    except IllegalMove:  # somebody stopped it, or a repeated command had been carried out after all
-                        resync_at = 0.0
-                    except LeaseLost:  # unless it only lapsed
-                        self._keep(lease)
-                        resync_at = 0.0
-                    except RunNotFound:
-                        self._history.check()
-                        raise
-                    if self._lost:
-                        self._keep(lease)
-            self._settle()
-            self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
+            self._serve(lease, subscription)
+            if self._run.state.ended:
+                self._settle()
+                self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
             return self._run
         finally:
             keeper.stop()
             subscription.close()
             with contextlib.suppress(Exception):  # the lease runs out by itself
                 lease.release()
+
+    def _serve(self, lease: Lease, subscription: Subscription) -> None:
+        """Act on what happens until the run ends, or `stop` is called."""
+        with translated(shown(self._url)):
+            self._history.check()
+            subscription.open()
+            self._redis.publish(self._runs.keys.state, "serving")  # every edge announces itself
+            self._read_everything()
+            resync_at = time.monotonic() + _RESYNC_S
+            woken: list[str] = []
+            while not (self._run.state.ended or self._stopped.is_set()):
+                try:
+                    if RESYNC in woken or not resync_at:  # it may be another server, or have forgotten something
+                        self._history.check()
+                    if RESYNC in woken:  # the server was away, and everybody's lease may have lapsed
+                        self._keep(lease)
+                        self._give_grace()
+                    if RESYNC in woken or time.monotonic() > resync_at:
+                        self._read_everything()
+                        resync_at = time.monotonic() + _RESYNC_S
+                    self._step()
+                    woken = [] if self._run.state.ended else subscription.wait(self._pause_s())
+                    self._read(woken)
+                except IllegalMove:  # somebody stopped it, or a repeated command had been carried out after all
+                    resync_at = 0.0
+                except LeaseLost:  # unless it only lapsed
+                    self._keep(lease)
+                    resync_at = 0.0
+                except RunNotFound:
+                    self._history.check()
+                    raise
+                if self._lost:
+                    self._keep(lease)
 
     def _acquired(self) -> Lease:
         """The coordinator's lease, once it is ours."""
@@ -191,7 +214,8 @@ class Coordinator:
                 self._tell(f"run {self._name!r} is open for clients")
                 return True
         view = self._runs.read()
-        if view.state is RunState.FINISHED and self._differences(view) == []:
+        others = differences(view, self._config)
+        if view.state is RunState.FINISHED and not others:
             self._tell(f"run {self._name!r} was finished before: choose another name, or `flavor rm {self._name}`")
             return False
         if view.state.ended:
@@ -199,18 +223,10 @@ class Coordinator:
                 f"run {self._name!r} is over ({view.state}: {view.reason}): "
                 f"choose another name, or `flavor rm {self._name}`"
             )
-        if others := self._differences(view):
+        if others:
             raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
         self._tell(f"run {self._name!r} goes on from round {view.round}")
         return False
-
-    def _differences(self, view: RunView) -> list[str]:
-        """How the settings of the run that is there differ from ours."""
-        return [
-            f"{name} is {view.config.get(name)!r}, not {value!r}"
-            for name, value in self._config.to_mapping().items()
-            if view.config.get(name) != value
-        ]
 
     def _lease_lost(self) -> None:
         self._lost = True
@@ -252,7 +268,7 @@ class Coordinator:
 
     def _read_clients(self, names: Iterable[str]) -> None:
         for name, (fields, alive) in self._runs.clients(names).items():
-            if "state" not in fields:
+            if "state" not in fields or self._is_stranger(name):
                 continue
             try:
                 state = ClientState(fields["state"])
@@ -296,6 +312,15 @@ class Coordinator:
         reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"
         self._runs.log("client.quarantined", client=client, reason=reason)
         self._tell(f"{client} is quarantined: {reason} (`flavor pardon {self._name} {client}` ends that)")
+
+    def _is_stranger(self, name: str) -> bool:
+        """Whether this client may not take part; it is told of once."""
+        if self._only is None or name in self._only:
+            return False
+        if name not in self._strangers:
+            self._strangers.add(name)
+            self._tell(f"{name} is none of this run's clients ({', '.join(sorted(self._only))}): it is not admitted")
+        return True
 
     def _read(self, channels: list[str]) -> None:
         """Read what these channels say has changed."""

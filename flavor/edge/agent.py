@@ -139,6 +139,7 @@ class Edge:
         try:
             self._forget_past(view)
             self._report(ClientState.JOINED, "")
+            self._tell_joined(settings)
             self._hand_in_again()
             environment = workspace.trainer_environment(
                 os.environ,
@@ -147,6 +148,7 @@ class Edge:
                 client=config.client,
                 url=config.redis_url,
                 edge=lease.token,
+                settings=settings.settings,
             )
             self._preprocess(environment)
             threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
@@ -213,6 +215,13 @@ class Edge:
             )
         return view
 
+    def _tell_joined(self, settings: RunConfig) -> None:
+        signs = f"signing with key {self._key.public.fingerprint}, {self._config.key_path}"
+        self._tell(f"joined run {self._config.run!r} ({self._rounds} rounds) as {self._config.client!r}, {signs}")
+        if settings.settings:
+            told = " ".join(f"{name}={value}" for name, value in settings.settings.items())
+            self._tell(f"the run sets for its trainer: {told[:500]}")
+
     def _forget_past(self, view: RunView) -> None:
         """Remove what an earlier process of this client left of the current round, so that it is trained again.
 
@@ -233,9 +242,7 @@ class Edge:
             self._redis.delete(*keys)
 
     def _hand_in_again(self) -> None:
-        """Say that this client is there, and hand in what an earlier process of it had trained."""
-        signs = f"signing with key {self._key.public.fingerprint}, {self._config.key_path}"
-        self._tell(f"joined run {self._config.run!r} ({self._rounds} rounds) as {self._config.client!r}, {signs}")
+        """Hand in what an earlier process of this client had trained."""
         if self._training:
             self._tell(f"round {self._training} was trained before: handing it in")
             self._submit(self._training)

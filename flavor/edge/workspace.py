@@ -86,11 +86,23 @@ class Workspace:
         self.local_info.unlink(missing_ok=True)
 
     def trainer_environment(
-        self, base: Mapping[str, str], *, rounds: int, run: str, client: str, url: str, edge: str = ""
+        self,
+        base: Mapping[str, str],
+        *,
+        rounds: int,
+        run: str,
+        client: str,
+        url: str,
+        edge: str = "",
+        settings: Mapping[str, str] | None = None,
     ) -> dict[str, str]:
-        """What the trainer finds in its environment, on top of `base`; `url` is the bus's whole address."""
+        """What the trainer finds in its environment: `base`, the run's checked `settings`, and its own variables.
+
+        `url` is the bus's whole address.
+        """
         return {
             **to_environment(base, url),
+            **(settings or {}),
             "PATH": search_path(base),
             "PYTHONUNBUFFERED": "1",
             "INPUT_PATH": os.fspath(self.input),

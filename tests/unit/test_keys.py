@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flavor.bus.keys import RUNS, RunKeys
+from flavor.bus.keys import FEDTRAIN_SESSIONS, RUNS, RunKeys
 from flavor.bus.names import Event, event_name
 from flavor.bus.state import MOVES, RunState
 from flavor.errors import InvalidSetting, UnknownEvent
@@ -36,6 +36,7 @@ def test_golden_keys() -> None:
         "flavor:{mnist}:round:3",
         "flavor:{mnist}:round:3:verdicts",
     ]
+    assert FEDTRAIN_SESSIONS == "flavor:fedtrain:sessions"
     assert [client.state, client.lease, client.started, client.hash, client.events_pattern] == [
         "flavor:{mnist}:client:site-1:state",
         "flavor:{mnist}:client:site-1:lease",

@@ -1,0 +1,216 @@
+"""Live nodes: real `flavor-fl` edges on the bus, as a coordinator's provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from aumai_fedtrain.checkpoints import floats_of, open_model, put_initial, put_round, read_state, read_updates
+from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
+from aumai_fedtrain.provider import UpdateProvider
+from aumai_fedtrain.serving import RoundServer
+from aumai_fedtrain.session import HOME
+from flavor.bus.connection import connect, wait_for_server
+from flavor.bus.names import checked_name
+from flavor.bus.runs import RunStore
+from flavor.bus.state import GlobalModel, RoundView
+from flavor.config import RunConfig
+from flavor.coordinator.initial import store_initial
+from flavor.coordinator.loop import differences
+from flavor.errors import MisuseError, RunExists
+from flavor.settings import checked_settings
+from flavor.store.objects import open_store
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+class BusUpdateProvider(UpdateProvider):
+    """Nodes that are `flavor-fl` edges of one run, as any other coordinator would have them.
+
+    A site starts `flavor-fl --run RUN --client NODE -m "python main.py"`, and its script finds the global model at
+    $GLOBAL_MODEL_PATH, hands in its checkpoint at $LOCAL_MODEL_PATH, and finds $LEARNING_RATE, $BATCH_SIZE and
+    $LOCAL_STEPS of the configuration in its environment. `get_updates` opens a round, waits for its updates, checks
+    each as an aggregator does (SHA-256, header, shapes, finite values, info) and returns those that were accepted;
+    `distribute_state` commits the new state as the round's global checkpoint. `flavor status`, `flavor log`,
+    `flavor stop` and `flavor credits` work as for any run.
+
+    What `gradients` hold is what `state.expects` says: the node's weights, or the difference of the checkpoint that it
+    started from to its own. `loss` is the metric `loss` of its info (None if it reports none), `samples_used` its
+    `datasetSize`. A training that was interrupted goes on from the newest closed round, exactly.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        redis_url: str,
+        store: str | None = None,
+        initial_model: Path | None = None,
+        loss_metric: str = "loss",
+        quorum: int | None = None,
+        round_timeout_s: float = 86_400.0,
+        heartbeat_timeout_s: float = 15.0,
+        keep_rounds: int = 2,
+        settings: Mapping[str, str] | None = None,
+        patience_s: float = 60.0,
+        tell: Callable[[str], None] = _silent,
+    ) -> None:
+        """Make a provider; nothing is connected before the training begins.
+
+        Args:
+            run: name of the run.
+            redis_url: the bus.
+            store: the object store, a folder that the edges reach too; made if it is not there. By default
+                `.aumai-fedtrain/store` in the current folder, beside the sessions.
+            initial_model: pre-trained weights to start from, in any checkpoint format.
+            loss_metric: the metric of the nodes' info that is their loss.
+            quorum: accepted updates with which a round may close; by default those of all nodes.
+            round_timeout_s: deadline of a round, from its opening.
+            heartbeat_timeout_s: silence after which a node counts as gone.
+            keep_rounds: rounds whose updates stay in the store; 0 keeps all.
+            settings: further environment variables for the nodes' scripts.
+            patience_s: how long an unreachable Redis is waited for.
+            tell: called with a line for the user whenever something happens.
+
+        Raises `InvalidSetting`.
+
+        """
+        self._run, self._url = checked_name(run, "run"), redis_url
+        self._store_url = store or str(HOME / "store")
+        self._initial_model, self._loss_metric = initial_model, loss_metric
+        self._quorum, self._round_timeout_s, self._keep_rounds = quorum, round_timeout_s, keep_rounds
+        self._heartbeat_timeout_s, self._patience_s, self._tell = heartbeat_timeout_s, patience_s, tell
+        self._settings = checked_settings(settings or {})
+        self._inside = False
+        self._server: RoundServer | None = None
+        self._round: RoundView | None = None
+
+    @contextmanager
+    def training(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> Iterator[None]:
+        """Around a whole training: the run ends with it, or stays as it is, to be gone on with, after an error."""
+        self.config = config
+        self._store = open_store(self._store_url, create=True)
+        self._inside = True
+        try:
+            yield
+        except BaseException as error:
+            self._close(error)
+            raise
+        else:
+            self._close(None)
+        finally:
+            self._inside = False
+
+    def _close(self, error: BaseException | None) -> None:
+        if self._server is not None:
+            self._server.close(error)
+        self._server = self._round = None
+
+    def restore(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> GlobalState | None:
+        """The state of the newest closed round, if the run is there already; else the pre-trained weights' if any.
+
+        Raises `RunExists` when it is there with other settings.
+        """
+        redis = connect(self._url, patience_s=self._patience_s)
+        try:
+            wait_for_server(redis, self._url)
+            view = RunStore(redis, self._run, self._url).find()
+        finally:
+            redis.close()
+        if view is not None:
+            if others := differences(view, self._config(config, nodes)):
+                raise RunExists(f"run {self._run!r} is there already with other settings: {'; '.join(others)}")
+            if view.state.ended:
+                self._tell(f"run {self._run!r} is over already ({view.state}: {view.reason})")
+            return read_state(self._store, view.global_model) if view.global_model is not None else None
+        if self._initial_model is None:
+            return None
+        initial = store_initial(self._store, self._run, self._initial_model, what="initial_model")
+        return GlobalState(round_id=0, global_weights=floats_of(open_model(self._store, initial)))
+
+    def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
+        """Open round `round_id`, wait for its updates, and return those that were accepted.
+
+        Empty when the run has finished early, because its trainers are done. With `nodes` only these take part, each
+        under its `node_id`, and the first round waits for all; without any, whoever joins, and it waits for as many as
+        `config.num_nodes`.
+
+        Raises `RunError` when the run has failed or was stopped, `RunExists` when there is one of this name with other
+        settings, `LeaseHeld` when another process coordinates it.
+        """
+        server = self._serving(state, nodes)
+        round_ = server.wait(round_id)
+        if round_ is None:
+            return []
+        self._round = round_
+        base = server.runs.read().global_model
+        return read_updates(self._store, round_, base, state.expects, loss_metric=self._loss_metric)
+
+    def distribute_state(self, state: GlobalState, nodes: Sequence[FederatedNode]) -> None:
+        """Commit `state` as the global checkpoint of its round; the next round opens with it.
+
+        Raises `RunError` when its round is not the one whose updates were given out, `IllegalMove` when the run was
+        stopped meanwhile; nothing is committed then.
+        """
+        round_ = self._round
+        if self._server is None or round_ is None or round_.round != state.round_id:
+            raise MisuseError(f"there are no updates of round {state.round_id}: call get_updates first")
+        model = put_round(self._store, self._run, round_, state)
+        samples = sum(round_.verdicts[client].info["metadata"]["datasetSize"] for client in round_.contributors)
+        loss = "" if state.avg_loss is None else f", loss {state.avg_loss:.6g}"
+        reason = f"{len(round_.contributors)} updates, {samples} examples, {model.size_bytes} bytes{loss}"
+        self._tell(f"round {state.round_id}: {reason}")
+        self._server.commit(state.round_id, model, reason)
+
+    def _serving(self, state: GlobalState, nodes: Sequence[FederatedNode]) -> RoundServer:
+        if self._server is not None:
+            return self._server
+        if not self._inside or self.config is None:
+            raise MisuseError(
+                "live nodes are there during a training only: use run_training, or `with provider.training(config, "
+                "nodes):` around your own rounds"
+            )
+        config = self._config(self.config, nodes)
+        self._server = RoundServer(
+            self._run,
+            config,
+            redis_url=self._url,
+            store=self._store,
+            tell=self._tell,
+            initial=self._initial(state),
+            patience_s=self._patience_s,
+            only=frozenset(checked_name(node.node_id, "node") for node in nodes) if nodes else None,
+        )
+        return self._server
+
+    def _config(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> RunConfig:
+        """The run's settings."""
+        settings = {
+            "LEARNING_RATE": repr(config.learning_rate),
+            "BATCH_SIZE": str(config.batch_size),
+            "LOCAL_STEPS": str(config.local_steps),
+        }
+        return RunConfig.parse(
+            {
+                "rounds": config.global_rounds,
+                "min_clients": len(nodes) or config.num_nodes,
+                "quorum": self._quorum,
+                "round_timeout_s": self._round_timeout_s,
+                "heartbeat_timeout_s": self._heartbeat_timeout_s,
+                "keep_rounds": self._keep_rounds,
+                "aggregator": "mean",
+                "settings": {**settings, **self._settings},
+                "store": self._store.url,
+            }
+        )
+
+    def _initial(self, state: GlobalState) -> GlobalModel | None:
+        """What the first round starts from; without effect on a run that is there already."""
+        if state.round_id or not state.global_weights:
+            return None
+        if self._initial_model is not None:
+            return store_initial(self._store, self._run, self._initial_model, what="initial_model")
+        return put_initial(self._store, self._run, state.global_weights)

@@ -1,0 +1,190 @@
+"""Between the files that edges exchange and the vectors that a coordinator averages.
+
+A trainer's float tensors are the parameters. What is no float (step counters, masks) takes no part in averages or outer
+steps: its weighted mean, or majority, goes into the next checkpoint, as in any run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aggregators import run as aggregate
+from aggregators.dtypes import Kind, kind_of
+from aumai_fedtrain.models import GlobalState, LocalUpdate, OuterState, Reports
+from aumai_fedtrain.vectors import Array, as_array, is_finite
+from flavor.bus.state import GlobalModel, RoundView, Verdict
+from flavor.errors import AggregationError, CheckpointError, StoreError
+from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.store.info import merge_infos
+from flavor.store.objects import ObjectStore, check_object, sha256_file
+from flavor.store.paths import named, round_prefix, run_prefix
+
+_STATE_KEY = "fedtrain.state"
+_WEIGHTS = "weights/"
+_OUTER = "outer/"
+
+
+def read_updates(
+    store: ObjectStore, round_: RoundView, base: GlobalModel | None, expects: Reports, *, loss_metric: str
+) -> list[LocalUpdate]:
+    """The accepted updates of a round, in the order of its contributors, after checking each file's seal or SHA-256.
+
+    Their `gradients` are views of the mapped files (`Reports.WEIGHTS`), or float64 differences to the global model
+    `base` that they were trained from. `loss` is the metric of that name, None where it was not reported.
+    """
+    start = None
+    if expects is Reports.PSEUDOGRADIENTS:
+        if base is None:
+            raise AggregationError("there is no global model yet, so nodes cannot report pseudogradients")
+        start = floats_of(open_model(store, base))
+    return [_update(store, round_, client, start, loss_metric) for client in round_.contributors]
+
+
+def _update(
+    store: ObjectStore, round_: RoundView, client: str, start: Mapping[str, Array] | None, loss_metric: str
+) -> LocalUpdate:
+    verdict = round_.verdicts[client]
+    local = floats_of(_file(store, verdict))
+    if start is not None:
+        local = {name: start[name].astype(np.float64) - array.astype(np.float64) for name, array in local.items()}
+    return LocalUpdate(
+        node_id=client,
+        round_id=round_.round,
+        gradients=local,
+        loss=verdict.info["metrics"].get(loss_metric),
+        samples_used=verdict.info["metadata"]["datasetSize"],
+    )
+
+
+def floats_of(file: TensorFile) -> dict[str, Array]:
+    """The float tensors of a file, as views."""
+    return {spec.name: file.tensor(spec.name) for spec in file.specs if kind_of(spec.dtype) is Kind.FLOAT}
+
+
+def open_model(store: ObjectStore, model: GlobalModel) -> TensorFile:
+    """A global model's file, checked."""
+    return TensorFile.open(check_object(store, model.path, digest=model.digest, seal=model.seal))
+
+
+def _file(store: ObjectStore, verdict: Verdict) -> TensorFile:
+    return TensorFile.open(check_object(store, verdict.path, digest=verdict.digest, seal=verdict.seal))
+
+
+def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalState) -> GlobalModel:
+    """Put what a round has made into the store: the global checkpoint, the merged info, and the state to go on from.
+
+    The checkpoint has the tensors, types and nesting of the first contributor's. Raises `AggregationError` when the
+    state lacks one of its parameters, or a number is too large for its type.
+    """
+    verdicts = [round_.verdicts[client] for client in round_.contributors]
+    files = [_file(store, verdict) for verdict in verdicts]
+    prefix = f"{round_prefix(run, round_.round)}global/"
+    floats = {
+        spec.name: _narrowed(state.global_weights, spec) for spec in files[0].specs if kind_of(spec.dtype) is Kind.FLOAT
+    }
+    tensors = floats | _others(files, [verdict.info["metadata"]["datasetSize"] for verdict in verdicts])
+    specs = files[0].specs
+    path, digest, size = _put(store, prefix, "model", specs, tensors, files[0].metadata)
+    state_path, state_digest, _ = _put_state(store, prefix, state, floats)
+    with store.stage() as staged:
+        infos = [verdict.info for verdict in verdicts]
+        staged.write_text(json.dumps(merge_infos(list(round_.contributors), infos), allow_nan=False))
+        info_digest, _ = sha256_file(staged)
+        info_path = named(prefix, "info", info_digest, ".json")
+        store.put(info_path, staged, digest=info_digest)
+    seal = store.seal(path)
+    return GlobalModel(path, digest, size, info_path, verdicts[0].format, seal, state_path, state_digest)
+
+
+def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> GlobalModel:
+    """Put initial weights into the store as the model that the first round starts from; lists become float32."""
+    tensors = {
+        name: value if isinstance(value, np.ndarray) else as_array(value).astype(np.float32)
+        for name, value in weights.items()
+    }
+    specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
+    path, digest, size = _put(store, f"{run_prefix(run)}initial/", "model", specs, tensors, {})
+    return GlobalModel(path, digest, size, "", "", store.seal(path))
+
+
+def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
+    """The state that `put_round` has put beside a global model; round 0 for one that no round has made."""
+    floats = floats_of(open_model(store, model))
+    if not model.state_path:
+        if model.info_path:
+            raise StoreError(f"{model.path}: its round was not coordinated by aumai_fedtrain: choose another run")
+        return GlobalState(round_id=0, global_weights=dict(sorted(floats.items())))
+    file = TensorFile.open(check_object(store, model.state_path, digest=model.state_digest))
+    try:
+        fields = json.loads(file.metadata[_STATE_KEY])
+    except (KeyError, ValueError):
+        raise StoreError(f"{model.state_path}: this is no state of aumai_fedtrain: choose another run") from None
+    exact = {name: file.tensor(_WEIGHTS + name) if _WEIGHTS + name in file else floats[name] for name in floats}
+    if fields["outer_state"] is not None:
+        kept = [name for name in file.names if name.startswith(_OUTER)]
+        fields["outer_state"] = OuterState(
+            **fields["outer_state"], tensors={name.removeprefix(_OUTER): file.tensor(name) for name in kept}
+        )
+    return GlobalState(**fields, global_weights=dict(sorted(exact.items())))
+
+
+def _put_state(
+    store: ObjectStore, prefix: str, state: GlobalState, narrowed: Mapping[str, Array]
+) -> tuple[str, str, int]:
+    """What the checkpoint does not hold: the state's fields, the outer memory, and weights that had to be rounded."""
+    exact = {
+        _WEIGHTS + name: as_array(value)
+        for name, value in state.global_weights.items()
+        if name in narrowed and not np.array_equal(narrowed[name].astype(np.float64), as_array(value))
+    }
+    fields = state.model_dump(mode="json", exclude={"global_weights": True, "outer_state": {"tensors"}})
+    outer = state.outer_state
+    if outer is not None:
+        exact |= {_OUTER + key: as_array(value) for key, value in outer.tensors.items()}
+    specs = [TensorSpec(name, array.dtype, array.shape) for name, array in exact.items()]
+    return _put(store, prefix, "state", specs, exact, {_STATE_KEY: json.dumps(fields)})
+
+
+def _put(
+    store: ObjectStore,
+    prefix: str,
+    stem: str,
+    specs: Sequence[TensorSpec],
+    tensors: Mapping[str, Array],
+    metadata: Mapping[str, str],
+) -> tuple[str, str, int]:
+    """Path, SHA-256 and size of the safetensors file that was put."""
+    with store.stage() as staged:
+        with TensorFileWriter(staged, specs, metadata) as writer:
+            for spec in writer.specs:
+                writer.write(spec.name, tensors[spec.name])
+        path = named(prefix, stem, writer.sha256, ".safetensors")
+        store.put(path, staged, digest=writer.sha256)
+    return path, writer.sha256, writer.size_bytes
+
+
+def _narrowed(weights: Mapping[str, Any], spec: TensorSpec) -> Array:
+    """One parameter in the trainers' own type."""
+    if spec.name not in weights:
+        raise AggregationError(f"the state has no {spec.name!r}, which the nodes' checkpoints have")
+    array = as_array(weights[spec.name])
+    if array.size != int(np.prod(spec.shape)):
+        raise AggregationError(f"{spec.name!r} has shape {array.shape} in the state, {spec.shape} in the checkpoints")
+    with np.errstate(over="ignore"):
+        narrowed = array.astype(spec.dtype).reshape(spec.shape)
+    if not is_finite(narrowed):
+        raise CheckpointError(f"a number of {spec.name!r} is too large for {spec.dtype}: lower the learning rates")
+    return narrowed
+
+
+def _others(files: Sequence[TensorFile], sizes: Sequence[int]) -> dict[str, Array]:
+    """The aggregate of what is no float."""
+    names = [spec.name for spec in files[0].specs if kind_of(spec.dtype) is not Kind.FLOAT]
+    if not names:
+        return {}
+    models = [{name: file.tensor(name) for name in names} for file in files]
+    return aggregate(models, [float(size) for size in sizes] if any(sizes) else None, threads=1).model

@@ -1,0 +1,310 @@
+"""`aumai-fedtrain`: federated training by rounds, simulated or with live nodes on the bus."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from aumai_fedtrain import report
+from aumai_fedtrain.core import DiLoCoCoordinator, HashVerifier, UpdateProvider
+from aumai_fedtrain.files import load
+from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
+from aumai_fedtrain.session import HOME, Session, Sessions, Status, open_sessions, read_sessions
+from aumai_fedtrain.simulation import SimulatedProvider
+from flavor import __version__
+from flavor.cli.common import EXIT_CODES, one_line_errors, raise_on_sigterm, redis_option, teller
+from flavor.errors import FlavorError, InvalidSetting, MisuseError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_LIVE_ONLY = ("run_name", "store", "init_model", "quorum", "round_timeout_s", "heartbeat_timeout_s", "set_")
+_SIMULATION_ONLY = ("param_names", "param_size", "seed")
+
+
+def _home_option(function: Command) -> Command:
+    return click.option(
+        "--home",
+        envvar="AUMAI_FEDTRAIN_HOME",
+        show_envvar=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        default=HOME,
+        show_default=True,
+        help="Folder that sessions are kept in when no Redis is named.",
+    )(function)
+
+
+def _json_option(function: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")(function)
+
+
+def _nodes_option(function: Command) -> Command:
+    return click.option(
+        "--nodes", type=click.IntRange(1, 100_000), metavar="N", help="How many nodes.  [default: the file's num_nodes]"
+    )(function)
+
+
+def _config_option(required: bool, help_: str) -> Callable[[Command], Command]:
+    return click.option("--config", type=click.Path(path_type=Path), required=required, metavar="FILE", help=help_)
+
+
+@click.group("aumai-fedtrain", epilog=EXIT_CODES)
+@click.version_option(__version__, prog_name="aumai-fedtrain")
+def main() -> None:
+    """Federated training by rounds: nodes train locally, a coordinator averages, or takes DiLoCo's outer step.
+
+    Try `aumai-fedtrain run --config train.json --nodes 3`: a simulation, for which nothing else has to run.
+    """
+
+
+@main.command()
+@_config_option(True, "The configuration, a JSON file.")
+@_nodes_option
+@_json_option
+@redis_option
+@_home_option
+@one_line_errors
+def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, home: Path) -> None:
+    """Prepare a session.
+
+    Checks the configuration; `run` then needs no --config.
+    """
+    session = Session(config=_with_nodes(load(config, TrainingConfig), nodes)).at(Status.INITIALIZED)
+    with open_sessions(redis_url, home) as sessions:
+        sessions.save(session)
+    if as_json:
+        click.echo(json.dumps(report.status_json(session)))
+        return
+    click.echo(report.heading("Initialized", session.config))
+    click.echo(report.settings(session.config))
+    click.echo("\nNext: aumai-fedtrain run")
+
+
+@main.command()
+@_config_option(False, "The configuration, a JSON file.  [default: that of the newest session]")
+@_nodes_option
+@click.option(
+    "--outer-optimizer",
+    metavar="NAME[:OPTION=VALUE,...]",
+    help="DiLoCo's outer step, e.g. nesterov:lr=0.7,momentum=0.9; `flavor aggregators` lists the server steps.  "
+    "[default: none, the averages are the weights]",
+)
+@click.option("--weighted", is_flag=True, help="Nodes count by their samples.")
+@click.option("--param-names", default="weight,bias", show_default=True, help="Simulated parameters, by commas.")
+@click.option(
+    "--param-size", type=click.IntRange(1, 10**8), default=8, show_default=True, help="Numbers of each of them."
+)
+@click.option("--seed", type=click.IntRange(0), help="The same seed gives the same simulation.  [default: another]")
+@click.option("--live", is_flag=True, help="Live nodes on the Redis of FLAVOR_REDIS_URL, as with --redis-url.")
+@click.option("--run", "run_name", metavar="RUN", help="Name of the live nodes' run.  [default: the model's name]")
+@click.option(
+    "--store",
+    envvar="FLAVOR_STORE",
+    show_envvar=True,
+    metavar="FOLDER",
+    help="Object store that live nodes reach too.  [default: a folder in --home]",
+)
+@click.option(
+    "--init-model", type=click.Path(path_type=Path), metavar="FILE", help="Pre-trained weights to start from."
+)
+@click.option("--quorum", type=click.IntRange(1), help="Updates with which a round may close.  [default: all nodes']")
+@click.option(
+    "--round-timeout-s", type=float, default=86_400.0, show_default=True, help="Deadline of a round of live nodes."
+)
+@click.option(
+    "--heartbeat-timeout-s",
+    type=float,
+    default=15.0,
+    show_default=True,
+    help="Silence after which a live node counts as gone.",
+)
+@click.option("--set", "set_", multiple=True, metavar="NAME=VALUE", help="A further variable for live nodes' scripts.")
+@_json_option
+@redis_option
+@_home_option
+@one_line_errors
+def run(
+    config: Path | None,
+    nodes: int | None,
+    outer_optimizer: str | None,
+    weighted: bool,
+    live: bool,
+    as_json: bool,
+    redis_url: str | None,
+    home: Path,
+    **options: Any,
+) -> None:
+    """Train.
+
+    A simulation; or, with --redis-url (or --live), real nodes: one joins with
+    `flavor-fl --run RUN --client NAME -m "python main.py"`, and a training that was interrupted goes on when it is
+    started again. Without either, FLAVOR_REDIS_URL only says where the session is kept.
+    """
+    context = click.get_current_context()
+    live = live or context.get_parameter_source("redis_url") is ParameterSource.COMMANDLINE
+    if live and not redis_url:
+        raise MisuseError("--live needs a Redis: pass --redis-url or set FLAVOR_REDIS_URL")
+    _check_options(context, live)
+    if live and options["set_"]:
+        options["set_"] = _parsed_settings(options["set_"])
+    chosen = _with_nodes(load(config, TrainingConfig) if config else _newest(redis_url, home), nodes)
+    coordinator = DiLoCoCoordinator(outer_optimizer=outer_optimizer, weighted=weighted)
+    provider: UpdateProvider
+    if live:
+        assert redis_url is not None
+        name = options["run_name"] or chosen.model_name
+        provider, participants = _live_nodes(name, redis_url, home, options), []
+    else:
+        name = None
+        names = [part.strip() for part in options["param_names"].split(",")]
+        provider = SimulatedProvider(param_names=names, param_size=options["param_size"], seed=options["seed"])
+        participants = [FederatedNode(node_id=f"node-{i:03d}", address="simulated") for i in range(chosen.num_nodes)]
+    raise_on_sigterm()
+    if not as_json:
+        click.echo(report.heading("Starting", chosen) + "\n")
+    with _recorded(Session(config=chosen, run=name), redis_url, home) as record:
+        done = coordinator.run_training(chosen, participants, provider, on_round=record)
+    if as_json:
+        click.echo(json.dumps(report.result_json(chosen, done, name)))
+    else:
+        click.echo(report.result(chosen, done))
+
+
+@main.command()
+@click.argument("model", required=False)
+@_json_option
+@redis_option
+@_home_option
+@one_line_errors
+def status(model: str | None, as_json: bool, redis_url: str | None, home: Path) -> None:
+    """Show the newest session.
+
+    Or that of MODEL; also of a training that runs now.
+    """
+    found = read_sessions(redis_url, home)
+    shown = next((session for session in found if model in (None, session.config.model_name)), None)
+    others = [session.config.model_name for session in found if session is not shown]
+    if as_json:
+        click.echo(json.dumps({"session": report.status_json(shown) if shown else None, "others": others}))
+        return
+    if shown is None:
+        which = f"session of {model!r}" if model else "session"
+        click.echo(f"There is no {which}: start one with `aumai-fedtrain init` or `aumai-fedtrain run`.")
+    else:
+        click.echo(report.status(shown))
+    if others:
+        click.echo(f"\nOther sessions: {', '.join(others)}")
+
+
+@main.command()
+@click.option(
+    "--update", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A LocalUpdate, as JSON."
+)
+@click.option("--hash", "expected", required=True, metavar="SHA256", help="The hash that its gradients should have.")
+@_json_option
+@one_line_errors
+def verify(update: Path, expected: str, as_json: bool) -> None:
+    """Check an update's hash.
+
+    Exit code 1 when the SHA-256 of its gradients is not the one that is given.
+    """
+    loaded = load(update, LocalUpdate)
+    passed, found = HashVerifier.verify(loaded, expected), HashVerifier.compute_hash(loaded.gradients)
+    if as_json:
+        click.echo(json.dumps({"passed": passed, "hash": found, "expected": expected}))
+    elif passed:
+        click.echo(f"Verification PASSED.  Hash: {found}")
+    else:
+        click.echo(f"Verification FAILED.  Hash: {found}  expected: {expected}")
+    sys.exit(0 if passed else 1)
+
+
+def _with_nodes(config: TrainingConfig, nodes: int | None) -> TrainingConfig:
+    return config if nodes is None else config.model_copy(update={"num_nodes": nodes})
+
+
+def _newest(redis_url: str | None, home: Path) -> TrainingConfig:
+    found = read_sessions(redis_url, home)
+    if not found:
+        raise MisuseError("there is no session to run: pass --config FILE, or `aumai-fedtrain init` one first")
+    return found[0].config
+
+
+def _check_options(context: click.Context, live: bool) -> None:
+    """Refuse what has no meaning in this mode, rather than ignore it."""
+    unfit = _SIMULATION_ONLY if live else _LIVE_ONLY
+    for parameter in context.command.params:
+        if parameter.name in unfit and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            why = "is for simulations" if live else "is for live nodes: name their Redis with --redis-url"
+            raise InvalidSetting(f"{parameter.opts[0]} {why}")
+
+
+def _parsed_settings(texts: tuple[str, ...]) -> dict[str, str]:
+    from flavor.settings import parse_settings
+
+    return parse_settings(texts)
+
+
+def _live_nodes(name: str, redis_url: str, home: Path, options: dict[str, Any]) -> UpdateProvider:
+    from aumai_fedtrain.bus import BusUpdateProvider
+    from flavor.bus.names import is_name
+
+    if not is_name(name):
+        raise InvalidSetting(f"{name!r} cannot be the name of a run: pass --run with letters, digits, '.', '_' and '-'")
+    return BusUpdateProvider(
+        name,
+        redis_url=redis_url,
+        store=options["store"] or os.fspath(home.absolute() / "store"),
+        initial_model=options["init_model"],
+        quorum=options["quorum"],
+        round_timeout_s=options["round_timeout_s"],
+        heartbeat_timeout_s=options["heartbeat_timeout_s"],
+        settings=options["set_"] or None,
+        tell=teller("[coordinator] "),
+    )
+
+
+@contextlib.contextmanager
+def _recorded(session: Session, redis_url: str | None, home: Path) -> Iterator[Callable[[GlobalState], None]]:
+    """Keep the session while the body trains; a simulation needs no server, so without one it is only not kept."""
+    with contextlib.ExitStack() as stack:
+        sessions: Sessions | None = None
+        try:
+            sessions = stack.enter_context(open_sessions(redis_url, home))
+        except FlavorError as error:
+            if session.run is not None:
+                raise
+            click.echo(f"This session is not kept: {error}", err=True)
+        newest: list[GlobalState] = []
+
+        def save(status: Status, reason: str = "") -> None:
+            if sessions is not None:
+                sessions.save(session.at(status, newest[-1] if newest else None, reason))
+
+        def record(state: GlobalState) -> None:
+            newest[:] = [state]
+            save(Status.RUNNING)
+
+        save(Status.RUNNING)
+        try:
+            yield record
+        except Exception as error:
+            with contextlib.suppress(FlavorError):
+                save(Status.FAILED, str(error))
+            raise
+        except BaseException:
+            with contextlib.suppress(FlavorError):
+                save(Status.INTERRUPTED)
+            raise
+        save(Status.FINISHED)
+
+
+if __name__ == "__main__":
+    main(prog_name="aumai-fedtrain")

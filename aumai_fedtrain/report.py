@@ -1,0 +1,90 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aumai_fedtrain.models import TrainingConfig, TrainingResult
+from aumai_fedtrain.session import Session
+
+
+def heading(verb: str, config: TrainingConfig) -> str:
+    """The first line: what is trained."""
+    return f"{verb} federated training: {config.model_name}  nodes={config.num_nodes}  rounds={config.global_rounds}"
+
+
+def settings(config: TrainingConfig) -> str:
+    """The rest of a configuration."""
+    return (
+        f"  Learning rate:     {config.learning_rate:g}\n"
+        f"  Batch size:        {config.batch_size}\n"
+        f"  Local steps:       {config.local_steps}"
+    )
+
+
+def result(config: TrainingConfig, done: TrainingResult) -> str:
+    """How a training ended."""
+    return (
+        "Training complete.\n"
+        f"  Rounds completed:  {done.rounds_completed}/{config.global_rounds}\n"
+        f"  Total samples:     {done.total_samples}\n"
+        f"  Final avg loss:    {_loss(done.final_loss)}\n"
+        f"  Duration:          {done.duration_seconds:.3f}s\n"
+        f"\n{credits(done.final_state.credits)}"
+    )
+
+
+def credits(samples: Mapping[str, int]) -> str:
+    """Who has contributed what."""
+    lines = ["Node credits (samples processed):"]
+    lines += [f"  {node_id}: {number} samples" for node_id, number in sorted(samples.items())]
+    return "\n".join(lines if samples else [*lines, "  none yet"])
+
+
+def status(session: Session) -> str:
+    """A session, for people."""
+    config, standing = session.config, session.standing
+    kind = "simulation" if session.run is None else f"live nodes, run {session.run}"
+    lines = [
+        f"Session: {config.model_name}",
+        f"  Status:            {standing.value} ({kind})" + (f": {session.reason}" if session.reason else ""),
+        f"  Rounds completed:  {session.round_id}/{config.global_rounds}",
+        f"  Nodes:             {config.num_nodes}",
+        f"  Total samples:     {sum(session.credits.values())}",
+        f"  Last avg loss:     {_loss(session.avg_loss)}",
+        settings(config),
+        f"  Updated:           {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(session.updated_at))}",
+    ]
+    if session.credits:
+        lines += ["", credits(session.credits)]
+    return "\n".join(lines)
+
+
+def result_json(config: TrainingConfig, done: TrainingResult, run: str | None) -> dict[str, Any]:
+    """How a training ended, for programs."""
+    return {
+        "model_name": config.model_name,
+        "run": run,
+        "rounds_completed": done.rounds_completed,
+        "global_rounds": config.global_rounds,
+        "num_nodes": config.num_nodes,
+        "total_samples": done.total_samples,
+        "final_loss": None if math.isnan(done.final_loss) else done.final_loss,
+        "duration_seconds": done.duration_seconds,
+        "credits": done.final_state.credits,
+    }
+
+
+def status_json(session: Session) -> dict[str, Any]:
+    """A session, for programs."""
+    return session.model_dump(mode="json") | {
+        "status": session.standing.value,
+        "total_samples": sum(session.credits.values()),
+    }
+
+
+def _loss(loss: float | None) -> str:
+    return "not reported" if loss is None or math.isnan(loss) else f"{loss:.6f}"

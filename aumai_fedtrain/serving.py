@@ -1,0 +1,207 @@
+"""A run's coordinator in a thread of this process, which hands its rounds over to be averaged here."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from flavor.bus.connection import connect
+from flavor.bus.lease import LeaseKeeper
+from flavor.bus.runs import RunStore
+from flavor.bus.state import GlobalModel, RoundState, RoundView, RunState, RunView
+from flavor.config import RunConfig
+from flavor.coordinator.loop import Coordinator
+from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError
+from flavor.store.objects import ObjectStore
+from workers.aggregation import Attempt
+from workers.context import WorkerContext
+from workers.inspection import inspect_updates
+
+_JOIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A round has all the updates it will have."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The coordinator is done with the run."""
+
+    view: RunView
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """The coordinator cannot go on."""
+
+    error: BaseException
+
+
+class _Claim:
+    """The right to commit an attempt, renewed until it is given up."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt, self.ttl_s = attempt, attempt.lease_s
+        attempt.claim()
+        self._keeper = LeaseKeeper(self, lost=lambda: None)  # the commit finds out
+        self._keeper.start()
+
+    def keep(self) -> bool:
+        """Renew it; False when another attempt is current."""
+        try:
+            self.attempt.claim()
+        except (IllegalMove, LeaseLost):
+            return False
+        except BusUnavailable:
+            return True  # the next renewal tries again; the server's clock decides meanwhile
+        return True
+
+    def give_up(self) -> None:
+        """Stop renewing."""
+        self._keeper.stop()
+
+
+class RoundServer:
+    """One run: opens rounds, judges updates as aggregators do, and hands complete rounds to whoever averages them.
+
+    It is the `JobQueue` of its own coordinator: what others put into RQ is done here. As with any coordinator a second
+    process that serves the run waits for the first one's lease, and carries on where it stopped.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        config: RunConfig,
+        *,
+        redis_url: str,
+        store: ObjectStore,
+        tell: Callable[[str], None],
+        initial: GlobalModel | None = None,
+        patience_s: float = 60.0,
+        only: frozenset[str] | None = None,
+    ) -> None:
+        self._run, self._config, self._store, self._tell = run, config, store, tell
+        self._redis = connect(redis_url, patience_s=patience_s, client_name=f"aumai-fedtrain:{run}")
+        self.runs = RunStore(self._redis, run, redis_url)
+        self._context = WorkerContext(self._redis, redis_url, store, tell=tell)
+        self._inspectors = ThreadPoolExecutor(2, thread_name_prefix="inspect")
+        self._inbox: queue.SimpleQueue[_Ready | _Ended | _Broken] = queue.SimpleQueue()
+        self._claim: _Claim | None = None
+        self._coordinator = Coordinator(
+            run,
+            config,
+            redis_url=redis_url,
+            store=store,
+            tell=tell,
+            initial=initial,
+            jobs=self,
+            patience_s=patience_s,
+            only=only,
+        )
+        self._thread = threading.Thread(target=self._serve, name="coordinator", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self._inbox.put(_Ended(self._coordinator.run()))
+        except BaseException as error:
+            self._inbox.put(_Broken(error))
+
+    # -- what a coordinator asks for, from its own thread
+
+    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:
+        """See `JobQueue`."""
+        self._inspectors.submit(self._inspect, run, round_, list(clients))
+
+    def _inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
+        try:
+            inspect_updates(self._context, run, round_, clients)
+        except Exception as error:  # the coordinator asks again, and then gives the update up
+            self._tell(f"round {round_}: the inspection of {', '.join(clients)} failed: {error}")
+
+    def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
+        """See `JobQueue`: claim the attempt, and say that the round is ready."""
+        before = self._claim.attempt if self._claim is not None else None
+        if before is not None and (before.round, before.number) == (round_, attempt):
+            return
+        self._give_up_claim()
+        self._claim = _Claim(Attempt(self.runs, round_, attempt, self._context.name, self._config.aggregation_lease_s))
+        if before is None or before.round != round_:
+            self._inbox.put(_Ready(round_))
+
+    def workers(self) -> int:
+        """See `JobQueue`: this process."""
+        return 1
+
+    # -- what the averaging side asks for
+
+    def wait(self, round_: int) -> RoundView | None:
+        """Wait until round `round_` has its updates; None when the run has finished before.
+
+        Raises `RunError` when the run has failed or was stopped, or another process has closed that round, and what
+        the coordinator raises (`LeaseHeld`, `BusUnavailable`, ...).
+        """
+        while True:
+            news = self._inbox.get()
+            match news:
+                case _Ready(round=number) if number == round_:
+                    view = self.runs.read_round(number)
+                    assert view is not None
+                    return view
+                case _Ready(round=number) if number > round_:
+                    raise RunError(
+                        f"run {self._run!r}: round {round_} was closed by another process: start again to go on"
+                    )
+                case _Ended(view=run) if run.state is RunState.FINISHED:
+                    return None
+                case _Ended(view=run):
+                    raise RunError(f"run {self._run!r} is {run.state}: {run.reason}")
+                case _Broken(error=error):
+                    raise error
+
+    def commit(self, round_: int, model: GlobalModel, reason: str) -> None:
+        """Close a round with its global model; `IllegalMove` or `LeaseLost` when that is not ours to do any more."""
+        if self._claim is None or self._claim.attempt.round != round_:
+            raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
+        attempt = self._claim.attempt
+        self.runs.commit_round(round_, attempt=attempt.number, token=attempt.token, model=model, reason=reason)
+        self._give_up_claim()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Wait for a run that is complete to end, stop one that is not; after an error leave it for another process."""
+        try:
+            if error is None:
+                self._end()
+            self._coordinator.stop()
+            self._thread.join(_JOIN_S)
+            if error is not None and self._claim is not None and isinstance(error, Exception):
+                attempt = self._claim.attempt
+                reason = str(error) or type(error).__name__
+                with contextlib.suppress(FlavorError):
+                    self.runs.fail_attempt(attempt.round, attempt=attempt.number, token=attempt.token, reason=reason)
+        finally:
+            self._give_up_claim()
+            self._inspectors.shutdown(wait=False, cancel_futures=True)
+            self._redis.close()
+
+    def _end(self) -> None:
+        view = self.runs.read()
+        current = self.runs.read_round(view.round) if view.round else None
+        closed = view.round if current is not None and current.state is RoundState.CLOSED else max(0, view.round - 1)
+        if not view.state.ended and closed < view.rounds:
+            with contextlib.suppress(IllegalMove):
+                self.runs.end(RunState.STOPPED, f"the training ended after round {closed} of {view.rounds}")
+        self._thread.join(_JOIN_S)
+
+    def _give_up_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.give_up()
+            self._claim = None

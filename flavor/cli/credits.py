@@ -1,0 +1,96 @@
+"""`flavor credits`: what each client has put into a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from flavor.bus.connection import connect, wait_for_server
+from flavor.bus.runs import RunStore
+from flavor.cli.common import needed, one_line_errors, redis_option, store_option
+from flavor.errors import StoreError
+from flavor.store.objects import open_store
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from flavor.credits import Contribution
+
+
+@click.command("credits")
+@click.argument("run")
+@click.option("--by-round", is_flag=True, help="A line for each round and client.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: totals, and every round.")
+@redis_option
+@store_option
+@one_line_errors
+def show_credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, store: str | None) -> None:
+    """Show how many samples each client has put into a run.
+
+    Counted are the updates that were aggregated, by the datasetSize of their info. --store is needed only when
+    the verdicts of the run are no longer in Redis.
+    """
+    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    redis = connect(url, patience_s=5.0)
+    wait_for_server(redis, url)
+    found = _contributions(RunStore(redis, run, url), store)
+    if as_json:
+        click.echo(json.dumps(_as_json(run, found), indent=2))
+    elif not found:
+        click.echo(f"run {run} has no closed round yet: nobody has credits")
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(_rounds(found) if by_round else _totals(found))
+
+
+def _contributions(runs: RunStore, store: str | None) -> list[Contribution]:
+    from flavor.credits import contributions
+
+    if store:
+        return contributions(runs, open_store(store))
+    try:
+        return contributions(runs)
+    except StoreError:
+        return contributions(runs, open_store(runs.read().config["store"]))
+
+
+def _as_json(run: str, found: list[Contribution]) -> dict[str, object]:
+    from flavor.credits import Ledger
+
+    rounds: dict[int, dict[str, int]] = {}
+    for one in found:
+        rounds.setdefault(one.round, {})[one.client] = one.samples
+    listed = [{"round": number, "samples": samples} for number, samples in rounds.items()]
+    return {"run": run, "credits": Ledger.of(found).totals(), "rounds": listed}
+
+
+def _totals(found: list[Contribution]) -> Table:
+    from flavor.credits import Ledger
+
+    rounds = Counter(one.client for one in found)
+    totals = Ledger.of(found).totals()
+    everything = sum(totals.values()) or 1
+    table = _table("client", "rounds", "samples", "share")
+    for client, samples in totals.items():
+        table.add_row(client, f"{rounds[client]}", f"{samples}", f"{samples / everything:.1%}")
+    return table
+
+
+def _rounds(found: list[Contribution]) -> Table:
+    table = _table("client", "round", "samples")
+    for one in found:
+        table.add_row(one.client, f"{one.round}", f"{one.samples}")
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(first, box=None, header_style="bold")
+    for name in others:
+        table.add_column(name, justify="right")
+    return table

@@ -1,0 +1,246 @@
+"""docs/fedtrain.md: every block of code and every command of it, run as it stands there.
+
+Those that users bring from another guide are pinned by their digest: changing one here breaks what they paste.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aumai_fedtrain import (
+    DiLoCoCoordinator,
+    GradientAverager,
+    HashVerifier,
+    LocalUpdate,
+    UpdateProvider,
+)
+from aumai_fedtrain.models import GlobalState
+from tests.conftest import Bench
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "fedtrain.md").read_text()
+TRAINER = Path(__file__).with_name("fedtrain_trainer.py")
+MODULES = {"aumai-fedtrain": "aumai_fedtrain.cli", "flavor": "flavor.cli.main", "flavor-fl": "flavor.cli.edge"}
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+
+BLOCKS = [Block(*found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", GUIDE, flags=re.DOTALL | re.MULTILINE)]
+BROUGHT = {
+    "version": "1730669a4e735b31",
+    "train.json": "3f664f00b54696ef",
+    "run": "8bbc28810616a5c5",
+    "expected output": "387faeec2d71a678",
+    "update.json": "75de66c6024ce686",
+    "compute hash": "8d7919f491d502c7",
+    "verify": "ebf34f2ab4b5156c",
+    "provider": "7f6e5e619a2b18d4",
+    "credits": "768e9dd424bfecf2",
+    "single round": "48dc018547d4e4c3",
+    "verify in a pipeline": "3237f11cb0acd58c",
+    "http provider": "cbaa4b3a51a4ea28",
+    "checkpoint": "fc6dc411ae72c942",
+    "capabilities": "78ed474d86c1fd56",
+    "torch": "abe8e66fb95a3767",
+}
+OURS = {
+    "install": 'pip install -e ".[dev]"',
+    "outer optimizer": "class Quadratic(UpdateProvider):",
+    "live command": "--redis-url $FLAVOR_REDIS_URL",
+    "live edges": "flavor-fl --run my-model-v1",
+    "flavor credits": "flavor credits my-model-v1",
+    "live python": 'BusUpdateProvider("live"',
+}
+
+
+def block(name: str) -> str:
+    if name in BROUGHT:
+        (found,) = (b.text for b in BLOCKS if b.digest == BROUGHT[name])
+    else:
+        (found,) = (b.text for b in BLOCKS if b.digest not in BROUGHT.values() and OURS[name] in b.text)
+    return found
+
+
+def test_no_block_is_left_out() -> None:
+    assert [name for name, digest in BROUGHT.items() if digest not in {b.digest for b in BLOCKS}] == []
+    assert {block(name) for name in (*BROUGHT, *OURS)} == {b.text for b in BLOCKS}
+    assert len(BLOCKS) == len(BROUGHT) + len(OURS)
+
+
+@pytest.fixture
+def place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A folder to follow the guide in, where its commands are those under test."""
+    shims = bench.folder / "bin"
+    shims.mkdir()
+    for name, module in {**MODULES, "python": ""}.items():
+        line = f'exec "{sys.executable}" {f"-m {module}" if module else ""} "$@"'
+        (shims / name).write_text(f"#!/bin/sh\n{line}\n")
+        (shims / name).chmod(0o755)
+    monkeypatch.chdir(bench.work)
+    monkeypatch.setenv("PATH", f"{shims}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("VIRTUAL_ENV", str(bench.folder))  # so that edges leave PATH as it is
+    monkeypatch.delenv("FLAVOR_REDIS_URL", raising=False)
+    (bench.work / "train.json").write_text(block("train.json"))
+    (bench.work / "update.json").write_text(block("update.json"))
+    return bench
+
+
+def shell(text: str, *, code: int = 0) -> str:
+    done = subprocess.run(["bash", "-euc", text], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def python(text: str, capsys: pytest.CaptureFixture[str], **names: object) -> tuple[dict[str, object], str]:
+    """Run a block here: the names it has made, and what it has printed."""
+    capsys.readouterr()
+    scope: dict[str, object] = {"__name__": "guide", **names}
+    exec(compile(text, "docs/fedtrain.md", "exec"), scope)
+    return scope, capsys.readouterr().out
+
+
+def test_installation(place: Bench) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["dev"] == ["flavor[test]"]
+    assert project["scripts"]["aumai-fedtrain"] == "aumai_fedtrain.cli:main"
+    command, version = shell(block("version")).splitlines()
+    assert command == f"aumai-fedtrain, version {version}"
+
+
+def test_the_simulation_prints_what_is_shown(place: Bench) -> None:
+    """Line by line the same text, with other numbers, each as long after the point."""
+    number = r"\d+(?:\.\d+)?"
+    shown, printed = block("expected output"), shell(block("run"))
+    assert re.sub(number, "N", printed) == re.sub(number, "N", shown)
+    assert [len(part.partition(".")[2]) for part in re.findall(number, printed)] == [
+        len(part.partition(".")[2]) for part in re.findall(number, shown)
+    ]
+    loss = re.search(r"Final avg loss:\s+(\S+)", printed)
+    assert loss is not None
+    assert 0 < float(loss[1]) < 0.5
+    assert "finished (simulation)" in shell("aumai-fedtrain status")
+
+
+def test_the_hash_that_is_computed_is_the_one_that_verifies(place: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    _, printed = python(block("compute hash"), capsys)
+    command = block("verify").splitlines()[0]
+    placeholder = "<paste the hash here>"
+    assert placeholder in command
+    digest = printed.strip()
+    promised = block("verify").splitlines()[1].removeprefix("# ").replace("<hash>", digest)
+    assert shell(command.replace(placeholder, digest)) == promised + "\n"
+    assert "FAILED" in shell(command.replace(placeholder, digest[::-1]), code=1)
+
+
+def test_a_provider_of_ones_own_and_its_credits(place: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    scope, printed = python(block("provider"), capsys)
+    assert re.fullmatch(r"Final loss:    0\.090718\nTotal samples: \d+\nDuration:      \d+\.\d{4}s\n", printed)
+    result = scope["result"]
+    _, listed = python(block("credits"), capsys, coordinator=scope["coordinator"])
+    lines = re.findall(r"^  (node-\d): (\d+) samples$", listed, flags=re.MULTILINE)
+    assert [name for name, _ in lines] == ["node-0", "node-1", "node-2", "node-3"]
+    assert sum(int(samples) for _, samples in lines) == result.total_samples  # type: ignore[attr-defined]
+    assert listed.endswith(f"node-0 contributed {lines[0][1]} samples total\n")
+
+
+def test_a_single_round_and_its_checkpoint(place: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    scope, printed = python(block("single round"), capsys)
+    assert printed == (
+        "Initialised at round 0\nAfter round 1: avg_loss=0.45\n"
+        "Averaged weights: {'w': [0.15000000000000002, 0.15000000000000002]}\n"
+    )
+    coordinator, state = scope["coordinator"], scope["new_state"]
+    assert isinstance(coordinator, DiLoCoCoordinator)
+    assert isinstance(state, GlobalState)
+    while state.round_id < 5:  # the block reads the checkpoint of round 5
+        state = coordinator.run_round(state, scope["updates"])  # type: ignore[arg-type]
+    restored, printed = python(block("checkpoint"), capsys, state=state)
+    assert printed == "Restored from round 5\n"
+    assert restored["restored_state"] == state
+    assert (place.work / "checkpoint_round_5.json").exists()
+
+
+def test_verification_in_a_pipeline(place: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    scope, _ = python(block("verify in a pipeline"), capsys)
+    tampered = block("verify in a pipeline").replace(
+        "# On the receiving", "update = update.model_copy(update={'gradients': {'w': [9.0]}})\n# On the receiving"
+    )
+    with pytest.raises(ValueError, match="Gradient tampering detected from node-0"):
+        python(tampered, capsys)
+    assert HashVerifier.compute_hash({"b": [0.001], "w": [0.01, -0.02, 0.005]}) == scope["hash_digest"]
+
+
+def test_the_other_blocks(place: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = python(block("capabilities"), capsys)[0]["nodes"]
+    assert [node.capabilities.get("gpu_model") for node in nodes] == ["A100", None]  # type: ignore[attr-defined]
+    provider = python(block("http provider"), capsys)[0]["HttpUpdateProvider"]
+    assert issubclass(provider, UpdateProvider)  # type: ignore[arg-type]
+
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+    model(torch.ones(3)).sum().backward()
+    gradients = python(block("torch"), capsys, model=model)[0]["gradients"]
+    update = LocalUpdate(node_id="t", round_id=1, gradients=gradients, loss=1.0, samples_used=1)  # type: ignore[arg-type]
+    assert GradientAverager.average([update]) == gradients  # matrices keep their shape
+    assert len(update.gradients["0.weight"][1]) == 3
+
+
+def test_the_outer_optimizer(place: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    _, printed = python(block("outer optimizer"), capsys)
+    first, second = printed.splitlines()
+    near = [float(number) for number in re.findall(r"-?\d+\.\d*", first)]
+    assert near == pytest.approx([2.0, 2.0], abs=0.05)
+    assert second.startswith("40 {'w': ")
+
+
+def test_live_nodes(place: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways, with the edges' commands as they stand there."""
+    place.redis.delete("flavor:fedtrain:sessions")
+    monkeypatch.setenv("FLAVOR_REDIS_URL", place.url)
+    (place.work / "main.py").write_text(TRAINER.read_text())
+    sites = block("live edges").strip().splitlines()
+    assert len(sites) == 2
+    for run, start in (("my-model-v1", "live command"), ("live", "live python")):
+        for key in place.redis.scan_iter(match=f"flavor:{{{run}}}*"):
+            place.redis.delete(key)
+        started = [
+            subprocess.Popen(["bash", "-euc", f"exec {line.replace('my-model-v1', run)}"], stdout=subprocess.DEVNULL)
+            for line in sites
+        ]
+        try:
+            if start == "live command":
+                printed = shell(block(start))
+                assert "Rounds completed:  5/5" in printed
+                assert "site-2: 100 samples" in printed
+                shown = shell(block("flavor credits")).split()
+                assert shown[4:] == ["site-1", "5", "50", "33.3%", "site-2", "5", "100", "66.7%"]
+            else:
+                printed = python(block(start), capsys)[1]
+                assert printed.splitlines()[-1] == "3 90"
+            assert [edge.wait(30) for edge in started] == [0, 0]
+        finally:
+            for edge in started:
+                edge.kill()
+                edge.wait()
+    seen = json.loads((place.work / "flavor-work" / "live" / "site-1" / "output" / "seen.json").read_text())
+    assert (seen["LEARNING_RATE"], seen["BATCH_SIZE"], seen["LOCAL_STEPS"]) == ("0.01", "16", "5")

@@ -1,0 +1,178 @@
+"""Wrong input to `aumai-fedtrain`: one line that names it, the right exit code, nothing done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from aumai_fedtrain.cli import main
+from aumai_fedtrain.verifier import HashVerifier
+
+CONFIG = {
+    "model_name": "m",
+    "learning_rate": 0.001,
+    "batch_size": 32,
+    "local_steps": 10,
+    "global_rounds": 5,
+    "num_nodes": 3,
+}
+UPDATE = {
+    "node_id": "node-000",
+    "round_id": 1,
+    "gradients": {"weight": [0.1, -0.2, 0.05, 0.03], "bias": [0.01]},
+    "loss": 0.852341,
+    "samples_used": 128,
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLAVOR_REDIS_URL", raising=False)
+    return tmp_path
+
+
+def without(values: dict[str, object], name: str) -> dict[str, object]:
+    return {key: value for key, value in values.items() if key != name}
+
+
+BAD_FILES = [
+    ("{", "not JSON"),
+    ("", "not JSON"),
+    ('{"loss": NaN}', "NaN is not a number"),
+    ("[1, 2]", "must hold a JSON object, not a list"),
+    ('"text"', "not a text"),
+    ("null", "not null"),
+    ("true", "not a truth value"),
+    ("3", "not a number"),
+    ("[" * 100_000, "not JSON"),
+    (b"\xff\xfe\x00", "text in UTF-8"),
+]
+BAD_CONFIGS = [
+    *((without(CONFIG, name), f"{name}: field required") for name in CONFIG),
+    ({**CONFIG, "batch_size": 0}, "batch_size: input should be greater than or equal to 1 (given: 0)"),
+    ({**CONFIG, "learning_rate": "fast"}, "learning_rate: input should be a valid number"),
+    ({**CONFIG, "learning_rate": -1}, "learning_rate"),
+    ({**CONFIG, "global_rounds": 2.5}, "global_rounds"),
+    ({**CONFIG, "num_nodes": None}, "num_nodes"),
+    ({**CONFIG, "model_name": 7}, "model_name: input should be a valid string"),
+    ({}, "model_name: field required; learning_rate: field required"),
+]
+BAD_UPDATES = [
+    *((without(UPDATE, name), f"{name}: field required") for name in UPDATE),
+    ({**UPDATE, "gradients": [1.0]}, "gradients: input should be a valid dictionary"),
+    ({**UPDATE, "gradients": {"w": [1.0, "x"]}}, "gradients.w: value 1 must be a number, not 'x'"),
+    (json.dumps({**UPDATE, "gradients": {"w": [7]}}).replace("7", "1e999"), "gradients.w: value 0 is inf"),
+    ({**UPDATE, "gradients": {"w": None}}, "gradients.w"),
+    ({**UPDATE, "samples_used": -1}, "samples_used: input should be greater than or equal to 0"),
+    ({**UPDATE, "loss": "low"}, "loss: input should be a valid number"),
+]
+
+
+def refused(arguments: list[str], message: str, code: int = 2) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr) < 1000
+    assert not Path(".aumai-fedtrain").exists()
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES)
+def test_a_file_that_holds_no_object(here: Path, text: str | bytes, message: str) -> None:
+    (here / "file.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    for arguments in (
+        ["run", "--config", "file.json"],
+        ["init", "--config", "file.json"],
+        ["verify", "--update", "file.json", "--hash", "x"],
+    ):
+        refused(arguments, message)
+        refused(arguments, "file.json: ")
+
+
+@pytest.mark.parametrize(("values", "message"), BAD_CONFIGS)
+def test_a_configuration_with_a_missing_or_invalid_field(here: Path, values: object, message: str) -> None:
+    (here / "train.json").write_text(json.dumps(values))
+    refused(["run", "--config", "train.json"], message)
+    refused(["init", "--config", "train.json"], message)
+
+
+@pytest.mark.parametrize(("values", "message"), BAD_UPDATES)
+def test_an_update_with_a_missing_or_invalid_field(here: Path, values: object, message: str) -> None:
+    (here / "update.json").write_text(values if isinstance(values, str) else json.dumps(values))
+    refused(["verify", "--update", "update.json", "--hash", "0" * 64], message)
+
+
+@pytest.mark.parametrize("name", ["absent.json", "."])
+def test_a_file_that_is_none(here: Path, name: str) -> None:
+    refused(["run", "--config", name], f"{name}: ")
+    refused(["init", "--config", name], f"{name}: ")
+    refused(["verify", "--update", name, "--hash", "x"], f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--outer-optimizer", "nestorov"], "unknown server step 'nestorov'"),
+        (["--outer-optimizer", "nesterov:lr=fast"], "'fast' does not fit lr"),
+        (["--param-names", "w,w"], "differ"),
+        (["--param-names", ","], "names must be there"),
+        (["--store", "s"], "--store is for live nodes: name their Redis with --redis-url"),
+        (["--run", "r"], "--run is for live nodes"),
+        (["--quorum", "1"], "--quorum is for live nodes"),
+        (["--init-model", "m.pt"], "--init-model is for live nodes"),
+        (["--set", "A=1"], "--set is for live nodes"),
+        (["--live"], "--live needs a Redis"),
+        (["--redis-url", "unix:///s", "--seed", "1"], "--seed is for simulations"),
+        (["--redis-url", "unix:///s", "--param-size", "9"], "--param-size is for simulations"),
+        (["--redis-url", "unix:///s", "--run", "a/b"], "'a/b' cannot be the name of a run"),
+        (["--redis-url", "unix:///s", "--set", "PATH=x"], "--set: setting 'PATH' cannot be used"),
+        (["--redis-url", "http://x"], "http://x"),
+    ],
+)
+def test_options_that_make_no_sense(here: Path, options: list[str], message: str) -> None:
+    (here / "train.json").write_text(json.dumps(CONFIG))
+    result = CliRunner().invoke(main, ["run", "--config", "train.json", *options])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_nothing_to_run_or_to_show(here: Path) -> None:
+    refused(["run"], "there is no session to run: pass --config FILE")
+    result = CliRunner().invoke(main, ["status"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "There is no session" in result.stdout
+    listed = CliRunner().invoke(main, ["status", "--json"])
+    assert (listed.exit_code, json.loads(listed.stdout)) == (0, {"session": None, "others": []})
+    assert list(here.iterdir()) == []
+
+
+def test_a_home_that_cannot_be(here: Path) -> None:
+    (here / "file").write_text("")
+    (here / "train.json").write_text(json.dumps(CONFIG))
+    refused(["init", "--config", "train.json", "--home", "file/below"], "--home file/below: ")
+
+
+def test_a_verification_passes_or_fails(here: Path) -> None:
+    (here / "update.json").write_text(json.dumps(UPDATE))
+    digest = HashVerifier.compute_hash(UPDATE["gradients"])  # type: ignore[arg-type]
+    passed = CliRunner().invoke(main, ["verify", "--update", "update.json", "--hash", digest])
+    assert (passed.exit_code, passed.stdout) == (0, f"Verification PASSED.  Hash: {digest}\n")
+    for wrong in (digest[::-1], "abc", ""):
+        failed = CliRunner().invoke(main, ["verify", "--update", "update.json", "--hash", wrong])
+        assert failed.exit_code == 1
+        assert failed.stdout.startswith(f"Verification FAILED.  Hash: {digest}")
+        as_json = CliRunner().invoke(main, ["verify", "--update", "update.json", "--hash", wrong, "--json"])
+        assert as_json.exit_code == 1
+        assert json.loads(as_json.stdout) == {"passed": False, "hash": digest, "expected": wrong}
+
+
+def test_what_click_itself_refuses_is_wrong_use(here: Path) -> None:
+    for arguments in (["run", "--nodes", "0"], ["run", "--param-size", "none"], ["verify"], ["init"], ["train"]):
+        assert CliRunner().invoke(main, arguments).exit_code == 2
