@@ -90,7 +90,8 @@ def test_edges_join_the_command_unchanged_and_train_by_its_rule(bench: Bench, op
     sites = edges(bench, "site-1", "site-2")
     assert [process.wait() for process in (run, *sites)] == [0, 0, 0]
     for tensors, w in zip(global_models(bench, rounds), expected(rounds, optimizer), strict=True):
-        np.testing.assert_array_equal(tensors["layer/w"], w.astype(np.float32))
+        # np.mean and the engine's mean may round the last bit of a float64 apart, and so that of a float32.
+        np.testing.assert_array_max_ulp(tensors["layer/w"], w.astype(np.float32), maxulp=1)
         assert tensors["layer/w"].dtype == np.float32
         assert tensors["layer/h"].dtype == np.float16
     # a step counter takes no part in outer steps: every node adds its steps to what it was given
