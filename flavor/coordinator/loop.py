@@ -108,7 +108,7 @@ class Coordinator:
         self._token = lease.token
         if taken_over:  # whatever ended the last coordinator may have ended the edges too
             self._give_grace()
-        keeper = LeaseKeeper(lease, lost=self._lease_lost)
+        keeper = self._keeper = LeaseKeeper(lease, lost=self._lease_lost, late=self._give_grace)
         keeper.start()
         subscription = Subscription(
             connect(self._url, patience_s=self._patience_s, client_name=f"flavor-serve:{self._name}:events"),
@@ -157,6 +157,11 @@ class Coordinator:
     def _give_grace(self) -> None:
         """Whatever ended a coordinator, or kept the server away, did so to the edges: let them come back."""
         self._grace_until = time.monotonic() + self._config.heartbeat_timeout_s
+
+    @property
+    def _lenient(self) -> bool:
+        """Whether a lease that is missing says nothing about who held it."""
+        return time.monotonic() < self._grace_until or self._keeper.overdue
 
     def _create(self) -> bool:
         """Create the run; False when it goes on instead."""
@@ -223,7 +228,7 @@ class Coordinator:
             except ValueError:
                 continue
             before = self._clients.get(name)
-            counts_as_alive = alive or time.monotonic() < self._grace_until
+            counts_as_alive = alive or self._lenient
             quarantined = 0 < self._config.quarantine_after <= self._refusals.get(name, 0)
             self._clients[name] = Client(state, counts_as_alive, fields.get("reason", ""), quarantined)
             if name not in self._members and not self._run.state.ended:
@@ -338,7 +343,7 @@ class Coordinator:
 
     def _too_early(self, action: Action) -> bool:
         """Whether `action` would end the run before its clients had the time to come back, too."""
-        return action in (Action.FAIL, Action.REOPEN) and time.monotonic() < self._grace_until
+        return action in (Action.FAIL, Action.REOPEN) and self._lenient
 
     def _tell_waiting(self, reason: str) -> None:
         if reason != self._waiting:
