@@ -24,6 +24,8 @@ from flavor.store.paths import updates_prefix
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
+_SCAN_S = 0.01
+"""Of a large server's keys so much is looked through at a time."""
 _CATCH_UP = 20
 """Rounds before the one to prune that a coordinator looks at when it starts."""
 _PATIENCE_S = 2.0
@@ -81,6 +83,7 @@ class Coordinator:
         self._clients: dict[str, Client] = {}
         self._members: set[str] = set()
         self._refusals: dict[str, int] = {}
+        self._cursor = 0  # how far the server's keys have been looked through for clients
         self._round: _Round | None = None
         self._run: RunView
         self._waiting = ""
@@ -201,9 +204,18 @@ class Coordinator:
         self._clock_ms = self._runs.now_ms() - time.monotonic() * 1000
         self._members = set(self._runs.members())
         self._refusals = self._runs.refusals()
-        self._read_clients(self._members | set(self._clients))
+        self._read_clients(self._members | set(self._clients) | self._found())
         if self._run.round:
             self._read_round()
+
+    def _found(self) -> set[str]:
+        """Clients whose lease is in Redis, should all that they published have been lost; a part of the keys a time."""
+        until, found = time.monotonic() + _SCAN_S, set[str]()
+        while True:
+            self._cursor, clients = self._runs.scan_clients(self._cursor)
+            found |= clients
+            if not self._cursor or time.monotonic() > until:
+                return found
 
     def _read_round(self) -> None:
         view = self._runs.read_round(self._run.round)
