@@ -28,7 +28,8 @@ _DRAIN_S = 0.3
 class ChildProcess:
     """A command in a process group of its own, its output copied to `log` and, prefixed, to `echo`.
 
-    `ended` is called from a thread of this object once the process has ended and its output is read.
+    `ended` is called from a thread of this object once the process has ended and its output is read. It inherits the
+    descriptors in `inherited`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ChildProcess:
         prefix: str = "",
         echo: IO[str] | None = None,
         ended: Callable[[int], None] | None = None,
+        inherited: Sequence[int] = (),
     ) -> None:
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
@@ -53,6 +55,7 @@ class ChildProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                pass_fds=inherited,
                 preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
             )
         except OSError as error:
