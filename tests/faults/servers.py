@@ -25,8 +25,9 @@ def free_port() -> int:
 class Server:
     """A Redis or Valkey process on 127.0.0.1 with a data folder of its own; can be killed and started again.
 
-    `words` are further settings, which replace those here; `under` is a command that runs it. What it says goes to a
-    file beside its folder. With `socket` the test reaches it there, which works across network namespaces.
+    `words` are further settings, which replace those here; `first` comes before all of them (a configuration file),
+    and `under` is a command that runs it. What it says goes to a file beside its folder. With `socket` the test reaches
+    it there, which works across network namespaces.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Server:
         program: str | None = None,
         append_only: bool = True,
         under: Sequence[str] = (),
+        first: Sequence[str] = (),
         socket: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ class Server:
         settings += ["--appendonly", "yes" if append_only else "no", "--appendfsync", "always"]
         settings += ["--unixsocket", str(socket)] if socket else []
         self._socket = socket
-        self._command = [*under, program or str(get_binary_path()), *settings, *words]
+        self._command = [*under, program or str(get_binary_path()), *first, *settings, *words]
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
