@@ -87,6 +87,7 @@ class Edge:
         self._newest = 0  # the newest round this client was given a task for
         self._behind = 0  # the newest round that is behind this client
         self._unjudged = 0  # the round of a submitted update without a verdict
+        self._submitted: tuple[int, dict[str, str]] | None = None  # the newest update, as it was handed in
         self._left = False
 
     # -- from start to end
@@ -242,6 +243,7 @@ class Edge:
                 self._run_ended(view)
                 return True
             if resync:
+                self._repeat_what_is_forgotten(view.round)
                 self._newest = max(self._newest, view.round)
                 rests.add(f"round:{view.round}:task")
             self._announce()
@@ -313,6 +315,10 @@ class Edge:
             }
             self._unjudged = round_
         reach("edge.stored")
+        self._hand_in(round_, fields)
+        reach("edge.submitted")
+
+    def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
         key = self._keys.update(round_)
 
         def hand_in(step: Redis) -> None:
@@ -321,7 +327,20 @@ class Edge:
             step.publish(key, str(round_))
 
         self._write(hand_in)
-        reach("edge.submitted")
+        self._submitted = (round_, fields)
+
+    def _repeat_what_is_forgotten(self, round_: int) -> None:
+        """Write the start and the update of the run's current round again, if Redis has lost them in a failover."""
+        if self._training == round_ and not self._events.is_set(Event.TRAIN_STARTED, round_):
+            self._events.start_round(round_)
+        if self._submitted is None or self._submitted[0] != round_:
+            return
+        with translated(shown(self._config.redis_url)):
+            there = self._redis.exists(self._keys.update(round_))
+        if not there:
+            self._tell(f"Redis has forgotten the update of round {round_}: handing it in again")
+            self._hand_in(*self._submitted)
+            self._unjudged = 0 if "refused" in self._submitted[1] else round_
 
     def _read_verdict(self, round_: int) -> None:
         if round_ != self._unjudged:

@@ -35,8 +35,14 @@ class Replicated:
                 assert time.monotonic() < deadline, self.replica.log.read_text()
                 time.sleep(0.02)
 
+    def lag(self) -> None:
+        """From now on the replica hears of nothing, and is not let in again."""
+        with contextlib.closing(redis.Redis(port=self.primary.port)) as client:
+            client.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+            assert client.client_kill_filter(_type="replica") == 1
+
     def fail_over(self) -> None:
-        """Kill the primary, and lead everybody to the one that Sentinel promotes."""
+        """Kill the primary, and wait until Sentinel has promoted the replica; `lead` leads everybody there."""
         self.primary.kill()
         self.proxy.cut()
         with contextlib.closing(redis.Redis(port=self._sentinel.port, decode_responses=True)) as client:
@@ -47,6 +53,8 @@ class Replicated:
                     break
                 assert time.monotonic() < deadline, self._sentinel.log.read_text()
                 time.sleep(0.05)
+
+    def lead(self) -> None:
         self.proxy.target = self.replica.port
         self.proxy.cut()
 

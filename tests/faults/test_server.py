@@ -12,6 +12,8 @@ from federation import Faulty
 from sentinel import Replicated
 from servers import Server, tmpfs
 
+from flavor.bus.names import Event
+
 
 def test_a_run_outlives_a_server_that_is_killed_again_and_again(on_port, redis_server):
     """Row 23: while an event is being set, after an update was accepted, and after a round was closed."""
@@ -103,20 +105,48 @@ def test_a_run_outlasts_a_server_that_reached_maxmemory(on_port):
     outlasts(on_port, less, more, "used memory > 'maxmemory'", all_writes=False)
 
 
-def test_a_run_goes_on_at_the_replica_that_sentinel_promotes(tmp_path, bench_at):
-    """Row 27: the primary is killed in training, while its replica has everything; nothing is lost."""
+@pytest.fixture
+def replicated(tmp_path):
     servers = Replicated(tmp_path)
-    try:
-        faulty = Faulty(bench_at(servers.proxy.url))
-        gate, bench = faulty.gate("c1"), faulty.bench
-        coordinator = faulty.serve()
-        bench.aggregator()
-        edges = faulty.edges(only={"c1": ("--gate", gate.path, "--at", 2)})
+    yield servers
+    servers.close()
+
+
+def test_a_run_goes_on_at_the_replica_that_sentinel_promotes(replicated, bench_at):
+    """Row 27: the primary is killed in training, while its replica has everything; nothing is lost."""
+    faulty = Faulty(bench_at(replicated.proxy.url))
+    gate, bench = faulty.gate("c1"), faulty.bench
+    coordinator = faulty.serve()
+    bench.aggregator()
+    edges = faulty.edges(only={"c1": ("--gate", gate.path, "--at", 2)})
+    gate.reached()
+    bench.logged("update.accepted", client="c2", round=2)
+    assert bench.redis.wait(1, 5000) == 1
+    replicated.fail_over()
+    replicated.lead()
+    gate.open()
+    faulty.finish(coordinator, edges)
+
+
+def test_what_a_replica_that_lags_has_lost_is_handed_in_again(replicated, bench_at):
+    """Row 27: TrainFinished, the update and its verdict are acknowledged, and unknown to the replica that follows."""
+    faulty = Faulty(bench_at(replicated.proxy.url))
+    bench, gates = faulty.bench, {client: faulty.gate(client) for client in faulty.clients}
+    coordinator = faulty.serve()
+    bench.aggregator()
+    edges = faulty.edges(only={c: ("--gate", g.path, "--where", "saved", "--at", 2) for c, g in gates.items()})
+    for gate in gates.values():
         gate.reached()
-        bench.logged("update.accepted", client="c2", round=2)
-        assert bench.redis.wait(1, 5000) == 1
-        servers.fail_over()
-        gate.open()
-        faulty.finish(coordinator, edges)
-    finally:
-        servers.close()
+    assert bench.redis.wait(1, 5000) == 1
+    replicated.lag()
+    gates["c1"].open()
+    bench.logged("update.accepted", client="c1", round=2)
+    replicated.fail_over()
+    keys = bench.runs.keys.client("c1")
+    with contextlib.closing(redis.Redis(port=replicated.replica.port)) as promoted:
+        assert not promoted.exists(keys.update(2), keys.event(2, Event.TRAIN_FINISHED))
+    replicated.lead()
+    bench.logged("update.accepted", client="c1", round=2)
+    gates["c2"].open()
+    faulty.finish(coordinator, edges)
+    assert "has forgotten the update of round 2: handing it in again" in edges["c1"].stderr
