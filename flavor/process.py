@@ -5,10 +5,10 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -28,7 +28,8 @@ _DRAIN_S = 0.3
 class ChildProcess:
     """A command in a process group of its own, its output copied to `log` and, prefixed, to `echo`.
 
-    `ended` is called from a thread of this object once the process has ended and its output is read.
+    `ended` is called from a thread of this object once the process has ended and its output is read. It inherits the
+    descriptors in `inherited`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ChildProcess:
         prefix: str = "",
         echo: IO[str] | None = None,
         ended: Callable[[int], None] | None = None,
+        inherited: Sequence[int] = (),
     ) -> None:
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
@@ -53,17 +55,15 @@ class ChildProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                pass_fds=inherited,
                 preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
             )
         except OSError as error:
             self._log.close()
             raise CommandNotFound(f"{command[0]!r} cannot be started: {error.strerror}") from None
-        self._pumps = [
-            threading.Thread(target=self._pump, args=(pipe,), name="output", daemon=True)
-            for pipe in (self._process.stdout, self._process.stderr)
-        ]
+        self._reader = threading.Thread(target=self._read, name="output", daemon=True)
         self._waiter = threading.Thread(target=self._wait, name="waiter", daemon=True)
-        for thread in (*self._pumps, self._waiter):
+        for thread in (self._reader, self._waiter):
             thread.start()
 
     @property
@@ -99,18 +99,40 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
-    def _pump(self, pipe: IO[bytes]) -> None:
-        """Read to the end, whatever becomes of the log and the terminal: a full pipe would stop the child."""
-        with pipe:
-            while line := pipe.readline(_MAX_LINE):
-                text = line.decode(errors="replace").rstrip("\r\n")
-                with self._lock:
-                    self._lines.append(text)
-                    with contextlib.suppress(OSError, ValueError):  # a full disk; closed, as the process is gone
-                        self._log.write(line)
-                        self._log.flush()
-                    if self._echo is not None:
-                        self._print(text)
+    def _read(self) -> None:
+        """Read to the end, whatever becomes of the log and the terminal: a full pipe would stop the child.
+
+        One thread for both pipes, so that lines keep their order; of what is there at once stderr comes last, since
+        that is where a program says why it ends.
+        """
+        out, err = self._process.stdout, self._process.stderr
+        assert out is not None
+        assert err is not None
+        unfinished = {out.fileno(): b"", err.fileno(): b""}
+        with out, err, selectors.DefaultSelector() as selector:
+            for order, pipe in enumerate((out, err)):
+                selector.register(pipe, selectors.EVENT_READ, order)
+            while selector.get_map():
+                for key, _ in sorted(selector.select(), key=lambda ready: ready[0].data):
+                    data = os.read(key.fd, _MAX_LINE)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    *lines, rest = (unfinished[key.fd] + data).split(b"\n")
+                    if rest and (not data or len(rest) >= _MAX_LINE):
+                        lines, rest = [*lines, rest], b""
+                    unfinished[key.fd] = rest
+                    for line in lines:
+                        self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        with self._lock:
+            self._lines.append(text)
+            with contextlib.suppress(OSError, ValueError):  # a full disk; closed, as the process is gone
+                self._log.write(line + b"\n")
+                self._log.flush()
+            if self._echo is not None:
+                self._print(text)
 
     def _print(self, text: str) -> None:
         assert self._echo is not None
@@ -122,9 +144,7 @@ class ChildProcess:
 
     def _wait(self) -> None:
         code = self._process.wait()
-        until = time.monotonic() + _DRAIN_S
-        for pump in self._pumps:
-            pump.join(max(0.0, until - time.monotonic()))  # a grandchild may hold the pipe open
+        self._reader.join(_DRAIN_S)  # a grandchild may hold the pipe open
         with self._lock:
             self._log.close()
         if self._ended is not None:

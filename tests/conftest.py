@@ -133,10 +133,14 @@ class Bench:
         *arguments: object,
         env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
+        under: Sequence[str] = (),
     ) -> Process:
-        """Start one of our programs; -P, as a console script has no current folder on its path either."""
+        """Start one of our programs; -P, as a console script has no current folder on its path either.
+
+        `under` is a command that runs it, such as `ip netns exec NAME`.
+        """
         merged: dict[str, str | None] = {**self.env, **(env or {})}
-        command = [sys.executable, "-P", "-m", MODULES[program], *map(str, arguments)]
+        command = [*under, sys.executable, "-P", "-m", MODULES[program], *map(str, arguments)]
         process = Process(
             command,
             env={name: value for name, value in merged.items() if value is not None},
@@ -170,9 +174,16 @@ class Bench:
     def aggregator(self, *options: object, env: Mapping[str, str | None] | None = None) -> Process:
         return self.start("flavor-agg", "--queue", self.run, "--store", self.store, *options, env=env)
 
-    def edge(self, client: str, command: str, *options: object, env: Mapping[str, str | None] | None = None) -> Process:
+    def edge(
+        self,
+        client: str,
+        command: str,
+        *options: object,
+        env: Mapping[str, str | None] | None = None,
+        under: Sequence[str] = (),
+    ) -> Process:
         words = ["--run", self.run, "--client", client, "-m", command, "--workspace", self.folder / client]
-        return self.start("flavor-fl", *words, *options, env=env)
+        return self.start("flavor-fl", *words, *options, env=env, under=under)
 
     def survivors(self) -> dict[int, str]:
         """Every live process that this bench or a descendant of its processes started."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +34,7 @@ from flavor.store.info import Info
 from flavor.store.objects import sha256_file
 from workers.combination import Combined, Work
 from workers.environment import user_environment
+from workers.folder import RunFolder
 from workers.place import Place
 from workers.structure import structure
 from workers.updates import open_updates
@@ -50,16 +53,9 @@ class UserCommand:
     passed: tuple[str, ...] = ()
     """Environment variables that the command is given besides those that every program needs."""
 
-    def folder(self, run: str) -> Path:
-        """The folder of one run."""
-        return self.workspace / run
-
-    def output(self, run: str) -> Path:
-        """The command's `$OUTPUT_PATH`: the same as long as the run lives."""
-        return self.folder(run) / "output"
-
     def start(
         self,
+        folder: RunFolder,
         run: str,
         rounds: int,
         *,
@@ -67,13 +63,10 @@ class UserCommand:
         ended: Callable[[int], None] | None = None,
     ) -> ChildProcess:
         """Start it for this run; raises `CommandNotFound`."""
-        logs = self.folder(run) / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self.output(run).mkdir(parents=True, exist_ok=True)
         environment = {
             **user_environment(os.environ, self.passed),
-            "OUTPUT_PATH": os.fspath(self.output(run)),
-            "LOG_PATH": os.fspath(logs),
+            "OUTPUT_PATH": os.fspath(folder.output),
+            "LOG_PATH": os.fspath(folder.logs),
             "TOTAL_ROUNDS": str(rounds),
             "FLAVOR_ROLE": "aggregator",
             "FLAVOR_RUN": run,
@@ -82,17 +75,21 @@ class UserCommand:
         return ChildProcess(
             self.words,
             environment=environment,
-            log=logs / "aggregator.log",
+            log=folder.logs / "aggregator.log",
             prefix=f"[{run} aggregator] ",
             echo=sys.stderr,
             ended=ended,
+            inherited=(folder.lock,),
         )
 
 
 class Runner(Protocol):
     """Has the command aggregate the round whose files are announced in its `$OUTPUT_PATH`."""
 
-    def __call__(self, work: Work) -> str:
+    def folder(self, run: str) -> AbstractContextManager[RunFolder]:
+        """Where the command works for this run."""
+
+    def __call__(self, work: Work, folder: RunFolder) -> str:
         """Return once it says that it is done, with its last lines, quoted; raises `AggregatorFailed`."""
 
     def discard(self, run: str) -> None:
@@ -105,9 +102,13 @@ class StartedAnew:
 
     command: UserCommand
 
-    def __call__(self, work: Work) -> str:
+    def folder(self, run: str) -> RunFolder:
         """See `Runner`."""
-        process = self.command.start(work.run, work.config.rounds)
+        return RunFolder(self.command.workspace, run)
+
+    def __call__(self, work: Work, folder: RunFolder) -> str:
+        """See `Runner`."""
+        process = self.command.start(folder, work.run, work.config.rounds)
         try:
             code = process.wait()
             assert code is not None
@@ -145,22 +146,26 @@ class CommandCombiner:
                 "aggregator of its own (-m): use workers without -m, on another --queue if need be, "
                 "or leave out --aggregator"
             )
-        folder = self.command.folder(work.run) / f"round-{work.round}"
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            place = _laid_out(work, folder)
-            place.announce(self.command.output(work.run))
-        except OSError as error:
-            where = error.filename or folder
-            raise StoreError(f"{where}: {error.strerror}: check the disk and the aggregator's --workspace") from error
-        said = self.runner(work)
-        try:
-            combined = _taken(work, place, target, said)
-        except FlavorError:
-            self.runner.discard(work.run)
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-        return combined
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(self.runner.folder(work.run))
+                of_round = folder.path / f"round-{work.round}"
+                shutil.rmtree(of_round, ignore_errors=True)
+                place = _laid_out(work, of_round)
+                place.announce(folder.output)
+            except OSError as error:
+                where = error.filename or self.command.workspace
+                raise StoreError(
+                    f"{where}: {error.strerror}: check the disk and the aggregator's --workspace"
+                ) from error
+            said = self.runner(work, folder)
+            try:
+                combined = _taken(work, place, target, said)
+            except FlavorError:
+                self.runner.discard(work.run)
+                raise
+            shutil.rmtree(of_round, ignore_errors=True)
+            return combined
 
 
 def _laid_out(work: Work, folder: Path) -> Place:

@@ -100,12 +100,12 @@ def _accepted(
         raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
     info = parse_info(text, where="info.json")
     config = RunConfig.parse(view.config)
-    _check_limits(config, info, store.size_bytes(path))
     opaque = config.is_opaque
     format_ = fields.get("format", "")
     if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
         raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {'opaque' if opaque else ', '.join(Format)} expected")
     signed = signatures.check(view, round_, client, fields, info)
+    _check_limits(config, info, store.size_bytes(path))
     seal = store.seal(path)
     found = _opaque(store.local(path)) if opaque else digest_and_check(store.local(path))
     if found.sha256 != fields.get("digest"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from rq.timeouts import JobTimeoutException
 
@@ -26,6 +27,7 @@ from flavor.errors import AggregatorFailed, FlavorError
 from flavor.process import ChildProcess, obituary, quoted
 from workers.combination import Work
 from workers.command import UserCommand, overdue
+from workers.folder import RunFolder
 
 CLIENT = "aggregator"
 _LOOK_S = 1.0
@@ -53,12 +55,19 @@ class Resident:
 
     def __init__(self, bus: PrivateBus, command: UserCommand, run: str, rounds: int) -> None:
         self._bus, self._command, self._run, self._rounds = bus, command, run, rounds
+        self._folder: RunFolder | None = None
         self._run_keys = RunKeys(run)
         self._keys = self._run_keys.client(CLIENT)
         self._events = ClientEvents(bus.url, run, CLIENT, redis=bus.redis, starts=Event.AGGREGATE_STARTED)
         self._process: ChildProcess | None = None
         self._behind = 0  # the newest round that this process has aggregated
         self._over = threading.Lock()
+
+    def folder(self) -> RunFolder:
+        """Where the process works, in all rounds."""
+        if self._folder is None:
+            self._folder = RunFolder(self._command.workspace, self._run)
+        return self._folder
 
     def __call__(self, work: Work) -> str:
         """Have the process aggregate a round; see `Runner`."""
@@ -116,6 +125,7 @@ class Resident:
         redis.set(self._keys.lease, "flavor-agg")  # for ever: this process is its parent
         self._behind = 0
         self._process = self._command.start(
+            self.folder(),
             self._run,
             self._rounds,
             extra={"FLAVOR_CLIENT": CLIENT, "FLAVOR_REDIS_URL": self._bus.url},
@@ -131,6 +141,12 @@ class Resident:
         """Forget the process: what it left could not be used, so that the next attempt starts another."""
         with self._over:
             self._stop()
+
+    def close(self) -> None:
+        """End the process, and leave its folder."""
+        self.discard()
+        if self._folder is not None:
+            self._folder.close()
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -190,7 +206,11 @@ class Residents:
         self._tell(f"run {run}: this worker keeps its aggregator")
         return None
 
-    def __call__(self, work: Work) -> str:
+    def folder(self, run: str) -> AbstractContextManager[RunFolder]:
+        """See `Runner`: that of the process, which lives on."""
+        return nullcontext(self._kept[run][0].folder())
+
+    def __call__(self, work: Work, folder: RunFolder) -> str:
         """See `Runner`."""
         return self._kept[work.run][0](work)
 
@@ -212,14 +232,15 @@ class Residents:
         """Another worker took the lease, which had lapsed."""
         if kept := self._kept.pop(run, None):
             self._tell(f"run {run}: another worker keeps its aggregator now")
-            kept[0].discard()
+            kept[0].close()
 
     def _release(self, run: str, state: RunState, reason: str) -> None:
         kept = self._kept.get(run)
         if kept is None or not kept[0].end(state, reason):
             return
         self._kept.pop(run, None)
-        _, lease, keeper = kept
+        resident, lease, keeper = kept
+        resident.close()
         keeper.stop()
         with contextlib.suppress(Exception):  # the lease runs out by itself
             lease.release()

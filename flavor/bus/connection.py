@@ -8,6 +8,7 @@ peer is found by TCP keepalive, and what is repeated after a broken connection i
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import sys
 import threading
@@ -48,18 +49,21 @@ class Patience(Retry):
     """Repeats a command until the server answers again or `patience_s` seconds of outage have passed.
 
     One outage has one deadline, however deep redis-py nests its retries, and a countdown on stderr. A server that takes
-    no writes for now (its disk or its memory is full, it loads, it is a replica) is out as well. Wrong credentials and
-    certificates are not an outage. Every command of this project may run twice: it sets what is not set, or checks
-    the state it starts from.
+    no writes for now (its disk or its memory is full, it loads, it is a replica) is out as well, although it answers.
+    Wrong credentials and certificates are not an outage. Every command of this project may run twice: it sets what is
+    not set, or checks the state it starts from.
     """
 
     _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+    _REFUSALS_APART_S = 5.0
+    """Refusals that are further apart belong to two outages; between closer ones reads may well succeed."""
 
     def __init__(self, where: str, patience_s: float) -> None:
         super().__init__(NoBackoff(), retries=-1)
         self._where, self._patience_s = where, patience_s
         self._since: float | None = None
         self._depth = 0  # a connection that can be made says nothing about the command that it is made for
+        self._refused_since = self._refused_at = -math.inf
 
     def call_with_retry(
         self,
@@ -84,7 +88,10 @@ class Patience(Retry):
                 if isinstance(error, redis.exceptions.ResponseError):
                     if not _passes(error):
                         raise
-                elif (is_retryable and not is_retryable(error)) or tls_refusal(error):
+                    self._wait_for_writes(error)
+                    fail(error, failures + 1) if with_failure_count else fail(error)
+                    continue
+                if (is_retryable and not is_retryable(error)) or tls_refusal(error):
                     raise
                 failures += 1
                 fail(error, failures) if with_failure_count else fail(error)
@@ -101,6 +108,23 @@ class Patience(Retry):
                 self._since = self._since if self._depth else None
                 return result
 
+    def _wait_for_writes(self, error: redis.exceptions.ResponseError) -> None:
+        """Pause after a refusal, or raise it once it has lasted for too long.
+
+        Before redis-py is told of the failure, since that raises `WatchError` where something is watched: then the
+        caller begins again, and comes back here.
+        """
+        now = time.monotonic()
+        if now - self._refused_at > self._REFUSALS_APART_S:
+            self._refused_since = now
+        left_s = self._refused_since + self._patience_s - now
+        if left_s <= 0:
+            raise error
+        _countdown.show(self._where, left_s, error)
+        pause_s = (now - self._refused_since) / 4
+        time.sleep(min(max(pause_s, self._FIRST_PAUSE_S), self._LONGEST_PAUSE_S, left_s))
+        self._refused_at = time.monotonic()
+
 
 class _Countdown:
     """One line for however many connections wait: rewritten in a terminal, else repeated every few seconds."""
@@ -115,7 +139,7 @@ class _Countdown:
             if now - self._shown_at < (0.5 if live else 5.0):
                 return
             self._shown_at = now
-        words = " ".join(str(error).split())[:120]
+        words = _said(error)[:120]
         how = f"takes no writes ({words})" if isinstance(error, redis.exceptions.ResponseError) else "does not answer"
         line = f"flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
         print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
@@ -127,10 +151,15 @@ class _Countdown:
             self._shown_at = 0.0
 
 
+def _said(error: Exception) -> str:
+    """What the server said: redis-py puts the command of a pipeline before it."""
+    return " ".join(str(error).split()).rpartition(" of pipeline caused error: ")[2]
+
+
 def _passes(error: redis.exceptions.ResponseError) -> bool:
     """Whether the server refuses for a reason that an operator, or time, takes away."""
     kinds = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.BusyLoadingError)
-    return isinstance(error, kinds) or str(error).startswith(
+    return isinstance(error, kinds) or _said(error).startswith(
         ("MISCONF", "OOM ", "READONLY ", "MASTERDOWN ", "NOREPLICAS")
     )
 
@@ -221,7 +250,9 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     """The error of this project for one of redis-py's, with what to do."""
     if failure := tls_failure(error):
         return BusUnavailable(f"Redis at {where}: {failure}")
-    text = " ".join(str(error).split()).rstrip(".")
+    text = _said(error).rstrip(".")
+    if text.startswith("MISCONF"):
+        return BusUnavailable(f"Redis at {where}: {text}: its disk is full or broken: make room there")
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
             return BusUnavailable(f"Redis at {where}: {text or type(error).__name__}: {advice}")

@@ -60,6 +60,7 @@ class ClientEvents:
         self._keys = self._run_keys.client(client)
         self._redis = redis or connect(url, client_name=f"flavor-events:{client}")
         self._subscription: Subscription | None = None
+        self._newest: tuple[Event, int, str] | None = None  # the event that was set last
 
     def set(self, event: Event, round_: int, value: str = "1") -> None:
         """Record that `event` has happened in this round and wake whoever waits. Setting twice is harmless."""
@@ -70,6 +71,7 @@ class ClientEvents:
             step.set(key, value, nx=True)
             step.publish(key, str(round_))
             step.execute()
+        self._newest = (event, round_, value)
 
     def start_round(self, round_: int) -> None:
         """Set the event that begins this round, and move the pointer that a waiting script reads. For its parent."""
@@ -152,6 +154,7 @@ class ClientEvents:
                 woken = subscription.wait(left_s)
                 while woken and not self._is_news(woken, wanted) and (left_s := until - time.monotonic()) > 0:
                     woken = subscription.wait(left_s)
+                self._repeat_after(woken)
                 if after is not None and (newest := self._newest_of(woken)) > after:
                     return newest
                 if round_ is not None and wanted in woken:
@@ -177,8 +180,13 @@ class ClientEvents:
             )
             self._subscription.open()
         else:
-            self._subscription.wait(0.0)  # what piled up while the caller worked
+            self._repeat_after(self._subscription.wait(0.0))  # what piled up while the caller worked
         return self._subscription
+
+    def _repeat_after(self, woken: list[str]) -> None:
+        """After a reconnection, set again what was set last: a replica that took over may have missed it."""
+        if RESYNC in woken and self._newest is not None:
+            self.set(*self._newest)
 
     def _look(self, key: str | None) -> _Look:
         with self._redis.pipeline(transaction=False) as reads:

@@ -182,6 +182,11 @@ class RunKeys:
         """Stream: every transition with its reason."""
         return f"{self.prefix}log"
 
+    @property
+    def leases_pattern(self) -> str:
+        """The pattern of the keys that hold the leases of the run's edges."""
+        return f"{self.prefix}client:*:lease"
+
     def client(self, client: str) -> ClientKeys:
         """The keys of one client."""
         checked_name(client, "client")

@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -110,16 +111,34 @@ class LeaseKeeper:
     """A thread that renews a lease at a third of its lifetime, and says when it is lost.
 
     `beat` is called after each renewal (an edge publishes its heartbeat there). An unreachable server is not a loss:
-    the lease is lost when another holds it, or when it expired and could not be taken again.
+    the lease is lost when another holds it, or when it expired and could not be taken again. `late` is called first
+    after a renewal that took so long that leases may have lapsed meanwhile, this one and everybody's.
     """
 
-    def __init__(self, lease: Kept, *, lost: Callable[[], None], beat: Callable[[], object] | None = None) -> None:
-        self._lease, self._lost, self._beat = lease, lost, beat
+    def __init__(
+        self,
+        lease: Kept,
+        *,
+        lost: Callable[[], None],
+        beat: Callable[[], object] | None = None,
+        late: Callable[[], None] | None = None,
+    ) -> None:
+        self._lease, self._lost, self._beat, self._late = lease, lost, beat, late
+        self._renewed_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether a renewal is missing: the server or this process stands still, or did until just now.
+
+        True at any time at which another lease of this lifetime may have lapsed for that reason alone.
+        """
+        return time.monotonic() - self._renewed_at > self._lease.ttl_s / 2
+
     def start(self) -> None:
         """Begin to renew."""
+        self._renewed_at = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -134,6 +153,9 @@ class LeaseKeeper:
                 if not self._lease.keep():
                     self._lost()
                     return
+                if self.overdue and self._late is not None:
+                    self._late()
+                self._renewed_at = time.monotonic()
                 if self._beat is not None:
                     self._beat()
             except (redis.exceptions.RedisError, OSError):

@@ -274,6 +274,15 @@ class RunStore:
         with translated(self._where):
             return dict(self.redis.hgetall(self.keys.public_keys))
 
+    def scan_clients(self, cursor: int) -> tuple[int, set[str]]:
+        """Clients whose edge lives, among about a thousand of the server's keys from `cursor` on, and the next cursor.
+
+        It is 0 for the first call, and again after the last keys.
+        """
+        with translated(self._where):
+            cursor, keys = self.redis.scan(cursor, match=self.keys.leases_pattern, count=1000)
+        return int(cursor), {parsed[0] for key in keys if (parsed := self.keys.parse_client_channel(key))}
+
     def clients(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], bool]]:
         """For each client: the fields of its hash, and whether its edge holds its lease."""
         names = list(names)

@@ -30,6 +30,8 @@ from flavor.store.paths import updates_prefix
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
+_SCAN_S = 0.01
+"""Of a large server's keys so much is looked through at a time."""
 _CATCH_UP = 20
 """Rounds before the one to prune that a coordinator looks at when it starts."""
 _PATIENCE_S = 2.0
@@ -102,6 +104,7 @@ class Coordinator:
         self._keys: dict[str, str] = {}  # client -> the public key that it announced
         self._members: set[str] = set()
         self._refusals: dict[str, int] = {}
+        self._cursor = 0  # how far the server's keys have been looked through for clients
         self._round: _Round | None = None
         self._run: RunView
         self._incarnation: tuple[int, int] | None = None
@@ -125,7 +128,7 @@ class Coordinator:
         lease = self._acquired()
         if taken_over:  # whatever ended the last coordinator may have ended the edges too
             self._give_grace()
-        keeper = LeaseKeeper(lease, lost=self._lease_lost)
+        keeper = self._keeper = LeaseKeeper(lease, lost=self._lease_lost, late=self._give_grace)
         keeper.start()
         subscription = Subscription(
             connect(self._url, patience_s=self._patience_s, client_name=f"flavor-serve:{self._name}:events"),
@@ -201,6 +204,11 @@ class Coordinator:
         """Whatever ended a coordinator, or kept the server away, did so to the edges: let them come back."""
         self._grace_until = time.monotonic() + self._config.heartbeat_timeout_s
 
+    @property
+    def _lenient(self) -> bool:
+        """Whether a lease that is missing says nothing about who held it."""
+        return time.monotonic() < self._grace_until or self._keeper.overdue
+
     def _create(self) -> bool:
         """Create the run; False when it goes on instead."""
         for line in persistence_warnings(self._redis, self._url):
@@ -248,9 +256,18 @@ class Coordinator:
         self._clock_ms = self._runs.now_ms() - time.monotonic() * 1000
         self._members = set(self._runs.members())
         self._refusals = self._runs.refusals()
-        self._read_clients(self._members | set(self._clients))
+        self._read_clients(self._members | set(self._clients) | self._found())
         if self._run.round:
             self._read_round()
+
+    def _found(self) -> set[str]:
+        """Clients whose lease is in Redis, should all that they published have been lost; a part of the keys a time."""
+        until, found = time.monotonic() + _SCAN_S, set[str]()
+        while True:
+            self._cursor, clients = self._runs.scan_clients(self._cursor)
+            found |= clients
+            if not self._cursor or time.monotonic() > until:
+                return found
 
     def _read_round(self) -> None:
         view = self._runs.read_round(self._run.round)
@@ -275,7 +292,7 @@ class Coordinator:
             except ValueError:
                 continue
             before = self._clients.get(name)
-            counts_as_alive = alive or time.monotonic() < self._grace_until
+            counts_as_alive = alive or self._lenient
             quarantined = 0 < self._config.quarantine_after <= self._refusals.get(name, 0)
             self._clients[name] = Client(state, counts_as_alive, fields.get("reason", ""), quarantined)
             if name not in self._members and not self._run.state.ended:
@@ -420,7 +437,7 @@ class Coordinator:
 
     def _too_early(self, action: Action) -> bool:
         """Whether `action` would end the run before its clients had the time to come back, too."""
-        return action in (Action.FAIL, Action.REOPEN) and time.monotonic() < self._grace_until
+        return action in (Action.FAIL, Action.REOPEN) and self._lenient
 
     def _tell_waiting(self, reason: str) -> None:
         if reason != self._waiting:

@@ -107,7 +107,7 @@ class Edge:
         self._newest = 0  # the newest round this client was given a task for
         self._behind = 0  # the newest round that is behind this client
         self._unjudged = 0  # the round of a submitted update without a verdict
-        self._handed_in: dict[str, str] = {}  # the fields of that update
+        self._submitted: tuple[int, dict[str, str]] | None = None  # the newest update, as it was handed in
         self._left = False
 
     # -- from start to end
@@ -293,6 +293,7 @@ class Edge:
                 self._run_ended(view)
                 return True
             if resync:
+                self._repeat_what_is_forgotten(view.round)
                 self._newest = max(self._newest, view.round)
                 rests.add(f"round:{view.round}:task")
             self._announce()
@@ -311,7 +312,6 @@ class Edge:
                 raise TrainerFailed("the trainer set the event Error")
         if self._unjudged and resync:
             self._read_verdict(self._unjudged)
-            self._see_handed_in()
         if self._training and f"round:{self._training}:event:{Event.TRAIN_FINISHED}" in rests:
             self._submit(self._training)
         elif self._training and resync:
@@ -378,9 +378,10 @@ class Edge:
             fields |= signature_fields(
                 self._key, self._config.run, round_, self._config.client, fields, trained_from=self._trained_from
             )
-            self._unjudged, self._handed_in = round_, fields
+            self._unjudged = round_
         reach("edge.stored")
         self._hand_in(round_, fields)
+        reach("edge.submitted")
 
     def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
         key = self._keys.update(round_)
@@ -393,7 +394,20 @@ class Edge:
         self._write(hand_in)
         if "refused" not in fields:
             self._exchange.release_local()
-        reach("edge.submitted")
+        self._submitted = (round_, fields)
+
+    def _repeat_what_is_forgotten(self, round_: int) -> None:
+        """Write the start and the update of the run's current round again, if Redis has lost them in a failover."""
+        if self._training == round_ and not self._events.is_set(Event.TRAIN_STARTED, round_):
+            self._events.start_round(round_)
+        if self._submitted is None or self._submitted[0] != round_:
+            return
+        with translated(shown(self._config.redis_url)):
+            there = self._redis.exists(self._keys.update(round_))
+        if not there:
+            self._tell(f"Redis has forgotten the update of round {round_}: handing it in again")
+            self._hand_in(*self._submitted)
+            self._unjudged = 0 if "refused" in self._submitted[1] else round_
 
     def _read_verdict(self, round_: int) -> None:
         if round_ != self._unjudged:
@@ -405,14 +419,6 @@ class Edge:
         self._unjudged = 0
         if verdict.get("accepted") != "1":
             self._tell(f"round {round_}: the update was refused: {verdict.get('reason', '')}")
-
-    def _see_handed_in(self) -> None:
-        """Hand the update in again if the server forgot it: after a crash it may lack its last second."""
-        if self._unjudged:
-            with translated(shown(self._config.redis_url)):
-                there = self._redis.exists(self._keys.update(self._unjudged))
-            if not there:
-                self._hand_in(self._unjudged, self._handed_in)
 
     # -- ends
 

@@ -1,14 +1,15 @@
-"""Servers and wires that a test starts for itself: a Redis on a port, and a TCP proxy that can be told to misbehave."""
+"""What a test starts for itself: a Redis on a port, a TCP proxy that can be told to misbehave, a place to hold at."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import redis
@@ -22,36 +23,49 @@ def free_port() -> int:
 
 
 class Server:
-    """A Redis or Valkey process on 127.0.0.1 with a data folder of its own; can be killed and started again."""
+    """A Redis or Valkey process on 127.0.0.1 with a data folder of its own; can be killed and started again.
 
-    def __init__(self, folder: Path, *words: str, program: str | None = None, append_only: bool = True) -> None:
+    `words` are further settings, which replace those here; `first` comes before all of them (a configuration file),
+    and `under` is a command that runs it. What it says goes to a file beside its folder. With `socket` the test reaches
+    it there, which works across network namespaces.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        program: str | None = None,
+        append_only: bool = True,
+        under: Sequence[str] = (),
+        first: Sequence[str] = (),
+        socket: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.port, self.folder = free_port(), folder
-        self._program = program or str(get_binary_path())
+        self.port, self.folder, self.log = free_port(), folder, folder.with_name(f"{folder.name}.log")
         settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
         settings += ["--appendonly", "yes" if append_only else "no", "--appendfsync", "always"]
-        self._words = [*settings, *words]
+        settings += ["--unixsocket", str(socket)] if socket else []
+        self._socket = socket
+        self._command = [*under, program or str(get_binary_path()), *first, *settings, *words]
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        return f"unix://{self._socket}" if self._socket else f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [self._program, *self._words], stdout=log, stderr=log, start_new_session=True
-            )
-        with contextlib.closing(redis.Redis(port=self.port)) as client:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        with contextlib.closing(redis.Redis.from_url(self.url)) as client:
             deadline = time.monotonic() + 10
             while True:
                 try:
                     client.ping()
                     return
                 except redis.exceptions.RedisError:
-                    assert time.monotonic() < deadline, (self.folder / "log").read_text()
-                    assert self.process.poll() is None, (self.folder / "log").read_text()
+                    assert time.monotonic() < deadline, self.log.read_text()
+                    assert self.process.poll() is None, self.log.read_text()
                     time.sleep(0.01)
 
     def kill(self) -> None:
@@ -68,33 +82,46 @@ class Proxy:
     """A TCP proxy before a Redis; `target` may change, connections may be cut, publications may be swallowed."""
 
     def __init__(self, target: int) -> None:
-        self.target, self.swallow = target, False
+        self.target, self.swallow, self.swallowed = target, False, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
+        self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self.swallowed = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._begin(self._accept)
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
+    def _begin(self, work: Callable[..., None], *words: object) -> None:
+        thread = threading.Thread(target=work, args=words, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def _accept(self) -> None:
-        while True:
-            try:
+        with self._listener, contextlib.suppress(OSError):
+            while True:
                 near, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                near.close()
-                continue
-            for one in (near, far):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._pairs.append((near, far))
-            threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:
+                    near.close()
+                    continue
+                for one in (near, far):
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with self._lock:
+                    self._pairs.append((near, far))
+                self._begin(self._carry, near, far)
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        """Both ways, until either end is closed."""
+        back = threading.Thread(target=self._pump, args=(far, near, True), daemon=True)
+        back.start()
+        self._pump(near, far, False)
+        back.join()
+        near.close()
+        far.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         held = b""
@@ -104,12 +131,10 @@ class Proxy:
                     held, data = self._without_publications(held + data)
                 if data:
                     sink.sendall(data)
-        for one in (source, sink):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        _shut(source, sink)
 
     def _without_publications(self, data: bytes) -> tuple[bytes, bytes]:
-        """(what is not complete yet, what goes on), without RESP2 arrays that begin with `message` or `pmessage`."""
+        """What is not complete yet, and the rest without RESP2 arrays that begin with `message` or `pmessage`."""
         passed = b""
         while data:
             if not data.startswith((b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n")):
@@ -132,15 +157,48 @@ class Proxy:
 
     def cut(self) -> None:
         """End every connection that there is."""
-        pairs, self._pairs = self._pairs, []
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
         for pair in pairs:
-            for one in pair:
-                with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+            _shut(*pair)
 
     def close(self) -> None:
-        self._listener.close()
+        _shut(self._listener)  # which ends the accept, too
+        self._threads[0].join()
         self.cut()
+        for thread in self._threads:
+            thread.join()
+
+
+def _shut(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+class Gate:
+    """A FIFO at which a process waits, without any server, until the test lets it go on: it opens and reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer = -1
+        os.mkfifo(path)
+
+    def reached(self, timeout_s: float = 30.0) -> None:
+        """Wait until somebody stands there."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self._writer = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody has it open for reading
+                assert time.monotonic() < deadline, f"nobody came to {self.path.name}"
+                time.sleep(0.01)
+            else:
+                return
+
+    def open(self) -> None:
+        """Let them go on."""
+        os.close(self._writer)
 
 
 @contextlib.contextmanager

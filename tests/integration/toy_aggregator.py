@@ -31,6 +31,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--once", action="store_true", help="loop over events")
     parser.add_argument("--fail", default="", help="how it fails; several, by commas: one an aggregation from --at on")
     parser.add_argument("--at", type=int, default=2, help="the aggregation (1, 2, ...) that fails; 0 for all")
+    parser.add_argument("--gate", default="", help="a FIFO at which `hold` and `hold-saved` wait")
     return parser.parse_args()
 
 
@@ -53,8 +54,14 @@ def save(state: object) -> None:
         pickle.dump({"state_dict": state}, file)
 
 
-def failed(how: str, state: dict[str, np.ndarray]) -> None:
+def failed(how: str, state: dict[str, np.ndarray], gate: str) -> None:
     match how:
+        case "hold":  # and work after all
+            Path(gate).read_bytes()
+            save(state)
+        case "hold-saved":
+            save(state)
+            Path(gate).read_bytes()
         case "exit3":
             print("cannot average these", file=sys.stderr)
             sys.exit(3)
@@ -99,7 +106,7 @@ def main() -> None:
         ways = options.fail.split(",") if options.fail else []
         nth = number - options.at if options.at else 0
         if 0 <= nth < len(ways):
-            failed(ways[nth], state)
+            failed(ways[nth], state, options.gate)
         else:
             save(state)
         if not options.once:

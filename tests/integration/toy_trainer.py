@@ -11,7 +11,9 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,12 @@ def parsed() -> argparse.Namespace:
         "--at", type=int, default=2, help="the round in which it fails or holds; 0 before TrainInitDone"
     )
     parser.add_argument("--hold", action="store_true")
+    parser.add_argument("--gate", default="", help="a FIFO to hold at instead, which needs no server")
+    parser.add_argument(
+        "--where", default="started", help="where in the round it holds: waiting, started, saved (before TrainFinished)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads that set TrainFinished at once")
+    parser.add_argument("--elements", type=int, default=6, help="numbers in the weights")
     parser.add_argument("--twice", action="store_true", help="set every event twice")
     parser.add_argument("--say", default="")
     return parser.parse_args()
@@ -43,7 +51,11 @@ def acknowledged(event: str, round_: int) -> None:
         journal.write(f"{round_} {event}\n")
 
 
-def hold() -> None:
+def hold(gate: str) -> None:
+    if gate:
+        with open(gate) as fifo:  # until somebody opens it for writing
+            fifo.read()  # until they close it
+        return
     from flavor.bus.connection import connect
 
     bus = connect(os.environ.get("TEST_BUS") or os.environ["FLAVOR_REDIS_URL"])  # the client's own user may not
@@ -51,6 +63,24 @@ def hold() -> None:
     bus.rpush(f"{prefix}:here", "1")
     bus.blpop([f"{prefix}:go"])
     bus.close()
+
+
+def at_once(threads: int, call: Callable[[], None]) -> None:
+    """Call it from so many threads at the same time."""
+    ready = threading.Barrier(threads)
+
+    def run() -> None:
+        ready.wait()
+        call()
+
+    if threads == 1:
+        call()
+        return
+    started = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
 
 
 class Hostile:
@@ -172,27 +202,33 @@ def main() -> None:
     rounds = {"total": int(os.environ["TOTAL_ROUNDS"]), "endless": 10**9}.get(limit) or int(limit)
     times = 2 if options.twice else 1
     misbehaves = options.only == CLIENT
+    holds = misbehaves and (options.hold or options.gate)
+
+    def held_at(where: str, round_: int) -> None:
+        if holds and where == options.where and round_ == options.at:
+            hold(options.gate)
+
     failures = options.fail.split(",")
     if options.say:
         print(options.say)
         print(options.say, file=sys.stderr)
     if misbehaves and options.at == 0:
-        if options.hold:
-            hold()
+        if holds:
+            hold(options.gate)
         fail(options.fail)
-    state = {"w": np.zeros((3, 2), np.float32), "b": np.zeros(4, np.float32)}
+    state = {"w": np.zeros((options.elements // 2, 2), np.float32), "b": np.zeros(4, np.float32)}
     for _ in range(times):
         SetEvent("TrainInitDone")
         acknowledged("TrainInitDone", 0)
-    for _ in range(rounds):
+    for i in range(rounds):
+        held_at("waiting", i + 1)
         number = WaitEvent("TrainStarted")
         state = load() or state
         print(f"round {number} starts from {float(state['w'][0, 0]):.4f}")
+        held_at("started", number)
         how = ""
         if misbehaves and 0 <= number - options.at < len(failures):
             how = failures[number - options.at]
-            if options.hold and number == options.at:
-                hold()
             fail(how)
         for name in state:
             state[name] = state[name] + np.float32(I)
@@ -209,8 +245,9 @@ def main() -> None:
         else:
             save(state, options.format)
             SaveInfoJson(info)
+        held_at("saved", number)
         for _ in range(times):
-            SetEvent("TrainFinished")
+            at_once(options.threads, lambda: SetEvent("TrainFinished"))
             acknowledged("TrainFinished", number)
 
 

@@ -1,0 +1,152 @@
+"""Rows 23 and 25 to 27: a server that dies, is full, or is followed by its replica."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+import pytest
+import redis
+from federation import Faulty
+from sentinel import Replicated
+from servers import Server, tmpfs
+
+from flavor.bus.names import Event
+
+
+def test_a_run_outlives_a_server_that_is_killed_again_and_again(on_port, redis_server):
+    """Row 23: while an event is being set, after an update was accepted, and after a round was closed."""
+    gate, on_port.rounds, bench = on_port.gate("c1"), 4, on_port.bench
+    coordinator = on_port.serve()
+    bench.aggregator()
+    edges = on_port.edges(only={"c1": ("--gate", gate.path, "--where", "saved", "--at", 2)})
+    gate.reached()
+    redis_server.kill()
+    gate.open()
+    edges["c1"].until(f"flavor: Redis at {bench.url} does not answer; trying for", stream="stdout")  # its trainer
+    redis_server.start()
+    for event, number in (("update.accepted", 3), ("round.closed", 3)):
+        bench.logged(event, round=number)
+        redis_server.kill()
+        redis_server.start()
+    on_port.finish(coordinator, edges)
+
+
+def outlasts(
+    faulty: Faulty, refuse: Callable[[], None], relieve: Callable[[], None], words: str, *, all_writes: bool
+) -> None:
+    """A run whose server refuses writes for a while: who is refused says so, waits, and goes on.
+
+    That is everybody where `all_writes` are refused, and else the trainers: renewing a lease needs no memory.
+    """
+    bench = faulty.bench
+    gates = [faulty.gate(client) for client in faulty.clients]
+    flags = {c: ("--gate", g.path, "--where", "saved", "--at", 2) for c, g in zip(faulty.clients, gates, strict=True)}
+    coordinator = faulty.serve()
+    aggregator = bench.aggregator()
+    edges = faulty.edges(only=flags)
+    for gate in gates:
+        gate.reached()
+    refuse()
+    with contextlib.closing(redis.Redis.from_url(bench.url)) as plain:
+
+        def refused() -> bool:
+            try:
+                plain.set("test:probe", "x" * 10_000)
+            except redis.exceptions.ResponseError as error:
+                return words in str(error)
+            return False
+
+        bench.eventually("writes are refused", refused)
+    for gate in gates:
+        gate.open()  # the trainers set TrainFinished now
+    line = f"flavor: Redis at {bench.url} takes no writes ("
+    for edge in edges.values():
+        edge.until(line, stream="stdout")  # its trainer
+    for process in (coordinator, *edges.values()) if all_writes else ():
+        process.until(line)
+    other = ["--run", f"{bench.run}-other", "--rounds", 1, "--store", bench.store, "--patience-s", 1]
+    impatient = bench.done("flavor", "serve", *other)
+    assert impatient.wait() == 3, impatient.stderr
+    assert impatient.stderr.splitlines()[-1].startswith(f"Error: Redis at {bench.url}: ")
+    assert words in impatient.stderr.splitlines()[-1]
+    assert all(process.running for process in (coordinator, aggregator, *edges.values()))
+    relieve()
+    faulty.finish(coordinator, edges)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to mount it")
+def test_a_run_outlasts_a_full_disk_of_its_server(tmp_path, bench_at):
+    """Row 25: the server's AOF lies on 4 MB, which something else fills; it refuses writes until there is space."""
+    with tmpfs(tmp_path / "redis", "4m") as small:
+        server = Server(small, "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
+        filler = small / "filler"
+
+        def fill() -> None:
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * 4096)
+
+        try:
+            outlasts(
+                Faulty(bench_at(server.url)), fill, filler.unlink, "Errors writing to the AOF file", all_writes=True
+            )
+        finally:
+            server.close()
+
+
+def test_a_run_outlasts_a_server_that_reached_maxmemory(on_port):
+    """Row 26: with noeviction it refuses whatever needs memory, until it is given some."""
+    admin = on_port.bench.redis
+    admin.config_set("maxmemory-policy", "noeviction")
+    less = lambda: admin.config_set("maxmemory", "1mb")  # noqa: E731 - of which it uses more when it is empty
+    more = lambda: admin.config_set("maxmemory", "0")  # noqa: E731
+    outlasts(on_port, less, more, "used memory > 'maxmemory'", all_writes=False)
+
+
+@pytest.fixture
+def replicated(tmp_path):
+    servers = Replicated(tmp_path)
+    yield servers
+    servers.close()
+
+
+def test_a_run_goes_on_at_the_replica_that_sentinel_promotes(replicated, bench_at):
+    """Row 27: the primary is killed in training, while its replica has everything; nothing is lost."""
+    faulty = Faulty(bench_at(replicated.proxy.url))
+    gate, bench = faulty.gate("c1"), faulty.bench
+    coordinator = faulty.serve()
+    bench.aggregator()
+    edges = faulty.edges(only={"c1": ("--gate", gate.path, "--at", 2)})
+    gate.reached()
+    bench.logged("update.accepted", client="c2", round=2)
+    assert bench.redis.wait(1, 5000) == 1
+    replicated.fail_over()
+    replicated.lead()
+    gate.open()
+    faulty.finish(coordinator, edges)
+
+
+def test_what_a_replica_that_lags_has_lost_is_handed_in_again(replicated, bench_at):
+    """Row 27: TrainFinished, the update and its verdict are acknowledged, and unknown to the replica that follows."""
+    faulty = Faulty(bench_at(replicated.proxy.url))
+    bench, gates = faulty.bench, {client: faulty.gate(client) for client in faulty.clients}
+    coordinator = faulty.serve()
+    bench.aggregator()
+    edges = faulty.edges(only={c: ("--gate", g.path, "--where", "saved", "--at", 2) for c, g in gates.items()})
+    for gate in gates.values():
+        gate.reached()
+    assert bench.redis.wait(1, 5000) == 1
+    replicated.lag()
+    gates["c1"].open()
+    bench.logged("update.accepted", client="c1", round=2)
+    replicated.fail_over()
+    keys = bench.runs.keys.client("c1")
+    with contextlib.closing(redis.Redis(port=replicated.replica.port)) as promoted:
+        assert not promoted.exists(keys.update(2), keys.event(2, Event.TRAIN_FINISHED))
+    replicated.lead()
+    bench.logged("update.accepted", client="c1", round=2)
+    gates["c2"].open()
+    faulty.finish(coordinator, edges)
+    assert "has forgotten the update of round 2: handing it in again" in edges["c1"].stderr
