@@ -21,7 +21,7 @@ WAITS = Check(
 )
 SAVES = Check(
     "saves a checkpoint",
-    "a file is at $LOCAL_MODEL_PATH at the end of each round",
+    "a file that is not empty is at $LOCAL_MODEL_PATH at the end of each round",
     "save the model to os.environ['LOCAL_MODEL_PATH'] in every round, before SetEvent('TrainFinished')",
 )
 STATE_DICT = Check(
@@ -86,4 +86,6 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     ENDS,
 )
 CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, SHAPES, LOADS)
-"""What is not looked at with `--ignore-ckpt`."""
+"""What is not looked at when the checkpoint is opaque."""
+OPAQUE = "the checkpoint is opaque: any bytes, not looked into"
+"""Why."""
