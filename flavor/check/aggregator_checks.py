@@ -16,7 +16,7 @@ EXITS = Check(
 )
 WAITS = Check(
     "waits for AggregateStarted",
-    "each round begins with WaitEvent: nothing is read or written before AggregateStarted",
+    "each round begins with WaitEvent: no model is written and AggregateFinished is not set before AggregateStarted",
     "call WaitEvent('AggregateStarted') at the top of the loop, before GetPaths, in every round",
 )
 INPUTS = Check(

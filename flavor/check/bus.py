@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -35,7 +36,9 @@ class FakeBus:
     is the script's. Each request is seen before the server acts on it, while the script still waits for the
     answer:
 
-    - `looking`: the script has asked for the event `starts` since it last set TrainInitDone or the end of a round;
+    - `looking`: the script has asked for the event `starts` since it last set TrainInitDone or the end of a round,
+      for the first time at `looking_since`, on the monotonic clock;
+    - `waiting`: it has done so by entering WaitEvent;
     - `on_set(key)` is called, in the server's thread, for each key the script is about to set;
     - `on_wait()` likewise when it enters WaitEvent for the event `starts`;
     - `on_ask(key)` likewise when it asks for any other event.
@@ -51,7 +54,8 @@ class FakeBus:
         on_wait: Callable[[], None] = lambda: None,
         on_ask: Callable[[str], None] = _nothing,
     ) -> None:
-        self.looking = False
+        self.looking = self.waiting = False
+        self.looking_since = 0.0
         self._starts, self._finishes = starts, _ENDS_OF_A_ROUND[starts]
         self._on_set, self._on_wait, self._on_ask = on_set, on_wait, on_ask
         self._server = _Server(self._heard)
@@ -114,11 +118,13 @@ class FakeBus:
         event = argument.rpartition(":event:")[2]
         if command in _WRITES:
             if event in (Event.TRAIN_INIT_DONE, self._finishes):
-                self.looking = False
+                self.looking = self.waiting = False
             self._on_set(argument)
         elif argument == self.keys.started or event == self._starts:
-            self.looking = True
+            if not self.looking:
+                self.looking, self.looking_since = True, time.monotonic()
             if command == "EXISTS":  # as WaitEvent asks; SetEvent asks for the round's number with GET
+                self.waiting = True
                 self._on_wait()
             self.wake()
         elif command == "EXISTS" and ":event:" in argument:

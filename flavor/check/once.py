@@ -9,6 +9,7 @@ and kill it in the middle of whatever it does.
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,8 @@ from flavor.check.script import Ended, Late
 CLIENT = "aggregator"
 _END_S = 10.0
 """What `flavor-agg` grants a process after the end of the run."""
+_ASKED_S = 0.2
+"""Who has asked for the round so long ago and set nothing since, waits for it."""
 _OWN = (Event.AGGREGATE_STARTED, Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED)
 _WAIT_FIRST = (
     "begin with WaitEvent('AggregateStarted'), and call GetPaths after it; "
@@ -116,7 +119,7 @@ class Once(Life):
         try:
             self._script.wait(
                 "the aggregator to wait for AggregateStarted",
-                lambda: self._early > 0 or (self._bus.looking and not self._script.has_ended),
+                lambda: self._early > 0 or (self._looks() and not self._script.has_ended),
             )
         except Ended:
             self._ended_between()
@@ -125,6 +128,11 @@ class Once(Life):
             self.fail(WAITS, f"{where}: it did not wait for AggregateStarted within {self._script.limit}")
         self._check_early(where)
         self.report.passed(WAITS)
+
+    def _looks(self) -> bool:
+        """Whether it looks for the next round. SetEvent may ask for the round's number, too, just before it sets."""
+        asked_s = time.monotonic() - self._bus.looking_since
+        return self._bus.waiting or (self._bus.looking and asked_s > _ASKED_S)
 
     def _check_early(self, where: str) -> None:
         if self._early:
@@ -154,13 +162,13 @@ class Once(Life):
         last = self._round >= self._rounds
         try:
             # one that comes back late has only set the event too soon
-            self._script.wait("the aggregator to wait for the next round", lambda: self._bus.looking or self._early > 1)
+            self._script.wait("the aggregator to wait for the next round", lambda: self._looks() or self._early > 1)
         except Ended:
             pass
         except Late:
             detail = f"it did not wait for the next round within {self._script.limit} after AggregateFinished"
             self.fail(ENDS if last else LIVES, f"{where}: {detail}")
-        if self._early and not self._bus.looking:
+        if self._early and not self._looks():
             self.fail(WAITS, f"{where}: it aggregated again before the next AggregateStarted")
         if stamp(place.target) != self._at_event:
             what = "came" if self._at_event is None else "changed"

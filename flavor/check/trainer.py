@@ -199,12 +199,13 @@ class TrainerCheck:
             )
             self._give_up(SAVES, f"round {round_}: there is no {self._files.local_model}", hint=hint)
         taken = self._folders.take(round_)
-        if not (size := taken.stat().st_size):
+        is_empty = self._settings.ignore_ckpt and not taken.stat().st_size
+        if is_empty:
             self._let_it_write(round_)
         self._stop_if_changed(round_)
-        if not size:
+        if is_empty:
             self._give_up(SAVES, f"round {round_}: {self._files.local_model} is empty")
-        self._report.passed(SAVES, f"{size} bytes")
+        self._report.passed(SAVES, f"{taken.stat().st_size} bytes")
         look = self._handed_in.look_at_model
         content = None if self._settings.ignore_ckpt else look(round_, taken, self._mark)
         if round_ > 1:

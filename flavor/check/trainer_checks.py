@@ -21,7 +21,7 @@ WAITS = Check(
 )
 SAVES = Check(
     "saves a checkpoint",
-    "a file that is not empty is at $LOCAL_MODEL_PATH at the end of each round",
+    "a file is at $LOCAL_MODEL_PATH at the end of each round",
     "save the model to os.environ['LOCAL_MODEL_PATH'] in every round, before SetEvent('TrainFinished')",
 )
 STATE_DICT = Check(

@@ -67,7 +67,7 @@ class Outcome:
 def check(tmp_path, clean):  # noqa: F811
     """Check two scripts in this process."""
 
-    def run(aggregator, trainer=GOOD, *, once=False, opaque=False, rounds=2, timeout_s=60, passed=()):
+    def run(aggregator, trainer=GOOD, *, once=False, opaque=False, rounds=2, timeout_s=600, passed=()):
         (tmp_path / "main.py").write_text(trainer)
         (tmp_path / "aggregate.py").write_text(aggregator)
         python = [sys.executable]
@@ -87,7 +87,7 @@ def check(tmp_path, clean):  # noqa: F811
                 init_once=once,
                 opaque=opaque,
             )
-            settings = Settings([*python, str(tmp_path / "main.py")], None, rounds, timeout_s, ignore_ckpt=opaque)
+            settings = Settings([*python, str(tmp_path / "main.py")], None, rounds, 600, ignore_ckpt=opaque)
             trained = TrainerCheck(
                 settings, folders, environment=os.environ, screen=screen, aggregation=aggregation
             ).run()
@@ -205,7 +205,7 @@ WRONG_MODELS |= {name: (replaced(BODY, (old, new)), start, None) for name, (old,
 def test_wrong_models_fail_the_check_for_it_and_no_other(check, name, once):
     body, anew, other = WRONG_MODELS[name]
     body = replaced(body, ("\ndef aggregate():\n", "\ndef aggregate():\n    print('the last words')\n"))
-    outcome = check(body + (LOOP if once else "\naggregate()\n"), once=once, timeout_s=3 if name == "hangs" else 60)
+    outcome = check(body + (LOOP if once else "\naggregate()\n"), once=once, timeout_s=8 if name == "hangs" else 600)
     (failed,) = outcome.failed
     assert failed.check.name.startswith((other or anew) if once else anew), failed
     assert failed.hint
@@ -279,6 +279,13 @@ EVENTS = {
         "ends",
         "repair what its last lines say",
     ),
+    "polls, and never hears of the end": (
+        replaced(
+            ONCE, ("    WaitEvent(", "    from flavor.cook.utils import IsSetEvent\n    while not IsSetEvent(")
+        ).replace('IsSetEvent("AggregateStarted")', 'IsSetEvent("AggregateStarted"): time.sleep(0.05)'),
+        "ends",
+        "loop over WaitEvent",
+    ),
     "does not end": (
         replaced(
             ONCE,
@@ -294,11 +301,11 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_wrong_use_of_events_fails_the_check_for_it_and_no_other(check, name):
-    """Most would take ten minutes if the time limit alone told."""
+def test_wrong_use_of_events_fails_the_check_for_it_and_no_other(check, name, monkeypatch):
+    """Each would take ten minutes if the time limit alone told."""
+    monkeypatch.setattr("flavor.check.once._END_S", 1.0)
     script, wanted, hint = EVENTS[name]
-    slow = {"does not wait": 3, "does not end": 5}
-    (failed,) = check(script, once=True, timeout_s=slow.get(name, 600)).failed
+    (failed,) = check(script, once=True).failed
     assert failed.check.name == wanted, failed
     assert hint in failed.hint
 
@@ -306,7 +313,7 @@ def test_wrong_use_of_events_fails_the_check_for_it_and_no_other(check, name):
 def test_a_death_between_rounds_is_told_while_the_trainer_trains(check):
     dying = replaced(ONCE, ("    aggregate()\n", "    aggregate()\n    threading.Timer(0.5, os._exit, [4]).start()\n"))
     busy = changed(("    train(model)\n", "    train(model) if epoch < 2 else time.sleep(600)\n"))
-    (failed,) = check(dying, busy, once=True, timeout_s=600).failed
+    (failed,) = check(dying, busy, once=True).failed
     assert failed.check.name == "goes on to the next round"
     assert failed.detail.startswith("the aggregator ended with exit code 4 after AggregateFinished of round 1")
 
@@ -323,7 +330,7 @@ def test_events_in_one_that_is_started_anew(check, script, hint):
 
 
 def test_a_loop_without_events_is_told_about_init_once(check):
-    (failed,) = check(BODY + "\nwhile True:\n    aggregate()\n    time.sleep(0.1)\n", timeout_s=3).failed
+    (failed,) = check(BODY + "\nwhile True:\n    aggregate()\n    time.sleep(0.1)\n", timeout_s=8).failed
     assert failed.check.name == EXITS
     assert "pass --init-once" in failed.hint
 
@@ -571,7 +578,7 @@ main()
 @pytest.mark.parametrize("once", [False, True], ids=["initialize every round", "initialize only once"])
 def test_the_documented_examples(check, once):
     pytest.importorskip("torch")
-    outcome = check(EXAMPLE + (ONLY_ONCE if once else EVERY_ROUND), TORCH_TRAINER, once=once, timeout_s=600)
+    outcome = check(EXAMPLE + (ONLY_ONCE if once else EVERY_ROUND), TORCH_TRAINER, once=once)
     assert outcome.names(Status.PASSED) == [item.name for item in (ONCE_CHECKS if once else ANEW_CHECKS)]
     assert not outcome.failed
 
