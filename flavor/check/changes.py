@@ -22,6 +22,7 @@ from flavor.check.life import Life
 from flavor.check.place import Place, Writer
 
 Result = TypeVar("Result")
+_NONE: Mapping[int, Writer] = {}
 LookAt = Callable[[Life, Place, str], Result]
 
 
@@ -41,9 +42,7 @@ class Trial(Generic[Result]):
         """What comes out when these local models are changed, by index; raises `Over` if that is no model."""
         folder = self.folder / name
         life = self.new_life(folder, f"aggregator-{name}")
-        rounds: list[tuple[Place, Mapping[int, Writer]]] = [(place, {}) for place in self.history] + [
-            (self.place, changes)
-        ]
+        rounds = [*((place, _NONE) for place in self.history), (self.place, changes)]
         try:
             life.start()
             for round_, (place, change) in enumerate(rounds, start=1):
