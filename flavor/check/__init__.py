@@ -1,1 +1,1 @@
-"""What `check-fl` verifies of a training script: each check a small named thing with a hint."""
+"""What `check-fl` and `check-agg` verify: each check a small named thing with a hint."""

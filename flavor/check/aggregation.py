@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from flavor.check import model
-from flavor.check.bus import CLIENT, FakeBus
+from flavor.check.bus import CLIENT
 from flavor.store.formats import Checkpoint, Format, write
 from flavor.store.info import FILE_NAME, Info, merge_infos, write_json
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What the trainer has sent in: the file, its content (None with `--ignore-ckpt`), and its info if valid."""
+    """What the trainer has sent in: the file, its content (None if it is opaque), and its info if valid."""
 
     path: Path
     content: tuple[Checkpoint, Format] | None
@@ -36,8 +36,11 @@ class Made:
 class Aggregation(Protocol):
     """Makes the global model of a round, at a path, with the merged info.json beside it. May raise `Over`."""
 
-    def start(self, bus: FakeBus) -> None:
+    def start(self) -> None:
         """Before the trainer is started."""
+
+    def watch(self) -> None:
+        """While the trainer is waited for, again and again."""
 
     def make(self, round_: int, sent: Sent, target: Path) -> Made | None:
         """Aggregate a round; None if the content is not looked at."""
@@ -55,8 +58,11 @@ class Aggregation(Protocol):
 class Mean:
     """The mean of the trainer's model and a second client's, made here."""
 
-    def start(self, bus: FakeBus) -> None:
+    def start(self) -> None:
         """Nothing has to start."""
+
+    def watch(self) -> None:
+        """Nothing runs."""
 
     def make(self, round_: int, sent: Sent, target: Path) -> Made | None:
         """The mean; the same bytes again if their content is not looked at."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -19,25 +20,44 @@ from flavor.bus.subscription import Subscription
 
 RUN, CLIENT = "check", "script"
 _WRITES = ("SET", "SETNX")
+_ENDS_OF_A_ROUND = {Event.TRAIN_STARTED: Event.TRAIN_FINISHED, Event.AGGREGATE_STARTED: Event.AGGREGATE_FINISHED}
+
+
+def _nothing(_: str) -> None:
+    pass
 
 
 class FakeBus:
     """A fake server on a free port of 127.0.0.1, holding one running run with one client.
 
+    The client's rounds begin with the event `starts`: TrainStarted, or an aggregator's AggregateStarted.
+
     The script speaks TCP; this process reads and writes the same data without, so whatever arrives by TCP
     is the script's. Each request is seen before the server acts on it, while the script still waits for the
     answer:
 
-    - `looking`: the script has asked for TrainStarted since it last set TrainInitDone or TrainFinished;
+    - `looking`: the script has asked for the event `starts` since it last set TrainInitDone or the end of a round,
+      for the first time at `looking_since`, on the monotonic clock;
+    - `waiting`: it has done so by entering WaitEvent;
     - `on_set(key)` is called, in the server's thread, for each key the script is about to set;
-    - `on_wait()` likewise when it enters WaitEvent('TrainStarted').
+    - `on_wait()` likewise when it enters WaitEvent for the event `starts`;
+    - `on_ask(key)` likewise when it asks for any other event.
     """
 
     def __init__(
-        self, rounds: int, *, on_set: Callable[[str], None], on_wait: Callable[[], None] = lambda: None
+        self,
+        rounds: int,
+        *,
+        client: str = CLIENT,
+        starts: Event = Event.TRAIN_STARTED,
+        on_set: Callable[[str], None],
+        on_wait: Callable[[], None] = lambda: None,
+        on_ask: Callable[[str], None] = _nothing,
     ) -> None:
-        self.looking = False
-        self._on_set, self._on_wait = on_set, on_wait
+        self.looking = self.waiting = False
+        self.looking_since = 0.0
+        self._starts, self._finishes = starts, _ENDS_OF_A_ROUND[starts]
+        self._on_set, self._on_wait, self._on_ask = on_set, on_wait, on_ask
         self._server = _Server(self._heard)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="fake-redis", daemon=True
@@ -45,10 +65,10 @@ class FakeBus:
         host, port = self._server.server_address[:2]
         self.url = f"redis://{host!s}:{port}"
         self._run = RunKeys(RUN)
-        self.keys = self._run.client(CLIENT)
+        self.keys = self._run.client(client)
         # RESP2, as everywhere in this project; redis-py would ask the server for RESP3.
         self._redis: Redis = fakeredis.FakeRedis(server=self._server.fake_server, decode_responses=True, protocol=2)
-        self.events = ClientEvents(self.url, RUN, CLIENT, redis=self._redis)
+        self.events = ClientEvents(self.url, RUN, client, redis=self._redis, starts=starts)
         self._subscription = Subscription(
             self._redis, self.url, channels=[self.keys.state], patterns=[self.keys.events_pattern]
         )
@@ -79,7 +99,7 @@ class FakeBus:
         self.events.close()
 
     def wait(self, timeout_s: float) -> None:
-        """Return when the script set an event or looked for TrainStarted, at `wake`, or after the time."""
+        """Return when the script set an event or looked for its next round, at `wake`, or after the time."""
         self._subscription.wait(timeout_s)
 
     def wake(self) -> None:
@@ -97,13 +117,18 @@ class FakeBus:
             return
         event = argument.rpartition(":event:")[2]
         if command in _WRITES:
-            if event in (Event.TRAIN_INIT_DONE, Event.TRAIN_FINISHED):
-                self.looking = False
+            if event in (Event.TRAIN_INIT_DONE, self._finishes):
+                self.looking = self.waiting = False
             self._on_set(argument)
-        elif argument == self.keys.started or event == Event.TRAIN_STARTED:
-            self.looking = True
+        elif argument == self.keys.started or event == self._starts:
+            if not self.looking:
+                self.looking, self.looking_since = True, time.monotonic()
             if command == "EXISTS":  # as WaitEvent asks; SetEvent asks for the round's number with GET
+                self.waiting = True
                 self._on_wait()
+            self.wake()
+        elif command == "EXISTS" and ":event:" in argument:
+            self._on_ask(argument)
             self.wake()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flavor.check.model import Trace
+from dataclasses import replace
+
+from flavor.check.aggregation import Made
+from flavor.check.model import Tensors, Trace, trace
 from flavor.check.report import Report
 from flavor.check.trainer_checks import LOADS
 
@@ -11,6 +14,21 @@ _CLEAR_SIGMAS, _POSSIBLE_SIGMAS = 4.0, 3.0
 _SHARE = 0.2
 _LOAD_FIRST = "load it into the model before training, not only before validation, and go on from there"
 _TRAIN_LESS = "for a clear answer let the script train less in a round (fewer steps, a lower learning rate)"
+
+
+def compared(before: Tensors, made: Made, after: Tensors) -> Trace:
+    """What the global model `made` of the script's model `before` left in its next one, `after`.
+
+    Where a user's aggregator made it, it may be anything. So what counts is whether the coins show, and they can only
+    if they show in the global model: one that is the script's own model again, say, leaves nothing that could be told.
+    """
+    left = trace(before, made.tensors, after)
+    if made.coins is made.tensors:
+        return left
+    if trace(before, made.coins, made.tensors).sigmas < _CLEAR_SIGMAS:
+        return Trace(0, 0.0, left.share)
+    known = trace(before, made.coins, after)
+    return replace(left, weights=known.weights, sigmas=max(left.sigmas, known.sigmas))
 
 
 def judge(report: Report, round_: int, left: Trace, was_read: bool | None) -> None:
@@ -24,7 +42,8 @@ def judge(report: Report, round_: int, left: Trace, was_read: bool | None) -> No
     elif was_read and left.share >= _SHARE and (few or left.sigmas >= _POSSIBLE_SIGMAS):
         report.passed(LOADS, f"it was read, and {left.share:.0%} of it is left after the round")
     elif few or left.sigmas >= _POSSIBLE_SIGMAS or left.share >= _SHARE:
-        what = f"too few weights ({left.weights})" if few else f"too little is left in the weights ({chance})"
+        some = f"too few weights ({left.weights})" if left.weights else "too little of the other clients' models"
+        what = f"the global model holds {some}" if few else f"too little is left in the weights ({chance})"
         report.skipped(LOADS, f"{where}: {what} to tell", hint=_TRAIN_LESS)
     elif was_read:
         seen = f"$GLOBAL_MODEL_PATH was read, but does not show in the weights sent in ({chance})"

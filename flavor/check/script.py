@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from flavor.check.bus import FakeBus
 from flavor.check.screen import Screen
 from flavor.process import ChildProcess, described_exit
 
 _TICK_S = 1.0
 _LAST_LINES = 8
+_LINE_SHOWN = 300
+"""Characters of a line that a report quotes: its end, where a long one says what went wrong."""
 END_S = 60.0
 """A script that has not ended so long after the run is not going to."""
 
@@ -28,13 +31,39 @@ class Late(Exception):
     """What was waited for did not come in time."""
 
 
+class Bell(Protocol):
+    """What ends a wait for a script: the bus that it speaks on, or `QuietBell`."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Return at `wake`, or after the time."""
+
+    def wake(self) -> None:
+        """End a `wait`; from any thread."""
+
+
+class QuietBell:
+    """The bell of a script that speaks on no bus: only its end rings."""
+
+    def __init__(self) -> None:
+        self._rung = threading.Event()
+
+    def wait(self, timeout_s: float) -> None:
+        """Return at `wake`, or after the time."""
+        self._rung.wait(timeout_s)
+        self._rung.clear()
+
+    def wake(self) -> None:
+        """End a `wait`; from any thread."""
+        self._rung.set()
+
+
 class Script:
     """A script that is started once or again and again; `alarm` is called while it is waited for, and may raise."""
 
     def __init__(
-        self, bus: FakeBus, screen: Screen, timeout_s: float, *, mark: str, alarm: Callable[[], None] = lambda: None
+        self, bell: Bell, screen: Screen, timeout_s: float, *, mark: str, alarm: Callable[[], None] = lambda: None
     ) -> None:
-        self._bus, self._screen, self._timeout_s = bus, screen, timeout_s
+        self._bell, self._screen, self._timeout_s = bell, screen, timeout_s
         self._mark, self._alarm = mark, alarm
         self._process: ChildProcess | None = None
 
@@ -51,7 +80,7 @@ class Script:
             log=log,
             prefix=self._mark,
             echo=self._screen.echo,  # type: ignore[arg-type]
-            ended=lambda code: self._bus.wake(),
+            ended=lambda code: self._bell.wake(),
         )
 
     def wait(self, what: str, ready: Callable[[], bool], *, limit_s: float | None = None) -> None:
@@ -60,7 +89,7 @@ class Script:
         began = time.monotonic()
         try:
             while True:
-                ended = self._process is not None and self._process.exit_code is not None
+                ended = self.has_ended
                 if ready():  # asked after the exit code: what a script set before it ended counts
                     return
                 if ended:
@@ -70,9 +99,14 @@ class Script:
                 if waited_s >= limit_s:
                     raise Late
                 self._screen.waiting(what, waited_s, limit_s)
-                self._bus.wait(min(_TICK_S, limit_s - waited_s))
+                self._bell.wait(min(_TICK_S, limit_s - waited_s))
         finally:
             self._screen.waited()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was started and runs no more."""
+        return self._process is not None and self._process.exit_code is not None
 
     def exit_code(self) -> int:
         """Its exit code, once it has ended."""
@@ -83,10 +117,13 @@ class Script:
 
     def obituary(self, who: str, where: str) -> str:
         """How it ended, and its last lines."""
-        assert self._process is not None
         text = " ".join(filter(None, [f"{who} ended with {described_exit(self.exit_code())}", where]))
-        lines = [line for line in self._process.last_lines if line.strip()][-_LAST_LINES:]
-        return "\n".join([text, *(f"| {line}" for line in lines)])
+        return text + self.last_words()
+
+    def last_words(self) -> str:
+        """Its last lines, each on a line of its own after a bar; empty if it said nothing."""
+        lines = [line for line in self._process.last_lines if line.strip()] if self._process else []
+        return "".join(f"\n| {line[-_LINE_SHOWN:]}" for line in lines[-_LAST_LINES:])
 
     def stop(self) -> None:
         """Stop it and all that it started, if it runs."""

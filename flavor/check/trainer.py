@@ -10,38 +10,30 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from flavor.bus.names import Event
-from flavor.check import model
-from flavor.check.aggregation import Aggregation, Made, Mean, Sent
+from flavor.check.aggregation import Aggregation, Mean, Sent
 from flavor.check.bus import CLIENT, RUN, FakeBus
 from flavor.check.folders import Folders, ReadMark, Stamp
-from flavor.check.following import judge
+from flavor.check.handed_in import HandedIn
 from flavor.check.report import Check, Report
 from flavor.check.screen import Screen
 from flavor.check.script import END_S, Ended, Late, Over, Script
 from flavor.check.trainer_checks import (
     CONTENT,
     ENDS,
-    EPOCH,
     FINISHED,
-    FINITE,
-    INFO,
+    OPAQUE,
     READY,
     SAVES,
-    SHAPES,
     STARTS,
-    STATE_DICT,
-    TENSORS,
     TRAINER_CHECKS,
     WAITS,
 )
-from flavor.errors import CheckpointError, InvalidInfo
-from flavor.store.formats import Checkpoint, Format, read
-from flavor.store.info import FILE_NAME, Info, read_info
+from flavor.store.info import FILE_NAME
 
 
 @dataclass(frozen=True)
@@ -53,14 +45,7 @@ class Settings:
     rounds: int = 2
     timeout_s: float = 600.0
     ignore_ckpt: bool = False
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What a round left: the script's model as it was sent in, and the global model that was made of it."""
-
-    local: Checkpoint
-    made: Made
+    """Take the checkpoint for opaque, any bytes."""
 
 
 class TrainerCheck:
@@ -81,21 +66,20 @@ class TrainerCheck:
         self._report = Report(TRAINER_CHECKS)
         self._bus = FakeBus(settings.rounds, on_set=self._about_to_set, on_wait=self._enters_wait)
         self._aggregation = aggregation or Mean()
-        self._script = Script(self._bus, screen, settings.timeout_s, mark="| ", alarm=self._stop_at_error)
-        self._handed_in: dict[str, tuple[Stamp | None, Stamp | None]] = {}
+        self._script = Script(self._bus, screen, settings.timeout_s, mark="| ", alarm=self._alarm)
+        self._at_event: dict[str, tuple[Stamp | None, Stamp | None]] = {}
         self._set_again = self._waits_again = False
-        self._infos: list[Info] = []
-        self._previous: _Round | None = None
+        self._handed_in = HandedIn(self._report, settings.rounds)
         self._mark: ReadMark | None = None
 
     def run(self) -> Report:
         """Drive the script to its end; it is stopped if it does not get there."""
         if self._settings.ignore_ckpt:
             for check in CONTENT:
-                self._report.skipped(check, "--ignore-ckpt")
+                self._report.skipped(check, OPAQUE)
         with self._bus:
             try:
-                self._aggregation.start(self._bus)
+                self._aggregation.start()
                 self._start()
                 self._await_ready()
                 for round_ in range(1, self._settings.rounds + 1):
@@ -143,7 +127,7 @@ class TrainerCheck:
         """Let the script come to its WaitEvent, and see that it has not trained on the way there."""
         check = WAITS if round_ == 1 else ENDS
         place = "after TrainInitDone" if round_ == 1 else f"after round {round_ - 1} of {self._settings.rounds}"
-        handed_in = self._handed_in.get(self._finished_key(round_ - 1), (None, None))
+        handed_in = self._at_event.get(self._finished_key(round_ - 1), (None, None))
 
         def acts() -> bool:
             return self._bus.looking or self._set_again or self._bus.events.is_set(Event.TRAIN_FINISHED, 0)
@@ -200,30 +184,36 @@ class TrainerCheck:
     def _collect(self, round_: int) -> None:
         """Look at what was handed in, and make the next global model of it."""
         files = (self._files.local_model, self._files.local_info)
-        at_event = self._handed_in.setdefault(self._finished_key(round_), self._folders.stamps())
+        at_event = self._at_event.setdefault(self._finished_key(round_), self._folders.stamps())
         if None in at_event:
             self._let_it_write(round_)
             late = [path.name for path, was in zip(files, at_event, strict=True) if was is None and path.is_file()]
             if late:
                 self._report.failed(FINISHED, f"round {round_}: {' and '.join(late)} came after TrainFinished")
-                self._handed_in[self._finished_key(round_)] = self._folders.stamps()
-        info = self._look_at_info(round_)
+                self._at_event[self._finished_key(round_)] = self._folders.stamps()
+        info = self._handed_in.look_at_info(round_, self._files.local_info)
         if not self._files.local_model.is_file():
             beside = self._files.local_model.with_name(self._files.local_model.name + ".npz")
             hint = (
                 f"{beside.name} is there: np.savez appends .npz, so give it an open file" if beside.is_file() else None
             )
             self._give_up(SAVES, f"round {round_}: there is no {self._files.local_model}", hint=hint)
-        self._report.passed(SAVES, f"{self._files.local_model.stat().st_size} bytes")
         taken = self._folders.take(round_)
+        is_empty = self._settings.ignore_ckpt and not taken.stat().st_size
+        if is_empty:
+            self._let_it_write(round_)
         self._stop_if_changed(round_)
-        content = None if self._settings.ignore_ckpt else self._look_at_model(round_, taken)
+        if is_empty:
+            self._give_up(SAVES, f"round {round_}: {self._files.local_model} is empty")
+        self._report.passed(SAVES, f"{taken.stat().st_size} bytes")
+        look = self._handed_in.look_at_model
+        content = None if self._settings.ignore_ckpt else look(round_, taken, self._mark)
         if round_ > 1:
             self._aggregation.taken_up(round_, finished=True)
         self._report.passed(FINISHED)
         made = self._aggregation.make(round_, Sent(taken, content, info), self._global_copy(round_))
         if content and made:
-            self._previous = _Round(content[0], made)
+            self._handed_in.remember(content[0], made)
 
     def _finish(self) -> None:
         rounds = self._settings.rounds
@@ -240,7 +230,7 @@ class TrainerCheck:
             else:
                 detail = self._script.obituary("the script", "after the last round")
                 self._report.failed(ENDS, detail, hint=self._death_hint)
-        if self._folders.stamps() != self._handed_in[self._finished_key(rounds)]:
+        if self._folders.stamps() != self._at_event[self._finished_key(rounds)]:
             self._report.failed(FINISHED, f"round {rounds}: the model or info.json changed after TrainFinished")
         self._aggregation.end()
 
@@ -248,55 +238,11 @@ class TrainerCheck:
 
     def _stop_if_changed(self, round_: int) -> None:
         """Go no further with a model that changed while it was copied, and say why it did."""
-        if self._folders.stamps() == self._handed_in[self._finished_key(round_)]:
+        if self._folders.stamps() == self._at_event[self._finished_key(round_)]:
             return
         if round_ < self._settings.rounds:
             self._await_looking(round_ + 1)
         self._give_up(FINISHED, f"round {round_}: the model or info.json changed after TrainFinished")
-
-    def _look_at_info(self, round_: int) -> Info | None:
-        try:
-            info = read_info(self._files.local_info)
-        except InvalidInfo as error:
-            self._report.failed(INFO, f"round {round_}: {_without(error, self._files.local_info)}")
-            self._report.skipped(EPOCH, f"round {round_} has no valid info.json")
-            return None
-        self._report.passed(INFO, f"{round_} of {self._settings.rounds} rounds")
-        epochs = [known["metadata"]["epoch"] for known in (*self._infos, info)]
-        if len(epochs) == round_ > 1:
-            seen = f"{epochs[-2]} in round {round_ - 1}, {epochs[-1]} in round {round_}"
-            if epochs[-1] > epochs[-2]:
-                self._report.passed(EPOCH, seen)
-            else:
-                self._report.failed(EPOCH, seen)
-        self._infos.append(info)
-        return info
-
-    def _look_at_model(self, round_: int, path: Path) -> tuple[Checkpoint, Format]:
-        try:
-            format_ = model.opened(path)
-        except CheckpointError as error:
-            self._give_up(STATE_DICT, f"round {round_}: {_without(error, path)}")
-        self._report.passed(STATE_DICT, format_)
-        try:
-            local = read(path, format_)
-        except CheckpointError as error:
-            self._give_up(TENSORS, f"round {round_}: {_without(error, path)}")
-        count = len(local.tensors)
-        self._report.passed(TENSORS, f"{count} tensor{'s' if count > 1 else ''}")
-        if bad := model.nonfinite(local.tensors):
-            self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")
-        self._report.passed(FINITE)
-        if self._previous is not None:
-            if changed := model.differences(self._previous.local.tensors, local.tensors):
-                self._give_up(SHAPES, f"round {round_}: {changed}")
-            self._report.passed(SHAPES)
-            left = model.trace(self._previous.local.tensors, self._previous.made.tensors, local.tensors)
-            if self._previous.made.coins is not self._previous.made.tensors:
-                known = model.trace(self._previous.local.tensors, self._previous.made.coins, local.tensors)
-                left = replace(left, weights=known.weights, sigmas=max(left.sigmas, known.sigmas))
-            judge(self._report, round_, left, self._mark.was_read() if self._mark else None)
-        return local, format_
 
     # -- how one waits for a script
 
@@ -307,7 +253,9 @@ class TrainerCheck:
         except (Ended, Late):
             return
 
-    def _stop_at_error(self) -> None:
+    def _alarm(self) -> None:
+        """Stop where going on makes no sense."""
+        self._aggregation.watch()
         for round_ in range(self._settings.rounds + 1):
             if self._bus.events.is_set(Event.ERROR, round_):
                 self._give_up(FINISHED, "the script set the event Error")
@@ -315,8 +263,8 @@ class TrainerCheck:
     def _about_to_set(self, key: str) -> None:
         """Keep what the files were when TrainFinished was set: the script waits for the answer meanwhile."""
         if key.endswith(f":event:{Event.TRAIN_FINISHED}"):
-            self._set_again = self._set_again or key in self._handed_in
-            self._handed_in.setdefault(key, self._folders.stamps())
+            self._set_again = self._set_again or key in self._at_event
+            self._at_event.setdefault(key, self._folders.stamps())
 
     def _enters_wait(self) -> None:
         """Notice a script that waits although this round's model is there (`_begin` removed the last one)."""
@@ -349,8 +297,3 @@ class TrainerCheck:
 
     def _global_copy(self, round_: int) -> Path:
         return self._folders.root / f"round-{round_}" / f"global{self._files.global_model.suffix}"
-
-
-def _without(error: Exception, path: Path) -> str:
-    """The message without the path it begins with: it is a copy's, or known."""
-    return str(error).removeprefix(f"{path}: ")

@@ -86,4 +86,6 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     ENDS,
 )
 CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, SHAPES, LOADS)
-"""What is not looked at with `--ignore-ckpt`."""
+"""What is not looked at when the checkpoint is opaque."""
+OPAQUE = "the checkpoint is opaque: any bytes, not looked into"
+"""Why."""

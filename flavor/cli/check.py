@@ -25,6 +25,13 @@ _EXIT_CODES = "Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 
 @click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command to run once before it.")
 @click.option("--ignore-ckpt", is_flag=True, help="Do not look into the checkpoint, for an aggregator of your own.")
 @click.option(
+    "--checkpoint",
+    type=click.Choice(["tensors", "opaque"]),
+    default="tensors",
+    show_default=True,
+    help="What the script saves: a state_dict of tensors, or any file; `opaque` is the same as --ignore-ckpt.",
+)
+@click.option(
     "--rounds",
     type=click.IntRange(min=2),
     default=2,
@@ -47,6 +54,7 @@ def command(
     main_command: str,
     preprocess_command: str | None,
     ignore_ckpt: bool,
+    checkpoint: str,
     rounds: int,
     timeout_s: float,
     as_json: bool,
@@ -69,7 +77,8 @@ def command(
     from flavor.check.screen import Screen, show
     from flavor.check.trainer import Settings, TrainerCheck
 
-    settings = Settings(parsed, preprocess, rounds, timeout_s, ignore_ckpt)
+    opaque = ignore_ckpt or checkpoint == "opaque"
+    settings = Settings(parsed, preprocess, rounds, timeout_s, ignore_ckpt=opaque)
     raise_on_sigterm()
     folders = Folders(os.environ)
     failed = False

@@ -5,16 +5,39 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from flavor.cli.common import one_line_errors, raise_on_sigterm, version_option
+from flavor.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from flavor.check.report import Report
 
 
 @click.command(epilog="Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 interrupted.")
 @click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="The aggregator's command.")
 @click.option("-cm", "--client-main", "client_command", required=True, metavar="CMD", help="The training command.")
 @click.option("-cp", "--client-preprocess", "preprocess_command", metavar="CMD", help="A command to run once before.")
+@click.option(
+    "--init-once", is_flag=True, help="Start the aggregator once, and drive it with events.  [default: anew each round]"
+)
+@click.option(
+    "--checkpoint",
+    type=click.Choice(["tensors", "opaque"]),
+    default="tensors",
+    show_default=True,
+    help="What the training command saves: a state_dict of tensors, or any file, which is not looked into.",
+)
+@click.option(
+    "--env",
+    "passed",
+    metavar="NAME",
+    multiple=True,
+    help="A variable of this environment that the aggregator is to see; it sees PATH, HOME, PYTHON*, CUDA* and the "
+    "like. May be repeated.",
+)
 @click.option("--rounds", type=click.IntRange(min=2), default=2, show_default=True, help="Rounds to run.")
 @click.option(
     "--timeout-s",
@@ -32,6 +55,9 @@ def command(
     main_command: str,
     client_command: str,
     preprocess_command: str | None,
+    init_once: bool,
+    checkpoint: str,
+    passed: tuple[str, ...],
     rounds: int,
     timeout_s: float,
     as_json: bool,
@@ -39,31 +65,41 @@ def command(
 ) -> None:
     """Check that an aggregator and a training script work together.
 
-    Runs both on this machine through two rounds, without Redis: the aggregator is started anew in each round, with
-    the models of three clients, of which two are made of the script's. In round one it is run four times more, to
-    see that its result follows each of them. The paths are those of check-fl.
+    Runs both on this machine through two rounds, without Redis. The aggregator gets the models of three clients, of
+    which two are made of the script's; the script gets the global model in its own format, as its edge would write it.
+    The aggregator is run a few times more on its own, to see that its result follows each local model. Both find the
+    environment that they will find under flavor-agg and flavor-fl; the script's paths are those of check-fl.
     """
     from flavor.command import parse_command
 
     aggregator = parse_command(main_command, "-m")
     trainer = parse_command(client_command, "-cm")
     preprocess = parse_command(preprocess_command, "-cp") if preprocess_command else None
+    for name in passed:
+        if name not in os.environ:
+            raise InvalidSetting(f"--env {name}: no such variable is set here: give the name alone, and set it before")
 
     from flavor.check.aggregator import CommandAggregation
     from flavor.check.folders import Folders
-    from flavor.check.screen import Screen, show
+    from flavor.check.life import Aggregator
+    from flavor.check.screen import Screen
     from flavor.check.trainer import Settings, TrainerCheck
 
     raise_on_sigterm()
     folders = Folders(os.environ)
+    opaque = checkpoint == "opaque"
     failed = False
     try:
         with Screen(quiet=as_json, name="check-agg") as screen:
             screen.tell(f"{main_command} with {client_command}: {rounds} rounds, without Redis")
             aggregation = CommandAggregation(
-                aggregator, folders, rounds=rounds, timeout_s=timeout_s, environment=os.environ, screen=screen
+                Aggregator(aggregator, rounds, timeout_s, os.environ, passed, folders.workspace.log),
+                folders,
+                screen=screen,
+                init_once=init_once,
+                opaque=opaque,
             )
-            settings = Settings(trainer, preprocess, rounds, timeout_s)
+            settings = Settings(trainer, preprocess, rounds, timeout_s, ignore_ckpt=opaque)
             report = TrainerCheck(
                 settings, folders, environment=os.environ, screen=screen, aggregation=aggregation
             ).run()
@@ -71,17 +107,22 @@ def command(
         failed = not all(part.ok for part in sections.values())
     finally:
         kept = folders.close(keep=failed)
+    _print(sections, os.fspath(kept) if kept else None, as_json=as_json)
+    sys.exit(1 if failed else 0)
+
+
+def _print(sections: dict[str, Report], kept: str | None, *, as_json: bool) -> None:
+    from flavor.check.screen import show
+
     if as_json:
         checks = [{"section": name, **result.as_dict()} for name, part in sections.items() for result in part.results]
-        click.echo(
-            json.dumps({"passed": not failed, "checks": checks, "workspace": kept and os.fspath(kept)}, indent=2)
-        )
-    else:
-        for name, part in sections.items():
-            show(part, title=name, ready="nothing failed", wrong="it is not ready")
-        if kept is not None:
-            click.echo(f"The files and logs are kept in {kept}")
-    sys.exit(1 if failed else 0)
+        passed = all(part.ok for part in sections.values())
+        click.echo(json.dumps({"passed": passed, "checks": checks, "workspace": kept}, indent=2))
+        return
+    for name, part in sections.items():
+        show(part, title=name, ready="nothing failed", wrong="it is not ready")
+    if kept is not None:
+        click.echo(f"The files and logs are kept in {kept}")
 
 
 def main() -> None:

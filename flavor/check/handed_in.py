@@ -1,0 +1,92 @@
+"""What a trainer hands in at the end of a round: its model and its information, looked at and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from flavor.check import model
+from flavor.check.aggregation import Made
+from flavor.check.folders import ReadMark
+from flavor.check.following import compared, judge
+from flavor.check.report import Check, Report
+from flavor.check.script import Over
+from flavor.check.trainer_checks import EPOCH, FINITE, INFO, SHAPES, STATE_DICT, TENSORS
+from flavor.errors import CheckpointError, InvalidInfo
+from flavor.store.formats import Checkpoint, Format, read
+from flavor.store.info import Info, read_info
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What a round left: the script's model as it was sent in, and the global model that was made of it."""
+
+    local: Checkpoint
+    made: Made
+
+
+class HandedIn:
+    """What has been handed in so far, and the checks on it."""
+
+    def __init__(self, report: Report, rounds: int) -> None:
+        self._report, self._rounds = report, rounds
+        self._epochs: list[int] = []
+        self._previous: _Round | None = None
+
+    def look_at_info(self, round_: int, path: Path) -> Info | None:
+        """The information of this round; None, and a failed check, if it is not valid."""
+        try:
+            info = read_info(path)
+        except InvalidInfo as error:
+            self._report.failed(INFO, f"round {round_}: {_without(error, path)}")
+            self._report.skipped(EPOCH, f"round {round_} has no valid info.json")
+            return None
+        self._report.passed(INFO, f"{round_} of {self._rounds} rounds")
+        self._epochs.append(info["metadata"]["epoch"])
+        if len(self._epochs) == round_ > 1:
+            before, now = self._epochs[-2:]
+            seen = f"{before} in round {round_ - 1}, {now} in round {round_}"
+            if now > before:
+                self._report.passed(EPOCH, seen)
+            else:
+                self._report.failed(EPOCH, seen)
+        return info
+
+    def look_at_model(self, round_: int, path: Path, mark: ReadMark | None) -> tuple[Checkpoint, Format]:
+        """The model of this round, compared with the round before; raises `Over` if it cannot be used."""
+        try:
+            format_ = model.opened(path)
+        except CheckpointError as error:
+            self._give_up(STATE_DICT, f"round {round_}: {_without(error, path)}")
+        self._report.passed(STATE_DICT, format_)
+        try:
+            local = read(path, format_)
+        except CheckpointError as error:
+            self._give_up(TENSORS, f"round {round_}: {_without(error, path)}")
+        count = len(local.tensors)
+        self._report.passed(TENSORS, f"{count} tensor{'s' if count > 1 else ''}")
+        if bad := model.nonfinite(local.tensors):
+            self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")
+        self._report.passed(FINITE)
+        if self._previous is not None:
+            before, made = self._previous.local.tensors, self._previous.made
+            if changed := model.differences(before, local.tensors):
+                self._give_up(SHAPES, f"round {round_}: {changed}")
+            self._report.passed(SHAPES)
+            left = compared(before, made, local.tensors)
+            judge(self._report, round_, left, mark.was_read() if mark else None)
+        return local, format_
+
+    def remember(self, local: Checkpoint, made: Made) -> None:
+        """Keep what the next round's model is compared with."""
+        self._previous = _Round(local, made)
+
+    def _give_up(self, check: Check, detail: str) -> NoReturn:
+        self._report.failed(check, detail)
+        raise Over
+
+
+def _without(error: Exception, path: Path) -> str:
+    """The message without the path it begins with: it is a copy's, or known."""
+    return str(error).removeprefix(f"{path}: ")

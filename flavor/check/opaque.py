@@ -1,0 +1,90 @@
+"""One round of an aggregator on opaque checkpoints: any bytes, into which nothing here looks.
+
+The local models are files of the trainer's own making: that of this round and that of the round before. With these two
+one can still tell whether an aggregator follows each local model. A rule may be deaf to one model by right, if the
+others agree: the majority of two equal files out of three stands. But one that gives the same bytes for both choices
+of a model, whatever the others are, does not use it.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import functools
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from flavor.check.aggregation import Made, Sent
+from flavor.check.aggregator_checks import FOLLOWS
+from flavor.check.changes import Trial
+from flavor.check.life import Life
+from flavor.check.place import CLIENTS, Place, Writer
+from flavor.store.info import Info
+
+_Choice = tuple[bool, ...]
+"""For each client, whether it has the file of this round, not that of the round before."""
+_THIS_ROUND: _Choice = (True, False, True)
+_OR_THEY_SAY_THE_SAME = (
+    "read all of GetPaths('localModels'), in each round; "
+    "if the script trains the same model in both rounds, and only a date in its files differs, this tells nothing"
+)
+
+
+class OpaqueRound:
+    """The trainer's file of this round for the first and the third client, that of the round before for the second."""
+
+    def __init__(self, sent: Sent, info: Info, folder: Path, before: Path | None) -> None:
+        self._new, self._old = sent.path, before or sent.path
+        writers = [self._writer(is_new) for is_new in _THIS_ROUND]
+        self.place = Place.lay_out(folder, writers, info, extension=sent.path.suffix)
+
+    def look_at(self, life: Life, place: Place, where: str) -> Path:
+        """The global model."""
+        return place.target
+
+    def try_changes(self, life: Life, trial: Trial[Path], made: Path) -> None:
+        """Run the round again: on the same files, then with those of this round and of the one before exchanged."""
+        if _same(self._new, self._old):
+            life.report.skipped(FOLLOWS, "the script's files of two rounds are the same: there is no other to try with")
+            return
+        if not _same(made, trial("unchanged", {})):
+            life.report.skipped(FOLLOWS, "two runs on the same files differ, so that no difference tells anything")
+            return
+
+        @functools.cache
+        def result(choice: _Choice) -> Path:
+            if choice == _THIS_ROUND:
+                return made
+            other = {i: self._writer(is_new) for i, is_new in enumerate(choice) if is_new != _THIS_ROUND[i]}
+            return trial("-".join("new" if is_new else "old" for is_new in choice), other)
+
+        deaf = [index for index in range(len(CLIENTS)) if not _matters(index, lambda a, b: _same(result(a), result(b)))]
+        if not deaf:
+            life.report.passed(FOLLOWS, f"a change in any of {len(CLIENTS)} shows in it")
+        elif len(deaf) == len(CLIENTS):
+            detail = "the same bytes came out of every choice of the script's files of two rounds"
+            life.fail(FOLLOWS, detail, hint=_OR_THEY_SAY_THE_SAME)
+        else:
+            which = " or ".join(str(index + 1) for index in deaf)
+            life.fail(FOLLOWS, f"a change in local model {which} of {len(CLIENTS)} changes nothing")
+
+    def hand_over(self, life: Life, where: str, target: Path) -> None:
+        """Copy the global model for the trainer."""
+        shutil.copyfile(self.place.target, target)
+
+    def made(self, made: Path) -> Made | None:
+        """Nothing that could be compared."""
+
+    def _writer(self, is_new: bool) -> Writer:
+        return functools.partial(shutil.copyfile, self._new if is_new else self._old)
+
+
+def _matters(index: int, same: Callable[[_Choice, _Choice], bool]) -> bool:
+    """Whether the choice of this client's file shows, whatever the others are; first where they disagree."""
+    others = sorted(itertools.product((True, False), repeat=len(CLIENTS) - 1), key=lambda rest: len(set(rest)) == 1)
+    return any(not same((*rest[:index], True, *rest[index:]), (*rest[:index], False, *rest[index:])) for rest in others)
+
+
+def _same(first: Path, second: Path) -> bool:
+    return filecmp.cmp(first, second, shallow=False)

@@ -1,0 +1,89 @@
+"""The files of one aggregation: what `GetPaths` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flavor.check.bus import CLIENT
+from flavor.check.folders import Stamp, stamp
+from flavor.store.info import FILE_NAME, Info, merge_infos, write_json
+
+CLIENTS = (CLIENT, "second", "third")
+
+Writer = Callable[[Path], object]
+"""Writes a local model to a path."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an aggregator finds the local models, one for each of `CLIENTS`, and leaves the global one.
+
+    Beside each model lies an info.json; here all clients have the same.
+    """
+
+    locals: tuple[Path, ...]
+    target: Path
+    info: Info
+
+    @classmethod
+    def lay_out(cls, folder: Path, writers: Sequence[Writer], info: Info, *, extension: str) -> Place:
+        """Make the folders and all files but the global model, in the layout of `flavor-agg`."""
+        place = cls(
+            tuple(folder / "clients" / client / f"model{extension}" for client in CLIENTS),
+            folder / "global" / f"model{extension}",
+            info,
+        )
+        for index, writer in enumerate(writers):
+            place._write(index, writer)
+        place._prepare_target()
+        return place
+
+    def again(self, folder: Path, changes: Mapping[int, Writer]) -> Place:
+        """The same local models but for these changes, by index; the result goes into another folder."""
+        paths = [
+            folder / "clients" / client / path.name if index in changes else path
+            for index, (client, path) in enumerate(zip(CLIENTS, self.locals, strict=True))
+        ]
+        place = Place(tuple(paths), folder / "global" / self.target.name, self.info)
+        for index, writer in changes.items():
+            place._write(index, writer)
+        place._prepare_target()
+        return place
+
+    def moved(self, old: Path, new: Path) -> Place:
+        """The same place after its folder `old` became `new`."""
+        return Place(
+            tuple(new / path.relative_to(old) for path in self.locals), new / self.target.relative_to(old), self.info
+        )
+
+    def announce(self, output: Path) -> None:
+        """Write what `GetPaths` reads, into the aggregator's `$OUTPUT_PATH`."""
+        paths = {
+            "localModels": self.locals,
+            "localInfos": [path.with_name(FILE_NAME) for path in self.locals],
+            "globalModel": [self.target],
+            "globalInfo": [self.merged],
+        }
+        for kind, chosen in paths.items():
+            write_json(output / f"{kind}.json", [str(path) for path in chosen])
+
+    @property
+    def merged(self) -> Path:
+        """The merged information, which is there before the aggregation."""
+        return self.target.with_name(FILE_NAME)
+
+    def stamps(self) -> tuple[Stamp | None, ...]:
+        """The local models as they are now."""
+        return tuple(stamp(path) for path in self.locals)
+
+    def _write(self, index: int, writer: Writer) -> None:
+        path = self.locals[index]
+        path.parent.mkdir(parents=True)
+        writer(path)
+        write_json(path.with_name(FILE_NAME), self.info)
+
+    def _prepare_target(self) -> None:
+        self.target.parent.mkdir(parents=True)
+        write_json(self.merged, merge_infos(CLIENTS, [self.info] * len(CLIENTS)))

@@ -1,0 +1,103 @@
+"""One round of an aggregator on checkpoints that can be looked into."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+
+from flavor.check import model
+from flavor.check.aggregation import Made, Sent
+from flavor.check.aggregator_checks import FINITE, FOLLOWS, LOADABLE, SHAPES
+from flavor.check.changes import Trial
+from flavor.check.life import Life
+from flavor.check.place import CLIENTS, Place
+from flavor.errors import CheckpointError, StoreError
+from flavor.store.formats import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
+from flavor.store.info import Info
+
+_SPREAD = 0.5
+_CLEARLY = 10.0
+"""A change shows if it moves the result this many times as far as running again on the same inputs does."""
+
+
+class TensorRound:
+    """The trainer's model and two others, made of it by coins."""
+
+    def __init__(self, round_: int, sent: Sent, info: Info, folder: Path) -> None:
+        assert sent.content is not None
+        self._local, self._format = sent.content
+        others = [
+            model.other(self._local.tensors, seed=10 * round_ + i, spread=_SPREAD) for i in range(1, len(CLIENTS))
+        ]
+        self._models: list[model.Tensors] = [self._local.tensors, *others]
+        writers = [functools.partial(self._write, tensors) for tensors in self._models]
+        self.place = Place.lay_out(folder, writers, info, extension=self._format.extension)
+
+    def look_at(self, life: Life, place: Place, where: str) -> model.Tensors:
+        """The tensors of the global model, if they can be the next round's."""
+        path = place.target
+        try:
+            format_ = model.opened(path)
+            tensors = read(path, format_).tensors
+        except CheckpointError as error:
+            life.fail(LOADABLE, f"{where}: {_without(error, path)}")
+        converted = "" if format_ is self._format else f"; the trainer is given it as {self._format}"
+        life.report.passed(LOADABLE, format_ + converted)
+        if bad := model.nonfinite(tensors):
+            life.fail(FINITE, f"{where}: NaN or infinity in {bad}")
+        life.report.passed(FINITE)
+        if changed := model.differences(self._local.tensors, tensors):
+            life.fail(SHAPES, f"{where}, from the local models to the global one: {changed}")
+        life.report.passed(SHAPES)
+        return tensors
+
+    def try_changes(self, life: Life, trial: Trial[model.Tensors], made: model.Tensors) -> None:
+        """Run the round again: on the same models, then with each of them changed in turn."""
+        changed = [model.shaken(tensors, seed=1) for tensors in self._models]
+        if all(model.distance(*pair) == 0.0 for pair in zip(self._models, changed, strict=True)):
+            life.report.skipped(FOLLOWS, "there is no tensor of floating-point numbers to change")
+            return
+        unchanged = model.distance(made, trial("unchanged", {}))
+        moved = [
+            model.distance(made, trial(f"{client}-changed", {index: functools.partial(self._write, changed[index])}))
+            for index, client in enumerate(CLIENTS)
+        ]
+        if all(move == 0.0 for move in moved) and unchanged == 0.0:
+            life.fail(FOLLOWS, "the same global model came out, whichever local model was changed")
+        noisy = f"; two runs on the same models differ by {unchanged:.3g}" if unchanged else ""
+        deaf = [f"{i + 1}" for i, move in enumerate(moved) if move <= _CLEARLY * unchanged]
+        if not deaf:
+            life.report.passed(FOLLOWS, f"a change in any of {len(CLIENTS)} shows in it{noisy}")
+        elif unchanged:
+            life.report.skipped(FOLLOWS, f"a change in local model {', '.join(deaf)} does not stand out{noisy}")
+        else:
+            twins = [i + 1 for i, each in enumerate(self._models) if model.distance(made, each) == 0.0]
+            twin = f"; it is local model {twins[0]} itself" if twins else ""
+            life.fail(FOLLOWS, f"a change in local model {' or '.join(deaf)} of {len(CLIENTS)} changes nothing{twin}")
+
+    def hand_over(self, life: Life, where: str, target: Path) -> None:
+        """Write the global model as the trainer will find it: over the wire's safetensors into the trainer's format."""
+        made = self.place.target
+        wire = target.with_name("wire.safetensors")
+        try:
+            to_safetensors(made, wire, detect(made))
+            if self._format is Format.SAFETENSORS:
+                shutil.copyfile(wire, target)
+            else:
+                from_safetensors(wire, target, self._format, self._local.structure)
+        except (CheckpointError, StoreError) as error:
+            reason = _without(_without(error, made), target)
+            life.fail(LOADABLE, f"{where}: it cannot be given to the trainer as {self._format}: {reason}")
+
+    def made(self, made: model.Tensors) -> Made:
+        """What the trainer's next model is compared with."""
+        return Made(made, model.mean(self._models))
+
+    def _write(self, tensors: model.Tensors, path: Path) -> None:
+        """Write a local model as `flavor-agg` does: only what has crossed the wire, in the trainer's format."""
+        write(path, Checkpoint(dict(tensors), self._local.structure), self._format)
+
+
+def _without(error: Exception | str, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
