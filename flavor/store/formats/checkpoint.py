@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flavor.errors import CheckpointError
 from flavor.store.formats.blocks import Array
 from flavor.store.formats.dtypes import DType
 from flavor.store.formats.format import Format, detect_mapped
 from flavor.store.formats.header import TensorSpec
+from flavor.store.formats.limits import is_bomb
 from flavor.store.formats.mapped import Mapped, StrPath
 from flavor.store.formats.nesting import flatten, state_dict_of
 from flavor.store.formats.npz import read_npz, write_npz
@@ -57,6 +59,12 @@ def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
         root = load_torch(source) if fmt is Format.TORCH else load_pickle(source)
         native = Kind.TORCH if fmt is Format.TORCH else Kind.NUMPY
         tensors, structure = flatten(state_dict_of(root, source.name), source.name, native)
+    claimed, size = sum(array.nbytes for array in tensors.values()), len(source.view)
+    if fmt is not Format.NPZ and is_bomb(claimed, size):  # a deflated npz is judged entry by entry
+        raise CheckpointError(
+            f"{source.name}: its tensors claim {claimed} bytes, the file has {size};"
+            " save what is expanded or shared once"
+        )
     return Checkpoint(tensors, structure)
 
 
