@@ -46,6 +46,7 @@ def aggregate(
 
         new, state = aggregate(["a.safetensors", "b.npz"], aggregator="diloco", global_model="global.ckpt")
         new, state = aggregate([a, b], aggregator="diloco", global_model=new, state=state)  # dicts as well
+        state.save("global.state")  # and tomorrow ServerState.load("global.state")
 
     Args:
         models: n clients' parameters, each a dict of name to array, or the path of a checkpoint in any format

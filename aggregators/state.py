@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,8 +16,8 @@ class ServerState:
     """The state of one server step after `rounds` steps.
 
     `tensors` holds, for each slot of the step and each float tensor of the model, `"SLOT/TENSOR"`: of the
-    tensor's shape, float32 (float64 for float64 tensors). Stored with `metadata` and read back with
-    `restore`, a run goes on exactly as if it had never stopped.
+    tensor's shape, float32 (float64 for float64 tensors). Saved and loaded again, or stored with `metadata`
+    and read back with `restore`, a run goes on exactly as if it had never stopped.
     """
 
     step: str
@@ -35,6 +36,26 @@ class ServerState:
             return cls(metadata["server_step"], int(metadata["rounds"]), dict(tensors))
         except (KeyError, ValueError) as error:
             raise AggregationError(f"this is not a server state: bad or missing metadata ({error})") from None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file, whole or not at all; raises `StoreError` when the disk does not take it."""
+        from flavor.store.formats import TensorFileWriter, TensorSpec  # dicts alone need no writer of files
+
+        specs = [TensorSpec(name, tensor.dtype, tensor.shape) for name, tensor in self.tensors.items()]
+        with TensorFileWriter(path, specs, self.metadata) as writer:
+            for spec in writer.specs:
+                writer.write(spec.name, self.tensors[spec.name])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ServerState:
+        """Return the state in a file that `save` wrote, or a run beside its global model; tensors are views of it.
+
+        Raises `CheckpointError` for a file that is not safetensors, `AggregationError` for one without a state.
+        """
+        from flavor.store.formats import TensorFile
+
+        file = TensorFile.open(path)
+        return cls.restore({name: file.tensor(name) for name in file.names}, file.metadata)
 
     def check(self, step: str, slots: Mapping[str, float], model: Mapping[str, Tensor]) -> None:
         """Raise `AggregationError` unless this is the state of `step` for the float tensors of `model`.

@@ -299,6 +299,20 @@ def test_a_zip_bomb_is_refused_unopened(tmp_path: Path) -> None:
         read(path)
 
 
+def test_many_small_bombs_are_refused_as_one_large(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, **{f"w{number}": np.zeros(2**22, np.float32) for number in range(5)})  # 16 MiB each
+    with pytest.raises(
+        CheckpointError, match=r"up to entry .w3.npy. it claims 67109376 bytes in \d+; save it uncompressed"
+    ):
+        read(path)
+    torch.save({"state_dict": {str(i): torch.zeros(1).expand(2**23) for i in range(3)}}, path)
+    with pytest.raises(CheckpointError, match=r"claim 100663296 bytes, the file has \d+; save what is expanded"):
+        read(path)
+    path.write_bytes(pickle.dumps({"state_dict": [np.zeros(2**20, np.float32)] * 3}))
+    assert len(read(path).tensors) == 3, "tied tensors are no bomb"
+
+
 def test_an_npy_cannot_claim_more_than_it_has(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     for shape in ("(3,)", "(2**70,)", "(-2,)", "(0, 4611686018427387904, 8)", "(True, True)", "2", "(1,)*40"):

@@ -34,6 +34,7 @@ from flavor.store.formats import (
     write,
 )
 from flavor.store.formats.finite import BLOCK_ELEMENTS
+from flavor.store.formats.mapped import HUGE_PAGE_BYTES
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F4 = np.dtype(np.float32)
@@ -130,6 +131,30 @@ def test_blocks_of_any_size_make_the_same_file(tmp_path: Path, shapes: list[list
     assert mapped.read_bytes() == whole.read_bytes()
     assert (map_writer.sha256, map_writer.size_bytes) == (writer.sha256, writer.size_bytes)
     mapped.unlink()
+
+
+def test_what_is_written_goes_to_the_kernel_in_huge_pages() -> None:
+    class Recorder(io.BytesIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.writes: list[int] = []
+
+        def write(self, data: Any, /) -> int:
+            self.writes.append(len(data))
+            return super().write(data)
+
+    chance = np.random.default_rng(0)
+    tensors = {"a": chance.random(700_001).astype(np.float32), "b": chance.random(300_000), "c": np.arange(9)}
+    specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
+    stream = Recorder()
+    with TensorFileWriter(stream, specs) as writer:
+        for spec in writer.specs:
+            for start in range(0, tensors[spec.name].size, 100_003):
+                writer.write(spec.name, tensors[spec.name][start : start + 100_003])
+    assert stream.writes == [HUGE_PAGE_BYTES, HUGE_PAGE_BYTES, writer.size_bytes - 2 * HUGE_PAGE_BYTES]
+    loaded = safetensors.numpy.load(stream.getvalue())
+    assert all(np.array_equal(loaded[name], array) for name, array in tensors.items())
+    assert writer.sha256 == hashlib.sha256(stream.getvalue()).hexdigest()
 
 
 def test_threads_fill_a_mapped_file_in_any_order(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class Archive:
             raise CheckpointError(f"{self.name}: a damaged zip ({error}); save the checkpoint again") from None
         if len(self.names) > MAX_TENSORS:
             raise CheckpointError(f"{self.name}: {len(self.names)} entries; at most {MAX_TENSORS} are accepted")
+        self._claimed = self._stored_bytes = 0  # of the deflated entries that were asked for
         if len(self._entries) != len(self.names):
             raise CheckpointError(f"{self.name}: two zip entries have one name; save the checkpoint again")
 
@@ -88,9 +89,12 @@ class Archive:
         return self._raw(info)
 
     def _deflated(self, info: zipfile.ZipInfo) -> memoryview:
-        if is_bomb(info.file_size, info.compress_size):
+        self._claimed += info.file_size
+        self._stored_bytes += info.compress_size
+        # Together, for a thousand small bombs are a large one.
+        if is_bomb(info.file_size, info.compress_size) or is_bomb(self._claimed, self._stored_bytes):
             raise CheckpointError(
-                f"{self.name}: entry {info.filename!r} claims {info.file_size} bytes in {info.compress_size};"
+                f"{self.name}: up to entry {info.filename!r} it claims {self._claimed} bytes in {self._stored_bytes};"
                 " save it uncompressed"
             )
         self._unfolded += info.file_size  # many small bombs, or many entries over the same bytes, are one
