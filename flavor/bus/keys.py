@@ -33,7 +33,8 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 
-Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds).
+Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds); `flavor:dropped`, a
+stream of jobs that workers refused to run (queue, job, reason).
 
 `run`, `round:N`, events, tasks and updates are channels too: a publication on a key's name announces that it has
 changed (`round:N`: that it is closed, or that an attempt went wrong). What is published is never needed: readers read
@@ -48,6 +49,7 @@ from dataclasses import dataclass
 from flavor.bus.names import Event, checked_name, is_name
 
 RUNS = "flavor:runs"
+DROPPED = "flavor:dropped"
 
 
 @dataclass(frozen=True)
