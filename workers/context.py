@@ -16,8 +16,8 @@ from workers.combination import Combiner
 from workers.resident import Residents
 
 
-def _silent(_: str) -> None:
-    return None
+def silent(_: str) -> None:
+    """Say nothing."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class WorkerContext:
     """The user's aggregators that this worker keeps, with `--init-once`."""
     hand_over: Callable[[str, str, int, int, float], None] | None = None
     """Give another worker, by its home, the aggregation of a run, round and attempt, with its limit in seconds."""
-    tell: Callable[[str], None] = _silent
+    tell: Callable[[str], None] = silent
     key: SigningKey = field(default_factory=SigningKey.generate)
     """What the manifests of its rounds are signed with."""
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flavor.bus.names import is_name
 from workers.aggregation import aggregate_round
 from workers.context import context
 from workers.inspection import inspect_updates
@@ -17,6 +18,18 @@ def inspect(run: str, round_: int, clients: Sequence[str]) -> None:
 def aggregate(run: str, round_: int, attempt: int) -> None:
     """Aggregate one round and commit it, unless another attempt or another worker has the right to."""
     aggregate_round(context(), run, int(round_), int(attempt))
+
+
+def fits(name: str, arguments: object) -> bool:
+    """Whether these can be the arguments of a job of this name."""
+    if not isinstance(arguments, list | tuple) or len(arguments) != 3:
+        return False
+    run, round_, rest = arguments
+    if not isinstance(run, str) or not is_name(run) or type(round_) is not int or round_ < 1:
+        return False
+    if name == AGGREGATE:
+        return type(rest) is int and rest >= 1
+    return isinstance(rest, list) and all(isinstance(client, str) and is_name(client) for client in rest)
 
 
 ALLOWED = {f"{__name__}.{function.__name__}": function for function in (inspect, aggregate)}

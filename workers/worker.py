@@ -7,6 +7,7 @@ runs out then, and the coordinator starts another attempt wherever another worke
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import secrets
@@ -16,49 +17,27 @@ from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
+from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
+from rq.worker_registration import clean_worker_registry
 
 from flavor.bus.connection import connect, options, wait_for_server
-from flavor.errors import MisuseError
+from flavor.errors import BusUnavailable
 from flavor.ledger.keys import SigningKey
 from flavor.store.objects import ObjectStore
 from workers.builtin import Engine
 from workers.command import CommandCombiner, StartedAnew, UserCommand
-from workers.context import WorkerContext, set_context
-from workers.jobs import AGGREGATE, ALLOWED
+from workers.context import WorkerContext, set_context, silent
+from workers.intake import OwnJob, OwnQueue
+from workers.jobs import AGGREGATE
 from workers.resident import Residents
 
 _KEEP_FAILURES_S = 86_400
-
-
-class ForeignJob(MisuseError):
-    """A job that names a function that is not this project's; it was dropped."""
-
-
-class OwnJob(Job):
-    """A job that can run nothing but this project's functions, whatever its hash in Redis says.
-
-    Callbacks and webhooks, which RQ would import and call by name, are forgotten as the job is read.
-    """
-
-    def restore(self, raw_data: Any) -> Any:
-        """Read the job's hash, without what could make us call something else."""
-        result = super().restore(raw_data)
-        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
-        self.webhooks = []
-        return result
-
-    @property
-    def func(self) -> Callable[..., None]:
-        """The function of the allow-list; `ForeignJob` for any other name."""
-        name = self.func_name
-        if name not in ALLOWED or self.instance:
-            raise ForeignJob(f"job {self.id} asks for {name!r}, which no aggregator runs: it is dropped")
-        return ALLOWED[name]
 
 
 class OwnWorker(SimpleWorker):
@@ -67,6 +46,8 @@ class OwnWorker(SimpleWorker):
     RQ writes a record of each execution, so that another worker may find an abandoned job after a minute and run it
     again; here the coordinator asks again for whatever was not done, within the lease that it was given. And RQ's own
     heartbeat, which keeps a key alive for minutes, is written up to five times a job; once a second is enough.
+
+    It listens to no commands: whoever may publish on its channel could end it. `rq suspend` pauses it, SIGTERM ends it.
     """
 
     _REPEAT_S = 1.0
@@ -74,6 +55,30 @@ class OwnWorker(SimpleWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._beaten_at = self._asked_at = 0.0
+        self.asked_to_end = False
+
+    def subscribe(self) -> None:
+        """Do not listen to the channel of this worker."""
+
+    def request_stop(self, signum: Any, frame: Any) -> None:
+        """Note that the end was asked for."""
+        self.asked_to_end = True
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def run_maintenance_tasks(self) -> None:
+        """Forget workers that died and what they had taken. RQ's registries and groups stay unread: we use none."""
+        self.last_cleaned_at = now()  # type: ignore[assignment]
+        for queue in self.queues:
+            assert isinstance(queue, OwnQueue)
+            if queue.acquire_maintenance_lock():
+                try:
+                    clean_worker_registry(queue)
+                    queue.failed_job_registry.cleanup()
+                    queue.forget_abandoned()
+                except (ResponseError, ValueError) as error:  # somebody wrote there what is not RQ's
+                    queue.tell(f"the upkeep of queue {queue.name!r} was given up: {error}")
+                finally:
+                    queue.release_maintenance_lock()  # type: ignore[no-untyped-call]
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run one job in this process; one that fails goes to RQ's registry of failed jobs with its trace."""
@@ -86,7 +91,8 @@ class OwnWorker(SimpleWorker):
                 job.perform()
         except Exception:
             self.log.error("job %s failed", job.id, exc_info=True)
-            queue.failed_job_registry.add(job, ttl=_KEEP_FAILURES_S, exc_string=traceback.format_exc())
+            with contextlib.suppress(ResponseError):
+                queue.failed_job_registry.add(job, ttl=_KEEP_FAILURES_S, exc_string=traceback.format_exc())
             self.set_state(WorkerStatus.IDLE)
         else:
             with self.connection.pipeline() as step:
@@ -148,10 +154,12 @@ def serve(
         context.combiner = CommandCombiner(command, StartedAnew(command))
     set_context(context)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    worker = make_worker(connection, *queues)
+    worker = make_worker(connection, *queues, tell=tell)
     tell(f"aggregator {worker.name[:12]} listens on queue {queue!r} and signs with key {key.public.fingerprint}")
     try:
         worker.work(with_scheduler=False, logging_level="WARNING")
+        if not worker.asked_to_end:
+            raise BusUnavailable(f"the queue {queue!r} cannot be worked on any more; the lines above say why")
     finally:
         if context.residents is not None:
             context.residents.close()
@@ -179,19 +187,17 @@ class HandOver:
         self._connection.expire(queue.key, _KEEP_FAILURES_S)  # a worker that was killed never empties it
 
 
-def _queue(connection: Redis, name: str) -> Queue:
-    return Queue(name, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
+def _queue(connection: Redis, name: str) -> OwnQueue:
+    return OwnQueue(name, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
 
 
-def make_worker(connection: Redis, *queues: str) -> OwnWorker:
-    """A worker on these queues.
+def make_worker(connection: Redis, *queues: str, tell: Callable[[str], None] = silent) -> OwnWorker:
+    """A worker on these queues, which tells of what it drops.
 
     From exactly one, RQ moves jobs atomically and loses none. From two, the jobs that a worker takes and does not live
     to run are lost; the coordinator asks for them again.
     """
-    return OwnWorker(
-        [_queue(connection, name) for name in queues],
-        connection=connection,
-        serializer=JSONSerializer,
-        job_class=OwnJob,
-    )
+    own = [_queue(connection, name) for name in queues]
+    for queue in own:
+        queue.tell = tell
+    return OwnWorker(own, connection=connection, serializer=JSONSerializer, job_class=OwnJob, queue_class=OwnQueue)

@@ -42,8 +42,9 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 
-Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds), and
-`flavor:fedtrain:sessions`, a hash of model name to the JSON that `aumai-fedtrain status` shows.
+Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds); `flavor:dropped`, a
+stream of jobs that workers refused to run (queue, job, reason); `flavor:fedtrain:sessions`, a hash of model name to the
+JSON that `aumai-fedtrain status` shows.
 
 A client writes below `client:CLIENT` and nowhere else; what is meant for it alone lies below `to:CLIENT`, where it only
 reads. Beside these it reads `run`. `flavor.bus.users` makes Redis hold it to that.
@@ -62,6 +63,7 @@ from flavor.bus.names import Event, checked_name, is_name
 
 RUNS = "flavor:runs"
 FEDTRAIN_SESSIONS = "flavor:fedtrain:sessions"
+DROPPED = "flavor:dropped"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
+from flavor.bus.dropped import dropped_lately
 from flavor.bus.keys import RUNS
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore, list_runs
@@ -79,6 +80,7 @@ def described(runs: RunStore) -> dict[str, Any]:
 def status(run: str | None, as_json: bool, redis_url: str | None) -> None:
     """Show all runs, or one with its round and its clients."""
     redis, url = _connected(redis_url)
+    _warn_of_dropped_jobs(redis)
     if run is not None:
         found = described(RunStore(redis, run, url))
         if as_json:
@@ -101,6 +103,18 @@ def status(run: str | None, as_json: bool, redis_url: str | None) -> None:
     for view in rows:
         table.add_row(view.run, view.state.value, f"{view.round}/{view.rounds}", view.reason)
     _print(table)
+
+
+def _warn_of_dropped_jobs(redis: Redis) -> None:
+    if dropped := dropped_lately(redis):
+        newest = dropped[0]
+        click.secho(
+            f"Warning: aggregators dropped {len(dropped)} foreign job{'s' if len(dropped) > 1 else ''} within a week "
+            f"(the newest: {newest.get('job')} in queue {newest.get('queue')!r}: {newest.get('reason')}): "
+            "somebody else writes to rq:* on this Redis (XREVRANGE flavor:dropped + -)",
+            fg="yellow",
+            err=True,
+        )
 
 
 def _show_run(found: dict[str, Any]) -> None:
