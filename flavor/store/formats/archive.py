@@ -58,7 +58,6 @@ class Archive:
     def __init__(self, source: Mapped) -> None:
         self.name = source.name
         self._view = source.view
-        self._unfolded = 0
         try:
             with zipfile.ZipFile(io.BufferedReader(_ViewFile(source.view))) as directory:
                 self._entries = {info.filename: info for info in directory.infolist()}
@@ -91,16 +90,12 @@ class Archive:
     def _deflated(self, info: zipfile.ZipInfo) -> memoryview:
         self._claimed += info.file_size
         self._stored_bytes += info.compress_size
-        # Together, for a thousand small bombs are a large one.
-        if is_bomb(info.file_size, info.compress_size) or is_bomb(self._claimed, self._stored_bytes):
+        # Together, for a thousand small bombs, or entries over the same bytes, are a large one.
+        stored = min(self._stored_bytes, len(self._view))
+        if is_bomb(info.file_size, info.compress_size) or is_bomb(self._claimed, stored):
             raise CheckpointError(
-                f"{self.name}: up to entry {info.filename!r} it claims {self._claimed} bytes in {self._stored_bytes};"
+                f"{self.name}: up to entry {info.filename!r} it claims {self._claimed} bytes in {stored};"
                 " save it uncompressed"
-            )
-        self._unfolded += info.file_size  # many small bombs, or many entries over the same bytes, are one
-        if is_bomb(self._unfolded, len(self._view)):
-            raise CheckpointError(
-                f"{self.name}: {len(self._view)} bytes unfold to over {self._unfolded}; save it uncompressed"
             )
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(self._raw(info), info.file_size + 1)
