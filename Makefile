@@ -47,6 +47,7 @@ check: lint test  ## What CI runs
 bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/overhead.py --table
+	$(BIN)/python benchmarks/fedtrain.py
 
 fuzz: $(VENV)/.test  ## Look for inputs that break a parser, for MINUTES=10
 	$(PIP) --editable '.[fuzz]'

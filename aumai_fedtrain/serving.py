@@ -94,7 +94,8 @@ class RoundServer:
         self._context = WorkerContext(self._redis, redis_url, store, tell=tell)
         self._inspectors = ThreadPoolExecutor(2, thread_name_prefix="inspect")
         self._inbox: queue.SimpleQueue[_Ready | _Ended | _Broken] = queue.SimpleQueue()
-        self._claim: _Claim | None = None
+        self._claim: _Claim | None = None  # taken by the coordinator's thread, used and given up by the other
+        self._claims = threading.Lock()
         self._coordinator = Coordinator(
             run,
             config,
@@ -132,8 +133,10 @@ class RoundServer:
         before = self._claim.attempt if self._claim is not None else None
         if before is not None and (before.round, before.number) == (round_, attempt):
             return
-        self._give_up_claim()
-        self._claim = _Claim(Attempt(self.runs, round_, attempt, self._context.name, self._config.aggregation_lease_s))
+        self._give_up(self._claim)
+        claim = _Claim(Attempt(self.runs, round_, attempt, self._context.name, self._config.aggregation_lease_s))
+        with self._claims:
+            self._claim = claim
         if before is None or before.round != round_:
             self._inbox.put(_Ready(round_))
 
@@ -169,11 +172,12 @@ class RoundServer:
 
     def commit(self, round_: int, model: GlobalModel, reason: str) -> None:
         """Close a round with its global model; `IllegalMove` or `LeaseLost` when that is not ours to do any more."""
-        if self._claim is None or self._claim.attempt.round != round_:
+        claim = self._claim
+        if claim is None or claim.attempt.round != round_:
             raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
-        attempt = self._claim.attempt
-        self.runs.commit_round(round_, attempt=attempt.number, token=attempt.token, model=model, reason=reason)
-        self._give_up_claim()
+        number, token = claim.attempt.number, claim.attempt.token
+        self.runs.commit_round(round_, attempt=number, token=token, model=model, reason=reason)
+        self._give_up(claim)
 
     def close(self, error: BaseException | None = None) -> None:
         """Wait for a run that is complete to end, stop one that is not; after an error leave it for another process."""
@@ -188,7 +192,7 @@ class RoundServer:
                 with contextlib.suppress(FlavorError):
                     self.runs.fail_attempt(attempt.round, attempt=attempt.number, token=attempt.token, reason=reason)
         finally:
-            self._give_up_claim()
+            self._give_up(self._claim)
             self._inspectors.shutdown(wait=False, cancel_futures=True)
             self._redis.close()
 
@@ -201,7 +205,10 @@ class RoundServer:
                 self.runs.end(RunState.STOPPED, f"the training ended after round {closed} of {view.rounds}")
         self._thread.join(_JOIN_S)
 
-    def _give_up_claim(self) -> None:
-        if self._claim is not None:
-            self._claim.give_up()
-            self._claim = None
+    def _give_up(self, claim: _Claim | None) -> None:
+        """Give this claim up; one that the other thread has taken meanwhile, for the next round, stays."""
+        with self._claims:
+            if self._claim is claim:
+                self._claim = None
+        if claim is not None:
+            claim.give_up()
