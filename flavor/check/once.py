@@ -21,11 +21,9 @@ from flavor.check.life import REPAIR, Aggregator, Life
 from flavor.check.place import Place
 from flavor.check.report import Report
 from flavor.check.screen import Screen
-from flavor.check.script import Ended, Late
+from flavor.check.script import END_S, Ended, Late
 
 CLIENT = "aggregator"
-_END_S = 10.0
-"""What `flavor-agg` grants a process after the end of the run."""
 _ASKED_S = 0.2
 """Who has asked for the round so long ago and set nothing since, waits for it."""
 _OWN = (Event.AGGREGATE_STARTED, Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED)
@@ -89,7 +87,7 @@ class Once(Life):
     def end(self) -> None:
         """See `Life`."""
         self._bus.finish()
-        limit_s = min(_END_S, self._aggregator.timeout_s)
+        limit_s = min(END_S, self._aggregator.timeout_s)
         try:
             self._script.wait("the aggregator to end", lambda: False, limit_s=limit_s)
         except Late:

@@ -170,16 +170,19 @@ class TrainerCheck:
         try:
             self._script.wait(f"TrainFinished of round {round_}", lambda: finished() or self._waits_again)
         except Ended:
-            self._aggregation.taken_up(round_, finished=False)
             detail = self._script.obituary("the script", f"in round {round_}, before TrainFinished")
-            self._give_up(FINISHED, detail, hint=self._death_hint)
+            self._not_finished(round_, detail, hint=self._death_hint)
         except Late:
-            self._aggregation.taken_up(round_, finished=False)
-            self._give_up(FINISHED, f"round {round_}: not set within {self._script.limit} after TrainStarted")
+            self._not_finished(round_, f"round {round_}: not set within {self._script.limit} after TrainStarted")
         if not finished():
             self._give_up(FINISHED, f"round {round_}: it waits for the next round without having set it")
         if not self._bus.events.is_set(Event.TRAIN_FINISHED, round_):
             self._give_up(WAITS, "round 1: it set TrainFinished before TrainStarted")
+
+    def _not_finished(self, round_: int, detail: str, *, hint: str | None = None) -> NoReturn:
+        if round_ > 1:
+            self._aggregation.taken_up(round_, finished=False)
+        self._give_up(FINISHED, detail, hint=hint)
 
     def _collect(self, round_: int) -> None:
         """Look at what was handed in, and make the next global model of it."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from test_check_fl import ALL_ROUNDS, GOOD, WRONG, changed, clean  # noqa: F401 - a fixture
@@ -20,6 +21,7 @@ from flavor.check.life import Aggregator
 from flavor.check.report import Report, Result, Status
 from flavor.check.screen import Screen
 from flavor.check.trainer import Settings, TrainerCheck
+from flavor.check.trainer_checks import TRAINER_CHECKS
 
 SAVE = '    with open(GetPaths("globalModel")[0], "wb") as file:\n        pickle.dump({"state_dict": made}, file)\n'
 BODY = textwrap.dedent('''
@@ -303,8 +305,9 @@ EVENTS = {
 @pytest.mark.parametrize("name", EVENTS)
 def test_wrong_use_of_events_fails_the_check_for_it_and_no_other(check, name, monkeypatch):
     """Each would take ten minutes if the time limit alone told."""
-    monkeypatch.setattr("flavor.check.once._END_S", 1.0)
     script, wanted, hint = EVENTS[name]
+    if name in ("does not end", "polls, and never hears of the end"):
+        monkeypatch.setattr("flavor.check.once.END_S", 1.0)
     (failed,) = check(script, once=True).failed
     assert failed.check.name == wanted, failed
     assert hint in failed.hint
@@ -357,6 +360,11 @@ def test_a_global_model_that_the_trainer_cannot_use(check):
     trainer = changed(("    train(model)\n", "    assert epoch < 2, 'it is not to my taste'\n    train(model)\n"))
     failed = check(ANEW, trainer).failed
     assert [result.check.name for result in failed] == ["sets TrainFinished", "is accepted by the trainer"]
+
+
+def test_a_trainer_that_dies_before_there_is_a_global_model(check):
+    (failed,) = check(ANEW, WRONG["dies in round one"][0]).failed
+    assert failed.check.name == "sets TrainFinished"
 
 
 def test_models_cross_the_wire_in_both_directions(check):
@@ -579,11 +587,19 @@ main()
 def test_the_documented_examples(check, once):
     pytest.importorskip("torch")
     outcome = check(EXAMPLE + (ONLY_ONCE if once else EVERY_ROUND), TORCH_TRAINER, once=once)
-    assert outcome.names(Status.PASSED) == [item.name for item in (ONCE_CHECKS if once else ANEW_CHECKS)]
+    checks = ONCE_CHECKS if once else ANEW_CHECKS
+    assert outcome.names(Status.PASSED) == [item.name for item in checks], outcome.failed
     assert not outcome.failed
 
 
 # -- the command
+
+
+def test_every_check_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "checks.md").read_text()
+    rows = [f"| {item.name} | {item.verifies} |" for item in (*TRAINER_CHECKS, *ONCE_CHECKS, *ANEW_CHECKS)]
+    assert [row for row in rows if row not in text] == []
+    assert text.count("\n| ") == len(dict.fromkeys(rows)) + 2
 
 
 def check_agg(*arguments, **options):

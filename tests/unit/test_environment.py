@@ -16,7 +16,7 @@ KEPT = [
 ]  # fmt: skip
 DROPPED = [
     "FLAVOR_REDIS_URL", "FLAVOR_STORE", "AWS_SECRET_ACCESS_KEY", "REDISCLI_AUTH", "LD_PRELOAD", "HOMEPAGE", "MY_PATH",
-    "XLANG", "OMP", "LC_", "home", "INPUT_PATH",
+    "XLANG", "LC_", "home", "INPUT_PATH",
 ]  # fmt: skip
 
 
