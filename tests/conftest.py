@@ -259,6 +259,12 @@ def s3() -> Iterator[S3]:
     service.close()
 
 
+@pytest.fixture(scope="session")
+def bench_class() -> type[Bench]:
+    """For fixtures that outlive a test."""
+    return Bench
+
+
 @pytest.fixture
 def bench_at(tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
     """For tests with a server of their own."""

@@ -7,6 +7,7 @@ until the test lets it go.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import signal
@@ -163,6 +164,13 @@ def spoiled(how: str, state: dict, info: dict) -> None:
             save({**state, "b": np.array([{}, None], dtype=object)}, "pickle")
         case "hostile":
             save({**state, "b": Hostile()}, "pickle")
+        case "bomb":
+            with open(path, "wb") as file:
+                np.savez_compressed(file, w=np.zeros(25_000_000))
+        case "entries":
+            table = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_001)}
+            text = json.dumps(table).encode()
+            path.write_bytes(len(text).to_bytes(8, "little") + text)
         case "garbage":
             path.write_bytes(b"not a checkpoint at all")
         case "no-info":
