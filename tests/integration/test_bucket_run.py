@@ -89,7 +89,7 @@ def test_flavor_run_in_a_bucket_with_trainers_of_three_formats(bench, s3):
     assert not [key for key in of_clients if key.startswith(f"{prefix}/1/")]
     for number in (1, 2, 3):
         made = sorted(key.rsplit("/", 1)[1].split("-")[0] for key in keys if f"/rounds/{number}/global/" in key)
-        assert made == ["info", "model", *(["state"] if number > 1 else [])]
+        assert made == ["info", "manifest", "model", *(["state"] if number > 1 else [])]
     assert not [key for key in keys if "/." in key], "no upload was left half done"
     nothing_secret(bench, process.stderr, process.stdout)
 

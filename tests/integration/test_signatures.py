@@ -120,6 +120,7 @@ def test_a_run_may_take_signed_updates_only(url: str, store: ObjectStore) -> Non
         ({"format": "torch"}, "the signature is not that of this update"),
         ({"digest": "0" * 64}, "the signature is not that of this update"),
     ],
+    ids=range(8),
 )
 def test_with_a_pinned_key_nothing_else_counts(
     runs: RunStore, store: ObjectStore, change: dict[str, str], said: str
