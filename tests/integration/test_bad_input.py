@@ -58,7 +58,7 @@ def refused(process, code, *told):
             ["127.0.0.1:1", "percent-encoded"],
         ),
         (["--edges", 2, "--store", "a-file"], ["store", "a-file", "name a folder"]),
-        (["--edges", 2, "--store", "s3://bucket/x"], ["store 's3://bucket/x' cannot be used"]),
+        (["--edges", 2, "--store", "ftp://bucket/x"], ["store 'ftp://' cannot be used"]),
         (["--edges", 2, "--init-model", "a-file"], ["--init-model", "not a checkpoint"]),
         (["--edges", 2, "--init-model", "no-dict.pkl"], ["--init-model", "state_dict"]),
         (["--edges", 2, "--init-model", "missing.pkl"], ["--init-model", "does not exist"]),
@@ -277,7 +277,7 @@ def spoiled(shared_bench):
     process = shared_bench.done(
         *("flavor", "run", "-m", shared_bench.trainer("--fail", ",".join(SPOILED), "--only", "edge-2")),
         *("--edges", 2, "--rounds", len(SPOILED) + 2, "--quorum", 1, "--run", shared_bench.run),
-        *("--out", "out", "--json", "--keep-rounds", 0),
+        *("--out", "out", "--json", "--keep-rounds", 0, "--quarantine-after", 0),
     )
     assert process.wait() == 0, process.stderr
     return shared_bench, json.loads(process.stdout)
