@@ -88,7 +88,8 @@ def test_the_rules_of_the_aggregation_page_work_as_a_package(tmp_path: Path) -> 
 import sys; sys.path.insert(0, {str(tmp_path)!r})
 import numpy as np
 from aggregators import aggregate, catalogue
-for entry in catalogue()[-2:]: print(entry.kind, entry.usage, entry.description, entry.source, entry.condition, sep=" | ")
+for entry in catalogue()[-2:]:
+    print(entry.kind, entry.usage, entry.description, entry.source, entry.condition, sep=" | ")
 clients = [{{"w": np.array([value, 1.0])}} for value in (1.0, 2.0, 30.0)]
 old = {{"w": np.zeros(2)}}
 print(aggregate(clients, aggregator="winsorized:share=0.5", server_step="damped:rate=0.25", global_model=old)["w"])
@@ -97,8 +98,8 @@ print(aggregate(clients, aggregator="winsorized:share=0.5", server_step="damped:
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "server step | damped:[rate=0.5] | θ' = θ + rate (reduced - θ) | acme 1.0 | see there",
-        "reducer | winsorized:[share=0.1] | Mean of each coordinate, its extreme values moved to the quantiles `share` and"
-        " 1 - share | Tukey 1962 | n >= 3",
+        "reducer | winsorized:[share=0.1] | Mean of each coordinate, its extreme values moved to the quantiles `share` "
+        "and 1 - share | Tukey 1962 | n >= 3",
         "[0.5  0.25]",
     ]
 
