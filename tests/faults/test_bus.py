@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
-from pathlib import Path
 
-import pytest
 from federation import Faulty
-from servers import Proxy, Server
+from servers import Proxy
 
-from flavor.bus.embedded import embedded_server
 from flavor.bus.names import Event
 
 PATIENT = ("--heartbeat-timeout-s", "30")
@@ -73,13 +69,13 @@ def test_a_subscriber_whose_connection_is_dropped_sees_what_it_missed(faulty):
     faulty.finish(coordinator, edges)
 
 
-def without_publications(bench_at: Callable, folder: Path) -> None:
-    server = Server(folder / "redis")
-    proxy = Proxy(server.port)
+def test_a_run_without_any_publication_is_slower_and_nothing_else(redis_server, bench_at):
+    """Row 3: a proxy swallows every publication on its way to anybody, from the first on; keys are read again."""
+    proxy = Proxy(redis_server.port)
     proxy.swallow = True
     through = {"FLAVOR_REDIS_URL": proxy.url}
     try:
-        faulty = Faulty(bench_at(server.url), rounds=1)
+        faulty = Faulty(bench_at(redis_server.url), rounds=1)
         coordinator = faulty.serve(*PATIENT, env=through)
         faulty.bench.aggregator(env=through)
         edges = faulty.edges(env=through)
@@ -88,13 +84,6 @@ def without_publications(bench_at: Callable, folder: Path) -> None:
         assert proxy.swallowed > 10
     finally:
         proxy.close()
-        server.close()
-
-
-@pytest.mark.meanwhile(scenario=without_publications)
-def test_a_run_without_any_publication_is_slower_and_nothing_else(outcome):
-    """Row 3: a proxy swallows every publication on its way to anybody, from the first on; keys are read again."""
-    outcome()
 
 
 def test_a_slow_subscriber_reads_again_what_the_server_dropped(faulty):
@@ -136,31 +125,24 @@ def test_train_finished_ten_times_at_once_counts_once(faulty):
     assert not {"update.ignored", "update.refused"} & {event for event, _, _ in events}
 
 
-def stalled(bench_at: Callable, folder: Path) -> None:
-    with embedded_server(append_only=True, folder=folder) as url:
-        faulty = Faulty(bench_at(url))
-        gate = faulty.gate("c1")
-        coordinator = faulty.serve("--heartbeat-timeout-s", 3)
-        faulty.bench.aggregator()
-        edges = faulty.edges(only={"c1": ("--gate", gate.path, "--where", "saved", "--at", 2)})
-        gate.reached()
-        server = faulty.bench.redis.info("server")["process_id"]
-        os.kill(server, signal.SIGSTOP)
-        try:
-            gate.open()
-            threading.Event().wait(STALL_S)  # the stall itself
-        finally:
-            os.kill(server, signal.SIGCONT)
-        faulty.finish(coordinator, edges)
-        accepted = [e for e in faulty.bench.log() if e["event"] == "update.accepted" and e["client"] == "c1"]
-        assert [entry["round"] for entry in accepted] == ["1", "2", "3"]
-        assert "client.lost" not in {entry["event"] for entry in faulty.bench.log()}
-
-
-@pytest.mark.meanwhile(scenario=stalled)
-def test_a_server_that_stalls_in_a_set_event_counts_it_once(outcome):
+def test_a_server_that_stalls_in_a_set_event_counts_it_once(faulty):
     """Row 6: the server stands still for 13 s, longer than every lease, while TrainFinished is being set."""
-    outcome()
+    gate = faulty.gate("c1")
+    coordinator = faulty.serve("--heartbeat-timeout-s", 3)
+    faulty.bench.aggregator()
+    edges = faulty.edges(only={"c1": ("--gate", gate.path, "--where", "saved", "--at", 2)})
+    gate.reached()
+    server = faulty.bench.redis.info("server")["process_id"]
+    os.kill(server, signal.SIGSTOP)
+    try:
+        gate.open()
+        threading.Event().wait(STALL_S)  # the stall itself
+    finally:
+        os.kill(server, signal.SIGCONT)
+    faulty.finish(coordinator, edges)
+    accepted = [e for e in faulty.bench.log() if e["event"] == "update.accepted" and e["client"] == "c1"]
+    assert [entry["round"] for entry in accepted] == ["1", "2", "3"]
+    assert "client.lost" not in {entry["event"] for entry in faulty.bench.log()}
 
 
 def test_events_and_updates_of_an_old_round_change_nothing(faulty):

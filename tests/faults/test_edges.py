@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
-from pathlib import Path
 
 import networks
 import pytest
@@ -181,12 +179,23 @@ def test_the_deadline_fires_although_nobody_reports(faulty):
     faulty.history().check(rounds=0)
 
 
-def cut_off(bench_at: Callable, folder: Path) -> None:
+@pytest.fixture
+def network():
     if why := networks.why_not():
         pytest.skip(why)
-    network = networks.Network()
+    made = networks.Network()
+    yield made
+    made.close()
+
+
+def test_edges_that_are_cut_off_find_out_and_come_back_into_the_round(network, tmp_path, bench_at):
+    """Rows 15 and 16: one edge is cut off, one hears nothing any more and one is not heard, beyond every lease.
+
+    Each finds out that a connection is dead within `SILENCE_S` of its next use, although nobody closed it; then the
+    network is there again, and the round that they were in goes on with all of them.
+    """
     listen = ("--bind", "0.0.0.0", "--protected-mode", "no")
-    server = Server(folder / "redis", *listen, under=network.under, socket=folder / "s")
+    server = Server(tmp_path / "redis", *listen, under=network.under, socket=tmp_path / "s")
     try:
         faulty = Faulty(bench_at(server.url), rounds=2, clients=("c1", "c2", "c3", "c4"))
         bench = faulty.bench
@@ -225,17 +234,6 @@ def cut_off(bench_at: Callable, folder: Path) -> None:
         assert [entry["event"] for entry in bench.log()].count("round.opened") == 2
     finally:
         server.close()
-        network.close()
-
-
-@pytest.mark.meanwhile(scenario=cut_off)
-def test_edges_that_are_cut_off_find_out_and_come_back_into_the_round(outcome):
-    """Rows 15 and 16: one edge is cut off, one hears nothing any more and one is not heard, beyond every lease.
-
-    Each finds out that a connection is dead within `SILENCE_S` of its next use, although nobody closed it; then the
-    network is there again, and the round that they were in goes on with all of them.
-    """
-    outcome()
 
 
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="no faketime here: install it")
