@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
+
+import redis
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RUNS, RunKeys
@@ -13,6 +16,8 @@ from flavor.bus.state import GlobalModel, ManifestRef, RoundView, RunState, RunV
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 
 _LUA = files("flavor.bus") / "lua"
+_LOADS = 5
+"""A server that is restarted between loading a script and calling it has forgotten it again."""
 LOG_LENGTH = 100_000
 """Entries that a run's log keeps, about."""
 
@@ -38,6 +43,9 @@ class RunStore:
         if script is None:
             script = self._scripts[verb] = self.redis.register_script((_LUA / f"{verb}.lua").read_text())
         with translated(self._where):
+            for _ in range(_LOADS):
+                with contextlib.suppress(redis.exceptions.NoScriptError):
+                    return script(keys=keys, args=args)
             return script(keys=keys, args=args)
 
     def _move(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> str:

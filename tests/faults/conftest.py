@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from federation import Faulty
-from servers import Server
+from servers import REDIS, Server
 
 from flavor.bus.embedded import embedded_server
 
@@ -29,7 +29,7 @@ def faulty(own_url: str, bench_at: Callable) -> Faulty:
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[Server]:
     """A server on a port, that keeps every write that it acknowledged, and can be killed."""
-    server = Server(tmp_path / "redis")
+    server = Server(tmp_path / "redis", program=REDIS)
     yield server
     server.close()
 

@@ -7,8 +7,10 @@ from servers import Gate
 
 from flavor.store.objects import open_store
 
-LEASES = ("--heartbeat-timeout-s", "1.5", "--aggregation-lease-s", "1.5")
-"""Take-over within seconds: it is configuration, not RQ's minute."""
+MISSED = ("--heartbeat-timeout-s", "1.5", "--on-quorum-lost", "wait")
+"""An edge or a coordinator that is silent is missed within seconds; one that was only slow comes back."""
+TAKEN_OVER = ("--aggregation-lease-s", "2")
+"""A worker that is silent is followed by another within seconds: it is configuration, not RQ's minute."""
 
 
 class Faulty:
@@ -18,7 +20,7 @@ class Faulty:
         self.bench, self.rounds, self.clients = bench, rounds, clients
 
     def serve(self, *options: object, env=None):
-        return self.bench.serve(*KEEP, *LEASES, *options, rounds=self.rounds, clients=len(self.clients), env=env)
+        return self.bench.serve(*KEEP, *options, rounds=self.rounds, clients=len(self.clients), env=env)
 
     def gate(self, name: str) -> Gate:
         """A place to hold at: give its path to a trainer as --gate."""

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import redis
-from servers import Proxy, Server
+from servers import REDIS, Proxy, Server
 
 MASTER = "flavor"
 
@@ -16,8 +16,9 @@ class Replicated:
     """Two servers; `proxy` leads to whichever of them is the primary, as Sentinel says."""
 
     def __init__(self, folder: Path) -> None:
-        self.primary = Server(folder / "primary")
-        self.replica = Server(folder / "replica", "--replicaof", "127.0.0.1", str(self.primary.port))
+        self.primary = Server(folder / "primary", "--repl-diskless-sync-delay", "0", program=REDIS)
+        source = ("127.0.0.1", str(self.primary.port))
+        self.replica = Server(folder / "replica", "--replicaof", *source, program=REDIS)
         self._synchronised()
         configuration = folder / "sentinel.conf"
         configuration.write_text(
@@ -25,7 +26,7 @@ class Replicated:
             f"sentinel down-after-milliseconds {MASTER} 500\n"
             f"sentinel failover-timeout {MASTER} 5000\n"
         )
-        self._sentinel = Server(folder / "sentinel", first=(str(configuration), "--sentinel"))
+        self._sentinel = Server(folder / "sentinel", first=(str(configuration), "--sentinel"), program=REDIS)
         self.proxy = Proxy(self.primary.port)
 
     def _synchronised(self) -> None:

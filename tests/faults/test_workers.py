@@ -12,6 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
+from federation import TAKEN_OVER
+
 from flavor.coordinator.jobs import RqJobQueue
 
 TOY = Path(__file__).parents[1] / "integration" / "toy_aggregator.py"
@@ -45,7 +47,7 @@ def jobs(faulty) -> RqJobQueue:
 
 def started(faulty, *flags: object, gate, workers: int = 1):
     """A run whose aggregator is a command that holds at the gate in round 2; `workers` aggregators."""
-    coordinator = faulty.serve()
+    coordinator = faulty.serve(*TAKEN_OVER)
     first = [aggregator(faulty, toy("--fail", "hold", "--gate", gate.path, *flags)) for _ in range(workers)]
     edges = faulty.edges()
     gate.reached()
@@ -55,7 +57,7 @@ def started(faulty, *flags: object, gate, workers: int = 1):
 def test_what_a_killed_workers_command_writes_later_is_in_nobodys_way(faulty):
     """Row 17: a shell between worker and aggregator, so that the aggregator outlives both; it saves a round later."""
     bench, gates = faulty.bench, (faulty.gate("first"), faulty.gate("second"))
-    coordinator = faulty.serve()
+    coordinator = faulty.serve(*TAKEN_OVER)
     held = toy("--fail", "hold", "--gate", gates[0].path)
     first = aggregator(faulty, f"sh -c {shlex.quote(f'{held}; true')}")
     edges = faulty.edges()
