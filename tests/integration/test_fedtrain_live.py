@@ -44,18 +44,28 @@ def local(start: np.ndarray, target: float) -> np.ndarray:
     return w
 
 
-def expected(rounds: int, optimizer: str | None, targets: tuple[int, ...] = (1, 2)) -> list[np.ndarray]:
-    """The global weights after each round: the first report starts the run, then the outer step in float64."""
-    theta = np.mean([local(np.full((2, 3), target + 4), target).astype(np.float64) for target in targets], axis=0)
+def expected(rounds: int, optimizer: str | None) -> list[np.ndarray]:
+    """The global weights after each round, bit for bit.
+
+    Averages of weights are taken in the trainers' float32; the first one starts the run, then the outer step follows in
+    float64, on differences to the float32 checkpoint that the nodes were sent.
+    """
+
+    def mean(start: list[np.ndarray]) -> np.ndarray:
+        a, b = (local(w, target) for w, target in zip(start, (1, 2), strict=True))
+        return (a + b) * np.float32(0.5)
+
+    theta = mean([np.full((2, 3), target + 4) for target in (1, 2)]).astype(np.float64)
     found, state = [theta], None
     for _ in range(1, rounds):
         sent = theta.astype(np.float32)
-        locals_ = [local(sent, target).astype(np.float64) for target in targets]
         if optimizer is None:
-            theta = np.mean(locals_, axis=0)
+            theta = mean([sent, sent]).astype(np.float64)
         else:
-            delta = np.mean([sent.astype(np.float64) - w for w in locals_], axis=0)
-            stepped, state = OuterOptimizer(optimizer).apply({"w": theta}, {"w": delta}, state, pseudogradients=True)
+            a, b = (sent.astype(np.float64) - local(sent, target) for target in (1, 2))
+            stepped, state = OuterOptimizer(optimizer).apply(
+                {"w": theta}, {"w": (a + b) * 0.5}, state, pseudogradients=True
+            )
             theta = np.asarray(stepped["w"])
         found.append(theta)
     return found
