@@ -72,7 +72,8 @@ def test_what_a_paused_edge_writes_after_another_took_over_is_fenced_off(faulty)
     bench.eventually("c1 has trained", lambda: bench.redis.exists(finished))
     for client in old:
         workspace = bench.folder / f"{client}-again"
-        edges[client] = bench.edge(client, bench.trainer(), "--workspace", workspace)
+        key = bench.folder / client / "client.key"  # the same site, so the same key
+        edges[client] = bench.edge(client, bench.trainer(), "--workspace", workspace, "--key", key)
     for client in old:
         bench.logged("update.accepted", client=client, round=2)
     trainer = [pid for pid, command in bench.survivors().items() if str(gates["c2"].path) in command]
