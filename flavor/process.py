@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from flavor.confinement import Confinement
 from flavor.errors import CommandNotFound
 from flavor.lifeline import die_with_parent
 
@@ -28,8 +29,8 @@ _DRAIN_S = 0.3
 class ChildProcess:
     """A command in a process group of its own, its output copied to `log` and, prefixed, to `echo`.
 
-    `ended` is called from a thread of this object once the process has ended and its output is read. It inherits the
-    descriptors in `inherited`.
+    `confinement` is what it may use; it inherits the descriptors in `inherited`. `ended` is called from a thread of
+    this object once the process has ended and its output is read.
     """
 
     def __init__(
@@ -42,7 +43,10 @@ class ChildProcess:
         echo: IO[str] | None = None,
         ended: Callable[[int], None] | None = None,
         inherited: Sequence[int] = (),
+        confinement: Confinement | None = None,
     ) -> None:
+        bound = die_with_parent()
+        options = confinement.popen_options(bound) if confinement is not None else {"preexec_fn": bound}
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._lock = threading.Lock()
@@ -56,11 +60,12 @@ class ChildProcess:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
                 pass_fds=inherited,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
+                **options,  # a preexec_fn among them, which does nothing but system calls
             )
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             self._log.close()
-            raise CommandNotFound(f"{command[0]!r} cannot be started: {error.strerror}") from None
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CommandNotFound(f"{command[0]!r} cannot be started: {reason}") from None
         self._reader = threading.Thread(target=self._read, name="output", daemon=True)
         self._waiter = threading.Thread(target=self._wait, name="waiter", daemon=True)
         for thread in (self._reader, self._waiter):

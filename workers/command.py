@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,8 @@ from rq.timeouts import JobTimeoutException
 from aggregators.updates import Update
 from flavor.bus.state import Verdict
 from flavor.config import COMMAND
-from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, StoreError
+from flavor.confinement import UNLIMITED, Account, Confinement
+from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, InvalidSetting, StoreError
 from flavor.process import ChildProcess, obituary, quoted
 from flavor.store.formats import (
     Format,
@@ -52,6 +54,7 @@ class UserCommand:
     """Below it lie the folders of each run."""
     passed: tuple[str, ...] = ()
     """Environment variables that the command is given besides those that every program needs."""
+    confinement: Confinement = UNLIMITED
 
     def start(
         self,
@@ -63,10 +66,17 @@ class UserCommand:
         ended: Callable[[int], None] | None = None,
     ) -> ChildProcess:
         """Start it for this run; raises `CommandNotFound`."""
+        logs = folder.logs if self.account is None else folder.logs / "own"  # our log is in no folder of another's
+        if self.account is not None:
+            logs.mkdir(exist_ok=True)
+            self.account.let_through(folder.path, folder.logs)
+            self.account.give(logs)
+            self.account.give(folder.output)
         environment = {
             **user_environment(os.environ, self.passed),
+            **self.confinement.environment(),
             "OUTPUT_PATH": os.fspath(folder.output),
-            "LOG_PATH": os.fspath(folder.logs),
+            "LOG_PATH": os.fspath(logs),
             "TOTAL_ROUNDS": str(rounds),
             "FLAVOR_ROLE": "aggregator",
             "FLAVOR_RUN": run,
@@ -80,7 +90,34 @@ class UserCommand:
             echo=sys.stderr,
             ended=ended,
             inherited=(folder.lock,),
+            confinement=self.confinement,
         )
+
+    @property
+    def account(self) -> Account | None:
+        """The user that it runs as, unless it is the worker's own."""
+        return self.confinement.account
+
+    def check_way(self) -> None:
+        """Make the workspace; raises `InvalidSetting` unless the user that the command runs as can come there."""
+        try:
+            self.workspace.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidSetting(f"--workspace {self.workspace}: {error.strerror}") from None
+        account = self.account
+        if account is None:
+            return
+        for folder in (self.workspace, *self.workspace.parents):
+            if not account.may_enter(folder):
+                raise InvalidSetting(
+                    f"--user {account.name} may not enter {folder}, on the way to --workspace {self.workspace}: "
+                    "name another workspace, or let others enter (chmod o+x)"
+                )
+
+    def obituary(self, code: int, lines: Sequence[str], where: str = "") -> str:
+        """One line about its end, and which limit it reached."""
+        limit = self.confinement.explained(code, lines)
+        return obituary(f"the aggregator {limit} and" if limit else "the aggregator", code, lines, where)
 
 
 class Runner(Protocol):
@@ -113,7 +150,7 @@ class StartedAnew:
             code = process.wait()
             assert code is not None
             if code != 0:
-                raise AggregatorFailed(obituary("the aggregator", code, process.last_lines))
+                raise AggregatorFailed(self.command.obituary(code, process.last_lines))
             return quoted(process.last_lines)
         except JobTimeoutException:
             raise overdue(work, process) from None
@@ -153,6 +190,10 @@ class CommandCombiner:
                 shutil.rmtree(of_round, ignore_errors=True)
                 place = _laid_out(work, of_round)
                 place.announce(folder.output)
+                if (account := self.command.account) is not None:
+                    account.let_through(of_round)
+                    for part in ("clients", "global"):
+                        account.give_tree(of_round / part)
             except OSError as error:
                 where = error.filename or self.command.workspace
                 raise StoreError(
@@ -160,12 +201,37 @@ class CommandCombiner:
                 ) from error
             said = self.runner(work, folder)
             try:
+                if self.command.account is not None:
+                    place = _brought_home(place, self.command.account, said)
                 combined = _taken(work, place, target, said)
             except FlavorError:
                 self.runner.discard(work.run)
                 raise
             shutil.rmtree(of_round, ignore_errors=True)
             return combined
+
+
+def _brought_home(place: Place, account: Account, said: str) -> Place:
+    """Copies of what another user's process left, in a folder of ours: it can neither change them nor lead us astray.
+
+    Only plain files of its own are taken, not links, pipes, nor what belongs to somebody else.
+    """
+    home = place.global_model.parent.parent / "taken"
+    home.mkdir(mode=0o700)
+    for source in (place.global_model, place.global_info):
+        try:
+            handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            raise AggregatorFailed(f"the aggregator left no plain file at {source}{said}") from None
+        with open(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != account.uid:
+                raise AggregatorFailed(f"the aggregator left no plain file of its own at {source}{said}")
+            with (home / source.name).open("xb") as copy:
+                shutil.copyfileobj(file, copy)
+    return replace(place, global_model=home / place.global_model.name)
 
 
 def _laid_out(work: Work, folder: Path) -> Place:

@@ -24,7 +24,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RunState
 from flavor.bus.subscription import Subscription
 from flavor.errors import AggregatorFailed, FlavorError
-from flavor.process import ChildProcess, obituary, quoted
+from flavor.process import ChildProcess, quoted
 from workers.combination import Work
 from workers.command import UserCommand, overdue
 from workers.folder import RunFolder
@@ -103,7 +103,7 @@ class Resident:
                 if ended:
                     code = process.wait()
                     raise AggregatorFailed(
-                        obituary("the aggregator", code or 0, process.last_lines, "before AggregateFinished")
+                        self._command.obituary(code or 0, process.last_lines, "before AggregateFinished")
                     )
                 if self._events.is_set(Event.ERROR, work.round):
                     raise AggregatorFailed(f"the aggregator set the event Error{quoted(process.last_lines)}")

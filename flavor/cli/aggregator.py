@@ -59,6 +59,22 @@ if TYPE_CHECKING:
     help="The key that signs the manifests of its rounds (PEM, Ed25519); made if there is none.  "
     "[default: WORKSPACE/aggregator.key]",
 )
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Private memory that each of its processes may use, e.g. 8GiB; files mapped for reading do not count.",
+)
+@click.option(
+    "--cpu-limit-s",
+    type=click.IntRange(min=1),
+    help="Processor time of each of its processes, over all threads: of a round, or with --init-once of a run.",
+)
+@click.option("--file-size-limit", metavar="SIZE", help="Size of each file that it may write.")
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="Run it as this user of the machine, which the worker must be root for (not with --init-once).",
+)
 @redis_option
 @store_option
 @click.option(
@@ -85,6 +101,10 @@ def command(
     workspace: Path,
     passed: tuple[str, ...],
     key: Path | None,
+    memory_limit: str | None,
+    cpu_limit_s: int | None,
+    file_size_limit: str | None,
+    user: str | None,
     redis_url: str | None,
     store: str | None,
     queue: str,
@@ -101,7 +121,9 @@ def command(
     SetEvent("AggregateFinished"); of several workers one keeps a run's process. Try it with check-agg.
     """
     from flavor.command import parse_command
+    from flavor.confinement import Account, Confinement
     from flavor.errors import InvalidSetting
+    from flavor.sizes import parse_size
     from flavor.store.objects import open_store
     from workers.command import UserCommand
     from workers.worker import serve
@@ -110,7 +132,18 @@ def command(
         raise InvalidSetting("--init-once is for an aggregator of your own: flavor-agg --init-once -m CMD")
     own = None
     if main_command is not None:
-        own = UserCommand(tuple(parse_command(main_command, "-m")), workspace.absolute(), passed)
+        confinement = Confinement(
+            parse_size(memory_limit, "--memory-limit") if memory_limit else None,
+            cpu_limit_s,
+            parse_size(file_size_limit, "--file-size-limit") if file_size_limit else None,
+            Account.of(user, "--user") if user else None,
+        )
+        if user and init_once:
+            raise InvalidSetting("--user goes with a command that is started anew in each round: leave out --init-once")
+        own = UserCommand(tuple(parse_command(main_command, "-m")), workspace.absolute(), passed, confinement)
+        own.check_way()
+    elif memory_limit or cpu_limit_s or file_size_limit or user:
+        raise InvalidSetting("limits and --user are for an aggregator of your own: flavor-agg -m CMD")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
     serve(

@@ -140,7 +140,7 @@ def write_json(path: Path, value: object) -> None:
     try:
         with os.fdopen(handle, "w") as file:
             json.dump(value, file, allow_nan=False)
-        os.chmod(temporary, 0o644)
+            os.fchmod(handle, 0o644)  # by its handle: the folder may be one that another user can write to
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,143 @@
+"""Limits of a child process: memory, processor time, file sizes, and another user's identity.
+
+Each limit is the kernel's and belongs to a process: a child of the child has the same limits, and its own account.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import resource
+import signal
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flavor.errors import InvalidSetting
+from flavor.sizes import shown_size
+
+_MEMORY = resource.RLIMIT_DATA if sys.platform.startswith("linux") else resource.RLIMIT_AS
+"""On Linux private writable memory alone, so that models that are mapped for reading do not count."""
+_LAST_CPU_S = 5
+"""Between SIGXCPU, which a program may catch, and SIGKILL."""
+_OUT_OF_MEMORY = re.compile(
+    r"MemoryError|[Uu]nable to allocate|[Cc]annot allocate memory|can't allocate|bad_alloc|[Oo]ut of memory"
+    r"|cannot allocate vector"
+)
+_TOO_LARGE = re.compile(r"File too large|Errno 27\b")
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of this machine."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+    @classmethod
+    def of(cls, name: str, option: str) -> Account:
+        """The user of this name, to whom root alone can change; raises `InvalidSetting` naming `option`."""
+        if os.geteuid() != 0:
+            raise InvalidSetting(f"{option} {name}: only root can start a program as another user; leave it out")
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError:
+            raise InvalidSetting(f"{option} {name}: there is no such user on this machine") from None
+        if found.pw_uid == 0:
+            raise InvalidSetting(f"{option} {name}: that is root itself; name a user that may do little")
+        return cls(name, found.pw_uid, found.pw_gid, tuple(os.getgrouplist(name, found.pw_gid)), found.pw_dir)
+
+    def may_enter(self, folder: Path) -> bool:
+        """Whether the permissions of this folder, by themselves, let it look up names there."""
+        found = folder.stat()
+        if found.st_uid == self.uid:
+            return bool(found.st_mode & stat.S_IXUSR)
+        if found.st_gid in self.groups:
+            return bool(found.st_mode & stat.S_IXGRP)
+        return bool(found.st_mode & stat.S_IXOTH)
+
+    def let_through(self, *folders: Path) -> None:
+        """Let it reach what lies in these folders of ours, whatever the umask was, without listing them."""
+        for folder in folders:
+            folder.chmod(0o711)
+
+    def give(self, path: Path) -> None:
+        """Make a folder, or a file in a folder of ours, its own and nobody else's."""
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def give_tree(self, folder: Path) -> None:
+        """The same for a folder of ours and all in it, but for files that are links: those it may only read."""
+        for parent, _, names in os.walk(folder, topdown=False):
+            for file in (Path(parent) / name for name in names):
+                if file.stat().st_nlink == 1:
+                    self.give(file)
+            self.give(Path(parent))
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What a child process may use. Core dumps, which would hold models, are never written."""
+
+    memory_bytes: int | None = None
+    """Of each process: heap, anonymous mappings and thread stacks; not files that it maps for reading, nor memory that
+    it shares with others. Outside Linux all of its address space."""
+    cpu_s: int | None = None
+    """Processor time of each process, over all its threads."""
+    file_bytes: int | None = None
+    """Of each file that it writes."""
+    account: Account | None = None
+
+    def popen_options(self, first: Callable[[], None] | None) -> dict[str, Any]:
+        """For `subprocess.Popen`; `first` runs in the child before exec."""
+        limits = [(resource.RLIMIT_CORE, (0, 0))]
+        if self.memory_bytes is not None:
+            limits.append((_MEMORY, (self.memory_bytes, self.memory_bytes)))
+        if self.cpu_s is not None:
+            limits.append((resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s + _LAST_CPU_S)))
+        if self.file_bytes is not None:
+            limits.append((resource.RLIMIT_FSIZE, (self.file_bytes, self.file_bytes)))
+        set_limit = resource.setrlimit
+
+        def before_exec() -> None:
+            if first is not None:
+                first()
+            for kind, both in limits:
+                set_limit(kind, both)
+
+        options: dict[str, Any] = {"preexec_fn": before_exec, "umask": 0o077}
+        if self.account is not None:
+            options |= {"user": self.account.uid, "group": self.account.gid, "extra_groups": self.account.groups}
+        return options
+
+    def environment(self) -> dict[str, str]:
+        """What a program expects to find about its user."""
+        if self.account is None:
+            return {}
+        return {"HOME": self.account.home, "USER": self.account.name, "LOGNAME": self.account.name}
+
+    def explained(self, code: int, lines: Sequence[str]) -> str:
+        """Which limit ended a process, as well as its end and its last lines can tell; empty when none did."""
+        said = "\n".join(lines)
+        if self.cpu_s is not None and code == -signal.SIGXCPU:
+            return f"used up --cpu-limit-s {self.cpu_s}"
+        if self.file_bytes is not None and (code == -signal.SIGXFSZ or (code != 0 and _TOO_LARGE.search(said))):
+            return f"wrote a file as large as --file-size-limit {shown_size(self.file_bytes)}"
+        if self.memory_bytes is not None and code != 0:
+            limit = f"--memory-limit {shown_size(self.memory_bytes)}"
+            if _OUT_OF_MEMORY.search(said):
+                return f"reached {limit}"
+            if code in [-number for number in _CRASHES]:
+                return f"perhaps reached {limit}"
+        return ""
+
+
+UNLIMITED = Confinement()
