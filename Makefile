@@ -47,6 +47,8 @@ check: lint test  ## What CI runs
 bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/overhead.py --table
+	$(BIN)/python benchmarks/aggregation.py
+	$(BIN)/python benchmarks/robustness.py --plot
 
 compose:  ## Run the demo of compose.yaml
 	docker compose up --build

@@ -64,3 +64,50 @@ def test_every_command_it_shows_is_one() -> None:
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         for option in options:
             assert re.search(rf"{re.escape(option)}[, \n]", shown), f"{program} {verb} has no {option}"
+
+
+AGGREGATION = (ROOT / "docs" / "aggregation.md").read_text()
+
+
+def test_the_notebook_of_the_aggregation_page_runs(tmp_path: Path) -> None:
+    notebook, _ = re.findall(r"```python\n(.*?)```", AGGREGATION, flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", notebook], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["global.npz", "global.state", "site1.npz", "site2.npz"]
+
+
+def test_the_rules_of_the_aggregation_page_work_as_a_package(tmp_path: Path) -> None:
+    _, rules = re.findall(r"```python\n(.*?)```", AGGREGATION, flags=re.DOTALL)
+    (points,) = re.findall(r"```toml\n\[.*?\]\n(.*?)```", AGGREGATION, flags=re.DOTALL)
+    (tmp_path / "acme_rules.py").write_text(rules)
+    info = tmp_path / "acme-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[flavor.aggregators]\n" + points.replace('"', ""))
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import numpy as np
+from aggregators import aggregate, catalogue
+for entry in catalogue()[-2:]:
+    print(entry.kind, entry.usage, entry.description, entry.source, entry.condition, sep=" | ")
+clients = [{{"w": np.array([value, 1.0])}} for value in (1.0, 2.0, 30.0)]
+old = {{"w": np.zeros(2)}}
+print(aggregate(clients, aggregator="winsorized:share=0.5", server_step="damped:rate=0.25", global_model=old)["w"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "server step | damped:[rate=0.5] | θ' = θ + rate (reduced - θ) | acme 1.0 | see there",
+        "reducer | winsorized:[share=0.1] | Mean of each coordinate, its extreme values moved to the quantiles `share`"
+        " and 1 - share | Tukey 1962 | n >= 3",
+        "[0.5  0.25]",
+    ]
+
+
+def test_the_aggregation_page_has_every_rule() -> None:
+    from aggregators.builtin import ENTRIES
+
+    for entry in ENTRIES:
+        assert f"`{entry.name}" in AGGREGATION
+        for option in entry.options or {}:
+            assert re.search(rf"\b{option}\b", AGGREGATION), option
