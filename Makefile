@@ -48,6 +48,8 @@ bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/overhead.py --table
 	$(BIN)/python benchmarks/fedtrain.py
+	$(BIN)/python benchmarks/aggregation.py
+	$(BIN)/python benchmarks/robustness.py --plot
 
 fuzz: $(VENV)/.test  ## Look for inputs that break a parser, for MINUTES=10
 	$(PIP) --editable '.[fuzz]'
