@@ -110,10 +110,7 @@ def test_a_run_may_take_signed_updates_only(url: str, store: ObjectStore) -> Non
     [
         ({"signature": ""}, "not signed, and client 'a' has the pinned key"),
         ({"signature": "0" * 128}, "the signature is not that of this update"),
-        (
-            {"public_key": str(OTHER.public)},
-            f"signed with key {OTHER.public.fingerprint}, and client 'a' has the pinned",
-        ),
+        ({"public_key": "another"}, "and client 'a' has the pinned key"),
         ({"public_key": "ed25519:xyz"}, "public key 'ed25519:xyz' cannot be used"),
         ({"public_key": ""}, "public key '' cannot be used"),
         ({"size": "7"}, "the signature is not that of this update"),
@@ -128,6 +125,8 @@ def test_with_a_pinned_key_nothing_else_counts(
     assert runs.pin_key("a", str(KEY.public)) == str(KEY.public)
     submit(runs, store, "a", model(1))
     sign(runs, "a", KEY)
+    if change == {"public_key": "another"}:
+        change = {"public_key": str(OTHER.public)}  # keys differ from process to process, tests' names must not
     runs.redis.hset(runs.keys.client("a").update(1), mapping=change)
     found = verdict(runs, "a")
     assert not found.accepted

@@ -202,6 +202,16 @@ def test_unsigned_updates_in_a_run_that_takes_none(tmp_path: Path) -> None:
     assert sum("took signed ones only" in problem for problem in found(run)) == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"attempt": 2}, {"opened_ms": 1}, {"closed_ms": 1}, {"expected": ("a", "b", "c")}, {"signature": "0" * 128}],
+)
+def test_the_newest_manifest_is_held_by_its_signature_alone(run: ForgedRun, change: dict[str, object]) -> None:
+    overwrite(run.store.local(manifest_path("r", 3)), run.manifests[2].model_copy(update=change).to_bytes())
+    (problem,) = found(run)
+    assert "the signature is not that of its key" in problem
+
+
 def test_an_unsigned_manifest(run: ForgedRun) -> None:
     data = run.manifests[2].model_copy(update={"signature": "", "public_key": ""}).to_bytes()
     overwrite(run.store.local(manifest_path("r", 3)), data)
