@@ -21,6 +21,7 @@ from aumai_fedtrain.session import HOME, Session, Sessions, Status, open_session
 from aumai_fedtrain.simulation import SimulatedProvider
 from flavor import __version__
 from flavor.cli.common import EXIT_CODES, one_line_errors, raise_on_sigterm, redis_option, teller
+from flavor.cli.private import keep_private
 from flavor.errors import FlavorError, InvalidSetting, MisuseError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -306,5 +307,11 @@ def _recorded(session: Session, redis_url: str | None, home: Path) -> Iterator[C
         save(Status.FINISHED)
 
 
-if __name__ == "__main__":
+def command_line() -> None:
+    """Entry point."""
+    keep_private({"--redis-url": "--live"} if sys.argv[1:2] == ["run"] else None)
     main(prog_name="aumai-fedtrain")
+
+
+if __name__ == "__main__":
+    command_line()

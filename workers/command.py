@@ -253,7 +253,9 @@ def _lay_out_tensors(work: Work, verdict: Verdict, path: Path) -> None:
     if update.encoding is None and verdict.format == Format.SAFETENSORS:
         work.store.fetch(verdict.path, path, digest=verdict.digest, seal=verdict.seal)
     elif update.encoding is None:
-        from_safetensors(work.store.local(verdict.path), path, Format(verdict.format))
+        from_safetensors(
+            work.store.local(verdict.path, digest=verdict.digest, seal=verdict.seal), path, Format(verdict.format)
+        )
     else:
         with TensorFileWriter(path, update.specs, update.metadata) as writer:
             for spec in writer.specs:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flavor.handover import announce
 from flavor.store.info import FILE_NAME, Info, write_json
 
 
@@ -38,12 +39,4 @@ class Place:
 
     def announce(self, output: Path) -> None:
         """Write what `GetPaths` reads, into the aggregator's `$OUTPUT_PATH`."""
-        paths = {
-            "localModels": self.local_models,
-            "localInfos": [path.with_name(FILE_NAME) for path in self.local_models],
-            "globalModel": [self.global_model],
-            "globalInfo": [self.global_info],
-        }
-        output.mkdir(parents=True, exist_ok=True)
-        for kind, chosen in paths.items():
-            write_json(output / f"{kind}.json", [str(path) for path in chosen])
+        announce(output, self.local_models, self.global_model)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flavor.check.bus import CLIENT
 from flavor.check.folders import Stamp, stamp
+from flavor.handover import announce
 from flavor.store.info import FILE_NAME, Info, merge_infos, write_json
 
 CLIENTS = (CLIENT, "second", "third")
@@ -60,14 +61,7 @@ class Place:
 
     def announce(self, output: Path) -> None:
         """Write what `GetPaths` reads, into the aggregator's `$OUTPUT_PATH`."""
-        paths = {
-            "localModels": self.locals,
-            "localInfos": [path.with_name(FILE_NAME) for path in self.locals],
-            "globalModel": [self.target],
-            "globalInfo": [self.merged],
-        }
-        for kind, chosen in paths.items():
-            write_json(output / f"{kind}.json", [str(path) for path in chosen])
+        announce(output, self.locals, self.target)
 
     @property
     def merged(self) -> Path:

@@ -184,7 +184,14 @@ def run_option(function: Command) -> Command:
 
 
 def patience_option(function: Command) -> Command:
-    """`--patience-s`."""
+    """`--patience-s`, of the bus and of a remote store."""
+
+    def choose(context: click.Context, parameter: click.Parameter, value: float) -> float:
+        from flavor.store.bucket import set_patience
+
+        set_patience(value)
+        return value
+
     return click.option(
         "--patience-s",
         envvar="FLAVOR_PATIENCE_S",
@@ -192,7 +199,8 @@ def patience_option(function: Command) -> Command:
         type=click.FloatRange(min=0),
         default=60.0,
         show_default=True,
-        help="How long to wait for an unreachable Redis.",
+        callback=choose,
+        help="How long to wait for a Redis or a remote store that does not answer.",
     )(function)
 
 

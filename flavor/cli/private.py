@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flavor.bus.address import JOIN_VARIABLE
 from flavor.bus.connection import URL_VARIABLE
@@ -12,12 +12,13 @@ from flavor.bus.connection import URL_VARIABLE
 _VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE}
 
 
-def keep_private() -> None:
+def keep_private(flags: Mapping[str, str] | None = None) -> None:
     """Start this program anew, in this process, with the secrets of its command line in its environment instead.
 
-    Returns, having done nothing, when there are none. For entry points, before anything else.
+    `flags` has the word to leave in the place of an option, where it matters that it was given. Returns, having done
+    nothing, when there are none. For entry points, before anything else.
     """
-    words, moved = without_secrets(sys.argv[1:])
+    words, moved = without_secrets(sys.argv[1:], flags)
     if not moved:
         return
     count = len(sys.argv) - 1
@@ -29,10 +30,11 @@ def keep_private() -> None:
     sys.argv[1:] = words
 
 
-def without_secrets(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
     """The words of a command line without the options whose value is secret, and those as environment variables.
 
-    A URL is secret when it may hold a password, a join token unless it is the name of a file (`@FILE`).
+    In the place of an option stands its word in `flags`, if it has one. A URL is secret when it may hold a password, a
+    join token unless it is the name of a file (`@FILE`).
     """
     given: dict[str, list[str]] = {option: [] for option in _VARIABLES}
     rest = list(words)
@@ -48,8 +50,11 @@ def without_secrets(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         option, equals, _ = word.partition("=")
         if option not in secret or not (equals or rest):
             kept.append(word)
-        elif not equals:
+            continue
+        if not equals:
             rest.pop(0)
+        if flags and option in flags:
+            kept.append(flags[option])
     return [*kept, *rest], {_VARIABLES[option]: given[option][-1] for option in secret}
 
 

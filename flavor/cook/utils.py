@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from flavor.bus.names import Event, event_name
 from flavor.errors import InvalidSetting, MissingVariable
+from flavor.handover import read_paths, write_paths
 from flavor.store.info import FILE_NAME, checked_info, write_json
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ __all__ = [
     "SetPaths",
     "WaitEvent",
 ]
-
-PATH_KINDS = ("localModels", "localInfos", "globalModel", "globalInfo")
 
 
 def SetEvent(event: str) -> None:
@@ -134,25 +133,12 @@ def LoadGlobalInfoJson() -> dict[str, Any] | None:
 
 def GetPaths(kind: str) -> list[str]:
     """The paths of this kind (`localModels`, `localInfos`, `globalModel`, `globalInfo`), from `$OUTPUT_PATH`."""
-    path = _paths_file(kind)
-    try:
-        paths: list[str] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InvalidSetting(f"GetPaths({kind!r}): nothing has set these paths yet (no {path})") from None
-    return paths
+    return read_paths(Path(_variable("OUTPUT_PATH")), kind)
 
 
 def SetPaths(kind: str, paths: list[str]) -> None:
     """Set the paths of this kind, for `GetPaths` to return in any process with the same `$OUTPUT_PATH`."""
-    path = _paths_file(kind)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, [os.fspath(item) for item in paths])
-
-
-def _paths_file(kind: str) -> Path:
-    if kind not in PATH_KINDS:
-        raise InvalidSetting(f"unknown kind of paths {kind!r}: use one of {', '.join(PATH_KINDS)}")
-    return Path(_variable("OUTPUT_PATH")) / f"{kind}.json"
+    write_paths(Path(_variable("OUTPUT_PATH")), kind, paths)
 
 
 def _local_info() -> Path:

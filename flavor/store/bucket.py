@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,7 +40,18 @@ class Endurance:
     """Longest that a store may say nothing in the middle of an answer."""
 
 
-ENDURANCE = Endurance()
+_endurance = Endurance()
+
+
+def set_patience(patience_s: float) -> None:
+    """For entry points: how long every store that is opened from now on is waited for."""
+    global _endurance  # noqa: PLW0603 - one patience a process, chosen before anything else
+    _endurance = replace(_endurance, patience_s=patience_s)
+
+
+def chosen_endurance() -> Endurance:
+    """What the entry point has chosen."""
+    return _endurance
 
 
 class Bucket:

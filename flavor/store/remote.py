@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
 from flavor.sizes import shown_size
-from flavor.store.bucket import ENDURANCE, Bucket, Endurance, already_there
+from flavor.store.bucket import Bucket, Endurance, already_there, chosen_endurance
 from flavor.store.cache import Entry, FileCache, cache_settings, default_folder
 from flavor.store.paths import checked_path
 
@@ -51,9 +51,9 @@ class RemoteStore:
         *,
         create: bool = False,
         cache: FileCache | None = None,
-        endurance: Endurance = ENDURANCE,
+        endurance: Endurance | None = None,
     ) -> None:
-        self._bucket = Bucket(url, endurance)
+        self._bucket = Bucket(url, endurance or chosen_endurance())
         self.url = self._bucket.url
         chosen = cache_settings()
         self._cache = cache or FileCache(chosen.folder or default_folder(), chosen.size_bytes)

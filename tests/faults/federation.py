@@ -31,9 +31,9 @@ class Faulty:
         only = only or {}
         return {c: self.bench.edge(c, self.bench.trainer(*only.get(c, flags)), env=env) for c in self.clients}
 
-    def history(self) -> History:
+    def history(self, store: str = "") -> History:
         journals = {client: self.bench.folder / client / "output" / "acknowledged" for client in self.clients}
-        return History(self.bench.runs, open_store(str(self.bench.store)), journals)
+        return History(self.bench.runs, open_store(store or str(self.bench.store)), journals)
 
     def finish(self, coordinator, edges: dict) -> None:
         """The run ends well, and its history is in order."""

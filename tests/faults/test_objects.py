@@ -1,4 +1,4 @@
-"""Rows 29 to 33: objects that were changed or are gone, and updates that a hostile site makes up."""
+"""Rows 28 to 33: a store in trouble, objects that were changed or are gone, updates that a hostile site makes up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from buckets import Fault, proxied
 from federation import Faulty
 from forge import STATE, Forge, info, model
+from history import KEEP
 
 from flavor.bus.embedded import embedded_server
 
@@ -73,6 +75,46 @@ def test_an_object_that_is_changed_after_it_was_accepted_is_never_aggregated(fau
         assert edge.wait() == 1
         assert why in edge.stderr
     faulty.history().check(rounds=1)
+
+
+def test_a_store_in_trouble_is_waited_out_and_one_that_stays_so_fails_its_site_alone(faulty, s3, monkeypatch):
+    """Row 28: answers of 500, lost and late ones for everybody in round 1; from round 2 on, c2 gets nothing but 500."""
+    with proxied(s3) as shared, proxied(s3) as of_c2:
+        store = f"s3://{s3.bucket()}/runs"
+        env = {**s3.environment(shared.address), "FLAVOR_STORE": store}
+
+        def machine(name: str, proxy=shared) -> dict[str, str]:
+            """A cache of its own, and its way to the service."""
+            cache = str(faulty.bench.folder / f"cache-{name}")
+            return {**env, **s3.environment(proxy.address), "FLAVOR_STORE_CACHE": cache}
+
+        shared.faults = [
+            Fault("^PUT .*/rounds/1/clients/c1", "500", 2),
+            Fault("^GET .*/rounds/1/clients/", "late", 2),
+            Fault("^PUT .*/rounds/1/global/model", "lost"),
+            Fault("^GET .*/rounds/1/global/", "500", 2),
+        ]
+        bench = faulty.bench
+        words = ["--run", bench.run, "--rounds", 3, "--min-clients", 2, "--quorum", 1, "--queue", bench.run, *KEEP]
+        coordinator = bench.start("flavor", "serve", *words, env=machine("serve"))
+        bench.start("flavor-agg", "--queue", bench.run, env=machine("agg"))
+        edges = {
+            "c1": bench.edge("c1", bench.trainer(), env=machine("c1")),
+            "c2": bench.edge("c2", bench.trainer("--hold"), "--patience-s", 1, env=machine("c2", of_c2)),
+        }
+        bench.held("c2")
+        of_c2.faults = [Fault("", "500", 10**6)]
+        bench.release("c2")
+        assert edges["c2"].wait() == 1
+        last = edges["c2"].stderr.splitlines()[-1]
+        assert last.startswith(f"Error: store {store}: ")
+        assert "answered 500" in last
+        assert [coordinator.wait(60), edges["c1"].wait()] == [0, 0], coordinator.stderr
+        assert all(fault.seen == fault.times for fault in shared.faults), "each was met"
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)  # for the check
+        faulty.history(store).check(rounds=3)
+    assert [bench.runs.read_round(n).contributors for n in (1, 2, 3)] == [("c1", "c2"), ("c1",), ("c1",)]
 
 
 # -- one round with all that a hostile site could think of; nothing of it may count, and nothing of it may run

@@ -1,9 +1,11 @@
-"""Rows 23 and 25 to 27: a server that dies, is full, or is followed by its replica. Redis's own where it is there."""
+"""Rows 23 to 27: a server that dies, is full, or is followed by its replica. Redis's own where it is there."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +36,42 @@ def test_a_run_outlives_a_server_that_is_killed_again_and_again(on_port, redis_s
         redis_server.kill()
         redis_server.start()
     on_port.finish(coordinator, edges)
+
+
+def test_a_server_that_comes_back_empty_is_refused_and_the_run_rebuilt_from_the_store(on_port, redis_server):
+    """Row 24: in training of the third round; everybody refuses it, a new coordinator too, until `flavor recover`."""
+    on_port.rounds, bench = 4, on_port.bench
+    gates = {client: on_port.gate(client) for client in on_port.clients}
+    coordinator = on_port.serve(*LAPSE)
+    bench.aggregator()
+    edges = on_port.edges(only={c: ("--gate", g.path, "--at", 3) for c, g in gates.items()})
+    for gate in gates.values():
+        gate.reached()
+    redis_server.kill()
+    shutil.rmtree(redis_server.folder)
+    redis_server.folder.mkdir()
+    redis_server.start()
+    for gate in gates.values():
+        gate.open()
+    again = on_port.serve()
+    for refusal in (coordinator, again):
+        assert refusal.wait() == 1
+        last = refusal.stderr.splitlines()[-1]
+        assert "has 2 closed rounds in the store" in last
+        assert f"`flavor recover --run {bench.run}`" in last
+    for edge in edges.values():
+        assert edge.wait() == 1
+        assert f"run '{bench.run}' is gone from Redis" in edge.stderr.splitlines()[-1]
+    assert not bench.redis.exists(bench.runs.keys.state, bench.runs.keys.log), "nothing was begun anew"
+    recovered = bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store)
+    assert recovered.wait() == 0, recovered.stderr
+    coordinator = on_port.serve(*LAPSE)
+    on_port.finish(coordinator, on_port.edges())
+    assert on_port.history().closed() == [3, 4]
+    checked = bench.done("flavor", "verify", bench.run, "--store", bench.store, "--json")
+    assert checked.wait() == 0, checked.stderr
+    found = json.loads(checked.stdout)
+    assert (found["closed"], found["problems"]) == (4, []), "of the rounds before, by the store alone"
 
 
 def outlasts(

@@ -8,8 +8,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROWS = set(range(1, 39))
-ELSEWHERE = {8, 24, 28, 35, 38}
-"""Rows that have no test here yet; each that gets one is to leave this set."""
 
 
 def with_tests() -> dict[int, set[str]]:
@@ -31,8 +29,7 @@ def documented() -> dict[int, set[str]]:
 
 
 def test_every_row_has_a_test():
-    missing = {row for row, tests in with_tests().items() if not tests}
-    assert missing == ELSEWHERE
+    assert not [row for row, tests in with_tests().items() if not tests]
 
 
 def test_the_readme_names_the_tests_of_every_row():

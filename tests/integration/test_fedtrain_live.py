@@ -82,6 +82,22 @@ def command(bench: Bench, rounds: int, *options: object, nodes: int = 2) -> Proc
     return bench.start("aumai-fedtrain", "run", *words, *options)
 
 
+def test_the_commands_url_is_not_in_the_process_list(bench: Bench) -> None:
+    bench.redis.acl_setuser("admin", enabled=True, passwords=["+s3cr3t"], keys="*", channels="*", commands=["+@all"])
+    url = bench.url.replace("unix://", "unix://admin:s3cr3t@")
+    config = bench.work / "train.json"
+    config.write_text(configuration(1, 1).model_dump_json())
+    words = ["--config", config, "--redis-url", url, "--run", bench.run, "--store", bench.store]
+    run = bench.start("aumai-fedtrain", "run", *words)
+    bench.eventually("the run is there, so it is live", bench.runs.find)
+    shown = [words for words in bench.survivors().values() if "fedtrain" in words]
+    assert shown
+    assert not any("s3cr3t" in words for words in shown)
+    (site,) = edges(bench, "site-1")
+    assert [run.wait(), site.wait()] == [0, 0]
+    bench.redis.acl_deluser("admin")
+
+
 def global_models(bench: Bench, rounds: int) -> list[dict[str, np.ndarray]]:
     store = open_store(str(bench.store))
     found = []

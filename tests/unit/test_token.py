@@ -134,3 +134,14 @@ def test_secrets_are_in_no_repr_and_no_error(tmp_path: Path) -> None:
 )
 def test_what_is_secret_leaves_the_command_line(words: list[str], kept: list[str], moved: dict[str, str]) -> None:
     assert without_secrets(words) == (kept, moved)
+
+
+def test_a_flag_says_that_a_secret_option_was_given() -> None:
+    flags = {"--redis-url": "--live"}
+    url, moved = "redis://u:p@h", {"FLAVOR_REDIS_URL": "redis://u:p@h"}
+    assert without_secrets(["run", "--redis-url", url, "--json"], flags) == (
+        ["run", "--live", "--json"],
+        moved,
+    )
+    assert without_secrets(["run", "--redis-url=redis://u:p@h"], flags) == (["run", "--live"], moved)
+    assert without_secrets(["run", "--redis-url", "redis://h"], flags) == (["run", "--redis-url", "redis://h"], {})

@@ -1,0 +1,44 @@
+"""How an aggregator is told where a round's files are: lists of paths in its `$OUTPUT_PATH`, a file for each kind."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from flavor.errors import InvalidSetting
+from flavor.store.info import FILE_NAME, write_json
+
+KINDS = ("localModels", "localInfos", "globalModel", "globalInfo")
+
+
+def announce(output: Path, local_models: Sequence[Path], global_model: Path) -> None:
+    """Name the files of a round; the information about each model lies beside it."""
+    write_paths(output, "localModels", local_models)
+    write_paths(output, "localInfos", [path.with_name(FILE_NAME) for path in local_models])
+    write_paths(output, "globalModel", [global_model])
+    write_paths(output, "globalInfo", [global_model.with_name(FILE_NAME)])
+
+
+def write_paths(output: Path, kind: str, paths: Sequence[str | Path]) -> None:
+    """Name the files of this kind, one of `KINDS`."""
+    file = _file(output, kind)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(file, [os.fspath(path) for path in paths])
+
+
+def read_paths(output: Path, kind: str) -> list[str]:
+    """The files of this kind; raises `InvalidSetting` for an unknown one, and before there are any."""
+    file = _file(output, kind)
+    try:
+        paths: list[str] = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InvalidSetting(f"GetPaths({kind!r}): nothing has set these paths yet (no {file})") from None
+    return paths
+
+
+def _file(output: Path, kind: str) -> Path:
+    if kind not in KINDS:
+        raise InvalidSetting(f"unknown kind of paths {kind!r}: use one of {', '.join(KINDS)}")
+    return output / f"{kind}.json"

@@ -1,0 +1,141 @@
+"""Rows 8, 35 and 38: a site that reaches for what is not its own, a server that is another, passwords that get out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+from federation import Faulty
+from redisserver import redis_server
+
+from flavor.bus.connection import connect
+from flavor.bus.keys import DROPPED
+from flavor.bus.names import Event
+from flavor.bus.token import JoinToken
+from flavor.certs import make_certificates
+
+OPERATOR = "0perators-passw0rd"
+
+
+def enrolled(faulty: Faulty, client: str, env=None) -> str:
+    """The client's join token."""
+    process = faulty.bench.done("flavor", "enroll", faulty.bench.run, client, env=env)
+    assert process.wait() == 0, process.stderr
+    return process.stdout.strip()
+
+
+def joined(faulty: Faulty, token: str, *flags: object, env=None):
+    """An edge that knows its token and nothing else."""
+    name = JoinToken.parse(token).client
+    words = ["-m", faulty.bench.trainer(*flags), "--workspace", faulty.bench.folder / name]
+    alone = {"FLAVOR_REDIS_URL": None, "FLAVOR_JOIN": token, **(env or {})}
+    return faulty.bench.start("flavor-fl", *words, env=alone)
+
+
+def test_a_site_that_writes_as_another_or_into_the_queue_is_refused(on_port):
+    """Rows 8 and 35: with the Redis user of c2, in the middle of a round; NOPERM each time, and nothing comes of it."""
+    bench, gate = on_port.bench, on_port.gate("c1")
+    tokens = {client: enrolled(on_port, client) for client in on_port.clients}
+    coordinator = on_port.serve()
+    aggregator = bench.aggregator()
+    edges = {
+        "c1": joined(on_port, tokens["c1"], "--gate", gate.path, "--where", "saved", "--at", 2),
+        "c2": joined(on_port, tokens["c2"]),
+    }
+    gate.reached()
+    bench.logged("update.accepted", client="c2", round=2)
+    keys, own = bench.runs.keys.client("c1"), bench.runs.keys.client("c2")
+    foreign = [
+        ("SET", keys.event(2, Event.TRAIN_FINISHED), "1"),
+        ("HSET", keys.update(2), "path", "runs/x", "digest", "0" * 64),
+        ("SET", keys.lease, "mine"),
+        ("DEL", keys.lease),
+        ("HSET", keys.hash, "state", "gone"),
+        ("PUBLISH", keys.event(2, Event.TRAIN_FINISHED), "1"),
+        ("HSET", bench.runs.keys.round(2), "state", "closed"),
+        ("HSET", own.verdict(2), "accepted", "1"),
+        ("LPUSH", f"rq:queue:{bench.run}", "made-up"),
+        ("HSET", "rq:job:made-up", "data", "os.system"),
+        ("SADD", "rq:queues", "rq:queue:mine"),
+        ("EVAL", "return redis.call('GET', KEYS[1])", "1", own.lease),
+        ("FLUSHALL",),
+    ]
+    with connect(JoinToken.parse(tokens["c2"]).credentials()) as site:
+        assert site.get(own.lease), "it is let in, and has its own"
+        for words in foreign:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                site.execute_command(*words)
+    assert not bench.redis.exists(keys.update(2), keys.event(2, Event.TRAIN_FINISHED), "rq:job:made-up")
+    assert not bench.redis.sismember("rq:queues", "rq:queue:mine")
+    gate.open()
+    on_port.finish(coordinator, edges)
+    assert [bench.runs.read_round(n).contributors for n in (1, 2, 3)] == [on_port.clients] * 3
+    assert aggregator.running
+    assert not bench.redis.exists(DROPPED), "no job of anybody else's was ever in the queue"
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, bench_at: Callable):
+    """A server behind TLS with a password, and what the operator's processes know of it."""
+    made = make_certificates(tmp_path / "tls", ["localhost"])
+    with redis_server(tmp_path / "redis", certificates=made, password=OPERATOR) as server:
+        env = {"FLAVOR_REDIS_URL": server.url, "FLAVOR_TLS_CA": str(made.certificate("ca"))}
+        yield Faulty(bench_at(server.address)), server, env
+
+
+def test_a_server_with_another_certificate_gets_nothing_and_no_password_gets_out(guarded, tmp_path):
+    """Rows 35 and 38: one site trusts another CA, one has a wrong password, all connections of the others are cut."""
+    faulty, server, env = guarded
+    bench = faulty.bench
+    tokens = {client: enrolled(faulty, client, env) for client in (*faulty.clients, "c3", "c4")}
+    parsed = {client: JoinToken.parse(token) for client, token in tokens.items()}
+    coordinator = faulty.serve(env=env)
+    aggregator = bench.aggregator(env=env)
+    reached = {"TEST_BUS": server.address}
+    edges = {
+        "c1": joined(faulty, tokens["c1"], "--hold", env=reached),
+        "c2": joined(faulty, tokens["c2"], env=reached),
+    }
+    bench.held("c1")
+
+    # -- c3 is led to a server that is not the one that its token is of; c4 was enrolled anew meanwhile
+    foreign = make_certificates(tmp_path / "foreign", ["localhost"])
+    with redis_server(tmp_path / "impostor", certificates=foreign) as impostor:
+        misled = parsed["c3"].model_copy(update={"url": impostor.url})
+        refused = joined(faulty, misled.encode())
+        assert refused.wait() == 3
+        assert "its certificate is refused" in refused.stderr.splitlines()[-1]
+        with connect(impostor.address) as inside:
+            assert "c3" not in str(inside.acl_log()), "no user has even been named to it"
+    outdated = tokens["c4"]
+    tokens["c4, anew"] = enrolled(faulty, "c4", env)
+    parsed["c4, anew"] = JoinToken.parse(tokens["c4, anew"])
+    turned_away = joined(faulty, outdated)
+    assert turned_away.wait() == 3
+    assert "enrolled anew needs a new one" in turned_away.stderr.splitlines()[-1]
+
+    # -- everybody loses the server for a moment, and goes on
+    listed = bench.survivors()
+    assert len(listed) >= 6  # coordinator, aggregator, two edges, two trainers
+    for kind in ("normal", "pubsub"):
+        with contextlib.suppress(ConnectionError):
+            bench.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+    bench.release("c1")
+    faulty.finish(coordinator, edges)
+    aggregator.end()
+
+    # -- and now for what all of them have said, written and shown
+    secrets = [OPERATOR, *tokens.values(), *(token.secret.get_secret_value() for token in parsed.values())]
+    assert len(set(secrets)) == 11
+    processes = [coordinator, aggregator, *edges.values(), refused, turned_away]
+    said = [*listed.values(), *(text for process in processes for text in (process.stdout, process.stderr))]
+    said += [repr(token) for token in parsed.values()]
+    said += [str(fields) for fields in bench.log()]
+    written = [path for path in bench.folder.rglob("*") if path.is_file()]
+    assert len(written) > 20
+    for secret in secrets:
+        assert not [text for text in said if secret in text]
+        assert not [path for path in written if secret.encode() in path.read_bytes()]
