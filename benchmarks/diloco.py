@@ -1,7 +1,7 @@
 """DiLoCo against what it is measured by: held-out loss after as many steps, and bytes sent, on real text.
 
 Four workers hold a quarter each of eight plays (1.1 million characters) and train the character-level transformer of
-examples/diloco-char, 110,336 parameters, for 600 steps of AdamW, each on one thread. Every method has the same initial
+examples/diloco-char, 106,240 parameters, for 600 steps of AdamW, each on one thread. Every method has the same initial
 weights, the same batches in the same order and the same schedule; all are tested on the last twentieth of each quarter,
 which nobody trains on. Everything runs in this process: between the workers lie `flavor.store.formats.encode`, as at an
 edge, and the aggregation engine, as in a worker, but no bus.
@@ -422,8 +422,11 @@ def main() -> None:
     rows = [row(name, runs) for name in names]
     for one in rows:
         one["target"] = target(one["method"], runs)
-    saved = save("diloco", [*rows, {"setting": asdict(setting)}, *runs])
-    print(f"{table(rows)}\n{options.seeds} seeds, {setting}; written to {saved}")
+    kept = [
+        {**one, "curves": {r["seed"]: r["curve"] for r in runs if r["method"] == one["method"]}, **asdict(setting)}
+        for one in rows
+    ]
+    print(f"{table(rows)}\n{options.seeds} seeds, {setting}; written to {save('diloco', kept)}")
     if options.plot:
         plot(names, runs)
         print(f"plotted to {PLOT}")

@@ -93,27 +93,27 @@ def plot(curves: dict[str, dict[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     styles = ["-", "--", "-.", ":"]
     for index, (rule, accuracy) in enumerate(curves.items()):
         rounds = np.arange(1, len(accuracy["attacked"]) + 1)
-        axes.plot(rounds, accuracy["attacked"], styles[index % 4], color=f"C{index}", label=rule, linewidth=1.8)
-    axes.plot(rounds, curves["mean"]["honest"], color="black", linewidth=1, label="mean, no attack")
-    axes.set(
-        xlabel="round",
-        ylabel="held-out accuracy",
-        ylim=(0, 1.02),
-        title=f"{HOSTILE} of {CLIENTS} clients send θ − {FACTOR}(θᵢ − θ)",
-    )
-    axes.grid(alpha=0.3)
+        for axes in (upper, lower):
+            label = rule if axes is upper else None
+            axes.plot(rounds, accuracy["attacked"], styles[index % 4], color=f"C{index}", label=label, linewidth=1.8)
+    upper.plot(rounds, curves["mean"]["honest"], color="black", linewidth=1, label="mean, no attack")
+    title = f"{HOSTILE} of {CLIENTS} clients send θ − {FACTOR}(θᵢ − θ)"
+    upper.set(ylabel="held-out accuracy", ylim=(0.88, 0.98), title=title)
+    lower.set(xlabel="round", ylim=(0, 0.3))
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=9)
     FigureCanvasAgg(figure).print_figure(PLOT, dpi=90)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--plot", action="store_true", help=f"write {PLOT.name} too")
     options = parser.parse_args()

@@ -13,6 +13,14 @@ def encoded(text):
     return torch.tensor([ALPHABET.index(character) for character in text], dtype=torch.uint8)
 
 
+def turned(x):
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): pairs of features turn by an angle that grows with place."""
+    length, half = x.shape[-2], x.shape[-1] // 2
+    angle = torch.arange(length)[:, None] * 100.0 ** (-torch.arange(half) / half)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], dim=-1)
+
+
 class Block(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
@@ -25,30 +33,31 @@ class Block(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        seen = F.scaled_dot_product_attention(turned(q), turned(k), v, is_causal=True)
         x = x + self.mix(seen.transpose(1, 2).reshape(batch, length, width))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
 class CharModel(nn.Module):
-    """Two layers, 110,336 parameters; the output layer is the embedding itself."""
+    """Two layers, 106,240 parameters; the output layer is the embedding itself."""
 
     def __init__(self, width=64, heads=4, layers=2):
         super().__init__()
         self.characters = nn.Embedding(len(ALPHABET), width)
-        self.places = nn.Embedding(CONTEXT, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        for name, parameter in self.named_parameters():
+        nn.init.normal_(self.characters.weight, std=0.05)
+        for name, parameter in self.blocks.named_parameters():
             if parameter.dim() > 1:
                 residual = name.endswith(("mix.weight", "down.weight"))
-                nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
+                scale = 0.5 / (2 * layers) ** 0.5 if residual else 0.5
+                nn.init.normal_(parameter, std=scale / parameter.shape[1] ** 0.5)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
     def forward(self, x, y):
         """The mean cross entropy, in nats a character, of predicting `y` after `x`, both [batch, length]."""
-        h = self.characters(x) + self.places.weight[: x.shape[1]]
+        h = self.characters(x)
         for block in self.blocks:
             h = block(h)
         scores = self.norm(h) @ self.characters.weight.T
