@@ -380,7 +380,7 @@ class Coordinator:
     def _refuse_late(self, client: str, rest: str) -> None:
         number = count(rest.split(":")[1])
         view = self._runs.read_round(number) if number is not None else None
-        if number is None or view is None:
+        if number is None or view is None or view.state is RoundState.OPEN:  # another coordinator's, perhaps
             return
         if client in view.verdicts:
             fields = self._runs.updates(number, [client]).get(client, {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from federation import MISSED, TAKEN_OVER
 
@@ -24,6 +26,33 @@ def test_a_coordinator_that_dies_is_followed_by_another(faulty, name):
     edges = faulty.edges()
     died(first)
     faulty.finish(faulty.serve(*MISSED, *TAKEN_OVER), edges)
+
+
+def test_a_coordinator_that_was_paused_while_another_took_over_refuses_nothing(faulty):
+    """Row 36: it hears of updates of a round that it does not know, and that nobody has inspected yet."""
+    bench = faulty.bench
+    paused = faulty.serve(*MISSED)
+    aggregator = bench.aggregator()
+    flags = ("--hold", "--at")
+    edges = faulty.edges(only={"c1": (*flags, 2), "c2": (*flags, 3)})
+    bench.held("c1")
+    bench.logged("update.accepted", client="c2", round=2)
+    paused.send(signal.SIGSTOP)
+    second = faulty.serve(*MISSED)
+    second.until("goes on from round 2")
+    bench.release("c1")
+    bench.held("c2")
+    bench.logged("update.accepted", client="c1", round=3)
+    aggregator.send(signal.SIGSTOP)
+    bench.release("c2")
+    update = bench.runs.keys.client("c2").update(3)
+    bench.eventually("c2 has handed in", lambda: bench.redis.exists(update))
+    paused.send(signal.SIGCONT)
+    assert paused.wait() == 1
+    assert "was taken over by another coordinator" in paused.stderr.splitlines()[-1]
+    aggregator.send(signal.SIGCONT)
+    faulty.finish(second, edges)
+    assert bench.runs.read_round(3).contributors == faulty.clients
 
 
 @pytest.mark.parametrize("name", WORKER)

@@ -104,6 +104,18 @@ def test_a_client_is_told_its_own_verdict_alone_also_when_it_came_too_late(runs:
     assert not runs.redis.exists(runs.keys.client("b").verdict(1))
 
 
+def test_nothing_is_late_for_a_round_that_is_open(runs: RunStore) -> None:
+    """A coordinator that knows an older round only, as another took over while it was paused, may think so."""
+    open_round(runs)
+    late = Verdict(False, "late: round 1 no longer takes updates")
+    assert not runs.judge(1, "a", late)
+    assert runs.verdicts(1, ["a"]) == {}
+    assert not runs.redis.exists(runs.keys.client("a").verdict(1))
+    assert runs.judge(1, "a", Verdict(True, "good", info={"metadata": {}}))
+    begin(runs)
+    assert runs.judge(1, "b", late)
+
+
 def test_a_round_commits_once_and_only_by_its_holder(runs: RunStore) -> None:
     open_round(runs)
     with pytest.raises(IllegalMove):
