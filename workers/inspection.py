@@ -32,7 +32,9 @@ _LONGEST_REASON = 2000
 def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> None:
     """Judge each of these clients' updates that has no verdict yet, and small ones that arrive meanwhile.
 
-    Those spare a job each. The verdicts are recorded at the end, so that nobody asks for another job in between.
+    Those spare a job each. The verdicts are recorded at the end, so that nobody asks for another job in between. If the
+    store or the time fails at one update, what was found before is recorded; the coordinator asks for each that is left
+    in a job of its own then, so that one site's object keeps nobody else's from being judged.
     """
     runs = context.run(run)
     view = runs.read()
@@ -43,16 +45,18 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     signatures = Signatures.of(runs, view)
     unjudged = [client for client in round_view.expected if client not in round_view.verdicts]
     updates = runs.updates(round_, [client for client in unjudged if client in clients])
-    while updates:
-        for client, fields in updates.items():
-            verdicts[client] = judge(runs, context.store, view, round_, client, fields, signatures)
-        arrived = runs.updates(round_, [client for client in unjudged if client not in verdicts])
-        updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
-    reach("worker.inspected")
-    for client, verdict in verdicts.items():
-        if runs.judge(round_, client, verdict) and not verdict.accepted:
-            context.tell(f"run {run}, round {round_}, {client}: refused: {verdict.reason}")
-        reach("worker.judged")
+    try:
+        while updates:
+            for client, fields in updates.items():
+                verdicts[client] = judge(runs, context.store, view, round_, client, fields, signatures)
+            arrived = runs.updates(round_, [client for client in unjudged if client not in verdicts])
+            updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
+        reach("worker.inspected")
+    finally:
+        for client, verdict in verdicts.items():
+            if runs.judge(round_, client, verdict) and not verdict.accepted:
+                context.tell(f"run {run}, round {round_}, {client}: refused: {verdict.reason}")
+            reach("worker.judged")
 
 
 def is_small(fields: Mapping[str, str]) -> bool:
@@ -105,15 +109,20 @@ def _accepted(
     if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
         raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {'opaque' if opaque else ', '.join(Format)} expected")
     signed = signatures.check(view, round_, client, fields, info)
-    _check_limits(config, info, store.size_bytes(path))
-    seal = store.seal(path)
+    size_bytes = store.size_bytes(path)
+    _check_limits(config, info, size_bytes)
+    if size_bytes >= SMALL_UPDATE_BYTES and is_small(fields):  # it would be read in the time of small ones
+        raise UpdateRefused(f"object {path} has {size_bytes} bytes; {fields['size']} were handed in")
+    seal = store.seal(path, strict=True)
     found = _opaque(store.local(path)) if opaque else digest_and_check(store.local(path))
     if found.sha256 != fields.get("digest"):
         raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
     if signed.signature and str(found.size_bytes) != fields.get("size"):
         raise UpdateRefused(f"object {path} has {found.size_bytes} bytes; {fields.get('size')} were signed")
     _check_finite(found.nonfinite)
-    encoding = None if opaque else _check_tensors(runs, store, view, round_, path)
+    encoding = None if opaque else _check_tensors(runs, store, view, round_, path, found.sha256)
+    if store.seal(path, strict=True) != seal:  # so all that was looked at are the bytes with this digest
+        raise DigestMismatch(f"object {path} was changed while it was being inspected")
     return Verdict(
         True,
         f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, "
@@ -146,29 +155,34 @@ def _opaque(path: Path) -> Inspection:
     return Inspection(digest, size, None)
 
 
-def _check_tensors(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str) -> Encoding | None:
+def _check_tensors(
+    runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str, digest: str
+) -> Encoding | None:
     """That the tensors are such as this round can take; returns how they are encoded, if they are."""
     check_metadata(store.local(path))
     file = TensorFile.open(store.local(path))
     encoding = Encoding.of(file)
     if encoding is None:
-        _check_structure(runs, store, view, round_, path)
+        _check_structure(runs, store, view, round_, path, digest)
     else:
         _check_encoded(store, view, file, encoding)
     _check_norm(store, view, file)
     return encoding
 
 
-def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str) -> None:
+def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str, digest: str) -> None:
     """Same names, shapes and dtypes as the global model; in a first round without one, as its first good update."""
     if view.global_model is not None:
-        reference, whose = view.global_model.path, "the global model"
+        model = view.global_model
+        reference, digest, seal, whose = model.path, model.digest, model.seal, "the global model"
     else:
-        reference = runs.claim_reference(round_, path)
+        seal = ""
+        reference, digest = runs.claim_reference(round_, path, digest)
         whose = f"the first update of this round ({reference.split('/')[-2]})"
     if reference == path:
         return
-    problems = structure_problems(structure(store.local(path)), structure_of_object(store.local(reference)), whose)
+    required = structure_of_object(store, reference, digest, seal)  # type: ignore[arg-type]
+    problems = structure_problems(structure(store.local(path)), required, whose)
     if problems:
         raise CheckpointError(problems)
 

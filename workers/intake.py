@@ -85,6 +85,10 @@ def _unpacked(data: bytes) -> bytes:
     return unpacked
 
 
+class LockedOut(Exception):
+    """The server knows our user or password no more; its cause is what redis-py raised."""
+
+
 class OwnQueue(Queue):
     """RQ's queue, out of which only own jobs come. `tell` is told of the others, and so is whoever looks at Redis."""
 
@@ -100,13 +104,16 @@ class OwnQueue(Queue):
         serializer: Any = None,
         death_penalty_class: Any = None,
     ) -> tuple[Job, Queue] | None:
-        """The next own job and its queue; raises RQ's `DequeueTimeout`, or None where nothing is waited for."""
+        """The next own job and its queue, or None where nothing is waited for; RQ's `DequeueTimeout`, `LockedOut`."""
         by_key = {queue.key.encode(): queue for queue in queues}
         while True:
-            if len(by_key) == 1:
-                taken = cls.lmove(connection, next(iter(by_key.values())).key, timeout)
-            else:
-                taken = cls.lpop([queue.key for queue in by_key.values()], timeout, connection=connection)
+            try:
+                if len(by_key) == 1:
+                    taken = cls.lmove(connection, next(iter(by_key.values())).key, timeout)
+                else:
+                    taken = cls.lpop([queue.key for queue in by_key.values()], timeout, connection=connection)
+            except (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+                raise LockedOut from error
             if taken is None:
                 return None
             key, identity = taken

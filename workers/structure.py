@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flavor.store.formats import TensorFile, TensorSpec
+from flavor.store.objects import ObjectStore
 
 Structure = Mapping[str, TensorSpec]
 
@@ -16,4 +17,7 @@ def structure(path: Path) -> Structure:
     return {spec.name: spec for spec in TensorFile.open(path).specs}
 
 
-structure_of_object = functools.lru_cache(8)(structure)  # objects are written once
+@functools.lru_cache(8)
+def structure_of_object(store: ObjectStore, path: str, digest: str, seal: str = "") -> Structure:
+    """The same of an object, after checking its seal or its digest; a worker, which has one store, does so once."""
+    return structure(store.local(path, digest=digest, seal=seal))

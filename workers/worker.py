@@ -19,6 +19,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 from rq import Queue
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
@@ -33,7 +34,7 @@ from flavor.store.objects import ObjectStore
 from workers.builtin import Engine
 from workers.command import CommandCombiner, StartedAnew, UserCommand
 from workers.context import WorkerContext, set_context, silent
-from workers.intake import OwnJob, OwnQueue
+from workers.intake import LockedOut, OwnJob, OwnQueue
 from workers.jobs import AGGREGATE
 from workers.resident import Residents
 
@@ -56,9 +57,18 @@ class OwnWorker(SimpleWorker):
         super().__init__(*args, **kwargs)
         self._beaten_at = self._asked_at = 0.0
         self.asked_to_end = False
+        self.refusal: BaseException | None = None
 
     def subscribe(self) -> None:
         """Do not listen to the channel of this worker."""
+
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        """The next job; a server that lets us in no more is not asked for ever, as RQ would."""
+        try:
+            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        except LockedOut as error:
+            self.refusal = error.__cause__
+            raise StopRequested from error
 
     def request_stop(self, signum: Any, frame: Any) -> None:
         """Note that the end was asked for."""
@@ -158,6 +168,8 @@ def serve(
     tell(f"aggregator {worker.name[:12]} listens on queue {queue!r} and signs with key {key.public.fingerprint}")
     try:
         worker.work(with_scheduler=False, logging_level="WARNING")
+        if worker.refusal is not None:
+            raise worker.refusal
         if not worker.asked_to_end:
             raise BusUnavailable(f"the queue {queue!r} cannot be worked on any more; the lines above say why")
     finally:

@@ -157,13 +157,14 @@ class RunStore:
         """Report that this attempt went wrong."""
         self._move("fail_attempt", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason])
 
-    def claim_reference(self, round_: int, path: str) -> str:
-        """The object whose structure this round's updates must have: `path`, unless another was first."""
+    def claim_reference(self, round_: int, path: str, digest: str) -> tuple[str, str]:
+        """Path and digest of the object whose structure this round's updates must have: the first that were claimed."""
         key = self.keys.round(round_)
         with translated(self._where), self.redis.pipeline(transaction=True) as step:
-            step.hsetnx(key, "reference", path)
+            step.hsetnx(key, "reference", f"{path} {digest}")
             step.hget(key, "reference")
-            return str(step.execute()[1])
+            path, _, digest = str(step.execute()[1]).rpartition(" ")
+            return path, digest
 
     # -- transitions of either
 

@@ -211,10 +211,15 @@ def needed(value: str | None, option: str, variable: str) -> str:
     return value
 
 
+def printable(line: str) -> str:
+    """What others wrote, as one line that moves no cursor and rings no bell."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 def teller(prefix: str) -> Callable[[str], None]:
     """A function that prints a line for the user on stderr."""
 
     def tell(line: str) -> None:
-        print(f"{prefix}{line}", file=sys.stderr, flush=True)
+        print(f"{prefix}{printable(line)}", file=sys.stderr, flush=True)
 
     return tell

@@ -16,7 +16,7 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import ClientState, RoundState, RunState
 from flavor.bus.users import enrolled
-from flavor.cli.common import needed, one_line_errors, redis_option, store_option
+from flavor.cli.common import needed, one_line_errors, printable, redis_option, store_option
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Client, Standing, close_round, standings
 from flavor.errors import BusUnavailable, MisuseError
@@ -182,7 +182,7 @@ def _entry(entry_id: str, fields: dict[str, str], as_json: bool) -> str:
     where = " ".join(
         part for part in (f"round {fields['round']}" if "round" in fields else "", fields.get("client", "")) if part
     )
-    return f"{at}  {fields['event']:<20} {where:<20} {fields.get('reason', '')}".rstrip()
+    return printable(f"{at}  {fields['event']:<20} {where:<20} {fields.get('reason', '')}".rstrip())
 
 
 @click.command()

@@ -38,6 +38,8 @@ _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SLOWEST_BYTES_PER_S = 50e6
 """An inspection is not asked for again before it would be done at this rate."""
+_LONGEST = 2000
+"""Characters of what a client says that go into the log, and onto terminals."""
 
 
 @dataclass
@@ -92,6 +94,7 @@ class Coordinator:
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
         self._only, self._strangers = only, set[str]()
+        self._ignored: set[tuple[int, str]] = set()
         self._stopped = threading.Event()
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
@@ -292,11 +295,13 @@ class Coordinator:
             except ValueError:
                 continue
             before = self._clients.get(name)
+            reason = fields.get("reason", "")[:_LONGEST]
             counts_as_alive = alive or self._lenient
             quarantined = 0 < self._config.quarantine_after <= self._refusals.get(name, 0)
-            self._clients[name] = Client(state, counts_as_alive, fields.get("reason", ""), quarantined)
+            self._clients[name] = Client(state, counts_as_alive, reason, quarantined)
             if name not in self._members and not self._run.state.ended:
-                whence = f"from {fields.get('host', 'an unknown host')}{self._pin(name, fields)}"
+                host = fields.get("host", "an unknown host")[:_LONGEST]
+                whence = f"from {host}{self._pin(name, fields)}"
                 self._runs.admit(self._token, name, whence)
                 self._members.add(name)
                 self._tell(f"{name} joined {whence}")
@@ -385,9 +390,14 @@ class Coordinator:
         if client in view.verdicts:
             fields = self._runs.updates(number, [client]).get(client, {})
             if fields.get("digest", "") != view.verdicts[client].digest:
+                if (number, client) in self._ignored:  # said once: a site cannot fill the log
+                    return
+                self._ignored.add((number, client))
                 reason = f"round {number}: handed in again, with other content: the first verdict stands"
                 self._runs.log("update.ignored", client=client, round_=number, reason=reason)
                 self._tell(f"{client}: {reason}")
+            return
+        if client not in view.expected:  # it was given no task, and is told nothing
             return
         reason = f"late: round {number} no longer takes updates"
         if self._runs.judge(number, client, Verdict(False, reason)):
@@ -476,7 +486,7 @@ class Coordinator:
         for client in round_.unjudged:
             fields = round_.updates[client]
             if "refused" in fields:
-                reason = fields["refused"][:2000]
+                reason = fields["refused"][:_LONGEST]
                 if self._runs.judge(number, client, Verdict(False, reason)):
                     self._tell(f"round {number}: {client}: {reason}")
                 round_.view = self._runs.read_round(number) or round_.view
@@ -487,7 +497,7 @@ class Coordinator:
                 continue
             if ask_again is not None and now < ask_again:
                 small_in_flight |= size < SMALL_UPDATE_BYTES
-            elif size < SMALL_UPDATE_BYTES:
+            elif size < SMALL_UPDATE_BYTES and ask_again is None:
                 small.append(client)
             else:
                 self._ask(round_, [client], size)

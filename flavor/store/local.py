@@ -90,19 +90,20 @@ class LocalStore:
         if target.is_symlink() or not target.is_file():
             raise ObjectMissing(f"object {path} is not in the store {self.url}")
         self._check_inside(target, path)
-        if digest and (not seal or self.seal(path) != seal):
+        if digest and (not seal or self.seal(path, strict=seal.count(":") == 3) != seal):
             check_digest(target, digest, f"object {path}")
         return target
 
-    def seal(self, path: str) -> str:
-        """See `ObjectStore`: the file's inode, size and time of modification.
+    def seal(self, path: str, *, strict: bool = False) -> str:
+        """See `ObjectStore`: the file's inode, size and time of modification, `strict` that of its last change, too.
 
         A link into the store is never safe from its other names, before or after a digest is computed. A seal finds a
         file that was replaced, cut off or written to, without reading it; not one written to through a mapping that
-        was writable before, nor one whose time was set back.
+        was writable before. The time of the last change is the kernel's own, but each new link to the file changes it.
         """
         found = self.local(path).stat()
-        return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+        changed = f":{found.st_ctime_ns}" if strict else ""
+        return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}{changed}"
 
     def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
         """See `ObjectStore`."""

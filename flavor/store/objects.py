@@ -34,8 +34,11 @@ class ObjectStore(Protocol):
         With a `digest`, it is unchanged since `seal` was taken, or else has this digest; `DigestMismatch` if neither.
         """
 
-    def seal(self, path: str) -> str:
+    def seal(self, path: str, *, strict: bool = False) -> str:
         """A mark of the object as it is now: the same mark later means that nobody has written to it since.
+
+        A `strict` one is for objects of other parties: it cannot be kept through a change by setting times back. It may
+        be lost without a change, which costs a digest.
 
         Taken beside a computed digest, it saves computing that digest again. Raises `ObjectMissing`.
         """

@@ -195,7 +195,7 @@ class RemoteStore:
             raise StoreUnavailable(f"object {key}: the store sent {len(data)} bytes where {end - start} were asked for")
         return data
 
-    def seal(self, path: str) -> str:
+    def seal(self, path: str, *, strict: bool = False) -> str:
         """See `ObjectStore`: the object's version or ETag, its size and its time of modification."""
         checked_path(path)
         return _mark(self._head(path))

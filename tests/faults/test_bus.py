@@ -159,20 +159,34 @@ def test_events_and_updates_of_an_old_round_change_nothing(faulty):
         rounds = [(bench.redis.hgetall(keys.round(n)), bench.redis.hgetall(keys.verdicts(n))) for n in (1, 2, 3)]
         return rounds, bench.redis.hgetall(keys.state), bench.redis.get(client.started)
 
-    before, length = state(), bench.redis.xlen(keys.log)
+    before = state()
+    length_of_updates = len([entry for entry in bench.log() if entry["event"].startswith("update.")])
     for number in (1, 2):
         for event in (Event.TRAIN_STARTED, Event.TRAIN_FINISHED):
             key = client.event(number, event)
             bench.redis.set(key, "1", nx=True)
             bench.redis.publish(key, str(number))
     update = bench.redis.hgetall(client.update(1))
-    update["digest"] = "0" * 64
     update["path"] = bench.redis.hget(client.update(2), "path")
-    bench.redis.hset(client.update(1), mapping=update)
-    bench.redis.publish(client.update(1), "1")
+    stranger = keys.client("c9")  # which had no task in round 1
+    for digit in "0123":  # again and again: that must not fill the log
+        for keys_of_one in (client, stranger):
+            bench.redis.hset(keys_of_one.update(1), mapping={**update, "digest": digit * 64})
+            bench.redis.publish(keys_of_one.update(1), "1")
     ignored = bench.logged("update.ignored", client="c1", round=1)
     assert "the first verdict stands" in ignored["reason"]
-    assert bench.redis.xlen(keys.log) == length + 1
+    bench.redis.hset(
+        stranger.hash, mapping={"state": "ready", "host": "\x1b[2J\n[coordinator] all is well" + "x" * 9000}
+    )
+    bench.redis.publish(stranger.state, "ready")  # heard after all of the above
+    joined = bench.logged("client.joined", client="c9")
+    assert len(joined["reason"]) < 2500
+    coordinator.until("c9 joined")
+    told = next(line for line in coordinator.stderr.splitlines() if "c9 joined" in line)
+    assert "\\x1b[2J\\n[coordinator] all is well" in told
+    of_the_update = [entry for entry in bench.log() if entry["event"].startswith("update.")][length_of_updates:]
+    assert [entry["event"] for entry in of_the_update] == ["update.ignored"]
+    assert not bench.redis.exists(stranger.verdict(1))
     assert state() == before
     bench.release(*faulty.clients)
     faulty.finish(coordinator, edges)

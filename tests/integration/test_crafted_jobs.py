@@ -281,6 +281,22 @@ def test_a_running_aggregator_reports_lives_on_and_ends_by_signal(bench_run: Any
     assert other.wait() == 0
 
 
+def test_an_aggregator_whose_password_is_changed_says_so_and_ends(bench_run: Any) -> None:
+    bench, queue = bench_run
+    admin = queue.connection
+    admin.execute_command("ACL", "SETUSER", "agg", "on", ">one", "~*", "&*", "+@all")
+    worker = bench.aggregator(env={"FLAVOR_REDIS_URL": bench.url.replace("unix://", "unix://agg:one@")})
+    worker.until("listens")
+    bench.eventually("the worker is registered", lambda: Worker.count(queue=queue))
+    admin.execute_command("ACL", "SETUSER", "agg", "resetpass", ">two")
+    admin.client_kill_filter(_type="normal", skipme=True)
+    assert worker.wait() == 3
+    assert "Traceback" not in worker.stderr
+    last = worker.stderr.splitlines()[-1]
+    assert last.startswith("Error: Redis at ")
+    assert "check the user and password in the URL" in last
+
+
 @pytest.fixture
 def bench_run(bench_at: Any) -> Iterator[Any]:
     from flavor.bus.embedded import embedded_server

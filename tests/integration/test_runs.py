@@ -212,5 +212,5 @@ def test_forgetting_a_round_leaves_its_result(runs: RunStore) -> None:
 
 def test_the_first_update_of_a_round_is_its_reference(runs: RunStore) -> None:
     open_round(runs)
-    assert runs.claim_reference(1, "p1") == "p1"
-    assert runs.claim_reference(1, "p2") == "p1"
+    assert runs.claim_reference(1, "p1", "d1") == ("p1", "d1")
+    assert runs.claim_reference(1, "p2", "d2") == ("p1", "d1")

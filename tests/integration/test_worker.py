@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, Verdict
-from flavor.config import RunConfig
+from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.jobs import RqJobQueue
+from flavor.errors import StoreUnavailable
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
@@ -98,6 +101,27 @@ def submit(
     return path
 
 
+class Interfering:
+    """A store, one of whose objects fails to be read, or is another in each reading, with its times set back."""
+
+    def __init__(self, store: ObjectStore, path: str, *, fails: bool = False, contents: Sequence[bytes] = ()) -> None:
+        self._store, self._path, self._fails, self.contents = store, path, fails, list(contents)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def local(self, path: str, **options: Any) -> Path:
+        if path == self._path and self._fails:
+            raise StoreUnavailable(f"{path}: it is in the archive")
+        found = self._store.local(path, **options)
+        if path == self._path and self.contents:
+            before = found.stat()
+            found.chmod(0o644)
+            found.write_bytes(self.contents.pop(0))
+            os.utime(found, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return found
+
+
 def verdict(runs: RunStore, client: str, round_: int = 1) -> Verdict:
     jobs.inspect("r", round_, [client])
     view = runs.read_round(round_)
@@ -115,6 +139,38 @@ class TestInspection:
         found = verdict(runs, "a")
         assert found.accepted
         assert (found.path, found.format, found.info["metadata"]["datasetSize"]) == (path, "npz", 100)
+
+    def test_one_object_that_cannot_be_read_keeps_no_other_from_being_judged(
+        self, runs: RunStore, store: ObjectStore
+    ) -> None:
+        """As a bucket does with an object in an archive; the coordinator asks for that one alone then."""
+        submit(runs, store, "a", model(1))
+        broken = submit(runs, store, "b", model(1))
+        set_context(WorkerContext(runs.redis, "", Interfering(store, broken, fails=True), name="worker-1"))
+        with pytest.raises(StoreUnavailable):
+            jobs.inspect("r", 1, ["a", "b"])
+        assert runs.verdicts(1, ["a", "b"]).keys() == {"a"}
+
+    def test_an_object_that_changes_while_it_is_inspected_is_refused(self, runs: RunStore, store: ObjectStore) -> None:
+        submit(runs, store, "a", model(1))
+        assert verdict(runs, "a").accepted
+        path = submit(runs, store, "b", model(1))
+        other = store.local(submit(runs, store, "c", {"w": np.zeros((9, 9), np.float32)})).read_bytes()
+        digest = hashlib.sha256(other).hexdigest()
+        runs.redis.hset(runs.keys.client("b").update(1), mapping={"digest": digest, "size": str(len(other))})
+        good = store.local(path).read_bytes()
+        interfering = Interfering(store, path, contents=[other, other, good])  # its digest is taken of the other bytes
+        set_context(WorkerContext(runs.redis, "", interfering, name="worker-1"))
+        found = verdict(runs, "b")
+        assert not found.accepted
+        assert not interfering.contents, "it was changed in between"
+
+    def test_an_object_that_is_larger_than_was_said_is_not_read(self, runs: RunStore, store: ObjectStore) -> None:
+        large = {"w": np.zeros(SMALL_UPDATE_BYTES // 4, np.float32)}
+        path = submit(runs, store, "a", large, size=1)
+        runs.redis.hset(runs.keys.client("a").update(1), "size", "100")
+        set_context(WorkerContext(runs.redis, "", Interfering(store, path, fails=True), name="worker-1"))
+        assert "100 were handed in" in verdict(runs, "a").reason
 
     @pytest.mark.parametrize(
         ("tensors", "said"),

@@ -124,6 +124,22 @@ def test_a_changed_object_is_found_and_the_destination_kept(place: Place, tmp_pa
         assert store.local("runs/r/a.bin").read_bytes() == changed, "whoever knows no digest sees what is there"
 
 
+def test_a_strict_seal_is_not_kept_by_setting_the_time_back(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    digest = put(store, "runs/r/a.bin", b"hello")
+    seals = store.seal("runs/r/a.bin"), store.seal("runs/r/a.bin", strict=True)
+    for seal in seals:
+        check_object(store, "runs/r/a.bin", digest="of what was sealed", seal=seal)
+    path = store.local("runs/r/a.bin")
+    before = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(b"hellO")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    check_object(store, "runs/r/a.bin", digest=digest, seal=seals[0])
+    with pytest.raises(DigestMismatch):
+        check_object(store, "runs/r/a.bin", digest=digest, seal=seals[1])
+
+
 def test_fetching_twice_leaves_no_litter(store: ObjectStore, tmp_path: Path) -> None:
     digest = put(store, "runs/r/a.bin", b"hello")
     folder = tmp_path / "edge"
