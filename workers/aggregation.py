@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, ManifestRef, RunView
 from flavor.config import RunConfig
-from flavor.errors import FlavorError, IllegalMove, LeaseLost
+from flavor.errors import DigestMismatch, FlavorError, IllegalMove, LeaseLost, ObjectMissing
 from flavor.failpoints import reach
 from flavor.store.info import merge_infos
-from flavor.store.objects import sha256_file
+from flavor.store.objects import check_object, sha256_file
 from flavor.store.paths import global_prefix, named
 from workers.combination import Work
 from workers.context import WorkerContext
@@ -68,12 +68,31 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
             except Exception as error:
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
                 context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
-                runs.fail_attempt(round_, attempt=attempt_number, token=context.name, reason=reason)
+                spoiled = _spoiled(context, runs, round_) if isinstance(error, _SPOILED) else []
+                runs.fail_attempt(round_, attempt=attempt_number, token=context.name, reason=reason, spoiled=spoiled)
                 if not isinstance(error, FlavorError):
                     raise
             else:
                 publish_manifest(context, run, round_, manifest)
         context.tell(f"run {run}, round {round_}: {reason}")
+
+
+_SPOILED = (DigestMismatch, ObjectMissing)
+
+
+def _spoiled(context: WorkerContext, runs: RunStore, round_: int) -> list[str]:
+    """The contributors whose objects are not what was inspected: they were changed or removed since."""
+    view = runs.read_round(round_)
+    if view is None:
+        return []
+    found = []
+    for client in view.contributors:
+        verdict = view.verdicts[client]
+        try:
+            check_object(context.store, verdict.path, digest=verdict.digest, seal=verdict.seal)
+        except _SPOILED:
+            found.append(client)
+    return found
 
 
 @contextmanager

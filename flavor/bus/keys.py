@@ -31,10 +31,10 @@ to:CLIENT:round:N:task                hash    what to train from: the run's glob
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
                                               update
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
-                                              attempt, lease, lease_ms, error, reference,
-                                              path, digest, size, info_path, reason,
-                                              manifest_path, manifest_digest, opened_ms,
-                                              closed_ms
+                                              attempt, lease, lease_ms, error, spoiled,
+                                              reference, path, digest, size, info_path,
+                                              reason, manifest_path, manifest_digest,
+                                              opened_ms, closed_ms
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
                                               was inspected: path, digest, size_bytes,
                                               seal, format, info, info_digest, public_key,

@@ -153,9 +153,10 @@ class RunStore:
         ]
         self._move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
 
-    def fail_attempt(self, round_: int, *, attempt: int, token: str, reason: str) -> None:
-        """Report that this attempt went wrong."""
-        self._move("fail_attempt", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason])
+    def fail_attempt(self, round_: int, *, attempt: int, token: str, reason: str, spoiled: Sequence[str] = ()) -> None:
+        """Report that this attempt went wrong; the next one goes without the contributors in `spoiled`."""
+        left_out = json.dumps(list(spoiled)) if spoiled else ""
+        self._move("fail_attempt", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason, left_out])
 
     def claim_reference(self, round_: int, path: str, digest: str) -> tuple[str, str]:
         """Path and digest of the object whose structure this round's updates must have: the first that were claimed."""

@@ -224,6 +224,8 @@ class RoundView:
     openings: int = 1
     """How often it was opened: more than once after its quorum was lost."""
     manifest: ManifestRef | None = None
+    spoiled: tuple[str, ...] = ()
+    """Contributors whose objects were no longer what was inspected when the last attempt read them."""
 
     @classmethod
     def of(cls, round_: int, fields: Mapping[str, str], verdicts: Mapping[str, str]) -> RoundView:
@@ -242,6 +244,7 @@ class RoundView:
             error=fields.get("error"),
             path=fields.get("path", ""),
             digest=fields.get("digest", ""),
+            spoiled=tuple(json.loads(fields.get("spoiled", "[]"))),
             size_bytes=int(fields.get("size", 0)),
             info_path=fields.get("info_path", ""),
             verdicts={client: Verdict.of(text) for client, text in verdicts.items()},

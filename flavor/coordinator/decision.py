@@ -242,6 +242,12 @@ def supervise(
         problem = round_.error
     elif round_.lease_ms is not None and now_ms > round_.lease_ms:
         problem = "its aggregator stopped without a word"
+    if problem is not None and round_.spoiled:
+        left = len(round_.contributors) - len(round_.spoiled)
+        needed = config.needed_of(len(round_.expected))
+        if left < needed:
+            return Action.FAIL, f"round {round_.round}: {needed} updates are needed and {left} are left: {problem}"
+        return Action.RETRY, f"without {_some(round_.spoiled)}, because: {problem}"
     if problem is not None:
         if round_.attempt >= config.aggregation_attempts:
             return (

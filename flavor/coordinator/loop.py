@@ -599,7 +599,9 @@ class Coordinator:
             self._tell(f"round {round_.view.round}: {reason}")
             round_.told = reason
         if action is Action.RETRY:
-            self._attempt(round_, round_.view.attempt + 1, list(round_.view.contributors), reason)
+            spoiled = round_.view.spoiled
+            contributors = [client for client in round_.view.contributors if client not in spoiled]
+            self._attempt(round_, round_.view.attempt + 1, contributors, reason)
         elif action is Action.REQUEUE:
             self._jobs.aggregate(self._name, round_.view.round, attempt=round_.view.attempt)
             round_.enqueued_ms = now_ms
