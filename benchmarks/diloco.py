@@ -58,11 +58,11 @@ Model = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all methods share: found by hand for `sync` and taken by the others, see benchmarks/README.md."""
+    """What all methods share. The inner learning rate decides much: benchmarks/README.md has 4e-3 beside this one."""
 
     steps: int = 600
     batch: int = 16
-    lr: float = 4e-3
+    lr: float = 1e-3
     warmup: int = 40
     floor: float = 0.1
     """Of the learning rate, reached by a cosine at the end."""

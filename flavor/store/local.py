@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flavor.errors import BadObjectPath, InvalidSetting, ObjectExists, ObjectMissing, StoreError
+from flavor.store.links import NO_LINK, placed
 from flavor.store.objects import check_digest, sha256_file
 from flavor.store.paths import checked_path
 
 _STAGING = ".staging"
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-"""Another file system, or one without hard links."""
 
 
 class LocalStore:
@@ -71,7 +70,7 @@ class LocalStore:
         try:
             os.link(source, target)
         except OSError as error:
-            if error.errno not in _NO_LINK:
+            if error.errno not in NO_LINK:
                 raise
             with self.stage() as copy:
                 shutil.copyfile(source, copy)
@@ -79,7 +78,7 @@ class LocalStore:
                 try:
                     os.link(copy, target)
                 except OSError as again:
-                    if again.errno not in _NO_LINK:
+                    if again.errno not in NO_LINK:
                         raise
                     os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
                     os.replace(copy, target)
@@ -108,17 +107,8 @@ class LocalStore:
     def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
         """See `ObjectStore`."""
         source = self.local(path, digest=digest, seal=seal)
-        temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
         with _clear(destination):
-            try:
-                os.link(source, temporary)
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
-                shutil.copyfile(source, temporary)
-            os.replace(temporary, destination)
-            temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both
+            placed(source, destination)
 
     def exists(self, path: str) -> bool:
         """See `ObjectStore`."""

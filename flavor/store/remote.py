@@ -7,11 +7,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import os
 import secrets
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +19,7 @@ from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, StoreErro
 from flavor.sizes import shown_size
 from flavor.store.bucket import Bucket, Endurance, already_there, chosen_endurance
 from flavor.store.cache import Entry, FileCache, cache_settings, default_folder
+from flavor.store.links import placed
 from flavor.store.paths import checked_path
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ _SINGLE_BYTES = 16 * 2**20
 """Up to this size an object is written by one request, which is conditional by itself."""
 _MOST_COPIED_BYTES = 5 * 2**30
 """S3 copies no larger object in one request."""
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class RemoteStore:
@@ -203,17 +200,8 @@ class RemoteStore:
     def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
         """See `ObjectStore`. On one file system with the cache it is a link to the cache's file."""
         source = self.local(path, digest=digest, seal=seal)
-        temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
         with self._cache.clear():
-            try:
-                os.link(source, temporary)
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
-                shutil.copyfile(source, temporary)
-            os.replace(temporary, destination)
-            temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both
+            placed(source, destination)
 
     def exists(self, path: str) -> bool:
         """See `ObjectStore`."""

@@ -1,0 +1,25 @@
+"""Placing files by links, and by copies where a file system has none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""Another file system, or one without hard links."""
+
+
+def placed(source: Path, destination: Path) -> None:
+    """Put a link to `source`, or a copy, at `destination` in one step, replacing what is there; raises `OSError`."""
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, destination)
+    temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both
