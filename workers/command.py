@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -324,8 +325,8 @@ def _info(work: Work, place: Place) -> Info:
         with place.global_info.open() as file:
             metrics = json.loads(file.read(_MOST_INFO_BYTES), parse_constant=_refuse_constant)["metrics"]
         if not isinstance(metrics, dict) or not all(_is_metric(value) for value in metrics.values()):
-            raise ValueError("a metric is neither a number nor a list of numbers")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError("a metric is neither a number nor a list of numbers, or is not finite")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise AggregatorFailed(
             f"the aggregator changed the file at GetPaths('globalInfo')[0] to something that cannot be used ({error}): "
             "it may change numbers under 'metrics', or leave the file alone"
@@ -335,7 +336,10 @@ def _info(work: Work, place: Place) -> Info:
 
 def _is_metric(value: object) -> bool:
     values = value if isinstance(value, list) else [value]
-    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+    return all(
+        isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)  # 1e999 is read as inf
+        for each in values
+    )
 
 
 def _refuse_constant(name: str) -> float:
