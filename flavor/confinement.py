@@ -173,13 +173,16 @@ class Confinement:
             return f"used up --cpu-limit-s {self.cpu_s}"
         if self.file_bytes is not None and (code == -signal.SIGXFSZ or (code != 0 and _TOO_LARGE.search(said))):
             return f"wrote a file as large as --file-size-limit {shown_size(self.file_bytes)}"
+        possible = []
+        if self.cpu_s is not None and code == -signal.SIGKILL:  # also what ends a program that catches SIGXCPU
+            possible.append(f"used up --cpu-limit-s {self.cpu_s}")
         if self.memory_bytes is not None and code != 0:
-            limit = f"--memory-limit {shown_size(self.memory_bytes)}"
+            limit = f"reached --memory-limit {shown_size(self.memory_bytes)}"
             if _OUT_OF_MEMORY.search(said):
-                return f"reached {limit}"
+                return limit
             if code in [-number for number in _CRASHES]:
-                return f"perhaps reached {limit}"
-        return ""
+                possible.append(limit)
+        return f"perhaps {' or '.join(possible)}" if possible else ""
 
 
 UNLIMITED = Confinement()
