@@ -5,6 +5,7 @@ Each limit is the kernel's and belongs to a process: a child of the child has th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -12,7 +13,7 @@ import resource
 import signal
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,23 +65,64 @@ class Account:
             return bool(found.st_mode & stat.S_IXGRP)
         return bool(found.st_mode & stat.S_IXOTH)
 
-    def let_through(self, *folders: Path) -> None:
-        """Let it reach what lies in these folders of ours, whatever the umask was, without listing them."""
-        for folder in folders:
-            folder.chmod(0o711)
+    def may_change(self, folder: Path) -> bool:
+        """Whether it may put other things in place of what lies in this folder, or could let itself do so."""
+        found = folder.stat()
+        if found.st_uid == self.uid:
+            return True
+        writes = stat.S_IWGRP if found.st_gid in self.groups else stat.S_IWOTH
+        return bool(found.st_mode & writes)
 
-    def give(self, path: Path) -> None:
-        """Make a folder, or a file in a folder of ours, its own and nobody else's."""
-        path.chmod(0o700 if path.is_dir() else 0o600)
-        os.chown(path, self.uid, self.gid, follow_symlinks=False)
+    def let_through(self, *folders: Path) -> None:
+        """Let it reach what lies in these folders of ours, whatever the umask was, without listing them.
+
+        Raises `InvalidSetting` for a folder that is another user's, who could lead us astray in it.
+        """
+        for folder in folders:
+            with _opened(folder) as handle:
+                if os.fstat(handle).st_uid != os.geteuid():
+                    raise InvalidSetting(f"{folder} is another user's: remove it, or name another --workspace")
+                os.fchmod(handle, 0o711)
+
+    def give(self, folder: Path) -> None:
+        """Make a folder in a folder of ours its own and nobody else's."""
+        with _opened(folder) as handle:
+            self._give(handle)
 
     def give_tree(self, folder: Path) -> None:
-        """The same for a folder of ours and all in it, but for files that are links: those it may only read."""
-        for parent, _, names in os.walk(folder, topdown=False):
-            for file in (Path(parent) / name for name in names):
-                if file.stat().st_nlink == 1:
-                    self.give(file)
-            self.give(Path(parent))
+        """The same for a folder and all in it, but for files with several names: those it may only read.
+
+        By descriptors, and no link is followed: what a process of its own does there meanwhile leads us nowhere else.
+        """
+        for _, _, names, parent in os.fwalk(folder, topdown=False):
+            for name in names:
+                self._give_file(name, parent)
+            self._give(parent)
+
+    def _give_file(self, name: str, parent: int) -> None:
+        if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            return  # nor opened: that alone can do something to a device or a pipe
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            found = os.fstat(handle)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                self._give(handle)
+        finally:
+            os.close(handle)
+
+    def _give(self, handle: int) -> None:
+        os.fchown(handle, self.uid, self.gid)
+        os.fchmod(handle, 0o700 if stat.S_ISDIR(os.fstat(handle).st_mode) else 0o600)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder that is no link."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -131,13 +173,16 @@ class Confinement:
             return f"used up --cpu-limit-s {self.cpu_s}"
         if self.file_bytes is not None and (code == -signal.SIGXFSZ or (code != 0 and _TOO_LARGE.search(said))):
             return f"wrote a file as large as --file-size-limit {shown_size(self.file_bytes)}"
+        possible = []
+        if self.cpu_s is not None and code == -signal.SIGKILL:  # also what ends a program that catches SIGXCPU
+            possible.append(f"used up --cpu-limit-s {self.cpu_s}")
         if self.memory_bytes is not None and code != 0:
-            limit = f"--memory-limit {shown_size(self.memory_bytes)}"
+            limit = f"reached --memory-limit {shown_size(self.memory_bytes)}"
             if _OUT_OF_MEMORY.search(said):
-                return f"reached {limit}"
+                return limit
             if code in [-number for number in _CRASHES]:
-                return f"perhaps reached {limit}"
-        return ""
+                possible.append(limit)
+        return f"perhaps {' or '.join(possible)}" if possible else ""
 
 
 UNLIMITED = Confinement()

@@ -50,6 +50,9 @@ class ChildProcess:
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._lock = threading.Lock()
+        self._code: int | None = None
+        self._ending = threading.Lock()
+        self._reaped = False  # its number may be another group's then
         self._log = log.open("ab")
         try:
             self._process = subprocess.Popen(
@@ -79,7 +82,7 @@ class ChildProcess:
     @property
     def exit_code(self) -> int | None:
         """The exit code once the process has ended; negative for the signal that ended it."""
-        return self._process.returncode
+        return self._code
 
     @property
     def last_lines(self) -> list[str]:
@@ -90,15 +93,32 @@ class ChildProcess:
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the end and return the exit code; None when `timeout_s` ran out."""
         self._waiter.join(timeout_s)
-        return None if self._waiter.is_alive() else self._process.returncode
+        return None if self._waiter.is_alive() else self._code
 
     def stop(self, grace_s: float) -> None:
-        """End the whole group, also what an ended process left in it: SIGTERM, and SIGKILL after `grace_s` seconds."""
-        if self._process.returncode is None:
-            self._signal(signal.SIGTERM)
-            self.wait(grace_s)
-        self._signal(signal.SIGKILL)  # whatever it left behind, too
-        self.wait(5.0)
+        """End the whole group, also what an ended process left in it: SIGTERM, and SIGKILL after `grace_s` seconds.
+
+        Until then an ended process stays a zombie, so that its number, the group's, is nobody else's.
+        """
+        with self._ending:
+            if self._reaped:
+                return
+            if self._code is None:
+                self._signal(signal.SIGTERM)
+                self.wait(grace_s)
+            self._signal(signal.SIGKILL)  # whatever it left behind, too
+            self.wait(5.0)
+            self._reap()
+
+    def __del__(self) -> None:
+        """Leave no zombie of a process that ended by itself and was never stopped."""
+        if hasattr(self, "_process"):
+            self._reap()
+
+    def _reap(self) -> None:
+        if self._code is not None and not self._reaped:
+            self._reaped = True  # first, should an alarm interrupt this: no signal after it
+            self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -147,8 +167,19 @@ class ChildProcess:
             self._echo.write(f"{self._prefix}{printable}\n")
             self._echo.flush()
 
-    def _wait(self) -> None:
+    def _awaited(self) -> int:
+        """Its exit code once it has ended; it is left to be reaped by `_reap`, but where the system cannot do that."""
+        if hasattr(os, "waitid"):
+            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the system reaps, and tells nothing
+                found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+                assert found is not None
+                return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
         code = self._process.wait()
+        self._reaped = True
+        return code
+
+    def _wait(self) -> None:
+        self._code = code = self._awaited()
         self._reader.join(_DRAIN_S)  # a grandchild may hold the pipe open
         with self._lock:
             self._log.close()

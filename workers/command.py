@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -66,17 +68,11 @@ class UserCommand:
         ended: Callable[[int], None] | None = None,
     ) -> ChildProcess:
         """Start it for this run; raises `CommandNotFound`."""
-        logs = folder.logs if self.account is None else folder.logs / "own"  # our log is in no folder of another's
-        if self.account is not None:
-            logs.mkdir(exist_ok=True)
-            self.account.let_through(folder.path, folder.logs)
-            self.account.give(logs)
-            self.account.give(folder.output)
         environment = {
             **user_environment(os.environ, self.passed),
             **self.confinement.environment(),
             "OUTPUT_PATH": os.fspath(folder.output),
-            "LOG_PATH": os.fspath(logs),
+            "LOG_PATH": os.fspath(self._logs(folder)),
             "TOTAL_ROUNDS": str(rounds),
             "FLAVOR_ROLE": "aggregator",
             "FLAVOR_RUN": run,
@@ -98,8 +94,23 @@ class UserCommand:
         """The user that it runs as, unless it is the worker's own."""
         return self.confinement.account
 
+    def open_to_account(self, folder: RunFolder) -> None:
+        """Make what is the command's in a run's folder its account's; all around it stays ours."""
+        if self.account is not None:
+            self.account.let_through(folder.path, folder.logs)
+            self._logs(folder).mkdir(exist_ok=True)
+            self.account.give(self._logs(folder))
+            self.account.give(folder.output)
+
+    def _logs(self, folder: RunFolder) -> Path:
+        return folder.logs if self.account is None else folder.logs / "own"  # our log is in no folder of another's
+
     def check_way(self) -> None:
-        """Make the workspace; raises `InvalidSetting` unless the user that the command runs as can come there."""
+        """Make the workspace.
+
+        Raises `InvalidSetting` unless the user that the command runs as can come there, and can put nothing in place
+        of it or of the runs' folders in it: root works in them.
+        """
         try:
             self.workspace.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -113,11 +124,22 @@ class UserCommand:
                     f"--user {account.name} may not enter {folder}, on the way to --workspace {self.workspace}: "
                     "name another workspace, or let others enter (chmod o+x)"
                 )
+        for folder in dict.fromkeys((*_way(self.workspace.absolute()), *_way(self.workspace.resolve()))):
+            sticky = folder != self.workspace.resolve() and folder.stat().st_mode & stat.S_ISVTX  # as /tmp is
+            if account.may_change(folder) and (not sticky or folder.stat().st_uid == account.uid):
+                raise InvalidSetting(
+                    f"--user {account.name} may change {folder}, on the way to --workspace {self.workspace}: "
+                    "name a workspace that only root can replace"
+                )
 
     def obituary(self, code: int, lines: Sequence[str], where: str = "") -> str:
         """One line about its end, and which limit it reached."""
         limit = self.confinement.explained(code, lines)
         return obituary(f"the aggregator {limit} and" if limit else "the aggregator", code, lines, where)
+
+
+def _way(folder: Path) -> tuple[Path, ...]:
+    return (folder, *folder.parents)
 
 
 class Runner(Protocol):
@@ -186,14 +208,17 @@ class CommandCombiner:
         with contextlib.ExitStack() as stack:
             try:
                 folder = stack.enter_context(self.runner.folder(work.run))
-                of_round = folder.path / f"round-{work.round}"
-                shutil.rmtree(of_round, ignore_errors=True)
+                self.command.open_to_account(folder)
+                for old in folder.path.glob("round-*"):
+                    shutil.rmtree(old, ignore_errors=True)
+                # Never one that was there: what another user's process may still write to is no place for us to write.
+                of_round = Path(tempfile.mkdtemp(prefix=f"round-{work.round}-", dir=folder.path))
                 place = _laid_out(work, of_round)
-                place.announce(folder.output)
                 if (account := self.command.account) is not None:
-                    account.let_through(of_round)
                     for part in ("clients", "global"):
                         account.give_tree(of_round / part)
+                    account.let_through(of_round)
+                place.announce(folder.output)
             except OSError as error:
                 where = error.filename or self.command.workspace
                 raise StoreError(
@@ -300,8 +325,8 @@ def _info(work: Work, place: Place) -> Info:
         with place.global_info.open() as file:
             metrics = json.loads(file.read(_MOST_INFO_BYTES), parse_constant=_refuse_constant)["metrics"]
         if not isinstance(metrics, dict) or not all(_is_metric(value) for value in metrics.values()):
-            raise ValueError("a metric is neither a number nor a list of numbers")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError("a metric is neither a number nor a list of numbers, or is not finite")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise AggregatorFailed(
             f"the aggregator changed the file at GetPaths('globalInfo')[0] to something that cannot be used ({error}): "
             "it may change numbers under 'metrics', or leave the file alone"
@@ -311,7 +336,10 @@ def _info(work: Work, place: Place) -> Info:
 
 def _is_metric(value: object) -> bool:
     values = value if isinstance(value, list) else [value]
-    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+    return all(
+        isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)  # 1e999 is read as inf
+        for each in values
+    )
 
 
 def _refuse_constant(name: str) -> float:

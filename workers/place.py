@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flavor.errors import AggregatorFailed
 from flavor.handover import announce
 from flavor.store.info import FILE_NAME, Info, write_json
 
@@ -38,5 +39,12 @@ class Place:
         return place
 
     def announce(self, output: Path) -> None:
-        """Write what `GetPaths` reads, into the aggregator's `$OUTPUT_PATH`."""
-        announce(output, self.local_models, self.global_model)
+        """Write what `GetPaths` reads, into the aggregator's `$OUTPUT_PATH`, where it may have planted anything.
+
+        Each file is a new one that takes its name at once, in place of a link or what else is there; raises
+        `AggregatorFailed` where that is a folder.
+        """
+        try:
+            announce(output, self.local_models, self.global_model)
+        except IsADirectoryError as error:
+            raise AggregatorFailed(f"the aggregator left a folder at {error.filename2}: remove it") from None

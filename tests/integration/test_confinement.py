@@ -157,6 +157,71 @@ def test_another_user_sees_its_files_and_nothing_of_the_worker(bench, open_folde
         assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o444), "what lies in the store is still ours"
 
 
+LEADER = """
+cd "$OUTPUT_PATH"
+first() { sed 's/^\\["\\([^"]*\\)".*/\\1/' "$1.json"; }
+echo "$(first globalModel)" >> seen
+stat -c '%U %a' "$(dirname "$(dirname "$(first globalModel)")")" > around
+case $(wc -l < seen) in
+1) rm localModels.json; ln -s SECRET localModels.json; exit 3 ;;
+2) rm localInfos.json; mkdir localInfos.json; exit 3 ;;
+esac
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
+def test_what_another_user_leaves_leads_the_next_attempt_nowhere(bench, open_folder):
+    secret = open_folder / "secret"
+    secret.write_text("hush")
+    secret.chmod(0o600)
+    program = open_folder / "aggregate.sh"
+    program.write_text(LEADER.replace("SECRET", str(secret)))
+    program.chmod(0o644)
+    coordinator = bench.serve("--aggregation-attempts", 3, rounds=1)
+    words = ["--queue", bench.run, "--store", bench.store, "--workspace", open_folder / "agg", "--user", "nobody"]
+    worker = bench.start("flavor-agg", *words, "-m", f"sh {program}")
+    for client in ("c1", "c2"):
+        bench.edge(client, bench.trainer())
+    assert coordinator.wait(60) == 1, coordinator.stderr + worker.stderr
+    output = open_folder / "agg" / bench.run / "output"
+    first, second = (output / "seen").read_text().splitlines()
+    assert Path(first).parts[-3] != Path(second).parts[-3], "an attempt has a folder that no earlier one had"
+    assert (output / "around").read_text() == "root 711\n"
+    assert not (output / "localModels.json").is_symlink()
+    assert f"left a folder at {output / 'localInfos.json'}" in failures(bench)[2]
+    assert (secret.read_text(), secret.stat().st_uid, stat.S_IMODE(secret.stat().st_mode)) == ("hush", 0, 0o600)
+    left = [path for path in output.parent.iterdir() if path.name.startswith("round-")]
+    assert len(left) == 1, "only the last attempt's is kept for a look"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
+def test_no_link_is_followed_when_a_folder_is_given(open_folder):
+    nobody = Account.of("nobody", "--user")
+    outside, tree = open_folder / "outside", open_folder / "tree"
+    (outside / "in").mkdir(parents=True)
+    (tree / "in").mkdir(parents=True)
+    for file in (outside / "file", outside / "in" / "file", outside / "hard", tree / "in" / "own"):
+        file.touch()
+    (tree / "in" / "file").symlink_to(outside / "file")
+    (tree / "in" / "folder").symlink_to(outside / "in")
+    (tree / "in" / "gone").symlink_to(outside / "gone")
+    (tree / "hard").hardlink_to(outside / "hard")
+    os.mkfifo(tree / "pipe")
+    for path in (outside, *outside.rglob("*")):
+        path.chmod(0o755)
+    nobody.give_tree(tree)
+    for path in (outside, *outside.rglob("*")):
+        assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (0, 0o755), path
+    for path, mode in ((tree, 0o700), (tree / "in", 0o700), (tree / "in" / "own", 0o600)):
+        assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (nobody.uid, mode), path
+    (open_folder / "link").symlink_to(outside)
+    for change in (nobody.give, nobody.let_through):
+        with pytest.raises(OSError, match="link"):
+            change(open_folder / "link")
+    with pytest.raises(InvalidSetting, match="another user's"):
+        nobody.let_through(tree)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
 def test_what_cannot_be_is_said_at_the_start(bench, open_folder):
     def refused(*words: object) -> str:
@@ -172,6 +237,12 @@ def test_what_cannot_be_is_said_at_the_start(bench, open_folder):
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
     assert f"may not enter {closed}" in refused("-m", "sh -c true", "--workspace", closed / "w", "--user", "nobody")
+    theirs = open_folder / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    for sticky in (0, stat.S_ISVTX):  # others' folders of a run are as bad as others' workspaces
+        theirs.chmod(0o777 | sticky)
+        assert f"may change {theirs}" in refused("-m", "sh -c true", "--workspace", theirs, "--user", "nobody")
     assert "is not a size" in refused(*own, "--memory-limit", "lots")
     assert "of your own" in refused("--memory-limit", "1GiB")
 
@@ -199,6 +270,15 @@ def test_only_root_changes_users(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"memory_bytes": 2**30}, 1, ["KeyError"], ""),
         ({}, 1, ["MemoryError"], ""),
         ({"cpu_s": 3}, -24, [], "used up --cpu-limit-s 3"),
+        ({"cpu_s": 3}, -9, [], "perhaps used up --cpu-limit-s 3"),
+        ({"cpu_s": 3}, -11, [], ""),
+        (
+            {"cpu_s": 3, "memory_bytes": 2**30},
+            -9,
+            [],
+            "perhaps used up --cpu-limit-s 3 or reached --memory-limit 1 GiB",
+        ),
+        ({"cpu_s": 3, "memory_bytes": 2**30}, -9, ["MemoryError"], "reached --memory-limit 1 GiB"),
         ({"file_bytes": 1000}, 1, ["OSError: [Errno 27] File too large"], "wrote a file as large"),
         ({"file_bytes": 1000}, -25, [], "wrote a file as large"),
     ],
