@@ -282,7 +282,7 @@ class Soak:
 def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
     made = Soak(folder, seed)
     print(f"seed {seed}: {minutes:g} minutes, {len(EDGES)} edges; logs in {folder}", flush=True)
-    with ProcessGroup() as processes:
+    with contextlib.closing(made.server), contextlib.closing(made.proxy), ProcessGroup() as processes:
         made.start(processes)
         tick = threading.Event()
         wait_for(made, 1, "the first round")
@@ -309,9 +309,7 @@ def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
         history.check()
         lost = len(history.lost())
         acknowledged = sum(len(path.read_text().splitlines()) for path in journals.values() if path.exists())
-    contributors = sum(len(view.contributors) for n in history.closed() if (view := made.runs.read_round(n)))
-    made.proxy.close()
-    made.server.close()
+        contributors = sum(len(view.contributors) for n in history.closed() if (view := made.runs.read_round(n)))
     for what, number in sorted(made.injected.items()):
         print(f"  {number:5d}  {what}")
     print(f"  restarts: {dict(made.restarts)}")
