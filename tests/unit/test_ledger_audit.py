@@ -108,6 +108,36 @@ def test_a_manifest_removed(run: ForgedRun, round_: int) -> None:
     assert any(f"{manifest_path('r', round_)}: missing" in problem for problem in found(run))
 
 
+def stray(run: ForgedRun, round_: int) -> str:
+    """A file where a manifest would be."""
+    path = run.folder / manifest_path("r", round_)
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    return manifest_path("r", round_)
+
+
+def test_a_stray_manifest_of_a_round_that_the_run_does_not_have_is_one_problem(run: ForgedRun) -> None:
+    path = stray(run, 90_000)
+    result = audit(run.archive)
+    assert [str(problem) for problem in result.problems] == [
+        f"round 90000: {path}: it does not belong to the run, which has 3 rounds"
+    ]
+    assert (result.chain.closed, result.chain.head) == (3, run.manifests[2].digest)
+
+
+def test_a_gap_is_one_problem_however_long(tmp_path: Path) -> None:
+    """Of a run that nobody knows the rounds of; the reader visits what is there."""
+    run = ForgedRun(tmp_path / "s").complete(2)
+    run.store.local("runs/r/run.json").unlink()
+    path = stray(run, 90_000)
+    begun, gap, unreadable = found(run)
+    assert "runs/r/run.json: missing" in begun
+    missing = "missing, as are those up to round 89999, although later rounds have theirs"
+    assert gap == f"round 3: {manifest_path('r', 3)}: {missing}"
+    assert unreadable.startswith(f"round 90000: {path}: not a record")
+    assert [link.round for link in audit(run.archive).chain.links] == [1, 2, 3, 90_000]
+
+
 def test_the_run_s_record_removed_or_replaced(run: ForgedRun) -> None:
     path = run.store.local("runs/r/run.json")
     overwrite(path, run.record.model_copy(update={"rounds": 9}).to_bytes())
