@@ -138,6 +138,8 @@ def _info_problems(archive: Archive, manifest: Manifest) -> list[Problem]:
         metadata = json.loads(archive.read(path) or b"{}").get("metadata") if path else None
         if not isinstance(metadata, dict):
             return []  # it is gone or changed: that is told already
+    except RecursionError:
+        return [Problem(manifest.round, path, "it is nested too deeply to be the information of a round")]
     except (FlavorError, ValueError, AttributeError):
         return []
     said = (metadata.get("clients"), metadata.get("datasetSize"))

@@ -13,8 +13,8 @@ from flavor.errors import RunNotFound
 from flavor.ledger.audit import audit
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.trust import Trust
-from flavor.store.paths import manifest_path, updates_prefix
-from tests.unit.forged_run import ForgedRun, overwrite
+from flavor.store.paths import global_prefix, manifest_path, updates_prefix
+from tests.unit.forged_run import ForgedRun, overwrite, put
 
 
 @pytest.fixture
@@ -268,6 +268,24 @@ def test_what_does_not_belong_does_no_harm(run: ForgedRun) -> None:
     (run.folder / "runs/r/notes.txt").write_text("mine")
     (run.folder / "runs/r/rounds/3/global/a b-0123456789abcdef.bin").write_text("not a path of ours")
     assert [problem.split(": ")[0] for problem in found(run)] == ["round 3"]
+
+
+def test_information_that_is_nested_too_deeply_is_a_problem(run: ForgedRun) -> None:
+    """By whoever may sign rounds: its bytes are those that were recorded."""
+    nested = b"[" * 1_000_000 + b"]" * 1_000_000
+    path, digest = put(run.store, global_prefix("r", 3), "info", nested, ".json")
+    model = run.manifests[2].global_model.model_copy(update={"info_path": path, "info_digest": digest})
+    remade(run, 3, run.worker, global_model=model)
+    assert found(run) == [f"round 3: {path}: it is nested too deeply to be the information of a round"]
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_a_problem(run: ForgedRun) -> None:
+    path = run.store.local(manifest_path("r", 3))
+    for depth in (300, 900, 100_000):
+        config = b'"config":{"x":' + b"[" * depth + b"]" * depth + b","
+        overwrite(path, run.manifests[2].to_bytes().replace(b'"config":{', config))
+        (problem,) = found(run)
+        assert problem.startswith(f"round 3: {manifest_path('r', 3)}: not "), depth
 
 
 def test_a_run_that_has_just_begun_and_one_that_is_not(tmp_path: Path) -> None:
