@@ -288,6 +288,29 @@ def test_a_manifest_that_is_nested_too_deeply_is_a_problem(run: ForgedRun) -> No
         assert problem.startswith(f"round 3: {manifest_path('r', 3)}: not "), depth
 
 
+@pytest.mark.parametrize("round_", ["3", "1", "9", "0", "x"])
+def test_what_a_client_puts_into_its_own_folder_cannot_make_it_fail(run: ForgedRun, round_: str) -> None:
+    """It may write there what it likes; no record names it. Not even reading it is needed, however large it is."""
+    path = f"runs/r/rounds/{round_}/clients/a/x-0123456789abcdef.bin"
+    file = run.folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("other bytes than those that its name says")
+    result = audit(run.archive)
+    assert result.problems == []
+    assert result.checked == 1 + 3 * 6
+    (notice,) = result.notices
+    where = f"round {round_}" if round_ in "319" else "the run"
+    assert str(notice) == f"{where}: {path}: no record names it: refused, late, or none of this run's"
+
+
+def test_an_update_that_a_record_names_stays_a_problem(run: ForgedRun) -> None:
+    contributor = run.manifests[2].contributors[0]
+    overwrite(run.store.local(contributor.path), b"other bytes")
+    (problem,) = found(run)
+    assert f"round 3: {contributor.path}: the update of a was changed" in problem
+    assert audit(run.archive).notices == []
+
+
 def test_a_run_that_has_just_begun_and_one_that_is_not(tmp_path: Path) -> None:
     run = ForgedRun(tmp_path / "s")
     with pytest.raises(RunNotFound, match="no run 'r' in the store"):
