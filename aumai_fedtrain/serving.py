@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from flavor.bus.connection import connect
 from flavor.bus.lease import LeaseKeeper
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, ManifestRef, RoundState, RoundView, RunState, RunView
+from flavor.bus.state import GlobalModel, ManifestRef, RoundView, RunState, RunView
 from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError
@@ -226,8 +226,7 @@ class RoundServer:
 
     def _end(self) -> None:
         view = self.runs.read()
-        current = self.runs.read_round(view.round) if view.round else None
-        closed = view.round if current is not None and current.state is RoundState.CLOSED else max(0, view.round - 1)
+        closed, _ = self.runs.closed(view)
         if not view.state.ended and closed < view.rounds:
             with contextlib.suppress(IllegalMove):
                 self.runs.end(RunState.STOPPED, f"the training ended after round {closed} of {view.rounds}")

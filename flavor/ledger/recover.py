@@ -120,8 +120,7 @@ def _check_replaceable(
 ) -> None:
     """Whether what Redis has may go."""
     run, where = chain.run, shown(url)
-    round_ = runs.read_round(before.round) if before.round else None
-    closed = before.round if round_ is not None and round_.state is RoundState.CLOSED else max(0, before.round - 1)
+    closed, round_ = runs.closed(before)
     recorded = {0: chain.record.digest if chain.record else "", **{link.round: link.digest for link in chain.links}}
     same = before.manifest is not None and before.manifest.digest == recorded.get(closed)
     if closed > chain.closed or (closed == chain.closed and same):
