@@ -18,7 +18,8 @@ from flavor.bus.state import GlobalModel, RoundView
 from flavor.config import RunConfig
 from flavor.coordinator.initial import store_initial
 from flavor.coordinator.loop import differences
-from flavor.errors import MisuseError, RunExists
+from flavor.errors import InvalidSetting, MisuseError, RunExists
+from flavor.ledger.keys import SigningKey
 from flavor.settings import checked_settings
 from flavor.store.objects import open_store
 
@@ -48,6 +49,7 @@ class BusUpdateProvider(UpdateProvider):
         *,
         redis_url: str,
         store: str | None = None,
+        key: Path | None = None,
         initial_model: Path | None = None,
         loss_metric: str = "loss",
         quorum: int | None = None,
@@ -65,6 +67,8 @@ class BusUpdateProvider(UpdateProvider):
             redis_url: the bus.
             store: the object store, a folder that the edges reach too; made if it is not there. By default
                 `.aumai-fedtrain/store` in the current folder, beside the sessions.
+            key: this coordinator's private key (Ed25519, PEM), which signs each round's manifest; made if it is not
+                there. By default `.aumai-fedtrain/aggregator.key` in the current folder.
             initial_model: pre-trained weights to start from, in any checkpoint format.
             loss_metric: the metric of the nodes' info that is their loss.
             quorum: accepted updates with which a round may close; by default those of all nodes.
@@ -80,6 +84,7 @@ class BusUpdateProvider(UpdateProvider):
         """
         self._run, self._url = checked_name(run, "run"), redis_url
         self._store_url = store or str(HOME / "store")
+        self._key = key
         self._initial_model, self._loss_metric = initial_model, loss_metric
         self._quorum, self._round_timeout_s, self._keep_rounds = quorum, round_timeout_s, keep_rounds
         self._heartbeat_timeout_s, self._patience_s, self._tell = heartbeat_timeout_s, patience_s, tell
@@ -125,7 +130,12 @@ class BusUpdateProvider(UpdateProvider):
                 raise RunExists(f"run {self._run!r} is there already with other settings: {'; '.join(others)}")
             if view.state.ended:
                 self._tell(f"run {self._run!r} is over already ({view.state}: {view.reason})")
-            return read_state(self._store, view.global_model) if view.global_model is not None else None
+            if view.global_model is None:
+                return None
+            state = read_state(self._store, view.global_model)
+            if self._inside and state.round_id == view.rounds and not view.state.ended:
+                self._serving(state, nodes)  # who closed the last round did not live to end the run
+            return state
         if self._initial_model is None:
             return None
         initial = store_initial(self._store, self._run, self._initial_model, what="initial_model")
@@ -180,11 +190,23 @@ class BusUpdateProvider(UpdateProvider):
             redis_url=self._url,
             store=self._store,
             tell=self._tell,
+            key=self._signing_key(),
             initial=self._initial(state),
             patience_s=self._patience_s,
             only=frozenset(checked_name(node.node_id, "node") for node in nodes) if nodes else None,
         )
         return self._server
+
+    def _signing_key(self) -> SigningKey:
+        """The key that was named, or the one beside the sessions, or, where none can be kept, one that ends with us."""
+        default = HOME / "aggregator.key"
+        try:
+            return SigningKey.load_or_create(self._key or default)
+        except InvalidSetting as error:
+            if self._key is not None or default.exists():
+                raise
+            self._tell(f"{error}; a key that ends with this process signs")
+            return SigningKey.generate()
 
     def _config(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> RunConfig:
         """The run's settings."""

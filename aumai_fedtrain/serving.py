@@ -7,19 +7,21 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flavor.bus.connection import connect
 from flavor.bus.lease import LeaseKeeper
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, RoundState, RoundView, RunState, RunView
+from flavor.bus.state import GlobalModel, ManifestRef, RoundView, RunState, RunView
 from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError
-from flavor.store.objects import ObjectStore
+from flavor.ledger.keys import SigningKey
+from flavor.store.objects import ObjectStore, sha256_file
 from workers.aggregation import Attempt
 from workers.context import WorkerContext
 from workers.inspection import inspect_updates
+from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
 
 _JOIN_S = 10.0
 
@@ -84,6 +86,7 @@ class RoundServer:
         redis_url: str,
         store: ObjectStore,
         tell: Callable[[str], None],
+        key: SigningKey,
         initial: GlobalModel | None = None,
         patience_s: float = 60.0,
         only: frozenset[str] | None = None,
@@ -91,7 +94,7 @@ class RoundServer:
         self._run, self._config, self._store, self._tell = run, config, store, tell
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"aumai-fedtrain:{run}")
         self.runs = RunStore(self._redis, run, redis_url)
-        self._context = WorkerContext(self._redis, redis_url, store, tell=tell)
+        self._context = WorkerContext(self._redis, redis_url, store, tell=tell, key=key)
         self._inspectors = ThreadPoolExecutor(2, thread_name_prefix="inspect")
         self._inbox: queue.SimpleQueue[_Ready | _Ended | _Broken] = queue.SimpleQueue()
         self._claim: _Claim | None = None  # taken by the coordinator's thread, used and given up by the other
@@ -171,13 +174,38 @@ class RoundServer:
                     raise error
 
     def commit(self, round_: int, model: GlobalModel, reason: str) -> None:
-        """Close a round with its global model; `IllegalMove` or `LeaseLost` when that is not ours to do any more."""
+        """Close a round with its global model, and leave its signed manifest, as an aggregator does.
+
+        Raises `IllegalMove` or `LeaseLost` when that is not ours to do any more, `StateLost` when the store has the
+        round closed already.
+        """
         claim = self._claim
         if claim is None or claim.attempt.round != round_:
             raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
         number, token = claim.attempt.number, claim.attempt.token
-        self.runs.commit_round(round_, attempt=number, token=token, model=model, reason=reason)
+        refuse_if_recorded(self._context, self._run, round_)
+        if model.info_path and not model.info_digest:  # a manifest without it would leave the info unbound
+            info_digest, _ = sha256_file(self._store.local(model.info_path))
+            model = replace(model, info_digest=info_digest)
+        manifest = self._staged(round_, number, model)
+        self.runs.commit_round(round_, attempt=number, token=token, model=model, reason=reason, manifest=manifest)
+        publish_manifest(self._context, self._run, round_, manifest)
         self._give_up(claim)
+
+    def _staged(self, round_: int, attempt: int, model: GlobalModel) -> ManifestRef:
+        """The round's manifest, beside its model."""
+        view = self.runs.read_round(round_)
+        if view is None:
+            raise IllegalMove(f"run {self._run!r}: round {round_} is gone")
+        return stage_manifest(
+            self._context,
+            self.runs.read(),
+            view,
+            attempt,
+            model=model,
+            verdicts={client: view.verdicts[client] for client in view.contributors},
+            now_ms=self.runs.now_ms(),
+        )
 
     def close(self, error: BaseException | None = None) -> None:
         """Wait for a run that is complete to end, stop one that is not; after an error leave it for another process."""
@@ -198,8 +226,7 @@ class RoundServer:
 
     def _end(self) -> None:
         view = self.runs.read()
-        current = self.runs.read_round(view.round) if view.round else None
-        closed = view.round if current is not None and current.state is RoundState.CLOSED else max(0, view.round - 1)
+        closed, _ = self.runs.closed(view)
         if not view.state.ended and closed < view.rounds:
             with contextlib.suppress(IllegalMove):
                 self.runs.end(RunState.STOPPED, f"the training ended after round {closed} of {view.rounds}")

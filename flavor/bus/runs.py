@@ -12,7 +12,7 @@ import redis
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RUNS, RunKeys
-from flavor.bus.state import GlobalModel, ManifestRef, RoundView, RunState, RunView, Verdict
+from flavor.bus.state import GlobalModel, ManifestRef, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 
 _LUA = files("flavor.bus") / "lua"
@@ -250,6 +250,13 @@ class RunStore:
             reads.hgetall(self.keys.verdicts(round_))
             fields, verdicts = reads.execute()
         return RoundView.of(round_, fields, verdicts) if fields else None
+
+    def closed(self, view: RunView) -> tuple[int, RoundView | None]:
+        """The number of the newest closed round, 0 before the first; and the run's current round, closed or not."""
+        current = self.read_round(view.round) if view.round else None
+        if current is not None and current.state is RoundState.CLOSED:
+            return view.round, current
+        return max(0, view.round - 1), current
 
     def verdicts(self, round_: int, clients: Iterable[str]) -> dict[str, Verdict]:
         """The verdicts of this round on these clients' updates, where there are any."""

@@ -199,7 +199,8 @@ def stop(run: str, reason: str, redis_url: str | None) -> None:
         click.echo(f"run {run} is {view.state} already: {view.reason}", err=True)
         return
     runs.end(RunState.STOPPED, reason)
-    click.echo(f"run {run} is stopped after round {max(0, view.round - 1)} of {view.rounds}", err=True)
+    closed, _ = runs.closed(runs.read())  # read anew: a round may have been closed in that moment
+    click.echo(f"run {run} is stopped after round {closed} of {view.rounds}", err=True)
 
 
 @click.command()

@@ -28,16 +28,19 @@ class Archive:
     def read(self, path: str) -> bytes | None:
         """The bytes of a record; None where there is none. Raises `InvalidRecord` for what is far too large."""
         try:
-            file = self.store.local(path)
+            size = self.store.size_bytes(path)
+            file = self.store.local(path) if size <= MOST_BYTES else None  # a bucket would send all of it
         except ObjectMissing:
             return None
+        if file is None:
+            raise InvalidRecord(f"{path}: {size} bytes, and no record is larger than {MOST_BYTES}")
         try:
             with file.open("rb") as opened:
                 data = opened.read(MOST_BYTES + 1)
         except OSError as error:
             raise StoreError(f"object {path}: {error.strerror}: check the store and its permissions") from error
-        if len(data) > MOST_BYTES:
-            raise InvalidRecord(f"{path}: larger than {MOST_BYTES} bytes")
+        if len(data) > MOST_BYTES:  # it has grown since
+            raise InvalidRecord(f"{path}: no record is larger than {MOST_BYTES} bytes")
         return data
 
     # -- how the run began

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from flavor.errors import BadObjectPath, FlavorError, ObjectMissing
@@ -17,6 +17,7 @@ from flavor.store.paths import run_record_path
 
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{16})\.[a-z]+$")
 _ROUND = re.compile(r"/rounds/([1-9][0-9]{0,8})/")
+_CLIENTS = re.compile(r"/rounds/[^/]+/clients/")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Audit:
     checked: int = 0
     """Objects whose bytes were."""
     bytes: int = 0
+    notices: list[Problem] = field(default_factory=list)
+    """What is not wrong, and counts for nothing: objects in clients' folders that no record names. They are not read:
+    a client puts there what it likes, and must be able neither to make this fail nor to make it take forever."""
 
 
 def audit(
@@ -62,7 +66,13 @@ def audit(
     if head and head not in {link.digest for link in chain.links} | {chain.record.digest if chain.record else ""}:
         problems.append(Problem(0, run_record_path(chain.run), f"no record has the digest {head[:80]} given by --head"))
     objects = list(_named(chain))
-    objects += _unnamed(chain, {each.path for each in objects})
+    unnamed = sorted(chain.listing.paths - {each.path for each in objects})
+    objects += _unnamed(path for path in unnamed if not _CLIENTS.search(path))
+    notices = [
+        Problem(_round_of(path), path, "no record names it: refused, late, or none of this run's")
+        for path in unnamed
+        if _CLIENTS.search(path)
+    ]
     gone: dict[int, list[str]] = {}
     checked = size = 0
     for done, each in enumerate(objects):
@@ -81,7 +91,7 @@ def audit(
         problems += _info_problems(archive, manifest)
     progress(len(objects), len(objects))
     problems.sort(key=lambda problem: problem.round)
-    return Audit(chain, problems, gone, checked, size)
+    return Audit(chain, problems, gone, checked, size, notices)
 
 
 def _named(chain: Chain) -> Iterator[Object]:
@@ -108,12 +118,17 @@ def _named(chain: Chain) -> Iterator[Object]:
             yield Object(manifest.round, each.path, each.digest, each.size_bytes, what, kept)
 
 
-def _unnamed(chain: Chain, named: set[str]) -> Iterator[Object]:
-    """Objects that no record names, and whose name carries a digest: staged manifests, what was refused or given up."""
-    for path in sorted(chain.listing.paths - named):
+def _unnamed(paths: Iterable[str]) -> Iterator[Object]:
+    """Objects that no record names, and whose name carries a digest: staged manifests, what was given up."""
+    for path in paths:
         if match := _DIGEST_IN_NAME.search(path):
-            round_ = _ROUND.search(path)
-            yield Object(int(round_[1]) if round_ else 0, path, match[1], None, "an object that no record names", True)
+            yield Object(_round_of(path), path, match[1], None, "an object that no record names", True)
+
+
+def _round_of(path: str) -> int:
+    """The round that a path is of; 0 for one of none."""
+    found = _ROUND.search(path)
+    return int(found[1]) if found else 0
 
 
 def _checked(archive: Archive, each: Object) -> tuple[str, int]:
@@ -138,6 +153,8 @@ def _info_problems(archive: Archive, manifest: Manifest) -> list[Problem]:
         metadata = json.loads(archive.read(path) or b"{}").get("metadata") if path else None
         if not isinstance(metadata, dict):
             return []  # it is gone or changed: that is told already
+    except RecursionError:
+        return [Problem(manifest.round, path, "it is nested too deeply to be the information of a round")]
     except (FlavorError, ValueError, AttributeError):
         return []
     said = (metadata.get("clients"), metadata.get("datasetSize"))

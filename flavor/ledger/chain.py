@@ -33,7 +33,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Link:
-    """One round's manifest; None where it could not be read."""
+    """One round's manifest; None where it could not be read, or for the first of several rounds that have none."""
 
     round: int
     manifest: Manifest | None
@@ -103,13 +103,7 @@ class _Reader:
         if self.chain.record is not None and self.chain.record.run != self._archive.run:
             self._wrong(0, path, f"it is the record of run {self.chain.record.run!r}")
         previous = sha256(data) if data is not None else ""
-        newest = max(self.chain.listing.manifests, default=0)
-        for round_ in range(1, newest + 1):
-            link = self._link(round_)
-            self.chain.links.append(link)
-            if link.manifest is not None:
-                self._check(link.manifest, previous)
-            previous = link.digest
+        newest = self._follow(previous)
         for round_ in sorted(self.chain.listing.aggregated):
             if round_ > newest:
                 self._wrong(
@@ -119,13 +113,39 @@ class _Reader:
                     "or the run ended in that moment",
                 )
 
+    def _follow(self, previous: str) -> int:
+        """Read the manifests that are there; the newest round. What a stray file's number is, costs nothing."""
+        record, before = self.chain.record, 0
+        for round_ in sorted(self.chain.listing.manifests):
+            if record is not None and round_ > record.rounds:
+                path = manifest_path(self._archive.run, round_)
+                self._wrong(round_, path, f"it does not belong to the run, which has {record.rounds} rounds")
+                continue
+            if round_ > before + 1:
+                self.chain.links.append(self._gap(before + 1, round_ - 1))
+                previous = ""
+            link = self._link(round_)
+            self.chain.links.append(link)
+            if link.manifest is not None:
+                self._check(link.manifest, previous)
+            previous, before = link.digest, round_
+        return before
+
+    def _gap(self, first: int, last: int) -> Link:
+        """Rounds without a manifest, as one link."""
+        others = f", as are those up to round {last}" if last > first else ""
+        self._wrong(
+            first, manifest_path(self._archive.run, first), f"missing{others}, although later rounds have theirs"
+        )
+        return Link(first, None, "")
+
     def _link(self, round_: int) -> Link:
         path = manifest_path(self._archive.run, round_)
         data = None
         try:
             data = self._archive.read(path)
             if data is None:
-                self._wrong(round_, path, "missing, although later rounds have theirs")
+                self._wrong(round_, path, "missing: it was listed, and cannot be read")
                 return Link(round_, None, "")
             return Link(round_, Manifest.parse(data, path), sha256(data))
         except InvalidRecord as error:

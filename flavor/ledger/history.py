@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ManifestRef, RoundState
+from flavor.bus.state import ManifestRef
 from flavor.errors import RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
@@ -67,10 +67,9 @@ class History:
         view = self._runs.find()
         if view is None:
             self._refuse("Redis does not know it any more")
-        round_ = self._runs.read_round(view.round) if view.round else None
-        if round_ is not None and round_.state is RoundState.CLOSED:
-            return view.round, round_.manifest.digest if round_.manifest else ""
-        return max(0, view.round - 1), view.manifest.digest if view.manifest else ""
+        closed, round_ = self._runs.closed(view)
+        manifest = round_.manifest if round_ is not None and round_.round == closed else view.manifest
+        return closed, manifest.digest if manifest else ""
 
     def _refuse(self, but: str) -> NoReturn:
         run, closed = self._archive.run, self._archive.closed()

@@ -40,7 +40,11 @@ class _Record(_Strict):
             raise InvalidRecord(f"{where}: not a record that this version reads: {problems}") from None
         except (ValueError, RecursionError) as error:
             raise InvalidRecord(f"{where}: not complete JSON: {error}") from None
-        if record.to_bytes() != data:
+        try:
+            written = record.to_bytes()
+        except (ValueError, RecursionError) as error:  # settings that are nested more deeply than can be written
+            raise InvalidRecord(f"{where}: not a record that can be written again: {error}") from None
+        if written != data:
             raise InvalidRecord(f"{where}: not as it was written: spaces, the order of keys or spellings differ")
         return record
 

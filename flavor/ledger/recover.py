@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ import redis as redis_py
 
 from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
+from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef, RoundState, RunState, RunView, Verdict
-from flavor.errors import LeaseHeld, RunExists, StateLost
+from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.history import count_of
@@ -24,6 +26,8 @@ from flavor.store.paths import manifest_path, run_record_path
 
 _BATCH = 50
 """Rounds that are written in one go."""
+_LEASE_S = 15.0
+"""How long one that was killed keeps a coordinator waiting."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,49 @@ def recover(
     Redis must not have it; with `replace` it may have an older one, or another history of it, which is removed after
     `tell` was called with what is lost. Raises `RunNotFound` (nothing of it in the store), `StateLost` (its records
     are broken, or Redis has more), `RunExists` (there is one, and not `replace`), `LeaseHeld` (its coordinator runs),
-    `StoreError` (the newest model is gone or changed). Nothing has changed on Redis then.
+    `StoreError` (the newest model is gone or changed). Nothing has changed on Redis then. `LeaseLost` when this process
+    stood still for so long that a coordinator took over.
     """
-    chain = read_chain(archive, trust)
-    _check_usable(archive, chain)
-    if any(round_ > chain.closed for round_ in chain.listing.aggregated):
-        tell(
-            f"round {chain.closed + 1} has a global model, but no manifest: it counts as not closed, and is done again"
-        )
-    before = runs.find()
-    if before is not None:
-        _check_replaceable(runs, before, chain, replace, url, tell)
-        _remove(runs)
-    return _rebuild(archive, runs, chain)
+    with _no_coordinator(runs, url) as lease:
+        chain = read_chain(archive, trust)
+        _check_usable(archive, chain)
+        if any(round_ > chain.closed for round_ in chain.listing.aggregated):
+            tell(
+                f"round {chain.closed + 1} has a global model, but no manifest: it counts as not closed, and is done "
+                "again"
+            )
+        before = runs.find()
+        if before is not None:
+            _check_replaceable(runs, before, chain, replace, url, tell)
+            _check_ours(lease, chain.run)
+            _remove(runs)
+        return _rebuild(archive, runs, chain, lease)
+
+
+@contextlib.contextmanager
+def _no_coordinator(runs: RunStore, url: str) -> Iterator[Lease]:
+    """Hold the coordinator's lease, so that there is none meanwhile, and one that starts waits, or is refused."""
+    what = f"the coordinator of run {runs.run!r}"
+    lease = Lease(runs.redis, runs.keys.coordinator, ttl_s=_LEASE_S, what=what)
+    with translated(shown(url)):
+        while not lease.try_acquire():
+            if holder := runs.redis.get(lease.key):
+                host, _, rest = str(holder).partition(":")
+                raise LeaseHeld(f"{what} is process {rest.partition(':')[0]} on {host}: stop it first")
+    keeper = LeaseKeeper(lease, lost=lambda: None)  # `_check_ours` finds out
+    keeper.start()
+    try:
+        yield lease
+    finally:
+        keeper.stop()
+        with contextlib.suppress(Exception):  # the lease runs out by itself
+            lease.release()
+
+
+def _check_ours(lease: Lease, run: str) -> None:
+    with translated(""):
+        if not lease.keep():
+            raise LeaseLost(f"run {run!r}: a coordinator has taken over meanwhile: stop it, and start this again")
 
 
 def _check_usable(archive: Archive, chain: Chain) -> None:
@@ -86,13 +120,7 @@ def _check_replaceable(
 ) -> None:
     """Whether what Redis has may go."""
     run, where = chain.run, shown(url)
-    with translated(where):
-        holder = runs.redis.get(runs.keys.coordinator)
-    if holder:
-        host, _, rest = str(holder).partition(":")
-        raise LeaseHeld(f"the coordinator of run {run!r} is process {rest.partition(':')[0]} on {host}: stop it first")
-    round_ = runs.read_round(before.round) if before.round else None
-    closed = before.round if round_ is not None and round_.state is RoundState.CLOSED else max(0, before.round - 1)
+    closed, round_ = runs.closed(before)
     recorded = {0: chain.record.digest if chain.record else "", **{link.round: link.digest for link in chain.links}}
     same = before.manifest is not None and before.manifest.digest == recorded.get(closed)
     if closed > chain.closed or (closed == chain.closed and same):
@@ -115,16 +143,20 @@ def _check_replaceable(
 
 
 def _remove(runs: RunStore) -> None:
-    """Delete the run, its rounds and its clients; its log and the pinned keys stay."""
+    """Delete the run, its rounds and its clients; its log and the pinned keys stay.
+
+    What its clients were told and how often they were refused goes too: it is of the history that is lost, and an
+    edge that trains a round again would read the old verdict on it.
+    """
     prefix = runs.keys.prefix.replace("{", "\\{").replace("}", "\\}")
     with translated(""):
-        for pattern in (f"{prefix}round:*", f"{prefix}client:*"):
+        for pattern in (f"{prefix}round:*", f"{prefix}client:*", f"{prefix}to:*"):
             for key in runs.redis.scan_iter(match=pattern, count=1000):
                 runs.redis.unlink(key)
-        runs.redis.unlink(runs.keys.members, runs.keys.aggregator, runs.keys.state)
+        runs.redis.unlink(runs.keys.members, runs.keys.refusals, runs.keys.aggregator, runs.keys.state)
 
 
-def _rebuild(archive: Archive, runs: RunStore, chain: Chain) -> Recovered:
+def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Recovered:
     """Write the rounds, and then, all at once, the run itself, which nobody sees before."""
     assert chain.record is not None
     record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
@@ -156,24 +188,46 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain) -> Recovered:
             step.execute()
     clients = sorted({name for manifest in manifests for name in manifest.expected})
     pinned = {c.client: c.public_key for m in manifests for c in m.contributors if c.public_key}
+    while not _appears(runs, lease, fields, clients, pinned, reason, now_ms):
+        continue  # our own lease was renewed in that moment
+    return Recovered(chain.run, closed, record.rounds, tuple(clients))
+
+
+def _appears(
+    runs: RunStore,
+    lease: Lease,
+    fields: Mapping[str, str],
+    clients: Sequence[str],
+    pinned: Mapping[str, str],
+    reason: str,
+    now_ms: int,
+) -> bool:
+    """Write the run itself, its members and their keys, all at once; False when that has to be tried again.
+
+    Raises `RunExists` where there is one, `LeaseLost` where a coordinator has come.
+    """
+    keys = runs.keys
     with translated(""), runs.redis.pipeline(transaction=True) as step:
-        step.watch(keys.state)
+        step.watch(keys.state, keys.coordinator)
         if step.exists(keys.state):
-            raise RunExists(f"run {chain.run!r} has come into being meanwhile: nothing was changed")
+            raise RunExists(f"run {runs.run!r} has come into being meanwhile: nothing was changed")
+        if step.get(keys.coordinator) != lease.token:
+            _check_ours(lease, runs.run)
+            return False
         step.multi()
-        step.hset(keys.state, mapping=fields)
+        step.hset(keys.state, mapping=dict(fields))
         if clients:
             step.sadd(keys.members, *clients)
         for client, key in pinned.items():
             step.hsetnx(keys.public_keys, client, key)  # what an operator has pinned already stands
-        step.xadd(keys.log, {"event": "run.recovered", "reason": reason, "round": str(closed)})
-        step.zadd(RUNS, {chain.run: now_ms // 1000})
-        step.publish(keys.state, state.value)
+        step.xadd(keys.log, {"event": "run.recovered", "reason": reason, "round": fields["round"]})
+        step.zadd(RUNS, {runs.run: now_ms // 1000})
+        step.publish(keys.state, fields["state"])
         try:
             step.execute()
         except redis_py.exceptions.WatchError:
-            raise RunExists(f"run {chain.run!r} has come into being meanwhile: nothing was changed") from None
-    return Recovered(chain.run, closed, record.rounds, tuple(clients))
+            return False
+    return True
 
 
 def _round_fields(manifest: Manifest, ref: ManifestRef) -> dict[str, str]:

@@ -19,7 +19,7 @@ from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, FederatedNode, 
 from aumai_fedtrain.outer import OuterOptimizer
 from flavor.bus.state import RoundState, RunState
 from flavor.credits import Ledger, contributions
-from flavor.errors import LeaseHeld, MisuseError, RunExists
+from flavor.errors import InvalidSetting, LeaseHeld, MisuseError, RunExists, StateLost
 from flavor.store.formats import Format, read
 from flavor.store.objects import open_store
 from tests.conftest import Bench, Process
@@ -259,6 +259,7 @@ SECOND = "attempt 2 of 3, because: its aggregator stopped without a word"
 
 def provider(bench: Bench, **options: Any) -> BusUpdateProvider:
     settings = {"heartbeat_timeout_s": 2.0, "store": str(bench.store), "patience_s": 10.0, **options}
+    settings.setdefault("key", bench.folder / "aggregator.key")
     return BusUpdateProvider(bench.run, redis_url=bench.url, **settings)
 
 
@@ -425,3 +426,115 @@ def test_wrong_use(bench: Bench) -> None:
     bench.runs.create(rounds=1, config={"rounds": 1, "store": "file:///elsewhere"})
     with pytest.raises(RunExists, match="other settings"):
         DiLoCoCoordinator().run_training(configuration(1), [], live)
+
+
+def verified(bench: Bench, *options: object) -> dict[str, Any]:
+    checked = bench.done("flavor", "verify", bench.run, "--store", bench.store, "--json", *options)
+    assert checked.wait() == 0, checked.stderr
+    found: dict[str, Any] = json.loads(checked.stdout)
+    return found
+
+
+def test_every_closed_round_leaves_a_signed_manifest(bench: Bench) -> None:
+    run = command(bench, 3)
+    sites = edges(bench, "site-1", "site-2")
+    assert [process.wait() for process in (run, *sites)] == [0, 0, 0]
+    key = bench.work / ".aumai-fedtrain" / "aggregator.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    found = verified(bench, "--trust", f"{key}.pub")
+    assert (found["rounds"], found["closed"], found["problems"]) == (3, 3, [])
+    assert [(link["round"], link["verdict"]) for link in found["chain"]] == [(1, "ok"), (2, "ok"), (3, "ok")]
+    for link in found["chain"]:
+        manifest = link["manifest"]
+        assert [(each["client"], each["num_examples"]) for each in manifest["contributors"]] == [
+            ("site-1", 10),
+            ("site-2", 20),
+        ]
+        assert all(each["signature"] for each in manifest["contributors"])
+        assert all(manifest["global_model"][name] for name in ("state_digest", "info_digest"))
+
+
+def test_a_run_that_redis_lost_is_not_started_over_and_goes_on_exactly_once_rebuilt(bench: Bench) -> None:
+    options = ["--outer-optimizer", NESTEROV, "--heartbeat-timeout-s", 2, "--set", "HOLD_AT=4", "--json"]
+    first = command(bench, 6, *options)
+    sites = edges(bench, "site-1", "site-2")
+    for name in ("site-1", "site-2"):
+        bench.held(name)
+    for process in (first, *sites):
+        process.send(signal.SIGKILL)
+        process.wait()
+    bench.redis.delete(*bench.redis.keys(f"flavor:{{{bench.run}}}:*".replace("{", "\\{").replace("}", "\\}")))
+    assert bench.runs.find() is None
+
+    refused = command(bench, 6, *options)
+    assert refused.wait() == 1
+    last = refused.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"Error: run {bench.run!r} has 3 closed rounds in the store, but Redis does not know it")
+    assert bench.runs.find() is None
+
+    rebuilt = bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store)
+    assert rebuilt.wait() == 0, rebuilt.stderr
+    second = command(bench, 6, *options)
+    sites = edges(bench, "site-1", "site-2")
+    for name in ("site-1", "site-2"):
+        bench.held(name)  # in round 4, again
+    bench.release("site-1", "site-2")
+    assert [process.wait() for process in (second, *sites)] == [0, 0, 0]
+    for tensors, w in zip(global_models(bench, 6), expected(6, NESTEROV), strict=True):
+        np.testing.assert_array_equal(tensors["layer/w"], w.astype(np.float32))
+    result = json.loads(second.stdout)
+    assert (result["rounds_completed"], result["total_samples"]) == (6, 180)
+    assert verified(bench)["closed"] == 6
+
+
+UNPUBLISHED = """
+import os, signal, sys
+from pathlib import Path
+import aumai_fedtrain.serving as serving
+from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, TrainingConfig
+
+serving.publish_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+config, run, url, store, key = sys.argv[1:]
+provider = BusUpdateProvider(run, redis_url=url, store=store, heartbeat_timeout_s=2.0, key=Path(key))
+DiLoCoCoordinator().run_training(TrainingConfig.model_validate_json(config), [], provider)
+"""
+
+
+def test_one_that_is_killed_right_after_the_last_commit_has_its_run_ended_by_the_next(bench: Bench) -> None:
+    sites = edges(bench, "site-1", "site-2")
+    words = [configuration(1).model_dump_json(), bench.run, bench.url, str(bench.store), str(bench.folder / "k")]
+    killed = subprocess.run([sys.executable, "-c", UNPUBLISHED, *words], env=bench.env, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert DiLoCoCoordinator().run_training(configuration(1), [], provider(bench)).rounds_completed == 1
+    assert bench.runs.read().state is RunState.FINISHED
+    assert verified(bench)["closed"] == 1
+    assert [site.wait() for site in sites] == [0, 0]
+
+
+def test_a_round_that_the_store_has_is_not_committed_again(bench: Bench) -> None:
+    """Redis came back older while this process averaged."""
+    sites = edges(bench, "site-1", "site-2")
+    live, coordinator, config = provider(bench), DiLoCoCoordinator(), configuration(2)
+    with live.training(config, []):
+        state = coordinator.initialize(config, [])
+        state = coordinator.run_round(state, live.get_updates(1, state, []))
+        (bench.store / "runs" / bench.run / "rounds" / "1" / "manifest.json").write_text("another history's")
+        with pytest.raises(StateLost, match="round 1 is closed in the object store"):
+            live.distribute_state(state, [])
+        assert bench.runs.read_round(1).state is RoundState.AGGREGATING
+    assert [site.wait() for site in sites] == [1, 1]
+
+
+def test_a_key_that_cannot_be_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was named is required; where there is no place for one, a key of this process's own signs."""
+    monkeypatch.chdir(bench.work)
+    (bench.work / ".aumai-fedtrain").write_text("a file, where the folder would be")
+    told: list[str] = []
+    sites = edges(bench, "site-1", "site-2")
+    bad = bench.work / ".aumai-fedtrain" / "key"
+    with pytest.raises(InvalidSetting, match="cannot be used"):
+        DiLoCoCoordinator().run_training(configuration(1), [], provider(bench, key=bad))
+    DiLoCoCoordinator().run_training(configuration(1), [], provider(bench, key=None, tell=told.append))
+    assert any("a key that ends with this process signs" in line for line in told)
+    assert verified(bench)["closed"] == 1
+    assert [site.wait() for site in sites] == [0, 0]

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from flavor.bus.embedded import embedded_server
-from flavor.bus.state import RunState
+from flavor.bus.lease import Lease
+from flavor.bus.state import ManifestRef, RunState, RunView, Verdict
+from flavor.errors import LeaseLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Manifest
+from flavor.ledger.recover import Recovered
+from flavor.ledger.recover import recover as recover_run
 from flavor.store.objects import open_store
+from flavor.store.paths import run_record_path
 from tests.conftest import Bench, Process
+from tests.unit.forged_run import ForgedRun
 
 ROUNDS = 6
 DILOCO = ["--aggregator", "diloco", "--heartbeat-timeout-s", "3"]
@@ -197,6 +204,72 @@ def test_a_coordinator_that_lives_is_not_pulled_away(bench: Bench) -> None:
     bench.held("edge-1")
     one_line(recover(bench, "--replace"), "the coordinator of run", f"process {coordinator.pid} ", "stop it first")
     assert coordinator.running
+
+
+def older(bench: Bench, folder: Path) -> ForgedRun:
+    """A run with two closed rounds in the store, and on Redis the first one, open, with an update that was refused."""
+    run = ForgedRun(folder, name=bench.run).complete(2)
+    record = ManifestRef(run_record_path(bench.run), run.record.digest)
+    runs, token = bench.runs, "old"
+    runs.create(rounds=3, config=run.config, record=record)
+    bench.redis.set(runs.keys.coordinator, token)
+    for client in ("a", "b"):
+        runs.admit(token, client, "")
+    runs.open_round(token, 1, expected=["a", "b"], timeout_s=60, reason="")
+    assert runs.judge(1, "a", Verdict(False, "of a history that is lost"))
+    assert runs.refusals() == {"a": 1}
+    assert bench.redis.hgetall(runs.keys.client("a").verdict(1))
+    bench.redis.delete(runs.keys.coordinator)
+    return run
+
+
+def rebuilt(bench: Bench, run: ForgedRun, tell: Callable[[str], None]) -> Recovered:
+    return recover_run(run.archive, bench.runs, url=bench.url, replace=True, tell=tell)
+
+
+def test_nothing_of_the_lost_history_stands_after_it_was_replaced(bench: Bench, tmp_path: Path) -> None:
+    run = older(bench, tmp_path / "s")
+    assert rebuilt(bench, run, lambda _: None).round == 2
+    left = {key.removeprefix(bench.runs.keys.prefix) for key in bench.redis.scan_iter(match="*") if bench.run in key}
+    rounds = {name for number in (1, 2) for name in (f"round:{number}", f"round:{number}:verdicts")}
+    assert left == {"run", "log", "members", "public_keys", *rounds}
+
+
+def test_no_coordinator_comes_in_between(bench: Bench, tmp_path: Path) -> None:
+    """One that starts while the run is rebuilt waits, and finds the run as it is afterwards."""
+    run = older(bench, tmp_path / "s")
+    seen: list[RunView | None] = []
+    waits = threading.Event()
+
+    def start() -> None:
+        lease = Lease(bench.redis, bench.runs.keys.coordinator, ttl_s=15.0, what="the coordinator")
+        lease.acquire(told=lambda _: waits.set())
+        seen.append(bench.runs.find())
+        lease.release()
+
+    coordinator = threading.Thread(target=start)
+
+    def tell(_: str) -> None:
+        coordinator.start()
+        assert waits.wait(10)
+
+    rebuilt(bench, run, tell)
+    coordinator.join(10)
+    (view,) = seen
+    assert view is not None
+    assert (view.round, view.recovered_round) == (2, 2)
+    assert not bench.redis.exists(bench.runs.keys.coordinator)
+
+
+def test_a_coordinator_that_took_over_is_not_overwritten(bench: Bench, tmp_path: Path) -> None:
+    """This process stood still until its lease had run out."""
+    run = older(bench, tmp_path / "s")
+    before = bench.runs.find()
+    with pytest.raises(LeaseLost, match="a coordinator has taken over meanwhile: stop it"):
+        rebuilt(bench, run, lambda _: bench.redis.set(bench.runs.keys.coordinator, "host:7:new"))
+    assert bench.runs.find() == before
+    assert bench.redis.get(bench.runs.keys.coordinator) == "host:7:new"
+    bench.redis.delete(bench.runs.keys.coordinator)
 
 
 def test_broken_records_are_not_rebuilt_from(bench: Bench) -> None:

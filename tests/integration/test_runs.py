@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from click.testing import CliRunner
 
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import GlobalModel, RoundState, RunState, Verdict
+from flavor.cli.inspect import stop
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 
 MODEL = GlobalModel("runs/r/rounds/1/global/model", "d" * 64, 12, "runs/r/info", "npz")
@@ -133,6 +135,33 @@ def test_a_round_commits_once_and_only_by_its_holder(runs: RunStore) -> None:
     view, run = runs.read_round(1), runs.read()
     assert view is not None
     assert (view.state, view.path, run.global_model) == (RoundState.CLOSED, MODEL.path, MODEL)
+
+
+def test_the_newest_closed_round(runs: RunStore) -> None:
+    assert runs.closed(runs.read()) == (0, None)
+    open_round(runs)
+    number, current = runs.closed(runs.read())
+    assert (number, current and current.state) == (0, RoundState.OPEN)
+    begin(runs)
+    assert runs.closed(runs.read())[0] == 0
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="done")
+    number, current = runs.closed(runs.read())
+    assert (number, current and current.state) == (1, RoundState.CLOSED)
+    open_round(runs, 2)
+    assert runs.closed(runs.read())[0] == 1
+    runs.end(RunState.STOPPED, "enough")
+    number, current = runs.closed(runs.read())
+    assert (number, current and current.state) == (1, RoundState.FAILED)
+
+
+def test_a_run_that_is_stopped_between_two_rounds_says_after_which(runs: RunStore, url: str) -> None:
+    open_round(runs)
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="done")
+    told = CliRunner().invoke(stop, ["r", "--redis-url", url])
+    assert (told.exit_code, told.stderr) == (0, "run r is stopped after round 1 of 3\n")
 
 
 def test_a_new_attempt_fences_the_old_worker_off(runs: RunStore) -> None:

@@ -13,11 +13,21 @@ from pathlib import Path
 import pytest
 from buckets import ACCESS_KEY, S3, SECRET_KEY, Fault, Proxy, proxied
 
-from flavor.errors import DigestMismatch, InvalidSetting, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
+from flavor.errors import (
+    DigestMismatch,
+    InvalidRecord,
+    InvalidSetting,
+    ObjectExists,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+)
+from flavor.ledger import archive
 from flavor.store import remote
 from flavor.store.bucket import Endurance
 from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cache
 from flavor.store.objects import open_store, sha256_file
+from flavor.store.paths import manifest_path
 from flavor.store.remote import RemoteStore
 
 IMPATIENT = Endurance(patience_s=0.2, request_s=0.6, silence_s=0.2)
@@ -333,3 +343,17 @@ class TestNames:
         with pytest.raises(StoreUnavailable):
             site.store(endurance=Endurance(0.2, 1.0, 1.0)).local(PATH)
         assert not any("HTTP" in first for first in site.proxy.requests)
+
+
+def test_a_record_that_is_far_too_large_is_refused_unread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MOST_BYTES", len(SMALL) - 1)
+    path = manifest_path("r", 1)
+    put(site.store(create=True), path, SMALL)
+    records = archive.Archive(site.store(), "r")
+    before = site.asked("GET")
+    with pytest.raises(InvalidRecord, match="no record is larger"):
+        records.data(1)
+    assert site.asked("GET") == before
+    monkeypatch.setattr(archive, "MOST_BYTES", len(SMALL))
+    assert records.data(1) == SMALL
+    assert records.data(2) is None

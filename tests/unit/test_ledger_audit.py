@@ -13,8 +13,8 @@ from flavor.errors import RunNotFound
 from flavor.ledger.audit import audit
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.trust import Trust
-from flavor.store.paths import manifest_path, updates_prefix
-from tests.unit.forged_run import ForgedRun, overwrite
+from flavor.store.paths import global_prefix, manifest_path, updates_prefix
+from tests.unit.forged_run import ForgedRun, overwrite, put
 
 
 @pytest.fixture
@@ -106,6 +106,36 @@ def test_two_manifests_swapped(run: ForgedRun, one: int, other: int) -> None:
 def test_a_manifest_removed(run: ForgedRun, round_: int) -> None:
     run.store.local(manifest_path("r", round_)).unlink()
     assert any(f"{manifest_path('r', round_)}: missing" in problem for problem in found(run))
+
+
+def stray(run: ForgedRun, round_: int) -> str:
+    """A file where a manifest would be."""
+    path = run.folder / manifest_path("r", round_)
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    return manifest_path("r", round_)
+
+
+def test_a_stray_manifest_of_a_round_that_the_run_does_not_have_is_one_problem(run: ForgedRun) -> None:
+    path = stray(run, 90_000)
+    result = audit(run.archive)
+    assert [str(problem) for problem in result.problems] == [
+        f"round 90000: {path}: it does not belong to the run, which has 3 rounds"
+    ]
+    assert (result.chain.closed, result.chain.head) == (3, run.manifests[2].digest)
+
+
+def test_a_gap_is_one_problem_however_long(tmp_path: Path) -> None:
+    """Of a run that nobody knows the rounds of; the reader visits what is there."""
+    run = ForgedRun(tmp_path / "s").complete(2)
+    run.store.local("runs/r/run.json").unlink()
+    path = stray(run, 90_000)
+    begun, gap, unreadable = found(run)
+    assert "runs/r/run.json: missing" in begun
+    missing = "missing, as are those up to round 89999, although later rounds have theirs"
+    assert gap == f"round 3: {manifest_path('r', 3)}: {missing}"
+    assert unreadable.startswith(f"round 90000: {path}: not a record")
+    assert [link.round for link in audit(run.archive).chain.links] == [1, 2, 3, 90_000]
 
 
 def test_the_run_s_record_removed_or_replaced(run: ForgedRun) -> None:
@@ -238,6 +268,47 @@ def test_what_does_not_belong_does_no_harm(run: ForgedRun) -> None:
     (run.folder / "runs/r/notes.txt").write_text("mine")
     (run.folder / "runs/r/rounds/3/global/a b-0123456789abcdef.bin").write_text("not a path of ours")
     assert [problem.split(": ")[0] for problem in found(run)] == ["round 3"]
+
+
+def test_information_that_is_nested_too_deeply_is_a_problem(run: ForgedRun) -> None:
+    """By whoever may sign rounds: its bytes are those that were recorded."""
+    nested = b"[" * 1_000_000 + b"]" * 1_000_000
+    path, digest = put(run.store, global_prefix("r", 3), "info", nested, ".json")
+    model = run.manifests[2].global_model.model_copy(update={"info_path": path, "info_digest": digest})
+    remade(run, 3, run.worker, global_model=model)
+    assert found(run) == [f"round 3: {path}: it is nested too deeply to be the information of a round"]
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_a_problem(run: ForgedRun) -> None:
+    path = run.store.local(manifest_path("r", 3))
+    for depth in (300, 900, 100_000):
+        config = b'"config":{"x":' + b"[" * depth + b"]" * depth + b","
+        overwrite(path, run.manifests[2].to_bytes().replace(b'"config":{', config))
+        (problem,) = found(run)
+        assert problem.startswith(f"round 3: {manifest_path('r', 3)}: not "), depth
+
+
+@pytest.mark.parametrize("round_", ["3", "1", "9", "0", "x"])
+def test_what_a_client_puts_into_its_own_folder_cannot_make_it_fail(run: ForgedRun, round_: str) -> None:
+    """It may write there what it likes; no record names it. Not even reading it is needed, however large it is."""
+    path = f"runs/r/rounds/{round_}/clients/a/x-0123456789abcdef.bin"
+    file = run.folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("other bytes than those that its name says")
+    result = audit(run.archive)
+    assert result.problems == []
+    assert result.checked == 1 + 3 * 6
+    (notice,) = result.notices
+    where = f"round {round_}" if round_ in "319" else "the run"
+    assert str(notice) == f"{where}: {path}: no record names it: refused, late, or none of this run's"
+
+
+def test_an_update_that_a_record_names_stays_a_problem(run: ForgedRun) -> None:
+    contributor = run.manifests[2].contributors[0]
+    overwrite(run.store.local(contributor.path), b"other bytes")
+    (problem,) = found(run)
+    assert f"round 3: {contributor.path}: the update of a was changed" in problem
+    assert audit(run.archive).notices == []
 
 
 def test_a_run_that_has_just_begun_and_one_that_is_not(tmp_path: Path) -> None:
