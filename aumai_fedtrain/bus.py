@@ -18,7 +18,7 @@ from flavor.bus.state import GlobalModel, RoundView
 from flavor.config import RunConfig
 from flavor.coordinator.initial import store_initial
 from flavor.coordinator.loop import differences
-from flavor.errors import InvalidSetting, MisuseError, RunExists
+from flavor.errors import MisuseError, RunExists
 from flavor.ledger.keys import SigningKey
 from flavor.settings import checked_settings
 from flavor.store.objects import open_store
@@ -190,23 +190,12 @@ class BusUpdateProvider(UpdateProvider):
             redis_url=self._url,
             store=self._store,
             tell=self._tell,
-            key=self._signing_key(),
+            key=SigningKey.kept(self._key, HOME / "aggregator.key", self._tell),
             initial=self._initial(state),
             patience_s=self._patience_s,
             only=frozenset(checked_name(node.node_id, "node") for node in nodes) if nodes else None,
         )
         return self._server
-
-    def _signing_key(self) -> SigningKey:
-        """The key that was named, or the one beside the sessions, or, where none can be kept, one that ends with us."""
-        default = HOME / "aggregator.key"
-        try:
-            return SigningKey.load_or_create(self._key or default)
-        except InvalidSetting as error:
-            if self._key is not None or default.exists():
-                raise
-            self._tell(f"{error}; a key that ends with this process signs")
-            return SigningKey.generate()
 
     def _config(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> RunConfig:
         """The run's settings."""

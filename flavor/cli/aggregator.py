@@ -21,7 +21,7 @@ from flavor.cli.common import (
 from flavor.cli.private import keep_private
 
 if TYPE_CHECKING:
-    from flavor.ledger.keys import SigningKey
+    pass
 
 
 @click.command(epilog=EXIT_CODES)
@@ -123,6 +123,7 @@ def command(
     from flavor.command import parse_command
     from flavor.confinement import Account, Confinement
     from flavor.errors import InvalidSetting
+    from flavor.ledger.keys import SigningKey
     from flavor.sizes import parse_size
     from flavor.store.objects import open_store
     from workers.command import UserCommand
@@ -155,23 +156,8 @@ def command(
         patience_s=patience_s,
         command=own,
         init_once=init_once,
-        key=_signing_key(key, workspace),
+        key=SigningKey.kept(key, workspace / "aggregator.key", teller("[aggregator] ")),
     )
-
-
-def _signing_key(path: Path | None, workspace: Path) -> SigningKey:
-    """The key at `path`, or the one in the workspace, or, where none can be kept, one for as long as this process."""
-    from flavor.errors import InvalidSetting
-    from flavor.ledger.keys import SigningKey
-
-    default = workspace / "aggregator.key"
-    try:
-        return SigningKey.load_or_create(path or default)
-    except InvalidSetting as error:
-        if path is not None or default.exists():
-            raise
-        click.echo(f"[aggregator] {error}; a key that ends with this process signs: keep one with --key", err=True)
-        return SigningKey.generate()
 
 
 def main() -> None:

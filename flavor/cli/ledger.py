@@ -57,6 +57,8 @@ def verify(run: str, store: str | None, trusted: tuple[Path, ...], head: str, as
         click.echo(json.dumps(_described(found), indent=2))
     else:
         _show(found, trusted=bool(trust.workers))
+    for notice in found.notices:
+        click.echo(f"notice: {notice}", err=True)
     for problem in found.problems:
         click.echo(f"wrong: {problem}", err=True)
     sys.exit(1 if found.problems else 0)
@@ -146,6 +148,7 @@ def _described(found: Audit) -> dict[str, Any]:
             }
             for link in chain.links
         ],
+        "notices": [notice.__dict__ for notice in found.notices],
         "problems": [problem.__dict__ for problem in found.problems],
     }
 

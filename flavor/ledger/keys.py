@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +135,17 @@ class SigningKey:
                 temporary.write_text(line)
                 os.replace(temporary, public)
         return key
+
+    @classmethod
+    def kept(cls, path: Path | None, default: Path, tell: Callable[[str], None]) -> SigningKey:
+        """The key at `path`, or the one at `default`, or, where none can be kept, one for as long as this process."""
+        try:
+            return cls.load_or_create(path or default)
+        except InvalidSetting as error:
+            if path is not None or default.exists():
+                raise
+            tell(f"{error}; a key that ends with this process signs")
+            return cls.generate()
 
     def _pem(self) -> bytes:
         from cryptography.hazmat.primitives import serialization
