@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from rq.timeouts import JobTimeoutException
 
@@ -34,6 +34,8 @@ _LOOK_S = 1.0
 _END_S = 10.0
 """How long a process may take to end once its run has."""
 _GRACE_S = 2.0
+_JOIN_S = 30.0
+"""More than the end of a process takes; less than a server that is away takes."""
 
 
 class PrivateBus:
@@ -51,7 +53,7 @@ class PrivateBus:
 
 
 class Resident:
-    """The process of one run. Used by one thread at a time, but for `end`."""
+    """The process of one run. One thread at a time has it: a job all the time that it is `at_work`, or who ends it."""
 
     def __init__(self, bus: PrivateBus, command: UserCommand, run: str, rounds: int) -> None:
         self._bus, self._command, self._run, self._rounds = bus, command, run, rounds
@@ -61,23 +63,28 @@ class Resident:
         self._events = ClientEvents(bus.url, run, CLIENT, redis=bus.redis, starts=Event.AGGREGATE_STARTED)
         self._process: ChildProcess | None = None
         self._behind = 0  # the newest round that this process has aggregated
-        self._over = threading.Lock()
+        self._over = threading.RLock()
+        self._closed = False
 
-    def folder(self) -> RunFolder:
-        """Where the process works, in all rounds."""
-        if self._folder is None:
-            self._folder = RunFolder(self._command.workspace, self._run)
-        return self._folder
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[RunFolder]:
+        """Where the process works, in all rounds, for a job that uses it: it is ended before or after."""
+        with self._over:
+            if self._closed:
+                raise gone(self._run)
+            if self._folder is None:
+                self._folder = RunFolder(self._command.workspace, self._run)
+            yield self._folder
 
     def __call__(self, work: Work) -> str:
         """Have the process aggregate a round; see `Runner`."""
-        with self._over:
+        with self.at_work() as folder:
             process = self._process
             if process is None or process.exit_code is not None or self._behind >= work.round:
-                process = self._start()
+                process = self._start(folder)
             try:
                 if not self._await_finished(work, process):  # it was on its way out when the round began
-                    process = self._start()
+                    process = self._start(folder)
                     self._await_finished(work, process)
             except BaseException:
                 self._stop()
@@ -113,7 +120,7 @@ class Resident:
         finally:
             subscription.close()
 
-    def _start(self) -> ChildProcess:
+    def _start(self, folder: RunFolder) -> ChildProcess:
         self._stop()
         redis = self._bus.redis
         for key in redis.scan_iter(f"{self._run_keys.prefix}*"):
@@ -125,7 +132,7 @@ class Resident:
         redis.set(self._keys.lease, "flavor-agg")  # for ever: this process is its parent
         self._behind = 0
         self._process = self._command.start(
-            self.folder(),
+            folder,
             self._run,
             self._rounds,
             extra={"FLAVOR_CLIENT": CLIENT, "FLAVOR_REDIS_URL": self._bus.url},
@@ -143,33 +150,47 @@ class Resident:
             self._stop()
 
     def close(self) -> None:
-        """End the process, and leave its folder."""
-        self.discard()
-        if self._folder is not None:
-            self._folder.close()
+        """End the process, and leave its folder, once no job uses it."""
+        with self._over:
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._stop()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.close()
 
     def _stop(self) -> None:
         if self._process is not None:
             self._process.stop(_GRACE_S)
             self._process = None
 
-    def end(self, state: RunState, reason: str) -> bool:
-        """End the process as the run ended: its next WaitEvent ends it, and after ten seconds a signal does.
+    def claim(self) -> bool:
+        """Keep all others out until this thread calls `end`; False, and nothing has happened, while it aggregates."""
+        return self._over.acquire(blocking=False)
 
-        False, and nothing has happened, while it aggregates.
+    def end(self, state: RunState, reason: str) -> None:
+        """Once claimed: end the process as the run ended, and leave its folder.
+
+        Its next WaitEvent ends it, and after ten seconds a signal does.
         """
-        if not self._over.acquire(blocking=False):
-            return False
         try:
             if self._process is not None:
                 with contextlib.suppress(Exception):
                     self._bus.redis.hset(self._run_keys.state, mapping={"state": state, "reason": reason})
                     self._bus.redis.publish(self._run_keys.state, state)
                     self._process.wait(_END_S)
-                self._stop()
+            self._close()
         finally:
             self._over.release()
-        return True
+
+
+def gone(run: str) -> AggregatorFailed:
+    """What is said to a job whose process went while it was on its way there."""
+    return AggregatorFailed(
+        f"this worker no longer keeps the aggregator of run {run!r}: the next attempt finds who does"
+    )
 
 
 class Residents:
@@ -177,6 +198,9 @@ class Residents:
 
     A run's process belongs to whoever holds the lease `aggregator` of the run. `home` is where the other workers put
     its jobs; it is the token of the lease.
+
+    Jobs run in one thread; each lease has a keeper with one of its own, which may end a process. Who takes a process
+    out of `_kept` owns it, and has its run in `_ending` until it has ended and its lease is given up.
     """
 
     def __init__(
@@ -184,12 +208,16 @@ class Residents:
     ) -> None:
         self._command, self.home, self._runs, self._tell = command, home, run, tell
         self._bus: PrivateBus | None = None
+        self._changed = threading.Condition()  # of the two below
         self._kept: dict[str, tuple[Resident, Lease, LeaseKeeper]] = {}
+        self._ending: set[str] = set()
 
     def elsewhere(self, run: str, rounds: int, ttl_s: float) -> str | None:
         """The home of the other worker that keeps this run's process; None once it is this one."""
-        if run in self._kept:
-            return None
+        with self._changed:
+            self._changed.wait_for(lambda: run not in self._ending)  # its lease would be released under the new one
+            if run in self._kept:
+                return None
         runs = self._runs(run)
         lease = Lease(
             runs.redis, runs.keys.aggregator, ttl_s=ttl_s, what=f"the aggregator of run {run!r}", token=self.home
@@ -197,27 +225,41 @@ class Residents:
         while not lease.try_acquire():
             if home := runs.redis.get(runs.keys.aggregator):
                 return str(home)
-        if self._bus is None:
-            self._bus = PrivateBus()
-        resident = Resident(self._bus, self._command, run, rounds)
-        keeper = LeaseKeeper(lease, lost=lambda: self._lost(run), beat=lambda: self._look(run))
-        self._kept[run] = (resident, lease, keeper)
-        keeper.start()
+        try:
+            if self._bus is None:
+                self._bus = PrivateBus()
+            resident = Resident(self._bus, self._command, run, rounds)
+            keeper = LeaseKeeper(lease, lost=lambda: self._lost(run), beat=lambda: self._look(run))
+            with self._changed:
+                self._kept[run] = (resident, lease, keeper)
+            keeper.start()
+        except BaseException:
+            with self._changed:
+                self._kept.pop(run, None)
+            with contextlib.suppress(Exception):  # the lease runs out by itself
+                lease.release()
+            raise
         self._tell(f"run {run}: this worker keeps its aggregator")
         return None
 
     def folder(self, run: str) -> AbstractContextManager[RunFolder]:
-        """See `Runner`: that of the process, which lives on."""
-        return nullcontext(self._kept[run][0].folder())
+        """See `Runner`: that of the process, which lives on. Raises `AggregatorFailed` once this worker has lost it."""
+        return self._resident(run).at_work()
 
     def __call__(self, work: Work, folder: RunFolder) -> str:
         """See `Runner`."""
-        return self._kept[work.run][0](work)
+        return self._resident(work.run)(work)
 
     def discard(self, run: str) -> None:
         """End the process of this run: its result could not be used."""
-        if run in self._kept:
-            self._kept[run][0].discard()
+        with contextlib.suppress(AggregatorFailed):  # whoever took it ends it
+            self._resident(run).discard()
+
+    def _resident(self, run: str) -> Resident:
+        with self._changed:
+            if kept := self._kept.get(run):
+                return kept[0]
+        raise gone(run)
 
     def _look(self, run: str) -> None:
         """Let go of a run that is over. In the lease keeper's thread."""
@@ -230,20 +272,37 @@ class Residents:
 
     def _lost(self, run: str) -> None:
         """Another worker took the lease, which had lapsed."""
-        if kept := self._kept.pop(run, None):
+        with self._changed:
+            kept = self._kept.pop(run, None)
+            if kept is None:
+                return
+            self._ending.add(run)
+        try:
             self._tell(f"run {run}: another worker keeps its aggregator now")
             kept[0].close()
+        finally:
+            self._ended(run)
 
     def _release(self, run: str, state: RunState, reason: str) -> None:
-        kept = self._kept.get(run)
-        if kept is None or not kept[0].end(state, reason):
-            return
-        self._kept.pop(run, None)
+        with self._changed:
+            kept = self._kept.get(run)
+            if kept is None or not kept[0].claim():
+                return
+            del self._kept[run]
+            self._ending.add(run)
         resident, lease, keeper = kept
-        resident.close()
-        keeper.stop()
-        with contextlib.suppress(Exception):  # the lease runs out by itself
-            lease.release()
+        try:
+            resident.end(state, reason)
+            keeper.stop()
+            with contextlib.suppress(Exception):  # the lease runs out by itself
+                lease.release()
+        finally:
+            self._ended(run)
+
+    def _ended(self, run: str) -> None:
+        with self._changed:
+            self._ending.discard(run)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End all processes as their runs have, or because this worker ends, and give the runs up to other workers."""
@@ -251,5 +310,7 @@ class Residents:
             self._look(run)
         for run in list(self._kept):
             self._release(run, RunState.STOPPED, "this aggregator ends")
+        with self._changed:  # what keepers are ending needs the bus
+            self._changed.wait_for(lambda: not self._ending, _JOIN_S)
         if self._bus is not None:
             self._bus.close()

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flavor.bus.state import RoundState
+from flavor.bus.keys import RunKeys
+from flavor.bus.state import RoundState, RunState
+from flavor.errors import AggregatorFailed, BusUnavailable
+from workers.command import UserCommand
 from workers.environment import user_environment
+from workers.folder import RunFolder
+from workers.resident import Resident, Residents
 
 TOY = Path(__file__).with_name("toy_aggregator.py")
 STEP = (10 * 1 + 20 * 2) / 30
@@ -229,6 +237,134 @@ def test_a_worker_that_is_stopped_ends_its_process(bench):
     assert run.workers[0].wait() == 0
     assert kept(bench) == []
     bench.release("c1", "c2")
+
+
+SLOW_TO_END = """
+import signal
+from flavor.cook.utils import SetEvent, WaitEvent
+
+WaitEvent("AggregateStarted")
+SetEvent("AggregateFinished")
+signal.pause()
+"""
+
+
+@pytest.fixture
+def residents(bench, monkeypatch):
+    """Those of a worker whose lease keepers do nothing by themselves: the tests do it for them."""
+    monkeypatch.setenv("PYTHONPATH", bench.env["PYTHONPATH"])
+    program = bench.work / "slow_to_end.py"
+    program.write_text(SLOW_TO_END)
+    command = UserCommand((sys.executable, str(program)), bench.folder / "agg")
+    found = Residents(command, "home", run=lambda run: bench.runs, tell=lambda text: None)
+    yield found
+    found.close()
+
+
+def job(bench):
+    return SimpleNamespace(run=bench.run, round=1)
+
+
+def test_a_job_whose_process_is_lost_on_the_way_fails_its_attempt(bench, residents):
+    residents.elsewhere(bench.run, 1, 60.0)
+    with residents.folder(bench.run) as folder:
+        loses = threading.Thread(target=residents._lost, args=[bench.run])
+        loses.start()
+        bench.eventually("it is lost", lambda: bench.run not in residents._kept)
+        with pytest.raises(AggregatorFailed, match="no longer keeps"):
+            residents(job(bench), folder)
+        residents.discard(bench.run)
+        os.fstat(folder.lock)  # the job has its folder to its end
+    loses.join(20)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(folder.lock)
+    with pytest.raises(AggregatorFailed, match="no longer keeps"), residents.folder(bench.run):
+        pass
+
+
+def test_a_job_that_reaches_a_process_as_it_is_closed_fails_its_attempt(bench, residents):
+    residents.elsewhere(bench.run, 1, 60.0)
+    on_the_way = residents.folder(bench.run)
+    residents._lost(bench.run)
+    with pytest.raises(AggregatorFailed, match="no longer keeps"), on_the_way:
+        pass
+
+
+def test_the_end_of_a_worker_waits_for_a_keeper_that_ends_a_process(bench, residents, monkeypatch):
+    monkeypatch.setattr("workers.resident._END_S", 2.0)
+    residents.elsewhere(bench.run, 1, 60.0)
+    with residents.folder(bench.run) as folder:
+        residents(job(bench), folder)
+    state, bus = RunKeys(bench.run).state, residents._bus.redis
+    keeper = threading.Thread(target=residents._look, args=[bench.run])  # the run is not there
+    keeper.start()
+    bench.eventually("it is told to end", lambda: bus.hget(state, "state") == RunState.STOPPED)
+    residents.close()
+    assert not bench.redis.exists(bench.runs.keys.aggregator)
+    keeper.join(20)
+    assert not keeper.is_alive()
+
+
+def test_a_folder_is_left_once_when_two_threads_end_its_process(bench, residents, monkeypatch):
+    end, leave, left = Resident.end, RunFolder.close, []
+    ended, again = threading.Event(), threading.Event()
+
+    def end_and_stand_still(resident, state, reason):
+        found = end(resident, state, reason)
+        if ended.is_set():
+            again.set()
+        else:
+            ended.set()
+            again.wait(1.0)  # for another thread that does the same; none should
+        return found
+
+    def close(folder):
+        left.append(folder.lock)
+        if len(left) == 1:
+            leave(folder)
+
+    monkeypatch.setattr(Resident, "end", end_and_stand_still)
+    monkeypatch.setattr(RunFolder, "close", close)
+    residents.elsewhere(bench.run, 1, 60.0)
+    with residents.folder(bench.run):
+        pass
+    keeper = threading.Thread(target=residents._look, args=[bench.run])
+    keeper.start()
+    assert ended.wait(20)
+    residents.close()
+    keeper.join(20)
+    assert len(left) == 1
+
+
+def test_a_run_is_kept_anew_only_after_its_end(bench, residents, monkeypatch):
+    ended, go = threading.Event(), threading.Event()
+    end = Resident.end
+
+    def slowly(resident, state, reason):
+        ended.set()
+        go.wait(20)
+        return end(resident, state, reason)
+
+    monkeypatch.setattr(Resident, "end", slowly)
+    residents.elsewhere(bench.run, 1, 60.0)
+    keeper = threading.Thread(target=residents._look, args=[bench.run])
+    keeper.start()
+    assert ended.wait(20)
+    threading.Timer(0.3, go.set).start()
+    assert residents.elsewhere(bench.run, 1, 60.0) is None
+    assert go.is_set()
+    keeper.join(20)
+    assert bench.redis.get(bench.runs.keys.aggregator) == "home"
+
+
+def test_a_worker_without_a_server_of_its_own_keeps_no_lease(bench, residents, monkeypatch):
+    def broken():
+        raise BusUnavailable("no server")
+
+    monkeypatch.setattr("workers.resident.PrivateBus", broken)
+    with pytest.raises(BusUnavailable):
+        residents.elsewhere(bench.run, 1, 60.0)
+    assert not bench.redis.exists(bench.runs.keys.aggregator)
 
 
 # -- what it sees
