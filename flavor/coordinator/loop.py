@@ -33,7 +33,7 @@ _TICK_S = 1.0
 _SCAN_S = 0.01
 """Of a large server's keys so much is looked through at a time."""
 _CATCH_UP = 20
-"""Rounds before the one to prune that a coordinator looks at when it starts."""
+"""Rounds before the one to prune that a coordinator looks at when it starts, and in which it looks for late updates."""
 _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SLOWEST_BYTES_PER_S = 50e6
@@ -95,6 +95,8 @@ class Coordinator:
         self._name, self._config, self._url = run, config, redis_url
         self._only, self._strangers = only, set[str]()
         self._ignored: set[tuple[int, str]] = set()
+        self._missing: dict[int, set[str]] = {}
+        """By round that takes no updates any more: whose has not come."""
         self._stopped = threading.Event()
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
@@ -261,7 +263,10 @@ class Coordinator:
         self._refusals = self._runs.refusals()
         self._read_clients(self._members | set(self._clients) | self._found())
         if self._run.round:
+            if self._round is None and (before := self._runs.read_round(self._run.round - 1)):  # another's round
+                self._note_missing(before)
             self._read_round()
+        self._refuse_unheard()
 
     def _found(self) -> set[str]:
         """Clients whose lease is in Redis, should all that they published have been lost; a part of the keys a time."""
@@ -281,6 +286,22 @@ class Coordinator:
         self._round.view = view
         if view.state is RoundState.OPEN:
             self._read_updates(client for client in view.expected if client not in view.verdicts)
+        else:
+            self._note_missing(view)
+
+    def _note_missing(self, view: RoundView) -> None:
+        """Whoever's update of this round comes now must be told that it is late, also if nobody hears that it came."""
+        if missing := set(view.expected) - view.verdicts.keys():
+            self._missing[view.round] = missing
+
+    def _refuse_unheard(self) -> None:
+        for number, clients in list(self._missing.items()):
+            came = self._runs.updates(number, sorted(clients)).keys()
+            for client in came:
+                self._refuse_late(client, f"round:{number}:update")
+            clients.difference_update(came)
+            if not clients or number < self._run.round - _CATCH_UP:
+                del self._missing[number]
 
     def _read_updates(self, clients: Iterable[str]) -> None:
         assert self._round is not None
@@ -550,6 +571,7 @@ class Coordinator:
         if action in (Action.FAIL, Action.FINISH):
             self._end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)
             return True
+        self._note_missing(round_.view)
         contributors = [
             client for client in round_.view.expected if (v := round_.view.verdicts.get(client)) and v.accepted
         ]

@@ -53,6 +53,21 @@ def test_an_edge_killed_in_training_is_missed_and_the_quorum_decides(faulty):
     assert not any("toy_trainer" in command for command in left), left
 
 
+def test_a_late_update_that_nobody_heard_of_is_refused_all_the_same(faulty):
+    """Row 3: it is handed in after its round was closed, and its publication is lost."""
+    bench, keys = faulty.bench, faulty.bench.runs.keys.client("c2")
+    coordinator = faulty.serve("--quorum", 1, *MISSED)
+    bench.aggregator()
+    edges = faulty.edges(only={"c1": ("--hold", "--at", 3), "c2": ("--hold", "--at", 2)})
+    bench.held("c2")
+    killed(edges.pop("c2"))
+    bench.held("c1")
+    bench.redis.hset(keys.update(2), mapping=bench.redis.hgetall(keys.update(1)))
+    assert bench.logged("update.refused", client="c2", round=2)["reason"] == "late: round 2 no longer takes updates"
+    bench.release("c1")
+    faulty.finish(coordinator, edges)
+
+
 def test_what_a_paused_edge_writes_after_another_took_over_is_fenced_off(faulty):
     """Row 10: c1's trainer has finished when its edge wakes up; c2's finishes after the other edge is there."""
     faulty.clients = ("c1", "c2", "c3")
