@@ -263,7 +263,7 @@ _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
     (
         redis.exceptions.AuthenticationError,
         "check the user and password in the URL, or the join token: a client that was revoked or enrolled anew needs "
-        "a new one",
+        "a new one, as do all once the server has lost its users",
     ),
     (redis.exceptions.NoPermissionError, "this user's ACL does not allow it"),
     (redis.exceptions.OutOfMemoryError, "the server is full: raise maxmemory or free some"),

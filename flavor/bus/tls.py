@@ -128,7 +128,7 @@ def _described(error: ssl.SSLError | HandshakeTimeout) -> str:
     return f"TLS failed ({reason.replace('_', ' ').lower() or error}): check the certificates on both sides"
 
 
-_WRONG_CA = "name the CA that signed it with --tls-ca FILE (FLAVOR_TLS_CA)"
+_WRONG_CA = "it is not signed by the CA of --tls-ca FILE (FLAVOR_TLS_CA; by default the system's): name its CA there"
 _WRONG_HOST = "use the host name that the certificate is for, or have it issued for this one"
 _CERTIFICATE = {
     9: "it is not valid yet: check the clocks",

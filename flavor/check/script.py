@@ -117,7 +117,8 @@ class Script:
 
     def obituary(self, who: str, where: str) -> str:
         """How it ended, and its last lines."""
-        text = " ".join(filter(None, [f"{who} ended with {described_exit(self.exit_code())}", where]))
+        code = self.exit_code()
+        text = " ".join(filter(None, [f"{who} {'was ' if code < 0 else 'ended with '}{described_exit(code)}", where]))
         return text + self.last_words()
 
     def last_words(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -14,12 +15,13 @@ from flavor.bus.dropped import dropped_lately
 from flavor.bus.keys import RUNS
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore, list_runs
-from flavor.bus.state import ClientState, RoundState, RunState
+from flavor.bus.state import ClientState, RoundState, RoundView, RunState, RunView
 from flavor.bus.users import enrolled
 from flavor.cli.common import needed, one_line_errors, printable, redis_option, store_option
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Client, Standing, close_round, standings
-from flavor.errors import BusUnavailable, MisuseError
+from flavor.coordinator.jobs import RqJobQueue
+from flavor.errors import BusUnavailable, MisuseError, RunError
 from flavor.store.objects import open_store
 from flavor.store.paths import run_prefix
 
@@ -31,8 +33,11 @@ def _connected(redis_url: str | None) -> tuple[Redis, str]:
     return redis, url
 
 
-def described(runs: RunStore) -> dict[str, Any]:
-    """A run with its current round and its clients, as plain values; `waits_for` is why an open round is open."""
+def described(runs: RunStore, url: str) -> dict[str, Any]:
+    """A run with its current round and its clients, as plain values.
+
+    `waits_for` is why an open round is open, `absent` who of the run's own processes is not there, in words.
+    """
     view = runs.read()
     round_ = runs.read_round(view.round) if view.round else None
     hashes = runs.clients(runs.members())
@@ -46,6 +51,7 @@ def described(runs: RunStore) -> dict[str, Any]:
     waits_for = ""
     if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
         _, waits_for = close_round(runs.now_ms(), round_, standing, RunConfig.parse(view.config))
+    absent = _absent(runs, url, view, round_, standing)
     clients: dict[str, Any] = {}
     limit = RunConfig.parse(view.config).quarantine_after
     shut = {name for name, refused in runs.refusals().items() if 0 < limit <= refused}
@@ -57,7 +63,9 @@ def described(runs: RunStore) -> dict[str, Any]:
             "host": fields.get("host", ""),
             "this_round": str(state),
             "update_bytes": count(updates.get(name, {}).get("size")),
-            "reason": fields.get("reason", "") or (why if state == Standing.REFUSED else ""),
+            "reason": _quarantined(runs.run, name)
+            if name in shut
+            else fields.get("reason", "") or (why if state == Standing.REFUSED else ""),
         }
     return {
         "run": view.run,
@@ -67,9 +75,31 @@ def described(runs: RunStore) -> dict[str, Any]:
         "round_state": round_.state.value if round_ else None,
         "reason": view.reason,
         "waits_for": waits_for,
+        "absent": absent,
         "global_model": view.global_model.path if view.global_model else None,
         "clients": clients,
     }
+
+
+def _quarantined(run: str, client: str) -> str:
+    return f"too many refused updates in a row (`flavor pardon {run} {client}` ends that)"
+
+
+def _absent(
+    runs: RunStore, url: str, view: RunView, round_: RoundView | None, standing: Mapping[str, tuple[Standing, str]]
+) -> list[str]:
+    """What a run that goes on does not go on without, and has not got."""
+    if view.state.ended:
+        return []
+    with translated(shown(url)):
+        served = runs.redis.exists(runs.keys.coordinator)
+    found = [] if served else [f"no coordinator serves it: start `flavor serve --run {view.run} …` again"]
+    uninspected = any(state is Standing.SUBMITTED for state, _ in standing.values())
+    unclaimed = round_ is not None and round_.state is RoundState.AGGREGATING and round_.lease_ms is None
+    queue = RunConfig.parse(view.config).queue
+    if (uninspected or unclaimed) and not RqJobQueue(url, queue, timeout_s=1, patience_s=5).workers():
+        found.append(f"no aggregator listens on queue {queue!r}: start one with `flavor-agg`")
+    return found
 
 
 @click.command()
@@ -82,7 +112,7 @@ def status(run: str | None, as_json: bool, redis_url: str | None) -> None:
     redis, url = _connected(redis_url)
     _warn_of_dropped_jobs(redis)
     if run is not None:
-        found = described(RunStore(redis, run, url))
+        found = described(RunStore(redis, run, url), url)
         if as_json:
             click.echo(json.dumps(found, indent=2))
         else:
@@ -126,7 +156,7 @@ def _show_run(found: dict[str, Any]) -> None:
         f"run {found['run']}: {found['state']}, round {found['round']} of {found['rounds']}"
         + (f" ({found['round_state']})" if found["round_state"] else "")
     )
-    click.echo(f"why: {found['waits_for'] or found['reason']}")
+    click.echo(f"why: {'; '.join([found['waits_for'] or found['reason'], *found['absent']])}")
     if found["global_model"]:
         click.echo(f"global model: {found['global_model']}")
     table = Table("client", "state", "alive", "host", "this round", "up", "why", box=None, header_style="bold")
@@ -213,6 +243,9 @@ def pardon(run: str, client: str, redis_url: str | None) -> None:
     redis, url = _connected(redis_url)
     runs = RunStore(redis, run, url)
     runs.read()
+    if client not in (members := runs.members()):
+        known = ", ".join(sorted(members)) or "none yet"
+        raise RunError(f"client {client!r} is not in run {run!r}; there are: {known}")
     done = runs.pardon(client)
     told = "gets tasks again" if done else "has no refused update since its last accepted one: nothing to forget"
     click.echo(f"client {client} of run {run} {told}", err=True)

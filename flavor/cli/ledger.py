@@ -167,12 +167,13 @@ def recover(
     """Rebuild a run on Redis from the object store, as it was when its newest round was closed.
 
     For a Redis that came back empty or older. Start `flavor serve` with the same options afterwards: it goes on with
-    the next round, and edges that are started again join as ever. What was handed in for a round that was not closed
-    is lost, and the round is done again.
+    the next round, and edges that are started again join as ever; sites whose Redis users went with the old server must
+    be enrolled again. What was handed in for a round that was not closed is lost, and the round is done again.
     """
     from flavor.bus.connection import connect, shown, wait_for_server
     from flavor.bus.names import checked_name
     from flavor.bus.runs import RunStore
+    from flavor.bus.users import enrolled
     from flavor.ledger.archive import Archive
     from flavor.ledger.recover import recover as rebuild
     from flavor.ledger.trust import Trust
@@ -195,3 +196,6 @@ def recover(
         f"with {len(done.clients)} known clients: {ending}",
         err=True,
     )
+    if without := sorted(set(done.clients) - set(enrolled(redis, run, where=shown(url)))):
+        names = ", ".join(without)
+        click.echo(f"Redis has no users of {names}: if they joined with tokens, `flavor enroll` them again", err=True)

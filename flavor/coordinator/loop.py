@@ -65,10 +65,14 @@ class _Round:
 def differences(view: RunView, config: RunConfig) -> list[str]:
     """How the settings of the run that is there differ from `config`, one line each."""
     return [
-        f"{name} is {view.config.get(name)!r}, not {value!r}"
+        f"{name} is {_setting(view.config.get(name))}, not {_setting(value)}"
         for name, value in config.to_mapping().items()
         if view.config.get(name) != value
     ]
+
+
+def _setting(value: object) -> str:
+    return "not set" if value is None else repr(value)
 
 
 class Coordinator:

@@ -134,7 +134,10 @@ def _checked_url(url: str) -> str:
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.strip("/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
-        raise InvalidSetting(f"store {url!r} cannot be used: write {scheme}://BUCKET/PREFIX")
+        raise InvalidSetting(
+            f"store {url!r} cannot be used: write {scheme}://BUCKET/PREFIX, the bucket's name having 2 to 255 letters, "
+            "digits, '.', '_' and '-'"
+        )
     if prefix:
         checked_path(prefix)
     return f"{scheme}://{bucket}/{prefix}".rstrip("/")

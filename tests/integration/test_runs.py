@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,10 +11,12 @@ from click.testing import CliRunner
 
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
+from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import GlobalModel, RoundState, RunState, Verdict
 from flavor.cli.inspect import stop
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
+from tests.conftest import Bench
 
 MODEL = GlobalModel("runs/r/rounds/1/global/model", "d" * 64, 12, "runs/r/info", "npz")
 TOKEN = "coordinator"
@@ -243,3 +246,26 @@ def test_the_first_update_of_a_round_is_its_reference(runs: RunStore) -> None:
     open_round(runs)
     assert runs.claim_reference(1, "p1", "d1") == ("p1", "d1")
     assert runs.claim_reference(1, "p2", "d2") == ("p1", "d1")
+
+
+def test_status_says_who_of_the_runs_own_processes_is_not_there(bench: Bench) -> None:
+    coordinator = bench.serve(rounds=1, clients=1)
+    edge = bench.edge("c1", bench.trainer())
+    bench.eventually("it has handed in", lambda: bench.redis.exists(bench.runs.keys.client("c1").update(1)))
+    told = bench.done("flavor", "status", bench.run).stdout
+    assert f"no aggregator listens on queue {bench.run!r}: start one with `flavor-agg`" in " ".join(told.split())
+    assert "no coordinator" not in told
+    bench.aggregator()
+    assert [coordinator.wait(), edge.wait()] == [0, 0]
+    assert json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)["absent"] == []
+
+    bench.run = f"{bench.run}-2"
+    second = bench.serve(rounds=1, clients=2)
+    second.until("is open for clients")
+    second.end()
+    bench.redis.delete(RunKeys(bench.run).coordinator)  # its lease has ended
+    told = bench.done("flavor", "status", bench.run).stdout
+    assert f"no coordinator serves it: start `flavor serve --run {bench.run} …` again" in " ".join(told.split())
+    pardon = bench.done("flavor", "pardon", bench.run, "nobody")
+    assert pardon.wait() == 1
+    assert "client 'nobody' is not in run" in pardon.stderr

@@ -85,7 +85,7 @@ def test_a_ca_that_is_not_the_servers(open_: RedisServer, foreign: Certificates)
     for ca in (foreign.certificate("ca"), None):  # None: the system's
         told = refusal(address(open_.url, ca))
         assert "its certificate is refused" in told
-        assert "name the CA that signed it with --tls-ca FILE" in told
+        assert "it is not signed by the CA of --tls-ca FILE" in told
 
 
 def test_a_host_name_that_is_not_the_servers(open_: RedisServer, made: Certificates) -> None:
