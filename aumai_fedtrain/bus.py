@@ -190,7 +190,7 @@ class BusUpdateProvider(UpdateProvider):
             redis_url=self._url,
             store=self._store,
             tell=self._tell,
-            key=SigningKey.kept(self._key, HOME / "aggregator.key", self._tell),
+            key=SigningKey.kept(self._key, HOME / "aggregator.key", self._tell, "BusUpdateProvider(key=…)"),
             initial=self._initial(state),
             patience_s=self._patience_s,
             only=frozenset(checked_name(node.node_id, "node") for node in nodes) if nodes else None,

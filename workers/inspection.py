@@ -21,10 +21,12 @@ from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, checked_path, update_prefix
 from workers.context import WorkerContext
-from workers.signatures import Signatures
+from workers.signatures import Signatures, Signed
 from workers.structure import structure, structure_of_object
 from workers.updates import check_base, open_global
 
+_LOOKS = 3
+"""Times that an object is inspected whose seal changes meanwhile; its edge removes a link to it when it is done."""
 _LONGEST_REASON = 2000
 """Characters; it quotes names that a client chose, and stands in Redis, in the log and on terminals."""
 
@@ -113,16 +115,13 @@ def _accepted(
     _check_limits(config, info, size_bytes)
     if size_bytes >= SMALL_UPDATE_BYTES and is_small(fields):  # it would be read in the time of small ones
         raise UpdateRefused(f"object {path} has {size_bytes} bytes; {fields['size']} were handed in")
-    seal = store.seal(path, strict=True)
-    found = _opaque(store.local(path)) if opaque else digest_and_check(store.local(path))
-    if found.sha256 != fields.get("digest"):
-        raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
-    if signed.signature and str(found.size_bytes) != fields.get("size"):
-        raise UpdateRefused(f"object {path} has {found.size_bytes} bytes; {fields.get('size')} were signed")
-    _check_finite(found.nonfinite)
-    encoding = None if opaque else _check_tensors(runs, store, view, round_, path, found.sha256)
-    if store.seal(path, strict=True) != seal:  # so all that was looked at are the bytes with this digest
-        raise DigestMismatch(f"object {path} was changed while it was being inspected")
+    for _ in range(_LOOKS):
+        seal = store.seal(path, strict=True)
+        found, encoding = _inspected(runs, store, view, round_, path, fields, signed)
+        if store.seal(path, strict=True) == seal:  # so all that was looked at are the bytes with this digest
+            break
+    else:
+        raise DigestMismatch(f"object {path} was changed again and again while it was being inspected")
     return Verdict(
         True,
         f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, "
@@ -137,6 +136,26 @@ def _accepted(
         public_key=signed.public_key,
         signature=signed.signature,
     )
+
+
+def _inspected(
+    runs: RunStore,
+    store: ObjectStore,
+    view: RunView,
+    round_: int,
+    path: str,
+    fields: Mapping[str, str],
+    signed: Signed,
+) -> tuple[Inspection, Encoding | None]:
+    """What the object holds, and how its tensors are encoded, if they are."""
+    opaque = RunConfig.parse(view.config).is_opaque
+    found = _opaque(store.local(path)) if opaque else digest_and_check(store.local(path))
+    if found.sha256 != fields.get("digest"):
+        raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
+    if signed.signature and str(found.size_bytes) != fields.get("size"):
+        raise UpdateRefused(f"object {path} has {found.size_bytes} bytes; {fields.get('size')} were signed")
+    _check_finite(found.nonfinite)
+    return found, None if opaque else _check_tensors(runs, store, view, round_, path, found.sha256)
 
 
 def _check_limits(config: RunConfig, info: Info, size_bytes: int) -> None:

@@ -156,7 +156,7 @@ def command(
         patience_s=patience_s,
         command=own,
         init_once=init_once,
-        key=SigningKey.kept(key, workspace / "aggregator.key", teller("[aggregator] ")),
+        key=SigningKey.kept(key, workspace / "aggregator.key", teller("[aggregator] "), "--key"),
     )
 
 

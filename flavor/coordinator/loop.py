@@ -38,7 +38,7 @@ _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SLOWEST_BYTES_PER_S = 50e6
 """An inspection is not asked for again before it would be done at this rate."""
-_LONGEST = 2000
+_LONGEST = 3000
 """Characters of what a client says that go into the log, and onto terminals."""
 
 

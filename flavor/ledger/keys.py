@@ -137,14 +137,17 @@ class SigningKey:
         return key
 
     @classmethod
-    def kept(cls, path: Path | None, default: Path, tell: Callable[[str], None]) -> SigningKey:
-        """The key at `path`, or the one at `default`, or, where none can be kept, one for as long as this process."""
+    def kept(cls, path: Path | None, default: Path, tell: Callable[[str], None], how: str) -> SigningKey:
+        """The key at `path`, or the one at `default`, or, where none can be kept, one for as long as this process.
+
+        The last is told of, and `how` to name another.
+        """
         try:
             return cls.load_or_create(path or default)
         except InvalidSetting as error:
             if path is not None or default.exists():
                 raise
-            tell(f"{error}; a key that ends with this process signs")
+            tell(f"{error}; a key that ends with this process signs: keep one with {how}")
             return cls.generate()
 
     def _pem(self) -> bytes:

@@ -13,7 +13,7 @@ import torch
 from tests.conftest import Bench
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "diloco-char"
-PARAMETERS = 110_336
+PARAMETERS = 106_240
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_a_coordinator_that_is_killed_goes_on_exactly(bench: Bench, held_at: int
     assert json.loads(third.stdout) | {"duration_seconds": 0} == result | {"duration_seconds": 0}
     other = command(bench, rounds, *options, "--quorum", 1)
     assert other.wait() == 1
-    assert "is there already with other settings: quorum is None, not 1" in other.stderr
+    assert "is there already with other settings: quorum is not set, not 1" in other.stderr
 
 
 KILLED = """
