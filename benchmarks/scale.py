@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import threading
@@ -57,7 +58,7 @@ class Edges(threading.Thread):
         self._store = store
         self._done: dict[str, int] = dict.fromkeys(self._clients, 0)
         self._object, self._digest, self._size = self._made()
-        pattern = f"{self._keys.prefix}client:*:round:*:task"
+        pattern = f"{self._keys.prefix}to:*:round:*:task"
         self._subscription = Subscription(connect(url), url, channels=[self._keys.state], patterns=[pattern])
         self.events = 0
 
@@ -120,7 +121,7 @@ class Edges(threading.Thread):
                 path = named(update_prefix(RUN, round_, name), "update", self._digest, ".safetensors")
                 target = self._store / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.link(self._object, target)
+                shutil.copyfile(self._object, target)  # a file of its own, as every edge has
                 step.set(keys.started, str(round_))
                 for event in (Event.TRAIN_STARTED, Event.TRAIN_FINISHED):
                     step.set(keys.event(round_, event), "1", nx=True)
