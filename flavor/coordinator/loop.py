@@ -19,6 +19,7 @@ from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.decision import Action, Client, close_round, next_round, reopened, standings, supervise
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
+from flavor.coordinator.late import LateUpdates
 from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunExists, RunNotFound, StoreUnavailable
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
@@ -33,7 +34,7 @@ _TICK_S = 1.0
 _SCAN_S = 0.01
 """Of a large server's keys so much is looked through at a time."""
 _CATCH_UP = 20
-"""Rounds before the one to prune that a coordinator looks at when it starts, and in which it looks for late updates."""
+"""Rounds before the one to prune that a coordinator looks at when it starts."""
 _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SLOWEST_BYTES_PER_S = 50e6
@@ -98,13 +99,11 @@ class Coordinator:
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
         self._only, self._strangers = only, set[str]()
-        self._ignored: set[tuple[int, str]] = set()
-        self._missing: dict[int, set[str]] = {}
-        """By round that takes no updates any more: whose has not come."""
         self._stopped = threading.Event()
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
+        self._late = LateUpdates(self._runs, tell)
         self._jobs = jobs or RqJobQueue(
             redis_url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=patience_s
         )
@@ -268,9 +267,9 @@ class Coordinator:
         self._read_clients(self._members | set(self._clients) | self._found())
         if self._run.round:
             if self._round is None and (before := self._runs.read_round(self._run.round - 1)):  # another's round
-                self._note_missing(before)
+                self._late.expect(before)
             self._read_round()
-        self._refuse_unheard()
+        self._late.refuse_unheard(self._run.round)
 
     def _found(self) -> set[str]:
         """Clients whose lease is in Redis, should all that they published have been lost; a part of the keys a time."""
@@ -291,21 +290,7 @@ class Coordinator:
         if view.state is RoundState.OPEN:
             self._read_updates(client for client in view.expected if client not in view.verdicts)
         else:
-            self._note_missing(view)
-
-    def _note_missing(self, view: RoundView) -> None:
-        """Whoever's update of this round comes now must be told that it is late, also if nobody hears that it came."""
-        if missing := set(view.expected) - view.verdicts.keys():
-            self._missing[view.round] = missing
-
-    def _refuse_unheard(self) -> None:
-        for number, clients in list(self._missing.items()):
-            came = self._runs.updates(number, sorted(clients)).keys()
-            for client in came:
-                self._refuse_late(client, f"round:{number}:update")
-            clients.difference_update(came)
-            if not clients or number < self._run.round - _CATCH_UP:
-                del self._missing[number]
+            self._late.expect(view)
 
     def _read_updates(self, clients: Iterable[str]) -> None:
         assert self._round is not None
@@ -385,11 +370,11 @@ class Coordinator:
                     updates.add(client)
                 elif rest == f"round:{round_}:verdict":
                     judged.add(client)
-                elif rest.endswith(":update"):
-                    self._refuse_late(client, rest)
+                elif rest.endswith(":update") and (number := count(rest.split(":")[1])) is not None:
+                    self._late.refuse(number, client)
         late = updates if self._round and self._round.view.state is not RoundState.OPEN else set()
         for client in late:
-            self._refuse_late(client, f"round:{round_}:update")
+            self._late.refuse(round_, client)
         new = self._runs.verdicts(round_, judged) if self._round and judged else {}
         if any(name in self._refusals for name in clients | judged) or not all(v.accepted for v in new.values()):
             self._refusals = self._runs.refusals()
@@ -406,27 +391,6 @@ class Coordinator:
                 self._run = self._runs.read()
         if updates - late:
             self._read_updates(client for client in updates if self._round and client in self._round.view.expected)
-
-    def _refuse_late(self, client: str, rest: str) -> None:
-        number = count(rest.split(":")[1])
-        view = self._runs.read_round(number) if number is not None else None
-        if number is None or view is None or view.state is RoundState.OPEN:  # another coordinator's, perhaps
-            return
-        if client in view.verdicts:
-            fields = self._runs.updates(number, [client]).get(client, {})
-            if fields.get("digest", "") != view.verdicts[client].digest:
-                if (number, client) in self._ignored:  # said once: a site cannot fill the log
-                    return
-                self._ignored.add((number, client))
-                reason = f"round {number}: handed in again, with other content: the first verdict stands"
-                self._runs.log("update.ignored", client=client, round_=number, reason=reason)
-                self._tell(f"{client}: {reason}")
-            return
-        if client not in view.expected:  # it was given no task, and is told nothing
-            return
-        reason = f"late: round {number} no longer takes updates"
-        if self._runs.judge(number, client, Verdict(False, reason)):
-            self._tell(f"{client}: the update of round {number} is refused: {reason}")
 
     def _now_ms(self) -> int:
         return int(time.monotonic() * 1000 + self._clock_ms)
@@ -575,7 +539,7 @@ class Coordinator:
         if action in (Action.FAIL, Action.FINISH):
             self._end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)
             return True
-        self._note_missing(round_.view)
+        self._late.expect(round_.view)
         contributors = [
             client for client in round_.view.expected if (v := round_.view.verdicts.get(client)) and v.accepted
         ]

@@ -1,0 +1,57 @@
+"""Updates of rounds that take none any more: each is refused once, also if nobody heard that it came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, RoundView, Verdict
+
+_ROUNDS = 20
+"""Rounds before the current one in which it is looked for updates that nobody heard of."""
+
+
+class LateUpdates:
+    """What comes too late in one run, and who is told so."""
+
+    def __init__(self, runs: RunStore, tell: Callable[[str], None]) -> None:
+        self._runs, self._tell = runs, tell
+        self._missing: dict[int, set[str]] = {}  # by round that takes no updates any more: whose has not come
+        self._ignored: set[tuple[int, str]] = set()
+
+    def expect(self, view: RoundView) -> None:
+        """This round takes no updates any more: whose comes now is late."""
+        if missing := set(view.expected) - view.verdicts.keys():
+            self._missing[view.round] = missing
+
+    def refuse_unheard(self, current: int) -> None:
+        """Look for those that have come without a word; `current` is the newest round."""
+        for number, clients in list(self._missing.items()):
+            came = self._runs.updates(number, sorted(clients)).keys()
+            for client in came:
+                self.refuse(number, client)
+            clients.difference_update(came)
+            if not clients or number < current - _ROUNDS:
+                del self._missing[number]
+
+    def refuse(self, number: int, client: str) -> None:
+        """Answer an update of another round than the open one, from whoever had a task in that round."""
+        view = self._runs.read_round(number)
+        if view is None or view.state is RoundState.OPEN or client not in view.expected:
+            return  # open: by another coordinator, which was not paused as this one
+        if client in view.verdicts:
+            self._ignore(view, client)
+            return
+        reason = f"late: round {number} no longer takes updates"
+        if self._runs.judge(number, client, Verdict(False, reason)):
+            self._tell(f"{client}: the update of round {number} is refused: {reason}")
+
+    def _ignore(self, view: RoundView, client: str) -> None:
+        """Say once that other content than was judged does not count: a site cannot fill the log."""
+        fields = self._runs.updates(view.round, [client]).get(client, {})
+        if fields.get("digest", "") == view.verdicts[client].digest or (view.round, client) in self._ignored:
+            return
+        self._ignored.add((view.round, client))
+        reason = f"round {view.round}: handed in again, with other content: the first verdict stands"
+        self._runs.log("update.ignored", client=client, round_=view.round, reason=reason)
+        self._tell(f"{client}: {reason}")
