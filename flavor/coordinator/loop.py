@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from flavor.bus.connection import connect, shown, translated, wait_for_server
@@ -14,33 +14,29 @@ from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.names import count
 from flavor.bus.persistence import persistence_warnings
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ClientState, GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
+from flavor.bus.state import GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
-from flavor.coordinator.decision import Action, Client, close_round, next_round, reopened, standings, supervise
+from flavor.coordinator.decision import Action, close_round, next_round, reopened, standings, supervise
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.coordinator.late import LateUpdates
-from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunExists, RunNotFound, StoreUnavailable
+from flavor.coordinator.members import LONGEST, Members
+from flavor.errors import IllegalMove, LeaseLost, RunExists, RunNotFound, StoreUnavailable
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
-from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.ledger.manifest import Model, RunRecord
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import updates_prefix
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
-_SCAN_S = 0.01
-"""Of a large server's keys so much is looked through at a time."""
 _CATCH_UP = 20
 """Rounds before the one to prune that a coordinator looks at when it starts."""
 _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SLOWEST_BYTES_PER_S = 50e6
 """An inspection is not asked for again before it would be done at this rate."""
-_LONGEST = 3000
-"""Characters of what a client says that go into the log, and onto terminals."""
 
 
 @dataclass
@@ -98,21 +94,16 @@ class Coordinator:
         only: frozenset[str] | None = None,
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
-        self._only, self._strangers = only, set[str]()
         self._stopped = threading.Event()
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
         self._late = LateUpdates(self._runs, tell)
+        self._members = Members(self._runs, tell, quarantine_after=config.quarantine_after, only=only)
         self._jobs = jobs or RqJobQueue(
             redis_url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=patience_s
         )
         self._history = History(self._runs, Archive(store, run))
-        self._clients: dict[str, Client] = {}
-        self._keys: dict[str, str] = {}  # client -> the public key that it announced
-        self._members: set[str] = set()
-        self._refusals: dict[str, int] = {}
-        self._cursor = 0  # how far the server's keys have been looked through for clients
         self._round: _Round | None = None
         self._run: RunView
         self._incarnation: tuple[int, int] | None = None
@@ -259,26 +250,21 @@ class Coordinator:
         view = self._runs.read()
         if self._incarnation not in (None, view.incarnation):
             self._tell(f"run {self._name!r} was rebuilt from the store after round {view.round}")
-            self._clients, self._keys, self._round = {}, {}, None
+            self._members.forget()
+            self._round = None
         self._run, self._incarnation = view, view.incarnation
         self._clock_ms = self._runs.now_ms() - time.monotonic() * 1000
-        self._members = set(self._runs.members())
-        self._refusals = self._runs.refusals()
-        self._read_clients(self._members | set(self._clients) | self._found())
+        self._members.read_all(token=self._admitting, lenient=self._lenient)
         if self._run.round:
             if self._round is None and (before := self._runs.read_round(self._run.round - 1)):  # another's round
                 self._late.expect(before)
             self._read_round()
         self._late.refuse_unheard(self._run.round)
 
-    def _found(self) -> set[str]:
-        """Clients whose lease is in Redis, should all that they published have been lost; a part of the keys a time."""
-        until, found = time.monotonic() + _SCAN_S, set[str]()
-        while True:
-            self._cursor, clients = self._runs.scan_clients(self._cursor)
-            found |= clients
-            if not self._cursor or time.monotonic() > until:
-                return found
+    @property
+    def _admitting(self) -> str | None:
+        """The token to admit clients by, while there is a run to admit them to."""
+        return None if self._run.state.ended else self._token
 
     def _read_round(self) -> None:
         view = self._runs.read_round(self._run.round)
@@ -295,64 +281,6 @@ class Coordinator:
     def _read_updates(self, clients: Iterable[str]) -> None:
         assert self._round is not None
         self._round.updates.update(self._runs.updates(self._round.view.round, clients))
-
-    def _read_clients(self, names: Iterable[str]) -> None:
-        for name, (fields, alive) in self._runs.clients(names).items():
-            if "state" not in fields or self._is_stranger(name):
-                continue
-            try:
-                state = ClientState(fields["state"])
-            except ValueError:
-                continue
-            before = self._clients.get(name)
-            reason = fields.get("reason", "")[:_LONGEST]
-            counts_as_alive = alive or self._lenient
-            quarantined = 0 < self._config.quarantine_after <= self._refusals.get(name, 0)
-            self._clients[name] = Client(state, counts_as_alive, reason, quarantined)
-            if name not in self._members and not self._run.state.ended:
-                host = fields.get("host", "an unknown host")[:_LONGEST]
-                whence = f"from {host}{self._pin(name, fields)}"
-                self._runs.admit(self._token, name, whence)
-                self._members.add(name)
-                self._tell(f"{name} joined {whence}")
-            elif before is not None and quarantined and not before.quarantined:
-                self._quarantined(name)
-            elif before is not None and not before.gone and self._clients[name].gone:
-                why = self._clients[name].why_gone
-                self._runs.log("client.left" if state is ClientState.LEFT else "client.lost", client=name, reason=why)
-                self._tell(f"{name}: {why}")
-            self._pin(name, fields)
-
-    def _pin(self, name: str, fields: Mapping[str, str]) -> str:
-        """Pin the key that a client announces, once; the first stands. A word about it for the log."""
-        key = fields.get("public_key", "")
-        if not key or self._keys.get(name) == key:
-            return ""
-        self._keys[name] = key
-        try:
-            PublicKey.parse(key)
-        except InvalidSetting as error:
-            self._tell(f"{name}: {error}")
-            return ""
-        if (pinned := self._runs.pin_key(name, key)) != key:
-            why = f"its key is {fingerprint(key)}, and {fingerprint(pinned)} is pinned for it: its updates are refused"
-            self._runs.log("client.other_key", client=name, reason=why)
-            self._tell(f"{name}: {why}")
-        return f", key {fingerprint(key)}"
-
-    def _quarantined(self, client: str) -> None:
-        reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"
-        self._runs.log("client.quarantined", client=client, reason=reason)
-        self._tell(f"{client} is quarantined: {reason} (`flavor pardon {self._name} {client}` ends that)")
-
-    def _is_stranger(self, name: str) -> bool:
-        """Whether this client may not take part; it is told of once."""
-        if self._only is None or name in self._only:
-            return False
-        if name not in self._strangers:
-            self._strangers.add(name)
-            self._tell(f"{name} is none of this run's clients ({', '.join(sorted(self._only))}): it is not admitted")
-        return True
 
     def _read(self, channels: list[str]) -> None:
         """Read what these channels say has changed."""
@@ -376,11 +304,10 @@ class Coordinator:
         for client in late:
             self._late.refuse(round_, client)
         new = self._runs.verdicts(round_, judged) if self._round and judged else {}
-        if any(name in self._refusals for name in clients | judged) or not all(v.accepted for v in new.values()):
-            self._refusals = self._runs.refusals()
+        if self._members.recount(clients | judged, refused=not all(v.accepted for v in new.values())):
             clients |= judged  # perhaps quarantined now, or pardoned
         if clients:
-            self._read_clients(clients)
+            self._members.read(clients, token=self._admitting, lenient=self._lenient)
         if self._runs.keys.state in channels:
             self._run = self._runs.read()
         if self._round and new:
@@ -423,7 +350,7 @@ class Coordinator:
         if self._round:
             self._history.settle(closed, self._round.view.manifest)
         rebuilt = bool(self._run.recovered_ms) and closed == self._run.recovered_round
-        action, reason, expected = next_round(self._name, closed, self._clients, self._config, rebuilt=rebuilt)
+        action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, rebuilt=rebuilt)
         if action is Action.WAIT or self._too_early(action):
             self._tell_waiting(reason)
             return False
@@ -475,7 +402,7 @@ class Coordinator:
         for client in round_.unjudged:
             fields = round_.updates[client]
             if "refused" in fields:
-                reason = fields["refused"][:_LONGEST]
+                reason = fields["refused"][:LONGEST]
                 if self._runs.judge(number, client, Verdict(False, reason)):
                     self._tell(f"round {number}: {client}: {reason}")
                 round_.view = self._runs.read_round(number) or round_.view
@@ -519,10 +446,10 @@ class Coordinator:
         self._jobs.inspect(self._name, round_.view.round, clients, attempt=round_.inspections)
 
     def _in_open_round(self, round_: _Round) -> bool:
-        standing = standings(round_.view, round_.updates, self._clients)
+        standing = standings(round_.view, round_.updates, self._members.clients)
         action, reason = close_round(self._now_ms(), round_.view, standing, self._config)
         if action is Action.REOPEN and not self._too_early(action):
-            action, how, expected = reopened(round_.view, standing, self._clients, self._config)
+            action, how, expected = reopened(round_.view, standing, self._members.clients, self._config)
             if action is Action.REOPEN:
                 self._reopen(round_, expected, f"{reason}; {how}")
                 return True
@@ -618,5 +545,5 @@ class Coordinator:
             except StoreUnavailable as error:  # after the next round it is tried again
                 self._tell(f"the updates of round {old} stay in the store for now: {error}")
                 return
-            self._runs.forget_round(old, sorted(self._members))
+            self._runs.forget_round(old, sorted(self._members.names))
         self._pruned = max(self._pruned, newest)

@@ -1,0 +1,124 @@
+"""The clients of a run as its coordinator sees them: who is admitted, with which key, who is gone or quarantined."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from flavor.bus.runs import RunStore
+from flavor.bus.state import ClientState
+from flavor.coordinator.decision import Client
+from flavor.errors import InvalidSetting
+from flavor.ledger.keys import PublicKey, fingerprint
+
+_SCAN_S = 0.01
+"""Of a large server's keys so much is looked through at a time."""
+LONGEST = 3000
+"""Characters of what a client says that go into the log, and onto terminals."""
+
+
+class Members:
+    """What has been read of the clients of one run. `only` names those that may take part; None admits everyone."""
+
+    def __init__(
+        self, runs: RunStore, tell: Callable[[str], None], *, quarantine_after: int, only: frozenset[str] | None
+    ) -> None:
+        self._runs, self._tell, self._quarantine_after, self._only = runs, tell, quarantine_after, only
+        self.clients: dict[str, Client] = {}
+        self.names: set[str] = set()
+        """Who was ever admitted."""
+        self._keys: dict[str, str] = {}  # client -> the public key that it announced
+        self._refusals: dict[str, int] = {}
+        self._strangers: set[str] = set()
+        self._cursor = 0  # how far the server's keys have been looked through for clients
+
+    def forget(self) -> None:
+        """The run was rebuilt: what was seen of its clients is of another history."""
+        self.clients, self._keys = {}, {}
+
+    def read_all(self, *, token: str | None, lenient: bool) -> None:
+        """Read every client that is known or can be found; see `read`."""
+        self.names = set(self._runs.members())
+        self._refusals = self._runs.refusals()
+        self.read(self.names | set(self.clients) | self._found(), token=token, lenient=lenient)
+
+    def read(self, names: Iterable[str], *, token: str | None, lenient: bool) -> None:
+        """Read these clients, and tell of what has become of them.
+
+        Who is new is admitted by the coordinator's `token`, nobody without one. `lenient`: a lease that is missing says
+        nothing about who held it.
+        """
+        for name, (fields, alive) in self._runs.clients(names).items():
+            if "state" not in fields or self._is_stranger(name):
+                continue
+            try:
+                state = ClientState(fields["state"])
+            except ValueError:
+                continue
+            before = self.clients.get(name)
+            quarantined = 0 < self._quarantine_after <= self._refusals.get(name, 0)
+            client = Client(state, alive or lenient, fields.get("reason", "")[:LONGEST], quarantined)
+            self.clients[name] = client
+            if name not in self.names and token is not None:
+                self._admit(token, name, fields)
+            elif before is not None and quarantined and not before.quarantined:
+                self._quarantine(name)
+            elif before is not None and not before.gone and client.gone:
+                event = "client.left" if state is ClientState.LEFT else "client.lost"
+                self._runs.log(event, client=name, reason=client.why_gone)
+                self._tell(f"{name}: {client.why_gone}")
+            self._pin(name, fields)
+
+    def recount(self, names: Iterable[str], *, refused: bool) -> bool:
+        """Read the refusals anew, if an update was just `refused` or one of these clients' was before; whether so."""
+        if not refused and not any(name in self._refusals for name in names):
+            return False
+        self._refusals = self._runs.refusals()
+        return True
+
+    def _found(self) -> set[str]:
+        """Clients whose lease is in Redis, should all that they published have been lost; a part of the keys a time."""
+        until, found = time.monotonic() + _SCAN_S, set[str]()
+        while True:
+            self._cursor, clients = self._runs.scan_clients(self._cursor)
+            found |= clients
+            if not self._cursor or time.monotonic() > until:
+                return found
+
+    def _admit(self, token: str, name: str, fields: Mapping[str, str]) -> None:
+        host = fields.get("host", "an unknown host")[:LONGEST]
+        whence = f"from {host}{self._pin(name, fields)}"
+        self._runs.admit(token, name, whence)
+        self.names.add(name)
+        self._tell(f"{name} joined {whence}")
+
+    def _pin(self, name: str, fields: Mapping[str, str]) -> str:
+        """Pin the key that a client announces, once; the first stands. A word about it for the log."""
+        key = fields.get("public_key", "")
+        if not key or self._keys.get(name) == key:
+            return ""
+        self._keys[name] = key
+        try:
+            PublicKey.parse(key)
+        except InvalidSetting as error:
+            self._tell(f"{name}: {error}")
+            return ""
+        if (pinned := self._runs.pin_key(name, key)) != key:
+            why = f"its key is {fingerprint(key)}, and {fingerprint(pinned)} is pinned for it: its updates are refused"
+            self._runs.log("client.other_key", client=name, reason=why)
+            self._tell(f"{name}: {why}")
+        return f", key {fingerprint(key)}"
+
+    def _quarantine(self, client: str) -> None:
+        reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"
+        self._runs.log("client.quarantined", client=client, reason=reason)
+        self._tell(f"{client} is quarantined: {reason} (`flavor pardon {self._runs.run} {client}` ends that)")
+
+    def _is_stranger(self, name: str) -> bool:
+        """Whether this client may not take part; it is told of once."""
+        if self._only is None or name in self._only:
+            return False
+        if name not in self._strangers:
+            self._strangers.add(name)
+            self._tell(f"{name} is none of this run's clients ({', '.join(sorted(self._only))}): it is not admitted")
+        return True
