@@ -27,6 +27,7 @@ from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, Invali
 from flavor.process import ChildProcess, obituary, quoted
 from flavor.store.formats import (
     Format,
+    TensorFile,
     TensorFileWriter,
     detect,
     digest_and_check,
@@ -310,8 +311,8 @@ def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
         wire = to_safetensors(made, target, detect(made))
         if nonfinite := digest_and_check(target).nonfinite:
             raise CheckpointError(f"tensor {nonfinite!r} has NaN or infinite values")
-        reference = {spec.name: spec for spec in _opened(work, first).specs}
-        if problems := structure_problems(structure(target), reference, "the local models"):
+        reference = structure(_opened(work, first).specs)
+        if problems := structure_problems(structure(TensorFile.open(target).specs), reference, "the local models"):
             raise CheckpointError(problems)
     except CheckpointError as error:
         message = str(error).removeprefix(f"{made}: ")

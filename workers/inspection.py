@@ -44,13 +44,13 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     if view.state.ended or round_view is None or round_view.state is not RoundState.OPEN:
         return
     verdicts: dict[str, Verdict] = {}
-    signatures = Signatures.of(runs, view)
+    inspector = Inspector(runs, context.store, view, round_, Signatures.of(runs, view))
     unjudged = [client for client in round_view.expected if client not in round_view.verdicts]
     updates = runs.updates(round_, [client for client in unjudged if client in clients])
     try:
         while updates:
             for client, fields in updates.items():
-                verdicts[client] = judge(runs, context.store, view, round_, client, fields, signatures)
+                verdicts[client] = inspector.judge(client, fields)
             arrived = runs.updates(round_, [client for client in unjudged if client not in verdicts])
             updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
         reach("worker.inspected")
@@ -67,167 +67,140 @@ def is_small(fields: Mapping[str, str]) -> bool:
     return "refused" not in fields and size is not None and size < SMALL_UPDATE_BYTES
 
 
-def judge(
-    runs: RunStore,
-    store: ObjectStore,
-    view: RunView,
-    round_: int,
-    client: str,
-    fields: Mapping[str, str],
-    signatures: Signatures,
-) -> Verdict:
-    """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's."""
-    try:
-        verdict = _accepted(runs, store, view, round_, client, fields, signatures)
-        verdict.to_json()
-    except (JobTimeoutException, StoreUnavailable):  # nobody's fault here: the coordinator asks again
-        raise
-    except FlavorError as error:
-        return Verdict(False, str(error)[:_LONGEST_REASON])
-    except Exception as error:  # what another party wrote can be wrong in any way
-        return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
-    return verdict
+class Inspector:
+    """Judges the updates of one round."""
 
+    def __init__(self, runs: RunStore, store: ObjectStore, view: RunView, round_: int, signatures: Signatures) -> None:
+        self._runs, self._store, self._view, self._round = runs, store, view, round_
+        self._signatures, self._config = signatures, RunConfig.parse(view.config)
 
-def _accepted(
-    runs: RunStore,
-    store: ObjectStore,
-    view: RunView,
-    round_: int,
-    client: str,
-    fields: Mapping[str, str],
-    signatures: Signatures,
-) -> Verdict:
-    path = checked_path(fields.get("path", ""))
-    if not path.startswith(update_prefix(view.run, round_, client)):
-        raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
-    text = fields.get("info", "")
-    if len(text) > MAX_BYTES:
-        raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
-    info = parse_info(text, where="info.json")
-    config = RunConfig.parse(view.config)
-    opaque = config.is_opaque
-    format_ = fields.get("format", "")
-    if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
-        raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {'opaque' if opaque else ', '.join(Format)} expected")
-    signed = signatures.check(view, round_, client, fields, info)
-    size_bytes = store.size_bytes(path)
-    _check_limits(config, info, size_bytes)
-    if size_bytes >= SMALL_UPDATE_BYTES and is_small(fields):  # it would be read in the time of small ones
-        raise UpdateRefused(f"object {path} has {size_bytes} bytes; {fields['size']} were handed in")
-    for _ in range(_LOOKS):
-        seal = store.seal(path, strict=True)
-        found, encoding = _inspected(runs, store, view, round_, path, fields, signed)
-        if store.seal(path, strict=True) == seal:  # so all that was looked at are the bytes with this digest
-            break
-    else:
-        raise DigestMismatch(f"object {path} was changed again and again while it was being inspected")
-    return Verdict(
-        True,
-        f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, "
-        f"{info['metadata']['datasetSize']} examples",
-        path=path,
-        digest=found.sha256,
-        size_bytes=found.size_bytes,
-        seal=seal,
-        format=format_,
-        info=info,
-        info_digest=signed.info_digest,
-        public_key=signed.public_key,
-        signature=signed.signature,
-    )
+    def judge(self, client: str, fields: Mapping[str, str]) -> Verdict:
+        """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's."""
+        try:
+            verdict = self._accepted(client, fields)
+            verdict.to_json()
+        except (JobTimeoutException, StoreUnavailable):  # nobody's fault here: the coordinator asks again
+            raise
+        except FlavorError as error:
+            return Verdict(False, str(error)[:_LONGEST_REASON])
+        except Exception as error:  # what another party wrote can be wrong in any way
+            return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
+        return verdict
 
-
-def _inspected(
-    runs: RunStore,
-    store: ObjectStore,
-    view: RunView,
-    round_: int,
-    path: str,
-    fields: Mapping[str, str],
-    signed: Signed,
-) -> tuple[Inspection, Encoding | None]:
-    """What the object holds, and how its tensors are encoded, if they are."""
-    opaque = RunConfig.parse(view.config).is_opaque
-    found = _opaque(store.local(path)) if opaque else digest_and_check(store.local(path))
-    if found.sha256 != fields.get("digest"):
-        raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
-    if signed.signature and str(found.size_bytes) != fields.get("size"):
-        raise UpdateRefused(f"object {path} has {found.size_bytes} bytes; {fields.get('size')} were signed")
-    _check_finite(found.nonfinite)
-    return found, None if opaque else _check_tensors(runs, store, view, round_, path, found.sha256)
-
-
-def _check_limits(config: RunConfig, info: Info, size_bytes: int) -> None:
-    """Before anything is read: no update is larger, or claims more examples, than the run allows."""
-    claimed = info["metadata"]["datasetSize"]
-    if config.max_dataset_size is not None and claimed > config.max_dataset_size:
-        raise UpdateRefused(f"datasetSize {claimed} is more than the {config.max_dataset_size} that this run allows")
-    if config.max_update_bytes is not None and size_bytes > config.max_update_bytes:
-        raise UpdateRefused(
-            f"the checkpoint has {size_bytes} bytes, more than the {config.max_update_bytes} that this run allows"
+    def _accepted(self, client: str, fields: Mapping[str, str]) -> Verdict:
+        path = checked_path(fields.get("path", ""))
+        if not path.startswith(update_prefix(self._view.run, self._round, client)):
+            raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
+        text = fields.get("info", "")
+        if len(text) > MAX_BYTES:
+            raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
+        info = parse_info(text, where="info.json")
+        opaque, format_ = self._config.is_opaque, fields.get("format", "")
+        if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
+            expected = "opaque" if opaque else ", ".join(Format)
+            raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {expected} expected")
+        signed = self._signatures.check(self._view, self._round, client, fields, info)
+        size_bytes = self._store.size_bytes(path)
+        self._check_limits(info, size_bytes)
+        if size_bytes >= SMALL_UPDATE_BYTES and is_small(fields):  # it would be read in the time of small ones
+            raise UpdateRefused(f"object {path} has {size_bytes} bytes; {fields['size']} were handed in")
+        for _ in range(_LOOKS):
+            seal = self._store.seal(path, strict=True)
+            found, encoding = self._look(path, fields, signed)
+            if self._store.seal(path, strict=True) == seal:  # so all that was looked at are the bytes with this digest
+                break
+        else:
+            raise DigestMismatch(f"object {path} was changed again and again while it was being inspected")
+        return Verdict(
+            True,
+            f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, "
+            f"{info['metadata']['datasetSize']} examples",
+            path=path,
+            digest=found.sha256,
+            size_bytes=found.size_bytes,
+            seal=seal,
+            format=format_,
+            info=info,
+            info_digest=signed.info_digest,
+            public_key=signed.public_key,
+            signature=signed.signature,
         )
+
+    def _check_limits(self, info: Info, size_bytes: int) -> None:
+        """Before anything is read: no update is larger, or claims more examples, than the run allows."""
+        claimed, most, largest = (
+            info["metadata"]["datasetSize"],
+            self._config.max_dataset_size,
+            self._config.max_update_bytes,
+        )
+        if most is not None and claimed > most:
+            raise UpdateRefused(f"datasetSize {claimed} is more than the {most} that this run allows")
+        if largest is not None and size_bytes > largest:
+            raise UpdateRefused(f"the checkpoint has {size_bytes} bytes, more than the {largest} that this run allows")
+
+    def _look(self, path: str, fields: Mapping[str, str], signed: Signed) -> tuple[Inspection, Encoding | None]:
+        """What the object holds, and how its tensors are encoded, if they are."""
+        local, opaque = self._store.local(path), self._config.is_opaque
+        found = _opaque(local) if opaque else digest_and_check(local)
+        if found.sha256 != fields.get("digest"):
+            raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
+        if signed.signature and str(found.size_bytes) != fields.get("size"):
+            raise UpdateRefused(f"object {path} has {found.size_bytes} bytes; {fields.get('size')} were signed")
+        _check_finite(found.nonfinite)
+        return found, None if opaque else self._check_tensors(path, local, found.sha256)
+
+    def _check_tensors(self, path: str, local: Path, digest: str) -> Encoding | None:
+        """That the tensors are such as this round can take; returns how they are encoded, if they are."""
+        check_metadata(local)
+        file = TensorFile.open(local)
+        encoding = Encoding.of(file)
+        if encoding is None:
+            self._check_structure(path, file, digest)
+        else:
+            self._check_encoded(file, encoding)
+        self._check_norm(file)
+        return encoding
+
+    def _check_structure(self, path: str, file: TensorFile, digest: str) -> None:
+        """Same names, shapes and dtypes as the global model; in a first round without one, as its first good update."""
+        if (model := self._view.global_model) is not None:
+            reference, digest, seal, whose = model.path, model.digest, model.seal, "the global model"
+        else:
+            reference, digest = self._runs.claim_reference(self._round, path, digest)
+            seal, whose = "", f"the first update of this round ({reference.split('/')[-2]})"
+        if reference == path:
+            return
+        required = structure_of_object(self._store, reference, digest, seal)  # type: ignore[arg-type]
+        if problems := structure_problems(structure(file.specs), required, whose):
+            raise CheckpointError(problems)
+
+    def _check_encoded(self, file: TensorFile, encoding: Encoding) -> None:
+        """A difference to this round's global model, of the run's kind, that decodes to what an update may be."""
+        kind = self._config.compress
+        if encoding.kind != kind:
+            raise UpdateRefused(f"the update is compressed to {encoding.kind}; this run has --compress {kind}")
+        model = self._view.global_model
+        check_base(encoding, model)
+        assert model is not None
+        _check_finite(Update.of(file, open_global(self._store, model)).nonfinite())
+
+    def _check_norm(self, file: TensorFile) -> None:
+        """The change is no longer than the run allows, measured over all float tensors."""
+        limit, model = self._config.max_update_norm, self._view.global_model
+        if limit is None or model is None:
+            return
+        base = open_global(self._store, model)
+        old = {name: base.tensor(name) for name in base.names}
+        norm = change_norm(Update.of(file, base).tensors, old)
+        if norm > limit:
+            raise UpdateRefused(
+                f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows"
+            )
 
 
 def _opaque(path: Path) -> Inspection:
     digest, size = sha256_file(path)
     return Inspection(digest, size, None)
-
-
-def _check_tensors(
-    runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str, digest: str
-) -> Encoding | None:
-    """That the tensors are such as this round can take; returns how they are encoded, if they are."""
-    check_metadata(store.local(path))
-    file = TensorFile.open(store.local(path))
-    encoding = Encoding.of(file)
-    if encoding is None:
-        _check_structure(runs, store, view, round_, path, digest)
-    else:
-        _check_encoded(store, view, file, encoding)
-    _check_norm(store, view, file)
-    return encoding
-
-
-def _check_structure(runs: RunStore, store: ObjectStore, view: RunView, round_: int, path: str, digest: str) -> None:
-    """Same names, shapes and dtypes as the global model; in a first round without one, as its first good update."""
-    if view.global_model is not None:
-        model = view.global_model
-        reference, digest, seal, whose = model.path, model.digest, model.seal, "the global model"
-    else:
-        seal = ""
-        reference, digest = runs.claim_reference(round_, path, digest)
-        whose = f"the first update of this round ({reference.split('/')[-2]})"
-    if reference == path:
-        return
-    required = structure_of_object(store, reference, digest, seal)  # type: ignore[arg-type]
-    problems = structure_problems(structure(store.local(path)), required, whose)
-    if problems:
-        raise CheckpointError(problems)
-
-
-def _check_encoded(store: ObjectStore, view: RunView, file: TensorFile, encoding: Encoding) -> None:
-    """A difference to this round's global model, of the run's kind, that decodes to what an update may be."""
-    kind = RunConfig.parse(view.config).compress
-    if encoding.kind != kind:
-        raise UpdateRefused(f"the update is compressed to {encoding.kind}; this run has --compress {kind}")
-    check_base(encoding, view.global_model)
-    assert view.global_model is not None
-    _check_finite(Update.of(file, open_global(store, view.global_model)).nonfinite())
-
-
-def _check_norm(store: ObjectStore, view: RunView, file: TensorFile) -> None:
-    """The change is no longer than the run allows, measured over all float tensors."""
-    limit = RunConfig.parse(view.config).max_update_norm
-    if limit is None or view.global_model is None:
-        return
-    base = open_global(store, view.global_model)
-    old = {name: base.tensor(name) for name in base.names}
-    norm = change_norm(Update.of(file, base).tensors, old)
-    if norm > limit:
-        raise UpdateRefused(
-            f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows"
-        )
 
 
 def _check_finite(nonfinite: str | None) -> None:

@@ -37,7 +37,7 @@ from flavor.store.formats import (
 from flavor.store.info import merge_infos, parse_info
 from flavor.store.objects import open_store, sha256_file
 from flavor.store.paths import checked_path, update_prefix
-from workers.inspection import is_small, judge
+from workers.inspection import Inspector, is_small
 from workers.signatures import Signatures
 
 MOST_TOLD = 20_000
@@ -116,7 +116,7 @@ def fuzz_update(data: bytes) -> None:
     )
     is_small(fields)
     nobody_pinned = Signatures(None, {}, required=False)  # type: ignore[arg-type] - nothing is signed, so none is pinned
-    verdict = judge(None, here.store, view, 2, "a", fields, nobody_pinned)  # type: ignore[arg-type] - there is a model
+    verdict = Inspector(None, here.store, view, 2, nobody_pinned).judge("a", fields)  # type: ignore[arg-type] - there is a model
     assert not verdict.reason.startswith("unusable update"), verdict.reason
     assert len(verdict.reason) <= 2000, "it stands in Redis, in the log and on terminals"
     assert Verdict.of(verdict.to_json()) == verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from flavor.bus.state import RoundState, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import StoreUnavailable
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, wire
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import named, update_prefix
-from workers import jobs
+from workers import inspection, jobs
 from workers.context import WorkerContext, set_context
 from workers.worker import make_worker
 
@@ -101,25 +101,27 @@ def submit(
     return path
 
 
-class Interfering:
-    """A store, one of whose objects fails to be read, or is another in each reading, with its times set back."""
+class Archived:
+    """A store, one of whose objects cannot be read."""
 
-    def __init__(self, store: ObjectStore, path: str, *, fails: bool = False, contents: Sequence[bytes] = ()) -> None:
-        self._store, self._path, self._fails, self.contents = store, path, fails, list(contents)
+    def __init__(self, store: ObjectStore, path: str) -> None:
+        self._store, self._path = store, path
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     def local(self, path: str, **options: Any) -> Path:
-        if path == self._path and self._fails:
+        if path == self._path:
             raise StoreUnavailable(f"{path}: it is in the archive")
-        found = self._store.local(path, **options)
-        if path == self._path and self.contents:
-            before = found.stat()
-            found.chmod(0o644)
-            found.write_bytes(self.contents.pop(0))
-            os.utime(found, ns=(before.st_atime_ns, before.st_mtime_ns))
-        return found
+        return self._store.local(path, **options)
+
+
+def rewritten(path: Path, content: bytes) -> None:
+    """What a site can do to its object, its times set back."""
+    before = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def verdict(runs: RunStore, client: str, round_: int = 1) -> Verdict:
@@ -146,30 +148,59 @@ class TestInspection:
         """As a bucket does with an object in an archive; the coordinator asks for that one alone then."""
         submit(runs, store, "a", model(1))
         broken = submit(runs, store, "b", model(1))
-        set_context(WorkerContext(runs.redis, "", Interfering(store, broken, fails=True), name="worker-1"))
+        set_context(WorkerContext(runs.redis, "", Archived(store, broken), name="worker-1"))
         with pytest.raises(StoreUnavailable):
             jobs.inspect("r", 1, ["a", "b"])
         assert runs.verdicts(1, ["a", "b"]).keys() == {"a"}
 
-    def test_an_object_that_changes_while_it_is_inspected_is_refused(self, runs: RunStore, store: ObjectStore) -> None:
+    def test_an_object_that_changes_while_it_is_inspected_is_refused(
+        self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between its digest, which is that of bad bytes as it was said, and everything else."""
         submit(runs, store, "a", model(1))
         assert verdict(runs, "a").accepted
-        path = submit(runs, store, "b", model(1))
-        other = store.local(submit(runs, store, "c", {"w": np.zeros((9, 9), np.float32)})).read_bytes()
-        digest = hashlib.sha256(other).hexdigest()
-        runs.redis.hset(runs.keys.client("b").update(1), mapping={"digest": digest, "size": str(len(other))})
-        good = store.local(path).read_bytes()
-        interfering = Interfering(store, path, contents=[other, other, good])  # its digest is taken of the other bytes
-        set_context(WorkerContext(runs.redis, "", interfering, name="worker-1"))
-        found = verdict(runs, "b")
-        assert not found.accepted
-        assert not interfering.contents, "it was changed in between"
+        path = store.local(submit(runs, store, "b", model(1)))
+        good = path.read_bytes()
+        bad = store.local(submit(runs, store, "c", {"w": np.zeros((9, 9), np.float32)})).read_bytes()
+        digest = hashlib.sha256(bad).hexdigest()
+        runs.redis.hset(runs.keys.client("b").update(1), mapping={"digest": digest, "size": str(len(bad))})
+        rewritten(path, bad)
+        changed = []
+
+        def check_metadata(file: Path) -> None:
+            """The first thing that is looked at after the digest."""
+            if file == path:
+                rewritten(path, good)
+                changed.append(file)
+            wire.check_metadata(file)
+
+        monkeypatch.setattr(inspection, "check_metadata", check_metadata)
+        assert not verdict(runs, "b").accepted
+        assert changed == [path]
+
+    def test_an_object_whose_links_change_while_it_is_inspected_is_inspected_again(
+        self, runs: RunStore, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As its edge removes a link to it when it has handed in."""
+        path = store.local(submit(runs, store, "a", model(1)))
+        link = tmp_path / "the edge's own name"
+        link.hardlink_to(path)
+        looks = []
+
+        def check_metadata(file: Path) -> None:
+            link.unlink(missing_ok=True)
+            looks.append(file)
+            wire.check_metadata(file)
+
+        monkeypatch.setattr(inspection, "check_metadata", check_metadata)
+        assert verdict(runs, "a").accepted
+        assert looks == [path, path]
 
     def test_an_object_that_is_larger_than_was_said_is_not_read(self, runs: RunStore, store: ObjectStore) -> None:
         large = {"w": np.zeros(SMALL_UPDATE_BYTES // 4, np.float32)}
         path = submit(runs, store, "a", large, size=1)
         runs.redis.hset(runs.keys.client("a").update(1), "size", "100")
-        set_context(WorkerContext(runs.redis, "", Interfering(store, path, fails=True), name="worker-1"))
+        set_context(WorkerContext(runs.redis, "", Archived(store, path), name="worker-1"))
         assert "100 were handed in" in verdict(runs, "a").reason
 
     @pytest.mark.parametrize(
