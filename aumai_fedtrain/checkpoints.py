@@ -97,7 +97,7 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
         info_path = named(prefix, "info", info_digest, ".json")
         store.put(info_path, staged, digest=info_digest)
     seal = store.seal(path)
-    return GlobalModel(path, digest, size, info_path, verdicts[0].format, seal, state_path, state_digest)
+    return GlobalModel(path, digest, size, info_path, verdicts[0].format, seal, state_path, state_digest, info_digest)
 
 
 def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> GlobalModel:

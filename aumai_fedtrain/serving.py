@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flavor.bus.connection import connect
 from flavor.bus.lease import LeaseKeeper
@@ -17,7 +17,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError
 from flavor.ledger.keys import SigningKey
-from flavor.store.objects import ObjectStore, sha256_file
+from flavor.store.objects import ObjectStore
 from workers.aggregation import Attempt
 from workers.context import WorkerContext
 from workers.inspection import inspect_updates
@@ -184,9 +184,6 @@ class RoundServer:
             raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
         number, token = claim.attempt.number, claim.attempt.token
         refuse_if_recorded(self._context, self._run, round_)
-        if model.info_path and not model.info_digest:  # a manifest without it would leave the info unbound
-            info_digest, _ = sha256_file(self._store.local(model.info_path))
-            model = replace(model, info_digest=info_digest)
         manifest = self._staged(round_, number, model)
         self.runs.commit_round(round_, attempt=number, token=token, model=model, reason=reason, manifest=manifest)
         publish_manifest(self._context, self._run, round_, manifest)

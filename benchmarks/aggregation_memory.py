@@ -49,7 +49,8 @@ def watched(rule: str, paths: Sequence[Path], *, turns: int = 3, out: str = "") 
             time.sleep(0.01)
         settled = -1.0
         while before != settled:
-            settled, _ = before, time.sleep(0.3)
+            settled = before
+            time.sleep(0.3)
             before = anonymous_mib(process.pid)
         process.stdin.write("\n")
         process.stdin.close()

@@ -18,6 +18,7 @@ from flavor.bus.state import GlobalModel
 from flavor.edge.workspace import Workspace
 from flavor.errors import CheckpointError
 from flavor.store.info import Info, read_info
+from flavor.store.links import linked
 from flavor.store.objects import ObjectStore, check_object, sha256_file
 from flavor.store.paths import OPAQUE, named, update_prefix
 
@@ -111,7 +112,7 @@ class Exchange:
         if not source.stat().st_size:
             raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
         with self._store.stage() as staged:
-            if not _link(source, staged):
+            if not linked(source, staged):
                 shutil.copyfile(source, staged)
             digest, size = sha256_file(staged)
             path = named(prefix, "update", digest, ".bin")
@@ -136,7 +137,7 @@ class Exchange:
 
         with self._store.stage() as staged:
             taken = None
-            if format_ is Format.SAFETENSORS and _link(source, staged):
+            if format_ is Format.SAFETENSORS and linked(source, staged):
                 taken = take_safetensors(staged)
                 if taken is None:
                     staged.unlink()
@@ -157,11 +158,3 @@ class Exchange:
             path = named(prefix, "update", wire.sha256, ".safetensors")
             self._store.put(path, staged, digest=wire.sha256)
         return path, wire
-
-
-def _link(source: os.PathLike[str], target: os.PathLike[str]) -> bool:
-    try:
-        os.link(source, target)
-    except OSError:
-        return False  # another file system, or one without links: it is copied instead
-    return True

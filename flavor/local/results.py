@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RoundView, RunView
 from flavor.edge.workspace import EXTENSIONS
 from flavor.store.info import WEIGHTED, write_json
+from flavor.store.links import placed
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import OPAQUE
 
@@ -77,7 +76,7 @@ def collect(runs: RunStore, store: ObjectStore, out: Path) -> Results:
         if round_ is None or round_.state is not RoundState.CLOSED:
             continue
         extension = ".ckpt" if view.config.get("checkpoint") == OPAQUE else ".safetensors"
-        _take(store.local(round_.path), out / "global" / f"round-{number:04d}{extension}")
+        placed(store.local(round_.path), out / "global" / f"round-{number:04d}{extension}")
         info = json.loads(store.local(round_.info_path).read_text())
         write_json(out / "info" / f"round-{number:04d}.json", info)
         rounds.append(round_result(round_, info))
@@ -90,13 +89,6 @@ def collect(runs: RunStore, store: ObjectStore, out: Path) -> Results:
     return results
 
 
-def _take(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     """The last global model in the format that the trainers save."""
     from flavor.store.formats import Format, from_safetensors
@@ -106,7 +98,7 @@ def _final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     target = out / f"global_model{EXTENSIONS[format_]}"
     source = store.local(view.global_model.path)
     if format_ in (OPAQUE, "safetensors"):
-        _take(source, target)
+        placed(source, target)
     else:
         from_safetensors(source, target, Format(format_))
     return target

@@ -7,19 +7,26 @@ import os
 import shutil
 from pathlib import Path
 
-NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """Another file system, or one without hard links."""
+
+
+def linked(source: Path, target: Path) -> bool:
+    """Give the file a second name; False where there can be none. Raises `OSError` for anything else."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True
 
 
 def placed(source: Path, destination: Path) -> None:
     """Put a link to `source`, or a copy, at `destination` in one step, replacing what is there; raises `OSError`."""
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError as error:
-        if error.errno not in NO_LINK:
-            raise
+    if not linked(source, temporary):
         shutil.copyfile(source, temporary)
     os.replace(temporary, destination)
     temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flavor.errors import BadObjectPath, InvalidSetting, ObjectExists, ObjectMissing, StoreError
-from flavor.store.links import NO_LINK, placed
+from flavor.store.links import linked, placed
 from flavor.store.objects import check_digest, sha256_file
 from flavor.store.paths import checked_path
 
@@ -67,21 +67,14 @@ class LocalStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._check_inside(target, path)
         source.chmod(0o444)
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if error.errno not in NO_LINK:
-                raise
-            with self.stage() as copy:
-                shutil.copyfile(source, copy)
-                copy.chmod(0o444)
-                try:
-                    os.link(copy, target)
-                except OSError as again:
-                    if again.errno not in NO_LINK:
-                        raise
-                    os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
-                    os.replace(copy, target)
+        if linked(source, target):
+            return
+        with self.stage() as copy:
+            shutil.copyfile(source, copy)
+            copy.chmod(0o444)
+            if not linked(copy, target):
+                os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
+                os.replace(copy, target)
 
     def local(self, path: str, *, digest: str = "", seal: str = "") -> Path:
         """See `ObjectStore`."""
