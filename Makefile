@@ -50,6 +50,7 @@ bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/fedtrain.py
 	$(BIN)/python benchmarks/aggregation.py
 	$(BIN)/python benchmarks/robustness.py --plot
+	$(BIN)/python benchmarks/scale.py
 
 fuzz: $(VENV)/.test  ## Look for inputs that break a parser, for MINUTES=10
 	$(PIP) --editable '.[fuzz]'

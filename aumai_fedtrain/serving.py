@@ -91,7 +91,7 @@ class RoundServer:
         patience_s: float = 60.0,
         only: frozenset[str] | None = None,
     ) -> None:
-        self._run, self._config, self._store, self._tell = run, config, store, tell
+        self._run, self._config, self._tell = run, config, tell
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"aumai-fedtrain:{run}")
         self.runs = RunStore(self._redis, run, redis_url)
         self._context = WorkerContext(self._redis, redis_url, store, tell=tell, key=key)
