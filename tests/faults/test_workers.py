@@ -32,7 +32,7 @@ def toy(*flags: object) -> str:
 def commands(bench) -> list[int]:
     """The processes of users' aggregators that run."""
     return [
-        pid for pid, command in bench.survivors().items() if "toy_aggregator" in command and "flavor" not in command
+        pid for pid, command in bench.survivors().items() if "toy_aggregator" in command and "flavor.cli" not in command
     ]
 
 
