@@ -1,10 +1,14 @@
 """Random faults for minutes on end, against a run with eight edges; then its recorded history is checked.
 
-One Redis (append-only, behind a proxy), a coordinator and a second one now and then, two aggregators, eight edges with
-a trainer each. Every second or so something happens to one of them, drawn from the seed: it is killed, paused past its
-lease, cut off, hears no publication. What ended is started again, as a supervisor would. At the end, without faults,
-two more rounds must close; then `tests/faults/history.py` checks the whole run: each round committed once, from exactly
-the recorded contributors, nothing acknowledged lost, rounds only up.
+One Redis (append-only), a coordinator and a second one now and then, two aggregators, eight edges with a trainer each;
+a proxy before each of them. Every second or so something happens to one of them: it is killed, paused past its lease,
+cut off, hears no publication, finds Redis full or away, has its update spoiled. What ended is started again, as a
+supervisor would. At half time the history is checked, Redis loses everything, and `flavor recover` rebuilds the run
+from the store. At the end, without faults, two more rounds must close; then `tests/faults/history.py` checks the run
+again: each round committed once, from exactly the recorded contributors, nothing acknowledged lost, rounds only up.
+
+The same seed draws the same faults, at the same times and against the same processes; what those are doing then is up
+to the machine. A fault that cannot happen then, because its target is down already, does not count.
 
     python benchmarks/soak.py --minutes 10 --seed 1
 """
@@ -17,15 +21,17 @@ import heapq
 import itertools
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from machine import save, table
 
@@ -35,6 +41,7 @@ from history import History  # noqa: E402
 from servers import Proxy, Server  # noqa: E402
 
 from flavor.bus.connection import connect  # noqa: E402
+from flavor.bus.names import Event  # noqa: E402
 from flavor.bus.runs import RunStore  # noqa: E402
 from flavor.bus.state import RoundState  # noqa: E402
 from flavor.coordinator.jobs import RqJobQueue  # noqa: E402
@@ -46,21 +53,69 @@ RUN, QUEUE = "soak", "soak"
 EDGES = [f"c{number}" for number in range(1, 9)]
 AGGREGATORS = ["aggregator-1", "aggregator-2"]
 COORDINATORS = ["coordinator-1", "coordinator-2"]
+EVERYTHING = [*EDGES, *AGGREGATORS, *COORDINATORS]
 TRAINER = f"{sys.executable} {ROOT / 'tests' / 'integration' / 'toy_trainer.py'} --rounds endless"
 LEASE_S = 2.0
 LONG_S = 120.0
 """No round may take longer than this, faults and all."""
 
 
+class Fault(NamedTuple):
+    """One, as it was drawn."""
+
+    at_s: float
+    kind: str
+    target: str
+    size: float
+    """In [0, 1): how long it takes, between the least and the most of its kind."""
+
+
+KINDS: dict[str, Sequence[str]] = {
+    "edge killed": EDGES,
+    "edge paused": EDGES,
+    "trainer killed": EDGES,
+    "update spoiled": EDGES,
+    "aggregator killed": AGGREGATORS,
+    "aggregator paused": AGGREGATORS,
+    "coordinator killed": ["-"],
+    "coordinator paused, another takes over": ["-"],
+    "server killed": ["-"],
+    "server stalled": ["-"],
+    "server out of memory": ["-"],
+    "all connections cut": ["-"],
+    "subscribers cut": ["-"],
+    "publications swallowed": ["-"],
+    "one process cut off": EVERYTHING,
+    "one process's network stalled": EVERYTHING,
+    "aggregation enqueued twice more": ["-"],
+    "old events replayed": ["-"],
+}
+"""Whom each kind can happen to."""
+OFTEN = ("edge killed", "edge paused")
+"""Twice as likely as the others: there are eight of them."""
+
+
+def drawn(seed: int, seconds: float) -> list[Fault]:
+    """The faults of a soak, in order."""
+    draw = random.Random(seed)
+    kinds = [*KINDS, *OFTEN]
+    faults, at_s = [], 0.0
+    while at_s < seconds:
+        kind = draw.choice(kinds)
+        faults.append(Fault(at_s, kind, draw.choice(KINDS[kind]), draw.random()))
+        at_s += draw.uniform(0.2, 1.6)
+    return faults
+
+
 class Soak:
     """One run under fire."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, random.Random(seed)
+        self.folder, self.seed = folder, seed
         self.server = Server(folder / "redis")
-        self.proxy = Proxy(self.server.port)
+        self.proxies = {name: Proxy(self.server.port) for name in EVERYTHING}
         self.store = open_store(f"{folder}/store", create=True)
-        self.redis = connect(self.server.url)  # the checker's own way, around the proxy
+        self.redis = connect(self.server.url)  # the checker's own way, around the proxies
         self.runs = RunStore(self.redis, RUN, self.server.url)
         self.injected: Counter[str] = Counter()
         self.restarts: Counter[str] = Counter()
@@ -68,39 +123,35 @@ class Soak:
         self._order = itertools.count()
         self._stopped: set[str] = set()
         self._resting: dict[str, float] = {}
-        self._spare = COORDINATORS[1]
-        self.server_down = False
-        self.faults: list[Callable[[], str | None]] = [
-            self.kill_edge,
-            self.kill_edge,
-            self.pause_edge,
-            self.kill_aggregator,
-            self.pause_aggregator,
-            self.kill_coordinator,
-            self.replace_coordinator,
-            self.kill_server,
-            self.stall_server,
-            self.cut_connections,
-            self.cut_subscribers,
-            self.swallow_publications,
-            self.double_job,
-            self.replay_events,
-        ]
+        self._coordinator, self._spare = COORDINATORS
+        self._server_down = False
+        self._kinds: dict[str, Callable[[Fault], bool]] = {
+            "edge killed": lambda fault: self._kill(fault.target),
+            "edge paused": self._pause,
+            "trainer killed": self._kill_trainer,
+            "update spoiled": self._spoil_update,
+            "aggregator killed": lambda fault: self._kill(fault.target),
+            "aggregator paused": self._pause,
+            "coordinator killed": lambda fault: self._kill(self._coordinator),
+            "coordinator paused, another takes over": self._replace_coordinator,
+            "server killed": self._kill_server,
+            "server stalled": self._stall_server,
+            "server out of memory": self._fill_server,
+            "all connections cut": self._cut_connections,
+            "subscribers cut": self._cut_subscribers,
+            "publications swallowed": self._swallow_publications,
+            "one process cut off": self._cut_off,
+            "one process's network stalled": self._stall_network,
+            "aggregation enqueued twice more": self._double_job,
+            "old events replayed": self._replay_events,
+        }
+        assert self._kinds.keys() == KINDS.keys()
 
     # -- processes
 
     def start(self, processes: ProcessGroup) -> None:
         self.processes = processes
-        self._environment = {
-            **os.environ,
-            "FLAVOR_REDIS_URL": self.proxy.url,
-            "FLAVOR_STORE": self.store.url,
-            "FLAVOR_RUN": RUN,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-        }
-        self._start(COORDINATORS[0])
-        for name in (*AGGREGATORS, *EDGES):
+        for name in (self._coordinator, *AGGREGATORS, *EDGES):
             self._start(name)
 
     def _start(self, name: str) -> None:
@@ -112,21 +163,28 @@ class Soak:
             words = ["serve", "--rounds", "1000000", "--min-clients", "8", "--quorum", "4", "--queue", QUEUE]
             words += ["--on-quorum-lost", "wait", "--keep-rounds", "0", "--round-timeout-s", "20"]
             words += ["--heartbeat-timeout-s", str(LEASE_S), "--aggregation-lease-s", str(LEASE_S)]
-            words += ["--aggregation-attempts", "1000"]
+            words += ["--aggregation-attempts", "1000", "--quarantine-after", "0"]
         elif name in AGGREGATORS:
             module, words = "flavor.cli.aggregator", ["--queue", QUEUE]
         else:
             module = "flavor.cli.edge"
             words = ["-m", TRAINER, "--client", name, "--workspace", str(self.folder / name), "--format", "pickle"]
-        log = self.folder / f"{name}.log"
-        self.processes.start(name, module, words, environment=self._environment, log=log)
+        environment = {
+            **os.environ,
+            "FLAVOR_REDIS_URL": self.proxies[name].url,
+            "FLAVOR_STORE": self.store.url,
+            "FLAVOR_RUN": RUN,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.processes.start(name, module, words, environment=environment, log=self.folder / f"{name}.log")
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.processes.pid(name), number)
 
-    def _alive(self, names: list[str]) -> list[str]:
-        return [name for name in names if name in self.processes.running and name not in self._stopped]
+    def _alive(self, name: str) -> bool:
+        return name in self.processes.running and name not in self._stopped
 
     def supervise(self) -> None:
         """Start again what has ended, after a moment; carry out what is due."""
@@ -137,10 +195,11 @@ class Soak:
             if name == self._spare or name in self.processes.running:
                 continue
             if name not in self._resting:
-                self._resting[name] = now + self.random.uniform(0.0, 1.5)
+                moment = random.Random(f"{self.seed}/{name}/{self.restarts[name]}")
+                self._resting[name] = now + moment.uniform(0.0, 1.5)
             elif now >= self._resting[name]:
                 del self._resting[name]
-                self.restarts[name.rstrip("0123456789").rstrip("-")] += 1
+                self.restarts[name] += 1
                 self._start(name)
 
     def _after(self, seconds: float, action: Callable[[], object]) -> None:
@@ -151,7 +210,34 @@ class Soak:
         while self._later:
             heapq.heappop(self._later)[2]()
 
-    def _pause(self, name: str, seconds: float) -> None:
+    # -- faults: False if it could not happen now
+
+    def inject(self, fault: Fault) -> None:
+        if self._kinds[fault.kind](fault):
+            self.injected[fault.kind] += 1
+
+    def _kill(self, name: str) -> bool:
+        alive = self._alive(name)
+        if alive:
+            self._signal(name, signal.SIGKILL)
+        return alive
+
+    def _kill_trainer(self, fault: Fault) -> bool:
+        if not self._alive(fault.target):
+            return False
+        edge = self.processes.pid(fault.target)
+        with contextlib.suppress(OSError, IndexError):
+            os.kill(int(Path(f"/proc/{edge}/task/{edge}/children").read_text().split()[0]), signal.SIGKILL)
+            return True
+        return False
+
+    def _pause(self, fault: Fault) -> bool:
+        alive = self._alive(fault.target)
+        if alive:
+            self._pause_for(fault.target, 0.3 + fault.size * LEASE_S * 2.5)
+        return alive
+
+    def _pause_for(self, name: str, seconds: float) -> None:
         self._stopped.add(name)
         self._signal(name, signal.SIGSTOP)
 
@@ -161,81 +247,102 @@ class Soak:
 
         self._after(seconds, go_on)
 
-    # -- faults: each returns what it did, or None if it could not
-
-    def kill_edge(self) -> str | None:
-        return self._kill(EDGES, "edge killed")
-
-    def kill_aggregator(self) -> str | None:
-        return self._kill(AGGREGATORS, "aggregator killed")
-
-    def kill_coordinator(self) -> str | None:
-        return self._kill([name for name in COORDINATORS if name != self._spare], "coordinator killed")
-
-    def _kill(self, names: list[str], what: str) -> str | None:
-        alive = self._alive(names)
-        if not alive:
-            return None
-        self._signal(self.random.choice(alive), signal.SIGKILL)
-        return what
-
-    def pause_edge(self) -> str | None:
-        return self._pause_one(EDGES, "edge paused")
-
-    def pause_aggregator(self) -> str | None:
-        return self._pause_one(AGGREGATORS, "aggregator paused")
-
-    def _pause_one(self, names: list[str], what: str) -> str | None:
-        alive = self._alive(names)
-        if not alive:
-            return None
-        seconds = self.random.choice([0.3, 1.0, LEASE_S * 1.5, LEASE_S * 2.5])
-        self._pause(self.random.choice(alive), seconds)
-        return f"{what} past its lease" if seconds > LEASE_S else what
-
-    def replace_coordinator(self) -> str | None:
-        current = next(name for name in COORDINATORS if name != self._spare)
-        if not self._alive([current]):
-            return None
-        self._pause(current, LEASE_S * 3)
+    def _replace_coordinator(self, fault: Fault) -> bool:
+        if not self._alive(self._coordinator):
+            return False
+        self._pause_for(self._coordinator, LEASE_S * (1.5 + 2 * fault.size))
         self._start(self._spare)
-        self._spare = current
-        return "coordinator paused, another takes over"
+        self._coordinator, self._spare = self._spare, self._coordinator
+        return True
 
-    def kill_server(self) -> str | None:
-        if self.server_down:
-            return None
+    def _kill_server(self, fault: Fault) -> bool:
+        if self._server_down:
+            return False
         self.server.kill()
-        self.server_down = True
+        self._server_down = True
 
         def again() -> None:
             self.server.start()
-            self.server_down = False
+            self._server_down = False
 
-        self._after(self.random.uniform(0.1, 3.0), again)
-        return "server killed"
+        self._after(0.1 + 3 * fault.size, again)
+        return True
 
-    def stall_server(self) -> str | None:
-        if self.server_down or self.server.process is None:
-            return None
+    def _stall_server(self, fault: Fault) -> bool:
         process = self.server.process
+        if not self.answers or process is None:
+            return False
         process.send_signal(signal.SIGSTOP)
-        self._after(self.random.uniform(0.2, LEASE_S * 1.5), lambda: process.send_signal(signal.SIGCONT))
-        return "server stalled"
+        self._after(0.2 + LEASE_S * 1.5 * fault.size, lambda: process.send_signal(signal.SIGCONT))
+        return True
 
-    def cut_connections(self) -> str | None:
-        self.proxy.cut()
-        return "connections cut"
+    def _fill_server(self, fault: Fault) -> bool:
+        def enlarge() -> None:
+            if self._server_down:
+                return  # started again, it has no limit
+            if not self.answers:
+                self._after(0.1, enlarge)
+            else:
+                self.redis.config_set("maxmemory", 0)
 
-    def cut_subscribers(self) -> str | None:
-        return self._asked(lambda: self.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub"), "subscribers cut")
+        done = self._asked(lambda: self.redis.config_set("maxmemory", 1))
+        if done:
+            self._after(0.2 + 3 * fault.size, enlarge)
+        return done
 
-    def swallow_publications(self) -> str | None:
-        self.proxy.swallow = True
-        self._after(self.random.uniform(0.5, 4.0), lambda: setattr(self.proxy, "swallow", False))
-        return "publications swallowed"
+    def _cut_connections(self, fault: Fault) -> bool:
+        for proxy in self.proxies.values():
+            proxy.cut()
+        return True
 
-    def double_job(self) -> str | None:
+    def _cut_subscribers(self, fault: Fault) -> bool:
+        return self._asked(lambda: self.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))
+
+    def _swallow_publications(self, fault: Fault) -> bool:
+        self._of_proxies(EVERYTHING, "swallow", 0.5 + 3.5 * fault.size)
+        return True
+
+    def _cut_off(self, fault: Fault) -> bool:
+        self._of_proxies([fault.target], "refuse", 0.3 + LEASE_S * 3 * fault.size)
+        self.proxies[fault.target].cut()
+        return True
+
+    def _of_proxies(self, names: Sequence[str], fault: str, seconds: float) -> None:
+        for name in names:
+            setattr(self.proxies[name], fault, True)
+            self._after(seconds, lambda proxy=self.proxies[name]: setattr(proxy, fault, False))  # type: ignore[misc]
+
+    def _stall_network(self, fault: Fault) -> bool:
+        proxy = self.proxies[fault.target]
+        proxy.flows.clear()
+        self._after(0.3 + LEASE_S * 3 * fault.size, proxy.flows.set)
+        return True
+
+    def _spoil_update(self, fault: Fault) -> bool:
+        """Half of the object that this edge has handed in, until a moment later: then it is whole again for the check.
+
+        The file is another one, as when a store's disk is restored from an older copy: what is being read stays.
+        """
+
+        def spoil() -> bool:
+            round_ = self.runs.read().round
+            path = self.runs.updates(round_, [fault.target]).get(fault.target, {}).get("path", "")
+            whole = self.folder / "store" / path
+            if not path or not whole.is_file():
+                return False
+            aside = whole.with_name(f"{whole.name}.whole")
+            if aside.exists():
+                return False
+            whole.rename(aside)
+            half = whole.with_name(f"{whole.name}.half")
+            half.write_bytes(aside.read_bytes()[: aside.stat().st_size // 2])
+            half.rename(whole)
+            self._after(0.5 + 3 * fault.size, lambda: aside.rename(whole))
+            return True
+
+        return self._asked(spoil)
+
+    def _double_job(self, fault: Fault) -> bool:
         def double() -> None:
             view = self.runs.read()
             round_ = self.runs.read_round(view.round)
@@ -244,31 +351,35 @@ class Soak:
                 for _ in range(2):
                     jobs.aggregate(RUN, view.round, attempt=max(1, round_.attempt))
 
-        return self._asked(double, "aggregation enqueued twice more")
+        return self._asked(double)
 
-    def replay_events(self) -> str | None:
+    def _replay_events(self, fault: Fault) -> bool:
         def replay() -> None:
             round_ = self.runs.read().round - 1
-            if round_ > 0:
-                for client in EDGES:
-                    key = self.runs.keys.client(client).event(round_, "TrainFinished")  # type: ignore[arg-type]
-                    self.redis.publish(key, str(round_))
+            for client in EDGES if round_ > 0 else ():
+                key = self.runs.keys.client(client).event(round_, Event.TRAIN_FINISHED)
+                self.redis.publish(key, str(round_))
 
-        return self._asked(replay, "old events replayed")
+        return self._asked(replay)
 
-    def _asked(self, ask: Callable[[], object], what: str) -> str | None:
+    def _asked(self, ask: Callable[[], object]) -> bool:
         """Something that itself needs a server that answers."""
-        if self.server_down or any(True for _ in self._later if self._is_stalled()):
-            return None
+        if not self.answers:
+            return False
         try:
-            ask()
+            return ask() is not False
         except (FlavorError, OSError):
-            return None
-        return what
+            return False
 
-    def _is_stalled(self) -> bool:
+    @property
+    def answers(self) -> bool:
+        """Whether the server runs, and is not stopped."""
         process = self.server.process
-        return process is not None and Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "T"
+        if self._server_down or process is None:
+            return False
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+
+    # -- what became of the run
 
     def rounds(self) -> int:
         """Rounds that are closed; the server must answer."""
@@ -278,51 +389,90 @@ class Soak:
         round_ = self.runs.read_round(view.round)
         return view.round if round_ is not None and round_.state is RoundState.CLOSED else view.round - 1
 
+    def check(self) -> dict[str, int]:
+        """Raise unless every invariant holds since the start, or since the run was rebuilt; what there was to check."""
+        journals = {name: self.folder / name / "output" / "acknowledged" for name in EDGES}
+        history = History(self.runs, self.store, journals)
+        history.check()
+        closed = [self.runs.read_round(number) for number in history.closed()]
+        return {
+            "rounds_checked": len(closed),
+            "acknowledged_events": sum(len(path.read_text().splitlines()) for path in journals.values()),
+            "updates_aggregated": sum(len(view.contributors) for view in closed if view is not None),
+            "updates_lost": len(history.lost()),
+        }
+
+    def lose_everything(self) -> int:
+        """Redis comes back empty, and an operator rebuilds the run; returns its newest round."""
+        before = self.rounds()
+        self.server.kill()
+        shutil.rmtree(self.server.folder)
+        self.server.folder.mkdir()
+        self.server.start()
+        command = [sys.executable, "-m", "flavor.cli.main", "recover", "--run", RUN]
+        command += ["--redis-url", self.server.url, "--store", self.store.url]
+        deadline = time.monotonic() + LONG_S
+        while (done := subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)).returncode:
+            if time.monotonic() > deadline:  # until then a coordinator may still be on its way out
+                raise SystemExit(f"the run could not be rebuilt: {done.stderr}; logs in {self.folder}")
+        found = self.rounds()
+        if found < before:
+            raise SystemExit(f"{before} rounds were closed, and the run was rebuilt after round {found}")
+        for name in EDGES:  # what was acknowledged by the server that is gone was checked before
+            (self.folder / name / "output" / "acknowledged").write_text("")
+        return found
+
+    def close(self) -> None:
+        self.redis.close()
+        self.server.close()
+        for proxy in self.proxies.values():
+            proxy.close()
+
 
 def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
     made = Soak(folder, seed)
     print(f"seed {seed}: {minutes:g} minutes, {len(EDGES)} edges; logs in {folder}", flush=True)
-    with contextlib.closing(made.server), contextlib.closing(made.proxy), ProcessGroup() as processes:
+    faults = drawn(seed, 60 * minutes)
+    half = len(faults) // 2
+    with contextlib.closing(made), ProcessGroup() as processes:
         made.start(processes)
-        tick = threading.Event()
         wait_for(made, 1, "the first round")
-        end = time.monotonic() + 60 * minutes
-        shown = time.monotonic()
-        while time.monotonic() < end:
-            made.supervise()
-            what = made.random.choice(made.faults)()
-            if what is not None:
-                made.injected[what] += 1
-            until = time.monotonic() + made.random.uniform(0.2, 1.6)
-            while time.monotonic() < until:
-                made.supervise()
-                tick.wait(0.05)
-            if time.monotonic() - shown > 30 and not made.server_down and not made._is_stalled():
-                shown = time.monotonic()
-                print(f"  {made.rounds()} rounds, {made.injected.total()} faults", flush=True)
-        made.settle()
-        made.proxy.swallow = False
+        under_fire(made, faults[:half])
+        wait_for(made, made.rounds() + 2, "two rounds without faults, at half time")
+        counts = Counter(made.check())
+        rebuilt = made.lose_everything()
+        print(f"  Redis lost everything; the run was rebuilt after round {rebuilt}", flush=True)
+        wait_for(made, rebuilt + 1, "the first round after that")
+        under_fire(made, faults[half:])
         wait_for(made, made.rounds() + 2, "two rounds without faults")
-        closed = made.rounds()
-        journals = {name: folder / name / "output" / "acknowledged" for name in EDGES}
-        history = History(made.runs, made.store, journals)
-        history.check()
-        lost = len(history.lost())
-        acknowledged = sum(len(path.read_text().splitlines()) for path in journals.values() if path.exists())
-        contributors = sum(len(view.contributors) for n in history.closed() if (view := made.runs.read_round(n)))
+        rounds = made.rounds()
+        counts.update(made.check())
     for what, number in sorted(made.injected.items()):
         print(f"  {number:5d}  {what}")
-    print(f"  restarts: {dict(made.restarts)}")
+    print(f"  restarts: {dict(sorted(made.restarts.items()))}")
     return {
         "seed": seed,
         "minutes": minutes,
-        "rounds": closed,
-        "faults": made.injected.total(),
-        "by_kind": dict(sorted(made.injected.items())),
-        "acknowledged_events": acknowledged,
-        "updates_aggregated": contributors,
-        "updates_lost": lost,
+        "rounds": rounds,
+        "faults": made.injected.total() + 1,
+        "by_kind": {**dict(sorted(made.injected.items())), "server lost everything": 1},
+        **counts,
     }
+
+
+def under_fire(made: Soak, faults: Sequence[Fault]) -> None:
+    """Inject these as they are due, then mend everything."""
+    tick = threading.Event()
+    began = shown = time.monotonic()
+    for fault in faults:
+        while time.monotonic() < began + fault.at_s - faults[0].at_s:
+            made.supervise()
+            tick.wait(0.05)
+        made.inject(fault)
+        if time.monotonic() - shown > 30 and made.answers:
+            shown = time.monotonic()
+            print(f"  {made.rounds()} rounds, {made.injected.total()} faults", flush=True)
+    made.settle()
 
 
 def wait_for(made: Soak, rounds: int, what: str) -> None:
@@ -350,10 +500,10 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-"))
         rows.append(soak(options.minutes, seed, folder))
         if not options.keep:
-            import shutil
-
             shutil.rmtree(folder, ignore_errors=True)
     print(table([{key: value for key, value in row.items() if key != "by_kind"} for row in rows]))
+    kinds = sum((Counter(row["by_kind"]) for row in rows), Counter[str]())
+    print(table([{"fault": kind, "times": number} for kind, number in kinds.most_common()]))
     print("every invariant held")
     print(f"written to {save('soak', rows)}")
 

@@ -111,11 +111,14 @@ class OwnWorker(SimpleWorker):
                 step.execute()
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """Say that this worker lives; on its own at most once a second."""
+        """Say that this worker lives, on its own at most once a second; to a server that lost it, also who it is."""
         now = time.monotonic()
         if pipeline is None and timeout is None and now - self._beaten_at < self._REPEAT_S:
             return
         self._beaten_at = now
+        if pipeline is None and not self.connection.hexists(self.key, "birth"):
+            self.connection.delete(self.key)  # RQ takes what is left there for another worker of this name
+            self.register_birth()  # type: ignore[no-untyped-call]
         super().heartbeat(timeout, pipeline)
 
     def set_state(self, state: str, pipeline: Any = None) -> None:

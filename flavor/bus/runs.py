@@ -16,6 +16,8 @@ from flavor.bus.state import GlobalModel, ManifestRef, RoundState, RoundView, Ru
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 
 _LUA = files("flavor.bus") / "lua"
+_PARTS = {"open_round": "give_tasks", "reopen_round": "give_tasks"}
+"""What is put before a script: a server has no modules."""
 _LOADS = 5
 """A server that is restarted between loading a script and calling it has forgotten it again."""
 LOG_LENGTH = 100_000
@@ -41,7 +43,9 @@ class RunStore:
     def _call(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         script = self._scripts.get(verb)
         if script is None:
-            script = self._scripts[verb] = self.redis.register_script((_LUA / f"{verb}.lua").read_text())
+            parts = [_PARTS[verb], verb] if verb in _PARTS else [verb]
+            text = "".join((_LUA / f"{part}.lua").read_text() for part in parts)
+            script = self._scripts[verb] = self.redis.register_script(text)
         with translated(self._where):
             for _ in range(_LOADS):
                 with contextlib.suppress(redis.exceptions.NoScriptError):
@@ -88,7 +92,7 @@ class RunStore:
     ) -> int:
         """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
-        keys += [self.keys.client(client).task(round_) for client in expected]
+        keys += [self.keys.verdicts(round_), *self._of_clients(expected, round_)]
         args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
         return int(self._move("open_round", keys, args))
 
@@ -105,10 +109,13 @@ class RunStore:
     ) -> int:
         """Open the current round again, for `expected`, of whom `new` have no task yet; returns its new deadline."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
-        keys += [self.keys.client(client).task(round_) for client in new]
+        keys += self._of_clients(new, round_)
         timeout_ms = int(timeout_s * 1000)
         args: list[str | int] = [token, round_, timeout_ms, json.dumps(list(expected)), reason, opening]
         return int(self._move("reopen_round", keys, args))
+
+    def _of_clients(self, clients: Sequence[str], round_: int) -> list[str]:
+        return [key(round_) for of in map(self.keys.client, clients) for key in (of.task, of.update)]
 
     def begin_aggregation(
         self, token: str, round_: int, *, attempt: int, contributors: Sequence[str], reason: str
@@ -160,19 +167,17 @@ class RunStore:
 
     def claim_reference(self, round_: int, path: str, digest: str) -> tuple[str, str]:
         """Path and digest of the object whose structure this round's updates must have: the first that were claimed."""
-        key = self.keys.round(round_)
-        with translated(self._where), self.redis.pipeline(transaction=True) as step:
-            step.hsetnx(key, "reference", f"{path} {digest}")
-            step.hget(key, "reference")
-            path, _, digest = str(step.execute()[1]).rpartition(" ")
-            return path, digest
+        claimed = self._move("claim_reference", [self.keys.round(round_)], [f"{path} {digest}"])
+        path, _, digest = claimed.rpartition(" ")
+        return path, digest
 
     # -- transitions of either
 
     def judge(self, round_: int, client: str, verdict: Verdict) -> bool:
         """Record a verdict; True when it was the first on this update, else nothing changes.
 
-        An update whose round is no longer open is refused as late, whatever its inspection found.
+        An update whose round is no longer open is refused as late, whatever its inspection found. In a round that is
+        not there nothing is recorded.
         """
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
         keys += [self.keys.client(client).verdict(round_), self.keys.refusals]

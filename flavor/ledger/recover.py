@@ -70,7 +70,7 @@ def recover(
         if before is not None:
             _check_replaceable(runs, before, chain, replace, url, tell)
             _check_ours(lease, chain.run)
-            _remove(runs)
+        _remove(runs)
         return _rebuild(archive, runs, chain, lease)
 
 
@@ -143,10 +143,11 @@ def _check_replaceable(
 
 
 def _remove(runs: RunStore) -> None:
-    """Delete the run, its rounds and its clients; its log and the pinned keys stay.
+    """Delete the run, its rounds and its clients, if there are any; its log and the pinned keys stay.
 
     What its clients were told and how often they were refused goes too: it is of the history that is lost, and an
-    edge that trains a round again would read the old verdict on it.
+    edge that trains a round again would read the old verdict on it. Edges and aggregators that were at work leave
+    something also on a server that has lost the run.
     """
     prefix = runs.keys.prefix.replace("{", "\\{").replace("}", "\\}")
     with translated(""):

@@ -86,10 +86,15 @@ class Server:
 
 
 class Proxy:
-    """A TCP proxy before a Redis; `target` may change, connections may be cut, publications may be swallowed."""
+    """A TCP proxy before a Redis; `target` may change, connections may be cut, publications may be swallowed.
+
+    While it is told to `refuse`, nobody comes through; while it does not flow, what is sent either way arrives later.
+    """
 
     def __init__(self, target: int) -> None:
-        self.target, self.swallow, self.swallowed = target, False, 0
+        self.target, self.swallow, self.swallowed, self.refuse = target, False, 0, False
+        self.flows = threading.Event()
+        self.flows.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
@@ -110,6 +115,9 @@ class Proxy:
         with self._listener, contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                if self.refuse:
+                    near.close()
+                    continue
                 try:
                     far = socket.create_connection(("127.0.0.1", self.target))
                 except OSError:
@@ -134,6 +142,7 @@ class Proxy:
         held = b""
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self.flows.wait()
                 if answers and self.swallow:
                     held, data = self._without_publications(held + data)
                 if data:
@@ -170,6 +179,7 @@ class Proxy:
             _shut(*pair)
 
     def close(self) -> None:
+        self.flows.set()
         _shut(self._listener)  # which ends the accept, too
         self._threads[0].join()
         self.cut()

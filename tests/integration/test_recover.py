@@ -235,6 +235,17 @@ def test_nothing_of_the_lost_history_stands_after_it_was_replaced(bench: Bench, 
     assert left == {"run", "log", "members", "public_keys", *rounds}
 
 
+def test_nothing_that_was_left_on_an_empty_server_stands(bench: Bench, tmp_path: Path) -> None:
+    """Edges and aggregators that were at work when it lost the run."""
+    run = ForgedRun(tmp_path / "s", name=bench.run).complete(2)
+    keys = bench.runs.keys
+    left = [keys.round(3), keys.verdicts(3), keys.client("a").update(3), keys.client("a").verdict(3), keys.refusals]
+    for key in left:
+        bench.redis.hset(key, "state", "left")
+    assert recover_run(run.archive, bench.runs, url=bench.url, tell=lambda _: None).round == 2
+    assert not bench.redis.exists(*left)
+
+
 def test_no_coordinator_comes_in_between(bench: Bench, tmp_path: Path) -> None:
     """One that starts while the run is rebuilt waits, and finds the run as it is afterwards."""
     run = older(bench, tmp_path / "s")

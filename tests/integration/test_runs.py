@@ -242,6 +242,30 @@ def test_forgetting_a_round_leaves_its_result(runs: RunStore) -> None:
     assert runs.read_round(1) is not None
 
 
+def test_nothing_is_recorded_of_a_round_that_is_not_there(runs: RunStore) -> None:
+    """A server that lost the run while an update was inspected has no such round."""
+    for verdict in (Verdict(True, "good", info={"metadata": {}}), Verdict(False, "bad")):
+        assert not runs.judge(1, "a", verdict)
+    with pytest.raises(IllegalMove, match="not there"):
+        runs.claim_reference(1, "p", "d")
+    assert runs.redis.keys(f"{runs.keys.prefix}*round*") == []
+    assert not runs.refusals()
+
+
+def test_a_round_begins_empty(runs: RunStore) -> None:
+    """Whatever was written for it before, to a server that had lost the run."""
+    update = runs.keys.client("a").update(1)
+    runs.redis.hset(update, "path", "old")
+    runs.redis.hset(runs.keys.round(1), "reference", "old")
+    runs.redis.hset(runs.keys.verdicts(1), "a", Verdict(False, "old").to_json())
+    open_round(runs, 1)
+    view = runs.read_round(1)
+    assert view is not None
+    assert not view.verdicts
+    assert runs.updates(1, ["a", "b"]) == {}
+    assert runs.claim_reference(1, "p", "d") == ("p", "d")
+
+
 def test_the_first_update_of_a_round_is_its_reference(runs: RunStore) -> None:
     open_round(runs)
     assert runs.claim_reference(1, "p1", "d1") == ("p1", "d1")

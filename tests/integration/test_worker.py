@@ -356,6 +356,19 @@ class TestQueue:
         assert view is not None
         assert view.state is RoundState.CLOSED
 
+    def test_a_worker_tells_a_server_that_has_lost_it_of_itself_again(self, url: str) -> None:
+        connection, queue = Redis.from_url(url, protocol=2), RqJobQueue(url, "q", timeout_s=60)
+        connection.flushall()
+        worker = make_worker(connection, "q")
+        worker.register_birth()
+        connection.flushall()
+        assert queue.workers() == 0
+        worker.heartbeat()
+        assert queue.workers() == 1
+        assert connection.hget(worker.key, "queues") == b"q"
+        assert 0 < connection.ttl(worker.key) <= worker.worker_ttl + 60
+        worker.register_death()
+
     @pytest.mark.parametrize("hook", ["function", "success", "failure", "webhook"])
     def test_a_crafted_job_runs_nothing(self, url: str, runs: RunStore, tmp_path: Path, hook: str) -> None:
         marker = tmp_path / "ran"

@@ -5,13 +5,14 @@
 -- Invariant: the first verdict stands; a repeated inspection changes nothing.
 --            An update is accepted only while its round is open: what is accepted counts. And it is late only once
 --            its round is not open: a coordinator that was paused while another took over may know an older round.
+--            A round that is not there has no verdicts: the server may have lost the run while it was inspected.
 --            `refusals` counts a client's refused updates in a row; one that came too late is no fault of its content.
 -- Returns 1 when this verdict was the first, else 0.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
-if event == 'update.accepted' and redis.call('HGET', KEYS[3], 'state') ~= 'open' then
+local state = redis.call('HGET', KEYS[3], 'state')
+if not state or (state == 'open' and reason == ARGV[7]) then return 0 end
+if event == 'update.accepted' and state ~= 'open' then
   verdict, event, reason = ARGV[6], 'update.refused', ARGV[7]
-elseif reason == ARGV[7] and redis.call('HGET', KEYS[3], 'state') == 'open' then
-  return 0
 end
 if redis.call('HSETNX', KEYS[1], ARGV[1], verdict) == 0 then return 0 end
 if event == 'update.accepted' then

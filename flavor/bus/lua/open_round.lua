@@ -1,8 +1,9 @@
 -- Open the next round and give each expected client its task.
--- KEYS  1 coordinator  2 run  3 round:N  4 log  5... the task of each expected client
+-- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts  6... task and update of each expected client
 -- ARGV  1 coordinator's token  2 N  3 timeout in ms  4 expected clients (JSON)  5 reason
 -- Invariants: rounds only go up, round N opens only when round N-1 is closed, and everyone trains from the run's
--- current global model, which is read here and not taken from a caller that may have read it earlier.
+-- current global model, which is read here and not taken from a caller that may have read it earlier. It begins empty,
+-- whatever somebody wrote for a round of this number to a server that had lost the run.
 -- Returns {'ok', opened_ms} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round')
@@ -11,22 +12,10 @@ if tonumber(run[2]) ~= tonumber(ARGV[2]) - 1 then return {'state', 'round ' .. r
 local now = redis.call('TIME')
 local opened = now[1] * 1000 + math.floor(now[2] / 1000)
 local ms = string.format('%.0f', opened)
+redis.call('DEL', KEYS[3], KEYS[5])
 redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[4], 'opened_ms', ms, 'attempt', '0',
            'deadline_ms', string.format('%.0f', opened + tonumber(ARGV[3])))
 redis.call('HSET', KEYS[2], 'state', 'running', 'round', ARGV[2], 'reason', ARGV[5])
-local task = {'opened_ms', ms}
-local names = {'rounds', 'global_path', 'global_digest', 'global_size', 'global_seal', 'info_path', 'format'}
-local values = redis.call('HMGET', KEYS[2], unpack(names))
-for i, name in ipairs(names) do
-  if values[i] then
-    task[#task + 1] = name
-    task[#task + 1] = values[i]
-  end
-end
-for i = 5, #KEYS do
-  redis.call('DEL', KEYS[i])
-  redis.call('HSET', KEYS[i], unpack(task))
-  redis.call('PUBLISH', KEYS[i], ARGV[2])
-end
+give_tasks(KEYS[2], ARGV[2], ms, 6)
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ms}

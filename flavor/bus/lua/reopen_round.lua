@@ -1,5 +1,5 @@
 -- Open a round again that lost its quorum: new deadline, perhaps other clients; what was accepted stands.
--- KEYS  1 coordinator  2 run  3 round:N  4 log  5... the task of each client that has none in this round yet
+-- KEYS  1 coordinator  2 run  3 round:N  4 log  5... task and update of each client that has no task in it yet
 -- ARGV  1 coordinator's token  2 N  3 timeout in ms  4 expected clients (JSON)  5 reason  6 which opening (2, 3, ...)
 -- Invariants: only the current round, while it takes updates, and each opening once; the global model stays the same.
 -- Returns {'ok', deadline_ms} or an error: lease, state.
@@ -11,19 +11,6 @@ if round[1] ~= 'open' or tonumber(round[2] or '1') ~= tonumber(ARGV[6]) - 1 then
 local now = redis.call('TIME')
 local deadline = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) + tonumber(ARGV[3]))
 redis.call('HSET', KEYS[3], 'expected', ARGV[4], 'openings', ARGV[6], 'deadline_ms', deadline)
-local task = {'opened_ms', round[3]}
-local names = {'rounds', 'global_path', 'global_digest', 'global_size', 'global_seal', 'info_path', 'format'}
-local values = redis.call('HMGET', KEYS[2], unpack(names))
-for i, name in ipairs(names) do
-  if values[i] then
-    task[#task + 1] = name
-    task[#task + 1] = values[i]
-  end
-end
-for i = 5, #KEYS do
-  redis.call('DEL', KEYS[i])
-  redis.call('HSET', KEYS[i], unpack(task))
-  redis.call('PUBLISH', KEYS[i], ARGV[2])
-end
+give_tasks(KEYS[2], ARGV[2], round[3], 5)
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.reopened', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', deadline}
