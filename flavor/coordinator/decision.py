@@ -164,7 +164,7 @@ def close_round(
             )
         may_return = len(by[Standing.GONE])
         return _quorum_lost(
-            f"round {round_.round}: {needed} updates are needed and {accepted + open_} can come; {_listed(lost)}",
+            f"{needed} updates are needed and {accepted + open_} can come; {_listed(lost)}",
             round_,
             config,
             hopeless=accepted + open_ + may_return < needed,
@@ -189,8 +189,7 @@ def close_round(
             f"late: {_some(by[Standing.PENDING])}{tail}"
         )
     return _quorum_lost(
-        f"round {round_.round}: the deadline passed with {accepted} of {needed} needed updates; late: "
-        f"{_some(by[Standing.PENDING])}{tail}",
+        f"the deadline passed with {accepted} of {needed} needed updates; late: {_some(by[Standing.PENDING])}{tail}",
         round_,
         config,
     )
@@ -203,8 +202,8 @@ def _quorum_lost(reason: str, round_: RoundView, config: RunConfig, *, hopeless:
     if config.on_quorum_lost == "retry":
         if round_.openings < config.round_attempts:
             return Action.REOPEN, reason
-        return Action.FAIL, f"{reason}; it was opened {round_.openings} times"
-    return Action.FAIL, reason
+        return Action.FAIL, f"round {round_.round}: {reason}; it was opened {round_.openings} times"
+    return Action.FAIL, f"round {round_.round}: {reason}"
 
 
 def reopened(

@@ -127,6 +127,9 @@ class Coordinator:
         lease = self._acquired()
         if taken_over:  # whatever ended the last coordinator may have ended the edges too
             self._give_grace()
+            view = self._runs.read()
+            if not view.state.ended:
+                self._tell(f"run {self._name!r} goes on from round {view.round}")
         keeper = self._keeper = LeaseKeeper(lease, lost=self._lease_lost, late=self._give_grace)
         keeper.start()
         subscription = Subscription(
@@ -209,7 +212,7 @@ class Coordinator:
         return time.monotonic() < self._grace_until or self._keeper.overdue
 
     def _create(self) -> bool:
-        """Create the run; False when it goes on instead."""
+        """Create the run; False when it is there already."""
         for line in persistence_warnings(self._redis, self._url):
             self._tell(line)
         config = self._config.to_mapping()
@@ -232,7 +235,6 @@ class Coordinator:
             )
         if others:
             raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
-        self._tell(f"run {self._name!r} goes on from round {view.round}")
         return False
 
     def _lease_lost(self) -> None:

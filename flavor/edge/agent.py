@@ -6,16 +6,14 @@ import contextlib
 import json
 import os
 import queue
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
+from flavor.bus.connection import connect, shown, wait_for_server
 from flavor.bus.events import ClientEvents
-from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.names import Event, count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
@@ -24,10 +22,10 @@ from flavor.config import RunConfig
 from flavor.edge.config import EdgeConfig
 from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange
+from flavor.edge.seat import Seat
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
     FlavorError,
-    LeaseLost,
     MisuseError,
     RunError,
     RunRebuilt,
@@ -97,6 +95,7 @@ class Edge:
         self._redis = connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}")
         self._runs = RunStore(self._redis, config.run, config.redis_url)
         self._keys = self._runs.keys.client(config.client)
+        self._seat = Seat(self._redis, config.redis_url, self._keys, config.client)
         self._events = ClientEvents(config.redis_url, config.run, config.client, redis=self._redis)
         self._inbox: queue.SimpleQueue[_Woken | _Ended | _Failure] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -130,11 +129,10 @@ class Edge:
             opaque=settings.is_opaque,
         )
         self._key = SigningKey.load_or_create(config.key_path, config.client)
-        lease = self._lease = self._acquired(settings.heartbeat_timeout_s)
-        view = self._runs.read()  # the wait for the lease may have been long
+        token = self._seat.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
+        view = self._runs.read()  # the wait for the seat may have been long
         self._incarnation = view.incarnation
-        keeper = LeaseKeeper(lease, lost=self._lease_lost, beat=lambda: self._redis.publish(self._keys.state, ""))
-        keeper.start()
+        self._seat.keep(lost=lambda: self._inbox.put(_Failure(self._seat.replaced())))
         outcome: ClientState | None = None
         try:
             self._forget_past(view)
@@ -147,7 +145,7 @@ class Edge:
                 run=config.run,
                 client=config.client,
                 url=config.redis_url,
-                edge=lease.token,
+                edge=token,
                 settings=settings.settings,
             )
             self._preprocess(environment)
@@ -172,11 +170,7 @@ class Edge:
             self._closing.set()
             if self._trainer is not None:
                 self._trainer.stop(2.0)
-            keeper.stop()
-            with contextlib.suppress(Exception):  # the lease runs out by itself
-                lease.release()
-                if outcome is None:
-                    self._redis.publish(self._keys.state, "")
+            self._seat.leave(announce=outcome is None)
 
     def _subscribed(self) -> Subscription:
         config, keys = self._config, self._keys
@@ -188,13 +182,6 @@ class Edge:
         )
         subscription.open()
         return subscription
-
-    def _acquired(self, ttl_s: float) -> Lease:
-        """The lease of this client, once it is ours."""
-        with translated(shown(self._config.redis_url)):
-            lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=f"client {self._config.client!r}")
-            lease.acquire(told=self._tell)
-        return lease
 
     def _await_run(self, subscription: Subscription) -> RunView:
         deadline = None if self._config.join_timeout_s is None else time.monotonic() + self._config.join_timeout_s
@@ -231,15 +218,14 @@ class Edge:
         round_ = view.round
         keys = [self._keys.started, self._keys.taken]
         keys += [self._keys.event(other, event) for other in (0, round_ + 1) for event in Event]
-        with translated(shown(self._config.redis_url)):
-            if round_ and self._redis.exists(self._keys.update(round_)):
-                self._behind = round_  # it was submitted already: the next task is the one to do
-            elif round_ and self._events.is_set(Event.TRAIN_FINISHED, round_) and self._exchange.has_local():
-                self._training = round_
-                self._trained_from = self._redis.hget(self._keys.task(round_), "global_digest") or ""
-            else:
-                keys += [self._keys.event(round_, event) for event in Event]
-            self._redis.delete(*keys)
+        if round_ and self._seat.has_update(round_):
+            self._behind = round_  # it was submitted already: the next task is the one to do
+        elif round_ and self._events.is_set(Event.TRAIN_FINISHED, round_) and self._exchange.has_local():
+            self._training = round_
+            self._trained_from = self._seat.task(round_).get("global_digest", "")
+        else:
+            keys += [self._keys.event(round_, event) for event in Event]
+        self._seat.clear(keys)
 
     def _hand_in_again(self) -> None:
         """Hand in what an earlier process of this client had trained."""
@@ -340,8 +326,7 @@ class Edge:
             self._report(ClientState.READY if self._ready else ClientState.JOINED, "")
 
     def _begin(self, round_: int) -> None:
-        with translated(shown(self._config.redis_url)):
-            task = self._redis.hgetall(self._keys.task(round_))
+        task = self._seat.task(round_)
         if not task:  # not sampled in this round
             return
         model = GlobalModel.of(task)
@@ -384,14 +369,7 @@ class Edge:
         reach("edge.submitted")
 
     def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
-        key = self._keys.update(round_)
-
-        def hand_in(step: Redis) -> None:
-            step.delete(key)
-            step.hset(key, mapping=fields)
-            step.publish(key, str(round_))
-
-        self._write(hand_in)
+        self._seat.hand_in(round_, fields)
         if "refused" not in fields:
             self._exchange.release_local()
         self._submitted = (round_, fields)
@@ -402,9 +380,7 @@ class Edge:
             self._events.start_round(round_)
         if self._submitted is None or self._submitted[0] != round_:
             return
-        with translated(shown(self._config.redis_url)):
-            there = self._redis.exists(self._keys.update(round_))
-        if not there:
+        if not self._seat.has_update(round_):
             self._tell(f"Redis has forgotten the update of round {round_}: handing it in again")
             self._hand_in(*self._submitted)
             self._unjudged = 0 if "refused" in self._submitted[1] else round_
@@ -412,8 +388,7 @@ class Edge:
     def _read_verdict(self, round_: int) -> None:
         if round_ != self._unjudged:
             return
-        with translated(shown(self._config.redis_url)):
-            verdict = self._redis.hgetall(self._keys.verdict(round_))
+        verdict = self._seat.verdict(round_)
         if not verdict:
             return
         self._unjudged = 0
@@ -480,38 +455,7 @@ class Edge:
             self._report(ClientState.FAILED, reason)
 
     def _report(self, state: ClientState, reason: str) -> None:
-        fields = {
-            "state": state.value,
-            "reason": reason,
-            "round": str(self._behind),
-            "host": socket.gethostname(),
-            "pid": str(os.getpid()),
-            "public_key": str(self._key.public),
-        }
-
-        def announce(step: Redis) -> None:
-            step.hset(self._keys.hash, mapping=fields)
-            step.publish(self._keys.state, state.value)
-
-        self._write(announce)
-
-    def _write(self, commands: Callable[[Redis], None]) -> None:
-        """Run these commands in one transaction, unless another process is this client: this one may have been paused.
-
-        The lease is watched, so that it cannot change hands between the look and the write.
-        """
-
-        def attempt(step: Redis) -> None:
-            if step.get(self._keys.lease) not in (None, self._lease.token):
-                raise self._replaced()
-            step.multi()
-            commands(step)
-
-        with translated(shown(self._config.redis_url)):
-            self._redis.transaction(attempt, self._keys.lease)
-
-    def _replaced(self) -> LeaseLost:
-        return LeaseLost(f"client {self._config.client!r} was taken over by another process: this one ends")
+        self._seat.report(state, reason, behind=self._behind, public_key=str(self._key.public))
 
     # -- other threads
 
@@ -526,6 +470,3 @@ class Edge:
             self._inbox.put(_Failure(error))
         finally:
             subscription.close()
-
-    def _lease_lost(self) -> None:
-        self._inbox.put(_Failure(self._replaced()))

@@ -1,0 +1,127 @@
+"""A client's seat in a run: its lease, and all that its edge reads and writes below its keys, fenced by that lease."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+
+from flavor.bus.connection import Redis, shown, translated
+from flavor.bus.keys import ClientKeys
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.state import ClientState
+from flavor.errors import LeaseLost
+
+
+class Seat:
+    """Taken by one process at a time.
+
+    What is written is written only while no other process has the seat: this one may have been paused for so long that
+    another took it. Raises `LeaseLost` then, and `BusUnavailable` when the server is gone.
+    """
+
+    def __init__(self, redis: Redis, url: str, keys: ClientKeys, client: str) -> None:
+        self._redis, self._where, self._keys, self._client = redis, shown(url), keys, client
+        self._lease: Lease | None = None
+        self._keeper: LeaseKeeper | None = None
+
+    def take(self, *, ttl_s: float, told: Callable[[str], None]) -> str:
+        """Wait until whoever had it is gone, and take it; returns the lease's token. Raises `LeaseHeld`."""
+        self._lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=f"client {self._client!r}")
+        with translated(self._where):
+            self._lease.acquire(told=told)
+        return self._lease.token
+
+    def keep(self, *, lost: Callable[[], None]) -> None:
+        """Renew the lease from now on, in a thread, which calls `lost` when another process has taken it."""
+        assert self._lease is not None
+        self._keeper = LeaseKeeper(self._lease, lost=lost, beat=self._wake_coordinator)
+        self._keeper.start()
+
+    def leave(self, *, announce: bool) -> None:
+        """Give the seat up; `announce` when nothing else tells the coordinator so."""
+        assert self._lease is not None
+        if self._keeper is not None:
+            self._keeper.stop()
+        with contextlib.suppress(Exception):  # the lease runs out by itself
+            self._lease.release()
+            if announce:
+                self._wake_coordinator()
+
+    def _wake_coordinator(self) -> None:
+        """Have it look at this client."""
+        self._redis.publish(self._keys.state, "")
+
+    def replaced(self) -> LeaseLost:
+        """What there is to say when another process has the seat."""
+        return LeaseLost(f"client {self._client!r} was taken over by another process: this one ends")
+
+    # -- what the coordinator and the workers wrote
+
+    def task(self, round_: int) -> Mapping[str, str]:
+        """What to train from in this round; empty when the client is not in it."""
+        return self._read(self._keys.task(round_))
+
+    def verdict(self, round_: int) -> Mapping[str, str]:
+        """What became of the update of this round; empty while it is not known."""
+        return self._read(self._keys.verdict(round_))
+
+    def _read(self, key: str) -> Mapping[str, str]:
+        with translated(self._where):
+            found: dict[str, str] = self._redis.hgetall(key)
+            return found
+
+    # -- what this client wrote, and writes
+
+    def has_update(self, round_: int) -> bool:
+        """Whether an update of this round was handed in."""
+        with translated(self._where):
+            return bool(self._redis.exists(self._keys.update(round_)))
+
+    def hand_in(self, round_: int, fields: Mapping[str, str]) -> None:
+        """Hand in the update of this round, in place of one that was."""
+        key = self._keys.update(round_)
+
+        def commands(step: Redis) -> None:
+            step.delete(key)
+            step.hset(key, mapping=dict(fields))
+            step.publish(key, str(round_))
+
+        self._write(commands)
+
+    def report(self, state: ClientState, reason: str, *, behind: int, public_key: str) -> None:
+        """Say what this client is at; `behind` is the newest round that it has behind it."""
+        fields = {
+            "state": state.value,
+            "reason": reason,
+            "round": str(behind),
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+            "public_key": public_key,
+        }
+
+        def commands(step: Redis) -> None:
+            step.hset(self._keys.hash, mapping=fields)
+            step.publish(self._keys.state, state.value)
+
+        self._write(commands)
+
+    def clear(self, keys: Iterable[str]) -> None:
+        """Remove what an earlier process left at these."""
+        with translated(self._where):
+            self._redis.delete(*keys)
+
+    def _write(self, commands: Callable[[Redis], None]) -> None:
+        """Run these commands in one transaction that watches the lease: it cannot change hands in between."""
+        lease = self._lease
+        assert lease is not None
+
+        def attempt(step: Redis) -> None:
+            if step.get(lease.key) not in (None, lease.token):
+                raise self.replaced()
+            step.multi()
+            commands(step)
+
+        with translated(self._where):
+            self._redis.transaction(attempt, lease.key)
