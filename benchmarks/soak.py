@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from machine import save, table
+from redis.exceptions import RedisError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "faults"))
@@ -368,7 +369,7 @@ class Soak:
             return False
         try:
             return ask() is not False
-        except (FlavorError, OSError):
+        except (FlavorError, RedisError, OSError):  # it is full, say
             return False
 
     @property
