@@ -1,11 +1,12 @@
 """Places where a test can have a process killed, to see that nothing is lost there.
 
-`FLAVOR_FAILPOINT=NAME` makes the process that reaches NAME die by SIGKILL, as in a power cut. Without it a failpoint
-costs one comparison.
+`FLAVOR_FAILPOINT=NAME` makes the process that reaches NAME die by SIGKILL, as in a power cut, `NAME:3` when it does so
+for the third time. Without it a failpoint costs one comparison.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
@@ -29,10 +30,11 @@ COORDINATOR = (
     "coordinator.ended",
 )
 
-_ARMED = os.environ.get("FLAVOR_FAILPOINT", "")
+_ARMED, _, _TIMES = os.environ.get("FLAVOR_FAILPOINT", "").partition(":")
+_reached = itertools.count(1)
 
 
 def reach(name: str) -> None:
     """Die here if the environment says so."""
-    if name == _ARMED:
+    if name == _ARMED and next(_reached) == int(_TIMES or 1):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -7,32 +7,30 @@ from collections.abc import Callable
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RoundView, Verdict
 
-_ROUNDS = 20
-"""Rounds before the current one in which it is looked for updates that nobody heard of."""
-
 
 class LateUpdates:
-    """What comes too late in one run, and who is told so."""
+    """What comes too late in one run, and who is told so.
+
+    An edge hands nothing in for a round once the next one is open. So the updates of a round are all there then, and
+    it is enough to look once more after each opening; a coordinator that takes over looks for the one before.
+    """
 
     def __init__(self, runs: RunStore, tell: Callable[[str], None]) -> None:
         self._runs, self._tell = runs, tell
-        self._missing: dict[int, set[str]] = {}  # by round that takes no updates any more: whose has not come
+        self._round = 0  # the newest that takes no updates any more
+        self._missing: set[str] = set()  # whose has not come in it
         self._ignored: set[tuple[int, str]] = set()
 
     def expect(self, view: RoundView) -> None:
         """This round takes no updates any more: whose comes now is late."""
-        if missing := set(view.expected) - view.verdicts.keys():
-            self._missing[view.round] = missing
+        self._round, self._missing = view.round, set(view.expected) - view.verdicts.keys()
 
-    def refuse_unheard(self, current: int) -> None:
-        """Look for those that have come without a word; `current` is the newest round."""
-        for number, clients in list(self._missing.items()):
-            came = self._runs.updates(number, sorted(clients)).keys()
-            for client in came:
-                self.refuse(number, client)
-            clients.difference_update(came)
-            if not clients or number < current - _ROUNDS:
-                del self._missing[number]
+    def refuse_unheard(self) -> None:
+        """Look for those that have come without a word."""
+        if self._missing:
+            for client in self._runs.updates(self._round, sorted(self._missing)):
+                self.refuse(self._round, client)
+                self._missing.discard(client)
 
     def refuse(self, number: int, client: str) -> None:
         """Answer an update of another round than the open one, from whoever had a task in that round."""

@@ -260,8 +260,9 @@ class Coordinator:
         if self._run.round:
             if self._round is None and (before := self._runs.read_round(self._run.round - 1)):  # another's round
                 self._late.expect(before)
+                self._late.refuse_unheard()
             self._read_round()
-        self._late.refuse_unheard(self._run.round)
+        self._late.refuse_unheard()
 
     @property
     def _admitting(self) -> str | None:
@@ -378,6 +379,7 @@ class Coordinator:
             self._token, number, expected=expected, timeout_s=self._config.round_timeout_s, reason=reason
         )
         reach("coordinator.opened")
+        self._late.refuse_unheard()
         self._clock_ms = opened_ms - time.monotonic() * 1000
         view = RoundView.of(
             number,

@@ -95,7 +95,7 @@ class Edge:
         self._redis = connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}")
         self._runs = RunStore(self._redis, config.run, config.redis_url)
         self._keys = self._runs.keys.client(config.client)
-        self._seat = Seat(self._redis, config.redis_url, self._keys, config.client)
+        self._seat = Seat(self._redis, config.redis_url, self._runs.keys, config.client)
         self._events = ClientEvents(config.redis_url, config.run, config.client, redis=self._redis)
         self._inbox: queue.SimpleQueue[_Woken | _Ended | _Failure] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -363,14 +363,16 @@ class Edge:
             fields |= signature_fields(
                 self._key, self._config.run, round_, self._config.client, fields, trained_from=self._trained_from
             )
-            self._unjudged = round_
         reach("edge.stored")
         self._hand_in(round_, fields)
         reach("edge.submitted")
 
     def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
-        self._seat.hand_in(round_, fields)
+        if not self._seat.hand_in(round_, fields):
+            self._tell(f"round {round_}: trained too late: another round is open already")
+            return
         if "refused" not in fields:
+            self._unjudged = round_
             self._exchange.release_local()
         self._submitted = (round_, fields)
 
@@ -383,7 +385,6 @@ class Edge:
         if not self._seat.has_update(round_):
             self._tell(f"Redis has forgotten the update of round {round_}: handing it in again")
             self._hand_in(*self._submitted)
-            self._unjudged = 0 if "refused" in self._submitted[1] else round_
 
     def _read_verdict(self, round_: int) -> None:
         if round_ != self._unjudged:

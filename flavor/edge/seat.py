@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 
 from flavor.bus.connection import Redis, shown, translated
-from flavor.bus.keys import ClientKeys
+from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.state import ClientState
 from flavor.errors import LeaseLost
@@ -21,8 +21,9 @@ class Seat:
     another took it. Raises `LeaseLost` then, and `BusUnavailable` when the server is gone.
     """
 
-    def __init__(self, redis: Redis, url: str, keys: ClientKeys, client: str) -> None:
-        self._redis, self._where, self._keys, self._client = redis, shown(url), keys, client
+    def __init__(self, redis: Redis, url: str, run: RunKeys, client: str) -> None:
+        self._redis, self._where, self._client = redis, shown(url), client
+        self._run, self._keys = run, run.client(client)
         self._lease: Lease | None = None
         self._keeper: LeaseKeeper | None = None
 
@@ -79,8 +80,8 @@ class Seat:
         with translated(self._where):
             return bool(self._redis.exists(self._keys.update(round_)))
 
-    def hand_in(self, round_: int, fields: Mapping[str, str]) -> None:
-        """Hand in the update of this round, in place of one that was."""
+    def hand_in(self, round_: int, fields: Mapping[str, str]) -> bool:
+        """Hand in the update of this round, in place of one that was; False when another round is open already."""
         key = self._keys.update(round_)
 
         def commands(step: Redis) -> None:
@@ -88,7 +89,7 @@ class Seat:
             step.hset(key, mapping=dict(fields))
             step.publish(key, str(round_))
 
-        self._write(commands)
+        return self._write(commands, round_)
 
     def report(self, state: ClientState, reason: str, *, behind: int, public_key: str) -> None:
         """Say what this client is at; `behind` is the newest round that it has behind it."""
@@ -112,16 +113,23 @@ class Seat:
         with translated(self._where):
             self._redis.delete(*keys)
 
-    def _write(self, commands: Callable[[Redis], None]) -> None:
-        """Run these commands in one transaction that watches the lease: it cannot change hands in between."""
+    def _write(self, commands: Callable[[Redis], None], round_: int | None = None) -> bool:
+        """Run these commands in one transaction, in which neither the lease nor (if given) the run's round changes.
+
+        False, and nothing is written, when the run is in another round.
+        """
         lease = self._lease
         assert lease is not None
 
-        def attempt(step: Redis) -> None:
+        def attempt(step: Redis) -> bool:
             if step.get(lease.key) not in (None, lease.token):
                 raise self.replaced()
+            current = round_ is None or step.hget(self._run.state, "round") == str(round_)
             step.multi()
-            commands(step)
+            if current:
+                commands(step)
+            return current
 
+        watched = [lease.key] if round_ is None else [lease.key, self._run.state]
         with translated(self._where):
-            self._redis.transaction(attempt, lease.key)
+            return bool(self._redis.transaction(attempt, *watched, value_from_callable=True))

@@ -54,18 +54,22 @@ def test_an_edge_killed_in_training_is_missed_and_the_quorum_decides(faulty):
 
 
 def test_a_late_update_that_nobody_heard_of_is_refused_all_the_same(faulty):
-    """Row 3: it is handed in after its round was closed, and its publication is lost."""
+    """Row 3: it is handed in when its round takes none any more, its publication is lost, and the coordinator dies."""
     bench, keys = faulty.bench, faulty.bench.runs.keys.client("c2")
-    coordinator = faulty.serve("--quorum", 1, *MISSED)
-    bench.aggregator()
-    edges = faulty.edges(only={"c1": ("--hold", "--at", 3), "c2": ("--hold", "--at", 2)})
+    first = faulty.serve("--quorum", 1, *MISSED, env={"FLAVOR_FAILPOINT": "coordinator.opened:3"})
+    aggregator = bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--hold", "--at", 2)})
     bench.held("c2")
+    bench.logged("update.accepted", client="c1", round=2)
+    aggregator.send(signal.SIGSTOP)
     killed(edges.pop("c2"))
-    bench.held("c1")
+    bench.logged("round.aggregating", round=2)
     bench.redis.hset(keys.update(2), mapping=bench.redis.hgetall(keys.update(1)))
+    aggregator.send(signal.SIGCONT)
+    assert first.wait() == -9
+    second = faulty.serve("--quorum", 1, *MISSED)
     assert bench.logged("update.refused", client="c2", round=2)["reason"] == "late: round 2 no longer takes updates"
-    bench.release("c1")
-    faulty.finish(coordinator, edges)
+    faulty.finish(second, edges)
 
 
 def test_what_a_paused_edge_writes_after_another_took_over_is_fenced_off(faulty):
