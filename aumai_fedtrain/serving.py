@@ -59,7 +59,7 @@ class _Claim:
     def keep(self) -> bool:
         """Renew it; False when another attempt is current."""
         try:
-            self.attempt.claim()
+            self.attempt.renew()
         except (IllegalMove, LeaseLost):
             return False
         except BusUnavailable:
@@ -97,6 +97,7 @@ class RoundServer:
         self._context = WorkerContext(self._redis, redis_url, store, tell=tell, key=key)
         self._inspectors = ThreadPoolExecutor(2, thread_name_prefix="inspect")
         self._inbox: queue.SimpleQueue[_Ready | _Ended | _Broken] = queue.SimpleQueue()
+        self._given: tuple[str, ...] = ()  # contributors of the newest round that was given out
         self._claim: _Claim | None = None  # taken by the coordinator's thread, used and given up by the other
         self._claims = threading.Lock()
         self._coordinator = Coordinator(
@@ -137,7 +138,7 @@ class RoundServer:
         if before is not None and (before.round, before.number) == (round_, attempt):
             return
         self._give_up(self._claim)
-        claim = _Claim(Attempt(self.runs, round_, attempt, self._context.name, self._config.aggregation_lease_s))
+        claim = _Claim(Attempt.of(self._context, self.runs, round_, attempt, self._config.aggregation_lease_s))
         with self._claims:
             self._claim = claim
         if before is None or before.round != round_:
@@ -161,6 +162,7 @@ class RoundServer:
                 case _Ready(round=number) if number == round_:
                     view = self.runs.read_round(number)
                     assert view is not None
+                    self._given = view.contributors
                     return view
                 case _Ready(round=number) if number > round_:
                     raise RunError(
@@ -194,6 +196,8 @@ class RoundServer:
         view = self.runs.read_round(round_)
         if view is None:
             raise IllegalMove(f"run {self._run!r}: round {round_} is gone")
+        if view.contributors != self._given:
+            raise IllegalMove(f"run {self._run!r}: round {round_} is of other contributors now: start again to go on")
         return stage_manifest(
             self._context,
             self.runs.read(),

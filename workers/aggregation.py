@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,12 +29,22 @@ class Attempt:
     runs: RunStore
     round: int
     number: int
-    token: str
     lease_s: float
+    token: str
+    """Of this attempt alone, so that nobody else's claim is taken for its own."""
+
+    @classmethod
+    def of(cls, context: WorkerContext, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
+        """An attempt by this worker."""
+        return cls(runs, round_, number, lease_s, f"{context.name}:{secrets.token_hex(8)}")
 
     def claim(self) -> None:
-        """Take or renew the right to commit; `IllegalMove` or `LeaseLost` when it is not, or no longer, ours."""
+        """Take the right to commit; `IllegalMove` or `LeaseLost` when it is not ours."""
         self.runs.claim_round(self.round, attempt=self.number, token=self.token, ttl_s=self.lease_s)
+
+    def renew(self) -> None:
+        """Keep it; `IllegalMove` or `LeaseLost` when it is no longer ours."""
+        self.runs.claim_round(self.round, attempt=self.number, token=self.token, ttl_s=self.lease_s, renew=True)
 
 
 def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_number: int) -> None:
@@ -46,7 +57,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
         if home is not None:
             context.hand_over(home, run, round_, attempt_number, config.aggregation_timeout_s)
             return
-    attempt = Attempt(runs, round_, attempt_number, context.name, config.aggregation_lease_s)
+    attempt = Attempt.of(context, runs, round_, attempt_number, config.aggregation_lease_s)
     with suppress(IllegalMove, LeaseLost):  # another attempt is current, or another worker has this one
         attempt.claim()
         reach("worker.claimed")
@@ -57,7 +68,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 runs.commit_round(
                     round_,
                     attempt=attempt_number,
-                    token=context.name,
+                    token=attempt.token,
                     model=model,
                     reason=reason,
                     manifest=manifest,
@@ -69,7 +80,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
                 context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
                 spoiled = _spoiled(context, runs, round_) if isinstance(error, _SPOILED) else []
-                runs.fail_attempt(round_, attempt=attempt_number, token=context.name, reason=reason, spoiled=spoiled)
+                runs.fail_attempt(round_, attempt=attempt_number, token=attempt.token, reason=reason, spoiled=spoiled)
                 if not isinstance(error, FlavorError):
                     raise
             else:
@@ -102,8 +113,12 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
 
     def renew() -> None:
         while not stop.wait(attempt.lease_s / 3):
-            with suppress(FlavorError):  # the commit finds out
-                attempt.claim()
+            try:
+                attempt.renew()
+            except (IllegalMove, LeaseLost):
+                return  # the commit finds out
+            except FlavorError:
+                continue  # the next renewal tries again; the server's clock decides meanwhile
 
     thread = threading.Thread(target=renew, name="round-lease", daemon=True)
     thread.start()

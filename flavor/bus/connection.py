@@ -176,7 +176,13 @@ def connect(url: str, *, patience_s: float = 60.0, client_name: str | None = Non
     """
     checked_url(url)
     try:
-        return redis.Redis.from_url(url, decode_responses=True, client_name=client_name, **options(url, patience_s))
+        return redis.Redis.from_url(
+            url,
+            decode_responses=True,
+            encoding_errors="replace",  # what a client writes need not be text, and keeps nobody from reading it
+            client_name=client_name,
+            **options(url, patience_s),
+        )
     except ValueError as error:
         raise unusable(url, error) from None
 

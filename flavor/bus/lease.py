@@ -18,6 +18,9 @@ import redis
 from flavor.bus.connection import Redis
 from flavor.errors import LeaseHeld
 
+_GONE, _ENDLESS = -2, -1
+"""What PTTL says of a key that is not there, and of one that never expires."""
+
 
 class Lease:
     """Ownership of `key` by this process for `ttl_s` seconds at a time.
@@ -49,10 +52,12 @@ class Lease:
         before: tuple[str, int] | None = None
         while not self.try_acquire():
             holder, left_ms = self._client.get(self.key), self._client.pttl(self.key)
-            if holder is None or left_ms < 0:
+            if holder is None or left_ms == _GONE:
                 continue
             host, _, rest = holder.partition(":")
             pid = rest.partition(":")[0] or "unknown"
+            if left_ms == _ENDLESS:  # no process of ours takes one like that
+                raise LeaseHeld(f"{self._what} is held for ever, by {holder!r}: `DEL {self.key}` on Redis frees it")
             if before is None:
                 told(
                     f"{self._what} is held by process {pid} on {host}; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -12,7 +12,7 @@ import redis
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RUNS, RunKeys
-from flavor.bus.state import GlobalModel, ManifestRef, RoundState, RoundView, RunState, RunView, Verdict
+from flavor.bus.state import ClientState, GlobalModel, ManifestRef, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 
 _LUA = files("flavor.bus") / "lua"
@@ -22,6 +22,10 @@ _LOADS = 5
 """A server that is restarted between loading a script and calling it has forgotten it again."""
 LOG_LENGTH = 100_000
 """Entries that a run's log keeps, about."""
+
+
+def _late(round_: int) -> Verdict:
+    return Verdict(False, f"late: round {round_} no longer takes updates")
 
 
 def _flat(fields: Mapping[str, str]) -> list[str]:
@@ -126,9 +130,10 @@ class RunStore:
 
     # -- the worker's transitions
 
-    def claim_round(self, round_: int, *, attempt: int, token: str, ttl_s: float) -> None:
-        """Take or renew the right to commit this attempt."""
-        self._move("claim_round", [self.keys.round(round_)], [attempt, token, int(ttl_s * 1000)])
+    def claim_round(self, round_: int, *, attempt: int, token: str, ttl_s: float, renew: bool = False) -> None:
+        """Take the right to commit this attempt; or `renew` it, which only its holder can, expired or not."""
+        how = "renew" if renew else "take"
+        self._move("claim_round", [self.keys.round(round_)], [attempt, token, int(ttl_s * 1000), how])
 
     def commit_round(
         self,
@@ -179,19 +184,18 @@ class RunStore:
         An update whose round is no longer open is refused as late, whatever its inspection found. In a round that is
         not there nothing is recorded.
         """
+        return self._judge(round_, client, "update.accepted" if verdict.accepted else "update.refused", verdict)
+
+    def refuse_late(self, round_: int, client: str) -> str:
+        """Refuse an update whose round is no longer open; why, or '' when it has a verdict or the round is open."""
+        late = _late(round_)
+        return late.reason if self._judge(round_, client, "update.late", late) else ""
+
+    def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> bool:
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
         keys += [self.keys.client(client).verdict(round_), self.keys.refusals]
-        event = "update.accepted" if verdict.accepted else "update.refused"
-        late = Verdict(False, f"late: round {round_} no longer takes updates")
-        args: list[str | int] = [
-            client,
-            round_,
-            verdict.to_json(),
-            event,
-            verdict.reason,
-            late.to_json(),
-            late.reason,
-        ]
+        late = _late(round_)
+        args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, late.to_json(), late.reason]
         return bool(self._call("judge_update", keys, args))
 
     def end(self, state: RunState, reason: str, *, token: str = "") -> None:
@@ -308,20 +312,64 @@ class RunStore:
     def clients(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], bool]]:
         """For each client: the fields of its hash, and whether its edge holds its lease."""
         names = list(names)
-        with translated(self._where), self.redis.pipeline(transaction=False) as reads:
+
+        def ask(reads: Any) -> None:
             for name in names:
                 reads.hgetall(self.keys.client(name).hash)
                 reads.exists(self.keys.client(name).lease)
-            answers = reads.execute()
-        return {name: (answers[2 * i], bool(answers[2 * i + 1])) for i, name in enumerate(names)}
+
+        answers = self._asked_of_clients(ask)
+        nonsense = {"state": ClientState.FAILED.value, "reason": "what it says of itself is no hash"}
+        return {
+            name: (nonsense if answers[2 * i] is None else answers[2 * i], bool(answers[2 * i + 1]))
+            for i, name in enumerate(names)
+        }
 
     def updates(self, round_: int, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """For each client that submitted one: the fields of its update in this round."""
         names = list(names)
-        with translated(self._where), self.redis.pipeline(transaction=False) as reads:
+
+        def ask(reads: Any) -> None:
             for name in names:
                 reads.hgetall(self.keys.client(name).update(round_))
-            return {name: fields for name, fields in zip(names, reads.execute(), strict=True) if fields}
+
+        answers = self._asked_of_clients(ask)
+        found = [{"refused": "what was handed in is no hash"} if fields is None else fields for fields in answers]
+        return {name: fields for name, fields in zip(names, found, strict=True) if fields}
+
+    def _asked_of_clients(self, ask: Callable[[Any], None]) -> list[Any]:
+        """The answers about keys that clients write; None where one of them has put something else than it belongs.
+
+        That client says nonsense then; it must not keep anything from being read of the others.
+        """
+        with translated(self._where), self.redis.pipeline(transaction=False) as reads:
+            ask(reads)
+            try:
+                return list(reads.execute())
+            except redis.exceptions.ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+            reads.reset()
+            ask(reads)
+            answers = reads.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
+                    raise answer
+            return [None if isinstance(answer, Exception) else answer for answer in answers]
+
+    def remove_keys(self, pattern: str = "") -> None:
+        """Remove every key of the run that begins with `pattern`; names that are no text too, which a client chose."""
+        start = f"{self.keys.prefix}{pattern}".replace("{", "\\{").replace("}", "\\}")
+        cursor = 0
+        with translated(self._where):
+            while True:
+                cursor, found = self.redis.execute_command(
+                    "SCAN", cursor, "MATCH", f"{start}*", "COUNT", 1000, NEVER_DECODE=True
+                )
+                if found:
+                    self.redis.unlink(*found)
+                if not int(cursor):
+                    return
 
     def now_ms(self) -> int:
         """The server's clock, in milliseconds."""

@@ -1,4 +1,4 @@
-"""States of a run, a round and a client, the legal moves between them, and what one reads of each."""
+"""States of a run, a round and a client, and what one reads of each."""
 
 from __future__ import annotations
 
@@ -21,17 +21,7 @@ class RunState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether nothing moves any more."""
-        return not MOVES[self]
-
-
-MOVES: Mapping[RunState, frozenset[RunState]] = {
-    RunState.WAITING: frozenset({RunState.RUNNING, RunState.FAILED, RunState.STOPPED}),
-    RunState.RUNNING: frozenset({RunState.FINISHED, RunState.FAILED, RunState.STOPPED}),
-    RunState.FINISHED: frozenset(),
-    RunState.FAILED: frozenset(),
-    RunState.STOPPED: frozenset(),
-}
-"""The legal moves of a run; the Lua scripts enforce them."""
+        return self not in (RunState.WAITING, RunState.RUNNING)
 
 
 class RoundState(StrEnum):

@@ -99,13 +99,14 @@ def revoke(client: Redis, run: str, name: str, *, where: str) -> Kept | None:
     with translated(where):
         if not client.execute_command("ACL DELUSER", user_name(run, name)):  # which ends its connections, too
             return None
+        kept = _save(client)
         if client.exists(keys.hash):
             with client.pipeline(transaction=True) as step:
+                step.delete(keys.hash, keys.lease)  # the hash may be anything: the client wrote it
                 step.hset(keys.hash, mapping={"state": ClientState.FAILED, "reason": "it was revoked"})
-                step.delete(keys.lease)
                 step.publish(keys.state, ClientState.FAILED)
                 step.execute()
-    return _save(client)
+    return kept
 
 
 def enrolled(client: Redis, run: str, *, where: str) -> list[str]:

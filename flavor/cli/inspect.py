@@ -270,9 +270,8 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
         runs.read()  # says that there is none
     if view is not None and not view.state.ended:
         raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")
+    runs.remove_keys()
     with translated(shown(url)):
-        for key in redis.scan_iter(match=f"{runs.keys.prefix.replace('{', chr(92) + '{')}*", count=1000):
-            redis.unlink(key)
         redis.zrem(RUNS, run)
     if place is not None:
         place.remove(run_prefix(run))

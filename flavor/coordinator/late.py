@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RoundView, Verdict
+from flavor.bus.state import RoundState, RoundView
 
 
 class LateUpdates:
@@ -40,8 +40,7 @@ class LateUpdates:
         if client in view.verdicts:
             self._ignore(view, client)
             return
-        reason = f"late: round {number} no longer takes updates"
-        if self._runs.judge(number, client, Verdict(False, reason)):
+        if reason := self._runs.refuse_late(number, client):
             self._tell(f"{client}: the update of round {number} is refused: {reason}")
 
     def _ignore(self, view: RoundView, client: str) -> None:

@@ -103,7 +103,7 @@ class Coordinator:
         self._jobs = jobs or RqJobQueue(
             redis_url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=patience_s
         )
-        self._history = History(self._runs, Archive(store, run))
+        self._history = History(self._runs, Archive(store, run), tell)
         self._round: _Round | None = None
         self._run: RunView
         self._incarnation: tuple[int, int] | None = None
@@ -282,8 +282,13 @@ class Coordinator:
             self._late.expect(view)
 
     def _read_updates(self, clients: Iterable[str]) -> None:
-        assert self._round is not None
-        self._round.updates.update(self._runs.updates(self._round.view.round, clients))
+        round_, names = self._round, list(clients)
+        assert round_ is not None
+        found = self._runs.updates(round_.view.round, names)
+        round_.updates.update(found)
+        for client in round_.updates.keys() & (set(names) - found.keys()):  # taken back, or lost in a failover
+            del round_.updates[client]
+            round_.inspecting.pop(client, None)
 
     def _read(self, channels: list[str]) -> None:
         """Read what these channels say has changed."""
@@ -413,7 +418,7 @@ class Coordinator:
                 continue
             size = count(fields.get("size")) or 0
             ask_again = round_.inspecting.get(client)
-            if ask_again is not None and now >= ask_again and self._given_up(round_, client):
+            if (ask_again is None or now >= ask_again) and self._given_up(round_, client):
                 continue
             if ask_again is not None and now < ask_again:
                 small_in_flight |= size < SMALL_UPDATE_BYTES
@@ -445,7 +450,8 @@ class Coordinator:
     def _ask(self, round_: _Round, clients: list[str], size_bytes: int) -> None:
         round_.inspections += 1
         round_.asked.update(clients)
-        again = time.monotonic() + self._config.aggregation_lease_s + size_bytes / _SLOWEST_BYTES_PER_S
+        longest_s = min(size_bytes / _SLOWEST_BYTES_PER_S, self._config.aggregation_timeout_s)  # a site claims the size
+        again = time.monotonic() + self._config.aggregation_lease_s + longest_s
         round_.inspecting.update(dict.fromkeys(clients, again))
         self._jobs.inspect(self._name, round_.view.round, clients, attempt=round_.inspections)
 

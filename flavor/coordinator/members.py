@@ -15,6 +15,8 @@ _SCAN_S = 0.01
 """Of a large server's keys so much is looked through at a time."""
 LONGEST = 3000
 """Characters of what a client says that go into the log, and onto terminals."""
+_ENTRIES, _ENTRY_S = 20, 30.0
+"""Entries that a client can cause at once, and seconds until it can cause another one: the log keeps so many in all."""
 
 
 class Members:
@@ -30,6 +32,7 @@ class Members:
         self._keys: dict[str, str] = {}  # client -> the public key that it announced
         self._refusals: dict[str, int] = {}
         self._strangers: set[str] = set()
+        self._heard: dict[str, tuple[float, float]] = {}  # client -> entries that it has left, and when that was so
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
     def forget(self) -> None:
@@ -49,13 +52,15 @@ class Members:
         nothing about who held it.
         """
         for name, (fields, alive) in self._runs.clients(names).items():
-            if "state" not in fields or self._is_stranger(name):
+            before = self.clients.get(name)
+            if self._is_stranger(name):
                 continue
             try:
                 state = ClientState(fields["state"])
-            except ValueError:
-                continue
-            before = self.clients.get(name)
+            except (KeyError, ValueError):  # it says nothing, or nothing known: what it said before stands
+                if before is None:
+                    continue
+                state = before.state
             quarantined = 0 < self._quarantine_after <= self._refusals.get(name, 0)
             client = Client(state, alive or lenient, fields.get("reason", "")[:LONGEST], quarantined)
             self.clients[name] = client
@@ -65,8 +70,7 @@ class Members:
                 self._quarantine(name)
             elif before is not None and not before.gone and client.gone:
                 event = "client.left" if state is ClientState.LEFT else "client.lost"
-                self._runs.log(event, client=name, reason=client.why_gone)
-                self._tell(f"{name}: {client.why_gone}")
+                self._note(event, name, client.why_gone)
             self._pin(name, fields)
 
     def recount(self, names: Iterable[str], *, refused: bool) -> bool:
@@ -101,13 +105,25 @@ class Members:
         try:
             PublicKey.parse(key)
         except InvalidSetting as error:
-            self._tell(f"{name}: {error}")
+            self._note("client.other_key", name, str(error)[:LONGEST])
             return ""
         if (pinned := self._runs.pin_key(name, key)) != key:
             why = f"its key is {fingerprint(key)}, and {fingerprint(pinned)} is pinned for it: its updates are refused"
-            self._runs.log("client.other_key", client=name, reason=why)
-            self._tell(f"{name}: {why}")
+            self._note("client.other_key", name, why)
         return f", key {fingerprint(key)}"
+
+    def _note(self, event: str, client: str, reason: str) -> None:
+        """Tell, and log, what a client has caused; no more than so much of it: a site cannot fill the log."""
+        now = time.monotonic()
+        left, since = self._heard.get(client, (float(_ENTRIES), now))
+        left = min(float(_ENTRIES), left + (now - since) / _ENTRY_S)
+        self._heard[client] = (max(0.0, left - 1), now)
+        if left < 1:
+            return
+        if left < 2:
+            reason = f"{reason}; more of it comes too fast, and is left out"
+        self._runs.log(event, client=client, reason=reason)
+        self._tell(f"{client}: {reason}")
 
     def _quarantine(self, client: str) -> None:
         reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"

@@ -7,6 +7,7 @@ the store at each start and reconnection, none in between.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from flavor.bus.runs import RunStore
@@ -26,8 +27,8 @@ def count_of(number: int, what: str) -> str:
 class History:
     """One run's rounds, as Redis and as the store have them."""
 
-    def __init__(self, runs: RunStore, archive: Archive) -> None:
-        self._runs, self._archive = runs, archive
+    def __init__(self, runs: RunStore, archive: Archive, tell: Callable[[str], None]) -> None:
+        self._runs, self._archive, self._tell = runs, archive, tell
         self._settled = 0
 
     def begin(self, record: RunRecord) -> ManifestRef:
@@ -48,6 +49,11 @@ class History:
             )
         if before is None:
             self._archive.begin(record)
+        else:
+            self._tell(
+                f"run {run!r} was begun before, and Redis does not know it: no round was closed, so it begins again; "
+                "what was handed in for round 1 is lost"
+            )
         return ManifestRef(run_record_path(run), record.digest)
 
     def check(self) -> None:

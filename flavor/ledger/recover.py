@@ -149,11 +149,9 @@ def _remove(runs: RunStore) -> None:
     edge that trains a round again would read the old verdict on it. Edges and aggregators that were at work leave
     something also on a server that has lost the run.
     """
-    prefix = runs.keys.prefix.replace("{", "\\{").replace("}", "\\}")
+    for kind in ("round:", "client:", "to:"):
+        runs.remove_keys(kind)
     with translated(""):
-        for pattern in (f"{prefix}round:*", f"{prefix}client:*", f"{prefix}to:*"):
-            for key in runs.redis.scan_iter(match=pattern, count=1000):
-                runs.redis.unlink(key)
         runs.redis.unlink(runs.keys.members, runs.keys.refusals, runs.keys.aggregator, runs.keys.state)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 from federation import Faulty
+from history import KEEP
 from redisserver import redis_server
 
 from flavor.bus.connection import connect
-from flavor.bus.keys import DROPPED
+from flavor.bus.keys import DROPPED, RunKeys
 from flavor.bus.names import Event
 from flavor.bus.token import JoinToken
 from flavor.certs import make_certificates
@@ -75,6 +77,86 @@ def test_a_site_that_writes_as_another_or_into_the_queue_is_refused(on_port):
     assert [bench.runs.read_round(n).contributors for n in (1, 2, 3)] == [on_port.clients] * 3
     assert aggregator.running
     assert not bench.redis.exists(DROPPED), "no job of anybody else's was ever in the queue"
+
+
+def nonsense(keys, site, number: int) -> dict[str, Callable[[], object]]:
+    """What the user of one site can write that nobody expects."""
+    update = keys.update(number)
+
+    def handed_in(**fields: str) -> None:
+        site.hset(update, mapping=fields)
+        site.publish(update, str(number))
+
+    def replaced(key: str) -> None:
+        site.delete(key)
+        site.set(key, "x")
+        site.publish(f"{keys.prefix}:state", "x")
+        site.publish(update, "x")
+
+    return {
+        "refused as if late": lambda: handed_in(refused=f"late: round {number} no longer takes updates"),
+        "hash that is none": lambda: replaced(keys.hash),
+        "update that is none": lambda: replaced(update),
+        "reason that is no text": lambda: site.hset(keys.hash, mapping={"reason": b"\xff\xfe", "public_key": b"\xff"}),
+        "word that is no text": lambda: (site.publish(keys.state, b"\xff"), site.publish(update, b"\xff")),
+        "name that is no text": lambda: site.set(keys.prefix.encode() + b":\xff:lease", "x"),
+    }
+
+
+def test_a_site_that_claims_a_size_and_takes_it_back_holds_nobody_up(on_port):
+    """Row 33: nobody could inspect so much in a hundred days, and when they look there is nothing."""
+    bench = on_port.bench
+    token = JoinToken.parse(enrolled(on_port, "c3"))
+    coordinator = bench.serve(*KEEP, "--quorum", 2, "--round-timeout-s", 6, rounds=1, clients=3)
+    aggregator = bench.aggregator()
+    keys = bench.runs.keys.client("c3")
+    with connect(token.credentials()) as site:
+        site.set(keys.lease, "vm:1:c3", px=60_000)
+        site.hset(keys.hash, mapping={"state": "ready", "host": "vm"})
+        site.publish(keys.state, "ready")
+        edges = on_port.edges()
+        bench.logged("update.accepted", client="c1", round=1)
+        bench.logged("update.accepted", client="c2", round=1)
+        aggregator.send(signal.SIGSTOP)
+        site.hset(keys.update(1), mapping={"path": "p", "digest": "d", "size": "9" * 15})
+        site.publish(keys.update(1), "1")
+        bench.eventually("c3's update is in a job", lambda: list(bench.redis.scan_iter("rq:job:inspect-*-c3-*")))
+        site.delete(keys.update(1))
+        aggregator.send(signal.SIGCONT)
+        on_port.rounds = 1
+        on_port.finish(coordinator, edges)
+    assert "late: c3" in bench.logged("round.aggregating", round=1)["reason"]
+
+
+@pytest.mark.parametrize("what", nonsense(RunKeys("r").client("c"), None, 1))
+def test_a_site_that_writes_nonsense_holds_nobody_up(on_port, what):
+    """Row 33, on the bus: its round closes without it by the deadline, the others finish, and nothing of it is left."""
+    bench = on_port.bench
+    token = JoinToken.parse(enrolled(on_port, "c3"))
+    bounds = ("--quorum", 2, "--round-timeout-s", 4, "--heartbeat-timeout-s", 2)
+    coordinator = bench.serve(*KEEP, *bounds, rounds=on_port.rounds, clients=3)
+    aggregator = bench.aggregator()
+    keys = bench.runs.keys.client("c3")
+    with connect(token.credentials()) as site:
+        site.set(keys.lease, "vm:1:c3", px=60_000)
+        site.hset(keys.hash, mapping={"state": "ready", "reason": "", "round": "0", "host": "vm", "pid": "1"})
+        site.publish(keys.state, "ready")
+        bench.logged("client.joined", client="c3")
+        edges = on_port.edges()
+        bench.logged("round.opened", round=1)
+        nonsense(keys, site, 1)[what]()
+        bench.logged("round.closed", round=1)
+        site.delete(keys.lease)
+        site.publish(keys.state, "")
+        on_port.finish(coordinator, edges)
+    assert [bench.runs.read_round(n).contributors for n in (1, 2, 3)] == [on_port.clients] * 3
+    aggregator.end()
+    for words in (("revoke", bench.run, "c3"), ("rm", bench.run)):
+        done = bench.done("flavor", *words)
+        assert done.wait() == 0, done.stderr
+    prefix = bench.runs.keys.prefix.encode()
+    with redis.Redis.from_url(bench.url) as raw:
+        assert [key for key in raw.scan_iter() if key.startswith(prefix)] == []
 
 
 @pytest.fixture

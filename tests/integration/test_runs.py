@@ -112,13 +112,36 @@ def test_a_client_is_told_its_own_verdict_alone_also_when_it_came_too_late(runs:
 def test_nothing_is_late_for_a_round_that_is_open(runs: RunStore) -> None:
     """A coordinator that knows an older round only, as another took over while it was paused, may think so."""
     open_round(runs)
-    late = Verdict(False, "late: round 1 no longer takes updates")
-    assert not runs.judge(1, "a", late)
+    assert not runs.refuse_late(1, "a")
     assert runs.verdicts(1, ["a"]) == {}
     assert not runs.redis.exists(runs.keys.client("a").verdict(1))
     assert runs.judge(1, "a", Verdict(True, "good", info={"metadata": {}}))
     begin(runs)
-    assert runs.judge(1, "b", late)
+    assert runs.refuse_late(1, "b") == "late: round 1 no longer takes updates"
+    assert not runs.refusals(), "no fault of its content"
+    assert not runs.refuse_late(1, "a"), "it has its verdict"
+
+
+def test_only_the_run_says_what_is_late(runs: RunStore) -> None:
+    """A site may give any reason why its update cannot be used, this one too."""
+    open_round(runs)
+    assert runs.judge(1, "a", Verdict(False, "late: round 1 no longer takes updates"))
+    assert runs.refusals() == {"a": 1}
+
+
+def test_a_claim_that_was_forgotten_is_not_renewed(runs: RunStore) -> None:
+    """The server came back older, and an attempt of the same number is another one, of other contributors."""
+    open_round(runs)
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=0.001)
+    while runs.now_ms() <= int(runs.redis.hget(runs.keys.round(1), "lease_ms") or 0):
+        pass
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5, renew=True)
+    runs.redis.hdel(runs.keys.round(1), "lease", "lease_ms")
+    with pytest.raises(LeaseLost):
+        runs.claim_round(1, attempt=1, token="w1", ttl_s=5, renew=True)
+    with pytest.raises(LeaseLost):
+        runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="of others")
 
 
 def test_a_round_commits_once_and_only_by_its_holder(runs: RunStore) -> None:

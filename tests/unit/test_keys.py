@@ -6,7 +6,7 @@ import pytest
 
 from flavor.bus.keys import FEDTRAIN_SESSIONS, RUNS, RunKeys
 from flavor.bus.names import Event, event_name
-from flavor.bus.state import MOVES, RunState
+from flavor.bus.state import RunState
 from flavor.errors import InvalidSetting, UnknownEvent
 
 
@@ -97,4 +97,3 @@ def test_ended_states_have_no_way_out() -> None:
         RunState.FAILED,
         RunState.STOPPED,
     }
-    assert all(target in MOVES for targets in MOVES.values() for target in targets)

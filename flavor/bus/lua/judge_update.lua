@@ -1,6 +1,6 @@
 -- Record the verdict on one client's update, once, and tell that client.
 -- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals
--- ARGV  1 client  2 N  3 verdict (JSON)  4 event for the log  5 reason
+-- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused or update.late  5 reason
 --       6 verdict (JSON) and 7 reason of one that is too late
 -- Invariant: the first verdict stands; a repeated inspection changes nothing.
 --            An update is accepted only while its round is open: what is accepted counts. And it is late only once
@@ -9,15 +9,16 @@
 --            `refusals` counts a client's refused updates in a row; one that came too late is no fault of its content.
 -- Returns 1 when this verdict was the first, else 0.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
-local state = redis.call('HGET', KEYS[3], 'state')
-if not state or (state == 'open' and reason == ARGV[7]) then return 0 end
+local state, late = redis.call('HGET', KEYS[3], 'state'), event == 'update.late'
+if not state or (late and state == 'open') then return 0 end
 if event == 'update.accepted' and state ~= 'open' then
-  verdict, event, reason = ARGV[6], 'update.refused', ARGV[7]
+  late, verdict, reason = true, ARGV[6], ARGV[7]
 end
+if late then event = 'update.refused' end
 if redis.call('HSETNX', KEYS[1], ARGV[1], verdict) == 0 then return 0 end
 if event == 'update.accepted' then
   redis.call('HDEL', KEYS[5], ARGV[1])
-elseif reason ~= ARGV[7] then
+elseif not late then
   redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
 end
 redis.call('HSET', KEYS[4], 'accepted', event == 'update.accepted' and '1' or '0', 'reason', reason)

@@ -1,0 +1,75 @@
+"""What a coordinator makes of what clients say of themselves, and that it is not too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.lease import Lease
+from flavor.bus.runs import RunStore
+from flavor.coordinator.members import Members
+from flavor.errors import LeaseHeld
+from flavor.ledger.keys import SigningKey
+
+TOKEN = "coordinator"
+
+
+@pytest.fixture
+def runs() -> Iterator[RunStore]:
+    with embedded_server() as url:
+        redis = connect(url)
+        runs = RunStore(redis, "r", url)
+        runs.create(rounds=3, config={})
+        redis.set(runs.keys.coordinator, TOKEN)
+        yield runs
+        redis.close()
+
+
+def members(runs: RunStore) -> Members:
+    return Members(runs, lambda _: None, quarantine_after=3, only=None)
+
+
+def says(runs: RunStore, client: str, **fields: str) -> None:
+    runs.redis.hset(runs.keys.client(client).hash, mapping=fields)
+
+
+def entries(runs: RunStore, event: str) -> int:
+    return sum(fields["event"] == event for _, fields in runs.redis.xrange(runs.keys.log))
+
+
+def test_a_site_cannot_fill_the_log(runs: RunStore) -> None:
+    seen = members(runs)
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    for _ in range(200):
+        for state in ("ready", "failed"):
+            says(runs, "a", state=state, public_key=str(SigningKey.generate().public))
+            seen.read(["a"], token=TOKEN, lenient=False)
+    assert 15 < entries(runs, "client.lost") + entries(runs, "client.other_key") <= 22
+    last = runs.redis.xrevrange(runs.keys.log, count=1)[0][1]["reason"]
+    assert last.endswith("more of it comes too fast, and is left out")
+    says(runs, "b", state="ready")
+    seen.read(["b"], token=TOKEN, lenient=True)
+    says(runs, "b", state="failed", reason="b's own")
+    seen.read(["b"], token=TOKEN, lenient=True)
+    assert entries(runs, "client.lost") > 0
+    assert runs.redis.xrevrange(runs.keys.log, count=1)[0][1]["client"] == "b", "the others are heard as ever"
+
+
+def test_a_client_that_takes_back_what_it_said_is_gone_when_its_lease_is(runs: RunStore) -> None:
+    seen = members(runs)
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    says(runs, "a", state="ready")
+    seen.read(["a"], token=TOKEN, lenient=False)
+    assert seen.clients["a"].ready
+    runs.redis.delete(runs.keys.client("a").hash, runs.keys.client("a").lease)
+    seen.read(["a"], token=TOKEN, lenient=False)
+    assert seen.clients["a"].gone
+
+
+def test_a_lease_that_never_ends_is_said_to_be_one(runs: RunStore) -> None:
+    runs.redis.set("l", "somebody")
+    with pytest.raises(LeaseHeld, match="held for ever, by 'somebody': `DEL l`"):
+        Lease(runs.redis, "l", ttl_s=1, what="it").acquire(told=lambda _: None)
