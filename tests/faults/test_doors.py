@@ -104,7 +104,7 @@ def nonsense(keys, site, number: int) -> dict[str, Callable[[], object]]:
 
 
 def test_a_site_that_claims_a_size_and_takes_it_back_holds_nobody_up(on_port):
-    """Row 33: nobody could inspect so much in a hundred days, and when they look there is nothing."""
+    """Nobody could inspect so much in a hundred days, and when they look there is nothing."""
     bench = on_port.bench
     token = JoinToken.parse(enrolled(on_port, "c3"))
     coordinator = bench.serve(*KEEP, "--quorum", 2, "--round-timeout-s", 6, rounds=1, clients=3)
@@ -130,7 +130,7 @@ def test_a_site_that_claims_a_size_and_takes_it_back_holds_nobody_up(on_port):
 
 @pytest.mark.parametrize("what", nonsense(RunKeys("r").client("c"), None, 1))
 def test_a_site_that_writes_nonsense_holds_nobody_up(on_port, what):
-    """Row 33, on the bus: its round closes without it by the deadline, the others finish, and nothing of it is left."""
+    """Its round closes without it by the deadline, the others finish, and nothing of it is left."""
     bench = on_port.bench
     token = JoinToken.parse(enrolled(on_port, "c3"))
     bounds = ("--quorum", 2, "--round-timeout-s", 4, "--heartbeat-timeout-s", 2)
