@@ -60,6 +60,9 @@ AGGREGATORS = ["aggregator-1", "aggregator-2"]
 COORDINATORS = ["coordinator-1", "coordinator-2"]
 EVERYTHING = [*EDGES, *AGGREGATORS, *COORDINATORS]
 TRAINER = f"{sys.executable} {ROOT / 'tests' / 'integration' / 'toy_trainer.py'} --rounds endless"
+QUORUM = {"wait": 4, "retry": 6}
+ROUND_TIMEOUT_S = {"wait": 20.0, "retry": 3.0}
+"""By `--on-quorum-lost`: with more to lose and less time a round loses its quorum, and is opened again, now and then."""
 LEASE_S = 2.0
 LONG_S = 120.0
 """No round may take longer than this, faults and all."""
@@ -174,9 +177,19 @@ class Soak:
             return
         if name in COORDINATORS:
             module = "flavor.cli.main"
-            words = ["serve", "--rounds", "1000000", "--min-clients", "8", "--quorum", "4", "--queue", QUEUE]
+            words = [
+                "serve",
+                "--rounds",
+                "1000000",
+                "--min-clients",
+                "8",
+                "--quorum",
+                str(QUORUM[self.on_quorum_lost]),
+                "--queue",
+                QUEUE,
+            ]
             words += ["--on-quorum-lost", self.on_quorum_lost, "--round-attempts", "1000000"]
-            words += ["--keep-rounds", "0", "--round-timeout-s", "20"]
+            words += ["--keep-rounds", "0", "--round-timeout-s", str(ROUND_TIMEOUT_S[self.on_quorum_lost])]
             words += ["--heartbeat-timeout-s", str(LEASE_S), "--aggregation-lease-s", str(LEASE_S)]
             words += ["--aggregation-attempts", "1000", "--quarantine-after", "0"]
         elif name in AGGREGATORS:
@@ -207,6 +220,9 @@ class Soak:
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
+        running = self.processes.running
+        if self._coordinator not in running and self._spare in running:  # that one went on in time
+            self._coordinator, self._spare = self._spare, self._coordinator
         for name in self.processes.names:
             if name == self._spare or name in self.processes.running:
                 continue
@@ -264,7 +280,7 @@ class Soak:
         self._after(seconds, go_on)
 
     def _replace_coordinator(self, fault: Fault) -> bool:
-        if not self._alive(self._coordinator):
+        if not self._alive(self._coordinator) or self._spare in self.processes.running:
             return False
         self._pause_for(self._coordinator, LEASE_S * (1.5 + 2 * fault.size))
         self._start(self._spare)
@@ -339,14 +355,22 @@ class Soak:
     def _spoil_update(self, fault: Fault) -> bool:
         """Half of the object that this edge has handed in, until a moment later: then it is whole again for the check.
 
-        The file is another one, as when a store's disk is restored from an older copy: what is being read stays.
+        The file is another one, as when a store's disk is restored from an older copy: what is being read stays. Not
+        where the round has no more than its quorum without it: then it would end the run, as it should.
         """
 
         def spoil() -> bool:
-            round_ = self.runs.read().round
+            store, round_ = self.folder / "store", self.runs.read().round
             path = self.runs.updates(round_, [fault.target]).get(fault.target, {}).get("path", "")
-            whole = self.folder / "store" / path
+            whole = store / path
             if not path or not whole.is_file():
+                return False
+            view = self.runs.read_round(round_)
+            accepted = [verdict.path for verdict in view.verdicts.values() if verdict.accepted] if view else []
+            if (
+                sum(not (store / f"{other}.whole").exists() for other in accepted if other != path)
+                < QUORUM[self.on_quorum_lost]
+            ):
                 return False
             aside = whole.with_name(f"{whole.name}.whole")
             if aside.exists():
@@ -408,8 +432,11 @@ class Soak:
         return view.round if round_ is not None and round_.state is RoundState.CLOSED else view.round - 1
 
     def check(self) -> None:
-        """Raise `Broken` unless all holds since the start, or since the run was rebuilt; counts what it checks."""
-        history = self._history()
+        """Raise `Broken` unless all holds since the start, or since the run was rebuilt; counts what it checks.
+
+        Leaves the run held still, so that nothing is closed that was not checked; `go_on` ends that.
+        """
+        history = self._held()
         closed = [view for number in history.closed() if (view := self.runs.read_round(number)) is not None]
         lasted = {view.round: (view.closed_ms - view.opened_ms) / 1000 for view in closed if view.closed_ms is not None}
         found = {
@@ -428,16 +455,45 @@ class Soak:
             raise Broken(f"I4: rounds that took longer than {LONG_S:g} s: {long}")
         self._audit(history)
 
-    def _history(self) -> History:
-        """The run as it is recorded; what came while its round was being closed has had the time to be refused."""
-        journals = {name: self.folder / name / "output" / "acknowledged" for name in EDGES}
+    def _held(self) -> History:
+        """The run as it is recorded, held still.
+
+        What came while its round was being closed has had the time to be refused before.
+        """
         deadline = time.monotonic() + ANSWER_S
-        while (history := History(self.runs, self.store, journals, self._handed_in)).lost_updates():
-            if time.monotonic() > deadline:
-                break
+        while True:
+            self._hold()
+            journals = {name: self.folder / name / "output" / "acknowledged" for name in EDGES}
+            history = History(self.runs, self.store, journals, self._handed_in)
+            if not history.lost_updates() or time.monotonic() > deadline:
+                return history
+            self.go_on()
             self.supervise()
             time.sleep(0.2)
-        return history
+
+    def _hold(self) -> None:
+        """Have the coordinator stop where nothing is being aggregated: no round is opened or closed then."""
+        deadline = time.monotonic() + LONG_S
+        while True:
+            self._to_coordinators(signal.SIGSTOP)
+            time.sleep(0.05)  # what it had sent is done
+            view = self.runs.read_round(self.runs.read().round)
+            if view is None or view.state is not RoundState.AGGREGATING:
+                return
+            if time.monotonic() > deadline:
+                raise SystemExit(f"round {view.round} is not aggregated within {LONG_S:g} s; logs in {self.folder}")
+            self.go_on()
+            self.supervise()
+            time.sleep(0.05)
+
+    def go_on(self) -> None:
+        """End what `check` began."""
+        self._to_coordinators(signal.SIGCONT)
+
+    def _to_coordinators(self, number: signal.Signals) -> None:
+        for name in COORDINATORS:
+            if name in self.processes.running:
+                self._signal(name, number)
 
     def _audit(self, history: History) -> None:
         """Raise `Broken` unless the store alone, all rounds since the start, is in order, and Redis has the same ones.
@@ -461,11 +517,12 @@ class Soak:
     def lose_everything(self) -> int:
         """Redis comes back empty, and an operator rebuilds the run; returns its newest round.
 
-        Rounds that were closed since the last check are checked by the audit of the final one: all that is left of them
-        are their manifests and objects.
+        To be called while `check` holds the run still: so every round was checked that is lost here. What is left of
+        these rounds, their manifests and objects, is audited again by the last check.
         """
         before = self.rounds()
         self.server.kill()
+        self.go_on()
         shutil.rmtree(self.server.folder)
         self.server.folder.mkdir()
         self.server.start()
@@ -514,6 +571,7 @@ def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
         except Broken as error:
             broken = str(error)
         rounds = made.rounds()
+        made.go_on()
     for what, number in sorted(made.injected.items()):
         print(f"  {number:5d}  {what}")
     print(f"  restarts: {dict(sorted(made.restarts.items()))}")
