@@ -60,9 +60,9 @@ AGGREGATORS = ["aggregator-1", "aggregator-2"]
 COORDINATORS = ["coordinator-1", "coordinator-2"]
 EVERYTHING = [*EDGES, *AGGREGATORS, *COORDINATORS]
 TRAINER = f"{sys.executable} {ROOT / 'tests' / 'integration' / 'toy_trainer.py'} --rounds endless"
-QUORUM = {"wait": 4, "retry": 6}
+QUORUM = {"wait": 4, "retry": 7}
 ROUND_TIMEOUT_S = {"wait": 20.0, "retry": 3.0}
-"""By `--on-quorum-lost`: with more to lose and less time a round loses its quorum, and is opened again, now and then."""
+"""By `--on-quorum-lost`: with more to lose and less time, rounds do lose their quorum, and are opened again."""
 LEASE_S = 2.0
 LONG_S = 120.0
 """No round may take longer than this, faults and all."""
