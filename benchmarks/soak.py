@@ -6,6 +6,8 @@ cut off, hears no publication, finds Redis full or away, has its update spoiled.
 supervisor would. At half time the history is checked, Redis loses everything, and `flavor recover` rebuilds the run
 from the store. At the end, without faults, two more rounds must close; then `tests/faults/history.py` checks the run
 again: each round committed once, from exactly the recorded contributors, nothing acknowledged lost, rounds only up.
+Both times the store is audited, too, as `flavor verify` does. With an odd seed a round that loses its quorum is opened
+again (`--on-quorum-lost retry`), with an even one it waits.
 
 The same seed draws the same faults, at the same times and against the same processes; what those are doing then is up
 to the machine. A fault that cannot happen then, because its target is down already, does not count.
@@ -38,7 +40,7 @@ from redis.exceptions import RedisError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "faults"))
-from history import History  # noqa: E402
+from history import Broken, History  # noqa: E402
 from servers import Proxy, Server  # noqa: E402
 
 from flavor.bus.connection import connect  # noqa: E402
@@ -47,6 +49,8 @@ from flavor.bus.runs import RunStore  # noqa: E402
 from flavor.bus.state import RoundState  # noqa: E402
 from flavor.coordinator.jobs import RqJobQueue  # noqa: E402
 from flavor.errors import FlavorError  # noqa: E402
+from flavor.ledger.archive import Archive  # noqa: E402
+from flavor.ledger.audit import audit  # noqa: E402
 from flavor.local.processes import ProcessGroup  # noqa: E402
 from flavor.store.objects import open_store  # noqa: E402
 
@@ -56,9 +60,16 @@ AGGREGATORS = ["aggregator-1", "aggregator-2"]
 COORDINATORS = ["coordinator-1", "coordinator-2"]
 EVERYTHING = [*EDGES, *AGGREGATORS, *COORDINATORS]
 TRAINER = f"{sys.executable} {ROOT / 'tests' / 'integration' / 'toy_trainer.py'} --rounds endless"
+QUORUM = {"wait": 4, "retry": 7}
+ROUND_TIMEOUT_S = {"wait": 20.0, "retry": 3.0}
+"""By `--on-quorum-lost`: with more to lose and less time, rounds do lose their quorum, and are opened again."""
 LEASE_S = 2.0
 LONG_S = 120.0
 """No round may take longer than this, faults and all."""
+LATE_S = 5.0
+"""A schedule that ran later than this is told: its faults came closer together than they were drawn."""
+ANSWER_S = 10.0
+"""An update that comes while its round is being closed is refused within this time."""
 
 
 class Fault(NamedTuple):
@@ -120,12 +131,17 @@ class Soak:
         self.runs = RunStore(self.redis, RUN, self.server.url)
         self.injected: Counter[str] = Counter()
         self.restarts: Counter[str] = Counter()
+        self.figures: Counter[str] = Counter()
+        self.longest_round_s = 0.0
+        self.rounds_audited = 0
+        self.on_quorum_lost = "retry" if seed % 2 else "wait"
+        self._handed_in = folder / "handed-in"
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._stopped: set[str] = set()
         self._resting: dict[str, float] = {}
         self._coordinator, self._spare = COORDINATORS
-        self._server_down = False
+        self._server_down = self._server_full = False
         self._kinds: dict[str, Callable[[Fault], bool]] = {
             "edge killed": lambda fault: self._kill(fault.target),
             "edge paused": self._pause,
@@ -161,8 +177,19 @@ class Soak:
             return
         if name in COORDINATORS:
             module = "flavor.cli.main"
-            words = ["serve", "--rounds", "1000000", "--min-clients", "8", "--quorum", "4", "--queue", QUEUE]
-            words += ["--on-quorum-lost", "wait", "--keep-rounds", "0", "--round-timeout-s", "20"]
+            words = [
+                "serve",
+                "--rounds",
+                "1000000",
+                "--min-clients",
+                "8",
+                "--quorum",
+                str(QUORUM[self.on_quorum_lost]),
+                "--queue",
+                QUEUE,
+            ]
+            words += ["--on-quorum-lost", self.on_quorum_lost, "--round-attempts", "1000000"]
+            words += ["--keep-rounds", "0", "--round-timeout-s", str(ROUND_TIMEOUT_S[self.on_quorum_lost])]
             words += ["--heartbeat-timeout-s", str(LEASE_S), "--aggregation-lease-s", str(LEASE_S)]
             words += ["--aggregation-attempts", "1000", "--quarantine-after", "0"]
         elif name in AGGREGATORS:
@@ -175,6 +202,7 @@ class Soak:
             "FLAVOR_REDIS_URL": self.proxies[name].url,
             "FLAVOR_STORE": self.store.url,
             "FLAVOR_RUN": RUN,
+            "FLAVOR_JOURNAL": str(self._handed_in),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
         }
@@ -192,6 +220,9 @@ class Soak:
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
+        running = self.processes.running
+        if self._coordinator not in running and self._spare in running:  # that one went on in time
+            self._coordinator, self._spare = self._spare, self._coordinator
         for name in self.processes.names:
             if name == self._spare or name in self.processes.running:
                 continue
@@ -249,7 +280,7 @@ class Soak:
         self._after(seconds, go_on)
 
     def _replace_coordinator(self, fault: Fault) -> bool:
-        if not self._alive(self._coordinator):
+        if not self._alive(self._coordinator) or self._spare in self.processes.running:
             return False
         self._pause_for(self._coordinator, LEASE_S * (1.5 + 2 * fault.size))
         self._start(self._spare)
@@ -264,7 +295,7 @@ class Soak:
 
         def again() -> None:
             self.server.start()
-            self._server_down = False
+            self._server_down = self._server_full = False
 
         self._after(0.1 + 3 * fault.size, again)
         return True
@@ -285,9 +316,11 @@ class Soak:
                 self._after(0.1, enlarge)
             else:
                 self.redis.config_set("maxmemory", 0)
+                self._server_full = False
 
         done = self._asked(lambda: self.redis.config_set("maxmemory", 1))
         if done:
+            self._server_full = True
             self._after(0.2 + 3 * fault.size, enlarge)
         return done
 
@@ -322,14 +355,22 @@ class Soak:
     def _spoil_update(self, fault: Fault) -> bool:
         """Half of the object that this edge has handed in, until a moment later: then it is whole again for the check.
 
-        The file is another one, as when a store's disk is restored from an older copy: what is being read stays.
+        The file is another one, as when a store's disk is restored from an older copy: what is being read stays. Not
+        where the round has no more than its quorum without it: then it would end the run, as it should.
         """
 
         def spoil() -> bool:
-            round_ = self.runs.read().round
+            store, round_ = self.folder / "store", self.runs.read().round
             path = self.runs.updates(round_, [fault.target]).get(fault.target, {}).get("path", "")
-            whole = self.folder / "store" / path
+            whole = store / path
             if not path or not whole.is_file():
+                return False
+            view = self.runs.read_round(round_)
+            accepted = [verdict.path for verdict in view.verdicts.values() if verdict.accepted] if view else []
+            if (
+                sum(not (store / f"{other}.whole").exists() for other in accepted if other != path)
+                < QUORUM[self.on_quorum_lost]
+            ):
                 return False
             aside = whole.with_name(f"{whole.name}.whole")
             if aside.exists():
@@ -348,11 +389,11 @@ class Soak:
             view = self.runs.read()
             round_ = self.runs.read_round(view.round)
             if round_ is not None:
-                jobs = RqJobQueue(self.server.url, QUEUE, timeout_s=60)
+                jobs = RqJobQueue(self.server.url, QUEUE, timeout_s=60, patience_s=1)
                 for _ in range(2):
                     jobs.aggregate(RUN, view.round, attempt=max(1, round_.attempt))
 
-        return self._asked(double)
+        return not self._server_full and self._asked(double)  # it would wait until there is room
 
     def _replay_events(self, fault: Fault) -> bool:
         def replay() -> None:
@@ -390,23 +431,98 @@ class Soak:
         round_ = self.runs.read_round(view.round)
         return view.round if round_ is not None and round_.state is RoundState.CLOSED else view.round - 1
 
-    def check(self) -> dict[str, int]:
-        """Raise unless every invariant holds since the start, or since the run was rebuilt; what there was to check."""
-        journals = {name: self.folder / name / "output" / "acknowledged" for name in EDGES}
-        history = History(self.runs, self.store, journals)
-        history.check()
-        closed = [self.runs.read_round(number) for number in history.closed()]
-        return {
+    def check(self) -> None:
+        """Raise `Broken` unless all holds since the start, or since the run was rebuilt; counts what it checks.
+
+        Leaves the run held still, so that nothing is closed that was not checked; `go_on` ends that.
+        """
+        history = self._held()
+        closed = [view for number in history.closed() if (view := self.runs.read_round(number)) is not None]
+        lasted = {view.round: (view.closed_ms - view.opened_ms) / 1000 for view in closed if view.closed_ms is not None}
+        found = {
             "rounds_checked": len(closed),
-            "acknowledged_events": sum(len(path.read_text().splitlines()) for path in journals.values()),
-            "updates_aggregated": sum(len(view.contributors) for view in closed if view is not None),
-            "updates_lost": len(history.lost()),
+            "rounds_reopened": sum(view.openings > 1 for view in closed),
+            "acknowledged_events": sum(map(len, history.events.values())),
+            "updates_acknowledged": len(history.acknowledged()),
+            "updates_aggregated": sum(len(view.contributors) for view in closed),
+            "updates_lost": len(history.lost_updates()),
         }
+        self.figures.update(found)
+        self.longest_round_s = max([self.longest_round_s, *lasted.values()])
+        print(f"  checked: {', '.join(f'{number} {what}' for what, number in found.items())}", flush=True)
+        history.check()
+        if long := {number: seconds for number, seconds in lasted.items() if seconds > LONG_S}:
+            raise Broken(f"I4: rounds that took longer than {LONG_S:g} s: {long}")
+        self._audit(history)
+
+    def _held(self) -> History:
+        """The run as it is recorded, held still.
+
+        What came while its round was being closed has had the time to be refused before.
+        """
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            self._hold()
+            journals = {name: self.folder / name / "output" / "acknowledged" for name in EDGES}
+            history = History(self.runs, self.store, journals, self._handed_in)
+            if not history.lost_updates() or time.monotonic() > deadline:
+                return history
+            self.go_on()
+            self.supervise()
+            time.sleep(0.2)
+
+    def _hold(self) -> None:
+        """Have the coordinator stop where nothing is being aggregated: no round is opened or closed then."""
+        deadline = time.monotonic() + LONG_S
+        while True:
+            self._to_coordinators(signal.SIGSTOP)
+            time.sleep(0.05)  # what it had sent is done
+            view = self.runs.read_round(self.runs.read().round)
+            if view is None or view.state is not RoundState.AGGREGATING:
+                return
+            if time.monotonic() > deadline:
+                raise SystemExit(f"round {view.round} is not aggregated within {LONG_S:g} s; logs in {self.folder}")
+            self.go_on()
+            self.supervise()
+            time.sleep(0.05)
+
+    def go_on(self) -> None:
+        """End what `check` began."""
+        self._to_coordinators(signal.SIGCONT)
+
+    def _to_coordinators(self, number: signal.Signals) -> None:
+        for name in COORDINATORS:
+            if name in self.processes.running:
+                self._signal(name, number)
+
+    def _audit(self, history: History) -> None:
+        """Raise `Broken` unless the store alone, all rounds since the start, is in order, and Redis has the same ones.
+
+        A manifest is in place before the next round is opened: that of the newest closed round may not be, yet.
+        """
+        settled = max(int(entry["round"]) for entry in history.log if entry["event"] == "round.opened") - 1
+        found = audit(Archive(self.store, RUN))
+        wrong = [str(problem) for problem in found.problems if problem.round <= settled]
+        digests = {link.round: link.digest for link in found.chain.links}
+        for number in history.closed():
+            view = self.runs.read_round(number)
+            known = view.manifest.digest if view is not None and view.manifest is not None else "none"
+            stored = digests.get(number, "none" if number <= settled else known)
+            if stored != known:
+                wrong.append(f"round {number}: its manifest is {known} on Redis, and {stored} in the store")
+        if wrong:
+            raise Broken(f"the store: {'; '.join(wrong)}")
+        self.rounds_audited = found.chain.closed
 
     def lose_everything(self) -> int:
-        """Redis comes back empty, and an operator rebuilds the run; returns its newest round."""
+        """Redis comes back empty, and an operator rebuilds the run; returns its newest round.
+
+        To be called while `check` holds the run still: so every round was checked that is lost here. What is left of
+        these rounds, their manifests and objects, is audited again by the last check.
+        """
         before = self.rounds()
         self.server.kill()
+        self.go_on()
         shutil.rmtree(self.server.folder)
         self.server.folder.mkdir()
         self.server.start()
@@ -421,6 +537,7 @@ class Soak:
             raise SystemExit(f"{before} rounds were closed, and the run was rebuilt after round {found}")
         for name in EDGES:  # what was acknowledged by the server that is gone was checked before
             (self.folder / name / "output" / "acknowledged").write_text("")
+        self._handed_in.write_text("")
         return found
 
     def close(self) -> None:
@@ -431,23 +548,30 @@ class Soak:
 
 
 def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
+    """One soak's figures; `broken` says what does not hold, and is '' where everything does."""
     made = Soak(folder, seed)
-    print(f"seed {seed}: {minutes:g} minutes, {len(EDGES)} edges; logs in {folder}", flush=True)
+    quorum = f"a lost quorum: {made.on_quorum_lost}"
+    print(f"seed {seed}: {minutes:g} minutes, {len(EDGES)} edges; {quorum}; logs in {folder}", flush=True)
     faults = drawn(seed, 60 * minutes)
     half = len(faults) // 2
+    broken = ""
     with contextlib.closing(made), ProcessGroup() as processes:
         made.start(processes)
-        wait_for(made, 1, "the first round")
-        under_fire(made, faults[:half])
-        wait_for(made, made.rounds() + 2, "two rounds without faults, at half time")
-        counts = Counter(made.check())
-        rebuilt = made.lose_everything()
-        print(f"  Redis lost everything; the run was rebuilt after round {rebuilt}", flush=True)
-        wait_for(made, rebuilt + 1, "the first round after that")
-        under_fire(made, faults[half:])
-        wait_for(made, made.rounds() + 2, "two rounds without faults")
+        try:
+            wait_for(made, 1, "the first round")
+            under_fire(made, faults[:half])
+            wait_for(made, made.rounds() + 2, "two rounds without faults, at half time")
+            made.check()
+            rebuilt = made.lose_everything()
+            print(f"  Redis lost everything; the run was rebuilt after round {rebuilt}", flush=True)
+            wait_for(made, rebuilt + 1, "the first round after that")
+            under_fire(made, faults[half:])
+            wait_for(made, made.rounds() + 2, "two rounds without faults")
+            made.check()
+        except Broken as error:
+            broken = str(error)
         rounds = made.rounds()
-        counts.update(made.check())
+        made.go_on()
     for what, number in sorted(made.injected.items()):
         print(f"  {number:5d}  {what}")
     print(f"  restarts: {dict(sorted(made.restarts.items()))}")
@@ -457,7 +581,11 @@ def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
         "rounds": rounds,
         "faults": made.injected.total() + 1,
         "by_kind": {**dict(sorted(made.injected.items())), "server lost everything": 1},
-        **counts,
+        "on_quorum_lost": made.on_quorum_lost,
+        **made.figures,
+        "rounds_audited": made.rounds_audited,
+        "longest_round_s": made.longest_round_s,
+        "broken": broken,
     }
 
 
@@ -465,14 +593,19 @@ def under_fire(made: Soak, faults: Sequence[Fault]) -> None:
     """Inject these as they are due, then mend everything."""
     tick = threading.Event()
     began = shown = time.monotonic()
+    late_s = 0.0
     for fault in faults:
-        while time.monotonic() < began + fault.at_s - faults[0].at_s:
+        due = began + fault.at_s - faults[0].at_s
+        while time.monotonic() < due:
             made.supervise()
             tick.wait(0.05)
+        late_s = max(late_s, time.monotonic() - due)
         made.inject(fault)
         if time.monotonic() - shown > 30 and made.answers:
             shown = time.monotonic()
             print(f"  {made.rounds()} rounds, {made.injected.total()} faults", flush=True)
+    if late_s > LATE_S:
+        print(f"  the faults came up to {late_s:.1f} s later than they were drawn", flush=True)
     made.settle()
 
 
@@ -500,11 +633,13 @@ def main() -> None:
     for seed in options.seed or [random.SystemRandom().randrange(10**6)]:
         folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-"))
         rows.append(soak(options.minutes, seed, folder))
-        if not options.keep:
+        if not options.keep and not rows[-1]["broken"]:
             shutil.rmtree(folder, ignore_errors=True)
-    print(table([{key: value for key, value in row.items() if key != "by_kind"} for row in rows]))
+    print(table([{key: value for key, value in row.items() if key not in ("by_kind", "broken")} for row in rows]))
     kinds = sum((Counter(row["by_kind"]) for row in rows), Counter[str]())
     print(table([{"fault": kind, "times": number} for kind, number in kinds.most_common()]))
+    if broken := [f"seed {row['seed']}: {row['broken']}" for row in rows if row["broken"]]:
+        raise SystemExit("\n".join(broken))
     print("every invariant held")
     print(f"written to {save('soak', rows)}")
 

@@ -113,6 +113,7 @@ class Bench:
         self.store = folder / "store"
         self.work = folder / "work"
         self.work.mkdir()
+        self.handed_in = folder / "handed-in"  # the journal of all edges
         self.redis: Redis = connect(url)
         self.runs = RunStore(self.redis, self.run, url)
         self._processes: list[Process] = []
@@ -123,7 +124,8 @@ class Bench:
         for variable in ("INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH"):
             env.pop(variable, None)
         here = str(Path(flavor.__file__).parents[1])  # processes run what this process has imported
-        return env | {TAG: self.tag, "FLAVOR_REDIS_URL": self.url, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+        env |= {TAG: self.tag, "FLAVOR_REDIS_URL": self.url, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+        return env | {"FLAVOR_JOURNAL": str(self.handed_in)}
 
     # -- processes
 

@@ -33,7 +33,7 @@ from flavor.errors import (
     TrainerFailed,
     UpdateRefused,
 )
-from flavor.failpoints import reach
+from flavor.failpoints import note_handed_in, reach
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
@@ -371,6 +371,7 @@ class Edge:
         if not self._seat.hand_in(round_, fields):
             self._tell(f"round {round_}: trained too late: another round is open already")
             return
+        note_handed_in(round_, self._config.client)
         if "refused" not in fields:
             self._unjudged = round_
             self._exchange.release_local()

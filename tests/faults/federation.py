@@ -33,7 +33,7 @@ class Faulty:
 
     def history(self, store: str = "") -> History:
         journals = {client: self.bench.folder / client / "output" / "acknowledged" for client in self.clients}
-        return History(self.bench.runs, open_store(store or str(self.bench.store)), journals)
+        return History(self.bench.runs, open_store(store or str(self.bench.store)), journals, self.bench.handed_in)
 
     def finish(self, coordinator, edges: dict) -> None:
         """The run ends well, and its history is in order."""

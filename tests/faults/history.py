@@ -5,6 +5,13 @@
 - I3 no acknowledged event or update vanishes.
 - I4 every wait ends, or errors, by its deadline, and says why: the tests wait for every process they start.
 - I5 rounds only go up.
+
+An event is acknowledged when Redis has answered the trainer that set it, an update when Redis has answered the edge
+that handed it in. Both note that outside of Redis: the toy trainer in `acknowledged`, an edge in its `FLAVOR_JOURNAL`.
+An edge that dies, or comes too late, after its trainer's TrainFinished and before that answer has been promised nothing
+for its update: the event stays, and nothing else is asked. An update that was acknowledged must have a verdict once
+its round is closed (a refused one has its reason there), and one that was accepted must count, unless the log says that
+its object was spoiled afterwards. Who takes a server's data away on purpose starts the journals anew.
 """
 
 from __future__ import annotations
@@ -30,10 +37,17 @@ class Broken(AssertionError):
 
 
 class History:
-    """A run as Redis, the store and the trainers' own journals record it."""
+    """A run as Redis, the store, the trainers' own journals and that of the edges record it.
 
-    def __init__(self, runs: RunStore, store: ObjectStore, journals: dict[str, Path] | None = None) -> None:
-        self._runs, self._store, self._journals = runs, store, journals or {}
+    The journals are read before Redis is, so that what is noted and not there was lost.
+    """
+
+    def __init__(
+        self, runs: RunStore, store: ObjectStore, journals: dict[str, Path] | None = None, handed_in: Path | None = None
+    ) -> None:
+        self._runs, self._store = runs, store
+        self.events = {client: _lines(path) for client, path in (journals or {}).items()}
+        self._handed_in = {(int(round_), client) for round_, client in (_lines(handed_in) if handed_in else ())}
         self.log = [fields for _, fields in runs.redis.xrange(runs.keys.log)]
 
     @property
@@ -96,12 +110,15 @@ class History:
         return load_file(local)
 
     def lost(self) -> list[str]:
-        """Every acknowledged event that is gone, and every update of a closed round that was never judged."""
+        """All that was acknowledged and is gone, in words."""
+        return [*self.lost_events(), *self.lost_updates()]
+
+    def lost_events(self) -> list[str]:
+        """Every acknowledged event that is gone."""
         found = []
-        for client, journal in self._journals.items():
+        for client, events in self.events.items():
             keys = self._runs.keys.client(client)
-            for line in journal.read_text().splitlines() if journal.exists() else []:
-                round_, _, event = line.partition(" ")
+            for round_, event in events:
                 if int(round_) <= self.since:
                     continue  # the round is closed in the store
                 # A client that started anew forgets TrainInitDone; its rounds' events stay.
@@ -109,12 +126,34 @@ class History:
                     keys.event(int(round_), Event(event))
                 ):
                     found.append(f"{client} set {event} of round {round_}, and it is gone")
+        return found
+
+    def acknowledged(self) -> list[tuple[int, str]]:
+        """Round and client of every acknowledged update of a closed round."""
+        closed = set(self.closed())
+        return sorted(each for each in self._handed_in if each[0] in closed)
+
+    def lost_updates(self) -> list[str]:
+        """Every update of a closed round that has no verdict, and every accepted one that does not count."""
+        found = []
+        acknowledged = self.acknowledged()
         for number in self.closed():
             view = self._runs.read_round(number)
             assert view is not None
-            unjudged = sorted(self._runs.updates(number, view.expected).keys() - view.verdicts.keys())
-            found += [f"round {number}: handed in and never judged: {client}" for client in unjudged]
+            noted = {client for round_, client in acknowledged if round_ == number}
+            there = self._runs.updates(number, {*view.expected, *noted}).keys()
+            for client in sorted((there | noted) - view.verdicts.keys()):
+                gone = "" if client in there else ", and it is gone"
+                found.append(f"round {number}: handed in and never judged: {client}{gone}")
+            accepted = {client for client, verdict in view.verdicts.items() if verdict.accepted}
+            left_out = sorted(accepted - set(view.contributors) - self._spoiled(number))
+            found += [f"round {number}: accepted and left out: {client}" for client in left_out]
         return found
+
+    def _spoiled(self, number: int) -> set[str]:
+        """Those whose objects were found spoiled after they had been accepted."""
+        entries = [e for e in self.log if e["event"] == "round.attempt_failed" and int(e["round"]) == number]
+        return {client for entry in entries for client in json.loads(entry.get("spoiled", "[]"))}
 
     def _i3(self) -> None:
         if lost := self.lost():
@@ -127,3 +166,9 @@ class History:
         order = [int(entry["round"]) for entry in self.log if entry["event"] in ("round.opened", "round.closed")]
         if order != sorted(order):
             raise Broken(f"I5: the log goes back: {order}")
+
+
+def _lines(journal: Path) -> list[tuple[str, str]]:
+    """The lines of a journal: a round, and what was acknowledged in it."""
+    pairs = [line.partition(" ") for line in journal.read_text().splitlines()] if journal.exists() else []
+    return [(round_, what) for round_, _, what in pairs]

@@ -1,12 +1,18 @@
 -- Record that an attempt to aggregate went wrong, for the coordinator to retry or give up.
 -- KEYS  1 round:N  2 log
 -- ARGV  1 N  2 attempt  3 worker's token  4 reason  5 contributors whose objects were spoiled (JSON), or ''
+-- The log names them, too: they alone were accepted and yet do not count.
 -- Returns {'ok', ''} or an error: state, lease.
 local round = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lease')
 if round[1] ~= 'aggregating' or round[2] ~= ARGV[2] then return {'state', tostring(round[1])} end
 if round[3] ~= ARGV[3] then return {'lease', tostring(round[3])} end
 redis.call('HSET', KEYS[1], 'error', ARGV[4])
-if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'spoiled', ARGV[5]) end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', 'round.attempt_failed', 'round', ARGV[1], 'reason', ARGV[4])
+local entry = {'event', 'round.attempt_failed', 'round', ARGV[1], 'reason', ARGV[4]}
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[1], 'spoiled', ARGV[5])
+  entry[#entry + 1] = 'spoiled'
+  entry[#entry + 1] = ARGV[5]
+end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', unpack(entry))
 redis.call('PUBLISH', KEYS[1], 'error')
 return {'ok', ''}
