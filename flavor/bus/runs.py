@@ -96,7 +96,9 @@ class RunStore:
     ) -> int:
         """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
-        keys += [self.keys.verdicts(round_), *self._of_clients(expected, round_)]
+        clients = [self.keys.client(client) for client in expected]
+        keys.append(self.keys.verdicts(round_))
+        keys += [client.task(round_) for client in clients] + [client.update(round_) for client in clients]
         args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
         return int(self._move("open_round", keys, args))
 
@@ -107,19 +109,21 @@ class RunStore:
         *,
         expected: Sequence[str],
         new: Sequence[str],
+        left_out: Sequence[str],
         opening: int,
         timeout_s: float,
         reason: str,
     ) -> int:
-        """Open the current round again, for `expected`, of whom `new` have no task yet; returns its new deadline."""
+        """Open the current round again, for `expected`, of whom `new` were not in it; returns its new deadline.
+
+        `left_out` are those that were, in any opening, and no longer are.
+        """
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
-        keys += self._of_clients(new, round_)
+        keys += [self.keys.client(client).task(round_) for client in new]
         timeout_ms = int(timeout_s * 1000)
         args: list[str | int] = [token, round_, timeout_ms, json.dumps(list(expected)), reason, opening]
+        args.append(json.dumps(list(left_out)))
         return int(self._move("reopen_round", keys, args))
-
-    def _of_clients(self, clients: Sequence[str], round_: int) -> list[str]:
-        return [key(round_) for of in map(self.keys.client, clients) for key in (of.task, of.update)]
 
     def begin_aggregation(
         self, token: str, round_: int, *, attempt: int, contributors: Sequence[str], reason: str

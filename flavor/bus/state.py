@@ -213,6 +213,8 @@ class RoundView:
     verdicts: Mapping[str, Verdict]
     openings: int = 1
     """How often it was opened: more than once after its quorum was lost."""
+    left_out: tuple[str, ...] = ()
+    """Clients that had a task in an earlier opening, and are not expected any more."""
     manifest: ManifestRef | None = None
     spoiled: tuple[str, ...] = ()
     """Contributors whose objects were no longer what was inspected when the last attempt read them."""
@@ -239,5 +241,6 @@ class RoundView:
             info_path=fields.get("info_path", ""),
             verdicts={client: Verdict.of(text) for client, text in verdicts.items()},
             openings=int(fields.get("openings", 1)),
+            left_out=tuple(json.loads(fields.get("left_out", "[]"))),
             manifest=ManifestRef.of(fields),
         )

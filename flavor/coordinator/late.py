@@ -23,7 +23,7 @@ class LateUpdates:
 
     def expect(self, view: RoundView) -> None:
         """This round takes no updates any more: whose comes now is late."""
-        self._round, self._missing = view.round, set(view.expected) - view.verdicts.keys()
+        self._round, self._missing = view.round, {*view.expected, *view.left_out} - view.verdicts.keys()
 
     def refuse_unheard(self) -> None:
         """Look for those that have come without a word."""
@@ -35,7 +35,7 @@ class LateUpdates:
     def refuse(self, number: int, client: str) -> None:
         """Answer an update of another round than the open one, from whoever had a task in that round."""
         view = self._runs.read_round(number)
-        if view is None or view.state is RoundState.OPEN or client not in view.expected:
+        if view is None or view.state is RoundState.OPEN or client not in (*view.expected, *view.left_out):
             return  # open: by another coordinator, which was not paused as this one
         if client in view.verdicts:
             self._ignore(view, client)

@@ -241,7 +241,11 @@ class Coordinator:
         self._lost = True
 
     def _settle(self) -> None:
-        """See that the newest closed round has its manifest, also if its worker died right after the commit."""
+        """See that the newest closed round has its manifest, also if its worker died right after the commit.
+
+        And that nothing was handed in too late without an answer.
+        """
+        self._late.refuse_unheard()
         view = self._runs.read_round(self._run.round) if self._run.round else None
         if view is not None and view.state is RoundState.CLOSED:
             self._history.settle(view.round, view.manifest)
@@ -485,17 +489,21 @@ class Coordinator:
 
     def _reopen(self, round_: _Round, expected: tuple[str, ...], reason: str) -> None:
         """The round begins again, with a new deadline, for these clients; who is new in it gets its task."""
-        number, opening = round_.view.round, round_.view.openings + 1
+        number, opening, before = round_.view.round, round_.view.openings + 1, round_.view
+        new = [client for client in expected if client not in before.expected]
+        left_out = tuple(sorted({*before.expected, *before.left_out} - set(expected)))
         deadline_ms = self._runs.reopen_round(
             self._token,
             number,
             expected=expected,
-            new=[client for client in expected if client not in round_.view.expected],
+            new=new,
+            left_out=left_out,
             opening=opening,
             timeout_s=self._config.round_timeout_s,
             reason=reason,
         )
-        round_.view = replace(round_.view, expected=expected, openings=opening, deadline_ms=deadline_ms)
+        round_.view = replace(before, expected=expected, left_out=left_out, openings=opening, deadline_ms=deadline_ms)
+        self._read_updates(new)  # of one that was left out, and handed in meanwhile
         self._tell(f"round {number}: {reason}")
 
     def _attempt(self, round_: _Round, attempt: int, contributors: list[str], reason: str) -> None:

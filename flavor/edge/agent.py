@@ -369,7 +369,7 @@ class Edge:
 
     def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
         if not self._seat.hand_in(round_, fields):
-            self._tell(f"round {round_}: trained too late: another round is open already")
+            self._tell(f"round {round_}: trained too late: the run is no longer in it")
             return
         note_handed_in(round_, self._config.client)
         if "refused" not in fields:

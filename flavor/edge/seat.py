@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
-from flavor.bus.state import ClientState
+from flavor.bus.state import ClientState, RunState
 from flavor.errors import LeaseLost
 
 
@@ -81,7 +81,7 @@ class Seat:
             return bool(self._redis.exists(self._keys.update(round_)))
 
     def hand_in(self, round_: int, fields: Mapping[str, str]) -> bool:
-        """Hand in the update of this round, in place of one that was; False when another round is open already."""
+        """Hand in the update of this round, in place of one that was; False when the run is no longer in it."""
         key = self._keys.update(round_)
 
         def commands(step: Redis) -> None:
@@ -116,7 +116,7 @@ class Seat:
     def _write(self, commands: Callable[[Redis], None], round_: int | None = None) -> bool:
         """Run these commands in one transaction, in which neither the lease nor (if given) the run's round changes.
 
-        False, and nothing is written, when the run is in another round.
+        False, and nothing is written, when the run is in another round, or over.
         """
         lease = self._lease
         assert lease is not None
@@ -124,11 +124,12 @@ class Seat:
         def attempt(step: Redis) -> bool:
             if step.get(lease.key) not in (None, lease.token):
                 raise self.replaced()
-            current = round_ is None or step.hget(self._run.state, "round") == str(round_)
+            state, current = step.hmget(self._run.state, "state", "round")
+            goes = round_ is None or (state == RunState.RUNNING and current == str(round_))
             step.multi()
-            if current:
+            if goes:
                 commands(step)
-            return current
+            return goes
 
         watched = [lease.key] if round_ is None else [lease.key, self._run.state]
         with translated(self._where):

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import signal
 
-import pytest
 from federation import MISSED
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nobody judges it, in this round or later: the coordinator asks the expected only"
-)
 def test_what_a_client_hands_in_for_a_round_opened_again_without_it_is_judged(faulty):
     """Row 11: its task of the first opening is still there, so it trains, and Redis takes its update."""
     faulty.clients, faulty.rounds, bench = ("c1", "c2", "c3"), 2, faulty.bench
@@ -30,3 +26,4 @@ def test_what_a_client_hands_in_for_a_round_opened_again_without_it_is_judged(fa
     bench.eventually("c3 has handed in", lambda: bench.redis.exists(update))
     bench.release("c2")
     faulty.finish(coordinator, edges)
+    assert bench.logged("update.refused", client="c3", round=1)["reason"] == "late: round 1 no longer takes updates"

@@ -289,6 +289,28 @@ def test_a_round_begins_empty(runs: RunStore) -> None:
     assert runs.claim_reference(1, "p", "d") == ("p", "d")
 
 
+def test_a_round_that_is_opened_again_keeps_what_was_handed_in(runs: RunStore) -> None:
+    """Also by one that the opening before had left out, and that this one expects again."""
+    open_round(runs)
+
+    def again(expected: str, left_out: str, opening: int) -> None:
+        names, new = list(expected), [name for name in expected if name == "b"] if opening == 3 else []
+        runs.reopen_round(
+            TOKEN, 1, expected=names, new=new, left_out=list(left_out), opening=opening, timeout_s=9, reason=""
+        )
+
+    again("a", "b", 2)
+    view = runs.read_round(1)
+    assert view is not None
+    assert (view.expected, view.left_out) == (("a",), ("b",))
+    runs.redis.hset(runs.keys.client("b").update(1), "path", "p")
+    again("ab", "", 3)
+    view = runs.read_round(1)
+    assert view is not None
+    assert (view.expected, view.left_out) == (("a", "b"), ())
+    assert runs.updates(1, ["b"]) == {"b": {"path": "p"}}
+
+
 def test_the_first_update_of_a_round_is_its_reference(runs: RunStore) -> None:
     open_round(runs)
     assert runs.claim_reference(1, "p1", "d1") == ("p1", "d1")

@@ -9,7 +9,7 @@ import pytest
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ClientState
+from flavor.bus.state import ClientState, RunState
 from flavor.edge.seat import Seat
 from flavor.errors import LeaseLost
 
@@ -49,6 +49,9 @@ def test_an_update_is_handed_in_only_for_the_round_that_the_run_is_in(runs: RunS
     for other in (0, 2):
         assert not mine.hand_in(other, {"path": "p"})
         assert not mine.has_update(other)
+    runs.end(RunState.STOPPED, "by an operator")
+    assert not mine.hand_in(1, {"path": "too late"})
+    assert runs.updates(1, ["a"]) == {"a": {"path": "another"}}
 
 
 def test_a_round_that_opens_meanwhile_is_seen(runs: RunStore, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
 -- A part of the scripts that open a round, put before them: the task of each of its clients.
--- A task says from which model of the run to train. An update that lies where this round's belongs is none of it: it is
--- left by somebody who handed it in to a server that had lost the run.
--- KEYS  from `first` on, for each client: its task, its update
-local function give_tasks(run, round, opened_ms, first)
+-- It says from which model of the run to train.
+-- KEYS  from `first` to `last`, the task of each client
+local function give_tasks(run, round, opened_ms, first, last)
   local task = {'opened_ms', opened_ms}
   local names = {'rounds', 'global_path', 'global_digest', 'global_size', 'global_seal', 'info_path', 'format'}
   local values = redis.call('HMGET', run, unpack(names))
@@ -12,8 +11,8 @@ local function give_tasks(run, round, opened_ms, first)
       task[#task + 1] = values[i]
     end
   end
-  for i = first, #KEYS, 2 do
-    redis.call('DEL', KEYS[i], KEYS[i + 1])
+  for i = first, last do
+    redis.call('DEL', KEYS[i])
     redis.call('HSET', KEYS[i], unpack(task))
     redis.call('PUBLISH', KEYS[i], round)
   end
