@@ -89,7 +89,9 @@ class Inspector:
 
     def _accepted(self, client: str, fields: Mapping[str, str]) -> Verdict:
         path = checked_path(fields.get("path", ""))
-        if not path.startswith(update_prefix(self._view.run, self._round, client)):
+        if path.rpartition("/")[0] + "/" != update_prefix(
+            self._view.run, self._round, client
+        ):  # a folder below it can become a link
             raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
         text = fields.get("info", "")
         if len(text) > MAX_BYTES:

@@ -73,6 +73,30 @@ def test_an_object_that_is_changed_after_it_was_accepted_is_never_aggregated(fau
     assert f"round 2: without c1, because: object {path}" in coordinator.stderr
 
 
+def test_an_object_that_becomes_endless_or_leaves_the_store_after_it_was_accepted_costs_its_site_alone(faulty):
+    """Row 29: of c1's four terabytes nothing is read, c3's folder is a link; both are found at once."""
+    faulty.clients, bench = ("c1", "c2", "c3", "c4"), faulty.bench
+    coordinator = faulty.serve("--quorum", 2)
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--hold", "--at", 2)})
+    bench.held("c2")
+    for client in ("c1", "c3", "c4"):
+        bench.logged("update.accepted", client=client, round=2)
+    paths = {client: bench.store / bench.runs.read_round(2).verdicts[client].path for client in ("c1", "c3")}
+    os.truncate(paths["c1"], 4 * 2**40)
+    elsewhere = bench.folder / "elsewhere"
+    paths["c3"].parent.rename(elsewhere)
+    paths["c3"].parent.symlink_to(elsewhere)
+    bench.release("c2")
+    faulty.finish(coordinator, edges)
+    everybody = faulty.clients
+    assert [bench.runs.read_round(n).contributors for n in (1, 2, 3)] == [everybody, ("c2", "c4"), everybody]
+    failed = [entry["reason"] for entry in bench.log() if entry["event"] == "round.attempt_failed"]
+    assert len(failed) == 1
+    assert "round 2: without c1, c3, because: object " in coordinator.stderr
+    assert f"({4 * 2**40} of them, expected " in failed[0]
+
+
 def test_a_round_that_needs_an_object_that_was_changed_fails_and_says_which(faulty):
     """Row 29: without its site there is no quorum."""
     bench = faulty.bench
@@ -193,6 +217,7 @@ PATHS: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "other-round": (at(lambda forge, client: forge.prefix(client).replace("rounds/1", "rounds/2") + "/x"), NOT_ITS_OWN),
     "other-run": (at(lambda forge, client: forge.prefix(client).replace(forge.run, "other") + "/x"), NOT_ITS_OWN),
     "global": (at(lambda forge, client: f"runs/{forge.run}/rounds/1/global/model"), NOT_ITS_OWN),
+    "deeper": (at(lambda forge, client: forge.put(client, model(), "deeper/update.safetensors")), NOT_ITS_OWN),
     "folder": (at(lambda forge, client: os.path.dirname(forge.put(client, model(), "deeper/x"))), NOT_THERE),
     "linked-file": (linked_file, NOT_THERE),
     "linked-folder": (linked_folder, "a link on the way leaves the store"),

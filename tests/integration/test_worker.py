@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.jobs import RqJobQueue
-from flavor.errors import StoreUnavailable
+from flavor.errors import BadObjectPath, StoreError, StoreUnavailable
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, wire
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
@@ -102,17 +103,18 @@ def submit(
 
 
 class Archived:
-    """A store, one of whose objects cannot be read."""
+    """A store, some of whose objects cannot be read."""
 
-    def __init__(self, store: ObjectStore, path: str) -> None:
-        self._store, self._path = store, path
+    def __init__(self, store: ObjectStore, *paths: str, error: Exception | None = None) -> None:
+        self._store, self._paths = store, paths
+        self._error = error or StoreUnavailable("it is in the archive")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     def local(self, path: str, **options: Any) -> Path:
-        if path == self._path:
-            raise StoreUnavailable(f"{path}: it is in the archive")
+        if path in self._paths:
+            raise self._error
         return self._store.local(path, **options)
 
 
@@ -325,6 +327,56 @@ class TestAggregation:
         assert view is not None
         assert view.state is RoundState.AGGREGATING
         assert "is not in the store" in (view.error or "")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            PermissionError(errno.EACCES, "Permission denied"),
+            BadObjectPath("a link on the way leaves the store"),
+            StoreError("it is larger than the cache"),
+            StoreUnavailable("it does not let us in"),
+        ],
+    )
+    def test_a_contributor_whose_object_cannot_be_read_any_more_is_left_out(
+        self, runs: RunStore, store: ObjectStore, error: Exception
+    ) -> None:
+        """As after a chmod by its site, if the worker is not root; what nobody expected is no reason to fail all."""
+        self.prepared(runs, store)
+        broken = runs.verdicts(1, ["b"])["b"].path
+        set_context(WorkerContext(runs.redis, "", Archived(store, broken, error=error), name="worker-1"))
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.spoiled == ("b",)
+        assert str(error) in (view.error or "")
+
+    def test_an_object_that_stays_away_for_a_while_is_nobodys_fault(self, runs: RunStore, store: ObjectStore) -> None:
+        self.prepared(runs, store)
+        broken, error = runs.verdicts(1, ["b"])["b"].path, StoreUnavailable("it answered 503", passing=True)
+        set_context(WorkerContext(runs.redis, "", Archived(store, broken, error=error), name="worker-1"))
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert (view.spoiled, view.error) == ((), "it answered 503")
+
+    def test_a_worker_that_can_read_nothing_accuses_nobody_but_who_changed_something(
+        self, runs: RunStore, store: ObjectStore
+    ) -> None:
+        self.prepared(runs, store)
+        paths = {client: found.path for client, found in runs.verdicts(1, ["a", "b", "c"]).items()}
+        refused = StoreUnavailable("it does not let us in")
+        set_context(WorkerContext(runs.redis, "", Archived(store, *paths.values(), error=refused), name="worker-1"))
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.spoiled == ()
+        runs.begin_aggregation(TOKEN, 1, attempt=2, contributors=["a", "b", "c"], reason="again")
+        rewritten(store.local(paths["a"]), b"something else")
+        set_context(WorkerContext(runs.redis, "", Archived(store, paths["b"], paths["c"], error=refused), name="w"))
+        jobs.aggregate("r", 1, 2)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.spoiled == ("a",)
 
     def test_later_rounds_start_from_the_global_model_and_have_its_structure(
         self, runs: RunStore, store: ObjectStore
