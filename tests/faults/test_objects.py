@@ -35,8 +35,8 @@ def test_objects_that_are_changed_or_gone_before_their_inspection_are_refused(fa
     faulty.clients, faulty.rounds, bench = ("c1", "c2", "c3", "c4", "c5"), 2, faulty.bench
     changes: dict[str, tuple[Callable, str]] = {
         "c2": (lambda path: rewritten(path, flipped), "is not what was submitted"),
-        "c3": (lambda path: rewritten(path, lambda data: data[:-3]), "cut short"),
-        "c4": (lambda path: rewritten(path, lambda data: data + b"more"), "longer than its header says"),
+        "c3": (lambda path: rewritten(path, lambda data: data[:-3]), " were signed"),
+        "c4": (lambda path: rewritten(path, lambda data: data + b"more"), " were signed"),
         "c5": (lambda path: path.unlink(), "is not in the store"),
     }
     coordinator = faulty.serve("--quorum", 1)
@@ -222,6 +222,8 @@ PATHS: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "linked-file": (linked_file, NOT_THERE),
     "linked-folder": (linked_folder, "a link on the way leaves the store"),
     "fifo": (fifo, NOT_THERE),
+    "no-size": (field(size=None), "none were handed in"),
+    "other-size": (field(size="1"), "1 were handed in"),
     "no-digest": (field(digest=None), "is not what was submitted"),
     "other-digest": (field(digest="0" * 64), "is not what was submitted"),
     "format": (field(format="../../x"), "checkpoint format '../../x'"),
