@@ -71,7 +71,8 @@ def open_model(store: ObjectStore, model: GlobalModel) -> TensorFile:
 
 
 def _file(store: ObjectStore, verdict: Verdict) -> TensorFile:
-    return TensorFile.open(check_object(store, verdict.path, digest=verdict.digest, seal=verdict.seal))
+    file = check_object(store, verdict.path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
+    return TensorFile.open(file)
 
 
 def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalState) -> GlobalModel:

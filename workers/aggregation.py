@@ -12,14 +12,24 @@ from dataclasses import dataclass
 from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, ManifestRef, RunView
 from flavor.config import RunConfig
-from flavor.errors import DigestMismatch, FlavorError, IllegalMove, LeaseLost, ObjectMissing
+from flavor.errors import (
+    BadObjectPath,
+    DigestMismatch,
+    FlavorError,
+    IllegalMove,
+    LeaseLost,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+)
 from flavor.failpoints import reach
 from flavor.store.info import merge_infos
-from flavor.store.objects import check_object, sha256_file
+from flavor.store.objects import sha256_file
 from flavor.store.paths import global_prefix, named
 from workers.combination import Work
 from workers.context import WorkerContext
 from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
+from workers.updates import update_file
 
 
 @dataclass(frozen=True)
@@ -79,31 +89,46 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
             except Exception as error:
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
                 context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
-                spoiled = _spoiled(context, runs, round_) if isinstance(error, _SPOILED) else []
+                spoiled = _spoiled(context, runs, round_) if _is_of_an_object(error) else []
                 runs.fail_attempt(round_, attempt=attempt_number, token=attempt.token, reason=reason, spoiled=spoiled)
-                if not isinstance(error, FlavorError):
+                if not spoiled and not isinstance(error, FlavorError):
                     raise
             else:
                 publish_manifest(context, run, round_, manifest)
         context.tell(f"run {run}, round {round_}: {reason}")
 
 
-_SPOILED = (DigestMismatch, ObjectMissing)
+_CHANGED = (DigestMismatch, ObjectMissing, BadObjectPath)
+
+
+def _is_of_an_object(error: Exception) -> bool:
+    """Whether some object may be to blame for an error: it is one of the store's, and not one that passes by itself."""
+    if isinstance(error, StoreUnavailable):
+        return not error.passing
+    return isinstance(error, StoreError | OSError)
 
 
 def _spoiled(context: WorkerContext, runs: RunStore, round_: int) -> list[str]:
-    """The contributors whose objects are not what was inspected: they were changed or removed since."""
+    """The contributors whose objects are not what was inspected: changed or removed since, or made unreadable.
+
+    If no contributor's object can be read, it is the store that cannot be, or this worker that cannot read it: then
+    only those are named whose objects were changed for certain.
+    """
     view = runs.read_round(round_)
     if view is None:
         return []
-    found = []
+    changed, unreadable = set(), set()
     for client in view.contributors:
-        verdict = view.verdicts[client]
         try:
-            check_object(context.store, verdict.path, digest=verdict.digest, seal=verdict.seal)
-        except _SPOILED:
-            found.append(client)
-    return found
+            update_file(context.store, view.verdicts[client])
+        except _CHANGED:
+            changed.add(client)
+        except (StoreError, OSError) as error:
+            if _is_of_an_object(error):
+                unreadable.add(client)
+    if len(changed) + len(unreadable) == len(view.contributors):
+        unreadable.clear()
+    return [client for client in view.contributors if client in changed | unreadable]
 
 
 @contextmanager

@@ -42,7 +42,7 @@ from workers.environment import user_environment
 from workers.folder import RunFolder
 from workers.place import Place
 from workers.structure import structure
-from workers.updates import open_updates
+from workers.updates import open_updates, update_file
 
 _GRACE_S = 2.0
 _MOST_INFO_BYTES = 1 << 28
@@ -268,7 +268,7 @@ def _laid_out(work: Work, folder: Path) -> Place:
     place = Place.prepare(folder, infos, work.info, extension=extension)
     for verdict, path in zip(work.verdicts.values(), place.local_models, strict=True):
         if work.config.is_opaque:
-            work.store.fetch(verdict.path, path, digest=verdict.digest, seal=verdict.seal)
+            _fetch(work, verdict, path)
         else:
             _lay_out_tensors(work, verdict, path)
     return place
@@ -277,17 +277,19 @@ def _laid_out(work: Work, folder: Path) -> Place:
 def _lay_out_tensors(work: Work, verdict: Verdict, path: Path) -> None:
     update = _opened(work, verdict)
     if update.encoding is None and verdict.format == Format.SAFETENSORS:
-        work.store.fetch(verdict.path, path, digest=verdict.digest, seal=verdict.seal)
+        _fetch(work, verdict, path)
     elif update.encoding is None:
-        from_safetensors(
-            work.store.local(verdict.path, digest=verdict.digest, seal=verdict.seal), path, Format(verdict.format)
-        )
+        from_safetensors(update_file(work.store, verdict), path, Format(verdict.format))
     else:
         with TensorFileWriter(path, update.specs, update.metadata) as writer:
             for spec in writer.specs:
                 writer.write(spec.name, np.asarray(update.tensors[spec.name]))
         if verdict.format != Format.SAFETENSORS:
             from_safetensors(path, path, Format(verdict.format))
+
+
+def _fetch(work: Work, verdict: Verdict, path: Path) -> None:
+    work.store.fetch(verdict.path, path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
 
 
 def _opened(work: Work, verdict: Verdict) -> Update:

@@ -11,7 +11,7 @@ from aggregators.clip import change_norm
 from aggregators.updates import Update
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RunView, Verdict
+from flavor.bus.state import Reference, RoundState, RunView, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, StoreUnavailable, UpdateRefused
 from flavor.failpoints import reach
@@ -21,7 +21,7 @@ from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, checked_path, update_prefix
 from workers.context import WorkerContext
-from workers.signatures import Signatures, Signed
+from workers.signatures import Signatures
 from workers.structure import structure, structure_of_object
 from workers.updates import check_base, open_global
 
@@ -89,7 +89,9 @@ class Inspector:
 
     def _accepted(self, client: str, fields: Mapping[str, str]) -> Verdict:
         path = checked_path(fields.get("path", ""))
-        if not path.startswith(update_prefix(self._view.run, self._round, client)):
+        if path.rpartition("/")[0] + "/" != update_prefix(
+            self._view.run, self._round, client
+        ):  # a folder below it can become a link
             raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
         text = fields.get("info", "")
         if len(text) > MAX_BYTES:
@@ -102,11 +104,12 @@ class Inspector:
         signed = self._signatures.check(self._view, self._round, client, fields, info)
         size_bytes = self._store.size_bytes(path)
         self._check_limits(info, size_bytes)
-        if size_bytes >= SMALL_UPDATE_BYTES and is_small(fields):  # it would be read in the time of small ones
-            raise UpdateRefused(f"object {path} has {size_bytes} bytes; {fields['size']} were handed in")
+        if str(size_bytes) != fields.get("size"):
+            said = f"{fields.get('size', 'none')[:40]} were {'signed' if signed.signature else 'handed in'}"
+            raise UpdateRefused(f"object {path} has {size_bytes} bytes; {said}")
         for _ in range(_LOOKS):
             seal = self._store.seal(path, strict=True)
-            found, encoding = self._look(path, fields, signed)
+            found, encoding = self._look(path, fields.get("digest", ""), size_bytes)
             if self._store.seal(path, strict=True) == seal:  # so all that was looked at are the bytes with this digest
                 break
         else:
@@ -138,68 +141,79 @@ class Inspector:
         if largest is not None and size_bytes > largest:
             raise UpdateRefused(f"the checkpoint has {size_bytes} bytes, more than the {largest} that this run allows")
 
-    def _look(self, path: str, fields: Mapping[str, str], signed: Signed) -> tuple[Inspection, Encoding | None]:
-        """What the object holds, and how its tensors are encoded, if they are."""
-        local, opaque = self._store.local(path), self._config.is_opaque
-        found = _opaque(local) if opaque else digest_and_check(local)
-        if found.sha256 != fields.get("digest"):
+    def _look(self, path: str, digest: str, size_bytes: int) -> tuple[Inspection, Encoding | None]:
+        """What the object holds, and how its tensors are encoded, if they are.
+
+        Its header is judged first: a file of another structure costs no more than that, however large it is.
+        """
+        local, opaque = self._store.local(path, size_bytes=size_bytes), self._config.is_opaque
+        update = None if opaque else self._checked_header(path, local)
+        found = _opaque(local, size_bytes) if update is None else digest_and_check(local)
+        if found.sha256 != digest:
             raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
-        if signed.signature and str(found.size_bytes) != fields.get("size"):
-            raise UpdateRefused(f"object {path} has {found.size_bytes} bytes; {fields.get('size')} were signed")
+        if update is None:
+            return found, None
         _check_finite(found.nonfinite)
-        return found, None if opaque else self._check_tensors(path, local, found.sha256)
+        if update.encoding is not None:
+            _check_finite(update.nonfinite())
+        elif self._view.global_model is None:
+            first = self._runs.claim_reference(self._round, Reference(path, digest, size_bytes))
+            self._check_structure(path, update, first)
+        self._check_norm(update)
+        return found, update.encoding
 
-    def _check_tensors(self, path: str, local: Path, digest: str) -> Encoding | None:
-        """That the tensors are such as this round can take; returns how they are encoded, if they are."""
+    def _checked_header(self, path: str, local: Path) -> Update:
+        """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""
         check_metadata(local)
-        file = TensorFile.open(local)
+        file, model = TensorFile.open(local), self._view.global_model
         encoding = Encoding.of(file)
-        if encoding is None:
-            self._check_structure(path, file, digest)
-        else:
-            self._check_encoded(file, encoding)
-        self._check_norm(file)
-        return encoding
+        if encoding is not None:
+            if encoding.kind != self._config.compress:
+                raise UpdateRefused(
+                    f"the update is compressed to {encoding.kind}; this run has --compress {self._config.compress}"
+                )
+            check_base(encoding, model)
+            assert model is not None
+            return Update.of(file, open_global(self._store, model))
+        update = Update.of(file, None)
+        self._check_structure(path, update, None if model else self._runs.reference(self._round))
+        return update
 
-    def _check_structure(self, path: str, file: TensorFile, digest: str) -> None:
-        """Same names, shapes and dtypes as the global model; in a first round without one, as its first good update."""
+    def _check_structure(self, path: str, update: Update, first: Reference | None) -> None:
+        """Same names, shapes and dtypes as the global model; in a first round without one, as its first good update.
+
+        `first` is that update, or None as long as there is none.
+        """
         if (model := self._view.global_model) is not None:
-            reference, digest, seal, whose = model.path, model.digest, model.seal, "the global model"
+            reference, seal, whose = (
+                Reference(model.path, model.digest, model.size_bytes),
+                model.seal,
+                "the global model",
+            )
+        elif first is not None and first.path != path:
+            reference, seal, whose = first, "", f"the first update of this round ({first.path.split('/')[-2]})"
         else:
-            reference, digest = self._runs.claim_reference(self._round, path, digest)
-            seal, whose = "", f"the first update of this round ({reference.split('/')[-2]})"
-        if reference == path:
             return
-        required = structure_of_object(self._store, reference, digest, seal)  # type: ignore[arg-type]
-        if problems := structure_problems(structure(file.specs), required, whose):
+        required = structure_of_object(self._store, reference.path, reference.digest, seal, reference.size_bytes)  # type: ignore[arg-type]
+        if problems := structure_problems(structure(update.specs), required, whose):
             raise CheckpointError(problems)
 
-    def _check_encoded(self, file: TensorFile, encoding: Encoding) -> None:
-        """A difference to this round's global model, of the run's kind, that decodes to what an update may be."""
-        kind = self._config.compress
-        if encoding.kind != kind:
-            raise UpdateRefused(f"the update is compressed to {encoding.kind}; this run has --compress {kind}")
-        model = self._view.global_model
-        check_base(encoding, model)
-        assert model is not None
-        _check_finite(Update.of(file, open_global(self._store, model)).nonfinite())
-
-    def _check_norm(self, file: TensorFile) -> None:
+    def _check_norm(self, update: Update) -> None:
         """The change is no longer than the run allows, measured over all float tensors."""
         limit, model = self._config.max_update_norm, self._view.global_model
         if limit is None or model is None:
             return
         base = open_global(self._store, model)
         old = {name: base.tensor(name) for name in base.names}
-        norm = change_norm(Update.of(file, base).tensors, old)
+        norm = change_norm(update.tensors, old)
         if norm > limit:
             raise UpdateRefused(
                 f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows"
             )
 
 
-def _opaque(path: Path) -> Inspection:
-    digest, size = sha256_file(path)
+def _opaque(path: Path, size_bytes: int) -> Inspection:
+    digest, size = sha256_file(path, most=size_bytes)
     return Inspection(digest, size, None)
 
 

@@ -17,6 +17,8 @@ def structure(specs: Iterable[TensorSpec]) -> Structure:
 
 
 @functools.lru_cache(8)
-def structure_of_object(store: ObjectStore, path: str, digest: str, seal: str = "") -> Structure:
-    """The same of an object's, after checking its seal or its digest; a worker, which has one store, does so once."""
-    return structure(TensorFile.open(store.local(path, digest=digest, seal=seal)).specs)
+def structure_of_object(
+    store: ObjectStore, path: str, digest: str, seal: str = "", size_bytes: int | None = None
+) -> Structure:
+    """The same of an object's, after checking its size, and its seal or its digest; a worker does so once."""
+    return structure(TensorFile.open(store.local(path, digest=digest, seal=seal, size_bytes=size_bytes)).specs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from aggregators.updates import Update
 from flavor.bus.state import GlobalModel, Verdict
@@ -16,12 +17,17 @@ def open_global(store: ObjectStore, model: GlobalModel) -> TensorFile:
     return TensorFile.open(check_object(store, model.path, digest=model.digest, seal=model.seal))
 
 
+def update_file(store: ObjectStore, verdict: Verdict) -> Path:
+    """A local file with what this verdict has accepted; raises `StoreError` unless it still is."""
+    return check_object(store, verdict.path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
+
+
 def open_updates(store: ObjectStore, verdicts: Sequence[Verdict], model: GlobalModel | None) -> list[Update]:
     """What these verdicts have accepted, mapped; `model` is the global model of the round.
 
     Encoded updates share one map of it. Raises `StoreError` when a file is not what was inspected.
     """
-    files = [TensorFile.open(check_object(store, v.path, digest=v.digest, seal=v.seal)) for v in verdicts]
+    files = [TensorFile.open(update_file(store, verdict)) for verdict in verdicts]
     base: TensorFile | None = None
     updates = []
     for file in files:

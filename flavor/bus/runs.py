@@ -12,7 +12,17 @@ import redis
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RUNS, RunKeys
-from flavor.bus.state import ClientState, GlobalModel, ManifestRef, RoundState, RoundView, RunState, RunView, Verdict
+from flavor.bus.state import (
+    ClientState,
+    GlobalModel,
+    ManifestRef,
+    Reference,
+    RoundState,
+    RoundView,
+    RunState,
+    RunView,
+    Verdict,
+)
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 
 _LUA = files("flavor.bus") / "lua"
@@ -174,11 +184,15 @@ class RunStore:
         left_out = json.dumps(list(spoiled)) if spoiled else ""
         self._move("fail_attempt", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason, left_out])
 
-    def claim_reference(self, round_: int, path: str, digest: str) -> tuple[str, str]:
-        """Path and digest of the object whose structure this round's updates must have: the first that were claimed."""
-        claimed = self._move("claim_reference", [self.keys.round(round_)], [f"{path} {digest}"])
-        path, _, digest = claimed.rpartition(" ")
-        return path, digest
+    def claim_reference(self, round_: int, reference: Reference) -> Reference:
+        """The object whose structure this round's updates must have: the first that was claimed."""
+        return Reference.of(self._move("claim_reference", [self.keys.round(round_)], [str(reference)]))
+
+    def reference(self, round_: int) -> Reference | None:
+        """The object that was claimed as such, or None as long as none was."""
+        with translated(self._where):
+            claimed = self.redis.hget(self.keys.round(round_), "reference")
+        return Reference.of(claimed) if claimed else None
 
     # -- transitions of either
 

@@ -192,6 +192,26 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """An update whose structure the others of its round must have."""
+
+    path: str
+    digest: str
+    size_bytes: int | None = None
+    """None in a round that an older release has opened."""
+
+    def __str__(self) -> str:
+        """As it stands in the round's hash."""
+        return f"{self.path} {self.digest} {self.size_bytes}"
+
+    @classmethod
+    def of(cls, text: str) -> Reference:
+        """From there."""
+        path, digest, *size = text.split(" ")
+        return cls(path, digest, int(size[0]) if size else None)
+
+
+@dataclass(frozen=True)
 class RoundView:
     """A round's hash and its verdicts, read."""
 

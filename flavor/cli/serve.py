@@ -130,7 +130,9 @@ def round_options(function: Any) -> Any:
                 help="Largest datasetSize that an update may claim.  [default: no limit]",
             ),
             click.option(
-                "--max-update-bytes", type=int, help="Largest checkpoint that an update may be.  [default: no limit]"
+                "--max-update-bytes",
+                type=int,
+                help="Largest update in bytes; set it where sites are not trusted.  [default: no limit]",
             ),
             click.option(
                 "--max-update-norm",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from flavor.errors import BadObjectPath, FlavorError, ObjectMissing
+from flavor.errors import BadObjectPath, DigestMismatch, FlavorError, ObjectMissing
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, Problem, read_chain
 from flavor.ledger.manifest import Manifest
@@ -134,15 +134,16 @@ def _round_of(path: str) -> int:
 def _checked(archive: Archive, each: Object) -> tuple[str, int]:
     """What is wrong with an object's bytes ('' when nothing is), and how many there are."""
     try:
-        digest, size = sha256_file(archive.store.local(each.path))
-    except (ObjectMissing, BadObjectPath):
+        size = archive.store.size_bytes(each.path)
+        if each.size_bytes is not None and size != each.size_bytes:  # terabytes of nothing are quickly made
+            return f"{each.what} was changed: it has {size} bytes, not the recorded {each.size_bytes}", 0
+        digest, size = sha256_file(archive.store.local(each.path, size_bytes=size), most=size)
+    except (ObjectMissing, BadObjectPath, DigestMismatch):
         return f"{each.what} cannot be read as an object", 0
     except OSError as error:
         return f"{each.what} cannot be read: {error.strerror}", 0
     if not digest.startswith(each.digest):  # an unnamed one is known by the beginning of its digest alone
         return f"{each.what} was changed: its SHA-256 is {digest[:16]}…, not {each.digest[:16]}…", size
-    if each.size_bytes is not None and size != each.size_bytes:
-        return f"{each.what} has {size} bytes, not the recorded {each.size_bytes}", size
     return "", size
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flavor.errors import BadObjectPath, InvalidSetting, ObjectExists, ObjectMissing, StoreError
 from flavor.store.links import linked, placed
-from flavor.store.objects import check_digest, sha256_file
+from flavor.store.objects import check_digest, check_size, sha256_file
 from flavor.store.paths import checked_path
 
 _STAGING = ".staging"
@@ -76,14 +76,16 @@ class LocalStore:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
                 os.replace(copy, target)
 
-    def local(self, path: str, *, digest: str = "", seal: str = "") -> Path:
+    def local(self, path: str, *, digest: str = "", seal: str = "", size_bytes: int | None = None) -> Path:
         """See `ObjectStore`."""
         target = self._at(path)
         if target.is_symlink() or not target.is_file():
             raise ObjectMissing(f"object {path} is not in the store {self.url}")
         self._check_inside(target, path)
+        if size_bytes is not None:
+            check_size(target.stat().st_size, size_bytes, f"object {path}")
         if digest and (not seal or self.seal(path, strict=seal.count(":") == 3) != seal):
-            check_digest(target, digest, f"object {path}")
+            check_digest(target, digest, f"object {path}", size_bytes=size_bytes)
         return target
 
     def seal(self, path: str, *, strict: bool = False) -> str:
@@ -97,9 +99,11 @@ class LocalStore:
         changed = f":{found.st_ctime_ns}" if strict else ""
         return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}{changed}"
 
-    def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
+    def fetch(
+        self, path: str, destination: Path, *, digest: str, seal: str = "", size_bytes: int | None = None
+    ) -> None:
         """See `ObjectStore`."""
-        source = self.local(path, digest=digest, seal=seal)
+        source = self.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
         with _clear(destination):
             placed(source, destination)
 

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from flavor.errors import DigestMismatch, InvalidSetting
 
+_BLOCK_BYTES = 256 * 1024
+
 
 class ObjectStore(Protocol):
     """Write-once objects. All implementations pass one suite of tests.
@@ -28,10 +30,12 @@ class ObjectStore(Protocol):
         Putting the same bytes again does nothing; other bytes under the same path raise `ObjectExists`.
         """
 
-    def local(self, path: str, *, digest: str = "", seal: str = "") -> Path:
+    def local(self, path: str, *, digest: str = "", seal: str = "", size_bytes: int | None = None) -> Path:
         """A file with the object's bytes, to be mapped or read at once, never written. Raises `ObjectMissing`.
 
         With a `digest`, it is unchanged since `seal` was taken, or else has this digest; `DigestMismatch` if neither.
+        With `size_bytes`, one of another size is a `DigestMismatch` before any of it is read: a file of terabytes
+        costs nothing to make.
         """
 
     def seal(self, path: str, *, strict: bool = False) -> str:
@@ -43,8 +47,10 @@ class ObjectStore(Protocol):
         Taken beside a computed digest, it saves computing that digest again. Raises `ObjectMissing`.
         """
 
-    def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
-        """Place the object at `destination`, replacing what is there, after checking its seal or its digest.
+    def fetch(
+        self, path: str, destination: Path, *, digest: str, seal: str = "", size_bytes: int | None = None
+    ) -> None:
+        """Place the object at `destination`, replacing what is there, after the checks of `local`.
 
         Raises `ObjectMissing`, `DigestMismatch`; `destination` is untouched then.
         """
@@ -83,24 +89,42 @@ def open_store(url: str, *, create: bool = False) -> ObjectStore:
     )
 
 
-def sha256_file(path: Path) -> tuple[str, int]:
-    """The SHA-256 (hex) and the size in bytes of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest, file.tell()
+def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
+    """The SHA-256 (hex) and the size in bytes of a file; of one with more than `most` bytes, of the first `most` + 1.
+
+    So a file that grows while it is read ends somewhere, and has not the size that it should.
+    """
+    with path.open("rb", buffering=0) as file:
+        if most is None:
+            return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        digest, block, left = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), most + 1
+        while read := file.readinto(block[:left]):
+            digest.update(block[:read])
+            left -= read
+        return digest.hexdigest(), most + 1 - left
 
 
-def check_object(store: ObjectStore, path: str, *, digest: str, seal: str = "") -> Path:
+def check_object(store: ObjectStore, path: str, *, digest: str, seal: str = "", size_bytes: int | None = None) -> Path:
     """A local file with the object's bytes, unchanged since `seal` was taken, or else with this digest.
 
-    Raises `ObjectMissing`, `DigestMismatch`.
+    Raises `ObjectMissing`, `DigestMismatch`; the latter before it reads anything if it has not `size_bytes` bytes.
     """
-    return store.local(path, digest=digest, seal=seal)
+    return store.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
 
 
-def check_digest(path: Path, digest: str, what: str) -> None:
-    """Raise `DigestMismatch` unless the file at `path` has this SHA-256."""
-    found, size = sha256_file(path)
+def check_size(size_bytes: int, expected: int | None, what: str) -> None:
+    """Raise `DigestMismatch` unless something of this size can be what was recorded."""
+    if expected is not None and size_bytes != expected:
+        raise DigestMismatch(
+            f"{what}: the bytes are not those that were recorded ({size_bytes} of them, expected {expected}): it was "
+            "changed or cut off in the store"
+        )
+
+
+def check_digest(path: Path, digest: str, what: str, *, size_bytes: int | None = None) -> None:
+    """Raise `DigestMismatch` unless the file at `path` has this SHA-256, of whose bytes it reads no more than due."""
+    found, size = sha256_file(path, most=size_bytes)
+    check_size(size, size_bytes, what)
     if found != digest:
         raise DigestMismatch(
             f"{what}: the bytes are not those that were recorded (SHA-256 {found[:12]}… of {size} bytes, expected "

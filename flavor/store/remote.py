@@ -20,6 +20,7 @@ from flavor.sizes import shown_size
 from flavor.store.bucket import Bucket, Endurance, already_there, chosen_endurance
 from flavor.store.cache import Entry, FileCache, cache_settings, default_folder
 from flavor.store.links import placed
+from flavor.store.objects import check_size
 from flavor.store.paths import checked_path
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class RemoteStore:
     def _copy_once(self, staged: str, key: str) -> None:
         self._bucket.persist(key, lambda: self._bucket.writing.copy(staged, key, overwrite=False))
 
-    def local(self, path: str, *, digest: str = "", seal: str = "") -> Path:
+    def local(self, path: str, *, digest: str = "", seal: str = "", size_bytes: int | None = None) -> Path:
         """See `ObjectStore`. A file of the cache, which has the digest of what the store held when it was fetched.
 
         With `digest`, and the object in the cache, the store is not asked.
@@ -138,6 +139,7 @@ class RemoteStore:
             if file is None or not digest or entry.digest != digest:
                 meta = self._head(path)
                 if file is None or entry.mark != _mark(meta):
+                    check_size(meta["size"], size_bytes, f"object {path}")
                     file, fetched = self._download(key, meta, entry), True
             if digest and entry.digest != digest:
                 raise DigestMismatch(
@@ -197,9 +199,11 @@ class RemoteStore:
         checked_path(path)
         return _mark(self._head(path))
 
-    def fetch(self, path: str, destination: Path, *, digest: str, seal: str = "") -> None:
+    def fetch(
+        self, path: str, destination: Path, *, digest: str, seal: str = "", size_bytes: int | None = None
+    ) -> None:
         """See `ObjectStore`. On one file system with the cache it is a link to the cache's file."""
-        source = self.local(path, digest=digest, seal=seal)
+        source = self.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
         with self._cache.clear():
             placed(source, destination)
 

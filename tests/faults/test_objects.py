@@ -35,8 +35,8 @@ def test_objects_that_are_changed_or_gone_before_their_inspection_are_refused(fa
     faulty.clients, faulty.rounds, bench = ("c1", "c2", "c3", "c4", "c5"), 2, faulty.bench
     changes: dict[str, tuple[Callable, str]] = {
         "c2": (lambda path: rewritten(path, flipped), "is not what was submitted"),
-        "c3": (lambda path: rewritten(path, lambda data: data[:-3]), "cut short"),
-        "c4": (lambda path: rewritten(path, lambda data: data + b"more"), "longer than its header says"),
+        "c3": (lambda path: rewritten(path, lambda data: data[:-3]), " were signed"),
+        "c4": (lambda path: rewritten(path, lambda data: data + b"more"), " were signed"),
         "c5": (lambda path: path.unlink(), "is not in the store"),
     }
     coordinator = faulty.serve("--quorum", 1)
@@ -71,6 +71,30 @@ def test_an_object_that_is_changed_after_it_was_accepted_is_never_aggregated(fau
     failed = [entry["reason"] for entry in bench.log() if entry["event"] == "round.attempt_failed"]
     assert failed == [next(reason for reason in failed if f"object {path}: the bytes are not those" in reason)]
     assert f"round 2: without c1, because: object {path}" in coordinator.stderr
+
+
+def test_an_object_that_becomes_endless_or_leaves_the_store_after_it_was_accepted_costs_its_site_alone(faulty):
+    """Row 29: of c1's four terabytes nothing is read, c3's folder is a link; both are found at once."""
+    faulty.clients, bench = ("c1", "c2", "c3", "c4"), faulty.bench
+    coordinator = faulty.serve("--quorum", 2)
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--hold", "--at", 2)})
+    bench.held("c2")
+    for client in ("c1", "c3", "c4"):
+        bench.logged("update.accepted", client=client, round=2)
+    paths = {client: bench.store / bench.runs.read_round(2).verdicts[client].path for client in ("c1", "c3")}
+    os.truncate(paths["c1"], 4 * 2**40)
+    elsewhere = bench.folder / "elsewhere"
+    paths["c3"].parent.rename(elsewhere)
+    paths["c3"].parent.symlink_to(elsewhere)
+    bench.release("c2")
+    faulty.finish(coordinator, edges)
+    everybody = faulty.clients
+    assert [bench.runs.read_round(n).contributors for n in (1, 2, 3)] == [everybody, ("c2", "c4"), everybody]
+    failed = [entry["reason"] for entry in bench.log() if entry["event"] == "round.attempt_failed"]
+    assert len(failed) == 1
+    assert "round 2: without c1, c3, because: object " in coordinator.stderr
+    assert f"({4 * 2**40} of them, expected " in failed[0]
 
 
 def test_a_round_that_needs_an_object_that_was_changed_fails_and_says_which(faulty):
@@ -193,10 +217,13 @@ PATHS: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "other-round": (at(lambda forge, client: forge.prefix(client).replace("rounds/1", "rounds/2") + "/x"), NOT_ITS_OWN),
     "other-run": (at(lambda forge, client: forge.prefix(client).replace(forge.run, "other") + "/x"), NOT_ITS_OWN),
     "global": (at(lambda forge, client: f"runs/{forge.run}/rounds/1/global/model"), NOT_ITS_OWN),
+    "deeper": (at(lambda forge, client: forge.put(client, model(), "deeper/update.safetensors")), NOT_ITS_OWN),
     "folder": (at(lambda forge, client: os.path.dirname(forge.put(client, model(), "deeper/x"))), NOT_THERE),
     "linked-file": (linked_file, NOT_THERE),
     "linked-folder": (linked_folder, "a link on the way leaves the store"),
     "fifo": (fifo, NOT_THERE),
+    "no-size": (field(size=None), "none were handed in"),
+    "other-size": (field(size="1"), "1 were handed in"),
     "no-digest": (field(digest=None), "is not what was submitted"),
     "other-digest": (field(digest="0" * 64), "is not what was submitted"),
     "format": (field(format="../../x"), "checkpoint format '../../x'"),

@@ -64,12 +64,12 @@ class Bench:
         self.model = self._put("runs/r/rounds/1/global/model.safetensors", {"w": np.zeros((2, 3), np.float32)})
         self.update = self._put(f"{update_prefix('r', 2, 'a')}update.safetensors", {"w": np.ones((2, 3), np.float32)})
 
-    def _put(self, path: str, tensors: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    def _put(self, path: str, tensors: Mapping[str, np.ndarray]) -> tuple[str, str, int]:
         with self.store.stage() as staged:
             write(staged, Checkpoint(dict(tensors)), Format.SAFETENSORS)
-            digest, _ = sha256_file(staged)
+            digest, size = sha256_file(staged)
             self.store.put(path, staged, digest=digest)
-        return path, digest
+        return path, digest, size
 
     def file(self, data: bytes) -> Path:
         self.input.write_bytes(data)
@@ -104,7 +104,7 @@ def fuzz_info(data: bytes) -> None:
 def fuzz_update(data: bytes) -> None:
     """The fields of an edge's update hash."""
     here = bench()
-    good = {"path": here.update[0], "digest": here.update[1], "size": "100", "format": "safetensors"}
+    good = {"path": here.update[0], "digest": here.update[1], "size": str(here.update[2]), "format": "safetensors"}
     good["info"] = json.dumps(GOOD_INFO)
     names = [*good, "refused", "seal"]
     fields = dict(good)
@@ -112,7 +112,7 @@ def fuzz_update(data: bytes) -> None:
         if part:
             fields[names[part[0] % len(names)]] = part[1:].decode("utf-8", "replace")
     view = RunView(
-        "r", RunState.RUNNING, 2, 3, {"rounds": 3, "store": here.store.url}, "", GlobalModel(*here.model, 1), 0, None
+        "r", RunState.RUNNING, 2, 3, {"rounds": 3, "store": here.store.url}, "", GlobalModel(*here.model), 0, None
     )
     is_small(fields)
     nobody_pinned = Signatures(None, {}, required=False)  # type: ignore[arg-type] - nothing is signed, so none is pinned

@@ -13,7 +13,7 @@ from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RunStore, list_runs
-from flavor.bus.state import GlobalModel, RoundState, RunState, Verdict
+from flavor.bus.state import GlobalModel, Reference, RoundState, RunState, Verdict
 from flavor.cli.inspect import stop
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 from tests.conftest import Bench
@@ -270,7 +270,7 @@ def test_nothing_is_recorded_of_a_round_that_is_not_there(runs: RunStore) -> Non
     for verdict in (Verdict(True, "good", info={"metadata": {}}), Verdict(False, "bad")):
         assert not runs.judge(1, "a", verdict)
     with pytest.raises(IllegalMove, match="not there"):
-        runs.claim_reference(1, "p", "d")
+        runs.claim_reference(1, Reference("p", "d", 3))
     assert runs.redis.keys(f"{runs.keys.prefix}*round*") == []
     assert not runs.refusals()
 
@@ -286,7 +286,7 @@ def test_a_round_begins_empty(runs: RunStore) -> None:
     assert view is not None
     assert not view.verdicts
     assert runs.updates(1, ["a", "b"]) == {}
-    assert runs.claim_reference(1, "p", "d") == ("p", "d")
+    assert runs.claim_reference(1, Reference("p", "d", 3)) == runs.reference(1) == Reference("p", "d", 3)
 
 
 def test_a_round_that_is_opened_again_keeps_what_was_handed_in(runs: RunStore) -> None:
@@ -313,8 +313,17 @@ def test_a_round_that_is_opened_again_keeps_what_was_handed_in(runs: RunStore) -
 
 def test_the_first_update_of_a_round_is_its_reference(runs: RunStore) -> None:
     open_round(runs)
-    assert runs.claim_reference(1, "p1", "d1") == ("p1", "d1")
-    assert runs.claim_reference(1, "p2", "d2") == ("p1", "d1")
+    assert runs.reference(1) is None
+    first = Reference("p1", "d1", 3)
+    assert runs.claim_reference(1, first) == first
+    assert runs.claim_reference(1, Reference("p2", "d2", 4)) == first
+    assert runs.reference(1) == first
+
+
+def test_a_reference_of_an_older_release_is_read(runs: RunStore) -> None:
+    open_round(runs)
+    runs.redis.hset(runs.keys.round(1), "reference", "p d")
+    assert runs.reference(1) == Reference("p", "d")
 
 
 def test_status_says_who_of_the_runs_own_processes_is_not_there(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,8 +23,8 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.jobs import RqJobQueue
-from flavor.errors import StoreUnavailable
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, wire
+from flavor.errors import BadObjectPath, StoreError, StoreUnavailable
+from flavor.store.formats import Inspection, TensorFile, TensorFileWriter, TensorSpec, finite, wire
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import named, update_prefix
@@ -102,17 +103,18 @@ def submit(
 
 
 class Archived:
-    """A store, one of whose objects cannot be read."""
+    """A store, some of whose objects cannot be read."""
 
-    def __init__(self, store: ObjectStore, path: str) -> None:
-        self._store, self._path = store, path
+    def __init__(self, store: ObjectStore, *paths: str, error: Exception | None = None) -> None:
+        self._store, self._paths = store, paths
+        self._error = error or StoreUnavailable("it is in the archive")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     def local(self, path: str, **options: Any) -> Path:
-        if path == self._path:
-            raise StoreUnavailable(f"{path}: it is in the archive")
+        if path in self._paths:
+            raise self._error
         return self._store.local(path, **options)
 
 
@@ -156,27 +158,60 @@ class TestInspection:
     def test_an_object_that_changes_while_it_is_inspected_is_refused(
         self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Between its digest, which is that of bad bytes as it was said, and everything else."""
+        """Between its header, which is good, and its digest, which is that of bad bytes, as it was said."""
         submit(runs, store, "a", model(1))
         assert verdict(runs, "a").accepted
         path = store.local(submit(runs, store, "b", model(1)))
         good = path.read_bytes()
-        bad = store.local(submit(runs, store, "c", {"w": np.zeros((9, 9), np.float32)})).read_bytes()
-        digest = hashlib.sha256(bad).hexdigest()
-        runs.redis.hset(runs.keys.client("b").update(1), mapping={"digest": digest, "size": str(len(bad))})
-        rewritten(path, bad)
+        bad = store.local(submit(runs, store, "c", model(1) | {"w": np.zeros((3, 2), np.float32)})).read_bytes()
+        assert len(bad) == len(good)
+        runs.redis.hset(runs.keys.client("b").update(1), "digest", hashlib.sha256(bad).hexdigest())
         changed = []
 
-        def check_metadata(file: Path) -> None:
-            """The first thing that is looked at after the digest."""
-            if file == path:
-                rewritten(path, good)
-                changed.append(file)
-            wire.check_metadata(file)
+        def digest_and_check(file: Path) -> Inspection:
+            rewritten(file, bad)
+            changed.append(file)
+            return finite.digest_and_check(file)
 
-        monkeypatch.setattr(inspection, "check_metadata", check_metadata)
-        assert not verdict(runs, "b").accepted
+        monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
+        assert "tensor 'w' has shape (3, 2)" in verdict(runs, "b").reason
         assert changed == [path]
+
+    @pytest.mark.parametrize("round_", [1, 2])
+    def test_of_a_giant_of_another_structure_only_the_header_is_read(
+        self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, round_: int
+    ) -> None:
+        """In a first round without a model that is the structure of the update that came first."""
+        for client in "ac":
+            submit(runs, store, client, model(1))
+        assert all(verdict(runs, client).accepted for client in "ac")
+        if round_ == 2:
+            runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "c"], reason="2 of 3")
+            jobs.aggregate("r", 1, 1)
+            open_round(runs, 2)
+        path = store.local(submit(runs, store, "b", model(1), round_=round_))
+        table = {"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
+        header = json.dumps(table).encode()
+        rewritten(path, len(header).to_bytes(8, "little") + header)
+        size = 8 + len(header) + 2**42
+        os.truncate(path, size)
+        runs.redis.hset(runs.keys.client("b").update(round_), "size", str(size))
+
+        def digest_and_check(file: Path) -> Inspection:
+            pytest.fail(f"{file} would be read")
+
+        monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
+        reason = verdict(runs, "b", round_).reason
+        assert "tensor 'w' has shape (1099511627776,); the " + {1: "first", 2: "global"}[round_] in reason
+
+    def test_of_a_reference_that_became_a_file_of_terabytes_nothing_is_read(
+        self, runs: RunStore, store: ObjectStore
+    ) -> None:
+        path = submit(runs, store, "a", model(1))
+        assert verdict(runs, "a").accepted
+        os.truncate(store.local(path), 2**42)
+        submit(runs, store, "b", model(2))
+        assert f"({2**42} of them, expected " in verdict(runs, "b").reason
 
     def test_an_object_whose_links_change_while_it_is_inspected_is_inspected_again(
         self, runs: RunStore, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -196,9 +231,11 @@ class TestInspection:
         assert verdict(runs, "a").accepted
         assert looks == [path, path]
 
-    def test_an_object_that_is_larger_than_was_said_is_not_read(self, runs: RunStore, store: ObjectStore) -> None:
-        large = {"w": np.zeros(SMALL_UPDATE_BYTES // 4, np.float32)}
-        path = submit(runs, store, "a", large, size=1)
+    @pytest.mark.parametrize("elements", [10, SMALL_UPDATE_BYTES // 4])
+    def test_an_object_of_another_size_than_was_said_is_not_read(
+        self, runs: RunStore, store: ObjectStore, elements: int
+    ) -> None:
+        path = submit(runs, store, "a", {"w": np.zeros(elements, np.float32)})
         runs.redis.hset(runs.keys.client("a").update(1), "size", "100")
         set_context(WorkerContext(runs.redis, "", Archived(store, path), name="worker-1"))
         assert "100 were handed in" in verdict(runs, "a").reason
@@ -325,6 +362,56 @@ class TestAggregation:
         assert view is not None
         assert view.state is RoundState.AGGREGATING
         assert "is not in the store" in (view.error or "")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            PermissionError(errno.EACCES, "Permission denied"),
+            BadObjectPath("a link on the way leaves the store"),
+            StoreError("it is larger than the cache"),
+            StoreUnavailable("it does not let us in"),
+        ],
+    )
+    def test_a_contributor_whose_object_cannot_be_read_any_more_is_left_out(
+        self, runs: RunStore, store: ObjectStore, error: Exception
+    ) -> None:
+        """As after a chmod by its site, if the worker is not root; what nobody expected is no reason to fail all."""
+        self.prepared(runs, store)
+        broken = runs.verdicts(1, ["b"])["b"].path
+        set_context(WorkerContext(runs.redis, "", Archived(store, broken, error=error), name="worker-1"))
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.spoiled == ("b",)
+        assert str(error) in (view.error or "")
+
+    def test_an_object_that_stays_away_for_a_while_is_nobodys_fault(self, runs: RunStore, store: ObjectStore) -> None:
+        self.prepared(runs, store)
+        broken, error = runs.verdicts(1, ["b"])["b"].path, StoreUnavailable("it answered 503", passing=True)
+        set_context(WorkerContext(runs.redis, "", Archived(store, broken, error=error), name="worker-1"))
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert (view.spoiled, view.error) == ((), "it answered 503")
+
+    def test_a_worker_that_can_read_nothing_accuses_nobody_but_who_changed_something(
+        self, runs: RunStore, store: ObjectStore
+    ) -> None:
+        self.prepared(runs, store)
+        paths = {client: found.path for client, found in runs.verdicts(1, ["a", "b", "c"]).items()}
+        refused = StoreUnavailable("it does not let us in")
+        set_context(WorkerContext(runs.redis, "", Archived(store, *paths.values(), error=refused), name="worker-1"))
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.spoiled == ()
+        runs.begin_aggregation(TOKEN, 1, attempt=2, contributors=["a", "b", "c"], reason="again")
+        rewritten(store.local(paths["a"]), b"something else")
+        set_context(WorkerContext(runs.redis, "", Archived(store, paths["b"], paths["c"], error=refused), name="w"))
+        jobs.aggregate("r", 1, 2)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.spoiled == ("a",)
 
     def test_later_rounds_start_from_the_global_model_and_have_its_structure(
         self, runs: RunStore, store: ObjectStore

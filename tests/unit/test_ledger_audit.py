@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -301,6 +302,14 @@ def test_what_a_client_puts_into_its_own_folder_cannot_make_it_fail(run: ForgedR
     (notice,) = result.notices
     where = f"round {round_}" if round_ in "319" else "the run"
     assert str(notice) == f"{where}: {path}: no record names it: refused, late, or none of this run's"
+
+
+def test_of_an_update_that_became_a_file_of_terabytes_nothing_is_read(run: ForgedRun) -> None:
+    path = run.store.local(run.manifests[2].contributors[0].path)
+    recorded = path.stat().st_size
+    os.truncate(path, 4 * 2**40)
+    (problem,) = found(run)
+    assert f"has {4 * 2**40} bytes, not the recorded {recorded}" in problem
 
 
 def test_an_update_that_a_record_names_stays_a_problem(run: ForgedRun) -> None:

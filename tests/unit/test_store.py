@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,6 +123,37 @@ def test_a_changed_object_is_found_and_the_destination_kept(place: Place, tmp_pa
                 check_object(store, "runs/r/a.bin", digest=digest, seal=given)
         assert out.read_bytes() == b"before"
         assert store.local("runs/r/a.bin").read_bytes() == changed, "whoever knows no digest sees what is there"
+
+
+def test_an_object_of_another_size_is_found_before_it_is_read(place: Place, tmp_path: Path) -> None:
+    digest = put(place.store, "a/x", b"some bytes")
+    destination = tmp_path / "destination"
+    destination.write_bytes(b"before")
+    place.tamper("a/x", b"many more bytes than it")
+    with pytest.raises(DigestMismatch, match="23 of them, expected 10"):
+        place.other().local("a/x", digest=digest, size_bytes=10)
+    with pytest.raises(DigestMismatch, match="23 of them, expected 10"):
+        place.other().fetch("a/x", destination, digest=digest, size_bytes=10)
+    assert destination.read_bytes() == b"before"
+
+
+def test_of_a_file_of_terabytes_nothing_is_read(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    digest = put(store, "a/x", b"some bytes")
+    seal = store.seal("a/x", strict=True)
+    os.truncate(store.local("a/x"), 4 * 2**40)
+    with pytest.raises(DigestMismatch, match="expected 10"):
+        check_object(store, "a/x", digest=digest, seal=seal, size_bytes=10)
+
+
+def test_a_file_that_grows_while_it_is_read_has_an_end(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 1_000_000)
+    assert sha256_file(file, most=1_000_000) == sha256_file(file)
+    assert sha256_file(file, most=2_000_000) == sha256_file(file)
+    assert sha256_file(file, most=0)[1] == 1
+    os.truncate(file, 4 * 2**40)
+    assert sha256_file(file, most=1_000_000) == (hashlib.sha256(b"x" * 1_000_000 + b"\0").hexdigest(), 1_000_001)
 
 
 def test_a_strict_seal_is_not_kept_by_setting_the_time_back(tmp_path: Path) -> None:
