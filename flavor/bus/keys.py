@@ -27,7 +27,8 @@ client:CLIENT:round:N:update          hash    path, digest, size, info, format, 
                                               signature; or refused
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
-                                              info_path, format, rounds; opened_ms
+                                              info_path, info_digest, format, rounds;
+                                              opened_ms
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
                                               update
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker

@@ -65,6 +65,9 @@ class Exchange:
         self._given = model
         if model is None:
             return
+        merged = None
+        if model.info_path:  # without a digest in a run that an older release has begun
+            merged = self._store.local(model.info_path, digest=model.info_digest).read_bytes()
         target = self._workspace.global_model
         format_ = self._format or model.format or "safetensors"
         if self._opaque or format_ == "safetensors":
@@ -74,10 +77,10 @@ class Exchange:
 
             source = check_object(self._store, model.path, digest=model.digest, seal=model.seal)
             from_safetensors(source, target, Format(format_), self._structure)
-        if model.info_path:
+        if merged is not None:
             info = self._workspace.global_info
             temporary = info.with_name(f".{info.name}.{os.getpid()}")
-            temporary.write_bytes(self._store.local(model.info_path).read_bytes())
+            temporary.write_bytes(merged)
             os.replace(temporary, info)
 
     def collect(self, run: str, round_: int, client: str) -> Submission:

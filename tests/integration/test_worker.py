@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rq.serializers import JSONSerializer
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, Verdict
+from flavor.bus.state import GlobalModel, RoundState, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import BadObjectPath, StoreError, StoreUnavailable
@@ -421,7 +422,9 @@ class TestAggregation:
         open_round(runs, 2)
         model = runs.read().global_model
         assert model is not None
-        assert runs.redis.hget(runs.keys.client("b").task(2), "global_path") == model.path
+        task = runs.redis.hgetall(runs.keys.client("b").task(2))
+        assert GlobalModel.of(task) == replace(model, state_path="", state_digest="")
+        assert task["info_digest"] == hashlib.sha256(store.local(model.info_path).read_bytes()).hexdigest()
         submit(runs, store, "a", {"w": np.zeros((9, 9), np.float32), "steps": np.array(1, np.int64)}, round_=2)
         assert "the global model has (2, 3)" in verdict(runs, "a", 2).reason
 

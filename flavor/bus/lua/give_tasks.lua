@@ -3,7 +3,8 @@
 -- KEYS  from `first` to `last`, the task of each client
 local function give_tasks(run, round, opened_ms, first, last)
   local task = {'opened_ms', opened_ms}
-  local names = {'rounds', 'global_path', 'global_digest', 'global_size', 'global_seal', 'info_path', 'format'}
+  local names = {'rounds', 'global_path', 'global_digest', 'global_size', 'global_seal', 'info_path', 'info_digest',
+    'format'}
   local values = redis.call('HMGET', run, unpack(names))
   for i, name in ipairs(names) do
     if values[i] then
