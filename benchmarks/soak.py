@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import heapq
 import itertools
 import os
@@ -216,7 +217,11 @@ class Soak:
         return name in self.processes.running and name not in self._stopped
 
     def supervise(self) -> None:
-        """Start again what has ended, after a moment; carry out what is due."""
+        """Start again what has ended, after a moment; carry out what is due.
+
+        If this is not called again for long, the soak itself is stuck: it says where, and ends.
+        """
+        faulthandler.dump_traceback_later(2 * LONG_S, exit=True)
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()

@@ -143,8 +143,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self.flows.wait()
+                held, data = b"", held + data
                 if answers and self.swallow:
-                    held, data = self._without_publications(held + data)
+                    held, data = self._without_publications(data)
                 if data:
                     sink.sendall(data)
         _shut(source, sink)
