@@ -221,24 +221,24 @@ def test_a_crash_after_the_commit_is_repaired_by_the_coordinator(
     assert any("its manifest could not be put in place: the connection is gone" in line for line in told)
     archive = Archive(store, "r")
     assert not archive.has(1)
-    History(runs, archive).settle(1, view.manifest)
+    History(runs, archive, lambda _: None).settle(1, view.manifest)
     assert archive.has(1)
     assert view.manifest is not None
     data = archive.data(1)
     assert data is not None
     assert Manifest.parse(data, "").digest == view.manifest.digest
     store.local(view.manifest.path).unlink()
-    History(runs, archive).settle(1, view.manifest)  # it is there: nothing to do
+    History(runs, archive, lambda _: None).settle(1, view.manifest)  # it is there: nothing to do
     store.local(manifest_path("r", 1)).unlink()
     with pytest.raises(ObjectMissing):
-        History(runs, archive).settle(1, view.manifest)
+        History(runs, archive, lambda _: None).settle(1, view.manifest)
 
 
 def test_another_round_in_the_store_than_on_redis_is_refused(runs: RunStore, store: ObjectStore) -> None:
     """As after an older Redis went on by itself."""
     submit_both(runs, store)
     aggregate(runs)
-    history = History(runs, Archive(store, "r"))
+    history = History(runs, Archive(store, "r"), lambda _: None)
     history.check()
     forged = ManifestRef("elsewhere", "0" * 64)
     with pytest.raises(StateLost, match="Redis has another round 1"):
