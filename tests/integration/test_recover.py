@@ -197,6 +197,17 @@ def test_a_run_in_the_store_is_not_begun_again(bench: Bench) -> None:
     coordinator.until("is open for clients")
 
 
+def test_a_run_whose_first_round_was_lost_says_so_when_it_begins_again(bench: Bench) -> None:
+    first = bench.serve(rounds=1, clients=1)
+    first.until("is open for clients")
+    first.send(signal.SIGKILL)
+    assert first.wait() == -9
+    bench.runs.remove_keys()
+    second = bench.serve(rounds=1, clients=1)
+    second.until("it begins again; what was handed in for round 1 is lost")
+    second.until("is open for clients")
+
+
 def test_a_coordinator_that_lives_is_not_pulled_away(bench: Bench) -> None:
     coordinator = bench.serve(rounds=2, clients=1)
     bench.aggregator()
