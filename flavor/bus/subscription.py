@@ -19,6 +19,8 @@ RESYNC: Final = "*"
 
 _PUBLICATIONS = ("message", "pmessage")
 _CONFIRMATIONS = ("subscribe", "psubscribe")
+_DRAIN_S = 0.05
+"""What has been published is taken in for so long at a time, so that no flood keeps the caller from its work."""
 
 
 class Subscription:
@@ -61,7 +63,7 @@ class Subscription:
     def wait(self, timeout_s: float) -> list[str]:
         """The channels published on since the last call, waiting up to `timeout_s` seconds for the first.
 
-        Contains `RESYNC` after every (re)connection; empty when nothing came.
+        Each once. Contains `RESYNC` after every (re)connection; empty when nothing came.
         """
         if self._pubsub is None:
             self.open()
@@ -70,24 +72,28 @@ class Subscription:
             return self._wait(timeout_s)
 
     def _wait(self, timeout_s: float) -> list[str]:
-        woken: list[str] = []
-        deadline = time.monotonic() + timeout_s
+        woken: dict[str, None] = {}
+        now = time.monotonic()
+        deadline, drained = now + timeout_s, now + timeout_s + _DRAIN_S
         left_s = timeout_s
         try:
             while (message := self._pubsub.get_message(timeout=0.0 if woken else max(0.0, left_s))) or not woken:
+                now = time.monotonic()
                 if message is not None:
+                    if not woken:
+                        drained = now + _DRAIN_S
                     if message["type"] in _PUBLICATIONS:
-                        woken.append(message["channel"])
+                        woken[message["channel"]] = None
                     elif message["type"] in _CONFIRMATIONS:  # a silent reconnection
-                        woken.append(RESYNC)
-                left_s = deadline - time.monotonic()
-                if not woken and left_s <= 0:
+                        woken[RESYNC] = None
+                left_s = deadline - now
+                if (not woken and left_s <= 0) or now > drained:
                     break
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
             self.close()
             self.open()
-            woken.append(RESYNC)
-        return woken
+            woken[RESYNC] = None
+        return list(woken)
 
     def close(self) -> None:
         """End the subscription and its connection."""

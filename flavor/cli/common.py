@@ -6,11 +6,12 @@ trainer failed; 6 (`flavor event wait` only) the run is finished; 130 interrupte
 
 from __future__ import annotations
 
+import errno
 import functools
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from flavor.errors import FlavorError, MisuseError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _OF_ADDRESS = ("tls_ca", "tls_cert", "tls_key", "insecure")
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no Redis, 4 timed out, 5 trainer failed, 130 interrupted."
 
@@ -45,6 +47,10 @@ def one_line_errors(function: Command) -> Command:
             fail(error, debug)
         except redis.exceptions.RedisError as error:
             fail(bus_error(error, "the given URL"), debug)
+        except OSError as error:
+            if error.errno not in _UNWRITTEN or error.filename is not None:
+                raise
+            fail(FlavorError(f"the output could not be written: {error.strerror}"), debug)
         except KeyboardInterrupt:
             click.echo("flavor: interrupted", err=True)
             sys.exit(130)
@@ -59,7 +65,7 @@ def fail(error: FlavorError, debug: bool = False) -> None:
     """Print `error` as one line and exit with its code."""
     if debug:
         traceback.print_exc()
-    click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+    click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
     sys.exit(error.exit_code)
 
 
@@ -214,6 +220,17 @@ def needed(value: str | None, option: str, variable: str) -> str:
 def printable(line: str) -> str:
     """What others wrote, as one line that moves no cursor and rings no bell."""
     return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout, of what others wrote as well: each cell as it is, and one line."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(printable(cell) for cell in row))
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 def teller(prefix: str) -> Callable[[str], None]:

@@ -44,7 +44,7 @@ def show_credits(run: str, by_round: bool, as_json: bool, redis_url: str | None,
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(_rounds(found) if by_round else _totals(found))
+        Console(highlight=False, markup=False, emoji=False).print(_rounds(found) if by_round else _totals(found))
 
 
 def _contributions(runs: RunStore, store: str | None) -> list[Contribution]:

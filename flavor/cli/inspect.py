@@ -17,7 +17,7 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import ClientState, RoundState, RoundView, RunState, RunView
 from flavor.bus.users import enrolled
-from flavor.cli.common import needed, one_line_errors, printable, redis_option, store_option
+from flavor.cli.common import needed, one_line_errors, print_table, printable, redis_option, store_option
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Client, Standing, close_round, standings
 from flavor.coordinator.jobs import RqJobQueue
@@ -127,12 +127,8 @@ def status(run: str | None, as_json: bool, redis_url: str | None) -> None:
     if not rows:
         click.echo(f"There are no runs on {shown(url)}.")
         return
-    from rich.table import Table
-
-    table = Table("run", "state", "round", "why", box=None, header_style="bold")
-    for view in rows:
-        table.add_row(view.run, view.state.value, f"{view.round}/{view.rounds}", view.reason)
-    _print(table)
+    shown_rows = [(view.run, view.state.value, f"{view.round}/{view.rounds}", view.reason) for view in rows]
+    print_table(("run", "state", "round", "why"), shown_rows)
 
 
 def _warn_of_dropped_jobs(redis: Redis) -> None:
@@ -148,20 +144,17 @@ def _warn_of_dropped_jobs(redis: Redis) -> None:
 
 
 def _show_run(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     from flavor.local.progress import shown_bytes
 
     click.echo(
         f"run {found['run']}: {found['state']}, round {found['round']} of {found['rounds']}"
         + (f" ({found['round_state']})" if found["round_state"] else "")
     )
-    click.echo(f"why: {'; '.join([found['waits_for'] or found['reason'], *found['absent']])}")
+    click.echo(f"why: {printable('; '.join([found['waits_for'] or found['reason'], *found['absent']]))}")
     if found["global_model"]:
         click.echo(f"global model: {found['global_model']}")
-    table = Table("client", "state", "alive", "host", "this round", "up", "why", box=None, header_style="bold")
-    for name, client in found["clients"].items():
-        table.add_row(
+    rows = [
+        (
             name,
             client["state"],
             "yes" if client["alive"] else "no",
@@ -170,13 +163,9 @@ def _show_run(found: dict[str, Any]) -> None:
             "" if client["update_bytes"] is None else shown_bytes(client["update_bytes"]),
             client["reason"],
         )
-    _print(table)
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(table)
+        for name, client in found["clients"].items()
+    ]
+    print_table(("client", "state", "alive", "host", "this round", "up", "why"), rows)
 
 
 @click.command()

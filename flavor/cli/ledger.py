@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flavor.cli.common import needed, one_line_errors, patience_option, redis_option, run_option, store_option
+from flavor.errors import InvalidSetting
 from flavor.store.objects import open_store
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ trust_option = click.option(
     help="Public keys that you have from elsewhere: aggregator.key.pub, client.key.pub, or a file with one a line, "
     "`KEY` for an aggregator, `CLIENT KEY` for a client. May be repeated.",
 )
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @click.command()
@@ -49,6 +54,8 @@ def verify(run: str, store: str | None, trusted: tuple[Path, ...], head: str, as
     from flavor.ledger.audit import audit
     from flavor.ledger.trust import Trust
 
+    if head and not _SHA256.fullmatch(head):
+        raise InvalidSetting(f"--head {head[:80]!r} is no SHA-256: give all 64 hexadecimal digits that were printed")
     trust = Trust.read(trusted)
     archive = Archive(open_store(needed(store, "--store", "FLAVOR_STORE")), checked_name(run, "run"))
     with _progress() as progress:
@@ -198,4 +205,8 @@ def recover(
     )
     if without := sorted(set(done.clients) - set(enrolled(redis, run, where=shown(url)))):
         names = ", ".join(without)
-        click.echo(f"Redis has no users of {names}: if they joined with tokens, `flavor enroll` them again", err=True)
+        click.echo(
+            f"Redis has no users of {names}: those that joined with tokens, and were not revoked since, are to be "
+            "enrolled again (`flavor enroll`)",
+            err=True,
+        )

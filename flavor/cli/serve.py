@@ -185,12 +185,12 @@ def check_rule(config: RunConfig) -> None:
     try:
         reducer = parse(aggregator).reducer
     except InvalidSetting as error:
-        raise InvalidSetting(f"--aggregator {error}") from None
+        raise InvalidSetting(f"--aggregator: {error}") from None
     if server_step is not None:
         try:
             parse_server_step(server_step)
         except InvalidSetting as error:
-            raise InvalidSetting(f"--server-step {error}") from None
+            raise InvalidSetting(f"--server-step: {error}") from None
     try:
         reducer.check(clients)
     except AggregationError as error:

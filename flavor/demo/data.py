@@ -80,7 +80,9 @@ def digits() -> tuple[Images, Labels]:
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise MisuseError("the digits come with scikit-learn, which is not installed: pip install 'flavor[demo]'")
+        raise MisuseError(
+            "the digits come with scikit-learn, which is not installed: pip install '.[demo]' in flavor's folder"
+        )
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
     table: NDArray[Any]
     if path.is_file():

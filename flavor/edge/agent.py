@@ -32,6 +32,7 @@ from flavor.errors import (
     StoreError,
     TrainerFailed,
     UpdateRefused,
+    WaitTimeout,
 )
 from flavor.failpoints import note_handed_in, reach
 from flavor.ledger.keys import SigningKey
@@ -194,7 +195,7 @@ class Edge:
                 tell_at = time.monotonic() + _REMIND_S
             left_s = _RELISTEN_S if deadline is None else min(_RELISTEN_S, deadline - time.monotonic())
             if left_s <= 0:
-                raise RunError(f"run {self._config.run!r} did not appear within {self._config.join_timeout_s:g} s")
+                raise WaitTimeout(f"run {self._config.run!r} did not appear within {self._config.join_timeout_s:g} s")
             subscription.wait(left_s)
         if view.state.ended:
             raise RunError(

@@ -43,7 +43,7 @@ class Progress:
     """Shows a run while it goes on, on stderr."""
 
     def __init__(self, run: str, rounds: int, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
         self._run, self._rounds = run, rounds
         self._newest: RoundResult | None = None
         self._uploaded = self._downloaded = 0

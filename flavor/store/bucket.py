@@ -147,7 +147,9 @@ def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:
     try:
         from obstore.store import from_url
     except ImportError:
-        raise InvalidSetting(f"store {url} needs a library that is not installed: pip install 'flavor[s3]'") from None
+        raise InvalidSetting(
+            f"store {url} needs a library that is not installed: pip install '.[s3]' in flavor's folder"
+        ) from None
     endpoints = (value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT"))
     client: dict[str, Any] = {
         "allow_http": any(value.startswith("http://") for value in endpoints),  # only where it was asked for

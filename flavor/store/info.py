@@ -152,13 +152,16 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
 
     `datasetSize`, `importance` and each `basic/*` metric are lists in client order (null where a client has none);
     every other metric is the plain mean over the clients that report it, and beside it, with the suffix
-    ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when those are all zero). `epoch` is the first
-    client's.
+    ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when those are all zero). A client's own metric
+    of such a name is left out where that is computed. `epoch` is the first client's.
     """
     sizes = [info["metadata"]["datasetSize"] for info in infos]
     metrics: dict[str, Any] = {}
-    names = list(dict.fromkeys(name for info in infos for name in info["metrics"]))
+    names = dict.fromkeys(name for info in infos for name in info["metrics"])
+    computed = {name + WEIGHTED for name in names if not name.startswith("basic/")}
     for name in names:
+        if name in computed:
+            continue
         values = [info["metrics"].get(name) for info in infos]
         if name.startswith("basic/"):
             metrics[name] = values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,6 +159,48 @@ def test_a_site_that_writes_nonsense_holds_nobody_up(on_port, what):
     prefix = bench.runs.keys.prefix.encode()
     with redis.Redis.from_url(bench.url) as raw:
         assert [key for key in raw.scan_iter() if key.startswith(prefix)] == []
+
+
+def test_a_site_that_publishes_without_end_holds_no_round_open(on_port):
+    """Its round closes without it by the deadline: what is heard is taken in for a moment at a time, each name once."""
+    bench = on_port.bench
+    token = JoinToken.parse(enrolled(on_port, "c3"))
+    coordinator = bench.serve(*KEEP, "--quorum", 2, "--round-timeout-s", 3, rounds=1, clients=3)
+    aggregator = bench.aggregator()
+    keys, over = bench.runs.keys.client("c3"), threading.Event()
+
+    def flood() -> None:
+        with connect(token.credentials()) as site:
+            connection = site.connection_pool.get_connection()
+            block = b"".join(connection.pack_command("PUBLISH", keys.state, "x")) * 10_000
+            threading.Thread(target=deaf, args=(connection._sock,), daemon=True).start()
+            while not over.is_set():
+                connection._sock.sendall(block)
+            connection.disconnect()
+
+    def deaf(answers: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while answers.recv(1 << 20):
+                continue
+
+    flooding = threading.Thread(target=flood)
+    with connect(token.credentials()) as site:
+        site.set(keys.lease, "vm:1:c3", px=60_000)
+        site.hset(keys.hash, mapping={"state": "ready", "host": "vm"})
+        site.publish(keys.state, "ready")
+        edges = on_port.edges()
+        bench.logged("round.opened", round=1)
+        flooding.start()
+        try:
+            bench.logged("round.closed", round=1)
+        finally:
+            over.set()
+            flooding.join()
+    on_port.rounds = 1
+    on_port.finish(coordinator, edges)
+    view = bench.runs.read_round(1)
+    assert view.closed_ms - view.deadline_ms < 5000
+    aggregator.end()
 
 
 @pytest.fixture

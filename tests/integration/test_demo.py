@@ -85,5 +85,5 @@ def test_without_scikit_learn_one_line_says_what_to_install(tmp_path):
     done = flavor("demo", "--out", str(tmp_path / "out"), before=hide)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "pip install 'flavor[demo]'" in done.stderr
+    assert "pip install '.[demo]' in flavor's folder" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease
 from flavor.bus.runs import RunStore
+from flavor.bus.subscription import Subscription
 from flavor.coordinator.members import Members
 from flavor.errors import LeaseHeld
 from flavor.ledger.keys import SigningKey
@@ -56,6 +57,19 @@ def test_a_site_cannot_fill_the_log(runs: RunStore) -> None:
     seen.read(["b"], token=TOKEN, lenient=True)
     assert entries(runs, "client.lost") > 0
     assert runs.redis.xrevrange(runs.keys.log, count=1)[0][1]["client"] == "b", "the others are heard as ever"
+
+
+def test_a_flood_is_taken_in_a_moment_at_a_time(runs: RunStore) -> None:
+    """Each channel once; who listens gets back to its work, and to the rest later."""
+    listening = Subscription(runs.redis, "", channels=["flood"])
+    listening.open()
+    with runs.redis.pipeline(transaction=False) as site:
+        for _ in range(100_000):
+            site.publish("flood", "x")
+        site.execute()
+    assert listening.wait(1.0) == ["flood"]
+    assert listening.wait(0.0) == ["flood"], "not all of it was taken in at once"
+    listening.close()
 
 
 def test_a_client_that_takes_back_what_it_said_is_gone_when_its_lease_is(runs: RunStore) -> None:

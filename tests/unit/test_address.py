@@ -10,7 +10,7 @@ import pytest
 
 from flavor.bus import address
 from flavor.bus.address import bus_address, from_environment, is_this_machine, to_environment
-from flavor.bus.connection import connect, shown
+from flavor.bus.connection import checked_url, connect, shown
 from flavor.certs import Certificates, make_certificates
 from flavor.errors import InvalidSetting
 
@@ -154,3 +154,11 @@ def test_files_that_cannot_be_used_are_told_by_their_option(made: Certificates, 
             bus_address("rediss://localhost:1", **names)
     with pytest.raises(InvalidSetting, match="write rediss://"):
         bus_address("redis://localhost:1", tls_ca=ca, tls_cert=None, tls_key=None)
+
+
+@pytest.mark.parametrize("database", ["prod", "1x", "0/1", "-1"])
+def test_a_database_that_is_no_number_is_refused(database: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"'/{database}' is no database number"):
+        checked_url(f"redis://localhost:6379/{database}")
+    for fine in ("", "/", "/15", "/15?socket_timeout=1"):
+        assert checked_url(f"redis://localhost:6379{fine}")

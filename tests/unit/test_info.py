@@ -102,6 +102,13 @@ def test_merging_follows_the_seed() -> None:
     assert merged["metrics"]["only_a"] == merged["metrics"]["only_a (weighted)"] == 2.0
 
 
+def test_nobody_gives_out_the_mean_as_weighted() -> None:
+    honest, evil = info(loss=1.0), info(**{"loss": 1.0, "loss (weighted)": -777.0})
+    merged = merge_infos(["a", "b"], [honest, evil])["metrics"]
+    assert merged["loss"] == merged["loss (weighted)"] == 1.0
+    assert not [name for name in merged if name.count("(weighted)") > 1]
+
+
 def test_merging_without_any_examples_is_the_plain_mean() -> None:
     a, b = info(acc=0.5), info(acc=0.9)
     a["metadata"]["datasetSize"] = b["metadata"]["datasetSize"] = 0
