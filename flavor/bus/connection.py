@@ -209,10 +209,12 @@ def checked_url(url: str) -> str:
         names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     except ValueError as error:
         raise unusable(url, error) from None
-    if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):  # redis-py would take it for 0
+    if parts.scheme != "unix" and not _DATABASE.fullmatch(
+        parts.path
+    ):  # redis-py would take it for 0; not quoted, as it may be a part of the password
         raise InvalidSetting(
-            f"Redis URL {shown(url)!r} cannot be used: {parts.path[:40]!r} is no database number; write "
-            "redis://HOST:PORT/DB, and leave out /DB for 0"
+            f"Redis URL {shown(url)!r} cannot be used: what follows the host is no database number; write "
+            "redis://USER:PASSWORD@HOST:PORT/DB, with special characters of the password percent-encoded"
         )
     if odd := [name for name in names if name.startswith("ssl_") and name not in _TLS_IN_URL]:
         raise InvalidSetting(
