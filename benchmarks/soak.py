@@ -142,6 +142,7 @@ class Soak:
         self._stopped: set[str] = set()
         self._resting: dict[str, float] = {}
         self._coordinator, self._spare = COORDINATORS
+        self._server_stalled = False
         self._server_down = self._server_full = False
         self._kinds: dict[str, Callable[[Fault], bool]] = {
             "edge killed": lambda fault: self._kill(fault.target),
@@ -310,7 +311,13 @@ class Soak:
         if not self.answers or process is None:
             return False
         process.send_signal(signal.SIGSTOP)
-        self._after(0.2 + LEASE_S * 1.5 * fault.size, lambda: process.send_signal(signal.SIGCONT))
+        self._server_stalled = True  # /proc may say so a moment later only
+
+        def go_on() -> None:
+            process.send_signal(signal.SIGCONT)
+            self._server_stalled = False
+
+        self._after(0.2 + LEASE_S * 1.5 * fault.size, go_on)
         return True
 
     def _fill_server(self, fault: Fault) -> bool:
@@ -421,10 +428,7 @@ class Soak:
     @property
     def answers(self) -> bool:
         """Whether the server runs, and is not stopped."""
-        process = self.server.process
-        if self._server_down or process is None:
-            return False
-        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+        return not (self._server_down or self._server_stalled)
 
     # -- what became of the run
 
