@@ -22,6 +22,7 @@ import torch
 
 from flavor.errors import CheckpointError
 from flavor.store.formats import Checkpoint, Format, TensorFile, digest_and_check, read, to_safetensors, write
+from flavor.store.formats.torchfile import LEGACY_NUMBER
 from flavor.store.formats.unpickle import Reader, Recipe, load
 
 
@@ -288,6 +289,15 @@ def test_the_wrong_format_is_a_checkpoint_error(tmp_path: Path, every: dict[str,
         path.write_bytes(content)
         for fmt in Format:
             assert not outcome(lambda fmt=fmt: read(path, fmt)).startswith("lines")
+
+
+@pytest.mark.parametrize("keys", [[[]], [{}], [1], "a", None, ["0"]])
+def test_a_damaged_list_of_storages_is_refused(tmp_path: Path, keys: object) -> None:
+    path = tmp_path / "model.pt"
+    begin = (LEGACY_NUMBER, 1001, {"little_endian": True, "protocol_version": 1001, "type_sizes": {}})
+    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (*begin, {"state_dict": {}}, keys)))
+    with pytest.raises(CheckpointError, match="its list of storages is damaged"):
+        read(path, Format.TORCH)
 
 
 def test_a_zip_bomb_is_refused_unopened(tmp_path: Path) -> None:

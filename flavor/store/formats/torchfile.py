@@ -84,10 +84,11 @@ def load_legacy(view: memoryview, where: str, *, is_nested: bool = False) -> obj
 
     root = load(reader, names, where, persistent)
     keys = load(reader, {}, where)
-    if not isinstance(keys, list) or len(keys) > MAX_TENSORS or set(keys) != set(storages):
+    listed = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
+    if not isinstance(keys, list) or not len(listed) == len(keys) <= MAX_TENSORS or set(listed) != set(storages):
         raise CheckpointError(f"{where}: its list of storages is damaged; save the checkpoint again")
     try:
-        for key in keys:
+        for key in listed:
             storage, numel = storages[key]
             if int.from_bytes(reader.take(8), "little") != numel:
                 raise ValueError("a storage of another length")
