@@ -16,12 +16,13 @@ from aggregators import run as aggregate
 from aggregators.dtypes import Kind, kind_of
 from aumai_fedtrain.models import GlobalState, LocalUpdate, OuterState, Reports
 from aumai_fedtrain.vectors import Array, as_array, is_finite
-from flavor.bus.state import GlobalModel, RoundView, Verdict
+from flavor.bus.state import GlobalModel, RoundView
 from flavor.errors import AggregationError, CheckpointError, StoreError
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
 from flavor.store.info import merge_infos
-from flavor.store.objects import ObjectStore, check_object, sha256_file
+from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import named, round_prefix, run_prefix
+from workers.updates import update_file
 
 _STATE_KEY = "fedtrain.state"
 _WEIGHTS = "weights/"
@@ -48,7 +49,7 @@ def _update(
     store: ObjectStore, round_: RoundView, client: str, start: Mapping[str, Array] | None, loss_metric: str
 ) -> LocalUpdate:
     verdict = round_.verdicts[client]
-    local = floats_of(_file(store, verdict))
+    local = floats_of(TensorFile.open(update_file(store, verdict)))
     if start is not None:
         local = {name: start[name].astype(np.float64) - array.astype(np.float64) for name, array in local.items()}
     return LocalUpdate(
@@ -67,12 +68,7 @@ def floats_of(file: TensorFile) -> dict[str, Array]:
 
 def open_model(store: ObjectStore, model: GlobalModel) -> TensorFile:
     """A global model's file, checked."""
-    return TensorFile.open(check_object(store, model.path, digest=model.digest, seal=model.seal))
-
-
-def _file(store: ObjectStore, verdict: Verdict) -> TensorFile:
-    file = check_object(store, verdict.path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
-    return TensorFile.open(file)
+    return TensorFile.open(store.local(model.path, digest=model.digest, seal=model.seal))
 
 
 def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalState) -> GlobalModel:
@@ -82,7 +78,7 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
     state lacks one of its parameters, or a number is too large for its type.
     """
     verdicts = [round_.verdicts[client] for client in round_.contributors]
-    files = [_file(store, verdict) for verdict in verdicts]
+    files = [TensorFile.open(update_file(store, verdict)) for verdict in verdicts]
     prefix = f"{round_prefix(run, round_.round)}global/"
     floats = {
         spec.name: _narrowed(state.global_weights, spec) for spec in files[0].specs if kind_of(spec.dtype) is Kind.FLOAT
@@ -119,7 +115,7 @@ def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
         if model.info_path:
             raise StoreError(f"{model.path}: its round was not coordinated by aumai_fedtrain: choose another run")
         return GlobalState(round_id=0, global_weights=dict(sorted(floats.items())))
-    file = TensorFile.open(check_object(store, model.state_path, digest=model.state_digest))
+    file = TensorFile.open(store.local(model.state_path, digest=model.state_digest))
     try:
         fields = json.loads(file.metadata[_STATE_KEY])
     except (KeyError, ValueError):

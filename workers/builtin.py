@@ -14,7 +14,7 @@ from flavor.bus.state import GlobalModel
 from flavor.config import COMMAND, DEFAULT_AGGREGATOR
 from flavor.errors import AggregatorFailed
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
-from flavor.store.objects import ObjectStore, check_object
+from flavor.store.objects import ObjectStore
 from flavor.store.paths import named
 from workers.combination import Combined, Work
 from workers.updates import open_global, open_updates
@@ -77,7 +77,7 @@ def _state(store: ObjectStore, model: GlobalModel | None) -> ServerState | None:
     """The server state that belongs to the old global model; None before the first step."""
     if model is None or not model.state_path:
         return None
-    file = TensorFile.open(check_object(store, model.state_path, digest=model.state_digest))
+    file = TensorFile.open(store.local(model.state_path, digest=model.state_digest))
     return ServerState.restore(_tensors(file), file.metadata)
 
 

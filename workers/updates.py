@@ -9,17 +9,17 @@ from aggregators.updates import Update
 from flavor.bus.state import GlobalModel, Verdict
 from flavor.errors import CheckpointError
 from flavor.store.formats import Encoding, TensorFile
-from flavor.store.objects import ObjectStore, check_object
+from flavor.store.objects import ObjectStore
 
 
 def open_global(store: ObjectStore, model: GlobalModel) -> TensorFile:
     """The global model, mapped; raises `StoreError` unless it is what was recorded."""
-    return TensorFile.open(check_object(store, model.path, digest=model.digest, seal=model.seal))
+    return TensorFile.open(store.local(model.path, digest=model.digest, seal=model.seal))
 
 
 def update_file(store: ObjectStore, verdict: Verdict) -> Path:
     """A local file with what this verdict has accepted; raises `StoreError` unless it still is."""
-    return check_object(store, verdict.path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
+    return store.local(verdict.path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
 
 
 def open_updates(store: ObjectStore, verdicts: Sequence[Verdict], model: GlobalModel | None) -> list[Update]:

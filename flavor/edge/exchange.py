@@ -19,7 +19,7 @@ from flavor.edge.workspace import Workspace
 from flavor.errors import CheckpointError
 from flavor.store.info import Info, read_info
 from flavor.store.links import linked
-from flavor.store.objects import ObjectStore, check_object, sha256_file
+from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, named, update_prefix
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Exchange:
         else:
             from flavor.store.formats import Format, from_safetensors
 
-            source = check_object(self._store, model.path, digest=model.digest, seal=model.seal)
+            source = self._store.local(model.path, digest=model.digest, seal=model.seal)
             from_safetensors(source, target, Format(format_), self._structure)
         if merged is not None:
             info = self._workspace.global_info
@@ -155,7 +155,7 @@ class Exchange:
         """Put the change from the global model `given` to the trainer's parameters into the store."""
         from flavor.store.formats import Encoding, TensorFile, encode
 
-        base = TensorFile.open(check_object(self._store, given.path, digest=given.digest, seal=given.seal))
+        base = TensorFile.open(self._store.local(given.path, digest=given.digest, seal=given.seal))
         with self._store.stage() as staged:
             wire = encode(source, staged, base, Encoding(kind, given.digest), format_)
             path = named(prefix, "update", wire.sha256, ".safetensors")

@@ -21,7 +21,6 @@ from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.history import count_of
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
-from flavor.store.objects import check_object
 from flavor.store.paths import manifest_path, run_record_path
 
 _BATCH = 50
@@ -110,9 +109,9 @@ def _check_usable(archive: Archive, chain: Chain) -> None:
     if chain.links:
         manifest = chain.manifests[-1]
         for path, digest in manifest.global_model.objects().items():
-            check_object(archive.store, path, digest=digest)
+            archive.store.local(path, digest=digest)
     elif chain.record.initial is not None:
-        check_object(archive.store, chain.record.initial.path, digest=chain.record.initial.digest)
+        archive.store.local(chain.record.initial.path, digest=chain.record.initial.digest)
 
 
 def _check_replaceable(

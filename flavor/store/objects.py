@@ -104,14 +104,6 @@ def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
         return digest.hexdigest(), most + 1 - left
 
 
-def check_object(store: ObjectStore, path: str, *, digest: str, seal: str = "", size_bytes: int | None = None) -> Path:
-    """A local file with the object's bytes, unchanged since `seal` was taken, or else with this digest.
-
-    Raises `ObjectMissing`, `DigestMismatch`; the latter before it reads anything if it has not `size_bytes` bytes.
-    """
-    return store.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
-
-
 def check_size(size_bytes: int, expected: int | None, what: str) -> None:
     """Raise `DigestMismatch` unless something of this size can be what was recorded."""
     if expected is not None and size_bytes != expected:
