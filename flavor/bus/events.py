@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from flavor.bus.connection import Redis, connect, shown, translated
 from flavor.bus.keys import RunKeys
 from flavor.bus.names import Event
-from flavor.bus.state import RunState
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.errors import LeaseLost, RunOver, WaitTimeout
 
@@ -20,6 +19,8 @@ _REREAD_S = 5.0
 """A waiter reads the keys again this often, should every publication be lost."""
 _EDGE_GONE_S = 30.0
 """An edge whose lease is missing for this long is gone; after an outage of the server, it takes it again sooner."""
+_ENDED = ("finished", "failed", "stopped")
+"""Those of `RunState` that are ended, by name: every training script imports this module, and need not import that."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class ClientEvents:
                     return look.started
                 if round_ is not None and look.is_set:
                     return round_
-                if look.state is not None and RunState(look.state).ended:
+                if look.state in _ENDED:
                     raise RunOver(self.run, look.state, look.reason)
                 if look.holder is not None and self._edge and look.holder != self._edge:
                     raise self._replaced()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flavor.bus import events
 from flavor.bus.keys import FEDTRAIN_SESSIONS, RUNS, RunKeys
 from flavor.bus.names import Event, event_name
 from flavor.bus.state import RunState
@@ -91,9 +92,13 @@ def test_the_accepted_events_are_listed_by_the_error() -> None:
         assert event in str(caught.value)
 
 
-def test_ended_states_have_no_way_out() -> None:
-    assert {state for state in RunState if state.ended} == {
-        RunState.FINISHED,
-        RunState.FAILED,
-        RunState.STOPPED,
-    }
+def test_who_waits_knows_the_ended_states() -> None:
+    assert (
+        {state for state in RunState if state.ended}
+        == set(events._ENDED)
+        == {
+            RunState.FINISHED,
+            RunState.FAILED,
+            RunState.STOPPED,
+        }
+    )
