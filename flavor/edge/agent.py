@@ -22,6 +22,7 @@ from flavor.config import RunConfig
 from flavor.edge.config import EdgeConfig
 from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange
+from flavor.edge.journal import note_handed_in
 from flavor.edge.seat import Seat
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
@@ -34,7 +35,7 @@ from flavor.errors import (
     UpdateRefused,
     WaitTimeout,
 )
-from flavor.failpoints import note_handed_in, reach
+from flavor.failpoints import reach
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
