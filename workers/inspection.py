@@ -89,9 +89,8 @@ class Inspector:
 
     def _accepted(self, client: str, fields: Mapping[str, str]) -> Verdict:
         path = checked_path(fields.get("path", ""))
-        if path.rpartition("/")[0] + "/" != update_prefix(
-            self._view.run, self._round, client
-        ):  # a folder below it can become a link
+        folder = path.rpartition("/")[0]  # none below the client's own: it could become a link
+        if f"{folder}/" != update_prefix(self._view.run, self._round, client):
             raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
         text = fields.get("info", "")
         if len(text) > MAX_BYTES:
@@ -185,11 +184,8 @@ class Inspector:
         `first` is that update, or None as long as there is none.
         """
         if (model := self._view.global_model) is not None:
-            reference, seal, whose = (
-                Reference(model.path, model.digest, model.size_bytes),
-                model.seal,
-                "the global model",
-            )
+            reference, seal = Reference(model.path, model.digest, model.size_bytes), model.seal
+            whose = "the global model"
         elif first is not None and first.path != path:
             reference, seal, whose = first, "", f"the first update of this round ({first.path.split('/')[-2]})"
         else:

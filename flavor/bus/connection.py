@@ -209,9 +209,8 @@ def checked_url(url: str) -> str:
         names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     except ValueError as error:
         raise unusable(url, error) from None
-    if parts.scheme != "unix" and not _DATABASE.fullmatch(
-        parts.path
-    ):  # redis-py would take it for 0; not quoted, as it may be a part of the password
+    # redis-py would take it for 0. It is not quoted: it may be a part of the password.
+    if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):
         raise InvalidSetting(
             f"Redis URL {shown(url)!r} cannot be used: what follows the host is no database number; write "
             "redis://USER:PASSWORD@HOST:PORT/DB, with special characters of the password percent-encoded"

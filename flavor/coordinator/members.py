@@ -16,7 +16,7 @@ _SCAN_S = 0.01
 LONGEST = 3000
 """Characters of what a client says that go into the log, and onto terminals."""
 _ENTRIES, _ENTRY_S = 20, 30.0
-"""Entries that a client can cause at once, and seconds until it can cause another one: the log keeps so many in all."""
+"""Entries of the log that a client can cause at once, and seconds until it may cause one more."""
 
 
 class Members:
