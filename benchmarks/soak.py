@@ -139,6 +139,7 @@ class Soak:
         self._handed_in = folder / "handed-in"
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
+        self._tick = threading.Event()
         self._stopped: set[str] = set()
         self._resting: dict[str, float] = {}
         self._coordinator, self._spare = COORDINATORS
@@ -239,6 +240,11 @@ class Soak:
                 del self._resting[name]
                 self.restarts[name] += 1
                 self._start(name)
+
+    def look_again(self, seconds: float) -> None:
+        """Supervise, and wait for a moment: for loops that look for something until a deadline."""
+        self.supervise()
+        self._tick.wait(seconds)
 
     def _after(self, seconds: float, action: Callable[[], object]) -> None:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), action))
@@ -477,32 +483,35 @@ class Soak:
             if not history.lost_updates() or time.monotonic() > deadline:
                 return history
             self.go_on()
-            self.supervise()
-            time.sleep(0.2)
+            self.look_again(0.2)
 
     def _hold(self) -> None:
         """Have the coordinator stop where nothing is being aggregated: no round is opened or closed then."""
         deadline = time.monotonic() + LONG_S
         while True:
-            self._to_coordinators(signal.SIGSTOP)
-            time.sleep(0.05)  # what it had sent is done
+            for name in self._to_coordinators(signal.SIGSTOP):
+                os.waitid(os.P_PID, self.processes.pid(name), os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                self.proxies[name].cut()  # what it has sent arrives now, or never
+            for _ in range(2):  # whatever has arrived is done before the second answer
+                self.redis.ping()
             view = self.runs.read_round(self.runs.read().round)
             if view is None or view.state is not RoundState.AGGREGATING:
                 return
             if time.monotonic() > deadline:
                 raise SystemExit(f"round {view.round} is not aggregated within {LONG_S:g} s; logs in {self.folder}")
             self.go_on()
-            self.supervise()
-            time.sleep(0.05)
+            self.look_again(0.05)
 
     def go_on(self) -> None:
         """End what `check` began."""
         self._to_coordinators(signal.SIGCONT)
 
-    def _to_coordinators(self, number: signal.Signals) -> None:
-        for name in COORDINATORS:
-            if name in self.processes.running:
-                self._signal(name, number)
+    def _to_coordinators(self, number: signal.Signals) -> list[str]:
+        """Send them a signal; those that run."""
+        running = [name for name in COORDINATORS if name in self.processes.running]
+        for name in running:
+            self._signal(name, number)
+        return running
 
     def _audit(self, history: History) -> None:
         """Raise `Broken` unless the store alone, all rounds since the start, is in order, and Redis has the same ones.
@@ -600,14 +609,12 @@ def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
 
 def under_fire(made: Soak, faults: Sequence[Fault]) -> None:
     """Inject these as they are due, then mend everything."""
-    tick = threading.Event()
     began = shown = time.monotonic()
     late_s = 0.0
     for fault in faults:
         due = began + fault.at_s - faults[0].at_s
         while time.monotonic() < due:
-            made.supervise()
-            tick.wait(0.05)
+            made.look_again(0.05)
         late_s = max(late_s, time.monotonic() - due)
         made.inject(fault)
         if time.monotonic() - shown > 30 and made.answers:
@@ -621,13 +628,11 @@ def under_fire(made: Soak, faults: Sequence[Fault]) -> None:
 def wait_for(made: Soak, rounds: int, what: str) -> None:
     """Wait until so many rounds are closed, with supervision and no faults."""
     deadline = time.monotonic() + LONG_S
-    tick = threading.Event()
     while made.rounds() < rounds:
-        made.supervise()
+        made.look_again(0.1)
         if time.monotonic() > deadline:
             view = made.runs.find()
             raise SystemExit(f"{what}: not within {LONG_S:g} s; the run is {view}; logs in {made.folder}")
-        tick.wait(0.1)
 
 
 def main() -> None:

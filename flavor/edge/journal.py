@@ -1,7 +1,7 @@
 """What an edge was promised, noted outside of Redis: a checker holds it against what became of it.
 
-`FLAVOR_JOURNAL=FILE` makes an edge append a line `ROUND CLIENT` to FILE whenever Redis has taken an update from it. Edges
-may share the file. Without it that costs one comparison.
+`FLAVOR_JOURNAL=FILE` makes an edge append a line `ROUND CLIENT` to FILE whenever Redis has taken an update from it.
+Edges may share the file. Without it that costs one comparison.
 """
 
 from __future__ import annotations
