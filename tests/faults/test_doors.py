@@ -81,6 +81,25 @@ def test_a_site_that_writes_as_another_or_into_the_queue_is_refused(on_port):
     assert not bench.redis.exists(DROPPED), "no job of anybody else's was ever in the queue"
 
 
+@contextlib.contextmanager
+def seated(bench, token: str):
+    """What writes as a site does, with no edge behind it: it has taken its seat, and says that it is ready."""
+    joins = JoinToken.parse(token)
+    keys = bench.runs.keys.client(joins.client)
+    with connect(joins.credentials()) as site:
+        site.set(keys.lease, "vm:1:made-up", px=60_000)
+        site.hset(keys.hash, mapping={"state": "ready", "host": "vm"})
+        site.publish(keys.state, "ready")
+        bench.logged("client.joined", client=joins.client)
+        yield site
+
+
+def others_handed_in(faulty: Faulty) -> None:
+    """Wait until those that keep the rules have had their updates of round 1 accepted."""
+    for client in faulty.clients:
+        faulty.bench.logged("update.accepted", client=client, round=1)
+
+
 def nonsense(keys, site, number: int) -> dict[str, Callable[[], object]]:
     """What the user of one site can write that nobody expects."""
     update = keys.update(number)
@@ -108,17 +127,13 @@ def nonsense(keys, site, number: int) -> dict[str, Callable[[], object]]:
 def test_a_site_that_claims_a_size_and_takes_it_back_holds_nobody_up(on_port):
     """Nobody could inspect so much in a hundred days, and when they look there is nothing."""
     bench = on_port.bench
-    token = JoinToken.parse(enrolled(on_port, "c3"))
+    token = enrolled(on_port, "c3")
     coordinator = bench.serve(*KEEP, "--quorum", 2, "--round-timeout-s", 6, rounds=1, clients=3)
     aggregator = bench.aggregator()
     keys = bench.runs.keys.client("c3")
-    with connect(token.credentials()) as site:
-        site.set(keys.lease, "vm:1:c3", px=60_000)
-        site.hset(keys.hash, mapping={"state": "ready", "host": "vm"})
-        site.publish(keys.state, "ready")
+    with seated(bench, token) as site:
         edges = on_port.edges()
-        bench.logged("update.accepted", client="c1", round=1)
-        bench.logged("update.accepted", client="c2", round=1)
+        others_handed_in(on_port)
         aggregator.send(signal.SIGSTOP)
         site.hset(keys.update(1), mapping={"path": "p", "digest": "d", "size": "9" * 15})
         site.publish(keys.update(1), "1")
@@ -134,16 +149,12 @@ def test_a_site_that_claims_a_size_and_takes_it_back_holds_nobody_up(on_port):
 def test_a_site_that_writes_nonsense_holds_nobody_up(on_port, what):
     """Its round closes without it by the deadline, the others finish, and nothing of it is left."""
     bench = on_port.bench
-    token = JoinToken.parse(enrolled(on_port, "c3"))
+    token = enrolled(on_port, "c3")
     bounds = ("--quorum", 2, "--round-timeout-s", 4, "--heartbeat-timeout-s", 2)
     coordinator = bench.serve(*KEEP, *bounds, rounds=on_port.rounds, clients=3)
     aggregator = bench.aggregator()
     keys = bench.runs.keys.client("c3")
-    with connect(token.credentials()) as site:
-        site.set(keys.lease, "vm:1:c3", px=60_000)
-        site.hset(keys.hash, mapping={"state": "ready", "reason": "", "round": "0", "host": "vm", "pid": "1"})
-        site.publish(keys.state, "ready")
-        bench.logged("client.joined", client="c3")
+    with seated(bench, token) as site:
         edges = on_port.edges()
         bench.logged("round.opened", round=1)
         nonsense(keys, site, 1)[what]()
@@ -164,13 +175,13 @@ def test_a_site_that_writes_nonsense_holds_nobody_up(on_port, what):
 def test_a_site_that_publishes_without_end_holds_no_round_open(on_port):
     """Its round closes without it by the deadline: what is heard is taken in for a moment at a time, each name once."""
     bench = on_port.bench
-    token = JoinToken.parse(enrolled(on_port, "c3"))
+    token = enrolled(on_port, "c3")
     coordinator = bench.serve(*KEEP, "--quorum", 2, "--round-timeout-s", 10, rounds=1, clients=3)
     aggregator = bench.aggregator()
     keys, over = bench.runs.keys.client("c3"), threading.Event()
 
     def flood() -> None:
-        with connect(token.credentials()) as site:
+        with connect(JoinToken.parse(token).credentials()) as site:
             connection = site.connection_pool.get_connection()
             block = b"".join(connection.pack_command("PUBLISH", keys.state, "x")) * 10_000
             threading.Thread(target=deaf, args=(connection._sock,), daemon=True).start()
@@ -184,13 +195,9 @@ def test_a_site_that_publishes_without_end_holds_no_round_open(on_port):
                 continue
 
     flooding = threading.Thread(target=flood)
-    with connect(token.credentials()) as site:
-        site.set(keys.lease, "vm:1:c3", px=60_000)
-        site.hset(keys.hash, mapping={"state": "ready", "host": "vm"})
-        site.publish(keys.state, "ready")
+    with seated(bench, token):
         edges = on_port.edges()
-        bench.logged("update.accepted", client="c1", round=1)
-        bench.logged("update.accepted", client="c2", round=1)
+        others_handed_in(on_port)
         flooding.start()
         try:
             bench.logged("round.closed", round=1)
