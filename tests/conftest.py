@@ -253,6 +253,13 @@ def server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """That of a server which the tests of one module have for themselves, and may empty."""
+    with embedded_server() as address:
+        yield address
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
     """An S3 service of this test session; tests keep apart by their buckets."""

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, Verdict
 from flavor.config import RunConfig
@@ -124,12 +123,6 @@ def test_status_shows_what_is_sent(bench: Bench) -> None:
 
 
 # -- updates that lie
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with embedded_server() as address:
-        yield address
 
 
 @pytest.fixture

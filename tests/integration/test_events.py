@@ -10,7 +10,6 @@ import pytest
 import redis
 
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.events import ClientEvents
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
@@ -23,12 +22,6 @@ from flavor.errors import LeaseHeld, LeaseLost, RunOver, WaitTimeout
 
 KEYS = RunKeys("r").client("c")
 FINISHED = Event.TRAIN_FINISHED
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with embedded_server() as address:
-        yield address
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RunState
 from flavor.cli import common
@@ -24,24 +23,18 @@ TOKEN = "coordinator"
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[RunStore]:
+def runs(url: str, tmp_path: Path) -> Iterator[RunStore]:
     """A run with one client, which says evil things of itself."""
-    with embedded_server() as url:
-        redis = connect(url)
-        runs = RunStore(redis, "r", url)
-        config = RunConfig(rounds=3, min_clients=1, store=f"file://{tmp_path}")
-        runs.create(rounds=3, config=config.to_mapping())
-        redis.set(runs.keys.coordinator, TOKEN)
-        runs.admit(TOKEN, "evil", "")
-        redis.hset(runs.keys.client("evil").hash, mapping={"state": "failed", "host": EVIL, "reason": EVIL})
-        yield runs
-        redis.close()
-
-
-@pytest.fixture
-def url(runs: RunStore) -> str:
-    kwargs = runs.redis.connection_pool.connection_kwargs
-    return f"unix://{kwargs['path']}"
+    redis = connect(url)
+    redis.flushall()
+    runs = RunStore(redis, "r", url)
+    config = RunConfig(rounds=3, min_clients=1, store=f"file://{tmp_path}")
+    runs.create(rounds=3, config=config.to_mapping())
+    redis.set(runs.keys.coordinator, TOKEN)
+    runs.admit(TOKEN, "evil", "")
+    redis.hset(runs.keys.client("evil").hash, mapping={"state": "failed", "host": EVIL, "reason": EVIL})
+    yield runs
+    redis.close()
 
 
 @pytest.mark.parametrize("words", [["r"], []])

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
@@ -19,14 +18,14 @@ TOKEN = "coordinator"
 
 
 @pytest.fixture
-def runs() -> Iterator[RunStore]:
-    with embedded_server() as url:
-        redis = connect(url)
-        runs = RunStore(redis, "r", url)
-        runs.create(rounds=3, config={})
-        redis.set(runs.keys.coordinator, TOKEN)
-        yield runs
-        redis.close()
+def runs(url: str) -> Iterator[RunStore]:
+    redis = connect(url)
+    redis.flushall()
+    runs = RunStore(redis, "r", url)
+    runs.create(rounds=3, config={})
+    redis.set(runs.keys.coordinator, TOKEN)
+    yield runs
+    redis.close()
 
 
 def members(runs: RunStore) -> Members:

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import GlobalModel, Reference, RoundState, RunState, Verdict
@@ -20,12 +19,6 @@ from tests.conftest import Bench
 
 MODEL = GlobalModel("runs/r/rounds/1/global/model", "d" * 64, 12, "runs/r/info", "npz")
 TOKEN = "coordinator"
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with embedded_server() as address:
-        yield address
 
 
 @pytest.fixture

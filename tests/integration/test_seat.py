@@ -7,19 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, RunState
 from flavor.edge.seat import Seat
 from flavor.errors import LeaseLost
 
 TOKEN = "coordinator"
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with embedded_server() as address:
-        yield address
 
 
 @pytest.fixture

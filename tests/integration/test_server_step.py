@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 import aggregators
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, Verdict
 from flavor.config import RunConfig
@@ -27,12 +25,6 @@ from workers.context import WorkerContext, set_context
 TOKEN = "coordinator"
 ROUNDS = 6
 SIZES = {"a": 100, "b": 300}
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with embedded_server() as address:
-        yield address
 
 
 def update(client: str, round_: int, base: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

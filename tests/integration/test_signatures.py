@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef, RoundState, RunState, Verdict
 from flavor.config import RunConfig
@@ -30,12 +29,6 @@ from workers.context import WorkerContext, set_context
 
 TOKEN = "coordinator"
 KEY, OTHER = SigningKey.generate(), SigningKey.generate()
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with embedded_server() as address:
-        yield address
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from flavor.bus.connection import connect
-from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, RoundState, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
@@ -34,12 +33,6 @@ from workers.context import WorkerContext, set_context
 from workers.worker import make_worker
 
 TOKEN = "coordinator"
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with embedded_server() as address:
-        yield address
 
 
 @pytest.fixture
