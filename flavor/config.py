@@ -92,6 +92,14 @@ class RunConfig(BaseModel):
     the worker's command if it has one, else fedavg."""
     server_step: str | None = None
     """Server step with its options; the aggregator's own when None."""
+    weights: Literal["datasetSize", "importance", "product", "equal"] = "datasetSize"
+    """How much a site counts in a rule that weighs: by its examples, by the importance that it names, by the product of
+    both, or like any other."""
+    keep: tuple[str, ...] = ()
+    """Patterns of the tensors that no round changes: the global model's stay, in a first round without one those of
+    the first contributor by name."""
+    equal: tuple[str, ...] = ()
+    """Patterns of the tensors that must be the same at all sites: an update with another is refused."""
     compress: Literal["none", "bf16", "int8"] = "none"
     """What edges send once there is a global model: their parameters, or their change in so few bits."""
     require_signatures: bool = False
@@ -107,6 +115,13 @@ class RunConfig(BaseModel):
     @classmethod
     def _settings_may_be_set(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
         return checked_settings(settings)
+
+    @field_validator("keep", "equal")
+    @classmethod
+    def _patterns_match_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(pattern.strip() for pattern in patterns):
+            raise ValueError("an empty pattern matches no tensor: name one, or a pattern like '*.labels'")
+        return patterns
 
     @model_validator(mode="after")
     def _quorum_is_reachable(self) -> Self:
@@ -125,6 +140,10 @@ class RunConfig(BaseModel):
         if self.is_opaque and (self.compress != "none" or self.max_update_norm is not None):
             option = "--compress" if self.compress != "none" else "--max-update-norm"
             raise ValueError(f"{option} is for tensors, and opaque checkpoints have none that it could see")
+        if self.is_opaque or self.aggregator == COMMAND:
+            for option in ("keep", "equal"):
+                if getattr(self, option):
+                    raise ValueError(f"--{option} is for the rules here: an aggregator of your own does so itself")
         if self.aggregator == COMMAND and self.server_step is not None:
             raise ValueError("an aggregator of your own takes the server step itself: leave out --server-step")
         return self

@@ -338,9 +338,10 @@ def _info(work: Work, place: Place) -> Info:
 
 
 def _is_metric(value: object) -> bool:
+    """Whether it is a number or a list of them, null where one is missing; 1e999 is read as inf, and is none."""
     values = value if isinstance(value, list) else [value]
     return all(
-        isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)  # 1e999 is read as inf
+        each is None or (isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each))
         for each in values
     )
 

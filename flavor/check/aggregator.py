@@ -128,7 +128,8 @@ class CommandAggregation:
         try:
             metrics = json.loads(place.merged.read_bytes())["metrics"]
             values = [each for value in metrics.values() for each in (value if isinstance(value, list) else [value])]
-            odd = [value for value in values if isinstance(value, bool | str) or not math.isfinite(value)]
+            there = [value for value in values if value is not None]  # where a site has none
+            odd = [value for value in there if isinstance(value, bool | str) or not math.isfinite(value)]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self._life.fail(INFO, f"{where}: {type(error).__name__}: {error}".splitlines()[0])
         if odd:

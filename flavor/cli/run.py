@@ -141,7 +141,8 @@ def run(
         check_initial(init_model, opaque=config.is_opaque)
     words = [
         word
-        for option, value in settings.items()
+        for option, values in settings.items()
+        for value in (values if isinstance(values, tuple) else (values,))
         if value is not None and value is not False
         for word in (f"--{option.replace('_', '-')}", *([] if value is True else [str(value)]))
     ]

@@ -47,6 +47,28 @@ def round_options(function: Any) -> Any:
                 help="How the global model follows, e.g. nesterov:lr=0.7.  [default: the aggregator's own]",
             ),
             click.option(
+                "--weights",
+                type=click.Choice(["datasetSize", "importance", "product", "equal"]),
+                default="datasetSize",
+                show_default=True,
+                help="How much a site counts in a rule that weighs: by its examples, the importance that it names, "
+                "the product of both, or like any other.",
+            ),
+            click.option(
+                "--keep",
+                multiple=True,
+                metavar="PATTERN",
+                help="Tensors that no round changes, e.g. '*._extra_state': those of the global model stay, in a first "
+                "round without one those of the first site by name; again for another.",
+            ),
+            click.option(
+                "--equal",
+                multiple=True,
+                metavar="PATTERN",
+                help="Tensors that must be the same at all sites, e.g. '*.labels': an update with another is refused; "
+                "again for another.",
+            ),
+            click.option(
                 "--compress",
                 type=click.Choice(["none", "bf16", "int8"]),
                 default="none",

@@ -102,7 +102,7 @@ def SaveInfoJson(output: dict[str, Any]) -> None:
 
     `output["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number); `output["metrics"]` the four
     `basic/confusion_tp`, `_fp`, `_fn`, `_tn` numbers (-1 if not tracked) and any further number under any name.
-    numpy's and torch's scalars will do.
+    numpy's and torch's scalars will do. A metric that is None or NaN is missing at this client.
 
     Raises `InvalidInfo` (a `ValueError`) naming every bad field; the file that was there is untouched then.
     """
@@ -121,7 +121,8 @@ def LoadGlobalInfoJson() -> dict[str, Any] | None:
     """The merged information of the last round's clients, or None before there is any.
 
     `metadata.datasetSize` and every `basic/*` metric are lists in the order of `metadata.clients`; every other metric
-    is a mean over clients, with its mean weighted by `datasetSize` beside it under NAME + " (weighted)".
+    is a mean over clients, with its mean weighted by `datasetSize` beside it under NAME + " (weighted)". Where not all
+    of them have it, `metadata.metricSites[NAME]` says how many do.
     """
     path = Path(_variable("GLOBAL_MODEL_PATH")).parent / FILE_NAME
     try:

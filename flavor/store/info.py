@@ -5,6 +5,7 @@ Plain Python, because a trainer imports it: numbers may be numpy's or torch's, a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import operator
@@ -27,30 +28,34 @@ LARGEST = 1e300
 
 Info = dict[str, dict[str, Any]]
 
+_REQUIRED = ("epoch", "datasetSize", "importance")
+
 
 def checked_info(value: object, *, where: str = "info") -> Info:
     """`value` with plain numbers, if it is a valid client information; else `InvalidInfo` naming every bad field.
 
     `metadata` needs `epoch` and `datasetSize` (integers, `datasetSize` not negative) and `importance` (a number);
-    `metrics` needs the four `basic/confusion_*` numbers; further metrics are numbers under any name. NaN and
-    infinities are refused everywhere.
+    `metrics` needs the four `basic/confusion_*` numbers; further metrics are numbers under any name. A metric that is
+    None, NaN or infinite (the AUC of a site with one class) is None: missing at this site. Numpy's and torch's scalars
+    become plain numbers, in further `metadata` too.
     """
     problems: list[str] = []
     metadata = _part(value, "metadata", problems)
     metrics = _part(value, "metrics", problems)
     checked: Info = {"metadata": dict(metadata or {}), "metrics": {}}
     if metadata is not None:
-        for name in ("epoch", "datasetSize"):
+        for name in _REQUIRED[:2]:
             checked["metadata"][name] = _integer(metadata, name, problems)
         checked["metadata"]["importance"] = _number(metadata, "metadata", "importance", problems)
     if metrics is not None:
         for name in (*CONFUSION, *(name for name in metrics if name not in CONFUSION)):
-            checked["metrics"][str(name)] = _number(metrics, "metrics", name, problems)
-    for name, value_ in (metadata or {}).items():
-        if not isinstance(name, str) or not isinstance(checked["metadata"][name], str | int | float | None):
-            problems.append(f"metadata[{name!r}] must be a text or a number, not {_shown(value_)}")
-        elif isinstance(value_, float) and not math.isfinite(value_):
-            problems.append(f"metadata[{name!r}] is {value_}")
+            checked["metrics"][str(name)] = _metric(metrics, name, problems)
+    for name, given in (metadata or {}).items():
+        if name in _REQUIRED:
+            continue
+        plain = checked["metadata"][name] = _plain(given)
+        if not isinstance(name, str) or not isinstance(plain, str | int | float | None):
+            problems.append(f"metadata[{name!r}] must be a text or a number, not {_shown(given)}")
     if problems:
         raise InvalidInfo(f"{where}: {'; '.join(problems)}")
     return checked
@@ -103,6 +108,25 @@ def _number(part: Mapping[str, Any], section: str, name: str, problems: list[str
     return value if isinstance(value, int) else number
 
 
+def _metric(part: Mapping[str, Any], name: str, problems: list[str]) -> float | int | None:
+    """A metric's number; None where it is missing at this site."""
+    if name in part and _plain(part[name]) is None:
+        return None
+    return _number(part, "metrics", name, problems)
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of numpy or torch as Python's own, and None for a number that is none; anything else as it is."""
+    if not isinstance(value, str | int | float | None) and math.prod(getattr(value, "shape", (0,))) == 1:
+        with contextlib.suppress(Exception):  # what it is, is told by whoever asked
+            value = value.item()
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
 def _shown(value: object) -> str:
     text = repr(value)
     return f"{text[:40]} ({type(value).__name__})"
@@ -124,14 +148,10 @@ def read_info(path: Path) -> Info:
 def parse_info(text: str, *, where: str) -> Info:
     """The client information in `text`; `InvalidInfo` when it is cut off or wrong."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text)  # with NaN and Infinity, which Python's own json.dump writes
     except (ValueError, RecursionError) as error:
         raise InvalidInfo(f"{where}: not complete JSON ({error}): write it with SaveInfoJson") from None
     return checked_info(value, where=where)
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number that JSON has")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -153,10 +173,12 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
     `datasetSize`, `importance` and each `basic/*` metric are lists in client order (null where a client has none);
     every other metric is the plain mean over the clients that report it, and beside it, with the suffix
     ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when those are all zero). A client's own metric
-    of such a name is left out where that is computed. `epoch` is the first client's.
+    of such a name is left out where that is computed. `epoch` is the first client's. Where not all clients report a
+    metric, `metadata.metricSites` says how many do; one that none reports has no merged value.
     """
     sizes = [info["metadata"]["datasetSize"] for info in infos]
     metrics: dict[str, Any] = {}
+    sites: dict[str, int] = {}
     names = dict.fromkeys(name for info in infos for name in info["metrics"])
     computed = {name + WEIGHTED for name in names if not name.startswith("basic/")}
     for name in names:
@@ -167,6 +189,10 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
             metrics[name] = values
             continue
         reported = [(value, size) for value, size in zip(values, sizes, strict=True) if value is not None]
+        if len(reported) < len(infos):
+            sites[name] = len(reported)
+        if not reported:
+            continue
         plain = math.fsum(value / len(reported) for value, _ in reported)
         total = sum(size for _, size in reported)
         weighted = math.fsum(value * (size / total) for value, size in reported) if total else plain
@@ -178,6 +204,7 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
             "datasetSize": sizes,
             "importance": [info["metadata"]["importance"] for info in infos],
             "clients": list(clients),
+            **({"metricSites": sites} if sites else {}),
         },
         "metrics": metrics,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,38 @@ def test_numpy_scalars_become_plain_numbers() -> None:
 
 
 @pytest.mark.parametrize(
+    "missing", [None, float("nan"), float("inf"), np.float32("nan"), np.array(np.nan), torch.tensor(float("nan"))]
+)
+def test_a_metric_that_is_no_number_is_missing_at_that_site(missing: Any) -> None:
+    """The AUC of a site with one class; handed in by SaveInfoJson, or as Python's own json.dump writes it."""
+    odd = checked_info(info(auc=missing, acc=0.5))
+    assert odd["metrics"]["auc"] is None
+    assert parse_info(json.dumps(odd), where="info.json") == odd
+    if missing is None or isinstance(missing, float):
+        assert parse_info(json.dumps(info(auc=missing, acc=0.5)), where="info.json") == odd
+    good = info(auc=0.8, acc=0.7)
+    merged = merge_infos(["a", "b", "c"], [odd, good, info(auc=0.6, acc=0.6)])
+    assert merged["metrics"]["auc"] == merged["metrics"]["auc (weighted)"] == pytest.approx(0.7)
+    assert merged["metadata"]["metricSites"] == {"auc": 2}
+    assert "metricSites" not in merge_infos(["b"], [good])["metadata"]
+    alone = merge_infos(["a"], [odd])
+    assert "auc" not in alone["metrics"]
+    assert alone["metadata"]["metricSites"] == {"auc": 0}
+    json.dumps(merged, allow_nan=False)
+
+
+def test_numpys_and_torchs_scalars_are_taken_in_metadata() -> None:
+    value = info()
+    given = {"lr": np.float32(0.5), "step": np.int64(3), "loss": torch.tensor(0.25), "one": np.array([7])}
+    value["metadata"] |= {**given, "best": np.float64("nan"), "site": np.str_("a"), "ok": np.bool_(True)}
+    plain = checked_info(value)["metadata"]
+    expected = {"lr": 0.5, "step": 3, "loss": 0.25, "one": 7, "best": None, "site": "a", "ok": True}
+    assert {name: plain[name] for name in expected} == expected
+    assert type(plain["site"]) is str
+    json.dumps(plain, allow_nan=False)
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda v: v.pop("metadata"), "metadata is missing"),
@@ -48,8 +81,10 @@ def test_numpy_scalars_become_plain_numbers() -> None:
         (lambda v: v["metadata"].pop("importance"), "'importance'] is missing"),
         (lambda v: v["metrics"].pop("basic/confusion_tn"), "'basic/confusion_tn'] is missing"),
         (lambda v: v["metrics"].update(f1="0.5"), "'f1'] must be a number, not '0.5'"),
-        (lambda v: v["metrics"].update(f1=float("nan")), "'f1'] is nan"),
-        (lambda v: v["metrics"].update(f1=float("inf")), "'f1'] is inf"),
+        (lambda v: v["metrics"].update(f1=1e301), "'f1'] is 1e+301"),
+        (lambda v: v["metrics"].update(f1=np.ones(2)), "'f1'] must be a number"),
+        (lambda v: v["metadata"].update(importance=float("nan")), "'importance'] is nan"),
+        (lambda v: v["metadata"].update(importance=None), "'importance'] must be a number"),
         (lambda v: v["metadata"].update(note=object()), "must be a text or a number"),
     ],
 )
