@@ -27,7 +27,13 @@ from flavor.errors import FlavorError, InvalidSetting, MisuseError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _LIVE_ONLY = ("run_name", "store", "init_model", "quorum", "round_timeout_s", "heartbeat_timeout_s", "set_")
+DEFAULT_NODES = 4
+"""Nodes that `init` and `run` simulate unless --nodes says otherwise."""
 _SIMULATION_ONLY = ("param_names", "param_size", "seed")
+
+
+class BadConfiguration(FlavorError):
+    """The file of --config is not a configuration."""
 
 
 def _home_option(function: Command) -> Command:
@@ -46,10 +52,8 @@ def _json_option(function: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")(function)
 
 
-def _nodes_option(function: Command) -> Command:
-    return click.option(
-        "--nodes", type=click.IntRange(1, 100_000), metavar="N", help="How many nodes.  [default: the file's num_nodes]"
-    )(function)
+def _nodes_option(help_: str) -> Callable[[Command], Command]:
+    return click.option("--nodes", type=click.IntRange(1, 100_000), metavar="N", help=help_)
 
 
 def _config_option(required: bool, help_: str) -> Callable[[Command], Command]:
@@ -67,7 +71,7 @@ def main() -> None:
 
 @main.command()
 @_config_option(True, "The configuration, a JSON file.")
-@_nodes_option
+@_nodes_option(f"How many nodes.  [default: {DEFAULT_NODES}]")
 @_json_option
 @redis_option
 @_home_option
@@ -77,20 +81,25 @@ def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, 
 
     Checks the configuration; `run` then needs no --config.
     """
-    session = Session(config=_with_nodes(load(config, TrainingConfig), nodes)).at(Status.INITIALIZED)
+    written = _configured(config)
+    session = Session(config=_with_nodes(written, nodes or DEFAULT_NODES)).at(Status.INITIALIZED)
     with open_sessions(redis_url, home) as sessions:
         sessions.save(session)
+    _tell_nodes(written, session.config, nodes)
     if as_json:
         click.echo(json.dumps(report.status_json(session)))
         return
     click.echo(report.heading("Initialized", session.config))
-    click.echo(report.settings(session.config))
+    click.echo(report.plan(session.config, _participants(session.config)))
     click.echo("\nNext: aumai-fedtrain run")
 
 
 @main.command()
 @_config_option(False, "The configuration, a JSON file.  [default: that of the newest session]")
-@_nodes_option
+@_nodes_option(
+    f"How many nodes.  [default: {DEFAULT_NODES} simulated ones; the session's without --config; "
+    "the file's num_nodes with --live]"
+)
 @click.option(
     "--outer-optimizer",
     metavar="NAME[:OPTION=VALUE,...]",
@@ -155,7 +164,8 @@ def run(
     _check_options(context, live)
     if live and options["set_"]:
         options["set_"] = _parsed_settings(options["set_"])
-    chosen = _with_nodes(load(config, TrainingConfig) if config else _newest(redis_url, home), nodes)
+    written = _newest(redis_url, home) if config is None else _configured(config)
+    chosen = _with_nodes(written, DEFAULT_NODES if nodes is None and config is not None and not live else nodes)
     coordinator = DiLoCoCoordinator(outer_optimizer=outer_optimizer, weighted=weighted)
     provider: UpdateProvider
     if live:
@@ -166,8 +176,9 @@ def run(
         name = None
         names = [part.strip() for part in options["param_names"].split(",")]
         provider = SimulatedProvider(param_names=names, param_size=options["param_size"], seed=options["seed"])
-        participants = [FederatedNode(node_id=f"node-{i:03d}", address="simulated") for i in range(chosen.num_nodes)]
+        participants = _participants(chosen)
     raise_on_sigterm()
+    _tell_nodes(written, chosen, nodes)
     if not as_json:
         click.echo(report.heading("Starting", chosen) + "\n")
     with _recorded(Session(config=chosen, run=name), redis_url, home) as record:
@@ -180,22 +191,37 @@ def run(
 
 @main.command()
 @click.argument("model", required=False)
+@_config_option(False, "Show the session of this configuration's model.")
+@click.option(
+    "--round-id", type=click.IntRange(1), metavar="N", help="Also say whether round N is completed or pending."
+)
 @_json_option
 @redis_option
 @_home_option
 @one_line_errors
-def status(model: str | None, as_json: bool, redis_url: str | None, home: Path) -> None:
+def status(
+    model: str | None, config: Path | None, round_id: int | None, as_json: bool, redis_url: str | None, home: Path
+) -> None:
     """Show the newest session.
 
     Or that of MODEL; also of a training that runs now.
     """
+    planned = None if config is None else _configured(config)
+    if planned is not None and model not in (None, planned.model_name):
+        raise MisuseError(f"{config}: its model is {planned.model_name!r}, not {model!r}: pass one of the two")
+    model = planned.model_name if planned is not None else model
     found = read_sessions(redis_url, home)
     shown = next((session for session in found if model in (None, session.config.model_name)), None)
     others = [session.config.model_name for session in found if session is not shown]
     if as_json:
-        click.echo(json.dumps({"session": report.status_json(shown) if shown else None, "others": others}))
+        news: dict[str, Any] = {"session": report.status_json(shown) if shown else None, "others": others}
+        if round_id is not None:
+            news |= {"round_id": round_id, "completed": shown is not None and shown.round_id >= round_id}
+        click.echo(json.dumps(news))
         return
-    if shown is None:
+    if round_id is not None:
+        click.echo(report.round_status(round_id, shown, planned))
+    elif shown is None:
         which = f"session of {model!r}" if model else "session"
         click.echo(f"There is no {which}: start one with `aumai-fedtrain init` or `aumai-fedtrain run`.")
     else:
@@ -227,8 +253,30 @@ def verify(update: Path, expected: str, as_json: bool) -> None:
     sys.exit(0 if passed else 1)
 
 
+def _configured(path: Path) -> TrainingConfig:
+    """The configuration at `path`; a bad one ends the command with exit code 1."""
+    try:
+        return load(path, TrainingConfig)
+    except MisuseError as error:
+        raise BadConfiguration(str(error)) from None
+
+
 def _with_nodes(config: TrainingConfig, nodes: int | None) -> TrainingConfig:
     return config if nodes is None else config.model_copy(update={"num_nodes": nodes})
+
+
+def _tell_nodes(written: TrainingConfig, chosen: TrainingConfig, nodes: int | None) -> None:
+    """Say so if the number of nodes that are simulated is neither the file's nor the user's."""
+    if nodes is None and written.num_nodes != chosen.num_nodes:
+        click.echo(
+            f"Note: {chosen.num_nodes} nodes, the default of --nodes; the file has num_nodes {written.num_nodes}: "
+            f"pass --nodes {written.num_nodes} for as many.",
+            err=True,
+        )
+
+
+def _participants(config: TrainingConfig) -> list[FederatedNode]:
+    return [FederatedNode(node_id=f"node-{i:03d}", address="simulated") for i in range(config.num_nodes)]
 
 
 def _newest(redis_url: str | None, home: Path) -> TrainingConfig:

@@ -20,7 +20,7 @@ from aumai_fedtrain.models import (
     TrainingResult,
 )
 from aumai_fedtrain.outer import OuterOptimizer, check_against
-from aumai_fedtrain.provider import UpdateProvider
+from aumai_fedtrain.provider import Adapted, GivesUpdates, UpdateProvider
 from aumai_fedtrain.vectors import checked
 from aumai_fedtrain.verifier import HashVerifier
 from flavor.errors import AggregationError, InvalidSetting
@@ -84,20 +84,61 @@ class DiLoCoCoordinator:
         return self._hash_verifier
 
     def initialize(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> GlobalState:
-        """The state before the first round: round 0, the initial weights, nobody has taken part.
+        """The state before the first round: round 0, the initial weights, a loss of 0.0, all nodes as participants.
 
         Raises `InvalidSetting` when two nodes have the same `node_id`.
         """
-        if twice := _first_twice([node.node_id for node in nodes]):
+        names = [node.node_id for node in nodes]
+        if twice := _first_twice(names):
             raise InvalidSetting(f"two nodes are called {twice!r}: give each a node_id of its own")
-        return GlobalState(round_id=0, global_weights=self._initial, expects=self._expected(self._initial))
+        return GlobalState(
+            round_id=0,
+            global_weights=self._initial,
+            participating_nodes=names,
+            avg_loss=0.0,
+            expects=self._expected(self._initial),
+        )
 
-    def collect_updates(self, updates: Sequence[LocalUpdate]) -> dict[str, Any]:
-        """The average of each parameter over one round's updates, sorted by name; see `GradientAverager.average`.
+    def collect_updates(
+        self, round_id: int, updates: Sequence[LocalUpdate], *, state: GlobalState | None = None
+    ) -> GlobalState:
+        """The state after round `round_id`, whose updates these are; records the nodes' credits.
 
-        Raises `AggregationError`, a `ValueError`: no updates, two of one node, vectors that do not fit together, or an
-        update whose gradients are not those of its `gradient_hash`.
+        Args:
+            round_id: the round that the updates close.
+            updates: of different nodes; `participating_nodes` has their order.
+            state: what they were trained from. An outer optimizer steps from it; the credits of earlier rounds stand
+                in it. Without one the state is that of averages alone.
+
+        Raises:
+            AggregationError: (a `ValueError`) no updates, two of one node, vectors that do not fit together, an update
+                whose gradients are not those of its `gradient_hash`; with an outer optimizer also: no `state`, a
+                parameter or a shape that is not that of the global weights, or the state of another optimizer. Nothing
+                is recorded then.
+
         """
+        averages = self._averages(updates)
+        if state is None and self._outer is not None:
+            raise AggregationError(
+                "an outer optimizer steps from the weights of a state: pass state=..., or use run_round"
+            )
+        weights, outer_state = (averages, None) if state is None else self._stepped(state, averages, updates)
+        credits = {} if state is None else dict(state.credits)
+        for update in updates:
+            self._credit_tracker.record_contribution(update.node_id, update.samples_used, round_id)
+            credits[update.node_id] = credits.get(update.node_id, 0) + update.samples_used
+        return GlobalState(
+            round_id=round_id,
+            global_weights=weights,
+            participating_nodes=[update.node_id for update in updates],
+            avg_loss=self._mean_loss(updates),
+            expects=self._expected(weights),
+            outer_state=outer_state,
+            credits=dict(sorted(credits.items())),
+        )
+
+    def _averages(self, updates: Sequence[LocalUpdate]) -> dict[str, Any]:
+        """The average of each parameter over one round's updates, sorted by name; see `GradientAverager.average`."""
         if not updates:
             raise AggregationError("No updates provided for aggregation.")
         if twice := _first_twice([update.node_id for update in updates]):
@@ -113,38 +154,22 @@ class DiLoCoCoordinator:
         """The state after one more round, from `updates` that were trained from `state`, which is left as it is.
 
         Records the nodes' credits. That the updates are of this round is for the caller to know. Raises
-        `AggregationError`, a `ValueError`, as `collect_updates`; with an outer optimizer also when a parameter or a
-        shape is not that of the global weights, or the state is that of another optimizer. Nothing is recorded then.
+        `AggregationError`, a `ValueError`, as `collect_updates`; nothing is recorded then.
         """
-        averages = self.collect_updates(updates)
-        weights, outer_state = self._stepped(state, averages, updates)
-        credits = dict(state.credits)
-        for update in updates:
-            self._credit_tracker.record_contribution(update.node_id, update.samples_used)
-            credits[update.node_id] = credits.get(update.node_id, 0) + update.samples_used
-        return GlobalState(
-            round_id=state.round_id + 1,
-            global_weights=weights,
-            participating_nodes=sorted(update.node_id for update in updates),
-            avg_loss=self._mean_loss(updates),
-            expects=self._expected(weights),
-            outer_state=outer_state,
-            credits=dict(sorted(credits.items())),
-        )
+        return self.collect_updates(state.round_id + 1, updates, state=state)
 
     def distribute_state(
         self, state: GlobalState, nodes: Sequence[FederatedNode], provider: UpdateProvider | None = None
-    ) -> dict[str, GlobalState]:
-        """Send `state` to the nodes through `provider`, if there is one; what each of them is to train from, by id."""
+    ) -> None:
+        """Send `state` to the nodes through `provider`; without one nothing has to be sent: `get_updates` has it."""
         if provider is not None:
             provider.distribute_state(state, list(nodes))
-        return {node.node_id: state for node in nodes}
 
     def run_training(
         self,
         config: TrainingConfig,
         nodes: Sequence[FederatedNode],
-        provider: UpdateProvider,
+        update_provider: UpdateProvider | GivesUpdates,
         *,
         state: GlobalState | None = None,
         on_round: Callable[[GlobalState], None] | None = None,
@@ -152,9 +177,9 @@ class DiLoCoCoordinator:
         """Run rounds until `config.global_rounds` are closed, or the provider has no updates for one.
 
         Args:
-            config: what to train; `provider.config` is set to it.
+            config: what to train; a provider finds it as `self.config`, unless it has a `config` of its own.
             nodes: who takes part.
-            provider: where updates come from.
+            update_provider: where updates come from: an `UpdateProvider`, or any object with its `get_updates`.
             state: a saved state to go on from; by default what the provider remembers (live nodes), else a new one.
             on_round: called with the state after each round, to save it, say.
 
@@ -163,11 +188,13 @@ class DiLoCoCoordinator:
 
         Raises:
             AggregationError: (a `ValueError`) as `run_round`; or an update is of another round.
+            TypeError: `update_provider` has no `get_updates`.
 
         """
         began = time.perf_counter()
         nodes = list(nodes)
-        provider.config = config
+        provider = update_provider if isinstance(update_provider, UpdateProvider) else Adapted(update_provider)
+        provider.take_config(config)
         with provider.training(config, nodes):
             current = state or provider.restore(config, nodes) or self.initialize(config, nodes)
             if current.round_id == 0:  # weights alone: what the nodes report from them is this coordinator's to say
@@ -186,10 +213,11 @@ class DiLoCoCoordinator:
                 if on_round is not None:
                     on_round(current)
         return TrainingResult(
+            config=config,
             rounds_completed=current.round_id,
             total_samples=sum(current.credits.values()),
-            final_loss=math.nan if current.avg_loss is None else current.avg_loss,
-            duration_seconds=time.perf_counter() - began,
+            final_loss=_final_loss(current),
+            duration_seconds=round(time.perf_counter() - began, 4),
             final_state=current,
         )
 
@@ -221,6 +249,12 @@ class DiLoCoCoordinator:
         if not total:
             return math.fsum(loss / len(reported) for loss, _ in reported)
         return math.fsum(loss * (samples / total) for loss, samples in reported)
+
+
+def _final_loss(state: GlobalState) -> float:
+    if state.round_id == 0:
+        return 0.0
+    return math.nan if state.avg_loss is None else state.avg_loss
 
 
 def _first_twice(names: Sequence[str]) -> str | None:

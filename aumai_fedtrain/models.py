@@ -1,4 +1,4 @@
-"""What a training run is made of: nodes, its configuration, updates, states, the result. All frozen.
+"""What a training run is made of: nodes, its configuration, updates, states, the result. All frozen but the nodes.
 
 The numbers of a parameter may be a list of floats (also nested, for a tensor of several dimensions) or a numpy array.
 Lists become immutable lists; arrays are kept without a copy, and are written to JSON as lists. NaN and infinities are
@@ -41,8 +41,10 @@ class Reports(StrEnum):
     """How far the node's local steps moved the global parameters, old minus new: Δ = θ_global − θ_local."""
 
 
-class FederatedNode(_Frozen):
-    """A participant: where it is, and what it can do."""
+class FederatedNode(BaseModel):
+    """A participant: where it is, what it can do, and how it is. Its fields can be assigned to, and are validated."""
+
+    model_config = ConfigDict(validate_assignment=True, allow_inf_nan=False)
 
     node_id: str = Field(min_length=1)
     """Unique in a run. For a live node on the bus: the `--client` of its `flavor-fl`."""
@@ -51,7 +53,7 @@ class FederatedNode(_Frozen):
     capabilities: dict[str, Any] = Field(default_factory=dict)
     """Free metadata for scheduling, e.g. {"gpu": True}."""
     status: str = "idle"
-    """Free text."""
+    """Free text, e.g. "training"; nothing here reads it."""
 
 
 class TrainingConfig(_Frozen):
@@ -132,9 +134,9 @@ class GlobalState(_WithNumbers):
     """Parameters by name, sorted. With an outer optimizer the model's weights, float64; without one the averages of
     what the nodes have reported."""
     participating_nodes: list[str] = Field(default_factory=list)
-    """Who took part in that round, sorted."""
+    """Who took part in that round, in the order of their updates; before the first round, the nodes of the training."""
     avg_loss: float | None = None
-    """Mean of the losses that were reported in it; None when none was."""
+    """Mean of the losses that were reported in it; None when none was, 0.0 before the first round."""
     expects: Reports = Reports.WEIGHTS
     """What the nodes are to report in the next round."""
     outer_state: OuterState | None = None
@@ -152,6 +154,9 @@ class TrainingResult(_WithNumbers):
 
     model_config = ConfigDict(allow_inf_nan=True)
 
+    config: TrainingConfig
+    """What was trained."""
+
     rounds_completed: int = Field(ge=0)
     """Rounds that are closed, those before a restored state included."""
     total_samples: int = Field(ge=0)
@@ -161,8 +166,8 @@ class TrainingResult(_WithNumbers):
         BeforeValidator(_no_number),
         PlainSerializer(lambda value: None if math.isnan(value) else value, when_used="json"),
     ]
-    """The last round's average loss; NaN (null in JSON) when none was reported."""
+    """The last round's average loss: 0.0 without a round, NaN (null in JSON) when no node reported one."""
     duration_seconds: float = Field(ge=0)
-    """Wall time of this call."""
+    """Wall time of this call, to four decimals."""
     final_state: GlobalState
     """Where it stands: save it to go on later."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aumai_fedtrain.models import TrainingConfig, TrainingResult
+from aumai_fedtrain.models import FederatedNode, TrainingConfig, TrainingResult
 from aumai_fedtrain.session import Session
 
 
@@ -23,6 +23,41 @@ def settings(config: TrainingConfig) -> str:
         f"  Batch size:        {config.batch_size}\n"
         f"  Local steps:       {config.local_steps}"
     )
+
+
+def plan(config: TrainingConfig, nodes: Sequence[FederatedNode], most: int = 20) -> str:
+    """What a session will do: its nodes, a line each (of many the first `most`), its rounds and steps."""
+    lines = [f"  Node: {node.node_id}  Address: {node.address}" for node in nodes[:most]]
+    if len(nodes) > most:
+        lines.append(f"  and {len(nodes) - most} more")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"  Global rounds planned: {config.global_rounds}",
+            f"  Local steps per round: {config.local_steps}",
+            f"  Learning rate: {config.learning_rate:g}",
+            f"  Batch size: {config.batch_size}",
+        ]
+    )
+
+
+def round_status(round_id: int, session: Session | None, planned: TrainingConfig | None) -> str:
+    """Whether a round of a session is completed, and where the session is; `planned` has none yet."""
+    completed = session is not None and session.round_id >= round_id
+    lines = [f"Round {round_id}: {'completed' if completed else 'pending'}."]
+    config = session.config if session is not None else planned
+    if config is None:
+        return "\n".join(
+            [*lines, "  There is no session: start one with `aumai-fedtrain init` or `aumai-fedtrain run`."]
+        )
+    lines += [
+        f"  Current round:  {session.round_id if session else 0}/{config.global_rounds}",
+        f"  Nodes:          {config.num_nodes}",
+        f"  Avg loss:       {_loss(session.avg_loss if session else None)}",
+        credits(session.credits if session else {}),
+    ]
+    return "\n".join(lines)
 
 
 def result(config: TrainingConfig, done: TrainingResult) -> str:

@@ -6,6 +6,7 @@ Those that users bring from another guide are pinned by their digest: changing o
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import aumai_fedtrain
 from aumai_fedtrain import (
     DiLoCoCoordinator,
     GradientAverager,
@@ -29,6 +31,7 @@ from tests.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "fedtrain.md").read_text()
+REFERENCE = (ROOT / "docs" / "api-reference.md").read_text()
 TRAINER = Path(__file__).with_name("fedtrain_trainer.py")
 MODULES = {"aumai-fedtrain": "aumai_fedtrain.cli", "flavor": "flavor.cli.main", "flavor-fl": "flavor.cli.edge"}
 
@@ -244,3 +247,63 @@ def test_live_nodes(place: Bench, capsys: pytest.CaptureFixture[str], monkeypatc
                 edge.wait()
     seen = json.loads((place.work / "flavor-work" / "live" / "site-1" / "output" / "seen.json").read_text())
     assert (seen["LEARNING_RATE"], seen["BATCH_SIZE"], seen["LOCAL_STEPS"]) == ("0.01", "16", "5")
+
+
+QUICKSTART = """10 rounds, final loss 0.000000
+y = 2.000 x + 1.000
+  node-0: 3200 samples
+  node-1: 3200 samples
+  node-2: 3200 samples
+round 1: loss 0.076830 from node-0, node-1, node-2
+round 2: loss 0.006325 from node-0, node-1, node-2
+round 3: loss 0.000378 from node-0, node-1, node-2
+round 2 alone: {'node-0': 320, 'node-1': 320, 'node-2': 320}
+as sent: True, changed: False
+"""
+
+
+def test_the_quickstart(place: Bench) -> None:
+    assert shell(f"python {ROOT / 'examples' / 'quickstart.py'}") == QUICKSTART
+
+
+def test_the_blocks_of_the_reference_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", REFERENCE, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 5
+    scope: dict[str, object] = {}
+    for text in blocks:
+        scope, _ = python(text, capsys, **scope)
+
+
+def parameters(call: object) -> str:
+    """As the reference writes them: names, defaults, and where keywords begin."""
+    found = list(inspect.signature(call).parameters.values())  # type: ignore[arg-type]
+    shown, keywords = [], False
+    for each in found:
+        if each.name == "self":
+            continue
+        if each.kind is each.KEYWORD_ONLY and not keywords:
+            shown.append("*")
+            keywords = True
+        shown.append(each.name if each.default is each.empty else f"{each.name}={each.default!r}".replace("'", '"'))
+    return ", ".join(shown)
+
+
+def test_the_reference_has_every_name_and_the_codes_signatures_and_fields() -> None:
+    for name in set(aumai_fedtrain.__all__) - {"__version__"}:
+        assert f"`{name}" in REFERENCE or f"# {name}" in REFERENCE, name
+    for method in ("initialize", "collect_updates", "run_round", "distribute_state", "run_training"):
+        assert f"| `{method}({parameters(getattr(DiLoCoCoordinator, method))})` |" in REFERENCE
+    for method in ("get_updates", "distribute_state", "restore", "training"):
+        assert f"| `{method}({parameters(getattr(UpdateProvider, method))})` |" in REFERENCE
+    for owner, method in (
+        (GradientAverager, "average"),
+        (HashVerifier, "compute_hash"),
+        (HashVerifier, "verify"),
+        *((aumai_fedtrain.CreditTracker, name) for name in vars(aumai_fedtrain.CreditTracker) if name[0] != "_"),
+    ):
+        assert f"| `{owner.__name__}.{method}({parameters(getattr(owner, method))})` |" in REFERENCE
+    assert f"`SimulatedProvider({parameters(aumai_fedtrain.SimulatedProvider)})`" in REFERENCE
+    for model in ("FederatedNode", "TrainingConfig", "LocalUpdate", "GlobalState", "TrainingResult"):
+        section = re.split(r"\n##", REFERENCE.split(f"### {model}\n")[1])[0]
+        fields = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
+        assert fields == list(getattr(aumai_fedtrain, model).model_fields), model

@@ -20,7 +20,7 @@ CONFIG = {
     "batch_size": 32,
     "local_steps": 10,
     "global_rounds": 5,
-    "num_nodes": 3,
+    "num_nodes": 4,
 }
 LAYOUT = r"""Starting federated training: my-model-v1  nodes=3  rounds=5
 

@@ -169,9 +169,11 @@ def test_a_changed_number_or_name_changes_the_hash() -> None:
 
 def test_credits_add_up() -> None:
     tracker = CreditTracker()
-    tracker.record_contribution("b", 10)
-    tracker.record_contribution("a", 5)
+    tracker.record_contribution("b", 10, 1)
+    tracker.record_contribution(node_id="a", samples=5, round_id=1)
     tracker.record_contribution("b", 7)
+    assert tracker.round_credits(1) == {"a": 5, "b": 10}
+    assert tracker.round_credits(2) == {}
     assert tracker.all_credits() == {"a": 5, "b": 17}
     assert list(tracker.all_credits()) == ["a", "b"]
     assert (tracker.get_credits("b"), tracker.get_credits("nobody")) == (17, 0)
@@ -185,5 +187,8 @@ def test_credits_add_up() -> None:
 def test_credits_that_are_no_count_are_refused(samples: object) -> None:
     tracker = CreditTracker()
     with pytest.raises(ValueError, match="samples must"):
-        tracker.record_contribution("a", samples)  # type: ignore[arg-type]
-    assert tracker.all_credits() == {}
+        tracker.record_contribution("a", samples, 1)  # type: ignore[arg-type]
+    for round_id in (-1, 1.5, "1", True):
+        with pytest.raises(ValueError, match="round_id must"):
+            tracker.record_contribution("a", 1, round_id)  # type: ignore[arg-type]
+    assert (tracker.all_credits(), tracker.round_credits(1)) == ({}, {})

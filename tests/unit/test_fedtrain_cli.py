@@ -72,7 +72,7 @@ BAD_UPDATES = [
 ]
 
 
-def refused(arguments: list[str], message: str, code: int = 2) -> None:
+def refused(arguments: list[str], message: str, code: int = 2, *, made: bool = False) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
@@ -80,7 +80,7 @@ def refused(arguments: list[str], message: str, code: int = 2) -> None:
     assert len(result.stderr.strip().splitlines()) == 1
     assert result.stderr.startswith("Error: ")
     assert len(result.stderr) < 1000
-    assert not Path(".aumai-fedtrain").exists()
+    assert Path(".aumai-fedtrain").exists() is made
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_FILES)
@@ -91,15 +91,16 @@ def test_a_file_that_holds_no_object(here: Path, text: str | bytes, message: str
         ["init", "--config", "file.json"],
         ["verify", "--update", "file.json", "--hash", "x"],
     ):
-        refused(arguments, message)
-        refused(arguments, "file.json: ")
+        code = 2 if arguments[0] == "verify" else 1
+        refused(arguments, message, code)
+        refused(arguments, "file.json: ", code)
 
 
 @pytest.mark.parametrize(("values", "message"), BAD_CONFIGS)
 def test_a_configuration_with_a_missing_or_invalid_field(here: Path, values: object, message: str) -> None:
     (here / "train.json").write_text(json.dumps(values))
-    refused(["run", "--config", "train.json"], message)
-    refused(["init", "--config", "train.json"], message)
+    for command in ("run", "init", "status"):
+        refused([command, "--config", "train.json"], message, 1)
 
 
 @pytest.mark.parametrize(("values", "message"), BAD_UPDATES)
@@ -110,8 +111,8 @@ def test_an_update_with_a_missing_or_invalid_field(here: Path, values: object, m
 
 @pytest.mark.parametrize("name", ["absent.json", "."])
 def test_a_file_that_is_none(here: Path, name: str) -> None:
-    refused(["run", "--config", name], f"{name}: ")
-    refused(["init", "--config", name], f"{name}: ")
+    refused(["run", "--config", name], f"{name}: ", 1)
+    refused(["init", "--config", name], f"{name}: ", 1)
     refused(["verify", "--update", name, "--hash", "x"], f"{name}: ")
 
 
@@ -151,6 +152,75 @@ def test_nothing_to_run_or_to_show(here: Path) -> None:
     listed = CliRunner().invoke(main, ["status", "--json"])
     assert (listed.exit_code, json.loads(listed.stdout)) == (0, {"session": None, "others": []})
     assert list(here.iterdir()) == []
+
+
+INITIALIZED = """Initialized federated training: m  nodes=2  rounds=5
+  Node: node-000  Address: simulated
+  Node: node-001  Address: simulated
+
+  Global rounds planned: 5
+  Local steps per round: 10
+  Learning rate: 0.001
+  Batch size: 32
+
+Next: aumai-fedtrain run
+"""
+
+
+def test_a_session_lists_its_nodes_and_its_plan(here: Path) -> None:
+    (here / "train.json").write_text(json.dumps(CONFIG))
+    shown = CliRunner().invoke(main, ["init", "--config", "train.json", "--nodes", "2"])
+    assert (shown.exit_code, shown.stdout, shown.stderr) == (0, INITIALIZED, "")
+    many = CliRunner().invoke(main, ["init", "--config", "train.json", "--nodes", "500"])
+    assert many.stdout.count("  Node: ") == 20
+    assert "\n  and 480 more\n" in many.stdout
+
+
+@pytest.mark.parametrize("command", ["init", "run"])
+def test_four_nodes_unless_told_otherwise_and_a_file_that_says_otherwise_is_named(here: Path, command: str) -> None:
+    for written, note in (
+        (3, "Note: 4 nodes, the default of --nodes; the file has num_nodes 3: pass --nodes 3"),
+        (4, ""),
+    ):
+        (here / "train.json").write_text(json.dumps({**CONFIG, "num_nodes": written}))
+        shown = CliRunner().invoke(main, [command, "--config", "train.json"])
+        assert shown.exit_code == 0
+        assert "federated training: m  nodes=4  rounds=5" in shown.stdout
+        assert shown.stderr.startswith(note)
+        assert bool(shown.stderr) is bool(note)
+
+
+def test_a_session_that_was_prepared_for_three_nodes_runs_with_three(here: Path) -> None:
+    (here / "train.json").write_text(json.dumps(CONFIG))
+    assert CliRunner().invoke(main, ["init", "--config", "train.json", "--nodes", "3"]).exit_code == 0
+    ran = CliRunner().invoke(main, ["run"])
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    assert "nodes=3" in ran.stdout
+
+
+def test_the_status_of_a_round(here: Path) -> None:
+    (here / "train.json").write_text(json.dumps(CONFIG))
+
+    def status(*options: str) -> str:
+        shown = CliRunner().invoke(main, ["status", *options])
+        assert (shown.exit_code, shown.stderr) == (0, "")
+        return shown.stdout
+
+    assert status("--round-id", "1").startswith("Round 1: pending.\n  There is no session")
+    planned = "Round 1: pending.\n  Current round:  0/5\n  Nodes:          3\n  Avg loss:       not reported\n"
+    assert status("--round-id", "1", "--config", "train.json").startswith(planned)
+    ran = CliRunner().invoke(main, ["run", "--config", "train.json", "--nodes", "2", "--seed", "1", "--json"])
+    result = json.loads(ran.stdout)
+    assert status("--round-id", "5", "--config", "train.json") == (
+        "Round 5: completed.\n  Current round:  5/5\n  Nodes:          2\n"
+        f"  Avg loss:       {result['final_loss']:.6f}\n"
+        "Node credits (samples processed):\n"
+        f"  node-000: {result['credits']['node-000']} samples\n  node-001: {result['credits']['node-001']} samples\n"
+    )
+    assert status("--round-id", "6", "m").startswith("Round 6: pending.\n  Current round:  5/5\n")
+    found = json.loads(status("--round-id", "6", "--json"))
+    assert (found["round_id"], found["completed"], found["session"]["round_id"]) == (6, False, 5)
+    refused(["status", "other", "--config", "train.json", "--home", "none"], "its model is 'm', not 'other'", made=True)
 
 
 def test_a_home_that_cannot_be(here: Path) -> None:

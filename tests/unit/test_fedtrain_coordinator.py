@@ -68,11 +68,12 @@ class Noise(UpdateProvider):
 def test_without_an_outer_optimizer_the_averages_are_the_weights() -> None:
     coordinator = DiLoCoCoordinator()
     state = coordinator.initialize(config(), NODES)
-    assert (state.round_id, state.global_weights, state.avg_loss) == (0, {}, None)
+    assert (state.round_id, state.global_weights, state.avg_loss) == (0, {}, 0.0)
+    assert state.participating_nodes == ["a", "b", "c"]
     new = coordinator.run_round(state, [update("b", 1, w=[1.0, 2.0], b=[3.0]), update("a", 1, w=[3.0, 4.0])])
     assert new.global_weights == {"b": [1.5], "w": [2.0, 3.0]}
     assert list(new.global_weights) == ["b", "w"]
-    assert (new.round_id, new.participating_nodes, new.avg_loss) == (1, ["a", "b"], 0.5)
+    assert (new.round_id, new.participating_nodes, new.avg_loss) == (1, ["b", "a"], 0.5)  # as they were handed in
     assert (new.expects, new.outer_state) == (Reports.WEIGHTS, None)
     assert state.round_id == 0
     again = coordinator.run_round(new, [update("a", 2, w=[7.0, 7.0])])
@@ -244,14 +245,72 @@ def test_a_training_ends_early_without_updates() -> None:
     assert coordinator.credit_tracker.all_credits() == result.final_state.credits == {"a": 20, "b": 10}
     nothing = DiLoCoCoordinator().run_training(config(), NODES, Scripted())
     assert (nothing.rounds_completed, nothing.total_samples) == (0, 0)
-    assert f"{nothing.final_loss:.6f}" == "nan"
+    assert nothing.final_loss == 0.0
+    assert (result.config, nothing.config) == (config(9), config())
+    assert result.duration_seconds == round(result.duration_seconds, 4)
 
 
-def test_distributing_a_state_hands_it_to_every_node_and_the_provider() -> None:
+class Bare:
+    """An object with `get_updates`, and nothing else of a provider."""
+
+    def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
+        return [update(node.node_id, round_id, w=[float(round_id)]) for node in nodes]
+
+
+def test_any_object_with_get_updates_is_a_provider() -> None:
+    bare = Bare()
+    result = DiLoCoCoordinator().run_training(config(3), NODES, update_provider=bare)
+    assert (result.rounds_completed, result.final_state.global_weights) == (3, {"w": [3.0]})
+    assert vars(bare) == {}
+    with pytest.raises(TypeError, match=r"must have get_updates\(round_id, state, nodes\)"):
+        DiLoCoCoordinator().run_training(config(3), NODES, object())  # type: ignore[arg-type]
+
+
+def test_a_provider_that_does_not_say_how_is_told_so() -> None:
+    with pytest.raises(NotImplementedError, match=r"UpdateProvider\.get_updates must return"):
+        UpdateProvider().get_updates(1, DiLoCoCoordinator().initialize(config(), NODES), NODES)
+
+
+def test_a_provider_with_a_config_of_its_own_keeps_it() -> None:
+    class Own(Bare, UpdateProvider):
+        def __init__(self) -> None:
+            self.config = "mine"  # type: ignore[assignment]
+
+    class ReadOnly(Bare, UpdateProvider):
+        @property
+        def config(self) -> str:  # type: ignore[override]
+            return "mine"
+
+    class Borrowing(Bare, UpdateProvider):
+        pass
+
+    for provider in (Own(), ReadOnly()):
+        assert DiLoCoCoordinator().run_training(config(2), NODES, provider).rounds_completed == 2
+        assert provider.config == "mine"
+    borrowing = Borrowing()
+    for rounds in (2, 3):  # a second training has its own
+        DiLoCoCoordinator().run_training(config(rounds), NODES, borrowing)
+        assert borrowing.config == config(rounds)
+
+
+def test_collected_updates_are_a_state_and_are_credited() -> None:
+    coordinator = DiLoCoCoordinator()
+    state = coordinator.collect_updates(4, [update("b", 4, w=[1.0]), update("a", 4, w=[3.0])])
+    assert isinstance(state, GlobalState)
+    assert (state.round_id, state.global_weights, state.participating_nodes) == (4, {"w": [2.0]}, ["b", "a"])
+    assert coordinator.credit_tracker.all_credits() == state.credits == {"a": 10, "b": 10}
+    assert coordinator.credit_tracker.round_credits(4) == {"a": 10, "b": 10}
+    assert coordinator.credit_tracker.round_credits(5) == {}
+    with_outer = DiLoCoCoordinator(outer_optimizer="nesterov", initial_weights={"w": [1.0]})
+    refused("pass state=", lambda: with_outer.collect_updates(1, [update("a", 1, w=[1.0])]))
+    assert with_outer.credit_tracker.all_credits() == {}
+
+
+def test_distributing_a_state_hands_it_to_the_provider() -> None:
     provider, coordinator = Scripted(), DiLoCoCoordinator()
     state = coordinator.initialize(config(), NODES)
-    assert coordinator.distribute_state(state, NODES, provider) == {"a": state, "b": state, "c": state}
-    assert coordinator.distribute_state(state, NODES[:1]) == {"a": state}
+    coordinator.distribute_state(state, NODES, provider)
+    assert coordinator.distribute_state(state, NODES[:1]) is None  # type: ignore[func-returns-value]
     assert provider.sent == [0]
 
 
@@ -261,11 +320,11 @@ def test_an_update_with_its_hash_is_verified() -> None:
     digest = coordinator.hash_verifier.compute_hash(good.gradients)
     assert isinstance(coordinator.hash_verifier, HashVerifier)
     signed = good.model_copy(update={"gradient_hash": digest})
-    assert coordinator.collect_updates([signed]) == {"w": [0.1]}
+    assert coordinator.collect_updates(1, [signed]).global_weights == {"w": [0.1]}
     tampered = update("a", 1, w=[0.2]).model_copy(update={"gradient_hash": digest})
     with pytest.raises(ValueError, match="Gradient tampering detected from a"):
         coordinator.run_round(coordinator.initialize(config(), NODES), [tampered])
-    assert coordinator.credit_tracker.all_credits() == {}
+    assert coordinator.credit_tracker.all_credits() == {"a": 10}  # those of the good one alone
 
 
 def refused(message: str, act: Callable[[], object]) -> None:
@@ -278,7 +337,7 @@ def refused(message: str, act: Callable[[], object]) -> None:
 def test_what_cannot_be_aggregated_is_refused_in_one_line() -> None:
     plain = DiLoCoCoordinator()
     start = plain.initialize(config(), NODES)
-    refused("No updates provided for aggregation.", lambda: plain.collect_updates([]))
+    refused("No updates provided for aggregation.", lambda: plain.collect_updates(1, []))
     refused("No updates provided for aggregation.", lambda: plain.run_round(start, []))
     twice = [update("a", 1, w=[1.0]), update("a", 1, w=[2.0])]
     refused("node 'a' has handed in two updates", lambda: plain.run_round(start, twice))

@@ -205,6 +205,22 @@ def test_a_state_survives_json_as_the_same_bits(weights: dict[str, list[float]],
         assert as_array(restored.outer_state.tensors["momentum/w"]).tobytes() == np.array(memory).tobytes()
 
 
+def test_a_node_can_be_assigned_to_and_is_validated() -> None:
+    node = FederatedNode(node_id="a", address="10.0.0.1:5000")
+    node.status = "training"
+    node.capabilities = {"gpu": True}
+    assert node.model_dump() == {
+        "node_id": "a",
+        "address": "10.0.0.1:5000",
+        "capabilities": {"gpu": True},
+        "status": "training",
+    }
+    for name, value in (("status", 3), ("node_id", ""), ("capabilities", None)):
+        with pytest.raises(ValidationError):
+            setattr(node, name, value)
+    assert (node.node_id, node.status) == ("a", "training")
+
+
 def test_states_with_arrays_can_be_compared() -> None:
     a, b = (GlobalState(round_id=1, global_weights={"w": np.array([1.0, 2.0])}) for _ in range(2))
     assert a == b == GlobalState(round_id=1, global_weights={"w": [1.0, 2.0]})
@@ -213,7 +229,11 @@ def test_states_with_arrays_can_be_compared() -> None:
 
 
 def test_a_result_without_a_loss_is_null_in_json() -> None:
+    config = TrainingConfig(
+        model_name="m", learning_rate=0.1, batch_size=1, local_steps=1, global_rounds=1, num_nodes=1
+    )
     result = TrainingResult(
+        config=config,
         rounds_completed=0,
         total_samples=0,
         final_loss=math.nan,
