@@ -26,6 +26,8 @@
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
     └── StoreError                    the object store
         ├── StoreUnavailable          it cannot be reached, or refused us
+        │   └── StoreFull             it has no room left, which passes once somebody makes some
+        ├── LocalFault                this machine's own disk, cache or mount cannot be used
         ├── ObjectMissing             nothing under this path
         ├── ObjectExists              something else under this path already
         ├── DigestMismatch            the bytes are not those that were recorded
@@ -151,6 +153,17 @@ class StoreUnavailable(StoreError):
     def __init__(self, message: str, *, passing: bool = False) -> None:
         self.passing = passing
         super().__init__(message)
+
+
+class StoreFull(StoreUnavailable):
+    """The object store, or the disk that a file was to lie on, has no room left: it passes once somebody makes some."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, passing=True)
+
+
+class LocalFault(StoreError):
+    """This machine's own disk, cache folder or mount cannot be used; another machine's may: nobody else is to blame."""
 
 
 class ObjectMissing(StoreError):

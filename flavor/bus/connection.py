@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from flavor.bus.tls import VerifiedConnection, tls_failure, tls_refusal
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
+from flavor.signals import asked_to_end, pause
 
 Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, whatever `decode_responses` says."""
@@ -51,6 +52,7 @@ class Patience(Retry):
 
     One outage has one deadline, however deep redis-py nests its retries, and a countdown on stderr. A server that takes
     no writes for now (its disk or its memory is full, it loads, it is a replica) is out as well, although it answers.
+    A process that was asked to end waits for nothing.
     Wrong credentials and certificates are not an outage. Every command of this project may run twice: it sets what is
     not set, or checks the state it starts from.
     """
@@ -99,11 +101,11 @@ class Patience(Retry):
                 now = time.monotonic()
                 self._since = self._since or now
                 left_s = self._since + self._patience_s - now
-                if left_s <= 0:
+                if left_s <= 0 or asked_to_end():
                     raise
                 if failures > 1:  # a connection that had gone stale is not worth a word
                     _countdown.show(self._where, left_s, error)
-                    time.sleep(min(pause_s, left_s))
+                    pause(min(pause_s, left_s))
                     pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
             else:
                 self._since = self._since if self._depth else None
@@ -119,11 +121,11 @@ class Patience(Retry):
         if now - self._refused_at > self._REFUSALS_APART_S:
             self._refused_since = now
         left_s = self._refused_since + self._patience_s - now
-        if left_s <= 0:
+        if left_s <= 0 or asked_to_end():
             raise error
         _countdown.show(self._where, left_s, error)
         pause_s = (now - self._refused_since) / 4
-        time.sleep(min(max(pause_s, self._FIRST_PAUSE_S), self._LONGEST_PAUSE_S, left_s))
+        pause(min(max(pause_s, self._FIRST_PAUSE_S), self._LONGEST_PAUSE_S, left_s))
         self._refused_at = time.monotonic()
 
 

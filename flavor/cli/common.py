@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ from flavor import __version__
 from flavor.bus.address import INSECURE_VARIABLE, bus_address
 from flavor.bus.connection import URL_VARIABLE, bus_error
 from flavor.errors import FlavorError, MisuseError
+from flavor.signals import raise_in_main
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -70,13 +70,8 @@ def fail(error: FlavorError, debug: bool = False) -> None:
 
 
 def raise_on_sigterm(kind: type[BaseException] = Terminated) -> None:
-    """Make SIGTERM end the program through its `finally` clauses, as Ctrl-C does."""
-
-    def handler(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise kind("SIGTERM")
-
-    signal.signal(signal.SIGTERM, handler)
+    """Make SIGTERM end the program through its `finally` clauses, as Ctrl-C does; see `flavor.signals`."""
+    raise_in_main(kind)
 
 
 def version_option(function: Command) -> Command:

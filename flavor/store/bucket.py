@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
+from flavor.signals import pause
 from flavor.store.paths import checked_path
 
 _ATTEMPTS = 2
@@ -79,9 +80,8 @@ class Bucket:
                 return
             except StoreUnavailable as error:
                 left_s = deadline - time.monotonic()
-                if not error.passing or (left_s <= 0 and attempt >= _ATTEMPTS):
+                if not error.passing or (left_s <= 0 and attempt >= _ATTEMPTS) or pause(max(0.0, min(pause_s, left_s))):
                     raise
-                time.sleep(max(0.0, min(pause_s, left_s)))
                 pause_s = min(2 * pause_s, 5.0)
 
     def try_out(self) -> None:

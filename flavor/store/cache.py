@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from flavor.errors import InvalidSetting, StoreError
+from flavor.errors import InvalidSetting, LocalFault
 
 DEFAULT_SIZE_BYTES = 16 * 2**30
 _IN_USE_S = 60.0
@@ -160,13 +160,13 @@ class FileCache:
 
     @contextlib.contextmanager
     def clear(self) -> Iterator[None]:
-        """Turn what the disk says into a `StoreError`."""
+        """Turn what the disk says into a `LocalFault`."""
         try:
             yield
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             advice = "free some space, or name another folder with --store-cache" if full else "check --store-cache"
-            raise StoreError(f"{error.filename or self.folder}: {error.strerror}: {advice}") from error
+            raise LocalFault(f"{error.filename or self.folder}: {error.strerror}: {advice}") from error
 
     def trim(self) -> None:
         """Remove what was not used for longest until the rest fits; if another process is at it, leave it to that."""

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flavor.errors import BadObjectPath, InvalidSetting, ObjectExists, ObjectMissing, StoreError
+from flavor.errors import BadObjectPath, InvalidSetting, LocalFault, ObjectExists, ObjectMissing, StoreFull
 from flavor.store.links import linked, placed
 from flavor.store.objects import check_digest, check_size, sha256_file
 from flavor.store.paths import checked_path
@@ -147,5 +147,8 @@ def _clear(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "free some space" if error.errno == errno.ENOSPC else "check the folder and its permissions"
-        raise StoreError(f"{error.filename or path}: {error.strerror}: {advice}") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(f"{error.filename or path}: {error.strerror}: free some space") from error
+        raise LocalFault(
+            f"{error.filename or path}: {error.strerror}: check the folder, its mount and its permissions"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from flavor.errors import StoreError
+from flavor.errors import LocalFault, StoreError, StoreFull
 from flavor.store.formats.mapped import StrPath
 
 
@@ -21,8 +22,10 @@ def temporary_beside(path: StrPath) -> Path:
 
 def cannot_write(path: StrPath, error: OSError) -> StoreError:
     """The error for a file that could not be written; usually a full disk or a missing folder."""
-    reason = error.strerror or str(error)
-    return StoreError(f"{os.fspath(path)}: cannot be written: {reason}; make room or fix the folder, then try again")
+    line = f"{os.fspath(path)}: cannot be written: {error.strerror or error}; "
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(f"{line}make room, then try again")
+    return LocalFault(f"{line}fix the folder, then try again")
 
 
 @contextmanager
