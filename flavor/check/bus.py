@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 import fakeredis
 
@@ -17,6 +16,7 @@ from flavor.bus.keys import RunKeys
 from flavor.bus.names import Event
 from flavor.bus.state import RunState
 from flavor.bus.subscription import Subscription
+from flavor.check.server import ScriptServer
 
 RUN, CLIENT = "check", "script"
 _WRITES = ("SET", "SETNX")
@@ -28,11 +28,11 @@ def _nothing(_: str) -> None:
 
 
 class FakeBus:
-    """A fake server on a free port of 127.0.0.1, holding one running run with one client.
+    """A fake server on a unix socket of this user's own, holding one running run with one client.
 
     The client's rounds begin with the event `starts`: TrainStarted, or an aggregator's AggregateStarted.
 
-    The script speaks TCP; this process reads and writes the same data without, so whatever arrives by TCP
+    The script connects; this process reads and writes the same data without, so whatever arrives by the socket
     is the script's. Each request is seen before the server acts on it, while the script still waits for the
     answer:
 
@@ -58,12 +58,11 @@ class FakeBus:
         self.looking_since = 0.0
         self._starts, self._finishes = starts, _ENDS_OF_A_ROUND[starts]
         self._on_set, self._on_wait, self._on_ask = on_set, on_wait, on_ask
-        self._server = _Server(self._heard)
+        self._server = ScriptServer(self._heard)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="fake-redis", daemon=True
         )
-        host, port = self._server.server_address[:2]
-        self.url = f"redis://{host!s}:{port}"
+        self.url = self._server.url
         self._run = RunKeys(RUN)
         self.keys = self._run.client(client)
         # RESP2, as everywhere in this project; redis-py would ask the server for RESP3.
@@ -112,7 +111,7 @@ class FakeBus:
         self._redis.hset(self._run.state, mapping={"state": RunState.FINISHED, "reason": "all rounds are done"})
         self._redis.publish(self._run.state, RunState.FINISHED)
 
-    def _heard(self, command: str, argument: str) -> None:
+    def _heard(self, command: str, argument: str, before: str) -> None:
         if not argument.startswith(self.keys.prefix):
             return
         event = argument.rpartition(":event:")[2]
@@ -130,54 +129,3 @@ class FakeBus:
         elif command == "EXISTS" and ":event:" in argument:
             self._on_ask(argument)
             self.wake()
-
-
-class _Server(fakeredis.TcpFakeServer):
-    """The fake server, telling `heard` each (command, argument) before it acts."""
-
-    def __init__(self, heard: Callable[[str, str], None]) -> None:
-        self._heard = heard
-        super().__init__(("127.0.0.1", 0))
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve one connection, overheard."""
-        heard: Any = _OverheardSocket(request, self._heard)
-        super().finish_request(heard, client_address)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a script that was killed in the middle of a command is reported elsewhere."""
-
-
-class _Proxy:
-    def __init__(self, inner: Any, heard: Callable[[str, str], None]) -> None:
-        self._inner, self._heard = inner, heard
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-class _OverheardSocket(_Proxy):
-    def makefile(self, *args: Any) -> _OverheardFile:
-        return _OverheardFile(self._inner.makefile(*args), self._heard)
-
-
-class _OverheardFile(_Proxy):
-    """The requests of one connection: `*N`, then N words, each as two lines, `$LENGTH` and itself."""
-
-    _rest = b""
-    _command = ""
-
-    def readline(self) -> Any:
-        data = self._inner.readline()
-        *lines, self._rest = (self._rest + (data or b"")).split(b"\n")
-        for line in lines:
-            word = line.rstrip(b"\r")
-            if word.startswith(b"*"):
-                self._command = ""
-            elif word.startswith(b"$"):
-                continue
-            elif not self._command:
-                self._command = word.decode(errors="replace").upper()
-            else:
-                self._heard(self._command, word.decode(errors="replace"))
-        return data
