@@ -6,7 +6,7 @@ Sun et al. 2019, "Can you really backdoor federated learning?" (arXiv 1911.07963
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -19,6 +19,9 @@ from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, scan_block
 from flavor.errors import AggregationError
+
+_LEAST_SCALE = 1e-6
+"""Below it a client is clipped in float64."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class NormClip:
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """Measure ‖Δᵢ‖, then let the rule behind plan with clipped clients."""
         norms = np.sqrt(scan.sum(_squared_norms, (scan.n,)))
+        norms[np.isnan(norms)] = np.inf
         bound = float(np.median(norms)) if self.c == "median" else float(self.c)
         scales = np.ones(scan.n)
         beyond = norms > bound
@@ -70,16 +74,28 @@ def clipped(block: Block, scales: Array) -> Block:
     rows = list(block.rows)
     beyond = np.flatnonzero(scales != 1)
     for client, row in zip(beyond, block.temporary("clipped", len(beyond)), strict=True):
-        np.subtract(rows[client], base, out=row)
-        np.multiply(row, float(scales[client]), out=row)
-        np.add(row, base, out=row)
+        scale = float(scales[client])
+        if scale < _LEAST_SCALE:  # so far away that the change, or its share of it, may have no room in the type
+            _clipped_far(rows[client], base, scale, row)
+        else:
+            np.subtract(rows[client], base, out=row)
+            np.multiply(row, scale, out=row)
+            np.add(row, base, out=row)
         rows[client] = row
     return replace(block, rows=rows)
 
 
-def change_norm(model: Mapping[str, Tensor], global_model: Mapping[str, Array]) -> float:
-    """Return ‖θ − θᵢ‖ over all float tensors of two compatible models, without a copy of either."""
-    squared = Models([model], global_model, threads=1).sum(_squared_norms, (1,))
+def _clipped_far(row: Array, base: Array, scale: float, out: Array) -> None:
+    """Write base + scale (row − base) to `out`; the base where the change is infinite, which no scale makes finite."""
+    change = row.astype(np.float64) * scale - base.astype(np.float64) * scale
+    np.add(base, np.where(np.isfinite(change), change, 0), out=out, casting="unsafe")
+
+
+def change_norm(
+    model: Mapping[str, Tensor], global_model: Mapping[str, Array], held: Collection[str] = frozenset()
+) -> float:
+    """Return ‖θ − θᵢ‖ over all float tensors but those `held` of two compatible models, without a copy of either."""
+    squared = Models([model], global_model, threads=1, held=held).sum(_squared_norms, (1,))
     return math.sqrt(float(squared[0]))
 
 

@@ -2,6 +2,9 @@
 
 Differences are taken before they are squared, never |a|² + |b|² − 2ab: clients of one round differ little,
 and that form would lose just the digits that tell them apart, or let one huge client drown them.
+
+What is too far for squares of float32 is measured in float64, where the square of any float32 has room. In float64
+itself a distance beyond 1e154 is infinite: whoever is that far from the others is told from them all the same.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ CHUNK = 4096
 
 Also short enough that no BLAS shares one dot product among threads, which would let their number show in the sum.
 """
+
+_WIDE_ELEMS = 16 * 1024
 
 _PAIR_BYTES = 4 * 2**20
 _PAIR_ELEMS = 96 * 1024
@@ -55,7 +60,19 @@ def squared_distances(block: Block, centre: Array) -> Array:
         for left, right, out in _dots(batch, dots[start : start + len(batch)]):
             np.matmul(left, right, out=out)
     distances: Array = dots.sum(axis=1, dtype=np.float64)
+    for i in np.flatnonzero(~np.isfinite(distances)):
+        distances[i] = squared_distance(block.rows[int(i)], centre)
     return distances
+
+
+def squared_distance(row: Array, other: Array) -> float:
+    """Return ‖row − other‖² in float64; inf if that has no room for it, NaN if a row has one."""
+    total = 0.0
+    for start in range(0, row.size, _WIDE_ELEMS):
+        part = row[start : start + _WIDE_ELEMS].astype(np.float64)
+        np.subtract(part, other[start : start + _WIDE_ELEMS], out=part)
+        total += float(np.einsum("i,i", part, part))  # no BLAS, whose threads would show in the sum
+    return total
 
 
 def pairwise(scan: Scan) -> Array:
@@ -83,8 +100,11 @@ def pairwise(scan: Scan) -> Array:
             np.subtract(higher, lower, out=difference)
             for left, right, out in squares:
                 np.matmul(left, right, out=out)
+        sums = dots.sum(axis=1, dtype=np.float64)
+        for i in np.flatnonzero(~np.isfinite(sums)):
+            sums[i] = squared_distance(rows[second[i]], rows[first[i]])
         result = np.zeros((n, n))
-        result[first, second] = dots.sum(axis=1, dtype=np.float64)
+        result[first, second] = sums
         return result
 
     total = scan.sum(part, (n, n), block_elems)

@@ -16,6 +16,7 @@ Array: TypeAlias = npt.NDArray[Any]
 _NARROW = frozenset(
     np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
 )
+_CHUNK = 4096
 _FLOAT32 = np.dtype(np.float32)
 _FLOAT64 = np.dtype(np.float64)
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -25,8 +26,9 @@ class Kind(StrEnum):
     """How the elements of a tensor are aggregated."""
 
     FLOAT = "float"  # by the chosen rule
-    INTEGER = "integer"  # weighted mean, rounded half to even
-    BOOL = "bool"  # weighted majority
+    INTEGER = "integer"  # by the mean or the order of that rule, rounded half to even
+    BOOL = "bool"  # by majority
+    HELD = "held"  # not at all: it is given what comes out
 
 
 def kind_of(dtype: np.dtype[Any]) -> Kind:
@@ -38,6 +40,22 @@ def kind_of(dtype: np.dtype[Any]) -> Kind:
     if dtype.newbyteorder("=") in (_FLOAT32, _FLOAT64) or dtype.newbyteorder("=") in _NARROW:
         return Kind.FLOAT
     raise AggregationError(f"a tensor of dtype {dtype} cannot be aggregated (floats, integers and bool can)")
+
+
+def is_finite(block: Array) -> bool:
+    """Whether no element of the 1-D float `block` is NaN or infinite.
+
+    A dot product of it with itself is finite only if every element is, and is faster than any look at them; where one
+    overflows, the elements are looked at. All chunks in one call, each so short that no BLAS shares it among threads.
+    """
+    if block.dtype.itemsize < 4 or not block.dtype.isnative:
+        wide = np.empty(block.size, compute_dtype(block.dtype))
+        widen(block, wide)
+        block = wide
+    whole = block.size // _CHUNK * _CHUNK
+    rows, rest = block[:whole].reshape(-1, _CHUNK), block[whole:]
+    squares = float(np.matmul(rows[:, None, :], rows[:, :, None]).sum(dtype=np.float64)) + float(np.dot(rest, rest))
+    return bool(np.isfinite(squares)) or bool(np.isfinite(block).all())
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

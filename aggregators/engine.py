@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from aggregators import whole
-from aggregators.dtypes import Array, Kind, compute_dtype
+from aggregators.dtypes import Array, Kind, compute_dtype, is_finite
 from aggregators.encoded import Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
@@ -49,13 +49,18 @@ class Aggregation:
     - `model`: the new global model, each tensor of the clients' shape and dtype, in client 0's order;
     - `state`: what the server step needs next time, None for a step without memory;
     - `clients`: whose parameters entered the result (Krum and its kin choose; weight 0 never enters);
-    - `weights` `[n]`: with which weight each entered integer and bool tensors.
+    - `weights` `[n]`: with which weight each entered integer and bool tensors;
+    - `nonfinite`: the tensors of the model, and `"SLOT/TENSOR"` of the state, that hold NaN or infinity: the models
+      did, or what they add up to has no room in its type. Nobody should train from such a model;
+    - `differing`: the integer tensors that are not the same for all clients.
     """
 
     model: dict[str, Array]
     state: ServerState | None
     clients: tuple[int, ...]
     weights: Array = field(repr=False)
+    nonfinite: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
 
 
 def run(
@@ -71,15 +76,16 @@ def run(
     completed: Callable[[str], None] | None = None,
     threads: int = 2,
     block_elems: int = BLOCK_ELEMS,
+    held: Mapping[str, Tensor] | None = None,
 ) -> Aggregation:
     """Reduce the clients' `models` to one and take the server step from `global_model`.
 
     Args:
         models: for each client its tensors by name; all of the same names, shapes and dtypes. float16,
             bfloat16 and float8 are reduced in float32 and come back in their own type, float64 stays
-            float64; integer tensors become the weighted mean rounded half to even, bool the weighted majority
-            (a tie is False). An `EncodedTensor` is decoded block by block, and counts as what it decodes to.
-            Never written to.
+            float64; integer tensors become the mean or the median that the rule stands for, rounded half to even,
+            bool the majority (a tie is False). An `EncodedTensor` is decoded block by block, and counts as what it
+            decodes to. Never written to.
         weights: `[n]`, num_examples of each client, in any unit; None weighs all alike.
         reducer: by default `Mean()`.
         server_step: by default `Replace()`; applies to float tensors, the others are replaced.
@@ -90,6 +96,7 @@ def run(
         completed: called with the name of each tensor of the result as soon as it is final, from any thread.
         threads: how many threads share the work.
         block_elems: the most elements of a block, a matter of speed alone.
+        held: tensors by name that come out as they are here, and take part in no distance, norm or state.
 
     Returns:
         The new global model and state, in `out` and `state_out` where given.
@@ -106,7 +113,8 @@ def run(
         raise AggregationError(f"threads and block_elems must be >= 1, got {threads} and {block_elems}")
     if global_model is None and (rule := _first_that_needs_global(reducer, server_step)):
         raise AggregationError(f"{rule} needs the old global model, and this aggregation has none")
-    source = Models(models, global_model, threads)
+    held = held or {}
+    source = Models(models, global_model, threads, held=held)
     reducer.check(source.n)
     checked = Weights.of(weights, source.n)
     float_tensors = {name: models[0][name] for name in source.sizes(Kind.FLOAT)}
@@ -121,10 +129,13 @@ def run(
     }
     plan = reducer.plan(source, checked)
     walk = _Walk(source, plan, server_step, (None if state is None else state.tensors, kept), model)
+    walk.held = {name: np.asarray(tensor).reshape(-1) for name, tensor in held.items() if name in source.kinds}
     items = list(spans(source.sizes(*Kind), {name: walk.block_size(name, block_elems) for name in source.names}))
     for_each(items, walk.one if completed is None else _Counting(items, walk.one, completed), threads)
     after = ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
-    return Aggregation(model, after, plan.clients, plan.weights)
+    nonfinite = tuple(name for name in (*model, *kept) if name in walk.nonfinite)
+    differing = tuple(name for name in model if name in walk.differing)
+    return Aggregation(model, after, plan.clients, plan.weights, nonfinite, differing)
 
 
 class _Counting:
@@ -163,10 +174,14 @@ class _Walk:
         self.kept = {key: np.asarray(array).reshape(-1) for key, array in kept.items()}
         self.voters = [int(i) for i in np.flatnonzero(plan.weights)]
         self.votes = [float(plan.weights[i]) for i in self.voters]
+        self.held: Mapping[str, Array] = {}
+        self.nonfinite: set[str] = set()  # both are added to from all threads, a name at a time
+        self.differing: set[str] = set()
 
     def block_size(self, name: str, limit: int) -> int:
         if self.source.kinds[name] is not Kind.FLOAT:
-            return block_size(limit, whole.LIVE_ROWS, 8, self.source.threads)
+            rows = whole.LIVE_ROWS if self.plan.whole is whole.integer_mean else whole.LIVE_ROWS + len(self.voters)
+            return block_size(limit, rows, 8, self.source.threads)
         computed = compute_dtype(self.source.dtypes[name])
         written = self.source.written_rows(name, self.plan.clients)
         rows = self.plan.live_rows + written + 2 * len(self.server_step.slots)
@@ -176,10 +191,17 @@ class _Walk:
         if self.source.kinds[span.name] is Kind.FLOAT:
             self._float(span, scratch)
             return
-        rows = self.source.slices(span, self.voters)
         out = self.model[span.name][span.start : span.stop]
-        rule = whole.majority if self.source.kinds[span.name] is Kind.BOOL else whole.integer_mean
-        rule(rows, self.votes, out, scratch)
+        if self.source.kinds[span.name] is Kind.HELD:
+            np.copyto(out, self.held[span.name][span.start : span.stop])
+            return
+        rows = self.source.slices(span, self.voters)
+        if self.source.kinds[span.name] is Kind.BOOL:
+            whole.majority(rows, self.votes, out, scratch)
+            return
+        if span.name not in self.differing and any(not np.array_equal(rows[0], row) for row in rows[1:]):
+            self.differing.add(span.name)
+        self.plan.whole(rows, self.votes, out, scratch)
 
     def _float(self, span: Span, scratch: Scratch) -> None:
         block = self.source.block(span, self.plan.clients, scratch)
@@ -191,6 +213,8 @@ class _Walk:
         self.server_step.step(block.base, reduced, state, reduced, scratch)
         if reduced is not out:
             np.copyto(out, reduced, casting="unsafe")
+        checked = {span.name: out, **{f"{slot}/{span.name}": array for slot, array in state.items()}}
+        self.nonfinite.update(name for name, array in checked.items() if not is_finite(array))
 
     def _state(self, slot: str, start: float, span: Span) -> Array:
         key = f"{slot}/{span.name}"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aggregators.distance import pairwise, squared_distances
-from aggregators.dtypes import Array
+from aggregators.dtypes import Array, is_finite
 from aggregators.mean import Average, plan_of
-from aggregators.protocols import Block, Plan, Scan, Weights
+from aggregators.network import network
+from aggregators.order import median
+from aggregators.protocols import Block, Plan, Scan, Weights, scan_block
+from aggregators.whole import integer_weighted_median
 from flavor.errors import AggregationError
 
 MOST_PAIRED = 16
 """Up to this many clients, one pass over all pairs costs less than the rounds it stands for."""
+
+FAR = 1e3
 
 LEAST_LEFT = 0.01
 """How much of the terms must be left of their difference for a distance to be taken from those between clients."""
@@ -22,16 +27,19 @@ LEAST_LEFT = 0.01
 
 @dataclass(frozen=True)
 class GeometricMedian:
-    """The z that makes Σ wᵢ ‖z − θᵢ‖ least, as RFA's Algorithm 2: from the weighted mean, `rounds` times
+    """The z that makes Σ wᵢ ‖z − θᵢ‖ least, as RFA's Algorithm 2: from the median of each coordinate, `rounds` times
 
         βᵢ ← wᵢ / max(ν, ‖z − θᵢ‖),  z ← Σ βᵢ θᵢ / Σ βᵢ
 
     Norms are over all float tensors. `rounds` is T ≥ 1; `nu` is ν > 0 in units of that norm; it ends early once a
-    round lowers RFA's smoothed objective (‖·‖ below ν counts as ‖·‖²/2ν + ν/2) by less than `tol` of
-    itself; with `tol` 0 it never does. Weights count. Integer and bool tensors are averaged with the last βᵢ.
+    round changes RFA's smoothed objective (‖·‖ below ν counts as ‖·‖²/2ν + ν/2) by less than `tol` of
+    itself; with `tol` 0 it never does. Weights count. Integers are the weighted median, bool tensors the weighted
+    majority.
 
-    With few clients the norms of all rounds come from one pass over the distances between clients, else each round
-    is a pass of its own.
+    A client whose distance overflows float64, or is no number, is left out. One that is `FAR` times farther than the
+    middle one pulls like any other, but has no say in when it ends: beside its distance the others' would not show.
+    With few clients the norms of all later rounds come from one pass over the distances between clients, else each
+    round is a pass of its own.
     """
 
     rounds: int = 32
@@ -55,29 +63,34 @@ class GeometricMedian:
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """Find the βᵢ; z is then a weighted mean like any other."""
         w = weights.normalised
-        pairs = pairwise(scan) if scan.n <= min(MOST_PAIRED, 2 * self.rounds) else None
+        pairs = pairwise(scan) if self.rounds > 1 and scan.n <= min(MOST_PAIRED, 2 * self.rounds) else None
+        squared: Array | None = _distances_from_median(scan, w)
         beta = w
         before = math.inf
-        for _ in range(self.rounds):
-            squared = None if pairs is None else _distances_from_pairs(pairs, beta)
+        for round_ in range(self.rounds):
+            if round_:
+                squared = None if pairs is None else _distances_from_pairs(pairs, beta)
             distances = np.sqrt(_distances_from_mean(scan, beta) if squared is None else squared)
             distances[~np.isfinite(distances)] = np.inf
             pulls = w / np.maximum(self.nu, distances)
             if not pulls.any():
-                raise AggregationError(f"geometric_median: the distances of all {scan.n} clients overflow")
+                raise AggregationError(
+                    f"geometric_median: none of the {scan.n} clients is at a finite distance from their median"
+                )
             beta = pulls / math.fsum(pulls)
             objective = self._objective(w, distances)
-            if self.tol and before - objective < self.tol * before < math.inf:
+            if self.tol and abs(before - objective) < self.tol * before < math.inf:
                 break
             before = objective
         clients, shares = _positive(beta)
-        return plan_of(clients, shares, beta)
+        return replace(plan_of(clients, shares, np.where(beta > 0, w, 0)), whole=integer_weighted_median)
 
     def _objective(self, w: Array, distances: Array) -> float:
         """What every round lowers; Σ wᵢ ‖z − θᵢ‖ itself may rise while some of it is below ν."""
-        counted = distances[w > 0]
+        near = (w > 0) & (distances <= FAR * max(self.nu, float(np.median(distances[w > 0]))))
+        counted = distances[near]
         smoothed = np.where(counted > self.nu, counted, (counted / self.nu * counted + self.nu) / 2)
-        return float(np.dot(w[w > 0], smoothed))
+        return float(np.dot(w[near], smoothed))
 
 
 def _distances_from_pairs(pairs: Array, beta: Array) -> Array | None:
@@ -97,6 +110,31 @@ def _distances_from_pairs(pairs: Array, beta: Array) -> Array | None:
     if (squared[finite] < LEAST_LEFT * (towards[finite] + spread)).any():
         return None
     return squared
+
+
+def _distances_from_median(scan: Scan, w: Array) -> Array:
+    """Return ‖z − θᵢ‖² for z, the median of each coordinate of the clients that count: `[n]`, float64.
+
+    A client that is not finite has no say in the median, and is infinitely far.
+    """
+    counted = np.flatnonzero(w)
+    squared = _distances_from_median_of(scan, counted)
+    if not np.isfinite(squared[counted]).any():
+        broken = scan.sum(lambda block: np.array([not is_finite(row) for row in block.rows], float), (scan.n,))
+        if len(finite := np.flatnonzero((w > 0) & (broken == 0))):
+            squared = _distances_from_median_of(scan, finite)
+    return squared
+
+
+def _distances_from_median_of(scan: Scan, counted: Array) -> Array:
+    n = len(counted)
+
+    def part(block: Block) -> Array:
+        centre = block.temporary("centre")[0]
+        median(replace(block, rows=[block.rows[int(i)] for i in counted]), centre)
+        return squared_distances(block, centre)
+
+    return scan.sum(part, (scan.n,), scan_block(scan.n + network(n, (n - 1) // 2, n // 2 + 1).slots))
 
 
 def _distances_from_mean(scan: Scan, beta: Array) -> Array:

@@ -4,14 +4,14 @@ Krum and Multi-Krum: Blanchard et al. 2017, "Machine learning with adversaries" 
 section 4: one scoring of all clients, the m best kept. Bulyan: El Mhamdi et al. 2018, arXiv 1802.07927,
 section 4. A client's score is the sum of its squared distances, over all float tensors, to its n − f − 2
 nearest others. Equal scores are told apart by the distances to all others, and only then by the clients'
-order. The weights do not count; integer and bool tensors are the unweighted mean and majority of the clients
-chosen, and take no part in the distances.
+order. The weights do not count; integer and bool tensors are the median and majority of the clients chosen,
+and take no part in the distances: who is near in its floats may still lie in its integers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -20,8 +20,9 @@ from aggregators.distance import pairwise
 from aggregators.dtypes import Array
 from aggregators.mean import plan_of
 from aggregators.network import network
-from aggregators.order import midpoint
+from aggregators.order import mean_upwards, midpoint
 from aggregators.protocols import Block, Plan, Scan, Weights
+from aggregators.whole import integer_median
 from flavor.errors import AggregationError
 
 
@@ -93,7 +94,8 @@ class Bulyan:
         chosen = tuple(sorted(iterated_krum(pairwise(scan), self.f, scan.n - 2 * self.f)))
         rows = network(len(chosen), 0, len(chosen)).slots
         counts = _counts(chosen, scan.n)
-        return Plan(partial(nearest_mean, 2 * self.f), chosen, counts, live_rows=rows + 4)
+        reduce = partial(nearest_mean, 2 * self.f)
+        return Plan(reduce, chosen, counts, live_rows=rows + 4, whole=integer_median)
 
 
 def ranking(squared: Array, f: int) -> list[int]:
@@ -138,19 +140,13 @@ def nearest_mean(dropped: int, block: Block, out: Array) -> None:
         # The slot of the value that leaves the window takes the one that enters it; once it stops, it stops
         # for good, for what it would lose only comes nearer and what it would gain only goes farther.
         np.copyto(gained, lost, where=~(below > above))
-    _sum_of(ranked[dropped:], out)
-    np.divide(out, kept, out=out)
-
-
-def _sum_of(rows: Sequence[Array], out: Array) -> None:
-    np.copyto(out, rows[0])
-    for row in rows[1:]:
-        np.add(out, row, out=out)
+    mean_upwards(ranked[dropped:], out)
 
 
 def _mean_of(chosen: list[int], n: int) -> Plan:
     clients = tuple(sorted(chosen))
-    return plan_of(clients, [1 / len(clients)] * len(clients), _counts(clients, n))
+    plan = plan_of(clients, [1 / len(clients)] * len(clients), _counts(clients, n))
+    return replace(plan, whole=integer_median)
 
 
 def _counts(chosen: Sequence[int], n: int) -> Array:

@@ -100,6 +100,16 @@ def _sum_of_products(shares: Sequence[float], rows: Sequence[Array], product: Ar
         np.add(out, product, out=out)
 
 
+def average(rows: Sequence[Array], out: Array) -> None:
+    """Write the mean of `rows` to `out` `[B]`, where their sum is too large for the type."""
+    np.divide(rows[0], len(rows), out=out)
+    product = np.empty_like(out)
+    for row in rows[1:]:
+        np.divide(row, len(rows), out=product)
+        np.add(out, product, out=out)
+    _repair([1 / len(rows)] * len(rows), rows, out)
+
+
 def _repair(shares: Sequence[float], rows: Sequence[Array], out: Array) -> None:
     """Compute the elements of `out` that are not finite anew, halved and in float64; inf and NaN of a row stay."""
     broken = np.flatnonzero(~np.isfinite(out))

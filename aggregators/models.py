@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -53,11 +53,17 @@ def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mappi
 class Models:
     """Flat views of n compatible models and, where there is one, of the old global model.
 
-    Arrays are viewed, not copied, unless they are not C-contiguous; encoded tensors stay as they are.
+    Arrays are viewed, not copied, unless they are not C-contiguous; encoded tensors stay as they are. Those `held` are
+    of a kind of their own, which no rule looks at.
     """
 
     def __init__(
-        self, models: Sequence[Mapping[str, Tensor]], global_model: Mapping[str, Array] | None, threads: int
+        self,
+        models: Sequence[Mapping[str, Tensor]],
+        global_model: Mapping[str, Array] | None,
+        threads: int,
+        *,
+        held: Collection[str] = frozenset(),
     ) -> None:
         check_compatible(models, global_model)
         self.n = len(models)
@@ -65,7 +71,7 @@ class Models:
         self.names = tuple(models[0])
         self.shapes = {name: tensor.shape for name, tensor in models[0].items()}
         self.dtypes = {name: tensor.dtype for name, tensor in models[0].items()}
-        self.kinds = {name: kind_of(dtype) for name, dtype in self.dtypes.items()}
+        self.kinds = {name: Kind.HELD if name in held else kind_of(dtype) for name, dtype in self.dtypes.items()}
         self.flat = {name: [_flat(model[name]) for model in models] for name in self.names}
         self.base = (
             None if global_model is None else {name: np.asarray(global_model[name]).reshape(-1) for name in self.names}

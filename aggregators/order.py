@@ -1,19 +1,23 @@
 """Rules by order, coordinate by coordinate: median and trimmed mean (Yin et al. 2018, arXiv 1803.01498).
 
 Both sum sorted values, so the clients' order cannot show in the result, not even in its last bit. Neither
-uses the weights for floats: a client that claims a million examples would outvote the others. Integer and
-bool tensors are still the weighted mean and majority of all clients.
+uses the weights: a client that claims a million examples would outvote the others. Integers follow the same
+order, rounded half to even, and bool tensors the majority.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from aggregators.dtypes import Array
+from aggregators.mean import average
 from aggregators.network import network
 from aggregators.protocols import Block, Plan, Scan, Weights
+from aggregators.whole import integer_median, integer_trimmed_mean
 from flavor.errors import AggregationError
 
 
@@ -34,7 +38,7 @@ class Median:
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """All clients, whatever their weight."""
         rows = network(scan.n, (scan.n - 1) // 2, scan.n // 2 + 1).slots
-        return Plan(median, tuple(range(scan.n)), weights.raw, live_rows=rows + 2)
+        return Plan(median, tuple(range(scan.n)), np.ones(scan.n), live_rows=rows + 2, whole=integer_median)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class TrimmedMean:
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """All clients, whatever their weight."""
         rows = network(scan.n, self.f, scan.n - self.f).slots
-        return Plan(self.reduce, tuple(range(scan.n)), weights.raw, live_rows=rows + 2)
+        whole = partial(integer_trimmed_mean, self.f)
+        return Plan(self.reduce, tuple(range(scan.n)), np.ones(scan.n), live_rows=rows + 2, whole=whole)
 
     def reduce(self, block: Block, out: Array) -> None:
         """Write the trimmed mean of the rows to `out` `[B]`."""
@@ -88,8 +93,19 @@ def trimmed_mean(block: Block, f: int, out: Array) -> None:
     n = len(block.rows)
     net = network(n, f, n - f)
     middle = net.sort(block.rows, block.temporary("order", net.slots))
-    np.copyto(out, middle[0])
-    for row in middle[1:]:
-        np.add(out, row, out=out)
-    if len(middle) > 1:
-        np.divide(out, len(middle), out=out)
+    mean_upwards(middle, out)
+
+
+def mean_upwards(rows: Sequence[Array], out: Array) -> None:
+    """Write the mean of `rows` to `out` `[B]`, summed in their order; one that is too large on the way is repaired."""
+    np.copyto(out, rows[0])
+    if len(rows) == 1:
+        return
+    try:
+        with np.errstate(over="raise"):
+            for row in rows[1:]:
+                np.add(out, row, out=out)
+    except FloatingPointError:
+        average(rows, out)
+    else:
+        np.divide(out, len(rows), out=out)

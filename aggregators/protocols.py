@@ -15,12 +15,16 @@ import numpy as np
 
 from aggregators.dtypes import Array
 from aggregators.walk import Scratch
+from aggregators.whole import WholeRule, integer_mean
 from flavor.errors import AggregationError
 
 SCAN_BLOCK = 256 * 1024
 """Elements of a block in a scan: fixed, so that sums over blocks do not depend on how the engine is tuned."""
 
 SCAN_BYTES = 8 * 2**20
+
+
+_MOST_EVEN = 2.0**100
 
 
 def scan_block(rows: int) -> int:
@@ -76,7 +80,7 @@ class Weights:
         largest = raw.max(initial=0.0)
         if largest == 0:
             raise AggregationError(f"the weights of all {n} clients are 0: at least one must count")
-        if not math.isfinite(raw.sum()):
+        if not _MOST_EVEN / 2**200 < largest < _MOST_EVEN:  # neither sums nor products with integers may overflow
             raw = raw / largest
         return cls(raw)
 
@@ -112,13 +116,15 @@ class Plan:
       on that element alone, never on the block's borders;
     - `clients`: whose rows the blocks hold, in this order;
     - `weights` `[n]`: what integer and bool tensors are averaged with;
-    - `live_rows`: how many rows `reduce` touches again and again, so that the engine keeps them in cache.
+    - `live_rows`: how many rows `reduce` touches again and again, so that the engine keeps them in cache;
+    - `whole`: how integer tensors become one, of the clients whose weight is not 0; by default their weighted mean.
     """
 
     reduce: Callable[[Block, Array], None]
     clients: tuple[int, ...]
     weights: Array
     live_rows: int
+    whole: WholeRule = integer_mean
 
 
 @runtime_checkable

@@ -1,17 +1,29 @@
-"""Integer and bool tensors: step counters, masks, index tables. They are averaged, whatever the rule."""
+"""Integer and bool tensors: step counters, masks, index tables. Each rule says how: by a mean or by an order.
+
+Each function takes the rows `[B]` of the clients that count, their weights (all > 0), where to write, and scratch.
+Nothing overflows, up to the ends of int64 and uint64.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from aggregators.dtypes import Array
+from aggregators.network import network
 from aggregators.walk import Scratch
 
+WholeRule: TypeAlias = Callable[[Sequence[Array], Sequence[float], Array, Scratch], None]
+"""How the integers of several clients become one's."""
+
 LIVE_ROWS = 6
-"""Rows of eight bytes that either function touches again and again."""
+"""Rows of eight bytes that a mean touches again and again."""
+
+_SORTED_ELEMS = 256 * 1024
+"""Elements that are sorted in one call."""
 
 _FLOAT64 = np.dtype(np.float64)
 
@@ -39,6 +51,76 @@ def integer_mean(rows: Sequence[Array], weights: Sequence[float], out: Array, sc
     np.copyto(out, total, casting="unsafe")
     np.copyto(out, least, where=total <= least.astype(np.float64))
     np.copyto(out, most, where=total >= most.astype(np.float64))
+
+
+def integer_median(rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:
+    """Write the median of integer `rows` to `out`, of an even number the mean of the middle two, rounded half to even.
+
+    The weights do not count.
+    """
+    n = len(rows)
+    net = network(n, (n - 1) // 2, n // 2 + 1)
+    middle = net.sort(rows, scratch.rows("integer order", net.slots, out.size, out.dtype))
+    if len(middle) == 1:
+        np.copyto(out, middle[0])
+    else:
+        _midpoint(middle[0], middle[1], out)
+
+
+def integer_trimmed_mean(f: int, rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:
+    """Write the mean of the ranks f to n − f − 1 of integer `rows` to `out`, rounded half to even; exact.
+
+    The weights do not count.
+    """
+    n = len(rows)
+    net = network(n, f, n - f)
+    middle = net.sort(rows, scratch.rows("integer order", net.slots, out.size, out.dtype))
+    count = len(middle)
+    if count == 1:
+        np.copyto(out, middle[0])
+        return
+    # Each value is quotient · count + rest with 0 ≤ rest < count, so that no sum leaves the type.
+    wide = np.dtype(np.uint64 if out.dtype.kind == "u" else np.int64)
+    total, quotient, rest = scratch.rows("integer means", 3, out.size, wide)
+    rests = scratch.row("integer rests", out.size, np.dtype(np.int64))
+    total.fill(0)
+    rests.fill(0)
+    for row in middle:
+        np.divmod(row.astype(wide), wide.type(count), out=(quotient, rest))
+        np.add(total, quotient, out=total)
+        np.add(rests, rest, out=rests, casting="unsafe")
+    np.add(total, (rests // count).astype(wide), out=total)
+    twice = rests % count * 2
+    up = (twice > count) | ((twice == count) & ((total & wide.type(1)) == 1))
+    np.add(total, up, out=total, casting="unsafe")
+    np.copyto(out, total, casting="unsafe")
+
+
+def integer_weighted_median(rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:
+    """Write the value at which half of the weight is reached, sorted upwards, to `out`.
+
+    Where a value ends at exactly the half, the mean of it and the next, rounded half to even.
+    """
+    n, step = len(rows), max(1, _SORTED_ELEMS // len(rows))
+    share = np.asarray(weights, np.float64) / math.fsum(weights)
+    for start in range(0, out.size, step):
+        values = np.stack([row[start : start + step] for row in rows])
+        order = np.argsort(values, axis=0, kind="stable")
+        values = np.take_along_axis(values, order, axis=0)
+        reached = np.cumsum(share[order], axis=0)
+        close = 4 * n * np.finfo(np.float64).eps  # sums of shares are not exact, and 0.5 is to be met
+        low = np.minimum((reached < 0.5 - close).sum(axis=0), n - 1)
+        high = np.minimum((reached <= 0.5 + close).sum(axis=0), n - 1)
+        columns = np.arange(values.shape[1])
+        _midpoint(values[low, columns], values[high, columns], out[start : start + step])
+
+
+def _midpoint(low: Array, high: Array, out: Array) -> None:
+    """Write (low + high) / 2 to `out`, rounded half to even."""
+    differ = np.bitwise_xor(low, high)
+    floor = np.bitwise_and(low, high) + (differ >> 1)
+    odd = (differ & 1 == 1) & (floor & 1 == 1)
+    np.add(floor, odd, out=out, casting="unsafe")
 
 
 def majority(rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:

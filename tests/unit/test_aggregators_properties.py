@@ -74,9 +74,16 @@ def cases(draw: st.DrawFn, least: int = 1, most: int = 11) -> Case:
 
 
 def check(
-    case: Case, got: Model, wanted: Any, votes: Sequence[float], *, slack: float = 1, norms: bool = False
+    case: Case,
+    got: Model,
+    wanted: Any,
+    votes: Sequence[float],
+    *,
+    slack: float = 1,
+    norms: bool = False,
+    cut: float = 0,
 ) -> None:
-    """`got` holds the float64 vector `wanted` as far as its types can, and the mean of integers by `votes`.
+    """`got` holds the float64 vector `wanted` as far as its types can, and integers as `check_whole` has them.
 
     `norms`: the rule measures whole models, so the coarsest type's error is in all tensors.
     """
@@ -87,7 +94,7 @@ def check(
         like = case.models[0][name]
         assert (tensor.shape, tensor.dtype) == (like.shape, like.dtype), name
         if like.dtype not in FLOATS:
-            check_whole([model[name] for model in case.models], votes, tensor)
+            check_whole([model[name] for model in case.models], votes, tensor, cut)
             continue
         part = wanted[at : at + tensor.size].reshape(tensor.shape)
         at += tensor.size
@@ -98,11 +105,21 @@ def check(
         assert np.all(np.abs(tensor.astype(np.float64) - part) <= room), name
 
 
-def check_whole(tensors: Sequence[Any], votes: Sequence[float], got: Any) -> None:
+def check_whole(tensors: Sequence[Any], votes: Sequence[float], got: Any, cut: float = 0) -> None:
+    """The mean by `votes`; without the share `cut` of the values at either end, half of which leaves the median."""
     exact = [Fraction(vote) for vote in votes]
     for index in np.ndindex(got.shape):
-        mean = sum(vote * int(t[index]) for vote, t in zip(exact, tensors, strict=True)) / sum(exact)
-        assert got[index] == (mean > Fraction(1, 2) if got.dtype == np.bool_ else round(mean))
+        values = sorted((int(t[index]), vote) for vote, t in zip(exact, tensors, strict=True) if vote)
+        mean = sum(vote * value for value, vote in values) / sum(exact)
+        if got.dtype == np.bool_:
+            assert got[index] == (mean > Fraction(1, 2))
+            continue
+        ends = (len(values) - 1) // 2 if cut == 0.5 else int(cut)
+        middle = values[ends : len(values) - ends]
+        assert got[index] == round(sum(vote * value for value, vote in middle) / sum(vote for _, vote in middle))
+
+
+MEDIAN = 0.5
 
 
 def mean(rows: Any, weights: Any) -> Any:
@@ -120,7 +137,8 @@ def test_mean(case: Case) -> None:
 @settings(max_examples=150, deadline=None)
 @given(case=cases())
 def test_median(case: Case) -> None:
-    check(case, run(case.models, case.weights, reducer=Median()).model, np.median(case.rows, axis=0), case.weights)
+    got = run(case.models, case.weights, reducer=Median()).model
+    check(case, got, np.median(case.rows, axis=0), [1] * len(case.models), cut=MEDIAN)
 
 
 @settings(max_examples=150, deadline=None)
@@ -129,7 +147,7 @@ def test_trimmed_mean(case: Case, data: st.DataObject) -> None:
     n = len(case.models)
     f = data.draw(st.integers(0, (n - 1) // 2))
     wanted = np.sort(case.rows, axis=0)[f : n - f].mean(axis=0)
-    check(case, run(case.models, case.weights, reducer=TrimmedMean(f)).model, wanted, case.weights)
+    check(case, run(case.models, case.weights, reducer=TrimmedMean(f)).model, wanted, [1] * n, cut=f)
 
 
 def scores(rows: Any, f: int) -> Any:
@@ -155,7 +173,7 @@ def test_krum_and_multi_krum(case: Case, data: st.DataObject) -> None:
     worst = max(score[i] for i in result.clients)
     assert all(worst <= score[i] * (1 + 1e-4) + 1e-30 for i in left)
     votes = [float(i in result.clients) for i in range(n)]
-    check(case, result.model, mean(case.rows, votes), votes)
+    check(case, result.model, mean(case.rows, votes), votes, cut=MEDIAN)
     if size == 1:
         for name, tensor in case.models[result.clients[0]].items():
             assert result.model[name].tobytes() == tensor.tobytes()
@@ -176,20 +194,21 @@ def test_bulyan(case: Case, data: st.DataObject) -> None:
         from_median = np.abs(column - np.median(column))
         wanted[i] = np.mean(column[np.lexsort((column, from_median))][:kept])
     votes = [float(i in result.clients) for i in range(n)]
-    check(case, result.model, wanted, votes)
+    check(case, result.model, wanted, votes, cut=MEDIAN)
 
 
 @settings(max_examples=100, deadline=None)
 @given(case=cases(most=20), rounds=st.integers(1, 4), nu=st.sampled_from([1e-4, 1.0, 50.0]))
 def test_geometric_median(case: Case, rounds: int, nu: float) -> None:
     weights = np.array(case.weights, np.float64)
-    beta = weights / math.fsum(weights)
+    z = np.median(case.rows, axis=0)
     for _ in range(rounds):
-        beta = weights / np.maximum(nu, np.linalg.norm(case.rows - mean(case.rows, beta), axis=1))
+        beta = weights / np.maximum(nu, np.linalg.norm(case.rows - z, axis=1))
+        z = mean(case.rows, beta)
     result = run(case.models, case.weights, reducer=GeometricMedian(rounds, nu, 0))
     floats = {name: tensor for name, tensor in result.model.items() if tensor.dtype in FLOATS}
-    case.models = [{name: model[name] for name in floats} for model in case.models]  # others by a rounded β
-    check(case, floats, mean(case.rows, beta), [], slack=50, norms=True)
+    case.models = [{name: model[name] for name in floats} for model in case.models]  # others are tested below
+    check(case, floats, z, [], slack=50, norms=True)
 
 
 @settings(max_examples=100, deadline=None)
@@ -202,7 +221,8 @@ def test_norm_clip(case: Case, c: Any, medians: bool) -> None:
     wanted = np.median(clipped, axis=0) if medians else mean(clipped, case.weights)
     reducer = NormClip(c, Median() if medians else Mean())
     got = run(case.models, case.weights, reducer=reducer, global_model=case.base).model
-    check(case, got, wanted, case.weights, slack=4, norms=True)
+    votes = [1] * len(case.models) if medians else case.weights
+    check(case, got, wanted, votes, slack=4, norms=True, cut=MEDIAN if medians else 0)
 
 
 STEPS: list[Callable[[], Any]] = [
@@ -238,7 +258,10 @@ def test_any_server_step_after_any_reducer_over_three_rounds(make: Any, case: Ca
                 room = 200 * max(own, 2.0**-46) * scale + (0 if isinstance(step, Replace | Momentum | Nesterov) else 1)
                 assert np.all(np.abs(tensor.astype(np.float64) - part) <= room), name
             else:
-                check_whole([model[name] for model in case.models], case.weights, tensor)
+                ordered = isinstance(reducer, Median | TrimmedMean)
+                votes = [1] * len(case.models) if ordered else case.weights
+                cut = MEDIAN if isinstance(reducer, Median) else 0
+                check_whole([model[name] for model in case.models], votes, tensor, cut)
         theta, state = result.model, result.state
     assert (state is None) == isinstance(step, Replace)
 

@@ -78,7 +78,7 @@ def plain_bulyan(rows, f):
 
 
 def plain_geometric(rows, weights, rounds, nu):
-    z = np.average(rows, axis=0, weights=weights)
+    z = np.median(rows, axis=0)
     for _ in range(rounds):
         beta = weights / np.maximum(nu, np.linalg.norm(rows - z, axis=1))
         z = np.average(rows, axis=0, weights=beta)
