@@ -122,7 +122,8 @@ class BusUpdateProvider(UpdateProvider):
         redis = connect(self._url, patience_s=self._patience_s)
         try:
             wait_for_server(redis, self._url)
-            view = RunStore(redis, self._run, self._url).find()
+            runs = RunStore(redis, self._run, self._url)
+            view = runs.read_own() if runs.find() is not None else None
         finally:
             redis.close()
         if view is not None:

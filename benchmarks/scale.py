@@ -35,6 +35,7 @@ from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.local.processes import ProcessGroup
+from flavor.protocol import SPEAKS
 from flavor.store.formats import TensorFileWriter, TensorSpec
 from flavor.store.info import CONFUSION
 from flavor.store.objects import open_store
@@ -85,7 +86,7 @@ class Edges(threading.Thread):
             with self._redis.pipeline(transaction=False) as step:
                 for name in names[start : start + BATCH]:
                     keys = self._clients[name]
-                    step.hset(keys.hash, mapping={"state": "ready", "host": "simulator", "pid": "1", "reason": ""})
+                    step.hset(keys.hash, mapping={**SPEAKS, "state": "ready", "host": "simulator"})
                     step.publish(keys.state, "ready")
                 step.execute()
 

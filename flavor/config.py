@@ -48,7 +48,7 @@ def _quorum(value: Any) -> int | float | None:
 class RunConfig(BaseModel):
     """What a coordinator decides for a run; stands in the run's hash as JSON and never changes afterwards."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rounds: int = Field(ge=1, le=1_000_000)
     """Rounds to run."""
@@ -172,10 +172,35 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise InvalidSetting(explained(error)) from None
 
+    @classmethod
+    def of_run(cls, run: str, values: Mapping[str, Any]) -> RunConfig:
+        """The configuration of a run that is there.
+
+        `InvalidSetting` names each setting that this release does not know: to leave one out is to do something else
+        than the run asks for.
+        """
+        if unknown := sorted(values.keys() - cls.model_fields):
+            told = ", ".join(f"{name} ({_shown(values[name])})" for name in unknown)
+            raise InvalidSetting(
+                f"run {run!r} has settings that this release of flavor does not know: {told}: install the "
+                "coordinator's release here"
+            )
+        return cls.parse(values)
+
+    @classmethod
+    def known(cls, values: Mapping[str, Any]) -> RunConfig:
+        """What of a configuration this release knows; to be shown, not to act on."""
+        return cls.parse({name: value for name, value in values.items() if name in cls.model_fields})
+
     def to_mapping(self) -> dict[str, Any]:
         """As plain JSON values."""
         loaded: dict[str, Any] = json.loads(self.model_dump_json())
         return loaded
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def explained(error: ValidationError) -> str:

@@ -15,6 +15,8 @@
     │   ├── RunNotFound               no such run on this Redis
     │   ├── RunExists                 a run of this name is already there, with other settings
     │   ├── IllegalMove               a transition that the table of states does not have
+    │   ├── OtherProtocol             a run that speaks another version of the protocol
+    │   ├── NotAdmitted               the coordinator does not let this client take part, and why
     │   ├── StateLost                 Redis came back empty or older: it lacks rounds of this run
     │   └── RunRebuilt                the run was rebuilt from the store while this process was in it
     ├── LeaseHeld                     another live process owns this client or run
@@ -103,6 +105,14 @@ class RunExists(RunError):
 
 class IllegalMove(RunError):
     """A transition that the table of states does not have."""
+
+
+class OtherProtocol(RunError):
+    """A run was begun by a release of flavor that speaks another version of the protocol."""
+
+
+class NotAdmitted(RunError):
+    """The coordinator does not let this client take part; the message says why."""
 
 
 class StateLost(RunError):

@@ -60,8 +60,8 @@ class Attempt:
 def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_number: int) -> None:
     """Run one attempt. A stale or doubled job changes nothing; a failure is reported for the coordinator to judge."""
     runs = context.run(run)
-    view = runs.read()
-    config = RunConfig.parse(view.config)
+    view = runs.read_own()
+    config = RunConfig.of_run(run, view.config)
     if context.residents is not None and context.hand_over is not None:
         home = context.residents.elsewhere(run, view.rounds, config.aggregation_lease_s)
         if home is not None:

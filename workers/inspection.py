@@ -39,7 +39,7 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     in a job of its own then, so that one site's object keeps nobody else's from being judged.
     """
     runs = context.run(run)
-    view = runs.read()
+    view = runs.read_own()
     round_view = runs.read_round(round_)
     if view.state.ended or round_view is None or round_view.state is not RoundState.OPEN:
         return
@@ -72,7 +72,7 @@ class Inspector:
 
     def __init__(self, runs: RunStore, store: ObjectStore, view: RunView, round_: int, signatures: Signatures) -> None:
         self._runs, self._store, self._view, self._round = runs, store, view, round_
-        self._signatures, self._config = signatures, RunConfig.parse(view.config)
+        self._signatures, self._config = signatures, RunConfig.of_run(view.run, view.config)
 
     def judge(self, client: str, fields: Mapping[str, str]) -> Verdict:
         """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from flavor.bus.names import is_name
+from flavor.errors import InvalidSetting, OtherProtocol
 from workers.aggregation import aggregate_round
 from workers.context import context
 from workers.inspection import inspect_updates
@@ -12,12 +14,23 @@ from workers.inspection import inspect_updates
 
 def inspect(run: str, round_: int, clients: Sequence[str]) -> None:
     """Inspect these clients' updates of one round, and record a verdict on each that has none."""
-    inspect_updates(context(), run, int(round_), [str(client) for client in clients])
+    with _of_another_release(run):
+        inspect_updates(context(), run, int(round_), [str(client) for client in clients])
 
 
 def aggregate(run: str, round_: int, attempt: int) -> None:
     """Aggregate one round and commit it, unless another attempt or another worker has the right to."""
-    aggregate_round(context(), run, int(round_), int(attempt))
+    with _of_another_release(run):
+        aggregate_round(context(), run, int(round_), int(attempt))
+
+
+@contextmanager
+def _of_another_release(run: str) -> Iterator[None]:
+    """Leave the job of a run that this release cannot serve to another worker: the coordinator asks again."""
+    try:
+        yield
+    except (OtherProtocol, InvalidSetting) as error:
+        context().tell(f"a job of run {run} was left undone: {error}")
 
 
 def fits(name: str, arguments: object) -> bool:

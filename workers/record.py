@@ -36,6 +36,7 @@ def stage_manifest(
     """Put the signed manifest of this attempt beside its model."""
     manifest = Manifest(
         run=view.run,
+        run_id=view.run_id,
         round=round_.round,
         attempt=attempt,
         config=dict(view.config),  # as its coordinator wrote it, which may be of another version

@@ -58,6 +58,7 @@ class Signatures:
             self._check_key(client, key, pinned)
             statement = Statement(
                 run=view.run,
+                run_id=view.run_id,
                 round=round_,
                 client=client,
                 digest=fields.get("digest", ""),

@@ -5,12 +5,12 @@ All keys of a run share the Cluster hash tag `{RUN}`, so that its Lua scripts st
 ====================================  ======  ==============================================  =====================
 after `flavor:{RUN}:`                 type    holds                                           written by
 ====================================  ======  ==============================================  =====================
-run                                   hash    config, state, round, rounds, global_path,      coordinator, worker's
-                                              global_digest, global_size, global_seal,          commit, `flavor stop`
-                                              info_path, format, state_path, state_digest,
-                                              info_digest, manifest_path, manifest_digest,
-                                              reason, created_ms, ended_ms, recovered_ms,
-                                              recovered_round
+run                                   hash    run_id, protocol, config, state, round,         coordinator, worker's
+                                              rounds, global_path, global_digest, global_size,  commit, `flavor stop`
+                                              global_seal, info_path, format, state_path,
+                                              state_digest, info_digest, manifest_path,
+                                              manifest_digest, reason, created_ms, ended_ms,
+                                              recovered_ms, recovered_round
 members                               set     clients that have joined                        coordinator
 public_keys                           hash    client to the public key that its updates must  coordinator, worker,
                                               be signed with                                  operator
@@ -18,7 +18,8 @@ coordinator                           string  token of the coordinator's lease (
 refusals                              hash    client to number of its refused updates in a row  worker, coordinator
 aggregator                            string  home of the worker that keeps the run's user    worker
                                               aggregator (`--init-once`; expires)
-client:CLIENT                         hash    state, reason, round, host, pid, public_key     that edge
+client:CLIENT                         hash    protocol, state, reason, round, host, pid,      that edge
+                                              public_key
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
@@ -29,6 +30,8 @@ client:CLIENT:state                   (channel) the client's hash has changed, o
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
                                               info_path, info_digest, format, rounds;
                                               opened_ms
+to:CLIENT:admission                   hash    admitted (1 or 0), reason, public_key: whether   coordinator
+                                              it may take part, why not, and by which key
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
                                               update
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
@@ -50,9 +53,9 @@ JSON that `aumai-fedtrain status` shows.
 A client writes below `client:CLIENT` and nowhere else; what is meant for it alone lies below `to:CLIENT`, where it only
 reads. Beside these it reads `run`. `flavor.bus.users` makes Redis hold it to that.
 
-`run`, `round:N`, events, updates, tasks and a client's verdicts are channels too: a publication on a key's name
-announces that it has changed (`round:N`: that it is closed, or that an attempt went wrong). What is published is never
-needed: readers read the key.
+`run`, `round:N`, events, updates, tasks, admissions and a client's verdicts are channels too: a publication on a key's
+name announces that it has changed (`round:N`: that it is closed, or that an attempt went wrong). What is published is
+never needed: readers read the key.
 The keys of a run live until `flavor rm`; those of a round's clients go with `--keep-rounds`.
 """
 
@@ -122,6 +125,11 @@ class ClientKeys:
     def task(self, round_: int) -> str:
         """Hash: what this client trains from in this round. Written by the coordinator."""
         return f"{self.to}:round:{round_}:task"
+
+    @property
+    def admission(self) -> str:
+        """Hash: whether this client may take part, and what its site should know of that. For the coordinator alone."""
+        return f"{self.to}:admission"
 
     def update(self, round_: int) -> str:
         """Hash: what this client submitted in this round."""

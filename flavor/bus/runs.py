@@ -24,6 +24,7 @@ from flavor.bus.state import (
     Verdict,
 )
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
+from flavor.protocol import PROTOCOL, check_run, new_run_id
 
 _LUA = files("flavor.bus") / "lua"
 _PARTS = {"open_round": "give_tasks", "reopen_round": "give_tasks"}
@@ -83,9 +84,14 @@ class RunStore:
         config: Mapping[str, Any],
         initial: GlobalModel | None = None,
         record: ManifestRef | None = None,
+        run_id: str = "",
     ) -> bool:
-        """Create the run, whose record in the store is `record`; False when it exists already: it is left untouched."""
-        fields = _flat(initial.fields()) if initial else []
+        """Create the run, whose record in the store is `record`; False when it exists already: it is left untouched.
+
+        `run_id` is that of its record; a new one where it has none.
+        """
+        fields = _flat({"run_id": run_id or new_run_id(), "protocol": str(PROTOCOL)})
+        fields += _flat(initial.fields()) if initial else []
         fields += _flat(record.fields()) if record else []
         keys = [self.keys.state, self.keys.log, RUNS]
         return bool(self._call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
@@ -232,6 +238,17 @@ class RunStore:
             else:
                 return
 
+    def tell_admission(self, client: str, *, admitted: bool, reason: str, public_key: str = "") -> None:
+        """Let a client know whether it may take part, and why not.
+
+        Where that is for its key, `public_key` is the one, so that an edge with another key knows that it is not meant.
+        """
+        key = self.keys.client(client).admission
+        with translated(self._where), self.redis.pipeline(transaction=True) as step:
+            step.hset(key, mapping={"admitted": "1" if admitted else "0", "reason": reason, "public_key": public_key})
+            step.publish(key, "")
+            step.execute()
+
     def pin_key(self, client: str, public_key: str, *, replace: bool = False) -> str:
         """Make `public_key` the one that this client's updates must be signed with; returns the one that stands.
 
@@ -268,6 +285,12 @@ class RunStore:
         view = self.find()
         if view is None:
             raise RunNotFound(f"there is no run {self.run!r} on Redis at {self._where}: `flavor status` lists the runs")
+        return view
+
+    def read_own(self) -> RunView:
+        """The run, for whoever takes part in it; raises `RunNotFound`, and `OtherProtocol` when it cannot."""
+        view = self.read()
+        check_run(self.run, view.protocol)
         return view
 
     def read_round(self, round_: int) -> RoundView | None:

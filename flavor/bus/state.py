@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from flavor.protocol import PROTOCOL, spoken
+
 
 class RunState(StrEnum):
     """Where a run is."""
@@ -134,11 +136,15 @@ class RunView:
     """When the run was rebuilt from the store, if it was."""
     recovered_round: int = 0
     """The newest closed round at that time."""
+    run_id: str = ""
+    """32 hexadecimal digits that no other run has, of this name or another; '' in a run of protocol 1."""
+    protocol: int = PROTOCOL
+    """The version of the protocol that the run is held in; 0 where none is named."""
 
     @property
-    def incarnation(self) -> tuple[int, int]:
+    def incarnation(self) -> tuple[str, int, int]:
         """Differs between a run and what took its place under the same name."""
-        return self.created_ms, self.recovered_ms
+        return self.run_id, self.created_ms, self.recovered_ms
 
     @classmethod
     def of(cls, run: str, fields: Mapping[str, str]) -> RunView:
@@ -156,6 +162,8 @@ class RunView:
             manifest=ManifestRef.of(fields),
             recovered_ms=int(fields.get("recovered_ms", 0)),
             recovered_round=int(fields.get("recovered_round", 0)),
+            run_id=fields.get("run_id", ""),
+            protocol=spoken(fields.get("protocol")),
         )
 
 

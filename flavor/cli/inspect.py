@@ -50,10 +50,10 @@ def described(runs: RunStore, url: str) -> dict[str, Any]:
     standing = standings(round_, updates, members) if round_ else {}
     waits_for = ""
     if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
-        _, waits_for = close_round(runs.now_ms(), round_, standing, RunConfig.parse(view.config))
+        _, waits_for = close_round(runs.now_ms(), round_, standing, RunConfig.known(view.config))
     absent = _absent(runs, url, view, round_, standing)
     clients: dict[str, Any] = {}
-    limit = RunConfig.parse(view.config).quarantine_after
+    limit = RunConfig.known(view.config).quarantine_after
     shut = {name for name, refused in runs.refusals().items() if 0 < limit <= refused}
     for name, (fields, alive) in hashes.items():
         state, why = standing.get(name, ("not expected", ""))
@@ -69,6 +69,8 @@ def described(runs: RunStore, url: str) -> dict[str, Any]:
         }
     return {
         "run": view.run,
+        "run_id": view.run_id,
+        "protocol": view.protocol,
         "state": view.state.value,
         "round": view.round,
         "rounds": view.rounds,
@@ -96,7 +98,7 @@ def _absent(
     found = [] if served else [f"no coordinator serves it: start `flavor serve --run {view.run} …` again"]
     uninspected = any(state is Standing.SUBMITTED for state, _ in standing.values())
     unclaimed = round_ is not None and round_.state is RoundState.AGGREGATING and round_.lease_ms is None
-    queue = RunConfig.parse(view.config).queue
+    queue = RunConfig.known(view.config).queue
     if (uninspected or unclaimed) and not RqJobQueue(url, queue, timeout_s=1, patience_s=5).workers():
         found.append(f"no aggregator listens on queue {queue!r}: start one with `flavor-agg`")
     return found

@@ -14,7 +14,7 @@ from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.names import count
 from flavor.bus.persistence import persistence_warnings
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, RoundState, RoundView, RunState, RunView, Verdict
+from flavor.bus.state import GlobalModel, ManifestRef, RoundState, RoundView, RunState, RunView, Verdict
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.decision import Action, close_round, next_round, reopened, standings, supervise
@@ -26,8 +26,9 @@ from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
 from flavor.ledger.manifest import Model, RunRecord
+from flavor.protocol import new_run_id
 from flavor.store.objects import ObjectStore
-from flavor.store.paths import updates_prefix
+from flavor.store.paths import run_record_path, updates_prefix
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
@@ -106,7 +107,7 @@ class Coordinator:
         self._history = History(self._runs, Archive(store, run), tell)
         self._round: _Round | None = None
         self._run: RunView
-        self._incarnation: tuple[int, int] | None = None
+        self._incarnation: tuple[str, int, int] | None = None
         self._waiting = ""
         self._lost = False
         self._grace_until = 0.0  # monotonic; before that, clients that are missing may be on their way back
@@ -218,12 +219,18 @@ class Coordinator:
         config = self._config.to_mapping()
         if self._runs.find() is None:
             initial = Model.of(self._initial) if self._initial else None
-            begun = RunRecord(run=self._name, rounds=self._config.rounds, config=config, initial=initial)
-            record = self._history.begin(begun)
-            if self._runs.create(rounds=self._config.rounds, config=config, initial=self._initial, record=record):
+            begun = self._history.begin(
+                RunRecord(
+                    run=self._name, run_id=new_run_id(), rounds=self._config.rounds, config=config, initial=initial
+                )
+            )
+            record = ManifestRef(run_record_path(self._name), begun.digest)
+            if self._runs.create(
+                rounds=begun.rounds, config=config, initial=self._initial, record=record, run_id=begun.run_id
+            ):
                 self._tell(f"run {self._name!r} is open for clients")
                 return True
-        view = self._runs.read()
+        view = self._runs.read_own()
         others = differences(view, self._config)
         if view.state is RunState.FINISHED and not others:
             self._tell(f"run {self._name!r} was finished before: choose another name, or `flavor rm {self._name}`")

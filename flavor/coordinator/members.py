@@ -10,6 +10,7 @@ from flavor.bus.state import ClientState
 from flavor.coordinator.decision import Client
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
+from flavor.protocol import client_refusal, spoken
 
 _SCAN_S = 0.01
 """Of a large server's keys so much is looked through at a time."""
@@ -32,12 +33,13 @@ class Members:
         self._keys: dict[str, str] = {}  # client -> the public key that it announced
         self._refusals: dict[str, int] = {}
         self._strangers: set[str] = set()
+        self._told: dict[str, str] = {}  # client -> why it was last told that it is not admitted
         self._heard: dict[str, tuple[float, float]] = {}  # client -> entries that it has left, and when that was so
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
     def forget(self) -> None:
         """The run was rebuilt: what was seen of its clients is of another history."""
-        self.clients, self._keys = {}, {}
+        self.clients, self._keys, self._told = {}, {}, {}
 
     def read_all(self, *, token: str | None, lenient: bool) -> None:
         """Read every client that is known or can be found; see `read`."""
@@ -61,6 +63,11 @@ class Members:
                 if before is None:
                     continue
                 state = before.state
+            if not state.gone and (refused := client_refusal(spoken(fields.get("protocol")))):
+                self._not_admitted(name, refused)
+                if name in self.names:  # it was another edge that spoke for it
+                    self.clients[name] = Client(ClientState.FAILED, False, refused, False)
+                continue
             quarantined = 0 < self._quarantine_after <= self._refusals.get(name, 0)
             client = Client(state, alive or lenient, fields.get("reason", "")[:LONGEST], quarantined)
             self.clients[name] = client
@@ -93,8 +100,17 @@ class Members:
         host = fields.get("host", "an unknown host")[:LONGEST]
         whence = f"from {host}{self._pin(name, fields)}"
         self._runs.admit(token, name, whence)
+        if self._told.pop(name, None) is not None:  # it can read that it was not
+            self._runs.tell_admission(name, admitted=True, reason="")
         self.names.add(name)
         self._tell(f"{name} joined {whence}")
+
+    def _not_admitted(self, name: str, reason: str) -> None:
+        """Tell the operator and the site, once, that this client cannot take part."""
+        if self._told.get(name) != reason:
+            self._told[name] = reason
+            self._note("client.not_admitted", name, reason)
+            self._runs.tell_admission(name, admitted=False, reason=reason)
 
     def _pin(self, name: str, fields: Mapping[str, str]) -> str:
         """Pin the key that a client announces, once; the first stands. A word about it for the log."""

@@ -28,6 +28,7 @@ from flavor.edge.workspace import Workspace
 from flavor.errors import (
     FlavorError,
     MisuseError,
+    NotAdmitted,
     RunError,
     RunRebuilt,
     StoreError,
@@ -39,6 +40,7 @@ from flavor.failpoints import reach
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
+from flavor.protocol import check_run
 from flavor.store.objects import open_store
 
 _RELISTEN_S = 5.0
@@ -122,7 +124,8 @@ class Edge:
         workspace = self._workspace = Workspace.prepare(
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
-        settings, self._rounds = RunConfig.parse(view.config), view.rounds
+        check_run(config.run, view.protocol)
+        settings, self._rounds = RunConfig.of_run(config.run, view.config), view.rounds
         self._exchange = Exchange(
             open_store(config.store or settings.store),
             workspace,
@@ -133,7 +136,7 @@ class Edge:
         self._key = SigningKey.load_or_create(config.key_path, config.client)
         token = self._seat.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
         view = self._runs.read()  # the wait for the seat may have been long
-        self._incarnation = view.incarnation
+        self._incarnation, self._run_id = view.incarnation, view.run_id
         self._seat.keep(lost=lambda: self._inbox.put(_Failure(self._seat.replaced())))
         outcome: ClientState | None = None
         try:
@@ -165,6 +168,9 @@ class Edge:
         except OSError as error:
             self._give_notice(str(error))
             raise StoreError(f"{error.filename or 'a file'}: {error.strerror}: check the disk and the paths") from error
+        except NotAdmitted:
+            self._give_notice("it is not admitted")
+            raise
         except (MisuseError, StoreError, UpdateRefused) as error:
             self._give_notice(str(error))
             raise
@@ -285,6 +291,8 @@ class Edge:
                 self._newest = max(self._newest, view.round)
                 rests.add(f"round:{view.round}:task")
             self._announce()
+        if resync or "admission" in rests:
+            self._check_admitted()
         if not self._ready and (resync or f"round:0:event:{Event.TRAIN_INIT_DONE}" in rests):
             self._check_ready()
         for rest in rests:
@@ -317,6 +325,13 @@ class Edge:
             newest=self._newest,
             where=shown(self._config.redis_url),
         )
+
+    def _check_admitted(self) -> None:
+        """Raise `NotAdmitted` when the coordinator does not let this edge take part, by the key that it has now."""
+        told = self._seat.admission()
+        if told.get("admitted") != "0" or told.get("public_key", "") not in ("", str(self._key.public)):
+            return
+        raise NotAdmitted(f"run {self._config.run!r} does not admit {self._config.client!r}: {told.get('reason', '')}")
 
     def _check_ready(self) -> None:
         if self._events.is_set(Event.TRAIN_INIT_DONE, 0):
@@ -363,7 +378,13 @@ class Edge:
                 "info": json.dumps(done.info, separators=(",", ":")),
             }
             fields |= signature_fields(
-                self._key, self._config.run, round_, self._config.client, fields, trained_from=self._trained_from
+                self._key,
+                self._config.run,
+                round_,
+                self._config.client,
+                fields,
+                run_id=self._run_id,
+                trained_from=self._trained_from,
             )
         reach("edge.stored")
         self._hand_in(round_, fields)

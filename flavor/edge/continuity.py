@@ -7,7 +7,7 @@ from flavor.errors import RunRebuilt, StateLost
 
 
 def checked_continuity(
-    run: str, view: RunView | None, *, incarnation: tuple[int, int], newest: int, where: str
+    run: str, view: RunView | None, *, incarnation: tuple[str, int, int], newest: int, where: str
 ) -> RunView:
     """`view`, if the edge can go on with it.
 
@@ -21,7 +21,7 @@ def checked_continuity(
             "can rebuild it with `flavor recover`; then start this edge again"
         )
     if view.incarnation != incarnation:
-        if view.recovered_ms:
+        if view.recovered_ms and view.run_id == incarnation[0]:
             raise RunRebuilt(f"run {run!r} was rebuilt from the store after round {view.recovered_round}")
         raise StateLost(f"run {run!r} was removed, and another one has its name: start this edge again to join that")
     if view.round < newest:

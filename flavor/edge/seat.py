@@ -12,6 +12,7 @@ from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.state import ClientState, RunState
 from flavor.errors import LeaseLost
+from flavor.protocol import SPEAKS
 
 
 class Seat:
@@ -68,6 +69,10 @@ class Seat:
         """What became of the update of this round; empty while it is not known."""
         return self._read(self._keys.verdict(round_))
 
+    def admission(self) -> Mapping[str, str]:
+        """Whether this client may take part, and why not; empty while the coordinator has not said."""
+        return self._read(self._keys.admission)
+
     def _read(self, key: str) -> Mapping[str, str]:
         with translated(self._where):
             found: dict[str, str] = self._redis.hgetall(key)
@@ -94,6 +99,7 @@ class Seat:
     def report(self, state: ClientState, reason: str, *, behind: int, public_key: str) -> None:
         """Say what this client is at; `behind` is the newest round that it has behind it."""
         fields = {
+            **SPEAKS,
             "state": state.value,
             "reason": reason,
             "round": str(behind),

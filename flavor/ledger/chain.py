@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flavor.bus.names import is_name
-from flavor.errors import InvalidRecord, InvalidSetting, RunNotFound
+from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, RunNotFound
 from flavor.ledger.archive import Archive, Listing
 from flavor.ledger.canonical import sha256
 from flavor.ledger.keys import fingerprint
@@ -68,7 +68,10 @@ class Chain:
 
 
 def read_chain(archive: Archive, trust: Trust | None = None) -> Chain:
-    """Read and check all records of a run. Raises `RunNotFound` when the store has nothing of it."""
+    """Read and check all records of a run.
+
+    Raises `RunNotFound` when the store has nothing of it, `OtherProtocol` when another release began it.
+    """
     run, listing = archive.run, archive.listing()
     if not listing.paths:
         raise RunNotFound(f"there is no run {run!r} in the store {archive.store.url}")
@@ -148,7 +151,7 @@ class _Reader:
                 self._wrong(round_, path, "missing: it was listed, and cannot be read")
                 return Link(round_, None, "")
             return Link(round_, Manifest.parse(data, path), sha256(data))
-        except InvalidRecord as error:
+        except (InvalidRecord, OtherProtocol) as error:
             self._wrong(round_, path, _without(path, error))
             return Link(round_, None, sha256(data) if data is not None else "")
 
@@ -159,6 +162,14 @@ class _Reader:
         if (manifest.run, manifest.round) != (run, number):
             self._wrong(number, path, f"it is the manifest of round {manifest.round} of run {manifest.run!r}")
             return
+        if (record := self.chain.record) is not None and manifest.run_id != record.run_id:
+            self._wrong(
+                number,
+                path,
+                f"it is of another run of this name: its run_id is {manifest.run_id[:12]}…, and run.json has "
+                f"{record.run_id[:12]}…",
+            )
+            return
         for what in self._signature_problems(manifest):
             self._wrong(number, path, what)
         if previous and manifest.previous != previous:
@@ -166,7 +177,6 @@ class _Reader:
             self._wrong(number, path, f"it does not follow {before} as that lies there: one of the two was changed")
         if (base := self._base(number)) is not None and manifest.trained_from != base:
             self._wrong(number, path, "its clients trained from another global model than the one before it")
-        record = self.chain.record
         if record is not None and (differ := settings_differ(manifest.config, record.config)):
             self._wrong(number, path, f"its settings differ from the run's: {', '.join(differ)}")
         for what in _misplaced(manifest):
@@ -238,5 +248,5 @@ def _misplaced(manifest: Manifest) -> Iterator[str]:
         yield f"{', '.join(strange)} contributed without having been asked"
 
 
-def _without(path: str, error: InvalidRecord) -> str:
+def _without(path: str, error: Exception) -> str:
     return str(error).removeprefix(f"{path}: ")

@@ -12,11 +12,10 @@ from typing import NoReturn
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef
-from flavor.errors import RunExists, StateLost
+from flavor.errors import ObjectExists, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import RunRecord, settings_differ
-from flavor.store.paths import run_record_path
 
 
 def count_of(number: int, what: str) -> str:
@@ -31,33 +30,43 @@ class History:
         self._runs, self._archive, self._tell = runs, archive, tell
         self._settled = 0
 
-    def begin(self, record: RunRecord) -> ManifestRef:
-        """Leave the record of a run that Redis does not have, so that it can be created there.
+    def begin(self, record: RunRecord) -> RunRecord:
+        """Leave the record of a run that Redis does not have, so that it can be created there; returns the one to use.
 
-        Raises `StateLost` when the store has closed rounds of it, `RunExists` when it was begun with other settings.
+        That is an earlier one, with its id, where the run was begun and has no closed round. Raises `StateLost` when
+        the store has closed rounds of it, `RunExists` when it was begun with other settings.
         """
         run = record.run
         before = self._archive.beginning()
         if self._archive.has(1):
             self._refuse("Redis does not know it")
-        if before is not None and before.to_bytes() != record.to_bytes():
+        if before is None:
+            try:
+                self._archive.begin(record)
+            except ObjectExists:  # another coordinator began it in this moment
+                before = self._archive.beginning()
+                if before is None:
+                    raise
+            else:
+                return record
+        if before.model_copy(update={"run_id": record.run_id}) != record:
             differ = settings_differ(before.config, record.config)
             how = f"with other settings ({', '.join(differ)})" if differ else "from other weights, or in another store"
             raise RunExists(
                 f"run {run!r} was begun before, {how}, and has no closed round: choose another name, or "
                 f"`flavor rm {run} --objects` removes what it left in the store"
             )
-        if before is None:
-            self._archive.begin(record)
-        else:
-            self._tell(
-                f"run {run!r} was begun before, and Redis does not know it: no round was closed, so it begins again; "
-                "what was handed in for round 1 is lost"
-            )
-        return ManifestRef(run_record_path(run), record.digest)
+        self._tell(
+            f"run {run!r} was begun before, and Redis does not know it: no round was closed, so it begins again; "
+            "what was handed in for round 1 is lost"
+        )
+        return before
 
     def check(self) -> None:
-        """Raise `StateLost` unless Redis has every round that the store has, and the same ones."""
+        """Raise `StateLost` unless Redis has every round that the store has, and the same ones, of the same run."""
+        record, view = self._archive.beginning(), self._runs.find()
+        if record is not None and view is not None and record.run_id != view.run_id:
+            self._refuse("Redis has another run of this name")
         closed, digest = self._known()
         while self._archive.has(closed + 1):
             before = closed

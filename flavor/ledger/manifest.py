@@ -17,11 +17,13 @@ from flavor.errors import InvalidRecord
 from flavor.ledger.canonical import canonical, sha256
 from flavor.ledger.keys import PublicKey, SigningKey
 from flavor.ledger.statement import Statement
+from flavor.protocol import PROTOCOL, check_run, spoken
 
 MOST_BYTES = 1 << 26
 """A record beyond this is refused unread."""
 
 Digest = Field(pattern=r"^[0-9a-f]{64}$")
+RunId = Field(pattern=r"^[0-9a-f]{32}$")
 DigestOrNone = Field(pattern=r"^([0-9a-f]{64})?$", default="")
 
 
@@ -32,9 +34,15 @@ class _Strict(BaseModel):
 class _Record(_Strict):
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
-        """The record that was written as `data`; `InvalidRecord` when it is none, or spelled in another way."""
+        """The record that was written as `data`; `InvalidRecord` when it is none, or spelled in another way.
+
+        Raises `OtherProtocol` when it is a record of another version.
+        """
         try:
-            record = cls.model_validate(json.loads(data))
+            values = json.loads(data)
+            if isinstance(values, dict) and values.get("kind") == cls.model_fields["kind"].default:
+                check_run(str(values.get("run", "")), spoken(values.get("protocol")))
+            record = cls.model_validate(values)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
             raise InvalidRecord(f"{where}: not a record that this version reads: {problems}") from None
@@ -110,8 +118,10 @@ class RunRecord(_Record):
     """How a run began: the chain's first link."""
 
     kind: Literal["flavor.run"] = "flavor.run"
-    version: Literal[1] = 1
+    protocol: Literal[2] = PROTOCOL
     run: str
+    run_id: str = RunId
+    """What tells it from every other run of this name."""
     rounds: int = Field(ge=1)
     config: dict[str, Any]
     initial: Model | None = None
@@ -122,8 +132,10 @@ class Manifest(_Record):
     """What one closed round was made of."""
 
     kind: Literal["flavor.round"] = "flavor.round"
-    version: Literal[1] = 1
+    protocol: Literal[2] = PROTOCOL
     run: str
+    run_id: str = RunId
+    """That of the run's record."""
     round: int = Field(ge=1)
     attempt: int = Field(ge=1)
     """The attempt to aggregate it that was committed."""
@@ -163,6 +175,7 @@ class Manifest(_Record):
         """What a contributor has signed."""
         return Statement(
             run=self.run,
+            run_id=self.run_id,
             round=self.round,
             client=of.client,
             digest=of.digest,

@@ -165,6 +165,8 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
     model = manifests[-1].global_model if manifests else record.initial
     path = manifest_path(chain.run, closed) if closed else run_record_path(chain.run)
     fields = {
+        "run_id": record.run_id,
+        "protocol": str(record.protocol),
         "state": state.value,
         "round": str(closed),
         "rounds": str(record.rounds),

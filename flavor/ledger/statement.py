@@ -8,17 +8,20 @@ from dataclasses import dataclass
 
 from flavor.ledger.canonical import canonical, sha256
 from flavor.ledger.keys import PublicKey, SigningKey
+from flavor.protocol import PROTOCOL
 
 
 @dataclass(frozen=True)
 class Statement:
     """One client's word: in this round of this run, from this global model, I hand in these bytes and this info.
 
-    It names the run, the round, the client and the global model, so that a signed update counts nowhere else; and the
-    number of examples, so that an update's weight in the mean can be checked without the information itself.
+    It names the run (by its name, and by the id that no other run has), the round, the client and the global model, so
+    that a signed update counts nowhere else; and the number of examples, so that an update's weight in the mean can be
+    checked without the information itself.
     """
 
     run: str
+    run_id: str
     round: int
     client: str
     digest: str
@@ -33,8 +36,8 @@ class Statement:
     """SHA-256 of the global model that the client was given; '' where there was none."""
 
     def message(self) -> bytes:
-        """The bytes that are signed: canonical JSON of these fields, `kind` and `version`."""
-        return canonical({"kind": "flavor.update", "version": 1, **self.__dict__})
+        """The bytes that are signed: canonical JSON of these fields, `kind` and `protocol`."""
+        return canonical({"kind": "flavor.update", "protocol": PROTOCOL, **self.__dict__})
 
     def is_signed(self, public_key: str, signature: str) -> bool:
         """Whether `signature` is that of `public_key` (`ed25519:HEX`) on this statement.
@@ -45,12 +48,20 @@ class Statement:
 
 
 def signature_fields(
-    key: SigningKey, run: str, round_: int, client: str, fields: Mapping[str, str], *, trained_from: str
+    key: SigningKey,
+    run: str,
+    round_: int,
+    client: str,
+    fields: Mapping[str, str],
+    *,
+    run_id: str,
+    trained_from: str,
 ) -> dict[str, str]:
     """What an edge adds to the `fields` of its update, so that it can be told from anyone else's."""
     info = fields["info"]
     statement = Statement(
         run=run,
+        run_id=run_id,
         round=round_,
         client=client,
         digest=fields["digest"],

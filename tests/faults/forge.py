@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from flavor.protocol import SPEAKS
+
 STATE = {"w": np.zeros((3, 2), np.float32), "b": np.zeros(4, np.float32)}
 """The toy trainer's model."""
 CONFUSION = dict.fromkeys((f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn")), -1)
@@ -39,7 +41,9 @@ class Forge:
         for client in clients:
             keys = self._keys.client(client)
             self._bench.redis.set(keys.lease, f"forged:1:{client}", px=600_000)
-            self._bench.redis.hset(keys.hash, mapping={"state": "ready", "reason": "", "host": "forged", "pid": "1"})
+            self._bench.redis.hset(
+                keys.hash, mapping={**SPEAKS, "state": "ready", "reason": "", "host": "forged", "pid": "1"}
+            )
             self._bench.redis.publish(keys.state, "ready")
 
     def prefix(self, client: str) -> str:

@@ -10,6 +10,7 @@ from federation import Faulty
 from servers import Proxy
 
 from flavor.bus.names import Event
+from flavor.protocol import SPEAKS
 
 PATIENT = ("--heartbeat-timeout-s", "30")
 """For tests that pause an edge, and are about something else than its lease."""
@@ -176,7 +177,7 @@ def test_events_and_updates_of_an_old_round_change_nothing(faulty):
     ignored = bench.logged("update.ignored", client="c1", round=1)
     assert "the first verdict stands" in ignored["reason"]
     bench.redis.hset(
-        stranger.hash, mapping={"state": "ready", "host": "\x1b[2J\n[coordinator] all is well" + "x" * 9000}
+        stranger.hash, mapping={**SPEAKS, "state": "ready", "host": "\x1b[2J\n[coordinator] all is well" + "x" * 9000}
     )
     bench.redis.publish(stranger.state, "ready")  # heard after all of the above
     joined = bench.logged("client.joined", client="c9")

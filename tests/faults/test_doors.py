@@ -20,6 +20,7 @@ from flavor.bus.keys import DROPPED, RunKeys
 from flavor.bus.names import Event
 from flavor.bus.token import JoinToken
 from flavor.certs import make_certificates
+from flavor.protocol import SPEAKS
 
 OPERATOR = "0perators-passw0rd"
 
@@ -88,7 +89,7 @@ def seated(bench, token: str):
     keys = bench.runs.keys.client(joins.client)
     with connect(joins.credentials()) as site:
         site.set(keys.lease, "vm:1:made-up", px=60_000)
-        site.hset(keys.hash, mapping={"state": "ready", "host": "vm"})
+        site.hset(keys.hash, mapping={**SPEAKS, "state": "ready", "host": "vm"})
         site.publish(keys.state, "ready")
         bench.logged("client.joined", client=joins.client)
         yield site

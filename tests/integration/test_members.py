@@ -13,6 +13,7 @@ from flavor.bus.subscription import Subscription
 from flavor.coordinator.members import Members
 from flavor.errors import LeaseHeld
 from flavor.ledger.keys import SigningKey
+from flavor.protocol import SPEAKS
 
 TOKEN = "coordinator"
 
@@ -33,7 +34,7 @@ def members(runs: RunStore) -> Members:
 
 
 def says(runs: RunStore, client: str, **fields: str) -> None:
-    runs.redis.hset(runs.keys.client(client).hash, mapping=fields)
+    runs.redis.hset(runs.keys.client(client).hash, mapping={**SPEAKS, **fields})
 
 
 def entries(runs: RunStore, event: str) -> int:

@@ -59,8 +59,9 @@ def runs(url: str, store: ObjectStore) -> Iterator[RunStore]:
 def sign(runs: RunStore, client: str, key: SigningKey, round_: int = 1, trained_from: str = "", **lies: str) -> None:
     """Sign a submitted update as its edge does; `lies` are about what is signed."""
     name = runs.keys.client(client).update(round_)
+    run_id = lies.pop("run_id", runs.read().run_id)
     fields = {**runs.redis.hgetall(name), **lies}
-    signed = signature_fields(key, "r", round_, client, fields, trained_from=trained_from)
+    signed = signature_fields(key, "r", round_, client, fields, run_id=run_id, trained_from=trained_from)
     runs.redis.hset(name, mapping=signed)
 
 

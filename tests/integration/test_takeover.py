@@ -16,6 +16,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, RunState
 from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
+from flavor.protocol import SPEAKS
 from flavor.store.objects import open_store
 
 HEARTBEAT_S = 1.5
@@ -31,7 +32,9 @@ def interrupted(url: str, config: RunConfig) -> RunStore:
     """A run in its first round, whose coordinator and whose only edge were both stopped."""
     runs = RunStore(connect(url), "r", url)
     runs.create(rounds=1, config=config.to_mapping())
-    runs.redis.hset(runs.keys.client("a").hash, mapping={"state": ClientState.FAILED, "reason": "its edge was stopped"})
+    runs.redis.hset(
+        runs.keys.client("a").hash, mapping={**SPEAKS, "state": ClientState.FAILED, "reason": "its edge was stopped"}
+    )
     runs.redis.set(runs.keys.coordinator, "old")
     runs.admit("old", "a", "")
     runs.open_round("old", 1, expected=["a"], timeout_s=60, reason="")
@@ -63,7 +66,7 @@ def test_it_takes_the_update_of_one_that_did(url: str, tmp_path: Path) -> None:
     time.sleep(HEARTBEAT_S / 3)
     client = runs.keys.client("a")
     runs.redis.set(client.lease, "host:1:x", px=60_000)
-    runs.redis.hset(client.hash, mapping={"state": ClientState.READY, "reason": ""})
+    runs.redis.hset(client.hash, mapping={**SPEAKS, "state": ClientState.READY, "reason": ""})
     runs.redis.publish(client.state, "ready")
     time.sleep(HEARTBEAT_S)
     assert runs.read().state is RunState.RUNNING

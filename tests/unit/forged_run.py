@@ -12,6 +12,7 @@ from flavor.ledger.canonical import sha256
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.ledger.statement import signature_fields
+from flavor.protocol import new_run_id
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import global_prefix, named, run_prefix, update_prefix
 
@@ -35,6 +36,7 @@ class ForgedRun:
 
     folder: Path
     name: str = "r"
+    run_id: str = field(default_factory=new_run_id)
     config: dict[str, Any] = field(default_factory=lambda: dict(CONFIG))
     worker: SigningKey = field(default_factory=SigningKey.generate)
     clients: dict[str, SigningKey | None] = field(
@@ -50,7 +52,7 @@ class ForgedRun:
         """The run's record, with pre-trained weights."""
         path, digest = put(self.store, f"{run_prefix(self.name)}initial/", "model", b"initial weights", ".safetensors")
         initial = Model(path=path, digest=digest, size_bytes=15, format="torch")
-        self.record = RunRecord(run=self.name, rounds=3, config=self.config, initial=initial)
+        self.record = RunRecord(run=self.name, run_id=self.run_id, rounds=3, config=self.config, initial=initial)
         self.archive.begin(self.record)
         return self.record
 
@@ -68,6 +70,7 @@ class ForgedRun:
         state_path, state_digest = put(self.store, prefix, "state", f"state {round_}".encode(), ".safetensors")
         return Manifest(
             run=self.name,
+            run_id=self.run_id,
             round=round_,
             attempt=1,
             config=self.config,
@@ -96,7 +99,8 @@ class ForgedRun:
         info = json.dumps({"metadata": {"datasetSize": SIZES[client]}})
         fields = {"path": path, "digest": digest, "size": str(len(data)), "format": "torch", "info": info}
         key = self.clients[client]
-        signed = signature_fields(key, self.name, round_, client, fields, trained_from=trained_from) if key else {}
+        about = {"run_id": self.run_id, "trained_from": trained_from}
+        signed = signature_fields(key, self.name, round_, client, fields, **about) if key else {}
         return Contributor(
             client=client,
             path=path,

@@ -18,7 +18,7 @@ from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, SigningKey, fingerprint, read_public_keys
 from flavor.ledger.statement import Statement
 
-STATEMENT = Statement("r", 1, "a", "d" * 64, 10, "npz", 5, "e" * 64, "")
+STATEMENT = Statement("r", "0" * 32, 1, "a", "d" * 64, 10, "npz", 5, "e" * 64, "")
 
 
 def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
@@ -127,6 +127,7 @@ def test_a_signature_fits_one_message_and_one_key(message: bytes, at: int, bit: 
     "change",
     [
         {"run": "s"},
+        {"run_id": "1" * 32},
         {"round": 2},
         {"client": "b"},
         {"digest": "c" * 64},
@@ -149,7 +150,8 @@ def test_the_bytes_that_a_client_signs() -> None:
     """Clients in other languages make them, too (docs/protocol.md)."""
     assert STATEMENT.message().decode() == (
         '{"client":"a","digest":"' + "d" * 64 + '","format":"npz","info_digest":"' + "e" * 64 + '",'
-        '"kind":"flavor.update","num_examples":5,"round":1,"run":"r","size_bytes":10,"trained_from":"","version":1}'
+        '"kind":"flavor.update","num_examples":5,"protocol":2,"round":1,"run":"r","run_id":"' + "0" * 32 + '",'
+        '"size_bytes":10,"trained_from":""}'
     )
 
 

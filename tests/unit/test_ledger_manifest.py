@@ -45,7 +45,7 @@ def test_numbers_that_json_has_not_are_refused(number: float) -> None:
 @settings(deadline=None)
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
 def test_any_settings_survive_a_record(config: dict[str, object]) -> None:
-    record = RunRecord(run="r", rounds=3, config=config)
+    record = RunRecord(run="r", run_id="0" * 32, rounds=3, config=config)
     assert RunRecord.parse(record.to_bytes(), "x") == RunRecord.parse(record.to_bytes(), "x")
     assert RunRecord.parse(record.to_bytes(), "x").to_bytes() == record.to_bytes()
 
@@ -67,7 +67,8 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
         (lambda text: text.replace(b'"round":1', b'"round": 1'), "not as it was written"),
         (lambda text: text.replace(b'"round":1', b'"round":"1"'), "not as it was written"),
         (lambda text: text.replace(b'"round":1', b'"round":1,"round":1'), "not as it was written"),
-        (lambda text: text.replace(b'"version":1', b'"version":2'), "not a record that this version reads: version"),
+        (lambda text: text.replace(b'"kind":"flavor.round"', b'"kind":"flavor.x"'), "that this version reads: kind"),
+        (lambda text: text.replace(b'"run_id":"', b'"run_id":"x'), "run_id: String should match"),
         (lambda text: text.replace(b'"attempt":1', b'"attempt":1,"more":0'), "more: Extra inputs"),
         (lambda text: text.replace(b'"round":1', b'"round":0'), "round: Input should be greater"),
         (lambda text: text[:-3], "not complete JSON"),

@@ -1,0 +1,142 @@
+"""Releases that speak another protocol, or know fewer settings: refused in one line, before anything is changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flavor.bus.lease import Lease
+from flavor.bus.state import RunState
+from flavor.config import RunConfig
+from flavor.protocol import PROTOCOL, SPEAKS
+from flavor.store.paths import manifest_path, run_record_path
+from tests.conftest import Bench, Process
+from tests.unit.forged_run import ForgedRun, overwrite
+from workers import jobs
+from workers.context import WorkerContext, set_context
+
+EARLIER = "was begun by an earlier release of flavor"
+
+
+def open_run(bench: Bench, **changes: object) -> dict[str, object]:
+    """A run in its first round, which waits for edge-1; its config."""
+    config = RunConfig(rounds=2, min_clients=1, queue=bench.run, store=bench.store.as_uri()).to_mapping() | changes
+    bench.store.mkdir(exist_ok=True)
+    bench.runs.create(rounds=2, config=config)
+    bench.redis.set(bench.runs.keys.coordinator, "coordinator")
+    bench.runs.open_round("coordinator", 1, expected=["edge-1"], timeout_s=60, reason="")
+    bench.redis.delete(bench.runs.keys.coordinator)
+    return config
+
+
+def speak(bench: Bench, protocol: int | None) -> None:
+    """Have the run be one of another release."""
+    if protocol is None:
+        bench.redis.hdel(bench.runs.keys.state, "protocol", "run_id")
+    else:
+        bench.redis.hset(bench.runs.keys.state, "protocol", protocol)
+
+
+def refused(process: Process, *parts: str, code: int = 1) -> None:
+    assert process.wait() == code, process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: "), process.stderr
+    for part in parts:
+        assert part in last
+
+
+@pytest.mark.parametrize(
+    ("protocol", "parts"),
+    [
+        (None, (EARLIER, "no protocol version", "finish it with that release", "--init-model")),
+        (PROTOCOL + 1, ("was begun by a later release of flavor", f"protocol {PROTOCOL + 1}", "upgrade flavor here")),
+    ],
+)
+def test_a_run_of_another_release_is_refused_by_all_and_still_shown(
+    bench: Bench, protocol: int | None, parts: tuple[str, ...]
+) -> None:
+    open_run(bench)
+    speak(bench, protocol)
+    before = bench.redis.hgetall(bench.runs.keys.state)
+    refused(bench.serve(rounds=2, clients=1), f"run '{bench.run}'", *parts)
+    refused(bench.edge("edge-1", bench.trainer()), f"run '{bench.run}'", *parts)
+    assert bench.redis.hgetall(bench.runs.keys.state) == before
+    assert not bench.redis.exists(bench.runs.keys.client("edge-1").lease), "the edge took a seat that it cannot use"
+    shown = bench.done("flavor", "status", bench.run, "--json")
+    assert json.loads(shown.stdout)["protocol"] == (protocol or 0)
+
+    told: list[str] = []
+    set_context(WorkerContext(bench.redis, bench.url, ForgedRun(bench.store).store, tell=told.append))
+    try:
+        jobs.inspect(bench.run, 1, ["edge-1"])
+        jobs.aggregate(bench.run, 1, 1)
+    finally:
+        set_context(None)
+    assert len(told) == 2
+    assert all(part in line for part in parts for line in told)
+    round_ = bench.runs.read_round(1)
+    assert round_ is not None
+    assert (round_.lease_ms, round_.verdicts) == (None, {})
+
+
+def older(run: ForgedRun, path: str) -> None:
+    """Write a record as the release before this one did."""
+    file = run.store.local(path)
+    values = json.loads(file.read_bytes())
+    del values["protocol"], values["run_id"]
+    overwrite(file, json.dumps({**values, "version": 1}, sort_keys=True, separators=(",", ":")).encode())
+
+
+def test_the_records_of_an_earlier_release_are_refused_in_one_line(bench: Bench, tmp_path: Path) -> None:
+    run = ForgedRun(bench.store, name=bench.run).complete(2)
+    older(run, run_record_path(bench.run))
+    refused(bench.done("flavor", "verify", bench.run, "--store", bench.store), EARLIER)
+    recovery = ["--run", bench.run, "--store", bench.store]
+    refused(bench.done("flavor", "recover", *recovery), EARLIER)
+    assert bench.runs.find() is None
+
+
+def test_a_manifest_of_an_earlier_release_in_a_run_of_this_one_is_wrong(tmp_path: Path, bench: Bench) -> None:
+    run = ForgedRun(bench.store, name=bench.run).complete(2)
+    older(run, manifest_path(bench.run, 2))
+    found = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+    assert found.wait() == 1
+    assert any(line.startswith("wrong: round 2: ") and EARLIER in line for line in found.stderr.splitlines())
+
+
+def test_a_setting_that_a_site_does_not_know_is_refused_by_name(bench: Bench) -> None:
+    config = open_run(bench, sharpness=[0.5])
+    unknown = ("settings that this release of flavor does not know: sharpness ([0.5])", "install the coordinator's")
+    refused(bench.edge("edge-1", bench.trainer()), *unknown, code=2)
+    with pytest.raises(ValueError, match="sharpness"):
+        RunConfig.of_run("r", config)
+    assert RunConfig.known(config).rounds == 2
+    shown = bench.done("flavor", "status", bench.run)
+    assert shown.wait() == 0, shown.stderr
+
+
+@pytest.mark.parametrize("says", [{}, {"protocol": "1"}, {"protocol": str(PROTOCOL + 1)}, {"protocol": "-2"}])
+def test_a_client_of_another_protocol_is_not_admitted_and_can_read_why(bench: Bench, says: dict[str, str]) -> None:
+    coordinator = bench.serve(rounds=1, clients=1)
+    coordinator.until("is open for clients")
+    keys = bench.runs.keys.client("other")
+    lease = Lease(bench.redis, keys.lease, ttl_s=60, what="")
+    lease.acquire(told=lambda _: None)
+    bench.redis.hset(keys.hash, mapping={"state": "ready", "host": "elsewhere", **says})
+    bench.redis.publish(keys.state, "ready")
+    bench.logged("client.not_admitted", client="other")
+    told = bench.eventually("it is told", lambda: bench.redis.hgetall(keys.admission))
+    assert isinstance(told, dict)
+    assert told["admitted"] == "0"
+    assert f"this run protocol {PROTOCOL}" in told["reason"]
+    assert "install the coordinator's release of flavor there" in told["reason"]
+    coordinator.until("other: its edge speaks")
+    assert bench.runs.members() == []
+    assert bench.runs.read().state is RunState.WAITING
+
+    bench.redis.hset(keys.hash, mapping={**SPEAKS})
+    bench.redis.publish(keys.state, "ready")
+    bench.logged("client.joined", client="other")
