@@ -1,4 +1,7 @@
-"""How an aggregator is told where a round's files are: lists of paths in its `$OUTPUT_PATH`, a file for each kind."""
+"""How an aggregator is told where a round's files are: lists of paths in its `$OUTPUT_PATH`.
+
+Two files for each kind say the same: `KIND.json`, and `KIND` with one path a line, which a shell reads.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flavor.errors import InvalidSetting
-from flavor.store.info import FILE_NAME, write_json
+from flavor.store.info import FILE_NAME, write_json, write_whole
 
 KINDS = ("localModels", "localInfos", "globalModel", "globalInfo")
 
@@ -21,11 +24,15 @@ def announce(output: Path, local_models: Sequence[Path], global_model: Path) -> 
     write_paths(output, "globalInfo", [global_model.with_name(FILE_NAME)])
 
 
-def write_paths(output: Path, kind: str, paths: Sequence[str | Path]) -> None:
-    """Name the files of this kind, one of `KINDS`."""
+def write_paths(output: Path, kind: str, paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Name the files of this kind, one of `KINDS`; raises `InvalidSetting` for a path of several lines."""
     file = _file(output, kind)
+    names = [os.fspath(path) for path in paths]
+    if odd := [name for name in names if "\n" in name]:
+        raise InvalidSetting(f"{kind}: the path {odd[0]!r} has a line break in it: choose another folder")
     output.mkdir(parents=True, exist_ok=True)
-    write_json(file, [os.fspath(path) for path in paths])
+    write_whole(file.with_suffix(""), "".join(f"{name}\n" for name in names))
+    write_json(file, names)
 
 
 def read_paths(output: Path, kind: str) -> list[str]:

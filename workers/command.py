@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -56,8 +57,14 @@ class UserCommand:
     workspace: Path
     """Below it lie the folders of each run."""
     passed: tuple[str, ...] = ()
-    """Environment variables that the command is given besides those that every program needs."""
+    """Environment variables that the command is given in any case."""
     confinement: Confinement = UNLIMITED
+    only: bool = False
+    """Of the others it is given those that every program needs."""
+    output: Path | None = None
+    """Its `$OUTPUT_PATH`, in place of a folder in the workspace; no other worker has it."""
+    log: Path | None = None
+    """Its `$LOG_PATH`, likewise."""
 
     def start(
         self,
@@ -70,9 +77,9 @@ class UserCommand:
     ) -> ChildProcess:
         """Start it for this run; raises `CommandNotFound`."""
         environment = {
-            **user_environment(os.environ, self.passed),
+            **user_environment(os.environ, self.passed, only=self.only),
             **self.confinement.environment(),
-            "OUTPUT_PATH": os.fspath(folder.output),
+            "OUTPUT_PATH": os.fspath(self.output or folder.output),
             "LOG_PATH": os.fspath(self._logs(folder)),
             "TOTAL_ROUNDS": str(rounds),
             "FLAVOR_ROLE": "aggregator",
@@ -82,7 +89,7 @@ class UserCommand:
         return ChildProcess(
             self.words,
             environment=environment,
-            log=folder.logs / "aggregator.log",
+            log=(self._logs(folder) if self.account is None else folder.logs) / "aggregator.log",
             prefix=f"[{run} aggregator] ",
             echo=sys.stderr,
             ended=ended,
@@ -97,46 +104,72 @@ class UserCommand:
 
     def open_to_account(self, folder: RunFolder) -> None:
         """Make what is the command's in a run's folder its account's; all around it stays ours."""
+        for place in (self.output, self.log):
+            if place is not None:
+                place.mkdir(parents=True, exist_ok=True)
         if self.account is not None:
             self.account.let_through(folder.path, folder.logs)
             self._logs(folder).mkdir(exist_ok=True)
             self.account.give(self._logs(folder))
-            self.account.give(folder.output)
+            self.account.give(self.output or folder.output)
 
     def _logs(self, folder: RunFolder) -> Path:
+        if self.log is not None:
+            return self.log
         return folder.logs if self.account is None else folder.logs / "own"  # our log is in no folder of another's
 
     def check_way(self) -> None:
-        """Make the workspace.
+        """Make the workspace, `$OUTPUT_PATH` and `$LOG_PATH`.
 
-        Raises `InvalidSetting` unless the user that the command runs as can come there, and can put nothing in place
-        of it or of the runs' folders in it: root works in them.
+        Raises `InvalidSetting` where the user that the command runs as cannot come there, or can put something in place
+        of them, or of the runs' folders in the workspace: root works in them; and where another worker has them.
         """
-        try:
-            self.workspace.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidSetting(f"--workspace {self.workspace}: {error.strerror}") from None
         account = self.account
-        if account is None:
-            return
-        for folder in (self.workspace, *self.workspace.parents):
-            if not account.may_enter(folder):
+        for name, folder in (("--workspace", self.workspace), ("OUTPUT_PATH", self.output), ("LOG_PATH", self.log)):
+            if folder is None:
+                continue
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidSetting(f"{name} {folder}: {error.strerror}") from None
+            if account is not None:
+                _check_way(account, name, folder, within=name == "--workspace")
+
+    def take_output(self) -> None:
+        """Keep other workers away from `$OUTPUT_PATH` as long as this process lives; `InvalidSetting` if one has it."""
+        if self.output is not None:
+            handle = os.open(self.output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
                 raise InvalidSetting(
-                    f"--user {account.name} may not enter {folder}, on the way to --workspace {self.workspace}: "
-                    "name another workspace, or let others enter (chmod o+x)"
-                )
-        for folder in dict.fromkeys((*_way(self.workspace.absolute()), *_way(self.workspace.resolve()))):
-            sticky = folder != self.workspace.resolve() and folder.stat().st_mode & stat.S_ISVTX  # as /tmp is
-            if account.may_change(folder) and (not sticky or folder.stat().st_uid == account.uid):
-                raise InvalidSetting(
-                    f"--user {account.name} may change {folder}, on the way to --workspace {self.workspace}: "
-                    "name a workspace that only root can replace"
-                )
+                    f"OUTPUT_PATH {self.output} is another flavor-agg's on this machine: give each its own, or none"
+                ) from None
 
     def obituary(self, code: int, lines: Sequence[str], where: str = "") -> str:
         """One line about its end, and which limit it reached."""
         limit = self.confinement.explained(code, lines)
         return obituary(f"the aggregator {limit} and" if limit else "the aggregator", code, lines, where)
+
+
+def _check_way(account: Account, name: str, folder: Path, *, within: bool) -> None:
+    """Raise `InvalidSetting` if the account cannot come to a folder, or can replace it; `within`: or what is in it."""
+    for each in (folder, *folder.parents):
+        if not account.may_enter(each) and (within or each != folder):
+            raise InvalidSetting(
+                f"--user {account.name} may not enter {each}, on the way to {name} {folder}: "
+                "name another folder, or let others enter (chmod o+x)"
+            )
+    for each in dict.fromkeys((*_way(folder.absolute()), *_way(folder.resolve()))):
+        if not within and each in (folder.absolute(), folder.resolve()):
+            continue  # it is given to the account
+        sticky = each != folder.resolve() and each.stat().st_mode & stat.S_ISVTX  # as /tmp is
+        if account.may_change(each) and (not sticky or each.stat().st_uid == account.uid):
+            raise InvalidSetting(
+                f"--user {account.name} may change {each}, on the way to {name} {folder}: "
+                "name a folder that only root can replace"
+            )
 
 
 def _way(folder: Path) -> tuple[Path, ...]:
@@ -219,7 +252,7 @@ class CommandCombiner:
                     for part in ("clients", "global"):
                         account.give_tree(of_round / part)
                     account.let_through(of_round)
-                place.announce(folder.output)
+                place.announce(self.command.output or folder.output)
             except OSError as error:
                 where = error.filename or self.command.workspace
                 raise StoreError(

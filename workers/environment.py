@@ -1,4 +1,4 @@
-"""The environment of a user's aggregator: what a program needs to run, and nothing of the worker's own."""
+"""The environment of a user's aggregator: the worker's, without what is the worker's own."""
 
 from __future__ import annotations
 
@@ -7,18 +7,39 @@ from collections.abc import Mapping, Sequence
 
 from flavor.command import search_path
 
-_KEPT = re.compile(
+_NEEDED = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|R_\w+"
     r"|(PYTHON|CONDA|CUDA)\w*"
     r"|(OMP|MKL|OPENBLAS|NUMEXPR)_\w+"
 )
+_OF_THE_WORKER = re.compile(
+    r"(FLAVOR|REDIS|REDISCLI|VALKEY|VALKEYCLI|RQ)(_\w+)?"
+    r"|(AWS|AZURE|GOOGLE|GCS|GCP|GCLOUD|CLOUDSDK|S3|MINIO|OBJECT_STORE|VAULT)_\w+"
+    r"|(KUBE|KUBERNETES|DOCKER)\w*|SSH_\w+|GPG_AGENT_INFO|NETRC|PGPASSFILE"
+    r"|\w*(TOKEN(?!IZER|S\Z)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|DATABASE_URL)\w*"
+    r"|\w+_(AUTH|PWD|KEY|DSN)",
+    re.IGNORECASE,
+)
+_WITH_PASSWORD = re.compile(r"\w+://[^/\s@]*:[^/\s@]+@")
+PLACES = ("INPUT_PATH", "OUTPUT_PATH", "LOG_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH")
+"""Folders and files of this project's own programs: each is told its own."""
 
 
-def user_environment(base: Mapping[str, str], passed: Sequence[str] = ()) -> dict[str, str]:
-    """Of the variables in `base` those that a program needs to run, and those named in `passed` if they are set.
+def user_environment(base: Mapping[str, str], passed: Sequence[str] = (), *, only: bool = False) -> dict[str, str]:
+    """The variables in `base` but for those that `withheld` names; with `only` those that every program needs.
 
-    An allow-list: URLs, tokens and passwords of the worker do not reach code that it did not write. `PATH` is that of
-    `search_path`, and `PYTHONUNBUFFERED` is 1, so that the last lines of a program that is stopped are known.
+    `passed` names variables that it gets in any case, if they are set. `PATH` is that of `search_path`, and
+    `PYTHONUNBUFFERED` is 1, so that the last lines of a program that is stopped are known.
     """
-    kept = {name: value for name, value in base.items() if name in passed or _KEPT.fullmatch(name)}
+    hidden = {*withheld(base), *PLACES}
+    kept = {
+        name: value
+        for name, value in base.items()
+        if name in passed or (_NEEDED.fullmatch(name) if only else name not in hidden)
+    }
     return {**kept, "PATH": search_path(base), "PYTHONUNBUFFERED": "1"}
+
+
+def withheld(base: Mapping[str, str]) -> list[str]:
+    """The variables in `base` that are the worker's own: addresses, keys and credentials, by name or by value."""
+    return [name for name, value in base.items() if _OF_THE_WORKER.fullmatch(name) or _WITH_PASSWORD.search(value)]

@@ -30,6 +30,8 @@ from workers.command import UserCommand, overdue
 from workers.folder import RunFolder
 
 CLIENT = "aggregator"
+DONE = (Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED)
+"""Either says that the round is done: the ancestors' guide ends an aggregator with ProcessFinished."""
 _LOOK_S = 1.0
 _END_S = 10.0
 """How long a process may take to end once its run has."""
@@ -53,16 +55,32 @@ class PrivateBus:
 
 
 class Resident:
-    """The process of one run. One thread at a time has it: a job all the time that it is `at_work`, or who ends it."""
+    """The process of one run. One thread at a time has it: a job all the time that it is `at_work`, or who ends it.
 
-    def __init__(self, bus: PrivateBus, command: UserCommand, run: str, rounds: int) -> None:
+    Which rounds are behind it is what stands on its bus, for however many processes it consists of (a shell script is
+    one for each event): the newest round that was started, and that round's AggregateFinished, which stays until the
+    next round is finished. `restarted` is told why a process is started in place of one that has aggregated already.
+    """
+
+    def __init__(
+        self,
+        bus: PrivateBus,
+        command: UserCommand,
+        run: str,
+        rounds: int,
+        *,
+        restarted: Callable[[str, int], None] = lambda reason, round_: None,
+    ) -> None:
         self._bus, self._command, self._run, self._rounds = bus, command, run, rounds
+        self._restarted = restarted
         self._folder: RunFolder | None = None
         self._run_keys = RunKeys(run)
         self._keys = self._run_keys.client(CLIENT)
         self._events = ClientEvents(bus.url, run, CLIENT, redis=bus.redis, starts=Event.AGGREGATE_STARTED)
         self._process: ChildProcess | None = None
         self._behind = 0  # the newest round that this process has aggregated
+        self._served = 0  # the newest round that any process has aggregated here
+        self._failed = ""  # why the last process was stopped, if it was not left to its end
         self._over = threading.RLock()
         self._closed = False
 
@@ -81,17 +99,31 @@ class Resident:
         with self.at_work() as folder:
             process = self._process
             if process is None or process.exit_code is not None or self._behind >= work.round:
-                process = self._start(folder)
+                process = self._start_for(work, folder)
             try:
                 if not self._await_finished(work, process):  # it was on its way out when the round began
-                    process = self._start(folder)
+                    process = self._start_for(work, folder)
                     self._await_finished(work, process)
             except BaseException:
+                self._failed = "the last attempt failed"
                 self._stop()
                 raise
-            self._behind = work.round
-            self._bus.redis.delete(*(self._keys.event(work.round, event) for event in Event))
+            before, self._behind, self._served = self._behind, work.round, work.round
+            if before:
+                self._bus.redis.delete(*(self._keys.event(before, event) for event in Event))
             return quoted(process.last_lines)
+
+    def _start_for(self, work: Work, folder: RunFolder) -> ChildProcess:
+        """Start a process for this round, and say so if another one has aggregated before."""
+        if self._served or self._failed:
+            if self._failed:
+                why = self._failed
+            elif self._process is not None and (code := self._process.exit_code) is not None:
+                why = self._command.obituary(code, self._process.last_lines, f"after round {self._behind}")
+            else:
+                why = f"round {work.round} is aggregated again"
+            self._restarted(f"the aggregator is started again: {why}; what it kept in memory is gone", work.round)
+        return self._start(folder)
 
     def _await_finished(self, work: Work, process: ChildProcess) -> bool:
         """Start the round and wait for AggregateFinished; False if the process left without taking the round up."""
@@ -103,7 +135,7 @@ class Resident:
             self._events.start_round(work.round)
             while True:
                 ended = process.exit_code is not None
-                if self._events.is_set(Event.AGGREGATE_FINISHED, work.round):
+                if any(self._events.is_set(event, work.round) for event in DONE):
                     return True  # asked after the exit code: what it set before it ended counts
                 if ended and self._behind and self._events.taken() < work.round:
                     return False
@@ -130,7 +162,7 @@ class Resident:
             mapping={"state": RunState.RUNNING, "round": "0", "rounds": str(self._rounds), "config": "{}"},
         )
         redis.set(self._keys.lease, "flavor-agg")  # for ever: this process is its parent
-        self._behind = 0
+        self._behind, self._failed = 0, ""
         self._process = self._command.start(
             folder,
             self._run,
@@ -147,6 +179,7 @@ class Resident:
     def discard(self) -> None:
         """Forget the process: what it left could not be used, so that the next attempt starts another."""
         with self._over:
+            self._failed = "what it left could not be used"
             self._stop()
 
     def close(self) -> None:
@@ -228,7 +261,13 @@ class Residents:
         try:
             if self._bus is None:
                 self._bus = PrivateBus()
-            resident = Resident(self._bus, self._command, run, rounds)
+            resident = Resident(
+                self._bus,
+                self._command,
+                run,
+                rounds,
+                restarted=lambda reason, round_: self._say_restarted(run, reason, round_),
+            )
             keeper = LeaseKeeper(lease, lost=lambda: self._lost(run), beat=lambda: self._look(run))
             with self._changed:
                 self._kept[run] = (resident, lease, keeper)
@@ -241,6 +280,11 @@ class Residents:
             raise
         self._tell(f"run {run}: this worker keeps its aggregator")
         return None
+
+    def _say_restarted(self, run: str, reason: str, round_: int) -> None:
+        self._tell(f"run {run}, round {round_}: {reason}")
+        with contextlib.suppress(FlavorError):  # the round matters more than its log
+            self._runs(run).log("aggregator.restarted", reason=reason, round_=round_)
 
     def folder(self, run: str) -> AbstractContextManager[RunFolder]:
         """See `Runner`: that of the process, which lives on. Raises `AggregatorFailed` once this worker has lost it."""

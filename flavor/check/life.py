@@ -39,6 +39,8 @@ class Aggregator:
     passed: Sequence[str]
     """Names of variables that it sees besides (`--env`)."""
     logs: Path
+    only: bool = False
+    """It sees what a program needs, and what is in `passed`, alone (`--env-only`)."""
 
 
 class Life(ABC):
@@ -94,7 +96,7 @@ class Life(ABC):
     def _launch(self, extra: Mapping[str, str]) -> None:
         aggregator = self._aggregator
         environment = {
-            **user_environment(aggregator.environment, aggregator.passed),
+            **user_environment(aggregator.environment, aggregator.passed, only=aggregator.only),
             "OUTPUT_PATH": os.fspath(self._output),
             "LOG_PATH": os.fspath(aggregator.logs),
             "TOTAL_ROUNDS": str(aggregator.rounds),
@@ -153,7 +155,7 @@ class Anew(Life):
         except Ended:
             if self._script.exit_code() != 0:
                 # what the events of flavor.cook.utils say where there is no bus
-                no_bus = "FLAVOR_REDIS_URL is not set" in self._script.last_words()
+                no_bus = "started anew in each round has no events" in self._script.last_words()
                 self._died(EXITS, f"in {where}", _NO_EVENTS if no_bus else REPAIR)
         self.report.passed(EXITS)
         self._script.stop()  # what it has started, too

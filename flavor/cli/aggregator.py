@@ -48,8 +48,13 @@ if TYPE_CHECKING:
     "passed",
     metavar="NAME",
     multiple=True,
-    help="A variable of this environment that it is to see; it sees PATH, HOME, PYTHON*, CUDA* and the like. "
-    "May be repeated.",
+    help="Pass on this variable too. The command gets this environment without FLAVOR_*, addresses, keys and "
+    "credentials (AWS_*, *TOKEN*, …). May be repeated.",
+)
+@click.option(
+    "--env-only",
+    is_flag=True,
+    help="Pass on PATH, HOME, PYTHON*, CUDA* and the like, and what --env names, and nothing else.",
 )
 @click.option(
     "--key",
@@ -100,6 +105,7 @@ def command(
     init_once: bool,
     workspace: Path,
     passed: tuple[str, ...],
+    env_only: bool,
     key: Path | None,
     memory_limit: str | None,
     cpu_limit_s: int | None,
@@ -117,8 +123,9 @@ def command(
     in hand finish.
 
     With -m the runs are aggregated by a command of your own. It finds its files with GetPaths and leaves the model at
-    GetPaths("globalModel")[0]. With --init-once it is started once a run and repeats WaitEvent("AggregateStarted"),
-    SetEvent("AggregateFinished"); of several workers one keeps a run's process. Try it with check-agg.
+    GetPaths("globalModel")[0]; OUTPUT_PATH and LOG_PATH are used where they are set. With --init-once it is started
+    once a run and repeats WaitEvent("AggregateStarted"), SetEvent("AggregateFinished"); of several workers one keeps a
+    run's process. Try it with check-agg.
     """
     from flavor.command import parse_command
     from flavor.confinement import Account, Confinement
@@ -127,6 +134,7 @@ def command(
     from flavor.sizes import parse_size
     from flavor.store.objects import open_store
     from workers.command import UserCommand
+    from workers.environment import withheld
     from workers.worker import serve
 
     if init_once and main_command is None:
@@ -141,8 +149,22 @@ def command(
         )
         if user and init_once:
             raise InvalidSetting("--user goes with a command that is started anew in each round: leave out --init-once")
-        own = UserCommand(tuple(parse_command(main_command, "-m")), workspace.absolute(), passed, confinement)
+        output, log = (Path(os.environ[name]) if os.environ.get(name) else None for name in ("OUTPUT_PATH", "LOG_PATH"))
+        own = UserCommand(
+            tuple(parse_command(main_command, "-m")),
+            workspace.absolute(),
+            passed,
+            confinement,
+            only=env_only,
+            output=output and output.absolute(),
+            log=log and log.absolute(),
+        )
         own.check_way()
+        own.take_output()
+        hidden = [name for name in withheld(os.environ) if name not in passed and not name.startswith("FLAVOR_")]
+        if hidden and not env_only:
+            names = ", ".join(sorted(hidden))
+            teller("[aggregator] ")(f"not passed on to the command, as they may hold secrets (--env NAME): {names}")
     elif memory_limit or cpu_limit_s or file_size_limit or user:
         raise InvalidSetting("limits and --user are for an aggregator of your own: flavor-agg -m CMD")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")

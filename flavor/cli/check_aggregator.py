@@ -35,10 +35,15 @@ if TYPE_CHECKING:
     "passed",
     metavar="NAME",
     multiple=True,
-    help="A variable of this environment that the aggregator is to see; it sees PATH, HOME, PYTHON*, CUDA* and the "
-    "like. May be repeated.",
+    help="Pass on this variable to the aggregator too. It gets this environment without FLAVOR_*, addresses, keys and "
+    "credentials (AWS_*, *TOKEN*, …). May be repeated.",
 )
-@click.option("--rounds", type=click.IntRange(min=2), default=2, show_default=True, help="Rounds to run.")
+@click.option(
+    "--env-only",
+    is_flag=True,
+    help="Pass on PATH, HOME, PYTHON*, CUDA* and the like, and what --env names, and nothing else.",
+)
+@click.option("-r", "--rounds", type=click.IntRange(min=2), default=2, show_default=True, help="Rounds to run.")
 @click.option(
     "--timeout-s",
     type=click.FloatRange(min=0, min_open=True),
@@ -58,6 +63,7 @@ def command(
     init_once: bool,
     checkpoint: str,
     passed: tuple[str, ...],
+    env_only: bool,
     rounds: int,
     timeout_s: float,
     as_json: bool,
@@ -93,7 +99,7 @@ def command(
         with Screen(quiet=as_json, name="check-agg") as screen:
             screen.tell(f"{main_command} with {client_command}: {rounds} rounds, without Redis")
             aggregation = CommandAggregation(
-                Aggregator(aggregator, rounds, timeout_s, os.environ, passed, folders.workspace.log),
+                Aggregator(aggregator, rounds, timeout_s, os.environ, passed, folders.workspace.log, env_only),
                 folders,
                 screen=screen,
                 init_once=init_once,

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flavor.bus.names import Event, event_name
-from flavor.errors import InvalidSetting, MissingVariable
+from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable
 from flavor.handover import read_paths, write_paths
 from flavor.store.info import FILE_NAME, checked_info, write_json
 
@@ -48,6 +49,12 @@ def SetEvent(event: str) -> None:
     `flavor-fl`, `BusUnavailable` when Redis cannot be reached; the event is not set then.
     """
     name = event_name(event)
+    if _is_started_anew():
+        if name is Event.PROCESS_FINISHED:  # as the end of the process says, too
+            return
+        if name is Event.ERROR:
+            raise AggregatorFailed("the aggregator set the event Error")
+        raise _no_events(f"SetEvent({name.value!r})")
     session = _Session.current()
     session.events.set(name, session.round_of(name))
 
@@ -65,6 +72,8 @@ def WaitEvent(event: str, timeout_s: float | None = None) -> int:
     name = event_name(event)
     if timeout_s is not None and not timeout_s >= 0:
         raise InvalidSetting(f"WaitEvent: timeout_s must be seconds, 0 or more, and is {timeout_s!r}")
+    if _is_started_anew():
+        raise _no_events(f"WaitEvent({name.value!r})")
     session = _Session.current()
     if name is session.starts:
         session.round = session.events.wait_started(session.behind(), timeout_s=timeout_s)
@@ -137,9 +146,21 @@ def GetPaths(kind: str) -> list[str]:
     return read_paths(Path(_variable("OUTPUT_PATH")), kind)
 
 
-def SetPaths(kind: str, paths: list[str]) -> None:
-    """Set the paths of this kind, for `GetPaths` to return in any process with the same `$OUTPUT_PATH`."""
-    write_paths(Path(_variable("OUTPUT_PATH")), kind, paths)
+def SetPaths(kind: str, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
+    """Set the path or paths of this kind, for `GetPaths` to return in any process with the same `$OUTPUT_PATH`."""
+    chosen = [paths] if isinstance(paths, str | os.PathLike) else paths
+    write_paths(Path(_variable("OUTPUT_PATH")), kind, chosen)
+
+
+def _is_started_anew() -> bool:
+    """Whether this is an aggregator that is started anew in each round: it has no bus."""
+    return os.environ.get("FLAVOR_ROLE") == "aggregator" and not os.environ.get("FLAVOR_REDIS_URL")
+
+
+def _no_events(what: str) -> InvalidSetting:
+    return InvalidSetting(
+        f"{what}: an aggregator that is started anew in each round has no events: leave them out, or pass --init-once"
+    )
 
 
 def _local_info() -> Path:
@@ -169,7 +190,7 @@ class _Session:
         self.round = round_
         aggregates = os.environ.get("FLAVOR_ROLE") == "aggregator"
         self.starts = Event.AGGREGATE_STARTED if aggregates else Event.TRAIN_STARTED
-        self._finishes = Event.AGGREGATE_FINISHED if aggregates else Event.TRAIN_FINISHED
+        self._finishes = (Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED) if aggregates else (Event.TRAIN_FINISHED,)
         self.events: ClientEvents = ClientEvents(
             from_environment(os.environ, _variable("FLAVOR_REDIS_URL")),
             _variable("FLAVOR_RUN"),
@@ -181,6 +202,8 @@ class _Session:
     @classmethod
     def current(cls) -> _Session:
         """The session of this process; a fork gets its own connection and keeps the round."""
+        if _is_started_anew():
+            raise _no_events("events")
         if cls._instance is None or cls._instance.pid != os.getpid():
             cls._instance = cls(cls._instance.round if cls._instance else None)
         return cls._instance
@@ -199,5 +222,5 @@ class _Session:
         if self.round is not None:
             return self.round
         started = self.events.newest_started()
-        finished = started and self.events.is_set(self._finishes, started)
+        finished = started and any(self.events.is_set(event, started) for event in self._finishes)
         return started if finished else max(0, started - 1)

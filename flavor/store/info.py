@@ -156,10 +156,15 @@ def parse_info(text: str, *, where: str) -> Info:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON so that a reader sees the old file or the whole new one."""
+    write_whole(path, json.dumps(value, allow_nan=False))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, in UTF-8, so that a reader sees the old file or the whole new one."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(value, file, allow_nan=False)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
             os.fchmod(handle, 0o644)  # by its handle: the folder may be one that another user can write to
         os.replace(temporary, path)
     except BaseException:

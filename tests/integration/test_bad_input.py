@@ -264,7 +264,7 @@ SPOILED = {
     "dtype": "tensor 'b' is float64; the global model has float32",
     "object-array": "'b'",
     "hostile": "'b'",
-    "garbage": "not a checkpoint that can be read",
+    "garbage": "need a run with `--checkpoint opaque` (flavor serve)",
     "no-info": "info.json: not written: call SaveInfoJson",
     "half-info": "info.json: not complete JSON",
     "info-fields": "metadata.datasetSize is missing",

@@ -20,7 +20,6 @@ from flavor.bus.keys import RunKeys
 from flavor.bus.state import RoundState, RunState
 from flavor.errors import AggregatorFailed, BusUnavailable
 from workers.command import UserCommand
-from workers.environment import user_environment
 from workers.folder import RunFolder
 from workers.resident import Resident, Residents
 
@@ -163,6 +162,8 @@ def test_a_failed_attempt_says_why_and_is_repeated(bench, once):
     assert run.count("rounds") == 2 + len(FAILURES)
     # What failed is not trusted with the next attempt.
     assert run.count("starts") == (1 if once else 2) + len(FAILURES)
+    restarts = [entry["reason"] for entry in bench.log() if entry["event"] == "aggregator.restarted"]
+    assert len(restarts) == (len(FAILURES) if once else 0)
 
 
 @pytest.mark.parametrize("once", [False, True])
@@ -188,6 +189,52 @@ def test_attempts_are_counted_and_then_the_run_fails(bench):
     assert run.count("rounds") == 2
 
 
+SHELL = """
+set -e
+echo start >> "$OUTPUT_PATH/starts"
+while flavor event wait AggregateStarted; do
+    cp "$(head -n 1 "$OUTPUT_PATH/localModels")" "$(cat "$OUTPUT_PATH/globalModel")"
+    echo round >> "$OUTPUT_PATH/rounds"
+    flavor event set DONE
+    test -e "$OUTPUT_PATH/asked" || ! flavor event is-set AggregateStarted || echo again >> "$OUTPUT_PATH/rounds"
+    echo asked >> "$OUTPUT_PATH/asked"
+done
+"""
+
+
+@pytest.mark.parametrize("done", ["AggregateFinished", "ProcessFinished"])
+def test_a_loop_of_a_process_for_each_event_gets_each_round_once(bench, done):
+    """`flavor event wait` is a process that remembers nothing: what is behind it is what is recorded."""
+    (bench.work / "aggregate.sh").write_text(SHELL.replace("DONE", done))
+    run = Federation(bench, f"sh {bench.work}/aggregate.sh", once=True, rounds=3, trainer=["--hold", "--at", 2])
+    output = bench.folder / "agg-0" / bench.run / "output"
+    for client in ("c1", "c2"):
+        bench.held(client)
+    bench.eventually("it asks for the next round", (output / "asked").exists)
+    bench.release("c1", "c2")
+    np.testing.assert_allclose(run.finished(), 3.0)  # client 1, three times
+    assert [(output / name).read_text().count("\n") for name in ("starts", "rounds")] == [1, 3]
+    assert run.failures() == []
+    assert [entry for entry in bench.log() if entry["event"] == "aggregator.restarted"] == []
+
+
+def test_events_of_one_that_is_started_anew(bench):
+    """ProcessFinished is what its end says, too; the other events are refused with the words of check-agg."""
+    program = bench.work / "aggregate.py"
+    program.write_text(
+        "import pathlib, runpy, os\nfrom flavor.cook.utils import SetEvent\n"
+        f"runpy.run_path({str(TOY)!r}, run_name='__main__')\n"
+        "again = pathlib.Path(os.environ['OUTPUT_PATH'], 'rounds').read_text() != 'x'\n"
+        "SetEvent('ProcessFinished' if again else 'AggregateFinished')\n"
+    )
+    run = Federation(bench, f"{sys.executable} {program}", rounds=2)
+    np.testing.assert_allclose(run.finished(), 2 * STEP, rtol=1e-6)
+    (reason,) = run.failures()
+    assert "SetEvent('AggregateFinished'): an aggregator that is started anew in each round has no events" in reason
+    assert "--init-once" in reason
+    assert "flavor-fl" not in reason
+
+
 # -- who keeps the process
 
 
@@ -196,6 +243,10 @@ def test_a_dead_process_is_started_again(bench):
     np.testing.assert_allclose(run.finished(), 3 * STEP, rtol=1e-6)
     assert (run.count("starts"), run.count("rounds")) == (2, 3)
     assert run.failures() == []
+    (said,) = [entry for entry in bench.log() if entry["event"] == "aggregator.restarted"]
+    assert said["round"] == "2"
+    assert "is started again: the aggregator ended after round 1 (exit code 0)" in said["reason"]
+    assert "what it kept in memory is gone" in run.workers[0].stderr
 
 
 def test_one_of_several_workers_keeps_the_process(bench):
@@ -388,12 +439,25 @@ def test_it_sees_nothing_of_the_workers_own(bench):
     assert {name for name in seen if name.startswith("FLAVOR_")} == {"FLAVOR_ROLE", "FLAVOR_RUN"}
 
 
-def test_the_environment_is_an_allow_list():
-    base = {"PATH": "/bin", "HOME": "/h", "LC_ALL": "C", "PYTHONPATH": "/p", "OMP_NUM_THREADS": "2", "AWS_SECRET": "s"}
-    found = user_environment({**base, "PATHOLOGY": "x", "MINE": "1"}, ["MINE"])
-    assert {"HOME", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS", "MINE"} <= found.keys()
-    assert not {"AWS_SECRET", "PATHOLOGY"} & found.keys()
-    assert found["PATH"].endswith("/bin")
+def test_its_image_and_its_folders_are_its_own(bench):
+    """As in the Dockerfile of the guide: ENV of the image, its folders, and files with a path a line."""
+    env = {"OUTPUT_PATH": str(bench.folder / "out put"), "LOG_PATH": str(bench.folder / "log"), "FACTOR": "2"}
+    show = bench.work / "aggregate.sh"
+    show.write_text(
+        'set -e\ntest "$FACTOR" = 2\ntest ! -e "$OUTPUT_PATH/globalInfos"\n'
+        'echo "$LOG_PATH" > "$OUTPUT_PATH/seen"\n'
+        'test "$(wc -l < "$OUTPUT_PATH/localModels")" = 2\n'
+        'while read -r path; do test -s "$path"; last=$path; done < "$OUTPUT_PATH/localModels"\n'
+        'cp "$last" "$(cat "$OUTPUT_PATH/globalModel")"\n'
+    )
+    run = Federation(bench, f"sh {show}", rounds=2, env=env)
+    np.testing.assert_allclose(run.finished(), 4.0)  # client 2, twice
+    assert (bench.folder / "out put" / "seen").read_text() == env["LOG_PATH"] + "\n"
+    assert (bench.folder / "log" / "aggregator.log").exists()
+    second = bench.done("flavor-agg", "--queue", "other", "--store", bench.store, "-m", f"sh {show}", env=env)
+    assert second.wait() == 2
+    assert "OUTPUT_PATH" in second.stderr
+    assert "another flavor-agg" in second.stderr
 
 
 # -- runs and workers that do not go together

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flavor.cook import utils
-from flavor.errors import InvalidInfo, InvalidSetting, MissingVariable, UnknownEvent
+from flavor.errors import AggregatorFailed, InvalidInfo, InvalidSetting, MissingVariable, UnknownEvent
 
 GOOD = {
     "metadata": {"epoch": 0, "datasetSize": 5, "importance": 1.0},
@@ -88,3 +88,44 @@ def test_wrong_events_and_missing_variables(environment: Path, call: object) -> 
 def test_a_negative_timeout(environment: Path) -> None:
     with pytest.raises(InvalidSetting, match="timeout_s"):
         utils.WaitEvent("TrainStarted", -1)
+
+
+# -- an aggregator's
+
+
+@pytest.fixture
+def anew(monkeypatch, tmp_path):
+    """The environment of an aggregator that is started anew in each round."""
+    for name in ("FLAVOR_REDIS_URL", "FLAVOR_RUN", "FLAVOR_CLIENT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLAVOR_ROLE", "aggregator")
+    monkeypatch.setenv("OUTPUT_PATH", str(tmp_path))
+
+
+def test_the_end_of_an_aggregator_that_is_started_anew_needs_no_event(anew):
+    utils.SetEvent("ProcessFinished")  # and harms nothing
+
+
+@pytest.mark.parametrize("call", [utils.SetEvent, utils.WaitEvent, utils.IsSetEvent, utils.CleanEvent])
+@pytest.mark.parametrize("event", ["AggregateStarted", "AggregateFinished"])
+def test_an_aggregator_that_is_started_anew_has_no_events(anew, call, event):
+    with pytest.raises(InvalidSetting, match=r"started anew in each round has no events.*--init-once"):
+        call(event)
+
+
+def test_its_error_ends_it(anew):
+    with pytest.raises(AggregatorFailed, match="set the event Error"):
+        utils.SetEvent("Error")
+
+
+@pytest.mark.parametrize("paths", ["/a/b c", Path("/a/b c"), ["/a/b c"], (Path("/a/b c"),)])
+def test_paths_are_one_or_several(anew, tmp_path, paths):
+    utils.SetPaths("globalModel", paths)
+    assert utils.GetPaths("globalModel") == ["/a/b c"]
+    assert (tmp_path / "globalModel").read_text() == "/a/b c\n"
+    assert json.loads((tmp_path / "globalModel.json").read_text()) == ["/a/b c"]
+
+
+def test_a_path_of_two_lines_is_refused(anew):
+    with pytest.raises(InvalidSetting, match="line break"):
+        utils.SetPaths("globalModel", "/a\n/b")

@@ -45,6 +45,9 @@ def detect(path: StrPath) -> Format:
     return detect_mapped(Mapped(path))
 
 
+_OPAQUE = "; files that only an aggregator of your own reads need a run with `--checkpoint opaque` (flavor serve)"
+
+
 def detect_mapped(source: Mapped) -> Format:
     """`detect` for a file that is already mapped."""
     head = bytes(source.view[:64])
@@ -57,7 +60,7 @@ def detect_mapped(source: Mapped) -> Format:
     if (head[:1] == b"\x80" and head[1:2] <= b"\x05") or head.startswith(_TEXT_PICKLES):
         return Format.PICKLE
     hint = "; a bare .npy has no names" if head.startswith(b"\x93NUMPY") else ""
-    raise CheckpointError(f"{source.name}: not a checkpoint that can be read{hint}; save with {ACCEPTED}")
+    raise CheckpointError(f"{source.name}: not a checkpoint that can be read{hint}; save with {ACCEPTED}{_OPAQUE}")
 
 
 def _detect_zip(source: Mapped) -> Format:
@@ -67,4 +70,5 @@ def _detect_zip(source: Mapped) -> Format:
         return Format.TORCH
     if all(name.endswith(".npy") for name in names):
         return Format.NPZ
-    raise CheckpointError(f"{source.name}: a zip that neither torch.save nor np.savez wrote; save with {ACCEPTED}")
+    what = "a zip that neither torch.save nor np.savez wrote"
+    raise CheckpointError(f"{source.name}: {what}; save with {ACCEPTED}{_OPAQUE}")
