@@ -12,6 +12,7 @@ from flavor.store.formats.header import TensorSpec
 from flavor.store.formats.structure import Structure
 from flavor.store.formats.tensorfile import TensorFile
 from flavor.store.formats.tensorwriter import TensorFileWriter
+from flavor.store.formats.torchwriter import write_beside
 from flavor.store.formats.wire import WireInfo, check_metadata, from_safetensors, take_safetensors, to_safetensors
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "take_safetensors",
     "to_safetensors",
     "write",
+    "write_beside",
 ]

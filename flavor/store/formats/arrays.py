@@ -11,11 +11,12 @@ import numpy as np
 
 from flavor.errors import CheckpointError
 from flavor.store.formats.blocks import Array
-from flavor.store.formats.dtypes import ACCEPTED, BFLOAT16, DType, is_supported, native
+from flavor.store.formats.dtypes import ACCEPTED, FOREIGN, DType, is_supported, native
 from flavor.store.formats.limits import is_shape, shape_bytes
 from flavor.store.formats.unpickle import Globals, Inert, Recipe
 
 _PLAIN = re.compile(r"[<>=|]?([biuf][1248]|\?)")
+_COMPLEX = re.compile(r"[<>=|]?c(8|16)")
 
 
 @dataclass(slots=True, eq=False)  # by identity: a pickle may use it as a key
@@ -33,8 +34,8 @@ class PickledDtype:
 
     def resolve(self) -> DType | None:
         """The dtype, or None if it is not one that can be aggregated."""
-        if self.code is BFLOAT16:
-            return BFLOAT16
+        if isinstance(self.code, np.dtype):
+            return self.code
         if not isinstance(self.code, str) or not _PLAIN.fullmatch(self.code):
             return None
         try:
@@ -64,9 +65,7 @@ class PickledArray:
         """The array, as a view of the mapped file where possible; raises `CheckpointError`."""
         dtype = self.dtype.resolve() if isinstance(self.dtype, PickledDtype) else None
         if dtype is None or not is_supported(dtype):
-            code = self.dtype.code if isinstance(self.dtype, PickledDtype) else None
-            label = repr(code[:20]) if isinstance(code, str) else "that is not plain"
-            raise CheckpointError(f"{where}: an array of dtype {label} is refused; save one of {ACCEPTED}")
+            raise CheckpointError(f"{where}: {self._refused()}")
         size = shape_bytes(cast(tuple[int, ...], self.shape), dtype.itemsize) if is_shape(self.shape) else None
         if size is None or not isinstance(self.data, bytes | memoryview) or len(self.data) != size:
             raise CheckpointError(f"{where}: the array's bytes do not fit its shape; save the checkpoint again")
@@ -79,6 +78,25 @@ class PickledArray:
                 raise CheckpointError(f"{where}: a damaged order of axes; save the checkpoint again")
             array = array.transpose(cast(tuple[int, ...], self.axes))
         return array if dtype.isnative else array.astype(native(dtype))
+
+    def as_key(self) -> object:
+        """What it is as the key of a dict: an int if it is a scalar of integers, itself if it is anything else."""
+        dtype = self.dtype.resolve() if self.is_scalar and isinstance(self.dtype, PickledDtype) else None
+        if dtype is None or dtype.kind not in "iu":
+            return self
+        return int(self.realize("a key"))
+
+    def _refused(self) -> str:
+        code = self.dtype.code if isinstance(self.dtype, PickledDtype) else None
+        if isinstance(code, str) and (found := _COMPLEX.fullmatch(code)):
+            return (
+                f"an array of complex{int(found[1]) * 8}, which cannot be averaged; "
+                "save its real and its imaginary part apart"
+            )
+        if isinstance(code, str) and code.lstrip("<>=|").startswith("O"):
+            return "an array of Python objects is refused; save numeric arrays only"
+        label = repr(code[:20]) if isinstance(code, str) else "that is not plain"
+        return f"an array of dtype {label} is refused; save one of {ACCEPTED}"
 
 
 def _reconstruct(kind: object, *_: object) -> object:
@@ -120,7 +138,7 @@ NDARRAY = Recipe("numpy.ndarray", lambda *_: Inert("numpy.ndarray"))
 NUMPY_GLOBALS: Globals = {
     ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): Recipe("numpy.dtype", lambda code, *_: PickledDtype(code)),
-    ("ml_dtypes", "bfloat16"): BFLOAT16,
+    **{("ml_dtypes", name): dtype for name, dtype in FOREIGN.items()},
     ("_codecs", "encode"): Recipe("_codecs.encode", _encode),
     ("collections", "OrderedDict"): Recipe("collections.OrderedDict", _dict),
     ("collections", "defaultdict"): Recipe("collections.defaultdict", _defaultdict),

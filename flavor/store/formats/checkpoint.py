@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flavor.errors import CheckpointError
+from flavor.store.formats.beside import Beside, beside_of
 from flavor.store.formats.blocks import Array
 from flavor.store.formats.dtypes import DType
 from flavor.store.formats.format import Format, detect_mapped
@@ -33,12 +34,15 @@ class Checkpoint:
 
     Arrays that were read are views of the mapped file wherever the format allows it, strided where the
     trainer's tensor was. `structure` is None for a flat dict of tensors. `metadata` is the free text of
-    a safetensors file.
+    a safetensors file. `beside` is what else a torch file or a pickle held, for its own site alone; `left_out` names
+    what of it cannot be kept.
     """
 
     tensors: dict[str, Array]
     structure: Structure | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    beside: Beside = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -56,24 +60,27 @@ def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
     fmt = fmt or detect_mapped(source)
     if fmt is Format.SAFETENSORS:
         return _read_safetensors(TensorFile(source))
+    beside: tuple[Beside, tuple[str, ...]] = ({}, ())
     if fmt is Format.NPZ:
         tensors, structure = read_npz(source)
     else:
         root = load_torch(source) if fmt is Format.TORCH else load_pickle(source)
         native = Kind.TORCH if fmt is Format.TORCH else Kind.NUMPY
         tensors, structure = flatten(state_dict_of(root, source.name), source.name, native)
+        beside = beside_of(root)
     claimed, size = sum(array.nbytes for array in tensors.values()), len(source.view)
     if is_bomb(claimed, size):  # many tensors that look at the same bytes
         raise CheckpointError(
             f"{source.name}: its tensors claim {claimed} bytes, the file has {size};"
             " save their contiguous() values, and what is shared once"
         )
-    return Checkpoint(tensors, structure)
+    return Checkpoint(tensors, structure, beside=beside[0], left_out=beside[1])
 
 
 def write(path: StrPath, checkpoint: Checkpoint, fmt: Format) -> None:
-    """Write `{"state_dict": ...}`, nested as it was, in a format that its own library reads.
+    """Write `{"state_dict": ..., **beside}`, nested as it was, in a format that its own library reads.
 
+    safetensors and npz hold nothing beside the tensors.
     The file appears whole or not at all. Raises `CheckpointError` for what the format cannot hold (bfloat16
     in an npz) and for tensors that do not fit the structure, `StoreError` when the disk does not take it.
     """
@@ -81,9 +88,9 @@ def write(path: StrPath, checkpoint: Checkpoint, fmt: Format) -> None:
     tensors, structure = checkpoint.tensors, checkpoint.structure
     match fmt:
         case Format.TORCH:
-            write_torch(path, tensors, structure, where)
+            write_torch(path, tensors, structure, where, checkpoint.beside)
         case Format.PICKLE:
-            write_pickle(path, tensors, structure, where)
+            write_pickle(path, tensors, structure, where, checkpoint.beside)
         case Format.NPZ:
             write_npz(path, tensors, structure, where)
         case Format.SAFETENSORS:

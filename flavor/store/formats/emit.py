@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flavor.store.formats.blocks import Array, byte_blocks
-from flavor.store.formats.dtypes import BFLOAT16, STORAGE_NAMES, TORCH_NAMES, DType
+from flavor.store.formats.dtypes import FOREIGN, STORAGE_NAMES, TORCH_NAMES, DType
 
 
 class Sink(Protocol):
@@ -123,8 +123,8 @@ def _emit_integer(sink: Sink, value: int) -> None:
 
 def dtype_value(dtype: DType) -> Call:
     """A numpy dtype, as numpy pickles it."""
-    if dtype == BFLOAT16:
-        code, order, size, flags = Global("ml_dtypes", "bfloat16"), "<", 2, 64
+    if dtype.name in FOREIGN:
+        code, order, size, flags = Global("ml_dtypes", dtype.name), "<", dtype.itemsize, 64
         return Call(
             Global("numpy", "dtype"),
             (code, False, True),
@@ -165,7 +165,7 @@ def tensor_value(array: Array, storage: object) -> Call:
     )
     if array.dtype in STORAGE_NAMES:
         return Call(Global("torch._utils", "_rebuild_tensor_v2"), head)
-    dtype = Global("torch", TORCH_NAMES[array.dtype])  # the unsigned ones, for which torch has no typed storage
+    dtype = Global("torch", TORCH_NAMES[array.dtype])  # those for which torch has no typed storage
     return Call(Global("torch._utils", "_rebuild_tensor_v3"), (*head, dtype))
 
 

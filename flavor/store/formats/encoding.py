@@ -17,6 +17,7 @@ off by more than half its block's scale. A block that has not changed has the sc
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def encode(src: StrPath, dest: StrPath, base: TensorFile, encoding: Encoding, fm
     be written.
     """
     fmt = fmt or detect(src)
-    checkpoint = public(read(src, fmt))
+    checkpoint = public(read(src, fmt), os.fspath(src))
     local = {spec.name: spec for spec in checkpoint.specs}
     if problems := structure_problems(local, {spec.name: spec for spec in base.specs}, "the global model"):
         raise CheckpointError(problems)
@@ -135,7 +136,7 @@ def encode(src: StrPath, dest: StrPath, base: TensorFile, encoding: Encoding, fm
                     f"tensor {name!r} has NaN or infinite values: lower the learning rate or clip the gradients"
                 )
         del target  # the mapped file is closed with the writer
-    return WireInfo(writer.sha256, writer.size_bytes, fmt, tuple(checkpoint.tensors), checkpoint.structure)
+    return WireInfo.of(writer, fmt, checkpoint)
 
 
 def _encode_tensor(theta: Array, local: Array, values: Array, scales: Array | None, block: int) -> bool:

@@ -37,6 +37,24 @@ LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # LONG1 of torch's magic n
 _TEXT_PICKLES = (b"(d", b"}q", b"}.", b"ccollections\n")  # protocols 0 and 1 have no magic of their own
 
 
+_COMPRESSED = "it is compressed ({}): save it without compression"
+_KNOWN = (
+    (b"\x93NUMPY", "a bare .npy has no names"),
+    (b"\x1f\x8b", _COMPRESSED.format("gzip")),
+    (b"BZh", _COMPRESSED.format("bzip2")),
+    (b"\xfd7zXZ", _COMPRESSED.format("xz")),
+    (b"\x28\xb5\x2f\xfd", _COMPRESSED.format("zstd")),
+    (b"\x04\x22\x4d\x18", _COMPRESSED.format("lz4")),
+    (b"\x78\x01", _COMPRESSED.format("zlib, as joblib does it")),
+    (b"\x78\x5e", _COMPRESSED.format("zlib, as joblib does it")),
+    (b"\x78\x9c", _COMPRESSED.format("zlib, as joblib does it")),
+    (b"\x78\xda", _COMPRESSED.format("zlib, as joblib does it")),
+    (b"\x89HDF", "it is HDF5, as Keras saves it: save a dict of the model's arrays, e.g. of get_weights()"),
+    (b"{", "it is text that begins as JSON"),
+)
+"""What other files begin with, and what to say of them."""
+
+
 def detect(path: StrPath) -> Format:
     """Tell the format of a checkpoint from its first bytes, or from the entries of a zip.
 
@@ -59,7 +77,7 @@ def detect_mapped(source: Mapped) -> Format:
         return Format.TORCH
     if (head[:1] == b"\x80" and head[1:2] <= b"\x05") or head.startswith(_TEXT_PICKLES):
         return Format.PICKLE
-    hint = "; a bare .npy has no names" if head.startswith(b"\x93NUMPY") else ""
+    hint = next((f"; {what}" for magic, what in _KNOWN if head.startswith(magic)), "")
     raise CheckpointError(f"{source.name}: not a checkpoint that can be read{hint}; save with {ACCEPTED}{_OPAQUE}")
 
 

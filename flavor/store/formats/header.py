@@ -167,7 +167,7 @@ def _parse_entry(name: str, entry: object, where: str) -> tuple[TensorSpec, int,
     label, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     dtype = BY_SAFETENSORS.get(label) if isinstance(label, str) else None
     if dtype is None:
-        hint = "8-bit floats cannot be averaged; " if str(label).startswith("F8") else ""
+        hint = "complex numbers cannot be averaged; " if str(label).startswith("C") else ""
         raise CheckpointError(f"{where}: tensor {name!r} is {label!r}; {hint}save it as F32, F16 or BF16")
     size = shape_bytes(shape, dtype.itemsize) if is_shape(shape) else None
     if size is None:

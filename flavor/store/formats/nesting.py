@@ -37,7 +37,9 @@ def state_dict_of(root: object, where: str) -> object:
         first = list(root)[:5]
         shown = [repr(key[:40]) if isinstance(key, str) else f"a {_kind_of(key)}" for key in first]
         more = ", …" if len(root) > 5 else ""
-        what = f"no key {KEY!r} (keys: {', '.join(shown) or 'none'}{more})"
+        is_bare = root and all(isinstance(value, PickledTensor | PickledArray) for value in root.values())
+        what = "it is a state_dict itself, with " if is_bare else ""
+        what += f"no key {KEY!r} (keys: {', '.join(shown) or 'none'}{more})"
     elif isinstance(root, Inert):
         what = f"it holds a {root.global_name}, not a dict"
     else:
@@ -78,10 +80,15 @@ class _Flattener:
         is_flat = depth == 0 and all(
             isinstance(key, str) and not isinstance(item, dict | list | tuple) for key, item in value.items()
         )
-        for key, item in value.items():
+        for found, item in value.items():
+            key = found.as_key() if isinstance(found, PickledArray) else found
             if not isinstance(key, str) and (type(key) is not int or abs(key) >= 2**63):
                 raise CheckpointError(
                     f"{self.where}: {KEY} {name or ''!r} has a {_kind_of(key)} as a key; use text or 64-bit integers"
+                )
+            if key is not found and key in value:
+                raise CheckpointError(
+                    f"{self.where}: {KEY} {name or ''!r} has the key {key} twice, as two types of integer"
                 )
             part = key if is_flat and isinstance(key, str) else _escape(key, value)
             items.append(self.walk(item, _join(name, part), depth + 1))
@@ -102,7 +109,7 @@ class _Flattener:
             except OverflowError:
                 raise CheckpointError(f"{where} does not fit 64 bits; leave it out of state_dict") from None
         if isinstance(value, Inert):
-            raise CheckpointError(f"{where} is a {value.global_name}, which is not read; save plain tensors")
+            raise CheckpointError(f"{where} is a {value.global_name}, which is not read; {_advice(value)}")
         raise CheckpointError(f"{where} is a {_kind_of(value)}, not a tensor; save plain tensors")
 
 
@@ -112,8 +119,10 @@ def flatten(state_dict: object, where: str, native: Kind) -> tuple[dict[str, Arr
     `native` says which leaves are the tensors of the format: those of torch or those of numpy.
     """
     if not isinstance(state_dict, dict | list | tuple):
-        what = state_dict.global_name if isinstance(state_dict, Inert) else _kind_of(state_dict)
-        raise CheckpointError(f"{where}: state_dict is a {what}, not a dict of tensors; save model.state_dict()")
+        what, advice = _kind_of(state_dict), "save model.state_dict()"
+        if isinstance(state_dict, Inert):
+            what, advice = state_dict.global_name, _advice(state_dict, advice)
+        raise CheckpointError(f"{where}: state_dict is a {what}, not a dict of tensors; {advice}")
     flattener = _Flattener(where, native)
     root = flattener.walk(state_dict, None, 0)
     is_flat = isinstance(root, Branch) and root.form == "d" and root.keys == tuple(flattener.tensors)
@@ -123,6 +132,22 @@ def flatten(state_dict: object, where: str, native: Kind) -> tuple[dict[str, Arr
     if not isinstance(root, Branch) or (is_flat and is_plain):
         return flattener.tensors, None
     return flattener.tensors, Structure(root)
+
+
+_ADVICE = (
+    ("FrozenDict", "save flax.core.unfreeze(params), with numpy.asarray of each array"),
+    ("jax", "save numpy.asarray(x) of each jax.Array"),
+    ("_rebuild_qtensor", "save its dequantize()"),
+    ("_rebuild_sparse", "save its to_dense()"),
+    ("tensor subclass", "save its as_subclass(torch.Tensor), or plain tensors"),
+    ("tensorflow", "save its numpy()"),
+    ("pandas", "save its to_numpy()"),
+)
+"""What to do about an object whose name has this in it."""
+
+
+def _advice(value: Inert, otherwise: str = "save plain tensors") -> str:
+    return next((advice for part, advice in _ADVICE if part in value.global_name), otherwise)
 
 
 def _join(name: str | None, part: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from flavor.errors import CheckpointError
 from flavor.store.formats.archive import Archive, open_entry
 from flavor.store.formats.blocks import Array, byte_blocks
-from flavor.store.formats.dtypes import ACCEPTED, BFLOAT16, DType, is_supported, native
+from flavor.store.formats.dtypes import ACCEPTED, FOREIGN, DType, is_supported, native
 from flavor.store.formats.limits import is_shape, shape_bytes
 from flavor.store.formats.mapped import Mapped, StrPath
 from flavor.store.formats.replace import replacing
@@ -47,8 +47,9 @@ def write_npz(path: StrPath, tensors: Mapping[str, Array], structure: Structure 
     """Write an uncompressed npz that np.load reads without pickle; a nested structure becomes names."""
     prefix = structure.prefix if structure else ""
     for name, array in tensors.items():
-        if array.dtype == BFLOAT16:
-            raise CheckpointError(f"{where}: {name!r} is bfloat16, which npz cannot hold; use torch or safetensors")
+        if array.dtype.name in FOREIGN:
+            kind = array.dtype.name
+            raise CheckpointError(f"{where}: {name!r} is {kind}, which npz cannot hold; use torch or safetensors")
         if "\0" in name or not _is_unicode(name):
             raise CheckpointError(f"{where}: the name {name!r} cannot stand in a zip; rename the tensor")
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -83,7 +84,7 @@ def _parse(data: memoryview, name: str, where: str) -> Array:
 
 def _view(data: memoryview, shape: object, dtype: DType, is_fortran: bool, where: str) -> Array:
     if not is_supported(dtype):
-        hint = "np.savez loses bfloat16; " if dtype.kind == "V" else ""
+        hint = "np.savez loses bfloat16 and float8; " if dtype.kind == "V" else ""
         raise CheckpointError(f"{where}: dtype {dtype} is refused; {hint}save one of {ACCEPTED}")
     size = shape_bytes(cast(tuple[int, ...], shape), dtype.itemsize) if is_shape(shape) else None
     if size is None or size != len(data):

@@ -11,31 +11,43 @@ import numpy as np
 from flavor.errors import CheckpointError
 from flavor.store.formats.arrays import NUMPY_GLOBALS
 from flavor.store.formats.blocks import Array
-from flavor.store.formats.dtypes import BY_STORAGE, BY_TORCH, DType
+from flavor.store.formats.dtypes import BY_STORAGE, BY_TORCH, UNREAD_STORAGES, DType
 from flavor.store.formats.limits import is_bomb, is_shape, shape_bytes
 from flavor.store.formats.unpickle import Globals, Inert, Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class StorageType:
-    """torch.FloatStorage and its kind; `dtype` is None for untyped bytes."""
+    """torch.FloatStorage and its kind; `dtype` is None for untyped bytes, and for elements that are not read."""
 
     dtype: DType | None
+    itemsize: int = 1
+    unread: str = ""  # what the elements are that cannot be aggregated, e.g. complex64
+
+    @classmethod
+    def of(cls, dtype: DType) -> StorageType:
+        """The storage of an element type that is read."""
+        return cls(dtype, dtype.itemsize)
 
 
 @dataclass(slots=True, eq=False)  # by identity: a pickle may use it as a key
 class Storage:
     """The elements that one or more tensors look at; legacy files tell where they lie after the pickle."""
 
-    dtype: DType | None
+    kind: StorageType
     data: memoryview | None = None
+
+    @property
+    def dtype(self) -> DType | None:
+        """The element type; None for untyped bytes."""
+        return self.kind.dtype
 
     def part(self, offset: int, size: int) -> Storage:
         """Some elements of it, as old files share storages."""
-        itemsize = self.dtype.itemsize if self.dtype else 1
+        itemsize = self.kind.itemsize
         if self.data is None or offset < 0 or size < 0 or (offset + size) * itemsize > len(self.data):
             raise ValueError("a storage beyond its own end")
-        return Storage(self.dtype, self.data[offset * itemsize : (offset + size) * itemsize])
+        return Storage(self.kind, self.data[offset * itemsize : (offset + size) * itemsize])
 
 
 @dataclass(slots=True, eq=False)  # by identity: a pickle may use it as a key
@@ -56,6 +68,8 @@ class PickledTensor:
         """A strided view of the storage, checked against its end; raises `CheckpointError`."""
         storage = self.storage
         dtype = storage.dtype if self.dtype is None and isinstance(storage, Storage) else self.dtype
+        if isinstance(storage, Storage) and storage.kind.unread:
+            raise CheckpointError(f"{where}: a tensor of {storage.kind.unread}, which cannot be averaged; {_ADVICE}")
         if self.is_lazy_math or not isinstance(storage, Storage) or not isinstance(dtype, np.dtype):
             raise CheckpointError(f"{where}: a tensor of an element type or layout not read; save a plain dense tensor")
         shape, strides = self.shape, self.strides
@@ -108,8 +122,34 @@ def _parameter(tensor: object, *_: object) -> object:
     return tensor
 
 
+def _typed(function: object, kind: object, arguments: object, state: object = None) -> object:
+    """A tensor with attributes, or of a subclass: the tensor, unless a subclass has a state of its own."""
+    if not isinstance(function, Recipe) or not isinstance(arguments, tuple):
+        return Inert("torch tensor of a kind that is not read")
+    name = kind.global_name if isinstance(kind, Inert) else "torch.Tensor"
+    if name in _PLAIN_TENSORS or not _has_state(state):
+        return function.make(*arguments)
+    return Inert(f"{name} (a tensor subclass with a state of its own)")
+
+
+def _has_state(state: object) -> bool:
+    """Whether there is any: a dict of attributes, or such a dict and one of slots."""
+    return any(map(bool, state)) if isinstance(state, tuple) else bool(state)
+
+
 def _size(values: object = ()) -> object:
     return tuple(values) if isinstance(values, list | tuple) else Inert("torch.Size")
+
+
+_ADVICE = "save what it stands for as floats: torch.view_as_real of a complex one, dequantize() of a quantized one"
+_PLAIN_TENSORS = frozenset({"torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Buffer"})
+
+
+_STORAGES = {
+    **{name: StorageType.of(dtype) for name, dtype in BY_STORAGE.items()},
+    **{name: StorageType(None, size, unread) for name, (unread, size) in UNREAD_STORAGES.items()},
+    "UntypedStorage": StorageType(None),
+}
 
 
 def torch_globals(load_from_bytes: Callable[[object], object]) -> Globals:
@@ -120,6 +160,8 @@ def torch_globals(load_from_bytes: Callable[[object], object]) -> Globals:
         ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
         ("torch._utils", "_rebuild_parameter"): _parameter,
         ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+        ("torch._tensor", "_rebuild_from_type"): _typed,
+        ("torch._tensor", "_rebuild_from_type_v2"): _typed,
         ("torch", "Size"): _size,
         ("torch.storage", "_load_from_bytes"): load_from_bytes,
     }
@@ -128,8 +170,8 @@ def torch_globals(load_from_bytes: Callable[[object], object]) -> Globals:
         **{name: Recipe(".".join(name), make) for name, make in recipes.items()},
         **{("torch", name): dtype for name, dtype in BY_TORCH.items()},
         **{
-            (module, name): StorageType(dtype)
+            (module, name): kind
             for module in ("torch", "torch.storage", "torch.cuda")
-            for name, dtype in (*BY_STORAGE.items(), ("UntypedStorage", None))
+            for name, kind in _STORAGES.items()
         },
     }

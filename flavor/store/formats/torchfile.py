@@ -51,9 +51,9 @@ def _load_zip(source: Mapped) -> object:
         kind, key, numel, _ = _parse_id(pid)
         if key not in storages:
             data = archive.read(f"{root}/data/{key}")
-            if len(data) != numel * (kind.dtype.itemsize if kind.dtype else 1):
+            if len(data) != numel * kind.itemsize:
                 raise CheckpointError(f"{source.name}: storage {key!r} is cut short; save the checkpoint again")
-            storages[key] = Storage(kind.dtype, data)
+            storages[key] = Storage(kind, data)
         return storages[key]
 
     return load(Reader(archive.read(pickles[0])), _globals(source.name), source.name, persistent)
@@ -75,10 +75,10 @@ def load_legacy(view: memoryview, where: str, *, is_nested: bool = False) -> obj
         if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module":
             return pid[1]  # the class of a module, with its source
         kind, key, numel, part = _parse_id(pid)
-        whole, _ = storages.setdefault(key, (Storage(kind.dtype), numel))
+        whole, _ = storages.setdefault(key, (Storage(kind), numel))
         if part is None:
             return whole
-        view_of = Storage(kind.dtype)
+        view_of = Storage(kind)
         parts.append((view_of, whole, *part))
         return view_of
 
@@ -92,7 +92,7 @@ def load_legacy(view: memoryview, where: str, *, is_nested: bool = False) -> obj
             storage, numel = storages[key]
             if int.from_bytes(reader.take(8), "little") != numel:
                 raise ValueError("a storage of another length")
-            storage.data = reader.take(numel * (storage.dtype.itemsize if storage.dtype else 1))
+            storage.data = reader.take(numel * storage.kind.itemsize)
         for view_of, whole, offset, size in parts:
             view_of.data = whole.part(offset, size).data
     except (EOFError, ValueError) as error:
@@ -113,7 +113,7 @@ def _parse_id(pid: object) -> tuple[StorageType, str, int, tuple[int, int] | Non
 
 
 def _is_unread(pid: object) -> bool:
-    """Whether a storage is of a kind, such as complex or quantized, that only matters inside state_dict."""
+    """Whether a storage is of a kind that is unknown here, which only matters inside state_dict."""
     return isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "storage" and isinstance(pid[1], Inert)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from flavor.store.formats.archive import open_entry
+from flavor.store.formats.beside import Beside, emittable
 from flavor.store.formats.blocks import Array, byte_blocks
 from flavor.store.formats.emit import (
     Bytes,
@@ -24,21 +25,25 @@ from flavor.store.formats.replace import replacing
 from flavor.store.formats.structure import Structure
 from flavor.store.formats.torchfile import LEGACY_NUMBER
 
+_NOTHING: Beside = {}
 _ROOT = "archive"
 _UNTYPED = Global("torch.storage", "UntypedStorage")
 _BYTES = Global("torch", "ByteStorage")  # torch's legacy reader cannot read its own untyped storages
 
 
-def write_torch(path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str) -> None:
-    """Write `{"state_dict": ...}` as torch.save does; `torch.load` reads it with weights_only and mmap."""
+def write_torch(
+    path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str, beside: Beside = _NOTHING
+) -> None:
+    """Write `{"state_dict": ..., **beside}` as torch.save does; `torch.load` reads it with weights_only and mmap."""
     stored: list[Array] = []
 
     def tensor(array: Array) -> Call:
         stored.append(array)
         return tensor_value(array, Persistent(storage_id(array, str(len(stored) - 1), _UNTYPED)))
 
+    root = nest(tensors, structure, where, native=tensor, torch=tensor)
     text = io.BytesIO()
-    emit(text, nest(tensors, structure, where, native=tensor, torch=tensor), protocol=2)
+    emit(text, _with_beside(root, beside, native=array_value, torch=tensor), protocol=2)
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, data in ("data.pkl", text.getvalue()), ("byteorder", b"little"):
             with open_entry(archive, file, f"{_ROOT}/{name}", len(data)) as entry:
@@ -51,11 +56,27 @@ def write_torch(path: StrPath, tensors: Mapping[str, Array], structure: Structur
             entry.write(b"3\n")
 
 
-def write_pickle(path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str) -> None:
-    """Write `{"state_dict": ...}` as a pickle of ndarrays, or of torch tensors where there were such."""
-    value = nest(tensors, structure, where, native=array_value, torch=_pickled_tensor)
+def write_pickle(
+    path: StrPath, tensors: Mapping[str, Array], structure: Structure | None, where: str, beside: Beside = _NOTHING
+) -> None:
+    """Write `{"state_dict": ..., **beside}` as a pickle of ndarrays, or of torch tensors where there were such."""
+    root = nest(tensors, structure, where, native=array_value, torch=_pickled_tensor)
     with replacing(path) as file:
-        emit(file, value)
+        emit(file, _with_beside(root, beside, native=array_value, torch=_pickled_tensor))
+
+
+def write_beside(path: StrPath, beside: Beside) -> None:
+    """Keep what stood beside a state_dict, for `read_beside`."""
+    write_torch(path, {}, None, str(path), beside)
+
+
+def _with_beside(
+    root: dict[str, object], beside: Beside, native: Callable[[Array], object], torch: Callable[[Array], object]
+) -> dict[str | int, object]:
+    whole: dict[str | int, object] = {
+        key: emittable(value, native=native, torch=torch) for key, value in beside.items()
+    }
+    return whole | root
 
 
 def _pickled_tensor(array: Array) -> Call:

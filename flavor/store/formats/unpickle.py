@@ -74,6 +74,10 @@ class Reader:
         """The next bytes as a copy."""
         return bytes(self.take(size))
 
+    def has(self, text: bytes) -> bool:
+        """Whether `text` stands in what was read so far, or in its first MiB."""
+        return text in bytes(self._view[: min(self.position, 1 << 20)])
+
     def readline(self) -> bytes:
         """The bytes up to the next newline, for the opcodes of protocol 0."""
         start, step = self.position, 4096
@@ -86,6 +90,7 @@ class Reader:
 
 Globals = Mapping[tuple[str, str], object]
 
+_JOBLIB = b"joblib.numpy_pickle"
 _ITEM_BYTES = 64  # about what an item of a dict or list takes
 _COPIED_BYTES = 4096  # shorter byte strings are plain bytes, which can be dict keys
 
@@ -197,5 +202,10 @@ def load(reader: Reader, names: Globals, where: str, persistent: Callable[[objec
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle can fail in any of its opcodes
+        if reader.has(_JOBLIB):
+            raise CheckpointError(
+                f"{where}: joblib wrote this file, whose arrays stand between the parts of its pickle; "
+                'save it with pickle.dump({"state_dict": ...}, file)'
+            ) from None
         reason = f"{type(error).__name__}: {error}"[:200].splitlines()[0]
         raise CheckpointError(f"{where}: a damaged pickle ({reason}); save the checkpoint again") from None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 from flavor.errors import CheckpointError
+from flavor.store.formats.beside import Beside, read_beside
 from flavor.store.formats.checkpoint import (
     SCALE_PREFIX,
     STRUCTURE_KEY,
@@ -36,6 +39,21 @@ class WireInfo:
     format: Format  # of the trainer's file, in which it wants the global model back
     names: tuple[str, ...]
     structure: Structure | None
+    beside: Beside = field(default_factory=dict)  # what else the file held: for `write_beside`, before the file goes
+    left_out: tuple[str, ...] = ()  # keys of what cannot be kept of it
+
+    @classmethod
+    def of(cls, writer: TensorFileWriter, fmt: Format, checkpoint: Checkpoint) -> WireInfo:
+        """About the file that `writer` has written of a checkpoint in the trainer's format `fmt`."""
+        return cls(
+            writer.sha256,
+            writer.size_bytes,
+            fmt,
+            tuple(checkpoint.tensors),
+            checkpoint.structure,
+            checkpoint.beside,
+            checkpoint.left_out,
+        )
 
 
 def to_safetensors(src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None = None) -> WireInfo:
@@ -46,16 +64,23 @@ def to_safetensors(src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None =
     cannot be read or aggregated, `StoreError` when `dest` cannot be written.
     """
     fmt = fmt or detect(src)
-    checkpoint = public(read(src, fmt))
+    checkpoint = public(read(src, fmt), os.fspath(src))
     with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
         fill(writer, checkpoint)
-    return WireInfo(writer.sha256, writer.size_bytes, fmt, tuple(checkpoint.tensors), checkpoint.structure)
+    return WireInfo.of(writer, fmt, checkpoint)
 
 
-def public(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without what a trainer noted for itself."""
+def public(checkpoint: Checkpoint, where: str) -> Checkpoint:
+    """The checkpoint without what a trainer noted for itself. Raises `CheckpointError` if it has no tensors."""
+    check_not_empty(checkpoint.tensors, where)
     kept = {key: value for key, value in checkpoint.metadata.items() if key in WIRE_METADATA}
     return replace(checkpoint, metadata=kept)
+
+
+def check_not_empty(names: Collection[str], where: str) -> None:
+    """Raise `CheckpointError` if a checkpoint has no tensors: a round of such would close, and train nothing."""
+    if not names:
+        raise CheckpointError(f"{where}: its state_dict is empty; save model.state_dict() of a model with parameters")
 
 
 def take_safetensors(path: StrPath) -> WireInfo | None:
@@ -66,6 +91,7 @@ def take_safetensors(path: StrPath) -> WireInfo | None:
     file = TensorFile.open(path)
     if not set(file.metadata) <= WIRE_METADATA | {STRUCTURE_KEY}:
         return None
+    check_not_empty(file.names, file.path)
     digest = hashlib.sha256(file.source.view).hexdigest()
     structure = read(path, Format.SAFETENSORS).structure
     return WireInfo(digest, file.size_bytes, Format.SAFETENSORS, file.names, structure)
@@ -78,6 +104,7 @@ def check_metadata(path: StrPath) -> None:
     project's own entries, and a nesting that fits the tensors.
     """
     file = TensorFile.open(path)
+    check_not_empty(file.names, file.path)
     for key in file.metadata:
         if key not in WIRE_METADATA and not key.startswith(OWN_METADATA):
             raise CheckpointError(f"{file.path}: metadata {key[:40]!r} may not cross the wire; let the edge write it")
@@ -88,13 +115,18 @@ def check_metadata(path: StrPath) -> None:
         Structure.from_json(text, file.path).check(tensors, file.path)
 
 
-def from_safetensors(src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None) -> Checkpoint:
+def from_safetensors(
+    src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None, *, beside: StrPath | None = None
+) -> Checkpoint:
     """Write the global model in a trainer's own format; returns what was written.
 
-    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file.
+    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file; `beside` is
+    a file of `write_beside`, whose items are put beside the tensors, and which need not exist.
     Raises `CheckpointError` when the file is damaged or does not hold that structure's tensors.
     """
     checkpoint = read(src, Format.SAFETENSORS)
+    if beside is not None and fmt in (Format.TORCH, Format.PICKLE):
+        checkpoint = replace(checkpoint, beside=read_beside(beside))
     if structure is not None:
         checkpoint = replace(checkpoint, structure=structure)
     write(dest, checkpoint, fmt)
