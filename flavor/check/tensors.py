@@ -85,7 +85,7 @@ class TensorRound:
             if self._format is Format.SAFETENSORS:
                 shutil.copyfile(wire, target)
             else:
-                from_safetensors(wire, target, self._format, self._local.structure)
+                from_safetensors(wire, target, self._format, self._local.structure, beside=self._local.beside)
         except (CheckpointError, StoreError) as error:
             reason = _without(_without(error, made), target)
             life.fail(LOADABLE, f"{where}: it cannot be given to the trainer as {self._format}: {reason}")

@@ -132,6 +132,7 @@ class Edge:
             format_=config.format,
             compress=settings.compress,
             opaque=settings.is_opaque,
+            tell=self._tell,
         )
         self._key = SigningKey.load_or_create(config.key_path, config.client)
         token = self._seat.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -51,8 +52,11 @@ class Exchange:
         format_: str | None = None,
         compress: Literal["none", "bf16", "int8"] = "none",
         opaque: bool = False,
+        tell: Callable[[str], None] = print,
     ) -> None:
         self._store, self._workspace, self._format = store, workspace, format_
+        self._tell = tell
+        self._left_out: tuple[str, ...] = ()  # what was told about already
         self._compress, self._opaque = compress, opaque
         self._structure: Structure | None = None  # how this trainer nests its state_dict
         self._given: GlobalModel | None = None  # what the trainer trains from
@@ -73,10 +77,11 @@ class Exchange:
         if self._opaque or format_ == "safetensors":
             self._store.fetch(model.path, target, digest=model.digest, seal=model.seal)
         else:
-            from flavor.store.formats import Format, from_safetensors
+            from flavor.store.formats import Format, from_safetensors, read_beside
 
             source = self._store.local(model.path, digest=model.digest, seal=model.seal)
-            from_safetensors(source, target, Format(format_), self._structure)
+            beside = read_beside(self._workspace.beside)
+            from_safetensors(source, target, Format(format_), self._structure, beside=beside)
         if merged is not None:
             info = self._workspace.global_info
             temporary = info.with_name(f".{info.name}.{os.getpid()}")
@@ -132,7 +137,23 @@ class Exchange:
         else:
             path, wire = self._put_change(source, format_, prefix, self._compress, self._given)
         self._structure = wire.structure
+        self._keep_beside(wire)
         return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
+
+    def _keep_beside(self, wire: WireInfo) -> None:
+        """Keep what the trainer saved beside its state_dict, which it finds beside the global model's."""
+        from flavor.store.formats import write_beside
+
+        if wire.beside:
+            write_beside(self._workspace.beside, wire.beside)
+        else:
+            self._workspace.beside.unlink(missing_ok=True)
+        if wire.left_out and wire.left_out != self._left_out:
+            self._left_out = wire.left_out
+            self._tell(
+                f"the checkpoint's {', '.join(wire.left_out[:10])} will not stand beside the global model: "
+                "of what is beside state_dict, numbers, texts, tensors, dicts and lists are kept"
+            )
 
     def _put_whole(self, source: Path, format_: Format, prefix: str) -> tuple[str, WireInfo]:
         """Put the trainer's parameters into the store, linked there where they can be sent as they are."""

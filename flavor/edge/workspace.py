@@ -28,6 +28,8 @@ class Workspace:
     local_model: Path
     global_model: Path
     log: Path
+    beside: Path
+    """What the trainer saved beside its state_dict: the edge's own file."""
 
     @classmethod
     def prepare(
@@ -50,6 +52,7 @@ class Workspace:
             local_model=chosen("LOCAL_MODEL_PATH", root / "local" / f"model{extension}"),
             global_model=chosen("GLOBAL_MODEL_PATH", root / "global" / f"model{extension}"),
             log=chosen("LOG_PATH", root / "logs"),
+            beside=root.absolute() / ".edge" / "beside",
         )
         if workspace.local_model.parent == workspace.global_model.parent:
             raise InvalidSetting(
@@ -63,6 +66,7 @@ class Workspace:
             workspace.local_model.parent,
             workspace.global_model.parent,
             workspace.log,
+            workspace.beside.parent,
         ):
             try:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,15 @@ def test_torch_digits_learns_digits_that_no_site_has_all_of(example):
     assert result["global_model"].endswith(".ckpt")
 
 
+@pytest.mark.slow
+def test_lightning_goes_on_with_its_own_fit_from_the_global_model(example):
+    """Three rounds are three epochs of one fit: its epoch stands beside the weights of each global model."""
+    result = example("lightning-digits", ["python", "prepare.py"], "python main.py", rounds=3)
+    assert [round_["metrics"]["epochs"] for round_ in result["rounds"]] == [1, 2, 3]
+    assert result["rounds"][0]["metrics"]["accuracy"] < 0.3
+    assert result["rounds"][-1]["metrics"]["accuracy"] > result["rounds"][0]["metrics"]["accuracy"] + 0.1
+
+
 def test_shell_learns_the_weights_that_no_site_can_learn_alone(example, environment, tmp_path):
     result = example("shell", ["sh", "prepare.sh"], "sh train.sh", rounds=4)
     assert result["rounds"][0]["metrics"]["mse"] > 1

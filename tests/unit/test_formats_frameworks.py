@@ -28,6 +28,7 @@ from flavor.store.formats import (
     from_safetensors,
     is_finite,
     read,
+    read_beside,
     take_safetensors,
     to_safetensors,
     write_beside,
@@ -254,7 +255,8 @@ def test_a_site_gets_back_what_stood_beside_its_state_dict(tmp_path: Path, how: 
     other = {**own, "state_dict": {"weight": torch.full((2, 3), 9.0), "bias": torch.full((2,), 8.0)}, "epoch": 77}
     theirs = tmp_path / "theirs"
     found = to_safetensors(save(tmp_path / "other", how, other), theirs)
-    from_safetensors(theirs, back, Format.PICKLE if how == "pickle" else Format.TORCH, found.structure, beside=kept)
+    fmt = Format.PICKLE if how == "pickle" else Format.TORCH
+    from_safetensors(theirs, back, fmt, found.structure, beside=read_beside(kept))
     loaded = pickle.loads(back.read_bytes()) if how == "pickle" else torch.load(back, weights_only=False)
     assert set(loaded) == set(own)
     assert torch.equal(loaded["state_dict"]["weight"], torch.full((2, 3), 9.0))
@@ -285,5 +287,6 @@ def test_what_cannot_be_kept_is_left_out_whole_and_named(tmp_path: Path) -> None
 def test_a_site_that_saved_nothing_beside_gets_nothing_beside(tmp_path: Path) -> None:
     info = to_safetensors(save(tmp_path / "x", "zip", {"state_dict": {"w": T}}), tmp_path / "wire")
     assert (info.beside, info.left_out) == ({}, ())
-    from_safetensors(tmp_path / "wire", tmp_path / "back", Format.TORCH, beside=tmp_path / "absent")
+    kept = read_beside(tmp_path / "absent")
+    from_safetensors(tmp_path / "wire", tmp_path / "back", Format.TORCH, beside=kept)
     assert list(torch.load(tmp_path / "back", weights_only=True)) == ["state_dict"]

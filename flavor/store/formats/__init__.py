@@ -4,6 +4,7 @@ Nothing here imports torch or runs anything that a checkpoint names. Whatever is
 a `CheckpointError` of one line; a disk that does not take what is written is a `StoreError`.
 """
 
+from flavor.store.formats.beside import read_beside
 from flavor.store.formats.checkpoint import Checkpoint, describe, read, write
 from flavor.store.formats.encoding import Encoding, encode
 from flavor.store.formats.finite import Inspection, check_finite, digest_and_check, is_finite
@@ -34,6 +35,7 @@ __all__ = [
     "from_safetensors",
     "is_finite",
     "read",
+    "read_beside",
     "take_safetensors",
     "to_safetensors",
     "write",

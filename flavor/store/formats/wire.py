@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO
 
 from flavor.errors import CheckpointError
-from flavor.store.formats.beside import Beside, read_beside
+from flavor.store.formats.beside import Beside
 from flavor.store.formats.checkpoint import (
     SCALE_PREFIX,
     STRUCTURE_KEY,
@@ -116,17 +116,17 @@ def check_metadata(path: StrPath) -> None:
 
 
 def from_safetensors(
-    src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None, *, beside: StrPath | None = None
+    src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None, *, beside: Beside | None = None
 ) -> Checkpoint:
     """Write the global model in a trainer's own format; returns what was written.
 
-    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file; `beside` is
-    a file of `write_beside`, whose items are put beside the tensors, and which need not exist.
+    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file; so is
+    `beside`, which is put beside the tensors.
     Raises `CheckpointError` when the file is damaged or does not hold that structure's tensors.
     """
     checkpoint = read(src, Format.SAFETENSORS)
-    if beside is not None and fmt in (Format.TORCH, Format.PICKLE):
-        checkpoint = replace(checkpoint, beside=read_beside(beside))
+    if beside is not None:
+        checkpoint = replace(checkpoint, beside=beside)
     if structure is not None:
         checkpoint = replace(checkpoint, structure=structure)
     write(dest, checkpoint, fmt)
