@@ -66,7 +66,7 @@ def main():
     for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
         WaitEvent("TrainStarted")  # (Handle Events)
 
-        # The global model, judged before this site trains it further; the file has what `load_from_checkpoint` looks for
+        # The global model, judged before this site trains it further
         resume = given if os.path.exists(given) else None
         judged = Digits.load_from_checkpoint(given) if resume else model
         judge = lightning.Trainer(
