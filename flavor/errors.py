@@ -26,6 +26,9 @@
     ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
     ├── UpdateRefused                 an update that does not count, and why
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
+    ├── RunEnding                     a run ended neither well nor badly; told without the word "Error"
+    │   ├── RunFinishedEarly          its trainers were done before all its rounds were; exit code 7
+    │   └── RunStopped                an operator stopped it; exit code 8
     └── StoreError                    the object store
         ├── StoreUnavailable          it cannot be reached, or refused us
         │   └── StoreFull             it has no room left, which passes once somebody makes some
@@ -151,6 +154,22 @@ class UpdateRefused(FlavorError):
 
 class CheckpointError(UpdateRefused, ValueError):
     """A checkpoint cannot be read, or holds what cannot be aggregated."""
+
+
+class RunEnding(FlavorError):
+    """A run ended neither well nor badly."""
+
+
+class RunFinishedEarly(RunEnding):
+    """A run's trainers were done before all its rounds were closed."""
+
+    exit_code = 7
+
+
+class RunStopped(RunEnding):
+    """An operator stopped the run; `flavor resume` goes on with it."""
+
+    exit_code = 8
 
 
 class StoreError(FlavorError):

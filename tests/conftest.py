@@ -171,7 +171,8 @@ class Bench:
         self, *options: object, rounds: int = 3, clients: int = 2, env: Mapping[str, str | None] | None = None
     ) -> Process:
         words = ["--run", self.run, "--store", self.store, "--rounds", rounds, "--min-clients", clients]
-        return self.start("flavor", "serve", *words, "--queue", self.run, *options, env=env)
+        words += ["--queue", self.run, "--on-quorum-lost", "fail"]  # unless the options say otherwise
+        return self.start("flavor", "serve", *words, *options, env=env)
 
     def aggregator(self, *options: object, env: Mapping[str, str | None] | None = None) -> Process:
         return self.start("flavor-agg", "--queue", self.run, "--store", self.store, *options, env=env)

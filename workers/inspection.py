@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rq.timeouts import JobTimeoutException
@@ -11,7 +12,7 @@ from aggregators.clip import change_norm
 from aggregators.updates import Update
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore
-from flavor.bus.state import Reference, RoundState, RunView, Verdict
+from flavor.bus.state import Reference, RoundState, RunView, Verdict, try_of
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, StoreUnavailable, UpdateRefused
 from flavor.failpoints import reach
@@ -22,7 +23,7 @@ from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, checked_path, update_prefix
 from workers.context import WorkerContext
 from workers.signatures import Signatures
-from workers.structure import structure, structure_of_object
+from workers.structure import structure, structure_digest, structure_of_object
 from workers.updates import check_base, open_global
 
 _LOOKS = 3
@@ -45,13 +46,20 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
         return
     verdicts: dict[str, Verdict] = {}
     inspector = Inspector(runs, context.store, view, round_, Signatures.of(runs, view))
-    unjudged = [client for client in round_view.expected if client not in round_view.verdicts]
-    updates = runs.updates(round_, [client for client in unjudged if client in clients])
+    refused = {client: verdict for client, verdict in round_view.verdicts.items() if not verdict.accepted}
+    unjudged = [c for c in round_view.expected if c not in round_view.verdicts or c in refused]
+
+    def new(names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Their updates, but for a try that was refused before."""
+        found = runs.updates(round_, names)
+        return {c: fields for c, fields in found.items() if c not in refused or not refused[c].is_about(fields)}
+
+    updates = new([client for client in unjudged if client in clients])
     try:
         while updates:
             for client, fields in updates.items():
                 verdicts[client] = inspector.judge(client, fields)
-            arrived = runs.updates(round_, [client for client in unjudged if client not in verdicts])
+            arrived = new([client for client in unjudged if client not in verdicts])
             updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
         reach("worker.inspected")
     finally:
@@ -76,6 +84,9 @@ class Inspector:
 
     def judge(self, client: str, fields: Mapping[str, str]) -> Verdict:
         """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's."""
+        return replace(self._judged(client, fields), try_id=try_of(fields))
+
+    def _judged(self, client: str, fields: Mapping[str, str]) -> Verdict:
         try:
             verdict = self._accepted(client, fields)
             verdict.to_json()
@@ -108,7 +119,7 @@ class Inspector:
             raise UpdateRefused(f"object {path} has {size_bytes} bytes; {said}")
         for _ in range(_LOOKS):
             seal = self._store.seal(path, strict=True)
-            found, encoding = self._look(path, fields.get("digest", ""), size_bytes)
+            found, encoding, shape = self._look(path, fields.get("digest", ""), size_bytes)
             if self._store.seal(path, strict=True) == seal:  # so all that was looked at are the bytes with this digest
                 break
         else:
@@ -126,6 +137,7 @@ class Inspector:
             info_digest=signed.info_digest,
             public_key=signed.public_key,
             signature=signed.signature,
+            structure=shape,
         )
 
     def _check_limits(self, info: Info, size_bytes: int) -> None:
@@ -140,8 +152,8 @@ class Inspector:
         if largest is not None and size_bytes > largest:
             raise UpdateRefused(f"the checkpoint has {size_bytes} bytes, more than the {largest} that this run allows")
 
-    def _look(self, path: str, digest: str, size_bytes: int) -> tuple[Inspection, Encoding | None]:
-        """What the object holds, and how its tensors are encoded, if they are.
+    def _look(self, path: str, digest: str, size_bytes: int) -> tuple[Inspection, Encoding | None, str]:
+        """What the object holds, how its tensors are encoded, if so, and in a round from no model their structure.
 
         Its header is judged first: a file of another structure costs no more than that, however large it is.
         """
@@ -151,15 +163,12 @@ class Inspector:
         if found.sha256 != digest:
             raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
         if update is None:
-            return found, None
+            return found, None, ""
         _check_finite(found.nonfinite)
         if update.encoding is not None:
             _check_finite(update.nonfinite())
-        elif self._view.global_model is None:
-            first = self._runs.claim_reference(self._round, Reference(path, digest, size_bytes))
-            self._check_structure(path, update, first)
         self._check_norm(update)
-        return found, update.encoding
+        return found, update.encoding, "" if self._view.global_model else structure_digest(update.specs)
 
     def _checked_header(self, path: str, local: Path) -> Update:
         """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""
@@ -179,15 +188,15 @@ class Inspector:
         return update
 
     def _check_structure(self, path: str, update: Update, first: Reference | None) -> None:
-        """Same names, shapes and dtypes as the global model; in a first round without one, as its first good update.
+        """Same names, shapes and dtypes as the global model; in a round without one, as the update `first`.
 
-        `first` is that update, or None as long as there is none.
+        That is one of those that most sites agree with; None as long as the coordinator has not found that out.
         """
         if (model := self._view.global_model) is not None:
             reference, seal = Reference(model.path, model.digest, model.size_bytes), model.seal
             whose = "the global model"
         elif first is not None and first.path != path:
-            reference, seal, whose = first, "", f"the first update of this round ({first.path.split('/')[-2]})"
+            reference, seal, whose = first, "", "the model that most sites handed in"
         else:
             return
         required = structure_of_object(self._store, reference.path, reference.digest, seal, reference.size_bytes)  # type: ignore[arg-type]

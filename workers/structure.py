@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 
 from flavor.store.formats import TensorFile, TensorSpec
@@ -14,6 +16,12 @@ Structure = Mapping[str, TensorSpec]
 def structure(specs: Iterable[TensorSpec]) -> Structure:
     """Name to dtype and shape of each tensor."""
     return {spec.name: spec for spec in specs}
+
+
+def structure_digest(specs: Iterable[TensorSpec]) -> str:
+    """A digest that two structures share if and only if they are the same."""
+    listed = sorted((spec.name, str(spec.dtype), list(spec.shape)) for spec in specs)
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:32]
 
 
 @functools.lru_cache(8)

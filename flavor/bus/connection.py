@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -103,6 +104,8 @@ class Patience(Retry):
                 left_s = self._since + self._patience_s - now
                 if left_s <= 0 or asked_to_end():
                     raise
+                if failures == 2:
+                    _outages[self._where] += 1
                 if failures > 1:  # a connection that had gone stale is not worth a word
                     _countdown.show(self._where, left_s, error)
                     pause(min(pause_s, left_s))
@@ -165,6 +168,31 @@ def _passes(error: redis.exceptions.ResponseError) -> bool:
     return isinstance(error, kinds) or _said(error).startswith(
         ("MISCONF", "OOM ", "READONLY ", "MASTERDOWN ", "NOREPLICAS")
     )
+
+
+_outages: Counter[str] = Counter()
+"""Outages of each server that connections of this process have seen: a connection broke, and the next one, too."""
+
+
+class ServerWatch:
+    """Tells whether a server itself was away, or only a connection to it was cut: by a flood, or an idle proxy."""
+
+    def __init__(self, client: Redis, url: str) -> None:
+        self._client, self._where = client, shown(url)
+        self._seen: tuple[int, str] | None = None
+
+    def was_away(self) -> bool:
+        """Whether it was since the last call; it is another process now, or did not take a connection for a while."""
+        before, self._seen = self._seen, self._look()
+        return before is not None and before != self._seen
+
+    def _look(self) -> tuple[int, str]:
+        with translated(self._where):
+            try:
+                identity = str(self._client.info("server").get("run_id", ""))
+            except redis.exceptions.ResponseError:  # it does not tell
+                identity = ""
+        return _outages[self._where], identity
 
 
 _DATABASE = re.compile(r"/?[0-9]*")

@@ -141,6 +141,14 @@ class RunStore:
         args.append(json.dumps(list(left_out)))
         return int(self._move("reopen_round", keys, args))
 
+    def decide_structure(
+        self, token: str, round_: int, reference: Reference, *, others: Sequence[str], reason: str
+    ) -> None:
+        """Fix whose structure the round's updates must have; the acceptance of the `others` is taken back."""
+        keys = [self.keys.coordinator, self.keys.round(round_), self.keys.log, self.keys.verdicts(round_)]
+        keys += [self.keys.client(client).verdict(round_) for client in others]
+        self._move("decide_structure", keys, [token, round_, str(reference), reason, *others])
+
     def begin_aggregation(
         self, token: str, round_: int, *, attempt: int, contributors: Sequence[str], reason: str
     ) -> None:
@@ -185,25 +193,35 @@ class RunStore:
         ]
         self._move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
 
-    def fail_attempt(self, round_: int, *, attempt: int, token: str, reason: str, spoiled: Sequence[str] = ()) -> None:
-        """Report that this attempt went wrong; the next one goes without the contributors in `spoiled`."""
-        left_out = json.dumps(list(spoiled)) if spoiled else ""
-        self._move("fail_attempt", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason, left_out])
+    def fail_attempt(
+        self,
+        round_: int,
+        *,
+        attempt: int,
+        token: str,
+        reason: str,
+        spoiled: Sequence[str] = (),
+        passing: bool = False,
+    ) -> None:
+        """Report that this attempt went wrong; the next one goes without the contributors in `spoiled`.
 
-    def claim_reference(self, round_: int, reference: Reference) -> Reference:
-        """The object whose structure this round's updates must have: the first that was claimed."""
-        return Reference.of(self._move("claim_reference", [self.keys.round(round_)], [str(reference)]))
+        `passing`: it did for a reason that goes away by itself or by an operator, such as a store that is full or away;
+        then it counts for none, and is made again.
+        """
+        left_out = json.dumps(list(spoiled)) if spoiled else ""
+        keys = [self.keys.round(round_), self.keys.log]
+        self._move("fail_attempt", keys, [round_, attempt, token, reason, left_out, "1" if passing else ""])
 
     def reference(self, round_: int) -> Reference | None:
-        """The object that was claimed as such, or None as long as none was."""
+        """The object whose structure this round's updates must have, or None as long as that is not decided."""
         with translated(self._where):
-            claimed = self.redis.hget(self.keys.round(round_), "reference")
-        return Reference.of(claimed) if claimed else None
+            decided = self.redis.hget(self.keys.round(round_), "reference")
+        return Reference.of(decided) if decided else None
 
     # -- transitions of either
 
     def judge(self, round_: int, client: str, verdict: Verdict) -> bool:
-        """Record a verdict; True when it was the first on this update, else nothing changes.
+        """Record a verdict; True when it was the first on this try of the client, else nothing changes.
 
         An update whose round is no longer open is refused as late, whatever its inspection found. In a round that is
         not there nothing is recorded.
@@ -220,18 +238,20 @@ class RunStore:
         keys += [self.keys.client(client).verdict(round_), self.keys.refusals]
         late = _late(round_)
         args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, late.to_json(), late.reason]
+        args.append(verdict.try_id)
         return bool(self._call("judge_update", keys, args))
 
-    def end(self, state: RunState, reason: str, *, token: str = "") -> None:
+    def end(self, state: RunState, reason: str, *, detail: str = "", token: str = "") -> None:
         """End the run; `IllegalMove` when it has ended already.
 
-        A coordinator gives its lease's `token`, and `LeaseLost` is raised when it is no longer the holder's.
+        Every site can read `reason`; the log, which no site reads, has `detail` in its place. A coordinator gives its
+        lease's `token`, and `LeaseLost` is raised when it is no longer the holder's.
         """
         while True:
             round_ = self.read().round
             keys = [self.keys.state, self.keys.log, self.keys.round(round_), self.keys.coordinator]
             try:
-                self._move("end_run", keys, [state, reason, round_, token])
+                self._move("end_run", keys, [state, reason, round_, token, detail or reason])
             except IllegalMove:
                 if self.read().round == round_:
                     raise
@@ -248,6 +268,39 @@ class RunStore:
             step.hset(key, mapping={"admitted": "1" if admitted else "0", "reason": reason, "public_key": public_key})
             step.publish(key, "")
             step.execute()
+
+    def resume(
+        self,
+        token: str,
+        round_: int,
+        *,
+        config: Mapping[str, Any],
+        changed: Sequence[str],
+        closed: int,
+        spoiled: Sequence[str],
+        timeout_s: float,
+        reason: str,
+    ) -> None:
+        """Let an ended run go on from its round `round_`, with these settings; see `flavor.coordinator.resume`.
+
+        `token` is that of the coordinator's lease. The updates of `spoiled` are forgotten, so that they are handed in
+        again.
+        """
+        keys = [self.keys.coordinator, self.keys.state, self.keys.log, self.keys.round(round_)]
+        keys.append(self.keys.verdicts(round_))
+        for client in spoiled:
+            keys += [self.keys.client(client).update(round_), self.keys.client(client).verdict(round_)]
+        args: list[str | int] = [token, round_, json.dumps(config), int(config["rounds"]), reason]
+        args += [json.dumps(list(changed)), int(timeout_s * 1000), closed, *spoiled]
+        self._move("resume_run", keys, args)
+
+    def how_it_ended(self) -> str:
+        """Why the run ended last, as the log tells the operator; '' when the log has it no more."""
+        with translated(self._where):
+            for _, fields in self.redis.xrevrange(self.keys.log, count=100):
+                if fields.get("event") in (f"run.{state}" for state in RunState if state.ended):
+                    return str(fields.get("reason", ""))
+        return ""
 
     def pin_key(self, client: str, public_key: str, *, replace: bool = False) -> str:
         """Make `public_key` the one that this client's updates must be signed with; returns the one that stands.

@@ -46,11 +46,15 @@ class ClientState(StrEnum):
     """The trainer ended by itself, successfully."""
     FAILED = "failed"
     """The trainer or its edge ended badly."""
+    STOPPED = "stopped"
+    """Its edge was stopped by a signal: it is awaited for a lease time, as one that crashed."""
+    REVOKED = "revoked"
+    """`flavor revoke` has cut it off."""
 
     @property
     def gone(self) -> bool:
         """Whether nothing more will come from this client."""
-        return self in (ClientState.LEFT, ClientState.FAILED)
+        return self in (ClientState.LEFT, ClientState.FAILED, ClientState.REVOKED)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,10 @@ class RunView:
     """32 hexadecimal digits that no other run has, of this name or another; '' in a run of protocol 1."""
     protocol: int = PROTOCOL
     """The version of the protocol that the run is held in; 0 where none is named."""
+    changed: tuple[str, ...] = ()
+    """The settings that `flavor resume` has changed since the run began."""
+    resumed_round: int | None = None
+    """The newest closed round when the run was resumed last, if it was."""
 
     @property
     def incarnation(self) -> tuple[str, int, int]:
@@ -164,7 +172,14 @@ class RunView:
             recovered_round=int(fields.get("recovered_round", 0)),
             run_id=fields.get("run_id", ""),
             protocol=spoken(fields.get("protocol")),
+            changed=tuple(json.loads(fields.get("changed", "[]"))),
+            resumed_round=int(fields["resumed_round"]) if "resumed_round" in fields else None,
         )
+
+
+def try_of(update: Mapping[str, str]) -> str:
+    """Which of a client's tries in a round an update is, by its fields."""
+    return update.get("try", "")[:64]
 
 
 @dataclass(frozen=True)
@@ -188,6 +203,14 @@ class Verdict:
     public_key: str = ""
     """What its signature was checked with; '' for an unsigned update."""
     signature: str = ""
+    try_id: str = ""
+    """Which of the client's tries in this round it is about: `try` of the update that was judged."""
+    structure: str = ""
+    """A digest of the tensors' names, shapes and dtypes, in a first round that starts from no model."""
+
+    def is_about(self, fields: Mapping[str, str]) -> bool:
+        """Whether an update with these fields is answered: by an acceptance every one, by a refusal that try alone."""
+        return self.accepted or self.try_id == try_of(fields)
 
     def to_json(self) -> str:
         """As it stands in Redis."""
@@ -244,6 +267,14 @@ class RoundView:
     left_out: tuple[str, ...] = ()
     """Clients that had a task in an earlier opening, and are not expected any more."""
     manifest: ManifestRef | None = None
+    resumed: bool = False
+    """Whether it was open when the run ended, and `flavor resume` has opened it again: its sites may be on the way."""
+    reference: Reference | None = None
+    """The update whose structure the round's updates must have, once that is decided, in a round without a model."""
+    waits: int = 0
+    """Attempts that ended because of what passes by itself, such as a full store: they count for none."""
+    passing_ms: int | None = None
+    """When the last attempt ended so; None when it did not."""
     spoiled: tuple[str, ...] = ()
     """Contributors whose objects were no longer what was inspected when the last attempt read them."""
 
@@ -270,5 +301,9 @@ class RoundView:
             verdicts={client: Verdict.of(text) for client, text in verdicts.items()},
             openings=int(fields.get("openings", 1)),
             left_out=tuple(json.loads(fields.get("left_out", "[]"))),
+            resumed=fields.get("resumed") == "1",
+            reference=Reference.of(fields["reference"]) if "reference" in fields else None,
+            waits=int(fields.get("waits", 0)),
+            passing_ms=int(fields["passing_ms"]) if "passing_ms" in fields else None,
             manifest=ManifestRef.of(fields),
         )

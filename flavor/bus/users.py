@@ -92,7 +92,7 @@ def enroll(client: Redis, run: str, name: str, *, where: str, database: int = 0)
 def revoke(client: Redis, run: str, name: str, *, where: str) -> Kept | None:
     """Remove the user of a client and end its connections; None when there is no such user.
 
-    The client counts as failed from here on, so that no round waits for it.
+    The client counts as lost from here on, so that no round waits for it.
     """
     run_keys = RunKeys(run)
     keys = run_keys.client(name)
@@ -103,8 +103,8 @@ def revoke(client: Redis, run: str, name: str, *, where: str) -> Kept | None:
         if client.exists(keys.hash):
             with client.pipeline(transaction=True) as step:
                 step.delete(keys.hash, keys.lease)  # the hash may be anything: the client wrote it
-                step.hset(keys.hash, mapping={"state": ClientState.FAILED, "reason": "it was revoked"})
-                step.publish(keys.state, ClientState.FAILED)
+                step.hset(keys.hash, mapping={"state": ClientState.REVOKED, "reason": "it was revoked"})
+                step.publish(keys.state, ClientState.REVOKED)
                 step.execute()
     return kept
 

@@ -1,7 +1,8 @@
 """What all commands share: options, errors as one line, exit codes.
 
-Exit codes: 0 done; 1 the run or the check failed; 2 wrong use; 3 Redis cannot be reached; 4 a wait timed out; 5 the
-trainer failed; 6 (`flavor event wait` only) the run is finished; 130 interrupted, 143 terminated.
+Exit codes, of every program: 0 done; 1 the run or the check failed; 2 wrong use; 3 Redis cannot be reached; 4 a wait
+timed out; 5 the trainer failed; 6 (`flavor event wait` only) the run is finished; 7 the run finished early, because its
+trainers were done before all its rounds were; 8 the run was stopped by an operator; 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ import click
 from flavor import __version__
 from flavor.bus.address import INSECURE_VARIABLE, bus_address
 from flavor.bus.connection import URL_VARIABLE, bus_error
-from flavor.errors import FlavorError, MisuseError
+from flavor.errors import FlavorError, MisuseError, RunEnding
 from flavor.signals import raise_in_main
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _OF_ADDRESS = ("tls_ca", "tls_cert", "tls_key", "insecure")
-EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no Redis, 4 timed out, 5 trainer failed, 130 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no Redis, 4 timed out, 5 trainer failed, 7 finished early, "
+    "8 stopped, 130 interrupted, 143 terminated."
+)
 
 
 class Terminated(BaseException):
@@ -65,7 +69,8 @@ def fail(error: FlavorError, debug: bool = False) -> None:
     """Print `error` as one line and exit with its code."""
     if debug:
         traceback.print_exc()
-    click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+    kind = "flavor" if isinstance(error, RunEnding) else "Error"
+    click.echo(f"{kind}: {printable(' '.join(str(error).split()))}", err=True)
     sys.exit(error.exit_code)
 
 

@@ -119,7 +119,7 @@ def _show(found: Audit, *, trusted: bool) -> None:
             _verdict(found, link),
         )
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
-    rounds = chain.record.rounds if chain.record else "?"
+    rounds = chain.rounds or "?"
     said = count_of(len(found.problems), "thing") + " wrong" if found.problems else "nothing is wrong"
     click.echo(
         f"run {chain.run}: {chain.closed} of {rounds} rounds closed, {count_of(found.checked, 'object')} read "
@@ -140,7 +140,7 @@ def _described(found: Audit) -> dict[str, Any]:
     chain = found.chain
     return {
         "run": chain.run,
-        "rounds": chain.record.rounds if chain.record else None,
+        "rounds": chain.rounds or None,
         "closed": chain.closed,
         "head": chain.head,
         "objects_read": found.checked,

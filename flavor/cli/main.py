@@ -16,6 +16,7 @@ _COMMANDS = {
     "demo": ("flavor.cli.demo", "demo", "Federate handwritten digits over three sites, on this machine."),
     "run": ("flavor.cli.run", "run", "Run a whole federation on this machine, for a script of your own."),
     "serve": ("flavor.cli.serve", "serve", "Coordinate a run."),
+    "resume": ("flavor.cli.resume", "resume", "Go on with a run that has failed or was stopped."),
     "aggregators": (
         "flavor.cli.aggregators",
         "aggregators",

@@ -187,6 +187,7 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
 
 
 def _carry_out(federation: Any, as_json: bool) -> int:
+    from flavor.errors import RunFinishedEarly, RunStopped
     from flavor.local.progress import Progress
 
     raise_on_sigterm()
@@ -196,4 +197,7 @@ def _carry_out(federation: Any, as_json: bool) -> int:
         click.echo(results.to_json())
     else:
         progress.summary(results)
-    return 0 if results.state == "finished" else 1
+    early = len(results.rounds) < federation.rounds
+    return {"finished": RunFinishedEarly.exit_code if early else 0, "stopped": RunStopped.exit_code}.get(
+        results.state, 1
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flavor.bus.state import RunState
+from flavor.bus.state import RunState, RunView
 from flavor.cli.common import (
     needed,
     one_line_errors,
@@ -22,6 +22,13 @@ from flavor.errors import CheckpointError, InvalidSetting
 
 if TYPE_CHECKING:
     from flavor.config import RunConfig
+
+
+def _patient_where_sites_are_far(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The default of `--on-quorum-lost`: on one machine nobody starts a site again."""
+    if value is not None or context.info_name == "resume":
+        return value
+    return "wait" if context.info_name == "serve" else "fail"
 
 
 def round_options(function: Any) -> Any:
@@ -92,10 +99,10 @@ def round_options(function: Any) -> Any:
             click.option(
                 "--on-quorum-lost",
                 type=click.Choice(["wait", "retry", "fail"]),
-                default="fail",
-                show_default=True,
-                help="When that cannot be reached, or is not by the deadline: wait for the round's clients to come "
-                "back, open the round again for those that are ready, or fail the run.",
+                callback=_patient_where_sites_are_far,
+                help="Decide what happens when the quorum cannot be reached, or is not by the deadline: wait for the "
+                "round's sites to come back, open the round again for those that are ready, or fail the run.  "
+                "[default: wait; fail in `flavor run`]",
             ),
             click.option(
                 "--round-attempts",
@@ -233,6 +240,20 @@ def check_initial(path: Path, *, opaque: bool) -> None:
         raise InvalidSetting(f"--init-model {error}") from None
 
 
+def ended(view: RunView, closed: int) -> None:
+    """Return for a run that closed all its rounds; else raise how it ended, and how it goes on."""
+    from flavor.errors import RunError, RunFinishedEarly, RunStopped
+    from flavor.resume import goes_on_by
+
+    how = f"run {view.run!r} is {view.state}: {view.reason}"
+    if view.state is RunState.STOPPED:
+        raise RunStopped(f"{how}; {goes_on_by(view)}")
+    if view.state is not RunState.FINISHED:
+        raise RunError(f"{how}: {goes_on_by(view)}")
+    if closed < view.rounds:
+        raise RunFinishedEarly(how)
+
+
 @click.command()
 @run_option
 @click.option("--rounds", type=int, required=True, envvar="FLAVOR_ROUNDS", show_envvar=True, help="Rounds to run.")
@@ -269,13 +290,12 @@ def serve(
 ) -> None:
     """Coordinate a run: wait for clients, open rounds, decide when each is complete.
 
-    Keeps its state in Redis alone: killed and started again with the same options, it carries on. Exit code 0 only
-    for a finished run.
+    Keeps its state in Redis alone: killed and started again with the same options, it carries on. A run that has failed
+    or was stopped goes on with `flavor resume`. Exit code 0 only for a finished run.
     """
     from flavor.config import RunConfig
     from flavor.coordinator.initial import store_initial
     from flavor.coordinator.loop import Coordinator
-    from flavor.errors import RunError
     from flavor.settings import parse_settings
     from flavor.store.objects import open_store
 
@@ -285,7 +305,7 @@ def serve(
     check_rule(config)
     initial = store_initial(objects, run, init_model, opaque=config.is_opaque) if init_model else None
     raise_on_sigterm()
-    view = Coordinator(
+    coordinator = Coordinator(
         run,
         config,
         redis_url=url,
@@ -293,6 +313,5 @@ def serve(
         tell=teller("[coordinator] "),
         initial=initial,
         patience_s=patience_s,
-    ).run()
-    if view.state is not RunState.FINISHED:
-        raise RunError(f"run {run!r} is {view.state}: {view.reason}")
+    )
+    ended(coordinator.run(), coordinator.closed)

@@ -1,18 +1,20 @@
 """What to do with a round, decided from plain values: no network, no clock, no state.
 
 Each decision returns its reason in words; the reason goes into the run's log, so that "why is this round still open?"
-always has an answer.
+always has an answer. Nothing is ever decided by the words of a reason. The log is the operator's; what every site can
+read of a run that ends is the reason's `public` half, which counts and names no site.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Container, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flavor.bus.state import ClientState, RoundView
+from flavor.bus.state import ClientState, RoundView, Verdict
 from flavor.config import RunConfig
 
 
@@ -25,6 +27,9 @@ class Standing(StrEnum):
     """Handed in, not inspected yet."""
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    """Its site may hand in another update, as long as the round is open."""
+    SHUT = "shut out"
+    """Quarantined or revoked: nothing comes from it until an operator lets it."""
     LEFT = "left"
     """Its trainer was done before this round."""
     GONE = "gone"
@@ -44,6 +49,24 @@ class Action(StrEnum):
     REQUEUE = "requeue"
     FINISH = "finish"
     FAIL = "fail"
+
+
+class Reason(str):
+    """Why something is done: the text is for the operator, `public` for everybody."""
+
+    __slots__ = ("public",)
+    public: str
+
+    def __new__(cls, text: str, public: str = "") -> Reason:
+        """`public` is the text itself where that holds nothing about a single site."""
+        made = super().__new__(cls, text)
+        made.public = public or text
+        return made
+
+
+def public(reason: str) -> str:
+    """What every site may read of a reason."""
+    return reason.public if isinstance(reason, Reason) else reason
 
 
 @dataclass(frozen=True)
@@ -71,22 +94,29 @@ class Client:
         """Why nothing will come."""
         if self.state.gone or self.alive:
             return self.reason if self.state.gone else "it is quarantined"
-        return "its heartbeat stopped"
+        return self.reason if self.state is ClientState.STOPPED else "its heartbeat stopped"
+
+    @property
+    def how_gone(self) -> str:
+        """The same as a class, which says nothing about the site."""
+        if self.quarantined:
+            return "quarantined"
+        return self.state.value if self.state.gone else "away"
 
 
 def next_round(
-    run: str, closed: int, clients: Mapping[str, Client], config: RunConfig, *, rebuilt: bool = False
+    run: str, closed: int, clients: Mapping[str, Client], config: RunConfig, *, anew: bool = False
 ) -> tuple[Action, str, tuple[str, ...]]:
     """Between two rounds: open the next one (and for whom), wait, finish or fail.
 
-    `closed` is the number of the newest closed round. A run that was `rebuilt` from the store since then waits for its
-    clients as it did at its beginning. The sample of a round depends on the seed, the run's name and
-    the round alone, so a coordinator that takes over draws the same one.
+    `closed` is the number of the newest closed round. A run that begins `anew`, because it was rebuilt from the store
+    or resumed since then, waits for its clients as it did at its beginning. The sample of a round depends on the seed,
+    the run's name and the round alone, so a coordinator that takes over draws the same one.
     """
     if closed >= config.rounds:
         return Action.FINISH, f"all {config.rounds} rounds are closed", ()
     ready = sorted(name for name, client in clients.items() if client.ready)
-    first = closed == 0 or rebuilt
+    first = closed == 0 or anew
     wanted = config.min_clients if first else config.needed
     if len(ready) >= wanted:
         expected = sample(run, closed + 1, ready, config)
@@ -96,9 +126,7 @@ def next_round(
     left = [name for name, client in clients.items() if client.state is ClientState.LEFT]
     if not first and len(present) < wanted and (config.on_quorum_lost == "fail" or len(present) + len(left) >= wanted):
         lost = {
-            name: client.why_gone
-            for name, client in clients.items()
-            if (client.gone or client.quarantined) and name not in left
+            name: client for name, client in clients.items() if (client.gone or client.quarantined) and name not in left
         }
         if len(present) + len(left) >= wanted:
             return (
@@ -107,7 +135,10 @@ def next_round(
                 f"{len(present)} that remain are fewer than the {wanted} a round needs",
                 (),
             )
-        return Action.FAIL, f"{wanted} clients are needed and {len(present)} remain; {_listed(lost)}", ()
+        short = f"{wanted} clients are needed and {len(present)} remain"
+        why = {name: client.why_gone for name, client in lost.items()}
+        counted = _counted(client.how_gone for client in lost.values())
+        return Action.FAIL, Reason(f"{short}; {_listed(why)}", f"{short}; {counted}"), ()
     reason = f"{len(ready)} of at least {wanted} clients are ready"
     failed = {name: client.why_gone for name, client in clients.items() if client.gone or client.quarantined}
     return Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason, ()
@@ -122,20 +153,28 @@ def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tu
     return tuple(sorted(draw.sample(sorted(ready), size)))
 
 
+_ENDINGS = {ClientState.LEFT: Standing.LEFT, ClientState.REVOKED: Standing.SHUT}
+
+
 def standings(
-    round_: RoundView, submitted: Container[str], clients: Mapping[str, Client]
+    round_: RoundView, updates: Mapping[str, Mapping[str, str]], clients: Mapping[str, Client]
 ) -> dict[str, tuple[Standing, str]]:
-    """Each expected client's standing in a round, and why where it is refused or gone."""
+    """Each expected client's standing in a round, and why where it is refused or gone.
+
+    `updates` are those that lie there now. One that was refused may have been followed by another, or taken back by an
+    edge that trains the round again.
+    """
     found: dict[str, tuple[Standing, str]] = {}
     for name in round_.expected:
         verdict, client = round_.verdicts.get(name), clients.get(name)
-        if verdict is not None:
+        if verdict is not None and not verdict.accepted and client is not None and client.quarantined:
+            found[name] = (Standing.SHUT, verdict.reason)
+        elif verdict is not None and (verdict.accepted or (name in updates and verdict.is_about(updates[name]))):
             found[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)
-        elif name in submitted:
+        elif name in updates:
             found[name] = (Standing.SUBMITTED, "")
         elif client is not None and client.gone:
-            left = client.state is ClientState.LEFT
-            found[name] = (Standing.LEFT if left else Standing.GONE, client.why_gone)
+            found[name] = (_ENDINGS.get(client.state, Standing.GONE), client.why_gone)
         else:
             found[name] = (Standing.PENDING, "")
     return found
@@ -147,14 +186,17 @@ def close_round(
     """In an open round: wait, aggregate, finish (its clients were leaving as it opened), open it again or fail.
 
     `standings` gives each expected client's standing and, where it is refused or gone, why. What becomes of a round
-    that cannot get enough updates, or did not by its deadline, is the run's `on_quorum_lost`.
+    that cannot get enough updates, or did not by its deadline, is the run's `on_quorum_lost`. What was handed in and is
+    being inspected at the deadline has a worker's lease of time, whatever its size: then the round goes on without it.
     """
     by: dict[Standing, list[str]] = {standing: [] for standing in Standing}
     for client in round_.expected:
         by[standings[client][0]].append(client)
     accepted, open_ = len(by[Standing.ACCEPTED]), len(by[Standing.PENDING]) + len(by[Standing.SUBMITTED])
     needed, total = config.needed_of(len(round_.expected)), len(round_.expected)
-    lost = {name: standings[name][1] for name in (*by[Standing.REFUSED], *by[Standing.LEFT], *by[Standing.GONE])}
+    missing = [name for kind in _LOST for name in by[kind]]
+    lost = {name: standings[name][1] for name in missing}
+    kinds = [standings[name][0].value for name in missing]
     tail = f"; without {_listed(lost)}" if lost else ""
     if accepted + open_ < needed:
         if round_.round > 1 and accepted + open_ + len(by[Standing.LEFT]) >= needed:
@@ -162,48 +204,72 @@ def close_round(
                 f"finished early, after round {round_.round - 1} of {config.rounds}: {len(by[Standing.LEFT])} trainers "
                 f"are done, and the {accepted + open_} that remain are fewer than the {needed} a round needs"
             )
-        may_return = len(by[Standing.GONE])
-        return _quorum_lost(
-            f"{needed} updates are needed and {accepted + open_} can come; {_listed(lost)}",
-            round_,
-            config,
-            hopeless=accepted + open_ + may_return < needed,
-        )
+        may_come = len(by[Standing.GONE]) + len(by[Standing.REFUSED])
+        short = f"{needed} updates are needed and {accepted + open_} can come"
+        reason = Reason(f"{short}; {_listed(lost)}", f"{short}; {_counted(kinds)}")
+        return _quorum_lost(reason, now_ms, round_, config, hopeless=accepted + open_ + may_come < needed)
     if not open_:
         return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"
     if now_ms < round_.deadline_ms:
         waiting = by[Standing.PENDING] + by[Standing.SUBMITTED]
-        left_s = (round_.deadline_ms - now_ms) / 1000
+        left = shown_duration((round_.deadline_ms - now_ms) / 1000)
         return (
             Action.WAIT,
-            f"{accepted} of {total} updates accepted, waiting for {_some(waiting)} ({left_s:.0f} s left){tail}",
+            f"{accepted} of {total} updates accepted, waiting for {_some(waiting)} ({left} left){tail}",
         )
-    if by[Standing.SUBMITTED]:
+    if by[Standing.SUBMITTED] and now_ms < round_.deadline_ms + config.aggregation_lease_s * 1000:
         return (
             Action.WAIT,
             f"deadline passed, {_some(by[Standing.SUBMITTED])} handed in and being inspected{tail}",
         )
+    late = f"; late: {_some(by[Standing.PENDING])}" if by[Standing.PENDING] else ""
+    late += f"; not inspected in time: {_some(by[Standing.SUBMITTED])}" if by[Standing.SUBMITTED] else ""
     if accepted >= needed:
-        return Action.AGGREGATE, (
-            f"deadline passed with {accepted} of {total} updates, {needed} needed; "
-            f"late: {_some(by[Standing.PENDING])}{tail}"
-        )
-    return _quorum_lost(
-        f"the deadline passed with {accepted} of {needed} needed updates; late: {_some(by[Standing.PENDING])}{tail}",
-        round_,
-        config,
-    )
+        return Action.AGGREGATE, f"deadline passed with {accepted} of {total} updates, {needed} needed{late}{tail}"
+    short = f"the deadline passed with {accepted} of {needed} needed updates"
+    kinds += ["late"] * len(by[Standing.PENDING]) + ["not inspected in time"] * len(by[Standing.SUBMITTED])
+    return _quorum_lost(Reason(f"{short}{late}{tail}", f"{short}; {_counted(kinds)}"), now_ms, round_, config)
 
 
-def _quorum_lost(reason: str, round_: RoundView, config: RunConfig, *, hopeless: bool = False) -> tuple[Action, str]:
-    """What to do then. A round is `hopeless` when even the return of all its clients would not be enough."""
+def _quorum_lost(
+    reason: Reason, now_ms: int, round_: RoundView, config: RunConfig, *, hopeless: bool = False
+) -> tuple[Action, str]:
+    """What to do then. A round is `hopeless` when even the return of all its clients would not be enough.
+
+    One that was resumed waits until its deadline for the sites that ended with the run.
+    """
     if config.on_quorum_lost == "wait" and not hopeless:
         return Action.HOLD, f"{reason}; waiting for clients to come back"
+    where, times = f"round {round_.round}: ", ""
     if config.on_quorum_lost == "retry":
         if round_.openings < config.round_attempts:
             return Action.REOPEN, reason
-        return Action.FAIL, f"round {round_.round}: {reason}; it was opened {round_.openings} times"
-    return Action.FAIL, f"round {round_.round}: {reason}"
+        times = f"; it was opened {round_.openings} times"
+    elif round_.resumed and not hopeless and now_ms < round_.deadline_ms:
+        return Action.HOLD, f"{reason}; the run was resumed: waiting for clients to come back"
+    return Action.FAIL, Reason(f"{where}{reason}{times}", f"{where}{reason.public}{times}")
+
+
+def agreed_structure(
+    verdicts: Mapping[str, Verdict], *, open_: int, needed: int, closing: bool
+) -> tuple[str, tuple[str, ...]] | None:
+    """In a round that starts from no model: the client whose structure counts, and those whose updates have another.
+
+    The structure that most accepted updates have. None as long as too few have come, or the `open_` ones that still
+    may come could decide otherwise, unless the round is `closing`. Of two that as many have, the one whose first client
+    comes first by name.
+    """
+    having: dict[str, list[str]] = {}
+    for client, verdict in sorted(verdicts.items()):
+        if verdict.accepted:
+            having.setdefault(verdict.structure, []).append(client)
+    ranked = sorted(having.values(), key=len, reverse=True)
+    if not ranked or sum(map(len, ranked)) < needed:
+        return None
+    second = len(ranked[1]) if len(ranked) > 1 else 0
+    if not closing and len(ranked[0]) <= second + open_:
+        return None
+    return ranked[0][0], tuple(sorted(client for others in ranked[1:] for client in others))
 
 
 def reopened(
@@ -215,9 +281,10 @@ def reopened(
     """A round that lost its quorum: for whom to open it again, or hold it until enough are there.
 
     Accepted updates stand. Clients that still train go on; those that are ready, whether they were in the round before
-    or not, are given its task; those that were refused are left out.
+    or not, are given its task; those that were refused are left out,
+    unless they train it again.
     """
-    refused = {name for name, (standing, _) in standings.items() if standing is Standing.REFUSED}
+    refused = {name for name, (standing, _) in standings.items() if standing in (Standing.REFUSED, Standing.SHUT)}
     kept = {name for name, (standing, _) in standings.items() if standing in (Standing.ACCEPTED, Standing.SUBMITTED)}
     ready = {name for name, client in clients.items() if client.ready}
     expected = tuple(sorted((kept | ready) - refused))
@@ -241,22 +308,8 @@ def supervise(
         problem = round_.error
     elif round_.lease_ms is not None and now_ms > round_.lease_ms:
         problem = "its aggregator stopped without a word"
-    if problem is not None and round_.spoiled:
-        left = len(round_.contributors) - len(round_.spoiled)
-        needed = config.needed_of(len(round_.expected))
-        if left < needed:
-            return Action.FAIL, f"round {round_.round}: {needed} updates are needed and {left} are left: {problem}"
-        return Action.RETRY, f"without {_some(round_.spoiled)}, because: {problem}"
     if problem is not None:
-        if round_.attempt >= config.aggregation_attempts:
-            return (
-                Action.FAIL,
-                f"round {round_.round}: attempt {round_.attempt} of {config.aggregation_attempts}: {problem}",
-            )
-        return (
-            Action.RETRY,
-            f"attempt {round_.attempt + 1} of {config.aggregation_attempts}, because: {problem}",
-        )
+        return _attempt_failed(now_ms, round_, problem, config)
     if round_.lease_ms is None and now_ms - enqueued_ms > lease_ms:
         if workers == 0:
             return (
@@ -267,10 +320,56 @@ def supervise(
     return Action.WAIT, "being aggregated" if round_.lease_ms is not None else "waiting for an aggregator"
 
 
+def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunConfig) -> tuple[Action, str]:
+    """After an attempt that went wrong: another one, at once or in a while, or the end."""
+    if round_.spoiled:
+        left = len(round_.contributors) - len(round_.spoiled)
+        needed = config.needed_of(len(round_.expected))
+        if left < needed:
+            short = f"round {round_.round}: {needed} updates are needed and {left} are left"
+            changed = f"{len(round_.spoiled)} changed or removed in the store"
+            return Action.FAIL, Reason(f"{short}: {problem}", f"{short}: {changed}")
+        return Action.RETRY, f"without {_some(round_.spoiled)}, because: {problem}"
+    if round_.passing_ms is not None:
+        if now_ms < round_.passing_ms + min(config.aggregation_lease_s * 1000, _LONGEST_WAIT_MS):
+            return Action.HOLD, f"waiting, because: {problem}"
+        return Action.RETRY, f"again, because: {problem}"
+    counted = round_.attempt - round_.waits
+    where, times = f"round {round_.round}: ", f"attempt {counted} of {config.aggregation_attempts}"
+    if counted >= config.aggregation_attempts:
+        known = f"{where}{times} to aggregate it failed; the aggregator's log says why"
+        return Action.FAIL, Reason(f"{where}{times}: {problem}", known)
+    return Action.RETRY, f"attempt {counted + 1} of {config.aggregation_attempts}, because: {problem}"
+
+
+_LOST = (Standing.REFUSED, Standing.SHUT, Standing.LEFT, Standing.GONE)
+_LONGEST_WAIT_MS = 15_000
+"""What passes by itself is tried again at least so often."""
+
+
 def _listed(reasons: Mapping[str, str]) -> str:
     if not reasons:
         return "no client was lost"
     return "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
+
+
+def _counted(kinds: Iterable[str]) -> str:
+    """`2 refused, 1 gone`: how many were lost in which way."""
+    counts = Counter(kinds)
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())) or "no client was lost"
+
+
+_UNITS = (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1))
+
+
+def shown_duration(seconds: float) -> str:
+    """A time for people: `9 s`, `23 h 59 min`, `3 d 4 h`."""
+    whole = max(0, round(seconds))
+    for unit, size, smaller, smaller_size in _UNITS:
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

@@ -6,18 +6,38 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from flavor.bus.connection import connect, shown, translated, wait_for_server
+from flavor.bus.connection import ServerWatch, connect, shown, translated, wait_for_server
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.names import count
 from flavor.bus.persistence import persistence_warnings
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, ManifestRef, RoundState, RoundView, RunState, RunView, Verdict
+from flavor.bus.state import (
+    GlobalModel,
+    ManifestRef,
+    Reference,
+    RoundState,
+    RoundView,
+    RunState,
+    RunView,
+    Verdict,
+    try_of,
+)
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
-from flavor.coordinator.decision import Action, close_round, next_round, reopened, standings, supervise
+from flavor.coordinator.decision import (
+    Action,
+    Standing,
+    agreed_structure,
+    close_round,
+    next_round,
+    public,
+    reopened,
+    standings,
+    supervise,
+)
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.coordinator.late import LateUpdates
 from flavor.coordinator.members import LONGEST, Members
@@ -27,6 +47,8 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
 from flavor.ledger.manifest import Model, RunRecord
 from flavor.protocol import new_run_id
+from flavor.resume import goes_on_by
+from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import run_record_path, updates_prefix
 
@@ -56,17 +78,23 @@ class _Round:
 
     @property
     def unjudged(self) -> list[str]:
-        """Clients whose update has no verdict yet."""
-        return [client for client in self.updates if client not in self.view.verdicts]
+        """Clients whose update, or whose newest try, has no verdict yet."""
+        verdicts = self.view.verdicts
+        return [c for c, fields in self.updates.items() if c not in verdicts or not verdicts[c].is_about(fields)]
+
+    def forget_asking(self, client: str) -> None:
+        """No inspection was asked for yet, of what is to be inspected now."""
+        self.inspecting.pop(client, None)
+        del self.asked[client]
 
 
-def differences(view: RunView, config: RunConfig) -> list[str]:
-    """How the settings of the run that is there differ from `config`, one line each."""
-    return [
-        f"{name} is {_setting(view.config.get(name))}, not {_setting(value)}"
+def differences(view: RunView, config: RunConfig) -> dict[str, str]:
+    """How the settings of the run that is there differ from `config`, a line for each name."""
+    return {
+        name: f"{name} is {_setting(view.config.get(name))}, not {_setting(value)}"
         for name, value in config.to_mapping().items()
         if view.config.get(name) != value
-    ]
+    }
 
 
 def _setting(value: object) -> str:
@@ -96,14 +124,13 @@ class Coordinator:
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
         self._stopped = threading.Event()
+        self.closed = 0
+        """Rounds that were closed when the run ended."""
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
         self._late = LateUpdates(self._runs, tell)
-        self._members = Members(self._runs, tell, quarantine_after=config.quarantine_after, only=only)
-        self._jobs = jobs or RqJobQueue(
-            redis_url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=patience_s
-        )
+        self._only, self._given_jobs = only, jobs
         self._history = History(self._runs, Archive(store, run), tell)
         self._round: _Round | None = None
         self._run: RunView
@@ -111,6 +138,7 @@ class Coordinator:
         self._waiting = ""
         self._lost = False
         self._grace_until = 0.0  # monotonic; before that, clients that are missing may be on their way back
+        self._watch = ServerWatch(self._redis, redis_url)
         self._pruned = 0  # the newest round whose updates are pruned
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
@@ -121,10 +149,21 @@ class Coordinator:
         self._stopped.set()
 
     def run(self) -> RunView:
-        """Serve the run until it ends, or `stop` is called."""
+        """Serve the run until it ends, or `stop` is called. The reason of one that ended is the operator's."""
         wait_for_server(self._redis, self._url)
         keys = self._runs.keys
         taken_over = not self._create()
+        config = self._config  # that of the run, from here on
+        self._members = Members(
+            self._runs,
+            self._tell,
+            quarantine_after=config.quarantine_after,
+            lease_s=config.heartbeat_timeout_s,
+            only=self._only,
+        )
+        self._jobs = self._given_jobs or RqJobQueue(
+            self._url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=self._patience_s
+        )
         lease = self._acquired()
         if taken_over:  # whatever ended the last coordinator may have ended the edges too
             self._give_grace()
@@ -143,6 +182,8 @@ class Coordinator:
             self._serve(lease, subscription)
             if self._run.state.ended:
                 self._settle()
+                self.closed = self._runs.closed(self._run)[0]
+                self._run = replace(self._run, reason=self._runs.how_it_ended() or self._run.reason)
                 self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
             return self._run
         finally:
@@ -156,6 +197,7 @@ class Coordinator:
         with translated(shown(self._url)):
             self._history.check()
             subscription.open()
+            self._watch.was_away()  # from here on
             self._redis.publish(self._runs.keys.state, "serving")  # every edge announces itself
             self._read_everything()
             resync_at = time.monotonic() + _RESYNC_S
@@ -164,9 +206,10 @@ class Coordinator:
                 try:
                     if RESYNC in woken or not resync_at:  # it may be another server, or have forgotten something
                         self._history.check()
-                    if RESYNC in woken:  # the server was away, and everybody's lease may have lapsed
+                    if RESYNC in woken:
                         self._keep(lease)
-                        self._give_grace()
+                        if self._watch.was_away():  # and everybody's lease may have lapsed
+                            self._give_grace()
                     if RESYNC in woken or time.monotonic() > resync_at:
                         self._read_everything()
                         resync_at = time.monotonic() + _RESYNC_S
@@ -177,6 +220,12 @@ class Coordinator:
                     resync_at = 0.0
                 except LeaseLost:  # unless it only lapsed
                     self._keep(lease)
+                    resync_at = 0.0
+                except StoreUnavailable as error:
+                    if not error.passing:
+                        raise
+                    self._tell_waiting(f"{error}; trying again until it can be used")
+                    self._stopped.wait(_TICK_S)
                     resync_at = 0.0
                 except RunNotFound:
                     self._history.check()
@@ -204,8 +253,13 @@ class Coordinator:
         self._lost = False
 
     def _give_grace(self) -> None:
-        """Whatever ended a coordinator, or kept the server away, did so to the edges: let them come back."""
-        self._grace_until = time.monotonic() + self._config.heartbeat_timeout_s
+        """Whatever ended a coordinator, or kept the server away, did so to the edges: let them come back.
+
+        For a lease time, and not again before another has passed: nobody can make it last.
+        """
+        now, lease_s = time.monotonic(), self._config.heartbeat_timeout_s
+        if now >= self._grace_until + lease_s:
+            self._grace_until = now + lease_s
 
     @property
     def _lenient(self) -> bool:
@@ -232,16 +286,18 @@ class Coordinator:
                 return True
         view = self._runs.read_own()
         others = differences(view, self._config)
+        if changed := [name for name in others if name in view.changed]:
+            settings = ", ".join(f"{name} {shown_setting(view.config.get(name))}" for name in changed)
+            self._tell(f"run {self._name!r} was resumed with {settings}: that stands")
+            self._config = RunConfig.parse({**config, **{name: view.config.get(name) for name in changed}})
+            others = {name: line for name, line in others.items() if name not in changed}
         if view.state is RunState.FINISHED and not others:
             self._tell(f"run {self._name!r} was finished before: choose another name, or `flavor rm {self._name}`")
             return False
         if view.state.ended:
-            raise RunExists(
-                f"run {self._name!r} is over ({view.state}: {view.reason}): "
-                f"choose another name, or `flavor rm {self._name}`"
-            )
+            raise RunExists(f"run {self._name!r} is over ({view.state}: {view.reason}): {goes_on_by(view)}")
         if others:
-            raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others)}")
+            raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others.values())}")
         return False
 
     def _lease_lost(self) -> None:
@@ -288,18 +344,38 @@ class Coordinator:
             self._round = _Round(view, enqueued_ms=self._now_ms())
         self._round.view = view
         if view.state is RoundState.OPEN:
-            self._read_updates(client for client in view.expected if client not in view.verdicts)
+            self._read_updates(client for client in view.expected if self._may_hand_in(client))
         else:
             self._late.expect(view)
+
+    def _taken_back(self, clients: set[str]) -> set[str]:
+        """Those of them whose update was refused: an edge that came back removes it, and trains the round again."""
+        if self._round is None or self._round.view.state is not RoundState.OPEN:
+            return set()
+        return {client for client in self._round.view.verdicts.keys() & clients if self._may_hand_in(client)}
+
+    def _may_hand_in(self, client: str) -> bool:
+        """Whether an update of this client may come in the open round: it has no verdict, or was refused."""
+        assert self._round is not None
+        verdict = self._round.view.verdicts.get(client)
+        return verdict is None or not verdict.accepted
 
     def _read_updates(self, clients: Iterable[str]) -> None:
         round_, names = self._round, list(clients)
         assert round_ is not None
         found = self._runs.updates(round_.view.round, names)
-        round_.updates.update(found)
+        for client, fields in found.items():
+            round_.updates[client] = fields
+            self._ask_anew_if_refused(round_, client)
         for client in round_.updates.keys() & (set(names) - found.keys()):  # taken back, or lost in a failover
             del round_.updates[client]
             round_.inspecting.pop(client, None)
+
+    def _ask_anew_if_refused(self, round_: _Round, client: str) -> None:
+        """Have the newest try of a client inspected at once, where the one before has its verdict."""
+        fields, verdict = round_.updates.get(client), round_.view.verdicts.get(client)
+        if fields is not None and verdict is not None and not verdict.is_about(fields):
+            round_.forget_asking(client)
 
     def _read(self, channels: list[str]) -> None:
         """Read what these channels say has changed."""
@@ -327,10 +403,13 @@ class Coordinator:
             clients |= judged  # perhaps quarantined now, or pardoned
         if clients:
             self._members.read(clients, token=self._admitting, lenient=self._lenient)
+            updates |= self._taken_back(clients)
         if self._runs.keys.state in channels:
             self._run = self._runs.read()
         if self._round and new:
             self._round.view = replace(self._round.view, verdicts={**self._round.view.verdicts, **new})
+            for client in new:
+                self._ask_anew_if_refused(self._round, client)
         if self._round and self._runs.keys.round(round_) in channels:
             self._round.view = self._runs.read_round(round_) or self._round.view
             if self._round.view.state is RoundState.CLOSED:
@@ -368,8 +447,9 @@ class Coordinator:
         closed = self._round.view.round if self._round else 0
         if self._round:
             self._history.settle(closed, self._round.view.manifest)
-        rebuilt = bool(self._run.recovered_ms) and closed == self._run.recovered_round
-        action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, rebuilt=rebuilt)
+        anew = bool(self._run.recovered_ms) and closed == self._run.recovered_round
+        anew = anew or closed == self._run.resumed_round
+        action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, anew=anew)
         if action is Action.WAIT or self._too_early(action):
             self._tell_waiting(reason)
             return False
@@ -381,7 +461,10 @@ class Coordinator:
         return True
 
     def _too_early(self, action: Action) -> bool:
-        """Whether `action` would end the run before its clients had the time to come back, too."""
+        """Whether `action` would end the run before its clients had the time to come back, too; a deadline stands."""
+        view = self._round.view if self._round else None
+        if view is not None and view.state is RoundState.OPEN and self._now_ms() >= view.deadline_ms:
+            return False
         return action in (Action.FAIL, Action.REOPEN) and self._lenient
 
     def _tell_waiting(self, reason: str) -> None:
@@ -423,7 +506,7 @@ class Coordinator:
             fields = round_.updates[client]
             if "refused" in fields:
                 reason = fields["refused"][:LONGEST]
-                if self._runs.judge(number, client, Verdict(False, reason)):
+                if self._runs.judge(number, client, Verdict(False, reason, try_id=try_of(fields))):
                     self._tell(f"round {number}: {client}: {reason}")
                 round_.view = self._runs.read_round(number) or round_.view
                 continue
@@ -453,7 +536,8 @@ class Coordinator:
         if round_.asked[client] < self._config.aggregation_attempts or not self._jobs.workers():
             return False
         reason = f"its inspection failed {round_.asked[client]} times"
-        if self._runs.judge(round_.view.round, client, Verdict(False, reason)):
+        try_id = try_of(round_.updates[client])
+        if self._runs.judge(round_.view.round, client, Verdict(False, reason, try_id=try_id)):
             self._tell(f"round {round_.view.round}: {client}: {reason}")
         round_.view = self._runs.read_round(round_.view.round) or round_.view
         return True
@@ -469,6 +553,8 @@ class Coordinator:
     def _in_open_round(self, round_: _Round) -> bool:
         standing = standings(round_.view, round_.updates, self._members.clients)
         action, reason = close_round(self._now_ms(), round_.view, standing, self._config)
+        if self._decide_structure(round_, standing, closing=action is Action.AGGREGATE):
+            return True
         if action is Action.REOPEN and not self._too_early(action):
             action, how, expected = reopened(round_.view, standing, self._members.clients, self._config)
             if action is Action.REOPEN:
@@ -491,8 +577,40 @@ class Coordinator:
         contributors = [
             client for client in round_.view.expected if (v := round_.view.verdicts.get(client)) and v.accepted
         ]
-        self._attempt(round_, 1, contributors, reason)
+        complete = len(contributors) == len(round_.view.expected)
+        self._attempt(round_, 1, contributors, reason, worth_telling=not complete)
         return True
+
+    def _decide_structure(self, round_: _Round, standing: Mapping[str, tuple[Standing, str]], *, closing: bool) -> bool:
+        """In a round from no model, fix the structure that most have; True when others' acceptance was taken back."""
+        verdicts = round_.view.verdicts
+        if self._run.global_model is not None or self._config.is_opaque:
+            return False
+        number, fixed = round_.view.round, round_.view.reference
+        if fixed is None:
+            open_ = sum(each in (Standing.PENDING, Standing.SUBMITTED) for each, _ in standing.values())
+            needed = self._config.needed_of(len(round_.view.expected))
+            agreed = agreed_structure(verdicts, open_=open_, needed=needed, closing=closing)
+            if agreed is None:
+                return False
+            leader, others = verdicts[agreed[0]], agreed[1]
+            reference = Reference(leader.path, leader.digest, leader.size_bytes)
+        else:  # what was accepted at the same moment
+            accepted = {client: verdict for client, verdict in verdicts.items() if verdict.accepted}
+            known = next((each.structure for each in accepted.values() if each.path == fixed.path), None)
+            others = tuple(sorted(client for client, each in accepted.items() if known not in (None, each.structure)))
+            reference = fixed
+            if not others:
+                return False
+        having = sum(verdict.accepted for verdict in verdicts.values()) - len(others)
+        reason = f"the tensors' names, shapes and dtypes are those of {having} updates, and not those of {len(others)}"
+        self._runs.decide_structure(self._token, number, reference, others=others, reason=reason)
+        round_.view = self._runs.read_round(number) or round_.view
+        for client in others:  # they are inspected again, which refuses them by what differs
+            round_.forget_asking(client)
+        if others:
+            self._tell(f"round {number}: {reason}: {', '.join(others)}")
+        return bool(others)
 
     def _reopen(self, round_: _Round, expected: tuple[str, ...], reason: str) -> None:
         """The round begins again, with a new deadline, for these clients; who is new in it gets its task."""
@@ -513,7 +631,9 @@ class Coordinator:
         self._read_updates(new)  # of one that was left out, and handed in meanwhile
         self._tell(f"round {number}: {reason}")
 
-    def _attempt(self, round_: _Round, attempt: int, contributors: list[str], reason: str) -> None:
+    def _attempt(
+        self, round_: _Round, attempt: int, contributors: list[str], reason: str, *, worth_telling: bool
+    ) -> None:
         number = round_.view.round
         reach("coordinator.closing")
         self._runs.begin_aggregation(self._token, number, attempt=attempt, contributors=contributors, reason=reason)
@@ -522,7 +642,7 @@ class Coordinator:
         reach("coordinator.enqueued")
         round_.enqueued_ms = self._now_ms()
         round_.view = self._runs.read_round(number) or round_.view
-        if attempt > 1 or "without" in reason or "late" in reason:
+        if worth_telling:
             self._tell(f"round {number}: {reason}")
 
     def _in_aggregation(self, round_: _Round) -> bool:
@@ -537,13 +657,13 @@ class Coordinator:
         action, reason = supervise(
             now_ms, round_.view, enqueued_ms=round_.enqueued_ms, workers=workers, config=self._config
         )
-        if overdue and action is Action.WAIT and reason != round_.told:
+        if ((overdue and action is Action.WAIT) or action is Action.HOLD) and reason != round_.told:
             self._tell(f"round {round_.view.round}: {reason}")
             round_.told = reason
         if action is Action.RETRY:
             spoiled = round_.view.spoiled
             contributors = [client for client in round_.view.contributors if client not in spoiled]
-            self._attempt(round_, round_.view.attempt + 1, contributors, reason)
+            self._attempt(round_, round_.view.attempt + 1, contributors, reason, worth_telling=True)
         elif action is Action.REQUEUE:
             self._jobs.aggregate(self._name, round_.view.round, attempt=round_.view.attempt)
             round_.enqueued_ms = now_ms
@@ -555,7 +675,7 @@ class Coordinator:
     def _end(self, state: RunState, reason: str) -> None:
         reach("coordinator.ending")
         with contextlib.suppress(IllegalMove):  # somebody stopped it meanwhile: that stands
-            self._runs.end(state, reason, token=self._token)
+            self._runs.end(state, public(reason), detail=reason, token=self._token)
         reach("coordinator.ended")
         self._run = self._runs.read()
 

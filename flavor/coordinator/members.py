@@ -24,9 +24,17 @@ class Members:
     """What has been read of the clients of one run. `only` names those that may take part; None admits everyone."""
 
     def __init__(
-        self, runs: RunStore, tell: Callable[[str], None], *, quarantine_after: int, only: frozenset[str] | None
+        self,
+        runs: RunStore,
+        tell: Callable[[str], None],
+        *,
+        quarantine_after: int,
+        lease_s: float,
+        only: frozenset[str] | None,
     ) -> None:
         self._runs, self._tell, self._quarantine_after, self._only = runs, tell, quarantine_after, only
+        self._lease_s = lease_s
+        self._stopped: dict[str, float] = {}  # client -> when its edge was first seen stopped by a signal (monotonic)
         self.clients: dict[str, Client] = {}
         self.names: set[str] = set()
         """Who was ever admitted."""
@@ -53,7 +61,7 @@ class Members:
         Who is new is admitted by the coordinator's `token`, nobody without one. `lenient`: a lease that is missing says
         nothing about who held it.
         """
-        for name, (fields, alive) in self._runs.clients(names).items():
+        for name, (fields, leased) in self._runs.clients(names).items():
             before = self.clients.get(name)
             if self._is_stranger(name):
                 continue
@@ -68,6 +76,7 @@ class Members:
                 if name in self.names:  # it was another edge that spoke for it
                     self.clients[name] = Client(ClientState.FAILED, False, refused, False)
                 continue
+            alive = self._awaited(name, state, leased)
             quarantined = 0 < self._quarantine_after <= self._refusals.get(name, 0)
             client = Client(state, alive or lenient, fields.get("reason", "")[:LONGEST], quarantined)
             self.clients[name] = client
@@ -79,6 +88,17 @@ class Members:
                 event = "client.left" if state is ClientState.LEFT else "client.lost"
                 self._note(event, name, client.why_gone)
             self._pin(name, fields)
+
+    def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
+        """Whether the client counts as there: one that was stopped by a signal does for a lease time, as a crashed one.
+
+        So a planned restart of an edge is nothing worse than a crash.
+        """
+        if state is not ClientState.STOPPED:
+            self._stopped.pop(name, None)
+            return alive
+        now = time.monotonic()
+        return alive or now - self._stopped.setdefault(name, now) < self._lease_s
 
     def recount(self, names: Iterable[str], *, refused: bool) -> bool:
         """Read the refusals anew, if an update was just `refused` or one of these clients' was before; whether so."""

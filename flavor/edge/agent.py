@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import secrets
 import sys
 import threading
 import time
@@ -31,6 +32,7 @@ from flavor.errors import (
     NotAdmitted,
     RunError,
     RunRebuilt,
+    RunStopped,
     StoreError,
     TrainerFailed,
     UpdateRefused,
@@ -164,7 +166,7 @@ class Edge:
             self._give_notice(str(error))
             raise
         except (Stopped, KeyboardInterrupt) as error:
-            self._give_notice(f"its edge was stopped ({str(error) or 'Ctrl-C'})")
+            self._give_notice(f"its edge was stopped ({str(error) or 'Ctrl-C'})", ClientState.STOPPED)
             raise
         except OSError as error:
             self._give_notice(str(error))
@@ -206,9 +208,9 @@ class Edge:
                 raise WaitTimeout(f"run {self._config.run!r} did not appear within {self._config.join_timeout_s:g} s")
             subscription.wait(left_s)
         if view.state.ended:
-            raise RunError(
-                f"run {self._config.run!r} is over ({view.state}: {view.reason}): start another one, under another name"
-            )
+            finished = view.state is RunState.FINISHED
+            advice = "ask its operator for another run" if finished else "start this again once its operator resumed it"
+            raise RunError(f"run {self._config.run!r} is over ({view.state}: {view.reason}): {advice}")
         return view
 
     def _tell_joined(self, settings: RunConfig) -> None:
@@ -222,13 +224,19 @@ class Edge:
         """Remove what an earlier process of this client left of the current round, so that it is trained again.
 
         A round whose training was finished is handed in as it is, if the files are still there: what the trainer was
-        told to be set stays set.
+        told to be set stays set. An update that was refused is taken back, and the round trained again.
         """
         round_ = view.round
         keys = [self._keys.started, self._keys.taken]
         keys += [self._keys.event(other, event) for other in (0, round_ + 1) for event in Event]
-        if round_ and self._seat.has_update(round_):
+        handed_in = round_ and self._seat.has_update(round_)
+        verdict = self._seat.verdict(round_) if handed_in else {}
+        if handed_in and verdict.get("accepted") == "0":
+            self._tell(f"round {round_}: the update was refused ({verdict.get('reason', '')}): training it again")
+            keys += [self._keys.update(round_), *(self._keys.event(round_, event) for event in Event)]
+        elif handed_in:
             self._behind = round_  # it was submitted already: the next task is the one to do
+            self._unjudged = 0 if verdict else round_
         elif round_ and self._events.is_set(Event.TRAIN_FINISHED, round_) and self._exchange.has_local():
             self._training = round_
             self._trained_from = self._seat.task(round_).get("global_digest", "")
@@ -388,7 +396,7 @@ class Edge:
                 trained_from=self._trained_from,
             )
         reach("edge.stored")
-        self._hand_in(round_, fields)
+        self._hand_in(round_, {**fields, "try": secrets.token_hex(8)})
         reach("edge.submitted")
 
     def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
@@ -412,12 +420,14 @@ class Edge:
             self._hand_in(*self._submitted)
 
     def _read_verdict(self, round_: int) -> None:
-        if round_ != self._unjudged:
+        accepted = self._submitted is not None and self._submitted[0]  # which another structure may have undone
+        if round_ not in (self._unjudged, accepted):
             return
         verdict = self._seat.verdict(round_)
         if not verdict:
             return
-        self._unjudged = 0
+        if round_ == self._unjudged:
+            self._unjudged = 0
         if verdict.get("accepted") != "1":
             self._tell(f"round {round_}: the update was refused: {verdict.get('reason', '')}")
 
@@ -472,13 +482,15 @@ class Edge:
                 trainer.stop(2.0)
             elif code != 0 and finished and not self._left:
                 raise TrainerFailed(obituary("the trainer", code, trainer.last_lines, "after the last round"))
+        if view.state is RunState.STOPPED:
+            raise RunStopped(f"run {self._config.run!r} is {view.state}: {view.reason}")
         if not finished:
             raise RunError(f"run {self._config.run!r} is {view.state}: {view.reason}")
         self._tell(f"run {self._config.run!r} is finished; the final global model is at {self._workspace.global_model}")
 
-    def _give_notice(self, reason: str) -> None:
+    def _give_notice(self, reason: str, state: ClientState = ClientState.FAILED) -> None:
         with contextlib.suppress(Exception):  # an edge that cannot say goodbye is missed by its lease
-            self._report(ClientState.FAILED, reason)
+            self._report(state, reason)
 
     def _report(self, state: ClientState, reason: str) -> None:
         self._seat.report(state, reason, behind=self._behind, public_key=str(self._key.public))

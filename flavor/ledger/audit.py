@@ -12,8 +12,9 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, Problem, read_chain
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
+from flavor.resume import changes
 from flavor.store.objects import sha256_file
-from flavor.store.paths import run_record_path
+from flavor.store.paths import manifest_path, run_record_path
 
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{16})\.[a-z]+$")
 _ROUND = re.compile(r"/rounds/([1-9][0-9]{0,8})/")
@@ -87,8 +88,13 @@ def audit(
         checked, size = checked + 1, size + found
         if what:
             problems.append(Problem(each.round, each.path, what))
+    before = chain.record.config if chain.record else None
     for manifest in chain.manifests:
         problems += _info_problems(archive, manifest)
+        if before is not None and (changed := changes(before, manifest.config)):
+            path = manifest_path(chain.run, manifest.round)
+            notices.append(Problem(manifest.round, path, f"the run was resumed with {', '.join(changed)}"))
+        before = manifest.config
     progress(len(objects), len(objects))
     problems.sort(key=lambda problem: problem.round)
     return Audit(chain, problems, gone, checked, size, notices)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flavor.bus.names import is_name
 from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, RunNotFound
 from flavor.ledger.archive import Archive, Listing
 from flavor.ledger.canonical import sha256
 from flavor.ledger.keys import fingerprint
-from flavor.ledger.manifest import Contributor, Manifest, RunRecord, settings_differ
+from flavor.ledger.manifest import Contributor, Manifest, RunRecord
 from flavor.ledger.trust import Trust
+from flavor.resume import fixed_settings_differ
 from flavor.store.paths import global_prefix, manifest_path, run_record_path, update_prefix
 
 
@@ -55,6 +57,18 @@ class Chain:
     def closed(self) -> int:
         """The newest closed round; 0 before the first."""
         return self.links[-1].round if self.links else 0
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The run's settings in its newest round; as it began before the first, and where no record can be read."""
+        known = self.manifests
+        return known[-1].config if known else self.record.config if self.record else {}
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the run has: as it began, or as it was resumed with, as far as a closed round shows."""
+        now = self.config.get("rounds")
+        return now if isinstance(now, int) else self.record.rounds if self.record else 0
 
     @property
     def head(self) -> str:
@@ -118,11 +132,11 @@ class _Reader:
 
     def _follow(self, previous: str) -> int:
         """Read the manifests that are there; the newest round. What a stray file's number is, costs nothing."""
-        record, before = self.chain.record, 0
+        before = 0
         for round_ in sorted(self.chain.listing.manifests):
-            if record is not None and round_ > record.rounds:
+            if self.chain.record is not None and round_ > self.chain.rounds and not self._extends(round_, before):
                 path = manifest_path(self._archive.run, round_)
-                self._wrong(round_, path, f"it does not belong to the run, which has {record.rounds} rounds")
+                self._wrong(round_, path, f"it does not belong to the run, which has {self.chain.rounds} rounds")
                 continue
             if round_ > before + 1:
                 self.chain.links.append(self._gap(before + 1, round_ - 1))
@@ -134,6 +148,14 @@ class _Reader:
             previous, before = link.digest, round_
         return before
 
+    def _extends(self, round_: int, before: int) -> bool:
+        """Whether the round after the last one was closed in a run that was resumed with more rounds."""
+        if round_ != before + 1:
+            return False
+        manifest = self._link(round_, quiet=True).manifest
+        rounds = manifest.config.get("rounds") if manifest is not None else None
+        return isinstance(rounds, int) and rounds >= round_
+
     def _gap(self, first: int, last: int) -> Link:
         """Rounds without a manifest, as one link."""
         others = f", as are those up to round {last}" if last > first else ""
@@ -142,7 +164,7 @@ class _Reader:
         )
         return Link(first, None, "")
 
-    def _link(self, round_: int) -> Link:
+    def _link(self, round_: int, *, quiet: bool = False) -> Link:
         path = manifest_path(self._archive.run, round_)
         data = None
         try:
@@ -152,7 +174,8 @@ class _Reader:
                 return Link(round_, None, "")
             return Link(round_, Manifest.parse(data, path), sha256(data))
         except (InvalidRecord, OtherProtocol) as error:
-            self._wrong(round_, path, _without(path, error))
+            if not quiet:
+                self._wrong(round_, path, _without(path, error))
             return Link(round_, None, sha256(data) if data is not None else "")
 
     def _check(self, manifest: Manifest, previous: str) -> None:
@@ -177,7 +200,7 @@ class _Reader:
             self._wrong(number, path, f"it does not follow {before} as that lies there: one of the two was changed")
         if (base := self._base(number)) is not None and manifest.trained_from != base:
             self._wrong(number, path, "its clients trained from another global model than the one before it")
-        if record is not None and (differ := settings_differ(manifest.config, record.config)):
+        if record is not None and (differ := fixed_settings_differ(manifest.config, record.config)):
             self._wrong(number, path, f"its settings differ from the run's: {', '.join(differ)}")
         for what in _misplaced(manifest):
             self._wrong(number, path, what)

@@ -21,6 +21,7 @@ from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.history import count_of
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
+from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.store.paths import manifest_path, run_record_path
 
 _BATCH = 50
@@ -125,7 +126,7 @@ def _check_replaceable(
     if closed > chain.closed or (closed == chain.closed and same):
         raise RunExists(
             f"run {run!r} on Redis at {where} has {count_of(closed, 'closed round')}, and the store "
-            f"{chain.closed}: Redis lacks nothing, so nothing was changed; `flavor serve` goes on with it"
+            f"{chain.closed}: Redis lacks nothing, so nothing was changed; {goes_on_by(before)}"
         )
     lost = [f"its {count_of(closed, 'closed round')}, which the store has otherwise"] if not same else []
     if round_ is not None and before.round > closed:
@@ -159,8 +160,9 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
     assert chain.record is not None
     record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
     closed = chain.closed
-    finished = closed >= record.rounds
-    reason = f"rebuilt from the store after round {closed} of {record.rounds}"
+    rounds = chain.rounds
+    finished = closed >= rounds
+    reason = f"rebuilt from the store after round {closed} of {rounds}"
     state = RunState.FINISHED if finished else RunState.RUNNING if closed else RunState.WAITING
     model = manifests[-1].global_model if manifests else record.initial
     path = manifest_path(chain.run, closed) if closed else run_record_path(chain.run)
@@ -169,8 +171,9 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
         "protocol": str(record.protocol),
         "state": state.value,
         "round": str(closed),
-        "rounds": str(record.rounds),
-        "config": json.dumps({**record.config, "store": archive.store.url}),
+        "rounds": str(rounds),
+        "config": json.dumps({**chain.config, "store": archive.store.url}),
+        "changed": json.dumps(sorted(name for name in MAY_CHANGE if chain.config.get(name) != record.config.get(name))),
         "created_ms": str(manifests[0].opened_ms if manifests else now_ms),
         "reason": f"all {closed} rounds are closed" if finished else reason,
         "recovered_ms": str(now_ms),
@@ -190,7 +193,7 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
     pinned = {c.client: c.public_key for m in manifests for c in m.contributors if c.public_key}
     while not _appears(runs, lease, fields, clients, pinned, reason, now_ms):
         continue  # our own lease was renewed in that moment
-    return Recovered(chain.run, closed, record.rounds, tuple(clients))
+    return Recovered(chain.run, closed, rounds, tuple(clients))
 
 
 def _appears(

@@ -210,5 +210,6 @@ class Federation:
                 told_by_edge = runs.clients([name])[name][0].get("reason")
                 reason = f"{name}: {told_by_edge}" if told_by_edge else reason
             progress.tell(f"{reason}; its log: {self.layout.log(name)}")
+            kind = "an edge" if is_edge else "the coordinator" if name == "coordinator" else "an aggregator"
             with contextlib.suppress(IllegalMove):
-                runs.end(RunState.FAILED, reason)
+                runs.end(RunState.FAILED, f"{kind} ended with exit code {code}", detail=reason)

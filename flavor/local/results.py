@@ -81,7 +81,9 @@ def collect(runs: RunStore, store: ObjectStore, out: Path) -> Results:
         write_json(out / "info" / f"round-{number:04d}.json", info)
         rounds.append(round_result(round_, info))
     model = _final_model(view, store, out) if rounds else None
-    results = Results(view.run, view.state.value, view.reason, rounds, str(model) if model else None, str(out))
+    results = Results(
+        view.run, view.state.value, runs.how_it_ended() or view.reason, rounds, str(model) if model else None, str(out)
+    )
     write_metrics(rounds, out / "metrics.csv")
     if rounds:
         plot_metrics(view.run, rounds, out / "metrics.png")

@@ -262,8 +262,9 @@ def test_nothing_is_recorded_of_a_round_that_is_not_there(runs: RunStore) -> Non
     """A server that lost the run while an update was inspected has no such round."""
     for verdict in (Verdict(True, "good", info={"metadata": {}}), Verdict(False, "bad")):
         assert not runs.judge(1, "a", verdict)
-    with pytest.raises(IllegalMove, match="not there"):
-        runs.claim_reference(1, Reference("p", "d", 3))
+    runs.redis.set(runs.keys.coordinator, TOKEN)
+    with pytest.raises(IllegalMove, match="decide_structure"):
+        runs.decide_structure(TOKEN, 1, Reference("p", "d", 3), others=[], reason="")
     assert runs.redis.keys(f"{runs.keys.prefix}*round*") == []
     assert not runs.refusals()
 
@@ -279,7 +280,7 @@ def test_a_round_begins_empty(runs: RunStore) -> None:
     assert view is not None
     assert not view.verdicts
     assert runs.updates(1, ["a", "b"]) == {}
-    assert runs.claim_reference(1, Reference("p", "d", 3)) == runs.reference(1) == Reference("p", "d", 3)
+    assert runs.reference(1) is None
 
 
 def test_a_round_that_is_opened_again_keeps_what_was_handed_in(runs: RunStore) -> None:
@@ -304,13 +305,73 @@ def test_a_round_that_is_opened_again_keeps_what_was_handed_in(runs: RunStore) -
     assert runs.updates(1, ["b"]) == {"b": {"path": "p"}}
 
 
-def test_the_first_update_of_a_round_is_its_reference(runs: RunStore) -> None:
+def test_what_structure_counts_is_decided_once_and_others_are_judged_again(runs: RunStore) -> None:
     open_round(runs)
     assert runs.reference(1) is None
+    for client in ("a", "b"):
+        runs.judge(1, client, Verdict(True, "good"))
     first = Reference("p1", "d1", 3)
-    assert runs.claim_reference(1, first) == first
-    assert runs.claim_reference(1, Reference("p2", "d2", 4)) == first
-    assert runs.reference(1) == first
+    runs.decide_structure(TOKEN, 1, first, others=["b"], reason="why")
+    with pytest.raises(IllegalMove, match="otherwise"):
+        runs.decide_structure(TOKEN, 1, Reference("p2", "d2", 4), others=[], reason="why")
+    view = runs.read_round(1)
+    assert view is not None
+    assert (runs.reference(1), view.reference, set(view.verdicts)) == (first, first, {"a"})
+    assert runs.judge(1, "b", Verdict(False, "it has module. names"))
+
+
+def test_a_refused_update_may_be_followed_by_another_try_while_the_round_is_open(runs: RunStore) -> None:
+    open_round(runs)
+    assert runs.judge(1, "a", Verdict(False, "bad", try_id="t1"))
+    assert not runs.judge(1, "a", Verdict(True, "good", try_id="t1"))
+    assert runs.judge(1, "a", Verdict(False, "bad", try_id="t2"))
+    assert runs.refusals() == {"a": 2}
+    assert runs.judge(1, "a", Verdict(True, "good", try_id="t3"))
+    assert not runs.judge(1, "a", Verdict(False, "bad", try_id="t4"))
+    assert runs.refusals() == {}
+
+
+def test_an_ended_run_goes_on_with_its_round_open_again(runs: RunStore) -> None:
+    open_round(runs)
+    runs.judge(1, "a", Verdict(True, "good"))
+    config = {**runs.read().config, "rounds": 9}
+
+    def resume(token: str = TOKEN, round_: int = 1) -> None:
+        runs.resume(
+            token, round_, config=config, changed=["rounds"], closed=0, spoiled=[], timeout_s=9, reason="it was failed"
+        )
+
+    with pytest.raises(IllegalMove, match="running"):
+        resume()
+    runs.end(RunState.FAILED, "1 gone", detail="b: it is gone", token=TOKEN)
+    assert runs.read().reason == "1 gone"
+    assert runs.how_it_ended() == "b: it is gone"
+    with pytest.raises(LeaseLost):
+        resume("another")
+    with pytest.raises(IllegalMove, match="another round"):
+        resume(round_=2)
+    resume()
+    view, round_ = runs.read(), runs.read_round(1)
+    assert round_ is not None
+    assert (view.state, view.rounds, view.changed, view.resumed_round, view.ended_ms) == (
+        RunState.RUNNING,
+        9,
+        ("rounds",),
+        0,
+        None,
+    )
+    assert (round_.state, round_.resumed, set(round_.verdicts)) == (RoundState.OPEN, True, {"a"})
+
+
+def test_an_attempt_that_failed_for_what_passes_counts_for_none(runs: RunStore) -> None:
+    open_round(runs)
+    for attempt in (1, 2):
+        runs.begin_aggregation(TOKEN, 1, attempt=attempt, contributors=["a"], reason="")
+        runs.claim_round(1, attempt=attempt, token="w", ttl_s=9)
+        runs.fail_attempt(1, attempt=attempt, token="w", reason="store full", passing=True)
+        view = runs.read_round(1)
+        assert view is not None
+        assert (view.waits, view.passing_ms is not None) == (attempt - 1, True)
 
 
 def test_a_reference_of_an_older_release_is_read(runs: RunStore) -> None:

@@ -8,18 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flavor.bus.state import ClientState, RoundState, RoundView
+from flavor.bus.state import ClientState, RoundState, RoundView, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.decision import (
     Action,
     Client,
     Standing,
+    agreed_structure,
     close_round,
     next_round,
+    public,
     reopened,
     sample,
+    shown_duration,
     supervise,
 )
+from flavor.coordinator.decision import standings as all_standings
 from flavor.errors import InvalidSetting
 
 CONFIG = RunConfig(rounds=5, min_clients=3, store="file:///s")
@@ -86,11 +90,11 @@ class TestBetweenRounds:
     def test_a_rebuilt_run_waits_for_its_clients_as_at_its_beginning(self) -> None:
         config = CONFIG.model_copy(update={"quorum": 1})
         for clients in ({}, {"a": READY, "b": FAILED}, {"a": READY, "b": READY}):
-            assert next_round("r", 2, clients, config, rebuilt=True)[0] is Action.WAIT
+            assert next_round("r", 2, clients, config, anew=True)[0] is Action.WAIT
         everyone = {"a": READY, "b": READY, "c": READY}
-        assert next_round("r", 2, everyone, config, rebuilt=True)[0] is Action.OPEN
+        assert next_round("r", 2, everyone, config, anew=True)[0] is Action.OPEN
         assert next_round("r", 2, {"a": READY}, config)[0] is Action.OPEN
-        assert next_round("r", 5, {}, config, rebuilt=True)[0] is Action.FINISH
+        assert next_round("r", 5, {}, config, anew=True)[0] is Action.FINISH
 
     def test_a_silent_client_is_gone_even_if_it_said_ready(self) -> None:
         silent = Client(ClientState.READY, alive=False)
@@ -153,9 +157,16 @@ class TestOpenRound:
         now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.GONE)
         assert close_round(2_000, ROUND, now, replace_config(quorum=2))[0] is Action.AGGREGATE
 
-    def test_what_was_handed_in_before_the_deadline_is_still_inspected(self) -> None:
-        now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.SUBMITTED)
-        assert close_round(20_000, ROUND, now, replace_config(quorum=2))[0] is Action.WAIT
+    def test_what_was_handed_in_before_the_deadline_is_inspected_for_a_lease_and_no_longer(self) -> None:
+        now, config = (
+            standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.SUBMITTED),
+            replace_config(quorum=2),
+        )
+        last_ms = ROUND.deadline_ms + int(config.aggregation_lease_s * 1000)
+        assert close_round(last_ms - 1, ROUND, now, config)[0] is Action.WAIT
+        action, reason = close_round(last_ms, ROUND, now, config)
+        assert action is Action.AGGREGATE
+        assert "not inspected in time: c" in reason
 
     def test_deadline_without_quorum_fails(self) -> None:
         now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.PENDING)
@@ -173,7 +184,7 @@ class TestOpenRound:
         assert reason
         if action is Action.AGGREGATE:
             assert each.count(Standing.ACCEPTED) >= quorum
-            assert Standing.SUBMITTED not in each
+            assert Standing.SUBMITTED not in each or now >= ROUND.deadline_ms + CONFIG.aggregation_lease_s * 1000
         if now >= ROUND.deadline_ms and Standing.SUBMITTED not in each:
             assert action is not Action.WAIT
 
@@ -252,8 +263,26 @@ class TestQuorumLost:
         assert action is Action.HOLD
         assert "waiting for clients to come back" in reason
 
-    def test_wait_fails_what_nobodys_return_could_mend(self) -> None:
-        assert close_round(2_000, ROUND, self.REFUSED, policy(on_quorum_lost="wait"))[0] is Action.FAIL
+    def test_wait_holds_for_a_refused_site_and_fails_what_nobodys_return_could_mend(self) -> None:
+        assert close_round(2_000, ROUND, self.REFUSED, policy(on_quorum_lost="wait"))[0] is Action.HOLD
+        for hopeless in (Standing.SHUT, Standing.LEFT):
+            standing = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=hopeless)
+            first = replace(ROUND, round=1)
+            assert close_round(2_000, first, standing, policy(on_quorum_lost="wait"))[0] is Action.FAIL
+
+    def test_a_resumed_round_waits_until_its_deadline_for_the_sites_that_ended_with_the_run(self) -> None:
+        resumed = replace(ROUND, resumed=True)
+        assert close_round(2_000, resumed, self.GONE, policy())[0] is Action.HOLD
+        assert close_round(12_000, resumed, self.GONE, policy())[0] is Action.FAIL
+
+    @pytest.mark.parametrize("standing", [GONE, LATE, REFUSED])
+    def test_what_every_site_may_read_counts_and_names_nobody(self, standing: dict) -> None:
+        told = {name: (kind, f"SECRET of {name}") for name, (kind, _) in standing.items()}
+        action, reason = close_round(12_000, ROUND, told, policy())
+        assert action is Action.FAIL
+        assert "SECRET" in reason or standing is self.LATE
+        assert "SECRET" not in public(reason)
+        assert public(reason).startswith("round 2: the deadline passed with 1 of 3") or "1 " in public(reason)
 
     @pytest.mark.parametrize("standing", [GONE, REFUSED])
     def test_retry_opens_again_so_many_times(self, standing: dict) -> None:
@@ -286,6 +315,71 @@ class TestQuorumLost:
         clients = {"a": READY, "b": READY, "c": FAILED}
         assert next_round("r", 2, clients, policy(on_quorum_lost=what))[0] is Action.WAIT
         assert next_round("r", 2, {"a": LEFT, "b": LEFT, "c": READY}, policy(on_quorum_lost=what))[0] is Action.FINISH
+
+
+def verdict(structure: str, *, accepted: bool = True) -> Verdict:
+    return Verdict(accepted, "why", path="p", structure=structure)
+
+
+class TestStructure:
+    """Of a first round that starts from no model."""
+
+    def agreed(self, *, open_: int = 0, needed: int = 2, closing: bool = False, **of: str):
+        verdicts = {name: verdict(structure) for name, structure in of.items()}
+        return agreed_structure(verdicts, open_=open_, needed=needed, closing=closing)
+
+    def test_the_odd_one_that_came_first_decides_nothing(self) -> None:
+        assert self.agreed(a="module", open_=2) is None
+        assert self.agreed(a="module", b="plain", open_=1) is None
+        assert self.agreed(a="module", b="plain", c="plain") == ("b", ("a",))
+
+    def test_it_is_decided_as_soon_as_nothing_that_comes_could_change_it(self) -> None:
+        assert self.agreed(a="x", b="x", open_=2) is None
+        assert self.agreed(a="x", b="x", open_=1) == ("a", ())
+
+    def test_a_round_that_closes_takes_what_most_have_and_of_two_the_first_by_name(self) -> None:
+        assert self.agreed(a="x", b="y", closing=True, open_=5) == ("a", ("b",))
+        assert self.agreed(a="x", closing=True) is None
+
+    def test_refused_ones_have_no_say(self) -> None:
+        verdicts = {"a": verdict("x"), "b": verdict("y", accepted=False), "c": verdict("x")}
+        assert agreed_structure(verdicts, open_=0, needed=2, closing=False) == ("a", ())
+
+
+class TestAnotherTry:
+    REFUSED = Verdict(False, "NaN", try_id="t1")
+
+    def standing(self, updates: dict, client: Client = READY) -> Standing:
+        view = replace(ROUND, expected=("a",), verdicts={"a": self.REFUSED})
+        return all_standings(view, updates, {"a": client})["a"][0]
+
+    def test_a_refusal_is_about_one_try(self) -> None:
+        assert self.standing({"a": {"try": "t1"}}) is Standing.REFUSED
+        assert self.standing({"a": {"try": "t2"}}) is Standing.SUBMITTED
+
+    def test_an_edge_that_took_its_update_back_trains_again(self) -> None:
+        assert self.standing({}) is Standing.PENDING
+        assert self.standing({}, FAILED) is Standing.GONE
+
+    def test_quarantine_and_revocation_end_that(self) -> None:
+        shut = replace(READY, quarantined=True)
+        assert self.standing({"a": {"try": "t2"}}, shut) is Standing.SHUT
+        assert self.standing({}, Client(ClientState.REVOKED, alive=False)) is Standing.SHUT
+
+
+class TestWhatPasses:
+    def test_counts_for_no_attempt_and_is_tried_again_in_a_while(self) -> None:
+        view = replace(ROUND, state=RoundState.AGGREGATING, attempt=9, waits=8, error="store full", passing_ms=50_000)
+        assert supervise(50_001, view, enqueued_ms=0, workers=None, config=CONFIG)[0] is Action.HOLD
+        assert supervise(65_000, view, enqueued_ms=0, workers=None, config=CONFIG)[0] is Action.RETRY
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min"), (86_399, "23 h 59 min"), (86_400, "1 d"), (93_700, "1 d 2 h")],
+)
+def test_durations_are_for_people(seconds: float, shown: str) -> None:
+    assert shown_duration(seconds) == shown
 
 
 class TestQuarantine:

@@ -251,9 +251,23 @@ def test_an_unsigned_manifest(run: ForgedRun) -> None:
 
 def test_settings_that_were_changed_on_the_way(tmp_path: Path) -> None:
     run = ForgedRun(tmp_path / "s").complete(2)
-    run.config = {**run.config, "keep_rounds": 7}
+    run.config = {**run.config, "seed": 7}
     run.close(run.manifest(3))
-    assert [problem.rpartition(": ")[2] for problem in found(run)] == ["keep_rounds"]
+    assert [problem.rpartition(": ")[2] for problem in found(run)] == ["seed"]
+
+
+def test_settings_that_a_resumed_run_may_change_are_told_and_nothing_is_wrong(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(2)
+    before = run.config["keep_rounds"]
+    run.config = {**run.config, "keep_rounds": 7, "rounds": run.config["rounds"] + 1}
+    for number in range(3, run.config["rounds"] + 1):
+        run.close(run.manifest(number))
+    result = audit(run.archive)
+    assert not result.problems
+    told = [str(notice) for notice in result.notices if "resumed" in str(notice)]
+    assert len(told) == 1
+    assert f"keep_rounds {before} -> 7, rounds" in told[0]
+    assert "round 3: " in told[0]
 
 
 def test_a_chain_cut_short_is_found_by_an_earlier_head(run: ForgedRun) -> None:

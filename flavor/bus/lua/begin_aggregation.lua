@@ -14,6 +14,7 @@ local again = round[1] == 'aggregating' and tonumber(round[2]) == attempt - 1
 if not (first or again) then return {'state', tostring(round[1])} end
 redis.call('HSET', KEYS[3], 'state', 'aggregating', 'attempt', ARGV[3])
 if first or redis.call('HEXISTS', KEYS[3], 'spoiled') == 1 then redis.call('HSET', KEYS[3], 'contributors', ARGV[4]) end
-redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled')
+if redis.call('HEXISTS', KEYS[3], 'passing_ms') == 1 then redis.call('HINCRBY', KEYS[3], 'waits', 1) end
+redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'passing_ms')
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.aggregating', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ''}

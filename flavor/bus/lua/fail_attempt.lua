@@ -1,12 +1,17 @@
 -- Record that an attempt to aggregate went wrong, for the coordinator to retry or give up.
 -- KEYS  1 round:N  2 log
 -- ARGV  1 N  2 attempt  3 worker's token  4 reason  5 contributors whose objects were spoiled (JSON), or ''
+--       6 '1' for what passes by itself, as a full store does: the attempt is made again, and counts for none
 -- The log names them, too: they alone were accepted and yet do not count.
 -- Returns {'ok', ''} or an error: state, lease.
 local round = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lease')
 if round[1] ~= 'aggregating' or round[2] ~= ARGV[2] then return {'state', tostring(round[1])} end
 if round[3] ~= ARGV[3] then return {'lease', tostring(round[3])} end
 redis.call('HSET', KEYS[1], 'error', ARGV[4])
+if ARGV[6] == '1' then
+  local now = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 'passing_ms', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)))
+end
 local entry = {'event', 'round.attempt_failed', 'round', ARGV[1], 'reason', ARGV[4]}
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'spoiled', ARGV[5])

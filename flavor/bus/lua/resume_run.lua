@@ -1,0 +1,28 @@
+-- Let a run that has ended go on: its state, its settings, and its last round where that was not closed.
+-- KEYS  1 coordinator  2 run  3 log  4 round:N of the current round  5 round:N:verdicts  then, of each client whose
+--       object was spoiled, its update and its verdict in this round
+-- ARGV  1 token of the coordinator's lease  2 N  3 config (JSON)  4 rounds  5 reason  6 settings that were ever changed
+--       (JSON)  7 timeout of the round in ms  8 the newest closed round  then the clients whose objects were spoiled
+-- Invariants: only a run that has ended, and only while no coordinator serves it. What was accepted in the round stands,
+-- but for the spoiled; the global model stays the same.
+-- Returns {'ok', ''} or an error: lease, state.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
+local run = redis.call('HMGET', KEYS[2], 'state', 'round')
+if not run[1] or run[1] == 'waiting' or run[1] == 'running' then return {'state', tostring(run[1])} end
+if run[2] ~= ARGV[2] then return {'state', 'in another round'} end
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('HSET', KEYS[2], 'state', ARGV[2] == '0' and 'waiting' or 'running', 'config', ARGV[3], 'rounds', ARGV[4],
+           'reason', ARGV[5], 'changed', ARGV[6], 'resumed_ms', string.format('%.0f', ms), 'resumed_round', ARGV[8])
+redis.call('HDEL', KEYS[2], 'ended_ms')
+if redis.call('HGET', KEYS[4], 'state') == 'failed' then
+  redis.call('HSET', KEYS[4], 'state', 'open', 'attempt', '0', 'resumed', '1',
+             'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])))
+  redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'contributors',
+             'openings', 'reason')
+  for i = 9, #ARGV do redis.call('HDEL', KEYS[5], ARGV[i]) end
+  for i = 6, #KEYS do redis.call('DEL', KEYS[i]) end
+end
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100000', '*', 'event', 'run.resumed', 'round', ARGV[2], 'reason', ARGV[5])
+redis.call('PUBLISH', KEYS[2], 'resumed')
+return {'ok', ''}

@@ -1,0 +1,89 @@
+"""`flavor resume`: go on with a run that has failed or was stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from flavor.cli.common import needed, one_line_errors, patience_option, raise_on_sigterm, redis_option, teller
+from flavor.cli.serve import check_rule, ended, round_options
+from flavor.resume import MAY_CHANGE
+
+
+def resumable_options(function: Any) -> Any:
+    """The options of `flavor serve` that may change within a run, without a default: as they are, unless given."""
+
+    def holder() -> None:
+        """Collects the options."""
+
+    round_options(holder)
+    options: list[click.Option] = holder.__click_params__  # type: ignore[attr-defined]
+    for option in options:  # click collects them from the last to the first
+        if option.name in MAY_CHANGE:
+            option.default, option.show_default = None, False
+            if option.help:
+                option.help = option.help.partition("  [default")[0]
+            function.__dict__.setdefault("__click_params__", []).append(option)
+    return function
+
+
+@click.command()
+@click.argument("run")
+@click.option("--rounds", type=int, help="Number of rounds; it may not be below what is closed.")
+@click.option("--min-clients", type=int, help="Clients that must be ready before the next round opens.")
+@resumable_options
+@click.option("--queue", help="The RQ queue of the aggregators.")
+@click.option("--detach", is_flag=True, help="Only let the run go on; `flavor serve` is started elsewhere.")
+@redis_option
+@click.option(
+    "--store",
+    envvar="FLAVOR_STORE",
+    show_envvar=True,
+    metavar="URL",
+    help="The object store as this machine reaches it.  [default: as the run was begun]",
+)
+@patience_option
+@one_line_errors
+def resume(
+    run: str, redis_url: str | None, store: str | None, detach: bool, patience_s: float, **settings: Any
+) -> None:
+    """Go on with RUN after it has failed or was stopped, and coordinate it as `flavor serve` does.
+
+    The round that was open is open again: updates that were accepted in it count, sites whose update was refused may
+    send another. Sites start `flavor-fl` again, as they did. Options change what decides when a round closes, what is
+    refused and how long is waited; what the model depends on stays as it was (docs/resume.md has the table).
+    """
+    from flavor.bus.connection import connect, wait_for_server
+    from flavor.bus.runs import RunStore
+    from flavor.coordinator.loop import Coordinator
+    from flavor.coordinator.resume import resume as go_on
+    from flavor.store.objects import open_store
+
+    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    given = {name: value for name, value in settings.items() if _is_given(name)}
+    tell = teller("[coordinator] ")
+    redis = connect(url, patience_s=patience_s, client_name=f"flavor-resume:{run}")
+    wait_for_server(redis, url)
+    runs = RunStore(redis, run, url)
+    objects = None if detach else open_store(store or runs.read().config["store"])
+    done = go_on(runs, url=url, given=given, check=check_rule, tell=tell)
+    for line in done.changed:
+        tell(f"changed: {line}")
+    if done.is_open:
+        tell(f"round {done.round} is open again; updates accepted in it so far, which count: {done.kept}")
+    else:
+        tell(f"run {run!r} goes on after round {done.round}")
+    tell("sites that ended with the run start `flavor-fl` again")
+    if objects is None:
+        tell(f"start `flavor serve --run {run}` again, with the options that it had")
+        return
+    raise_on_sigterm()
+    coordinator = Coordinator(run, done.config, redis_url=url, store=objects, tell=tell, patience_s=patience_s)
+    ended(coordinator.run(), coordinator.closed)
+
+
+def _is_given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)

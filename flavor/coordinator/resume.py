@@ -1,0 +1,97 @@
+"""`flavor resume`: a run that has failed, or was stopped, goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flavor.bus.connection import shown, translated
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, RunState, RunView
+from flavor.config import RunConfig
+from flavor.errors import RunError
+from flavor.resume import changes, goes_on_by, resumed_config
+
+_LEASE_S = 15.0
+"""How long one that was killed keeps a coordinator waiting."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run that goes on."""
+
+    config: RunConfig
+    round: int
+    """The round that is open again; the newest closed one when none is."""
+    is_open: bool
+    kept: int
+    """Accepted updates of the open round, which count as they did."""
+    changed: tuple[str, ...]
+    """What has changed of the settings, a line each."""
+
+
+def resume(
+    runs: RunStore,
+    *,
+    url: str,
+    given: Mapping[str, Any],
+    check: Callable[[RunConfig], None] = lambda _: None,
+    tell: Callable[[str], None],
+) -> Resumed:
+    """Let a run go on that has failed, was stopped, or finished before all its rounds, with the settings in `given`.
+
+    A round that was open when it ended is open again, with a new deadline: what was accepted in it counts, what was
+    refused or found spoiled may be handed in again. `check` may raise for the new settings. Raises `RunError` for a run
+    that goes on anyway or has nothing left to do, `InvalidSetting` for settings that cannot be, `LeaseHeld` when its
+    coordinator lives; nothing has changed then.
+    """
+    with _no_coordinator(runs, url, tell) as lease:
+        view = runs.read()
+        if not view.state.ended:
+            raise RunError(f"run {runs.run!r} is {view.state}: {goes_on_by(view)}")
+        closed, round_ = runs.closed(view)
+        config, changed = resumed_config(view.config, given, closed=closed)
+        if closed >= config.rounds:
+            what = "finished" if view.state is RunState.FINISHED else f"{view.state}, with all its rounds closed"
+            raise RunError(f"run {runs.run!r} is {what}: --rounds NUMBER, with more than {closed}, lets it go on")
+        check(config)
+        again = round_ is not None and round_.state is RoundState.FAILED
+        kept = sum(verdict.accepted for verdict in round_.verdicts.values()) if round_ is not None and again else 0
+        spoiled = round_.spoiled if round_ is not None and again else ()
+        runs.resume(
+            lease.token,
+            view.round,
+            config=config.to_mapping(),
+            changed=_ever_changed(view, config),
+            closed=closed,
+            spoiled=spoiled,
+            timeout_s=config.round_timeout_s,
+            reason=f"it was {view.state}" + (f"; {'; '.join(changed)}" if changed else "; with the same settings"),
+        )
+    return Resumed(config, view.round, again, kept - len(spoiled), tuple(changed))
+
+
+def _ever_changed(view: RunView, config: RunConfig) -> list[str]:
+    """Names of the settings that are not as the run began; `flavor serve` does not insist on these."""
+    now = {line.split(" ")[0] for line in changes(view.config, config.to_mapping())}
+    return sorted({*view.changed, *now})
+
+
+@contextlib.contextmanager
+def _no_coordinator(runs: RunStore, url: str, tell: Callable[[str], None]) -> Any:
+    """Hold the coordinator's lease: there is none meanwhile, and one that starts waits."""
+    lease = Lease(runs.redis, runs.keys.coordinator, ttl_s=_LEASE_S, what=f"the coordinator of run {runs.run!r}")
+    runs.read()  # before anything is written for a run that is not there
+    with translated(shown(url)):
+        lease.acquire(told=tell)
+    keeper = LeaseKeeper(lease, lost=lambda: None)  # the transition finds out
+    keeper.start()
+    try:
+        yield lease
+    finally:
+        keeper.stop()
+        with contextlib.suppress(Exception):  # the lease runs out by itself
+            lease.release()

@@ -1,0 +1,193 @@
+"""Rows 39, 42 and 44: what was stopped, closed or restarted for a while, and back again. And a run that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import pytest
+import redis
+from federation import MISSED, Faulty
+from servers import REDIS, Server
+
+from flavor.bus.state import RunState
+
+FAR = ("--heartbeat-timeout-s", 60)
+"""A lease that outlasts any pause of a busy machine."""
+
+
+def readme_serve(faulty: Faulty, *options: object):
+    """`flavor serve` with its own defaults."""
+    bench = faulty.bench
+    words = ["--run", bench.run, "--store", bench.store, "--rounds", faulty.rounds, "--queue", bench.run]
+    return bench.start("flavor", "serve", *words, "--min-clients", len(faulty.clients), *options)
+
+
+def contributors(faulty: Faulty, number: int) -> tuple[str, ...]:
+    return faulty.bench.runs.read_round(number).contributors
+
+
+def stopped(edge, number: signal.Signals = signal.SIGTERM) -> int:
+    edge.send(number)
+    return edge.wait()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_edge_stopped_by_a_signal_is_awaited_as_one_that_crashed(faulty, number, code):
+    """Row 39, also where the run does not wait for sites: its lease would have lasted, too."""
+    faulty.rounds = 2
+    bench = faulty.bench
+    coordinator = faulty.serve(*FAR)
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--hold", "--at", 1)})
+    bench.held("c2")
+    bench.logged("update.accepted", client="c1", round=1)
+    assert stopped(edges["c2"], number) == code
+    assert bench.redis.hget(bench.runs.keys.client("c2").hash, "state") == "stopped"
+    edges["c2"] = bench.edge("c2", bench.trainer())
+    faulty.finish(coordinator, edges)
+    assert [contributors(faulty, n) for n in (1, 2)] == [("c1", "c2")] * 2
+
+
+def test_a_refused_update_is_handed_in_again_in_the_same_round(faulty):
+    """A site with a broken script is mended and started again: the others wait for it, by `serve`'s own defaults."""
+    faulty.rounds = 2
+    bench = faulty.bench
+    coordinator = readme_serve(faulty)
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--fail", "nan", "--at", 1)})
+    assert "NaN" in bench.logged("update.refused", client="c2", round=1)["reason"]
+    assert "waiting for clients to come back" in bench.logged("round.waiting", round=1)["reason"]
+    stopped(edges["c2"])
+    edges["c2"] = bench.edge("c2", bench.trainer())
+    edges["c2"].until("training it again")
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert [edge.wait() for edge in edges.values()] == [0, 0]
+    assert [contributors(faulty, n) for n in (1, 2)] == [("c1", "c2")] * 2
+    assert bench.done("flavor", "verify", bench.run, "--store", bench.store).wait() == 0
+
+
+def test_three_refused_tries_in_one_round_shut_a_site_out(faulty):
+    bench = faulty.bench
+    coordinator = readme_serve(faulty)
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--fail", "nan", "--at", 1)})
+    for number in range(3):
+        bench.eventually("refused", lambda n=number: bench.runs.refusals().get("c2") == n + 1)
+        stopped(edges["c2"])
+        if number < 2:
+            edges["c2"] = bench.edge("c2", bench.trainer("--fail", "nan", "--at", 1))
+    assert coordinator.wait() == 1
+    assert "1 shut out" in bench.runs.read().reason
+    assert "c2" not in bench.runs.read().reason
+
+
+def test_a_lid_closed_past_the_lease_and_opened_again(faulty):
+    """Row 42: edge and trainer stand still; the run waits, and goes on with them."""
+    faulty.rounds = 2
+    bench = faulty.bench
+    gate = faulty.gate("c2")
+    coordinator = readme_serve(faulty, *MISSED[:2])
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--gate", gate.path, "--at", 1)})
+    gate.reached()
+    site = [edges["c2"].pid, *(p for p, command in bench.survivors().items() if str(gate.path) in command)]
+    for pid in site:
+        os.kill(pid, signal.SIGSTOP)
+    assert "its heartbeat stopped" in bench.logged("client.lost", client="c2")["reason"]
+    bench.logged("round.waiting", round=1)
+    for pid in site:
+        os.kill(pid, signal.SIGCONT)
+    gate.open()
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert edges["c2"].wait() == 0, edges["c2"].stderr
+    assert [contributors(faulty, n) for n in (1, 2)] == [("c1", "c2")] * 2
+
+
+def test_a_clean_restart_of_redis_keeps_the_run_and_its_users(tmp_path, bench_at):
+    """Row 44: SHUTDOWN, and started again; no aclfile, but a configuration file that takes the users."""
+    program = REDIS or pytest.skip("redis-server is not installed")
+    folder = tmp_path / "redis"
+    file = tmp_path / "redis.conf"
+    file.write_text("appendonly yes\n")
+    server = Server(folder, program=program, first=[str(file)])
+    try:
+        faulty = Faulty(bench_at(server.url), rounds=2)
+        bench = faulty.bench
+        enrolled = bench.done("flavor", "enroll", bench.run, "c2", "--store", bench.store)
+        assert enrolled.wait() == 0, enrolled.stderr
+        token = enrolled.stdout.strip()
+        coordinator = readme_serve(faulty, *FAR)
+        bench.aggregator()
+        gate = faulty.gate("c2")
+        held = bench.trainer("--gate", gate.path, "--at", 1)
+        words = ["--join", token, "-m", held, "--workspace", bench.folder / "c2"]
+        edges = {"c1": bench.edge("c1", bench.trainer()), "c2": bench.start("flavor-fl", *words)}
+        gate.reached()
+        with contextlib.suppress(redis.exceptions.ConnectionError):
+            bench.redis.execute_command("SHUTDOWN")
+        assert server.process is not None
+        server.process.wait(10)
+        edges["c2"].until("does not answer")
+        server.start()
+        gate.open()
+        assert coordinator.wait() == 0, coordinator.stderr
+        assert edges["c2"].wait() == 0, edges["c2"].stderr
+        assert [contributors(faulty, n) for n in (1, 2)] == [("c1", "c2")] * 2
+    finally:
+        server.close()
+
+
+def test_a_failed_run_goes_on_with_other_settings_and_what_was_accepted_counts(faulty):
+    faulty.rounds = 2
+    bench = faulty.bench
+    coordinator = faulty.serve("--heartbeat-timeout-s", 3)
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--hold", "--at", 2)})
+    bench.held("c2")
+    bench.logged("update.accepted", client="c1", round=2)
+    stopped(edges["c2"], signal.SIGKILL)
+    assert coordinator.wait() == 1
+    assert f"`flavor resume {bench.run}`" in coordinator.stderr
+    assert edges["c1"].wait() == 1
+    assert "c2" not in bench.runs.read().reason
+    assert "1 gone" in bench.runs.read().reason
+    assert "c2: its heartbeat stopped" in bench.logged("run.failed")["reason"]
+    again = faulty.serve("--heartbeat-timeout-s", 3)
+    assert (again.wait(), f"`flavor resume {bench.run}`" in again.stderr) == (1, True)
+    other = bench.done("flavor", "resume", bench.run, "--detach", "--rounds", 1)
+    assert (other.wait(), "1 rounds are closed" in other.stderr) == (1, False)
+    resumed = bench.start("flavor", "resume", bench.run, "--min-clients", 1, "--rounds", 3)
+    resumed.until("round 2 is open again; updates accepted in it so far, which count: 1")
+    edge = bench.edge("c1", bench.trainer())
+    assert resumed.wait() == 0, resumed.stderr
+    assert edge.wait() == 0, edge.stderr
+    assert [contributors(faulty, n) for n in (1, 2, 3)] == [("c1", "c2"), ("c1",), ("c1",)]
+    checked = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+    assert checked.wait() == 0, checked.stderr
+    assert "the run was resumed with min_clients 2 -> 1, rounds 2 -> 3" in checked.stderr
+    assert "min_clients 2 -> 1" in bench.logged("run.resumed")["reason"]
+
+
+def test_a_stopped_run_goes_on_and_serve_takes_what_was_changed(faulty):
+    faulty.rounds = 2
+    bench = faulty.bench
+    coordinator = faulty.serve(*FAR)
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--hold", "--at", 1)})
+    bench.held("c2")
+    assert bench.done("flavor", "resume", bench.run).wait() == 1  # it goes on
+    bench.done("flavor", "stop", bench.run)
+    assert coordinator.wait() == 8
+    assert "Error" not in coordinator.stderr
+    for edge in edges.values():
+        edge.wait()
+    changed = bench.done("flavor", "resume", bench.run, "--detach", "--round-timeout-s", 500)
+    assert changed.wait() == 0, changed.stderr
+    second = faulty.serve(*FAR)
+    second.until("was resumed with round_timeout_s 500")
+    edges = {client: bench.edge(client, bench.trainer()) for client in faulty.clients}
+    faulty.finish(second, edges)
+    assert bench.runs.read().state is RunState.FINISHED
+    assert bench.done("flavor", "resume", bench.run).wait() == 1  # all its rounds are closed
