@@ -128,7 +128,7 @@ class BusUpdateProvider(UpdateProvider):
             redis.close()
         if view is not None:
             if others := differences(view, self._config(config, nodes)):
-                raise RunExists(f"run {self._run!r} is there already with other settings: {'; '.join(others)}")
+                raise RunExists(f"run {self._run!r} is there already with other settings: {'; '.join(others.values())}")
             if view.state.ended:
                 self._tell(f"run {self._run!r} is over already ({view.state}: {view.reason})")
             if view.global_model is None:

@@ -174,6 +174,8 @@ class Inspector:
         """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""
         check_metadata(local)
         file, model = TensorFile.open(local), self._view.global_model
+        if not file.names:
+            raise CheckpointError("the checkpoint has no tensors: its state_dict is empty; save that of the model")
         encoding = Encoding.of(file)
         if encoding is not None:
             if encoding.kind != self._config.compress:
@@ -196,7 +198,7 @@ class Inspector:
             reference, seal = Reference(model.path, model.digest, model.size_bytes), model.seal
             whose = "the global model"
         elif first is not None and first.path != path:
-            reference, seal, whose = first, "", "the model that most sites handed in"
+            reference, seal, whose = first, "", "the model of the other sites"
         else:
             return
         required = structure_of_object(self._store, reference.path, reference.digest, seal, reference.size_bytes)  # type: ignore[arg-type]

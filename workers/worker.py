@@ -39,6 +39,7 @@ from workers.jobs import AGGREGATE
 from workers.resident import Residents
 
 _KEEP_FAILURES_S = 86_400
+_LISTEN_S = 5
 
 
 class OwnWorker(SimpleWorker):
@@ -69,6 +70,15 @@ class OwnWorker(SimpleWorker):
         except LockedOut as error:
             self.refusal = error.__cause__
             raise StopRequested from error
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds to wait for a job at a time: proxies cut connections that are idle for ten, and it is no outage."""
+        return _LISTEN_S
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        """Do not ask who is connected: the user of an aggregator may not."""
+        self.ip_address = "unknown"
 
     def request_stop(self, signum: Any, frame: Any) -> None:
         """Note that the end was asked for."""

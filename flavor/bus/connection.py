@@ -23,7 +23,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from flavor.bus.tls import VerifiedConnection, tls_failure, tls_refusal
+from flavor.bus.named import connection_class
+from flavor.bus.tls import tls_failure, tls_refusal
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 from flavor.signals import asked_to_end, pause
 
@@ -31,7 +32,11 @@ Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, whatever `decode_responses` says."""
 
 URL_VARIABLE = "FLAVOR_REDIS_URL"
+PATIENCE_S = 180.0
+"""How long an outage is waited out unless one says otherwise: a server's restart of a minute, and the loading of its
+data."""
 _SCHEMES = ("redis", "rediss", "unix")
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _TLS_IN_URL = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """What a URL may say about TLS: which files, and not whether anything is verified."""
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 6, 3, 3
@@ -200,7 +205,7 @@ _countdown = _Countdown()
 _REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 
 
-def connect(url: str, *, patience_s: float = 60.0, client_name: str | None = None) -> Redis:
+def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None = None) -> Redis:
     """A client for `url` (`redis://`, `rediss://` or `unix://`); connects at the first command.
 
     Reads wait without limit. An unreachable server is waited for, with a countdown, for up to `patience_s` seconds.
@@ -230,6 +235,11 @@ def unusable(url: str, error: ValueError) -> InvalidSetting:
 
 def checked_url(url: str) -> str:
     """`url`, if it is one for Redis and leaves TLS verified; else `InvalidSetting`."""
+    if url.partition("://")[0] in _PROXY_SCHEMES:
+        raise InvalidSetting(
+            f"Redis URL {shown(url)!r} is a proxy's: flavor goes through none yet (SOCKS, HTTP CONNECT): give the "
+            "server's own URL, rediss://HOST:PORT, and have that port opened, or a tunnel to it made (stunnel, ssh -L)"
+        )
     if url.partition("://")[0] not in _SCHEMES:
         raise InvalidSetting(
             f"Redis URL {shown(url)!r} cannot be used: expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
@@ -260,6 +270,7 @@ def options(url: str, patience_s: float) -> dict[str, Any]:
         "retry": Patience(shown(url), patience_s),
         "driver_info": None,
         "protocol": 2,
+        "connection_class": connection_class(url),
     }
     if not url.startswith("unix:"):
         chosen |= {
@@ -267,8 +278,6 @@ def options(url: str, patience_s: float) -> dict[str, Any]:
             "socket_keepalive": True,
             "socket_keepalive_options": _keepalive(),
         }
-    if url.startswith("rediss:"):
-        chosen["connection_class"] = VerifiedConnection
     return chosen
 
 
@@ -303,6 +312,11 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
         )
     if text.startswith("MISCONF"):
         return BusUnavailable(f"Redis at {where}: {text}: its disk is full or broken: make room there")
+    if isinstance(error, redis.exceptions.AskError | redis.exceptions.ClusterError) or text.startswith("CROSSSLOT"):
+        return BusUnavailable(
+            f"Redis at {where}: it is a node of a Redis Cluster, and flavor needs one server that has all keys: use a "
+            "Redis or Valkey without cluster mode (cluster-enabled no; of a managed service the single-shard kind)"
+        )
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
             return BusUnavailable(f"Redis at {where}: {text or type(error).__name__}: {advice}")

@@ -6,6 +6,8 @@ The rules, for run R and client C (`flavor.bus.keys` has the table of keys):
 - channels: to publish on, those below `client:C`; to subscribe to, these, those below `to:C`, and `run`;
 - commands: those of `COMMANDS`, by name. No scripts, nothing that lists, configures or empties the server.
 
+And one for an aggregator, which needs every run, the job queues and scripts, and is no administrator.
+
 Users belong to one server: Redis copies them neither to replicas nor to the other nodes of a cluster.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from enum import StrEnum
 
 import redis
@@ -39,14 +42,10 @@ class Kept(StrEnum):
 
     SAVED = "saved"
     LOST = (
-        "this server keeps its users in memory alone: with --aclfile FILE it would keep them; as it is, enroll again "
-        "after a restart"
+        "this server keeps its users in memory alone, and a restart forgets them: start it with --aclfile FILE, or "
+        "with a configuration file (`redis-server redis.conf`)"
     )
-    LOST_UNLESS_REWRITTEN = (
-        "this server has no aclfile: after a restart the client must be enrolled again, unless CONFIG REWRITE has "
-        "written its users to the server's configuration file"
-    )
-    UNKNOWN = "the server could not save its users (ACL SAVE): after a restart the client must be enrolled again"
+    UNKNOWN = "the server could not save its users (ACL SAVE, CONFIG REWRITE), and a restart may forget them"
 
 
 def user_name(run: str, client: str) -> str:
@@ -71,22 +70,48 @@ def rules(run: str, client: str, secret: str, *, database: int = 0) -> list[str]
     ]
 
 
+def worker_user(name: str) -> str:
+    """The Redis user of an aggregator. `InvalidSetting` for a name that cannot be."""
+    return f"flavor-worker:{checked_name(name, 'worker')}"
+
+
+def worker_rules(secret: str, *, database: int = 0) -> list[str]:
+    """What `ACL SETUSER` is told about an aggregator: all runs and job queues, no command of an administrator."""
+    hashed = hashlib.sha256(secret.encode()).hexdigest()
+    return [
+        *("reset", "on", f"#{hashed}", "resetkeys", "resetchannels"),
+        *("+@all", "-@admin", "-@dangerous", "-@scripting", "+info", "+client|setname"),
+        *(f"+{command}" for command in ("eval", "evalsha", "script|load")),
+        *([] if database else ["-select"]),
+        *("~flavor:*", "~rq:*", "&flavor:*", "&rq:*"),
+    ]
+
+
+def enroll_worker(client: Redis, name: str, *, where: str, database: int = 0) -> tuple[str, Kept]:
+    """Make, or renew, the user of an aggregator; see `enroll`."""
+    return _made(client, worker_user(name), lambda secret: worker_rules(secret, database=database), where)
+
+
 def enroll(client: Redis, run: str, name: str, *, where: str, database: int = 0) -> tuple[str, Kept]:
     """Make, or renew, the user of client `name` of `run`; returns its new secret, and whether a restart keeps it.
 
     `client` is connected as an administrator. Whoever is connected with an earlier secret is cut off. Raises
     `BusUnavailable` when the server refuses, `RunError` when it is too old; nothing has changed then.
     """
-    user, secret = user_name(run, name), secrets.token_urlsafe(_SECRET_BYTES)
+    return _made(client, user_name(run, name), lambda secret: rules(run, name, secret, database=database), where)
+
+
+def _made(client: Redis, user: str, rules_for: Callable[[str], list[str]], where: str) -> tuple[str, Kept]:
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
     with translated(where):
         try:
-            client.execute_command("ACL SETUSER", user, *rules(run, name, secret, database=database))
+            client.execute_command("ACL SETUSER", user, *rules_for(secret))
         except redis.exceptions.ResponseError as error:
             if _TOO_OLD not in str(error):
                 raise
             raise RunError(f"Redis at {where} cannot restrict a client: it needs Redis 7 or Valkey") from None
         client.execute_command("CLIENT KILL", "USER", user)
-    return secret, _save(client)
+    return secret, save_users(client)
 
 
 def revoke(client: Redis, run: str, name: str, *, where: str) -> Kept | None:
@@ -99,7 +124,7 @@ def revoke(client: Redis, run: str, name: str, *, where: str) -> Kept | None:
     with translated(where):
         if not client.execute_command("ACL DELUSER", user_name(run, name)):  # which ends its connections, too
             return None
-        kept = _save(client)
+        kept = save_users(client)
         if client.exists(keys.hash):
             with client.pipeline(transaction=True) as step:
                 step.delete(keys.hash, keys.lease)  # the hash may be anything: the client wrote it
@@ -125,18 +150,19 @@ def is_open(client: Redis) -> bool:
     return bool(default) and {"on", "nopass"} <= set(default["flags"])
 
 
-def _save(client: Redis) -> Kept:
+def save_users(client: Redis) -> Kept:
+    """Have the server save its users as they are now: in its aclfile, or in its configuration file."""
     try:
         client.execute_command("ACL SAVE")
     except redis.exceptions.ResponseError as error:
         if "not configured to use an ACL file" not in str(error):
             return Kept.UNKNOWN
-        return Kept.LOST_UNLESS_REWRITTEN if _has_configuration_file(client) else Kept.LOST
-    return Kept.SAVED
-
-
-def _has_configuration_file(client: Redis) -> bool:
+    else:
+        return Kept.SAVED
     try:
-        return bool(client.info("server").get("config_file"))
+        if not client.info("server").get("config_file"):
+            return Kept.LOST
+        client.execute_command("CONFIG REWRITE")
     except redis.exceptions.ResponseError:
-        return False
+        return Kept.UNKNOWN
+    return Kept.SAVED

@@ -14,6 +14,7 @@ from flavor.cli.common import (
     one_line_errors,
     patience_option,
     redis_option,
+    run_program,
     store_option,
     teller,
     version_option,
@@ -185,7 +186,7 @@ def command(
 def main() -> None:
     """Entry point."""
     keep_private()
-    command(prog_name="flavor-agg")
+    run_program(command, "flavor-agg")
 
 
 if __name__ == "__main__":

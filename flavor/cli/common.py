@@ -13,13 +13,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from flavor import __version__
 from flavor.bus.address import INSECURE_VARIABLE, bus_address
-from flavor.bus.connection import URL_VARIABLE, bus_error
+from flavor.bus.connection import PATIENCE_S, URL_VARIABLE, bus_error
 from flavor.errors import FlavorError, MisuseError, RunEnding
 from flavor.signals import raise_in_main
 
@@ -63,6 +63,19 @@ def one_line_errors(function: Command) -> Command:
             sys.exit(143)
 
     return wrapped  # type: ignore[return-value]
+
+
+def run_program(command: click.Command, name: str) -> NoReturn:
+    """Run a program to its exit code; an interruption ends each in the same way, wherever it comes."""
+    try:
+        code = command.main(prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("flavor: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def fail(error: FlavorError, debug: bool = False) -> None:
@@ -203,7 +216,7 @@ def patience_option(function: Command) -> Command:
         envvar="FLAVOR_PATIENCE_S",
         show_envvar=True,
         type=click.FloatRange(min=0),
-        default=60.0,
+        default=PATIENCE_S,
         show_default=True,
         callback=choose,
         help="How long to wait for a Redis or a remote store that does not answer.",

@@ -20,6 +20,7 @@ from flavor.cli.common import (
     patience_option,
     raise_on_sigterm,
     redis_option,
+    run_program,
     store_option,
     teller,
     version_option,
@@ -219,7 +220,7 @@ def _workspace(run: str, client: str) -> Path:
 def main() -> None:
     """Entry point."""
     keep_private()
-    command(prog_name="flavor-fl")
+    run_program(command, "flavor-fl")
 
 
 if __name__ == "__main__":

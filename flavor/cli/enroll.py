@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import click
 
 from flavor.bus.address import check_files, database, is_this_machine, tls_ca
-from flavor.bus.connection import Redis, connect, shown, wait_for_server
+from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
 from flavor.bus.names import checked_name
-from flavor.bus.users import Kept, enrolled, is_open
+from flavor.bus.users import Kept, enrolled, is_open, save_users
 from flavor.bus.users import enroll as enroll_user
 from flavor.bus.users import revoke as revoke_user
 from flavor.cli.common import needed, one_line_errors, redis_option, teller
-from flavor.errors import RunError
+from flavor.errors import MisuseError, RunError
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
@@ -29,8 +29,19 @@ def _connected(redis_url: str | None) -> tuple[Redis, str]:
 
 
 @click.command()
-@click.argument("run")
-@click.argument("client")
+@click.argument("run", required=False)
+@click.argument("client", required=False)
+@click.option(
+    "--worker",
+    metavar="NAME",
+    help="Make a user for an aggregator instead, and print the URL for its FLAVOR_REDIS_URL: all runs and job queues, "
+    "no command of an administrator.",
+)
+@click.option(
+    "--unsaved",
+    is_flag=True,
+    help="Enroll although the server forgets its users when it is restarted.",
+)
 @click.option(
     "--public-url",
     metavar="URL",
@@ -49,25 +60,46 @@ def _connected(redis_url: str | None) -> tuple[Redis, str]:
 @redis_option
 @one_line_errors
 def enroll(
-    run: str, client: str, public_url: str | None, public_ca: str | None, store: str | None, redis_url: str | None
+    run: str | None,
+    client: str | None,
+    worker: str | None,
+    unsaved: bool,
+    public_url: str | None,
+    public_ca: str | None,
+    store: str | None,
+    redis_url: str | None,
 ) -> None:
     """Let CLIENT take part in RUN, and print the join token that its site needs.
 
     Makes a Redis user that can use this client's keys and channels in this run and nothing else, and no scripts. The
     run need not exist yet. Enrolled again, a client gets a new token, and its old one is worth nothing any more. The
-    URL needs an administrator's password.
+    URL needs an administrator's password. The server saves the new user in its aclfile or its configuration file; one
+    that has neither is refused without --unsaved.
     """
     from pydantic import SecretStr
 
-    from flavor.bus.token import JoinToken, without_credentials
-    from flavor.bus.users import user_name
+    from flavor.bus.token import JoinToken, with_credentials, without_credentials
+    from flavor.bus.users import enroll_worker, user_name, worker_user
 
-    user = user_name(run, client)
     tell = teller("flavor: ")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     public = without_credentials(public_url or url)
+    if worker is not None:
+        if run is not None:
+            raise MisuseError("--worker NAME goes without RUN and CLIENT: an aggregator works for all runs")
+        user = worker_user(worker)
+        redis, url = _connected(url)
+        _check_saved(redis, url, unsaved)
+        secret, _ = enroll_worker(redis, worker, where=shown(url), database=database(public))
+        click.echo(with_credentials(public, user, secret))
+        tell(f"aggregator {worker} may use this URL, and no earlier one: FLAVOR_REDIS_URL=URL flavor-agg")
+        return
+    if run is None or client is None:
+        raise MisuseError("name the run and the client: flavor enroll RUN CLIENT (or --worker NAME for an aggregator)")
+    user = user_name(run, client)
     ca = _certificates(public_ca or (tls_ca(url) if public.startswith("rediss:") else None))
     redis, url = _connected(url)
+    _check_saved(redis, url, unsaved)
     secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
     token = JoinToken(url=public, user=user, secret=SecretStr(secret), run=run, client=client, store=store, ca=ca)
     click.echo(token.encode())
@@ -80,6 +112,14 @@ def enroll(
             "password (ACL SETUSER default '>PASSWORD', or requirepass), and use it in --redis-url"
         )
     _check_reachable(public, tell)
+
+
+def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
+    """Before anything has changed: raise `RunError` unless the server saves its users, or that is known."""
+    with translated(shown(url)):
+        kept = save_users(redis)
+    if kept is not Kept.SAVED and not unsaved:
+        raise RunError(f"Redis at {shown(url)}: {kept}; or enroll with --unsaved, and again after each restart")
 
 
 def _check_reachable(public: str, tell: Callable[[str], None]) -> None:
@@ -121,6 +161,4 @@ def revoke(run: str, client: str, redis_url: str | None) -> None:
     tell = teller("flavor: ")
     tell(f"{client} is revoked for run {run}")
     if kept is Kept.UNKNOWN:
-        tell("the server could not save that (ACL SAVE): look at its log, or the user is back after a restart")
-    elif kept is Kept.LOST_UNLESS_REWRITTEN:
-        tell("if CONFIG REWRITE has written its users to the server's configuration file, have it do so again")
+        tell("the server could not save that: look at its log, or the user is back after a restart")

@@ -19,7 +19,7 @@ from flavor.bus.state import ClientState, RoundState, RoundView, RunState, RunVi
 from flavor.bus.users import enrolled
 from flavor.cli.common import needed, one_line_errors, print_table, printable, redis_option, store_option
 from flavor.config import RunConfig
-from flavor.coordinator.decision import Client, Standing, close_round, standings
+from flavor.coordinator.decision import Client, Standing, close_round, standings, supervise
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import BusUnavailable, MisuseError, RunError
 from flavor.store.objects import open_store
@@ -51,6 +51,9 @@ def described(runs: RunStore, url: str) -> dict[str, Any]:
     waits_for = ""
     if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
         _, waits_for = close_round(runs.now_ms(), round_, standing, RunConfig.known(view.config))
+    elif round_ is not None and round_.state is RoundState.AGGREGATING and not view.state.ended:
+        config, now_ms = RunConfig.parse(view.config), runs.now_ms()
+        _, waits_for = supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
     absent = _absent(runs, url, view, round_, standing)
     clients: dict[str, Any] = {}
     limit = RunConfig.known(view.config).quarantine_after
@@ -75,12 +78,16 @@ def described(runs: RunStore, url: str) -> dict[str, Any]:
         "round": view.round,
         "rounds": view.rounds,
         "round_state": round_.state.value if round_ else None,
-        "reason": view.reason,
+        "reason": (runs.how_it_ended() if view.state.ended else "") or view.reason,
         "waits_for": waits_for,
         "absent": absent,
         "global_model": view.global_model.path if view.global_model else None,
         "clients": clients,
     }
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _quarantined(run: str, client: str) -> str:
@@ -159,7 +166,7 @@ def _show_run(found: dict[str, Any]) -> None:
         (
             name,
             client["state"],
-            "yes" if client["alive"] else "no",
+            "-" if found["state"] in tuple(state for state in RunState if state.ended) else _yes(client["alive"]),
             client["host"],
             client["this_round"],
             "" if client["update_bytes"] is None else shown_bytes(client["update_bytes"]),

@@ -9,7 +9,7 @@ import importlib
 
 import click
 
-from flavor.cli.common import EXIT_CODES, version_option
+from flavor.cli.common import EXIT_CODES, run_program, version_option
 from flavor.cli.private import keep_private
 
 _COMMANDS = {
@@ -76,7 +76,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point."""
     keep_private()
-    cli(prog_name="flavor")
+    run_program(cli, "flavor")
 
 
 if __name__ == "__main__":

@@ -166,8 +166,9 @@ class Coordinator:
         )
         lease = self._acquired()
         if taken_over:  # whatever ended the last coordinator may have ended the edges too
-            self._give_grace()
             view = self._runs.read()
+            if self._runs.closed(view)[0] != view.resumed_round:  # of a run that was resumed the sites have ended
+                self._give_grace()
             if not view.state.ended:
                 self._tell(f"run {self._name!r} goes on from round {view.round}")
         keeper = self._keeper = LeaseKeeper(lease, lost=self._lease_lost, late=self._give_grace)

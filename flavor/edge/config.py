@@ -36,7 +36,7 @@ class EdgeConfig(BaseModel):
     """The trainer's INPUT_PATH; the environment's, or the current folder, when None."""
     format: CheckpointFormat | None = None
     """The trainer's checkpoint format, needed only when it loads a global model before it has saved one."""
-    patience_s: float = Field(default=60.0, ge=0)
+    patience_s: float = Field(default=180.0, ge=0)
     """How long an unreachable Redis is waited for."""
     join_timeout_s: float | None = Field(default=None, gt=0)
     """How long to wait for the run to exist; for ever when None."""

@@ -27,7 +27,7 @@ OPERATOR = "0perators-passw0rd"
 
 def enrolled(faulty: Faulty, client: str, env=None) -> str:
     """The client's join token."""
-    process = faulty.bench.done("flavor", "enroll", faulty.bench.run, client, env=env)
+    process = faulty.bench.done("flavor", "enroll", "--unsaved", faulty.bench.run, client, env=env)
     assert process.wait() == 0, process.stderr
     return process.stdout.strip()
 

@@ -343,7 +343,7 @@ def test_no_secret_crosses_the_wire_but_in_auth(url: str, admin: Redis) -> None:
 def test_what_the_operator_is_told(bench) -> None:
     """The commands: the token on stdout alone, everything else on stderr, one line each."""
     url = bench.url
-    process = bench.done("flavor", "enroll", bench.run, "site-1", "--store", "/mnt/store")
+    process = bench.done("flavor", "enroll", "--unsaved", bench.run, "site-1", "--store", "/mnt/store")
     assert process.wait() == 0, process.stderr
     token = JoinToken.parse(process.stdout)
     assert process.stdout.count("\n") == 1
@@ -355,7 +355,9 @@ def test_what_the_operator_is_told(bench) -> None:
     assert [line.partition(":")[0] for line in lines] == ["flavor"] * 4
     for told in ("with no earlier one", "memory alone", "lets anyone in as its user 'default'", "--public-url"):
         assert sum(told in line for line in lines) == 1, lines
-    other = bench.done("flavor", "enroll", bench.run, "site-1", "--public-url", "rediss://u:p@bus.example:7000/1?x=y")
+    other = bench.done(
+        "flavor", "enroll", "--unsaved", bench.run, "site-1", "--public-url", "rediss://u:p@bus.example:7000/1?x=y"
+    )
     renewed = JoinToken.parse(other.stdout)
     assert renewed.url == "rediss://bus.example:7000/1"
     assert renewed.secret != token.secret
@@ -382,7 +384,7 @@ def test_what_the_operator_is_told(bench) -> None:
     assert (process.wait(), process.stdout) == (0, "")
     assert "site-1 is revoked" in process.stderr
     revoked = with_credentials(url, renewed.user, renewed.secret.get_secret_value())
-    wrong = bench.done("flavor", "enroll", bench.run, "x", "--debug", env={"FLAVOR_REDIS_URL": revoked})
+    wrong = bench.done("flavor", "enroll", "--unsaved", bench.run, "x", "--debug", env={"FLAVOR_REDIS_URL": revoked})
     assert wrong.wait() == 3
     assert "a client that was revoked" in wrong.stderr
     assert renewed.secret.get_secret_value() not in wrong.stderr

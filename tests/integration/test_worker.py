@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, RoundState, Verdict
+from flavor.bus.state import GlobalModel, Reference, RoundState, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import BadObjectPath, StoreError, StoreUnavailable
@@ -250,12 +250,12 @@ class TestInspection:
         [
             (
                 {"steps": np.array(7, np.int64)},
-                "tensor 'w' is missing; the first update of this round (a) has it",
+                "tensor 'w' is missing; the model of the other sites has it",
             ),
             ({**model(1), "extra": np.zeros(1, np.float32)}, "tensor 'extra' is not in"),
             (
                 {**model(1), "w": np.zeros((3, 2), np.float32)},
-                "tensor 'w' has shape (3, 2); the first update of this round (a) has (2, 3)",
+                "tensor 'w' has shape (3, 2); the model of the other sites has (2, 3)",
             ),
             ({**model(1), "w": np.zeros((2, 3), np.float64)}, "tensor 'w' is float64"),
         ],
@@ -265,8 +265,32 @@ class TestInspection:
     ) -> None:
         submit(runs, store, "a", model(1))
         submit(runs, store, "b", tensors)
-        assert verdict(runs, "a").accepted
+        first = verdict(runs, "a")
+        assert first.accepted
+        decided = Reference(first.path, first.digest, first.size_bytes)
+        runs.redis.hset(runs.keys.round(1), "reference", str(decided))
         assert said in verdict(runs, "b").reason
+
+    def test_another_structure_counts_until_the_coordinator_has_decided(
+        self, runs: RunStore, store: ObjectStore
+    ) -> None:
+        for client, tensors in (("a", model(1)), ("b", {f"module.{name}": x for name, x in model(1).items()})):
+            submit(runs, store, client, tensors)
+        first, second = verdict(runs, "a"), verdict(runs, "b")
+        assert first.accepted
+        assert second.accepted
+        assert first.structure != second.structure
+
+    @pytest.mark.parametrize(("prefix", "told"), [("module.", "DataParallel"), ("_orig_mod.", "torch.compile")])
+    def test_a_wrappers_prefix_is_named(self, runs: RunStore, store: ObjectStore, prefix: str, told: str) -> None:
+        submit(runs, store, "a", model(1))
+        first = verdict(runs, "a")
+        reference = Reference(first.path, first.digest, first.size_bytes)
+        runs.redis.hset(runs.keys.round(1), "reference", str(reference))
+        submit(runs, store, "b", {f"{prefix}{name}": x for name, x in model(1).items()})
+        reason = verdict(runs, "b").reason
+        assert repr(prefix) in reason
+        assert told in reason
 
     @pytest.mark.parametrize(
         ("changes", "said"),

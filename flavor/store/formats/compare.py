@@ -23,5 +23,23 @@ def structure_problems(update: Mapping[str, TensorSpec], reference: Mapping[str,
             problems.append(f"tensor {name!r} has shape {spec.shape}; {whose} has {expected.shape}")
         elif spec.dtype != expected.dtype:
             problems.append(f"tensor {name!r} is {spec.dtype}; {whose} has {expected.dtype}")
+    if prefix := _prefix(update, reference):
+        problems.insert(0, prefix)
     more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
     return "; ".join(problems[:_MOST_TOLD]) + more
+
+
+_WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+
+
+def _prefix(update: Mapping[str, TensorSpec], reference: Mapping[str, TensorSpec]) -> str:
+    """What to do where the names differ by what torch's wrappers put before them alone; '' where they do not."""
+    for prefix, wrapper in _WRAPPERS.items():
+        if {name.replace(prefix, "", 1) for name in update} != {name.replace(prefix, "", 1) for name in reference}:
+            continue
+        if any(name.startswith(prefix) or f".{prefix}" in name for name in (*(update.keys() ^ reference.keys()),)):
+            return (
+                f"the names differ by {prefix!r}, which {wrapper} puts before them: save the state_dict of the model "
+                f"inside it, or start `flavor-fl --strip-prefix {prefix}`"
+            )
+    return ""
