@@ -200,8 +200,8 @@ class Edge:
         while (view := self._runs.find()) is None:
             if time.monotonic() >= tell_at:
                 self._tell(
-                    f"waiting: there is no run {self._config.run!r} on this Redis yet; its operator starts it with "
-                    f"`flavor serve --run {self._config.run}` (is the name spelled right?)"
+                    f"waiting for run {self._config.run!r}: there is none of this name on this Redis yet; its operator "
+                    f"starts it with `flavor serve --run {self._config.run}` (is the name spelled right?)"
                 )
                 tell_at = time.monotonic() + _REMIND_S
             left_s = _RELISTEN_S if deadline is None else min(_RELISTEN_S, deadline - time.monotonic())

@@ -173,18 +173,15 @@ def test_a_site_that_writes_nonsense_holds_nobody_up(on_port, what):
         assert [key for key in raw.scan_iter() if key.startswith(prefix)] == []
 
 
-def test_a_site_that_publishes_without_end_holds_no_round_open(on_port):
-    """Its round closes without it by the deadline: what is heard is taken in for a moment at a time, each name once."""
-    bench = on_port.bench
-    token = enrolled(on_port, "c3")
-    coordinator = bench.serve(*KEEP, "--quorum", 2, "--round-timeout-s", 10, rounds=1, clients=3)
-    aggregator = bench.aggregator()
-    keys, over = bench.runs.keys.client("c3"), threading.Event()
+@contextlib.contextmanager
+def flooding(token: str, channel: str, payload: str, times: int):
+    """Publications of a site without end, and nobody reads what the server answers."""
+    over = threading.Event()
 
     def flood() -> None:
         with connect(JoinToken.parse(token).credentials()) as site:
             connection = site.connection_pool.get_connection()
-            block = b"".join(connection.pack_command("PUBLISH", keys.state, "x")) * 10_000
+            block = b"".join(connection.pack_command("PUBLISH", channel, payload)) * times
             threading.Thread(target=deaf, args=(connection._sock,), daemon=True).start()
             while not over.is_set():
                 connection._sock.sendall(block)
@@ -195,21 +192,72 @@ def test_a_site_that_publishes_without_end_holds_no_round_open(on_port):
             while answers.recv(1 << 20):
                 continue
 
-    flooding = threading.Thread(target=flood)
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_site_that_publishes_without_end_holds_no_round_open(on_port):
+    """Its round closes without it by the deadline: what is heard is taken in for a moment at a time, each name once."""
+    bench = on_port.bench
+    token = enrolled(on_port, "c3")
+    coordinator = bench.serve(*KEEP, "--quorum", 2, "--round-timeout-s", 10, rounds=1, clients=3)
+    aggregator = bench.aggregator()
     with seated(bench, token):
         edges = on_port.edges()
         others_handed_in(on_port)
-        flooding.start()
-        try:
+        with flooding(token, bench.runs.keys.client("c3").state, "x", 10_000):
             bench.logged("round.closed", round=1)
-        finally:
-            over.set()
-            flooding.join()
     on_port.rounds = 1
     on_port.finish(coordinator, edges)
     view = bench.runs.read_round(1)
     assert view.closed_ms - view.deadline_ms < 5000
     aggregator.end()
+
+
+def test_a_flood_that_cuts_the_coordinator_off_gives_no_round_more_time(on_port):
+    """Row 50: the subscription is cut again and again; the server was never away, and the deadline stands."""
+    bench = on_port.bench
+    bench.redis.config_set("client-output-buffer-limit", "pubsub 1mb 1mb 1")
+    token = enrolled(on_port, "c3")
+    coordinator = bench.serve(*KEEP, "--round-timeout-s", 5, rounds=1, clients=3)
+    aggregator = bench.aggregator()
+    with seated(bench, token):
+        edges = on_port.edges("--hold", "--at", 1)
+        bench.logged("round.opened", round=1)
+        with flooding(token, bench.runs.keys.client("c3").state, "x" * 4_000_000, 1):
+            assert coordinator.wait() == 1
+    view = bench.runs.read()
+    assert "the deadline passed with 0 of 3" in view.reason
+    assert "c1" not in view.reason
+    assert view.ended_ms - bench.runs.read_round(1).deadline_ms < 5000
+    for process in (*edges.values(), aggregator):
+        process.end()
+
+
+def test_what_is_inspected_at_the_deadline_has_one_lease(faulty):
+    """Row 50: an object that the store withholds, or that is said to be vast; here nobody inspects it at all."""
+    bench, faulty.clients, faulty.rounds = faulty.bench, ("c1", "c2", "c3"), 1
+    limits = ("--quorum", 2, "--round-timeout-s", 10, "--aggregation-lease-s", 2)
+    coordinator = faulty.serve(*limits)
+    aggregator = bench.aggregator()
+    edges = faulty.edges(only={"c3": ("--hold", "--at", 1)})
+    bench.held("c3")
+    for client in ("c1", "c2"):
+        bench.logged("update.accepted", client=client, round=1)
+    aggregator.send(signal.SIGSTOP)
+    bench.release("c3")
+    assert "not inspected in time: c3" in bench.logged("round.aggregating", round=1)["reason"]
+    late_ms = bench.runs.now_ms() - bench.runs.read_round(1).deadline_ms
+    aggregator.send(signal.SIGCONT)
+    assert 2000 <= late_ms < 2000 + 5000
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert [edge.wait() for edge in edges.values()] == [0, 0, 0]
+    assert bench.runs.read_round(1).contributors == ("c1", "c2")
 
 
 @pytest.fixture

@@ -114,3 +114,26 @@ def test_an_update_that_is_too_large(bench):
     coordinator, _ = start(bench, ["c1"], "--max-update-bytes", 64, rounds=1)
     assert coordinator.wait() == 1
     assert "more than the 64" in bench.logged("update.refused", client="c1")["reason"]
+
+
+def test_one_odd_site_decides_nothing_in_a_first_round(bench):
+    """Three sites, two needed; the odd one, whose tensors have another shape, is in first."""
+    trainers = {"c1": ["--fail", "shape", "--at", 1], "c2": ["--hold", "--at", 1], "c3": ["--hold", "--at", 1]}
+    coordinator, edges = start(bench, ["c1", "c2", "c3"], "--quorum", 2, rounds=1, trainers=trainers)
+    bench.logged("update.accepted", client="c1", round=1)
+    for client in ("c2", "c3"):
+        bench.held(client)
+        bench.release(client)
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert bench.runs.read_round(1).contributors == ("c2", "c3")
+    assert "the model of the other sites has (3, 2)" in bench.logged("update.refused", client="c1")["reason"]
+    edges["c1"].wait()
+    assert "the update was refused: tensor 'w' has shape" in edges["c1"].stderr
+    assert bench.done("flavor", "verify", bench.run, "--store", bench.store).wait() == 0
+
+
+def test_trainers_that_end_early_end_the_run_with_a_code_of_its_own(bench):
+    coordinator, _ = start(bench, ["c1", "c2"], rounds=3, trainers={c: ["--rounds", 1] for c in ("c1", "c2")})
+    assert coordinator.wait() == 7
+    assert "finished early, after round 1 of 3" in coordinator.stderr
+    assert "Error" not in coordinator.stderr
