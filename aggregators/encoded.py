@@ -41,6 +41,11 @@ class EncodedTensor:
         self._base, self._values = base.reshape(-1), values.reshape(-1)
         self._scales, self._block = scales, block
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether Δᵢ is 0 throughout; it is read until it is not."""
+        return not any(self._values[start : start + _SPAN].any() for start in range(0, self.size, _SPAN))
+
     def decode(self, start: int, stop: int, out: Array, scratch: Scratch) -> None:
         """Write elements `start` to `stop` (exclusive) of the flattened θᵢ to `out`, float32 `[stop - start]`."""
         widen(self._values[start:stop], out)

@@ -7,8 +7,10 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 _PARTS = ("_extra_state", "rng_state", "random_state", "rng", "seed", "label", "labels", "classes", "classes_")
+_MASKING = 1e4
 _COUNTERS = ("num_batches_tracked", "step", "steps", "epoch", "count", "counter", "n", "n_samples_seen_")
 
 
@@ -51,6 +53,12 @@ def suspicious_integers(specs: Iterable[Spec]) -> dict[str, str]:
 def is_counter(spec: Spec) -> bool:
     """Whether an integer tensor counts something: one that does may differ between sites."""
     return _last(spec.name) in _COUNTERS or int(np.prod(spec.shape)) == 1
+
+
+def is_mask(array: npt.NDArray[Any]) -> bool:
+    """Whether a float tensor is made of 0 and values that mask something, -inf most often; NaN is none of them."""
+    wide = array.astype(np.float64)
+    return bool(((wide == 0) | (np.abs(wide) > _MASKING)).all())
 
 
 def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

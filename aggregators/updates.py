@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from aggregators.dtypes import Array
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.walk import Scratch
 from flavor.errors import CheckpointError
-from flavor.store.formats import TensorFile, TensorSpec, is_finite
+from flavor.store.formats import TensorFile, TensorSpec, is_finite, is_odd
 from flavor.store.formats.checkpoint import ENCODING_KEY, SCALE_PREFIX
 from flavor.store.formats.compare import structure_problems
 from flavor.store.formats.encoding import Encoding
@@ -62,8 +64,14 @@ class Update:
 
         Tensors that travelled as they are have been looked at in the file.
         """
-        encoded = ((name, tensor) for name, tensor in self.tensors.items() if isinstance(tensor, EncodedTensor))
-        return next((name for name, tensor in encoded if not _finite(tensor)), None)
+        return next((name for name, tensor in self._encoded() if not all(map(is_finite, _rows(tensor)))), None)
+
+    def odd(self) -> tuple[str, ...]:
+        """The differences that decode to values that are not finite or whose squares have no room (`is_odd`)."""
+        return tuple(name for name, tensor in self._encoded() if any(map(is_odd, _rows(tensor))))
+
+    def _encoded(self) -> Iterator[tuple[str, EncodedTensor]]:
+        return ((name, tensor) for name, tensor in self.tensors.items() if isinstance(tensor, EncodedTensor))
 
 
 def _tensor(file: TensorFile, base: TensorFile, encoding: Encoding, spec: TensorSpec) -> Tensor:
@@ -73,13 +81,12 @@ def _tensor(file: TensorFile, base: TensorFile, encoding: Encoding, spec: Tensor
     return EncodedTensor(base.tensor(spec.name), file.tensor(spec.name), scales, encoding.block)
 
 
-def _finite(tensor: EncodedTensor) -> bool:
+def _rows(tensor: EncodedTensor) -> Iterator[Array]:
+    """What it decodes to, block by block, each of which is overwritten by the next."""
     scratch = Scratch()
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, tensor.size, _SPAN):
             stop = min(start + _SPAN, tensor.size)
             row = scratch.row("row", stop - start, np.dtype(np.float32))
             tensor.decode(start, stop, row, scratch)
-            if not is_finite(row):
-                return False
-    return True
+            yield row

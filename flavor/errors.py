@@ -23,8 +23,10 @@
     ├── LeaseLost                     this process owned it, and no longer does
     ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
     ├── AggregatorFailed              a user's aggregator ended badly, or left no model that can be used
+    │   └── UpdatesRefused            updates that are fine alone, and not together with the others
     ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
     ├── UpdateRefused                 an update that does not count, and why
+    │   ├── BrokenModel               the global model is to blame for it, not who trained from it
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
     ├── RunEnding                     a run ended neither well nor badly; told without the word "Error"
     │   ├── RunFinishedEarly          its trainers were done before all its rounds were; exit code 7
@@ -46,6 +48,8 @@ The errors of redis-py are translated in `flavor.bus.connection`, where they ent
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class FlavorError(Exception):
@@ -144,12 +148,26 @@ class AggregatorFailed(FlavorError):
     """A user's aggregator ended badly, did not end, or left no global model that can be used."""
 
 
+class UpdatesRefused(AggregatorFailed):
+    """Updates that were fine alone and cannot be used with the others; the round goes on without those `refused`."""
+
+    def __init__(self, refused: Mapping[str, str]) -> None:
+        self.refused = dict(refused)
+        told = [f"{client}: {reason}" for client, reason in list(self.refused.items())[:5]]
+        more = [f"and {len(refused) - 5} more"] if len(refused) > 5 else []
+        super().__init__("; ".join([*told, *more]))
+
+
 class AggregationError(FlavorError, ValueError):
     """These updates cannot be aggregated by this rule; the message gives the numbers."""
 
 
 class UpdateRefused(FlavorError):
     """An update does not count; the message says why."""
+
+
+class BrokenModel(UpdateRefused):
+    """An update cannot be used because the global model that it was trained from cannot: nobody is to blame."""
 
 
 class CheckpointError(UpdateRefused, ValueError):

@@ -21,6 +21,7 @@ from flavor.errors import (
     ObjectMissing,
     StoreError,
     StoreUnavailable,
+    UpdatesRefused,
 )
 from flavor.failpoints import reach
 from flavor.store.info import merge_infos
@@ -74,7 +75,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
         with _renewing(attempt):
             try:
                 refuse_if_recorded(context, run, round_)
-                model, manifest, reason = _aggregated(context, view, config, attempt)
+                model, manifest, reason, notes = _aggregated(context, view, config, attempt)
                 runs.commit_round(
                     round_,
                     attempt=attempt_number,
@@ -82,6 +83,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     model=model,
                     reason=reason,
                     manifest=manifest,
+                    notes=notes,
                 )
                 reach("worker.committed")
             except (IllegalMove, LeaseLost):
@@ -89,12 +91,18 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
             except Exception as error:
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
                 context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
-                spoiled = _spoiled(context, runs, round_) if _is_of_an_object(error) else []
+                if isinstance(error, UpdatesRefused):
+                    spoiled = list(error.refused)
+                else:
+                    spoiled = _spoiled(context, runs, round_) if _is_of_an_object(error) else []
                 runs.fail_attempt(round_, attempt=attempt_number, token=attempt.token, reason=reason, spoiled=spoiled)
                 if not spoiled and not isinstance(error, FlavorError):
                     raise
             else:
                 publish_manifest(context, run, round_, manifest)
+                for note in notes:
+                    context.tell(f"run {run}, round {round_}: {note}")
+                    runs.log("round.note", round_=round_, reason=note)
         context.tell(f"run {run}, round {round_}: {reason}")
 
 
@@ -156,7 +164,7 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
 
 def _aggregated(
     context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt
-) -> tuple[GlobalModel, ManifestRef, str]:
+) -> tuple[GlobalModel, ManifestRef, str, tuple[str, ...]]:
     round_view = attempt.runs.read_round(attempt.round)
     if round_view is None:
         raise IllegalMove(f"run {view.run!r}: round {attempt.round} is gone")
@@ -205,4 +213,5 @@ def _aggregated(
         verdicts=verdicts,
         now_ms=attempt.runs.now_ms(),
     )
-    return model, manifest, f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes"
+    reason = f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes"
+    return model, manifest, reason, combined.notes

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aggregators import engine
+from aggregators.encoded import Tensor
+from aggregators.entry import Algorithm
+from aggregators.mean import Mean
 from aggregators.registry import parse
 from aggregators.state import ServerState
+from aggregators.updates import Update
 from flavor.bus.state import GlobalModel
 from flavor.config import COMMAND, DEFAULT_AGGREGATOR
 from flavor.errors import AggregatorFailed
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_finite
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import named
+from workers import notes
+from workers.blame import refusal
 from workers.combination import Combined, Work
+from workers.held import Held
 from workers.updates import open_global, open_updates
+from workers.weights import weights_of
 
 _SMALL_BYTES = 2 * 1024 * 1024
 """Below this, starting threads and mapping a file cost more than the aggregation."""
@@ -41,36 +50,97 @@ class Engine:
                 "start it as `flavor-agg -m 'python aggregate.py'`"
             )
         verdicts = list(work.verdicts.values())
-        updates = open_updates(work.store, verdicts, work.old)
-        sizes = [float(verdict.info["metadata"]["datasetSize"]) for verdict in verdicts]
-        weights = sizes if any(sizes) else None  # nobody counted examples: all weigh alike
+        updates = dict(zip(work.verdicts, open_updates(work.store, verdicts, work.old), strict=True))
+        weights = weights_of(config.weights, [verdict.info for verdict in verdicts])
         rule = _rule(config.aggregator or DEFAULT_AGGREGATOR, config.server_step)
-        old = None
-        if rule.needs_global:
-            if work.old is None:
-                rule = rule.without_global()
-            else:
-                old = open_global(work.store, work.old)
-        with TensorFileWriter(target, updates[0].specs, updates[0].metadata) as writer:
+        constants = {client: verdict.constants for client, verdict in work.verdicts.items() if verdict.constants}
+        old = open_global(work.store, work.old) if work.old and _is_needed(work, rule, constants) else None
+        held = Held(config, updates, constants, old).settle()
+        if work.old is None:
+            rule = rule.without_global()
+        first = next(iter(updates.values()))
+        round_ = _Round(rule, updates, weights, held, _tensors(old) if old and rule.needs_global else None)
+        if rule.server_step.slots:
+            round_.state = _state(work.store, work.old)
+        with TensorFileWriter(target, first.specs, first.metadata) as writer:
             small = writer.size_bytes * len(updates) < _SMALL_BYTES
-            result = engine.run(
-                [update.tensors for update in updates],
-                weights,
-                reducer=rule.reducer,
-                server_step=rule.server_step,
-                global_model=_tensors(old) if old else None,
-                state=_state(work.store, work.old) if rule.server_step.slots else None,
-                out=None if small else writer.map(),
-                completed=None if small else writer.completed,
-                threads=1 if small else self.threads,
-            )
+            out = None if small else writer.map()
+            threads = 1 if small else self.threads
+            result = round_.run(list(updates), out, threads, None if small else writer.completed)
+            if result.nonfinite:
+                raise round_.refusal(result.nonfinite, out, threads)
             if small:
                 for spec in writer.specs:
                     writer.write(spec.name, result.model[spec.name])
-            state = result.state
-            del result  # the mapped file is closed with the writer
+            state, chosen, differing = result.state, result.clients, result.differing
+            del result, out  # the mapped file is closed with the writer
         state_path, state_digest = _put_state(work, state) if state is not None else ("", "")
-        return Combined(writer.sha256, writer.size_bytes, work.info, state_path, state_digest)
+        names, info = list(updates), work.info
+        if isinstance(rule.reducer, Mean):
+            chosen = tuple(range(len(names)))  # whose weight is 0 was not left out by the rule
+        elif len(chosen) < len(names):
+            info = {**info, "metadata": {**info["metadata"], "chosen": list(chosen)}}
+        noticed = (
+            *notes.of_choice(config.aggregator, [names[i] for i in chosen], names),
+            *notes.of_integers(work.round, first, held, differing),
+            *notes.of_constants(constants),
+            *notes.of_training(work, updates, old, writer.sha256, target),
+        )
+        return Combined(writer.sha256, writer.size_bytes, info, state_path, state_digest, noticed)
+
+
+@dataclass
+class _Round:
+    """What the engine is given, of all contributors or some."""
+
+    rule: Algorithm
+    updates: Mapping[str, Update]
+    weights: Sequence[float] | None
+    held: Mapping[str, Tensor]
+    old: Mapping[str, Any] | None
+    state: ServerState | None = None
+
+    def run(
+        self, clients: Sequence[str], out: Any, threads: int, completed: Callable[[str], None] | None = None
+    ) -> engine.Aggregation:
+        """Aggregate the updates of these."""
+        chosen = set(clients)
+        weights = self.weights and [w for name, w in zip(self.updates, self.weights, strict=True) if name in chosen]
+        return engine.run(
+            [update.tensors for name, update in self.updates.items() if name in chosen],
+            weights if weights and any(weights) else None,
+            reducer=self.rule.reducer,
+            server_step=self.rule.server_step,
+            global_model=self.old,
+            state=self.state,
+            out=out,
+            completed=completed,
+            threads=threads,
+            held=self.held,
+        )
+
+    def refusal(self, names: Sequence[str], out: Any, threads: int) -> AggregatorFailed:
+        """The error of a result that is not finite: whose fault it is."""
+        before = {**(self.old or {}), **(self.state.tensors if self.state else {})}
+        if broken := [name for name in names if name in before and not is_finite(before[name])]:
+            return AggregatorFailed(
+                f"the global model or server state that this round began with is not finite in {broken[0]!r} itself: "
+                "no site is to blame; begin a new run from an earlier model (--init-model)"
+            )
+        weights = self.weights or [1.0] * len(self.updates)
+        return refusal(
+            {name: update.tensors for name, update in self.updates.items()},
+            dict(zip(self.updates, weights, strict=True)),
+            names,
+            self.old,
+            lambda clients: self.run(clients, out, threads).nonfinite,
+        )
+
+
+def _is_needed(work: Work, rule: Algorithm, constants: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the global model is read: by the rule, for a tensor that is held, or for a look where it is at hand."""
+    at_hand = work.store.url.startswith("file:")
+    return rule.needs_global or bool(work.config.keep or work.config.equal or constants) or at_hand
 
 
 def _state(store: ObjectStore, model: GlobalModel | None) -> ServerState | None:

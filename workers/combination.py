@@ -39,6 +39,8 @@ class Combined:
     info: Info
     state_path: str = ""
     state_digest: str = ""
+    notes: tuple[str, ...] = ()
+    """What the operator should know of this round, a line each."""
 
 
 class Combiner(Protocol):

@@ -33,9 +33,10 @@ from flavor.store.formats import (
     detect,
     digest_and_check,
     from_safetensors,
+    is_finite,
     to_safetensors,
 )
-from flavor.store.formats.compare import structure_problems
+from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.info import Info
 from flavor.store.objects import sha256_file
 from workers.combination import Combined, Work
@@ -340,19 +341,27 @@ def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
     if work.config.is_opaque:
         digest, size = sha256_file(made)
         shutil.move(made, target)
-        return Combined(digest, size, info)
+        return Combined(digest, size, info, notes=_notes(work, digest))
     first = next(iter(work.verdicts.values()))
     try:
         wire = to_safetensors(made, target, detect(made))
-        if nonfinite := digest_and_check(target).nonfinite:
-            raise CheckpointError(f"tensor {nonfinite!r} has NaN or infinite values")
-        reference = structure(_opened(work, first).specs)
-        if problems := structure_problems(structure(TensorFile.open(target).specs), reference, "the local models"):
+        found, update, model = digest_and_check(target), _opened(work, first), TensorFile.open(target)
+        if problems := structure_problems(structure(model.specs), structure(update.specs), "the local models"):
             raise CheckpointError(problems)
+        for name in found.odd if found.nonfinite else ():
+            constant = name in first.constants and same_bits(np.asarray(update.tensors[name]), model.tensor(name))
+            if not constant and not is_finite(model.tensor(name)):
+                raise CheckpointError(f"tensor {name!r} has NaN or infinite values")
     except CheckpointError as error:
         message = str(error).removeprefix(f"{made}: ")
         raise AggregatorFailed(f"the aggregator's global model cannot be used: {message}{said}") from None
-    return Combined(wire.sha256, wire.size_bytes, info)
+    return Combined(wire.sha256, wire.size_bytes, info, notes=_notes(work, wire.sha256))
+
+
+def _notes(work: Work, digest: str) -> tuple[str, ...]:
+    """That the model did not change, told by its bytes alone."""
+    same = work.old is not None and digest == work.old.digest
+    return (f"warning: the model did not change in round {work.round}",) if same else ()
 
 
 def _info(work: Work, place: Place) -> Info:

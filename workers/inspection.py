@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rq.timeouts import JobTimeoutException
 
 from aggregators.clip import change_norm
+from aggregators.encoded import EncodedTensor
+from aggregators.quantities import is_mask, matching
 from aggregators.updates import Update
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import Reference, RoundState, RunView, Verdict, try_of
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
-from flavor.errors import CheckpointError, DigestMismatch, FlavorError, MisuseError, StoreUnavailable, UpdateRefused
+from flavor.errors import (
+    BrokenModel,
+    CheckpointError,
+    DigestMismatch,
+    FlavorError,
+    MisuseError,
+    StoreUnavailable,
+    UpdateRefused,
+)
 from flavor.failpoints import reach
-from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check
-from flavor.store.formats.compare import structure_problems
+from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
+from flavor.store.formats.checkpoint import SCALE_PREFIX
+from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, checked_path, update_prefix
@@ -25,9 +37,12 @@ from workers.context import WorkerContext
 from workers.signatures import Signatures
 from workers.structure import structure, structure_digest, structure_of_object
 from workers.updates import check_base, open_global
+from workers.weights import check_weight
 
 _LOOKS = 3
 """Times that an object is inspected whose seal changes meanwhile; its edge removes a link to it when it is done."""
+_MOST_CONSTANTS = 1000
+_MOST_CONSTANT_CHARS = 64 * 1024
 _LONGEST_REASON = 2000
 """Characters; it quotes names that a client chose, and stands in Redis, in the log and on terminals."""
 
@@ -93,7 +108,7 @@ class Inspector:
         except (JobTimeoutException, StoreUnavailable):  # nobody's fault here: the coordinator asks again
             raise
         except FlavorError as error:
-            return Verdict(False, str(error)[:_LONGEST_REASON])
+            return Verdict(False, str(error)[:_LONGEST_REASON], blameless=isinstance(error, BrokenModel))
         except Exception as error:  # what another party wrote can be wrong in any way
             return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
         return verdict
@@ -114,12 +129,13 @@ class Inspector:
         signed = self._signatures.check(self._view, self._round, client, fields, info)
         size_bytes = self._store.size_bytes(path)
         self._check_limits(info, size_bytes)
+        check_weight(self._config.weights, info)
         if str(size_bytes) != fields.get("size"):
             said = f"{fields.get('size', 'none')[:40]} were {'signed' if signed.signature else 'handed in'}"
             raise UpdateRefused(f"object {path} has {size_bytes} bytes; {said}")
         for _ in range(_LOOKS):
             seal = self._store.seal(path, strict=True)
-            found, encoding, shape = self._look(path, fields.get("digest", ""), size_bytes)
+            found, encoding, shape, constants = self._look(path, fields.get("digest", ""), size_bytes)
             if self._store.seal(path, strict=True) == seal:  # so all that was looked at are the bytes with this digest
                 break
         else:
@@ -138,6 +154,7 @@ class Inspector:
             public_key=signed.public_key,
             signature=signed.signature,
             structure=shape,
+            constants=constants,
         )
 
     def _check_limits(self, info: Info, size_bytes: int) -> None:
@@ -152,8 +169,10 @@ class Inspector:
         if largest is not None and size_bytes > largest:
             raise UpdateRefused(f"the checkpoint has {size_bytes} bytes, more than the {largest} that this run allows")
 
-    def _look(self, path: str, digest: str, size_bytes: int) -> tuple[Inspection, Encoding | None, str]:
-        """What the object holds, how its tensors are encoded, if so, and in a round from no model their structure.
+    def _look(self, path: str, digest: str, size_bytes: int) -> tuple[Inspection, Encoding | None, str, list[str]]:
+        """What the object holds, how its tensors are encoded, if so, its structure, and which may hold infinities.
+
+        The structure is told in a round from no model.
 
         Its header is judged first: a file of another structure costs no more than that, however large it is.
         """
@@ -163,12 +182,39 @@ class Inspector:
         if found.sha256 != digest:
             raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
         if update is None:
-            return found, None, ""
-        _check_finite(found.nonfinite)
-        if update.encoding is not None:
-            _check_finite(update.nonfinite())
-        self._check_norm(update)
-        return found, update.encoding, "" if self._view.global_model else structure_digest(update.specs)
+            return found, None, "", []
+        constants = self._constants(update, found.odd if update.encoding is None else (*found.odd, *update.odd()))
+        self._check_norm(update, constants)
+        shape = "" if self._view.global_model else structure_digest(update.specs)
+        return found, update.encoding, shape, constants
+
+    def _constants(self, update: Update, odd: Collection[str]) -> list[str]:
+        """Those `odd` tensors that may be so: constant buffers, the same as in the global model to the last bit.
+
+        In a first round without a model they must look like masks, and the aggregation compares the sites. Raises
+        `CheckpointError` for the others.
+        """
+        model = self._view.global_model
+        base = open_global(self._store, model) if odd and model else None
+        for name in odd:
+            tensor = update.tensors.get(name)
+            if tensor is None or (isinstance(tensor, EncodedTensor) and name not in update.odd()):
+                raise _no_number(name.removeprefix(SCALE_PREFIX), nan=True)  # its difference itself, or a scale of it
+            array = np.asarray(tensor)
+            nan = bool(np.isnan(array).any())
+            if base is None:
+                if not is_mask(array):
+                    raise _no_number(name, nan=nan or not is_finite(array))
+            elif not is_finite(base.tensor(name)) and nan:
+                raise BrokenModel(
+                    f"tensor {name!r} has NaN, and the global model of this round is not finite there either: no site "
+                    "is to blame; begin a new run from an earlier model (--init-model)"
+                )
+            elif not same_bits(array, base.tensor(name)):
+                raise _no_number(name, nan=nan or not is_finite(array))
+        if len(odd) > _MOST_CONSTANTS or sum(map(len, odd)) > _MOST_CONSTANT_CHARS:
+            raise CheckpointError(f"{len(odd)} tensors have infinite values: leave such buffers out of the checkpoint")
+        return list(dict.fromkeys(odd))
 
     def _checked_header(self, path: str, local: Path) -> Update:
         """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""
@@ -205,15 +251,16 @@ class Inspector:
         if problems := structure_problems(structure(update.specs), required, whose):
             raise CheckpointError(problems)
 
-    def _check_norm(self, update: Update) -> None:
+    def _check_norm(self, update: Update, constants: Collection[str]) -> None:
         """The change is no longer than the run allows, measured over all float tensors."""
         limit, model = self._config.max_update_norm, self._view.global_model
         if limit is None or model is None:
             return
         base = open_global(self._store, model)
         old = {name: base.tensor(name) for name in base.names}
-        norm = change_norm(update.tensors, old)
-        if norm > limit:
+        kept = matching(update.tensors, self._config.keep)
+        norm = change_norm(update.tensors, old, held=frozenset((*constants, *kept)))
+        if not norm <= limit:
             raise UpdateRefused(
                 f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows"
             )
@@ -224,8 +271,9 @@ def _opaque(path: Path, size_bytes: int) -> Inspection:
     return Inspection(digest, size, None)
 
 
-def _check_finite(nonfinite: str | None) -> None:
-    if nonfinite is not None:
-        raise CheckpointError(
-            f"tensor {nonfinite!r} has NaN or infinite values: lower the learning rate or clip the gradients"
-        )
+def _no_number(name: str, *, nan: bool) -> CheckpointError:
+    what = "NaN or infinite values" if nan else "values whose squares have no room in float32"
+    return CheckpointError(
+        f"tensor {name!r} has {what}: lower the learning rate or clip the gradients; a buffer that holds such by "
+        "design, as an attention mask does, passes as long as it is the same in the global model and at every site"
+    )

@@ -38,11 +38,11 @@ round:N                               hash    state, expected, contributors, dea
                                               attempt, lease, lease_ms, error, spoiled,
                                               reference, path, digest, size, info_path,
                                               reason, manifest_path, manifest_digest,
-                                              opened_ms, closed_ms
+                                              opened_ms, closed_ms, notes
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
                                               was inspected: path, digest, size_bytes,
                                               seal, format, info, info_digest, public_key,
-                                              signature
+                                              signature, constants, blameless
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 

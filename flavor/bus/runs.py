@@ -172,8 +172,12 @@ class RunStore:
         model: GlobalModel,
         reason: str,
         manifest: ManifestRef | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        """Close the round with `model` as the run's global model, and its manifest, which is staged."""
+        """Close the round with `model` as the run's global model, and its manifest, which is staged.
+
+        `notes` are for the operator: they stand in the round's hash, which no site reads.
+        """
         of_manifest = manifest.fields() if manifest else {}
         of_round = {
             **of_manifest,
@@ -181,6 +185,7 @@ class RunStore:
             "digest": model.digest,
             "size": str(model.size_bytes),
             "info_path": model.info_path,
+            **({"notes": json.dumps(list(notes))} if notes else {}),
         }
         args: list[str | int] = [
             round_,
@@ -226,7 +231,8 @@ class RunStore:
         An update whose round is no longer open is refused as late, whatever its inspection found. In a round that is
         not there nothing is recorded.
         """
-        return self._judge(round_, client, "update.accepted" if verdict.accepted else "update.refused", verdict)
+        refused = "update.blameless" if verdict.blameless else "update.refused"
+        return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict)
 
     def refuse_late(self, round_: int, client: str) -> str:
         """Refuse an update whose round is no longer open; why, or '' when it has a verdict or the round is open."""

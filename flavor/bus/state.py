@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -200,6 +200,10 @@ class Verdict:
     info: Mapping[str, Any] = field(default_factory=dict)
     info_digest: str = ""
     """SHA-256 of the information's text as it was handed in."""
+    constants: Sequence[str] = ()
+    """Its tensors that may hold infinities, as masks do: those that are the same in the model and at every site."""
+    blameless: bool = False
+    """Whether it was refused for what is not its client's fault."""
     public_key: str = ""
     """What its signature was checked with; '' for an unsigned update."""
     signature: str = ""
@@ -275,6 +279,8 @@ class RoundView:
     """Attempts that ended because of what passes by itself, such as a full store: they count for none."""
     passing_ms: int | None = None
     """When the last attempt ended so; None when it did not."""
+    notes: tuple[str, ...] = ()
+    """What its aggregation noticed, for the operator: a line each."""
     spoiled: tuple[str, ...] = ()
     """Contributors whose objects were no longer what was inspected when the last attempt read them."""
 
@@ -306,4 +312,5 @@ class RoundView:
             waits=int(fields.get("waits", 0)),
             passing_ms=int(fields["passing_ms"]) if "passing_ms" in fields else None,
             manifest=ManifestRef.of(fields),
+            notes=tuple(json.loads(fields.get("notes", "[]"))),
         )

@@ -14,7 +14,9 @@ def store_initial(
     store: ObjectStore, run: str, path: Path, *, opaque: bool = False, what: str = "--init-model"
 ) -> GlobalModel:
     """Put pre-trained weights into the store; `InvalidSetting`, naming `what` gave them, when they are none."""
-    from flavor.store.formats import detect, digest_and_check, to_safetensors
+    import numpy as np
+
+    from flavor.store.formats import TensorFile, detect, digest_and_check, to_safetensors
     from flavor.store.objects import sha256_file
     from flavor.store.paths import OPAQUE, named, run_prefix
 
@@ -29,11 +31,13 @@ def store_initial(
         try:
             format_ = detect(path)
             wire = to_safetensors(path, staged, format_)
-            nonfinite = digest_and_check(staged).nonfinite
+            odd, file = digest_and_check(staged).odd, TensorFile.open(staged)
+            nan = next((name for name in odd if np.isnan(file.tensor(name)).any()), None)
+            del file
         except CheckpointError as error:
             raise InvalidSetting(f"{what} {error}") from None
-        if nonfinite is not None:
-            raise InvalidSetting(f"{what} {path}: tensor {nonfinite!r} has NaN or infinite values")
+        if nan is not None:
+            raise InvalidSetting(f"{what} {path}: tensor {nan!r} has NaN values")
         target = named(prefix, "model", wire.sha256, ".safetensors")
         store.put(target, staged, digest=wire.sha256)
     return GlobalModel(target, wire.sha256, wire.size_bytes, "", format_.value, store.seal(target))

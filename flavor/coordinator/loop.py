@@ -74,6 +74,7 @@ class _Round:
     enqueued_ms: int = 0
     unjudged_since: float = 0.0  # since when there is an update without a verdict (monotonic); 0 when there is none
     told: str = ""
+    notes: int = 0  # of the view's, told so far
     held: str = ""
 
     @property
@@ -448,6 +449,9 @@ class Coordinator:
         closed = self._round.view.round if self._round else 0
         if self._round:
             self._history.settle(closed, self._round.view.manifest)
+            while self._round.notes < len(self._round.view.notes):
+                self._tell(f"round {closed}: {self._round.view.notes[self._round.notes]}")
+                self._round.notes += 1
         anew = bool(self._run.recovered_ms) and closed == self._run.recovered_round
         anew = anew or closed == self._run.resumed_round
         action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, anew=anew)

@@ -157,7 +157,7 @@ class Federation:
             entries = batches[0][1] if batches else []
             newest = entries[-1][0] if entries else newest
             for _, fields in entries:
-                if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed"):
+                if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed", "round.note"):
                     progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}")
             view = runs.find()
             if view is not None:

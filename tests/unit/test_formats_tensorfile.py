@@ -174,7 +174,7 @@ def test_threads_fill_a_mapped_file_in_any_order(tmp_path: Path) -> None:
     file = TensorFile.open(tmp_path / "x")
     assert file.metadata == {"k": "v"}
     assert file.tensor("t3")[:4].tolist() == [3, 3.5, 3, 3.5]
-    assert digest_and_check(tmp_path / "x") == (writer.sha256, writer.size_bytes, None)
+    assert digest_and_check(tmp_path / "x") == (writer.sha256, writer.size_bytes, None, ())
 
 
 def test_the_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_digest_is_that_of_the_whole_file(tmp_path: Path) -> None:
     info = to_safetensors_of(tmp_path, model() | {"long": np.ones(300_000, np.float32)})
     whole = (tmp_path / "wire").read_bytes()
     assert info.sha256 == hashlib.sha256(whole).hexdigest()
-    assert digest_and_check(tmp_path / "wire") == (info.sha256, len(whole), None)
+    assert digest_and_check(tmp_path / "wire") == (info.sha256, len(whole), None, ())
 
 
 def to_safetensors_of(folder: Path, tensors: dict[str, Any]) -> Any:

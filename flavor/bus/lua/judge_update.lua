@@ -1,13 +1,15 @@
 -- Record the verdict on one client's update, once, and tell that client.
 -- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals
--- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused or update.late  5 reason
+-- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused, update.blameless or update.late
+--       5 reason
 --       6 verdict (JSON) and 7 reason of one that is too late  8 which try of the client was judged
 -- Invariant: the first verdict on a try stands; a repeated inspection changes nothing. An update that was refused may be
 --            followed by another try while the round is open; one that was accepted is the client's last.
 --            An update is accepted only while its round is open: what is accepted counts. And it is late only once
 --            its round is not open: a coordinator that was paused while another took over may know an older round.
 --            A round that is not there has no verdicts: the server may have lost the run while it was inspected.
---            `refusals` counts a client's refused updates in a row; one that came too late is no fault of its content.
+--            `refusals` counts a client's refused updates in a row; one that came too late, or whose
+--            global model is to blame (update.blameless), is no fault of its client.
 -- Returns 1 when this verdict was recorded, else 0.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
 local state, late = redis.call('HGET', KEYS[3], 'state'), event == 'update.late'
@@ -15,7 +17,8 @@ if not state or (late and state == 'open') then return 0 end
 if event == 'update.accepted' and state ~= 'open' then
   late, verdict, reason = true, ARGV[6], ARGV[7]
 end
-if late then event = 'update.refused' end
+local fault = not late and event ~= 'update.blameless'
+if event ~= 'update.accepted' or late then event = 'update.refused' end
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if before then
   local known = cjson.decode(before)
@@ -24,7 +27,7 @@ end
 redis.call('HSET', KEYS[1], ARGV[1], verdict)
 if event == 'update.accepted' then
   redis.call('HDEL', KEYS[5], ARGV[1])
-elseif not late then
+elseif fault then
   redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
 end
 redis.call('HSET', KEYS[4], 'accepted', event == 'update.accepted' and '1' or '0', 'reason', reason)

@@ -7,7 +7,7 @@ a `CheckpointError` of one line; a disk that does not take what is written is a 
 from flavor.store.formats.beside import read_beside
 from flavor.store.formats.checkpoint import Checkpoint, describe, read, write
 from flavor.store.formats.encoding import Encoding, encode
-from flavor.store.formats.finite import Inspection, check_finite, digest_and_check, is_finite
+from flavor.store.formats.finite import Inspection, check_finite, digest_and_check, is_finite, is_odd
 from flavor.store.formats.format import Format, detect
 from flavor.store.formats.header import TensorSpec
 from flavor.store.formats.structure import Structure
@@ -34,6 +34,7 @@ __all__ = [
     "encode",
     "from_safetensors",
     "is_finite",
+    "is_odd",
     "read",
     "read_beside",
     "take_safetensors",

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from flavor.store.formats.blocks import Array
 from flavor.store.formats.header import TensorSpec
 
 _MOST_TOLD = 3
+_BLOCK_BYTES = 64 * 1024
+
+
+def same_bits(one: Array, other: Array) -> bool:
+    """Whether two arrays of one shape and type hold the same bytes; they are read until they differ."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    one, other = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
+    return all(
+        np.array_equal(one[start : start + _BLOCK_BYTES], other[start : start + _BLOCK_BYTES])
+        for start in range(0, one.size, _BLOCK_BYTES)
+    )
 
 
 def structure_problems(update: Mapping[str, TensorSpec], reference: Mapping[str, TensorSpec], whose: str) -> str:

@@ -28,7 +28,7 @@ import numpy as np
 from flavor.errors import CheckpointError
 from flavor.store.formats.blocks import Array, map_of
 from flavor.store.formats.checkpoint import ENCODING_KEY, SCALE_PREFIX, read, safetensors_metadata
-from flavor.store.formats.compare import structure_problems
+from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.formats.dtypes import BFLOAT16, DType
 from flavor.store.formats.finite import is_finite
 from flavor.store.formats.format import Format, detect
@@ -131,7 +131,13 @@ def encode(src: StrPath, dest: StrPath, base: TensorFile, encoding: Encoding, fm
                 target[name][...] = array
                 continue
             scales = target.get(SCALE_PREFIX + name)
-            if not _encode_tensor(base.tensor(name), array, target[name], scales, encoding.block):
+            if _encode_tensor(base.tensor(name), array, target[name], scales, encoding.block):
+                continue
+            if same_bits(base.tensor(name), array):  # a mask of -inf, say: −inf − (−inf) is none, yet nothing changed
+                for part in (target[name], scales):
+                    if part is not None:
+                        part.fill(0)
+            else:
                 raise CheckpointError(
                     f"tensor {name!r} has NaN or infinite values: lower the learning rate or clip the gradients"
                 )

@@ -9,6 +9,8 @@ no BLAS; there the exponent bits are masked as integers (7.1 GB/s; `np.isfinite`
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +29,7 @@ _EXPONENTS: dict[DType, int] = {
     FLOAT8_E4M3: 0x7F,  # it has no infinity, and one NaN of each sign
 }
 """The bits that are all set in a NaN or an infinity, and in no other value."""
+_HUGE_BFLOAT16 = (127 + 64) << 7  # the exponent bits of 2⁶⁴
 _RELEASE_BYTES = 32 * 2**20
 
 
@@ -36,15 +39,35 @@ class Inspection(NamedTuple):
     sha256: str
     size_bytes: int
     nonfinite: str | None  # the first tensor in the file with NaN or infinity
+    odd: tuple[str, ...] = ()  # all of these, and those with values whose squares have no room in their type
 
 
 def is_finite(array: Array) -> bool:
     """Whether no element is NaN or infinite, block by block; integers and booleans always are."""
+    return all(found is not Values.NONFINITE for found in _blocks(array))
+
+
+def is_odd(array: Array) -> bool:
+    """Whether an element is NaN or infinite, or so large that its square has no room in float32 (float64 in float64).
+
+    No parameter that was trained is so large; what is, are masks, and what a hostile site hands in.
+    """
+    return any(found is not Values.FINE for found in _blocks(array))
+
+
+class Values(Enum):
+    """What a block of numbers holds."""
+
+    FINE = 0
+    HUGE = 1
+    NONFINITE = 2
+
+
+def _blocks(array: Array) -> Iterator[Values]:
     flat = array.reshape(-1)
     scratch = np.empty(min(BLOCK_ELEMENTS, flat.size), np.uint16) if array.dtype in _EXPONENTS else None
-    return all(
-        _block_is_finite(flat[start : start + BLOCK_ELEMENTS], scratch) for start in range(0, flat.size, BLOCK_ELEMENTS)
-    )
+    for start in range(0, flat.size, BLOCK_ELEMENTS):
+        yield _look(flat[start : start + BLOCK_ELEMENTS], scratch)
 
 
 def check_finite(file: TensorFile) -> str | None:
@@ -61,6 +84,7 @@ def digest_and_check(path: StrPath) -> Inspection:
     view, digest = file.source.view, hashlib.sha256()
     digest.update(view[: file.data_start])
     nonfinite: str | None = None
+    odd: dict[str, None] = {}
     scratch = np.empty(BLOCK_ELEMENTS, np.uint16)
     unreleased = 0
     for spec in file.specs_in_file_order:
@@ -68,24 +92,31 @@ def digest_and_check(path: StrPath) -> Inspection:
         for start in range(0, flat.size, BLOCK_ELEMENTS):
             block = flat[start : start + BLOCK_ELEMENTS]
             digest.update(block.view(np.uint8).data)
-            if nonfinite is None and not _block_is_finite(block, scratch):
-                nonfinite = spec.name
+            if nonfinite is None or spec.name not in odd:
+                found = _look(block, scratch)
+                if found is not Values.FINE:
+                    odd[spec.name] = None
+                if found is Values.NONFINITE and nonfinite is None:
+                    nonfinite = spec.name
             unreleased += block.nbytes
             if unreleased >= _RELEASE_BYTES:
                 release(file.source.map)
                 unreleased = 0
-    return Inspection(digest.hexdigest(), file.size_bytes, nonfinite)
+    return Inspection(digest.hexdigest(), file.size_bytes, nonfinite, tuple(odd))
 
 
-def _block_is_finite(block: Array, scratch: npt.NDArray[np.uint16] | None) -> bool:
+def _look(block: Array, scratch: npt.NDArray[np.uint16] | None) -> Values:
     exponent = _EXPONENTS.get(block.dtype)
     if exponent is not None and scratch is not None:
         unsigned = np.uint16 if block.itemsize == 2 else np.uint8
         bits = np.bitwise_and(block.view(unsigned), unsigned(exponent), out=scratch.view(unsigned)[: block.size])
-        return int(bits.max()) != exponent
+        largest = int(bits.max())
+        if largest == exponent:
+            return Values.NONFINITE
+        return Values.HUGE if block.dtype == BFLOAT16 and largest >= _HUGE_BFLOAT16 else Values.FINE
     if block.dtype.kind != "f":
-        return True
+        return Values.FINE
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.dot(block, block)):
-            return True
-    return bool(np.isfinite(block).all())
+            return Values.FINE
+    return Values.HUGE if bool(np.isfinite(block).all()) else Values.NONFINITE

@@ -1,0 +1,314 @@
+"""Who notices a wrong model: values that are finite alone and not together, integers, masks, training that was lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, RoundView
+from flavor.config import RunConfig
+from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.store.formats.encoding import Encoding, encode
+from flavor.store.objects import ObjectStore, open_store
+from tests.integration.test_worker import TOKEN, open_round, submit, verdict
+from workers import jobs
+from workers.context import WorkerContext, set_context
+
+MASK = np.triu(np.full((3, 3), -np.inf, np.float32), 1)
+Tensors = dict[str, np.ndarray]
+
+
+class Federation:
+    """A run, and what its clients a, b and c hand in."""
+
+    def __init__(self, url: str, store: ObjectStore, **settings: Any) -> None:
+        self.redis = connect(url)
+        self.redis.flushall()
+        self.store, self.runs, self.round = store, RunStore(self.redis, "r", url), 0
+        self.told: list[str] = []
+        config = RunConfig.parse({"rounds": 9, "min_clients": 2, "store": store.url, **settings})
+        self.runs.create(rounds=9, config=config.to_mapping())
+        self.redis.set(self.runs.keys.coordinator, TOKEN)
+        set_context(WorkerContext(self.redis, url, store, name="worker-1", tell=self.told.append))
+
+    def hand_in(self, sizes: dict[str, int] | None = None, **updates: Tensors) -> dict[str, str]:
+        """Open the next round, and hand in each client's update; who was refused, and why."""
+        self.round += 1
+        open_round(self.runs, self.round)
+        for client, tensors in updates.items():
+            submit(self.runs, self.store, client, tensors, size=(sizes or {}).get(client, 100), round_=self.round)
+        found = {client: verdict(self.runs, client, self.round) for client in updates}
+        self.accepted = [client for client, each in found.items() if each.accepted]
+        return {client: each.reason for client, each in found.items() if not each.accepted}
+
+    def aggregate(self) -> RoundView:
+        """Aggregate what was accepted, as the coordinator would: without those that an attempt refuses."""
+        for attempt in (1, 2, 3):
+            self.runs.begin_aggregation(
+                TOKEN, self.round, attempt=attempt, contributors=self.accepted, reason=f"attempt {attempt}"
+            )
+            jobs.aggregate("r", self.round, attempt)
+            view = self.runs.read_round(self.round)
+            assert view is not None
+            if view.state is RoundState.CLOSED or not view.spoiled:
+                return view
+            self.accepted = [client for client in self.accepted if client not in view.spoiled]
+        raise AssertionError("three attempts")
+
+    def closed(self, sizes: dict[str, int] | None = None, **updates: Tensors) -> RoundView:
+        assert self.hand_in(sizes, **updates) == {}
+        view = self.aggregate()
+        assert view.state is RoundState.CLOSED, view.error
+        return view
+
+    @property
+    def model(self) -> Tensors:
+        model = self.runs.read().global_model
+        assert model is not None
+        file = TensorFile.open(self.store.local(model.path))
+        return {name: np.array(file.tensor(name)) for name in file.names}
+
+    @property
+    def merged(self) -> dict[str, Any]:
+        model = self.runs.read().global_model
+        assert model is not None
+        merged: dict[str, Any] = json.loads(self.store.local(model.info_path).read_text())
+        return merged
+
+
+@pytest.fixture
+def federation(url: str, tmp_path: Path) -> Iterator[Any]:
+    def make(**settings: Any) -> Federation:
+        return Federation(url, open_store(str(tmp_path / "store"), create=True), **settings)
+
+    yield make
+    set_context(None)
+
+
+def w(value: float, **more: np.ndarray) -> Tensors:
+    return {"w": np.full((2, 3), value, np.float32), **more}
+
+
+class TestOverflow:
+    @pytest.mark.parametrize("value", [-3.4e38, 1e30, np.float32(np.inf)])
+    @pytest.mark.parametrize("rule", ["diloco", "fedavg", "geometric_median"])
+    def test_one_update_that_no_square_has_room_for_is_refused_and_nobody_else(
+        self, federation: Any, rule: str, value: float
+    ) -> None:
+        """Doors 6: with datasetSize 2^62 it made the model -inf, then NaN, and the honest sites were quarantined."""
+        runs = federation(aggregator=rule)
+        runs.closed(a=w(1), b=w(2), c=w(3))
+        refused = runs.hand_in({"a": 2**62}, a=w(value), b=w(2), c=w(3))
+        assert list(refused) == ["a"]
+        assert "tensor 'w' has" in refused["a"]
+        assert runs.aggregate().state is RoundState.CLOSED
+        assert np.isfinite(runs.model["w"]).all()
+        assert runs.runs.refusals() == {"a": 1}
+
+    def test_who_overflows_the_servers_state_alone_is_left_out_of_the_round(self, federation: Any) -> None:
+        """AdaGrad's v adds up: each square has room, their sum has not; the model would have stood still for good."""
+        runs = federation(aggregator="mean", server_step="adagrad")
+        runs.closed(a=w(1), b=w(1), c=w(1))
+        for _ in range(8):
+            assert runs.hand_in({"a": 10**6}, a=w(7e18 * (-1) ** runs.round), b=w(1), c=w(2)) == {}
+            view = runs.aggregate()
+            assert view.state is RoundState.CLOSED
+            if view.contributors == ("b", "c"):
+                break
+        else:
+            pytest.fail("a was never left out")
+        (told,) = [e for _, e in runs.redis.xrange(runs.runs.keys.log) if e["event"] == "round.attempt_failed"]
+        assert told["spoiled"] == '["a"]'
+        assert (
+            "a: with this update the new global model, or the server's state, is not finite in 'v/w'" in told["reason"]
+        )
+        model = runs.runs.read().global_model
+        state = TensorFile.open(runs.store.local(model.state_path))
+        assert all(np.isfinite(state.tensor(name)).all() for name in state.names)
+
+    def test_two_who_only_overflow_together_are_found_and_no_third(self, federation: Any) -> None:
+        half = {"w": np.array([6e4, 0], np.float16)}
+        runs = federation(aggregator="mean", server_step="nesterov:lr=1,momentum=0.9")
+        low, none = {"w": np.array([-3e4, 0], np.float16)}, {"w": np.zeros(2, np.float16)}
+        runs.closed(a=none, b=none, c=none)
+        runs.closed(a=none, b=none, c=low)
+        assert runs.hand_in({"c": 1}, a=half, b=half, c=none) == {}
+        view = runs.aggregate()
+        assert view.state is RoundState.CLOSED
+        assert "c" in view.contributors
+        assert np.isfinite(runs.model["w"]).all()
+
+    def test_what_the_global_model_already_had_is_nobodys_fault(self, federation: Any) -> None:
+        runs = federation()
+        runs.closed(a=w(1), b=w(1))
+        with runs.store.stage() as staged:
+            with TensorFileWriter(staged, [TensorSpec("w", np.dtype(np.float32), (2, 3))]) as writer:
+                writer.write("w", np.full((2, 3), np.nan, np.float32))
+            runs.store.put("runs/r/broken.safetensors", staged, digest=writer.sha256)
+        key = runs.runs.keys.state
+        broken = {"global_path": "runs/r/broken.safetensors", "global_digest": writer.sha256, "global_seal": ""}
+        runs.redis.hset(key, mapping={**broken, "global_size": str(writer.size_bytes)})
+        nan = w(np.nan)
+        nan["w"].view(np.uint32)[0, 0] ^= 1
+        refused = runs.hand_in(a=nan, b=w(1))
+        assert "no site is to blame" in refused["a"]
+        assert runs.runs.refusals() == {}
+
+
+class TestMasks:
+    def test_a_mask_of_infinities_goes_through_every_round(self, federation: Any) -> None:
+        runs = federation(aggregator="krum:f=0", server_step="nesterov")
+        for value in (1.0, 2.0, 3.0):
+            view = runs.closed(a=w(value, mask=MASK), b=w(value, mask=MASK), c=w(value, mask=MASK))
+            assert any("'mask'" in note for note in view.notes)
+            np.testing.assert_array_equal(runs.model["mask"], MASK)
+        other = MASK.copy()
+        other[0, 0] = -np.inf
+        refused = runs.hand_in(a=w(1, mask=MASK), b=w(1, mask=MASK), c=w(1, mask=other))
+        assert list(refused) == ["c"]
+        assert "a buffer that holds such by design" in refused["c"]
+
+    def test_in_a_first_round_the_sites_decide_which_is_the_buffer(self, federation: Any) -> None:
+        runs = federation()
+        assert runs.hand_in(a=w(np.inf), b=w(1), c=w(2)) == {}
+        view = runs.aggregate()
+        assert view.contributors == ("b", "c")
+        assert np.isfinite(runs.model["w"]).all()
+
+    def test_a_mask_is_no_change_where_changes_are_sent(self, federation: Any, tmp_path: Path) -> None:
+        runs = federation(compress="int8")
+        runs.closed(a=w(1, mask=MASK), b=w(2, mask=MASK))
+        model = runs.runs.read().global_model
+        base = TensorFile.open(runs.store.local(model.path))
+        trained = tmp_path / "trained.safetensors"
+        with TensorFileWriter(trained, base.specs) as writer:
+            for spec in writer.specs:
+                writer.write(spec.name, MASK if spec.name == "mask" else np.full((2, 3), 4, np.float32))
+        runs.round += 1
+        open_round(runs.runs, runs.round)
+        sent = tmp_path / "sent.safetensors"
+        for client in "ab":
+            made = encode(trained, sent, base, Encoding("int8", model.digest))
+            path = submit(runs.runs, runs.store, client, w(1), round_=runs.round)
+            path = f"{path.rpartition('/')[0]}/update-{made.sha256[:16]}.safetensors"
+            runs.store.put(path, sent, digest=made.sha256)
+            fields = {"path": path, "digest": made.sha256, "size": str(made.size_bytes)}
+            runs.redis.hset(runs.runs.keys.client(client).update(runs.round), mapping=fields)
+        assert all(verdict(runs.runs, client, runs.round).accepted for client in "ab")
+        runs.accepted = ["a", "b"]
+        assert runs.aggregate().state is RoundState.CLOSED
+        np.testing.assert_array_equal(runs.model["mask"], MASK)
+        np.testing.assert_allclose(runs.model["w"], 4, atol=0.1)
+
+
+class TestIntegers:
+    def labels(self, *values: int) -> np.ndarray:
+        return np.array(values, np.int64)
+
+    def test_what_is_no_quantity_is_named(self, federation: Any) -> None:
+        runs = federation()
+        state = np.array([1, 2], np.uint8)
+        a = w(1, labels=self.labels(0, 1), _extra_state=state, steps=np.array(3), table=self.labels(1, 2, 3))
+        b = w(1, labels=self.labels(1, 2), _extra_state=state, steps=np.array(5), table=self.labels(3, 2, 1))
+        notes = runs.closed(a=a, b=b).notes
+        assert any("'labels' (it is called 'labels')" in n and "'_extra_state'" in n for n in notes), notes
+        assert any("differ between sites: 'table'" in note and "--equal" in note for note in notes)
+        assert not any("steps" in note for note in notes)
+        assert runs.told
+        logged = [e["reason"] for _, e in runs.redis.xrange(runs.runs.keys.log) if e["event"] == "round.note"]
+        assert logged == list(notes)
+
+    @pytest.mark.parametrize("rule", ["fedavg", "median", "krum:f=0", "norm_clip/mean", "diloco"])
+    def test_what_is_kept_is_the_first_sites_and_then_the_models(self, federation: Any, rule: str) -> None:
+        runs = federation(aggregator=rule, keep=["lab*", "frozen"])
+        for round_ in (1, 2, 3):
+            value = float(round_)
+            a = w(value, labels=self.labels(0, round_), frozen=np.full(2, value, np.float32))
+            b = w(value, labels=self.labels(9, 9), frozen=np.full(2, 9, np.float32))
+            view = runs.closed(b=b, c=b, a=a)
+            assert not any("label" in note for note in view.notes)
+            np.testing.assert_array_equal(runs.model["labels"], [0, 1])
+            np.testing.assert_array_equal(runs.model["frozen"], 1)
+
+    def test_who_differs_in_what_must_be_equal_is_refused_with_the_name(self, federation: Any) -> None:
+        runs = federation(equal=["labels"])
+        runs.closed(a=w(1, labels=self.labels(0, 1)), b=w(3, labels=self.labels(0, 1)))
+        good, bad = w(1, labels=self.labels(0, 1)), w(9, labels=self.labels(1, 2))
+        assert runs.hand_in(a=good, b=bad, c=good) == {}
+        assert runs.aggregate().contributors == ("a", "c")
+        np.testing.assert_array_equal(runs.model["labels"], [0, 1])
+        assert runs.hand_in(a=good, b=bad) == {}, "of two, the one that has the model's is right"
+        assert runs.aggregate().contributors == ("a",)
+
+    def test_where_all_differ_in_what_must_be_equal_nothing_is_made_of_it(self, federation: Any) -> None:
+        runs = federation(equal=["labels"])
+        assert runs.hand_in(a=w(1, labels=self.labels(0, 1)), b=w(1, labels=self.labels(1, 2))) == {}
+        view = runs.aggregate()
+        assert view.state is RoundState.AGGREGATING
+        assert view.error is not None
+        assert "tensor 'labels' must be equal at all sites (--equal)" in view.error
+
+
+class TestTraining:
+    def test_a_model_that_did_not_change_is_said(self, federation: Any) -> None:
+        runs = federation()
+        assert runs.closed(a=w(1), b=w(1)).notes == ()
+        notes = runs.closed(a=w(1), b=w(1)).notes
+        assert "a, b handed in the global model, unchanged" in notes[0]
+        assert notes[1] == "warning: the model did not change in round 2"
+        (note,) = runs.closed(a=w(1), b=w(2)).notes
+        assert "warning: a handed in" in note
+        assert runs.closed(a=w(5), b=w(6)).notes == ()
+
+    def test_whom_a_rule_has_chosen_is_recorded(self, federation: Any) -> None:
+        runs = federation(aggregator="multi_krum:f=0,m=2")
+        view = runs.closed(a=w(1), b=w(100), c=w(1.5))
+        assert view.notes == ("multi_krum:f=0,m=2 kept a, c, and left out b",)
+        assert runs.merged["metadata"]["chosen"] == [0, 2]
+
+
+class TestWeights:
+    @pytest.mark.parametrize(
+        ("kind", "expected"), [("datasetSize", 7.0), ("importance", 3.0), ("product", 5.0), ("equal", 5.0)]
+    )
+    @pytest.mark.parametrize("rule", ["mean", "norm_clip:c=1e9/mean"])
+    def test_a_site_counts_as_the_run_says(self, federation: Any, kind: str, rule: str, expected: float) -> None:
+        runs = federation(aggregator=rule, weights=kind)
+        runs.round, importance = 1, {"a": 3.0, "b": 1.0}
+        open_round(runs.runs, 1)
+        for client, value, size in (("a", 1.0, 100), ("b", 9.0, 300)):
+            info = {
+                "metadata": {"epoch": 1, "datasetSize": size, "importance": importance[client]},
+                "metrics": {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")},
+            }
+            submit(runs.runs, runs.store, client, w(value), info=json.dumps(info))
+            assert verdict(runs.runs, client).accepted
+        runs.accepted = ["a", "b"]
+        assert runs.aggregate().state is RoundState.CLOSED
+        np.testing.assert_allclose(runs.model["w"], expected)
+
+    @pytest.mark.parametrize(("importance", "said"), [(-1.0, "needs one >= 0"), (0.0, "of all 1 updates is 0")])
+    def test_what_is_no_weight_is_refused(self, federation: Any, importance: float, said: str) -> None:
+        runs = federation(weights="importance")
+        runs.round = 1
+        open_round(runs.runs, 1)
+        info = {
+            "metadata": {"epoch": 1, "datasetSize": 1, "importance": importance},
+            "metrics": {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")},
+        }
+        submit(runs.runs, runs.store, "a", w(1), info=json.dumps(info))
+        found = verdict(runs.runs, "a")
+        if found.accepted:
+            runs.accepted = ["a"]
+            error = runs.aggregate().error
+            assert error is not None
+            assert said in error
+        else:
+            assert said in found.reason

@@ -1,0 +1,65 @@
+"""What a round's aggregation noticed and nobody else could: lines for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from aggregators.encoded import Tensor
+from aggregators.quantities import is_counter, suspicious_integers
+from aggregators.updates import Update
+from flavor.store.formats import TensorFile
+from workers.combination import Work
+from workers.unchanged import is_unchanged, unchanged_updates
+
+_MOST_TOLD = 5
+_ADVICE = "if they are no quantities, --keep PATTERN keeps them, or --equal PATTERN demands that they are equal"
+
+
+def of_choice(aggregator: str | None, chosen: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """Whom a rule that chooses has kept."""
+    if len(chosen) < len(names):
+        left = [name for name in names if name not in chosen]
+        yield f"{aggregator} kept {_some(chosen)}, and left out {_some(left)}"
+
+
+def of_integers(round_: int, first: Update, held: Mapping[str, Tensor], differing: Sequence[str]) -> Iterator[str]:
+    """Integers that are perhaps no quantities; said once a run."""
+    if round_ > 1:
+        return
+    specs = {spec.name: spec for spec in first.specs if spec.name not in held}
+    suspicious = suspicious_integers(specs.values())
+    if suspicious:
+        told = [f"{name!r} ({reason})" for name, reason in suspicious.items()]
+        yield f"warning: integers are averaged that look like no quantities: {_some(told)}; {_ADVICE}"
+    unequal = [repr(n) for n in differing if n in specs and n not in suspicious and not is_counter(specs[n])]
+    if unequal:
+        yield f"warning: integers that are no counters differ between sites: {_some(unequal)}; {_ADVICE}"
+
+
+def of_constants(constants: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Buffers that hold infinities by design."""
+    if names := list(dict.fromkeys(repr(name) for found in constants.values() for name in found)):
+        yield f"infinite or huge values, the same at every site, stay as they are: {_some(names)}"
+
+
+def of_training(
+    work: Work, updates: Mapping[str, Update], old: TensorFile | None, digest: str, target: Path
+) -> Iterator[str]:
+    """Training that was lost."""
+    if work.old is None:
+        return
+    if idle := unchanged_updates(work.verdicts, updates, work.old, old):
+        yield (
+            f"warning: {_some(idle)} handed in the global model, unchanged: is it loaded before the training, and "
+            "saved after it?"
+        )
+    is_same = digest == work.old.digest
+    if old is not None and not is_same:
+        is_same = is_unchanged(Update.of(TensorFile.open(target), None).tensors, old)
+    if is_same:
+        yield f"warning: the model did not change in round {work.round}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_TOLD]) + (f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else "")

@@ -1,0 +1,36 @@
+"""Training that was lost: a round whose model is the one before, updates that are the model that they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from aggregators.encoded import EncodedTensor, Tensor
+from aggregators.updates import Update
+from flavor.bus.state import GlobalModel, Verdict
+from flavor.store.formats import TensorFile
+from flavor.store.formats.compare import same_bits
+
+
+def unchanged_updates(
+    verdicts: Mapping[str, Verdict], updates: Mapping[str, Update], old: GlobalModel, base: TensorFile | None
+) -> list[str]:
+    """The clients that handed in the global model; without the file `base` those whose file is its, byte for byte."""
+    return [
+        client
+        for client, verdict in verdicts.items()
+        if verdict.digest == old.digest or (base is not None and is_unchanged(updates[client].tensors, base))
+    ]
+
+
+def is_unchanged(tensors: Mapping[str, Tensor], base: TensorFile) -> bool:
+    """Whether these are the tensors of `base`, bit for bit; the small ones first, so that mostly little is read."""
+    for name in sorted(tensors, key=lambda name: tensors[name].size):
+        tensor = tensors[name]
+        if isinstance(tensor, EncodedTensor):
+            if not tensor.is_unchanged:
+                return False
+        elif name not in base or not same_bits(np.asarray(tensor), base.tensor(name)):
+            return False
+    return True

@@ -1,0 +1,44 @@
+"""How much each update counts in a rule that weighs: `--weights`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flavor.errors import AggregatorFailed, UpdateRefused
+
+Info = Mapping[str, Mapping[str, Any]]
+
+_BY_IMPORTANCE = ("importance", "product")
+
+
+def check_weight(kind: str, info: Info) -> None:
+    """Raise `UpdateRefused` where a run weighs by `importance` and an update's is no weight."""
+    importance = info["metadata"]["importance"]
+    if kind in _BY_IMPORTANCE and importance < 0:
+        raise UpdateRefused(
+            f"importance {importance} is no weight: this run has --weights {kind}, which needs one >= 0"
+        )
+
+
+def weights_of(kind: str, infos: Sequence[Info]) -> list[float] | None:
+    """The weights of a round's updates, in their order; None weighs all alike.
+
+    So it does where nobody counted examples. Where a run weighs by importance somebody's must count: else
+    `AggregatorFailed`.
+    """
+    if kind == "equal":
+        return None
+    sizes = [float(info["metadata"]["datasetSize"]) for info in infos]
+    if kind == "datasetSize":
+        return sizes if any(sizes) else None
+    importance = [float(info["metadata"]["importance"]) for info in infos]
+    if any(importance) and kind == "product":
+        largest = max(importance)  # so that no product overflows
+        importance = [size * (each / largest) for size, each in zip(sizes, importance, strict=True)]
+    if not any(importance):
+        what = "the importance" if kind == "importance" else "datasetSize times importance"
+        raise AggregatorFailed(
+            f"{what} of all {len(infos)} updates is 0 (--weights {kind}): at least one site must name more"
+        )
+    return importance
