@@ -86,8 +86,9 @@ class EncodedTensor:
         for start in range(0, self.size, _SPAN):
             stop = min(start + _SPAN, self.size)
             row = scratch.row("row", stop - start, compute_dtype(self.dtype))
-            self.decode(start, stop, row, scratch)
-            np.copyto(flat[start:stop], row, casting="unsafe")
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.decode(start, stop, row, scratch)
+                np.copyto(flat[start:stop], row, casting="unsafe")
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
 

@@ -28,7 +28,6 @@ from flavor.errors import (
 )
 from flavor.failpoints import reach
 from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
-from flavor.store.formats.checkpoint import SCALE_PREFIX
 from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
@@ -183,7 +182,7 @@ class Inspector:
             raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
         if update is None:
             return found, None, "", []
-        constants = self._constants(update, found.odd if update.encoding is None else (*found.odd, *update.odd()))
+        constants = self._constants(update, found.odd if update.encoding is None else _decoded_odd(found, update))
         self._check_norm(update, constants)
         shape = "" if self._view.global_model else structure_digest(update.specs)
         return found, update.encoding, shape, constants
@@ -197,10 +196,7 @@ class Inspector:
         model = self._view.global_model
         base = open_global(self._store, model) if odd and model else None
         for name in odd:
-            tensor = update.tensors.get(name)
-            if tensor is None or (isinstance(tensor, EncodedTensor) and name not in update.odd()):
-                raise _no_number(name.removeprefix(SCALE_PREFIX), nan=True)  # its difference itself, or a scale of it
-            array = np.asarray(tensor)
+            array = np.asarray(update.tensors[name])
             nan = bool(np.isnan(array).any())
             if base is None:
                 if not is_mask(array):
@@ -269,6 +265,14 @@ class Inspector:
 def _opaque(path: Path, size_bytes: int) -> Inspection:
     digest, size = sha256_file(path, most=size_bytes)
     return Inspection(digest, size, None)
+
+
+def _decoded_odd(found: Inspection, update: Update) -> list[str]:
+    """The odd tensors of an encoded update: those that travelled as they are, and what the others decode to."""
+    if found.nonfinite is not None and found.nonfinite not in update.tensors:  # a scale
+        raise _no_number(found.nonfinite, nan=True)
+    plain = [name for name in found.odd if not isinstance(update.tensors.get(name, np.empty(0)), EncodedTensor)]
+    return [*(name for name in plain if name in update.tensors), *update.odd()]
 
 
 def _no_number(name: str, *, nan: bool) -> CheckpointError:

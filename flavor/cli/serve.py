@@ -294,6 +294,7 @@ def serve(
     or was stopped goes on with `flavor resume`. Exit code 0 only for a finished run.
     """
     from flavor.config import RunConfig
+    from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.initial import store_initial
     from flavor.coordinator.loop import Coordinator
     from flavor.settings import parse_settings
@@ -304,13 +305,16 @@ def serve(
     config = RunConfig.parse({**settings, "settings": parse_settings(set_), "store": objects.url})
     check_rule(config)
     initial = store_initial(objects, run, init_model, opaque=config.is_opaque) if init_model else None
+    tell = teller("[coordinator] ")
+    for line in bound_warnings(config):
+        tell(line)
     raise_on_sigterm()
     coordinator = Coordinator(
         run,
         config,
         redis_url=url,
         store=objects,
-        tell=teller("[coordinator] "),
+        tell=tell,
         initial=initial,
         patience_s=patience_s,
     )

@@ -184,10 +184,14 @@ def spoiled(how: str, state: dict, info: dict) -> None:
             save(state, "pickle")
             (path.parent / "info.json").write_text('{"metadata": {"epoch": 1}, "metrics": {}}')
             return
+        case "huge" | "far":
+            state["w"][0, 0] = -3.4e38 if how == "huge" else 1e30
+            info["metadata"]["datasetSize"] = 2**62
+            save(state, "pickle")
         case "info-nan":
             save(state, "pickle")
             try:
-                SaveInfoJson({**info, "metrics": {**info["metrics"], "loss": float("nan")}})
+                SaveInfoJson({**info, "metrics": {**info["metrics"], "loss": "nan"}})
             finally:
                 print("earlier info:", (path.parent / "info.json").exists())
         case "no-examples":

@@ -1,0 +1,35 @@
+"""What a run leaves without bounds: one line each for whoever starts it."""
+
+from __future__ import annotations
+
+from aggregators.clip import NormClip
+from aggregators.geometric import GeometricMedian
+from aggregators.mean import Mean
+from aggregators.registry import parse
+from flavor.config import COMMAND, DEFAULT_AGGREGATOR, RunConfig
+
+
+def bound_warnings(config: RunConfig) -> list[str]:
+    """Warnings where one site can take a round for itself: by what it claims, or by how far it goes."""
+    name = config.aggregator or DEFAULT_AGGREGATOR
+    if config.is_opaque or name == COMMAND:
+        return []
+    reducer, lines = parse(name).reducer, []
+    clipped = isinstance(reducer, NormClip)
+    while isinstance(reducer, NormClip):
+        reducer = reducer.then
+    claimed = config.weights in ("importance", "product") or (
+        config.weights == "datasetSize" and config.max_dataset_size is None
+    )
+    if claimed and isinstance(reducer, Mean | GeometricMedian):
+        lines.append(
+            "warning: nothing bounds a site's share: one that claims a thousand times the others' examples or "
+            "importance has nearly all of the model; where sites are not trusted bound it (--max-dataset-size N) or end it "
+            "(--weights equal)"
+        )
+    if isinstance(reducer, Mean) and not clipped and config.max_update_norm is None:
+        lines.append(
+            "warning: nothing bounds how far one update moves the model; where sites are not trusted bound it "
+            "(--max-update-norm NUMBER) or choose a rule that does (`flavor aggregators`: norm_clip, median, krum, ...)"
+        )
+    return lines
