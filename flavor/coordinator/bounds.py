@@ -24,8 +24,8 @@ def bound_warnings(config: RunConfig) -> list[str]:
     if claimed and isinstance(reducer, Mean | GeometricMedian):
         lines.append(
             "warning: nothing bounds a site's share: one that claims a thousand times the others' examples or "
-            "importance has nearly all of the model; where sites are not trusted bound it (--max-dataset-size N) or end it "
-            "(--weights equal)"
+            "importance has nearly all of the model; where sites are not trusted bound it (--max-dataset-size N) or "
+            "end it (--weights equal)"
         )
     if isinstance(reducer, Mean) and not clipped and config.max_update_norm is None:
         lines.append(
