@@ -18,7 +18,7 @@ def with_tests() -> dict[int, set[str]]:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 head = re.match(r"Rows? ([0-9, and]+):", ast.get_docstring(node) or "")
                 for number in re.findall(r"[0-9]+", head[1]) if head else ():
-                    found[int(number)].add(f"{path.stem}.{node.name}")
+                    found.setdefault(int(number), set()).add(f"{path.stem}.{node.name}")
     return found
 
 
