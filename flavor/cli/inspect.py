@@ -74,6 +74,7 @@ def described(runs: RunStore, url: str) -> dict[str, Any]:
         "run": view.run,
         "run_id": view.run_id,
         "protocol": view.protocol,
+        "head": view.manifest.digest if view.manifest else None,
         "state": view.state.value,
         "round": view.round,
         "rounds": view.rounds,

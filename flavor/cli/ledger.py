@@ -30,16 +30,34 @@ trust_option = click.option(
 
 
 _SHA256 = re.compile("[0-9a-f]{64}")
+_RUN_ID = re.compile("[0-9a-f]{32}")
+
+run_id_option = click.option(
+    "--run-id",
+    metavar="ID",
+    default="",
+    help="The run's id, as `flavor serve`, `flavor-fl` and `flavor status --json` show it: tells the run from an "
+    "earlier one of the same name.",
+)
+
+
+def _checked(head: str, run_id: str) -> None:
+    """Raise `InvalidSetting` unless these are what they should be, or ''."""
+    if head and not _SHA256.fullmatch(head):
+        raise InvalidSetting(f"--head {head[:80]!r} is no SHA-256: give all 64 hexadecimal digits that were printed")
+    if run_id and not _RUN_ID.fullmatch(run_id):
+        raise InvalidSetting(f"--run-id {run_id[:80]!r} is no run's id: give all 32 hexadecimal digits")
 
 
 @click.command()
 @click.argument("run")
 @store_option
 @trust_option
+@run_id_option
 @click.option("--head", metavar="SHA256", default="", help="A head printed earlier: it must still be in the chain.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_line_errors
-def verify(run: str, store: str | None, trusted: tuple[Path, ...], head: str, as_json: bool) -> None:
+def verify(run: str, store: str | None, trusted: tuple[Path, ...], run_id: str, head: str, as_json: bool) -> None:
     """Check a run's whole history from the object store alone: who contributed what to which global model.
 
     Reads every manifest, signature and object, and needs no Redis. Prints a table, and for each thing that is wrong a
@@ -48,18 +66,18 @@ def verify(run: str, store: str | None, trusted: tuple[Path, ...], head: str, as
 
     Without --trust a signature shows only that its key's owner made it, not who that is: whoever can write to the
     store could replace the newest manifests by others, signed with a key of their own. An earlier head finds that, too.
+    An earlier run of the same name, put back whole, is found with --run-id or --head alone.
     """
     from flavor.bus.names import checked_name
     from flavor.ledger.archive import Archive
     from flavor.ledger.audit import audit
     from flavor.ledger.trust import Trust
 
-    if head and not _SHA256.fullmatch(head):
-        raise InvalidSetting(f"--head {head[:80]!r} is no SHA-256: give all 64 hexadecimal digits that were printed")
+    _checked(head, run_id)
     trust = Trust.read(trusted)
     archive = Archive(open_store(needed(store, "--store", "FLAVOR_STORE")), checked_name(run, "run"))
     with _progress() as progress:
-        found = audit(archive, trust, head=head, progress=progress)
+        found = audit(archive, trust, head=head, run_id=run_id, progress=progress)
     if as_json:
         click.echo(json.dumps(_described(found), indent=2))
     else:
@@ -121,6 +139,8 @@ def _show(found: Audit, *, trusted: bool) -> None:
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
     rounds = chain.rounds or "?"
     said = count_of(len(found.problems), "thing") + " wrong" if found.problems else "nothing is wrong"
+    if chain.record:
+        click.echo(f"run id: {chain.record.run_id}")
     click.echo(
         f"run {chain.run}: {chain.closed} of {rounds} rounds closed, {count_of(found.checked, 'object')} read "
         f"({found.bytes / 2**20:.1f} MiB): {said}"
@@ -140,6 +160,7 @@ def _described(found: Audit) -> dict[str, Any]:
     chain = found.chain
     return {
         "run": chain.run,
+        "run_id": chain.record.run_id if chain.record else None,
         "rounds": chain.rounds or None,
         "closed": chain.closed,
         "head": chain.head,
@@ -165,17 +186,31 @@ def _described(found: Audit) -> dict[str, Any]:
 @redis_option
 @store_option
 @trust_option
+@run_id_option
+@click.option("--head", metavar="SHA256", default="", help="The head that the store must have: its newest manifest.")
+@click.option("--untrusted", is_flag=True, help="Rebuild from records signed with whatever keys, without --trust.")
 @click.option("--replace", is_flag=True, help="Remove what Redis has of the run, where that is older than the store.")
 @patience_option
 @one_line_errors
 def recover(
-    run: str, redis_url: str | None, store: str | None, trusted: tuple[Path, ...], replace: bool, patience_s: float
+    run: str,
+    redis_url: str | None,
+    store: str | None,
+    trusted: tuple[Path, ...],
+    run_id: str,
+    head: str,
+    untrusted: bool,
+    replace: bool,
+    patience_s: float,
 ) -> None:
     """Rebuild a run on Redis from the object store, as it was when its newest round was closed.
 
     For a Redis that came back empty or older. Start `flavor serve` with the same options afterwards: it goes on with
     the next round, and edges that are started again join as ever; sites whose Redis users went with the old server must
     be enrolled again. What was handed in for a round that was not closed is lost, and the round is done again.
+
+    Whoever can write to the store could have put other records there, or those of an earlier run: name the aggregators'
+    keys by --trust, and what else you know of the run by --run-id and --head, or say --untrusted.
     """
     from flavor.bus.connection import connect, shown, wait_for_server
     from flavor.bus.names import checked_name
@@ -186,6 +221,13 @@ def recover(
     from flavor.ledger.trust import Trust
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    _checked(head, run_id)
+    trust = Trust.read(trusted)
+    if not (trust.workers or head or untrusted):
+        raise InvalidSetting(
+            "whose records are to be believed? --trust names the aggregators' keys (aggregator.key.pub), --head the "
+            "newest manifest by its SHA-256; --untrusted takes whatever lies in the store"
+        )
     archive = Archive(open_store(needed(store, "--store", "FLAVOR_STORE")), checked_name(run, "run"))
     redis = connect(url, patience_s=patience_s, client_name=f"flavor-recover:{run}")
     wait_for_server(redis, url)
@@ -194,7 +236,9 @@ def recover(
         RunStore(redis, run, url),
         url=url,
         replace=replace,
-        trust=Trust.read(trusted),
+        trust=trust,
+        head=head,
+        run_id=run_id,
         tell=lambda line: click.echo(line, err=True),
     )
     ending = "it is finished" if done.round >= done.rounds else "`flavor serve` with the same options goes on"

@@ -284,7 +284,7 @@ class Coordinator:
             if self._runs.create(
                 rounds=begun.rounds, config=config, initial=self._initial, record=record, run_id=begun.run_id
             ):
-                self._tell(f"run {self._name!r} is open for clients")
+                self._tell(f"run {self._name!r} is open for clients (id {begun.run_id})")
                 return True
         view = self._runs.read_own()
         others = differences(view, self._config)

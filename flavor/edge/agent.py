@@ -216,7 +216,8 @@ class Edge:
 
     def _tell_joined(self, settings: RunConfig) -> None:
         signs = f"signing with key {self._key.public.fingerprint}, {self._config.key_path}"
-        self._tell(f"joined run {self._config.run!r} ({self._rounds} rounds) as {self._config.client!r}, {signs}")
+        run = f"run {self._config.run!r} ({self._rounds} rounds, id {self._run_id})"
+        self._tell(f"joined {run} as {self._config.client!r}, {signs}")
         if settings.settings:
             told = " ".join(f"{name}={value}" for name, value in settings.settings.items())
             self._tell(f"the run sets for its trainer: {told[:500]}")

@@ -55,14 +55,15 @@ def audit(
     trust: Trust | None = None,
     *,
     head: str = "",
+    run_id: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Audit:
-    """Check a run. `head`, from an earlier audit, is a record that must still be in the chain.
+    """Check a run. `head`, from an earlier audit, is a record that must still be in the chain; `run_id` the run's id.
 
     `progress` is called with the objects done and their number. Raises `RunNotFound`, and `StoreError` when the store
     itself fails.
     """
-    chain = read_chain(archive, trust)
+    chain = read_chain(archive, trust, run_id=run_id)
     problems = list(chain.problems)
     if head and head not in {link.digest for link in chain.links} | {chain.record.digest if chain.record else ""}:
         problems.append(Problem(0, run_record_path(chain.run), f"no record has the digest {head[:80]} given by --head"))

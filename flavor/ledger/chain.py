@@ -81,15 +81,15 @@ class Chain:
         return [link.manifest for link in self.links if link.manifest is not None]
 
 
-def read_chain(archive: Archive, trust: Trust | None = None) -> Chain:
-    """Read and check all records of a run.
+def read_chain(archive: Archive, trust: Trust | None = None, *, run_id: str = "") -> Chain:
+    """Read and check all records of a run, which must be the one with this id, where that is known.
 
     Raises `RunNotFound` when the store has nothing of it, `OtherProtocol` when another release began it.
     """
     run, listing = archive.run, archive.listing()
     if not listing.paths:
         raise RunNotFound(f"there is no run {run!r} in the store {archive.store.url}")
-    reader = _Reader(archive, listing, trust or Trust())
+    reader = _Reader(archive, listing, trust or Trust(), run_id)
     reader.read()
     return reader.chain
 
@@ -97,8 +97,8 @@ def read_chain(archive: Archive, trust: Trust | None = None) -> Chain:
 class _Reader:
     """Follows a chain from its beginning."""
 
-    def __init__(self, archive: Archive, listing: Listing, trust: Trust) -> None:
-        self._archive, self._trust = archive, trust
+    def __init__(self, archive: Archive, listing: Listing, trust: Trust, run_id: str) -> None:
+        self._archive, self._trust, self._run_id = archive, trust, run_id
         self.chain = Chain(archive.run, None, [], listing)
         self._client_keys: dict[str, tuple[str, int]] = {}  # client -> its key, and the round in which it was new
 
@@ -119,6 +119,8 @@ class _Reader:
             self._wrong(0, path, _without(path, error))
         if self.chain.record is not None and self.chain.record.run != self._archive.run:
             self._wrong(0, path, f"it is the record of run {self.chain.record.run!r}")
+        if self.chain.record is not None and self._run_id not in ("", self.chain.record.run_id):
+            self._wrong(0, path, f"it is of another run of this name, with the id {self.chain.record.run_id}")
         previous = sha256(data) if data is not None else ""
         newest = self._follow(previous)
         for round_ in sorted(self.chain.listing.aggregated):

@@ -48,9 +48,13 @@ def recover(
     url: str,
     replace: bool = False,
     trust: Trust | None = None,
+    head: str = "",
+    run_id: str = "",
     tell: Callable[[str], None],
 ) -> Recovered:
     """Rebuild a run as it was when its newest round with a manifest was closed.
+
+    Where they are known, `head` is the digest of that manifest, and `run_id` the run's id.
 
     Redis must not have it; with `replace` it may have an older one, or another history of it, which is removed after
     `tell` was called with what is lost. Raises `RunNotFound` (nothing of it in the store), `StateLost` (its records
@@ -59,8 +63,14 @@ def recover(
     stood still for so long that a coordinator took over.
     """
     with _no_coordinator(runs, url) as lease:
-        chain = read_chain(archive, trust)
+        chain = read_chain(archive, trust, run_id=run_id)
         _check_usable(archive, chain)
+        if head and chain.head != head:
+            raise StateLost(
+                f"run {chain.run!r} cannot be rebuilt: the head of its records in the store is {chain.head[:16]}… "
+                f"after round {chain.closed}, and not {head[:16]}…, which --head gives: an earlier state of it, or an "
+                "earlier run, was put back, or it has gone on since"
+            )
         if any(round_ > chain.closed for round_ in chain.listing.aggregated):
             tell(
                 f"round {chain.closed + 1} has a global model, but no manifest: it counts as not closed, and is done "
@@ -136,6 +146,10 @@ def _check_replaceable(
         f"run {run!r} on Redis at {where} is {before.state} with {count_of(closed, 'closed round')}, "
         f"the store has {chain.closed}"
     )
+    if chain.record and before.run_id != chain.record.run_id:
+        what += (
+            f", and is another run of this name (id {before.run_id[:12] or 'none'}…, not {chain.record.run_id[:12]}…)"
+        )
     lost_is = f"lost {'would be' if not replace else 'is'} {' and '.join(lost) or 'nothing'}"
     if not replace:
         raise RunExists(f"{what}: --replace rebuilds it from the store; {lost_is}")

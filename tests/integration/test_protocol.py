@@ -94,7 +94,7 @@ def test_the_records_of_an_earlier_release_are_refused_in_one_line(bench: Bench,
     run = ForgedRun(bench.store, name=bench.run).complete(2)
     older(run, run_record_path(bench.run))
     refused(bench.done("flavor", "verify", bench.run, "--store", bench.store), EARLIER)
-    recovery = ["--run", bench.run, "--store", bench.store]
+    recovery = ["--run", bench.run, "--store", bench.store, "--untrusted"]
     refused(bench.done("flavor", "recover", *recovery), EARLIER)
     assert bench.runs.find() is None
 

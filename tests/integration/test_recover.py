@@ -50,7 +50,7 @@ def newest(bench: Bench) -> Manifest:
 
 
 def recover(bench: Bench, *options: object) -> Process:
-    return bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store, *options)
+    return bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store, "--untrusted", *options)
 
 
 def one_line(process: Process, *parts: str) -> None:

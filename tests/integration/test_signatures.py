@@ -146,6 +146,13 @@ def test_a_signature_from_another_global_model_or_for_another_size(runs: RunStor
     assert "7 were signed" in verdict(runs, "b").reason
 
 
+def test_an_update_signed_in_an_earlier_run_of_the_name(runs: RunStore, store: ObjectStore) -> None:
+    """All else the same: the run's name, the round, the key and the bytes."""
+    submit(runs, store, "a", model(1))
+    sign(runs, "a", KEY, run_id="f" * 32)
+    assert "the signature is not that of this update: of this run" in verdict(runs, "a").reason
+
+
 def test_the_first_key_stands_unless_an_operator_replaces_it(runs: RunStore) -> None:
     assert runs.pin_key("a", "one") == "one"
     assert runs.pin_key("a", "two") == "one"

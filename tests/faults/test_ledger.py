@@ -1,0 +1,90 @@
+"""What lies in the store is another history than it should be, or a site has lost its key."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from flavor.bus.state import RunState
+
+
+def closed_run(faulty) -> dict:
+    """Run it to its end; what `flavor verify` says of it."""
+    coordinator = faulty.serve("--keep-rounds", "0")
+    aggregator = faulty.bench.aggregator("--key", faulty.bench.folder / "aggregator.key")
+    faulty.finish(coordinator, faulty.edges())
+    aggregator.end()
+    found = verify(faulty, "--json")
+    assert found.wait() == 0, found.stderr
+    return json.loads(found.stdout)
+
+
+def verify(faulty, *options: object):
+    return faulty.bench.done("flavor", "verify", faulty.bench.run, "--store", faulty.bench.store, *options)
+
+
+def recover(faulty, *options: object):
+    return faulty.bench.done("flavor", "recover", "--run", faulty.bench.run, "--store", faulty.bench.store, *options)
+
+
+def says(process, *parts: str) -> None:
+    assert process.wait() != 0, process.stdout
+    assert "Traceback" not in process.stderr
+    assert all(part in process.stderr for part in parts), process.stderr
+
+
+def test_an_earlier_run_of_the_name_put_back_is_told_from_the_later_one(faulty) -> None:
+    """Row 52: whole, with all the right keys; or in part; with Redis there, or gone."""
+    bench, folder = faulty.bench, faulty.bench.store / "runs" / faulty.bench.run
+    earlier = closed_run(faulty)
+    kept = bench.folder / "kept"
+    shutil.copytree(folder, kept)
+    assert bench.done("flavor", "rm", bench.run, "--objects", "--store", bench.store).wait() == 0
+    bench.handed_in.unlink()
+    for client in faulty.clients:
+        shutil.rmtree(bench.folder / client / "output")
+
+    later = closed_run(faulty)
+    assert later["run_id"] != earlier["run_id"]
+    assert bench.done("flavor", "status", bench.run, "--json").stdout.count(later["run_id"]) == 1
+    keys = ["--trust", bench.folder / "aggregator.key.pub"]
+    for client in faulty.clients:
+        keys += ["--trust", bench.folder / client / "client.key.pub"]
+    true = bench.folder / "true"
+    shutil.copytree(folder, true)
+
+    _replace(folder, kept, newest=True)  # one manifest of it, correctly signed
+    says(verify(faulty, *keys), "is of another run of this name")
+    _replace(folder, kept)
+    says(verify(faulty, *keys, "--run-id", later["run_id"]), "is of another run of this name", earlier["run_id"])
+    says(verify(faulty, *keys, "--head", later["head"]), f"no record has the digest {later['head']}")
+    says(faulty.serve("--keep-rounds", "0"), "Redis has another run of this name")
+    assert bench.runs.read().state is RunState.FINISHED
+
+    bench.runs.remove_keys()
+    says(recover(faulty), "whose records are to be believed?", "--trust", "--untrusted")
+    says(recover(faulty, *keys, "--head", later["head"]), "not " + later["head"][:16], "an earlier run, was put back")
+    says(recover(faulty, *keys, "--run-id", later["run_id"]), "is of another run of this name")
+    assert bench.runs.find() is None
+
+    _replace(folder, true)
+    done = recover(faulty, *keys, "--head", later["head"], "--run-id", later["run_id"])
+    assert done.wait() == 0, done.stderr
+    assert bench.runs.read().run_id == later["run_id"]
+
+
+def _replace(folder: Path, by: Path, newest: bool = False) -> None:
+    """Put back what was kept: all of it, or the newest manifest alone."""
+    if not newest:
+        shutil.rmtree(folder)
+        shutil.copytree(by, folder)
+        return
+    path = max(_manifests(by))
+    os.replace(shutil.copy(by / path, folder / "copy"), folder / path)
+
+
+def _manifests(folder: Path) -> list[Path]:
+    """Those that are their rounds'; not the staged ones."""
+    return [path.relative_to(folder) for path in (*folder.rglob("manifest.json"), *folder.rglob("manifests/*.json"))]
