@@ -125,6 +125,7 @@ class Bench:
             env.pop(variable, None)
         here = str(Path(flavor.__file__).parents[1])  # processes run what this process has imported
         env |= {TAG: self.tag, "FLAVOR_REDIS_URL": self.url, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+        env["XDG_CONFIG_HOME"] = str(self.folder / "config")  # where keys lie by default
         return env | {"FLAVOR_JOURNAL": str(self.handed_in)}
 
     # -- processes

@@ -52,7 +52,7 @@ class RunStore:
 
     def __init__(self, redis: Redis, run: str, url: str = "") -> None:
         self.redis, self.run, self.keys = redis, run, RunKeys(run)
-        self._where = shown(url)
+        self.where = shown(url)
         self._scripts: dict[str, Any] = {}
 
     def _call(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
@@ -61,7 +61,7 @@ class RunStore:
             parts = [_PARTS[verb], verb] if verb in _PARTS else [verb]
             text = "".join((_LUA / f"{part}.lua").read_text() for part in parts)
             script = self._scripts[verb] = self.redis.register_script(text)
-        with translated(self._where):
+        with translated(self.where):
             for _ in range(_LOADS):
                 with contextlib.suppress(redis.exceptions.NoScriptError):
                     return script(keys=keys, args=args)
@@ -219,7 +219,7 @@ class RunStore:
 
     def reference(self, round_: int) -> Reference | None:
         """The object whose structure this round's updates must have, or None as long as that is not decided."""
-        with translated(self._where):
+        with translated(self.where):
             decided = self.redis.hget(self.keys.round(round_), "reference")
         return Reference.of(decided) if decided else None
 
@@ -264,17 +264,6 @@ class RunStore:
             else:
                 return
 
-    def tell_admission(self, client: str, *, admitted: bool, reason: str, public_key: str = "") -> None:
-        """Let a client know whether it may take part, and why not.
-
-        Where that is for its key, `public_key` is the one, so that an edge with another key knows that it is not meant.
-        """
-        key = self.keys.client(client).admission
-        with translated(self._where), self.redis.pipeline(transaction=True) as step:
-            step.hset(key, mapping={"admitted": "1" if admitted else "0", "reason": reason, "public_key": public_key})
-            step.publish(key, "")
-            step.execute()
-
     def resume(
         self,
         token: str,
@@ -302,7 +291,7 @@ class RunStore:
 
     def how_it_ended(self) -> str:
         """Why the run ended last, as the log tells the operator; '' when the log has it no more."""
-        with translated(self._where):
+        with translated(self.where):
             for _, fields in self.redis.xrevrange(self.keys.log, count=100):
                 if fields.get("event") in (f"run.{state}" for state in RunState if state.ended):
                     return str(fields.get("reason", ""))
@@ -316,7 +305,7 @@ class RunStore:
         from flavor.bus.names import checked_name
 
         key, field = self.keys.public_keys, checked_name(client, "client")
-        with translated(self._where), self.redis.pipeline(transaction=True) as step:
+        with translated(self.where), self.redis.pipeline(transaction=True) as step:
             (step.hset if replace else step.hsetnx)(key, field, public_key)
             step.hget(key, field)
             return str(step.execute()[1])
@@ -328,14 +317,14 @@ class RunStore:
             fields["client"] = client
         if round_ is not None:
             fields["round"] = str(round_)
-        with translated(self._where):
+        with translated(self.where):
             self.redis.xadd(self.keys.log, fields, maxlen=LOG_LENGTH, approximate=True)
 
     # -- reads
 
     def find(self) -> RunView | None:
         """The run, or None when there is none of this name."""
-        with translated(self._where):
+        with translated(self.where):
             fields = self.redis.hgetall(self.keys.state)
         return RunView.of(self.run, fields) if fields else None
 
@@ -343,7 +332,7 @@ class RunStore:
         """The run; raises `RunNotFound`."""
         view = self.find()
         if view is None:
-            raise RunNotFound(f"there is no run {self.run!r} on Redis at {self._where}: `flavor status` lists the runs")
+            raise RunNotFound(f"there is no run {self.run!r} on Redis at {self.where}: `flavor status` lists the runs")
         return view
 
     def read_own(self) -> RunView:
@@ -354,7 +343,7 @@ class RunStore:
 
     def read_round(self, round_: int) -> RoundView | None:
         """A round with its verdicts, or None when it was never opened (or is pruned)."""
-        with translated(self._where), self.redis.pipeline(transaction=True) as reads:
+        with translated(self.where), self.redis.pipeline(transaction=True) as reads:
             reads.hgetall(self.keys.round(round_))
             reads.hgetall(self.keys.verdicts(round_))
             fields, verdicts = reads.execute()
@@ -372,18 +361,18 @@ class RunStore:
         names = list(clients)
         if not names:
             return {}
-        with translated(self._where):
+        with translated(self.where):
             texts = self.redis.hmget(self.keys.verdicts(round_), names)
         return {name: Verdict.of(text) for name, text in zip(names, texts, strict=True) if text is not None}
 
     def refusals(self) -> dict[str, int]:
         """How many updates in a row were refused, of each client whose last one was."""
-        with translated(self._where):
+        with translated(self.where):
             return {client: int(number) for client, number in self.redis.hgetall(self.keys.refusals).items()}
 
     def pardon(self, client: str) -> bool:
         """Forget a client's refused updates, which ends its quarantine; False when there were none."""
-        with translated(self._where):
+        with translated(self.where):
             forgotten = bool(self.redis.hdel(self.keys.refusals, client))
             if forgotten:
                 self.log("client.pardoned", client=client, reason="by an operator")
@@ -392,12 +381,12 @@ class RunStore:
 
     def members(self) -> list[str]:
         """The clients that have joined, sorted."""
-        with translated(self._where):
+        with translated(self.where):
             return sorted(self.redis.smembers(self.keys.members))
 
     def public_keys(self) -> dict[str, str]:
         """Client to the public key that is pinned for it."""
-        with translated(self._where):
+        with translated(self.where):
             return dict(self.redis.hgetall(self.keys.public_keys))
 
     def scan_clients(self, cursor: int) -> tuple[int, set[str]]:
@@ -405,7 +394,7 @@ class RunStore:
 
         It is 0 for the first call, and again after the last keys.
         """
-        with translated(self._where):
+        with translated(self.where):
             cursor, keys = self.redis.scan(cursor, match=self.keys.leases_pattern, count=1000)
         return int(cursor), {parsed[0] for key in keys if (parsed := self.keys.parse_client_channel(key))}
 
@@ -442,7 +431,7 @@ class RunStore:
 
         That client says nonsense then; it must not keep anything from being read of the others.
         """
-        with translated(self._where), self.redis.pipeline(transaction=False) as reads:
+        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
             ask(reads)
             try:
                 return list(reads.execute())
@@ -461,7 +450,7 @@ class RunStore:
         """Remove every key of the run that begins with `pattern`; names that are no text too, which a client chose."""
         start = f"{self.keys.prefix}{pattern}".replace("{", "\\{").replace("}", "\\}")
         cursor = 0
-        with translated(self._where):
+        with translated(self.where):
             while True:
                 cursor, found = self.redis.execute_command(
                     "SCAN", cursor, "MATCH", f"{start}*", "COUNT", 1000, NEVER_DECODE=True
@@ -473,7 +462,7 @@ class RunStore:
 
     def now_ms(self) -> int:
         """The server's clock, in milliseconds."""
-        with translated(self._where):
+        with translated(self.where):
             seconds, micros = self.redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
@@ -491,7 +480,7 @@ class RunStore:
                 *(client.event(round_, event) for event in Event),
             ]
         if keys:
-            with translated(self._where):
+            with translated(self.where):
                 self.redis.unlink(*keys)
 
 

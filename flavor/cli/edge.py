@@ -72,7 +72,7 @@ from flavor.edge.config import CheckpointFormat
     show_envvar=True,
     type=click.Path(dir_okay=False, path_type=Path),
     help="The key that signs this site's updates (PEM, Ed25519); made if there is none, and never sent.  "
-    "[default: WORKSPACE/client.key]",
+    "[default: client.key in --workspace, else ~/.config/flavor/keys/CLIENT.key]",
 )
 @click.option(
     "--input",
@@ -127,7 +127,7 @@ def command(
     from flavor.bus.names import checked_name
     from flavor.command import parse_command
     from flavor.edge.agent import Stopped, take_part
-    from flavor.edge.config import EdgeConfig
+    from flavor.edge.config import EdgeConfig, default_key
 
     if join:
         place = _joined(join, workspace, store)
@@ -147,7 +147,7 @@ def command(
         command=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,
         workspace=workspace or _workspace(run, client),
-        key=key,
+        key=key or default_key(client, workspace, _workspace(run, client), os.environ),
         input=input_path,
         format=format_,
         patience_s=patience_s,

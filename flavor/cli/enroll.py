@@ -10,13 +10,16 @@ from urllib.parse import urlsplit
 import click
 
 from flavor.bus.address import check_files, database, is_this_machine, tls_ca
+from flavor.bus.admission import replace_key
 from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
 from flavor.bus.names import checked_name
+from flavor.bus.runs import RunStore
 from flavor.bus.users import Kept, enrolled, is_open, save_users
 from flavor.bus.users import enroll as enroll_user
 from flavor.bus.users import revoke as revoke_user
 from flavor.cli.common import needed, one_line_errors, redis_option, teller
-from flavor.errors import MisuseError, RunError
+from flavor.errors import InvalidSetting, MisuseError, RunError
+from flavor.ledger.keys import PublicKey, read_public_key
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
@@ -57,6 +60,16 @@ def _connected(redis_url: str | None) -> tuple[Redis, str]:
     metavar="STORE",
     help="The object store as the site reaches it, for the token.  [default: as the coordinator does]",
 )
+@click.option(
+    "--new-key",
+    is_flag=True,
+    help="Forget the key that is pinned for CLIENT, which has lost it: the next one that it announces is pinned.",
+)
+@click.option(
+    "--public-key",
+    metavar="KEY",
+    help="Pin this key for CLIENT now, ed25519:HEX or its client.key.pub, in place of any other.",
+)
 @redis_option
 @one_line_errors
 def enroll(
@@ -67,6 +80,8 @@ def enroll(
     public_url: str | None,
     public_ca: str | None,
     store: str | None,
+    new_key: bool,
+    public_key: str | None,
     redis_url: str | None,
 ) -> None:
     """Let CLIENT take part in RUN, and print the join token that its site needs.
@@ -81,12 +96,14 @@ def enroll(
     from flavor.bus.token import JoinToken, with_credentials, without_credentials
     from flavor.bus.users import enroll_worker, user_name, worker_user
 
+    if new_key and public_key:
+        raise InvalidSetting("--new-key and --public-key exclude each other: the one forgets a key, the other pins one")
     tell = teller("flavor: ")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     public = without_credentials(public_url or url)
     if worker is not None:
-        if run is not None:
-            raise MisuseError("--worker NAME goes without RUN and CLIENT: an aggregator works for all runs")
+        if run is not None or new_key or public_key:
+            raise MisuseError("--worker NAME goes without RUN, CLIENT and their key: an aggregator works for all runs")
         user = worker_user(worker)
         redis, url = _connected(url)
         _check_saved(redis, url, unsaved)
@@ -97,11 +114,16 @@ def enroll(
     if run is None or client is None:
         raise MisuseError("name the run and the client: flavor enroll RUN CLIENT (or --worker NAME for an aggregator)")
     user = user_name(run, client)
+    pinned = _one_key(public_key, client) if public_key else None
     ca = _certificates(public_ca or (tls_ca(url) if public.startswith("rediss:") else None))
     redis, url = _connected(url)
     _check_saved(redis, url, unsaved)
     secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
     token = JoinToken(url=public, user=user, secret=SecretStr(secret), run=run, client=client, store=store, ca=ca)
+    if new_key or pinned:
+        replace_key(RunStore(redis, run, url), client, str(pinned) if pinned else "")
+        told = f"key {pinned.fingerprint} is pinned" if pinned else "no key is pinned any more: its next one will be"
+        tell(f"{client} of run {run}: {told}")
     click.echo(token.encode())
     tell(f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD")
     if kept is not Kept.SAVED:
@@ -120,6 +142,13 @@ def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
         kept = save_users(redis)
     if kept is not Kept.SAVED and not unsaved:
         raise RunError(f"Redis at {shown(url)}: {kept}; or enroll with --unsaved, and again after each restart")
+
+
+def _one_key(text: str, client: str) -> PublicKey:
+    found = read_public_key(text)
+    if len(found) != 1 or found[0][0] not in ("", client):
+        raise InvalidSetting(f"--public-key {text}: one key is expected, of {client!r}")
+    return found[0][1]
 
 
 def _check_reachable(public: str, tell: Callable[[str], None]) -> None:

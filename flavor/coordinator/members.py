@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from flavor.bus.admission import tell_admission
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState
 from flavor.coordinator.decision import Client
@@ -38,10 +39,10 @@ class Members:
         self.clients: dict[str, Client] = {}
         self.names: set[str] = set()
         """Who was ever admitted."""
-        self._keys: dict[str, str] = {}  # client -> the public key that it announced
+        self._keys: dict[str, str] = {}  # client -> the public key that is pinned for it
         self._refusals: dict[str, int] = {}
         self._strangers: set[str] = set()
-        self._told: dict[str, str] = {}  # client -> why it was last told that it is not admitted
+        self._told: dict[str, tuple[str, str]] = {}  # client -> why it is not admitted, and by which key
         self._heard: dict[str, tuple[float, float]] = {}  # client -> entries that it has left, and when that was so
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
@@ -52,7 +53,7 @@ class Members:
     def read_all(self, *, token: str | None, lenient: bool) -> None:
         """Read every client that is known or can be found; see `read`."""
         self.names = set(self._runs.members())
-        self._refusals = self._runs.refusals()
+        self._refusals, self._keys = self._runs.refusals(), self._runs.public_keys()
         self.read(self.names | set(self.clients) | self._found(), token=token, lenient=lenient)
 
     def read(self, names: Iterable[str], *, token: str | None, lenient: bool) -> None:
@@ -71,8 +72,7 @@ class Members:
                 if before is None:
                     continue
                 state = before.state
-            if not state.gone and (refused := client_refusal(spoken(fields.get("protocol")))):
-                self._not_admitted(name, refused)
+            if not state.gone and (refused := self._refusal(name, fields)):
                 if name in self.names:  # it was another edge that spoke for it
                     self.clients[name] = Client(ClientState.FAILED, False, refused, False)
                 continue
@@ -87,7 +87,6 @@ class Members:
             elif before is not None and not before.gone and client.gone:
                 event = "client.left" if state is ClientState.LEFT else "client.lost"
                 self._note(event, name, client.why_gone)
-            self._pin(name, fields)
 
     def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
         """Whether the client counts as there: one that was stopped by a signal does for a lease time, as a crashed one.
@@ -118,35 +117,45 @@ class Members:
 
     def _admit(self, token: str, name: str, fields: Mapping[str, str]) -> None:
         host = fields.get("host", "an unknown host")[:LONGEST]
-        whence = f"from {host}{self._pin(name, fields)}"
+        key = self._keys.get(name, "")
+        whence = f"from {host}, key {fingerprint(key)}" if key else f"from {host}"
         self._runs.admit(token, name, whence)
-        if self._told.pop(name, None) is not None:  # it can read that it was not
-            self._runs.tell_admission(name, admitted=True, reason="")
         self.names.add(name)
         self._tell(f"{name} joined {whence}")
 
-    def _not_admitted(self, name: str, reason: str) -> None:
-        """Tell the operator and the site, once, that this client cannot take part."""
-        if self._told.get(name) != reason:
-            self._told[name] = reason
-            self._note("client.not_admitted", name, reason)
-            self._runs.tell_admission(name, admitted=False, reason=reason)
-
-    def _pin(self, name: str, fields: Mapping[str, str]) -> str:
-        """Pin the key that a client announces, once; the first stands. A word about it for the log."""
+    def _refusal(self, name: str, fields: Mapping[str, str]) -> str:
+        """Why a client cannot take part, by its protocol or its key; '' when it can. Its site is told, once."""
         key = fields.get("public_key", "")
+        event, reason = "client.not_admitted", client_refusal(spoken(fields.get("protocol")))
+        if not reason and (reason := self._other_key(name, key)):
+            event = "client.other_key"
+        before = self._told.get(name)
+        if not reason:
+            if before is not None:  # it could read that it was refused
+                del self._told[name]
+                tell_admission(self._runs, name, admitted=True, reason="", public_key=key)
+        elif before != (reason, key):
+            self._told[name] = (reason, key)
+            self._note(event, name, reason)
+            tell_admission(self._runs, name, admitted=False, reason=reason, public_key=key)
+        return reason
+
+    def _other_key(self, name: str, key: str) -> str:
+        """Pin the key that a client announces, once; the first stands. What is wrong with another one."""
         if not key or self._keys.get(name) == key:
             return ""
-        self._keys[name] = key
         try:
             PublicKey.parse(key)
-        except InvalidSetting as error:
-            self._note("client.other_key", name, str(error)[:LONGEST])
-            return ""
+        except InvalidSetting:  # what it wrote instead is not for others to read
+            return "its public key cannot be used: have flavor-fl make one, or openssl genpkey -algorithm ed25519"
         if (pinned := self._runs.pin_key(name, key)) != key:
-            why = f"its key is {fingerprint(key)}, and {fingerprint(pinned)} is pinned for it: its updates are refused"
-            self._note("client.other_key", name, why)
-        return f", key {fingerprint(key)}"
+            return (
+                f"its key is {fingerprint(key)}, and this run knows it by key {fingerprint(pinned)}: start flavor-fl "
+                "with the file of that key (--key), or have the operator forget it "
+                f"(flavor enroll {self._runs.run} {name} --new-key)"
+            )
+        self._keys[name] = key
+        return ""
 
     def _note(self, event: str, client: str, reason: str) -> None:
         """Tell, and log, what a client has caused; no more than so much of it: a site cannot fill the log."""

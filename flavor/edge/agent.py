@@ -342,7 +342,10 @@ class Edge:
         told = self._seat.admission()
         if told.get("admitted") != "0" or told.get("public_key", "") not in ("", str(self._key.public)):
             return
-        raise NotAdmitted(f"run {self._config.run!r} does not admit {self._config.client!r}: {told.get('reason', '')}")
+        signs = f"this edge signs with {self._config.key_path}"
+        raise NotAdmitted(
+            f"run {self._config.run!r} does not admit {self._config.client!r}: {told.get('reason', '')} ({signs})"
+        )
 
     def _check_ready(self) -> None:
         if self._events.is_set(Event.TRAIN_INIT_DONE, 0):

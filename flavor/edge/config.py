@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -47,3 +48,19 @@ class EdgeConfig(BaseModel):
     def key_path(self) -> Path:
         """Where the private key lies."""
         return self.key or self.workspace / "client.key"
+
+
+def default_key(client: str, workspace: Path | None, fallback: Path, environment: Mapping[str, str]) -> Path:
+    """Where the key of a client lies that names none: the same place in whatever folder its edge is started.
+
+    In the `workspace` that was named, or in the `fallback` where an earlier release has put one; else with the user's
+    configuration, one for all runs in which this machine's user is that client.
+    """
+    before = (workspace or fallback) / "client.key"
+    if workspace is not None or before.exists():
+        return before
+    try:
+        home = environment.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    except RuntimeError:  # a user without a home
+        return before
+    return Path(home) / "flavor" / "keys" / f"{client}.key"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from flavor.bus.names import is_name
 from flavor.errors import InvalidSetting
 from flavor.ledger.canonical import sha256
+from flavor.ledger.curve import key_problem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -41,7 +42,14 @@ class PublicKey:
         match = _PUBLIC.fullmatch(text)
         if match is None:
             raise InvalidSetting(f"public key {text[:80]!r} cannot be used: write ed25519: and 64 hexadecimal digits")
-        return cls(bytes.fromhex(match[1]))
+        return cls.checked(bytes.fromhex(match[1]))
+
+    @classmethod
+    def checked(cls, raw: bytes) -> PublicKey:
+        """From its 32 bytes; raises `InvalidSetting` for those that bind nobody."""
+        if problem := key_problem(raw):
+            raise InvalidSetting(f"public key ed25519:{raw.hex()} cannot be used: {problem}")
+        return cls(raw)
 
     def __str__(self) -> str:
         return f"ed25519:{self.raw.hex()}"
@@ -162,6 +170,14 @@ class SigningKey:
         return self._private.sign(message).hex()
 
 
+def read_public_key(text: str) -> list[tuple[str, PublicKey]]:
+    """The public keys that an option names: `ed25519:HEX` itself, or those of the file at this path.
+
+    Raises `InvalidSetting`.
+    """
+    return [("", PublicKey.parse(text))] if text.startswith("ed25519:") else read_public_keys(Path(text))
+
+
 def read_public_keys(path: Path) -> list[tuple[str, PublicKey]]:
     """The public keys in a file: a line each, `ed25519:HEX`, or `CLIENT ed25519:HEX` for a client's; or one in PEM.
 
@@ -200,7 +216,7 @@ def _public_from_pem(text: str, path: Path) -> PublicKey:
         key = None
     if not isinstance(key, Ed25519PublicKey):
         raise InvalidSetting(f"{path}: not an Ed25519 public key")
-    return PublicKey(key.public_bytes_raw())
+    return PublicKey.checked(key.public_bytes_raw())
 
 
 def _write_once(path: Path, data: bytes) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 from flavor.bus.state import RunState
+from flavor.ledger.keys import SigningKey
 
 
 def closed_run(faulty) -> dict:
@@ -73,6 +75,36 @@ def test_an_earlier_run_of_the_name_put_back_is_told_from_the_later_one(faulty) 
     done = recover(faulty, *keys, "--head", later["head"], "--run-id", later["run_id"])
     assert done.wait() == 0, done.stderr
     assert bench.runs.read().run_id == later["run_id"]
+
+
+def test_a_site_that_lost_its_key_is_told_at_joining_and_the_run_goes_on(faulty) -> None:
+    """Row 43: a new key in place of the lost one; the operator's word lets it in again."""
+    bench = faulty.bench
+    coordinator = faulty.serve("--min-clients", "2", "--on-quorum-lost", "wait")
+    bench.aggregator()
+    edges = faulty.edges("--hold", "--at", "2")
+    for client in faulty.clients:
+        bench.held(client)
+    edges["c2"].send(signal.SIGKILL)
+    edges["c2"].wait()
+    key = bench.folder / "c2" / "client.key"
+    lost = SigningKey.load(key).public
+    key.rename(bench.folder / "lost.key")
+
+    again = bench.edge("c2", bench.trainer())
+    says(again, "does not admit 'c2'", f"this run knows it by key {lost.fingerprint}", "--key", "--new-key", str(key))
+    found = SigningKey.load(key).public
+    assert again.stderr.count("does not admit") == 1
+    assert bench.logged("client.other_key", client="c2")["reason"].startswith(f"its key is {found.fingerprint}")
+    assert coordinator.running
+
+    enrolled = bench.done("flavor", "enroll", bench.run, "c2", "--new-key", "--unsaved", "--public-url", "redis://h:1")
+    assert enrolled.wait() == 0, enrolled.stderr
+    assert "no key is pinned any more" in enrolled.stderr
+    back = bench.edge("c2", bench.trainer())
+    bench.eventually("its new key is pinned", lambda: bench.runs.public_keys().get("c2") == str(found))
+    bench.release("c1")
+    faulty.finish(coordinator, {"c1": edges["c1"], "c2": back})
 
 
 def _replace(folder: Path, by: Path, newest: bool = False) -> None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flavor.edge.config import default_key
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, SigningKey, fingerprint, read_public_keys
 from flavor.ledger.statement import Statement
@@ -162,3 +163,66 @@ def test_cryptography_is_loaded_only_by_who_signs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "False"
+
+
+P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
+EIGHTH = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
+
+
+def doubled(x: int, y: int) -> tuple[int, int]:
+    """The point added to itself (RFC 8032, 5.1.4)."""
+    product = D * x * x * y * y % P
+    return 2 * x * y * pow(1 + product, -1, P) % P, (y * y + x * x) * pow(1 - product, -1, P) % P
+
+
+def x_of(y: int) -> int:
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    return x if x * x % P == square else x * pow(2, (P - 1) // 4, P) % P
+
+
+def spelled(y: int, sign: int = 0) -> str:
+    return "ed25519:" + (y | sign << 255).to_bytes(32, "little").hex()
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+@pytest.mark.parametrize("y", [0, 1, P - 1, EIGHTH, P - EIGHTH])
+def test_a_key_of_small_order_is_refused(y: int, sign: int) -> None:
+    """Whose signatures fit every message: eight times such a point is the neutral one."""
+    assert doubled(*doubled(*doubled(x_of(y), y))) == (0, 1)
+    with pytest.raises(InvalidSetting, match="a point of small order, whose signatures fit every message"):
+        PublicKey.parse(spelled(y, sign))
+
+
+@pytest.mark.parametrize("y", [P, P + 1, 2**255 - 1])
+def test_a_second_spelling_of_a_key_is_refused(y: int) -> None:
+    with pytest.raises(InvalidSetting, match="it is not spelled as RFC 8032 asks"):
+        PublicKey.parse(spelled(y))
+
+
+def test_what_is_no_point_is_refused_and_what_is_made_is_not() -> None:
+    with pytest.raises(InvalidSetting, match="no point of the curve"):
+        PublicKey.parse(spelled(2))
+    for _ in range(50):
+        key = SigningKey.generate()
+        assert PublicKey.parse(str(key.public)) == key.public
+
+
+def test_one_signature_does_not_fit_every_message() -> None:
+    """What the library below takes: R and the key the neutral point, S = 0."""
+    neutral, signature = spelled(1).removeprefix("ed25519:"), (1).to_bytes(32, "little").hex() + "0" * 64
+    assert PublicKey(bytes.fromhex(neutral)).verifies(signature, b"anything"), "then the check at parsing can go"
+    with pytest.raises(InvalidSetting):
+        STATEMENT.is_signed(f"ed25519:{neutral}", signature)
+
+
+def test_a_client_has_one_key_wherever_its_edge_is_started(tmp_path: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    fallback = tmp_path / "flavor-work" / "r" / "a"
+    assert default_key("a", None, fallback, env) == tmp_path / "config" / "flavor" / "keys" / "a.key"
+    assert default_key("a", tmp_path / "w", fallback, env) == tmp_path / "w" / "client.key"
+    assert default_key("a", None, fallback, {}) == Path.home() / ".config" / "flavor" / "keys" / "a.key"
+    fallback.mkdir(parents=True)
+    (fallback / "client.key").touch()
+    assert default_key("a", None, fallback, env) == fallback / "client.key", "where an earlier release has put it"

@@ -1,0 +1,37 @@
+"""What a client may read of its own admission, and the operator's word on its key."""
+
+from __future__ import annotations
+
+from flavor.bus.connection import translated
+from flavor.bus.runs import RunStore
+
+
+def tell_admission(runs: RunStore, client: str, *, admitted: bool, reason: str, public_key: str) -> None:
+    """Let a client know whether it may take part, and why not: it can read this, and hears of it.
+
+    `public_key` is the one that it announced, so that an edge with another one knows that it is not meant.
+    """
+    key = runs.keys.client(client).admission
+    with translated(runs.where), runs.redis.pipeline(transaction=True) as step:
+        step.hset(key, mapping={"admitted": "1" if admitted else "0", "reason": reason, "public_key": public_key})
+        step.publish(key, "")
+        step.execute()
+
+
+def replace_key(runs: RunStore, client: str, public_key: str = "") -> None:
+    """Pin this key for a client in place of another; without one the next key that it announces is pinned.
+
+    For operators alone: no edge may write that hash. The run need not be there yet.
+    """
+    keys = runs.keys.client(client)
+    with translated(runs.where), runs.redis.pipeline(transaction=True) as step:
+        if public_key:
+            step.hset(runs.keys.public_keys, client, public_key)
+        else:
+            step.hdel(runs.keys.public_keys, client)
+        step.delete(keys.admission)  # it was about the key before
+        step.publish(keys.state, "")
+        step.execute()
+    if runs.find() is not None:
+        what = "pinned by an operator" if public_key else "forgotten by an operator: the next one is pinned"
+        runs.log("client.key_replaced", client=client, reason=f"its key is {what}")
