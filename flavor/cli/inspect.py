@@ -52,7 +52,7 @@ def described(runs: RunStore, url: str) -> dict[str, Any]:
     if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
         _, waits_for = close_round(runs.now_ms(), round_, standing, RunConfig.known(view.config))
     elif round_ is not None and round_.state is RoundState.AGGREGATING and not view.state.ended:
-        config, now_ms = RunConfig.parse(view.config), runs.now_ms()
+        config, now_ms = RunConfig.known(view.config), runs.now_ms()
         _, waits_for = supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
     absent = _absent(runs, url, view, round_, standing)
     clients: dict[str, Any] = {}

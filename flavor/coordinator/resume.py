@@ -49,7 +49,7 @@ def resume(
     coordinator lives; nothing has changed then.
     """
     with _no_coordinator(runs, url, tell) as lease:
-        view = runs.read()
+        view = runs.read_own()
         if not view.state.ended:
             raise RunError(f"run {runs.run!r} is {view.state}: {goes_on_by(view)}")
         closed, round_ = runs.closed(view)
