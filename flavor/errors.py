@@ -38,6 +38,7 @@
         ├── ObjectMissing             nothing under this path
         ├── ObjectExists              something else under this path already
         ├── DigestMismatch            the bytes are not those that were recorded
+        ├── UntrustedModel            a global model that no aggregator has signed whose key this site trusts
         ├── InvalidRecord             (also ValueError) a record of a run that cannot be read, or was changed
         └── BadObjectPath             (also ValueError) a path that would leave the store
 
@@ -223,6 +224,10 @@ class ObjectExists(StoreError):
 
 class DigestMismatch(StoreError):
     """The bytes under a path are not those whose SHA-256 was recorded."""
+
+
+class UntrustedModel(StoreError):
+    """A global model that no aggregator has signed whose key this site trusts."""
 
 
 class InvalidRecord(StoreError, ValueError):

@@ -32,6 +32,8 @@ class JoinToken(BaseModel):
     client: str
     store: str | None = None
     """The object store as the site reaches it; where the coordinator says it is, when None."""
+    trust: tuple[str, ...] | None = None
+    """Public keys of the aggregators whose global models the site trains from; any when None."""
     ca: str | None = None
     """The CA that signed the server's certificate, in PEM; the system's when None."""
 

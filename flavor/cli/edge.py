@@ -75,6 +75,15 @@ from flavor.edge.config import CheckpointFormat
     "[default: client.key in --workspace, else ~/.config/flavor/keys/CLIENT.key]",
 )
 @click.option(
+    "--trust",
+    envvar="FLAVOR_TRUST",
+    show_envvar=True,
+    multiple=True,
+    metavar="KEY",
+    help="An aggregator's public key, ed25519:HEX or its aggregator.key.pub: train only from global models whose "
+    "manifest is signed with it, and from initial weights that sha256:HEX names. May be repeated.",
+)
+@click.option(
     "--input",
     "input_path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -113,6 +122,7 @@ def command(
     store: str | None,
     workspace: Path | None,
     key: Path | None,
+    trust: tuple[str, ...],
     input_path: Path | None,
     format_: CheckpointFormat | None,
     patience_s: float,
@@ -137,6 +147,7 @@ def command(
             checked_name(client or socket.gethostname(), "client"),
             needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"),
             store,
+            (),
         )
     run, client = place.run, place.client
     config = EdgeConfig(
@@ -147,6 +158,7 @@ def command(
         command=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,
         workspace=workspace or _workspace(run, client),
+        trust=(*trust, *place.trust),
         key=key or default_key(client, workspace, _workspace(run, client), os.environ),
         input=input_path,
         format=format_,
@@ -169,6 +181,7 @@ class _Place:
     client: str
     address: str = field(repr=False)
     store: str | None
+    trust: tuple[str, ...]
 
 
 def _joined(text: str, workspace: Path | None, store: str | None) -> _Place:
@@ -195,7 +208,9 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> _Place:
     tls = {name: context.params[name] for name in ("tls_ca", "tls_cert", "tls_key", "insecure")}
     if token.ca is not None and not tls["tls_ca"]:
         tls["tls_ca"] = _kept_ca(token.ca, workspace or _workspace(token.run, token.client))
-    return _Place(token.run, token.client, bus_address(token.credentials(), **tls), store or token.store)
+    return _Place(
+        token.run, token.client, bus_address(token.credentials(), **tls), store or token.store, token.trust or ()
+    )
 
 
 def _kept_ca(pem: str, workspace: Path) -> str:

@@ -70,6 +70,13 @@ def _connected(redis_url: str | None) -> tuple[Redis, str]:
     metavar="KEY",
     help="Pin this key for CLIENT now, ed25519:HEX or its client.key.pub, in place of any other.",
 )
+@click.option(
+    "--trust",
+    multiple=True,
+    metavar="KEY",
+    help="An aggregator's public key (ed25519:HEX or its aggregator.key.pub), or sha256:HEX of the initial weights, "
+    "for the token: the site trains from nothing else. May be repeated.",
+)
 @redis_option
 @one_line_errors
 def enroll(
@@ -82,6 +89,7 @@ def enroll(
     store: str | None,
     new_key: bool,
     public_key: str | None,
+    trust: tuple[str, ...],
     redis_url: str | None,
 ) -> None:
     """Let CLIENT take part in RUN, and print the join token that its site needs.
@@ -95,6 +103,7 @@ def enroll(
 
     from flavor.bus.token import JoinToken, with_credentials, without_credentials
     from flavor.bus.users import enroll_worker, user_name, worker_user
+    from flavor.edge.trust import ModelTrust
 
     if new_key and public_key:
         raise InvalidSetting("--new-key and --public-key exclude each other: the one forgets a key, the other pins one")
@@ -115,11 +124,21 @@ def enroll(
         raise MisuseError("name the run and the client: flavor enroll RUN CLIENT (or --worker NAME for an aggregator)")
     user = user_name(run, client)
     pinned = _one_key(public_key, client) if public_key else None
+    trusted = ModelTrust.parse(trust).words()
     ca = _certificates(public_ca or (tls_ca(url) if public.startswith("rediss:") else None))
     redis, url = _connected(url)
     _check_saved(redis, url, unsaved)
     secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
-    token = JoinToken(url=public, user=user, secret=SecretStr(secret), run=run, client=client, store=store, ca=ca)
+    token = JoinToken(
+        url=public,
+        user=user,
+        secret=SecretStr(secret),
+        run=run,
+        client=client,
+        store=store,
+        trust=trusted or None,
+        ca=ca,
+    )
     if new_key or pinned:
         replace_key(RunStore(redis, run, url), client, str(pinned) if pinned else "")
         told = f"key {pinned.fingerprint} is pinned" if pinned else "no key is pinned any more: its next one will be"

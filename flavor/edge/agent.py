@@ -25,6 +25,7 @@ from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange
 from flavor.edge.journal import note_handed_in
 from flavor.edge.seat import Seat
+from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
     FlavorError,
@@ -39,6 +40,7 @@ from flavor.errors import (
     WaitTimeout,
 )
 from flavor.failpoints import reach
+from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
@@ -104,6 +106,7 @@ class Edge:
         self._seat = Seat(self._redis, config.redis_url, self._runs.keys, config.client)
         self._events = ClientEvents(config.redis_url, config.run, config.client, redis=self._redis)
         self._inbox: queue.SimpleQueue[_Woken | _Ended | _Failure] = queue.SimpleQueue()
+        self._trust = ModelTrust.parse(config.trust)
         self._closing = threading.Event()
         self._trainer: ChildProcess | None = None
         self._ready = False
@@ -126,10 +129,11 @@ class Edge:
         workspace = self._workspace = Workspace.prepare(
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
-        check_run(config.run, view.protocol)
         settings, self._rounds = RunConfig.of_run(config.run, view.config), view.rounds
+        store = open_store(config.store or settings.store)
+        self._archive = Archive(store, config.run)
         self._exchange = Exchange(
-            open_store(config.store or settings.store),
+            store,
             workspace,
             format_=config.format,
             compress=settings.compress,
@@ -212,6 +216,7 @@ class Edge:
             finished = view.state is RunState.FINISHED
             advice = "ask its operator for another run" if finished else "start this again once its operator resumed it"
             raise RunError(f"run {self._config.run!r} is over ({view.state}: {view.reason}): {advice}")
+        check_run(self._config.run, view.protocol)
         return view
 
     def _tell_joined(self, settings: RunConfig) -> None:
@@ -362,6 +367,7 @@ class Edge:
             return
         model = GlobalModel.of(task)
         self._workspace.clear_local()
+        self._trust.check(self._archive, self._run_id, round_ - 1, model)
         self._exchange.place_global(model)
         self._trained_from = model.digest if model else ""
         self._training = round_
@@ -473,6 +479,7 @@ class Edge:
         finished = view.state is RunState.FINISHED
         if finished:
             try:
+                self._trust.check_final(self._archive, self._run_id, view.round, view.global_model)
                 self._exchange.place_global(view.global_model)
             except (UpdateRefused, StoreError) as error:
                 self._tell(f"the final global model could not be fetched: {error}")

@@ -33,6 +33,8 @@ class EdgeConfig(BaseModel):
     key: Path | None = None
     """The private key that its updates are signed with; `client.key` in the workspace when None. Made where there is
     none, and never sent anywhere."""
+    trust: tuple[str, ...] = ()
+    """What `--trust` was given: the keys of the aggregators whose global models are trained from; any when empty."""
     input: Path | None = None
     """The trainer's INPUT_PATH; the environment's, or the current folder, when None."""
     format: CheckpointFormat | None = None

@@ -1,0 +1,99 @@
+"""What a site asks of a global model before its trainer sees it: the signed manifest of the round that made it.
+
+Redis says which model a round starts from, and whoever administers Redis could say another. A site that has the
+aggregators' public keys need not believe it: the manifest names the run by its id, the round, and the SHA-256 of the
+model and of the merged information, and is signed by the worker that made them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flavor.bus.state import GlobalModel
+from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, UntrustedModel
+from flavor.ledger.archive import Archive
+from flavor.ledger.keys import fingerprint, read_public_key
+from flavor.ledger.manifest import Manifest
+from flavor.store.paths import manifest_path
+
+_INITIAL = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class ModelTrust:
+    """Whose global models are trained from; everyone's when no `keys` are named."""
+
+    keys: frozenset[str] = frozenset()
+    """Public keys of aggregators."""
+    initial: frozenset[str] = frozenset()
+    """SHA-256 of the pre-trained weights that a run may start from: no aggregator has signed them."""
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> ModelTrust:
+        """From what `--trust` was given: `ed25519:HEX`, a file with such keys, or `sha256:HEX` of initial weights."""
+        keys: set[str] = set()
+        initial: set[str] = set()
+        for word in words:
+            if match := _INITIAL.fullmatch(word):
+                initial.add(match[1])
+            else:  # clients' keys, in a file that the operator uses for `flavor verify`, sign no models
+                keys |= {str(key) for client, key in read_public_key(word) if not client}
+        if words and not keys:
+            raise InvalidSetting(f"--trust {' '.join(words)[:200]}: no aggregator's key is named there")
+        return cls(frozenset(keys), frozenset(initial))
+
+    def words(self) -> tuple[str, ...]:
+        """As `parse` takes them, without files."""
+        return (*sorted(self.keys), *sorted(f"sha256:{digest}" for digest in self.initial))
+
+    def check(self, archive: Archive, run_id: str, made_by: int, model: GlobalModel | None) -> None:
+        """Raise `UntrustedModel` unless round `made_by` of this run made `model`; round 0 is before the first."""
+        if not self.keys:
+            return
+        if made_by == 0:
+            self._check_initial(model)
+            return
+        what = f"the global model of round {made_by}"
+        if model is None:
+            raise UntrustedModel(f"{what} is not named: this site trains from no other (--trust)")
+        path = manifest_path(archive.run, made_by)
+        try:
+            data = archive.data(made_by)
+            manifest = None if data is None else Manifest.parse(data, path)
+        except (InvalidRecord, OtherProtocol) as error:
+            raise UntrustedModel(f"{what} is not trained from: {error}") from None
+        if manifest is None:
+            raise UntrustedModel(f"{what} is not trained from: its manifest {path} is not in the store")
+        if why := self._problem(archive.run, run_id, made_by, manifest, model):
+            raise UntrustedModel(f"{what} is not trained from: {path} {why}")
+
+    def check_final(self, archive: Archive, run_id: str, newest: int, model: GlobalModel | None) -> None:
+        """The same for the model that a run has ended with: round `newest` made it, or, if that is open, the one before."""
+        if self.keys:
+            self.check(archive, run_id, newest if archive.has(newest) else newest - 1, model)
+
+    def _check_initial(self, model: GlobalModel | None) -> None:
+        if model is not None and model.digest not in self.initial:
+            raise UntrustedModel(
+                f"the run starts from weights that no aggregator has signed: if they are those that you expect, name "
+                f"them by --trust sha256:{model.digest}"
+            )
+
+    def _problem(self, run: str, run_id: str, round_: int, manifest: Manifest, model: GlobalModel) -> str:
+        """What is wrong; '' when nothing is."""
+        if (manifest.run, manifest.run_id, manifest.round) != (run, run_id, round_):
+            return "is of another run or round"
+        if manifest.public_key not in self.keys:
+            return f"is signed with key {fingerprint(manifest.public_key)}, which --trust does not name"
+        if not manifest.is_signed():
+            return "was changed: its signature is not that of its key"
+        made = manifest.global_model
+        if (made.digest, made.size_bytes) != (model.digest, model.size_bytes):
+            return f"is of a model with SHA-256 {made.digest[:12]}…, and Redis names {model.digest[:12]}…"
+        if (made.info_digest, made.format) != (model.info_digest, model.format) or bool(made.info_path) != bool(
+            model.info_path
+        ):
+            return "is of other merged information, or of another format, than Redis names"
+        return ""
