@@ -70,7 +70,7 @@ class ModelTrust:
             raise UntrustedModel(f"{what} is not trained from: {path} {why}")
 
     def check_final(self, archive: Archive, run_id: str, newest: int, model: GlobalModel | None) -> None:
-        """The same for the model that a run has ended with: round `newest` made it, or, if that is open, the one before."""
+        """The same for the model that a run has ended with; `newest` made it, or, if that is open, the one before."""
         if self.keys:
             self.check(archive, run_id, newest if archive.has(newest) else newest - 1, model)
 
