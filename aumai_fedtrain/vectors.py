@@ -148,7 +148,10 @@ def is_finite(array: Array) -> bool:
 def _check_finite(array: Array, value: Any) -> None:
     if not is_finite(array):
         index = int(np.flatnonzero(~np.isfinite(array.astype(np.float64)))[0])
-        raise ValueError(f"value {index} is {array.reshape(-1)[index]}: lower the learning rate or clip the gradients")
+        raise ValueError(
+            f"value {index} is {array.reshape(-1)[index]}: look for NaN in the data, "
+            "lower the learning rate or clip the gradients"
+        )
 
 
 def _shown(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from flavor.errors import CommandNotFound, InvalidSetting
 
 _SHELL = frozenset({">", ">>", "<", "|", "||", "&&", ";", "&", "2>", "2>&1", "&>"})
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "env"})
+_VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{\w+\})")
 
 
 def parse_command(text: str, option: str, *, path: str | None = None) -> list[str]:
@@ -28,6 +31,13 @@ def parse_command(text: str, option: str, *, path: str | None = None) -> list[st
         raise CommandNotFound(
             f"{option} {text!r}: no program {words[0]!r} can be executed: check the spelling, PATH and permissions "
             "(the command runs without a shell; for shell syntax use: sh -c '...')"
+        )
+    unread = [word for word in words[1:] if _VARIABLE.search(word)]
+    if unread and os.path.basename(words[0]) not in _SHELLS:
+        print(
+            f"flavor: {option} {text!r}: {unread[0]!r} is passed on as it is written, because the command runs without "
+            "a shell: read the variable in the script (os.environ in Python), or use: sh -c '...'",
+            file=sys.stderr,
         )
     if odd := [word for word in words if word in _SHELL]:
         print(

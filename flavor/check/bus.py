@@ -111,7 +111,11 @@ class FakeBus:
         self._redis.hset(self._run.state, mapping={"state": RunState.FINISHED, "reason": "all rounds are done"})
         self._redis.publish(self._run.state, RunState.FINISHED)
 
-    def _heard(self, command: str, argument: str, before: str) -> None:
+    def _is_of_another_event(self, key: str) -> bool:
+        event = key.rpartition(":event:")[2]
+        return event != key and event not in (self._starts, Event.ERROR)
+
+    def _heard(self, command: str, argument: str, before: tuple[str, str]) -> None:
         if not argument.startswith(self.keys.prefix):
             return
         event = argument.rpartition(":event:")[2]
@@ -120,6 +124,8 @@ class FakeBus:
                 self.looking = self.waiting = False
             self._on_set(argument)
         elif argument == self.keys.started or event == self._starts:
+            if command == "GET" and before[0] == "EXISTS" and self._is_of_another_event(before[1]):
+                return  # WaitEvent for that one reads this, too
             if not self.looking:
                 self.looking, self.looking_since = True, time.monotonic()
             if command == "EXISTS":  # as WaitEvent asks; SetEvent asks for the round's number with GET

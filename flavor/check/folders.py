@@ -58,9 +58,9 @@ class Folders:
             raise
 
     @property
-    def is_pretrained(self) -> bool:
-        """Whether there is a global model before round one."""
-        return self.before[self.workspace.global_model] is not None
+    def pretrained(self) -> Path | None:
+        """A copy of the global model before round one, if there is one."""
+        return self.before[self.workspace.global_model]
 
     def stamps(self) -> tuple[Stamp | None, Stamp | None]:
         """The local model and its info.json as they are now."""

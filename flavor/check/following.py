@@ -13,6 +13,7 @@ _FEW_WEIGHTS = 50
 _CLEAR_SIGMAS, _POSSIBLE_SIGMAS = 4.0, 3.0
 _SHARE = 0.2
 _LOAD_FIRST = "load it into the model before training, not only before validation, and go on from there"
+_OWN_AGAIN = "weights of zero, or an aggregator that copies a model, leave nothing to see: start from other weights"
 _TRAIN_LESS = "for a clear answer let the script train less in a round (fewer steps, a lower learning rate)"
 
 
@@ -33,20 +34,24 @@ def compared(before: Tensors, made: Made, after: Tensors) -> Trace:
 
 def judge(report: Report, round_: int, left: Trace, was_read: bool | None) -> None:
     """Whether this round's model was trained from the global model, by what that left in it."""
-    where, chance = f"round {round_}", f"{left.sigmas:.1f} sigma from chance"
+    where = f"round {round_}"
     few = left.weights < _FEW_WEIGHTS
     if left.sigmas >= _CLEAR_SIGMAS:
-        report.passed(LOADS, f"it shows in the weights, {chance}")
+        report.passed(LOADS, "it shows clearly in the weights sent in")
     elif was_read is False:
         report.failed(LOADS, f"{where}: $GLOBAL_MODEL_PATH was never read")
     elif was_read and left.share >= _SHARE and (few or left.sigmas >= _POSSIBLE_SIGMAS):
         report.passed(LOADS, f"it was read, and {left.share:.0%} of it is left after the round")
     elif few or left.sigmas >= _POSSIBLE_SIGMAS or left.share >= _SHARE:
-        some = f"too few weights ({left.weights})" if left.weights else "too little of the other clients' models"
-        what = f"the global model holds {some}" if few else f"too little is left in the weights ({chance})"
-        report.skipped(LOADS, f"{where}: {what} to tell", hint=_TRAIN_LESS)
+        if not left.weights:
+            what, hint = "the global model is the script's own again", _OWN_AGAIN
+        elif few:
+            what, hint = f"{left.weights} weights are too few", _TRAIN_LESS
+        else:
+            what, hint = "too little of it is left in the weights sent in", _TRAIN_LESS
+        report.unclear(LOADS, f"{where}: {what} to tell", hint=hint)
     elif was_read:
-        seen = f"$GLOBAL_MODEL_PATH was read, but does not show in the weights sent in ({chance})"
+        seen = "$GLOBAL_MODEL_PATH was read, but does not show in the weights sent in"
         report.failed(LOADS, f"{where}: {seen}", hint=_LOAD_FIRST)
     else:
-        report.failed(LOADS, f"{where}: the global model does not show in the weights sent in ({chance})")
+        report.failed(LOADS, f"{where}: the global model does not show in the weights sent in")

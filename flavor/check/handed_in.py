@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -12,7 +13,7 @@ from flavor.check.folders import ReadMark
 from flavor.check.following import compared, judge
 from flavor.check.report import Check, Report
 from flavor.check.script import Over
-from flavor.check.trainer_checks import EPOCH, FINITE, INFO, SHAPES, STATE_DICT, TENSORS
+from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SHAPES, STATE_DICT, TENSORS, TRAINS
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.store.formats import Checkpoint, Format, read
 from flavor.store.info import Info, read_info
@@ -50,7 +51,7 @@ class HandedIn:
             if now > before:
                 self._report.passed(EPOCH, seen)
             else:
-                self._report.failed(EPOCH, seen)
+                self._report.warned(EPOCH, seen)
         return info
 
     def look_at_model(self, round_: int, path: Path, mark: ReadMark | None) -> tuple[Checkpoint, Format]:
@@ -69,14 +70,38 @@ class HandedIn:
         if bad := model.nonfinite(local.tensors):
             self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")
         self._report.passed(FINITE)
+        if odd := model.suspicious(local.tensors):
+            self._report.warned(INTEGERS, f"{odd}: a mean of such values means nothing")
+        self._report.passed(INTEGERS)
         if self._previous is not None:
             before, made = self._previous.local.tensors, self._previous.made
             if changed := model.differences(before, local.tensors):
                 self._give_up(SHAPES, f"round {round_}: {changed}")
             self._report.passed(SHAPES)
+            self._look_for_training(round_, made.tensors, local.tensors)
             left = compared(before, made, local.tensors)
             judge(self._report, round_, left, mark.was_read() if mark else None)
         return local, format_
+
+    def look_at_bytes(self, round_: int, given: Path, handed_in: Path) -> None:
+        """Whether an opaque file is another than the one that was handed out."""
+        if filecmp.cmp(given, handed_in, shallow=False):
+            self._report.failed(TRAINS, f"round {round_}: what was handed in is the global model, byte for byte")
+        self._report.passed(TRAINS)
+
+    def look_at_start(self, path: Path, local: Checkpoint) -> None:
+        """Whether round one changed the weights that it started from."""
+        try:
+            given = read(path, model.opened(path)).tensors
+        except CheckpointError:
+            return
+        if not model.differences(given, local.tensors):
+            self._look_for_training(1, given, local.tensors)
+
+    def _look_for_training(self, round_: int, given: model.Tensors, handed_in: model.Tensors) -> None:
+        if same := model.unchanged(given, handed_in):
+            self._report.failed(TRAINS, f"round {round_}: what was handed in is the global model, {same}")
+        self._report.passed(TRAINS)
 
     def remember(self, local: Checkpoint, made: Made) -> None:
         """Keep what the next round's model is compared with."""

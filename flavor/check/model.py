@@ -11,14 +11,17 @@ import numpy as np
 
 from aggregators import engine
 from aggregators.dtypes import Array, Kind, kind_of
+from aggregators.quantities import suspicious_integers
 from flavor.errors import CheckpointError
-from flavor.store.formats import Format, is_finite, read
+from flavor.store.formats import Format, TensorSpec, is_finite, read
 from flavor.store.formats.format import detect_mapped
 from flavor.store.formats.mapped import Mapped
 from flavor.store.formats.nesting import state_dict_of
 from flavor.store.formats.torchfile import load_pickle, load_torch
 
 Tensors = Mapping[str, Array]
+_STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance")
+"""Names of what a normalisation counts along, in the frameworks' words."""
 
 
 def opened(path: Path) -> Format:
@@ -51,6 +54,31 @@ def differences(first: Tensors, second: Tensors) -> str:
             elif one.dtype != other.dtype:
                 found.append(f"{name}: {one.dtype} became {other.dtype}")
     return _some(found, "; ")
+
+
+def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
+    """In words, that no weight differs between two models of the same structure; None if one does.
+
+    What moves without training (a batch norm's statistics, counters) is no weight, unless there is nothing else.
+    """
+    changed = [name for name, array in handed_in.items() if not np.array_equal(array, given[name])]
+    if not changed:
+        return "unchanged"
+    floats = any(kind_of(array.dtype) is Kind.FLOAT for array in handed_in.values())
+    if floats and all(_moves_by_itself(name, handed_in[name]) for name in changed):
+        return f"unchanged but for {_some(changed)}"
+    return None
+
+
+def _moves_by_itself(name: str, array: Array) -> bool:
+    last = name.replace("/", ".").rpartition(".")[2]
+    return kind_of(array.dtype) is not Kind.FLOAT or last in _STATISTICS or "batch_stats" in name
+
+
+def suspicious(tensors: Tensors) -> str:
+    """The integer tensors that look like no quantities, and why, in words; empty when there are none."""
+    specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
+    return _some([f"{name}: {why}" for name, why in suspicious_integers(specs).items()], "; ")
 
 
 def _some(items: list[str], joint: str = ", ", most: int = 4) -> str:

@@ -21,10 +21,12 @@ class Status(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
+    WARNED = "warning"
+    UNCLEAR = "unclear"
     SKIPPED = "skipped"
 
 
-_RANK = {Status.SKIPPED: 0, Status.PASSED: 1, Status.FAILED: 2}
+_RANK = {Status.SKIPPED: 0, Status.UNCLEAR: 1, Status.PASSED: 2, Status.WARNED: 3, Status.FAILED: 4}
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Result:
 class Report:
     """The results of one table of checks, in its order.
 
-    A check that is made in every round may come out in several ways: the first failure stays, and a pass
-    replaces a skip. What nobody decided is skipped, with the reason given to `close`.
+    A check that is made in every round may come out in several ways: the first failure stays, a warning replaces a
+    pass, and a pass what was unclear or skipped. What no round reached is skipped.
     """
 
     def __init__(self, checks: Sequence[Check]) -> None:
@@ -60,8 +62,16 @@ class Report:
         """Record that `check` does not hold; `hint` replaces that of the table."""
         self._record(Result(check, Status.FAILED, detail, check.hint if hint is None else hint))
 
+    def warned(self, check: Check, detail: str, *, hint: str | None = None) -> None:
+        """Record that a run would go on with what was seen, and that it may not be meant."""
+        self._record(Result(check, Status.WARNED, detail, check.hint if hint is None else hint))
+
+    def unclear(self, check: Check, detail: str, *, hint: str = "") -> None:
+        """Record that `check` was made and could not tell."""
+        self._record(Result(check, Status.UNCLEAR, detail, hint))
+
     def skipped(self, check: Check, detail: str, *, hint: str = "") -> None:
-        """Record that `check` cannot be decided, and why."""
+        """Record that `check` is not made, and why."""
         self._record(Result(check, Status.SKIPPED, detail, hint))
 
     def _record(self, result: Result) -> None:
@@ -80,6 +90,6 @@ class Report:
         """Whether nothing failed."""
         return all(result.status is not Status.FAILED for result in self.results)
 
-    def count(self, status: Status) -> int:
-        """How many checks came out so."""
-        return sum(result.status is status for result in self.results)
+    def named(self, status: Status) -> list[str]:
+        """The checks that came out so."""
+        return [result.check.name for result in self.results if result.status is status]

@@ -7,8 +7,8 @@ import threading
 from types import TracebackType
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.status import Status as Spinner
-from rich.table import Table
 from rich.text import Text
 
 from flavor.check.report import Report, Status
@@ -19,8 +19,19 @@ _WIDTH_WITHOUT_TERMINAL = 160
 _LOOK = {
     Status.PASSED: ("passed", "green"),
     Status.FAILED: ("FAILED", "bold red"),
+    Status.WARNED: ("warning", "bold yellow"),
+    Status.UNCLEAR: ("unclear", "bold yellow"),
     Status.SKIPPED: ("skipped", "dim"),
 }
+_COUNTED = {
+    Status.FAILED: "failed",
+    Status.PASSED: "passed",
+    Status.WARNED: "with a warning",
+    Status.UNCLEAR: "unclear",
+    Status.SKIPPED: "skipped",
+}
+_WORD, _DETAIL = 9, 39
+"""Columns at which a check's name and what was seen begin."""
 
 
 class Screen:
@@ -88,32 +99,35 @@ def show(
     ready: str = "the script is ready for flavor-fl",
     wrong: str = "the script is not ready",
 ) -> None:
-    """Print the results as a table on stdout, a hint below each check that did not pass."""
+    """Print the results on stdout: a line for each check, below it what does not fit there, and a hint."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH_WITHOUT_TERMINAL
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for result in report.results:
-        word, style = _LOOK[result.status]
-        name_style = style if result.status is not Status.PASSED else ""
-        table.add_row(Text(word, style), Text(result.check.name, name_style), Text(result.detail))
-        if result.hint:
-            table.add_row("", "", Text(f"-> {result.hint}", "yellow"))
     console.print()
     if title:
         console.print(Text(title, "bold"))
-    console.print(table)
+    for result in report.results:
+        word, style = _LOOK[result.status]
+        line = Text.assemble((f"{word:<{_WORD}}", style), (result.check.name, "" if word == "passed" else style))
+        detail = Text(result.detail)
+        if detail and "\n" not in result.detail and _DETAIL + detail.cell_len <= console.width:
+            line.pad_right(_DETAIL - line.cell_len)
+            line.append_text(detail)
+            detail = Text()
+        console.print(line)
+        for below in (detail, Text(f"-> {result.hint}" if result.hint else "", "yellow")):
+            if below:
+                console.print(Padding(below, (0, 0, 0, _WORD)))
     console.print()
-    console.print(Text(_summary(report, ready if report.ok else wrong), "bold green" if report.ok else "bold red"))
+    console.print(Text(summary(report, ready if report.ok else wrong), "bold green" if report.ok else "bold red"))
 
 
-def _summary(report: Report, verdict: str) -> str:
-    counts = [
-        f"{report.count(status)} {status}"
-        for status in (Status.FAILED, Status.PASSED, Status.SKIPPED)
-        if report.count(status)
-    ]
-    return f"{', '.join(counts)}: {verdict}"
+def summary(report: Report, verdict: str) -> str:
+    """How many checks came out how, what follows, and what a person should look at all the same."""
+    counts = [f"{len(names)} {word}" for status, word in _COUNTED.items() if (names := report.named(status))]
+    line = f"{', '.join(counts)}: {verdict}"
+    if warned := report.named(Status.WARNED):
+        line += f"\nlook at the warning: {', '.join(warned)}"
+    if unclear := report.named(Status.UNCLEAR):
+        line += f"\nthis check could not tell: {', '.join(unclear)}"
+    return line

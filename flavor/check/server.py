@@ -32,8 +32,8 @@ _OF_CLIENT = (b"SETNAME", b"SETINFO")
 _HALF_A_REQUEST_S = 5.0
 _MOST_WORDS, _LONGEST_WORD = 1024, 1 << 20
 
-Heard = Callable[[str, str, str], None]
-"""Told a command, its first argument, and the command that the same connection sent before."""
+Heard = Callable[[str, str, tuple[str, str]], None]
+"""Told a command, its first argument, and both of the request that the same connection sent before."""
 
 
 class ScriptServer(fakeredis.TcpFakeServer):
@@ -93,7 +93,7 @@ class _Requests:
     def __init__(self, inner: Any, answer: Callable[[bytes], None], heard: Heard) -> None:
         self._inner, self._answer, self._heard = inner, answer, heard
         self._unread = b""
-        self._before = ""
+        self._before = ("", "")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -146,7 +146,8 @@ class _Requests:
             shown = ascii(b" ".join(words[:2]).decode(errors="replace")[:32])
             self._answer(f"-NOPERM no training script needs the command {shown}\r\n".encode())
             return False
+        request = (name.decode(), words[1].decode(errors="replace") if len(words) > 1 else "")
         if len(words) > 1:
-            self._heard(name.decode(), words[1].decode(errors="replace"), self._before)
-        self._before = name.decode()
+            self._heard(*request, self._before)
+        self._before = request
         return True

@@ -56,7 +56,7 @@ class TensorRound:
         """Run the round again: on the same models, then with each of them changed in turn."""
         changed = [model.shaken(tensors, seed=1) for tensors in self._models]
         if all(model.distance(*pair) == 0.0 for pair in zip(self._models, changed, strict=True)):
-            life.report.skipped(FOLLOWS, "there is no tensor of floating-point numbers to change")
+            life.report.unclear(FOLLOWS, "there is no tensor of floating-point numbers to change")
             return
         unchanged = model.distance(made, trial("unchanged", {}))
         moved = [
@@ -70,7 +70,7 @@ class TensorRound:
         if not deaf:
             life.report.passed(FOLLOWS, f"a change in any of {len(CLIENTS)} shows in it{noisy}")
         elif unchanged:
-            life.report.skipped(FOLLOWS, f"a change in local model {', '.join(deaf)} does not stand out{noisy}")
+            life.report.unclear(FOLLOWS, f"a change in local model {', '.join(deaf)} does not stand out{noisy}")
         else:
             twins = [i + 1 for i, each in enumerate(self._models) if model.distance(made, each) == 0.0]
             twin = f"; it is local model {twins[0]} itself" if twins else ""

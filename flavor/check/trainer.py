@@ -26,6 +26,8 @@ from flavor.check.trainer_checks import (
     CONTENT,
     ENDS,
     FINISHED,
+    LATER,
+    ONE_ROUND,
     OPAQUE,
     READY,
     SAVES,
@@ -46,6 +48,8 @@ class Settings:
     timeout_s: float = 600.0
     ignore_ckpt: bool = False
     """Take the checkpoint for opaque, any bytes."""
+    second_round: str = "--rounds 2 shows it"
+    """How there would be a second round, if there is one."""
 
 
 class TrainerCheck:
@@ -64,7 +68,10 @@ class TrainerCheck:
         self._files = folders.workspace
         self._base = environment
         self._report = Report(TRAINER_CHECKS)
-        self._bus = FakeBus(settings.rounds, on_set=self._about_to_set, on_wait=self._enters_wait)
+        self._bus = FakeBus(
+            settings.rounds, on_set=self._about_to_set, on_wait=self._enters_wait, on_ask=self._asks_for
+        )
+        self._asked: dict[str, None] = {}  # events besides TrainStarted that the script has asked for
         self._aggregation = aggregation or Mean()
         self._script = Script(self._bus, screen, settings.timeout_s, mark="| ", alarm=self._alarm)
         self._at_event: dict[str, tuple[Stamp | None, Stamp | None]] = {}
@@ -77,6 +84,10 @@ class TrainerCheck:
         if self._settings.ignore_ckpt:
             for check in CONTENT:
                 self._report.skipped(check, OPAQUE)
+        if self._settings.rounds == 1:
+            for check in LATER:
+                if not (self._settings.ignore_ckpt and check in CONTENT):
+                    self._report.unclear(check, ONE_ROUND, hint=self._settings.second_round)
         with self._bus:
             try:
                 self._aggregation.start()
@@ -144,7 +155,7 @@ class TrainerCheck:
             self._report.failed(FINISHED, f"round {round_ - 1}: the model or info.json changed after TrainFinished")
         elif changed or self._bus.events.is_set(Event.TRAIN_FINISHED, 0):
             what = f"it wrote {self._written()}" if changed else "it set TrainFinished"
-            self._give_up(WAITS, f"round {round_}: {what} before TrainStarted")
+            self._give_up(WAITS, f"round {round_}: {what} before TrainStarted{self._waited_for}")
         if trouble:
             self._give_up(check, trouble, hint=hint)
         if not self._bus.looking:
@@ -177,7 +188,10 @@ class TrainerCheck:
         if not finished():
             self._give_up(FINISHED, f"round {round_}: it waits for the next round without having set it")
         if not self._bus.events.is_set(Event.TRAIN_FINISHED, round_):
-            self._give_up(WAITS, "round 1: it set TrainFinished before TrainStarted")
+            self._give_up(WAITS, f"round 1: it set TrainFinished before TrainStarted{self._waited_for}")
+        if self._bus.events.taken() < round_:
+            detail = f"round {round_}: it set TrainFinished without having waited for TrainStarted{self._waited_for}"
+            self._give_up(WAITS, detail)
 
     def _not_finished(self, round_: int, detail: str, *, hint: str | None = None) -> NoReturn:
         if round_ > 1:
@@ -211,6 +225,10 @@ class TrainerCheck:
         self._report.passed(SAVES, f"{taken.stat().st_size} bytes")
         look = self._handed_in.look_at_model
         content = None if self._settings.ignore_ckpt else look(round_, taken, self._mark)
+        if content is None and round_ > 1:
+            self._handed_in.look_at_bytes(round_, self._global_copy(round_ - 1), taken)
+        elif content and round_ == 1 and (start := self._folders.pretrained) is not None:
+            self._handed_in.look_at_start(start, content[0])
         if round_ > 1:
             self._aggregation.taken_up(round_, finished=True)
         self._report.passed(FINISHED)
@@ -229,7 +247,7 @@ class TrainerCheck:
             self._report.failed(ENDS, f"still running {limit_s:g} s after the end of the run")
         except Ended:
             if self._script.exit_code() == 0:
-                self._report.passed(ENDS, f"exit code 0 after {rounds} rounds")
+                self._report.passed(ENDS, f"exit code 0 after {rounds} round{'s' if rounds > 1 else ''}")
             else:
                 detail = self._script.obituary("the script", "after the last round")
                 self._report.failed(ENDS, detail, hint=self._death_hint)
@@ -272,6 +290,14 @@ class TrainerCheck:
     def _enters_wait(self) -> None:
         """Notice a script that waits although this round's model is there (`_begin` removed the last one)."""
         self._waits_again = self._files.local_model.is_file()
+
+    def _asks_for(self, key: str) -> None:
+        if (event := key.rpartition(":event:")[2]) != Event.ERROR:
+            self._asked[event] = None
+
+    @property
+    def _waited_for(self) -> str:
+        return f"; it asked for {', '.join(self._asked)}" if self._asked else ""
 
     def _finished_key(self, round_: int) -> str:
         return self._bus.keys.event(round_, Event.TRAIN_FINISHED)

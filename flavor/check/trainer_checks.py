@@ -37,12 +37,23 @@ TENSORS = Check(
 FINITE = Check(
     "all values are finite",
     "no tensor holds NaN or infinity",
-    "look at the loss: lower the learning rate, clip gradients or check the data for NaN",
+    "look for NaN in the data and at the loss: then lower the learning rate or clip gradients",
 )
 SHAPES = Check(
     "keeps names and shapes",
     "names, shapes and dtypes are the same in every round",
     "build the model once, before the loop, and save the same state_dict keys each time",
+)
+TRAINS = Check(
+    "changes the model",
+    "what is handed in is not the global model that was handed out, unchanged",
+    "save after training, not before; load the global model before training, not after; see that the learning rate "
+    "is not 0",
+)
+INTEGERS = Check(
+    "integers can be averaged",
+    "no integer tensor looks like bytes, labels or the state of a random generator",
+    "start the run with --keep NAME (the global model's stays) or --equal NAME (all sites must have the same)",
 )
 LOADS = Check(
     "trains from the global model",
@@ -78,14 +89,20 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     STATE_DICT,
     TENSORS,
     FINITE,
+    INTEGERS,
     SHAPES,
+    TRAINS,
     LOADS,
     INFO,
     EPOCH,
     FINISHED,
     ENDS,
 )
-CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, SHAPES, LOADS)
+CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, INTEGERS, SHAPES, LOADS)
 """What is not looked at when the checkpoint is opaque."""
 OPAQUE = "the checkpoint is opaque: any bytes, not looked into"
 """Why."""
+LATER: tuple[Check, ...] = (SHAPES, TRAINS, LOADS, EPOCH)
+"""What only a second round shows."""
+ONE_ROUND = "one round cannot show it"
+"""Why these are not told then."""

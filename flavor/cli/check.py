@@ -9,6 +9,7 @@ import sys
 import click
 
 from flavor.cli.common import one_line_errors, raise_on_sigterm, version_option
+from flavor.errors import InvalidSetting
 
 _EXIT_CODES = "Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 interrupted."
 
@@ -25,6 +26,14 @@ _EXIT_CODES = "Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 
 @click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command to run once before it.")
 @click.option("--ignore-ckpt", is_flag=True, help="Do not look into the checkpoint, for an aggregator of your own.")
 @click.option(
+    "-am",
+    "--aggregator-main",
+    "aggregator_command",
+    metavar="CMD",
+    help="An aggregator of your own, which makes the global models of the check.  [default: the mean]",
+)
+@click.option("--init-once", is_flag=True, help="Start that aggregator once, and drive it with events.")
+@click.option(
     "--checkpoint",
     type=click.Choice(["tensors", "opaque"]),
     default="tensors",
@@ -32,11 +41,11 @@ _EXIT_CODES = "Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 
     help="What the script saves: a state_dict of tensors, or any file; `opaque` is the same as --ignore-ckpt.",
 )
 @click.option(
+    "-r",
     "--rounds",
-    type=click.IntRange(min=2),
-    default=2,
-    show_default=True,
-    help="Rounds to run; TOTAL_ROUNDS of the script.",
+    type=click.IntRange(min=1),
+    help="Rounds to run; TOTAL_ROUNDS of the script. One round does not show whether the script goes on from a global "
+    "model.  [default: 2; 1 with --ignore-ckpt and without -am]",
 )
 @click.option(
     "--timeout-s",
@@ -54,8 +63,10 @@ def command(
     main_command: str,
     preprocess_command: str | None,
     ignore_ckpt: bool,
+    aggregator_command: str | None,
+    init_once: bool,
     checkpoint: str,
-    rounds: int,
+    rounds: int | None,
     timeout_s: float,
     as_json: bool,
     yes: bool,
@@ -67,24 +78,52 @@ def command(
     LOCAL_MODEL_PATH and GLOBAL_MODEL_PATH are used where they are set; the others get a temporary folder,
     kept if a check fails. Weights at GLOBAL_MODEL_PATH are what the first round may start from; they are
     put back at the end. What lies at LOCAL_MODEL_PATH is removed first.
+
+    With --ignore-ckpt only an aggregator of your own can make the second round's global model: name it with -am, or
+    one round is run.
     """
     from flavor.command import parse_command
 
     parsed = parse_command(main_command, "-m")
     preprocess = parse_command(preprocess_command, "-p") if preprocess_command else None
+    opaque = ignore_ckpt or checkpoint == "opaque"
+    if aggregator_command is not None:
+        from flavor.cli.check_aggregator import check_both
+
+        check_both(
+            parse_command(aggregator_command, "-am"),
+            parsed,
+            preprocess,
+            what=f"{main_command} with {aggregator_command}",
+            name="check-fl",
+            init_once=init_once,
+            opaque=opaque,
+            rounds=rounds or 2,
+            timeout_s=timeout_s,
+            as_json=as_json,
+        )
+    if init_once:
+        raise InvalidSetting("--init-once is for an aggregator of your own: name it with -am CMD")
+    if opaque and (rounds or 1) > 1:
+        raise InvalidSetting(
+            f"--rounds {rounds}: with --ignore-ckpt nothing here can make a global model for a second round: name your "
+            "aggregator with -am CMD, or leave out --rounds"
+        )
+    rounds = rounds or (1 if opaque else 2)
 
     from flavor.check.folders import Folders
     from flavor.check.screen import Screen, show
     from flavor.check.trainer import Settings, TrainerCheck
+    from flavor.local.progress import counted
 
-    opaque = ignore_ckpt or checkpoint == "opaque"
-    settings = Settings(parsed, preprocess, rounds, timeout_s, ignore_ckpt=opaque)
+    further = "name your aggregator with -am CMD: then there is a second round" if opaque else "--rounds 2 shows it"
+    settings = Settings(parsed, preprocess, rounds, timeout_s, ignore_ckpt=opaque, second_round=further)
     raise_on_sigterm()
     folders = Folders(os.environ)
     failed = False
     try:
         with Screen(quiet=as_json) as screen:
-            screen.tell(f"{main_command}: {rounds} rounds, without Redis")
+            screen.tell(f"{main_command}: {counted(rounds, 'round')}, without Redis")
             if folders.input_is_empty:
                 screen.tell("INPUT_PATH is not set: the script gets an empty folder")
             report = TrainerCheck(settings, folders, environment=os.environ, screen=screen).run()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 )
 @click.option("-r", "--rounds", type=click.IntRange(min=2), default=2, show_default=True, help="Rounds to run.")
 @click.option(
+    "-e", "--epochs", type=click.IntRange(min=1), hidden=True, help="The ancestor's word: rounds after the first."
+)
+@click.option(
     "--timeout-s",
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
@@ -65,6 +69,7 @@ def command(
     passed: tuple[str, ...],
     env_only: bool,
     rounds: int,
+    epochs: int | None,
     timeout_s: float,
     as_json: bool,
     yes: bool,
@@ -85,21 +90,54 @@ def command(
         if name not in os.environ:
             raise InvalidSetting(f"--env {name}: no such variable is set here: give the name alone, and set it before")
 
+    check_both(
+        aggregator,
+        trainer,
+        preprocess,
+        what=f"{main_command} with {client_command}",
+        name="check-agg",
+        passed=passed,
+        only=env_only,
+        init_once=init_once,
+        opaque=checkpoint == "opaque",
+        rounds=rounds if epochs is None else epochs + 1,
+        timeout_s=timeout_s,
+        as_json=as_json,
+    )
+
+
+def check_both(
+    aggregator: Sequence[str],
+    trainer: Sequence[str],
+    preprocess: Sequence[str] | None,
+    *,
+    what: str,
+    name: str,
+    passed: Sequence[str] = (),
+    only: bool = False,
+    init_once: bool,
+    opaque: bool,
+    rounds: int,
+    timeout_s: float,
+    as_json: bool,
+) -> NoReturn:
+    """Check these two commands together, print what was found, and exit with the code that says whether it failed."""
     from flavor.check.aggregator import CommandAggregation
     from flavor.check.folders import Folders
     from flavor.check.life import Aggregator
     from flavor.check.screen import Screen
     from flavor.check.trainer import Settings, TrainerCheck
 
+    if rounds < 2:
+        raise InvalidSetting(f"--rounds {rounds}: whether an aggregator fits shows in the second round: leave it out")
     raise_on_sigterm()
     folders = Folders(os.environ)
-    opaque = checkpoint == "opaque"
     failed = False
     try:
-        with Screen(quiet=as_json, name="check-agg") as screen:
-            screen.tell(f"{main_command} with {client_command}: {rounds} rounds, without Redis")
+        with Screen(quiet=as_json, name=name) as screen:
+            screen.tell(f"{what}: {rounds} rounds, without Redis")
             aggregation = CommandAggregation(
-                Aggregator(aggregator, rounds, timeout_s, os.environ, passed, folders.workspace.log, env_only),
+                Aggregator(aggregator, rounds, timeout_s, os.environ, passed, folders.workspace.log, only),
                 folders,
                 screen=screen,
                 init_once=init_once,

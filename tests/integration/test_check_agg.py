@@ -395,22 +395,24 @@ def test_a_model_of_integers_is_not_called_deaf(check):
         ("\ndef train(", "\nstart = dict(model)\n\ndef train("),
     )
     outcome = check(ANEW, counts)
-    assert outcome.of("follows every local model").status is Status.SKIPPED
+    assert outcome.of("follows every local model").status is Status.UNCLEAR
     assert "no tensor of floating-point" in outcome.of("follows every local model").detail
 
 
 def test_the_environment_is_that_of_flavor_agg(check, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    monkeypatch.setenv("MY_SETTING", "wanted")
+    monkeypatch.setenv("MY_TOKEN", "wanted")
+    monkeypatch.setenv("MY_SETTING", "of the image")
     script = BODY + textwrap.dedent('''
-        assert "AWS_SECRET_ACCESS_KEY" not in os.environ and os.environ["MY_SETTING"] == "wanted"
+        assert "AWS_SECRET_ACCESS_KEY" not in os.environ and os.environ["MY_TOKEN"] == "wanted"
+        assert os.environ["MY_SETTING"] == "of the image"
         assert {k for k in os.environ if k.startswith("FLAVOR")} == {"FLAVOR_ROLE", "FLAVOR_RUN"} | EXTRA
         assert os.environ["FLAVOR_ROLE"] == "aggregator" and os.environ["TOTAL_ROUNDS"] == "2"
         assert os.path.isdir(os.environ["OUTPUT_PATH"]) and os.path.isdir(os.environ["LOG_PATH"])
     ''')  # fmt: skip
-    assert not check("EXTRA = set()\n" + script + "aggregate()\n", passed=["MY_SETTING"]).failed
+    assert not check("EXTRA = set()\n" + script + "aggregate()\n", passed=["MY_TOKEN"]).failed
     extra = 'EXTRA = {"FLAVOR_CLIENT", "FLAVOR_REDIS_URL"}\n'
-    assert not check(extra + script + LOOP, once=True, passed=["MY_SETTING"]).failed
+    assert not check(extra + script + LOOP, once=True, passed=["MY_TOKEN"]).failed
 
 
 # -- opaque checkpoints
@@ -485,7 +487,7 @@ def test_what_cannot_be_told_of_opaque_files(check, trainer, script, reason):
     outcome = check(script + "\naggregate()\n", trainer, opaque=True)
     assert not outcome.failed
     found = outcome.of("follows every local model")
-    assert found.status is (Status.SKIPPED if reason else Status.PASSED)
+    assert found.status is (Status.UNCLEAR if reason else Status.PASSED)
     assert (reason or "") in found.detail
 
 
@@ -599,7 +601,7 @@ def test_every_check_is_documented():
     text = (Path(__file__).parents[2] / "docs" / "checks.md").read_text()
     rows = [f"| {item.name} | {item.verifies} |" for item in (*TRAINER_CHECKS, *ONCE_CHECKS, *ANEW_CHECKS)]
     assert [row for row in rows if row not in text] == []
-    assert text.count("\n| ") == len(dict.fromkeys(rows)) + 2
+    assert text.count("\n| ") == len(dict.fromkeys(rows)) + 2 + 6  # two headers; the table of results
 
 
 def check_agg(*arguments, **options):
@@ -623,7 +625,7 @@ def commands(tmp_path, clean):  # noqa: F811
 
 
 def test_the_command_with_json(commands):
-    ran = check_agg(*commands(ONCE), "--init-once", "--json", "--rounds", "3")
+    ran = check_agg(*commands(ONCE), "--init-once", "--json", "-r", "3")
     report = json.loads(ran.stdout)
     assert {item["status"] for item in report["checks"]} == {"passed"}, report
     assert {item["section"] for item in report["checks"]} == {"trainer", "aggregator"}
@@ -662,7 +664,23 @@ def test_check_fl_takes_opaque_checkpoints(tmp_path, clean):  # noqa: F811
         [sys.executable, "-m", "flavor.cli.check", *words], capture_output=True, text=True, check=False
     )
     statuses = [item["status"] for item in json.loads(ran.stdout)["checks"]]
-    assert (ran.returncode, statuses.count("skipped"), statuses.count("failed")) == (0, 5, 0)
+    assert (ran.returncode, statuses.count("skipped"), statuses.count("failed")) == (0, 6, 0)
+
+
+def test_check_fl_has_a_second_round_of_opaque_checkpoints_with_an_aggregator(commands):
+    """A script whose local and global files differ is right; one that hands the global file back trains nothing."""
+    own = commands(FORESTS + "\naggregate()\n", OPAQUE_TRAINER)
+    words = ["-am", own[1], "-m", own[3], "--ignore-ckpt", "--json"]
+    command = [sys.executable, "-m", "flavor.cli.check", *words]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    given = '    if epoch:\n        forest = open(os.environ["GLOBAL_MODEL_PATH"]).read().splitlines()\n'
+    saves = '    with open(os.environ["LOCAL_MODEL_PATH"], "w")'
+    commands(FORESTS + "\naggregate()\n", replaced(OPAQUE_TRAINER, (saves, given + saves)))
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    failed = [item for item in json.loads(ran.stdout)["checks"] if item["status"] == "failed"]
+    assert [item["name"] for item in failed] == ["changes the model"]
+    assert failed[0]["detail"].endswith("byte for byte")
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,8 @@ THREE_WEIGHTS = [
     ),
 ]
 
+SLEEP = "    load()\n    time.sleep(0.3)\n"
+
 RIGHT = {
     "endless loop": GOOD,
     "exactly TOTAL_ROUNDS": changed(ALL_ROUNDS),
@@ -239,7 +241,27 @@ WRONG = {
         ),
         "writes info.json",
     ),
-    "epoch stays": (changed(("info(epoch))\n", "info(7))\n")), "epoch goes up"),
+    "saves before it trains": (
+        changed(("    train(model)\n    save()\n", "    save()\n    train(model)\n")),
+        "changes the model",
+    ),
+    "loads the global model after training": (
+        changed(("    load()\n    train(model)\n", "    train(model)\n    load()\n")),
+        "changes the model",
+    ),
+    "a learning rate of 0": (changed(("rate=0.3", "rate=0.0")), "changes the model"),
+    "weights of 0 and a learning rate of 0": (
+        changed(("rate=0.3", "rate=0.0"), ("/ 4,", "* 0,"), ("/ 3,", "* 0,")),
+        "changes the model",
+    ),
+    "waits for TrainInitDone": (
+        changed((LOOP + '("TrainStarted")', LOOP + '("TrainInitDone")'), ("    load()\n", SLEEP)),
+        "waits for TrainStarted",
+    ),
+    "takes a while and waits for nothing": (
+        changed(('    WaitEvent("TrainStarted")\n', ""), ("    load()\n", SLEEP)),
+        "waits for TrainStarted",
+    ),
     "forgets TrainFinished": (changed(('    SetEvent("TrainFinished")\n', "")), "sets TrainFinished"),
     "no TrainFinished": (
         changed(('    SetEvent("TrainFinished")\n', "    time.sleep(60)\n")),
@@ -384,16 +406,19 @@ def test_hints_tell_a_global_model_that_is_not_read_from_one_that_is_not_used(ch
     assert "was read, but does not show" in unused
 
 
-def test_ignore_ckpt_takes_any_file_and_hands_the_same_bytes_back(check):
-    script = changed(
-        ("            model = dict(pickle.load(file)", "            assert file.read() == b'any'; ("),
-        ('["state_dict"])', ")"),
-        ('        pickle.dump({"state_dict": model}, file)', "        file.write(b'any')"),
-    )
-    report = check(script, ignore_ckpt=True)
+ANY_BYTES = changed(
+    ("            model = dict(pickle.load(file)", "            assert file.read() == b'merged'; ("),
+    ('["state_dict"])', ")"),
+    ('        pickle.dump({"state_dict": model}, file)', "        file.write(b'any')"),
+)
+
+
+def test_ignore_ckpt_takes_any_file_and_makes_no_global_model_of_it(check):
+    report = check(ANY_BYTES, ignore_ckpt=True, rounds=1)
     assert report.ok
     assert outcome(report, Status.SKIPPED) == [item.name for item in CONTENT]
-    assert outcome(report, Status.PASSED) == [name for name in ALL if name not in outcome(report, Status.SKIPPED)]
+    assert outcome(report, Status.UNCLEAR) == ["changes the model", "epoch goes up"]
+    assert len(outcome(report, Status.PASSED)) == len(ALL) - len(CONTENT) - 2
 
 
 def test_shell_scripts_pass(tmp_path, clean):
@@ -444,6 +469,87 @@ def test_torch(check):
     assert outcome(check(script), Status.PASSED) == ALL
     unused = check(script.replace("if epoch:", "if False:"))
     assert outcome(unused, Status.FAILED) == ["trains from the global model"]
+
+
+# -- what is no failure, and not ready without a word
+
+
+def test_a_constant_epoch_is_a_warning(check):
+    report = check(changed(("info(epoch))\n", "info(36))\n")))
+    assert report.ok
+    assert outcome(report, Status.WARNED) == ["epoch goes up"]
+    assert detail(report, "epoch goes up") == "36 in round 1, 36 in round 2"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        ('"layer._extra_state": np.arange(9)', "it is called '_extra_state'"),
+        ('"blob": np.arange(9, dtype=np.uint8)', "it is made of bytes"),
+        ('"classes_": np.arange(9)', "it is called 'classes_'"),
+    ],
+)
+def test_integers_that_are_no_quantities_are_a_warning(check, tensor, told):
+    report = check(changed(('{"state_dict": model}', '{"state_dict": model | {' + tensor + "}}")))
+    assert report.ok
+    assert outcome(report, Status.WARNED) == ["integers can be averaged"]
+    assert told in detail(report, "integers can be averaged")
+    hint = next(result.hint for result in report.results if result.status is Status.WARNED)
+    assert "--keep" in hint
+    assert "--equal" in hint
+
+
+def test_what_cannot_be_told_stands_in_the_verdict(tmp_path, clean):
+    """Three weights that end where they end from any start."""
+    ends = THREE_WEIGHTS[2][1].replace("range(20)", "range(3000)")
+    ran = check_fl("-m", main(tmp_path, changed(*THREE_WEIGHTS[:2], (THREE_WEIGHTS[2][0], ends))))
+    assert ran.returncode == 0, ran.stdout
+    assert "unclear  trains from the global model" in ran.stdout
+    assert "3 weights are too few to tell" in ran.stdout
+    assert "14 passed, 1 unclear: the script is ready for flavor-fl" in ran.stdout
+    assert ran.stdout.endswith("this check could not tell: trains from the global model\n")
+
+
+def test_one_round_says_what_it_cannot_see(tmp_path, clean):
+    ran = check_fl("-m", main(tmp_path, GOOD), "--rounds", "1")
+    assert ran.returncode == 0, ran.stdout
+    assert "could not tell: keeps names and shapes, changes the model, trains from the global" in ran.stdout
+    assert "-> --rounds 2 shows it" in ran.stdout
+
+
+def test_the_event_that_was_waited_for_is_named(check):
+    report = check(WRONG["waits for TrainInitDone"][0])
+    assert "it asked for TrainInitDone" in detail(report, "waits for TrainStarted")
+
+
+def test_pretrained_weights_that_come_back_unchanged(check, tmp_path):
+    import pickle
+
+    import numpy as np
+
+    pretrained = {"w1": np.ones((16, 12)), "b1": np.zeros(12), "w2": np.ones((12, 4)), "steps": np.array(0)}
+    path = tmp_path / "global" / "model.ckpt"
+    path.parent.mkdir()
+    path.write_bytes(pickle.dumps({"state_dict": pretrained}))
+    script = changed(("    train(model)\n", "    epoch > 1 and train(model)\n"))
+    report = check(script, environment={"GLOBAL_MODEL_PATH": str(path)})
+    assert outcome(report, Status.FAILED) == ["changes the model"]
+    assert detail(report, "changes the model") == "round 1: what was handed in is the global model, unchanged"
+
+
+def test_statistics_and_counters_are_no_training(check):
+    moves = "    model['bn.running_var'] = model['bn.running_var'] + 1\n    save()\n    S"
+    script = changed(("rate=0.3", "rate=0.0"), ("    save()\n    S", moves))
+    script = script.replace('"steps": np.array(0)', '"steps": np.array(0), "bn.running_var": np.ones(3)')
+    report = check(script)
+    assert outcome(report, Status.FAILED) == ["changes the model"]
+    assert detail(report, "changes the model").endswith("unchanged but for steps, bn.running_var")
+
+
+def test_a_variable_that_no_shell_fills_in_is_said(tmp_path, clean):
+    ran = check_fl("-m", main(tmp_path, GOOD) + " --data $INPUT_PATH", "--rounds", "1")
+    assert "'$INPUT_PATH' is passed on as it is written" in ran.stderr
+    assert "sh -c" in ran.stderr
 
 
 # -- the paths
@@ -533,16 +639,17 @@ def main(tmp_path: Path, script: str) -> str:
 def test_a_passing_script_on_the_terminal(tmp_path, clean):
     ran = check_fl("-y", "-m", main(tmp_path, GOOD + "    print('epoch', epoch)\n"))
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "13 passed: the script is ready for flavor-fl" in ran.stdout
+    assert "15 passed: the script is ready for flavor-fl" in ran.stdout
     assert "| epoch 2" in ran.stderr
     assert "kept" not in ran.stdout
 
 
 def test_a_failing_script_keeps_its_folder_and_says_what_to_change(tmp_path, clean):
-    ran = check_fl("-m", main(tmp_path, WRONG["epoch stays"][0]))
+    ran = check_fl("-m", main(tmp_path, WRONG["ignores the global model"][0]))
     assert ran.returncode == 1
-    assert "FAILED   epoch goes up" in ran.stdout or "FAILED  epoch goes up" in ran.stdout
-    assert "-> count rounds" in ran.stdout
+    assert "FAILED   trains from the global model" in ran.stdout
+    assert "-> after WaitEvent('TrainStarted') load" in ran.stdout
+    assert "sigma" not in ran.stdout
     kept = Path(ran.stdout.rsplit(" ", 1)[1].strip())
     assert (kept / "round-2" / "local.ckpt").is_file()
     assert (kept / "logs" / "trainer.log").is_file()
@@ -589,7 +696,11 @@ def test_preprocess_runs_first_and_its_failure_ends_the_check(tmp_path, clean):
         ["-m", "true", "-p", "no-such-program"],
         ["-m", "python 'main.py"],
         ["-m", ""],
-        ["-m", "true", "--rounds", "1"],
+        ["-m", "true", "--rounds", "0"],
+        ["-m", "true", "--ignore-ckpt", "--rounds", "2"],
+        ["-m", "true", "--init-once"],
+        ["-m", "true", "-am", "no-such-program"],
+        ["-m", "true", "-am", "true", "--rounds", "1"],
         [],
     ],
 )

@@ -139,7 +139,8 @@ def encode(src: StrPath, dest: StrPath, base: TensorFile, encoding: Encoding, fm
                         part.fill(0)
             else:
                 raise CheckpointError(
-                    f"tensor {name!r} has NaN or infinite values: lower the learning rate or clip the gradients"
+                    f"tensor {name!r} has NaN or infinite values: look for NaN in the data, "
+                    "lower the learning rate or clip the gradients"
                 )
         del target  # the mapped file is closed with the writer
     return WireInfo.of(writer, fmt, checkpoint)
