@@ -95,7 +95,14 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     spoiled = list(error.refused)
                 else:
                     spoiled = _spoiled(context, runs, round_) if _is_of_an_object(error) else []
-                runs.fail_attempt(round_, attempt=attempt_number, token=attempt.token, reason=reason, spoiled=spoiled)
+                runs.fail_attempt(
+                    round_,
+                    attempt=attempt_number,
+                    token=attempt.token,
+                    reason=reason,
+                    spoiled=spoiled,
+                    passing=isinstance(error, StoreUnavailable) and error.passing,
+                )
                 if not spoiled and not isinstance(error, FlavorError):
                     raise
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 
@@ -125,8 +124,8 @@ def test_a_clean_restart_of_redis_keeps_the_run_and_its_users(tmp_path, bench_at
         words = ["--join", token, "-m", held, "--workspace", bench.folder / "c2"]
         edges = {"c1": bench.edge("c1", bench.trainer()), "c2": bench.start("flavor-fl", *words)}
         gate.reached()
-        with contextlib.suppress(redis.exceptions.ConnectionError):
-            bench.redis.execute_command("SHUTDOWN")
+        with redis.Redis.from_url(server.url, retry=None) as operator:
+            operator.shutdown()
         assert server.process is not None
         server.process.wait(10)
         edges["c2"].until("does not answer")
