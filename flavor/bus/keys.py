@@ -10,7 +10,8 @@ run                                   hash    run_id, protocol, config, state, r
                                               global_seal, info_path, format, state_path,
                                               state_digest, info_digest, manifest_path,
                                               manifest_digest, reason, created_ms, ended_ms,
-                                              recovered_ms, recovered_round
+                                              recovered_ms, recovered_round, changed,
+                                              resumed_ms, resumed_round
 members                               set     clients that have joined                        coordinator
 public_keys                           hash    client to the public key that its updates must  coordinator, worker,
                                               be signed with                                  operator
@@ -25,7 +26,7 @@ client:CLIENT:started                 string  newest round for which TrainStarte
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
 client:CLIENT:round:N:update          hash    path, digest, size, info, format, public_key,   that edge
-                                              signature; or refused
+                                              signature; or refused; try
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
                                               info_path, info_digest, format, rounds;
@@ -38,7 +39,8 @@ round:N                               hash    state, expected, contributors, dea
                                               attempt, lease, lease_ms, error, spoiled,
                                               reference, path, digest, size, info_path,
                                               reason, manifest_path, manifest_digest,
-                                              opened_ms, closed_ms, notes
+                                              opened_ms, closed_ms, openings, left_out,
+                                              resumed, waits, passing_ms, notes
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
                                               was inspected: path, digest, size_bytes,
                                               seal, format, info, info_digest, public_key,

@@ -183,7 +183,7 @@ class Coordinator:
         try:
             self._serve(lease, subscription)
             if self._run.state.ended:
-                self._settle()
+                self._settle_patiently()
                 self.closed = self._runs.closed(self._run)[0]
                 self._run = replace(self._run, reason=self._runs.how_it_ended() or self._run.reason)
                 self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
@@ -304,6 +304,18 @@ class Coordinator:
 
     def _lease_lost(self) -> None:
         self._lost = True
+
+    def _settle_patiently(self) -> None:
+        """Settle, also where the store is full or away for now."""
+        while not self._stopped.is_set():
+            try:
+                self._settle()
+                return
+            except StoreUnavailable as error:
+                if not error.passing:
+                    raise
+                self._tell_waiting(f"{error}; trying again until it can be used")
+                self._stopped.wait(_TICK_S)
 
     def _settle(self) -> None:
         """See that the newest closed round has its manifest, also if its worker died right after the commit.
