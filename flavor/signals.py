@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, heard within a second wherever the main thread stands.
+"""SIGTERM, SIGINT and SIGHUP, heard within a second wherever the main thread stands.
 
 Python runs signal handlers between two instructions of the main thread, so one that is inside a long call of a library
 in another language (an upload, a wait for the network) hears nothing until that call is over. Here a thread of its own
@@ -20,13 +20,13 @@ WITHIN_S = 1.0
 """How long the main thread may take to hear of a signal, or an idle process to end."""
 _TWICE_S = 1.0
 """A second signal this soon is the same one: sent to a process and, by a terminal, to its group."""
-_ENDING = (signal.SIGTERM, signal.SIGINT)
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _asked = threading.Event()
 
 
 def asked_to_end() -> bool:
-    """Whether SIGTERM or SIGINT has come since this process began to listen."""
+    """Whether SIGTERM, SIGINT or SIGHUP has come since this process began to listen."""
     return _asked.is_set()
 
 
@@ -121,7 +121,7 @@ class Errand:
 
 
 def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambda: None) -> None:
-    """Raise `kind` in the main thread when SIGTERM comes, once; end the process if it is not raised within a second.
+    """Raise `kind` in the main thread when SIGTERM or SIGHUP comes, once; end a process that does not within a second.
 
     That happens where the main thread is inside a call that no handler interrupts. `last` is done before, then; what
     this process has started by `ChildProcess` ends with it.
@@ -130,14 +130,22 @@ def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambd
 
     def handler(number: int, frame: FrameType | None) -> None:
         heard.set()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise kind("SIGTERM")
+        for each in _hung_up_or_ended():
+            signal.signal(each, signal.SIG_IGN)
+        raise kind(signal.Signals(number).name)
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         heard.set()
         signal.default_int_handler(number, frame)
 
     Listener(lambda: not heard.is_set(), last=last)
-    signal.signal(signal.SIGTERM, handler)
+    for each in _hung_up_or_ended():
+        signal.signal(each, handler)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupted)
+
+
+def _hung_up_or_ended() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP (the terminal was closed) unless this process is to outlive that, as under nohup."""
+    outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if outlives else [signal.SIGTERM, signal.SIGHUP]
