@@ -76,6 +76,10 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
             arrived = new([client for client in unjudged if client not in verdicts])
             updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
         reach("worker.inspected")
+    except StoreUnavailable as error:
+        if error.passing:
+            runs.note_store_away(round_)
+        raise
     finally:
         for client, verdict in verdicts.items():
             if runs.judge(round_, client, verdict) and not verdict.accepted:

@@ -40,7 +40,8 @@ round:N                               hash    state, expected, contributors, dea
                                               reference, path, digest, size, info_path,
                                               reason, manifest_path, manifest_digest,
                                               opened_ms, closed_ms, openings, left_out,
-                                              resumed, waits, passing_ms, notes
+                                              resumed, waits, passing_ms, away_ms,
+                                              notes
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
                                               was inspected: path, digest, size_bytes,
                                               seal, format, info, info_digest, public_key,

@@ -217,6 +217,10 @@ class RunStore:
         keys = [self.keys.round(round_), self.keys.log]
         self._move("fail_attempt", keys, [round_, attempt, token, reason, left_out, "1" if passing else ""])
 
+    def note_store_away(self, round_: int) -> None:
+        """Let the coordinator know that an inspection ended for what passes by itself: no update is to blame."""
+        self._call("note_store_away", [self.keys.round(round_)], [])
+
     def reference(self, round_: int) -> Reference | None:
         """The object whose structure this round's updates must have, or None as long as that is not decided."""
         with translated(self.where):

@@ -146,6 +146,8 @@ class RunView:
     """The version of the protocol that the run is held in; 0 where none is named."""
     changed: tuple[str, ...] = ()
     """The settings that `flavor resume` has changed since the run began."""
+    resumed_ms: int = 0
+    """When the run was resumed last, if it was."""
     resumed_round: int | None = None
     """The newest closed round when the run was resumed last, if it was."""
 
@@ -173,6 +175,7 @@ class RunView:
             run_id=fields.get("run_id", ""),
             protocol=spoken(fields.get("protocol")),
             changed=tuple(json.loads(fields.get("changed", "[]"))),
+            resumed_ms=int(fields.get("resumed_ms", 0)),
             resumed_round=int(fields["resumed_round"]) if "resumed_round" in fields else None,
         )
 
@@ -281,6 +284,8 @@ class RoundView:
     """When the last attempt ended so; None when it did not."""
     notes: tuple[str, ...] = ()
     """What its aggregation noticed, for the operator: a line each."""
+    away_ms: int | None = None
+    """When an inspection ended so last, while the round was open."""
     spoiled: tuple[str, ...] = ()
     """Contributors whose objects were no longer what was inspected when the last attempt read them."""
 
@@ -311,6 +316,7 @@ class RoundView:
             reference=Reference.of(fields["reference"]) if "reference" in fields else None,
             waits=int(fields.get("waits", 0)),
             passing_ms=int(fields["passing_ms"]) if "passing_ms" in fields else None,
+            away_ms=int(fields["away_ms"]) if "away_ms" in fields else None,
             manifest=ManifestRef.of(fields),
             notes=tuple(json.loads(fields.get("notes", "[]"))),
         )

@@ -467,7 +467,7 @@ class Coordinator:
         anew = bool(self._run.recovered_ms) and closed == self._run.recovered_round
         anew = anew or closed == self._run.resumed_round
         action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, anew=anew)
-        if action is Action.WAIT or self._too_early(action):
+        if action is Action.WAIT or self._too_early(action) or (action is Action.FAIL and self._just_resumed(closed)):
             self._tell_waiting(reason)
             return False
         self._waiting = ""
@@ -483,6 +483,13 @@ class Coordinator:
         if view is not None and view.state is RoundState.OPEN and self._now_ms() >= view.deadline_ms:
             return False
         return action in (Action.FAIL, Action.REOPEN) and self._lenient
+
+    def _just_resumed(self, closed: int) -> bool:
+        """Whether the run was resumed and has closed no more than the round that was open: its sites are on the way."""
+        run = self._run
+        if run.resumed_round is None or closed > run.resumed_round + 1:
+            return False
+        return self._now_ms() < run.resumed_ms + self._config.round_timeout_s * 1000
 
     def _tell_waiting(self, reason: str) -> None:
         if reason != self._waiting:
@@ -551,6 +558,11 @@ class Coordinator:
     def _given_up(self, round_: _Round, client: str) -> bool:
         """Refuse an update whose inspection never comes to an end although somebody inspects."""
         if round_.asked[client] < self._config.aggregation_attempts or not self._jobs.workers():
+            return False
+        away_ms = round_.view.away_ms
+        if away_ms is not None and self._now_ms() - away_ms < 2000 * self._config.aggregation_lease_s:
+            round_.forget_asking(client)
+            self._tell_waiting("the aggregators cannot use the store for now: their own lines say why; trying again")
             return False
         reason = f"its inspection failed {round_.asked[client]} times"
         try_id = try_of(round_.updates[client])

@@ -401,3 +401,13 @@ def test_status_says_who_of_the_runs_own_processes_is_not_there(bench: Bench) ->
     pardon = bench.done("flavor", "pardon", bench.run, "nobody")
     assert pardon.wait() == 1
     assert "client 'nobody' is not in run" in pardon.stderr
+
+
+def test_a_store_that_is_away_is_noted_in_an_open_round_alone(runs: RunStore) -> None:
+    runs.note_store_away(1)
+    assert runs.read_round(1) is None
+    open_round(runs)
+    runs.note_store_away(1)
+    view = runs.read_round(1)
+    assert view is not None
+    assert view.away_ms is not None
