@@ -235,15 +235,15 @@ def unusable(url: str, error: ValueError) -> InvalidSetting:
 
 def checked_url(url: str) -> str:
     """`url`, if it is one for Redis and leaves TLS verified; else `InvalidSetting`."""
-    if url.partition("://")[0] in _PROXY_SCHEMES:
-        raise InvalidSetting(
-            f"Redis URL {shown(url)!r} is a proxy's: flavor goes through none yet (SOCKS, HTTP CONNECT): give the "
-            "server's own URL, rediss://HOST:PORT, and have that port opened, or a tunnel to it made (stunnel, ssh -L)"
-        )
-    if url.partition("://")[0] not in _SCHEMES:
-        raise InvalidSetting(
-            f"Redis URL {shown(url)!r} cannot be used: expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
-        )
+    scheme = url.partition("://")[0]
+    if scheme not in _SCHEMES:
+        expected = "expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
+        if scheme in _PROXY_SCHEMES:
+            expected += (
+                "; flavor goes through no proxy yet (SOCKS, HTTP CONNECT): have the server's port opened, or make a "
+                "tunnel to it (stunnel, ssh -L)"
+            )
+        raise InvalidSetting(f"Redis URL {shown(url)!r} cannot be used: {expected}")
     try:
         parts = urlsplit(url)
         names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]

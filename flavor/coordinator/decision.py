@@ -174,7 +174,10 @@ def standings(
         elif name in updates:
             found[name] = (Standing.SUBMITTED, "")
         elif client is not None and client.gone:
-            found[name] = (_ENDINGS.get(client.state, Standing.GONE), client.why_gone)
+            how = _ENDINGS.get(client.state, Standing.GONE)
+            if how is Standing.LEFT and round_.resumed:  # its trainer ended with the run
+                how = Standing.GONE
+            found[name] = (how, client.why_gone)
         else:
             found[name] = (Standing.PENDING, "")
     return found

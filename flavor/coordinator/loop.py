@@ -467,7 +467,8 @@ class Coordinator:
         anew = bool(self._run.recovered_ms) and closed == self._run.recovered_round
         anew = anew or closed == self._run.resumed_round
         action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, anew=anew)
-        if action is Action.WAIT or self._too_early(action) or (action is Action.FAIL and self._just_resumed(closed)):
+        ends = action in (Action.FAIL, Action.FINISH) and closed < self._config.rounds
+        if action is Action.WAIT or self._too_early(action) or (ends and self._just_resumed(closed)):
             self._tell_waiting(reason)
             return False
         self._waiting = ""

@@ -241,13 +241,13 @@ def test_enrolled_anew_the_old_secret_is_worth_nothing(url: str, admin: Redis, m
     assert enrolled(admin, RUN, where="here") == [CLIENT]
 
 
-def test_a_revoked_client_is_cut_off_and_counts_as_failed(url: str, admin: Redis, member: Redis) -> None:
+def test_a_revoked_client_is_cut_off_and_counts_as_lost(url: str, admin: Redis, member: Redis) -> None:
     member.hset(OWN.hash, mapping={"state": "ready"})
     member.set(OWN.lease, "its token")
     assert revoke(admin, RUN, CLIENT, where="here") is Kept.LOST
     with pytest.raises(redis.exceptions.AuthenticationError):
         member.ping()
-    assert admin.hgetall(OWN.hash) == {"state": "failed", "reason": "it was revoked"}
+    assert admin.hgetall(OWN.hash) == {"state": "revoked", "reason": "it was revoked"}
     assert not admin.exists(OWN.lease)
     assert revoke(admin, RUN, CLIENT, where="here") is None
     assert enrolled(admin, RUN, where="here") == []

@@ -346,6 +346,12 @@ class TestStructure:
         assert agreed_structure(verdicts, open_=0, needed=2, closing=False) == ("a", ())
 
 
+def test_who_left_with_a_run_that_was_resumed_may_come_back() -> None:
+    resumed = replace(ROUND, resumed=True, expected=("a",))
+    assert all_standings(resumed, {}, {"a": LEFT})["a"][0] is Standing.GONE
+    assert all_standings(replace(resumed, resumed=False), {}, {"a": LEFT})["a"][0] is Standing.LEFT
+
+
 class TestAnotherTry:
     REFUSED = Verdict(False, "NaN", try_id="t1")
 
