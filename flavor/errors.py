@@ -18,7 +18,8 @@
     │   ├── OtherProtocol             a run that speaks another version of the protocol
     │   ├── NotAdmitted               the coordinator does not let this client take part, and why
     │   ├── StateLost                 Redis came back empty or older: it lacks rounds of this run
-    │   └── RunRebuilt                the run was rebuilt from the store while this process was in it
+    │   ├── RunRebuilt                the run was rebuilt from the store while this process was in it
+    │   └── RunRefused                a site does not take what the run asks of it
     ├── LeaseHeld                     another live process owns this client or run
     ├── LeaseLost                     this process owned it, and no longer does
     ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
@@ -129,6 +130,12 @@ class StateLost(RunError):
 
 class RunRebuilt(RunError):
     """The run was rebuilt from the store while this process was in it, so that it has to join again."""
+
+
+class RunRefused(RunError):
+    """A site does not take what the run asks of it; its own user can allow it. Exit code 2, as for a missing option."""
+
+    exit_code = 2
 
 
 class LeaseHeld(FlavorError):

@@ -30,7 +30,8 @@ class ChildProcess:
     """A command in a process group of its own, its output copied to `log` and, prefixed, to `echo`.
 
     `confinement` is what it may use; it inherits the descriptors in `inherited`. `ended` is called from a thread of
-    this object once the process has ended and its output is read.
+    this object once the process has ended and its output is read. `private`: the log, and what the process makes, is
+    for this user alone.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ChildProcess:
         ended: Callable[[int], None] | None = None,
         inherited: Sequence[int] = (),
         confinement: Confinement | None = None,
+        private: bool = False,
     ) -> None:
         bound = die_with_parent()
         options = confinement.popen_options(bound) if confinement is not None else {"preexec_fn": bound}
@@ -53,7 +55,7 @@ class ChildProcess:
         self._code: int | None = None
         self._ending = threading.Lock()
         self._reaped = False  # its number may be another group's then
-        self._log = log.open("ab")
+        self._log = open(log, "ab", opener=_private if private else None)  # noqa: SIM115 - closed by `_wait`
         try:
             self._process = subprocess.Popen(
                 list(command),
@@ -63,6 +65,7 @@ class ChildProcess:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
                 pass_fds=inherited,
+                umask=0o077 if private else -1,
                 **options,  # a preexec_fn among them, which does nothing but system calls
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -185,6 +188,10 @@ class ChildProcess:
             self._log.close()
         if self._ended is not None:
             self._ended(code)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def described_exit(code: int) -> str:

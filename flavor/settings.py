@@ -1,8 +1,8 @@
-"""The settings of a run that reach its training scripts: extra environment variables, and which may not be set so.
+"""The settings of a run that reach its training scripts: extra environment variables, and which a site takes.
 
-They come from whoever coordinates, and run beside a site's data. So what decides which code a script loads, where its
-files lie or whom it talks to is the site's alone; both sides check it, the coordinator for its user and each edge for
-itself.
+They come from whoever coordinates, and reach a program that runs beside a site's data. Thousands of variables decide
+which code some library loads or whom it talks to, so a site takes those of a short list, `ALLOWED`, and others only if
+its own user has named them (`flavor-fl --allow-set PATTERN`). Some (`PROTECTED`) no run may set and no site can allow.
 """
 
 from __future__ import annotations
@@ -12,6 +12,18 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from flavor.errors import InvalidSetting
+
+ALLOWED = (
+    *("LEARNING_RATE", "LR", "LR_DECAY", "LR_SCHEDULE", "WARMUP_STEPS", "MIN_LEARNING_RATE"),
+    *("BATCH_SIZE", "MICRO_BATCH_SIZE", "ACCUMULATION_STEPS", "LOCAL_STEPS", "LOCAL_EPOCHS", "EPOCHS", "STEPS"),
+    *("OPTIMIZER", "MOMENTUM", "WEIGHT_DECAY", "BETA1", "BETA2", "EPSILON", "GRADIENT_CLIP", "PROXIMAL_MU"),
+    *("DROPOUT", "LABEL_SMOOTHING", "TEMPERATURE", "SEED", "PRECISION"),
+    *("HIDDEN_SIZE", "NUM_LAYERS", "NUM_HEADS", "SEQUENCE_LENGTH", "IMAGE_SIZE", "NUM_CLASSES"),
+    *("HP_*",),
+)
+"""Names, or patterns of names, that every site takes, with a number, a word or a list of them as value."""
+_WORDS = re.compile(r"[A-Za-z0-9_.,:+\- ]{0,256}")
+"""What the value of such a name may be: nothing that a shell, a path or a URL is made of, and no option first."""
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 LONGEST_VALUE = 4096
@@ -51,6 +63,28 @@ def checked_settings(settings: Mapping[str, str]) -> dict[str, str]:
         if len(value) > LONGEST_VALUE or "\0" in value:
             raise InvalidSetting(f"setting {name!r}: its value is longer than {LONGEST_VALUE} characters, or has a NUL")
     return dict(sorted(settings.items()))
+
+
+def settings_not_taken(settings: Mapping[str, str], also: Iterable[str] = ()) -> list[str]:
+    """The names of those settings that a site does not take, which has allowed the patterns `also`, sorted."""
+    patterns = tuple(also)
+    return sorted(
+        name
+        for name, value in settings.items()
+        if not any(fnmatchcase(name, pattern) for pattern in patterns)
+        and not (any(fnmatchcase(name, pattern) for pattern in ALLOWED) and _is_plain(value))
+    )
+
+
+def _is_plain(value: str) -> bool:
+    return bool(_WORDS.fullmatch(value)) and not re.match(r"-(?![0-9.])", value)
+
+
+def checked_pattern(pattern: str) -> str:
+    """A pattern of --allow-set; `InvalidSetting` for one that could match no name."""
+    if not re.fullmatch(r"[A-Z0-9_*?\[\]]{1,64}", pattern):
+        raise InvalidSetting(f"--allow-set {pattern[:80]!r} cannot match any setting: names are of A-Z, 0-9 and '_'")
+    return pattern
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, str]:

@@ -62,6 +62,7 @@ class ClientEvents:
         self._redis = redis or connect(url, client_name=f"flavor-events:{client}")
         self._subscription: Subscription | None = None
         self._newest: tuple[Event, int, str] | None = None  # the event that was set last
+        self._taken = 0  # the round that was taken up last, by this object
 
     def set(self, event: Event, round_: int, value: str = "1") -> None:
         """Record that `event` has happened in this round and wake whoever waits. Setting twice is harmless."""
@@ -74,10 +75,15 @@ class ClientEvents:
             step.execute()
         self._newest = (event, round_, value)
 
-    def start_round(self, round_: int) -> None:
-        """Set the event that begins this round, and move the pointer that a waiting script reads. For its parent."""
+    def start_round(self, round_: int, *, anew: bool = False) -> None:
+        """Set the event that begins this round, and move the pointer that a waiting script reads. For its parent.
+
+        `anew` forgets what stands of this round: some trainer of another run of this name may have set it.
+        """
         key = self._keys.event(round_, self._starts)
         with translated(shown(self.url)), self._redis.pipeline(transaction=True) as step:
+            if anew:
+                step.delete(*(self._keys.event(round_, event) for event in Event))
             step.set(self._keys.started, str(round_))
             step.set(key, "1", nx=True)
             step.publish(key, str(round_))
@@ -119,6 +125,7 @@ class ClientEvents:
         """Record that the trainer works on this round."""
         with translated(shown(self.url)):
             self._redis.set(self._keys.taken, str(round_))
+        self._taken = round_
 
     def taken(self) -> int:
         """The newest round that the trainer has taken up; 0 before the first."""
@@ -186,7 +193,11 @@ class ClientEvents:
 
     def _repeat_after(self, woken: list[str]) -> None:
         """After a reconnection, set again what was set last: a replica that took over may have missed it."""
-        if RESYNC in woken and self._newest is not None:
+        if RESYNC not in woken:
+            return
+        if self._taken:
+            self.take(self._taken)
+        if self._newest is not None:
             self.set(*self._newest)
 
     def _look(self, key: str | None) -> _Look:

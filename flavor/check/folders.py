@@ -51,7 +51,7 @@ class Folders:
             )
             self.before = {
                 path: self._copy(path, f"before/{path.name}")
-                for path in (self.workspace.global_model, self.workspace.global_info)
+                for path in (self.workspace.global_model, *self.workspace.merged_infos)
             }
         except BaseException:
             shutil.rmtree(self.root, ignore_errors=True)

@@ -169,7 +169,8 @@ class TrainerCheck:
         if round_ > 1:
             self._folders.place_global(self._global_copy(round_ - 1))
             if (merged := self._global_copy(round_ - 1).with_name(FILE_NAME)).is_file():
-                shutil.copyfile(merged, self._files.global_info)
+                for path in self._files.merged_infos:
+                    shutil.copyfile(merged, path)
             self._mark = ReadMark(self._files.global_model)
         self._bus.events.start_round(round_)
 
@@ -306,6 +307,7 @@ class TrainerCheck:
         environment = self._files.trainer_environment(
             self._base, rounds=self._settings.rounds, run=RUN, client=CLIENT, url=self._bus.url
         )
+        environment["CHECK_FL"] = "true"
         self._script.launch(command, environment, self._files.log / f"{log}.log")
 
     @property

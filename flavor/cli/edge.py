@@ -97,6 +97,33 @@ from flavor.edge.config import CheckpointFormat
     type=click.Choice(get_args(CheckpointFormat)),
     help="The trainer's checkpoint format.  [default: as it saves]",
 )
+@click.option(
+    "--opaque",
+    is_flag=True,
+    envvar="FLAVOR_OPAQUE",
+    show_envvar=True,
+    help="Take part in a run whose checkpoints are opaque: the coordinator's files reach the trainer unchecked.",
+)
+@click.option(
+    "--allow-set",
+    multiple=True,
+    metavar="PATTERN",
+    envvar="FLAVOR_ALLOW_SET",
+    show_envvar=True,
+    help="Let the run set variables of these names for the trainer, e.g. 'LR_*', beside LEARNING_RATE and other listed "
+    "ones; again for more.",
+)
+@click.option(
+    "--strip-prefix",
+    is_flag=True,
+    help="Take DataParallel's 'module.' and torch.compile's '_orig_mod.' off the names of tensors, and put them back "
+    "on the global model.",
+)
+@click.option(
+    "--report-output",
+    is_flag=True,
+    help="Share the trainer's last lines with the run's operator when it fails.  [default: its exit code alone]",
+)
 @patience_option
 @click.option(
     "--join-timeout-s",
@@ -125,6 +152,10 @@ def command(
     trust: tuple[str, ...],
     input_path: Path | None,
     format_: CheckpointFormat | None,
+    opaque: bool,
+    allow_set: tuple[str, ...],
+    strip_prefix: bool,
+    report_output: bool,
     patience_s: float,
     join_timeout_s: float | None,
     grace_s: float,
@@ -138,6 +169,7 @@ def command(
     from flavor.command import parse_command
     from flavor.edge.agent import Stopped, take_part
     from flavor.edge.config import EdgeConfig, default_key
+    from flavor.settings import checked_pattern
 
     if join:
         place = _joined(join, workspace, store)
@@ -162,6 +194,10 @@ def command(
         key=key or default_key(client, workspace, _workspace(run, client), os.environ),
         input=input_path,
         format=format_,
+        opaque=opaque,
+        allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
+        strip_prefix=strip_prefix,
+        report_output=report_output,
         patience_s=patience_s,
         join_timeout_s=join_timeout_s,
         grace_s=grace_s,

@@ -72,6 +72,12 @@ def result_options(function: Any) -> Any:
     type=click.Choice(get_args(CheckpointFormat)),
     help="The trainer's checkpoint format.  [default: as it saves]",
 )
+@click.option(
+    "--strip-prefix",
+    is_flag=True,
+    help="Take DataParallel's 'module.' and torch.compile's '_orig_mod.' off the names of tensors, and put them back "
+    "on the global model.",
+)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Aggregators to start.")
 @click.option(
     "-am",
@@ -95,6 +101,7 @@ def run(
     input_glob: str | None,
     min_clients: int | None,
     format_: str | None,
+    strip_prefix: bool,
     workers: int,
     aggregator_main: str | None,
     init_once: bool,
@@ -148,6 +155,9 @@ def run(
     ]
     words += [word for name, value in parse_settings(set_).items() for word in ("--set", f"{name}={value}")]
     words += ["--init-model", str(init_model.absolute())] if init_model else []
+    edge_words = ["--opaque"] if config.is_opaque else []  # asked for here, on this user's own machine
+    edge_words += [word for name in parse_settings(set_) for word in ("--allow-set", name)]
+    edge_words += ["--strip-prefix"] if strip_prefix else []
     federation = Federation(
         run=name,
         rounds=rounds,
@@ -158,6 +168,7 @@ def run(
         redis_url=redis_url,
         store=store,
         serve_options=words,
+        edge_options=edge_words,
         format=format_,
         workers=workers,
         aggregator_main=aggregator_main,

@@ -39,7 +39,7 @@ def event_wait(name: str, timeout_s: float | None) -> None:
     the run failed or was stopped; 4 on a timeout.
     """
     try:
-        click.echo(utils.WaitEvent(name, timeout_s))
+        click.echo(utils.WaitEvent(name, timeout_s=timeout_s))
     except RunOver as over:
         if over.state == "finished":
             sys.exit(_RUN_FINISHED)

@@ -15,31 +15,47 @@ costs: no numpy, torch, rq or pydantic is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flavor.bus.names import Event, event_name
-from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable
-from flavor.handover import read_paths, write_paths
-from flavor.store.info import FILE_NAME, checked_info, write_json
+from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
+from flavor.handover import KINDS, read_paths, write_paths
+from flavor.store.info import FILE_NAME, checked_info, merge_infos, read_info, write_json
 
 if TYPE_CHECKING:
     from flavor.bus.events import ClientEvents
 
 __all__ = [
+    "CleanAllEvent",
     "CleanEvent",
     "CleanInfoJson",
+    "EventSet",
     "GetPaths",
     "IsSetEvent",
     "LoadGlobalInfoJson",
+    "PathSet",
+    "SaveGlobalInfoJson",
     "SaveInfoJson",
     "SetEvent",
     "SetPaths",
     "WaitEvent",
 ]
+
+
+EventSet = frozenset(Event)
+"""The names of all events."""
+PathSet = frozenset(KINDS)
+"""The kinds of paths that `GetPaths` and `SetPaths` know."""
+MERGED_NAME = "merged-info.json"
+"""The merged information, beside the global model."""
+_LOOK_S = 1.0
 
 
 def SetEvent(event: str) -> None:
@@ -59,38 +75,65 @@ def SetEvent(event: str) -> None:
     session.events.set(name, session.round_of(name))
 
 
-def WaitEvent(event: str, timeout_s: float | None = None) -> int:
+def WaitEvent(event: str, is_error: Any = None, *, timeout_s: float | None = None) -> int:
     """Wait until `event` has happened, and return the number of the round (1, 2, ...) that it belongs to.
 
-    For `TrainStarted` that is the next round this client has not trained in yet, for `AggregateStarted` in an
-    aggregator (`flavor-agg --init-once`) the next one it has not aggregated. `timeout_s` is in seconds; without it
-    the wait lasts as long as the run.
+    A trainer waits for `TrainStarted`: the next round this client has not trained in yet, which it has taken up then.
+    An aggregator (`flavor-agg --init-once`) waits for `AggregateStarted`. `timeout_s` is in seconds; without it the
+    wait lasts as long as the run. `is_error` is something with a `value`, such as a `multiprocessing.Value`: the wait
+    ends as well, within a second, once that is not 0.
 
-    Raises `WaitTimeout` (a `TimeoutError`); `RunOver` (a `SystemExit`, code 0 if the run finished) when the run ends
-    first, so that an endless loop ends there; `LeaseLost` when this client's edge is gone; else as `SetEvent`.
+    Raises `InvalidSetting` (a `ValueError`) for an event that this script is never sent; `WaitTimeout` (a
+    `TimeoutError`); `RunOver` (a `SystemExit`, code 0 if the run finished) when the run ends first, so that an endless
+    loop ends there; `LeaseLost` when this client's edge is gone; else as `SetEvent`.
     """
     name = event_name(event)
+    if is_error is not None and not hasattr(is_error, "value"):
+        is_error, timeout_s = None, is_error
     if timeout_s is not None and not timeout_s >= 0:
         raise InvalidSetting(f"WaitEvent: timeout_s must be seconds, 0 or more, and is {timeout_s!r}")
     if _is_started_anew():
         raise _no_events(f"WaitEvent({name.value!r})")
+    starts = _starts()
+    if name is not starts:
+        raise InvalidSetting(_never_sent(name))
     session = _Session.current()
-    if name is session.starts:
-        session.round = session.events.wait_started(session.behind(), timeout_s=timeout_s)
-    else:
-        session.events.wait(name, session.round_of(name), timeout_s=timeout_s)
-    return session.round or 0
+    behind, until = session.behind(), math.inf if timeout_s is None else time.monotonic() + timeout_s
+    while is_error is not None and is_error.value == 0 and time.monotonic() + _LOOK_S < until:
+        with contextlib.suppress(WaitTimeout):
+            session.round = session.events.wait_started(behind, timeout_s=_LOOK_S)
+            return session.round
+    if is_error is not None and is_error.value != 0:
+        return session.round or 0
+    left_s = timeout_s if is_error is None else max(0.0, until - time.monotonic())
+    session.round = session.events.wait_started(behind, timeout_s=left_s)
+    return session.round
+
+
+def _never_sent(event: Event) -> str:
+    """Why a script waits for this event in vain, and what to wait for."""
+    starts = _starts()
+    trains = starts is Event.TRAIN_STARTED
+    who = "a trainer" if trains else "an aggregator"
+    finishes = Event.TRAIN_FINISHED if trains else Event.AGGREGATE_FINISHED
+    own = event in (Event.TRAIN_INIT_DONE, finishes, Event.PROCESS_FINISHED, Event.ERROR)
+    why = f"{who} sets it itself, and is never sent it" if own else f"{who} is never sent it"
+    return f"WaitEvent({event.value!r}): {why}, so it would wait in vain: call WaitEvent({starts.value!r})"
 
 
 def IsSetEvent(event: str) -> bool:
     """Whether `event` has happened in the current round.
 
-    For the event that begins a round: whether there is one that `WaitEvent` would return for at once.
+    For the event that begins a round: whether there is one that `WaitEvent` would return for at once. If there is, it
+    is taken up, as `WaitEvent` does.
     """
     name = event_name(event)
     session = _Session.current()
     if name is session.starts:
-        return session.events.newest_started() > session.behind()
+        if (newest := session.events.newest_started()) <= session.behind():
+            return False
+        session.events.take(newest)
+        return True
     return session.events.is_set(name, session.round_of(name))
 
 
@@ -106,19 +149,31 @@ def CleanEvent(event: str) -> None:
         session.events.clean(name, session.round_of(name))
 
 
-def SaveInfoJson(output: dict[str, Any]) -> None:
+def CleanAllEvent() -> None:
+    """Forget what was set in the current round, but for its beginning and its end.
+
+    Events belong to a round of a run, so none is left over from an earlier round or run.
+    """
+    session = _Session.current()
+    for name in Event:
+        if name is not session.starts and name not in session.finishes:
+            session.events.clean(name, session.round_of(name))
+
+
+def SaveInfoJson(info: dict[str, Any] | None = None, *, output: dict[str, Any] | None = None) -> None:
     """Write the client information of this round to `info.json` beside `$LOCAL_MODEL_PATH`, atomically.
 
-    `output["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number); `output["metrics"]` the four
+    `info["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number); `info["metrics"]` the four
     `basic/confusion_tp`, `_fp`, `_fn`, `_tn` numbers (-1 if not tracked) and any further number under any name.
-    numpy's and torch's scalars will do. A metric that is None or NaN is missing at this client.
+    numpy's and torch's scalars will do. A metric that is None or NaN is missing at this client. `output` is another
+    name of `info`.
 
     Raises `InvalidInfo` (a `ValueError`) naming every bad field; the file that was there is untouched then.
     """
-    info = checked_info(output, where="SaveInfoJson")
+    checked = checked_info(output if info is None else info, where="SaveInfoJson")
     path = _local_info()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, info)
+    write_json(path, checked)
 
 
 def CleanInfoJson() -> None:
@@ -133,23 +188,34 @@ def LoadGlobalInfoJson() -> dict[str, Any] | None:
     is a mean over clients, with its mean weighted by `datasetSize` beside it under NAME + " (weighted)". Where not all
     of them have it, `metadata.metricSites[NAME]` says how many do.
     """
-    path = Path(_variable("GLOBAL_MODEL_PATH")).parent / FILE_NAME
-    try:
-        info: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    return info
+    folder = Path(_variable("GLOBAL_MODEL_PATH")).parent
+    own = Path(os.environ.get("LOCAL_MODEL_PATH") or folder / "none" / "none").parent
+    for name in (MERGED_NAME, FILE_NAME) if own != folder else (MERGED_NAME,):
+        with contextlib.suppress(FileNotFoundError):
+            info: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+            return info
+    return None
 
 
-def GetPaths(kind: str) -> list[str]:
+def SaveGlobalInfoJson(infos: Sequence[str | os.PathLike[str]], output_info_path: str | os.PathLike[str]) -> None:
+    """Merge the `info.json` files of clients into the file `output_info_path`, as the default aggregation does.
+
+    The clients are named by the folders that the files lie in. Raises `InvalidInfo` for a file that is none.
+    """
+    paths = [Path(path) for path in infos]
+    merged = merge_infos([path.parent.name for path in paths], [read_info(path) for path in paths])
+    write_json(Path(output_info_path), merged)
+
+
+def GetPaths(filename: str) -> list[str]:
     """The paths of this kind (`localModels`, `localInfos`, `globalModel`, `globalInfo`), from `$OUTPUT_PATH`."""
-    return read_paths(Path(_variable("OUTPUT_PATH")), kind)
+    return read_paths(Path(_variable("OUTPUT_PATH")), filename)
 
 
-def SetPaths(kind: str, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
+def SetPaths(filename: str, items: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
     """Set the path or paths of this kind, for `GetPaths` to return in any process with the same `$OUTPUT_PATH`."""
-    chosen = [paths] if isinstance(paths, str | os.PathLike) else paths
-    write_paths(Path(_variable("OUTPUT_PATH")), kind, chosen)
+    chosen = [items] if isinstance(items, str | os.PathLike) else items
+    write_paths(Path(_variable("OUTPUT_PATH")), filename, chosen)
 
 
 def _is_started_anew() -> bool:
@@ -177,6 +243,12 @@ def _variable(name: str) -> str:
     return value
 
 
+def _starts() -> Event:
+    """The event that begins a round for this script."""
+    aggregates = os.environ.get("FLAVOR_ROLE") == "aggregator"
+    return Event.AGGREGATE_STARTED if aggregates else Event.TRAIN_STARTED
+
+
 class _Session:
     """This process's place in the run: its connection, and the round that it is in (None before it has waited)."""
 
@@ -188,9 +260,9 @@ class _Session:
 
         self.pid = os.getpid()
         self.round = round_
-        aggregates = os.environ.get("FLAVOR_ROLE") == "aggregator"
-        self.starts = Event.AGGREGATE_STARTED if aggregates else Event.TRAIN_STARTED
-        self._finishes = (Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED) if aggregates else (Event.TRAIN_FINISHED,)
+        aggregates = _starts() is Event.AGGREGATE_STARTED
+        self.starts = _starts()
+        self.finishes = (Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED) if aggregates else (Event.TRAIN_FINISHED,)
         self.events: ClientEvents = ClientEvents(
             from_environment(os.environ, _variable("FLAVOR_REDIS_URL")),
             _variable("FLAVOR_RUN"),
@@ -222,5 +294,5 @@ class _Session:
         if self.round is not None:
             return self.round
         started = self.events.newest_started()
-        finished = started and any(self.events.is_set(event, started) for event in self._finishes)
+        finished = started and any(self.events.is_set(event, started) for event in self.finishes)
         return started if finished else max(0, started - 1)

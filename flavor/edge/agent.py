@@ -10,7 +10,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flavor.bus.connection import connect, shown, wait_for_server
@@ -20,10 +20,13 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
+from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
+from flavor.edge.consent import check_consent, check_store, told
 from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange
 from flavor.edge.journal import note_handed_in
+from flavor.edge.notice import Died, Failure, Notice, notice_of
 from flavor.edge.seat import Seat
 from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
@@ -33,6 +36,7 @@ from flavor.errors import (
     NotAdmitted,
     RunError,
     RunRebuilt,
+    RunRefused,
     RunStopped,
     StoreError,
     TrainerFailed,
@@ -49,6 +53,8 @@ from flavor.store.objects import open_store
 
 _RELISTEN_S = 5.0
 _REMIND_S = 60.0
+_UNREADY_S = 30.0
+"""A trainer that has not set TrainInitDone for so long is spoken of, and again after each such time, doubled."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +99,10 @@ def take_part(config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
 class Edge:
     """One client of one run: `run()` joins, trains and leaves.
 
-    Every failure of the trainer, and of what it wrote, is reported to the run with its reason; `run()` then raises
-    `TrainerFailed`. `RunError` when the run is over or ends badly, `StateLost` when Redis no longer has what this edge
-    has seen of it, `RunRebuilt` when it is to be joined again, `LeaseHeld` when this client is already running.
+    Every failure of the trainer, and of what it wrote, is reported to the run as a class and an exit code; `run()` then
+    raises `TrainerFailed` with the whole story. `RunRefused` when the site does not take what the run asks, `RunError`
+    when the run is over or ends badly, `StateLost` when Redis no longer has what this edge has seen of it, `RunRebuilt`
+    when it is to be joined again, `LeaseHeld` when this client is already running.
     """
 
     def __init__(self, config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
@@ -117,6 +124,10 @@ class Edge:
         self._unjudged = 0  # the round of a submitted update without a verdict
         self._submitted: tuple[int, dict[str, str]] | None = None  # the newest update, as it was handed in
         self._left = False
+        self._noticed = False  # the run was told why this edge ends
+        self._belongings: Belongings | None = None
+        self._started_at = 0.0  # when the trainer was started (monotonic)
+        self._spoken_s = _UNREADY_S  # how long it may go on without TrainInitDone until that is told
 
     # -- from start to end
 
@@ -126,66 +137,85 @@ class Edge:
         wait_for_server(self._redis, config.redis_url)
         subscription = self._subscribed()
         view = self._await_run(subscription)
-        workspace = self._workspace = Workspace.prepare(
+        self._workspace = Workspace.prepare(
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
         settings, self._rounds = RunConfig.of_run(config.run, view.config), view.rounds
-        store = open_store(config.store or settings.store)
-        self._archive = Archive(store, config.run)
-        self._exchange = Exchange(
-            store,
-            workspace,
-            format_=config.format,
-            compress=settings.compress,
-            opaque=settings.is_opaque,
-            tell=self._tell,
-        )
         self._key = SigningKey.load_or_create(config.key_path, config.client)
         token = self._seat.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
         view = self._runs.read()  # the wait for the seat may have been long
         self._incarnation, self._run_id = view.incarnation, view.run_id
         self._seat.keep(lost=lambda: self._inbox.put(_Failure(self._seat.replaced())))
-        outcome: ClientState | None = None
         try:
-            self._forget_past(view)
-            self._report(ClientState.JOINED, "")
-            self._tell_joined(settings)
-            self._hand_in_again()
-            environment = workspace.trainer_environment(
-                os.environ,
-                rounds=view.rounds,
-                run=config.run,
-                client=config.client,
-                url=config.redis_url,
-                edge=token,
-                settings=settings.settings,
-            )
-            self._preprocess(environment)
-            threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
-            self._trainer = self._start(config.command, environment, "trainer")
-            self._inbox.put(_Woken((RESYNC,)))
-            self._loop()
-        except TrainerFailed as error:
-            outcome = ClientState.FAILED
-            self._give_notice(str(error))
-            raise
-        except (Stopped, KeyboardInterrupt) as error:
-            self._give_notice(f"its edge was stopped ({str(error) or 'Ctrl-C'})", ClientState.STOPPED)
-            raise
-        except OSError as error:
-            self._give_notice(str(error))
-            raise StoreError(f"{error.filename or 'a file'}: {error.strerror}: check the disk and the paths") from error
-        except NotAdmitted:
-            self._give_notice("it is not admitted")
-            raise
-        except (MisuseError, StoreError, UpdateRefused) as error:
-            self._give_notice(str(error))
-            raise
+            with self._giving_notice():
+                self._take_part(view, settings, token, subscription)
         finally:
             self._closing.set()
             if self._trainer is not None:
                 self._trainer.stop(2.0)
-            self._seat.leave(announce=outcome is None)
+            if self._belongings is not None:
+                self._belongings.leave()
+            self._seat.leave(announce=not self._noticed)
+
+    def _take_part(self, view: RunView, settings: RunConfig, token: str, subscription: Subscription) -> None:
+        config = self._config
+        check_consent(config.run, settings, opaque=config.opaque, allow_set=config.allow_set)
+        self._furnish(view, settings)
+        self._forget_past(view)
+        self._report(ClientState.JOINED)
+        self._tell_joined(settings)
+        self._hand_in_again()
+        environment = self._workspace.trainer_environment(
+            os.environ,
+            rounds=view.rounds,
+            run=config.run,
+            client=config.client,
+            url=config.redis_url,
+            edge=token,
+            settings=settings.settings,
+        )
+        self._preprocess(environment)
+        threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
+        self._trainer = self._start(config.command, environment, "trainer")
+        self._started_at = time.monotonic()
+        self._inbox.put(_Woken((RESYNC,)))
+        self._loop()
+
+    @contextlib.contextmanager
+    def _giving_notice(self) -> Iterator[None]:
+        """Tell the run of what ends this edge, unless it is the run's own end, or another process."""
+        try:
+            yield
+        except (TrainerFailed, NotAdmitted, RunRefused, MisuseError, StoreError, UpdateRefused) as error:
+            self._give_notice(notice_of(error), str(error))
+            raise
+        except (Stopped, KeyboardInterrupt) as error:
+            self._give_notice(notice_of(error))
+            raise
+        except OSError as error:
+            text = f"{error.filename or 'a file'}: {error.strerror}: check the disk and the paths"
+            self._give_notice(notice_of(error), text)
+            raise StoreError(text) from error
+
+    def _furnish(self, view: RunView, settings: RunConfig) -> None:
+        """Make the workspace this run's, and open its store."""
+        config, workspace = self._config, self._workspace
+        store = open_store(config.store or settings.store)
+        check_store(store, config.run, view.run_id, tell=self._tell)
+        self._archive = Archive(store, config.run)
+        self._belongings = Belongings.claim(workspace, view, config.command, tell=self._tell)
+        self._exchange = Exchange(
+            store,
+            workspace,
+            run=config.run,
+            format_=config.format,
+            compress=settings.compress,
+            opaque=settings.is_opaque,
+            bare=config.strip_prefix,
+            habits=self._belongings.habits,
+            learned=self._belongings.learn,
+            tell=self._tell,
+        )
 
     def _subscribed(self) -> Subscription:
         config, keys = self._config, self._keys
@@ -223,15 +253,15 @@ class Edge:
         signs = f"signing with key {self._key.public.fingerprint}, {self._config.key_path}"
         run = f"run {self._config.run!r} ({self._rounds} rounds, id {self._run_id})"
         self._tell(f"joined {run} as {self._config.client!r}, {signs}")
-        if settings.settings:
-            told = " ".join(f"{name}={value}" for name, value in settings.settings.items())
-            self._tell(f"the run sets for its trainer: {told[:500]}")
+        for line in told(settings):
+            self._tell(line)
 
     def _forget_past(self, view: RunView) -> None:
         """Remove what an earlier process of this client left of the current round, so that it is trained again.
 
-        A round whose training was finished is handed in as it is, if the files are still there: what the trainer was
-        told to be set stays set. An update that was refused is taken back, and the round trained again.
+        A round whose training was finished is handed in as it is, if its trainer had taken it up and the files are
+        still there: what the trainer was told to be set stays set. An update that was refused is taken back, and the
+        round trained again.
         """
         round_ = view.round
         keys = [self._keys.started, self._keys.taken]
@@ -244,7 +274,7 @@ class Edge:
         elif handed_in:
             self._behind = round_  # it was submitted already: the next task is the one to do
             self._unjudged = 0 if verdict else round_
-        elif round_ and self._events.is_set(Event.TRAIN_FINISHED, round_) and self._exchange.has_local():
+        elif round_ and self._is_finished(round_) and self._exchange.has_local():
             self._training = round_
             self._trained_from = self._seat.task(round_).get("global_digest", "")
         else:
@@ -266,7 +296,8 @@ class Edge:
         code = child.wait()
         self._trainer = None
         if code != 0:
-            raise TrainerFailed(obituary("the preprocess command", code or 0, child.last_lines))
+            notice = Notice(Failure.PREPROCESS, code)
+            raise Died(obituary("the preprocess command", code or 0, child.last_lines), notice)
 
     def _start(
         self, command: tuple[str, ...], environment: dict[str, str], log: str, *, report_end: bool = True
@@ -277,6 +308,7 @@ class Edge:
             log=self._workspace.log / f"{log}.log",
             prefix=f"[{self._config.client}] ",
             echo=sys.stdout,
+            private=True,
             ended=(lambda code: self._inbox.put(_Ended(code))) if report_end else None,
         )
 
@@ -284,7 +316,11 @@ class Edge:
 
     def _loop(self) -> None:
         while True:
-            item = self._inbox.get()
+            try:
+                item = self._inbox.get(timeout=None if self._ready else self._unready_left_s())
+            except queue.Empty:
+                self._tell_unready()
+                continue
             if isinstance(item, _Failure):
                 raise item.error
             over = self._trainer_ended(item.code) if isinstance(item, _Ended) else self._news(item.channels)
@@ -292,6 +328,16 @@ class Edge:
                 return
             if self._left and not self._unjudged and self._behind < self._rounds:
                 return
+
+    def _unready_left_s(self) -> float:
+        return max(0.0, self._started_at + self._spoken_s - time.monotonic())
+
+    def _tell_unready(self) -> None:
+        self._tell(
+            f"waiting for the trainer to call SetEvent('TrainInitDone'), for {self._spoken_s:.0f} s now: no round "
+            "begins before it has"
+        )
+        self._spoken_s *= 2
 
     def _news(self, channels: tuple[str, ...]) -> bool:
         """React to the bus; True when the run is over."""
@@ -321,11 +367,11 @@ class Edge:
             elif what == "verdict":
                 self._read_verdict(int(number))
             elif what == f"event:{Event.ERROR}":
-                raise TrainerFailed("the trainer set the event Error")
+                raise Died("the trainer set the event Error", Notice(Failure.ERROR_EVENT))
         if self._unjudged and resync:
             self._read_verdict(self._unjudged)
         if self._training and f"round:{self._training}:event:{Event.TRAIN_FINISHED}" in rests:
-            self._submit(self._training)
+            self._finished(self._training)
         elif self._training and resync:
             self._check_finished()
         if self._ready and not self._training and not self._left and self._newest > self._behind:
@@ -359,7 +405,7 @@ class Edge:
 
     def _announce(self) -> None:
         if not self._left:
-            self._report(ClientState.READY if self._ready else ClientState.JOINED, "")
+            self._report(ClientState.READY if self._ready else ClientState.JOINED)
 
     def _begin(self, round_: int) -> None:
         task = self._seat.task(round_)
@@ -371,11 +417,28 @@ class Edge:
         self._exchange.place_global(model)
         self._trained_from = model.digest if model else ""
         self._training = round_
-        self._events.start_round(round_)
+        self._events.start_round(round_, anew=True)
 
     def _check_finished(self) -> None:
         if self._events.is_set(Event.TRAIN_FINISHED, self._training):
-            self._submit(self._training)
+            self._finished(self._training)
+
+    def _is_finished(self, round_: int) -> bool:
+        """Whether the trainer has taken up this round and finished it."""
+        return self._events.is_set(Event.TRAIN_FINISHED, round_) and self._events.taken() >= round_
+
+    def _finished(self, round_: int) -> None:
+        """Hand in what the trainer made of the round, if it has taken it up: else it trained from something else."""
+        if self._events.taken() >= round_:
+            self._submit(round_)
+            return
+        self._training, self._behind = 0, round_
+        self._refuse(
+            round_,
+            Notice(Failure.NOT_TAKEN_UP),
+            f"the trainer set TrainFinished of round {round_} without having waited for its TrainStarted, so what it "
+            "saved is of another global model: call WaitEvent('TrainStarted') at the beginning of every round",
+        )
 
     def _submit(self, round_: int) -> None:
         """Hand in the trainer's files of this round, or say why they cannot be."""
@@ -387,28 +450,36 @@ class Edge:
         try:
             done = self._exchange.collect(self._config.run, round_, self._config.client)
         except (UpdateRefused, MisuseError) as error:
-            self._tell(f"round {round_}: the update cannot be used: {error}")
-            fields = {"refused": str(error)}
-        else:
-            fields = {
-                "path": done.path,
-                "digest": done.digest,
-                "size": str(done.size_bytes),
-                "format": done.format,
-                "info": json.dumps(done.info, separators=(",", ":")),
-            }
-            fields |= signature_fields(
-                self._key,
-                self._config.run,
-                round_,
-                self._config.client,
-                fields,
-                run_id=self._run_id,
-                trained_from=self._trained_from,
-            )
+            self._refuse(round_, notice_of(error), str(error))
+            return
+        fields = {
+            "path": done.path,
+            "digest": done.digest,
+            "size": str(done.size_bytes),
+            "format": done.format,
+            "info": json.dumps(done.info, separators=(",", ":")),
+        }
+        fields |= signature_fields(
+            self._key,
+            self._config.run,
+            round_,
+            self._config.client,
+            fields,
+            run_id=self._run_id,
+            trained_from=self._trained_from,
+        )
         reach("edge.stored")
         self._hand_in(round_, {**fields, "try": secrets.token_hex(8)})
         reach("edge.submitted")
+
+    def _refuse(self, round_: int, notice: Notice, text: str) -> None:
+        """Say, in place of an update, that there is none that can be used; `text` is for this site."""
+        self._tell(f"round {round_}: the update cannot be used: {text}")
+        self._hand_in(round_, {"refused": notice.reason, **notice.fields(self._shared(text))})
+
+    def _shared(self, text: str) -> str | None:
+        """What the site's own user shares with the run's operator of this text."""
+        return text if self._config.report_output else None
 
     def _hand_in(self, round_: int, fields: dict[str, str]) -> None:
         if not self._seat.hand_in(round_, fields):
@@ -455,17 +526,20 @@ class Edge:
         if self._training:
             self._check_finished()  # the event may still be on its way here
         if code != 0:
-            raise TrainerFailed(obituary("the trainer", code, trainer.last_lines, self._where()))
+            raise self._died(trainer, code, self._where())
         if not self._ready:
             self._check_ready()
         if self._training and self._behind and self._events.taken() < self._training:
             self._training = 0  # a round was opened while it was leaving
         if self._training or not self._behind:
-            raise TrainerFailed(obituary("the trainer", code, trainer.last_lines, self._where()))
+            raise self._died(trainer, code, self._where())
         self._left = True
         self._tell(f"the trainer is done after round {self._behind}")
-        self._report(ClientState.LEFT, f"its trainer ended after round {self._behind}")
+        self._report(ClientState.LEFT, {"reason": f"its trainer ended after round {self._behind}"})
         return False
+
+    def _died(self, trainer: ChildProcess, code: int, where: str) -> Died:
+        return Died(obituary("the trainer", code, trainer.last_lines, where), Notice(Failure.ENDED, code, where))
 
     def _where(self) -> str:
         if self._training:
@@ -493,19 +567,21 @@ class Edge:
                 )
                 trainer.stop(2.0)
             elif code != 0 and finished and not self._left:
-                raise TrainerFailed(obituary("the trainer", code, trainer.last_lines, "after the last round"))
+                raise self._died(trainer, code, "after the last round")
         if view.state is RunState.STOPPED:
             raise RunStopped(f"run {self._config.run!r} is {view.state}: {view.reason}")
         if not finished:
             raise RunError(f"run {self._config.run!r} is {view.state}: {view.reason}")
         self._tell(f"run {self._config.run!r} is finished; the final global model is at {self._workspace.global_model}")
 
-    def _give_notice(self, reason: str, state: ClientState = ClientState.FAILED) -> None:
+    def _give_notice(self, notice: Notice, text: str = "") -> None:
+        self._noticed = True
+        state = ClientState.STOPPED if notice.failure is Failure.SIGNAL else ClientState.FAILED
         with contextlib.suppress(Exception):  # an edge that cannot say goodbye is missed by its lease
-            self._report(state, reason)
+            self._report(state, {"reason": notice.reason, **notice.fields(self._shared(text))})
 
-    def _report(self, state: ClientState, reason: str) -> None:
-        self._seat.report(state, reason, behind=self._behind, public_key=str(self._key.public))
+    def _report(self, state: ClientState, why: Mapping[str, str] | None = None) -> None:
+        self._seat.report(state, why or {}, behind=self._behind, public_key=str(self._key.public))
 
     # -- other threads
 

@@ -39,10 +39,18 @@ class EdgeConfig(BaseModel):
     """The trainer's INPUT_PATH; the environment's, or the current folder, when None."""
     format: CheckpointFormat | None = None
     """The trainer's checkpoint format, needed only when it loads a global model before it has saved one."""
+    opaque: bool = False
+    """Whether this site takes part in runs whose checkpoints nothing looks into."""
+    allow_set: tuple[str, ...] = ()
+    """Patterns of the settings that this site takes from a run, beside the listed ones."""
+    strip_prefix: bool = False
+    """Whether `module.` and `_orig_mod.` are taken off the names of tensors, and put back on the global model."""
+    report_output: bool = False
+    """Whether the run's operator is told the trainer's last lines when it fails."""
     patience_s: float = Field(default=180.0, ge=0)
     """How long an unreachable Redis is waited for."""
     join_timeout_s: float | None = Field(default=None, gt=0)
-    """How long to wait for the run to exist; for ever when None."""
+    """How long to wait for the run to exist; as long as it takes when None."""
     grace_s: float = Field(default=10.0, gt=0)
     """How long a trainer may take to end once the run has ended, before it is stopped."""
 

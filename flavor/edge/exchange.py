@@ -1,7 +1,8 @@
 """Checkpoints on their way between a trainer's files and the store.
 
 Only safetensors crosses the wire (and opaque checkpoints, which nothing looks into). A trainer that saves safetensors
-has its file linked into the store and the global model linked out of it; any other format is converted in one pass.
+has its file linked into the store and the global model linked out of it; any other format is converted in one pass. A
+file that has another name as well, or is a symbolic link, is copied instead: it is not the edge's to share or to lock.
 Where the run compresses, the change to the global model that the trainer was given is encoded instead, whatever the
 trainer's format.
 """
@@ -11,17 +12,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flavor.bus.state import GlobalModel
+from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
-from flavor.errors import CheckpointError
+from flavor.errors import BadObjectPath, CheckpointError
 from flavor.store.info import Info, read_info
-from flavor.store.links import linked
+from flavor.store.links import is_sole, linked
 from flavor.store.objects import ObjectStore, sha256_file
-from flavor.store.paths import OPAQUE, named, update_prefix
+from flavor.store.paths import OPAQUE, named, run_prefix, update_prefix
 
 if TYPE_CHECKING:
     from flavor.store.formats import Format, Structure, WireInfo
@@ -41,7 +43,9 @@ class Submission:
 class Exchange:
     """Moves one client's checkpoints.
 
-    `format_` is the trainer's, where it is known before its first checkpoint; `compress` is the run's.
+    `format_` is the trainer's, where the site says so; `compress` is the run's. `habits` are what an earlier process of
+    this edge has learned of how the trainer saves, and `learned` is called when that is news. `bare` takes the prefixes
+    of wrappers off the names of tensors, and puts them back on the global model.
     """
 
     def __init__(
@@ -49,16 +53,21 @@ class Exchange:
         store: ObjectStore,
         workspace: Workspace,
         *,
+        run: str,
         format_: str | None = None,
         compress: Literal["none", "bf16", "int8"] = "none",
         opaque: bool = False,
+        bare: bool = False,
+        habits: Habits | None = None,
+        learned: Callable[[Habits], None] | None = None,
         tell: Callable[[str], None] = print,
     ) -> None:
-        self._store, self._workspace, self._format = store, workspace, format_
-        self._tell = tell
+        self._store, self._workspace, self._run = store, workspace, run
+        self._compress, self._opaque, self._bare = compress, opaque, bare
+        self._habits, self._learned, self._tell = habits or Habits(), learned, tell
         self._left_out: tuple[str, ...] = ()  # what was told about already
-        self._compress, self._opaque = compress, opaque
-        self._structure: Structure | None = None  # how this trainer nests its state_dict
+        self._format = format_ or self._habits.format
+        self._structure: Structure | None = None  # how this trainer nests its state_dict; None as long as none was seen
         self._given: GlobalModel | None = None  # what the trainer trains from
 
     def place_global(self, model: GlobalModel | None) -> None:
@@ -69,24 +78,42 @@ class Exchange:
         self._given = model
         if model is None:
             return
+        self._check_named(model.path, model.digest)
         merged = None
-        if model.info_path:  # without a digest in a run that an older release has begun
+        if model.info_path:
+            self._check_named(model.info_path, model.info_digest)
             merged = self._store.local(model.info_path, digest=model.info_digest).read_bytes()
         target = self._workspace.global_model
         format_ = self._format or model.format or "safetensors"
-        if self._opaque or format_ == "safetensors":
+        names = self._habits.names if self._bare else {}
+        if self._opaque or (format_ == "safetensors" and not names):
             self._store.fetch(model.path, target, digest=model.digest, seal=model.seal)
         else:
             from flavor.store.formats import Format, from_safetensors, read_beside
 
             source = self._store.local(model.path, digest=model.digest, seal=model.seal)
             beside = read_beside(self._workspace.beside)
-            from_safetensors(source, target, Format(format_), self._structure, beside=beside)
+            own = self._known_structure()
+            from_safetensors(source, target, Format(format_), own, beside=beside, own_names=names)
         if merged is not None:
-            info = self._workspace.global_info
-            temporary = info.with_name(f".{info.name}.{os.getpid()}")
-            temporary.write_bytes(merged)
-            os.replace(temporary, info)
+            for info in self._workspace.merged_infos:
+                temporary = info.with_name(f".{info.name}.{os.getpid()}")
+                temporary.write_bytes(merged)
+                os.replace(temporary, info)
+
+    def _check_named(self, path: str, digest: str) -> None:
+        """Raise `BadObjectPath` unless what is named to this site is an object of the run, known by its digest."""
+        if not digest or not path.startswith(run_prefix(self._run)):
+            what = "without a digest" if not digest else f"outside of run {self._run!r}"
+            raise BadObjectPath(f"object path {path[:200]!r} is named {what}, and is not read")
+
+    def _known_structure(self) -> Structure | None:
+        """How this trainer nests, as seen by this process or an earlier one; None when none has seen it."""
+        if self._structure is None and self._habits.structure:
+            from flavor.store.formats import Structure
+
+            self._structure = Structure.from_json(self._habits.structure, str(self._workspace.root))
+        return self._structure
 
     def collect(self, run: str, round_: int, client: str) -> Submission:
         """Put the trainer's checkpoint of this round into the store, and read its info.
@@ -120,7 +147,7 @@ class Exchange:
         if not source.stat().st_size:
             raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
         with self._store.stage() as staged:
-            if not linked(source, staged):
+            if not (is_sole(source) and linked(source, staged)):
                 shutil.copyfile(source, staged)
             digest, size = sha256_file(staged)
             path = named(prefix, "update", digest, ".bin")
@@ -128,7 +155,7 @@ class Exchange:
         return Submission(path, digest, size, OPAQUE, info)
 
     def _tensors(self, source: Path, prefix: str, info: Info) -> Submission:
-        from flavor.store.formats import detect
+        from flavor.store.formats import Structure, detect
 
         format_ = detect(source)
         self._format = format_.value
@@ -136,9 +163,16 @@ class Exchange:
             path, wire = self._put_whole(source, format_, prefix)
         else:
             path, wire = self._put_change(source, format_, prefix, self._compress, self._given)
-        self._structure = wire.structure
+        structure = wire.structure or Structure()  # a flat one, whatever other sites' are
+        if structure != self._structure or self._format != self._habits.format or self._habits.names != wire.own_names:
+            self._structure = structure
+            self._habits = replace(
+                self._habits, format=self._format, structure=structure.to_json(), names=dict(wire.own_names)
+            )
+            if self._learned is not None:
+                self._learned(self._habits)
         self._keep_beside(wire)
-        return Submission(path, wire.sha256, wire.size_bytes, self._format, info)
+        return Submission(path, wire.sha256, wire.size_bytes, format_.value, info)
 
     def _keep_beside(self, wire: WireInfo) -> None:
         """Keep what the trainer saved beside its state_dict, which it finds beside the global model's."""
@@ -161,11 +195,12 @@ class Exchange:
 
         with self._store.stage() as staged:
             taken = None
-            if format_ is Format.SAFETENSORS and linked(source, staged):
+            as_it_is = format_ is Format.SAFETENSORS and not self._bare
+            if as_it_is and is_sole(source) and linked(source, staged):
                 taken = take_safetensors(staged)
                 if taken is None:
                     staged.unlink()
-            wire = taken or to_safetensors(source, staged, format_)
+            wire = taken or to_safetensors(source, staged, format_, bare=self._bare)
             path = named(prefix, "update", wire.sha256, ".safetensors")
             self._store.put(path, staged, digest=wire.sha256)
         return path, wire
@@ -178,7 +213,7 @@ class Exchange:
 
         base = TensorFile.open(self._store.local(given.path, digest=given.digest, seal=given.seal))
         with self._store.stage() as staged:
-            wire = encode(source, staged, base, Encoding(kind, given.digest), format_)
+            wire = encode(source, staged, base, Encoding(kind, given.digest), format_, bare=self._bare)
             path = named(prefix, "update", wire.sha256, ".safetensors")
             self._store.put(path, staged, digest=wire.sha256)
         return path, wire

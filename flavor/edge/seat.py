@@ -96,12 +96,16 @@ class Seat:
 
         return self._write(commands, round_)
 
-    def report(self, state: ClientState, reason: str, *, behind: int, public_key: str) -> None:
-        """Say what this client is at; `behind` is the newest round that it has behind it."""
+    def report(self, state: ClientState, why: Mapping[str, str], *, behind: int, public_key: str) -> None:
+        """Say what this client is at, and `why` (see `flavor.edge.notice`).
+
+        `behind` is the newest round that it has behind it.
+        """
         fields = {
             **SPEAKS,
             "state": state.value,
-            "reason": reason,
+            **dict.fromkeys(("reason", "failure", "exit_code", "report"), ""),
+            **why,
             "round": str(behind),
             "host": socket.gethostname(),
             "pid": str(os.getpid()),

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from flavor.bus.address import to_environment
 from flavor.command import search_path
+from flavor.cook.utils import MERGED_NAME
 from flavor.errors import InvalidSetting
 from flavor.store.info import FILE_NAME
 
+_ANCESTORS = {"LOGLEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+"""What trainers of the framework whose protocol this is find in their environment, unless it says otherwise."""
 EXTENSIONS = {"torch": ".ckpt", "pickle": ".pkl", "npz": ".npz", "safetensors": ".safetensors", "opaque": ".ckpt"}
 
 
@@ -23,6 +26,8 @@ class Workspace:
     `GLOBAL_MODEL_PATH`, `LOG_PATH`) is kept; the others lie below one folder.
     """
 
+    root: Path
+    """Where folders that nothing names are made, and the edge's own files lie."""
     input: Path
     output: Path
     local_model: Path
@@ -47,6 +52,7 @@ class Workspace:
 
         extension = EXTENSIONS[format_] if format_ else ".ckpt"
         workspace = cls(
+            root=root.absolute(),
             input=input_path.absolute() if input_path else chosen("INPUT_PATH", Path.cwd()),
             output=chosen("OUTPUT_PATH", root / "output"),
             local_model=chosen("LOCAL_MODEL_PATH", root / "local" / f"model{extension}"),
@@ -54,14 +60,15 @@ class Workspace:
             log=chosen("LOG_PATH", root / "logs"),
             beside=root.absolute() / ".edge" / "beside",
         )
-        if workspace.local_model.parent == workspace.global_model.parent:
+        if workspace.local_model == workspace.global_model:
             raise InvalidSetting(
-                f"LOCAL_MODEL_PATH and GLOBAL_MODEL_PATH are both in {workspace.local_model.parent}: use two folders, "
-                f"because each has an {FILE_NAME} beside it"
+                f"LOCAL_MODEL_PATH and GLOBAL_MODEL_PATH are both {workspace.local_model}: use two files, so that what "
+                "the trainer saves is told from what it is given"
             )
         if not workspace.input.is_dir():
             raise InvalidSetting(f"the input folder {workspace.input} does not exist: set INPUT_PATH or --input")
         for folder in (
+            workspace.root,
             workspace.output,
             workspace.local_model.parent,
             workspace.global_model.parent,
@@ -69,7 +76,8 @@ class Workspace:
             workspace.beside.parent,
         ):
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, exist_ok=True)  # models and logs are this user's alone
             except OSError as error:
                 raise InvalidSetting(f"the folder {folder} cannot be made: {error.strerror}") from None
         return workspace
@@ -80,9 +88,19 @@ class Workspace:
         return self.local_model.parent / FILE_NAME
 
     @property
-    def global_info(self) -> Path:
-        """The merged info.json."""
-        return self.global_model.parent / FILE_NAME
+    def merged_infos(self) -> tuple[Path, ...]:
+        """Where the merged information is put: `merged-info.json` beside the global model.
+
+        And `info.json` there, where that is not the client's own, because the local model lies in another folder.
+        """
+        folder = self.global_model.parent
+        merged, info = folder / MERGED_NAME, folder / FILE_NAME
+        return (merged,) if info == self.local_info else (merged, info)
+
+    @property
+    def handed_files(self) -> tuple[Path, ...]:
+        """The files that edge and trainer hand to each other."""
+        return self.local_model, self.local_info, self.global_model, *self.merged_infos
 
     def clear_local(self) -> None:
         """Remove what the trainer left, so that an old file is never taken for a new one."""
@@ -105,7 +123,9 @@ class Workspace:
         `url` is the bus's whole address.
         """
         return {
+            **_ANCESTORS,
             **to_environment(base, url),
+            "FLAVOR": "true",
             **(settings or {}),
             "PATH": search_path(base),
             "PYTHONUNBUFFERED": "1",

@@ -43,6 +43,8 @@ class Federation:
     redis_url: str | None = field(default=None, repr=False)
     store: str | None = None
     serve_options: Sequence[str] = ()
+    edge_options: Sequence[str] = ()
+    """Further options of each `flavor-fl`, as words."""
     format: str | None = None
     workers: int = 1
     aggregator_main: str | None = None
@@ -131,6 +133,7 @@ class Federation:
             words += ["--workspace", str(self.layout.workspace(site.client))]
             words += ["-p", self.preprocess] if self.preprocess else []
             words += ["--format", self.format] if self.format else []
+            words += ["--report-output", *self.edge_options]  # site and operator are the same here
             processes.start(
                 site.client,
                 "flavor.cli.edge",
@@ -158,7 +161,7 @@ class Federation:
             newest = entries[-1][0] if entries else newest
             for _, fields in entries:
                 if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed", "round.note"):
-                    progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}")
+                    progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}{_report(runs, fields)}")
             view = runs.find()
             if view is not None:
                 shown = self._show_closed(runs, view, progress, shown)
@@ -207,9 +210,23 @@ class Federation:
                 progress.tell(f"{name} was {described_exit(code)} and is started again")
                 continue
             if is_edge:
-                told_by_edge = runs.clients([name])[name][0].get("reason")
-                reason = f"{name}: {told_by_edge}" if told_by_edge else reason
+                client = runs.clients([name])[name][0]
+                reason = f"{name}: {client['reason']}" if client.get("reason") else reason
+                if report := client.get("report"):
+                    progress.tell(f"{name}: {report}")
             progress.tell(f"{reason}; its log: {self.layout.log(name)}")
             kind = "an edge" if is_edge else "the coordinator" if name == "coordinator" else "an aggregator"
             with contextlib.suppress(IllegalMove):
                 runs.end(RunState.FAILED, f"{kind} ended with exit code {code}", detail=reason)
+
+
+def _report(runs: RunStore, entry: Mapping[str, str]) -> str:
+    """What the site itself says about this entry of the log, to be put behind it: here its user is the operator."""
+    client = entry.get("client", "")
+    if entry["event"] == "client.lost":
+        report = runs.clients([client])[client][0].get("report")
+    elif entry["event"] == "update.refused":
+        report = runs.updates(int(entry["round"]), [client]).get(client, {}).get("report")
+    else:
+        report = None
+    return f" ({report})" if report else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
@@ -20,6 +21,15 @@ def linked(source: Path, target: Path) -> bool:
             raise
         return False
     return True
+
+
+def is_sole(source: Path) -> bool:
+    """Whether this is a plain file of this user's that has no other name: to link it shares it with nobody.
+
+    A link shares its file's mode and content, so what becomes of the one becomes of all other names of the file.
+    """
+    found = source.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
 
 
 def placed(source: Path, destination: Path) -> None:

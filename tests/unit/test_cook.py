@@ -31,8 +31,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_public_face_is_pinned() -> None:
     assert sorted(utils.__all__) == [
-        "CleanEvent", "CleanInfoJson", "GetPaths", "IsSetEvent", "LoadGlobalInfoJson",
-        "SaveInfoJson", "SetEvent", "SetPaths", "WaitEvent",
+        "CleanAllEvent", "CleanEvent", "CleanInfoJson", "EventSet", "GetPaths", "IsSetEvent", "LoadGlobalInfoJson",
+        "PathSet", "SaveGlobalInfoJson", "SaveInfoJson", "SetEvent", "SetPaths", "WaitEvent",
     ]  # fmt: skip
 
 
@@ -129,3 +129,50 @@ def test_paths_are_one_or_several(anew, tmp_path, paths):
 def test_a_path_of_two_lines_is_refused(anew):
     with pytest.raises(InvalidSetting, match="line break"):
         utils.SetPaths("globalModel", "/a\n/b")
+
+
+@pytest.mark.parametrize(
+    ("role", "event", "message"),
+    [
+        ("", "TrainInitDone", "a trainer sets it itself.*call WaitEvent\\('TrainStarted'\\)"),
+        ("", "TrainFinished", "a trainer sets it itself"),
+        ("", "AggregateFinished", "a trainer is never sent it"),
+        ("", "AggregateStarted", "a trainer is never sent it"),
+        ("aggregator", "TrainStarted", "an aggregator is never sent it.*WaitEvent\\('AggregateStarted'\\)"),
+        ("aggregator", "AggregateFinished", "an aggregator sets it itself"),
+    ],
+)
+def test_waiting_for_what_never_comes_is_refused(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, role: str, event: str, message: str
+) -> None:
+    monkeypatch.setenv("FLAVOR_ROLE", role)
+    monkeypatch.setenv("FLAVOR_REDIS_URL", "unix:///none")  # an aggregator that is started once has a bus
+    with pytest.raises(InvalidSetting, match=message):
+        utils.WaitEvent(event)
+
+
+def test_the_names_and_keywords_of_the_ancestor(environment: Path) -> None:
+    assert "TrainStarted" in utils.EventSet
+    assert "localModels" in utils.PathSet
+    utils.SaveInfoJson(info=GOOD)
+    utils.SaveInfoJson(output=GOOD)
+    utils.SetPaths(filename="globalModel", items="/a/b")
+    assert utils.GetPaths(filename="globalModel") == ["/a/b"]
+    merged = environment / "merged.json"
+    for client in ("site-1", "site-2"):
+        (environment / client).mkdir()
+        (environment / client / "info.json").write_text(json.dumps(GOOD))
+    utils.SaveGlobalInfoJson([str(environment / f"site-{i}" / "info.json") for i in (1, 2)], str(merged))
+    found = json.loads(merged.read_text())
+    assert found["metadata"]["datasetSize"] == [5, 5]
+    assert found["metadata"]["clients"] == ["site-1", "site-2"]
+
+
+def test_the_merged_information_in_a_folder_with_both_models(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOBAL_MODEL_PATH", str(environment / "local" / "global.ckpt"))
+    utils.SaveInfoJson(GOOD)
+    assert utils.LoadGlobalInfoJson() is None, "the client's own is not the merged one"
+    (environment / "local" / "merged-info.json").write_text('{"metrics": {}}')
+    assert utils.LoadGlobalInfoJson() == {"metrics": {}}

@@ -8,16 +8,25 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from flavor.bus.state import GlobalModel
+from flavor.edge.belongings import Habits
 from flavor.edge.exchange import Exchange
 from flavor.edge.workspace import Workspace
-from flavor.errors import DigestMismatch
+from flavor.errors import BadObjectPath, DigestMismatch
 from flavor.store.objects import ObjectStore, open_store
 
 BASIC = [f"basic/confusion_{kind}" for kind in ("tp", "fp", "fn", "tn")]
+
+
+INFO = {
+    "metadata": {"epoch": 1, "datasetSize": 5, "importance": 1.0},
+    "metrics": {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")},
+}
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def global_model(store: ObjectStore, weights: bytes, info: bytes, round_: int) -
 def test_merged_information_that_was_changed_is_refused_and_nothing_replaced(
     store: ObjectStore, workspace: Workspace
 ) -> None:
-    exchange = Exchange(store, workspace, opaque=True)
+    exchange = Exchange(store, workspace, run="r", opaque=True)
     exchange.place_global(global_model(store, b"first", b"{}", 1))
     second = global_model(store, b"second", b'{"metadata": {}}', 2)
     changed = store.local(second.info_path)
@@ -56,10 +65,120 @@ def test_merged_information_that_was_changed_is_refused_and_nothing_replaced(
     with pytest.raises(DigestMismatch, match=second.info_path):
         exchange.place_global(second)
     assert workspace.global_model.read_bytes() == b"first"
-    assert workspace.global_info.read_bytes() == b"{}"
-    exchange.place_global(replace(second, info_digest=""))  # of a run that an older release has begun
-    assert workspace.global_model.read_bytes() == b"second"
-    assert workspace.global_info.read_bytes() == b'{"metadata": []}'
+    assert all(path.read_bytes() == b"{}" for path in workspace.merged_infos)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"digest": ""}, {"info_digest": ""}, {"path": "runs/s/model.bin"}, {"info_path": "etc/private.json"}]
+)
+def test_what_is_no_object_of_the_run_or_has_no_digest_is_not_read(
+    store: ObjectStore, workspace: Workspace, odd: dict[str, str]
+) -> None:
+    put(store, "runs/s/model.bin", b"private")
+    put(store, "etc/private.json", b"{}")
+    with pytest.raises(BadObjectPath, match="is not read"):
+        Exchange(store, workspace, run="r", opaque=True).place_global(
+            replace(global_model(store, b"first", b"{}", 1), **odd)
+        )
+    assert not workspace.global_model.exists()
+
+
+def trained(workspace: Workspace, name: str = "w", write: bool = True) -> None:
+    (workspace.local_info).write_text(json.dumps(INFO))
+    if write:
+        save_file({name: np.ones(3, np.float32)}, workspace.local_model)
+
+
+def test_a_symbolic_link_is_followed_and_what_it_leads_to_is_left_alone(
+    store: ObjectStore, workspace: Workspace, tmp_path: Path
+) -> None:
+    own = tmp_path / "best.safetensors"
+    save_file({"w": np.ones(3, np.float32)}, own)
+    own.chmod(0o640)
+    before, content = own.stat(), own.read_bytes()
+    workspace.local_model.symlink_to(own)
+    trained(workspace, write=False)
+    exchange = Exchange(store, workspace, run="r")
+    done = exchange.collect("r", 1, "c")
+    exchange.release_local()
+    stored = store.local(done.path)
+    assert not stored.is_symlink()
+    assert stored.read_bytes() == content == own.read_bytes()
+    assert (own.stat().st_mode, own.stat().st_nlink) == (before.st_mode, 1)
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_a_file_that_has_another_name_is_copied_and_keeps_its_mode(
+    store: ObjectStore, workspace: Workspace, tmp_path: Path, opaque: bool
+) -> None:
+    own = tmp_path / "best.safetensors"
+    save_file({"w": np.ones(3, np.float32)}, own)
+    own.chmod(0o640)
+    workspace.local_model.hardlink_to(own)
+    trained(workspace, write=False)
+    exchange = Exchange(store, workspace, run="r", opaque=opaque)
+    done = exchange.collect("r", 1, "c")
+    exchange.release_local()
+    assert own.stat().st_mode & 0o777 == 0o640
+    own.write_bytes(b"the next round's")
+    assert store.local(done.path).read_bytes() != b"the next round's"
+
+
+def test_the_edges_own_file_is_linked_and_not_copied(store: ObjectStore, workspace: Workspace) -> None:
+    trained(workspace)
+    inode = workspace.local_model.stat().st_ino
+    done = Exchange(store, workspace, run="r").collect("r", 1, "c")
+    assert store.local(done.path).stat().st_ino == inode
+
+
+@pytest.mark.parametrize("compress", ["none", "bf16"])
+def test_prefixes_are_taken_off_and_put_back_also_by_an_edge_that_is_started_again(
+    store: ObjectStore, workspace: Workspace, compress: str
+) -> None:
+    habits: list[Habits] = []
+    exchange = Exchange(store, workspace, run="r", bare=True, compress=compress, learned=habits.append)
+    trained(workspace, "module._orig_mod.w")
+    done = exchange.collect("r", 1, "c")
+    assert list(load_file(store.local(done.path))) == ["w"]
+    info_path, info_digest = put(store, "runs/r/rounds/1/global/info.json", b"{}")
+    model = GlobalModel(done.path, done.digest, done.size_bytes, info_path, "safetensors", info_digest=info_digest)
+    again = Exchange(store, workspace, run="r", bare=True, compress=compress, habits=habits[-1])
+    for each in (exchange, again):
+        each.place_global(model)
+        assert list(load_file(workspace.global_model)) == ["module._orig_mod.w"]
+        trained(workspace, "module._orig_mod.w")
+        assert each.collect("r", 2, "c").path
+    assert len(habits) == 1
+
+
+def test_a_site_keeps_its_own_format_and_nesting_whatever_the_run_declares(
+    store: ObjectStore, workspace: Workspace, tmp_path: Path
+) -> None:
+    habits: list[Habits] = []
+    trained(workspace, write=False)
+    with workspace.local_model.open("wb") as file:
+        np.savez(file, w=np.ones(3, np.float32))
+    Exchange(store, workspace, run="r", learned=habits.append).collect("r", 1, "c")
+    other = tmp_path / "other.safetensors"
+    save_file(
+        {"w": np.ones(3, np.float32)}, other, {"flavor.structure": '{"root":{"d":[["w",{"t":"w","as":"torch"}]]}}'}
+    )
+    path, digest = put(store, "runs/r/rounds/1/global/model.safetensors", other.read_bytes())
+    model = GlobalModel(path, digest, other.stat().st_size, format="torch")
+    Exchange(store, workspace, run="r", habits=habits[-1]).place_global(model)
+    with np.load(workspace.global_model) as file:
+        assert list(file) == ["w"]
+
+
+def test_with_both_models_in_one_folder_the_merged_information_has_a_name_of_its_own(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    paths = {"LOCAL_MODEL_PATH": str(tmp_path / "local.ckpt"), "GLOBAL_MODEL_PATH": str(tmp_path / "global.ckpt")}
+    workspace = Workspace.prepare(tmp_path / "edge", environment=paths, input_path=tmp_path)
+    trained(workspace)
+    Exchange(store, workspace, run="r", opaque=True).place_global(global_model(store, b"g", b"{}", 1))
+    assert (tmp_path / "merged-info.json").read_bytes() == b"{}"
+    assert json.loads(workspace.local_info.read_text()) == INFO
 
 
 def test_what_a_script_saved_beside_its_state_dict_stands_beside_the_global_model(
@@ -70,7 +189,7 @@ def test_what_a_script_saved_beside_its_state_dict_stands_beside_the_global_mode
     info = {"metadata": {"epoch": 1, "datasetSize": 3, "importance": 1.0}, "metrics": dict.fromkeys(BASIC, -1)}
     model = None
     for round_, beside in enumerate(({"epoch": 7, "model": argparse.Namespace()}, {"epoch": 8}, {}), 1):
-        exchange = Exchange(store, workspace, tell=said.append)
+        exchange = Exchange(store, workspace, run="r", tell=said.append)
         exchange.place_global(model)
         if round_ > 1:
             loaded = torch.load(workspace.global_model, weights_only=True)
@@ -81,6 +200,6 @@ def test_what_a_script_saved_beside_its_state_dict_stands_beside_the_global_mode
         done = exchange.collect("r", round_, "c")
         exchange.release_local()
         model = GlobalModel(done.path, done.digest, done.size_bytes, format=done.format)
-    Exchange(store, workspace).place_global(model)
+    Exchange(store, workspace, run="r").place_global(model)
     assert list(torch.load(workspace.global_model, weights_only=True)) == ["state_dict"]
     assert [line.split(" will")[0] for line in said] == ["the checkpoint's model"]

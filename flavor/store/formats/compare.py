@@ -55,6 +55,6 @@ def _prefix(update: Mapping[str, TensorSpec], reference: Mapping[str, TensorSpec
         if any(name.startswith(prefix) or f".{prefix}" in name for name in (*(update.keys() ^ reference.keys()),)):
             return (
                 f"the names differ by {prefix!r}, which {wrapper} puts before them: save the state_dict of the model "
-                f"inside it, or start `flavor-fl --strip-prefix {prefix}`"
+                "inside it, or start that site's edge with --strip-prefix"
             )
     return ""

@@ -34,6 +34,7 @@ from flavor.store.formats.finite import is_finite
 from flavor.store.formats.format import Format, detect
 from flavor.store.formats.header import TensorSpec
 from flavor.store.formats.mapped import StrPath, release
+from flavor.store.formats.prefix import bare_names, renamed
 from flavor.store.formats.tensorfile import TensorFile
 from flavor.store.formats.tensorwriter import TensorFileWriter
 from flavor.store.formats.wire import WireInfo, public
@@ -111,15 +112,27 @@ class Encoding:
         return cls(kind, base, block)
 
 
-def encode(src: StrPath, dest: StrPath, base: TensorFile, encoding: Encoding, fmt: Format | None = None) -> WireInfo:
+def encode(
+    src: StrPath,
+    dest: StrPath,
+    base: TensorFile,
+    encoding: Encoding,
+    fmt: Format | None = None,
+    *,
+    bare: bool = False,
+) -> WireInfo:
     """Write a trainer's checkpoint to `dest` as its difference to the global model `base`, digest included.
 
     Needs a few blocks of memory beside the mapped files. Raises `CheckpointError` for what cannot be read, does not
     have the global model's names, shapes and dtypes, or has NaN or infinite values; `StoreError` when `dest` cannot
-    be written.
+    be written. `bare` takes the prefixes of wrappers off the names.
     """
     fmt = fmt or detect(src)
-    checkpoint = public(read(src, fmt), os.fspath(src))
+    own = checkpoint = public(read(src, fmt), os.fspath(src))
+    names: dict[str, str] = {}
+    if bare:
+        names = bare_names(own.tensors)
+        checkpoint = renamed(own, {mine: name for name, mine in names.items()})
     local = {spec.name: spec for spec in checkpoint.specs}
     if problems := structure_problems(local, {spec.name: spec for spec in base.specs}, "the global model"):
         raise CheckpointError(problems)
@@ -143,7 +156,7 @@ def encode(src: StrPath, dest: StrPath, base: TensorFile, encoding: Encoding, fm
                     "lower the learning rate or clip the gradients"
                 )
         del target  # the mapped file is closed with the writer
-    return WireInfo.of(writer, fmt, checkpoint)
+    return WireInfo.of(writer, fmt, own, tuple(checkpoint.tensors), names)
 
 
 def _encode_tensor(theta: Array, local: Array, values: Array, scales: Array | None, block: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO
 
@@ -22,6 +22,7 @@ from flavor.store.formats.checkpoint import (
 from flavor.store.formats.format import Format, detect
 from flavor.store.formats.limits import MAX_NAME_CHARS
 from flavor.store.formats.mapped import StrPath
+from flavor.store.formats.prefix import bare_names, renamed
 from flavor.store.formats.structure import Structure
 from flavor.store.formats.tensorfile import TensorFile
 from flavor.store.formats.tensorwriter import TensorFileWriter
@@ -41,33 +42,50 @@ class WireInfo:
     structure: Structure | None
     beside: Beside = field(default_factory=dict)  # what else the file held: for `write_beside`, before the file goes
     left_out: tuple[str, ...] = ()  # keys of what cannot be kept of it
+    own_names: Mapping[str, str] = field(default_factory=dict)
+    """Each name on the wire to the trainer's own, where prefixes were taken off."""
 
     @classmethod
-    def of(cls, writer: TensorFileWriter, fmt: Format, checkpoint: Checkpoint) -> WireInfo:
-        """About the file that `writer` has written of a checkpoint in the trainer's format `fmt`."""
+    def of(
+        cls,
+        writer: TensorFileWriter,
+        fmt: Format,
+        own: Checkpoint,
+        names: tuple[str, ...],
+        own_names: Mapping[str, str],
+    ) -> WireInfo:
+        """About the file that `writer` has written of the trainer's checkpoint `own` in its format `fmt`."""
         return cls(
             writer.sha256,
             writer.size_bytes,
             fmt,
-            tuple(checkpoint.tensors),
-            checkpoint.structure,
-            checkpoint.beside,
-            checkpoint.left_out,
+            names,
+            own.structure,
+            own.beside,
+            own.left_out,
+            own_names,
         )
 
 
-def to_safetensors(src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None = None) -> WireInfo:
+def to_safetensors(
+    src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None = None, *, bare: bool = False
+) -> WireInfo:
     """Convert a trainer's checkpoint for the wire, block by block, digest included, in one pass.
 
+    `bare` takes the prefixes of wrappers off the names (see `flavor.store.formats.prefix`).
     `dest` is a path or a binary file. The structure travels in the metadata; of what else a trainer noted in
     its safetensors file only "format" does, the rest stays on its site. Raises `CheckpointError` for what
     cannot be read or aggregated, `StoreError` when `dest` cannot be written.
     """
     fmt = fmt or detect(src)
-    checkpoint = public(read(src, fmt), os.fspath(src))
+    own = checkpoint = public(read(src, fmt), os.fspath(src))
+    names: dict[str, str] = {}
+    if bare:
+        names = bare_names(own.tensors)
+        checkpoint = renamed(own, {mine: name for name, mine in names.items()})
     with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
         fill(writer, checkpoint)
-    return WireInfo.of(writer, fmt, checkpoint)
+    return WireInfo.of(writer, fmt, own, tuple(checkpoint.tensors), names)
 
 
 def public(checkpoint: Checkpoint, where: str) -> Checkpoint:
@@ -116,15 +134,23 @@ def check_metadata(path: StrPath) -> None:
 
 
 def from_safetensors(
-    src: StrPath, dest: StrPath, fmt: Format, structure: Structure | None = None, *, beside: Beside | None = None
+    src: StrPath,
+    dest: StrPath,
+    fmt: Format,
+    structure: Structure | None = None,
+    *,
+    beside: Beside | None = None,
+    own_names: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Write the global model in a trainer's own format; returns what was written.
 
     The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file; so is
-    `beside`, which is put beside the tensors.
+    `beside`, which is put beside the tensors. `own_names` gives each name on the wire the one that the trainer uses.
     Raises `CheckpointError` when the file is damaged or does not hold that structure's tensors.
     """
     checkpoint = read(src, Format.SAFETENSORS)
+    if own_names:
+        checkpoint = renamed(replace(checkpoint, structure=None), own_names)
     if beside is not None:
         checkpoint = replace(checkpoint, beside=beside)
     if structure is not None:

@@ -1,0 +1,128 @@
+"""What lies in a client's folders, and of which run it is: what is of another run is out of the trainer's sight.
+
+A file `.flavor-run.json` in the workspace says which run (its id, not its name) the workspace was last used for, what
+its edge left there, and how its trainer saves. A new run may have the name of an old one, and the folders stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flavor.bus.state import RunView
+from flavor.edge.workspace import Workspace
+from flavor.errors import InvalidSetting
+from flavor.store.info import write_json
+
+MARKER = ".flavor-run.json"
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a client's trainer saves its checkpoints: what an edge that is started again needs to know."""
+
+    command: str = ""
+    format: str = ""
+    structure: str = ""
+    """The nesting of its state_dict, as JSON; '' when none was seen."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names on the wire to the trainer's own, where a prefix is taken off."""
+
+
+@dataclass
+class Belongings:
+    """The marker of one workspace, read and written."""
+
+    workspace: Workspace
+    run: str
+    identity: str
+    habits: Habits = field(default_factory=Habits)
+
+    @classmethod
+    def claim(
+        cls, workspace: Workspace, view: RunView, command: Iterable[str], *, tell: Callable[[str], None]
+    ) -> Belongings:
+        """Make the workspace this run's: remove, or move aside, the model and information files of any other.
+
+        A file in the workspace's own folders that an earlier run left is removed, and so is one elsewhere (where
+        `GLOBAL_MODEL_PATH` and the like pointed already) that nobody has touched since the edge put it there. Any other
+        is somebody's own: it is renamed, in its folder, and `tell` says so. Raises `InvalidSetting` when it cannot be.
+        Files of the same run stay, so that an edge that is started again goes on with them.
+        """
+        mine = cls(workspace, view.run, view.run_id)
+        known = _read(workspace.root / MARKER)
+        habits, words = known.get("habits", {}), "\0".join(command)
+        with contextlib.suppress(TypeError):
+            mine.habits = Habits(**habits) if habits.get("command") == words else Habits(command=words)
+        if known.get("identity") != mine.identity:
+            workspace.beside.unlink(missing_ok=True)  # the edge's own
+            left = known.get("left", {})
+            for path in workspace.handed_files:
+                if os.path.lexists(path):
+                    mine._put_away(path, left.get(str(path)), tell, used="identity" in known)
+        mine._write({})
+        return mine
+
+    def _put_away(self, path: Path, left: object, tell: Callable[[str], None], *, used: bool) -> None:
+        own = path.is_relative_to(self.workspace.root) and used
+        try:
+            if own or left == _seen(path):
+                path.unlink()
+                return
+            aside = _free(path.with_name(f"{path.name}.before-{self.run}"))
+            path.rename(aside)
+        except OSError as error:
+            raise InvalidSetting(
+                f"{path}: it was there before run {self.run!r}, whose trainer would take it for this run's, and cannot "
+                f"be moved aside ({error.strerror}): move it yourself"
+            ) from None
+        tell(
+            f"{path} was there before run {self.run!r}: moved to {aside.name}, so that the trainer does not take it "
+            "for this run's (weights to start from are the coordinator's: --init-model)"
+        )
+
+    def learn(self, habits: Habits) -> None:
+        """Note how the trainer saves, if that is news."""
+        if habits != self.habits:
+            self.habits = habits
+            self._write({})
+
+    def leave(self) -> None:
+        """Note what lies there at the end, so that the next run knows it again."""
+        with contextlib.suppress(OSError):  # then the next run moves it aside
+            self._write({str(path): seen for path in self.workspace.handed_files if (seen := _seen(path))})
+
+    def _write(self, left: dict[str, list[int]]) -> None:
+        path = self.workspace.root / MARKER
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"run": self.run, "identity": self.identity, "left": left, "habits": asdict(self.habits)})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _seen(path: Path) -> list[int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with a number behind it where there is something already."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free

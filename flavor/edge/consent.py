@@ -1,0 +1,73 @@
+"""What a run asks of a site, and whether the site's own user has agreed to it: before anything of the run's runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from flavor.config import RunConfig
+from flavor.errors import ObjectMissing, RunRefused, StoreUnavailable
+from flavor.settings import ALLOWED, settings_not_taken
+from flavor.store.objects import ObjectStore
+from flavor.store.paths import run_record_path
+
+
+def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str]) -> None:
+    """Raise `RunRefused` unless the site takes this run's kind of checkpoint and its settings.
+
+    A global model that is opaque is whatever the coordinator sends, and the trainer's own library loads it: many run
+    code that such a file names. A setting is an environment variable of the trainer.
+    """
+    if config.is_opaque and not opaque:
+        raise RunRefused(
+            f"run {run!r} has opaque checkpoints, files that nothing checks and that may run code when the trainer "
+            "loads them: start with --opaque if you trust its coordinator that far"
+        )
+    if odd := settings_not_taken(config.settings, allow_set):
+        shown = ", ".join(f"{name}={config.settings[name][:60]}" for name in odd[:5])
+        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        allow = " ".join(f"--allow-set {name}" for name in odd[:5])
+        raise RunRefused(
+            f"run {run!r} sets {shown}{more} for its trainers, which this site does not take (it takes plain values "
+            f"of {', '.join(ALLOWED[:3])}, …, see docs/protocol.md): ask its operator why, and start with {allow} if "
+            "you agree"
+        )
+
+
+def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[str], None]) -> None:
+    """Raise `RunRefused` unless the run's own record lies in this store: it is the store of this very run.
+
+    So an edge with a wrong store learns it before it trains, and no folder of the site's own is taken for a store
+    because a coordinator says so. Where the store does not let this site read the record, `tell` says so.
+    """
+    path = run_record_path(run)
+    try:
+        record = json.loads(store.local(path).read_bytes())
+        found = str(record["run_id"])
+    except ObjectMissing:
+        raise RunRefused(
+            f"{path} is not in the store {store.url}: this is not the store of run {run!r}: name the one that its "
+            "coordinator names (--store, or the token's)"
+        ) from None
+    except StoreUnavailable as error:
+        if error.passing:
+            raise
+        tell(f"{error}: whether this is the run's store cannot be told")
+        return
+    except (ValueError, KeyError, TypeError):
+        raise RunRefused(f"{path} in the store {store.url} is no run's record: check --store") from None
+    if found != run_id:
+        raise RunRefused(
+            f"the store {store.url} holds another run of the name {run!r}: name the store of this one (--store)"
+        )
+
+
+def told(config: RunConfig) -> list[str]:
+    """What a site's user is told about the run it joins, a line each."""
+    lines = []
+    if config.is_opaque:
+        lines.append("its checkpoints are opaque: nothing looks into the global models before the trainer loads them")
+    if config.settings:
+        values = " ".join(f"{name}={value}" for name, value in config.settings.items())
+        lines.append(f"the run sets for its trainer: {values[:500]}")
+    return lines

@@ -1,0 +1,115 @@
+"""What an edge tells its run about a failure: a class and an exit code, in words of this project's own.
+
+What a script printed, and what an exception says of a file, may quote the site's data. It stays on the site's terminal
+and in its log; `--report-output` shares it with the run's operator, in fields of the client's own hash that no other
+site can read and that no reason is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flavor.errors import (
+    InvalidInfo,
+    MisuseError,
+    NotAdmitted,
+    RunRefused,
+    StoreError,
+    TrainerFailed,
+    UpdateRefused,
+)
+from flavor.process import described_exit
+
+LONGEST_REPORT = 3000
+"""Characters of what `--report-output` shares."""
+
+
+class Failure(StrEnum):
+    """Why a site failed, or why its edge refused an update of its own. Written as `failure`."""
+
+    ENDED = "trainer-ended"
+    """The trainer ended within a round, before the first one, or with an exit code."""
+    PREPROCESS = "preprocess-ended"
+    ERROR_EVENT = "trainer-error"
+    """The trainer set the event Error."""
+    SIGNAL = "stopped-by-signal"
+    """The edge was told to stop: it may be started again."""
+    DECLINED = "declined"
+    """The site does not take what the run asks of it."""
+    NOT_ADMITTED = "not-admitted"
+    """The coordinator does not let it take part."""
+    DISK = "disk"
+    STORE = "store"
+    MISUSE = "misuse"
+    """Its options, paths or commands cannot be used."""
+    CHECKPOINT = "checkpoint"
+    INFO = "info"
+    NOT_TAKEN_UP = "round-not-taken-up"
+    """TrainFinished of a round that the trainer never waited for."""
+
+
+_SENTENCES = {
+    Failure.ERROR_EVENT: "its trainer set the event Error",
+    Failure.SIGNAL: "its edge was stopped by a signal",
+    Failure.DECLINED: "it does not take part as this run asks",
+    Failure.NOT_ADMITTED: "it is not admitted",
+    Failure.DISK: "a file at the site could not be read or written",
+    Failure.STORE: "its edge cannot use the object store",
+    Failure.MISUSE: "its edge cannot go on as it was started",
+    Failure.CHECKPOINT: "its checkpoint cannot be used",
+    Failure.INFO: "its info.json cannot be used",
+    Failure.NOT_TAKEN_UP: "its trainer finished a round that it had not waited for",
+}
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What leaves a site about one failure."""
+
+    failure: Failure
+    exit_code: int | None = None
+    where: str = ""
+    """When the trainer ended, e.g. "in round 2, before TrainFinished": of this project's words."""
+
+    @property
+    def reason(self) -> str:
+        """One sentence, without a word of the script's."""
+        if self.failure in (Failure.ENDED, Failure.PREPROCESS):
+            who = "its trainer" if self.failure is Failure.ENDED else "its preprocess command"
+            how = "" if self.exit_code is None else f" ({described_exit(self.exit_code)})"
+            return f"{who} ended{' ' + self.where if self.where else ''}{how}"
+        return _SENTENCES[self.failure]
+
+    def fields(self, report: str | None) -> dict[str, str]:
+        """As fields of a hash; `report` is the site's own text, where its user shares it."""
+        fields = {"failure": self.failure.value}
+        if self.exit_code is not None:
+            fields["exit_code"] = str(self.exit_code)
+        return fields if report is None else {**fields, "report": " ".join(report.split())[:LONGEST_REPORT]}
+
+
+class Died(TrainerFailed):
+    """The trainer or the preprocess command has failed; `notice` is what the run is told of it."""
+
+    def __init__(self, message: str, notice: Notice) -> None:
+        self.notice = notice
+        super().__init__(message)
+
+
+_CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
+    (OSError, Failure.DISK),
+    (StoreError, Failure.STORE),
+    (RunRefused, Failure.DECLINED),
+    (NotAdmitted, Failure.NOT_ADMITTED),
+    (InvalidInfo, Failure.INFO),
+    (MisuseError, Failure.MISUSE),
+    (UpdateRefused, Failure.CHECKPOINT),
+)
+
+
+def notice_of(error: BaseException) -> Notice:
+    """What the run is told about this error; one that is none of these came with a signal."""
+    if isinstance(error, Died):
+        return error.notice
+    return Notice(next((failure for kind, failure in _CLASSES if isinstance(error, kind)), Failure.SIGNAL))
