@@ -34,7 +34,7 @@ def stopped(edge, number: signal.Signals = signal.SIGTERM) -> int:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_an_edge_stopped_by_a_signal_is_awaited_as_one_that_crashed(faulty, number, code):
-    """Row 39, also where the run does not wait for sites: its lease would have lasted, too."""
+    """Row 39: also where the run does not wait for sites; its lease would have lasted, too."""
     faulty.rounds = 2
     bench = faulty.bench
     coordinator = faulty.serve(*FAR)

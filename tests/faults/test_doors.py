@@ -242,7 +242,7 @@ def test_a_flood_that_cuts_the_coordinator_off_gives_no_round_more_time(on_port)
 def test_what_is_inspected_at_the_deadline_has_one_lease(faulty):
     """Row 50: an object that the store withholds, or that is said to be vast; here nobody inspects it at all."""
     bench, faulty.clients, faulty.rounds = faulty.bench, ("c1", "c2", "c3"), 1
-    limits = ("--quorum", 2, "--round-timeout-s", 10, "--aggregation-lease-s", 2)
+    limits = ("--quorum", 2, "--round-timeout-s", 10, "--aggregation-lease-s", 2, "--aggregation-attempts", 50)
     coordinator = faulty.serve(*limits)
     aggregator = bench.aggregator()
     edges = faulty.edges(only={"c3": ("--hold", "--at", 1)})
