@@ -1,0 +1,66 @@
+"""What a run asks of a site is declined unless the site's own user has agreed to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flavor.config import RunConfig
+from flavor.edge.consent import check_consent, check_store
+from flavor.errors import RunRefused
+from flavor.settings import checked_pattern, settings_not_taken
+from flavor.store.objects import open_store
+from flavor.store.paths import run_record_path
+
+DANGEROUS = ["HF_ENDPOINT", "MAKEFLAGS", "INTEL_LIBITTNOTIFY64", "TORCH_HOME", "KUBECONFIG", "DATABASE_URL"]
+DANGEROUS += ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TRITON_CACHE_DIR", "OMP_TOOL_LIBRARIES", "WANDB_BASE_URL"]
+
+
+def config(**settings: str) -> RunConfig:
+    return RunConfig.parse({"rounds": 1, "store": "s", "settings": settings})
+
+
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_names_that_are_not_listed_are_declined_and_can_be_allowed(name: str) -> None:
+    with pytest.raises(RunRefused, match=rf"{name}=x.*--allow-set {name}"):
+        check_consent("r", config(**{name: "x"}), opaque=False, allow_set=())
+    check_consent("r", config(**{name: "x"}), opaque=False, allow_set=[name[:3] + "*"])
+
+
+@pytest.mark.parametrize("value", ["0.01", "-1e-3", "64,64", "adam", "", "cosine:0.1"])
+def test_plain_values_of_listed_names_are_taken(value: str) -> None:
+    assert settings_not_taken({"LEARNING_RATE": value, "HP_WIDTH": value}) == []
+
+
+@pytest.mark.parametrize("value", ["$(id)", "--out=x", "a/b", "x;y", "http://x", "`id`", "a\\nb"])
+def test_other_values_are_not(value: str) -> None:
+    assert settings_not_taken({"LEARNING_RATE": value}) == ["LEARNING_RATE"]
+
+
+def test_opaque_checkpoints_need_the_sites_word() -> None:
+    opaque = RunConfig.parse({"rounds": 1, "store": "s", "checkpoint": "opaque"})
+    with pytest.raises(RunRefused, match="--opaque"):
+        check_consent("r", opaque, opaque=False, allow_set=())
+    check_consent("r", opaque, opaque=True, allow_set=())
+
+
+def test_a_store_must_hold_the_record_of_this_very_run(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), create=True)
+    with pytest.raises(RunRefused, match="not the store of run"):
+        check_store(store, "r", "a" * 32, tell=print)
+    record = tmp_path / run_record_path("r")
+    record.parent.mkdir(parents=True)
+    for text, match in (("{", "no run's record"), (json.dumps({"run_id": "b" * 32}), "another run of the name")):
+        record.write_text(text)
+        with pytest.raises(RunRefused, match=match):
+            check_store(store, "r", "a" * 32, tell=print)
+    record.write_text(json.dumps({"run_id": "a" * 32}))
+    check_store(store, "r", "a" * 32, tell=print)
+
+
+def test_a_pattern_that_matches_no_name_is_refused() -> None:
+    assert checked_pattern("LR_*") == "LR_*"
+    with pytest.raises(ValueError, match="--allow-set"):
+        checked_pattern("lr*")
