@@ -170,7 +170,7 @@ class BusUpdateProvider(UpdateProvider):
         if self._server is None or round_ is None or round_.round != state.round_id:
             raise MisuseError(f"there are no updates of round {state.round_id}: call get_updates first")
         model = put_round(self._store, self._run, round_, state)
-        samples = sum(round_.verdicts[client].info["metadata"]["datasetSize"] for client in round_.contributors)
+        samples = sum(round_.verdicts[client].num_examples for client in round_.contributors)
         loss = "" if state.avg_loss is None else f", loss {state.avg_loss:.6g}"
         reason = f"{len(round_.contributors)} updates, {samples} examples, {model.size_bytes} bytes{loss}"
         self._tell(f"round {state.round_id}: {reason}")

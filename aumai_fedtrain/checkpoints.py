@@ -21,7 +21,8 @@ from flavor.errors import AggregationError, CheckpointError, StoreError
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
 from flavor.store.info import merge_infos
 from flavor.store.objects import ObjectStore, sha256_file
-from flavor.store.paths import named, round_prefix, run_prefix
+from flavor.store.paths import global_prefix, named
+from workers.infos import accepted_infos, read_client_info
 from workers.updates import update_file
 
 _STATE_KEY = "fedtrain.state"
@@ -52,12 +53,13 @@ def _update(
     local = floats_of(TensorFile.open(update_file(store, verdict)))
     if start is not None:
         local = {name: start[name].astype(np.float64) - array.astype(np.float64) for name, array in local.items()}
+    info = read_client_info(store, verdict.info_path, verdict.info_digest)
     return LocalUpdate(
         node_id=client,
         round_id=round_.round,
         gradients=local,
-        loss=verdict.info["metrics"].get(loss_metric),
-        samples_used=verdict.info["metadata"]["datasetSize"],
+        loss=info["metrics"].get(loss_metric),
+        samples_used=verdict.num_examples,
     )
 
 
@@ -79,16 +81,16 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
     """
     verdicts = [round_.verdicts[client] for client in round_.contributors]
     files = [TensorFile.open(update_file(store, verdict)) for verdict in verdicts]
-    prefix = f"{round_prefix(run, round_.round)}global/"
+    prefix = global_prefix(run, round_.round)
     floats = {
         spec.name: _narrowed(state.global_weights, spec) for spec in files[0].specs if kind_of(spec.dtype) is Kind.FLOAT
     }
-    tensors = floats | _others(files, [verdict.info["metadata"]["datasetSize"] for verdict in verdicts])
+    tensors = floats | _others(files, [verdict.num_examples for verdict in verdicts])
     specs = files[0].specs
     path, digest, size = _put(store, prefix, "model", specs, tensors, files[0].metadata)
     state_path, state_digest, _ = _put_state(store, prefix, state, floats)
     with store.stage() as staged:
-        infos = [verdict.info for verdict in verdicts]
+        infos = accepted_infos(store, verdicts)
         staged.write_text(json.dumps(merge_infos(list(round_.contributors), infos), allow_nan=False))
         info_digest, _ = sha256_file(staged)
         info_path = named(prefix, "info", info_digest, ".json")
@@ -104,7 +106,7 @@ def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> Glo
         for name, value in weights.items()
     }
     specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
-    path, digest, size = _put(store, f"{run_prefix(run)}initial/", "model", specs, tensors, {})
+    path, digest, size = _put(store, global_prefix(run, 0), "model", specs, tensors, {})
     return GlobalModel(path, digest, size, "", "", store.seal(path))
 
 

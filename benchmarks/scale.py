@@ -12,8 +12,8 @@ every event that was set must be there.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
-import json
 import os
 import shutil
 import statistics
@@ -37,7 +37,7 @@ from flavor.bus.subscription import RESYNC, Subscription
 from flavor.local.processes import ProcessGroup
 from flavor.protocol import SPEAKS
 from flavor.store.formats import TensorFileWriter, TensorSpec
-from flavor.store.info import CONFUSION
+from flavor.store.info import CONFUSION, info_bytes
 from flavor.store.objects import open_store
 from flavor.store.paths import named, update_prefix
 
@@ -68,7 +68,7 @@ class Edges(threading.Thread):
         with TensorFileWriter(path, [TensorSpec("w", np.dtype(np.float32), (8,))]) as writer:
             writer.write("w", np.ones(8, np.float32))
         info = {"metadata": {"epoch": 1, "datasetSize": 1, "importance": 1.0}, "metrics": dict.fromkeys(CONFUSION, -1)}
-        self._info = json.dumps(info, separators=(",", ":"))
+        self._info = info_bytes(info)
         return path, writer.sha256, writer.size_bytes
 
     def join_run(self) -> None:
@@ -127,8 +127,12 @@ class Edges(threading.Thread):
                 for event in (Event.TRAIN_STARTED, Event.TRAIN_FINISHED):
                     step.set(keys.event(round_, event), "1", nx=True)
                     step.publish(keys.event(round_, event), str(round_))
+                digest = hashlib.sha256(self._info).hexdigest()
+                info_path = named(update_prefix(RUN, round_, name), "info", digest, ".json")
+                (self._store / info_path).write_bytes(self._info)
+                of_info = {"info_path": info_path, "info_digest": digest, "num_examples": "1"}
                 fields = {"path": path, "digest": self._digest, "size": str(self._size), "format": "safetensors"}
-                step.hset(keys.update(round_), mapping={**fields, "info": self._info})
+                step.hset(keys.update(round_), mapping=fields | of_info)
                 step.publish(keys.update(round_), str(round_))
                 self._done[name] = round_
                 self.events += 3

@@ -74,12 +74,9 @@ def contributions(runs: RunStore, store: ObjectStore | None = None) -> list[Cont
 
 def _of(round_: RoundView, store: ObjectStore | None) -> dict[str, int]:
     verdicts = {client: round_.verdicts.get(client) for client in round_.contributors}
-    if all(verdict is not None and verdict.info for verdict in verdicts.values()):
-        return {
-            client: int(verdict.info["metadata"]["datasetSize"])
-            for client, verdict in verdicts.items()
-            if verdict is not None
-        }
+    known = {client: verdict.num_examples for client, verdict in verdicts.items() if verdict is not None}
+    if len(known) == len(verdicts):
+        return known
     if store is None:
         raise StoreError(f"the verdicts of round {round_.round} are gone from Redis: name the --store of the run")
     merged = json.loads(store.local(round_.info_path).read_text())["metadata"]

@@ -29,6 +29,7 @@ from flavor.store.objects import sha256_file
 from flavor.store.paths import global_prefix, named
 from workers.combination import Work
 from workers.context import WorkerContext
+from workers.infos import accepted_infos, read_client_info
 from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.updates import update_file
 
@@ -135,7 +136,9 @@ def _spoiled(context: WorkerContext, runs: RunStore, round_: int) -> list[str]:
     changed, unreadable = set(), set()
     for client in view.contributors:
         try:
-            update_file(context.store, view.verdicts[client])
+            verdict = view.verdicts[client]
+            update_file(context.store, verdict)
+            read_client_info(context.store, verdict.info_path, verdict.info_digest)
         except _CHANGED:
             changed.add(client)
         except (StoreError, OSError) as error:
@@ -176,7 +179,7 @@ def _aggregated(
     if round_view is None:
         raise IllegalMove(f"run {view.run!r}: round {attempt.round} is gone")
     verdicts = {client: round_view.verdicts[client] for client in round_view.contributors}
-    infos = [verdict.info for verdict in verdicts.values()]
+    infos = dict(zip(verdicts, accepted_infos(context.store, verdicts.values()), strict=True))
     prefix = global_prefix(view.run, attempt.round)
     work = Work(
         run=view.run,
@@ -186,7 +189,8 @@ def _aggregated(
         prefix=prefix,
         old=view.global_model,
         verdicts=verdicts,
-        info=merge_infos(list(verdicts), infos),
+        infos=infos,
+        info=merge_infos(list(infos), list(infos.values())),
     )
     with context.store.stage() as staged:
         combined = context.combiner.combine(work, staged)
@@ -199,7 +203,7 @@ def _aggregated(
         info_path = named(prefix, "info", info_digest, ".json")
         context.store.put(info_path, staged, digest=info_digest)
     reach("worker.stored")
-    examples = sum(info["metadata"]["datasetSize"] for info in infos)
+    examples = sum(verdict.num_examples for verdict in verdicts.values())
     model = GlobalModel(
         path,
         combined.digest,

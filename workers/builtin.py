@@ -51,7 +51,7 @@ class Engine:
             )
         verdicts = list(work.verdicts.values())
         updates = dict(zip(work.verdicts, open_updates(work.store, verdicts, work.old), strict=True))
-        weights = weights_of(config.weights, [verdict.info for verdict in verdicts])
+        weights = weights_of(config.weights, list(work.infos.values()))
         rule = _rule(config.aggregator or DEFAULT_AGGREGATOR, config.server_step)
         constants = {client: verdict.constants for client, verdict in work.verdicts.items() if verdict.constants}
         old = open_global(work.store, work.old) if work.old and _is_needed(work, rule, constants) else None

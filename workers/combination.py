@@ -26,6 +26,8 @@ class Work:
     old: GlobalModel | None
     """The global model that the clients trained from; None in a first round without pre-trained weights."""
     verdicts: Mapping[str, Verdict]
+    infos: Mapping[str, Info]
+    """The contributors' information, in the same order."""
     info: Info
     """The clients' merged information."""
 

@@ -298,8 +298,7 @@ def _laid_out(work: Work, folder: Path) -> Place:
     """The contributors' models as their trainers saved them, and all information."""
     first = next(iter(work.verdicts.values()))
     extension = ".ckpt" if work.config.is_opaque else Format(first.format).extension
-    infos = {client: verdict.info for client, verdict in work.verdicts.items()}
-    place = Place.prepare(folder, infos, work.info, extension=extension)
+    place = Place.prepare(folder, work.infos, work.info, extension=extension)
     for verdict, path in zip(work.verdicts.values(), place.local_models, strict=True):
         if work.config.is_opaque:
             _fetch(work, verdict, path)

@@ -22,17 +22,16 @@ from flavor.errors import (
     CheckpointError,
     DigestMismatch,
     FlavorError,
-    MisuseError,
     StoreUnavailable,
     UpdateRefused,
 )
 from flavor.failpoints import reach
 from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
 from flavor.store.formats.compare import same_bits, structure_problems
-from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore, sha256_file
-from flavor.store.paths import OPAQUE, checked_path, update_prefix
+from flavor.store.paths import OPAQUE, checked_path, is_update_of
 from workers.context import WorkerContext
+from workers.infos import read_client_info
 from workers.signatures import Signatures
 from workers.structure import structure, structure_digest, structure_of_object
 from workers.updates import check_base, open_global
@@ -118,20 +117,21 @@ class Inspector:
 
     def _accepted(self, client: str, fields: Mapping[str, str]) -> Verdict:
         path = checked_path(fields.get("path", ""))
-        folder = path.rpartition("/")[0]  # none below the client's own: it could become a link
-        if f"{folder}/" != update_prefix(self._view.run, self._round, client):
-            raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
-        text = fields.get("info", "")
-        if len(text) > MAX_BYTES:
-            raise MisuseError(f"the client information is larger than {MAX_BYTES} bytes")
-        info = parse_info(text, where="info.json")
+        info_path = checked_path(fields.get("info_path", ""))
+        for each in (path, info_path):
+            if not is_update_of(each, self._view.run, self._round, client):
+                raise UpdateRefused(f"object path {each!r} does not belong to this client and round")
+        info = read_client_info(self._store, info_path, fields.get("info_digest", ""))
+        num_examples: int = info["metadata"]["datasetSize"]
+        if count(fields.get("num_examples")) != num_examples:
+            raise UpdateRefused(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
         opaque, format_ = self._config.is_opaque, fields.get("format", "")
         if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
             expected = "opaque" if opaque else ", ".join(Format)
             raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {expected} expected")
-        signed = self._signatures.check(self._view, self._round, client, fields, info)
+        signed = self._signatures.check(self._view, self._round, client, fields, num_examples)
         size_bytes = self._store.size_bytes(path)
-        self._check_limits(info, size_bytes)
+        self._check_limits(num_examples, size_bytes)
         check_weight(self._config.weights, info)
         if str(size_bytes) != fields.get("size"):
             said = f"{fields.get('size', 'none')[:40]} were {'signed' if signed.signature else 'handed in'}"
@@ -145,14 +145,14 @@ class Inspector:
             raise DigestMismatch(f"object {path} was changed again and again while it was being inspected")
         return Verdict(
             True,
-            f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, "
-            f"{info['metadata']['datasetSize']} examples",
+            f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, {num_examples} examples",
             path=path,
             digest=found.sha256,
             size_bytes=found.size_bytes,
             seal=seal,
             format=format_,
-            info=info,
+            num_examples=num_examples,
+            info_path=info_path,
             info_digest=signed.info_digest,
             public_key=signed.public_key,
             signature=signed.signature,
@@ -160,13 +160,9 @@ class Inspector:
             constants=constants,
         )
 
-    def _check_limits(self, info: Info, size_bytes: int) -> None:
+    def _check_limits(self, claimed: int, size_bytes: int) -> None:
         """Before anything is read: no update is larger, or claims more examples, than the run allows."""
-        claimed, most, largest = (
-            info["metadata"]["datasetSize"],
-            self._config.max_dataset_size,
-            self._config.max_update_bytes,
-        )
+        most, largest = self._config.max_dataset_size, self._config.max_update_bytes
         if most is not None and claimed > most:
             raise UpdateRefused(f"datasetSize {claimed} is more than the {most} that this run allows")
         if largest is not None and size_bytes > largest:

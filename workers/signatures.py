@@ -9,10 +9,8 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RunView
 from flavor.errors import InvalidSetting, UpdateRefused
-from flavor.ledger.canonical import sha256
 from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.ledger.statement import Statement
-from flavor.store.info import Info
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class Signatures:
         """As they are now."""
         return cls(runs, runs.public_keys(), bool(view.config.get("require_signatures")))
 
-    def check(self, view: RunView, round_: int, client: str, fields: Mapping[str, str], info: Info) -> Signed:
+    def check(self, view: RunView, round_: int, client: str, fields: Mapping[str, str], num_examples: int) -> Signed:
         """Check an update's signature; `UpdateRefused` says what is wrong with it.
 
         It is over what the update claims to be, whose digest and size are for the caller to check. A client that
         has no pinned key, and signs, has the one it signed with pinned.
         """
-        info_digest = sha256(fields.get("info", "").encode())
+        info_digest = fields.get("info_digest", "")
         key, signature, pinned = fields.get("public_key", ""), fields.get("signature", ""), self.pinned.get(client)
         if not signature:
             if pinned or self.required:
@@ -64,7 +62,7 @@ class Signatures:
                 digest=fields.get("digest", ""),
                 size_bytes=count(fields.get("size")) or 0,
                 format=fields.get("format", ""),
-                num_examples=info["metadata"]["datasetSize"],
+                num_examples=num_examples,
                 info_digest=info_digest,
                 trained_from=view.global_model.digest if view.global_model else "",
             )

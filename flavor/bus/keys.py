@@ -25,7 +25,8 @@ client:CLIENT:lease                   string  token of the edge's lease (expires
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
-client:CLIENT:round:N:update          hash    path, digest, size, info, format, public_key,   that edge
+client:CLIENT:round:N:update          hash    path, digest, size, format, info_path,          that edge
+                                              info_digest, num_examples, public_key,
                                               signature; or refused; try
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
@@ -44,8 +45,9 @@ round:N                               hash    state, expected, contributors, dea
                                               notes
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
                                               was inspected: path, digest, size_bytes,
-                                              seal, format, info, info_digest, public_key,
-                                              signature, constants, blameless
+                                              seal, format, num_examples, info_path,
+                                              info_digest, public_key, signature,
+                                              constants, blameless
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -200,9 +200,11 @@ class Verdict:
     size_bytes: int = 0
     seal: str = ""
     format: str = ""
-    info: Mapping[str, Any] = field(default_factory=dict)
+    num_examples: int = 0
+    """`datasetSize` in its information."""
+    info_path: str = ""
     info_digest: str = ""
-    """SHA-256 of the information's text as it was handed in."""
+    """SHA-256 of the information as it was handed in."""
     constants: Sequence[str] = ()
     """Its tensors that may hold infinities, as masks do: those that are the same in the model and at every site."""
     blameless: bool = False

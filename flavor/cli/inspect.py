@@ -265,7 +265,7 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     runs = RunStore(redis, run, url)
     place = open_store(needed(store, "--store", "FLAVOR_STORE")) if objects else None
     view = runs.find()
-    if view is None and not (place and place.list(run_prefix(run))):
+    if view is None and not (place and (place.list(run_prefix(run)) or place.folders(run_prefix(run)))):
         runs.read()  # says that there is none
     if view is not None and not view.state.ended:
         raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")

@@ -18,9 +18,9 @@ def store_initial(
 
     from flavor.store.formats import TensorFile, detect, digest_and_check, to_safetensors
     from flavor.store.objects import sha256_file
-    from flavor.store.paths import OPAQUE, named, run_prefix
+    from flavor.store.paths import OPAQUE, global_prefix, named
 
-    prefix = f"{run_prefix(run)}initial/"
+    prefix = global_prefix(run, 0)
     with store.stage() as staged:
         if opaque:
             shutil.copyfile(path, staged)

@@ -50,7 +50,7 @@ from flavor.protocol import new_run_id
 from flavor.resume import goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore
-from flavor.store.paths import run_record_path, updates_prefix
+from flavor.store.paths import accepted_folder, client_folder, round_of, run_record_path
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
@@ -709,6 +709,10 @@ class Coordinator:
         reach("coordinator.ended")
         self._run = self._runs.read()
 
+    def _remove_updates(self, round_: int) -> None:
+        for folder in (accepted_folder(self._name), *(client_folder(self._name, c) for c in self._members.names)):
+            self._store.delete([path for path in self._store.list(folder) if round_of(path) == round_])
+
     def _prune(self, number: int) -> None:
         """Remove the updates of rounds that are no longer kept; what an earlier coordinator left, too."""
         if not self._config.keep_rounds:
@@ -716,7 +720,7 @@ class Coordinator:
         newest = number - 1 - self._config.keep_rounds
         for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
             try:
-                self._store.remove(updates_prefix(self._name, old))
+                self._remove_updates(old)
             except StoreUnavailable as error:  # after the next round it is tried again
                 self._tell(f"the updates of round {old} stay in the store for now: {error}")
                 return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import secrets
@@ -452,13 +451,7 @@ class Edge:
         except (UpdateRefused, MisuseError) as error:
             self._refuse(round_, notice_of(error), str(error))
             return
-        fields = {
-            "path": done.path,
-            "digest": done.digest,
-            "size": str(done.size_bytes),
-            "format": done.format,
-            "info": json.dumps(done.info, separators=(",", ":")),
-        }
+        fields = done.fields()
         fields |= signature_fields(
             self._key,
             self._config.run,

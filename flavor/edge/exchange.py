@@ -9,6 +9,7 @@ trainer's format.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from flavor.bus.state import GlobalModel
 from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError
-from flavor.store.info import Info, read_info
+from flavor.store.info import Info, info_bytes, read_info
 from flavor.store.links import is_sole, linked
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, named, run_prefix, update_prefix
@@ -37,7 +38,21 @@ class Submission:
     digest: str
     size_bytes: int
     format: str
-    info: Info
+    info_path: str
+    info_digest: str
+    num_examples: int
+
+    def fields(self) -> dict[str, str]:
+        """As fields of the update's hash."""
+        return {
+            "path": self.path,
+            "digest": self.digest,
+            "size": str(self.size_bytes),
+            "format": self.format,
+            "info_path": self.info_path,
+            "info_digest": self.info_digest,
+            "num_examples": str(self.num_examples),
+        }
 
 
 class Exchange:
@@ -133,7 +148,19 @@ class Exchange:
             )
             raise CheckpointError(f"{source}: not written: {advice}")
         prefix = update_prefix(run, round_, client)
-        return self._opaque_file(source, prefix, info) if self._opaque else self._tensors(source, prefix, info)
+        path, digest, size = self._put_opaque(source, prefix) if self._opaque else self._put_tensors(source, prefix)
+        info_path, info_digest = self._put_info(info, prefix)
+        format_ = OPAQUE if self._opaque else self._format or ""
+        return Submission(path, digest, size, format_, info_path, info_digest, info["metadata"]["datasetSize"])
+
+    def _put_info(self, info: Info, prefix: str) -> tuple[str, str]:
+        data = info_bytes(info)
+        digest = hashlib.sha256(data).hexdigest()
+        path = named(prefix, "info", digest, ".json")
+        with self._store.stage() as staged:
+            staged.write_bytes(data)
+            self._store.put(path, staged, digest=digest)
+        return path, digest
 
     def has_local(self) -> bool:
         """Whether the files of a finished round are there."""
@@ -143,7 +170,7 @@ class Exchange:
         """The update is on the bus: free the trainer's file, whose pages are what the next one is written to."""
         self._workspace.local_model.unlink(missing_ok=True)
 
-    def _opaque_file(self, source: Path, prefix: str, info: Info) -> Submission:
+    def _put_opaque(self, source: Path, prefix: str) -> tuple[str, str, int]:
         if not source.stat().st_size:
             raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
         with self._store.stage() as staged:
@@ -152,9 +179,9 @@ class Exchange:
             digest, size = sha256_file(staged)
             path = named(prefix, "update", digest, ".bin")
             self._store.put(path, staged, digest=digest)
-        return Submission(path, digest, size, OPAQUE, info)
+        return path, digest, size
 
-    def _tensors(self, source: Path, prefix: str, info: Info) -> Submission:
+    def _put_tensors(self, source: Path, prefix: str) -> tuple[str, str, int]:
         from flavor.store.formats import Structure, detect
 
         format_ = detect(source)
@@ -172,7 +199,7 @@ class Exchange:
             if self._learned is not None:
                 self._learned(self._habits)
         self._keep_beside(wire)
-        return Submission(path, wire.sha256, wire.size_bytes, format_.value, info)
+        return path, wire.sha256, wire.size_bytes
 
     def _keep_beside(self, wire: WireInfo) -> None:
         """Keep what the trainer saved beside its state_dict, which it finds beside the global model's."""

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import re
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flavor.bus.state import ManifestRef
-from flavor.errors import InvalidRecord, ObjectMissing, StoreError
+from flavor.errors import DigestMismatch, InvalidRecord, ObjectMissing
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import MOST_BYTES, Manifest, RunRecord
 from flavor.store.objects import ObjectStore
-from flavor.store.paths import global_prefix, manifest_path, named, run_prefix, run_record_path
+from flavor.store.paths import (
+    accepted_folder,
+    clients_folder,
+    global_folder,
+    manifest_path,
+    manifest_round,
+    manifests_folder,
+    round_of,
+    run_record_path,
+    staged_manifest_prefix,
+)
+
+_MOST_CLIENTS, _MOST_OF_A_CLIENT = 10_000, 10_000
+"""Folders of clients, and objects in each, that are listed: what sites leave there must not hold anybody up."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +42,11 @@ class Archive:
     def read(self, path: str) -> bytes | None:
         """The bytes of a record; None where there is none. Raises `InvalidRecord` for what is far too large."""
         try:
-            size = self.store.size_bytes(path)
-            file = self.store.local(path) if size <= MOST_BYTES else None  # a bucket would send all of it
+            return self.store.read(path, most=MOST_BYTES)
         except ObjectMissing:
             return None
-        if file is None:
-            raise InvalidRecord(f"{path}: {size} bytes, and no record is larger than {MOST_BYTES}")
-        try:
-            with file.open("rb") as opened:
-                data = opened.read(MOST_BYTES + 1)
-        except OSError as error:
-            raise StoreError(f"object {path}: {error.strerror}: check the store and its permissions") from error
-        if len(data) > MOST_BYTES:  # it has grown since
-            raise InvalidRecord(f"{path}: no record is larger than {MOST_BYTES} bytes")
-        return data
+        except DigestMismatch:
+            raise InvalidRecord(f"{path}: no record is larger than {MOST_BYTES} bytes") from None
 
     # -- how the run began
 
@@ -58,10 +63,10 @@ class Archive:
     # -- its rounds
 
     def stage(self, manifest: Manifest) -> ManifestRef:
-        """Put a manifest beside the model it is about, before that is committed: it is not the round's yet."""
+        """Put a manifest into the store before its round is committed: it is not the round's yet."""
         data = manifest.to_bytes()
         digest = sha256(data)
-        path = named(global_prefix(self.run, manifest.round), "manifest", digest, ".json")
+        path = f"{staged_manifest_prefix(self.run, manifest.round)}-{digest[:16]}.json"
         self._put(path, data)
         return ManifestRef(path, digest)
 
@@ -97,27 +102,36 @@ class Archive:
         return low
 
     def listing(self) -> Listing:
-        """What lies there. Costs a listing of the whole run."""
-        return Listing.of(self.run, self.store.list(run_prefix(self.run)))
+        """What lies there: flat folders, each listed once; of what is in a client's folder, so much and no more."""
+        run, store = self.run, self.store
+        record, folders = run_record_path(run), store.folders(clients_folder(run), most=_MOST_CLIENTS)
+        own = [record] if store.exists(record) else []
+        for folder in (manifests_folder(run), global_folder(run), accepted_folder(run)):
+            own += store.list(folder)
+        listed = {folder: store.list(folder, most=_MOST_OF_A_CLIENT) for folder in folders}
+        cut = [folder for folder, paths in listed.items() if len(paths) >= _MOST_OF_A_CLIENT]
+        return Listing.of(own, itertools.chain.from_iterable(listed.values()), cut)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The paths of a run's objects, by round."""
+    """The paths of a run's objects."""
 
     paths: frozenset[str]
+    """All but what lies in the clients' folders."""
+    of_clients: frozenset[str]
+    """What lies there."""
+    cut: frozenset[str]
+    """The folders of clients that have too much in them to be listed whole."""
     manifests: frozenset[int]
     """Rounds that have their manifest."""
     aggregated: frozenset[int]
     """Rounds that have a global model, committed or not."""
 
     @classmethod
-    def of(cls, run: str, paths: list[str]) -> Listing:
+    def of(cls, own: Iterable[str], of_clients: Iterable[str], cut: Iterable[str] = ()) -> Listing:
         """Sort the paths of a run's objects."""
-        pattern = re.compile(re.escape(run_prefix(run)) + r"rounds/([1-9][0-9]{0,8})/(.+)")
-        found = [(int(match[1]), match[2]) for path in paths if (match := pattern.fullmatch(path))]
-        return cls(
-            frozenset(paths),
-            frozenset(number for number, rest in found if rest == "manifest.json"),
-            frozenset(number for number, rest in found if rest.startswith("global/")),
-        )
+        paths = frozenset(own)
+        made = {round_of(path) for path in paths if "/global/" in path}
+        closed = (manifest_round(path) for path in paths if "/manifests/" in path)
+        return cls(paths, frozenset(of_clients), frozenset(cut), frozenset(filter(None, closed)), frozenset(made - {0}))

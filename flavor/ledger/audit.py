@@ -14,11 +14,9 @@ from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
 from flavor.resume import changes
 from flavor.store.objects import sha256_file
-from flavor.store.paths import manifest_path, run_record_path
+from flavor.store.paths import is_of_a_client, manifest_path, round_of, run_record_path
 
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{16})\.[a-z]+$")
-_ROUND = re.compile(r"/rounds/([1-9][0-9]{0,8})/")
-_CLIENTS = re.compile(r"/rounds/[^/]+/clients/")
 
 
 @dataclass(frozen=True)
@@ -68,18 +66,20 @@ def audit(
     if head and head not in {link.digest for link in chain.links} | {chain.record.digest if chain.record else ""}:
         problems.append(Problem(0, run_record_path(chain.run), f"no record has the digest {head[:80]} given by --head"))
     objects = list(_named(chain))
-    unnamed = sorted(chain.listing.paths - {each.path for each in objects})
-    objects += _unnamed(path for path in unnamed if not _CLIENTS.search(path))
+    named = {each.path for each in objects}
+    there = chain.listing.paths | chain.listing.of_clients
+    unnamed = sorted(there - named)
+    objects += _unnamed(path for path in unnamed if not is_of_a_client(path))
     notices = [
-        Problem(_round_of(path), path, "no record names it: refused, late, or none of this run's")
+        Problem(round_of(path), path, "no record names it: refused, late, or none of this run's")
         for path in unnamed
-        if _CLIENTS.search(path)
+        if is_of_a_client(path)
     ]
     gone: dict[int, list[str]] = {}
     checked = size = 0
     for done, each in enumerate(objects):
         progress(done, len(objects))
-        if each.path not in chain.listing.paths:
+        if each.path not in there and not _is_there(archive, chain, each):
             if each.must_be:
                 problems.append(Problem(each.round, each.path, f"missing: {each.what}"))
             else:
@@ -123,19 +123,24 @@ def _named(chain: Chain) -> Iterator[Object]:
         for each in manifest.contributors:
             what = f"the update of {each.client}"
             yield Object(manifest.round, each.path, each.digest, each.size_bytes, what, kept)
+            if each.info_path and each.info_digest:
+                what = f"the information of {each.client}"
+                yield Object(manifest.round, each.info_path, each.info_digest, None, what, kept)
 
 
 def _unnamed(paths: Iterable[str]) -> Iterator[Object]:
     """Objects that no record names, and whose name carries a digest: staged manifests, what was given up."""
     for path in paths:
         if match := _DIGEST_IN_NAME.search(path):
-            yield Object(_round_of(path), path, match[1], None, "an object that no record names", True)
+            yield Object(round_of(path), path, match[1], None, "an object that no record names", True)
 
 
-def _round_of(path: str) -> int:
-    """The round that a path is of; 0 for one of none."""
-    found = _ROUND.search(path)
-    return int(found[1]) if found else 0
+def _is_there(archive: Archive, chain: Chain, each: Object) -> bool:
+    """Whether an object is there that was not listed, in a folder with too much in it."""
+    try:
+        return f"{each.path.rpartition('/')[0]}/" in chain.listing.cut and archive.store.exists(each.path)
+    except BadObjectPath:
+        return False
 
 
 def _checked(archive: Archive, each: Object) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from flavor.ledger.keys import fingerprint
 from flavor.ledger.manifest import Contributor, Manifest, RunRecord
 from flavor.ledger.trust import Trust
 from flavor.resume import fixed_settings_differ
-from flavor.store.paths import global_prefix, manifest_path, run_record_path, update_prefix
+from flavor.store.paths import global_prefix, is_update_of, manifest_path, run_record_path
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_chain(archive: Archive, trust: Trust | None = None, *, run_id: str = ""
     Raises `RunNotFound` when the store has nothing of it, `OtherProtocol` when another release began it.
     """
     run, listing = archive.run, archive.listing()
-    if not listing.paths:
+    if not (listing.paths or listing.of_clients):
         raise RunNotFound(f"there is no run {run!r} in the store {archive.store.url}")
     reader = _Reader(archive, listing, trust or Trust(), run_id)
     reader.read()
@@ -264,8 +264,10 @@ def _misplaced(manifest: Manifest) -> Iterator[str]:
     for each in manifest.contributors:
         if not is_name(each.client):
             yield f"{each.client!r} is not a client's name"
-        elif not each.path.startswith(update_prefix(manifest.run, manifest.round, each.client)):
-            yield f"{each.path!r} is not an update of {each.client} in this round"
+            continue
+        for path in filter(None, (each.path, each.info_path)):
+            if not is_update_of(path, manifest.run, manifest.round, each.client):
+                yield f"{path!r} is not an update of {each.client} in this round"
     clients = [each.client for each in manifest.contributors]
     if len(set(clients)) < len(clients):
         yield "a client is in it twice"

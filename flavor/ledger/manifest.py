@@ -106,8 +106,10 @@ class Contributor(_Strict):
     size_bytes: int = Field(ge=0)
     format: str
     num_examples: int
+    info_path: str = ""
+    """Its information in the store; pruned with the update."""
     info_digest: str = DigestOrNone
-    """SHA-256 of its information's text as it was handed in."""
+    """SHA-256 of its information as it was handed in."""
     public_key: str = ""
     """`ed25519:HEX`; '' for an unsigned update."""
     signature: str = ""

@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import redis as redis_py
 
@@ -268,10 +267,9 @@ def _round_fields(manifest: Manifest, ref: ManifestRef) -> dict[str, str]:
 
 
 def _verdicts(manifest: Manifest) -> Mapping[str, str]:
-    """Verdicts with all that a manifest keeps of them: of the information the number of examples."""
+    """Verdicts with all that a manifest keeps of them."""
     found: dict[str, str] = {}
     for each in manifest.contributors:
-        info: dict[str, Any] = {"metadata": {"datasetSize": each.num_examples}, "metrics": {}}
         verdict = Verdict(
             True,
             "rebuilt from the store",
@@ -279,7 +277,8 @@ def _verdicts(manifest: Manifest) -> Mapping[str, str]:
             digest=each.digest,
             size_bytes=each.size_bytes,
             format=each.format,
-            info=info,
+            num_examples=each.num_examples,
+            info_path=each.info_path,
             info_digest=each.info_digest,
             public_key=each.public_key,
             signature=each.signature,

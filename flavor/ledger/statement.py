@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flavor.ledger.canonical import canonical, sha256
+from flavor.ledger.canonical import canonical
 from flavor.ledger.keys import PublicKey, SigningKey
 from flavor.protocol import PROTOCOL
 
@@ -31,7 +30,7 @@ class Statement:
     num_examples: int
     """`datasetSize` in the information."""
     info_digest: str
-    """SHA-256 of the information's text as it was handed in, in hex."""
+    """SHA-256 of the information as it was handed in, in hex."""
     trained_from: str
     """SHA-256 of the global model that the client was given; '' where there was none."""
 
@@ -58,7 +57,6 @@ def signature_fields(
     trained_from: str,
 ) -> dict[str, str]:
     """What an edge adds to the `fields` of its update, so that it can be told from anyone else's."""
-    info = fields["info"]
     statement = Statement(
         run=run,
         run_id=run_id,
@@ -67,8 +65,8 @@ def signature_fields(
         digest=fields["digest"],
         size_bytes=int(fields["size"]),
         format=fields["format"],
-        num_examples=json.loads(info)["metadata"]["datasetSize"],
-        info_digest=sha256(info.encode()),
+        num_examples=int(fields["num_examples"]),
+        info_digest=fields["info_digest"],
         trained_from=trained_from,
     )
     return {"public_key": str(key.public), "signature": key.sign(statement.message())}

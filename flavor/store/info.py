@@ -20,8 +20,10 @@ from flavor.errors import InvalidInfo
 FILE_NAME = "info.json"
 WEIGHTED = " (weighted)"
 CONFUSION = tuple(f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn"))
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 64 * 1024
 """An info.json beyond this is refused unread: it comes from another party."""
+LONGEST_NAME = 200
+"""Characters of the name of a metric, or of an entry of the metadata."""
 
 LARGEST = 1e300
 """A number beyond this could not be averaged with others."""
@@ -56,6 +58,11 @@ def checked_info(value: object, *, where: str = "info") -> Info:
         plain = checked["metadata"][name] = _plain(given)
         if not isinstance(name, str) or not isinstance(plain, str | int | float | None):
             problems.append(f"metadata[{name!r}] must be a text or a number, not {_shown(given)}")
+    problems += [
+        f"the name {name[:40]!r}… has {len(name)} characters, and {LONGEST_NAME} at most are taken"
+        for name in (*(metadata or {}), *(metrics or {}))
+        if isinstance(name, str) and len(name) > LONGEST_NAME
+    ]
     if problems:
         raise InvalidInfo(f"{where}: {'; '.join(problems)}")
     return checked
@@ -135,20 +142,29 @@ def _shown(value: object) -> str:
 def read_info(path: Path) -> Info:
     """The client information in the file at `path`; `InvalidInfo` when it is absent, cut off or wrong."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InvalidInfo(f"{path}: larger than {MAX_BYTES} bytes")
-        text = path.read_text()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        return parse_info(data, where=str(path))
     except FileNotFoundError:
         raise InvalidInfo(f"{path}: not written: call SaveInfoJson(...) before SetEvent('TrainFinished')") from None
-    except UnicodeDecodeError:
-        raise InvalidInfo(f"{path}: not a JSON file: write it with SaveInfoJson") from None
-    return parse_info(text, where=str(path))
 
 
-def parse_info(text: str, *, where: str) -> Info:
-    """The client information in `text`; `InvalidInfo` when it is cut off or wrong."""
+def info_bytes(info: Info) -> bytes:
+    """A client's information as it is handed in; `InvalidInfo` when that would be too large."""
+    data = json.dumps(info, separators=(",", ":")).encode()
+    if len(data) > MAX_BYTES:
+        raise InvalidInfo(f"{FILE_NAME}: {len(data)} bytes, and {MAX_BYTES} at most are taken: report fewer metrics")
+    return data
+
+
+def parse_info(data: bytes, *, where: str) -> Info:
+    """The client information in `data`; `InvalidInfo` when it is too large, cut off or wrong."""
+    if len(data) > MAX_BYTES:
+        raise InvalidInfo(f"{where}: larger than {MAX_BYTES} bytes")
     try:
-        value = json.loads(text)  # with NaN and Infinity, which Python's own json.dump writes
+        value = json.loads(data.decode())  # with NaN and Infinity, which Python's own json.dump writes
+    except UnicodeDecodeError:
+        raise InvalidInfo(f"{where}: not a JSON file: write it with SaveInfoJson") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInfo(f"{where}: not complete JSON ({error}): write it with SaveInfoJson") from None
     return checked_info(value, where=where)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from flavor.errors import BadObjectPath, InvalidSetting, LocalFault, ObjectExists, ObjectMissing, StoreFull
 from flavor.store.links import linked, placed
-from flavor.store.objects import check_digest, check_size, sha256_file
+from flavor.store.objects import check_bytes, check_digest, check_size, sha256_file
 from flavor.store.paths import checked_path
+from flavor.store.trees import remove_tree
 
 _STAGING = ".staging"
+_BLOCK_BYTES = 1 << 20
 
 
 class LocalStore:
@@ -112,27 +116,52 @@ class LocalStore:
         target = self._at(path)
         return target.is_file() and not target.is_symlink() and target.parent.resolve() == target.parent
 
-    def remove(self, prefix: str) -> None:
+    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
         """See `ObjectStore`."""
+        file = self.local(path)
+        with _clear(file):
+            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe by now, perhaps
+            with open(handle, "rb", buffering=0) as opened:
+                data = _read_up_to(opened, most + 1)
+        check_bytes(data, f"object {path}", most=most, digest=digest)
+        return data
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """See `ObjectStore`."""
+        for path in paths:
+            target = self._at(path)
+            self._check_inside(target, path)
+            with _clear(target), contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                target.unlink()
+
+    def remove(self, prefix: str) -> None:
+        """See `ObjectStore`. However deep the folders are, and however long their paths."""
         folder = self._at(prefix.rstrip("/"))
         self._check_inside(folder, prefix)
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        with _clear(folder):
+            remove_tree(folder, self._staging)
 
     def size_bytes(self, path: str) -> int:
         """See `ObjectStore`."""
         return self.local(path).stat().st_size
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, folder: str, *, most: int | None = None) -> list[str]:
         """See `ObjectStore`. Links are no objects."""
-        folder = self._at(prefix.rstrip("/"))
-        self._check_inside(folder / "x", prefix)
-        start = len(str(self._root)) + 1
-        found: list[str] = []
-        for parent, _, names in os.walk(folder):
-            files = (f"{parent}/{name}" for name in names if not name.startswith("."))
-            found += [file[start:] for file in files if not os.path.islink(file)]
-        return sorted(found)
+        return [*self._names(folder, most, lambda entry: entry.is_file(follow_symlinks=False))]
+
+    def folders(self, folder: str, *, most: int | None = None) -> Sequence[str]:
+        """See `ObjectStore`. Links are no folders."""
+        found = self._names(folder, most, lambda entry: entry.is_dir(follow_symlinks=False))
+        return [f"{path}/" for path in found]
+
+    def _names(self, folder: str, most: int | None, is_one: Callable[[os.DirEntry[str]], bool]) -> Sequence[str]:
+        start = checked_path(folder.rstrip("/"))
+        at = self._root / start
+        self._check_inside(at / "x", folder)
+        with _clear(at), contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(at) as entries:
+            found = (f"{start}/{entry.name}" for entry in entries if not entry.name.startswith(".") and is_one(entry))
+            return sorted(itertools.islice(found, most))
+        return []
 
     def _at(self, path: str) -> Path:
         return self._root / checked_path(path)
@@ -140,6 +169,15 @@ class LocalStore:
     def _check_inside(self, target: Path, path: str) -> None:
         if target.parent.resolve() != target.parent:
             raise BadObjectPath(f"object path {path!r} is refused: a link on the way leaves the store")
+
+
+def _read_up_to(file: IO[bytes], most: int) -> bytes:
+    """All of the file, or its first `most` bytes; a raw read may bring less than it was asked for."""
+    parts = []
+    while most > 0 and (part := file.read(min(most, _BLOCK_BYTES))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
 
 
 @contextlib.contextmanager

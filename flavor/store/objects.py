@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -61,8 +62,23 @@ class ObjectStore(Protocol):
     def size_bytes(self, path: str) -> int:
         """How large the object is, without fetching it. Raises `ObjectMissing`."""
 
-    def list(self, prefix: str) -> list[str]:
-        """The paths of all objects under `prefix` (which ends in a slash), sorted; empty where there are none."""
+    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
+        """The bytes of a small object, in one request: no mapping, no file. Raises `ObjectMissing`.
+
+        `DigestMismatch` when they are more than `most`, or have not this digest; no more than that is ever read.
+        """
+
+    def list(self, folder: str, *, most: int | None = None) -> list[str]:
+        """The paths of the objects directly in `folder` (which ends in a slash), sorted; empty where there are none.
+
+        With `most`, no more than so many of them, and no more is looked at. Nothing descends.
+        """
+
+    def folders(self, folder: str, *, most: int | None = None) -> Sequence[str]:
+        """The folders directly in `folder`, as paths that end in a slash, sorted; at most so many."""
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete these objects; absent ones are no error."""
 
     def remove(self, prefix: str) -> None:
         """Delete every object whose path starts with `prefix` (which ends in a slash); absent ones are no error."""
@@ -110,6 +126,17 @@ def check_size(size_bytes: int, expected: int | None, what: str) -> None:
         raise DigestMismatch(
             f"{what}: the bytes are not those that were recorded ({size_bytes} of them, expected {expected}): it was "
             "changed or cut off in the store"
+        )
+
+
+def check_bytes(data: bytes, what: str, *, most: int, digest: str | None) -> None:
+    """Raise `DigestMismatch` unless these are no more than `most` bytes, and those with this SHA-256."""
+    if len(data) > most:
+        raise DigestMismatch(f"{what}: larger than {most} bytes")
+    if digest is not None and (found := hashlib.sha256(data).hexdigest()) != digest:
+        raise DigestMismatch(
+            f"{what}: the bytes are not those that were recorded (SHA-256 {found[:12]}…, expected {digest[:12]}…): it "
+            "was changed or cut off in the store"
         )
 
 

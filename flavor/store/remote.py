@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from flavor.sizes import shown_size
 from flavor.store.bucket import Bucket, Endurance, already_there, chosen_endurance
 from flavor.store.cache import Entry, FileCache, cache_settings, default_folder
 from flavor.store.links import placed
-from flavor.store.objects import check_size
+from flavor.store.objects import check_bytes, check_size
 from flavor.store.paths import checked_path
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _SINGLE_BYTES = 16 * 2**20
 """Up to this size an object is written by one request, which is conditional by itself."""
 _MOST_COPIED_BYTES = 5 * 2**30
 """S3 copies no larger object in one request."""
+_REMOVED_AT_ONCE = 10_000
+"""Paths that are held in memory while a run is removed."""
 
 
 class RemoteStore:
@@ -221,16 +224,43 @@ class RemoteStore:
         checked_path(path)
         return self._head(path)["size"]
 
-    def list(self, prefix: str) -> list[str]:
+    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
         """See `ObjectStore`."""
-        return sorted(path for path in self._all(prefix) if not path.rpartition("/")[2].startswith("."))
+        checked_path(path)
+        with self._bucket.translated(path):
+            answer = self._bucket.reading.get(path)
+            if answer.meta["size"] > most:
+                raise DigestMismatch(f"object {path}: {answer.meta['size']} bytes, and no more than {most} are read")
+            data = bytes(answer.bytes())
+        check_bytes(data, f"object {path}", most=most, digest=digest)
+        return data
+
+    def list(self, folder: str, *, most: int | None = None) -> list[str]:
+        """See `ObjectStore`."""
+        start = checked_path(folder.rstrip("/")) + "/"
+        seen = itertools.islice(self._all(folder), most)
+        return sorted(path for path in seen if "/" not in (name := path[len(start) :]) and not name.startswith("."))
+
+    def folders(self, folder: str, *, most: int | None = None) -> Sequence[str]:
+        """See `ObjectStore`."""
+        start = checked_path(folder.rstrip("/")) + "/"
+        with self._bucket.translated(folder):
+            found = self._bucket.reading.list_with_delimiter(start)["common_prefixes"]
+        return sorted(f"{path.rstrip('/')}/" for path in itertools.islice(found, most))
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """See `ObjectStore`."""
+        found = [checked_path(path) for path in paths]
+        with self._bucket.translated(found[0] if found else ""):
+            if found:
+                self._bucket.writing.delete(found)
 
     def remove(self, prefix: str) -> None:
         """See `ObjectStore`. What an interrupted upload left below it goes too."""
-        found = list(self._all(prefix))
+        found = self._all(checked_path(prefix.rstrip("/")))
         with self._bucket.translated(prefix):
-            if found:
-                self._bucket.writing.delete(found)
+            while some := list(itertools.islice(found, _REMOVED_AT_ONCE)):
+                self._bucket.writing.delete(some)
 
     def _all(self, prefix: str) -> Iterator[str]:
         folder = checked_path(prefix.rstrip("/")) + "/"

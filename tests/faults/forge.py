@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from flavor.protocol import SPEAKS
+from flavor.store.paths import update_prefix
 
 STATE = {"w": np.zeros((3, 2), np.float32), "b": np.zeros(4, np.float32)}
 """The toy trainer's model."""
@@ -24,10 +25,10 @@ def model(**changed: np.ndarray | None) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
 
 
-def info(**metadata: Any) -> str:
+def info(**metadata: Any) -> bytes:
     return json.dumps(
         {"metadata": {"epoch": 1, "datasetSize": 10, "importance": 1.0, **metadata}, "metrics": CONFUSION}
-    )
+    ).encode()
 
 
 class Forge:
@@ -47,24 +48,32 @@ class Forge:
             self._bench.redis.publish(keys.state, "ready")
 
     def prefix(self, client: str) -> str:
-        return f"runs/{self.run}/rounds/{self._round}/clients/{client}"
+        return update_prefix(self.run, self._round, client)
 
-    def put(self, client: str, data: bytes, name: str = "update.safetensors") -> str:
-        path = f"{self.prefix(client)}/{name}"
+    def put(self, client: str, data: bytes, name: str = "update-x.safetensors") -> str:
+        path = f"{self.prefix(client)}{name}"
         (self.store / path).parent.mkdir(parents=True, exist_ok=True)
         (self.store / path).write_bytes(data)
         return path
 
-    def sent(self, client: str, data: bytes | None = None, **changed: str | None) -> dict[str, str]:
-        """The fields of a good update, with `data` in its object, and these fields changed or (None) left out."""
+    def sent(
+        self, client: str, data: bytes | None = None, told: bytes | None = None, **changed: str | None
+    ) -> dict[str, str]:
+        """The fields of a good update, with `data` in its object, and these fields changed or (None) left out.
+
+        `told` is what is in place of its info.json.
+        """
         data = model() if data is None else data
         path = self.put(client, data) if "path" not in changed else ""
+        told = info() if told is None else told
         fields: dict[str, str | None] = {
             "path": path,
             "digest": hashlib.sha256(data).hexdigest(),
             "size": str(len(data)),
             "format": "safetensors",
-            "info": info(),
+            "info_path": self.put(client, told, "info-x.json"),
+            "info_digest": hashlib.sha256(told).hexdigest(),
+            "num_examples": "10",
             **changed,
         }
         return {name: value for name, value in fields.items() if value is not None}

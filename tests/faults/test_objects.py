@@ -74,7 +74,7 @@ def test_an_object_that_is_changed_after_it_was_accepted_is_never_aggregated(fau
 
 
 def test_an_object_that_becomes_endless_or_leaves_the_store_after_it_was_accepted_costs_its_site_alone(faulty):
-    """Row 29: of c1's four terabytes nothing is read, c3's folder is a link; both are found at once."""
+    """Row 29: of c1's four terabytes nothing is read, c3's object is a link; both are found at once."""
     faulty.clients, bench = ("c1", "c2", "c3", "c4"), faulty.bench
     coordinator = faulty.serve("--quorum", 2)
     bench.aggregator()
@@ -85,8 +85,8 @@ def test_an_object_that_becomes_endless_or_leaves_the_store_after_it_was_accepte
     paths = {client: bench.store / bench.runs.read_round(2).verdicts[client].path for client in ("c1", "c3")}
     os.truncate(paths["c1"], 4 * 2**40)
     elsewhere = bench.folder / "elsewhere"
-    paths["c3"].parent.rename(elsewhere)
-    paths["c3"].parent.symlink_to(elsewhere)
+    paths["c3"].rename(elsewhere)
+    paths["c3"].symlink_to(elsewhere)
     bench.release("c2")
     faulty.finish(coordinator, edges)
     everybody = faulty.clients
@@ -130,10 +130,10 @@ def test_a_store_in_trouble_is_waited_out_and_one_that_stays_so_fails_its_site_a
             return {**env, **s3.environment(proxy.address), "FLAVOR_STORE_CACHE": cache}
 
         shared.faults = [
-            Fault("^PUT .*/rounds/1/clients/c1", "500", 2),
-            Fault("^GET .*/rounds/1/clients/", "late", 2),
-            Fault("^PUT .*/rounds/1/global/model", "lost"),
-            Fault("^GET .*/rounds/1/global/", "500", 2),
+            Fault("^PUT .*/clients/c1/0001-", "500", 2),
+            Fault("^GET .*/clients/[^/]+/0001-", "late", 2),
+            Fault("^PUT .*/global/0001-model", "lost"),
+            Fault("^GET .*/global/0001-", "500", 2),
         ]
         bench = faulty.bench
         words = ["--run", bench.run, "--rounds", 3, "--min-clients", 2, "--quorum", 1, "--queue", bench.run, *KEEP]
@@ -173,11 +173,11 @@ def linked_file(forge: Forge, client: str) -> dict[str, str]:
 def linked_folder(forge: Forge, client: str) -> dict[str, str]:
     outside = forge.store.parent / "outside"
     outside.mkdir()
-    (outside / "update.safetensors").write_bytes(model())
-    folder = forge.store / forge.prefix(client)
+    (outside / "0001-update-x.safetensors").write_bytes(model())
+    folder = (forge.store / forge.prefix(client)).parent
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.symlink_to(outside)
-    return forge.sent(client, path=f"{forge.prefix(client)}/update.safetensors")
+    return forge.sent(client, path=f"{forge.prefix(client)}update-x.safetensors")
 
 
 def fifo(forge: Forge, client: str) -> dict[str, str]:
@@ -196,6 +196,10 @@ def field(**changed: str | None) -> Callable[[Forge, str], dict[str, str]]:
     return lambda forge, client: forge.sent(client, **changed)
 
 
+def told(data: bytes, **changed: str | None) -> Callable[[Forge, str], dict[str, str]]:
+    return lambda forge, client: forge.sent(client, told=data, **changed)
+
+
 def wire(data: bytes) -> Callable[[Forge, str], dict[str, str]]:
     return lambda forge, client: forge.sent(client, data)
 
@@ -203,21 +207,24 @@ def wire(data: bytes) -> Callable[[Forge, str], dict[str, str]]:
 REFUSED_PATH, NOT_ITS_OWN, NOT_THERE = "is refused", "does not belong to this client and round", "is not in the store"
 PATHS: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "up": (at(lambda forge, client: "../../../../etc/passwd"), REFUSED_PATH),
-    "up-inside": (at(lambda forge, client: f"{forge.prefix(client)}/../honest/update.safetensors"), REFUSED_PATH),
+    "up-inside": (
+        at(lambda forge, client: f"runs/{forge.run}/clients/{client}/../honest/0001-x"),
+        REFUSED_PATH,
+    ),
     "absolute": (at(lambda forge, client: "/etc/passwd"), REFUSED_PATH),
     "absolute-own": (at(lambda forge, client: str(forge.store / forge.put(client, model()))), REFUSED_PATH),
     "nothing": (at(lambda forge, client: ""), REFUSED_PATH),
     "no-path": (field(path=None), REFUSED_PATH),
     "hidden": (at(lambda forge, client: ".staging/x"), REFUSED_PATH),
-    "nul": (at(lambda forge, client: f"{forge.prefix(client)}/a\0b"), REFUSED_PATH),
-    "newline": (at(lambda forge, client: f"{forge.prefix(client)}/a\nb"), REFUSED_PATH),
-    "endless": (at(lambda forge, client: f"{forge.prefix(client)}/{'a' * 100_000}"), REFUSED_PATH),
+    "nul": (at(lambda forge, client: f"{forge.prefix(client)}a\0b"), REFUSED_PATH),
+    "newline": (at(lambda forge, client: f"{forge.prefix(client)}a\nb"), REFUSED_PATH),
+    "endless": (at(lambda forge, client: f"{forge.prefix(client)}{'a' * 100_000}"), REFUSED_PATH),
     "other-client": (at(lambda forge, client: forge.put("honest", model())), NOT_ITS_OWN),
     "other": (at(lambda forge, client: forge.put("other-client", model())), NOT_ITS_OWN),  # a name that begins alike
-    "other-round": (at(lambda forge, client: forge.prefix(client).replace("rounds/1", "rounds/2") + "/x"), NOT_ITS_OWN),
-    "other-run": (at(lambda forge, client: forge.prefix(client).replace(forge.run, "other") + "/x"), NOT_ITS_OWN),
-    "global": (at(lambda forge, client: f"runs/{forge.run}/rounds/1/global/model"), NOT_ITS_OWN),
-    "deeper": (at(lambda forge, client: forge.put(client, model(), "deeper/update.safetensors")), NOT_ITS_OWN),
+    "other-round": (at(lambda forge, client: forge.prefix(client).replace("0001-", "0002-") + "x"), NOT_ITS_OWN),
+    "other-run": (at(lambda forge, client: forge.prefix(client).replace(forge.run, "other") + "x"), NOT_ITS_OWN),
+    "global": (at(lambda forge, client: f"runs/{forge.run}/global/0001-model-x"), NOT_ITS_OWN),
+    "deeper": (at(lambda forge, client: forge.put(client, model(), "deeper/update-x.safetensors")), NOT_ITS_OWN),
     "folder": (at(lambda forge, client: os.path.dirname(forge.put(client, model(), "deeper/x"))), NOT_THERE),
     "linked-file": (linked_file, NOT_THERE),
     "linked-folder": (linked_folder, "a link on the way leaves the store"),
@@ -227,10 +234,15 @@ PATHS: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "no-digest": (field(digest=None), "is not what was submitted"),
     "other-digest": (field(digest="0" * 64), "is not what was submitted"),
     "format": (field(format="../../x"), "checkpoint format '../../x'"),
-    "no-info": (field(info=None), "not complete JSON"),
-    "endless-info": (field(info="[" * 200_000), "not complete JSON"),
-    "large-info": (field(info=" " * 5_000_000), "larger than"),
-    "foreign-info": (field(info="[]"), "metadata is missing"),
+    "no-info": (field(info_path=None), REFUSED_PATH),
+    "no-info-digest": (field(info_digest=None), "the bytes are not those that were recorded"),
+    "other-info": (field(info_path="runs/x/global/0001-info-x.json"), NOT_ITS_OWN),
+    "endless-info": (told(b"[" * 60_000), "not complete JSON"),
+    "large-info": (told(b" " * 65_537), "larger than"),
+    "foreign-info": (told(b"[]"), "metadata is missing"),
+    "long-name": (told(info(**{"x" * 201: 1})), "has 201 characters"),
+    "other-examples": (field(num_examples="1000000"), "datasetSize is 10 in its info.json"),
+    "no-examples": (field(num_examples=None), "datasetSize is 10 in its info.json"),
 }
 
 
@@ -301,12 +313,15 @@ VALUES: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "missing": (wire(model(b=None)), "tensor 'b' is missing; the global model has it"),
     "extra": (wire(model(c=np.zeros(1, np.float32))), "tensor 'c' is not in the global model"),
     "renamed": (wire(model(w=None, W=STATE["w"])), "tensor 'w' is missing; the global model has it"),
-    "size-over": (field(info=info(datasetSize=1001)), "datasetSize 1001 is more than the 1000 that this run allows"),
-    "size-absurd": (field(info=info(datasetSize=2**70)), "metadata.datasetSize is absurdly large"),
-    "size-negative": (field(info=info(datasetSize=-1)), "metadata.datasetSize must not be negative"),
-    "size-fraction": (field(info=info(datasetSize=1.5)), "metadata.datasetSize must be an int"),
-    "size-nan": (field(info=info(importance=float("nan"))), "NaN is not a number that JSON has"),
-    "size-boolean": (field(info=info(datasetSize=True)), "metadata.datasetSize must be an int"),
+    "size-over": (
+        told(info(datasetSize=1001), num_examples="1001"),
+        "datasetSize 1001 is more than the 1000 that this run allows",
+    ),
+    "size-absurd": (told(info(datasetSize=2**70)), "metadata.datasetSize is absurdly large"),
+    "size-negative": (told(info(datasetSize=-1)), "metadata.datasetSize must not be negative"),
+    "size-fraction": (told(info(datasetSize=1.5)), "metadata.datasetSize must be an int"),
+    "size-nan": (told(info(importance=float("nan"))), "metadata['importance'] is nan"),
+    "size-boolean": (told(info(datasetSize=True)), "metadata.datasetSize must be an int"),
 }
 
 

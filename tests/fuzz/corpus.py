@@ -31,8 +31,8 @@ def seeds() -> dict[str, list[bytes]]:
         "update": [
             b"",
             b"\x00" + bench().update[0].encode() + b"\x00\x01" + bench().update[1].encode(),
-            b"\x00runs/r/rounds/2/clients/b/u.safetensors\x00\x03torch\x00\x02123456789",
-            b"\x04" + json.dumps(GOOD_INFO).encode(),
+            b"\x00runs/r/clients/b/0002-u.safetensors\x00\x03torch\x00\x02123456789",
+            b"\x04" + bench().info["info_path"].encode() + b"\x00\x06" + bench().info["num_examples"].encode(),
         ],
         "path": [
             bench().update[0].encode(),

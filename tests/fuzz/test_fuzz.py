@@ -84,7 +84,7 @@ def test_the_seeds_are_what_is_accepted() -> None:
     for target in ("safetensors", "checkpoint", "torch", "pickle", "npz"):
         for content in seeds()[target]:
             assert read(bench().file(content)).tensors, (target, content[:40])
-    parse_info(seeds()["info"][0].decode(), where="seed")
+    parse_info(seeds()["info"][0], where="seed")
     assert len(seeds()["structure"]) >= 3
 
 

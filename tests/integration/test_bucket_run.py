@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from buckets import ACCESS_KEY, SECRET_KEY, Fault, proxied
 
+from flavor.store.paths import round_of
+
 MIXED_TRAINER = """
 import os, pickle
 import torch
@@ -83,13 +85,13 @@ def test_flavor_run_in_a_bucket_with_trainers_of_three_formats(bench, s3):
     assert final["steps"].tolist() == [18]
     assert np.isfinite(final["w"]).all()
     keys = s3.keys(bucket)
-    prefix = f"fed/runs/{bench.run}/rounds"
+    prefix = f"fed/runs/{bench.run}"
     of_clients = [key for key in keys if "/clients/" in key]
-    assert len(of_clients) == 6, "of the last two rounds"
-    assert not [key for key in of_clients if key.startswith(f"{prefix}/1/")]
+    assert len(of_clients) == 12, "updates and infos of the last two rounds"
+    assert {round_of(key.removeprefix("fed/")) for key in of_clients} == {2, 3}
     for number in (1, 2, 3):
-        made = sorted(key.rsplit("/", 1)[1].split("-")[0] for key in keys if f"/rounds/{number}/global/" in key)
-        assert made == ["info", "manifest", "model", *(["state"] if number > 1 else [])]
+        of_round = [key.rsplit("/", 1)[1] for key in keys if key.startswith(f"{prefix}/global/{number:04d}-")]
+        assert sorted(name.split("-")[1] for name in of_round) == ["info", "model", *(["state"] if number > 1 else [])]
     assert not [key for key in keys if "/." in key], "no upload was left half done"
     nothing_secret(bench, process.stderr, process.stdout)
 
@@ -107,11 +109,11 @@ def test_machines_with_caches_of_their_own_and_a_service_in_trouble(bench, s3):
         worker = bench.start("flavor-agg", "--queue", bench.run, env=machine("agg"))
         worker.until("listens")
         proxy.faults = [
-            Fault("^PUT .*/rounds/1/clients/c1", "500", 2),
-            Fault("^GET .*/rounds/1/clients/", "cut", 2),
-            Fault("^PUT .*/rounds/1/global/", "lost", 1),
-            Fault("^HEAD .*/rounds/2/clients/", "500", 2),
-            Fault("^GET .*/rounds/2/global/", "drop", 2),
+            Fault("^PUT .*/clients/c1/0001-", "500", 2),
+            Fault("^GET .*/clients/[^/]+/0001-", "cut", 2),
+            Fault("^PUT .*/global/0001-", "lost", 1),
+            Fault("^HEAD .*/clients/[^/]+/0002-", "500", 2),
+            Fault("^GET .*/global/0002-", "drop", 2),
         ]
         edges = [
             bench.edge(f"c{i}", bench.trainer("--format", format_), env=machine(f"c{i}"))

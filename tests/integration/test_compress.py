@@ -18,8 +18,9 @@ from flavor.config import RunConfig
 from flavor.store.formats import Encoding, TensorFile, TensorFileWriter, TensorSpec, encode
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store, sha256_file
-from flavor.store.paths import named, run_prefix, update_prefix
+from flavor.store.paths import global_prefix, named, update_prefix
 from tests.conftest import Bench
+from tests.infos import put_info
 from workers import jobs
 from workers.context import WorkerContext, set_context
 
@@ -151,7 +152,7 @@ def runs(url: str, store: ObjectStore, request: pytest.FixtureRequest) -> Iterat
     redis.flushall()
     runs = RunStore(redis, "r", url)
     config = RunConfig(rounds=3, compress=getattr(request, "param", "int8"), store=store.url)
-    path, writer = put(store, f"{run_prefix('r')}initial/", THETA, {})
+    path, writer = put(store, global_prefix("r", 0), THETA, {})
     initial = GlobalModel(path, writer.sha256, writer.size_bytes, "", "npz", store.seal(path))
     runs.create(rounds=3, config=config.to_mapping(), initial=initial)
     redis.set(runs.keys.coordinator, "coordinator")
@@ -165,7 +166,8 @@ def runs(url: str, store: ObjectStore, request: pytest.FixtureRequest) -> Iterat
 def verdict(runs: RunStore, store: ObjectStore, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Verdict:
     path, writer = put(store, update_prefix("r", 1, "a"), tensors, metadata)
     info = {"metadata": {"epoch": 1, "datasetSize": 5, "importance": 1.0}, "metrics": dict.fromkeys(CONFUSION, -1)}
-    fields = {"path": path, "digest": writer.sha256, "size": str(writer.size_bytes), "info": json.dumps(info)}
+    fields = {"path": path, "digest": writer.sha256, "size": str(writer.size_bytes)}
+    fields |= put_info(store, update_prefix("r", 1, "a"), info)
     runs.redis.hset(runs.keys.client("a").update(1), mapping=fields | {"format": "npz"})
     jobs.inspect("r", 1, ["a"])
     view = runs.read_round(1)
@@ -243,8 +245,8 @@ def test_a_run_that_does_not_compress_takes_none(runs: RunStore, store: ObjectSt
 
 
 def test_one_encoded_against_the_model_before_is_refused(runs: RunStore, store: ObjectStore, tmp_path: Path) -> None:
-    old, _ = put(store, f"{run_prefix('r')}other/", {**THETA, "w": THETA["w"] + 1}, {})
-    local, _ = put(store, f"{run_prefix('r')}local/", {**THETA, "w": THETA["w"] + 2}, {})
+    old, _ = put(store, global_prefix("r", 8), {**THETA, "w": THETA["w"] + 1}, {})
+    local, _ = put(store, global_prefix("r", 9), {**THETA, "w": THETA["w"] + 2}, {})
     base = TensorFile.open(store.local(old))
     sha, _ = sha256_file(store.local(old))
     encode(store.local(local), tmp_path / "update", base, Encoding("int8", sha))

@@ -259,10 +259,10 @@ def test_init_model_embedded_server_and_keep_rounds(bench):
     assert process.wait() == 0, process.stderr
     np.testing.assert_allclose(final_model(bench.folder / "out" / "global_model.pkl")["b"], 100 + 4 * STEP, rtol=1e-6)
     assert "round 1 starts from 100.0000" in logs(bench)["edge-1"]
-    rounds = store / "runs" / bench.run / "rounds"
-    kept = [r for r in (1, 2, 3, 4) if list((rounds / str(r)).glob("clients/*/*"))]
-    assert kept == [3, 4]
-    assert all(list((rounds / str(r) / "global").iterdir()) for r in (1, 2, 3, 4))
+    run = store / "runs" / bench.run
+    kept = {file.name[:4] for folder in ("clients/*", "accepted") for file in run.glob(f"{folder}/*")}
+    assert kept == {"0003", "0004"}
+    assert {file.name[:4] for file in (run / "global").iterdir()} == {"0000", "0001", "0002", "0003", "0004"}
     assert bench.survivors() == {}
 
 

@@ -518,7 +518,7 @@ def test_a_round_that_the_store_has_is_not_committed_again(bench: Bench) -> None
     with live.training(config, []):
         state = coordinator.initialize(config, [])
         state = coordinator.run_round(state, live.get_updates(1, state, []))
-        (bench.store / "runs" / bench.run / "rounds" / "1" / "manifest.json").write_text("another history's")
+        (bench.store / "runs" / bench.run / "manifests" / "round-1.json").write_text("another history's")
         with pytest.raises(StateLost, match="round 1 is closed in the object store"):
             live.distribute_state(state, [])
         assert bench.runs.read_round(1).state is RoundState.AGGREGATING

@@ -19,6 +19,9 @@ from safetensors.numpy import load_file
 from flavor.bus.keys import RunKeys
 from flavor.bus.state import RoundState, RunState
 from flavor.errors import AggregatorFailed, BusUnavailable
+from flavor.store.objects import open_store
+from flavor.store.paths import update_prefix
+from tests.infos import put_info
 from workers.command import UserCommand
 from workers.folder import RunFolder
 from workers.resident import Resident, Residents
@@ -573,9 +576,13 @@ def test_a_client_that_names_another_format_is_refused(bench):
     bench.aggregator()
     edge = bench.edge("c1", bench.trainer("--hold", "--at", 1))
     bench.held("c1")
-    key = bench.runs.keys.client("c1").update(1)
+    key, prefix, store = (
+        bench.runs.keys.client("c1").update(1),
+        update_prefix(bench.run, 1, "c1"),
+        open_store(str(bench.store)),
+    )
     with bench.redis.pipeline(transaction=True) as step:  # what a hostile edge would write
-        step.hset(key, mapping={"path": f"runs/{bench.run}/rounds/1/clients/c1/x", "format": "exe", "info": INFO})
+        step.hset(key, mapping={"path": f"{prefix}x", "format": "exe", **put_info(store, prefix, INFO)})
         step.publish(key, "1")
         step.execute()
     assert "checkpoint format 'exe'" in bench.logged("update.refused")["reason"]
@@ -585,11 +592,9 @@ def test_a_client_that_names_another_format_is_refused(bench):
     assert view.state is not RoundState.CLOSED
 
 
-INFO = json.dumps(
-    {
-        "metadata": {"epoch": 1, "datasetSize": 1, "importance": 1.0},
-        "metrics": dict.fromkeys(
-            ("basic/confusion_tp", "basic/confusion_fp", "basic/confusion_fn", "basic/confusion_tn"), -1
-        ),
-    }
-)
+INFO = {
+    "metadata": {"epoch": 1, "datasetSize": 1, "importance": 1.0},
+    "metrics": dict.fromkeys(
+        ("basic/confusion_tp", "basic/confusion_fp", "basic/confusion_fn", "basic/confusion_tn"), -1
+    ),
+}

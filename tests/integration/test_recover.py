@@ -300,11 +300,9 @@ def test_broken_records_are_not_rebuilt_from(bench: Bench) -> None:
     edge = bench.edge("edge-1", bench.trainer())
     assert [process.wait() for process in (coordinator, edge)] == [0, 0]
     bench.redis.delete(bench.runs.keys.state)
-    folder = bench.store / "runs" / bench.run / "rounds" / "2"
-    for file in (
-        folder / "manifest.json",
-        *(next((folder / "global").glob(f"{what}-*")) for what in ("model", "state")),
-    ):
+    folder = bench.store / "runs" / bench.run
+    made = [next((folder / "global").glob(f"0002-{what}-*")) for what in ("model", "state")]
+    for file in (folder / "manifests" / "round-2.json", *made):
         file.chmod(0o644)
         before = file.read_bytes()
         changed = bytearray(before)

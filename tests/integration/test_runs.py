@@ -17,7 +17,7 @@ from flavor.cli.inspect import stop
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 from tests.conftest import Bench
 
-MODEL = GlobalModel("runs/r/rounds/1/global/model", "d" * 64, 12, "runs/r/info", "npz")
+MODEL = GlobalModel("runs/r/global/0001-model", "d" * 64, 12, "runs/r/info", "npz")
 TOKEN = "coordinator"
 
 
@@ -94,7 +94,7 @@ def test_a_client_is_told_its_own_verdict_alone_also_when_it_came_too_late(runs:
     heard.psubscribe(runs.keys.client("a").to_pattern)
     assert heard.get_message(timeout=5)["type"] == "psubscribe"
     begin(runs)
-    assert runs.judge(1, "a", Verdict(True, "good", info={"metadata": {"of": "a"}}))
+    assert runs.judge(1, "a", Verdict(True, "good", num_examples=7))
     assert heard.get_message(timeout=5)["channel"] == runs.keys.client("a").verdict(1)
     heard.close()
     late = "late: round 1 no longer takes updates"
@@ -108,7 +108,7 @@ def test_nothing_is_late_for_a_round_that_is_open(runs: RunStore) -> None:
     assert not runs.refuse_late(1, "a")
     assert runs.verdicts(1, ["a"]) == {}
     assert not runs.redis.exists(runs.keys.client("a").verdict(1))
-    assert runs.judge(1, "a", Verdict(True, "good", info={"metadata": {}}))
+    assert runs.judge(1, "a", Verdict(True, "good", num_examples=7))
     begin(runs)
     assert runs.refuse_late(1, "b") == "late: round 1 no longer takes updates"
     assert not runs.refusals(), "no fault of its content"
@@ -260,7 +260,7 @@ def test_forgetting_a_round_leaves_its_result(runs: RunStore) -> None:
 
 def test_nothing_is_recorded_of_a_round_that_is_not_there(runs: RunStore) -> None:
     """A server that lost the run while an update was inspected has no such round."""
-    for verdict in (Verdict(True, "good", info={"metadata": {}}), Verdict(False, "bad")):
+    for verdict in (Verdict(True, "good", num_examples=7), Verdict(False, "bad")):
         assert not runs.judge(1, "a", verdict)
     runs.redis.set(runs.keys.coordinator, TOKEN)
     with pytest.raises(IllegalMove, match="decide_structure"):

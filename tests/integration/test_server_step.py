@@ -19,6 +19,7 @@ from flavor.store.info import CONFUSION
 from flavor.store.objects import open_store
 from flavor.store.paths import named, update_prefix
 from tests.conftest import Bench
+from tests.infos import put_info
 from workers import jobs
 from workers.context import WorkerContext, set_context
 
@@ -52,7 +53,19 @@ def a_round(runs: RunStore, store, round_: int, base: dict[str, np.ndarray]) -> 
                     writer.write(spec.name, tensors[spec.name])
             path = named(update_prefix("r", round_, client), "update", writer.sha256, ".safetensors")
             store.put(path, staged, digest=writer.sha256)
-        verdict = Verdict(True, "fine", path, writer.sha256, writer.size_bytes, store.seal(path), "pickle", info)
+        of_info = put_info(store, update_prefix("r", round_, client), info)
+        verdict = Verdict(
+            True,
+            "fine",
+            path,
+            writer.sha256,
+            writer.size_bytes,
+            store.seal(path),
+            "pickle",
+            size,
+            of_info["info_path"],
+            of_info["info_digest"],
+        )
         assert runs.judge(round_, client, verdict)
     runs.begin_aggregation(TOKEN, round_, attempt=1, contributors=sorted(SIZES), reason="all")
     jobs.aggregate("r", round_, 1)

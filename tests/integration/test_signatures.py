@@ -21,9 +21,10 @@ from flavor.ledger.manifest import Manifest
 from flavor.ledger.statement import signature_fields
 from flavor.store.local import LocalStore
 from flavor.store.objects import ObjectStore, open_store
-from flavor.store.paths import manifest_path
+from flavor.store.paths import manifest_path, update_prefix
 from tests.conftest import Bench
-from tests.integration.test_worker import model, submit
+from tests.infos import put_info
+from tests.integration.test_worker import info, model, submit
 from workers import jobs
 from workers.context import WorkerContext, set_context
 
@@ -132,7 +133,7 @@ def test_information_that_was_changed_after_signing(runs: RunStore, store: Objec
     submit(runs, store, "a", model(1), size=100)
     sign(runs, "a", KEY)
     name = runs.keys.client("a").update(1)
-    runs.redis.hset(name, "info", runs.redis.hget(name, "info").replace("100", "100000"))
+    runs.redis.hset(name, mapping=put_info(store, update_prefix("r", 1, "a"), info(100_000)))
     assert "the signature is not that of this update" in verdict(runs, "a").reason
 
 
@@ -204,7 +205,7 @@ class Dies(LocalStore):
     """A store whose client ends between the commit and putting the manifest in place."""
 
     def put(self, path: str, source: Path, *, digest: str) -> None:
-        if path.endswith("/manifest.json"):
+        if "/manifests/round-" in path:
             raise StoreError("the connection is gone")
         super().put(path, source, digest=digest)
 

@@ -28,6 +28,7 @@ from flavor.store.formats import Inspection, TensorFile, TensorFileWriter, Tenso
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import named, update_prefix
+from tests.infos import put_info
 from workers import inspection, jobs
 from workers.context import WorkerContext, set_context
 from workers.worker import make_worker
@@ -75,9 +76,13 @@ def submit(
     *,
     size: int = 100,
     round_: int = 1,
+    told: dict[str, Any] | bytes | None = None,
     **changes: str,
 ) -> str:
-    """Put an update into the store and into the client's hash, as an edge does; `changes` lie about it."""
+    """Put an update into the store and into the client's hash, as an edge does; `changes` lie about it.
+
+    `told` is in place of its info.json.
+    """
     with store.stage() as staged:
         specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
         with TensorFileWriter(staged, specs) as writer:
@@ -90,7 +95,7 @@ def submit(
         "digest": writer.sha256,
         "size": str(writer.size_bytes),
         "format": "npz",
-        "info": json.dumps(info(size)),
+        **put_info(store, update_prefix("r", round_, client), info(size) if told is None else told),
     }
     runs.redis.hset(runs.keys.client(client).update(round_), mapping={**fields, **changes})
     return path
@@ -136,7 +141,7 @@ class TestInspection:
         path = submit(runs, store, "a", model(1))
         found = verdict(runs, "a")
         assert found.accepted
-        assert (found.path, found.format, found.info["metadata"]["datasetSize"]) == (path, "npz", 100)
+        assert (found.path, found.format, found.num_examples) == (path, "npz", 100)
 
     def test_one_object_that_cannot_be_read_keeps_no_other_from_being_judged(
         self, runs: RunStore, store: ObjectStore
@@ -298,14 +303,15 @@ class TestInspection:
             ({"digest": "0" * 64}, "is not what was submitted"),
             ({"path": "../../etc/passwd"}, "is refused"),
             ({"path": "/etc/passwd"}, "is refused"),
-            ({"path": "runs/r/rounds/1/clients/b/update-0.safetensors"}, "does not belong to this client"),
-            ({"path": "runs/r/rounds/1/clients/a/none.safetensors"}, "is not in the store"),
-            ({"info": '{"metadata": {"epo'}, "not complete JSON"),
-            ({"info": "{}"}, "metadata is missing"),
-            ({"info": json.dumps(info(10**30))}, "absurdly large"),
+            ({"path": "runs/r/clients/b/0001-update-0.safetensors"}, "does not belong to this client"),
+            ({"path": "runs/r/clients/a/0001-none.safetensors"}, "is not in the store"),
+            ({"told": b'{"metadata": {"epo'}, "not complete JSON"),
+            ({"told": b"{}"}, "metadata is missing"),
+            ({"told": info(10**30)}, "absurdly large"),
+            ({"told": b" " * 65_537}, "larger than 65536 bytes"),
         ],
     )
-    def test_lies(self, runs: RunStore, store: ObjectStore, changes: dict[str, str], said: str) -> None:
+    def test_lies(self, runs: RunStore, store: ObjectStore, changes: dict[str, Any], said: str) -> None:
         submit(runs, store, "a", model(1), **changes)
         found = verdict(runs, "a")
         assert not found.accepted
@@ -374,7 +380,7 @@ class TestAggregation:
 
     def test_a_failure_is_reported_to_the_coordinator(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
-        store.remove("runs/r/rounds/1/clients/b/")
+        store.remove("runs/r/clients/b/")
         jobs.aggregate("r", 1, 1)
         view = runs.read_round(1)
         assert view is not None

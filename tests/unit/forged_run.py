@@ -14,7 +14,15 @@ from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.ledger.statement import signature_fields
 from flavor.protocol import new_run_id
 from flavor.store.objects import ObjectStore, open_store
-from flavor.store.paths import global_prefix, named, run_prefix, update_prefix
+from flavor.store.paths import (
+    clients_folder,
+    global_folder,
+    global_prefix,
+    manifests_folder,
+    named,
+    run_record_path,
+    update_prefix,
+)
 
 CONFIG = {"rounds": 3, "keep_rounds": 2, "store": "file:///elsewhere", "heartbeat_timeout_s": 15.0, "name": "Zürich"}
 SIZES = {"a": 10, "b": 20}
@@ -50,7 +58,7 @@ class ForgedRun:
 
     def begin(self) -> RunRecord:
         """The run's record, with pre-trained weights."""
-        path, digest = put(self.store, f"{run_prefix(self.name)}initial/", "model", b"initial weights", ".safetensors")
+        path, digest = put(self.store, global_prefix(self.name, 0), "model", b"initial weights", ".safetensors")
         initial = Model(path=path, digest=digest, size_bytes=15, format="torch")
         self.record = RunRecord(run=self.name, run_id=self.run_id, rounds=3, config=self.config, initial=initial)
         self.archive.begin(self.record)
@@ -96,8 +104,10 @@ class ForgedRun:
         data = f"update of {client} in {round_}".encode()
         prefix = update_prefix(self.name, round_, client)
         path, digest = put(self.store, prefix, "update", data, ".safetensors")
-        info = json.dumps({"metadata": {"datasetSize": SIZES[client]}})
-        fields = {"path": path, "digest": digest, "size": str(len(data)), "format": "torch", "info": info}
+        info = json.dumps({"metadata": {"datasetSize": SIZES[client]}}).encode()
+        info_path, info_digest = put(self.store, prefix, "info", info, ".json")
+        of_info = {"info_path": info_path, "info_digest": info_digest, "num_examples": str(SIZES[client])}
+        fields = {"path": path, "digest": digest, "size": str(len(data)), "format": "torch", **of_info}
         key = self.clients[client]
         about = {"run_id": self.run_id, "trained_from": trained_from}
         signed = signature_fields(key, self.name, round_, client, fields, **about) if key else {}
@@ -108,7 +118,8 @@ class ForgedRun:
             size_bytes=len(data),
             format="torch",
             num_examples=SIZES[client],
-            info_digest=sha256(info.encode()),
+            info_path=info_path,
+            info_digest=info_digest,
             **signed,
         )
 
@@ -128,7 +139,13 @@ class ForgedRun:
 
     def files(self) -> list[Path]:
         """Every file of the run."""
-        return [self.store.local(path) for path in self.store.list(run_prefix(self.name))]
+        folders = [
+            manifests_folder(self.name),
+            global_folder(self.name),
+            *self.store.folders(clients_folder(self.name)),
+        ]
+        paths = [path for folder in folders for path in self.store.list(folder)]
+        return [self.store.local(path) for path in [run_record_path(self.name), *paths]]
 
 
 def overwrite(path: Path, data: bytes) -> None:

@@ -48,8 +48,8 @@ def put(store: ObjectStore, path: str, content: bytes) -> tuple[str, str]:
 
 
 def global_model(store: ObjectStore, weights: bytes, info: bytes, round_: int) -> GlobalModel:
-    path, digest = put(store, f"runs/r/rounds/{round_}/global/model.bin", weights)
-    info_path, info_digest = put(store, f"runs/r/rounds/{round_}/global/info.json", info)
+    path, digest = put(store, f"runs/r/global/000{round_}-model.bin", weights)
+    info_path, info_digest = put(store, f"runs/r/global/000{round_}-info.json", info)
     return GlobalModel(path, digest, len(weights), info_path, "opaque", info_digest=info_digest)
 
 

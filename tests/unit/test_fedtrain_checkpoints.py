@@ -18,6 +18,7 @@ from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import named, update_prefix
+from tests.infos import put_info
 
 SIZES = {"a": 100, "b": 300}
 
@@ -63,7 +64,9 @@ def a_round(store: ObjectStore, updates: Mapping[str, Mapping[str, np.ndarray]],
             "metadata": {"epoch": number, "datasetSize": SIZES[client], "importance": 1.0},
             "metrics": {**dict.fromkeys(CONFUSION, -1), **({"loss": 0.25} if client == "a" else {})},
         }
-        verdicts[client] = Verdict(True, "", path, digest, size, store.seal(path), "pickle", info).to_json()
+        told = put_info(store, update_prefix("r", number, client), info)
+        of_info = (SIZES[client], told["info_path"], told["info_digest"])
+        verdicts[client] = Verdict(True, "", path, digest, size, store.seal(path), "pickle", *of_info).to_json()
     fields = {
         "state": RoundState.AGGREGATING,
         "expected": json.dumps(list(updates)),
@@ -74,7 +77,7 @@ def a_round(store: ObjectStore, updates: Mapping[str, Mapping[str, np.ndarray]],
 
 
 def base(store: ObjectStore, values: Mapping[str, np.ndarray]) -> GlobalModel:
-    path, digest, size = put(store, "runs/r/rounds/2/global/", values)
+    path, digest, size = put(store, "runs/r/global/0002-", values)
     return GlobalModel(path, digest, size, "i.json", "pickle", store.seal(path))
 
 
@@ -165,7 +168,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_put(store: ObjectStore
     other = {**weights(1), "w64": np.zeros(6)}
     with pytest.raises(AggregationError, match="'w64' has shape"):
         put_round(store, "r", round_, GlobalState(round_id=3, global_weights=other))
-    assert not list(Path(store.url.removeprefix("file://")).glob("runs/r/rounds/3/global/*"))
+    assert not list(Path(store.url.removeprefix("file://")).glob("runs/r/global/0003-*"))
 
 
 def test_initial_weights_are_a_model_of_round_0(store: ObjectStore) -> None:
@@ -182,7 +185,7 @@ def test_initial_weights_are_a_model_of_round_0(store: ObjectStore) -> None:
 def test_a_run_of_another_coordinator_is_told_apart(store: ObjectStore) -> None:
     with pytest.raises(StoreError, match="was not coordinated by aumai_fedtrain"):
         read_state(store, base(store, tensors(1)))
-    path, digest, _ = put(store, "runs/r/rounds/2/global/", {"momentum/w": np.zeros(3)})
+    path, digest, _ = put(store, "runs/r/global/0002-", {"momentum/w": np.zeros(3)})
     foreign = GlobalModel(**{**base(store, tensors(1)).__dict__, "state_path": path, "state_digest": digest})
     with pytest.raises(StoreError, match="no state of aumai_fedtrain"):
         read_state(store, foreign)

@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flavor.errors import InvalidInfo
-from flavor.store.info import CONFUSION, checked_info, merge_infos, parse_info, read_info
+from flavor.store.info import (
+    CONFUSION,
+    LONGEST_NAME,
+    MAX_BYTES,
+    checked_info,
+    info_bytes,
+    merge_infos,
+    parse_info,
+    read_info,
+)
 
 
 def info(**metrics: float) -> dict[str, Any]:
@@ -42,9 +51,9 @@ def test_a_metric_that_is_no_number_is_missing_at_that_site(missing: Any) -> Non
     """The AUC of a site with one class; handed in by SaveInfoJson, or as Python's own json.dump writes it."""
     odd = checked_info(info(auc=missing, acc=0.5))
     assert odd["metrics"]["auc"] is None
-    assert parse_info(json.dumps(odd), where="info.json") == odd
+    assert parse_info(json.dumps(odd).encode(), where="info.json") == odd
     if missing is None or isinstance(missing, float):
-        assert parse_info(json.dumps(info(auc=missing, acc=0.5)), where="info.json") == odd
+        assert parse_info(json.dumps(info(auc=missing, acc=0.5)).encode(), where="info.json") == odd
     good = info(auc=0.8, acc=0.7)
     merged = merge_infos(["a", "b", "c"], [odd, good, info(auc=0.6, acc=0.6)])
     assert merged["metrics"]["auc"] == merged["metrics"]["auc (weighted)"] == pytest.approx(0.7)
@@ -106,12 +115,30 @@ def test_all_bad_fields_are_named_at_once() -> None:
 @given(st.text(max_size=40))
 def test_any_text_is_an_info_or_one_line(text: str) -> None:
     with pytest.raises(InvalidInfo):
-        parse_info(text, where="info.json")
+        parse_info(text.encode(), where="info.json")
 
 
 def test_deep_nesting_is_one_line_too() -> None:
     with pytest.raises(InvalidInfo):
-        parse_info("[" * 100_000, where="info.json")
+        parse_info(b"[" * 60_000, where="info.json")
+
+
+def test_an_info_is_bounded_in_bytes_and_its_names_too(tmp_path: Path) -> None:
+    path = tmp_path / "info.json"
+    path.write_text(json.dumps(info()) + " " * MAX_BYTES)
+    with pytest.raises(InvalidInfo, match="larger than 65536 bytes"):
+        read_info(path)
+    wide = info()
+    wide["metadata"]["note"] = "\N{SNOWMAN}" * (MAX_BYTES // 3)  # fewer characters than bytes
+    with pytest.raises(InvalidInfo, match="larger than 65536 bytes"):
+        parse_info(json.dumps(wide, ensure_ascii=False).encode(), where="info.json")
+    with pytest.raises(InvalidInfo, match="and 65536 at most are taken"):
+        info_bytes(wide)
+    for part in ("metadata", "metrics"):
+        named = info()
+        named[part]["x" * (LONGEST_NAME + 1)] = 1
+        with pytest.raises(InvalidInfo, match="has 201 characters"):
+            checked_info(named)
 
 
 def test_half_a_file_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from flavor.errors import RunNotFound
 from flavor.ledger.audit import audit
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.trust import Trust
-from flavor.store.paths import global_prefix, manifest_path, updates_prefix
-from tests.unit.forged_run import ForgedRun, overwrite, put
+from flavor.store.paths import client_folder, global_prefix, manifest_path, round_of
+from tests.unit.forged_run import SIZES, ForgedRun, overwrite, put
 
 
 @pytest.fixture
@@ -49,11 +48,13 @@ def test_an_honest_run_is_right(run: ForgedRun) -> None:
     found = audit(run.archive, trusting(run, **run.clients))
     assert found.problems == []
     assert (found.chain.closed, found.chain.head) == (3, run.manifests[2].digest)
-    assert found.checked == 1 + 3 * 6  # the initial model; model, info, state, two updates, the staged manifest
+    assert (
+        found.checked == 1 + 3 * 8
+    )  # the initial model; model, info, state, two updates with their infos, the staged manifest
     assert found.gone == {}
 
 
-KINDS = ("/run.json", "/manifest.json", "/manifest-", "/initial/model", "/global/model", "/info", "/state", "/update")
+KINDS = ("/run.json", "/round-", "/staged-", "/global/0000-model", "-model-", "-info-", "-state-", "-update-")
 
 
 def any_file(run: ForgedRun, data: st.DataObject) -> Path:
@@ -112,7 +113,6 @@ def test_a_manifest_removed(run: ForgedRun, round_: int) -> None:
 def stray(run: ForgedRun, round_: int) -> str:
     """A file where a manifest would be."""
     path = run.folder / manifest_path("r", round_)
-    path.parent.mkdir(parents=True)
     path.write_text("{}")
     return manifest_path("r", round_)
 
@@ -150,20 +150,25 @@ def test_the_run_s_record_removed_or_replaced(run: ForgedRun) -> None:
 @pytest.mark.parametrize("what", ["model", "info", "state"])
 def test_the_newest_objects_must_be_there_and_older_ones_need_not(run: ForgedRun, what: str) -> None:
     for round_ in (3, 1):
-        next(
-            run.store.local(path) for path in run.store.list(f"runs/r/rounds/{round_}/global/") if what in path
-        ).unlink()
+        made = [path for path in run.store.list("runs/r/global/") if round_of(path) == round_]
+        next(run.store.local(path) for path in made if what in path).unlink()
     result = audit(run.archive)
     assert [(problem.round, problem.what.split(":")[0]) for problem in result.problems] == [(3, "missing")]
     assert list(result.gone) == [1]
 
 
+def prune(run: ForgedRun, round_: int) -> None:
+    for client in SIZES:
+        run.store.delete([path for path in run.store.list(client_folder("r", client)) if round_of(path) == round_])
+
+
 def test_pruned_updates_are_no_fault_and_others_are(run: ForgedRun) -> None:
-    run.store.remove(updates_prefix("r", 1))
-    assert audit(run.archive).gone == {1: ["the update of a", "the update of b"]}
+    prune(run, 1)
+    whole = [f"the {what} of {client}" for client in SIZES for what in ("update", "information")]
+    assert audit(run.archive).gone == {1: whole}
     assert found(run) == []
-    run.store.remove(updates_prefix("r", 2))
-    assert [problem.rpartition(": ")[2] for problem in found(run)] == ["the update of a", "the update of b"]
+    prune(run, 2)
+    assert [problem.rpartition(": ")[2] for problem in found(run)] == whole
 
 
 def test_a_round_signed_anew_with_another_key(run: ForgedRun) -> None:
@@ -273,7 +278,9 @@ def test_settings_that_a_resumed_run_may_change_are_told_and_nothing_is_wrong(tm
 def test_a_chain_cut_short_is_found_by_an_earlier_head(run: ForgedRun) -> None:
     head = audit(run.archive).chain.head
     assert found(run, head=head) == []
-    shutil.rmtree(run.folder / "runs/r/rounds/3")
+    for path in run.folder.glob("runs/r/**/*"):
+        if path.name.startswith(("0003-", "round-3", "staged-3")):
+            path.unlink()
     assert found(run) == []  # the store alone cannot know
     assert found(run, head=head) == [f"the run: runs/r/run.json: no record has the digest {head} given by --head"]
     assert found(run, head=run.manifests[1].digest) == []
@@ -281,7 +288,7 @@ def test_a_chain_cut_short_is_found_by_an_earlier_head(run: ForgedRun) -> None:
 
 def test_what_does_not_belong_does_no_harm(run: ForgedRun) -> None:
     (run.folder / "runs/r/notes.txt").write_text("mine")
-    (run.folder / "runs/r/rounds/3/global/a b-0123456789abcdef.bin").write_text("not a path of ours")
+    (run.folder / "runs/r/global/0003-a b-0123456789abcdef.bin").write_text("not a path of ours")
     assert [problem.split(": ")[0] for problem in found(run)] == ["round 3"]
 
 
@@ -306,13 +313,13 @@ def test_a_manifest_that_is_nested_too_deeply_is_a_problem(run: ForgedRun) -> No
 @pytest.mark.parametrize("round_", ["3", "1", "9", "0", "x"])
 def test_what_a_client_puts_into_its_own_folder_cannot_make_it_fail(run: ForgedRun, round_: str) -> None:
     """It may write there what it likes; no record names it. Not even reading it is needed, however large it is."""
-    path = f"runs/r/rounds/{round_}/clients/a/x-0123456789abcdef.bin"
+    path = f"runs/r/clients/a/{round_.zfill(4)}-x-0123456789abcdef.bin"
     file = run.folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("other bytes than those that its name says")
     result = audit(run.archive)
     assert result.problems == []
-    assert result.checked == 1 + 3 * 6
+    assert result.checked == 1 + 3 * 8
     (notice,) = result.notices
     where = f"round {round_}" if round_ in "319" else "the run"
     assert str(notice) == f"{where}: {path}: no record names it: refused, late, or none of this run's"

@@ -17,6 +17,7 @@ from flavor.ledger.canonical import canonical
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest, Model, RunRecord, settings_differ
 from flavor.store.objects import open_store
+from flavor.store.paths import manifest_path
 from tests.unit.forged_run import ForgedRun, overwrite
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
@@ -138,5 +139,5 @@ class TestArchive:
         for round_ in range(1, closed + 1):
             with store.stage() as staged:
                 staged.write_bytes(b"x")
-                store.put(f"runs/r/rounds/{round_}/manifest.json", staged, digest="")
+                store.put(manifest_path("r", round_), staged, digest="")
         assert Archive(store, "r").closed() == closed

@@ -215,41 +215,65 @@ def test_prefixes_that_leave_the_store_are_refused(store: ObjectStore, prefix: s
     assert store.exists("runs/r/a.bin")
 
 
-def test_a_list_has_what_is_below_its_prefix(place: Place) -> None:
-    paths = ["runs/r/b.bin", "runs/r/rounds/1/a.bin", "runs/r/rounds/10/a.bin", "runs/rr/c.bin"]
+def test_a_list_has_what_lies_in_its_folder_itself(place: Place) -> None:
+    paths = ["runs/r/b.bin", "runs/r/clients/a/1.bin", "runs/r/clients/a/2.bin", "runs/r/clients/ab/1.bin", "runs/rr/c"]
     for path in reversed(paths):
         put(place.store, path, b"1")
     for store in (place.store, place.other()):
-        assert store.list("runs/r/") == paths[:3]
-        assert store.list("runs/r/rounds/1/") == paths[1:2]
-        assert store.list("runs/") == paths
-        assert store.list("none/") == []
+        assert store.list("runs/r/") == paths[:1]
+        assert store.list("runs/r/clients/a/") == paths[1:3]
+        assert len(store.list("runs/r/clients/a/", most=1)) == 1
+        assert store.list("runs/r/clients/") == store.list("runs/") == store.list("none/") == []
+        assert store.folders("runs/r/clients/") == ["runs/r/clients/a/", "runs/r/clients/ab/"]
+        assert len(store.folders("runs/r/clients/", most=1)) == 1
+        assert store.folders("runs/") == ["runs/r/", "runs/rr/"]
+        assert store.folders("runs/r/clients/a/") == store.folders("none/") == []
+        for act in (store.list, store.folders):
+            with pytest.raises(BadObjectPath):
+                act("../")
         with store.stage() as staged:
             staged.write_bytes(b"on its way")
-            assert store.list("runs/") == paths
+            assert store.list("runs/r/") == paths[:1]
 
 
 def test_removing_a_prefix(place: Place) -> None:
     store = place.store
-    put(store, "runs/r/rounds/1/clients/a/u.bin", b"1")
-    put(store, "runs/r/rounds/1/clients/ab/u.bin", b"1")
-    put(store, "runs/r/rounds/2/clients/a/u.bin", b"2")
-    store.remove("runs/r/rounds/1/clients/a/")
-    store.remove("runs/r/rounds/9/clients/")
-    assert store.list("runs/") == ["runs/r/rounds/1/clients/ab/u.bin", "runs/r/rounds/2/clients/a/u.bin"]
-    store.remove("runs/r/rounds/1/clients/")
+    for path in ("runs/r/clients/a/u.bin", "runs/r/clients/ab/u.bin", "runs/r/global/m.bin", "runs/rr/x.bin"):
+        put(store, path, b"1")
+    store.remove("runs/r/clients/a/")
+    store.remove("runs/r/accepted/")
+    assert store.folders("runs/r/clients/") == ["runs/r/clients/ab/"]
+    store.remove("runs/r/")
     with pytest.raises(ObjectMissing):
-        store.local("runs/r/rounds/1/clients/ab/u.bin")
+        store.local("runs/r/clients/ab/u.bin")
+    assert store.exists("runs/rr/x.bin")
 
 
-def test_listing_a_prefix(store: ObjectStore) -> None:
-    for path in ("runs/r/b.bin", "runs/r/rounds/10/c.bin", "runs/r/rounds/9/c.bin", "runs/rr/d.bin"):
-        put(store, path, b"x")
-    assert store.list("runs/r/") == ["runs/r/b.bin", "runs/r/rounds/10/c.bin", "runs/r/rounds/9/c.bin"]
-    assert store.list("runs/r/rounds/9/") == ["runs/r/rounds/9/c.bin"]
-    assert store.list("runs/none/") == []
+def test_deleting_objects(place: Place) -> None:
+    store = place.store
+    paths = ["runs/r/clients/a/1.bin", "runs/r/clients/a/2.bin", "runs/r/clients/a/3.bin"]
+    for path in paths:
+        put(store, path, b"1")
+    store.delete([*paths[:2], "runs/r/clients/a/none.bin", "runs/r/clients/none/x.bin"])
+    store.delete([])
+    assert store.list("runs/r/clients/a/") == paths[2:]
     with pytest.raises(BadObjectPath):
-        store.list("../")
+        store.delete(["../x"])
+
+
+def test_reading_a_small_object(place: Place) -> None:
+    put(place.store, "runs/r/a.json", b"{}")
+    put(place.store, "runs/r/empty.json", b"")
+    for store in (place.store, place.other()):
+        assert store.read("runs/r/a.json", most=2, digest=hashlib.sha256(b"{}").hexdigest()) == b"{}"
+        assert store.read("runs/r/empty.json", most=0) == b""
+        with pytest.raises(DigestMismatch, match=r"2 bytes|larger than 1"):
+            store.read("runs/r/a.json", most=1)
+        for digest in ("0" * 64, ""):
+            with pytest.raises(DigestMismatch, match="not those that were recorded"):
+                store.read("runs/r/a.json", most=2, digest=digest)
+        with pytest.raises(ObjectMissing):
+            store.read("runs/r/none.json", most=2)
 
 
 def test_staging_cleans_up_after_a_failure(store: ObjectStore) -> None:
@@ -314,7 +338,9 @@ class TestFolder:
             put(store, "runs/r/folder/new/x.bin", b"x")
         with pytest.raises(BadObjectPath):
             store.list("runs/r/folder/")
-        assert store.list("runs/") == ["runs/r/a.bin"]
+        assert store.folders("runs/r/") == []
+        with pytest.raises(BadObjectPath):
+            store.delete(["runs/r/folder/secret"])
         with pytest.raises(BadObjectPath):
             store.remove("runs/r/folder/deeper/")
         store.remove("runs/r/folder/")

@@ -1,0 +1,28 @@
+"""The information of clients, read from the store: small, and never more than that."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+from flavor.bus.state import Verdict
+from flavor.store.info import MAX_BYTES, Info, parse_info
+from flavor.store.objects import ObjectStore
+
+
+def read_client_info(store: ObjectStore, path: str, digest: str) -> Info:
+    """The information that was handed in as the object `path`.
+
+    Raises `InvalidInfo` for what is none, `StoreError` unless it is what was recorded.
+    """
+    return parse_info(_data(store, path, digest), where="info.json")  # type: ignore[arg-type]
+
+
+def accepted_infos(store: ObjectStore, verdicts: Iterable[Verdict]) -> list[Info]:
+    """The information that belongs to each of these accepted updates; raises what `read_client_info` raises."""
+    return [read_client_info(store, verdict.info_path, verdict.info_digest) for verdict in verdicts]
+
+
+@functools.lru_cache(256)  # what a worker inspects it often aggregates, too, and a bucket answers slowly
+def _data(store: ObjectStore, path: str, digest: str) -> bytes:
+    return store.read(path, most=MAX_BYTES, digest=digest)
