@@ -85,6 +85,10 @@ class RunConfig(BaseModel):
     """Largest L2 norm of an update's change of the global model, over all float tensors."""
     keep_rounds: int = Field(default=2, ge=0)
     """Rounds whose local updates stay in the store; 0 keeps all."""
+    keep_globals: int = Field(default=0, ge=0)
+    """Rounds whose global model, information and server state stay in the store, and the initial model; 0 keeps all."""
+    share_names: bool = False
+    """Whether sites read each other's names, numbers of examples and confusion matrices; else sums alone."""
     checkpoint: Literal["tensors", "opaque"] = "tensors"
     """What clients send: a state_dict of tensors, or a file that nobody but the trainer and its aggregator reads."""
     aggregator: str | None = None
@@ -115,6 +119,13 @@ class RunConfig(BaseModel):
     @classmethod
     def _settings_may_be_set(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
         return checked_settings(settings)
+
+    @field_validator("keep_globals")
+    @classmethod
+    def _slow_sites_find_theirs(cls, rounds: int) -> int:
+        if rounds == 1:
+            raise ValueError("2 at least, or 0 for all: a slow site may still be fetching the model before the newest")
+        return rounds
 
     @field_validator("keep", "equal")
     @classmethod

@@ -12,6 +12,7 @@ import signal
 
 EDGE = ("edge.trained", "edge.stored", "edge.submitted")
 WORKER = (
+    "worker.taken",
     "worker.inspected",
     "worker.judged",
     "worker.claimed",

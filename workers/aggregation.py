@@ -24,7 +24,7 @@ from flavor.errors import (
     UpdatesRefused,
 )
 from flavor.failpoints import reach
-from flavor.store.info import merge_infos
+from flavor.store.info import merge_infos, summed
 from flavor.store.objects import sha256_file
 from flavor.store.paths import global_prefix, named
 from workers.combination import Work
@@ -198,7 +198,8 @@ def _aggregated(
         path = named(prefix, "model", combined.digest, ".bin" if config.is_opaque else ".safetensors")
         context.store.put(path, staged, digest=combined.digest)
     with context.store.stage() as staged:
-        staged.write_text(json.dumps(combined.info, allow_nan=False))
+        public = combined.info if config.share_names else summed(combined.info)
+        staged.write_text(json.dumps(public, allow_nan=False))
         info_digest, _ = sha256_file(staged)
         info_path = named(prefix, "info", info_digest, ".json")
         context.store.put(info_path, staged, digest=info_digest)

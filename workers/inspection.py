@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from flavor.failpoints import reach
 from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
 from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.objects import ObjectStore, sha256_file
-from flavor.store.paths import OPAQUE, checked_path, is_update_of
+from flavor.store.paths import OPAQUE, accepted_path, checked_path, is_handed_in_by
 from workers.context import WorkerContext
 from workers.infos import read_client_info
 from workers.signatures import Signatures
@@ -83,6 +84,7 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
         for client, verdict in verdicts.items():
             if runs.judge(round_, client, verdict) and not verdict.accepted:
                 context.tell(f"run {run}, round {round_}, {client}: refused: {verdict.reason}")
+                inspector.discard(client)
             reach("worker.judged")
 
 
@@ -98,6 +100,7 @@ class Inspector:
     def __init__(self, runs: RunStore, store: ObjectStore, view: RunView, round_: int, signatures: Signatures) -> None:
         self._runs, self._store, self._view, self._round = runs, store, view, round_
         self._signatures, self._config = signatures, RunConfig.of_run(view.run, view.config)
+        self._taken: dict[str, list[str]] = {}  # client -> what lies out of its reach
 
     def judge(self, client: str, fields: Mapping[str, str]) -> Verdict:
         """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's."""
@@ -116,19 +119,16 @@ class Inspector:
         return verdict
 
     def _accepted(self, client: str, fields: Mapping[str, str]) -> Verdict:
-        path = checked_path(fields.get("path", ""))
-        info_path = checked_path(fields.get("info_path", ""))
-        for each in (path, info_path):
-            if not is_update_of(each, self._view.run, self._round, client):
-                raise UpdateRefused(f"object path {each!r} does not belong to this client and round")
-        info = read_client_info(self._store, info_path, fields.get("info_digest", ""))
-        num_examples: int = info["metadata"]["datasetSize"]
-        if count(fields.get("num_examples")) != num_examples:
-            raise UpdateRefused(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
+        path, info_path = (self._own(client, fields.get(name, "")) for name in ("path", "info_path"))
         opaque, format_ = self._config.is_opaque, fields.get("format", "")
         if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
             expected = "opaque" if opaque else ", ".join(Format)
             raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {expected} expected")
+        path, info_path = (self._take(client, each) for each in (path, info_path))
+        info = read_client_info(self._store, info_path, fields.get("info_digest", ""))
+        num_examples: int = info["metadata"]["datasetSize"]
+        if count(fields.get("num_examples")) != num_examples:
+            raise UpdateRefused(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
         signed = self._signatures.check(self._view, self._round, client, fields, num_examples)
         size_bytes = self._store.size_bytes(path)
         self._check_limits(num_examples, size_bytes)
@@ -159,6 +159,28 @@ class Inspector:
             structure=shape,
             constants=constants,
         )
+
+    def _own(self, client: str, path: str) -> str:
+        """`path`, if the client may hand in what lies there."""
+        if not is_handed_in_by(checked_path(path), self._view.run, self._round, client):
+            raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
+        return path
+
+    def _take(self, client: str, path: str) -> str:
+        """Where the object lies once it is out of its site's reach, before anything of it is read.
+
+        One that a worker took, and did not live to judge, is found there.
+        """
+        taken = self._store.take(path, accepted_path(path))
+        reach("worker.taken")
+        if taken != path:
+            self._taken.setdefault(client, []).append(taken)
+        return taken
+
+    def discard(self, client: str) -> None:
+        """Remove what was taken from this client, whose update was refused."""
+        with suppress(FlavorError):  # pruned later
+            self._store.delete(self._taken.pop(client, []))
 
     def _check_limits(self, claimed: int, size_bytes: int) -> None:
         """Before anything is read: no update is larger, or claims more examples, than the run allows."""

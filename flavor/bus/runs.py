@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -31,12 +31,36 @@ _PARTS = {"open_round": "give_tasks", "reopen_round": "give_tasks"}
 """What is put before a script: a server has no modules."""
 _LOADS = 5
 """A server that is restarted between loading a script and calling it has forgotten it again."""
+CLIENT_FIELDS = (
+    *("state", "reason", "failure", "exit_code", "report"),
+    *("round", "host", "pid", "public_key", "protocol"),
+)
+"""All that is read of what a client says of itself."""
+UPDATE_FIELDS = (
+    *("path", "digest", "size", "format", "info_path", "info_digest", "num_examples"),
+    *("public_key", "signature", "refused", "failure", "exit_code", "report", "try"),
+)
+"""All that is read of what a client hands in."""
+LONGEST_FIELD_BYTES = 16 * 1024
+_AT_ONCE = 500
+"""Hashes of clients that are read by one call of a script."""
 LOG_LENGTH = 100_000
 """Entries that a run's log keeps, about."""
 
 
 def _late(round_: int) -> Verdict:
     return Verdict(False, f"late: round {round_} no longer takes updates")
+
+
+def _fields(answer: Any, names: Sequence[str]) -> dict[str, str] | str:
+    """What `read_hashes` says of one hash."""
+    if answer == 0:
+        return {}
+    if isinstance(answer, list):
+        return {name: value for name, value in zip(names, answer, strict=False) if value is not None}
+    if answer == 1:
+        return "what stands there is no hash"
+    return f"its field {answer!r} is larger than {LONGEST_FIELD_BYTES} bytes"
 
 
 def _flat(fields: Mapping[str, str]) -> list[str]:
@@ -403,52 +427,40 @@ class RunStore:
         return int(cursor), {parsed[0] for key in keys if (parsed := self.keys.parse_client_channel(key))}
 
     def clients(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], bool]]:
-        """For each client: the fields of its hash, and whether its edge holds its lease."""
+        """For each client: the known fields of its hash, and whether its edge holds its lease.
+
+        One that has written something else there, or far too much, says that it has failed.
+        """
         names = list(names)
-
-        def ask(reads: Any) -> None:
-            for name in names:
-                reads.hgetall(self.keys.client(name).hash)
-                reads.exists(self.keys.client(name).lease)
-
-        answers = self._asked_of_clients(ask)
-        nonsense = {"state": ClientState.FAILED.value, "reason": "what it says of itself is no hash"}
+        keys = [self.keys.client(name) for name in names]
+        found = self._of_clients([key.hash for key in keys], CLIENT_FIELDS, [key.lease for key in keys])
         return {
-            name: (nonsense if answers[2 * i] is None else answers[2 * i], bool(answers[2 * i + 1]))
-            for i, name in enumerate(names)
+            name: ({"state": ClientState.FAILED.value, "reason": said} if isinstance(said, str) else said, lives)
+            for name, (said, lives) in zip(names, found, strict=True)
         }
 
     def updates(self, round_: int, names: Iterable[str]) -> dict[str, dict[str, str]]:
-        """For each client that submitted one: the fields of its update in this round."""
+        """For each client that submitted one: the known fields of its update in this round."""
         names = list(names)
+        found = self._of_clients([self.keys.client(name).update(round_) for name in names], UPDATE_FIELDS)
+        updates = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
+        return {name: fields for name, fields in zip(names, updates, strict=True) if fields}
 
-        def ask(reads: Any) -> None:
-            for name in names:
-                reads.hgetall(self.keys.client(name).update(round_))
+    def _of_clients(
+        self, hashes: Sequence[str], names: Sequence[str], others: Sequence[str] = ()
+    ) -> list[tuple[dict[str, str] | str, bool]]:
+        """The fields `names` of these hashes, which clients write; of one that is none, or too large, what is wrong.
 
-        answers = self._asked_of_clients(ask)
-        found = [{"refused": "what was handed in is no hash"} if fields is None else fields for fields in answers]
-        return {name: fields for name, fields in zip(names, found, strict=True) if fields}
-
-    def _asked_of_clients(self, ask: Callable[[Any], None]) -> list[Any]:
-        """The answers about keys that clients write; None where one of them has put something else than it belongs.
-
-        That client says nonsense then; it must not keep anything from being read of the others.
+        Nothing else of them is read, and no client keeps anything from being read of the others. And for each of them,
+        whether the key in `others` is there.
         """
-        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
-            ask(reads)
-            try:
-                return list(reads.execute())
-            except redis.exceptions.ResponseError as error:
-                if "WRONGTYPE" not in str(error):
-                    raise
-            reads.reset()
-            ask(reads)
-            answers = reads.execute(raise_on_error=False)
-            for answer in answers:
-                if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
-                    raise answer
-            return [None if isinstance(answer, Exception) else answer for answer in answers]
+        found: list[tuple[dict[str, str] | str, bool]] = []
+        for start in range(0, len(hashes), _AT_ONCE):
+            some, beside = hashes[start : start + _AT_ONCE], others[start : start + _AT_ONCE]
+            answers = self._call("read_hashes", [*some, *beside], [LONGEST_FIELD_BYTES, len(some), *names])
+            there = answers[len(some) :] or [0] * len(some)
+            found += [(_fields(each, names), bool(is_there)) for each, is_there in zip(answers, there, strict=False)]
+        return found
 
     def remove_keys(self, pattern: str = "") -> None:
         """Remove every key of the run that begins with `pattern`; names that are no text too, which a client chose."""
@@ -470,11 +482,11 @@ class RunStore:
             seconds, micros = self.redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def forget_round(self, round_: int, clients: Iterable[str]) -> None:
-        """Delete the per-client keys of an old round; the round's own hash and verdicts stay."""
+    def forget_round(self, round_: int, clients: Iterable[str], *, whole: bool = False) -> None:
+        """Delete the per-client keys of an old round; `whole`: its own hash and verdicts as well."""
         from flavor.bus.names import Event
 
-        keys = []
+        keys = [self.keys.round(round_), self.keys.verdicts(round_)] if whole else []
         for name in clients:
             client = self.keys.client(name)
             keys += [

@@ -10,7 +10,7 @@ from typing import Protocol
 from flavor.check import model
 from flavor.check.bus import CLIENT
 from flavor.store.formats import Checkpoint, Format, write
-from flavor.store.info import FILE_NAME, Info, merge_infos, write_json
+from flavor.store.info import FILE_NAME, Info, merge_infos, summed, write_json
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Mean:
     def make(self, round_: int, sent: Sent, target: Path) -> Made | None:
         """The mean; the same bytes again if their content is not looked at."""
         if sent.info is not None:
-            write_json(target.with_name(FILE_NAME), merge_infos([CLIENT], [sent.info]))
+            write_json(target.with_name(FILE_NAME), summed(merge_infos([CLIENT], [sent.info])))
         if sent.content is None:
             shutil.copyfile(sent.path, target)
             return None

@@ -30,6 +30,7 @@ _COMMANDS = {
     "rm": ("flavor.cli.inspect", "rm", "Forget an ended run."),
     "enroll": ("flavor.cli.enroll", "enroll", "Let a client take part in a run, and print its join token."),
     "revoke": ("flavor.cli.enroll", "revoke", "Cut a client off."),
+    "store": ("flavor.cli.store", "store", "Print what a bucket must allow a site."),
     "certs": ("flavor.cli.certs", "certs", "Make certificates to try TLS with."),
     "verify": ("flavor.cli.ledger", "verify", "Check a run's history, from the object store alone."),
     "recover": ("flavor.cli.ledger", "recover", "Rebuild a run on Redis from the object store."),

@@ -176,6 +176,18 @@ def round_options(function: Any) -> Any:
                 help="Rounds whose local updates stay in the store; 0 keeps all.",
             ),
             click.option(
+                "--keep-globals",
+                type=int,
+                default=0,
+                show_default=True,
+                help="Rounds whose global model stays in the store, beside the initial one; 2 at least, 0 keeps all.",
+            ),
+            click.option(
+                "--share-names",
+                is_flag=True,
+                help="Let sites read each other's names, numbers of examples and confusion matrices, not sums alone.",
+            ),
+            click.option(
                 "--require-signatures",
                 is_flag=True,
                 help="Refuse unsigned updates; of a client whose key is known they are refused anyway.",

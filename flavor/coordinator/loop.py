@@ -41,6 +41,7 @@ from flavor.coordinator.decision import (
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.coordinator.late import LateUpdates
 from flavor.coordinator.members import LONGEST, Members
+from flavor.coordinator.pruning import Pruning
 from flavor.errors import IllegalMove, LeaseLost, RunExists, RunNotFound, StoreUnavailable
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
@@ -50,12 +51,10 @@ from flavor.protocol import new_run_id
 from flavor.resume import goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore
-from flavor.store.paths import accepted_folder, client_folder, round_of, run_record_path
+from flavor.store.paths import run_record_path
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
-_CATCH_UP = 20
-"""Rounds before the one to prune that a coordinator looks at when it starts."""
 _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SLOWEST_BYTES_PER_S = 50e6
@@ -140,7 +139,7 @@ class Coordinator:
         self._lost = False
         self._grace_until = 0.0  # monotonic; before that, clients that are missing may be on their way back
         self._watch = ServerWatch(self._redis, redis_url)
-        self._pruned = 0  # the newest round whose updates are pruned
+        self._pruning = Pruning(self._runs, store, config, tell)
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
     # -- from start to end
@@ -189,6 +188,7 @@ class Coordinator:
                 self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
             return self._run
         finally:
+            self._pruning.close()
             keeper.stop()
             subscription.close()
             with contextlib.suppress(Exception):  # the lease runs out by itself
@@ -519,7 +519,7 @@ class Coordinator:
         self._round = _Round(replace(view, expected=expected))
         self._run = replace(self._run, round=number, state=RunState.RUNNING)
         self._tell(f"round {number} of {self._config.rounds}: {reason}")
-        self._prune(number)
+        self._pruning.after(number - 1, self._members.names)
 
     def _inspect(self, round_: _Round) -> None:
         """Ask for the inspection of what has arrived: large updates each at once, small ones many in a job."""
@@ -708,21 +708,3 @@ class Coordinator:
             self._runs.end(state, public(reason), detail=reason, token=self._token)
         reach("coordinator.ended")
         self._run = self._runs.read()
-
-    def _remove_updates(self, round_: int) -> None:
-        for folder in (accepted_folder(self._name), *(client_folder(self._name, c) for c in self._members.names)):
-            self._store.delete([path for path in self._store.list(folder) if round_of(path) == round_])
-
-    def _prune(self, number: int) -> None:
-        """Remove the updates of rounds that are no longer kept; what an earlier coordinator left, too."""
-        if not self._config.keep_rounds:
-            return
-        newest = number - 1 - self._config.keep_rounds
-        for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
-            try:
-                self._remove_updates(old)
-            except StoreUnavailable as error:  # after the next round it is tried again
-                self._tell(f"the updates of round {old} stay in the store for now: {error}")
-                return
-            self._runs.forget_round(old, sorted(self._members.names))
-        self._pruned = max(self._pruned, newest)

@@ -170,6 +170,11 @@ def _info_problems(archive: Archive, manifest: Manifest) -> list[Problem]:
         return [Problem(manifest.round, path, "it is nested too deeply to be the information of a round")]
     except (FlavorError, ValueError, AttributeError):
         return []
+    if "clients" not in metadata:  # of a run that shows its sites sums alone
+        sums = (metadata.get("sites"), metadata.get("datasetSize"))
+        if sums != (len(manifest.contributors), [sum(each.num_examples for each in manifest.contributors)]):
+            return [Problem(manifest.round, path, "its sites and their datasetSize are not those of the manifest")]
+        return []
     said = (metadata.get("clients"), metadata.get("datasetSize"))
     recorded = [each.client for each in manifest.contributors], [each.num_examples for each in manifest.contributors]
     if said != tuple(recorded):

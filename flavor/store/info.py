@@ -188,6 +188,23 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+def summed(merged: Info) -> Info:
+    """The merged information without what is one site's: every list of one number a site has become its sum.
+
+    It stays a list, of one, so that a script that adds it up reads it as before; a count that a site does not track
+    (-1, or null) is left out of it, and -1 stands where no site does. The names have become their number, `sites`.
+    """
+    metadata, metrics = dict(merged["metadata"]), dict(merged["metrics"])
+    metadata["sites"] = len(metadata.pop("clients"))
+    for name in ("datasetSize", "importance"):
+        metadata[name] = [sum(metadata[name])]
+    for name, values in metrics.items():
+        if name.startswith("basic/") and isinstance(values, list):
+            tracked = [value for value in values if value is not None and value != -1]
+            metrics[name] = [sum(tracked) if tracked else -1]
+    return {"metadata": metadata, "metrics": metrics}
+
+
 def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> Info:
     """The merged information of one round, clients in the order given.
 

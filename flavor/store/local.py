@@ -126,6 +126,33 @@ class LocalStore:
         check_bytes(data, f"object {path}", most=most, digest=digest)
         return data
 
+    def take(self, path: str, target: str) -> str:
+        """See `ObjectStore`."""
+        source, taken = self._at(path), self._at(target)
+        with _clear(taken):
+            self._check_inside(taken, target)
+            taken.parent.mkdir(parents=True, exist_ok=True)
+            self._check_inside(taken, target)
+            if os.path.lexists(taken):
+                return target
+            try:
+                found = self.local(path).stat()
+                if found.st_uid != os.geteuid():  # its owner could write to it wherever it lies
+                    raise PermissionError
+                os.rename(source, taken)
+            except ObjectMissing:
+                if not os.path.lexists(taken):  # else another worker was faster
+                    raise
+            except FileNotFoundError:
+                if not os.path.lexists(taken):
+                    raise ObjectMissing(f"object {path} is not in the store {self.url}") from None
+            except PermissionError:
+                with self.stage() as copy:
+                    shutil.copyfile(source, copy, follow_symlinks=False)
+                    copy.chmod(0o444)
+                    os.replace(copy, taken)
+        return target
+
     def delete(self, paths: Sequence[str]) -> None:
         """See `ObjectStore`."""
         for path in paths:

@@ -68,6 +68,13 @@ class ObjectStore(Protocol):
         `DigestMismatch` when they are more than `most`, or have not this digest; no more than that is ever read.
         """
 
+    def take(self, path: str, target: str) -> str:
+        """Put the object `path` out of the reach of whoever has put it there; returns where it lies from now on.
+
+        In a folder that is `target`: moved there, or copied if it belongs to another user; what lies there already
+        stays, and is what counts, so that it can be done again. A bucket leaves it where it is. Raises `ObjectMissing`.
+        """
+
     def list(self, folder: str, *, most: int | None = None) -> list[str]:
         """The paths of the objects directly in `folder` (which ends in a slash), sorted; empty where there are none.
 

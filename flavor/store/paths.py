@@ -23,7 +23,10 @@ OPAQUE = "opaque"
 """What stands for the format of a checkpoint that nothing looks into."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OF_ROUND = re.compile(r"runs/[^/]+/(?:manifests/(?:round|staged)-|global/|accepted/|clients/[^/]+/)([0-9]{1,9})[-.]")
-_OF_CLIENT = re.compile(r"runs/[^/]+/(?:clients/([^/]+)/[0-9]{4,9}-|accepted/[0-9]{4,9}-([^/]+)-(?:update|info)-)[^/]*")
+_TAIL = re.compile(r"(?:update|info)-[A-Za-z0-9._]+")  # with no hyphen, so that it ends the name of a client
+_OF_CLIENT = re.compile(
+    rf"runs/[^/]+/(?:clients/([^/]+)/[0-9]{{4,9}}-|accepted/[0-9]{{4,9}}-([^/]+)-{_TAIL.pattern})[^/]*"
+)
 _MANIFEST = re.compile(r"round-([1-9][0-9]{0,8})\.json")
 
 
@@ -104,13 +107,20 @@ def accepted_prefix(run: str, round_: int, client: str) -> str:
     return f"{accepted_folder(run)}{round_:04d}-{checked_name(client, 'client')}-"
 
 
-def is_update_of(path: str, run: str, round_: int, client: str) -> bool:
-    """Whether a client may have handed this in for this round: it lies in its folder itself, or was taken from there.
+def is_handed_in_by(path: str, run: str, round_: int, client: str) -> bool:
+    """Whether a client may hand this in for this round: it lies in its folder itself.
 
     Below its folder there is nothing: what is a folder today could be a link tomorrow.
     """
-    prefixes = update_prefix(run, round_, client), accepted_prefix(run, round_, client)
-    return any(path.startswith(prefix) and "/" not in path.removeprefix(prefix) for prefix in prefixes)
+    prefix = update_prefix(run, round_, client)
+    return path.startswith(prefix) and bool(_TAIL.fullmatch(path.removeprefix(prefix)))
+
+
+def is_update_of(path: str, run: str, round_: int, client: str) -> bool:
+    """The same, or whether it was taken from there."""
+    prefix = accepted_prefix(run, round_, client)
+    taken = path.startswith(prefix) and bool(_TAIL.fullmatch(path.removeprefix(prefix)))
+    return taken or is_handed_in_by(path, run, round_, client)
 
 
 def client_of(path: str) -> str:

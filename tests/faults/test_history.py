@@ -43,7 +43,7 @@ def test_each_broken_invariant_is_found(faulty) -> None:
     def only_c2() -> Callable[[], None]:
         """Round 1 as it were without c1: its aggregate is what c2 handed in."""
         update = faulty.bench.store / redis.hget(keys.client("c2").update(1), "path")
-        (faulty.bench.store / "only-c2.json").write_text('{"metadata": {"clients": ["c2"]}}')
+        (faulty.bench.store / "only-c2.json").write_text('{"metadata": {"sites": 1, "datasetSize": [1]}}')
         return all_of(
             lambda: changed(keys.round(1), "contributors", '["c2"]'),
             lambda: changed(keys.round(1), "path", str(update.relative_to(faulty.bench.store))),

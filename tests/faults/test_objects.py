@@ -225,7 +225,7 @@ PATHS: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "other-run": (at(lambda forge, client: forge.prefix(client).replace(forge.run, "other") + "x"), NOT_ITS_OWN),
     "global": (at(lambda forge, client: f"runs/{forge.run}/global/0001-model-x"), NOT_ITS_OWN),
     "deeper": (at(lambda forge, client: forge.put(client, model(), "deeper/update-x.safetensors")), NOT_ITS_OWN),
-    "folder": (at(lambda forge, client: os.path.dirname(forge.put(client, model(), "deeper/x"))), NOT_THERE),
+    "folder": (at(lambda forge, client: os.path.dirname(forge.put(client, model(), "deeper/x"))), NOT_ITS_OWN),
     "linked-file": (linked_file, NOT_THERE),
     "linked-folder": (linked_folder, "a link on the way leaves the store"),
     "fifo": (fifo, NOT_THERE),

@@ -107,12 +107,13 @@ def test_merged_info_is_as_documented(finished):
     info = json.loads((out / "info" / "round-0002.json").read_text())
     assert info["metadata"] == {
         "epoch": 102,
-        "datasetSize": [10, 20],
-        "importance": [1.0, 1.0],
-        "clients": ["edge-1", "edge-2"],
+        "datasetSize": [30],
+        "importance": [2.0],
+        "sites": 2,
+        "metricSites": {"rare": 1},
     }
     metrics = info["metrics"]
-    assert [metrics[f"basic/confusion_{cell}"] for cell in ("tp", "fp", "fn", "tn")] == [[1, 2]] * 4
+    assert [metrics[f"basic/confusion_{cell}"] for cell in ("tp", "fp", "fn", "tn")] == [[3]] * 4
     assert metrics["score"] == pytest.approx((2.1 + 2.2) / 2)
     assert metrics["score (weighted)"] == pytest.approx((10 * 2.1 + 20 * 2.2) / 30)
     assert metrics["rare"] == metrics["rare (weighted)"] == 5.0  # only client 1 reports it

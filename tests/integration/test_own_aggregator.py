@@ -582,7 +582,7 @@ def test_a_client_that_names_another_format_is_refused(bench):
         open_store(str(bench.store)),
     )
     with bench.redis.pipeline(transaction=True) as step:  # what a hostile edge would write
-        step.hset(key, mapping={"path": f"{prefix}x", "format": "exe", **put_info(store, prefix, INFO)})
+        step.hset(key, mapping={"path": f"{prefix}update-x", "format": "exe", **put_info(store, prefix, INFO)})
         step.publish(key, "1")
         step.execute()
     assert "checkpoint format 'exe'" in bench.logged("update.refused")["reason"]

@@ -27,7 +27,7 @@ from flavor.errors import BadObjectPath, StoreError, StoreUnavailable
 from flavor.store.formats import Inspection, TensorFile, TensorFileWriter, TensorSpec, finite, wire
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
-from flavor.store.paths import named, update_prefix
+from flavor.store.paths import accepted_path, named, update_prefix
 from tests.infos import put_info
 from workers import inspection, jobs
 from workers.context import WorkerContext, set_context
@@ -141,7 +141,8 @@ class TestInspection:
         path = submit(runs, store, "a", model(1))
         found = verdict(runs, "a")
         assert found.accepted
-        assert (found.path, found.format, found.num_examples) == (path, "npz", 100)
+        assert (found.path, found.format, found.num_examples) == (accepted_path(path), "npz", 100)
+        assert not store.exists(path), "it is out of its site's reach"
 
     def test_one_object_that_cannot_be_read_keeps_no_other_from_being_judged(
         self, runs: RunStore, store: ObjectStore
@@ -149,7 +150,7 @@ class TestInspection:
         """As a bucket does with an object in an archive; the coordinator asks for that one alone then."""
         submit(runs, store, "a", model(1))
         broken = submit(runs, store, "b", model(1))
-        set_context(WorkerContext(runs.redis, "", Archived(store, broken), name="worker-1"))
+        set_context(WorkerContext(runs.redis, "", Archived(store, accepted_path(broken)), name="worker-1"))
         with pytest.raises(StoreUnavailable):
             jobs.inspect("r", 1, ["a", "b"])
         assert runs.verdicts(1, ["a", "b"]).keys() == {"a"}
@@ -228,7 +229,7 @@ class TestInspection:
 
         monkeypatch.setattr(inspection, "check_metadata", check_metadata)
         assert verdict(runs, "a").accepted
-        assert looks == [path, path]
+        assert [file.name for file in looks] == [f"0001-a-{path.name.removeprefix('0001-')}"] * 2
 
     @pytest.mark.parametrize("elements", [10, SMALL_UPDATE_BYTES // 4])
     def test_an_object_of_another_size_than_was_said_is_not_read(
@@ -236,7 +237,7 @@ class TestInspection:
     ) -> None:
         path = submit(runs, store, "a", {"w": np.zeros(elements, np.float32)})
         runs.redis.hset(runs.keys.client("a").update(1), "size", "100")
-        set_context(WorkerContext(runs.redis, "", Archived(store, path), name="worker-1"))
+        set_context(WorkerContext(runs.redis, "", Archived(store, accepted_path(path)), name="worker-1"))
         assert "100 were handed in" in verdict(runs, "a").reason
 
     @pytest.mark.parametrize(
@@ -304,7 +305,7 @@ class TestInspection:
             ({"path": "../../etc/passwd"}, "is refused"),
             ({"path": "/etc/passwd"}, "is refused"),
             ({"path": "runs/r/clients/b/0001-update-0.safetensors"}, "does not belong to this client"),
-            ({"path": "runs/r/clients/a/0001-none.safetensors"}, "is not in the store"),
+            ({"path": "runs/r/clients/a/0001-update-none.safetensors"}, "is not in the store"),
             ({"told": b'{"metadata": {"epo'}, "not complete JSON"),
             ({"told": b"{}"}, "metadata is missing"),
             ({"told": info(10**30)}, "absurdly large"),
@@ -357,7 +358,8 @@ class TestAggregation:
         np.testing.assert_allclose(file.tensor("w"), 14 / 6, rtol=1e-6)
         assert file.tensor("steps") == 7
         merged = json.loads(store.local(view.global_model.info_path).read_text())
-        assert merged["metadata"]["datasetSize"] == [100, 200, 300]
+        assert merged["metadata"]["datasetSize"] == [600]
+        assert "clients" not in merged["metadata"], "a site sees sums, not the others"
 
     def test_twice_is_once(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
@@ -380,7 +382,8 @@ class TestAggregation:
 
     def test_a_failure_is_reported_to_the_coordinator(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
-        store.remove("runs/r/clients/b/")
+        store.remove("runs/r/clients/")  # what its sites can still reach is not what counts
+        store.delete([path for path in store.list("runs/r/accepted/") if "-b-update-" in path])
         jobs.aggregate("r", 1, 1)
         view = runs.read_round(1)
         assert view is not None

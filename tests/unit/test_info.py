@@ -22,6 +22,7 @@ from flavor.store.info import (
     merge_infos,
     parse_info,
     read_info,
+    summed,
 )
 
 
@@ -175,3 +176,16 @@ def test_merging_without_any_examples_is_the_plain_mean() -> None:
     a, b = info(acc=0.5), info(acc=0.9)
     a["metadata"]["datasetSize"] = b["metadata"]["datasetSize"] = 0
     assert merge_infos(["a", "b"], [a, b])["metrics"]["acc (weighted)"] == pytest.approx(0.7)
+
+
+def test_a_site_reads_sums_and_nothing_of_another() -> None:
+    a, b, c = info(acc=0.5), info(acc=0.9), info(acc=0.7)
+    a["metrics"]["basic/confusion_tp"], b["metrics"]["basic/confusion_tp"] = 4, 5
+    b["metadata"].update(datasetSize=300, importance=2.0)
+    merged = merge_infos(["a", "b", "c"], [a, b, c])
+    public = summed(merged)
+    assert public["metadata"] == {"epoch": 1, "datasetSize": [500], "importance": [4.0], "sites": 3}
+    assert public["metrics"]["basic/confusion_tp"] == [9]
+    assert public["metrics"]["basic/confusion_fp"] == [-1], "nobody tracks it"
+    assert public["metrics"]["acc"] == merged["metrics"]["acc"]
+    assert merged["metadata"]["clients"] == ["a", "b", "c"], "the aggregator's own stays"

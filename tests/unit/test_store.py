@@ -261,6 +261,38 @@ def test_deleting_objects(place: Place) -> None:
         store.delete(["../x"])
 
 
+def test_an_object_that_is_taken_is_out_of_its_sites_reach(place: Place) -> None:
+    """In a bucket it stays where it is, and its digest gives away who changes it."""
+    store, path, target = place.store, "runs/r/clients/a/0001-update-x.bin", "runs/r/accepted/0001-a-update-x.bin"
+    digest = put(store, path, b"accepted")
+    where = store.take(path, target)
+    assert store.read(where, most=10, digest=digest) == b"accepted"
+    assert store.take(path, target) == where, "a worker that died in between is repeated"
+    if where == target:
+        assert not store.exists(path)
+        put(store, path, b"another")  # what its site writes later
+        assert store.take(path, target) == target
+        assert store.read(target, most=10, digest=digest) == b"accepted", "the first stands"
+        with pytest.raises(ObjectMissing):
+            store.take("runs/r/clients/a/0001-update-y.bin", "runs/r/accepted/0001-a-update-y.bin")
+
+
+def test_folders_nested_beyond_any_path_are_removed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    put(store, "runs/r/clients/a/0001-update-x.bin", b"1")
+    here = os.open(tmp_path / "store/runs/r/clients/a", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("nested", dir_fd=here)
+        deeper = os.open("nested", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    assert store.list("runs/r/clients/a/") == ["runs/r/clients/a/0001-update-x.bin"]
+    store.remove("runs/r/")
+    assert not (tmp_path / "store/runs/r").exists()
+    assert list((tmp_path / "store/.staging").iterdir()) == []
+
+
 def test_reading_a_small_object(place: Place) -> None:
     put(place.store, "runs/r/a.json", b"{}")
     put(place.store, "runs/r/empty.json", b"")

@@ -1,0 +1,106 @@
+"""What old rounds leave behind, removed beside the coordinator's loop: it holds up no round, and ends no run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.ledger.archive import Archive
+from flavor.store.objects import ObjectStore
+from flavor.store.paths import accepted_folder, client_folder, global_folder, round_of
+
+_CATCH_UP = 20
+"""Rounds before the first to prune that are looked at when a coordinator starts."""
+_SWEEP_ROUNDS = 10
+"""So often the folders themselves are looked through, for what no verdict names."""
+_MOST_OF_A_CLIENT = 1000
+"""Objects that are looked at in a client's folder each time: what a site leaves there must not hold anybody up."""
+_END_S = 5.0
+
+
+class Pruning:
+    """Removes, in a thread of its own, what `--keep-rounds` and `--keep-globals` do not keep.
+
+    Of each round its updates and information, by the paths that were recorded, and its keys in Redis, once its
+    manifest is in the store. What goes wrong is told once, and tried again after the next round.
+    """
+
+    def __init__(self, runs: RunStore, store: ObjectStore, config: RunConfig, tell: Callable[[str], None]) -> None:
+        self._runs, self._store, self._config, self._tell = runs, store, config, tell
+        self._archive = Archive(store, runs.run)
+        self._wake = threading.Condition()
+        self._wanted: tuple[int, Collection[str]] | None = None
+        self._closing = False
+        self._pruned = 0  # the newest round whose updates are gone
+        self._swept = -_SWEEP_ROUNDS  # the round after which the folders were looked through
+        self._told = ""
+        self._thread: threading.Thread | None = None
+
+    def after(self, closed: int, clients: Collection[str]) -> None:
+        """Round `closed` is closed: what is older than what is kept may go, soon. `clients` are all there ever were."""
+        if not (self._config.keep_rounds or self._config.keep_globals):
+            return
+        with self._wake:
+            self._wanted = (closed, tuple(clients))
+            self._wake.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="pruning", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Finish what was asked for, if that does not take long."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(_END_S)
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._wanted or self._closing)
+                wanted, self._wanted = self._wanted, None
+            if wanted is None:
+                return
+            try:
+                self.prune(*wanted)
+            except Exception as error:  # whatever it is, the rounds go on
+                if (why := f"what old rounds left stays for now: {error}"[:500]) != self._told:
+                    self._told = why
+                    self._tell(why)
+            else:
+                self._told = ""
+
+    def prune(self, closed: int, clients: Collection[str]) -> None:
+        """Remove what is not kept after round `closed`. Doing it again does nothing."""
+        if self._config.keep_rounds:
+            newest = closed - self._config.keep_rounds
+            for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
+                self._remove_round(old, clients)
+                self._pruned = old
+            if newest > 0 and newest >= self._swept + _SWEEP_ROUNDS:
+                self._sweep(newest, clients)
+                self._swept = newest
+        if self._config.keep_globals:
+            self._remove_before(global_folder(self._runs.run), closed - self._config.keep_globals)
+
+    def _remove_round(self, round_: int, clients: Collection[str]) -> None:
+        """What was recorded of one round; its hashes in Redis only if the store has them as a manifest."""
+        view = self._runs.read_round(round_)
+        if view is not None:
+            paths = [path for verdict in view.verdicts.values() for path in (verdict.path, verdict.info_path) if path]
+            self._store.delete(paths)
+        whole = view is not None and view.manifest is not None and self._archive.has(round_)
+        self._runs.forget_round(round_, sorted(clients), whole=whole)
+
+    def _sweep(self, newest: int, clients: Collection[str]) -> None:
+        """What no verdict names: refused, late, or never handed in."""
+        self._remove_before(accepted_folder(self._runs.run), newest)
+        for client in clients:
+            self._remove_before(client_folder(self._runs.run, client), newest, most=_MOST_OF_A_CLIENT)
+
+    def _remove_before(self, folder: str, newest: int, most: int | None = None) -> None:
+        """The objects of rounds 1 to `newest` that lie in a folder."""
+        self._store.delete([path for path in self._store.list(folder, most=most) if 0 < round_of(path) <= newest])

@@ -1,0 +1,141 @@
+"""What old rounds leave is removed beside the loop: it holds up nobody, and Redis stays flat."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.runs import LONGEST_FIELD_BYTES, RunStore
+from flavor.bus.state import ClientState, GlobalModel, ManifestRef, Verdict
+from flavor.config import RunConfig
+from flavor.coordinator.pruning import Pruning
+from flavor.store.local import LocalStore
+from flavor.store.objects import ObjectStore, open_store
+from flavor.store.paths import global_prefix, manifest_path, named, round_of, update_prefix
+from tests.infos import put_info
+
+TOKEN = "coordinator"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture
+def runs(url: str, store: ObjectStore) -> Iterator[RunStore]:
+    redis = connect(url)
+    redis.flushall()
+    runs = RunStore(redis, "r", url)
+    runs.create(rounds=100, config=RunConfig(rounds=100, store=store.url).to_mapping())
+    redis.set(runs.keys.coordinator, TOKEN)
+    yield runs
+    redis.close()
+
+
+def put(store: ObjectStore, path: str, data: bytes) -> None:
+    with store.stage() as staged:
+        staged.write_bytes(data)
+        store.put(path, staged, digest="")
+
+
+def close(runs: RunStore, store: ObjectStore, round_: int) -> None:
+    """A round of one client, from its opening to its manifest."""
+    runs.open_round(TOKEN, round_, expected=["a"], timeout_s=60, reason="go")
+    prefix = update_prefix("r", round_, "a")
+    path = named(prefix, "update", f"{round_:016d}", ".bin")
+    put(store, path, b"update")
+    info = put_info(store, prefix, {"metadata": {"datasetSize": 1}})
+    runs.redis.hset(runs.keys.client("a").update(round_), mapping={"path": path})
+    verdict = Verdict(True, "", path=path, info_path=info["info_path"], info_digest=info["info_digest"])
+    assert runs.judge(round_, "a", verdict)
+    runs.begin_aggregation(TOKEN, round_, attempt=1, contributors=["a"], reason="all")
+    runs.claim_round(round_, attempt=1, token="worker", ttl_s=60)
+    model = GlobalModel(named(global_prefix("r", round_), "model", f"{round_:016d}", ".bin"), "d" * 64, 5)
+    put(store, model.path, b"model")
+    ref = ManifestRef("staged", "e" * 64)
+    runs.commit_round(round_, attempt=1, token="worker", model=model, reason="", manifest=ref)
+    put(store, manifest_path("r", round_), b"{}")
+
+
+def test_redis_stays_flat_over_a_long_run(runs: RunStore, store: ObjectStore) -> None:
+    config = RunConfig(rounds=100, keep_rounds=2, keep_globals=3, store=store.url)
+    put(store, f"{global_prefix('r', 0)}model-x.bin", b"initial")
+    pruning, sizes = Pruning(runs, store, config, print), []
+    for round_ in range(1, 61):
+        close(runs, store, round_)
+        pruning.prune(round_, ["a"])
+        sizes.append(runs.redis.dbsize())
+    assert max(sizes) == sizes[5] == sizes[-1], sizes
+    assert {round_of(path) for path in store.list("runs/r/clients/a/")} == {59, 60}
+    assert {round_of(path) for path in store.list("runs/r/global/")} == {0, 58, 59, 60}
+    assert len(store.list("runs/r/manifests/")) == 60, "they stay"
+    assert runs.read_round(60) is not None
+
+
+def test_a_round_whose_manifest_is_not_there_yet_stays_in_redis(runs: RunStore, store: ObjectStore) -> None:
+    for round_ in (1, 2, 3, 4):
+        close(runs, store, round_)
+    store.delete([manifest_path("r", 1)])
+    Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, store=store.url), print).prune(4, ["a"])
+    assert runs.read_round(1) is not None
+    assert runs.read_round(2) is None
+
+
+class Broken(LocalStore):
+    def delete(self, paths: object) -> None:
+        raise RecursionError("too deep")
+
+
+def test_whatever_goes_wrong_ends_no_run_and_is_told_once(runs: RunStore, store: ObjectStore, tmp_path: Path) -> None:
+    for round_ in (1, 2, 3, 4):
+        close(runs, store, round_)
+    told: list[str] = []
+    pruning = Pruning(runs, Broken(tmp_path / "store"), RunConfig(rounds=9, keep_rounds=1, store="x"), told.append)
+    pruning.after(3, ["a"])
+    pruning.after(4, ["a"])
+    pruning.close()
+    assert told == ["what old rounds left stays for now: too deep"]
+
+
+def test_what_a_site_heaps_up_in_its_folder_holds_up_nobody(runs: RunStore, store: ObjectStore, tmp_path: Path) -> None:
+    for round_ in (1, 2, 3):
+        close(runs, store, round_)
+    folder = tmp_path / "store/runs/r/clients/a"
+    for number in range(20_000):
+        os.close(os.open(folder / f"0001-junk-{number}", os.O_CREAT))
+    pruning = Pruning(runs, store, RunConfig(rounds=9, keep_rounds=1, store="x"), print)
+    began = time.monotonic()
+    pruning.after(3, ["a"])
+    assert time.monotonic() - began < 0.5, "the loop does not wait for it"
+    pruning.close()
+    assert len(store.list("runs/r/clients/a/")) >= 19_000, "no more than a part is looked at each time"
+    recorded = {round_of(path) for path in store.list("runs/r/clients/a/") if "update" in path}
+    assert recorded == {3}, "what was recorded is found without looking"
+
+
+def test_of_what_a_client_writes_only_known_fields_of_sensible_size_are_read(runs: RunStore) -> None:
+    key = runs.keys.client("a")
+    runs.redis.hset(key.hash, mapping={"state": "ready", "junk": "x" * 10_000_000})
+    runs.redis.hset(key.update(1), mapping={"path": "p", "junk": "x" * 10_000_000})
+    assert runs.clients(["a", "b"]) == {"a": ({"state": "ready"}, False), "b": ({}, False)}
+    assert runs.updates(1, ["a", "b"]) == {"a": {"path": "p"}}
+    runs.redis.set(key.lease, "x")
+    runs.redis.hset(key.hash, "reason", "x" * (LONGEST_FIELD_BYTES + 1))
+    runs.redis.hset(key.update(1), "info_path", "x" * (LONGEST_FIELD_BYTES + 1))
+    (fields, alive) = runs.clients(["a"])["a"]
+    assert alive
+    assert fields["state"] == ClientState.FAILED
+    assert "'reason' is larger than" in fields["reason"]
+    assert "'info_path' is larger than" in runs.updates(1, ["a"])["a"]["refused"]
+    for name in (key.hash, key.update(1)):
+        runs.redis.delete(name)
+        runs.redis.set(name, json.dumps({}))
+    assert "no hash" in runs.clients(["a"])["a"][0]["reason"]
+    assert "no hash" in runs.updates(1, ["a"])["a"]["refused"]
