@@ -49,6 +49,8 @@ class ChildProcess:
     ) -> None:
         bound = die_with_parent()
         options = confinement.popen_options(bound) if confinement is not None else {"preexec_fn": bound}
+        if private:
+            options = {"umask": 0o077, **options}
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._lock = threading.Lock()
@@ -65,7 +67,6 @@ class ChildProcess:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
                 pass_fds=inherited,
-                umask=0o077 if private else -1,
                 **options,  # a preexec_fn among them, which does nothing but system calls
             )
         except (OSError, subprocess.SubprocessError) as error:
