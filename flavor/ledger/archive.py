@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flavor.bus.state import ManifestRef
-from flavor.errors import DigestMismatch, InvalidRecord, ObjectMissing
+from flavor.errors import DigestMismatch, InvalidRecord, InvalidSetting, ObjectMissing, OtherProtocol
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import MOST_BYTES, Manifest, RunRecord
 from flavor.store.objects import ObjectStore
@@ -83,8 +83,24 @@ class Archive:
         self._put(manifest_path(self.run, round_), data)
 
     def has(self, round_: int) -> bool:
-        """Whether this round has its manifest."""
-        return self.store.exists(manifest_path(self.run, round_))
+        """Whether this round has its manifest: one of this run and this round, signed with the key that it names.
+
+        Anything else that lies there was put there by another party: it is no round, and stops none.
+        """
+        path = manifest_path(self.run, round_)
+        if not self.store.exists(path):
+            return False
+        try:
+            data, record = self.read(path), self.beginning()
+            manifest = Manifest.parse(data, path) if data is not None else None
+            return (
+                manifest is not None
+                and (manifest.run, manifest.round) == (self.run, round_)
+                and (record is None or manifest.run_id == record.run_id)
+                and manifest.is_signed()
+            )
+        except (InvalidRecord, InvalidSetting, OtherProtocol):
+            return False
 
     def data(self, round_: int) -> bytes | None:
         """The bytes of a round's manifest; None where there is none."""

@@ -12,10 +12,11 @@ from typing import NoReturn
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef
-from flavor.errors import ObjectExists, RunExists, StateLost
+from flavor.errors import InvalidRecord, ObjectExists, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import RunRecord, settings_differ
+from flavor.store.paths import manifest_path
 
 
 def count_of(number: int, what: str) -> str:
@@ -73,9 +74,8 @@ class History:
             closed, digest = self._known()  # a round is committed to Redis before its manifest is put in place
             if closed <= before:
                 self._refuse(f"Redis has {closed} closed")
-        data = self._archive.data(closed) if closed and digest else None
-        if data is not None and sha256(data) != digest:
-            self._refuse(f"Redis has another round {closed}")
+        if closed and digest:
+            self._differs(closed, digest)
 
     def _known(self) -> tuple[int, str]:
         """The newest closed round on Redis, and the digest of its manifest ('' for one that left none)."""
@@ -101,9 +101,27 @@ class History:
         """
         if ref is None or round_ <= self._settled:
             return
-        data = self._archive.data(round_)
-        if data is None:
+        if not self._archive.store.exists(manifest_path(self._archive.run, round_)):
             self._archive.publish(round_, ref)
-        elif sha256(data) != ref.digest:
-            self._refuse(f"Redis has another round {round_}")
+        elif self._differs(round_, ref.digest):
+            path = manifest_path(self._archive.run, round_)
+            self._tell(
+                f"round {round_}: {path} is not the manifest that its aggregator has signed ({ref.path}): somebody "
+                "else wrote there; the run goes on, and `flavor verify` says so"
+            )
         self._settled = round_
+
+    def _differs(self, round_: int, digest: str) -> bool:
+        """Whether something else than the manifest with this digest lies in its place.
+
+        Raises `StateLost` when that is a manifest of this run and round, so that the store tells another history.
+        """
+        try:
+            data = self._archive.data(round_)
+        except InvalidRecord:  # far too large to be one
+            return True
+        if data is None or sha256(data) == digest:
+            return False
+        if self._archive.has(round_):
+            self._refuse(f"Redis has another round {round_}")
+        return True
