@@ -151,7 +151,7 @@ def test_the_second_process_of_one_name_is_refused_clearly(faulty):
 
 FAILURES = {
     "c2": ("exit3", "(exit code 3)", "cannot read the data set"),
-    "c3": ("silent", "(exit code 7)", "silently"),
+    "c3": ("silent", "(exit code 7)", "round 1 starts from"),
     "c4": ("flood", "(exit code 1)", "the last words"),
     "c5": ("flood-one-line", "(exit code 1)", "yyyy"),
     "c6": ("hang", "", ""),
