@@ -17,6 +17,7 @@ from aggregators.dtypes import Array
 from aggregators.encoded import Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
+from aggregators.parts import Stored
 from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, scan_block
 from flavor.errors import AggregationError
 
@@ -92,7 +93,7 @@ def _clipped_far(row: Array, base: Array, scale: float, out: Array) -> None:
 
 
 def change_norm(
-    model: Mapping[str, Tensor], global_model: Mapping[str, Array], held: Collection[str] = frozenset()
+    model: Mapping[str, Tensor], global_model: Mapping[str, Stored], held: Collection[str] = frozenset()
 ) -> float:
     """Return ‖θ − θᵢ‖ over all float tensors but those `held` of two compatible models, without a copy of either."""
     squared = Models([model], global_model, threads=1, held=held).sum(_squared_norms, (1,))

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from aggregators.dtypes import Array, compute_dtype, widen
+from aggregators.parts import Stored, flat, part
 from aggregators.walk import Scratch
 from flavor.errors import AggregationError
 
@@ -34,24 +35,26 @@ class EncodedTensor:
 
     """
 
-    def __init__(self, base: Array, values: Array, scales: Array | None = None, block: int = 1) -> None:
+    def __init__(self, base: Stored, values: Stored, scales: Array | None = None, block: int = 1) -> None:
         if values.shape != base.shape or (scales is not None and scales.shape != (-(-base.size // block),)):
             raise AggregationError(f"an encoded tensor {values.shape} does not fit its base {base.shape} or its scales")
         self.shape, self.dtype, self.size = base.shape, base.dtype, base.size
-        self._base, self._values = base.reshape(-1), values.reshape(-1)
+        self._base, self._values = flat(base), flat(values)
         self._scales, self._block = scales, block
 
     @property
     def is_unchanged(self) -> bool:
         """Whether Δᵢ is 0 throughout; it is read until it is not."""
-        return not any(self._values[start : start + _SPAN].any() for start in range(0, self.size, _SPAN))
+        scratch = Scratch()
+        starts = range(0, self.size, _SPAN)
+        return not any(part(self._values, i, min(i + _SPAN, self.size), scratch, "encoded").any() for i in starts)
 
     def decode(self, start: int, stop: int, out: Array, scratch: Scratch) -> None:
         """Write elements `start` to `stop` (exclusive) of the flattened θᵢ to `out`, float32 `[stop - start]`."""
-        widen(self._values[start:stop], out)
+        widen(part(self._values, start, stop, scratch, "encoded"), out)
         if self._scales is not None:
             self._scale(self._scales, start, out)
-        base = self._base[start:stop]
+        base = part(self._base, start, stop, scratch, "encoded base")
         if base.dtype == out.dtype:
             np.subtract(base, out, out=out)
             return
@@ -92,5 +95,5 @@ class EncodedTensor:
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
 
-Tensor: TypeAlias = Array | EncodedTensor
+Tensor: TypeAlias = Stored | EncodedTensor
 """What a model holds under a name."""

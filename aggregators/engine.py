@@ -17,9 +17,10 @@ import numpy as np
 
 from aggregators import whole
 from aggregators.dtypes import Array, Kind, compute_dtype, is_finite
-from aggregators.encoded import Tensor
+from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
+from aggregators.parts import Stored, flat, part
 from aggregators.protocols import Plan, Reducer, ServerStep, Weights
 from aggregators.server import Replace
 from aggregators.state import ServerState
@@ -69,7 +70,7 @@ def run(
     *,
     reducer: Reducer | None = None,
     server_step: ServerStep | None = None,
-    global_model: Mapping[str, Array] | None = None,
+    global_model: Mapping[str, Stored] | None = None,
     state: ServerState | None = None,
     out: Sink = None,
     state_out: Sink = None,
@@ -129,7 +130,11 @@ def run(
     }
     plan = reducer.plan(source, checked)
     walk = _Walk(source, plan, server_step, (None if state is None else state.tensors, kept), model)
-    walk.held = {name: np.asarray(tensor).reshape(-1) for name, tensor in held.items() if name in source.kinds}
+    walk.held = {
+        name: flat(np.asarray(tensor) if isinstance(tensor, EncodedTensor) else tensor)
+        for name, tensor in held.items()
+        if name in source.kinds
+    }
     items = list(spans(source.sizes(*Kind), {name: walk.block_size(name, block_elems) for name in source.names}))
     for_each(items, walk.one if completed is None else _Counting(items, walk.one, completed), threads)
     after = ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
@@ -164,17 +169,17 @@ class _Walk:
         source: Models,
         plan: Plan,
         step: ServerStep,
-        state: tuple[Mapping[str, Array] | None, Mapping[str, Array]],
+        state: tuple[Mapping[str, Stored] | None, Mapping[str, Array]],
         model: Mapping[str, Array],
     ) -> None:
         before, kept = state
         self.source, self.plan, self.server_step = source, plan, step
-        self.before = None if before is None else {key: np.asarray(array).reshape(-1) for key, array in before.items()}
+        self.before = None if before is None else {key: flat(array) for key, array in before.items()}
         self.model = {name: np.asarray(array).reshape(-1) for name, array in model.items()}
         self.kept = {key: np.asarray(array).reshape(-1) for key, array in kept.items()}
         self.voters = [int(i) for i in np.flatnonzero(plan.weights)]
         self.votes = [float(plan.weights[i]) for i in self.voters]
-        self.held: Mapping[str, Array] = {}
+        self.held: Mapping[str, Stored] = {}
         self.nonfinite: set[str] = set()  # both are added to from all threads, a name at a time
         self.differing: set[str] = set()
 
@@ -193,9 +198,9 @@ class _Walk:
             return
         out = self.model[span.name][span.start : span.stop]
         if self.source.kinds[span.name] is Kind.HELD:
-            np.copyto(out, self.held[span.name][span.start : span.stop])
+            np.copyto(out, part(self.held[span.name], span.start, span.stop, scratch, "held"))
             return
-        rows = self.source.slices(span, self.voters)
+        rows = self.source.slices(span, self.voters, scratch)
         if self.source.kinds[span.name] is Kind.BOOL:
             whole.majority(rows, self.votes, out, scratch)
             return
@@ -209,20 +214,20 @@ class _Walk:
         # The result is computed where it will lie if it has the type of the computation, else beside it.
         reduced = out if out.dtype == block.dtype else scratch.row("reduced", out.size, block.dtype)
         self.plan.reduce(block, reduced)
-        state = {slot: self._state(slot, start, span) for slot, start in self.server_step.slots.items()}
+        state = {slot: self._state(slot, start, span, scratch) for slot, start in self.server_step.slots.items()}
         self.server_step.step(block.base, reduced, state, reduced, scratch)
         if reduced is not out:
             np.copyto(out, reduced, casting="unsafe")
         checked = {span.name: out, **{f"{slot}/{span.name}": array for slot, array in state.items()}}
         self.nonfinite.update(name for name, array in checked.items() if not is_finite(array))
 
-    def _state(self, slot: str, start: float, span: Span) -> Array:
+    def _state(self, slot: str, start: float, span: Span, scratch: Scratch) -> Array:
         key = f"{slot}/{span.name}"
         kept = self.kept[key][span.start : span.stop]
         if self.before is None:
             kept.fill(start)
         else:
-            np.copyto(kept, self.before[key][span.start : span.stop])
+            np.copyto(kept, part(self.before[key], span.start, span.stop, scratch, "state before"))
         return kept
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
 from aggregators.encoded import EncodedTensor, Tensor
+from aggregators.parts import Stored, flat, part
 from aggregators.protocols import SCAN_BLOCK, Block, scan_block
 from aggregators.walk import Scratch, Span, ordered_sum, spans
 from flavor.errors import AggregationError
+from flavor.store.formats.unmapped import FileTensor
 
 
-def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mapping[str, Array] | None = None) -> None:
+def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mapping[str, Stored] | None = None) -> None:
     """Raise unless all `models` have the same tensor names, shapes and dtypes.
 
     They are held against `global_model` where there is one, else against client 0's.
@@ -53,14 +53,15 @@ def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mappi
 class Models:
     """Flat views of n compatible models and, where there is one, of the old global model.
 
-    Arrays are viewed, not copied, unless they are not C-contiguous; encoded tensors stay as they are. Those `held` are
+    Arrays are viewed, not copied, unless they are not C-contiguous; encoded tensors, and those in files that are only
+    read, stay as they are. Those `held` are
     of a kind of their own, which no rule looks at.
     """
 
     def __init__(
         self,
         models: Sequence[Mapping[str, Tensor]],
-        global_model: Mapping[str, Array] | None,
+        global_model: Mapping[str, Stored] | None,
         threads: int,
         *,
         held: Collection[str] = frozenset(),
@@ -73,9 +74,7 @@ class Models:
         self.dtypes = {name: tensor.dtype for name, tensor in models[0].items()}
         self.kinds = {name: Kind.HELD if name in held else kind_of(dtype) for name, dtype in self.dtypes.items()}
         self.flat = {name: [_flat(model[name]) for model in models] for name in self.names}
-        self.base = (
-            None if global_model is None else {name: np.asarray(global_model[name]).reshape(-1) for name in self.names}
-        )
+        self.base = None if global_model is None else {name: flat(global_model[name]) for name in self.names}
 
     def sizes(self, *kinds: Kind) -> dict[str, int]:
         """Return the number of elements of each tensor of these kinds."""
@@ -93,29 +92,37 @@ class Models:
             if isinstance(tensor, EncodedTensor):
                 rows.append(next(room))
                 tensor.decode(span.start, span.stop, rows[-1], scratch)
-            elif tensor.dtype == dtype:
-                rows.append(tensor[span.start : span.stop])
-            else:
+            elif tensor.dtype != dtype:
                 rows.append(next(room))
-                widen(tensor[span.start : span.stop], rows[-1])
+                widen(part(tensor, span.start, span.stop, scratch, "narrow"), rows[-1])
+            elif isinstance(tensor, FileTensor):
+                rows.append(next(room))
+                tensor.read(span.start, rows[-1])
+            else:
+                rows.append(tensor[span.start : span.stop])
         return Block(rows, self.base_block(span, scratch), scratch)
 
     def written_rows(self, name: str, clients: Sequence[int]) -> int:
         """Return how many of these clients' rows `block` has to write: those it cannot show as they lie."""
         if self.dtypes[name] != compute_dtype(self.dtypes[name]):
             return len(clients)
-        return sum(isinstance(self.flat[name][client], EncodedTensor) for client in clients)
+        return sum(isinstance(self.flat[name][client], EncodedTensor | FileTensor) for client in clients)
 
-    def slices(self, span: Span, clients: Sequence[int]) -> list[Array]:
+    def slices(self, span: Span, clients: Sequence[int], scratch: Scratch) -> list[Array]:
         """Return `span` of these clients' integer or bool tensor, as it lies."""
-        return [np.asarray(self.flat[span.name][client])[span.start : span.stop] for client in clients]
+        rows: list[Array] = []
+        for index, client in enumerate(clients):
+            tensor = self.flat[span.name][client]
+            assert not isinstance(tensor, EncodedTensor)  # which are floats
+            rows.append(part(tensor, span.start, span.stop, scratch, f"whole {index}"))
+        return rows
 
     def base_block(self, span: Span, scratch: Scratch) -> Array | None:
         """Return `span` of the old global model's float tensor, in the type that it is reduced in."""
         if self.base is None:
             return None
         dtype = compute_dtype(self.dtypes[span.name])
-        source = self.base[span.name][span.start : span.stop]
+        source = part(self.base[span.name], span.start, span.stop, scratch, "base")
         if source.dtype == dtype:
             return source
         base = scratch.row("widened base", source.size, dtype)
@@ -136,5 +143,5 @@ class Models:
         return ordered_sum(blocks, of_span, shape, self.threads)
 
 
-def _flat(tensor: Tensor) -> Array | EncodedTensor:
-    return tensor if isinstance(tensor, EncodedTensor) else np.asarray(tensor).reshape(-1)
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor if isinstance(tensor, EncodedTensor) else flat(tensor)

@@ -41,7 +41,7 @@ class Update:
         """
         encoding = Encoding.of(file)
         if encoding is None:
-            plain: dict[str, Tensor] = {spec.name: file.tensor(spec.name) for spec in file.specs_in_file_order}
+            plain: dict[str, Tensor] = {spec.name: file.stored(spec.name) for spec in file.specs_in_file_order}
             return cls(file.specs, plain, file.metadata)
         if base is None:
             raise CheckpointError("the update is a difference to a global model, and there is none in this round")
@@ -76,9 +76,9 @@ class Update:
 
 def _tensor(file: TensorFile, base: TensorFile, encoding: Encoding, spec: TensorSpec) -> Tensor:
     if not encoding.covers(spec.dtype):
-        return file.tensor(spec.name)
+        return file.stored(spec.name)
     scales = file.tensor(SCALE_PREFIX + spec.name) if encoding.kind == "int8" else None
-    return EncodedTensor(base.tensor(spec.name), file.tensor(spec.name), scales, encoding.block)
+    return EncodedTensor(base.stored(spec.name), file.stored(spec.name), scales, encoding.block)
 
 
 def _rows(tensor: EncodedTensor) -> Iterator[Array]:

@@ -148,6 +148,10 @@ class RoundServer:
         """See `JobQueue`: this process."""
         return 1
 
+    def absence(self) -> str:
+        """See `JobQueue`: never asked for."""
+        return ""
+
     # -- what the averaging side asks for
 
     def wait(self, round_: int) -> RoundView | None:

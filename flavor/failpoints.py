@@ -31,6 +31,14 @@ COORDINATOR = (
     "coordinator.ended",
 )
 
+_taken_along: list[int] = []
+
+
+def take_along(process: int) -> None:
+    """Have another process die before this one, which would start it again: in a power cut both do."""
+    _taken_along.append(process)
+
+
 _ARMED, _, _TIMES = os.environ.get("FLAVOR_FAILPOINT", "").partition(":")
 _reached = itertools.count(1)
 
@@ -38,4 +46,5 @@ _reached = itertools.count(1)
 def reach(name: str) -> None:
     """Die here if the environment says so."""
     if name == _ARMED and next(_reached) == int(_TIMES or 1):
-        os.kill(os.getpid(), signal.SIGKILL)
+        for process in (*_taken_along, os.getpid()):
+            os.kill(process, signal.SIGKILL)

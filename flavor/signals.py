@@ -103,13 +103,21 @@ class Errand:
     @contextlib.contextmanager
     def in_hand(self) -> Iterator[None]:
         """Until this is left the process is not ended for being idle."""
-        with self._lock:
-            self._in_hand += 1
+        self.take_up()
         try:
             yield
         finally:
-            with self._lock:
-                self._in_hand -= 1
+            self.put_down()
+
+    def take_up(self) -> None:
+        """Have one thing more in hand; does not return in a process that is being ended."""
+        with self._lock:
+            self._in_hand += 1
+
+    def put_down(self) -> None:
+        """Have one thing less in hand."""
+        with self._lock:
+            self._in_hand -= 1
 
     def idle(self) -> bool:
         """Whether nothing is in hand; if so nothing ever will be: for `Listener`, which ends the process then."""

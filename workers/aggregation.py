@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, ManifestRef, RunView
+from flavor.bus.state import GlobalModel, ManifestRef, RunView, Verdict
 from flavor.config import RunConfig
 from flavor.errors import (
     BadObjectPath,
@@ -25,10 +25,11 @@ from flavor.errors import (
 )
 from flavor.failpoints import reach
 from flavor.store.info import merge_infos, summed
-from flavor.store.objects import sha256_file
+from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import global_prefix, named
 from workers.combination import Work
 from workers.context import WorkerContext
+from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import accepted_infos, read_client_info
 from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.updates import update_file
@@ -69,6 +70,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
         if home is not None:
             context.hand_over(home, run, round_, attempt_number, config.aggregation_timeout_s)
             return
+    context.require_record(view)
     attempt = Attempt.of(context, runs, round_, attempt_number, config.aggregation_lease_s)
     with suppress(IllegalMove, LeaseLost):  # another attempt is current, or another worker has this one
         attempt.claim()
@@ -90,6 +92,10 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
             except (IllegalMove, LeaseLost):
                 raise
             except Exception as error:
+                if (fault := _own_fault(context, runs, view, round_, error)) is not None:
+                    reason = " ".join(str(fault).split())
+                    runs.give_back_round(round_, attempt=attempt_number, token=attempt.token, reason=reason)
+                    raise GivenBack(reason) from error
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
                 context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
                 if isinstance(error, UpdatesRefused):
@@ -112,6 +118,26 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     context.tell(f"run {run}, round {round_}: {note}")
                     runs.log("round.note", round_=round_, reason=note)
         context.tell(f"run {run}, round {round_}: {reason}")
+
+
+def _own_fault(
+    context: WorkerContext, runs: RunStore, view: RunView, round_: int, error: Exception
+) -> FlavorError | None:
+    """What of this worker or its store keeps it from aggregating; None where an object or the rule does, or the time.
+
+    A store that is in trouble while every contributor's object can be read does not take the result.
+    """
+    if fault := own_fault(context.store, view, error):
+        return fault
+    if not isinstance(error, StoreUnavailable):
+        return None
+    found = runs.read_round(round_)
+    if found is None:
+        return None
+    readable = [any_readable(context.store, [found.verdicts[client].path]) for client in found.contributors]
+    if all(readable) if error.passing else not any(readable):
+        return error
+    return None
 
 
 _CHANGED = (DigestMismatch, ObjectMissing, BadObjectPath)
@@ -172,6 +198,19 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
         thread.join()
 
 
+@contextmanager
+def _unchanged(store: ObjectStore, verdicts: Iterable[Verdict]) -> Iterator[None]:
+    """Raise `DigestMismatch` afterwards if a site has written to what it handed in while that was read."""
+    before = []
+    for each in () if store.private else verdicts:
+        with suppress(StoreError):  # whoever opens it says what is wrong with it
+            before.append((each, store.seal(each.path, strict=True)))
+    yield
+    for verdict, seal in before:
+        if store.seal(verdict.path, strict=True) != seal:
+            store.local(verdict.path, digest=verdict.digest, size_bytes=verdict.size_bytes)
+
+
 def _aggregated(
     context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt
 ) -> tuple[GlobalModel, ManifestRef, str, tuple[str, ...]]:
@@ -193,7 +232,8 @@ def _aggregated(
         info=merge_infos(list(infos), list(infos.values())),
     )
     with context.store.stage() as staged:
-        combined = context.combiner.combine(work, staged)
+        with _unchanged(context.store, verdicts.values()):
+            combined = context.combiner.combine(work, staged)
         reach("worker.combined")
         path = named(prefix, "model", combined.digest, ".bin" if config.is_opaque else ".safetensors")
         context.store.put(path, staged, digest=combined.digest)

@@ -25,7 +25,7 @@ from workers import notes
 from workers.blame import refusal
 from workers.combination import Combined, Work
 from workers.held import Held
-from workers.updates import open_global, open_updates
+from workers.updates import open_global, open_updates, opened
 from workers.weights import weights_of
 
 _SMALL_BYTES = 2 * 1024 * 1024
@@ -147,7 +147,7 @@ def _state(store: ObjectStore, model: GlobalModel | None) -> ServerState | None:
     """The server state that belongs to the old global model; None before the first step."""
     if model is None or not model.state_path:
         return None
-    file = TensorFile.open(store.local(model.state_path, digest=model.state_digest))
+    file = opened(store, store.local(model.state_path, digest=model.state_digest), model.state_path)
     return ServerState.restore(_tensors(file), file.metadata)
 
 
@@ -165,4 +165,4 @@ def _put_state(work: Work, state: ServerState) -> tuple[str, str]:
 
 def _tensors(file: TensorFile) -> dict[str, Any]:
     """The tensors in the order of the file, in which they are read, and the result is written and hashed."""
-    return {spec.name: file.tensor(spec.name) for spec in file.specs_in_file_order}
+    return {spec.name: file.stored(spec.name) for spec in file.specs_in_file_order}

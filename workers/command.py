@@ -24,7 +24,7 @@ from aggregators.updates import Update
 from flavor.bus.state import Verdict
 from flavor.config import COMMAND
 from flavor.confinement import UNLIMITED, Account, Confinement
-from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, InvalidSetting, StoreError
+from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, InvalidSetting, LocalFault
 from flavor.process import ChildProcess, obituary, quoted
 from flavor.store.formats import (
     Format,
@@ -44,7 +44,7 @@ from workers.environment import user_environment
 from workers.folder import RunFolder
 from workers.place import Place
 from workers.structure import structure
-from workers.updates import open_updates, update_file
+from workers.updates import open_updates, place_update
 
 _GRACE_S = 2.0
 _MOST_INFO_BYTES = 1 << 28
@@ -131,6 +131,8 @@ class UserCommand:
                 continue
             try:
                 folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
             except OSError as error:
                 raise InvalidSetting(f"{name} {folder}: {error.strerror}") from None
             if account is not None:
@@ -256,7 +258,7 @@ class CommandCombiner:
                 place.announce(self.command.output or folder.output)
             except OSError as error:
                 where = error.filename or self.command.workspace
-                raise StoreError(
+                raise LocalFault(
                     f"{where}: {error.strerror}: check the disk and the aggregator's --workspace"
                 ) from error
             said = self.runner(work, folder)
@@ -312,7 +314,10 @@ def _lay_out_tensors(work: Work, verdict: Verdict, path: Path) -> None:
     if update.encoding is None and verdict.format == Format.SAFETENSORS:
         _fetch(work, verdict, path)
     elif update.encoding is None:
-        from_safetensors(update_file(work.store, verdict), path, Format(verdict.format))
+        ours = path.with_name(f".{path.name}.wire")
+        place_update(work.store, verdict, ours)
+        from_safetensors(ours, path, Format(verdict.format))
+        ours.unlink()
     else:
         with TensorFileWriter(path, update.specs, update.metadata) as writer:
             for spec in writer.specs:
@@ -322,7 +327,7 @@ def _lay_out_tensors(work: Work, verdict: Verdict, path: Path) -> None:
 
 
 def _fetch(work: Work, verdict: Verdict, path: Path) -> None:
-    work.store.fetch(verdict.path, path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
+    place_update(work.store, verdict, path)
 
 
 def _opened(work: Work, verdict: Verdict) -> Update:

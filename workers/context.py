@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 
 from flavor.bus.connection import Redis
 from flavor.bus.runs import RunStore
+from flavor.bus.state import RunView
+from flavor.errors import StoreError
 from flavor.ledger.keys import SigningKey
 from flavor.store.objects import ObjectStore
 from workers.builtin import Engine
 from workers.combination import Combiner
+from workers.fault import GivenBack, require_record
 from workers.resident import Residents
 
 
@@ -37,12 +40,27 @@ class WorkerContext:
     """What the manifests of its rounds are signed with."""
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")
     _runs: dict[str, RunStore] = field(default_factory=dict, repr=False)
+    _known: set[tuple[str, int]] = field(default_factory=set, repr=False)
 
     def run(self, run: str) -> RunStore:
         """The state of one run."""
         if run not in self._runs:
             self._runs[run] = RunStore(self.redis, run, self.redis_url)
         return self._runs[run]
+
+    def require_record(self, view: RunView) -> None:
+        """Raise `GivenBack` unless this worker's store is the run's: it has the record with which the run began.
+
+        Once that was so it is not looked at again, unless something of the run is missing; see `workers.fault`.
+        """
+        run = (view.run, view.created_ms)
+        if run in self._known or view.manifest is None:
+            return
+        try:
+            require_record(self.store, view)
+        except StoreError as error:
+            raise GivenBack(str(error)) from error
+        self._known.add(run)
 
 
 _context: WorkerContext | None = None

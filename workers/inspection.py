@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from flavor.bus.state import Reference, RoundState, RunView, Verdict, try_of
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import (
     BrokenModel,
+    BusUnavailable,
     CheckpointError,
     DigestMismatch,
     FlavorError,
@@ -32,10 +33,11 @@ from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, accepted_path, checked_path, is_handed_in_by
 from workers.context import WorkerContext
+from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
 from workers.signatures import Signatures
 from workers.structure import structure, structure_digest, structure_of_object
-from workers.updates import check_base, open_global
+from workers.updates import check_base, open_global, opened
 from workers.weights import check_weight
 
 _LOOKS = 3
@@ -59,7 +61,17 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     if view.state.ended or round_view is None or round_view.state is not RoundState.OPEN:
         return
     verdicts: dict[str, Verdict] = {}
-    inspector = Inspector(runs, context.store, view, round_, Signatures.of(runs, view))
+    context.require_record(view)
+    expected, accepted = round_view.expected, {c: v.path for c, v in round_view.verdicts.items() if v.accepted}
+
+    def neighbours(client: str) -> Iterator[str]:
+        yield from (path for name, path in accepted.items() if name != client)
+        for name, fields in runs.updates(round_, expected).items():
+            path = fields.get("path", "")
+            if name != client and is_handed_in_by(path, run, round_, name):
+                yield from (path, accepted_path(path))  # where it lies once it was taken
+
+    inspector = Inspector(runs, context.store, view, round_, Signatures.of(runs, view), neighbours)
     refused = {client: verdict for client, verdict in round_view.verdicts.items() if not verdict.accepted}
     unjudged = [c for c in round_view.expected if c not in round_view.verdicts or c in refused]
 
@@ -95,28 +107,62 @@ def is_small(fields: Mapping[str, str]) -> bool:
 
 
 class Inspector:
-    """Judges the updates of one round."""
+    """Judges the updates of one round. `neighbours` are the paths of other clients' updates than one."""
 
-    def __init__(self, runs: RunStore, store: ObjectStore, view: RunView, round_: int, signatures: Signatures) -> None:
+    def __init__(
+        self,
+        runs: RunStore,
+        store: ObjectStore,
+        view: RunView,
+        round_: int,
+        signatures: Signatures,
+        neighbours: Callable[[str], Iterable[str]] = lambda _: (),
+    ) -> None:
         self._runs, self._store, self._view, self._round = runs, store, view, round_
+        self._neighbours = neighbours
         self._signatures, self._config = signatures, RunConfig.of_run(view.run, view.config)
         self._taken: dict[str, list[str]] = {}  # client -> what lies out of its reach
 
     def judge(self, client: str, fields: Mapping[str, str]) -> Verdict:
-        """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's."""
+        """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's.
+
+        Raises `GivenBack` for what is wrong with this worker or its store, `StoreUnavailable` for what may have passed
+        when the coordinator asks again.
+        """
         return replace(self._judged(client, fields), try_id=try_of(fields))
 
     def _judged(self, client: str, fields: Mapping[str, str]) -> Verdict:
         try:
             verdict = self._accepted(client, fields)
             verdict.to_json()
-        except (JobTimeoutException, StoreUnavailable):  # nobody's fault here: the coordinator asks again
+        except JobTimeoutException:
             raise
-        except FlavorError as error:
-            return Verdict(False, str(error)[:_LONGEST_REASON], blameless=isinstance(error, BrokenModel))
+        except BusUnavailable:
+            raise
         except Exception as error:  # what another party wrote can be wrong in any way
+            self._raise_unless_its_own(client, error)
+            if isinstance(error, FlavorError):
+                return Verdict(False, str(error)[:_LONGEST_REASON], blameless=isinstance(error, BrokenModel))
             return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
         return verdict
+
+    def _raise_unless_its_own(self, client: str, error: Exception) -> None:
+        """Raise unless the error is this client's to answer for.
+
+        What the store refuses for one object whose neighbours can be read is that object's fault; if none of them can
+        be read, it is this worker that is not let in.
+        """
+        if fault := own_fault(self._store, self._view, error):
+            raise GivenBack(str(fault)) from error
+        if not isinstance(error, StoreUnavailable):
+            return
+        if error.passing:
+            raise error
+        readable = any_readable(self._store, self._neighbours(client))
+        if readable is False:
+            raise GivenBack(str(error)) from error
+        if readable is None:
+            raise error
 
     def _accepted(self, client: str, fields: Mapping[str, str]) -> Verdict:
         path, info_path = (self._own(client, fields.get(name, "")) for name in ("path", "info_path"))
@@ -198,8 +244,9 @@ class Inspector:
         Its header is judged first: a file of another structure costs no more than that, however large it is.
         """
         local, opaque = self._store.local(path, size_bytes=size_bytes), self._config.is_opaque
-        update = None if opaque else self._checked_header(path, local)
-        found = _opaque(local, size_bytes) if update is None else digest_and_check(local)
+        file = None if opaque else opened(self._store, local, path)
+        update = None if file is None else self._checked_header(path, file)
+        found = _opaque(local, size_bytes) if file is None else digest_and_check(file)
         if found.sha256 != digest:
             raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
         if update is None:
@@ -234,10 +281,10 @@ class Inspector:
             raise CheckpointError(f"{len(odd)} tensors have infinite values: leave such buffers out of the checkpoint")
         return list(dict.fromkeys(odd))
 
-    def _checked_header(self, path: str, local: Path) -> Update:
+    def _checked_header(self, path: str, file: TensorFile) -> Update:
         """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""
-        check_metadata(local)
-        file, model = TensorFile.open(local), self._view.global_model
+        check_metadata(file)
+        model = self._view.global_model
         if not file.names:
             raise CheckpointError("the checkpoint has no tensors: its state_dict is empty; save that of the model")
         encoding = Encoding.of(file)
@@ -275,7 +322,7 @@ class Inspector:
         if limit is None or model is None:
             return
         base = open_global(self._store, model)
-        old = {name: base.tensor(name) for name in base.names}
+        old = {name: base.stored(name) for name in base.names}
         kept = matching(update.tensors, self._config.keep)
         norm = change_norm(update.tensors, old, held=frozenset((*constants, *kept)))
         if not norm <= limit:

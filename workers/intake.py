@@ -20,6 +20,7 @@ from rq.job import Job, JobStatus
 
 from flavor.bus.dropped import record_dropped
 from flavor.errors import MisuseError
+from flavor.signals import Errand
 from workers.jobs import ALLOWED, fits
 
 _FIELDS = ("data", "origin", "timeout")
@@ -85,10 +86,6 @@ def _unpacked(data: bytes) -> bytes:
     return unpacked
 
 
-class LockedOut(Exception):
-    """The server knows our user or password no more; its cause is what redis-py raised."""
-
-
 class OwnQueue(Queue):
     """RQ's queue, out of which only own jobs come. `tell` is told of the others, and so is whoever looks at Redis."""
 
@@ -103,33 +100,47 @@ class OwnQueue(Queue):
         job_class: type[Job] | None = None,
         serializer: Any = None,
         death_penalty_class: Any = None,
+        errand: Errand | None = None,
     ) -> tuple[Job, Queue] | None:
-        """The next own job and its queue, or None where nothing is waited for; RQ's `DequeueTimeout`, `LockedOut`."""
+        """The next own job and its queue, or None where nothing is waited for; RQ's `DequeueTimeout`.
+
+        The `errand` is in hand once a job has been taken, and put down for one that is dropped.
+        """
+        errand = errand or Errand()
         by_key = {queue.key.encode(): queue for queue in queues}
         while True:
-            try:
-                if len(by_key) == 1:
-                    taken = cls.lmove(connection, next(iter(by_key.values())).key, timeout)
-                else:
-                    taken = cls.lpop([queue.key for queue in by_key.values()], timeout, connection=connection)
-            except (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError) as error:
-                raise LockedOut from error
+            if len(by_key) == 1:
+                taken = cls.lmove(connection, next(iter(by_key.values())).key, timeout)
+            else:
+                taken = cls.lpop([queue.key for queue in by_key.values()], timeout, connection=connection)
             if taken is None:
                 return None
+            errand.take_up()
             key, identity = taken
             queue = by_key[key.encode() if isinstance(key, str) else key]
             try:
                 job = OwnJob.fetch(identity.decode(), connection=connection, serializer=serializer)
                 _ = job.func
-            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            except (
+                redis.exceptions.ConnectionError,
+                redis.exceptions.TimeoutError,
+                redis.exceptions.NoPermissionError,
+            ):
+                errand.put_down()
                 raise
             except NoSuchJobError:
                 connection.lrem(queue.intermediate_queue_key, 1, identity)
+                errand.put_down()
             except Exception as error:
-                assert isinstance(queue, OwnQueue)
-                queue.drop(identity, str(error) if isinstance(error, ForeignJob) else type(error).__name__)
+                cls._dropped(queue, identity, error, errand)
             else:
                 return job, queue
+
+    @staticmethod
+    def _dropped(queue: Queue, identity: bytes, error: Exception, errand: Errand) -> None:
+        assert isinstance(queue, OwnQueue)
+        queue.drop(identity, str(error) if isinstance(error, ForeignJob) else type(error).__name__)
+        errand.put_down()
 
     def drop(self, identity: bytes, reason: str) -> None:
         """Forget a job that is not ours: no worker takes it again; its hash goes in a day. It is reported."""

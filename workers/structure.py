@@ -7,8 +7,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
-from flavor.store.formats import TensorFile, TensorSpec
+from flavor.store.formats import TensorSpec
 from flavor.store.objects import ObjectStore
+from workers.updates import opened
 
 Structure = Mapping[str, TensorSpec]
 
@@ -29,4 +30,5 @@ def structure_of_object(
     store: ObjectStore, path: str, digest: str, seal: str = "", size_bytes: int | None = None
 ) -> Structure:
     """The same of an object's, after checking its size, and its seal or its digest; a worker does so once."""
-    return structure(TensorFile.open(store.local(path, digest=digest, seal=seal, size_bytes=size_bytes)).specs)
+    file = store.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
+    return structure(opened(store, file, path).specs)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from aggregators.updates import Update
 from flavor.bus.state import GlobalModel, Verdict
-from flavor.errors import CheckpointError
+from flavor.errors import CheckpointError, DigestMismatch
 from flavor.store.formats import Encoding, TensorFile
 from flavor.store.objects import ObjectStore
 
+_BLOCK_BYTES = 2**20
+
 
 def open_global(store: ObjectStore, model: GlobalModel) -> TensorFile:
-    """The global model, mapped; raises `StoreError` unless it is what was recorded."""
-    return TensorFile.open(store.local(model.path, digest=model.digest, seal=model.seal))
+    """The global model; raises `StoreError` unless it is what was recorded."""
+    return opened(store, store.local(model.path, digest=model.digest, seal=model.seal), model.path)
+
+
+def opened(store: ObjectStore, file: Path, path: str) -> TensorFile:
+    """The object `path`, of which the store has given `file`: mapped if nobody else can write to that, else only read.
+
+    A site can cut its own file off whenever it likes, and would end whoever has it mapped.
+    """
+    return TensorFile.open(file) if store.private else TensorFile.reading(file, f"object {path}")
 
 
 def update_file(store: ObjectStore, verdict: Verdict) -> Path:
@@ -23,11 +34,11 @@ def update_file(store: ObjectStore, verdict: Verdict) -> Path:
 
 
 def open_updates(store: ObjectStore, verdicts: Sequence[Verdict], model: GlobalModel | None) -> list[Update]:
-    """What these verdicts have accepted, mapped; `model` is the global model of the round.
+    """What these verdicts have accepted, opened; `model` is the global model of the round.
 
-    Encoded updates share one map of it. Raises `StoreError` when a file is not what was inspected.
+    Encoded updates share one of it. Raises `StoreError` when a file is not what was inspected.
     """
-    files = [TensorFile.open(update_file(store, verdict)) for verdict in verdicts]
+    files = [opened(store, update_file(store, verdict), verdict.path) for verdict in verdicts]
     base: TensorFile | None = None
     updates = []
     for file in files:
@@ -37,6 +48,26 @@ def open_updates(store: ObjectStore, verdicts: Sequence[Verdict], model: GlobalM
             base = base or (open_global(store, model) if model else None)
         updates.append(Update.of(file, base))
     return updates
+
+
+def place_update(store: ObjectStore, verdict: Verdict, destination: Path) -> None:
+    """Put what this verdict has accepted at `destination`, for a program that may map it; raises `StoreError`.
+
+    What its site can still write to is copied, and what was copied has the digest that was accepted; else it is linked.
+    """
+    seen = {"digest": verdict.digest, "seal": verdict.seal, "size_bytes": verdict.size_bytes}
+    if store.private:
+        store.fetch(verdict.path, destination, **seen)  # type: ignore[arg-type]
+        return
+    digest, left = hashlib.sha256(), verdict.size_bytes + 1
+    with update_file(store, verdict).open("rb", buffering=0) as source, destination.open("xb", buffering=0) as copy:
+        while block := source.read(min(left, _BLOCK_BYTES)):
+            digest.update(block)
+            copy.write(block)
+            left -= len(block)
+    if digest.hexdigest() != verdict.digest:
+        destination.unlink()
+        raise DigestMismatch(f"object {verdict.path}: it was changed in the store while it was read")
 
 
 def check_base(encoding: Encoding, model: GlobalModel | None) -> None:

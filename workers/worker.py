@@ -2,44 +2,44 @@
 
 Jobs run inside this process, not in a fork for each: they are numpy and files, they hold no foreign code, and a
 fork would cost more than most of them. What would kill a forked job kills this process instead; the round's lease
-runs out then, and the coordinator starts another attempt wherever another worker listens.
+runs out then, the coordinator starts another attempt wherever another worker listens, and `flavor-agg` starts this one
+again (`flavor.supervision`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
-import secrets
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+import redis
 from redis import Redis
 from redis.exceptions import ResponseError
 from rq import Queue
-from rq.exceptions import StopRequested
+from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
-from rq.worker_registration import clean_worker_registry
+from rq.worker_registration import clean_worker_registry, unregister
 
-from flavor.bus.connection import connect, options, wait_for_server
+from flavor.bus.connection import REFUSALS
+from flavor.bus.resting import note_resting, note_working
 from flavor.errors import BusUnavailable
-from flavor.ledger.keys import SigningKey
-from flavor.store.objects import ObjectStore
-from workers.builtin import Engine
-from workers.command import CommandCombiner, StartedAnew, UserCommand
-from workers.context import WorkerContext, set_context, silent
-from workers.intake import LockedOut, OwnJob, OwnQueue
-from workers.jobs import AGGREGATE
-from workers.resident import Residents
+from flavor.signals import Errand, asked_to_end, pause
+from workers.context import silent
+from workers.fault import GivenBack
+from workers.intake import OwnJob, OwnQueue
+from workers.rest import Rest
 
 _KEEP_FAILURES_S = 86_400
-_LISTEN_S = 5
+_POLL_S = 0.5
+"""How long one look into the queue lasts: then this worker hears what it was asked meanwhile."""
 
 
 class OwnWorker(SimpleWorker):
@@ -50,6 +50,10 @@ class OwnWorker(SimpleWorker):
     heartbeat, which keeps a key alive for minutes, is written up to five times a job; once a second is enough.
 
     It listens to no commands: whoever may publish on its channel could end it. `rq suspend` pauses it, SIGTERM ends it.
+    RQ's own handler raises wherever the main thread stands, so that a job may be lost that was just taken; here the
+    signal is noted (`flavor.signals`), and the worker looks whether it was, at each place where it can end.
+
+    What it cannot do for a fault of its own it gives back, and then takes no work for a while; see `Rest`.
     """
 
     _REPEAT_S = 1.0
@@ -57,33 +61,75 @@ class OwnWorker(SimpleWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._beaten_at = self._asked_at = 0.0
-        self.asked_to_end = False
         self.refusal: BaseException | None = None
+        self.errand = Errand()
+        """In hand from the moment a job is taken until it is done or given back."""
+        self.rest = Rest()
+        self.tell: Callable[[str], None] = silent
 
     def subscribe(self) -> None:
         """Do not listen to the channel of this worker."""
-
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
-        """The next job; a server that lets us in no more is not asked for ever, as RQ would."""
-        try:
-            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
-        except LockedOut as error:
-            self.refusal = error.__cause__
-            raise StopRequested from error
-
-    @property
-    def dequeue_timeout(self) -> int:
-        """Seconds to wait for a job at a time: proxies cut connections that are idle for ten, and it is no outage."""
-        return _LISTEN_S
 
     def _set_ip_address(self, connection: Redis) -> None:
         """Do not ask who is connected: the user of an aggregator may not."""
         self.ip_address = "unknown"
 
-    def request_stop(self, signum: Any, frame: Any) -> None:
-        """Note that the end was asked for."""
-        self.asked_to_end = True
-        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+    def work(self, burst: bool = False, logging_level: str | None = None, **_: Any) -> bool:  # type: ignore[override]
+        """Do jobs until the end is asked for, or with `burst` until there is none; whether any was done.
+
+        A server that is away is waited for without end; one that lets us in no more is not, as it would be by RQ:
+        what it said is in `refusal` then.
+        """
+        jobs, wait_s = 0, 1.0
+        self.bootstrap(logging_level)
+        try:
+            while True:
+                try:
+                    found = self._next_job(burst)
+                    if found is None:
+                        break
+                    self.execute_job(*found)
+                    jobs, wait_s = jobs + 1, 1.0
+                except (*REFUSALS, redis.exceptions.NoPermissionError) as error:
+                    self.refusal = error
+                    break
+                except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+                    pause(wait_s)
+                    wait_s = min(2 * wait_s, self.max_connection_wait_time)
+        except StopRequested:
+            pass
+        except Exception:
+            self.log.error("the worker cannot go on", exc_info=True)
+        finally:
+            self.teardown()
+        return bool(jobs)
+
+    def _next_job(self, burst: bool) -> tuple[Job, Queue] | None:
+        """The next job, with the errand in hand; None in a burst without one. `StopRequested` once we are to end."""
+        while not asked_to_end():
+            self.check_for_suspension(burst)
+            self._take_a_rest()
+            self.set_state(WorkerStatus.IDLE)
+            self.heartbeat()
+            if self.should_run_maintenance_tasks:
+                self.run_maintenance_tasks()
+            with contextlib.suppress(DequeueTimeout):
+                look_s: Any = None if burst else _POLL_S
+                found = OwnQueue.dequeue_any(
+                    self._ordered_queues, look_s, self.connection, serializer=self.serializer, errand=self.errand
+                )
+                if found is not None:
+                    self.reorder_queues(reference_queue=found[1])
+                return found
+        raise StopRequested
+
+    def _take_a_rest(self) -> None:
+        while (left_s := self.rest.left_s()) > 0 and not asked_to_end():
+            self.heartbeat()
+            note_resting(self.connection, self.queue_names(), self.name, self.rest.reason)
+            pause(min(left_s, 5.0))
+        if asked_to_end():
+            raise StopRequested
 
     def run_maintenance_tasks(self) -> None:
         """Forget workers that died and what they had taken. RQ's registries and groups stay unread: we use none."""
@@ -102,13 +148,21 @@ class OwnWorker(SimpleWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run one job in this process; one that fails goes to RQ's registry of failed jobs with its trace."""
+        try:
+            self._execute(job, queue)
+        finally:
+            self.errand.put_down()
+
+    def _execute(self, job: Job, queue: Queue) -> None:
         with self.connection.pipeline() as step:
-            self.set_state(WorkerStatus.BUSY, step)  # SIGTERM lets a busy worker finish its job
+            self.set_state(WorkerStatus.BUSY, step)
             step.lrem(queue.intermediate_queue_key, 1, job.id)
             step.execute()
         try:
             with self.death_penalty_class(job.timeout or queue.DEFAULT_TIMEOUT, JobTimeoutException, job_id=job.id):
                 job.perform()
+        except (GivenBack, BusUnavailable) as fault:
+            self._give_back(job, queue, str(fault))
         except Exception:
             self.log.error("job %s failed", job.id, exc_info=True)
             with contextlib.suppress(ResponseError):
@@ -119,6 +173,29 @@ class OwnWorker(SimpleWorker):
                 self.set_state(WorkerStatus.IDLE, step)
                 step.delete(job.key)
                 step.execute()
+            if self.rest.over():
+                note_working(self.connection, self.queue_names(), self.name)
+                self.register_birth()
+                self.tell("it takes work again")
+
+    def _give_back(self, job: Job, queue: Queue, reason: str) -> None:
+        """Put the job behind the others in its queue, and be no worker of it until one is done."""
+        if self.rest.begin(reason):
+            self.tell(f"its work goes back into the queue, and it takes none for now: {reason}")
+        try:
+            with self.connection.pipeline() as step:
+                step.rpush(queue.key, job.id)
+                unregister(self, step)
+                step.execute()
+            self.set_state(WorkerStatus.IDLE)
+            note_resting(self.connection, self.queue_names(), self.name, reason)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            pass  # the coordinator asks again
+
+    def register_birth(self) -> None:
+        """Say who this worker is; its name is nobody else's, so what is there of it is its own."""
+        self.connection.delete(self.key)
+        super().register_birth()  # type: ignore[no-untyped-call]
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Say that this worker lives, on its own at most once a second; to a server that lost it, also who it is."""
@@ -127,9 +204,16 @@ class OwnWorker(SimpleWorker):
             return
         self._beaten_at = now
         if pipeline is None and not self.connection.hexists(self.key, "birth"):
-            self.connection.delete(self.key)  # RQ takes what is left there for another worker of this name
-            self.register_birth()  # type: ignore[no-untyped-call]
+            self.register_birth()
+            if self.rest.reason:
+                unregister(self)
         super().heartbeat(timeout, pipeline)
+
+    def teardown(self) -> None:
+        """Say goodbye; to a server that is away, or lets us in no more, it is not said."""
+        with contextlib.suppress(redis.exceptions.RedisError):
+            super().teardown()  # type: ignore[no-untyped-call]
+            note_working(self.connection, self.queue_names(), self.name)
 
     def set_state(self, state: str, pipeline: Any = None) -> None:
         """Record a new state; the one it is in already is not written again."""
@@ -137,92 +221,37 @@ class OwnWorker(SimpleWorker):
             super().set_state(state, pipeline)
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Look for `rq suspend`, at most once a second."""
-        now = time.monotonic()
-        if burst or now - self._asked_at >= self._REPEAT_S:
-            self._asked_at = now
-            super().check_for_suspension(burst)
+        """Look for `rq suspend`, at most once a second, and wait while there is one."""
+        at = time.monotonic()
+        if not burst and at - self._asked_at < self._REPEAT_S:
+            return
+        self._asked_at = at
+        while is_suspended(self.connection, self):
+            if burst or asked_to_end():
+                raise StopRequested
+            self.set_state(WorkerStatus.SUSPENDED)
+            pause(self._REPEAT_S)
 
 
-def serve(
-    url: str,
-    store: ObjectStore,
-    *,
-    queue: str,
-    threads: int,
-    tell: Callable[[str], None],
-    patience_s: float = 60.0,
-    command: UserCommand | None = None,
-    init_once: bool = False,
-    key: SigningKey | None = None,
-) -> None:
-    """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first.
-
-    With `command` it aggregates by that, started for each round, or with `init_once` once for each run. `key` signs its
-    manifests; a key that lives as long as the process when None.
-    """
-    redis = connect(url, patience_s=patience_s, client_name="flavor-agg")
-    wait_for_server(redis, url)
-    connection = Redis.from_url(url, **options(url, patience_s))
-    key = key or SigningKey.generate()
-    context = WorkerContext(redis, url, store, combiner=Engine(threads), tell=tell, key=key)
-    queues = [queue]
-    if command is not None and init_once:
-        home = f"{queue}@{context.name}"
-        queues.append(home)
-        context.residents = Residents(command, home, run=context.run, tell=tell)
-        context.combiner = CommandCombiner(command, context.residents)
-        context.hand_over = HandOver(connection)
-    elif command is not None:
-        context.combiner = CommandCombiner(command, StartedAnew(command))
-    set_context(context)
-    logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    worker = make_worker(connection, *queues, tell=tell)
-    tell(f"aggregator {worker.name[:12]} listens on queue {queue!r} and signs with key {key.public.fingerprint}")
-    try:
-        worker.work(with_scheduler=False, logging_level="WARNING")
-        if worker.refusal is not None:
-            raise worker.refusal
-        if not worker.asked_to_end:
-            raise BusUnavailable(f"the queue {queue!r} cannot be worked on any more; the lines above say why")
-    finally:
-        if context.residents is not None:
-            context.residents.close()
-            _queue(connection, home).delete(delete_jobs=True)
-
-
-class HandOver:
-    """Puts the aggregation of a round into the queue of the worker that keeps the run's process."""
-
-    def __init__(self, connection: Redis) -> None:
-        self._connection = connection
-
-    def __call__(self, home: str, run: str, round_: int, attempt: int, timeout_s: float) -> None:
-        """Enqueue it. A worker that is gone leaves it there; the coordinator asks again."""
-        queue = _queue(self._connection, home)
-        queue.enqueue_call(
-            AGGREGATE,
-            args=(run, round_, attempt),
-            job_id=f"at-{secrets.token_hex(8)}",
-            timeout=math.ceil(timeout_s),
-            ttl=_KEEP_FAILURES_S,
-            result_ttl=0,
-            failure_ttl=_KEEP_FAILURES_S,
-        )
-        self._connection.expire(queue.key, _KEEP_FAILURES_S)  # a worker that was killed never empties it
-
-
-def _queue(connection: Redis, name: str) -> OwnQueue:
+def queue_named(connection: Redis, name: str) -> OwnQueue:
+    """A queue whose jobs are this project's."""
     return OwnQueue(name, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
 
 
-def make_worker(connection: Redis, *queues: str, tell: Callable[[str], None] = silent) -> OwnWorker:
-    """A worker on these queues, which tells of what it drops.
+def make_worker(
+    connection: Redis, *queues: str, tell: Callable[[str], None] = silent, name: str | None = None
+) -> OwnWorker:
+    """A worker on these queues, which tells of what it drops and gives back.
 
     From exactly one, RQ moves jobs atomically and loses none. From two, the jobs that a worker takes and does not live
     to run are lost; the coordinator asks for them again.
     """
-    own = [_queue(connection, name) for name in queues]
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    own = [queue_named(connection, queue) for queue in queues]
     for queue in own:
         queue.tell = tell
-    return OwnWorker(own, connection=connection, serializer=JSONSerializer, job_class=OwnJob, queue_class=OwnQueue)
+    worker = OwnWorker(
+        own, name=name, connection=connection, serializer=JSONSerializer, job_class=OwnJob, queue_class=OwnQueue
+    )
+    worker.tell = tell
+    return worker

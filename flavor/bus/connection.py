@@ -92,7 +92,7 @@ class Patience(Retry):
                 finally:
                     self._depth -= 1
             except caught as error:
-                if isinstance(error, _REFUSALS):
+                if isinstance(error, REFUSALS):
                     raise
                 if isinstance(error, redis.exceptions.ResponseError):
                     if not _passes(error):
@@ -202,7 +202,8 @@ class ServerWatch:
 
 _DATABASE = re.compile(r"/?[0-9]*")
 _countdown = _Countdown()
-_REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
+REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
+"""The server knows our user or password no more."""
 
 
 def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None = None) -> Redis:

@@ -52,8 +52,9 @@ log                                   stream  every transition with its reason  
 ====================================  ======  ==============================================  =====================
 
 Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds); `flavor:dropped`, a
-stream of jobs that workers refused to run (queue, job, reason); `flavor:fedtrain:sessions`, a hash of model name to the
-JSON that `aumai-fedtrain status` shows.
+stream of jobs that workers refused to run (queue, job, reason); `flavor:resting:QUEUE`, a hash of an RQ worker's name
+to why it gives its work back (written by it; expires); `flavor:fedtrain:sessions`, a hash of model name to the JSON
+that `aumai-fedtrain status` shows.
 
 A client writes below `client:CLIENT` and nowhere else; what is meant for it alone lies below `to:CLIENT`, where it only
 reads. Beside these it reads `run`. `flavor.bus.users` makes Redis hold it to that.
@@ -73,6 +74,11 @@ from flavor.bus.names import Event, checked_name, is_name
 RUNS = "flavor:runs"
 FEDTRAIN_SESSIONS = "flavor:fedtrain:sessions"
 DROPPED = "flavor:dropped"
+
+
+def resting_key(queue: str) -> str:
+    """Hash: the workers of a queue that take no work for now, and why."""
+    return f"flavor:resting:{queue}"
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,10 @@ class RunStore:
         """Let the coordinator know that an inspection ended for what passes by itself: no update is to blame."""
         self._call("note_store_away", [self.keys.round(round_)], [])
 
+    def give_back_round(self, round_: int, *, attempt: int, token: str, reason: str) -> None:
+        """Give up the right to commit this attempt, which another worker may take then; it does not count as failed."""
+        self._move("give_back_round", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason])
+
     def reference(self, round_: int) -> Reference | None:
         """The object whose structure this round's updates must have, or None as long as that is not decided."""
         with translated(self.where):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,9 +20,6 @@ from flavor.cli.common import (
     version_option,
 )
 from flavor.cli.private import keep_private
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(epilog=EXIT_CODES)
@@ -134,10 +131,12 @@ def command(
     from flavor.ledger.keys import SigningKey
     from flavor.sizes import parse_size
     from flavor.store.objects import open_store
+    from flavor.supervision import supervised
     from workers.command import UserCommand
     from workers.environment import withheld
-    from workers.worker import serve
+    from workers.serving import serve
 
+    tell = teller("[aggregator] ")
     if init_once and main_command is None:
         raise InvalidSetting("--init-once is for an aggregator of your own: flavor-agg --init-once -m CMD")
     own = None
@@ -169,17 +168,21 @@ def command(
     elif memory_limit or cpu_limit_s or file_size_limit or user:
         raise InvalidSetting("limits and --user are for an aggregator of your own: flavor-agg -m CMD")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
+    store = needed(store, "--store", "FLAVOR_STORE")
+    name = secrets.token_hex(16)
+    supervised(tell)
+    objects = open_store(store, create=True)
     serve(
         url,
         objects,
         queue=queue,
         threads=threads,
-        tell=teller("[aggregator] "),
+        tell=tell,
         patience_s=patience_s,
         command=own,
         init_once=init_once,
-        key=SigningKey.kept(key, workspace / "aggregator.key", teller("[aggregator] "), "--key"),
+        key=SigningKey.kept(key, workspace / "aggregator.key", tell, "--key"),
+        name=name,
     )
 
 

@@ -107,8 +107,9 @@ def _absent(
     uninspected = any(state is Standing.SUBMITTED for state, _ in standing.values())
     unclaimed = round_ is not None and round_.state is RoundState.AGGREGATING and round_.lease_ms is None
     queue = RunConfig.known(view.config).queue
-    if (uninspected or unclaimed) and not RqJobQueue(url, queue, timeout_s=1, patience_s=5).workers():
-        found.append(f"no aggregator listens on queue {queue!r}: start one with `flavor-agg`")
+    jobs = RqJobQueue(url, queue, timeout_s=1, patience_s=5)
+    if (uninspected or unclaimed) and not jobs.workers():
+        found.append(jobs.absence())
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from flavor.bus.connection import options
+from flavor.bus.resting import resting
 
 INSPECT = "workers.jobs.inspect"
 AGGREGATE = "workers.jobs.aggregate"
@@ -26,7 +27,10 @@ class JobQueue(Protocol):
         """Have the round aggregated."""
 
     def workers(self) -> int:
-        """How many aggregators listen."""
+        """How many aggregators listen, and take work."""
+
+    def absence(self) -> str:
+        """Why nothing is done when there are none."""
 
 
 class RqJobQueue:
@@ -62,3 +66,9 @@ class RqJobQueue:
         from rq import Worker
 
         return Worker.count(queue=self._queue)
+
+    def absence(self) -> str:
+        """See `JobQueue`."""
+        if reasons := resting(self._connection, self._queue.name):
+            return f"every aggregator on queue {self._queue.name!r} gives its work back for now: {'; '.join(reasons)}"
+        return f"no aggregator listens on queue {self._queue.name!r}: start one with `flavor-agg`"

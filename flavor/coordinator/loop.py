@@ -552,7 +552,7 @@ class Coordinator:
         elif not round_.unjudged_since:
             round_.unjudged_since = now
         elif now - round_.unjudged_since > _PATIENCE_S and not round_.told and self._jobs.workers() == 0:
-            round_.told = f"no aggregator listens on queue {self._config.queue!r}: start one with `flavor-agg`"
+            round_.told = self._jobs.absence()
             self._tell(f"round {number}: {round_.told}")
             self._runs.log("round.waiting", round_=number, reason=round_.told)
 
@@ -687,6 +687,8 @@ class Coordinator:
         action, reason = supervise(
             now_ms, round_.view, enqueued_ms=round_.enqueued_ms, workers=workers, config=self._config
         )
+        if action is Action.WAIT and workers == 0:
+            reason = self._jobs.absence()
         if ((overdue and action is Action.WAIT) or action is Action.HOLD) and reason != round_.told:
             self._tell(f"round {round_.view.round}: {reason}")
             round_.told = reason

@@ -126,6 +126,8 @@ class FileCache:
                 raise PermissionError(errno.EPERM, "others than this user can write to it")
             for part in ("objects", "known", "staging"):
                 (self.folder / part).mkdir(exist_ok=True, mode=0o700)
+            with self.stage() as probe:
+                probe.touch()
         except OSError as error:
             raise InvalidSetting(
                 f"the cache folder {str(folder)!r} cannot be used ({error.strerror}): name another with --store-cache"

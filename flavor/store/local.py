@@ -29,6 +29,8 @@ _BLOCK_BYTES = 1 << 20
 class LocalStore:
     """`ObjectStore` in the folder `root`. With `create`, the folder is made; otherwise it must be there."""
 
+    private = False
+
     def __init__(self, root: Path, *, create: bool = False) -> None:
         try:
             if create:
@@ -36,6 +38,9 @@ class LocalStore:
             self._root = root.resolve(strict=True)
             self._staging = self._root / _STAGING
             self._staging.mkdir(exist_ok=True)
+            if create:
+                with self.stage() as probe:
+                    probe.touch()
         except OSError as error:
             raise InvalidSetting(
                 f"store {str(root)!r} cannot be used ({error.strerror}): name a folder that exists and can be written"

@@ -21,6 +21,8 @@ class ObjectStore(Protocol):
     """
 
     url: str
+    private: bool
+    """Whether nobody else can write to the files of `local`, so that they may be mapped."""
 
     def stage(self) -> contextlib.AbstractContextManager[Path]:
         """A fresh path for a file on its way into the store; whatever is left there afterwards is removed."""
@@ -32,7 +34,7 @@ class ObjectStore(Protocol):
         """
 
     def local(self, path: str, *, digest: str = "", seal: str = "", size_bytes: int | None = None) -> Path:
-        """A file with the object's bytes, to be mapped or read at once, never written. Raises `ObjectMissing`.
+        """A file with the object's bytes, to be read at once, or mapped if they are `private`. Raises `ObjectMissing`.
 
         With a `digest`, it is unchanged since `seal` was taken, or else has this digest; `DigestMismatch` if neither.
         With `size_bytes`, one of another size is a `DigestMismatch` before any of it is read: a file of terabytes

@@ -46,6 +46,8 @@ class RemoteStore:
     `InvalidSetting` if not, and `StoreUnavailable` if that cannot be told.
     """
 
+    private = True
+
     def __init__(
         self,
         url: str,

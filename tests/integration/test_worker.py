@@ -23,15 +23,21 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, Reference, RoundState, Verdict
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.jobs import RqJobQueue
-from flavor.errors import BadObjectPath, StoreError, StoreUnavailable
+from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, StoreFull, StoreUnavailable
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import RunRecord
 from flavor.store.formats import Inspection, TensorFile, TensorFileWriter, TensorSpec, finite, wire
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import accepted_path, named, update_prefix
 from tests.infos import put_info
 from workers import inspection, jobs
+from workers.builtin import Engine
+from workers.combination import Combined, Work
 from workers.context import WorkerContext, set_context
-from workers.worker import make_worker
+from workers.fault import GivenBack
+from workers.intake import OwnQueue
+from workers.worker import OwnWorker, make_worker
 
 TOKEN = "coordinator"
 
@@ -48,7 +54,9 @@ def runs(url: str, store: ObjectStore) -> Iterator[RunStore]:
     redis.flushall()
     runs = RunStore(redis, "r", url)
     config = RunConfig(rounds=3, min_clients=3, store=store.url)
-    runs.create(rounds=3, config=config.to_mapping())
+    record = RunRecord(run="r", run_id="0" * 32, rounds=3, config=config.to_mapping(), initial=None)
+    Archive(store, "r").begin(record)
+    runs.create(rounds=3, config=config.to_mapping(), run_id=record.run_id)
     redis.set(runs.keys.coordinator, TOKEN)
     open_round(runs, 1)
     set_context(WorkerContext(redis, url, store, name="worker-1"))
@@ -111,10 +119,24 @@ class Archived:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    def read(self, path: str, **options: Any) -> bytes:
+        if path in self._paths:
+            raise self._error
+        return self._store.read(path, **options)
+
     def local(self, path: str, **options: Any) -> Path:
         if path in self._paths:
             raise self._error
         return self._store.local(path, **options)
+
+
+def taken(worker: OwnWorker) -> tuple[Job, Queue]:
+    """A job as the worker takes it from its queue, which has one."""
+    found = OwnQueue.dequeue_any(
+        worker.queues, None, worker.connection, serializer=JSONSerializer, errand=worker.errand
+    )
+    assert found is not None
+    return found
 
 
 def rewritten(path: Path, content: bytes) -> None:
@@ -147,13 +169,64 @@ class TestInspection:
     def test_one_object_that_cannot_be_read_keeps_no_other_from_being_judged(
         self, runs: RunStore, store: ObjectStore
     ) -> None:
-        """As a bucket does with an object in an archive; the coordinator asks for that one alone then."""
+        """As a bucket does with an object in an archive: its neighbours can be read, so that is its own fault."""
         submit(runs, store, "a", model(1))
         broken = submit(runs, store, "b", model(1))
         set_context(WorkerContext(runs.redis, "", Archived(store, accepted_path(broken)), name="worker-1"))
+        jobs.inspect("r", 1, ["a", "b"])
+        found = runs.verdicts(1, ["a", "b"])
+        assert [(found[client].accepted, found[client].reason) for client in "b"] == [(False, "it is in the archive")]
+        assert found["a"].accepted
+
+    def test_one_that_stays_away_for_a_while_is_asked_for_again(self, runs: RunStore, store: ObjectStore) -> None:
+        submit(runs, store, "a", model(1))
+        broken, error = submit(runs, store, "b", model(1)), StoreUnavailable("it answered 503", passing=True)
+        set_context(WorkerContext(runs.redis, "", Archived(store, accepted_path(broken), error=error), name="worker-1"))
         with pytest.raises(StoreUnavailable):
             jobs.inspect("r", 1, ["a", "b"])
         assert runs.verdicts(1, ["a", "b"]).keys() == {"a"}
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            LocalFault("/cache: Permission denied"),
+            StoreFull("/store: No space left on device"),
+            OSError(errno.ENOSPC, "No space left on device"),
+            OSError(errno.ESTALE, "Stale file handle"),
+            StoreUnavailable("it does not let us in"),
+            ObjectMissing("it is not in the store"),
+        ],
+    )
+    def test_a_fault_of_the_workers_own_is_no_verdict(
+        self, runs: RunStore, store: ObjectStore, error: Exception
+    ) -> None:
+        """What is refused for the run's own record, too, says nothing about any site."""
+        handed_in = [submit(runs, store, client, model(1)) for client in "ab"]
+        paths = [*handed_in, *map(accepted_path, handed_in)]
+        set_context(WorkerContext(runs.redis, "", Archived(store, *paths, "runs/r/run.json", error=error), name="w"))
+        said = getattr(error, "strerror", None) or str(error)
+        with pytest.raises(GivenBack, match="does not have" if isinstance(error, ObjectMissing) else said):
+            jobs.inspect("r", 1, ["a", "b"])
+        assert runs.verdicts(1, ["a", "b"]) == {}
+
+    def test_a_store_that_is_not_the_runs_is_not_looked_into(
+        self, runs: RunStore, store: ObjectStore, tmp_path: Path
+    ) -> None:
+        """A share that is not mounted is an empty folder, and another run of the name is not this one."""
+        submit(runs, store, "a", model(1))
+        runs.redis.hset(runs.keys.state, mapping={"manifest_path": "x", "manifest_digest": "0" * 64})
+        for path, said in (
+            (tmp_path / "empty", "does not have runs/r/run.json"),
+            (tmp_path / "other", "another run's"),
+        ):
+            other = open_store(str(path), create=True)
+            if "another" in said:
+                record = RunRecord(run="r", run_id="1" * 32, rounds=3, config={})
+                Archive(other, "r").begin(record)
+            set_context(WorkerContext(runs.redis, "", other, name="w"))
+            with pytest.raises(GivenBack, match=said):
+                jobs.inspect("r", 1, ["a"])
+        assert runs.verdicts(1, ["a"]) == {}
 
     def test_an_object_that_changes_while_it_is_inspected_is_refused(
         self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
@@ -168,14 +241,31 @@ class TestInspection:
         runs.redis.hset(runs.keys.client("b").update(1), "digest", hashlib.sha256(bad).hexdigest())
         changed = []
 
-        def digest_and_check(file: Path) -> Inspection:
-            rewritten(file, bad)
-            changed.append(file)
+        def digest_and_check(file: TensorFile) -> Inspection:
+            path = store.local(file.path.removeprefix("object "))
+            rewritten(path, bad)
+            changed.append(path)
             return finite.digest_and_check(file)
 
         monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
-        assert "tensor 'w' has shape (3, 2)" in verdict(runs, "b").reason
-        assert changed == [path]
+        assert "is not what was submitted" in verdict(runs, "b").reason  # so small a file is read once
+        assert changed
+
+    @pytest.mark.parametrize("keep", [0.0, 0.5])
+    def test_an_object_that_is_cut_off_while_it_is_inspected_is_refused(
+        self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, keep: float
+    ) -> None:
+        """Who had it mapped would be killed by SIGBUS."""
+        path = submit(runs, store, "a", {"w": np.ones(500_000, np.float32)})
+        size = store.size_bytes(path)
+
+        def digest_and_check(file: TensorFile) -> Inspection:
+            os.truncate(store.local(accepted_path(path)), int(size * keep))
+            return finite.digest_and_check(file)
+
+        monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
+        said = "the bytes are not those that were recorded: it was cut off while it was read"
+        assert verdict(runs, "a").reason == f"object {accepted_path(path)}: {said}"
 
     @pytest.mark.parametrize("round_", [1, 2])
     def test_of_a_giant_of_another_structure_only_the_header_is_read(
@@ -197,8 +287,8 @@ class TestInspection:
         os.truncate(path, size)
         runs.redis.hset(runs.keys.client("b").update(round_), "size", str(size))
 
-        def digest_and_check(file: Path) -> Inspection:
-            pytest.fail(f"{file} would be read")
+        def digest_and_check(file: TensorFile) -> Inspection:
+            pytest.fail(f"{file.path} would be read")
 
         monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
         reason = verdict(runs, "b", round_).reason
@@ -222,14 +312,14 @@ class TestInspection:
         link.hardlink_to(path)
         looks = []
 
-        def check_metadata(file: Path) -> None:
+        def check_metadata(file: TensorFile) -> None:
             link.unlink(missing_ok=True)
             looks.append(file)
             wire.check_metadata(file)
 
         monkeypatch.setattr(inspection, "check_metadata", check_metadata)
         assert verdict(runs, "a").accepted
-        assert [file.name for file in looks] == [f"0001-a-{path.name.removeprefix('0001-')}"] * 2
+        assert [file.path.rpartition("/")[2] for file in looks] == [f"0001-a-{path.name.removeprefix('0001-')}"] * 2
 
     @pytest.mark.parametrize("elements", [10, SMALL_UPDATE_BYTES // 4])
     def test_an_object_of_another_size_than_was_said_is_not_read(
@@ -380,6 +470,37 @@ class TestAggregation:
         assert view.global_model is not None
         np.testing.assert_allclose(TensorFile.open(store.local(view.global_model.path)).tensor("w"), 14 / 6, rtol=1e-6)
 
+    @pytest.mark.parametrize("how", ["cut off", "written to"])
+    def test_a_site_that_changes_its_object_while_it_is_aggregated_is_left_out(
+        self, runs: RunStore, store: ObjectStore, how: str
+    ) -> None:
+        """Through a descriptor that it kept, at the very moment; nobody looks at its bytes again but for this."""
+        for client in "abc":
+            submit(runs, store, client, {"w": np.ones(500_000, np.float32)})
+        jobs.inspect("r", 1, ["a", "b", "c"])
+        runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b", "c"], reason="3 of 3")
+        path = store.local(runs.verdicts(1, ["b"])["b"].path)
+        path.chmod(0o644)
+        kept = os.open(path, os.O_RDWR)
+
+        class Late:
+            def combine(self, work: Work, target: Path) -> Combined:
+                """As the engine, with a site that is quick."""
+                if how == "cut off":
+                    opened = Engine(2)
+                    os.ftruncate(kept, 1_000_000)
+                    return opened.combine(work, target)
+                combined = Engine(2).combine(work, target)
+                os.pwrite(kept, b"\xff" * 8, 1_000_000)
+                return combined
+
+        set_context(WorkerContext(runs.redis, "", store, combiner=Late(), name="worker-1"))
+        jobs.aggregate("r", 1, 1)
+        os.close(kept)
+        view = runs.read_round(1)
+        assert view is not None
+        assert (view.state, view.spoiled) == (RoundState.AGGREGATING, ("b",))
+
     def test_a_failure_is_reported_to_the_coordinator(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
         store.remove("runs/r/clients/")  # what its sites can still reach is not what counts
@@ -428,14 +549,14 @@ class TestAggregation:
         paths = {client: found.path for client, found in runs.verdicts(1, ["a", "b", "c"]).items()}
         refused = StoreUnavailable("it does not let us in")
         set_context(WorkerContext(runs.redis, "", Archived(store, *paths.values(), error=refused), name="worker-1"))
-        jobs.aggregate("r", 1, 1)
+        with pytest.raises(GivenBack, match="it does not let us in"):
+            jobs.aggregate("r", 1, 1)
         view = runs.read_round(1)
         assert view is not None
-        assert view.spoiled == ()
-        runs.begin_aggregation(TOKEN, 1, attempt=2, contributors=["a", "b", "c"], reason="again")
+        assert (view.spoiled, view.error, view.lease_ms, view.attempt) == ((), None, None, 1)
         rewritten(store.local(paths["a"]), b"something else")
         set_context(WorkerContext(runs.redis, "", Archived(store, paths["b"], paths["c"], error=refused), name="w"))
-        jobs.aggregate("r", 1, 2)
+        jobs.aggregate("r", 1, 1)
         view = runs.read_round(1)
         assert view is not None
         assert view.spoiled == ("a",)
@@ -454,8 +575,53 @@ class TestAggregation:
         submit(runs, store, "a", {"w": np.zeros((9, 9), np.float32), "steps": np.array(1, np.int64)}, round_=2)
         assert "the global model has (2, 3)" in verdict(runs, "a", 2).reason
 
+    def test_a_store_without_room_for_the_result_costs_no_attempt(
+        self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.prepared(runs, store)
+        with monkeypatch.context() as full:
+            full.setattr(store, "put", failing(StoreFull("/store: No space left on device: free some space")))
+            with pytest.raises(GivenBack, match="No space left"):
+                jobs.aggregate("r", 1, 1)
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert (view.state, view.attempt) == (RoundState.CLOSED, 1)
+
+
+def failing(error: Exception) -> Any:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    return fail
+
 
 class TestQueue:
+    def test_what_a_worker_gives_back_another_does(self, url: str, runs: RunStore, store: ObjectStore) -> None:
+        """It is no worker of its queue then, and says why; the other is, and it is again once it has done a job."""
+        for client in "abc":
+            submit(runs, store, client, model(1))
+        queue, connection, told = RqJobQueue(url, "q", timeout_s=60), Redis.from_url(url, protocol=2), []
+        queue.inspect("r", 1, ["a", "b", "c"], attempt=1)
+        unfit = make_worker(connection, "q", tell=told.append)
+        unfit.register_birth()
+        context = WorkerContext(runs.redis, url, Archived(store, "runs/r/run.json", error=LocalFault("no mount")))
+        paths = [fields["path"] for fields in runs.updates(1, "abc").values()]
+        context.store._paths = (*context.store._paths, *paths, *map(accepted_path, paths))
+        set_context(context)
+        for turn in range(2):
+            unfit.execute_job(*taken(unfit))
+            assert (queue.workers(), runs.verdicts(1, "abc")) == (0, {}), turn
+            assert queue.absence() == "every aggregator on queue 'q' gives its work back for now: no mount"
+        assert told == ["its work goes back into the queue, and it takes none for now: no mount"]
+        assert 0 < unfit.rest.left_s() <= 2 * unfit.rest.FIRST_S
+        set_context(WorkerContext(runs.redis, url, store))
+        unfit.execute_job(*taken(unfit))
+        assert runs.verdicts(1, "abc").keys() == set("abc")
+        assert (queue.workers(), told[1:]) == (1, ["it takes work again"])
+        assert "no aggregator listens" in queue.absence()
+        unfit.register_death()
+
     def drain(self, url: str) -> None:
         make_worker(Redis.from_url(url, protocol=2), "q").work(burst=True, logging_level="CRITICAL")
 

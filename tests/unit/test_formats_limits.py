@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from flavor.errors import CheckpointError
-from flavor.store.formats import Checkpoint, Format, TensorFile, check_metadata, digest_and_check, read, write
-from flavor.store.formats.limits import MAX_JSON_VALUES, check_json
+from flavor.store.formats import Checkpoint, Format, TensorFile, check_metadata, digest_and_check, header, read, write
+from flavor.store.formats.limits import MAX_JSON_OBJECTS, MAX_JSON_VALUES, check_json
 from flavor.store.formats.structure import Structure
 
 
@@ -39,7 +39,19 @@ def test_a_header_of_many_tiny_values_is_refused_before_it_is_parsed(tmp_path: P
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
     assert "CheckpointError" in done.stderr, done.stderr[-300:]
-    assert f"over {MAX_JSON_VALUES} values" in done.stderr
+    assert f"over {MAX_JSON_VALUES} values" in done.stderr or f"at most {MAX_JSON_OBJECTS} are read" in done.stderr
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_a_header_of_too_many_tensors_is_refused_before_it_is_parsed(escaped: bool, monkeypatch) -> None:
+    """Parsed, 300,000 entries cost seconds; however their keys are spelled."""
+    key = b"dt\\u0079pe" if escaped else b"dtype"
+    entry = b'{"' + key + b'":"F32","shape":[0],"data_offsets":[0,0]}'
+    many = b"{" + b",".join(b'"%d":' % number + entry for number in range(700_000 if escaped else 300_000)) + b"}"
+    monkeypatch.setattr("flavor.store.formats.header.json", None)
+    said = f"at most {MAX_JSON_OBJECTS} are read" if escaped else "300000 tensors; at most 100000 are carried"
+    with pytest.raises(CheckpointError, match=said):
+        header.parse(memoryview(safetensors(many)), "x")
 
 
 def test_real_headers_are_far_from_that_limit() -> None:

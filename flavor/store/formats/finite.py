@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from flavor.store.formats.blocks import Array
 from flavor.store.formats.dtypes import BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2, DType
-from flavor.store.formats.mapped import StrPath, release
+from flavor.store.formats.mapped import Mapped, StrPath, release
 from flavor.store.formats.tensorfile import TensorFile
+from flavor.store.formats.unmapped import FileTensor
 
 BLOCK_ELEMENTS = 128 * 1024
 _EXPONENTS: dict[DType, int] = {
@@ -75,34 +76,47 @@ def check_finite(file: TensorFile) -> str | None:
     return next((name for name in file.names if not is_finite(file.tensor(name))), None)
 
 
-def digest_and_check(path: StrPath) -> Inspection:
+def digest_and_check(source: StrPath | TensorFile) -> Inspection:
     """SHA-256 and finiteness of a safetensors file in one pass, each block while it is in the cache.
 
     hashlib and numpy both let go of the GIL meanwhile. Raises `CheckpointError` when the header is invalid.
     """
-    file = TensorFile.open(path)
-    view, digest = file.source.view, hashlib.sha256()
-    digest.update(view[: file.data_start])
+    file = source if isinstance(source, TensorFile) else TensorFile.open(source)
+    digest = hashlib.sha256(file.source.view[: file.data_start])
     nonfinite: str | None = None
     odd: dict[str, None] = {}
     scratch = np.empty(BLOCK_ELEMENTS, np.uint16)
-    unreleased = 0
-    for spec in file.specs_in_file_order:
-        flat = file.tensor(spec.name).reshape(-1)
-        for start in range(0, flat.size, BLOCK_ELEMENTS):
-            block = flat[start : start + BLOCK_ELEMENTS]
-            digest.update(block.view(np.uint8).data)
-            if nonfinite is None or spec.name not in odd:
-                found = _look(block, scratch)
-                if found is not Values.FINE:
-                    odd[spec.name] = None
-                if found is Values.NONFINITE and nonfinite is None:
-                    nonfinite = spec.name
-            unreleased += block.nbytes
-            if unreleased >= _RELEASE_BYTES:
-                release(file.source.map)
-                unreleased = 0
+    for name, block in _in_file_order(file):
+        digest.update(block.view(np.uint8).data)
+        if nonfinite is None or name not in odd:
+            found = _look(block, scratch)
+            if found is not Values.FINE:
+                odd[name] = None
+            if found is Values.NONFINITE and nonfinite is None:
+                nonfinite = name
     return Inspection(digest.hexdigest(), file.size_bytes, nonfinite, tuple(odd))
+
+
+def _in_file_order(file: TensorFile) -> Iterator[tuple[str, Array]]:
+    """The elements of a file as they follow each other, with their tensor's name; use each before taking the next."""
+    mapped = file.source.map if isinstance(file.source, Mapped) else None
+    room, unreleased = np.empty(0, np.uint8), 0
+    for spec in file.specs_in_file_order:
+        tensor = file.stored(spec.name)
+        for start in range(0, tensor.size, BLOCK_ELEMENTS):
+            count = min(BLOCK_ELEMENTS, tensor.size - start)
+            if isinstance(tensor, FileTensor):
+                size = count * spec.dtype.itemsize
+                room = room if room.size >= size else np.empty(size, np.uint8)
+                block: Array = room[:size].view(spec.dtype)
+                tensor.read(start, block)
+            else:
+                block = tensor.reshape(-1)[start : start + count]
+            yield spec.name, block
+            unreleased += block.nbytes
+            if mapped is not None and unreleased >= _RELEASE_BYTES:
+                release(mapped)
+                unreleased = 0
 
 
 def _look(block: Array, scratch: npt.NDArray[np.uint16] | None) -> Values:

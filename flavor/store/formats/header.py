@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from flavor.errors import CheckpointError
 from flavor.store.formats.archive import ALIGNMENT
 from flavor.store.formats.dtypes import BY_SAFETENSORS, SAFETENSORS_NAMES, DType
-from flavor.store.formats.limits import MAX_HEADER_BYTES, MAX_NAME_CHARS, MAX_TENSORS, check_json, is_shape, shape_bytes
+from flavor.store.formats.limits import (
+    MAX_HEADER_BYTES,
+    MAX_JSON_OBJECTS,
+    MAX_NAME_CHARS,
+    MAX_TENSORS,
+    check_json,
+    is_shape,
+    shape_bytes,
+)
 
 METADATA_KEY = "__metadata__"
 
@@ -74,7 +82,7 @@ def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str], where: str) -
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     if len(specs) > MAX_TENSORS or len(text) > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{where}: {len(specs)} tensors; a checkpoint holds at most {MAX_TENSORS}")
+        raise CheckpointError(_too_many(where, len(specs)))
     start = 8 + len(text)
     header = Header(
         specs={spec.name: spec for spec in specs},
@@ -108,6 +116,10 @@ def _check_name(name: str, where: str) -> None:
         )
 
 
+def _too_many(where: str, count: int) -> str:
+    return f"{where}: {count} tensors; at most {MAX_TENSORS} are carried: save them as fewer, stacked ones"
+
+
 def parse(view: memoryview, where: str) -> Header:
     """Read and validate the header of a whole file; raises `CheckpointError` at the first lie."""
     length = int.from_bytes(view[:8], "little")
@@ -115,12 +127,18 @@ def parse(view: memoryview, where: str) -> Header:
         raise CheckpointError(f"{where}: cut short inside its header; write or fetch the file again")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(f"{where}: a header of {length} bytes; at most {MAX_HEADER_BYTES} are accepted")
-    table = _parse_json(bytes(view[8 : 8 + length]), where)
+    text = bytes(view[8 : 8 + length])
+    # Counted before it is parsed, which takes seconds for a million entries. Quotes within a name are escaped.
+    if (count := text.count(b'"dtype"')) > MAX_TENSORS:
+        raise CheckpointError(_too_many(where, count))
+    if (count := text.count(b"{")) > MAX_JSON_OBJECTS:
+        raise CheckpointError(f"{where}: {count} objects in its header; at most {MAX_JSON_OBJECTS} are read")
+    table = _parse_json(text, where)
     metadata = table.pop(METADATA_KEY, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{where}: {METADATA_KEY} does not map text to text; write the file again")
     if len(table) > MAX_TENSORS:
-        raise CheckpointError(f"{where}: {len(table)} tensors; at most {MAX_TENSORS} are accepted")
+        raise CheckpointError(_too_many(where, len(table)))
     start = 8 + length
     specs: dict[str, TensorSpec] = {}
     begins: dict[str, int] = {}

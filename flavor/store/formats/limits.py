@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
@@ -12,6 +13,7 @@ MAX_RANK = 32
 MAX_NAME_CHARS = 4096  # of one tensor; names are quoted in messages, and paths of nested dicts become names
 MAX_JSON_VALUES = 40 * MAX_TENSORS  # in a header; each costs far more memory than the byte or two that it may take
 MAX_BYTES = 2**62  # of one tensor, far below where numpy's own arithmetic overflows
+MAX_JSON_OBJECTS = 6 * MAX_TENSORS  # in a header, the nesting in its metadata included: each costs a microsecond
 
 BOMB_RATIO = 100
 BOMB_BYTES = 64 * 2**20
@@ -45,6 +47,11 @@ def is_shape(value: object) -> bool:
         and len(value) <= MAX_RANK
         and all(type(size) is int and size >= 0 for size in value)
     )
+
+
+def elements(shape: Sequence[int]) -> int:
+    """How many elements an array of this shape has."""
+    return math.prod(shape)
 
 
 def shape_bytes(shape: Sequence[int], itemsize: int) -> int | None:

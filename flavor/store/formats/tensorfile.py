@@ -1,4 +1,4 @@
-"""A safetensors file, read without copies: the only format that crosses the wire."""
+"""A safetensors file, mapped, or read part by part: the only format that crosses the wire."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from flavor.store.formats.blocks import Array
 from flavor.store.formats.dtypes import DType
 from flavor.store.formats.header import Header, TensorSpec, parse
 from flavor.store.formats.mapped import Mapped, StrPath
+from flavor.store.formats.unmapped import FileTensor, Unmapped
 
 
 class TensorFile:
-    """The tensors of one safetensors file, as read-only views of the mapped file.
+    """The tensors of one safetensors file, as read-only views of the mapped file; or of one that is only read.
 
-    There is nothing to close: the map lives as long as its views.
+    There is nothing to close: the map, or the open file, lives as long as its views.
     """
 
-    def __init__(self, source: Mapped) -> None:
-        """Validate a mapped file; raises `CheckpointError` when its header lies in any way."""
+    def __init__(self, source: Mapped | Unmapped) -> None:
+        """Validate a file; raises `CheckpointError` when its header lies in any way."""
         self.source = source
         self._header: Header = parse(source.view, source.name)
 
@@ -26,6 +27,14 @@ class TensorFile:
     def open(cls, path: StrPath) -> TensorFile:
         """Map and validate a file; raises `CheckpointError`."""
         return cls(Mapped(path))
+
+    @classmethod
+    def reading(cls, path: StrPath, name: str = "") -> TensorFile:
+        """Validate a file that others may still write to, under the name of `name`, without mapping it.
+
+        Raises `CheckpointError`, and `DigestMismatch` where it is cut off meanwhile, now or as its tensors are read.
+        """
+        return cls(Unmapped(path, name))
 
     @property
     def path(self) -> str:
@@ -71,9 +80,16 @@ class TensorFile:
         return self._spec(name).shape
 
     def tensor(self, name: str) -> Array:
-        """A tensor as a read-only C-contiguous view of the file."""
-        spec = self._spec(name)
-        return np.ndarray(spec.shape, spec.dtype, buffer=self.source.view, offset=self._header.begins[name])
+        """A tensor as a read-only C-contiguous view of the file; of one that is only read, a copy of it."""
+        stored = self.stored(name)
+        return np.asarray(stored) if isinstance(stored, FileTensor) else stored
+
+    def stored(self, name: str) -> Array | FileTensor:
+        """A tensor as it lies in the file: a view, or of a file that is only read, what reads it part by part."""
+        spec, begin, view = self._spec(name), self._header.begins[name], self.source.view
+        if isinstance(self.source, Unmapped) and not isinstance(view, memoryview):
+            return FileTensor(self.source, begin, spec.shape, spec.dtype)
+        return np.ndarray(spec.shape, spec.dtype, buffer=view, offset=begin)
 
     def __contains__(self, name: str) -> bool:
         return name in self._header.specs

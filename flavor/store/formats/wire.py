@@ -115,13 +115,13 @@ def take_safetensors(path: StrPath) -> WireInfo | None:
     return WireInfo(digest, file.size_bytes, Format.SAFETENSORS, file.names, structure)
 
 
-def check_metadata(path: StrPath) -> None:
+def check_metadata(source: StrPath | TensorFile) -> None:
     """Raise `CheckpointError` unless a file from the wire says no more about itself than an edge writes.
 
     One client's metadata become the global model's, so what stands there reaches every site: a library's format, this
     project's own entries, and a nesting that fits the tensors.
     """
-    file = TensorFile.open(path)
+    file = source if isinstance(source, TensorFile) else TensorFile.open(source)
     check_not_empty(file.names, file.path)
     for key in file.metadata:
         if key not in WIRE_METADATA and not key.startswith(OWN_METADATA):

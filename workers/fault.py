@@ -1,0 +1,78 @@
+"""Whose fault it is that a job cannot be done: a site's, or that of this worker, its machine and its store.
+
+A site answers for its own object, and for nothing else. What the worker's disk, its mount or its store does not let
+through is no verdict on anybody: the job goes back into the queue, for another worker or for later.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+
+from flavor.bus.state import RunView
+from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
+from flavor.ledger.archive import Archive
+from flavor.store.objects import ObjectStore
+from flavor.store.paths import run_record_path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OWN = (
+    *(errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT),
+)
+"""What no other party's file can cause: a full table, a mount that is gone."""
+
+
+class GivenBack(Exception):
+    """A job that this worker could not do and nobody is to blame for; the message is one line on why."""
+
+
+def own_fault(store: ObjectStore, view: RunView, error: BaseException) -> FlavorError | None:
+    """`error` as a fault of this worker or its store; None where it may be that of an object, or of its site.
+
+    What could be either is told apart by a neighbour: the run's own record, which lies in the same store.
+    """
+    if isinstance(error, LocalFault | StoreFull):
+        return error
+    if isinstance(error, OSError):
+        where = os.fsdecode(error.filename) if error.filename else "this machine"
+        if error.errno in _FULL:
+            return StoreFull(f"{where}: {error.strerror}: free some space")
+        if error.errno in _OWN:
+            return LocalFault(f"{where}: {error.strerror}: check this machine, its disks and its mounts")
+    if not isinstance(error, StoreError | OSError):
+        return None
+    try:
+        require_record(store, view)
+    except (StoreError, OSError) as missing:
+        return missing if isinstance(missing, StoreError) else LocalFault(f"store {store.url}: {missing.strerror}")
+    return None
+
+
+def require_record(store: ObjectStore, view: RunView) -> None:
+    """Raise `LocalFault` unless this store has the record of the run: else it is another store, or an empty folder.
+
+    A share that is not mounted is an empty folder. Raises `StoreUnavailable` where that cannot be told.
+    """
+    record, path = Archive(store, view.run).beginning(), run_record_path(view.run)
+    if record is None or record.run_id != view.run_id:
+        has = "does not have" if record is None else "has another run's"
+        raise LocalFault(
+            f"the store {store.url} {has} {path}, with which run {view.run!r} began: "
+            "mount the share here, or start the aggregator with the run's own --store"
+        )
+
+
+def any_readable(store: ObjectStore, paths: Iterable[str]) -> bool | None:
+    """Whether one of these objects can be read here; None if there are none to try."""
+    tried = None
+    for path in paths:
+        tried = False
+        try:
+            with store.local(path).open("rb") as file:
+                file.read(1)
+        except (StoreError, OSError):
+            continue
+        return True
+    return tried

@@ -1,0 +1,106 @@
+"""What `flavor-agg` does until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+import signal
+import threading
+from collections.abc import Callable
+
+from redis import Redis
+from redis import exceptions as redis_errors
+
+from flavor.bus.connection import connect, options, wait_for_server
+from flavor.errors import BusUnavailable
+from flavor.ledger.keys import SigningKey
+from flavor.signals import Listener, asked_to_end
+from flavor.store.objects import ObjectStore
+from workers.builtin import Engine
+from workers.command import CommandCombiner, StartedAnew, UserCommand
+from workers.context import WorkerContext, set_context
+from workers.jobs import AGGREGATE
+from workers.resident import Residents
+from workers.worker import make_worker, queue_named
+
+_KEEP_FAILURES_S = 86_400
+
+
+def serve(
+    url: str,
+    store: ObjectStore,
+    *,
+    queue: str,
+    threads: int,
+    tell: Callable[[str], None],
+    patience_s: float = 60.0,
+    command: UserCommand | None = None,
+    init_once: bool = False,
+    key: SigningKey | None = None,
+    name: str | None = None,
+) -> None:
+    """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first.
+
+    With `command` it aggregates by that, started for each round, or with `init_once` once for each run. `key` signs its
+    manifests; a key that lives as long as the process when None. `name` is that of a worker that has died, to take its
+    place.
+    """
+    connection = Redis.from_url(url, **options(url, patience_s))
+    home = ""
+    redis = connect(url, patience_s=patience_s, client_name="flavor-agg")
+    key = key or SigningKey.generate()
+    context = WorkerContext(redis, url, store, combiner=Engine(threads), tell=tell, key=key)
+    queues = [queue]
+    if command is not None and init_once:
+        home = f"{queue}@{context.name}"
+        queues.append(home)
+        context.residents = Residents(command, home, run=context.run, tell=tell)
+        context.combiner = CommandCombiner(command, context.residents)
+        context.hand_over = HandOver(connection)
+    elif command is not None:
+        context.combiner = CommandCombiner(command, StartedAnew(command))
+    wait_for_server(redis, url)
+    set_context(context)
+    worker = make_worker(connection, *queues, tell=tell, name=name)
+    if threading.current_thread() is threading.main_thread():
+        Listener(worker.errand.idle, code=0, twice=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)  # heard by the listener; the main thread goes on
+    tell(f"aggregator {worker.name[:12]} listens on queue {queue!r} and signs with key {key.public.fingerprint}")
+    try:
+        worker.work(with_scheduler=False, logging_level="WARNING")
+        if worker.refusal is not None:
+            raise worker.refusal
+        if not asked_to_end():
+            raise BusUnavailable(f"the queue {queue!r} cannot be worked on any more; the lines above say why")
+    except redis_errors.ConnectionError:
+        if not asked_to_end():  # then nothing is waited for, the server's return neither
+            raise
+    finally:
+        if context.residents is not None:
+            with worker.errand.in_hand():
+                context.residents.close()
+            with contextlib.suppress(redis_errors.RedisError):  # it expires by itself
+                queue_named(connection, home).delete(delete_jobs=True)
+
+
+class HandOver:
+    """Puts the aggregation of a round into the queue of the worker that keeps the run's process."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+
+    def __call__(self, home: str, run: str, round_: int, attempt: int, timeout_s: float) -> None:
+        """Enqueue it. A worker that is gone leaves it there; the coordinator asks again."""
+        queue = queue_named(self._connection, home)
+        queue.enqueue_call(
+            AGGREGATE,
+            args=(run, round_, attempt),
+            job_id=f"at-{secrets.token_hex(8)}",
+            timeout=math.ceil(timeout_s),
+            ttl=_KEEP_FAILURES_S,
+            result_ttl=0,
+            failure_ttl=_KEEP_FAILURES_S,
+        )
+        self._connection.expire(queue.key, _KEEP_FAILURES_S)  # a worker that was killed never empties it
