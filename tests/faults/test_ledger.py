@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flavor.bus.state import RunState
 from flavor.ledger.keys import SigningKey
+from flavor.store.paths import manifest_path, run_prefix
 
 
 def closed_run(faulty) -> dict:
@@ -113,10 +114,10 @@ def _replace(folder: Path, by: Path, newest: bool = False) -> None:
         shutil.rmtree(folder)
         shutil.copytree(by, folder)
         return
-    path = max(_manifests(by))
+    path = _newest_manifest(folder)
     os.replace(shutil.copy(by / path, folder / "copy"), folder / path)
 
 
-def _manifests(folder: Path) -> list[Path]:
-    """Those that are their rounds'; not the staged ones."""
-    return [path.relative_to(folder) for path in (*folder.rglob("manifest.json"), *folder.rglob("manifests/*.json"))]
+def _newest_manifest(folder: Path) -> Path:
+    """The path, below the run's folder, of the manifest of the last of three rounds."""
+    return Path(manifest_path(folder.name, 3)).relative_to(run_prefix(folder.name))
