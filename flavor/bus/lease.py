@@ -16,6 +16,7 @@ from typing import Protocol
 import redis
 
 from flavor.bus.connection import Redis
+from flavor.bus.renewal import Renewal
 from flavor.errors import LeaseHeld
 
 _GONE, _ENDLESS = -2, -1
@@ -29,9 +30,12 @@ class Lease:
     process wrote under an older token is recognised by it.
     """
 
-    def __init__(self, client: Redis, key: str, *, ttl_s: float, what: str, token: str = "") -> None:
+    def __init__(
+        self, client: Redis, key: str, *, ttl_s: float, what: str, token: str = "", announce: str = ""
+    ) -> None:
         self._client, self.key, self.ttl_s, self._what = client, key, ttl_s, what
         self.token = token or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        self._renewal = Renewal(client, key, self.token, ttl_ms=int(ttl_s * 1000), announce=announce)
 
     def try_acquire(self) -> bool:
         """Take the lease if nobody holds it; True also when it is ours already (an answer may have been lost)."""
@@ -39,7 +43,10 @@ class Lease:
         return bool(taken) or self._client.get(self.key) == self.token
 
     def keep(self) -> bool:
-        """Extend the lease, or take it again if it lapsed while the server was away; False when another has it."""
+        """Extend the lease, or take it again if it lapsed while the server was away; False when another has it.
+
+        Where there is a channel to `announce` it on, each extension is published there.
+        """
         return self.renew() or self.try_acquire()
 
     def acquire(self, *, told: Callable[[str], None]) -> None:
@@ -71,22 +78,12 @@ class Lease:
             pause.wait(min(self.ttl_s / 10, left_ms / 1000 + 0.001))
 
     def renew(self) -> bool:
-        """Extend the lease; False when it is no longer ours (expired and taken, or taken away)."""
-        while True:
-            with self._client.pipeline() as step:
-                try:
-                    step.watch(self.key)
-                    if step.get(self.key) != self.token:
-                        return False
-                    step.multi()
-                    step.pexpire(self.key, int(self.ttl_s * 1000))
-                    step.execute()
-                except redis.exceptions.WatchError:  # it changed, or the connection broke: look again
-                    continue
-                return True
+        """Extend the lease, in one round trip; False when it is no longer ours (expired and taken, or taken away)."""
+        return self._renewal.renew()
 
     def release(self) -> None:
         """Give the lease up, if it is still ours."""
+        self._renewal.close()
         with self._client.pipeline() as step:
             try:
                 step.watch(self.key)

@@ -30,7 +30,8 @@ class Seat:
 
     def take(self, *, ttl_s: float, told: Callable[[str], None]) -> str:
         """Wait until whoever had it is gone, and take it; returns the lease's token. Raises `LeaseHeld`."""
-        self._lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=f"client {self._client!r}")
+        what, channel = f"client {self._client!r}", self._keys.state
+        self._lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=what, announce=channel)
         with translated(self._where):
             self._lease.acquire(told=told)
         return self._lease.token
@@ -38,7 +39,7 @@ class Seat:
     def keep(self, *, lost: Callable[[], None]) -> None:
         """Renew the lease from now on, in a thread, which calls `lost` when another process has taken it."""
         assert self._lease is not None
-        self._keeper = LeaseKeeper(self._lease, lost=lost, beat=self._wake_coordinator)
+        self._keeper = LeaseKeeper(self._lease, lost=lost)
         self._keeper.start()
 
     def leave(self, *, announce: bool) -> None:

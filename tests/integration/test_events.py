@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -293,3 +295,70 @@ class TestLease:
         server.set("lease", "another:1:x")
         assert lost.wait(5)
         keeper.stop()
+
+    def test_a_renewal_is_one_round_trip(self, server: redis.Redis, url: str) -> None:
+        """On a slow link each costs what lies in its queue: three in series were a lease of five seconds."""
+        with contextlib.closing(Counting(url.removeprefix("unix://"))) as way:
+            lease = Lease(connect(way.url), "lease", ttl_s=5, what="it", announce="here")
+            assert lease.try_acquire()
+            assert lease.keep()
+            listener = server.pubsub()
+            listener.subscribe("here")
+            listener.get_message(timeout=5)
+            server.pexpire("lease", 1000)
+            assert lease.keep(), "touched by somebody else, and ours all the same"
+            before = way.requests
+            assert lease.keep()
+            assert way.requests == before + 1
+            assert server.pttl("lease") > 4000
+            assert listener.get_message(timeout=5) is not None
+            server.set("lease", "another:1:x")
+            assert not lease.keep()
+            assert server.pttl("lease") == -1, "another's is left as it is"
+            server.delete("lease")
+            assert lease.keep(), "it had lapsed"
+            way.cut()
+            assert lease.keep(), "over a new connection"
+            server.set("lease", "another:1:x")
+            way.cut()
+            assert not lease.keep(), "a new connection watches nothing: it looks first"
+            assert server.get("lease") == "another:1:x"
+            listener.close()
+
+
+class Counting:
+    """A way to a server that counts what is sent at once, and can cut what goes through it."""
+
+    def __init__(self, target: str) -> None:
+        self._target, self.requests = target, 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(self._target)
+                self._open += [near, far]
+                threading.Thread(target=self._pump, args=(near, far, 1), daemon=True).start()
+                threading.Thread(target=self._pump, args=(far, near, 0), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, counts: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.requests += counts
+                sink.sendall(data)
+
+    def cut(self) -> None:
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+        for each in self._open:
+            each.close()
