@@ -36,6 +36,8 @@
         ├── StoreUnavailable          it cannot be reached, or refused us
         │   └── StoreFull             it has no room left, which passes once somebody makes some
         ├── LocalFault                this machine's own disk, cache or mount cannot be used
+        ├── TransferStopped           it was ended halfway: nobody wants it any more
+        ├── ObjectWithheld            the store does not give out this one, though it gives out others
         ├── ObjectMissing             nothing under this path
         ├── ObjectExists              something else under this path already
         ├── DigestMismatch            the bytes are not those that were recorded
@@ -203,10 +205,13 @@ class StoreError(FlavorError):
 
 
 class StoreUnavailable(StoreError):
-    """The object store cannot be reached, does not answer, or does not let us in; `passing` if it may later."""
+    """The object store cannot be reached, does not answer, or does not let us in; `passing` if it may later.
+
+    `silent` if there was no answer at all, and `refused` is what a store has answered that says no.
+    """
 
     def __init__(self, message: str, *, passing: bool = False) -> None:
-        self.passing = passing
+        self.passing, self.silent, self.refused = passing, False, ""
         super().__init__(message)
 
 
@@ -219,6 +224,14 @@ class StoreFull(StoreUnavailable):
 
 class LocalFault(StoreError):
     """This machine's own disk, cache folder or mount cannot be used; another machine's may: nobody else is to blame."""
+
+
+class TransferStopped(StoreError):
+    """A transfer was ended halfway, because nobody wants it any more."""
+
+
+class ObjectWithheld(StoreError):
+    """The store does not give out this object, though it gives out others: it is archived, or closed by its owner."""
 
 
 class ObjectMissing(StoreError):

@@ -76,7 +76,7 @@ class Renewal:
         if not connection.is_connected:
             self._watched = False
             connection.connect()
-            if len(commands) > 2:  # noqa: PLR2004 - a transaction, which relies on what the old connection watched
+            if len(commands) > 2:  # a transaction, which relies on what the old connection watched
                 raise redis.exceptions.ConnectionError("the connection was made anew")
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         try:

@@ -11,14 +11,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
-from flavor.signals import pause
+from flavor.signals import asked_to_end
+from flavor.store.aside import aside
 from flavor.store.paths import checked_path
+from flavor.store.watch import current_watch, watching
+from flavor.store.wire import proxies_in_use, proxy_for
 
 _ATTEMPTS = 2
 """At least so many times a write is tried, even if the first took all patience to time out."""
+_MOVING_ATTEMPTS = 8
+"""So many times a link may break in the middle of one request before its movement counts for nothing."""
+_LONGEST_S = 86_400.0
+"""One request may take that long, if only something moves."""
+_LONGEST_PART_S = 3_600.0
+"""Likewise where nobody sees whether something moves: the system gives a dead connection up after 30 s."""
+
+T = TypeVar("T")
 
 _NO_CREDENTIALS = (
     "there are no credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your service "
@@ -36,9 +48,9 @@ class Endurance:
     patience_s: float = 60.0
     """How long one request is repeated that fails for want of an answer, or with a 5xx."""
     request_s: float = 180.0
-    """Longest that one request may take, with at most 16 MiB to send or 8 MiB to receive."""
+    """Longest wait for an answer to what was sent as a whole."""
     silence_s: float = 20.0
-    """Longest that a store may say nothing in the middle of an answer."""
+    """Longest that nothing may move while something is sent or received, however long all of it takes."""
 
 
 _endurance = Endurance()
@@ -63,35 +75,44 @@ class Bucket:
 
     def __init__(self, url: str, endurance: Endurance) -> None:
         self.url = _checked_url(url)
-        self._patience_s = endurance.patience_s
+        self.endurance = endurance
         self.reading = _opened(self.url, endurance, reading=True)
         self.writing = _opened(self.url, endurance, reading=False)
 
-    def persist(self, key: str, act: Callable[[], object]) -> None:
+    def ask(self, key: str, act: Callable[[], T]) -> T:
+        """Ask the store for something about this object, in a way that leaves signals to be heard meanwhile."""
+        with self.translated(key):
+            return aside(act)
+
+    def persist(self, key: str, act: Callable[[], T], *, attempts: int = _ATTEMPTS) -> T:
         """Do it, and again while the store does not answer: obstore repeats no conditional write that timed out.
 
-        Repeating is harmless: what was done already is found to exist.
+        It is given up when nothing has moved for as long as the store is waited for. Repeating is harmless: what was
+        done already is found to exist.
         """
-        deadline, pause_s = time.monotonic() + self._patience_s, 0.2
-        for attempt in itertools.count(1):
-            try:
-                with self.translated(key):
-                    act()
-                return
-            except StoreUnavailable as error:
-                left_s = deadline - time.monotonic()
-                if not error.passing or (left_s <= 0 and attempt >= _ATTEMPTS) or pause(max(0.0, min(pause_s, left_s))):
-                    raise
-                pause_s = min(2 * pause_s, 5.0)
+        with watching() as watch:
+            patience_s, pause_s, moving = self.endurance.patience_s, 0.2, 0
+            deadline = time.monotonic() + patience_s
+            for attempt in itertools.count(1):
+                began = time.monotonic()
+                try:
+                    return self.ask(key, act)
+                except StoreUnavailable as error:
+                    if error.silent and watch.moved_at > began and moving < _MOVING_ATTEMPTS:
+                        deadline, moving = time.monotonic() + patience_s, moving + 1
+                    left_s = deadline - time.monotonic()
+                    done = not error.passing or (left_s <= 0 and attempt >= attempts)
+                    if done or watch.pause(min(pause_s, left_s), unless=asked_to_end):
+                        raise
+                    pause_s = min(2 * pause_s, 5.0)
+            raise AssertionError
 
     def try_out(self) -> None:
         """Raise unless it can be written, and refuses to write an object twice."""
         key = f".probe/{secrets.token_hex(12)}"
-        with self.translated(key):
-            self.writing.put(key, b"1", mode="create", use_multipart=False)
+        self.ask(key, lambda: self.writing.put(key, b"1", mode="create", use_multipart=False))
         try:
-            with self.translated(key):
-                self.writing.put(key, b"2", mode="create", use_multipart=False)
+            self.ask(key, lambda: self.writing.put(key, b"2", mode="create", use_multipart=False))
         except ObjectExists:
             return
         finally:
@@ -115,12 +136,13 @@ class Bucket:
             raise ObjectMissing(f"object {key} is not in the store {self.url}") from None
         except raised.AlreadyExistsError:
             raise ObjectExists(already_there(key)) from None
-        except (raised.PermissionDeniedError, raised.UnauthenticatedError):
-            raise _unavailable(self.url, f"{key}: {_NO_ENTRY}", passing=False) from None
+        except (raised.PermissionDeniedError, raised.UnauthenticatedError) as error:
+            raise refusal(self.url, key, 403, _code(str(error))) from None
         except raised.PreconditionError:
             raise StoreError(f"object {key} was changed in the store while it was read: try again") from None
         except (raised.BaseError, ValueError) as error:
-            raise _failure(self.url, key, str(error)) from None
+            current_watch().check()  # whoever ended it, ended its threads' libraries, too
+            raise _obstore_failure(self.url, key, str(error)) from None
 
 
 def _checked_url(url: str) -> str:
@@ -158,6 +180,12 @@ def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:
     }
     if reading:  # while a body is sent nothing is read, so there it would end slow uploads
         client["read_timeout"] = timedelta(seconds=endurance.silence_s)
+        client["timeout"] = timedelta(seconds=_LONGEST_S)
+    elif not url.startswith("s3:"):  # what is large goes another way to S3
+        client["timeout"] = timedelta(seconds=max(endurance.request_s, _LONGEST_PART_S))
+    scheme = "http" if client["allow_http"] else "https"
+    if proxy_for(scheme, _host(url)) is not None and scheme == "http":
+        client["pool_max_idle_per_host"] = "0"  # tinyproxy leaves a second request on a connection without an answer
     options: dict[str, Any] = {"copy_if_not_exists": "multipart"} if url.startswith("s3:") else {}
     try:
         return from_url(
@@ -178,6 +206,14 @@ def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:
         raise InvalidSetting(f"store {url} cannot be used: {_plain(str(error))}") from None
 
 
+def _host(url: str) -> str:
+    """Whom requests go to, for NO_PROXY."""
+    endpoint = next((value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT") and value), "")
+    if url.startswith("s3:"):
+        return urlsplit(endpoint).netloc or "s3.amazonaws.com"
+    return "storage.googleapis.com" if url.startswith("gs:") else "blob.core.windows.net"
+
+
 def already_there(key: str) -> str:
     """The message of `ObjectExists`."""
     return f"object {key} is there already, with other bytes: nothing was changed"
@@ -187,23 +223,54 @@ def _unavailable(url: str, said: str, *, passing: bool) -> StoreUnavailable:
     return StoreUnavailable(f"store {url}: {said}", passing=passing)
 
 
-def _failure(url: str, key: str, text: str) -> StoreUnavailable:
+def no_credentials(url: str) -> StoreUnavailable:
+    """What there is to say when the environment has none."""
+    return _unavailable(url, _NO_CREDENTIALS, passing=False)
+
+
+def failure(url: str, key: str, heard: str, *, status: int = 0, code: str = "") -> StoreUnavailable:
     """One line about a failed request: the service's own code where it sent one, nothing of the request."""
-    if any(host in text for host in _MACHINE_ROLES):
-        return _unavailable(url, _NO_CREDENTIALS, passing=False)
-    status = re.search(r"status code: (\d{3})", text)
-    code = re.search(r"<Code>(\w{1,60})</Code>", text)
-    if status and status[1] in ("401", "403"):
-        return _unavailable(url, f"{key}: {_NO_ENTRY}", passing=False)
+    if status in (401, 403):
+        return refusal(url, key, status, code)
     if status:
-        said = f"answered {status[1]}" + (f" ({code[1]})" if code else "")
-        passing = status[1][0] == "5" or status[1] in ("408", "429")
+        said = f"answered {status}" + (f" ({code})" if code else "")
+        passing = status >= 500 or status in (408, 409, 429)
     else:
-        said, passing = f"no answer, or half of one ({_plain(text)})", True
-    advice = (
-        "it may be overloaded or down: try again later" if passing else "check the bucket, the region and the rights"
-    )
-    return _unavailable(url, f"{key}: {said}; {advice}", passing=passing)
+        said, passing = f"no answer, or half of one ({heard})", True
+    if passing:
+        advice = "it may be overloaded or down: try again later"
+        error = _unavailable(url, f"{key}: {said}; {advice}{'' if status else _by_proxy()}", passing=True)
+        error.silent = not status
+        return error
+    return refusal(url, key, status, code)
+
+
+def refusal(url: str, key: str, status: int, code: str) -> StoreUnavailable:
+    """The store has answered, and says no: to us, or as to this object."""
+    said = _NO_ENTRY if status in (401, 403) else f"answered {status}"
+    if status not in (401, 403):
+        said += (f" ({code})" if code else "") + "; check the bucket, the region and the rights"
+    error = _unavailable(url, f"{key}: {said}", passing=False)
+    error.refused = f"{status}{f' {code}' if code else ''}"
+    return error
+
+
+def _obstore_failure(url: str, key: str, text: str) -> StoreUnavailable:
+    if any(host in text for host in _MACHINE_ROLES):
+        return no_credentials(url)
+    status = re.search(r"status code: (\d{3})", text)
+    return failure(url, key, _plain(text), status=int(status[1]) if status else 0, code=_code(text))
+
+
+def _code(text: str) -> str:
+    code = re.search(r"<Code>(\w{1,60})</Code>", text)
+    return code[1] if code else ""
+
+
+def _by_proxy() -> str:
+    """Where else the trouble may be."""
+    names = [name for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY") if proxies_in_use(name)]
+    return f" (it is reached through {' or '.join(names)}; NO_PROXY=HOST goes around)" if names else ""
 
 
 def _plain(text: str) -> str:

@@ -41,6 +41,8 @@ class CacheSettings:
 
     folder: Path | None = None
     size_bytes: int = DEFAULT_SIZE_BYTES
+    uploads: Path | None = None
+    """Where it is noted what of an upload is done; None for a folder in the cache."""
 
 
 _settings = CacheSettings()
@@ -141,6 +143,10 @@ class FileCache:
             yield staged
         finally:
             staged.unlink(missing_ok=True)
+
+    def partial(self, name: str) -> Path:
+        """Where a download that is so named has got to, also in a process that ended; its entry's lock is held."""
+        return self.folder / "staging" / hashlib.sha256(name.encode()).hexdigest()
 
     @contextlib.contextmanager
     def entry(self, name: str) -> Iterator[Entry]:

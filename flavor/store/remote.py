@@ -8,35 +8,58 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import secrets
-from collections import deque
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
+from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, ObjectWithheld, StoreError, StoreUnavailable
 from flavor.sizes import shown_size
+from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, Endurance, already_there, chosen_endurance
 from flavor.store.cache import Entry, FileCache, cache_settings, default_folder
 from flavor.store.links import placed
 from flavor.store.objects import check_bytes, check_size
-from flavor.store.paths import checked_path
+from flavor.store.paths import checked_path, run_record_path
+from flavor.store.uploads import Notes, S3Uploads
+from flavor.store.watch import Watch, current_watch, watching
+from flavor.store.wire import LANES, Pace
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
 _PART_BYTES = 8 * 2**20
-_PARTS_AT_ONCE = 4
 _MOST_PARTS = 9_000
 """S3 takes ten thousand."""
+_SMALL_BYTES = 2**20
+"""Up to this size nobody sees whether something moves."""
 _SINGLE_BYTES = 16 * 2**20
 """Up to this size an object is written by one request, which is conditional by itself."""
 _MOST_COPIED_BYTES = 5 * 2**30
 """S3 copies no larger object in one request."""
 _REMOVED_AT_ONCE = 10_000
 """Paths that are held in memory while a run is removed."""
+
+
+_OF_ONE_OBJECT = ("403 InvalidObjectState",)
+"""What says by itself that it is the object: this one is in an archive."""
+
+
+class Told(io.FileIO):
+    """A file whose reading is watched: obstore reads it as it sends."""
+
+    def __init__(self, path: Path, watch: Watch) -> None:
+        super().__init__(path)
+        self._watch = watch
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See `io.RawIOBase`. Raises `TransferStopped`."""
+        data = super().read(-1 if size is None else size) or b""
+        self._watch.moved(len(data))
+        return data
 
 
 class RemoteStore:
@@ -60,6 +83,10 @@ class RemoteStore:
         self.url = self._bucket.url
         chosen = cache_settings()
         self._cache = cache or FileCache(chosen.folder or default_folder(), chosen.size_bytes)
+        self._uploads: S3Uploads | None = None
+        if self.url.startswith("s3:"):
+            self._uploads = S3Uploads(self._bucket, Notes(chosen.uploads or self._cache.folder / "uploads"))
+        self._pace = Pace()
         if create:
             self._bucket.try_out()
 
@@ -75,9 +102,9 @@ class RemoteStore:
     def put(self, path: str, source: Path, *, digest: str) -> None:
         """See `ObjectStore`. A large file is uploaded in parts; what was uploaded is in the cache afterwards."""
         key = checked_path(path)
-        with self._cache.entry(self._name(path)) as entry:
+        with watching(), self._cache.entry(self._name(path)) as entry:
             try:
-                self._upload(key, source)
+                self._upload(key, source, digest)
             except ObjectExists:
                 # Perhaps ours: the answer to an earlier attempt may have been lost.
                 self._download(key, self._head(path), entry)
@@ -95,39 +122,57 @@ class RemoteStore:
         else:
             source.unlink(missing_ok=True)
 
-    def _upload(self, key: str, source: Path) -> None:
+    def _upload(self, key: str, source: Path, digest: str) -> None:
         size = source.stat().st_size
-        if size <= _SINGLE_BYTES:
+        if size <= _SMALL_BYTES:
+            data = source.read_bytes()
+            self._bucket.persist(key, lambda: self._bucket.writing.put(key, data, mode="create", use_multipart=False))
+        elif size <= _SINGLE_BYTES:
             self._put_once(key, source)
         elif size <= _MOST_COPIED_BYTES:
-            # No service here makes an upload in parts conditional for us, but each makes a copy so.
-            folder, _, name = key.rpartition("/")
-            staged = f"{folder}/.{name}.{secrets.token_hex(6)}".lstrip("/")
+            # Not each service makes an upload in parts conditional for us, but each makes a copy so.
+            staged = self._put_parts(key, source, size, digest)
             try:
-                self._put_parts(staged, source, size)
                 self._copy_once(staged, key)
             finally:
                 with contextlib.suppress(Exception):
-                    self._bucket.writing.delete(staged)
+                    self._bucket.ask(staged, lambda: self._bucket.writing.delete(staged))
+            self._forget(key, digest)
         else:
             if self.exists(key):
                 raise ObjectExists(already_there(key))
-            self._put_parts(key, source, size)  # the name has a digest in it, so a rival writes the same bytes
+            # the name has a digest in it, so a rival writes the same bytes
+            self._put_parts(key, source, size, digest, staged=key)
+            self._forget(key, digest)
 
     def _put_once(self, key: str, source: Path) -> None:
-        data = source.read_bytes()
-        self._bucket.persist(key, lambda: self._bucket.writing.put(key, data, mode="create", use_multipart=False))
+        if self._uploads is not None:
+            self._uploads.put(key, source)
+            return
+        with current_watch().phase("uploading", source.stat().st_size):
+            data = source.read_bytes()
+            self._bucket.persist(key, lambda: self._bucket.writing.put(key, data, mode="create", use_multipart=False))
 
-    def _put_parts(self, key: str, source: Path, size: int) -> None:
-        part = max(_PART_BYTES, -(-size // _MOST_PARTS))
+    def _put_parts(self, key: str, source: Path, size: int, digest: str, *, staged: str = "") -> str:
+        """Write it in parts under the name `staged`, or one of its own; that name."""
+        if self._uploads is not None:
+            return self._uploads.put_parts(key, source, size, digest, staged=staged)
+        folder, _, name = key.rpartition("/")
+        staged = staged or f"{folder}/.{name}.{secrets.token_hex(6)}".lstrip("/")
+        part, watch = max(_PART_BYTES, -(-size // _MOST_PARTS)), current_watch()
 
         def put() -> object:
-            with source.open("rb") as file:
+            with watch.phase("uploading", size), Told(source, watch) as file:
                 return self._bucket.writing.put(
-                    key, file, use_multipart=True, chunk_size=part, max_concurrency=_PARTS_AT_ONCE
+                    staged, file, use_multipart=True, chunk_size=part, max_concurrency=LANES
                 )
 
-        self._bucket.persist(key, put)
+        self._bucket.persist(staged, put)
+        return staged
+
+    def _forget(self, key: str, digest: str) -> None:
+        if self._uploads is not None:
+            self._uploads.forget(key, digest)
 
     def _copy_once(self, staged: str, key: str) -> None:
         self._bucket.persist(key, lambda: self._bucket.writing.copy(staged, key, overwrite=False))
@@ -139,13 +184,13 @@ class RemoteStore:
         """
         key = checked_path(path)
         fetched = False
-        with self._cache.entry(self._name(path)) as entry:
+        with watching(), self._cache.entry(self._name(path)) as entry:
             file = entry.file()
             if file is None or not digest or entry.digest != digest:
                 meta = self._head(path)
                 if file is None or entry.mark != _mark(meta):
                     check_size(meta["size"], size_bytes, f"object {path}")
-                    file, fetched = self._download(key, meta, entry), True
+                    file, fetched = self._download(key, meta, entry, digest), True
             if digest and entry.digest != digest:
                 raise DigestMismatch(
                     f"object {path}: the bytes are not those that were recorded (SHA-256 {entry.digest[:12]}… of "
@@ -155,8 +200,11 @@ class RemoteStore:
             self._cache.trim()
         return file
 
-    def _download(self, key: str, meta: ObjectMeta, entry: Entry) -> Path:
-        """Fetch the object in parts, verify each by the object's mark and all by one digest."""
+    def _download(self, key: str, meta: ObjectMeta, entry: Entry, expected: str = "") -> Path:
+        """Fetch the object in parts, verify each by the object's mark and all by one digest.
+
+        Where a digest is `expected`, what an earlier attempt has fetched is gone on with.
+        """
         size = meta["size"]
         if size > self._cache.size_bytes:
             raise StoreError(
@@ -164,39 +212,52 @@ class RemoteStore:
                 "raise --store-cache-size"
             )
         mark = _mark(meta)
-        with self._cache.stage() as staged:
-            digest = hashlib.sha256()
-            with staged.open("xb") as file, self._bucket.translated(key):
-                if size <= _PART_BYTES:
-                    _append(self._part(key, meta, 0), file, digest)
-                else:
-                    self._parts(key, meta, file, digest)
-            return entry.keep(staged, digest=digest.hexdigest(), mark=mark)
+        if not expected or size <= _PART_BYTES:
+            with self._cache.stage() as staged:
+                return entry.keep(staged, digest=self._fetched(key, meta, staged), mark=mark)
+        staged = self._cache.partial(f"{self._name(key)}\n{mark}\n{expected}")
+        digest = self._fetched(key, meta, staged)
+        if digest != expected:  # perhaps the machine went down, and took with it what was written before
+            staged.unlink()
+            digest = self._fetched(key, meta, staged)
+        return entry.keep(staged, digest=digest, mark=mark)
 
-    def _parts(self, key: str, meta: ObjectMeta, file: IO[bytes], digest: Any) -> None:
-        coming: deque[Future[Any]] = deque()
-        with ThreadPoolExecutor(_PARTS_AT_ONCE, "download") as pool:
-            try:
-                for start in range(0, meta["size"], _PART_BYTES):
-                    coming.append(pool.submit(self._part, key, meta, start))
-                    if len(coming) == _PARTS_AT_ONCE:
-                        _append(coming.popleft().result(), file, digest)
-                while coming:
-                    _append(coming.popleft().result(), file, digest)
-            finally:
-                for each in coming:
-                    each.cancel()
+    def _fetched(self, key: str, meta: ObjectMeta, staged: Path) -> str:
+        """Fetch what the file lacks of the object; the digest of all of it."""
+        digest, size, watch = hashlib.sha256(), meta["size"], current_watch()
+        with staged.open("a+b") as file:
+            file.seek(0)
+            while block := file.read(_PART_BYTES):
+                digest.update(block)
+                watch.check()
+            have = file.tell()
+            with watch.phase("fetching", size, done=have):
+                starts = range(have, size, _PART_BYTES)
+                lanes = self._pace.lanes
+                for data in in_lanes(starts, lambda start: self._part(key, meta, start), lanes=lanes):
+                    digest.update(data)
+                    file.write(data)
+                    file.flush()
+        return digest.hexdigest()
 
-    def _part(self, key: str, meta: ObjectMeta, start: int) -> Any:
-        end = min(start + _PART_BYTES, meta["size"])
-        if start == end:
-            return b""
-        options: dict[str, Any] = {"range": (start, end)}
-        if meta["e_tag"]:
-            options["if_match"] = meta["e_tag"]
-        data = self._bucket.reading.get(key, options=options).bytes()
-        if len(data) != end - start:
-            raise StoreUnavailable(f"object {key}: the store sent {len(data)} bytes where {end - start} were asked for")
+    def _part(self, key: str, meta: ObjectMeta, start: int) -> bytearray:
+        """One part of the object; what has come of it stays, when the link breaks."""
+        size, data, watch = min(_PART_BYTES, meta["size"] - start), bytearray(), current_watch()
+
+        def fetch() -> None:
+            options: dict[str, Any] = {"range": (start + len(data), start + size)}
+            if meta["e_tag"]:
+                options["if_match"] = meta["e_tag"]
+            for chunk in self._bucket.reading.get(key, options=options).stream(min_chunk_size=self._pace.chunk_bytes):
+                data.extend(chunk)
+                watch.moved(len(chunk))
+
+        began = time.monotonic()
+        with self._blamed(key):
+            self._bucket.persist(key, fetch, attempts=1)
+        self._pace.measured(size, time.monotonic() - began)
+        if len(data) != size:
+            raise StoreUnavailable(f"object {key}: the store sent {len(data)} bytes where {size} were asked for")
         return data
 
     def seal(self, path: str, *, strict: bool = False) -> str:
@@ -264,9 +325,8 @@ class RemoteStore:
     def remove(self, prefix: str) -> None:
         """See `ObjectStore`. What an interrupted upload left below it goes too."""
         found = self._all(checked_path(prefix.rstrip("/")))
-        with self._bucket.translated(prefix):
-            while some := list(itertools.islice(found, _REMOVED_AT_ONCE)):
-                self._bucket.writing.delete(some)
+        while some := list(itertools.islice(found, _REMOVED_AT_ONCE)):
+            self._bucket.ask(prefix, lambda some=some: self._bucket.writing.delete(some))  # type: ignore[misc]
 
     def _all(self, prefix: str) -> Iterator[str]:
         folder = checked_path(prefix.rstrip("/")) + "/"
@@ -277,17 +337,37 @@ class RemoteStore:
                         yield meta["path"]
 
     def _head(self, path: str) -> ObjectMeta:
-        with self._bucket.translated(path):
-            meta: ObjectMeta = self._bucket.reading.head(path)
-            return meta
+        with self._blamed(path):
+            meta: ObjectMeta = self._bucket.ask(path, lambda: self._bucket.reading.head(path))
+        return meta
+
+    @contextlib.contextmanager
+    def _blamed(self, path: str) -> Iterator[None]:
+        """Tell a store that does not let us in from one that keeps back this object, and gives out others."""
+        try:
+            yield
+        except StoreUnavailable as error:
+            if not error.refused or (error.refused not in _OF_ONE_OBJECT and not self._has_neighbour(path)):
+                raise
+            raise ObjectWithheld(
+                f"object {path}: the store does not give it out ({error.refused}), though it gives out others: "
+                "it may be archived, encrypted with a key of its owner's, or closed by its owner"
+            ) from None
+
+    def _has_neighbour(self, path: str) -> bool:
+        """Whether the record of the same run can be read."""
+        words = path.split("/")
+        record = run_record_path(words[1]) if len(words) > 2 and words[0] == "runs" else path
+        if record == path:
+            return False
+        try:
+            self._bucket.ask(record, lambda: self._bucket.reading.get(record).bytes())
+        except StoreError:
+            return False
+        return True
 
     def _name(self, path: str) -> str:
         return f"{self.url}/{path}"
-
-
-def _append(data: Any, file: IO[bytes], digest: Any) -> None:
-    digest.update(data)
-    file.write(data)
 
 
 def _mark(meta: ObjectMeta) -> str:

@@ -23,7 +23,7 @@ from flavor.errors import (
     StoreUnavailable,
 )
 from flavor.ledger import archive
-from flavor.store import remote
+from flavor.store import remote, uploads
 from flavor.store.bucket import Endurance
 from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cache
 from flavor.store.objects import open_store, sha256_file
@@ -74,7 +74,7 @@ def put(store: RemoteStore, path: str, content: bytes) -> str:
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """An object of three parts, by S3's smallest size for one."""
-    monkeypatch.setattr(remote, "_PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(uploads, "PART_BYTES", 5 * 2**20)
     monkeypatch.setattr(remote, "_SINGLE_BYTES", 5 * 2**20)
     return os.urandom(64) * (12 * 2**14)
 

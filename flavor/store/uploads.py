@@ -1,0 +1,285 @@
+"""Uploads in parts that go on where they were left, also in another process: S3, and what speaks its protocol.
+
+obstore begins an upload in parts anew when one part fails, and cannot go on with one of another process; it sends
+bodies under one limit of time each. botocore knows every request of S3's and signs it; `flavor.store.wire` carries it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreUnavailable
+from flavor.store.aside import in_lanes
+from flavor.store.bucket import Bucket, already_there, failure, no_credentials
+from flavor.store.watch import Watch, current_watch, watched
+from flavor.store.wire import Silence, Wire
+
+PART_BYTES = 5 * 2**20
+"""The smallest that S3 takes: what is lost when a link breaks is at most one."""
+_MOST_PARTS = 9_000
+"""S3 takes ten thousand."""
+_ABANDONED_S = 86_400.0
+
+
+@dataclass
+class Upload:
+    """One that has begun: what another process needs to go on with it."""
+
+    staged: str
+    id: str
+    part_bytes: int
+    tags: dict[str, str] = field(default_factory=dict)  # part number to what the store called it
+
+
+class Notes:
+    """Uploads that have begun, a small file each in a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, name: str, digest: str) -> Path:
+        """Where it is noted that the file with this digest is being uploaded to what is so named."""
+        return self._folder / hashlib.sha256(f"{name}\n{digest}".encode()).hexdigest()[:32]
+
+    def read(self, path: Path) -> Upload | None:
+        """What is noted; None for nothing, or nothing that can be used."""
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            noted = Upload(**json.loads(path.read_text()))
+            if noted.part_bytes > 0 and all(isinstance(each, str) for each in (noted.staged, noted.id)):
+                noted.tags = {str(number): str(tag) for number, tag in noted.tags.items()}
+                return noted
+        return None
+
+    def write(self, path: Path, upload: Upload) -> None:
+        """Note it; a folder that cannot be written costs no more than that it is not noted."""
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(asdict(upload)))
+            os.replace(temporary, path)
+
+    def forget(self, path: Path) -> None:
+        """It is done. Those that nobody went on with for a day are forgotten, too."""
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            for each in self._folder.iterdir():
+                if time.time() - each.stat().st_mtime > _ABANDONED_S:
+                    each.unlink(missing_ok=True)
+
+
+class S3Uploads:
+    """Writes files to the objects of one bucket."""
+
+    def __init__(self, bucket: Bucket, notes: Notes) -> None:
+        self._bucket, self._notes = bucket, notes
+        _, _, rest = bucket.url.partition("://")
+        self._name, _, self._prefix = rest.partition("/")
+        endurance = bucket.endurance
+        self._wire = Wire(
+            connect_s=min(5.0, endurance.request_s), silence_s=endurance.silence_s, answer_s=endurance.request_s
+        )
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def put(self, key: str, source: Path) -> None:
+        """Write a file by one request, unless there is such an object."""
+        data, watch = source.read_bytes(), current_watch()
+        with watch.phase("uploading", len(data)):
+            self._bucket.persist(key, lambda: self._ask("put_object", key, Body=data, IfNoneMatch="*"))
+
+    def put_parts(self, key: str, source: Path, size: int, digest: str, *, staged: str = "") -> str:
+        """Write a large file under the name `staged`, or one of its own beside `key`; that name.
+
+        Parts that were finished before are not sent again, whoever sent them. Stopped because nobody wants it any more,
+        it leaves none in the store.
+        """
+        watch, note = current_watch(), self._notes.path(f"{self._bucket.url}/{key}", digest)
+        upload = self._notes.read(note)
+        done = self._finished(upload, size) if upload else None
+        if upload is None or done is None:
+            folder, _, name = key.rpartition("/")
+            staged = staged or f"{folder}/.{name}.{secrets.token_hex(6)}".lstrip("/")
+            begun = self._again(staged, "create_multipart_upload")
+            upload, done = Upload(staged, begun["UploadId"], max(PART_BYTES, -(-size // _MOST_PARTS))), {}
+            self._notes.write(note, upload)
+        parts = -(-size // upload.part_bytes)
+        if done.keys() == {0}:  # it was whole already
+            return upload.staged
+        sent = sum(min(upload.part_bytes, size - (number - 1) * upload.part_bytes) for number in done)
+        try:
+            with watch.phase("uploading", size, done=sent):
+                self._send_rest(upload, note, source, done, parts)
+                self._complete(upload, done, size)
+        except BaseException:
+            if watch.is_unwanted:
+                self._abort(upload, note)
+            raise
+        return upload.staged
+
+    def forget(self, key: str, digest: str) -> None:
+        """What was uploaded has got its name."""
+        self._notes.forget(self._notes.path(f"{self._bucket.url}/{key}", digest))
+
+    def _send_rest(self, upload: Upload, note: Path, source: Path, done: dict[int, str], parts: int) -> None:
+        missing = [number for number in range(1, parts + 1) if number not in done]
+        with source.open("rb", buffering=0) as file:
+
+            def send(number: int) -> tuple[int, str]:
+                data = os.pread(file.fileno(), upload.part_bytes, (number - 1) * upload.part_bytes)
+                words = {"UploadId": upload.id, "PartNumber": number, "Body": data}
+                return number, self._again(upload.staged, "upload_part", **words)["ETag"]
+
+            for number, tag in in_lanes(missing, send, lanes=self._wire.pace.lanes):
+                done[number] = upload.tags[str(number)] = tag
+                self._notes.write(note, upload)
+
+    def _finished(self, upload: Upload, size: int) -> dict[int, str] | None:
+        """The parts that the store has, by number; {0: ''} if it has the object whole, None if it knows no such upload."""
+        found: dict[int, str] = {}
+        marker = 0
+        try:
+            while True:
+                words = {"UploadId": upload.id, "PartNumberMarker": marker}
+                answer = self._again(upload.staged, "list_parts", **words)
+                for part in answer.get("Parts", ()):
+                    number = int(part["PartNumber"])
+                    left = size - (number - 1) * upload.part_bytes
+                    noted = upload.tags.get(str(number), part["ETag"])
+                    if part["Size"] == min(upload.part_bytes, left) and noted == part["ETag"]:
+                        found[number] = part["ETag"]
+                if not answer.get("IsTruncated"):
+                    return found
+                marker = int(answer["NextPartNumberMarker"])
+        except ObjectMissing:
+            return {0: ""} if self._is_whole(upload.staged, size) else None
+        except StoreUnavailable as error:
+            if error.passing:
+                raise
+            return {int(number): tag for number, tag in upload.tags.items()}  # it may be sent to, and not be listed
+
+    def _complete(self, upload: Upload, done: dict[int, str], size: int) -> None:
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(done.items())]
+        try:
+            self._again(
+                upload.staged, "complete_multipart_upload", UploadId=upload.id, MultipartUpload={"Parts": parts}
+            )
+        except ObjectMissing:  # the answer to an earlier attempt may have been lost
+            if not self._is_whole(upload.staged, size):
+                raise StoreUnavailable(
+                    f"store {self._bucket.url}: {upload.staged}: the store has forgotten the parts of this upload: "
+                    "try again",
+                    passing=True,
+                ) from None
+
+    def _is_whole(self, staged: str, size: int) -> bool:
+        try:
+            return bool(self._bucket.ask(staged, lambda: self._bucket.reading.head(staged))["size"] == size)
+        except ObjectMissing:
+            return False
+
+    def _abort(self, upload: Upload, note: Path) -> None:
+        with contextlib.suppress(Exception):
+            self._ask("abort_multipart_upload", upload.staged, watch=Watch(), UploadId=upload.id)
+        self._notes.forget(note)
+
+    def _again(self, key: str, operation: str, **words: Any) -> Any:
+        answers: list[Any] = []
+        self._bucket.persist(key, lambda: answers.append(self._ask(operation, key, **words)))
+        return answers[-1]
+
+    def _ask(self, operation: str, key: str, *, watch: Watch | None = None, **words: Any) -> Any:
+        full = f"{self._prefix}/{key}".lstrip("/")
+        with watched(watch or current_watch()), self._translated(key):
+            return getattr(self._client(), operation)(Bucket=self._name, Key=full, **words)
+
+    @contextlib.contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        try:
+            yield
+        except Silence as error:
+            raise failure(self._bucket.url, key, str(error)) from None
+        except NoCredentialsError:
+            raise no_credentials(self._bucket.url) from None
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            if status == 412 or code == "PreconditionFailed":
+                raise ObjectExists(already_there(key)) from None
+            if code in ("NoSuchUpload", "NoSuchKey"):
+                raise ObjectMissing(f"{key}: the store {self._bucket.url} knows no such upload") from None
+            raise failure(self._bucket.url, key, "", status=status, code=code) from None
+        except BotoCoreError as error:
+            raise failure(self._bucket.url, key, str(error)) from None
+
+    def _client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = _client(self._carry)
+            return self._made
+
+    def _carry(self, request: Any, **_: Any) -> Any:
+        """What botocore has signed, sent; as botocore's own sender would answer."""
+        from botocore.awsrequest import AWSResponse
+
+        body = request.body
+        data = body if isinstance(body, bytes | bytearray) else (body.read() if body is not None else b"")
+        headers = {name: _text(value) for name, value in request.headers.items()}
+        answer = self._wire.send(request.method, request.url, headers, memoryview(data), current_watch())
+        return AWSResponse(request.url, answer.status, dict(answer.headers), _Content(answer.content))
+
+
+class _Content(io.BytesIO):
+    """As urllib3 would hand it over."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _client(carry: Callable[..., Any]) -> Any:
+    """botocore's, by the same environment that obstore reads."""
+    try:
+        import botocore.config
+        import botocore.session
+        from botocore import UNSIGNED
+    except ImportError:
+        raise InvalidSetting(
+            "uploads to a bucket need a library that is not installed: pip install '.[s3]' in flavor's folder"
+        ) from None
+
+    def chosen(*names: str) -> str | None:
+        return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+    endpoint = chosen("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    virtual = (chosen("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") or "").lower() in ("1", "true", "yes", "on")
+    options: dict[str, Any] = {"signature_version": UNSIGNED} if chosen("AWS_SKIP_SIGNATURE") else {}
+    client = botocore.session.get_session().create_client(
+        "s3",
+        region_name=chosen("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1",
+        endpoint_url=endpoint,
+        config=botocore.config.Config(
+            s3={"addressing_style": "virtual" if virtual else "path"},
+            retries={"total_max_attempts": 1, "mode": "standard"},  # `Bucket.persist` tries again
+            request_checksum_calculation="when_required",  # others than Amazon do not know the newer ones
+            response_checksum_validation="when_required",
+            **options,
+        ),
+    )
+    client.meta.events.register("before-send.s3", carry)
+    return client
