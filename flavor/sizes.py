@@ -24,6 +24,14 @@ def parse_size(text: str, option: str) -> int:
     return size
 
 
+def amount(done: int, total: int) -> str:
+    """How much of what has moved: `61 of 126 MB`."""
+    for unit, size in (("bytes", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):
+        if total < 1000 * size or unit == "GB":
+            break
+    return f"{done / size:.3g} of {total / size:.3g} {unit}"
+
+
 def shown_size(size_bytes: int) -> str:
     """A size in a unit that fits it."""
     value = float(size_bytes)

@@ -20,7 +20,8 @@ refusals                              hash    client to number of its refused up
 aggregator                            string  home of the worker that keeps the run's user    worker
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    protocol, state, reason, round, host, pid,      that edge
-                                              public_key
+                                              public_key; while it moves a checkpoint phase,
+                                              done, total, since_ms
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
@@ -170,6 +170,7 @@ def command(
     from flavor.edge.agent import Stopped, take_part
     from flavor.edge.config import EdgeConfig, default_key
     from flavor.settings import checked_pattern
+    from flavor.store.cache import cache_settings, set_cache
 
     if join:
         place = _joined(join, workspace, store)
@@ -182,6 +183,7 @@ def command(
             (),
         )
     run, client = place.run, place.client
+    set_cache(replace(cache_settings(), uploads=(workspace or _workspace(run, client)).absolute() / "uploads"))
     config = EdgeConfig(
         run=run,
         client=client,

@@ -22,8 +22,10 @@ from flavor.config import RunConfig
 from flavor.coordinator.decision import Client, Standing, close_round, standings, supervise
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import BusUnavailable, MisuseError, RunError
+from flavor.sizes import amount
 from flavor.store.objects import open_store
 from flavor.store.paths import run_prefix
+from flavor.store.watch import PHASES
 
 
 def _connected(redis_url: str | None) -> tuple[Redis, str]:
@@ -65,6 +67,7 @@ def described(runs: RunStore, url: str) -> dict[str, Any]:
             "alive": alive,
             "host": fields.get("host", ""),
             "this_round": str(state),
+            "transfer": _transfer(fields) if alive else None,
             "update_bytes": count(updates.get(name, {}).get("size")),
             "reason": _quarantined(runs.run, name)
             if name in shut
@@ -89,6 +92,21 @@ def described(runs: RunStore, url: str) -> dict[str, Any]:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _transfer(fields: Mapping[str, str]) -> dict[str, Any] | None:
+    """What its edge says of a transfer: how far it is, and since when."""
+    done, total, since_ms = (count(fields.get(name)) for name in ("done", "total", "since_ms"))
+    phase = fields.get("phase")
+    if phase not in PHASES or done is None or total is None or since_ms is None:
+        return None
+    return {"phase": phase, "done_bytes": done, "total_bytes": total, "since_ms": since_ms}
+
+
+def _at(client: Mapping[str, Any]) -> str:
+    """What a client is at."""
+    moving = client["transfer"]
+    return f"{moving['phase']} {amount(moving['done_bytes'], moving['total_bytes'])}" if moving else client["state"]
 
 
 def _quarantined(run: str, client: str) -> str:
@@ -167,7 +185,7 @@ def _show_run(found: dict[str, Any]) -> None:
     rows = [
         (
             name,
-            client["state"],
+            _at(client),
             "-" if found["state"] in tuple(state for state in RunState if state.ended) else _yes(client["alive"]),
             client["host"],
             client["this_round"],

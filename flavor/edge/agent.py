@@ -27,6 +27,7 @@ from flavor.edge.exchange import Exchange
 from flavor.edge.journal import note_handed_in
 from flavor.edge.notice import Died, Failure, Notice, notice_of
 from flavor.edge.seat import Seat
+from flavor.edge.transfers import Transfers
 from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
@@ -39,6 +40,7 @@ from flavor.errors import (
     RunStopped,
     StoreError,
     TrainerFailed,
+    TransferStopped,
     UpdateRefused,
     WaitTimeout,
 )
@@ -113,6 +115,12 @@ class Edge:
         self._events = ClientEvents(config.redis_url, config.run, config.client, redis=self._redis)
         self._inbox: queue.SimpleQueue[_Woken | _Ended | _Failure] = queue.SimpleQueue()
         self._trust = ModelTrust.parse(config.trust)
+        self._transfers = Transfers(
+            self._inbox,
+            broken=lambda item: isinstance(item, _Failure),
+            report=self._seat.report_transfer,
+            tell=tell,
+        )
         self._closing = threading.Event()
         self._trainer: ChildProcess | None = None
         self._ready = False
@@ -163,6 +171,7 @@ class Edge:
         self._forget_past(view)
         self._report(ClientState.JOINED)
         self._tell_joined(settings)
+        threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
         self._hand_in_again()
         environment = self._workspace.trainer_environment(
             os.environ,
@@ -174,7 +183,6 @@ class Edge:
             settings=settings.settings,
         )
         self._preprocess(environment)
-        threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
         self._trainer = self._start(config.command, environment, "trainer")
         self._started_at = time.monotonic()
         self._inbox.put(_Woken((RESYNC,)))
@@ -412,8 +420,16 @@ class Edge:
             return
         model = GlobalModel.of(task)
         self._workspace.clear_local()
-        self._trust.check(self._archive, self._run_id, round_ - 1, model)
-        self._exchange.place_global(model)
+
+        def fetch() -> None:
+            self._trust.check(self._archive, self._run_id, round_ - 1, model)
+            self._exchange.place_global(model)
+
+        try:
+            self._transfers.carry(fetch, over=self._is_past(round_))
+        except TransferStopped:  # the run's end, or its next round, is what comes next
+            self._behind = round_
+            return
         self._trained_from = model.digest if model else ""
         self._training = round_
         self._events.start_round(round_, anew=True)
@@ -447,7 +463,13 @@ class Edge:
             return
         reach("edge.trained")
         try:
-            done = self._exchange.collect(self._config.run, round_, self._config.client)
+            done = self._transfers.carry(
+                lambda: self._exchange.collect(self._config.run, round_, self._config.client),
+                over=self._is_past(round_),
+            )
+        except TransferStopped:
+            self._tell(f"round {round_}: the upload is ended: the run is no longer in it")
+            return
         except (UpdateRefused, MisuseError) as error:
             self._refuse(round_, notice_of(error), str(error))
             return
@@ -506,6 +528,20 @@ class Edge:
         if verdict.get("accepted") != "1":
             self._tell(f"round {round_}: the update was refused: {verdict.get('reason', '')}")
 
+    def _is_past(self, round_: int) -> Callable[[object], bool]:
+        """Whether what has come says that the run is no longer in this round."""
+
+        def over(item: object) -> bool:
+            telling = (RESYNC, self._runs.keys.state)
+            if not isinstance(item, _Woken) or not any(
+                channel in telling or channel.endswith(":task") for channel in item.channels
+            ):
+                return False
+            view = self._runs.find()
+            return view is None or view.state.ended or view.round != round_
+
+        return over
+
     # -- ends
 
     def _trainer_ended(self, code: int) -> bool:
@@ -547,7 +583,7 @@ class Edge:
         if finished:
             try:
                 self._trust.check_final(self._archive, self._run_id, view.round, view.global_model)
-                self._exchange.place_global(view.global_model)
+                self._transfers.carry(lambda: self._exchange.place_global(view.global_model))
             except (UpdateRefused, StoreError) as error:
                 self._tell(f"the final global model could not be fetched: {error}")
         elif trainer is not None and trainer.exit_code is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError
 from flavor.store.info import Info, info_bytes, read_info
-from flavor.store.links import is_sole, linked
+from flavor.store.links import copied, is_sole, linked
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, named, run_prefix, update_prefix
 
@@ -175,7 +174,7 @@ class Exchange:
             raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
         with self._store.stage() as staged:
             if not (is_sole(source) and linked(source, staged)):
-                shutil.copyfile(source, staged)
+                copied(source, staged)
             digest, size = sha256_file(staged)
             path = named(prefix, "update", digest, ".bin")
             self._store.put(path, staged, digest=digest)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RunKeys
@@ -13,6 +14,7 @@ from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.state import ClientState, RunState
 from flavor.errors import LeaseLost
 from flavor.protocol import SPEAKS
+from flavor.store.watch import Progress
 
 
 class Seat:
@@ -118,6 +120,15 @@ class Seat:
             step.publish(self._keys.state, state.value)
 
         self._write(commands)
+
+    def report_transfer(self, progress: Progress) -> None:
+        """Say how far a transfer is, or that there is none: for whoever looks at the run, and for nothing else."""
+        fields = {name: str(value) for name, value in asdict(progress).items()}
+        with translated(self._where):
+            if progress.phase:
+                self._redis.hset(self._keys.hash, mapping=fields)
+            else:
+                self._redis.hdel(self._keys.hash, *fields)
 
     def clear(self, keys: Iterable[str]) -> None:
         """Remove what an earlier process left at these."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from pathlib import Path
 
+from flavor.store.watch import current_watch
+
+_BLOCK_BYTES = 2**20
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """Another file system, or one without hard links."""
 
@@ -32,11 +34,28 @@ def is_sole(source: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
 
 
+def copied(source: Path, target: Path) -> None:
+    """Copy the file's bytes to a new one, as far as whoever watches wants it; raises `OSError`, `TransferStopped`."""
+    watch = current_watch()
+    with (
+        source.open("rb", buffering=0) as reading,
+        target.open("xb") as writing,
+        watch.phase("copying", os.fstat(reading.fileno()).st_size),
+    ):
+        while block := reading.read(_BLOCK_BYTES):
+            writing.write(block)
+            watch.moved(len(block))
+
+
 def placed(source: Path, destination: Path) -> None:
     """Put a link to `source`, or a copy, at `destination` in one step, replacing what is there; raises `OSError`."""
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     if not linked(source, temporary):
-        shutil.copyfile(source, temporary)
+        try:
+            copied(source, temporary)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     os.replace(temporary, destination)
     temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from flavor.errors import BadObjectPath, InvalidSetting, LocalFault, ObjectExists, ObjectMissing, StoreFull
-from flavor.store.links import linked, placed
+from flavor.store.links import copied, linked, placed
 from flavor.store.objects import check_bytes, check_digest, check_size, sha256_file
 from flavor.store.paths import checked_path
 from flavor.store.trees import remove_tree
@@ -79,7 +79,7 @@ class LocalStore:
         if linked(source, target):
             return
         with self.stage() as copy:
-            shutil.copyfile(source, copy)
+            copied(source, copy)
             copy.chmod(0o444)
             if not linked(copy, target):
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so

@@ -145,7 +145,7 @@ class S3Uploads:
                 self._notes.write(note, upload)
 
     def _finished(self, upload: Upload, size: int) -> dict[int, str] | None:
-        """The parts that the store has, by number; {0: ''} if it has the object whole, None if it knows no such upload."""
+        """The parts that the store has, by number; {0: ''} if it has the object whole, None if it knows none such."""
         found: dict[int, str] = {}
         marker = 0
         try:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from flavor.errors import TransferStopped
 
+PHASES = ("uploading", "fetching", "copying")
+"""What a transfer can be at."""
 _LOOK_S = 0.2
 
 

@@ -1,0 +1,109 @@
+"""An edge's transfers: in a thread, while the edge goes on hearing what happens, and says how far they are."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flavor.errors import TransferStopped
+from flavor.sizes import amount
+from flavor.store.aside import begun, with_patience
+from flavor.store.watch import Progress, Watch, watched
+
+T = TypeVar("T")
+
+_REPORT_S = 1.0
+_TELL_S, _TELL_LIVE_S = 5.0, 0.5
+_UNWIND_S = 1.5
+"""How long a transfer that nobody wants any more may take to clear up behind it."""
+
+
+class Transfers:
+    """Runs one at a time; what comes into `inbox` meanwhile is looked at and put back.
+
+    What is `broken` ends a transfer, and what has moved is kept for the next process.
+
+    `report` is called about once a second with how far one is, and with nothing when it is done, if it takes that long.
+    """
+
+    def __init__(
+        self,
+        inbox: queue.SimpleQueue[Any],
+        *,
+        broken: Callable[[Any], bool],
+        report: Callable[[Progress], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._inbox, self._broken, self._report, self._tell = inbox, broken, report, tell
+
+    def carry(self, work: Callable[[], T], *, over: Callable[[Any], bool] = lambda _: False) -> T:
+        """Do the work, unless `over` says of something that came meanwhile that it is for nothing.
+
+        Then, and when this thread is interrupted, it is ended at once: `TransferStopped`, or what interrupted it.
+        """
+        watch, done, held = Watch(), object(), list[Any]()
+        line = _Line(self._tell)
+
+        def watched_work() -> T:
+            with watched(watch):
+                return work()
+
+        future = begun(watched_work)
+        future.add_done_callback(lambda _: self._inbox.put(done))
+        reported_at = began = time.monotonic()
+        try:
+            while True:
+                try:
+                    item = self._inbox.get(timeout=_TELL_LIVE_S)
+                except queue.Empty:
+                    item = None
+                if item is done:
+                    return future.result()
+                if item is not None:
+                    held.append(item)
+                    broken = self._broken(item)
+                    if broken or over(item):
+                        watch.stop(unwanted=not broken)
+                        with_patience(future, _UNWIND_S)
+                        raise TransferStopped("the transfer was ended: what it was for is over")
+                now = time.monotonic()
+                if watch.progress.phase and now - began >= _REPORT_S:
+                    line.show(watch.progress)
+                    if now - reported_at >= _REPORT_S:
+                        reported_at = now
+                        self._report(watch.progress)
+        except BaseException:
+            watch.stop()
+            with_patience(future, _UNWIND_S)
+            raise
+        finally:
+            line.end()
+            for item in held:
+                self._inbox.put(item)
+            if reported_at != began:
+                self._report(Progress())
+
+
+class _Line:
+    """How far it is, on stderr: in a terminal in one line, else in one every few seconds."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._live, self._shown_at = tell, sys.stderr.isatty(), 0.0
+
+    def show(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._shown_at < (_TELL_LIVE_S if self._live else _TELL_S):
+            return
+        self._shown_at = now
+        text = f"{progress.phase} {amount(progress.done, progress.total)}"
+        if self._live:
+            print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+        else:
+            self._tell(text)
+
+    def end(self) -> None:
+        if self._live and self._shown_at:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
