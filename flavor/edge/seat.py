@@ -41,6 +41,8 @@ class Seat:
     def keep(self, *, lost: Callable[[], None]) -> None:
         """Renew the lease from now on, in a thread, which calls `lost` when another process has taken it."""
         assert self._lease is not None
+        with translated(self._where):
+            self._lease.renew()  # its connection is there before anything fills the link
         self._keeper = LeaseKeeper(self._lease, lost=lost)
         self._keeper.start()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from flavor.errors import TransferStopped
@@ -45,6 +47,7 @@ class Transfers:
         Then, and when this thread is interrupted, it is ended at once: `TransferStopped`, or what interrupted it.
         """
         watch, done, held = Watch(), object(), list[Any]()
+        ended = threading.Lock()  # taken by whoever comes first: the work, or who waits for it no more
         line = _Line(self._tell)
 
         def watched_work() -> T:
@@ -52,7 +55,7 @@ class Transfers:
                 return work()
 
         future = begun(watched_work)
-        future.add_done_callback(lambda _: self._inbox.put(done))
+        future.add_done_callback(lambda _: self._inbox.put(done) if ended.acquire(blocking=False) else None)
         reported_at = began = time.monotonic()
         try:
             while True:
@@ -81,10 +84,17 @@ class Transfers:
             raise
         finally:
             line.end()
+            if not ended.acquire(blocking=False):  # what says so is in the inbox, unless it was taken out
+                held += [item for item in self._emptied() if item is not done]
             for item in held:
                 self._inbox.put(item)
             if reported_at != began:
                 self._report(Progress())
+
+    def _emptied(self) -> Iterator[Any]:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._inbox.get_nowait()
 
 
 class _Line:

@@ -6,11 +6,14 @@ that has not shown to be fast a socket takes no more than the link carries in ha
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import http.client
 import os
 import socket
 import ssl
+import termios
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -26,7 +29,6 @@ LANES = 4
 """Connections at once, on a fast one."""
 _BLOCK_BYTES = 64 * 1024
 _LEAST_BUFFER_BYTES = 32 * 1024
-_FIRST_BUFFER_BYTES = 64 * 1024
 _BUFFERED_S = 0.5
 
 
@@ -70,7 +72,7 @@ class Pace:
     def buffer_bytes(self) -> int | None:
         """The largest send buffer, or None for the system's own choice."""
         if self.bytes_s is None:
-            return _FIRST_BUFFER_BYTES
+            return _LEAST_BUFFER_BYTES
         return None if self._is_fast else max(_LEAST_BUFFER_BYTES, int(self.bytes_s * _BUFFERED_S))
 
 
@@ -127,7 +129,8 @@ class Wire:
             yield size
             seconds = time.monotonic() - began
             if buffer is not None and seconds > _BUFFERED_S / 2:
-                fits = max(_LEAST_BUFFER_BYTES, int(position / seconds * _BUFFERED_S))
+                gone = max(0, position - _unsent(link))  # what lies in the buffer says nothing about the link
+                fits = max(_LEAST_BUFFER_BYTES, int(gone / seconds * _BUFFERED_S))
                 if fits > buffer * 1.25 or fits < buffer * 0.75:
                     buffer = fits
                     link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
@@ -192,6 +195,14 @@ def _socket(connection: http.client.HTTPConnection) -> socket.socket:
     if link is None:  # closed by another thread
         raise Silence("it was closed")
     return link
+
+
+def _unsent(link: socket.socket) -> int:
+    """Bytes in its send buffer that the other side has not acknowledged; 0 where the system does not say."""
+    count = array.array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(link.fileno(), termios.TIOCOUTQ, count)
+    return count[0]
 
 
 def _end(connection: http.client.HTTPConnection) -> None:
