@@ -75,8 +75,8 @@ class Fault:
 
     `500`: the answer of a service in trouble. `drop`: the connection ends at once. `cut`: half of the answer comes.
     `lost`: the request is carried out and its answer never comes. `hang`: nothing comes, and the connection stays.
-    `deny`: 403. `plain`: the condition of a conditional request is taken off. `late`: it takes a moment. Anything else
-    is called before the request is passed on.
+    `deny`: 403. `400`: that. `archived`: 403, as of an object in GLACIER. `plain`: the condition of a conditional
+    request is taken off. `late`: it takes a moment. Anything else is called before the request is passed on.
     """
 
     what: str
@@ -115,8 +115,12 @@ class Proxy:
                 first = head.split(b"\r\n", 1)[0].decode()
                 self.requests.append(first)
                 act = self._act(first)
-                if act in ("500", "deny"):
-                    status = b"500 Internal Server Error" if act == "500" else b"403 Forbidden"
+                if act == "archived":
+                    said = b"<Error><Code>InvalidObjectState</Code></Error>"
+                    client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+                    continue
+                if act in ("500", "deny", "400"):
+                    status = {"500": b"500 Internal Server Error", "400": b"400 Bad Request"}.get(act, b"403 Forbidden")
                     client.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
                     continue
                 if act == "drop":

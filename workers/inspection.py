@@ -30,6 +30,7 @@ from flavor.errors import (
 from flavor.failpoints import reach
 from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
 from flavor.store.formats.compare import same_bits, structure_problems
+from flavor.store.formats.limits import MAX_HEADER_BYTES
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, accepted_path, checked_path, is_handed_in_by
 from workers.context import WorkerContext
@@ -44,6 +45,10 @@ _LOOKS = 3
 """Times that an object is inspected whose seal changes meanwhile; its edge removes a link to it when it is done."""
 _MOST_CONSTANTS = 1000
 _MOST_CONSTANT_CHARS = 64 * 1024
+_CHEAP_BYTES = 2**20
+"""What is no larger is fetched as a whole, before it is looked at."""
+_HEADER_SLACK_BYTES = 2**20
+"""By so much an update's header may be longer than the global model."""
 _LONGEST_REASON = 2000
 """Characters; it quotes names that a client chose, and stands in Redis, in the log and on terminals."""
 
@@ -243,7 +248,10 @@ class Inspector:
 
         Its header is judged first: a file of another structure costs no more than that, however large it is.
         """
-        local, opaque = self._store.local(path, size_bytes=size_bytes), self._config.is_opaque
+        opaque = self._config.is_opaque
+        if not opaque and self._store.private and size_bytes > _CHEAP_BYTES:  # a folder has nothing to fetch
+            self._check_heading(path, size_bytes)
+        local = self._store.local(path, size_bytes=size_bytes)
         file = None if opaque else opened(self._store, local, path)
         update = None if file is None else self._checked_header(path, file)
         found = _opaque(local, size_bytes) if file is None else digest_and_check(file)
@@ -280,6 +288,19 @@ class Inspector:
         if len(odd) > _MOST_CONSTANTS or sum(map(len, odd)) > _MOST_CONSTANT_CHARS:
             raise CheckpointError(f"{len(odd)} tensors have infinite values: leave such buffers out of the checkpoint")
         return list(dict.fromkeys(odd))
+
+    def _check_heading(self, path: str, size_bytes: int) -> None:
+        """Judge the header before the rest is fetched, in a file of the object's size that has nothing else in it."""
+        length = int.from_bytes(self._store.start(path, 8), "little")
+        model = self._view.global_model
+        most = MAX_HEADER_BYTES if model is None else min(MAX_HEADER_BYTES, model.size_bytes + _HEADER_SLACK_BYTES)
+        if length > min(most, size_bytes - 8):
+            raise CheckpointError(f"object {path} has a header of {length} bytes: at most {most} can be of this model")
+        with self._store.stage() as staged:
+            with staged.open("xb") as file:
+                file.write(self._store.start(path, 8 + length))
+                file.truncate(size_bytes)
+            self._checked_header(path, opened(self._store, staged, path))
 
     def _checked_header(self, path: str, file: TensorFile) -> Update:
         """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""

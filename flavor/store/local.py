@@ -177,6 +177,12 @@ class LocalStore:
         """See `ObjectStore`."""
         return self.local(path).stat().st_size
 
+    def start(self, path: str, size_bytes: int) -> bytes:
+        """See `ObjectStore`."""
+        target = self.local(path)
+        with _clear(target), target.open("rb", buffering=0) as file:
+            return file.read(size_bytes)
+
     def list(self, folder: str, *, most: int | None = None) -> list[str]:
         """See `ObjectStore`. Links are no objects."""
         return [*self._names(folder, most, lambda entry: entry.is_file(follow_symlinks=False))]

@@ -64,6 +64,9 @@ class ObjectStore(Protocol):
     def size_bytes(self, path: str) -> int:
         """How large the object is, without fetching it. Raises `ObjectMissing`."""
 
+    def start(self, path: str, size_bytes: int) -> bytes:
+        """The first bytes of the object, without fetching the rest. Raises `ObjectMissing`."""
+
     def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
         """The bytes of a small object, in one request: no mapping, no file. Raises `ObjectMissing`.
 

@@ -287,14 +287,25 @@ class RemoteStore:
         checked_path(path)
         return self._head(path)["size"]
 
+    def start(self, path: str, size_bytes: int) -> bytes:
+        """See `ObjectStore`."""
+        key = checked_path(path)
+        with self._blamed(key):
+            options: Any = {"range": (0, size_bytes)}
+            return bytes(self._bucket.ask(key, lambda: self._bucket.reading.get(key, options=options).bytes()))
+
     def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
         """See `ObjectStore`."""
         checked_path(path)
-        with self._bucket.translated(path):
+
+        def fetch() -> bytes:
             answer = self._bucket.reading.get(path)
             if answer.meta["size"] > most:
                 raise DigestMismatch(f"object {path}: {answer.meta['size']} bytes, and no more than {most} are read")
-            data = bytes(answer.bytes())
+            return bytes(answer.bytes())
+
+        with self._blamed(path):
+            data = self._bucket.ask(path, fetch)
         check_bytes(data, f"object {path}", most=most, digest=digest)
         return data
 
@@ -318,9 +329,8 @@ class RemoteStore:
     def delete(self, paths: Sequence[str]) -> None:
         """See `ObjectStore`."""
         found = [checked_path(path) for path in paths]
-        with self._bucket.translated(found[0] if found else ""):
-            if found:
-                self._bucket.writing.delete(found)
+        if found:
+            self._bucket.ask(found[0], lambda: self._bucket.writing.delete(found))
 
     def remove(self, prefix: str) -> None:
         """See `ObjectStore`. What an interrupted upload left below it goes too."""

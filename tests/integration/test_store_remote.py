@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +24,19 @@ from flavor.errors import (
     InvalidSetting,
     ObjectExists,
     ObjectMissing,
+    ObjectWithheld,
     StoreError,
     StoreUnavailable,
+    TransferStopped,
 )
 from flavor.ledger import archive
 from flavor.store import remote, uploads
 from flavor.store.bucket import Endurance
 from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cache
 from flavor.store.objects import open_store, sha256_file
-from flavor.store.paths import manifest_path
+from flavor.store.paths import manifest_path, run_record_path
 from flavor.store.remote import RemoteStore
+from flavor.store.watch import Watch, watched
 
 IMPATIENT = Endurance(patience_s=0.2, request_s=0.6, silence_s=0.2)
 PATIENT = Endurance(patience_s=30.0, request_s=20.0, silence_s=20.0)
@@ -146,6 +154,32 @@ class TestFaults:
             with pytest.raises(StoreUnavailable, match="check the credentials"):
                 do()
 
+    @pytest.mark.parametrize(("act", "method"), [("deny", "GET"), ("400", "HEAD"), ("archived", "GET")])
+    def test_what_the_store_keeps_back_is_that_objects_fault(self, site: Site, act: str, method: str) -> None:
+        """Doors 9: its neighbours can be read. It is not asked for again and again, whatever its owner says of it."""
+        store = site.store(endurance=Endurance(patience_s=600))
+        put(store, run_record_path("r"), b"{}")
+        put(store, PATH, SMALL)
+        site.proxy.faults = [Fault(f"^{method} .*/clients/a/", act, 1000)]
+        reader = site.store(endurance=Endurance(patience_s=600))
+        with pytest.raises(ObjectWithheld, match=r"does not give it out \(40[03].*though it gives out others"):
+            reader.local(PATH, size_bytes=10**12 if method == "HEAD" else None)
+        assert site.proxy.faults[0].seen == 1
+        if act != "archived":
+            site.proxy.faults = [Fault("^(GET|HEAD)", act, 1000)]
+            with pytest.raises(StoreUnavailable):
+                reader.local(PATH)
+
+    def test_a_claimed_size_buys_nothing(self, site: Site) -> None:
+        put(site.store(), PATH, SMALL)
+        with pytest.raises(DigestMismatch, match="expected 1000000000000"):
+            site.store().local(PATH, size_bytes=10**12)
+        assert site.asked("GET") == 0
+
+    def test_the_start_of_an_object_is_read_without_the_rest(self, site: Site) -> None:
+        put(site.store(), PATH, SMALL)
+        assert site.store().start(PATH, 7) == SMALL[:7]
+
     def test_an_object_that_changes_while_it_is_read_is_not_mixed(self, site: Site, parts: bytes) -> None:
         put(site.store(), PATH, parts)
         store = site.store()
@@ -165,6 +199,44 @@ class TestFaults:
 
 
 class TestParts:
+    def test_a_part_that_takes_longer_than_a_request_may_is_no_failure(self, site: Site, parts: bytes) -> None:
+        """Servers 4: what fails is that nothing moves. Here all of it moves, slowly."""
+        slow = slowed(site.proxy.address, bytes_s=4_000_000)
+        with pytest.MonkeyPatch.context() as patch, slow as address:
+            patch.setenv("AWS_ENDPOINT_URL", site.s3.endpoint(address))
+            hasty = Endurance(patience_s=0.2, request_s=2.0, silence_s=2.0)
+            watch = Watch()
+            with watched(watch):
+                digest = put(site.store(endurance=hasty), PATH, parts)
+                began = time.monotonic()
+                store = site.store(endurance=hasty)
+                assert sha256_file(store.local(PATH, digest=digest))[0] == digest
+            assert time.monotonic() - began > hasty.request_s
+        assert sum("partNumber=1" in first and "/." in first for first in site.proxy.requests) == 1
+
+    def test_a_download_goes_on_where_another_process_left_it(self, site: Site, parts: bytes, monkeypatch) -> None:
+        monkeypatch.setattr(remote, "_PART_BYTES", 2**20)
+        digest = put(site.store(), PATH, parts)
+        cache = FileCache(site.folder / "resumed", 2**30)
+        site.proxy.faults = [Fault("^GET", lambda: None, 5), Fault("^GET", "500", 1000)]
+        with pytest.raises(StoreUnavailable):
+            site.store(cache=cache, endurance=IMPATIENT).local(PATH, digest=digest)
+        site.proxy.faults = []
+        before = site.asked("GET")
+        assert sha256_file(site.store(cache=cache).local(PATH, digest=digest))[0] == digest
+        assert site.asked("GET") - before < 12, "those that had come were not fetched again"
+
+    def test_a_service_without_a_list_of_parts_is_written_to_all_the_same(self, site: Site, parts: bytes) -> None:
+        """Google's and Azure's: obstore sends the parts, and begins anew when one fails."""
+        store, watch = site.store(), Watch()
+        store._uploads = None
+        with watched(watch):
+            digest = put(store, PATH, parts)
+        assert sha256_file(site.store().local(PATH, digest=digest))[0] == digest
+        watch.stop()
+        with watched(watch), pytest.raises(TransferStopped):
+            put(store, PATH.replace("/a/", "/b/"), parts)
+
     def test_a_large_object_is_written_once(self, site: Site, parts: bytes) -> None:
         digest = put(site.store(), PATH, parts)
         assert site.asked("PUT") >= 3
@@ -187,6 +259,101 @@ class TestParts:
         assert site.store().list("runs/r/clients/a/") == [PATH]
         site.store().remove("runs/r/clients/a/")
         assert site.s3.keys(site.bucket) == []
+
+
+@contextlib.contextmanager
+def slowed(target: tuple[str, int], *, bytes_s: int) -> Iterator[tuple[str, int]]:
+    """A way to `target` on which each direction of each connection carries no more than this."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(len(data) / bytes_s)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def carry(near: socket.socket) -> None:
+        with near, socket.create_connection(target) as far:
+            back = threading.Thread(target=pump, args=(far, near), daemon=True)
+            back.start()
+            pump(near, far)
+            back.join()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=carry, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    with listener:
+        yield listener.getsockname()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+PROXIES = {
+    "tinyproxy": ("tinyproxy", "-d", "-c"),
+    "squid": ("squid", "-N", "-n", f"flavor{os.getpid()}", "-f"),
+}
+
+
+@pytest.fixture(params=sorted(PROXIES))
+def http_proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A real one."""
+    program, *words = PROXIES[request.param]
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} here: install it")
+    port, file = free_port(), tmp_path / "proxy.conf"
+    common = f"http_port 127.0.0.1:{port}\nhttp_access allow all\ncache deny all\nshutdown_lifetime 0 seconds\n"
+    folder = tempfile.mkdtemp(prefix="flavor-proxy-")
+    os.chmod(folder, 0o777)
+    squid = f"{common}pid_filename none\naccess_log none\ncache_log {folder}/log\ncoredump_dir {folder}\n"
+    user = "" if os.geteuid() else "cache_effective_user nobody\n"
+    tiny = f"Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nAllow 127.0.0.1\n"
+    file.write_text(tiny if program == "tinyproxy" else f"{squid}pinger_enable off\n{user}memory_cache_shared off\n")
+    process = subprocess.Popen([program, *words, str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.skip(f"{program} does not start here")
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class TestProxies:
+    def test_a_store_is_reached_through_one(self, site: Site, parts: bytes, http_proxy: str, monkeypatch) -> None:
+        """Servers 7: tinyproxy leaves the second request on a connection without an answer, for ever."""
+        monkeypatch.setenv("HTTP_PROXY", http_proxy)
+        endurance = Endurance(patience_s=1.0, request_s=30.0, silence_s=30.0)
+        began = time.monotonic()
+        store = site.store(endurance=endurance, create=True)
+        for path, content in ((PATH, SMALL), (f"{PATH}.large", parts)):
+            digest = put(store, path, content)
+            assert sha256_file(site.store(endurance=endurance).local(path, digest=digest))[0] == digest
+        assert time.monotonic() - began < 25
+
+    def test_what_no_proxy_names_goes_around(self, site: Site, monkeypatch) -> None:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+        with pytest.raises(StoreUnavailable, match="reached through HTTP_PROXY"):
+            put(site.store(endurance=IMPATIENT), PATH, SMALL)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        put(site.store(), PATH, SMALL)
+
+    def test_one_that_we_do_not_speak_to_is_said(self, site: Site, monkeypatch) -> None:
+        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+        with pytest.raises(InvalidSetting, match=r"ALL_PROXY names a proxy that speaks socks5.*NO_PROXY="):
+            site.store()
 
 
 class TestCache:
