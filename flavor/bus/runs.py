@@ -33,7 +33,7 @@ _LOADS = 5
 """A server that is restarted between loading a script and calling it has forgotten it again."""
 CLIENT_FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
-    *("round", "host", "pid", "public_key", "protocol"),
+    *("round", "host", "pid", "public_key", "protocol", "phase", "done", "total", "since_ms"),
 )
 """All that is read of what a client says of itself."""
 UPDATE_FIELDS = (

@@ -34,10 +34,14 @@ def site_policy(url: str, run: str, site: str, *, records: bool = False) -> dict
         "Version": "2012-10-17",
         "Statement": [
             _allow("ReadGlobalModels", ["s3:GetObject"], [base + path for path in read]),
-            _allow("HandIn", ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload"], [f"{base}{own}*"]),
+            _allow("HandIn", [*_HANDS_IN], [f"{base}{own}*"]),
             _allow("TidyUploads", ["s3:DeleteObject"], [f"{base}{own}.*"]),  # hidden names, on their way
         ],
     }
+
+
+_HANDS_IN = ("s3:PutObject", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:AbortMultipartUpload")
+"""An upload in parts goes on where it was, or is ended."""
 
 
 def _allow(name: str, actions: list[str], resources: list[str]) -> dict[str, Any]:

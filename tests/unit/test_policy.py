@@ -47,6 +47,7 @@ def test_a_site_writes_its_own_folder_and_reads_global_models() -> None:
     assert may(policy, "s3:GetObject", f"{global_prefix('mammo', 0)}model-x.safetensors")
     hidden = f"{client_folder('mammo', 'site-1')}.0007-update-x.safetensors.ab12"
     assert may(policy, "s3:PutObject", hidden)
+    assert may(policy, "s3:ListMultipartUploadParts", hidden), "an upload goes on where it was"
     assert may(policy, "s3:DeleteObject", hidden)
     assert not may(policy, "s3:DeleteObject", own), "what was handed in stays"
 
