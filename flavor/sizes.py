@@ -26,10 +26,19 @@ def parse_size(text: str, option: str) -> int:
 
 def amount(done: int, total: int) -> str:
     """How much of what has moved: `61 of 126 MB`."""
-    for unit, size in (("bytes", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):
+    for unit, size in (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):
         if total < 1000 * size or unit == "GB":
             break
     return f"{done / size:.3g} of {total / size:.3g} {unit}"
+
+
+def shown_bytes(count: float) -> str:
+    """A size for people, in steps of 1000 as every table and line shows it: `126 MB`, `9.8 kB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
 
 
 def shown_size(size_bytes: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -66,7 +67,13 @@ def one_line_errors(function: Command) -> Command:
 
 
 def run_program(command: click.Command, name: str) -> NoReturn:
-    """Run a program to its exit code; an interruption ends each in the same way, wherever it comes."""
+    """Run a program to its exit code; an interruption ends each in the same way, wherever it comes.
+
+    A letter that the terminal's encoding lacks, in a metric's name say, is replaced and ends nothing.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
@@ -236,14 +243,17 @@ def printable(line: str) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout, of what others wrote as well: each cell as it is, and one line."""
-    from rich.console import Console
-    from rich.table import Table
+    """A table on stdout, of what others wrote as well: each cell whole, and one line.
 
-    table = Table(*columns, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(printable(cell) for cell in row))
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    No word is cut to fit a width: the last column may be long, and a terminal breaks its line.
+    """
+    from rich.cells import cell_len
+
+    lines = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *lines, strict=True)]
+    for number, line in enumerate([list(columns), *lines]):
+        padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
+        click.secho("  ".join(padded).rstrip(), bold=True if number == 0 else None)
 
 
 def teller(prefix: str) -> Callable[[str], None]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.runs import RunStore
-from flavor.cli.common import needed, one_line_errors, redis_option, store_option
+from flavor.cli.common import one_line_errors, redis_option, store_option
+from flavor.cli.place import opened
 from flavor.errors import StoreError
 from flavor.store.objects import open_store
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("credits")
-@click.argument("run")
+@click.argument("run", metavar="RUN|FOLDER")
 @click.option("--by-round", is_flag=True, help="A line for each round and client.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: totals, and every round.")
 @redis_option
@@ -33,10 +33,9 @@ def show_credits(run: str, by_round: bool, as_json: bool, redis_url: str | None,
     Counted are the updates that were aggregated, by the datasetSize of their info. --store is needed only when
     the verdicts of the run are no longer in Redis.
     """
-    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    redis = connect(url, patience_s=5.0)
-    wait_for_server(redis, url)
-    found = _contributions(RunStore(redis, run, url), store)
+    with opened(run, redis_url) as place:
+        run = place.run
+        found = _contributions(place.runs, store or place.store)
     if as_json:
         click.echo(json.dumps(_as_json(run, found), indent=2))
     elif not found:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flavor.cli.common import needed, one_line_errors, patience_option, redis_option, run_option, store_option
+from flavor.cli.place import named_store
 from flavor.errors import InvalidSetting
+from flavor.sizes import shown_bytes
 from flavor.store.objects import open_store
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def _checked(head: str, run_id: str) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", metavar="RUN|FOLDER")
 @store_option
 @trust_option
 @run_id_option
@@ -67,6 +69,8 @@ def verify(run: str, store: str | None, trusted: tuple[Path, ...], run_id: str, 
     Without --trust a signature shows only that its key's owner made it, not who that is: whoever can write to the
     store could replace the newest manifests by others, signed with a key of their own. An earlier head finds that, too.
     An earlier run of the same name, put back whole, is found with --run-id or --head alone.
+
+    FOLDER is the result folder of `flavor run`, which has a store of its own.
     """
     from flavor.bus.names import checked_name
     from flavor.ledger.archive import Archive
@@ -75,7 +79,8 @@ def verify(run: str, store: str | None, trusted: tuple[Path, ...], run_id: str, 
 
     _checked(head, run_id)
     trust = Trust.read(trusted)
-    archive = Archive(open_store(needed(store, "--store", "FLAVOR_STORE")), checked_name(run, "run"))
+    run, store = named_store(run, store)
+    archive = Archive(open_store(store), checked_name(run, "run"))
     with _progress() as progress:
         found = audit(archive, trust, head=head, run_id=run_id, progress=progress)
     if as_json:
@@ -143,7 +148,7 @@ def _show(found: Audit, *, trusted: bool) -> None:
         click.echo(f"run id: {chain.record.run_id}")
     click.echo(
         f"run {chain.run}: {chain.closed} of {rounds} rounds closed, {count_of(found.checked, 'object')} read "
-        f"({found.bytes / 2**20:.1f} MiB): {said}"
+        f"({shown_bytes(found.bytes)}): {said}"
     )
     if found.gone:
         click.echo(

@@ -39,9 +39,8 @@ def result_options(function: Any) -> Any:
     "-m",
     "--main",
     "main_command",
-    required=True,
     metavar="CMD",
-    help="The training command, e.g. 'python main.py'.",
+    help="The training command, e.g. 'python main.py'.  [required without --resume]",
 )
 @click.option(
     "-p",
@@ -54,6 +53,13 @@ def result_options(function: Any) -> Any:
     "--edges",
     type=click.IntRange(min=1, max=1000),
     help="Edges to start.  [default: one for each folder of --input-glob]",
+)
+@click.option(
+    "--resume",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Go on with the run in this result folder, which was interrupted, has failed or was stopped. --rounds and the "
+    "options that `flavor resume` takes may change; all others stay as they were.",
 )
 @click.option("--rounds", type=int, default=5, show_default=True, help="Rounds to run.")
 @click.option(
@@ -93,7 +99,8 @@ def result_options(function: Any) -> Any:
 @store_option
 @one_line_errors
 def run(
-    main_command: str,
+    main_command: str | None,
+    resume: Path | None,
     preprocess_command: str | None,
     edges: int | None,
     rounds: int,
@@ -117,8 +124,10 @@ def run(
 
     Starts a server (unless --redis-url names one), a coordinator, an aggregator and one edge for each client, each with
     folders of its own; shows the run live; leaves models, infos, metrics and logs in the result folder. Exit code 0
-    only for a finished run. Ctrl-C stops everything.
+    only for a finished run. Ctrl-C stops everything; what rounds have closed stays, and --resume goes on.
     """
+    if resume is not None:
+        sys.exit(_resumed(resume.absolute(), redis_url, as_json))
     from flavor.bus.names import checked_name
     from flavor.command import parse_command
     from flavor.config import RunConfig
@@ -127,6 +136,8 @@ def run(
     from flavor.local.plan import Layout, new_run_name, sites
     from flavor.settings import parse_settings
 
+    if main_command is None:
+        raise click.UsageError("Missing option '-m' / '--main': the training command, e.g. -m 'python main.py'.")
     parse_command(main_command, "-m")
     if preprocess_command:
         parse_command(preprocess_command, "-p")
@@ -197,18 +208,47 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
         raise InvalidSetting(f"--init-once is for {advice}")
 
 
+def _resumed(out: Path, redis_url: str | None, as_json: bool) -> int:
+    """Go on with the run in `out`; what is not a setting that may change is refused by name."""
+    from flavor.errors import InvalidSetting
+    from flavor.local.federation import Federation
+    from flavor.local.progress import Progress
+    from flavor.resume import MAY_CHANGE
+
+    context = click.get_current_context()
+    beside = {"resume", "as_json", "redis_url", "debug", "insecure", "tls_ca", "tls_cert", "tls_key"}
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name not in beside
+    }
+    if others := sorted(set(given) - MAY_CHANGE):
+        spelt = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
+        names = ", ".join(spelt.get(name, name) for name in others)
+        raise InvalidSetting(f"{names}: with --resume it stays as it was when the run began: leave it out")
+    federation = Federation.of(out, redis_url)
+    raise_on_sigterm()
+    progress = Progress(federation.run, federation.rounds, quiet=as_json)
+    return _shown(federation.go_on(progress, given), progress, as_json)
+
+
 def _carry_out(federation: Any, as_json: bool) -> int:
-    from flavor.errors import RunFinishedEarly, RunStopped
     from flavor.local.progress import Progress
 
     raise_on_sigterm()
     progress = Progress(federation.run, federation.rounds, quiet=as_json)
-    results = federation.carry_out(progress)
+    return _shown(federation.carry_out(progress), progress, as_json)
+
+
+def _shown(results: Any, progress: Any, as_json: bool) -> int:
+    """Show how a run ended; its exit code."""
+    from flavor.errors import RunFinishedEarly, RunStopped
+
     if as_json:
         click.echo(results.to_json())
     else:
         progress.summary(results)
-    early = len(results.rounds) < federation.rounds
+    early = len(results.rounds) < progress.rounds
     return {"finished": RunFinishedEarly.exit_code if early else 0, "stopped": RunStopped.exit_code}.get(
         results.state, 1
     )

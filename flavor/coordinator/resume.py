@@ -48,7 +48,7 @@ def resume(
     that goes on anyway or has nothing left to do, `InvalidSetting` for settings that cannot be, `LeaseHeld` when its
     coordinator lives; nothing has changed then.
     """
-    with _no_coordinator(runs, url, tell) as lease:
+    with no_coordinator(runs, url, tell) as lease:
         view = runs.read_own()
         if not view.state.ended:
             raise RunError(f"run {runs.run!r} is {view.state}: {goes_on_by(view)}")
@@ -81,7 +81,7 @@ def _ever_changed(view: RunView, config: RunConfig) -> list[str]:
 
 
 @contextlib.contextmanager
-def _no_coordinator(runs: RunStore, url: str, tell: Callable[[str], None]) -> Any:
+def no_coordinator(runs: RunStore, url: str, tell: Callable[[str], None]) -> Any:
     """Hold the coordinator's lease: there is none meanwhile, and one that starts waits."""
     lease = Lease(runs.redis, runs.keys.coordinator, ttl_s=_LEASE_S, what=f"the coordinator of run {runs.run!r}")
     runs.read()  # before anything is written for a run that is not there

@@ -1,28 +1,30 @@
-"""Start a federation on this machine, watch it, end it, collect what it made."""
+"""Start a federation on this machine, watch it, end it, and go on with one that was ended."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from flavor.bus.address import to_environment
 from flavor.bus.connection import connect, wait_for_server
-from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RunState, RunView
-from flavor.errors import IllegalMove, RunError, RunExists
+from flavor.bus.state import RunState, RunView
+from flavor.coordinator.resume import no_coordinator
+from flavor.coordinator.resume import resume as go_on
+from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup
 from flavor.local.progress import Progress, counted
-from flavor.local.results import Results, collect, round_result
+from flavor.local.record import Record, own_server
 from flavor.process import described_exit
+from flavor.results.folder import ResultFolder, Results
 from flavor.store.cache import cache_environment
-from flavor.store.objects import open_store
+from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import run_record_path
 
 _LOOK_MS = 200
@@ -50,6 +52,27 @@ class Federation:
     aggregator_main: str | None = None
     init_once: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    folder: str = field(default_factory=os.getcwd)
+    """Where the commands start, which they may name files from."""
+
+    @classmethod
+    def of(cls, out: Path, redis_url: str | None) -> Federation:
+        """The federation whose folder this is, to go on with it; `InvalidSetting` when it cannot be."""
+        record = Record.of(out)
+        fields = dict(record.federation)
+        fields["sites"] = [Site(site["client"], Path(site["input"])) for site in fields["sites"]]
+        if record.embedded and redis_url:
+            raise InvalidSetting(f"{out} has a server of its own: leave out --redis-url (and FLAVOR_REDIS_URL)")
+        if not record.embedded and not redis_url:
+            raise InvalidSetting(f"{out}: the run is on a Redis of yours: name it by --redis-url")
+        return cls(layout=Layout(out), redis_url=redis_url, **fields)
+
+    def _record(self, store: str) -> Record:
+        fields = {name: value for name, value in self.__dict__.items() if name not in ("layout", "redis_url")}
+        fields["sites"] = [{"client": site.client, "input": str(site.input)} for site in self.sites]
+        fields["environment"], fields["serve_options"] = dict(self.environment), list(self.serve_options)
+        fields["edge_options"] = list(self.edge_options)
+        return Record(self.run, store, self.redis_url is None, fields)
 
     def carry_out(self, progress: Progress) -> Results:
         """Run to the end. Whatever happens, Ctrl-C included, no process is left behind.
@@ -60,30 +83,81 @@ class Federation:
         if self.store is not None and open_store(self.store, create=True).exists(run_record_path(self.run)):
             raise RunExists(f"run {self.run!r} is in the store {self.store} already: choose another --run")
         with contextlib.ExitStack() as stack:
-            url = self.redis_url or stack.enter_context(embedded_server())
-            redis = connect(url, patience_s=10.0, client_name="flavor-run")
-            wait_for_server(redis, url)
-            runs = RunStore(redis, self.run, url)
-            if runs.find() is not None:
-                raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")
-            self.layout.prepare()  # not before it is clear that something will start
-            progress.tell(f"run {self.run}: {counted(len(self.sites), 'edge')}, {counted(self.rounds, 'round')}")
-            processes = stack.enter_context(ProcessGroup())
-            store_url = open_store(self.store or str(self.layout.store), create=True).url
-            self._start(processes, url, store_url)
+            if self.redis_url:  # before the folder is made: it is clear then that something will start
+                runs = self._connected(self.redis_url)
+                if runs.find() is not None:
+                    raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")
+            self.layout.prepare()
+            url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
+            runs = self._connected(url)
+            store = open_store(self.store or str(self.layout.store), create=True)
+            self._record(store.url).write(self.layout.out)
+            progress.tell(f"run {self.run}: {counted(len(self.sites), 'site')}, {counted(self.rounds, 'round')}")
+            return self._followed(runs, store, progress, url)
+
+    def go_on(self, progress: Progress, given: Mapping[str, Any]) -> Results:
+        """Go on with the run in this folder that was interrupted, failed or stopped, or is to have more rounds.
+
+        `given` are the settings of the run that change. Raises `FlavorError` when it cannot go on.
+        """
+        with contextlib.ExitStack() as stack:
+            url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
+            runs = self._connected(url)
+            store = open_store(self.store or str(self.layout.store), create=True)
+            ready = self
+            if runs.find() is not None or self._rebuilt(runs, store, url, progress):
+                view = runs.read_own()
+                if not view.state.ended:  # whatever ended it had no time to say so
+                    with no_coordinator(runs, url, progress.tell):
+                        runs.end(RunState.STOPPED, "interrupted")
+                done = go_on(runs, url=url, given=given, tell=progress.tell)
+                for line in done.changed:
+                    progress.tell(f"changed: {line}")
+                closed, _ = runs.closed(runs.read())
+                progress.tell(f"run {self.run} goes on after round {closed} of {done.config.rounds}")
+                progress.rounds = done.config.rounds
+                ready = replace(self, rounds=done.config.rounds)
+                ready._record(store.url).write(self.layout.out)
+                ready = replace(ready, rounds=self.rounds)  # the coordinator is told how the run began
+            return ready._followed(runs, store, progress, url)
+
+    def _rebuilt(self, runs: RunStore, store: ObjectStore, url: str, progress: Progress) -> bool:
+        """Rebuild the run from the store, where its server kept nothing; False when it never began."""
+        from flavor.ledger.archive import Archive
+        from flavor.ledger.recover import recover
+        from flavor.ledger.trust import Trust
+
+        if not store.exists(run_record_path(self.run)):
+            return False
+        recover(Archive(store, self.run), runs, url=url, replace=False, trust=Trust.read(()), tell=progress.tell)
+        return True
+
+    def _connected(self, url: str) -> RunStore:
+        redis = connect(url, patience_s=10.0, client_name="flavor-run")
+        wait_for_server(redis, url)
+        return RunStore(redis, self.run, url)
+
+    def _followed(self, runs: RunStore, store: ObjectStore, progress: Progress, url: str) -> Results:
+        """Start everything, follow the run to its end, and leave its results, whatever ends it."""
+        folder = ResultFolder(self.layout.out)
+        entries = runs.redis.xrevrange(runs.keys.log, count=1)
+        newest = entries[0][0] if entries else "0"
+        if (view := runs.find()) is not None:
+            folder.update(runs, store, view)
+        with ProcessGroup(self.folder) as processes:
+            self._start(processes, url, store.url)
             try:
                 with progress:
-                    view = self._watch(runs, processes, progress)
+                    self._watch(runs, processes, progress, folder, store, newest)
             except BaseException:
                 with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
                     runs.end(RunState.STOPPED, "interrupted")
                 processes.wait(self._ending(processes), 2.0)
+                with contextlib.suppress(FlavorError, OSError):
+                    progress.left(folder.end(runs, store))
                 raise
             processes.wait(self._ending(processes), _END_S)
-            results = collect(runs, open_store(store_url), self.layout.out)
-            if view.state is RunState.FINISHED and self.store is None:
-                shutil.rmtree(self.layout.store, ignore_errors=True)
-            return results
+            return folder.end(runs, store)
 
     def _ending(self, processes: ProcessGroup) -> list[str]:
         """Those that still run and end by themselves when the run has."""
@@ -149,10 +223,16 @@ class Federation:
         words += ["-m", self.aggregator_main]
         return [*words, "--init-once"] if self.init_once else words
 
-    def _watch(self, runs: RunStore, processes: ProcessGroup, progress: Progress) -> RunView:
-        """Follow the run's log until the run has ended."""
-        newest = "0"
-        shown = 0
+    def _watch(
+        self,
+        runs: RunStore,
+        processes: ProcessGroup,
+        progress: Progress,
+        folder: ResultFolder,
+        store: ObjectStore,
+        newest: str,
+    ) -> RunView:
+        """Follow the run's log, from its entry `newest` on, until the run has ended."""
         told: set[str] = set()
         looked = 0.0
         while True:
@@ -164,25 +244,15 @@ class Federation:
                     progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}{_report(runs, fields)}")
             view = runs.find()
             if view is not None:
-                shown = self._show_closed(runs, view, progress, shown)
+                size = view.global_model.size_bytes if view.global_model else 0
+                for closed in folder.update(runs, store, view):
+                    progress.closed(closed, size * len(closed.clients))
                 if view.state.ended:
                     return view
                 if progress.is_live and time.monotonic() - looked > _LOOK_MS / 1000:
                     progress.look(runs, view)
                     looked = time.monotonic()
             self._check(runs, view, processes, progress, told)
-
-    def _show_closed(self, runs: RunStore, view: RunView, progress: Progress, shown: int) -> int:
-        store = None
-        for number in range(shown + 1, view.round + 1):
-            round_ = runs.read_round(number)
-            if round_ is None or round_.state is not RoundState.CLOSED:
-                break
-            store = store or open_store(view.config["store"])
-            info = json.loads(store.local(round_.info_path).read_text())
-            progress.closed(round_result(round_, info), round_.size_bytes * len(round_.expected))
-            shown = number
-        return shown
 
     def _check(
         self,

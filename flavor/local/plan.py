@@ -36,6 +36,11 @@ class Layout:
         return self.out / "store"
 
     @property
+    def redis(self) -> Path:
+        """What the run's own server keeps."""
+        return self.out / "redis"
+
+    @property
     def logs(self) -> Path:
         """A log for each process."""
         return self.out / "logs"

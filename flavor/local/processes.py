@@ -25,10 +25,11 @@ class _Member:
     restarts: int = 0
 
 
-def _spawned(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+def _spawned(command: Sequence[str], environment: Mapping[str, str], log: Path, folder: str) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
             list(command),
+            cwd=folder,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -39,9 +40,10 @@ def _spawned(command: Sequence[str], environment: Mapping[str, str], log: Path) 
 
 
 class ProcessGroup:
-    """Named child processes. As a context manager it stops whatever still runs when it is left."""
+    """Named child processes in one folder. As a context manager it stops whatever still runs when it is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str = ".") -> None:
+        self._folder = folder
         self._members: dict[str, _Member] = {}
 
     def start(
@@ -52,14 +54,14 @@ class ProcessGroup:
         The current folder is the user's, so -P keeps its modules (a `workers.py`, say) from being taken for ours.
         """
         command = [sys.executable, "-P", "-m", module, *arguments]
-        self._members[name] = _Member(command, environment, log, _spawned(command, environment, log))
+        self._members[name] = _Member(command, environment, log, _spawned(command, environment, log, self._folder))
 
     def restart(self, name: str, *, most: int) -> bool:
         """Start one that has ended once more; False when that was done `most` times already."""
         member = self._members[name]
         if member.restarts >= most:
             return False
-        member.process = _spawned(member.command, member.environment, member.log)
+        member.process = _spawned(member.command, member.environment, member.log, self._folder)
         member.restarts += 1
         return True
 
@@ -74,7 +76,7 @@ class ProcessGroup:
     def last_line(self, name: str) -> str:
         """The last line that one has printed."""
         with contextlib.suppress(OSError):
-            lines = self._members[name].log.read_text(errors="replace").splitlines()
+            lines = self._members[name].log.read_text(encoding="utf-8", errors="replace").splitlines()
             return next((line for line in reversed(lines) if line.strip()), "no output")
         return "no output"
 

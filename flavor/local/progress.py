@@ -1,7 +1,8 @@
-"""The live view of a local run: rounds, clients, metrics, transfer. Plain lines where there is no terminal."""
+"""The live view of a local run: rounds, sites, metrics, transfer. Plain lines where there is no terminal."""
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,21 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundView, RunView
-from flavor.local.results import Results, RoundResult
-from flavor.store.info import WEIGHTED
+from flavor.bus.state import RoundView, RunState, RunView
+from flavor.cli.common import printable
+from flavor.results.folder import Results
+from flavor.results.rounds import RoundResult, for_people
+from flavor.sizes import shown_bytes
 
 _MOST_METRICS = 6
 _MOST_CLIENTS = 24
-
-
-def shown_bytes(count: float) -> str:
-    """A size for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
 
 
 def counted(number: int, noun: str) -> str:
@@ -35,8 +29,9 @@ def counted(number: int, noun: str) -> str:
 
 def shown_metrics(metrics: dict[str, float]) -> str:
     """The metrics of a round in one line, weighted means only."""
-    weighted = {name.removesuffix(WEIGHTED): value for name, value in metrics.items() if name.endswith(WEIGHTED)}
-    return "  ".join(f"{name} {value:.4g}" for name, value in list((weighted or metrics).items())[:_MOST_METRICS])
+    shown = list(for_people(metrics).items())
+    more = f"  and {len(shown) - _MOST_METRICS} more" if len(shown) > _MOST_METRICS else ""
+    return "  ".join(f"{printable(name)} {value:.4g}" for name, value in shown[:_MOST_METRICS]) + more
 
 
 class Progress:
@@ -44,7 +39,7 @@ class Progress:
 
     def __init__(self, run: str, rounds: int, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
-        self._run, self._rounds = run, rounds
+        self._run, self.rounds = run, rounds
         self._newest: RoundResult | None = None
         self._uploaded = self._downloaded = 0
         self._live: Live | None = None
@@ -67,7 +62,7 @@ class Progress:
 
     def tell(self, line: str) -> None:
         """Print a line above the view; it is not broken, so that a path in it can be copied."""
-        self.console.print(Text(line), soft_wrap=True)
+        self.console.print(Text(printable(line)), soft_wrap=True)
 
     def closed(self, result: RoundResult, downloaded: int) -> None:
         """A round has closed."""
@@ -76,8 +71,8 @@ class Progress:
         self._downloaded += downloaded
         if self._live is None:
             self.tell(
-                f"round {result.round}/{self._rounds}  {result.seconds:.2f} s  "
-                f"{counted(len(result.clients), 'client')}  "
+                f"round {result.round}/{self.rounds}  {result.seconds:.2f} s  "
+                f"{counted(len(result.clients), 'site')}  "
                 f"{shown_metrics(result.metrics)}"
             )
 
@@ -97,11 +92,11 @@ class Progress:
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self._run, style="bold"),
-            ProgressBar(total=self._rounds, completed=closed, width=30),
-            f"{closed}/{self._rounds} rounds",
+            ProgressBar(total=self.rounds, completed=closed, width=30),
+            f"{closed}/{self.rounds} rounds",
             f"{self._newest.seconds:.2f} s/round" if self._newest else view.reason,
         )
-        marks = Text("clients   ")
+        marks = Text("sites     ")
         for name, (fields, alive) in list(clients.items())[:_MOST_CLIENTS]:
             verdict = round_.verdicts.get(name) if round_ else None
             if not alive or fields.get("state") in ("failed", "left"):
@@ -127,34 +122,52 @@ class Progress:
         return Group(*lines)
 
     def summary(self, results: Results) -> None:
-        """The table at the end."""
-        if results.rounds:
-            table = Table(
-                box=None,
-                header_style="bold",
-                title=f"run {results.run}: {results.state}",
-                title_justify="left",
-            )
-            names = list(dict.fromkeys(name for r in results.rounds for name in r.metrics))
-            weighted = [name for name in names if name.endswith(WEIGHTED)][:_MOST_METRICS]
-            for column in ("round", "seconds", "clients", "examples", "up"):
-                table.add_column(column, justify="right")
-            for name in weighted:
-                table.add_column(name.removesuffix(WEIGHTED), justify="right")
-            for result in _thinned(results.rounds):
-                cells = [
-                    f"{result.round}",
-                    f"{result.seconds:.2f}",
-                    f"{len(result.clients)}",
-                    f"{result.examples}",
-                    shown_bytes(result.bytes),
-                ]
-                table.add_row(*cells, *(f"{result.metrics[n]:.4g}" if n in result.metrics else "" for n in weighted))
-            self.console.print(table)
+        """The end of a run: its rounds, unless a line each was printed as they closed, and where everything lies."""
+        if results.rounds and self._live is not None:
+            self.console.print(rounds_table(results))
         self.tell(f"{results.state}: {results.reason}")
+        self._where(results)
+
+    def left(self, results: Results) -> None:
+        """What there is of a run that was interrupted."""
+        self.tell(f"interrupted after round {len(results.rounds)} of {self.rounds}")
+        self._where(results)
+
+    def _where(self, results: Results) -> None:
+        out = shlex.quote(results.out)
         if results.global_model:
-            self.tell(f"global model: {results.global_model}")
-        self.tell(f"everything:   {results.out}")
+            self.tell(f"global model:  {results.global_model}")
+            self.tell(f"another round: flavor get {out} --round NUMBER")
+        self.tell(f"everything:    {results.out}")
+        if results.state != RunState.FINISHED:
+            self.tell(f"go on with it: flavor run --resume {out}")
+        elif len(results.rounds) < self.rounds or not results.rounds:
+            self.tell(f"go on with it: flavor run --resume {out} --rounds NUMBER")
+
+
+def rounds_table(results: Results) -> Table:
+    """The closed rounds, about 20 of them where there are more."""
+    table = Table(box=None, header_style="bold", title=f"run {results.run}: {results.state}", title_justify="left")
+    rounds = _thinned(results.rounds)
+    names = list(dict.fromkeys(name for each in results.rounds for name in for_people(each.metrics)))[:_MOST_METRICS]
+    for column in ("round", "seconds", "sites", "examples", "up"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(printable(name), justify="right", no_wrap=True)
+    for result in rounds:
+        shown = for_people(result.metrics)
+        table.add_row(
+            f"{result.round}",
+            f"{result.seconds:.2f}",
+            f"{len(result.clients)}",
+            f"{result.examples}",
+            shown_bytes(result.bytes),
+            *(f"{shown[name]:.4g}" if name in shown else "-" for name in names),
+        )
+    if len(rounds) < len(results.rounds):
+        table.caption = f"{len(rounds)} of {len(results.rounds)} rounds; metrics.csv has all of them"
+        table.caption_justify = "left"
+    return table
 
 
 def _thinned(rounds: list[RoundResult], most: int = 20) -> list[RoundResult]:

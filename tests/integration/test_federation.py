@@ -127,12 +127,15 @@ def test_result_folder_is_complete(finished):
         np.testing.assert_allclose(load_file(out / "global" / f"round-{r:04d}.safetensors")["b"], r * STEP, rtol=1e-6)
     assert {file.name for file in out.iterdir()} == {
         "clients",
+        "federation.json",
         "global",
         "global_model.pkl",
         "info",
         "logs",
+        "metrics-sites.csv",
         "metrics.csv",
         "metrics.png",
+        "store",
         "summary.json",
     }
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))

@@ -12,11 +12,12 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RunState
 from flavor.cli import common
-from flavor.cli.inspect import status
+from flavor.cli.status import status
 from flavor.config import RunConfig
 from flavor.errors import RunError
-from flavor.local.progress import Progress
-from flavor.local.results import Results, RoundResult
+from flavor.local.progress import Progress, rounds_table
+from flavor.results.folder import Results
+from flavor.results.rounds import RoundResult
 
 EVIL = "[/x] [link=http://evil]c[/link] \x1b[2J\x1b]0;t\x07 \nrun r: finished \u202e"
 TOKEN = "coordinator"
@@ -58,8 +59,12 @@ def test_an_error_that_quotes_it_is_one_printable_line(capsys: pytest.CaptureFix
 def test_metrics_with_brackets_head_their_columns(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["dice[liver] (weighted)", "dice[tumor] (weighted)", "a[/b] (weighted)"]
     result = RoundResult(round=1, seconds=1.0, clients=["a"], examples=3, bytes=1, metrics=dict.fromkeys(names, 0.5))
-    Progress("r", 1).summary(
-        Results(run="r", state="finished", reason="all rounds", rounds=[result], global_model=None, out="out")
-    )
-    said = capsys.readouterr().err
-    assert all(name.removesuffix(" (weighted)") in said for name in names)
+    results = Results(run="r", state="finished", reason="all rounds", rounds=[result], global_model=None, out="out")
+    progress = Progress("r", 1)
+    progress.closed(result, 0)
+    line = capsys.readouterr().err
+    progress.console.print(rounds_table(results), soft_wrap=True)
+    table = capsys.readouterr().err
+    for name in names:
+        assert name.removesuffix(" (weighted)") in line
+        assert name.removesuffix(" (weighted)") in table

@@ -1,0 +1,195 @@
+"""A run with its current round and its sites, as plain values: what `flavor status --json` prints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flavor.bus.connection import shown, translated
+from flavor.bus.names import count
+from flavor.bus.runs import RunStore
+from flavor.bus.state import ClientState, RoundState, RoundView, RunView
+from flavor.config import RunConfig
+from flavor.coordinator.decision import Client, Standing, close_round, standings, supervise
+from flavor.coordinator.jobs import RqJobQueue
+from flavor.errors import FlavorError
+from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
+from flavor.store.objects import ObjectStore, open_store
+from flavor.store.watch import PHASES
+
+_MOST_ROUNDS = 100
+"""Rounds among which the best metric is looked for."""
+
+
+def described(runs: RunStore, url: str, *, store: str | None = None, metric: str | None = None) -> dict[str, Any]:
+    """A run with its current round and its clients, as plain values.
+
+    `waits_for` is why an open round is open, `absent` who of the run's own processes is not there, in words.
+    The metrics of the newest closed round come from its store, `store` or the one in the run's settings; they are
+    missing where that cannot be read. `metric` is the one whose best value is looked for.
+    """
+    view, now_ms = runs.read(), runs.now_ms()
+    round_ = runs.read_round(view.round) if view.round else None
+    hashes = runs.clients(runs.members())
+    members = {
+        name: Client(ClientState(fields["state"]), alive, fields.get("reason", ""))
+        for name, (fields, alive) in hashes.items()
+        if fields.get("state") in tuple(ClientState)
+    }
+    updates = runs.updates(view.round, round_.expected) if round_ else {}
+    standing = standings(round_, updates, members) if round_ else {}
+    waits_for = ""
+    if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
+        _, waits_for = close_round(now_ms, round_, standing, RunConfig.known(view.config))
+    elif round_ is not None and round_.state is RoundState.AGGREGATING and not view.state.ended:
+        config = RunConfig.known(view.config)
+        _, waits_for = supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
+    absent = _absent(runs, url, view, round_, standing)
+    clients: dict[str, Any] = {}
+    config = RunConfig.known(view.config)
+    limit = config.quarantine_after
+    left_ms = _lease_times(runs, hashes)
+    found = _metrics(runs, view, round_, store, metric)
+    shut = {name for name, refused in runs.refusals().items() if 0 < limit <= refused}
+    for name, (fields, alive) in hashes.items():
+        state, why = standing.get(name, ("not expected", ""))
+        clients[name] = {
+            "state": "quarantined" if name in shut else fields.get("state", "unknown"),
+            "alive": alive,
+            "host": fields.get("host", ""),
+            "this_round": str(state),
+            "seen_s": None
+            if (left := left_ms.get(name)) is None
+            else max(0.0, config.heartbeat_timeout_s - left / 1000),
+            "samples": found.samples.get(name),
+            "metrics": found.sites.get(name, {}),
+            "transfer": _transfer(fields) if alive else None,
+            "update_bytes": count(updates.get(name, {}).get("size")),
+            "reason": _quarantined(runs.run, name)
+            if name in shut
+            else fields.get("reason", "") or (why if state == Standing.REFUSED else ""),
+        }
+    return {
+        "run": view.run,
+        "run_id": view.run_id,
+        "protocol": view.protocol,
+        "head": view.manifest.digest if view.manifest else None,
+        "state": view.state.value,
+        "round": view.round,
+        "rounds": view.rounds,
+        "round_state": round_.state.value if round_ else None,
+        "reason": (runs.how_it_ended() if view.state.ended else "") or view.reason,
+        "age_s": ((view.ended_ms or now_ms) - view.created_ms) / 1000 if view.created_ms else None,
+        "open_s": (now_ms - round_.opened_ms) / 1000 if round_ else None,
+        "deadline_s": (round_.deadline_ms - now_ms) / 1000 if round_ else None,
+        "expected": len(round_.expected) if round_ else 0,
+        "needed": config.needed_of(len(round_.expected)) if round_ else 0,
+        "in": sum(verdict.accepted for verdict in round_.verdicts.values()) if round_ else 0,
+        "heartbeat_timeout_s": config.heartbeat_timeout_s,
+        "waits_for": waits_for,
+        "absent": absent,
+        "last_round": found.last,
+        "metric": found.metric,
+        "best": found.best,
+        "global_model": view.global_model.path if view.global_model else None,
+        "clients": clients,
+    }
+
+
+@dataclass
+class _Metrics:
+    """What is known of the newest closed round, and the best before it."""
+
+    last: dict[str, Any] | None = None
+    metric: str | None = None
+    best: dict[str, Any] | None = None
+    sites: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
+
+
+def _metrics(
+    runs: RunStore, view: RunView, round_: RoundView | None, store: str | None, metric: str | None
+) -> _Metrics:
+    """The metrics as far as the store can be read: status shows the rest without it."""
+    found = _Metrics()
+    closed, _ = runs.closed(view)
+    last = round_ if round_ is not None and round_.round == closed else runs.read_round(closed) if closed else None
+    place: ObjectStore | None = None
+    with contextlib.suppress(FlavorError, OSError):
+        place = open_store(store or view.config["store"])
+    if last is not None:
+        _sites(found, last, place)
+        if place is not None:
+            with contextlib.suppress(FlavorError, OSError, ValueError):
+                merged = for_people(scalars(merged_info(last, place)["metrics"]))
+                found.last = {"round": last.round, "metrics": merged}
+                found.metric = metric or next(iter(merged), None)
+                found.best = _best(runs, last, place, found.metric)
+    if round_ is not None and round_ is not last:
+        _sites(found, round_, place)
+    return found
+
+
+def _sites(found: _Metrics, round_: RoundView, store: ObjectStore | None) -> None:
+    accepted = {client: verdict for client, verdict in round_.verdicts.items() if verdict.accepted}
+    found.samples |= {client: verdict.num_examples for client, verdict in accepted.items()}
+    for site, info in site_infos(replace(round_, contributors=tuple(accepted)), store).items():
+        found.sites[site] = for_people(scalars(info["metrics"]))
+
+
+def _best(runs: RunStore, last: RoundView, store: ObjectStore, metric: str | None) -> dict[str, Any] | None:
+    first = max(1, last.round - _MOST_ROUNDS + 1)
+    if metric is None or best_of(metric, {1: 0.0}) is None:
+        return None
+    values = {}
+    for number in range(first, last.round + 1):
+        round_ = last if number == last.round else runs.read_round(number)
+        if round_ is not None and round_.state is RoundState.CLOSED:
+            with contextlib.suppress(FlavorError, OSError, ValueError):
+                shown_metrics = for_people(scalars(merged_info(round_, store)["metrics"]))
+                if metric in shown_metrics:
+                    values[number] = shown_metrics[metric]
+    best = best_of(metric, values)
+    return {"metric": metric, "round": best[0], "value": best[1], "rounds": last.round - first + 1} if best else None
+
+
+def _lease_times(runs: RunStore, names: Iterable[str]) -> dict[str, int]:
+    """How many milliseconds each edge's lease has left; a site whose lease is gone is not in it."""
+    names = list(names)
+    with translated(runs.where), runs.redis.pipeline(transaction=False) as reads:
+        for name in names:
+            reads.pttl(runs.keys.client(name).lease)
+        return {name: int(left) for name, left in zip(names, reads.execute(), strict=True) if left >= 0}
+
+
+def _transfer(fields: Mapping[str, str]) -> dict[str, Any] | None:
+    """What its edge says of a transfer: how far it is, and since when."""
+    done, total, since_ms = (count(fields.get(name)) for name in ("done", "total", "since_ms"))
+    phase = fields.get("phase")
+    if phase not in PHASES or done is None or total is None or since_ms is None:
+        return None
+    return {"phase": phase, "done_bytes": done, "total_bytes": total, "since_ms": since_ms}
+
+
+def _quarantined(run: str, client: str) -> str:
+    return f"too many refused updates in a row (`flavor pardon {run} {client}` ends that)"
+
+
+def _absent(
+    runs: RunStore, url: str, view: RunView, round_: RoundView | None, standing: Mapping[str, tuple[Standing, str]]
+) -> list[str]:
+    """What a run that goes on does not go on without, and has not got."""
+    if view.state.ended:
+        return []
+    with translated(shown(url)):
+        served = runs.redis.exists(runs.keys.coordinator)
+    found = [] if served else [f"no coordinator serves it: start `flavor serve --run {view.run} …` again"]
+    uninspected = any(state is Standing.SUBMITTED for state, _ in standing.values())
+    unclaimed = round_ is not None and round_.state is RoundState.AGGREGATING and round_.lease_ms is None
+    queue = RunConfig.known(view.config).queue
+    jobs = RqJobQueue(url, queue, timeout_s=1, patience_s=5)
+    if (uninspected or unclaimed) and not jobs.workers():
+        found.append(jobs.absence())
+    return found

@@ -1,0 +1,88 @@
+"""`flavor get`: a global model of a run, in the format that its trainers save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from flavor.cli.common import one_line_errors, redis_option, store_option
+from flavor.cli.place import opened
+from flavor.edge.config import CheckpointFormat
+from flavor.errors import InvalidSetting, RunError, StoreError
+
+
+def _round(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "last":
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor 'last'")
+    return int(value)
+
+
+@click.command()
+@click.argument("run", metavar="RUN|FOLDER")
+@click.option("--round", "round_", metavar="NUMBER|last", default="last", show_default=True, callback=_round)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(get_args(CheckpointFormat)),
+    help="The file's format.  [default: as the trainers save]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write it.  [default: RUN-round-NUMBER with the format's ending, in the current folder]",
+)
+@redis_option
+@store_option
+@one_line_errors
+def get(
+    run: str,
+    round_: int | None,
+    format_: str | None,
+    output: Path | None,
+    redis_url: str | None,
+    store: str | None,
+) -> None:
+    """Write the global model that a round of RUN has made into a file, in the format that its trainers save.
+
+    FOLDER is the result folder of `flavor run`. The file's path is printed.
+    """
+    from flavor.bus.state import RoundState
+    from flavor.edge.workspace import EXTENSIONS
+    from flavor.store.formats import Format, from_safetensors
+    from flavor.store.links import placed
+    from flavor.store.objects import open_store
+    from flavor.store.paths import OPAQUE
+
+    with opened(run, redis_url) as place:
+        runs = place.runs
+        view = runs.read()
+        closed, _ = runs.closed(view)
+        number = closed if round_ is None else round_
+        found = runs.read_round(number) if number else None
+        if found is None or found.state is not RoundState.CLOSED:
+            have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
+            raise RunError(f"run {place.run!r} has no model of round {number or 1}: {have}")
+        saved = (view.global_model.format if view.global_model else "") or "safetensors"
+        if saved == OPAQUE and format_:
+            raise InvalidSetting("--format: this run's models are files that flavor does not look into (opaque)")
+        format_ = format_ or saved
+        try:
+            source = open_store(store or place.store or view.config["store"]).local(found.path)
+        except StoreError as error:
+            raise RunError(f"the model of round {number} of run {place.run!r} cannot be read: {error}") from None
+        target = output or Path(f"{place.run}-round-{number:04d}{EXTENSIONS[format_]}")
+        if target.exists():
+            raise InvalidSetting(f"{target} exists already: name another file by -o")
+        try:
+            if format_ in (OPAQUE, "safetensors"):
+                placed(source, target)
+            else:
+                from_safetensors(source, target, Format(format_))
+        except OSError as error:
+            raise InvalidSetting(f"{target}: {error.strerror or error}") from None
+        click.echo(str(target))

@@ -1,0 +1,62 @@
+"""Where a run is that a command is about: on a Redis that is named, or in the result folder of `flavor run`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flavor.bus.connection import Redis, connect, wait_for_server
+from flavor.bus.runs import RunStore
+from flavor.cli.common import needed
+from flavor.local.record import Record, is_folder, server_of
+
+PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run, its server and its store."""
+
+    run: str
+    redis: Redis
+    url: str = field(repr=False)
+    store: str | None
+    """Of a local run; else None: it is in the run's settings."""
+
+    @property
+    def runs(self) -> RunStore:
+        """The run's state."""
+        return RunStore(self.redis, self.run, self.url)
+
+
+@contextlib.contextmanager
+def opened(run: str, redis_url: str | None) -> Iterator[Place]:
+    """The run of this name, or that of this folder: its own server is started when it does not run, and ended then."""
+    with contextlib.ExitStack() as stack:
+        name, store = run, None
+        if is_folder(run):
+            out = Path(run).absolute()
+            record = Record.of(out)
+            name, store = record.run, record.store
+            if record.embedded:
+                redis_url = stack.enter_context(server_of(out))
+        redis, url = connected(redis_url)
+        yield Place(name, redis, url, store)
+
+
+def connected(redis_url: str | None) -> tuple[Redis, str]:
+    """A client of the server that was named, once it answers."""
+    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    redis = connect(url, patience_s=PATIENCE_S)
+    wait_for_server(redis, url)
+    return redis, url
+
+
+def named_store(run: str, store: str | None) -> tuple[str, str]:
+    """For a command that needs no server: the run's name, and its store."""
+    if not is_folder(run):
+        return run, needed(store, "--store", "FLAVOR_STORE")
+    record = Record.of(Path(run).absolute())
+    return record.run, store or record.store

@@ -1,0 +1,173 @@
+"""`flavor status`: all runs, or one with its round and its sites, as people read it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from flavor.bus.connection import Redis, shown
+from flavor.bus.dropped import dropped_lately
+from flavor.bus.runs import RunStore, list_runs
+from flavor.bus.state import RunState, RunView
+from flavor.cli.common import one_line_errors, print_table, printable, redis_option
+from flavor.cli.described import described
+from flavor.cli.place import connected, opened
+from flavor.coordinator.decision import shown_duration
+from flavor.local.record import is_folder
+from flavor.sizes import amount, shown_bytes
+
+_ENDED = tuple(state.value for state in RunState if state.ended)
+_MOST_METRICS = 4
+
+
+@click.command()
+@click.argument("run", metavar="[RUN|FOLDER]", required=False)
+@click.option("--metric", metavar="NAME", help="The metric of the table's last column.  [default: the first reported]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@redis_option
+@one_line_errors
+def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | None) -> None:
+    """Show all runs, or one with its round and its sites.
+
+    FOLDER is the result folder of `flavor run`: its run is shown from what lies there, and needs no --redis-url.
+    """
+    if run is None:
+        redis, url = connected(redis_url)
+        _warn_of_dropped_jobs(redis)
+        views = [RunStore(redis, name, url).find() for name in list_runs(redis, url)]
+        _show_all([view for view in views if view is not None], as_json, redis, url)
+        return
+    with opened(run, redis_url) as place:
+        if not is_folder(run):
+            _warn_of_dropped_jobs(place.redis)
+        found = described(place.runs, place.url, store=place.store, metric=metric)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _show_run(found)
+
+
+def _show_all(rows: list[RunView], as_json: bool, redis: Redis, url: str) -> None:
+    if as_json:
+        fields = ("run", "state", "round", "rounds", "reason")
+        click.echo(json.dumps([{name: getattr(view, name) for name in fields} for view in rows], indent=2))
+    elif not rows:
+        click.echo(f"There are no runs on {shown(url)}.")
+    else:
+        now_ms = RunStore(redis, rows[0].run, url).now_ms()
+        shown_rows = [
+            (view.run, view.state.value, f"{view.round} of {view.rounds}", _begun(now_ms, view), view.reason)
+            for view in rows
+        ]
+        print_table(("RUN", "STATE", "ROUND", "BEGUN", "WHY"), shown_rows)
+
+
+def _begun(now_ms: int, view: RunView) -> str:
+    return f"{shown_duration((now_ms - view.created_ms) / 1000)} ago" if view.created_ms else "-"
+
+
+def _warn_of_dropped_jobs(redis: Redis) -> None:
+    if dropped := dropped_lately(redis):
+        newest = dropped[0]
+        click.secho(
+            f"Warning: aggregators dropped {len(dropped)} foreign job{'s' if len(dropped) > 1 else ''} within a week "
+            f"(the newest: {newest.get('job')} in queue {newest.get('queue')!r}: {newest.get('reason')}): "
+            "somebody else writes to rq:* on this Redis (XREVRANGE flavor:dropped + -)",
+            fg="yellow",
+            err=True,
+        )
+
+
+def _show_run(found: dict[str, Any]) -> None:
+    ended = found["state"] in _ENDED
+    click.echo("  ".join((found["run"], found["state"], f"round {found['round']} of {found['rounds']}", _clock(found))))
+    for line in (*([found["reason"]] if ended or not found["round"] else []), *found["absent"]):
+        click.echo(printable(line))
+    if found["last_round"]:
+        click.echo(printable(_last_round(found)))
+    if found["global_model"]:
+        click.echo(f"global model: {found['global_model']}")
+    if not found["clients"]:
+        click.echo("no site has joined yet")
+        return
+    name = found["metric"]
+    heads = ["SITE", "STATE", "LAST SEEN", "SAMPLES", "UPLOADED"]
+    heads += [name.upper()] if name else []
+    clients = found["clients"].items()
+    has_reason = any(client["reason"] for _, client in clients)
+    rows = []
+    for site, client in clients:
+        value = client["metrics"].get(name) if name else None
+        row = [
+            site,
+            _doing(client, ended=ended),
+            "-" if ended else _seen(client, found),
+            "-" if client["samples"] is None else str(client["samples"]),
+            "-" if client["update_bytes"] is None else shown_bytes(client["update_bytes"]),
+        ]
+        row += ["-" if value is None else f"{value:.4g}"] if name else []
+        rows.append([*row, client["reason"]] if has_reason else row)
+    print_table([*heads, "WHY"] if has_reason else heads, rows)
+
+
+def _clock(found: dict[str, Any]) -> str:
+    """How long the round has been open and when it closes; of a run that has ended, how long it took."""
+    if found["state"] in _ENDED:
+        return f"took {shown_duration(found['age_s'])}" if found["age_s"] is not None else ""
+    if found["round_state"] == "open":
+        needed, total = found["needed"], found["expected"]
+        few = f", with {needed} at the deadline" if needed < total else ", deadline"
+        left = found["deadline_s"]
+        when = f"{few} in {shown_duration(left)}" if left > 0 else ", the deadline has passed"
+        return f"open for {shown_duration(found['open_s'])}, {found['in']} in, closes when all {total} are{when}"
+    return str(found["waits_for"])
+
+
+def _last_round(found: dict[str, Any]) -> str:
+    """The newest merged metrics, and of the first the best so far."""
+    last = found["last_round"]
+    names = list(last["metrics"])
+    if found["metric"] in names:
+        names.remove(found["metric"])
+        names.insert(0, found["metric"])
+    parts = [f"{name} {last['metrics'][name]:.4g}" for name in names[:_MOST_METRICS]]
+    if parts and (best := found["best"]) and best["metric"] == names[0]:
+        of = "" if best["rounds"] == last["round"] else f" of the last {best['rounds']}"
+        parts[0] += f" (best{of}: {best['value']:.4g}, round {best['round']})"
+    more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
+    return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}"
+
+
+_WORDS = {
+    "pending": "training",
+    "submitted": "uploaded",
+    "accepted": "done",
+    "not expected": "waiting",
+}
+
+
+def _doing(client: dict[str, Any], *, ended: bool) -> str:
+    """What a site is at, in a word or two."""
+    state, round_ = str(client["state"]), str(client["this_round"])
+    if client.get("transfer"):
+        moved = client["transfer"]
+        return f"{moved['phase']} {amount(moved['done_bytes'], moved['total_bytes'])}"
+    if state in ("quarantined", "revoked", "failed", "left"):
+        return state
+    if round_ in ("accepted", "refused", "submitted"):
+        return "done" if ended and round_ == "accepted" else _WORDS.get(round_, round_)
+    if ended:
+        return "-"
+    if not client["alive"]:
+        return "gone"
+    if state == "joined":
+        return "starting"
+    return _WORDS.get(round_, round_)
+
+
+def _seen(client: dict[str, Any], found: dict[str, Any]) -> str:
+    if client["seen_s"] is not None:
+        return shown_duration(client["seen_s"])
+    return f"over {shown_duration(found['heartbeat_timeout_s'])}"

@@ -1,0 +1,110 @@
+"""What a local run is, in its own folder: enough to look at it, to read its model, and to go on with it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
+from flavor.store.info import write_json
+
+_FILE = "federation.json"
+_VERSION = 1
+_ANSWER_S = 10.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """`federation.json`: how `flavor run` was called, and where its server and its store are."""
+
+    run: str
+    store: str
+    embedded: bool
+    """Whether the run's server was one of its own, whose data lie in the folder."""
+    federation: Mapping[str, Any] = field(default_factory=dict)
+    """What `Federation.of` makes the federation of again."""
+
+    def write(self, out: Path) -> None:
+        """Write it into the folder; only this user can read it, for a setting may be a secret."""
+        path = out / _FILE
+        write_json(path, {"version": _VERSION, **self.__dict__})
+        path.chmod(0o600)
+
+    @classmethod
+    def of(cls, out: Path) -> Record:
+        """The record in a folder; `InvalidSetting` where there is none."""
+        try:
+            fields = json.loads((out / _FILE).read_text(encoding="utf-8"))
+            if fields.pop("version") != _VERSION:
+                raise InvalidSetting(f"{out / _FILE} was written by another release of flavor: use that one")
+            return cls(**fields)
+        except FileNotFoundError:
+            raise InvalidSetting(
+                f"{out} is no result folder of `flavor run`: it has no {_FILE} (a run's name has no slash)"
+            ) from None
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise InvalidSetting(f"{out / _FILE} cannot be read: {error}") from None
+
+
+def is_folder(run: str) -> bool:
+    """Whether what was given for a run is the folder of a local one: a run's name has no slash."""
+    return os.sep in run or (Path(run) / _FILE).is_file()
+
+
+@contextlib.contextmanager
+def own_server(folder: Path) -> Iterator[str]:
+    """The URL of a server whose data lie in `folder` and outlive it; `RunError` when another process runs it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{folder.parent}: another process is at this run now: wait for it, or stop it") from None
+        with embedded_server(append_only=True, folder=folder) as url:
+            (folder / "url").write_text(url, encoding="utf-8")
+            try:
+                yield url
+            finally:
+                (folder / "url").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def server_of(out: Path) -> Iterator[str]:
+    """The URL of a local run's server: of the one that runs, else of one that is started for as long as is looked."""
+    folder = out / "redis"
+    if not folder.is_dir():
+        raise InvalidSetting(f"{out}: what its server kept is not there (redis/)")
+    deadline = time.monotonic() + _ANSWER_S
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                url = stack.enter_context(own_server(folder))
+            except RunError:
+                running = _running(folder)
+                if running is None and time.monotonic() > deadline:
+                    raise
+                url = running or ""
+            if url:
+                yield url
+                return
+        time.sleep(0.05)
+
+
+def _running(folder: Path) -> str | None:
+    """The URL of the server that another process runs, once it answers."""
+    with contextlib.suppress(OSError, FlavorError, BusUnavailable):
+        url = (folder / "url").read_text(encoding="utf-8")
+        client = connect(url, patience_s=1.0)
+        with contextlib.closing(client):
+            client.ping()
+        return url
+    return None

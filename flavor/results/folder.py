@@ -1,0 +1,136 @@
+"""A result folder, written as rounds close: what is there at any moment is whole, and stays when the run ends badly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, RoundView, RunView
+from flavor.edge.workspace import EXTENSIONS
+from flavor.errors import InvalidInfo, StoreError
+from flavor.results.plot import plot_metrics
+from flavor.results.rounds import RoundResult, merged_info, round_result, site_infos
+from flavor.results.tables import Tables
+from flavor.store.info import Info, read_info, write_json
+from flavor.store.links import placed
+from flavor.store.objects import ObjectStore
+from flavor.store.paths import OPAQUE
+
+_FIRST_PLOT_S = 10.0
+_PLOT_SHARE = 20
+"""Drawing the plot may take a twentieth of the time."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run as it ended."""
+
+    run: str
+    state: str
+    reason: str
+    rounds: list[RoundResult]
+    global_model: str | None
+    out: str
+
+    def to_json(self) -> str:
+        """As one JSON object."""
+        return json.dumps(asdict(self))
+
+
+class ResultFolder:
+    """Models, information, tables and plot of the rounds so far; at the end the last model and `summary.json`."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.rounds: list[RoundResult] = []
+        self._looked = 0  # the newest round that is in the folder
+        self._tables = Tables(out)
+        self._plot_at = time.monotonic() + _FIRST_PLOT_S
+
+    def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
+        """Write the rounds that have closed since the last call; returns them."""
+        new = []
+        for number in range(self._looked + 1, view.round + 1):
+            round_ = runs.read_round(number)
+            if round_ is None and number < view.round:  # of a run that was rebuilt from the store
+                self._looked = number
+                continue
+            if round_ is None or round_.state is not RoundState.CLOSED:
+                break
+            new.append(self._written(round_, store, opaque=view.config.get("checkpoint") == OPAQUE))
+            self._looked = number
+        if new:
+            self.rounds += new
+            self._tables.write(self.rounds, len(new))
+            if time.monotonic() >= self._plot_at:
+                self._plot(view.run)
+        return new
+
+    def end(self, runs: RunStore, store: ObjectStore) -> Results:
+        """Write what is still missing of a run that has ended, or goes on without us."""
+        view = runs.read()
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name in ("global", "info"):
+            (self.out / name).mkdir(exist_ok=True)
+        self.update(runs, store, view)
+        self._tables.write(self.rounds, 0)
+        if self.rounds:
+            self._plot(view.run)
+        model = final_model(view, store, self.out) if self.rounds else None
+        reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
+        results = Results(view.run, view.state.value, reason, self.rounds, str(model) if model else None, str(self.out))
+        write_json(self.out / "summary.json", asdict(results))
+        return results
+
+    def _written(self, view: RoundView, store: ObjectStore, *, opaque: bool) -> RoundResult:
+        models, infos = self.out / "global", self.out / "info"
+        of_sites = infos / f"round-{view.round:04d}"
+        for folder in (models, infos):
+            folder.mkdir(parents=True, exist_ok=True)
+        target = models / f"round-{view.round:04d}{'.ckpt' if opaque else '.safetensors'}"
+        if not target.exists():
+            with contextlib.suppress(StoreError):  # older ones may be pruned
+                placed(store.local(view.path), target)
+        merged = infos / f"round-{view.round:04d}.json"
+        info = json.loads(merged.read_text(encoding="utf-8")) if merged.exists() else merged_info(view, store)
+        found = site_infos(view, store, _kept(of_sites))
+        write_json(merged, info)
+        for client, given in found.items():
+            of_sites.mkdir(exist_ok=True)
+            if not (of_sites / f"{client}.json").exists():
+                write_json(of_sites / f"{client}.json", given)
+        return round_result(view, info, found)
+
+    def _plot(self, run: str) -> None:
+        began = time.monotonic()
+        plot_metrics(run, self.rounds, self.out / "metrics.png")
+        now = time.monotonic()
+        self._plot_at = now + max(_FIRST_PLOT_S, _PLOT_SHARE * (now - began))
+
+
+def _kept(folder: Path) -> dict[str, Info]:
+    """What an earlier process has written of a round's sites."""
+    found = {}
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        with contextlib.suppress(InvalidInfo):
+            found[path.stem] = read_info(path)
+    return found
+
+
+def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
+    """The last global model, in the format that the trainers save."""
+    from flavor.store.formats import Format, from_safetensors
+
+    assert view.global_model is not None
+    format_ = view.global_model.format or "safetensors"
+    target = out / f"global_model{EXTENSIONS[format_]}"
+    source = store.local(view.global_model.path)
+    if format_ in (OPAQUE, "safetensors"):
+        placed(source, target)
+    else:
+        from_safetensors(source, target, Format(format_))
+    return target

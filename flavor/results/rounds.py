@@ -1,0 +1,119 @@
+"""A closed round as people read it: who took part, how long it took, and the metrics, merged and of each site."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flavor.bus.state import RoundView
+from flavor.errors import InvalidInfo, StoreError
+from flavor.store.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, parse_info
+from flavor.store.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class SiteResult:
+    """What one site handed in."""
+
+    site: str
+    examples: int
+    bytes: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """One closed round."""
+
+    round: int
+    seconds: float
+    clients: list[str]
+    examples: int
+    bytes: int
+    metrics: dict[str, float]
+    sites: list[SiteResult] = field(default_factory=list)
+
+
+def site_infos(view: RoundView, store: ObjectStore | None, known: Mapping[str, Info] | None = None) -> dict[str, Info]:
+    """The information of each contributor, as far as it is there; pruned ones are not, unless `known`."""
+    found = dict(known or {})
+    for client in view.contributors:
+        verdict = view.verdicts.get(client)
+        if client in found or verdict is None or store is None:
+            continue
+        with contextlib.suppress(StoreError, InvalidInfo, OSError):
+            data = store.read(verdict.info_path, most=MAX_BYTES, digest=verdict.info_digest)
+            found[client] = parse_info(data, where="info.json")
+    return found
+
+
+def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, Info]) -> RoundResult:
+    """A closed round with the scalar metrics of its merged information, and those of each site."""
+    assert view.closed_ms is not None
+    sites = [
+        SiteResult(
+            client,
+            view.verdicts[client].num_examples,
+            view.verdicts[client].size_bytes,
+            scalars(infos[client]["metrics"]) if client in infos else {},
+        )
+        for client in view.contributors
+        if client in view.verdicts
+    ]
+    return RoundResult(
+        round=view.round,
+        seconds=(view.closed_ms - view.opened_ms) / 1000,
+        clients=list(view.contributors),
+        examples=sum(info["metadata"]["datasetSize"]),
+        bytes=sum(view.verdicts[client].size_bytes for client in view.contributors if client in view.verdicts),
+        metrics=scalars(info["metrics"]),
+        sites=sites,
+    )
+
+
+def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
+    """The merged information of a closed round; raises `StoreError` when it is not in the store."""
+    found: dict[str, Any] = json.loads(store.local(view.info_path).read_text(encoding="utf-8"))
+    return found
+
+
+def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are numbers; one that is missing, NaN or infinite has no place in a table."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def for_people(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without the confusion matrix; of merged ones the means weighted by examples alone, under the metric's name."""
+    weighted = {name.removesuffix(WEIGHTED): value for name, value in metrics.items() if name.endswith(WEIGHTED)}
+    return weighted or {name: value for name, value in metrics.items() if name not in CONFUSION}
+
+
+_HIGHER = frozenset(
+    {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "dice", "f1", "iou", "jaccard", "precision", "recall"}
+    | {"sensitivity", "specificity", "score", "r2", "mcc", "kappa", "bleu", "rouge"}
+)
+_LOWER = frozenset(
+    {"loss", "error", "err", "mse", "mae", "rmse", "mape", "nll", "perplexity", "ppl", "brier", "ece", "wer", "cer"}
+)
+
+
+def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:
+    """The round with the best value of a metric, the earliest of equals; None when the name does not say what is good.
+
+    A metric is known by the words of its name: `val_auc` is better higher, `train/loss` lower.
+    """
+    words = set("".join(c if c.isalnum() else " " for c in name.lower()).split())
+    lower, higher = words & _LOWER, words & _HIGHER
+    if not values or bool(lower) == bool(higher):
+        return None
+    sign = -1 if lower else 1
+    number = max(sorted(values), key=lambda each: sign * values[each])
+    return number, values[number]

@@ -1,0 +1,120 @@
+"""What people see of a run: its folder while it goes on and afterwards, its status, and how it goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import signal
+
+import pytest
+
+STEP = (10 * 1 + 20 * 2) / 30
+"""What a round of the clients 1 and 2 adds to every weight: their weighted mean."""
+LOCAL = {"FLAVOR_REDIS_URL": None}
+
+
+@pytest.fixture
+def out(bench):
+    return bench.folder / "out"
+
+
+def local(bench, out, *flags, rounds=3):
+    """`flavor run` with a server of its own."""
+    words = ["-m", bench.trainer(*flags), "--run", bench.run, "--out", out, "--rounds", rounds, "--edges", 2]
+    return bench.start("flavor", "run", *words, env=LOCAL)
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(path):
+    with path.open("rb") as file:
+        return pickle.load(file)["state_dict"]["b"]
+
+
+def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
+    gate = bench.folder / "gate"
+    os.mkfifo(gate)
+    first = local(bench, out, "--hold", "--gate", gate, "--at", 2, "--only", "edge-1")
+    first.until("round 1/3")
+    assert [row["round"] for row in rows(out / "metrics.csv")] == ["1"], "written as the round closed"
+    running = bench.done("flavor", "status", out, env=LOCAL)
+    assert f"{bench.run}  running  round 2 of 3  open for" in running.stdout, running.stderr
+    assert "round 1: score 1.167 (best: 1.167, round 1)" in running.stdout
+    first.send(signal.SIGINT)
+    assert first.wait() == 130
+    assert f"go on with it: flavor run --resume {out}" in first.stderr
+    assert (out / "metrics.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "global" / "round-0001.safetensors").exists()
+    assert weights(out / "global_model.pkl") == pytest.approx([STEP] * 4)
+    stopped = bench.done("flavor", "status", out, env=LOCAL)
+    assert f"{bench.run}  stopped  round 2 of 3" in stopped.stdout, stopped.stderr
+
+    wrong = bench.done("flavor", "run", "--resume", out, "--seed", 3, env=LOCAL)
+    assert (wrong.wait(), "--seed: with --resume it stays as it was" in wrong.stderr) == (2, True), wrong.stderr
+    again = bench.start("flavor", "run", "--resume", out, "--rounds", 4, "--json", env=LOCAL)
+    with gate.open("w"):  # the trainer of edge-1 stands there again
+        pass
+    assert again.wait() == 0, again.stderr
+    assert [each["round"] for each in json.loads(again.stdout)["rounds"]] == [1, 2, 3, 4]
+    assert [row["round"] for row in rows(out / "metrics.csv")] == ["1", "2", "3", "4"]
+    assert weights(out / "global_model.pkl") == pytest.approx([4 * STEP] * 4, rel=1e-5)
+
+    for command in ("status", "log", "verify", "credits"):
+        looked = bench.done("flavor", command, out, env=LOCAL)
+        assert looked.wait() == 0, looked.stderr
+    got = bench.done("flavor", "get", out, "--round", 2, "-o", bench.work / "two.pkl", env=LOCAL)
+    assert got.wait() == 0, got.stderr
+    assert weights(bench.work / "two.pkl") == pytest.approx([2 * STEP] * 4)
+    nothing = bench.done("flavor", "get", out, "--round", 9, env=LOCAL)
+    assert (nothing.wait(), "rounds 1 to 4 are closed" in nothing.stderr) == (1, True), nothing.stderr
+    over = bench.done("flavor", "run", "--resume", out, env=LOCAL)
+    assert over.wait() == 1
+    assert "--rounds NUMBER, with more than 4, lets it go on" in over.stderr
+
+
+def test_a_killed_run_goes_on_from_what_lies_there(bench, out):
+    gate = bench.folder / "gate"
+    os.mkfifo(gate)
+    first = local(bench, out, "--hold", "--gate", gate, "--at", 2, "--only", "edge-1")
+    first.until("round 1/3")
+    first.send(signal.SIGKILL)
+    first.wait()
+    bench.eventually("everything is gone", lambda: not bench.survivors())
+    again = bench.start("flavor", "run", "--resume", out, env=LOCAL)
+    with gate.open("w"):
+        pass
+    assert again.wait(60) == 0, again.stderr
+    assert weights(out / "global_model.pkl") == pytest.approx([3 * STEP] * 4, rel=1e-5)
+
+
+def test_metrics_are_kept_of_each_site(bench, out):
+    done = local(bench, out, rounds=2)
+    assert done.wait() == 0, done.stderr
+    found = rows(out / "metrics-sites.csv")
+    assert [(row["round"], row["site"], row["examples"]) for row in found] == [
+        (str(number), f"edge-{site}", str(10 * site)) for number in (1, 2) for site in (1, 2)
+    ]
+    assert [float(row["score"]) for row in found] == pytest.approx([1.1, 1.2, 2.1, 2.2])
+    of_site = json.loads((out / "info" / "round-0002" / "edge-2.json").read_text(encoding="utf-8"))
+    assert of_site["metrics"]["score"] == pytest.approx(2.2)
+    assert [line for line in done.stderr.splitlines() if line.startswith("round 2/2")], "each round once"
+    assert done.stderr.count("2.167") == 1, done.stderr
+    shown = bench.done("flavor", "status", out, env=LOCAL).stdout
+    assert f"{bench.run}  finished  round 2 of 2  took" in shown
+    assert shown.split("SITE")[1].split() == [
+        *("STATE", "LAST", "SEEN", "SAMPLES", "UPLOADED", "SCORE"),
+        *("edge-1", "done", "-", "10", "168", "B", "2.1"),
+        *("edge-2", "done", "-", "20", "168", "B", "2.2"),
+    ]
+
+
+def test_what_is_no_result_folder_is_told(bench):
+    (bench.work / "other").mkdir()
+    for command in (["status", "./other"], ["log", "./other"], ["verify", "./other"], ["run", "--resume", "other"]):
+        wrong = bench.done("flavor", *command, env=LOCAL)
+        assert (wrong.wait(), "is no result folder of `flavor run`" in wrong.stderr) == (2, True), wrong.stderr
