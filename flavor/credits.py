@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RoundView
-from flavor.errors import InvalidInfo, StoreError
+from flavor.errors import InvalidInfo
+from flavor.ledger.rounds import closed_rounds
 from flavor.store.objects import ObjectStore
 
 
@@ -61,23 +60,11 @@ def contributions(runs: RunStore, store: ObjectStore | None = None) -> list[Cont
     """What each client put into each closed round of a run, in order of rounds and names.
 
     Counted are those whose updates were aggregated, with the `datasetSize` of the info that was accepted. It stands in
-    the verdicts, which outlive `--keep-rounds`; without them in the round's merged info in `store`. Raises
-    `RunNotFound`, and `StoreError` where neither has it.
+    the verdicts on Redis, and for rounds that it no longer has in their manifests in `store`. Raises `RunNotFound`, and
+    `StoreError` where neither has it.
     """
-    found = []
-    for number in range(1, runs.read().round + 1):
-        round_ = runs.read_round(number)
-        if round_ is not None and round_.state is RoundState.CLOSED:
-            found += [Contribution(number, client, samples) for client, samples in sorted(_of(round_, store).items())]
-    return found
-
-
-def _of(round_: RoundView, store: ObjectStore | None) -> dict[str, int]:
-    verdicts = {client: round_.verdicts.get(client) for client in round_.contributors}
-    known = {client: verdict.num_examples for client, verdict in verdicts.items() if verdict is not None}
-    if len(known) == len(verdicts):
-        return known
-    if store is None:
-        raise StoreError(f"the verdicts of round {round_.round} are gone from Redis: name the --store of the run")
-    merged = json.loads(store.local(round_.info_path).read_text())["metadata"]
-    return dict(zip(merged["clients"], merged["datasetSize"], strict=True))
+    return [
+        Contribution(round_.round, client, round_.verdicts[client].num_examples)
+        for round_ in closed_rounds(runs, store)
+        for client in sorted(round_.contributors)
+    ]

@@ -11,6 +11,8 @@ from flavor.ledger.archive import Archive
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import accepted_folder, client_folder, global_folder, round_of
 
+_KEPT_IN_REDIS = 50
+"""Rounds whose hashes stay in Redis, for those who follow the run; its manifests have them all."""
 _CATCH_UP = 20
 """Rounds before the first to prune that are looked at when a coordinator starts."""
 _SWEEP_ROUNDS = 10
@@ -34,6 +36,7 @@ class Pruning:
         self._wanted: tuple[int, Collection[str]] | None = None
         self._closing = False
         self._pruned = 0  # the newest round whose updates are gone
+        self._forgotten = 0  # the newest round whose hashes in Redis are gone
         self._swept = -_SWEEP_ROUNDS  # the round after which the folders were looked through
         self._told = ""
         self._thread: threading.Thread | None = None
@@ -80,6 +83,7 @@ class Pruning:
             for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
                 self._remove_round(old, clients)
                 self._pruned = old
+            self._forget_hashes(closed)
             if newest > 0 and newest >= self._swept + _SWEEP_ROUNDS:
                 self._sweep(newest, clients)
                 self._swept = newest
@@ -87,13 +91,21 @@ class Pruning:
             self._remove_before(global_folder(self._runs.run), closed - self._config.keep_globals)
 
     def _remove_round(self, round_: int, clients: Collection[str]) -> None:
-        """What was recorded of one round; its hashes in Redis only if the store has them as a manifest."""
+        """What was recorded of one round."""
         view = self._runs.read_round(round_)
         if view is not None:
             paths = [path for verdict in view.verdicts.values() for path in (verdict.path, verdict.info_path) if path]
             self._store.delete(paths)
-        whole = view is not None and view.manifest is not None and self._archive.has(round_)
-        self._runs.forget_round(round_, sorted(clients), whole=whole)
+        self._runs.forget_round(round_, sorted(clients))
+
+    def _forget_hashes(self, closed: int) -> None:
+        """The hashes of rounds long closed, if the store has them as manifests."""
+        newest = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds)
+        for old in range(max(self._forgotten + 1, newest - _CATCH_UP, 1), newest + 1):
+            if not self._archive.has(old):
+                return
+            self._runs.forget_round(old, (), whole=True)
+            self._forgotten = old
 
     def _sweep(self, newest: int, clients: Collection[str]) -> None:
         """What no verdict names: refused, late, or never handed in."""

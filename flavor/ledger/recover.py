@@ -13,12 +13,12 @@ from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ManifestRef, RoundState, RunState, RunView, Verdict
+from flavor.bus.state import ManifestRef, RunState, RunView
 from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.history import count_of
-from flavor.ledger.manifest import Manifest
+from flavor.ledger.rounds import round_fields, round_verdicts
 from flavor.ledger.trust import Trust
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.store.paths import manifest_path, run_record_path
@@ -199,8 +199,8 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
         with translated(""), runs.redis.pipeline(transaction=False) as step:
             for manifest, link in zip(manifests[first : first + _BATCH], chain.links[first:], strict=False):
                 ref = ManifestRef(manifest_path(chain.run, link.round), link.digest)
-                step.hset(keys.round(manifest.round), mapping=_round_fields(manifest, ref))
-                step.hset(keys.verdicts(manifest.round), mapping=_verdicts(manifest))
+                step.hset(keys.round(manifest.round), mapping=round_fields(manifest, ref))
+                step.hset(keys.verdicts(manifest.round), mapping=round_verdicts(manifest))
             step.execute()
     clients = sorted({name for manifest in manifests for name in manifest.expected})
     pinned = {c.client: c.public_key for m in manifests for c in m.contributors if c.public_key}
@@ -244,44 +244,3 @@ def _appears(
         except redis_py.exceptions.WatchError:
             return False
     return True
-
-
-def _round_fields(manifest: Manifest, ref: ManifestRef) -> dict[str, str]:
-    """A closed round's hash."""
-    examples = sum(each.num_examples for each in manifest.contributors)
-    return {
-        "state": RoundState.CLOSED.value,
-        "expected": json.dumps(list(manifest.expected)),
-        "contributors": json.dumps([each.client for each in manifest.contributors]),
-        "opened_ms": str(manifest.opened_ms),
-        "deadline_ms": str(manifest.closed_ms),
-        "closed_ms": str(manifest.closed_ms),
-        "attempt": str(manifest.attempt),
-        "path": manifest.global_model.path,
-        "digest": manifest.global_model.digest,
-        "size": str(manifest.global_model.size_bytes),
-        "info_path": manifest.global_model.info_path,
-        "reason": f"{len(manifest.contributors)} updates, {examples} examples (rebuilt from the store)",
-        **ref.fields(),
-    }
-
-
-def _verdicts(manifest: Manifest) -> Mapping[str, str]:
-    """Verdicts with all that a manifest keeps of them."""
-    found: dict[str, str] = {}
-    for each in manifest.contributors:
-        verdict = Verdict(
-            True,
-            "rebuilt from the store",
-            path=each.path,
-            digest=each.digest,
-            size_bytes=each.size_bytes,
-            format=each.format,
-            num_examples=each.num_examples,
-            info_path=each.info_path,
-            info_digest=each.info_digest,
-            public_key=each.public_key,
-            signature=each.signature,
-        )
-        found[each.client] = verdict.to_json()
-    return found

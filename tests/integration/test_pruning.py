@@ -68,24 +68,24 @@ def test_redis_stays_flat_over_a_long_run(runs: RunStore, store: ObjectStore) ->
     config = RunConfig(rounds=100, keep_rounds=2, keep_globals=3, store=store.url)
     put(store, f"{global_prefix('r', 0)}model-x.bin", b"initial")
     pruning, sizes = Pruning(runs, store, config, print), []
-    for round_ in range(1, 61):
+    for round_ in range(1, 121):
         close(runs, store, round_)
         pruning.prune(round_, ["a"])
         sizes.append(runs.redis.dbsize())
-    assert max(sizes) == sizes[5] == sizes[-1], sizes
-    assert {round_of(path) for path in store.list("runs/r/clients/a/")} == {59, 60}
-    assert {round_of(path) for path in store.list("runs/r/global/")} == {0, 58, 59, 60}
-    assert len(store.list("runs/r/manifests/")) == 60, "they stay"
-    assert runs.read_round(60) is not None
+    assert max(sizes) == sizes[60] == sizes[-1], sizes
+    assert {round_of(path) for path in store.list("runs/r/clients/a/")} == {119, 120}
+    assert {round_of(path) for path in store.list("runs/r/global/")} == {0, 118, 119, 120}
+    assert len(store.list("runs/r/manifests/")) == 120, "they stay"
+    assert runs.read_round(71) is not None
+    assert runs.read_round(70) is None
 
 
 def test_a_round_whose_manifest_is_not_there_yet_stays_in_redis(runs: RunStore, store: ObjectStore) -> None:
-    for round_ in (1, 2, 3, 4):
+    for round_ in range(1, 54):
         close(runs, store, round_)
-    store.delete([manifest_path("r", 1)])
-    Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, store=store.url), print).prune(4, ["a"])
-    assert runs.read_round(1) is not None
-    assert runs.read_round(2) is None
+    store.delete([manifest_path("r", 2)])
+    Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, store=store.url), print).prune(53, ["a"])
+    assert [runs.read_round(number) is not None for number in (1, 2, 3)] == [False, True, True]
 
 
 class Broken(LocalStore):
