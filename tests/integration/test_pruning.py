@@ -15,12 +15,15 @@ from flavor.bus.runs import LONGEST_FIELD_BYTES, RunStore
 from flavor.bus.state import ClientState, GlobalModel, ManifestRef, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
+from flavor.ledger.keys import SigningKey
+from flavor.ledger.manifest import Contributor, Manifest, Model
 from flavor.store.local import LocalStore
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import global_prefix, manifest_path, named, round_of, update_prefix
 from tests.infos import put_info
 
 TOKEN = "coordinator"
+KEY = SigningKey.generate()
 
 
 @pytest.fixture
@@ -61,7 +64,20 @@ def close(runs: RunStore, store: ObjectStore, round_: int) -> None:
     put(store, model.path, b"model")
     ref = ManifestRef("staged", "e" * 64)
     runs.commit_round(round_, attempt=1, token="worker", model=model, reason="", manifest=ref)
-    put(store, manifest_path("r", round_), b"{}")
+    contributor = Contributor(client="a", path=path, digest="0" * 64, size_bytes=6, format="", num_examples=1)
+    manifest = Manifest(
+        run="r",
+        run_id="0" * 32,
+        round=round_,
+        attempt=1,
+        config={},
+        opened_ms=1,
+        closed_ms=2,
+        expected=("a",),
+        contributors=(contributor,),
+        global_model=Model.of(model),
+    )
+    put(store, manifest_path("r", round_), manifest.signed(KEY).to_bytes())
 
 
 def test_redis_stays_flat_over_a_long_run(runs: RunStore, store: ObjectStore) -> None:

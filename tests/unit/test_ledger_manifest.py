@@ -12,12 +12,9 @@ from hypothesis import strategies as st
 
 from flavor.bus.state import GlobalModel
 from flavor.errors import InvalidRecord, ObjectExists, ObjectMissing
-from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import canonical
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest, Model, RunRecord, settings_differ
-from flavor.store.objects import open_store
-from flavor.store.paths import manifest_path
 from tests.unit.forged_run import ForgedRun, overwrite
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
@@ -135,9 +132,4 @@ class TestArchive:
 
     @pytest.mark.parametrize("closed", [*range(10), 31, 32, 33])
     def test_the_newest_round_is_found_by_asking_for_few(self, tmp_path: Path, closed: int) -> None:
-        store = open_store(str(tmp_path), create=True)
-        for round_ in range(1, closed + 1):
-            with store.stage() as staged:
-                staged.write_bytes(b"x")
-                store.put(manifest_path("r", round_), staged, digest="")
-        assert Archive(store, "r").closed() == closed
+        assert ForgedRun(tmp_path).complete(closed).archive.closed() == closed
