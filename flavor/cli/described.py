@@ -15,6 +15,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.decision import Client, Standing, close_round, standings, supervise
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
+from flavor.ledger.rounds import closed_round
 from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.watch import PHASES
@@ -145,9 +146,9 @@ def _best(runs: RunStore, last: RoundView, store: ObjectStore, metric: str | Non
         return None
     values = {}
     for number in range(first, last.round + 1):
-        round_ = last if number == last.round else runs.read_round(number)
-        if round_ is not None and round_.state is RoundState.CLOSED:
-            with contextlib.suppress(FlavorError, OSError, ValueError):
+        with contextlib.suppress(FlavorError, OSError, ValueError):
+            round_ = last if number == last.round else closed_round(runs, store, number, newest=last.round)
+            if round_ is not None and round_.state is RoundState.CLOSED:
                 shown_metrics = for_people(scalars(merged_info(round_, store)["metrics"]))
                 if metric in shown_metrics:
                     values[number] = shown_metrics[metric]

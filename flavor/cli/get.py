@@ -51,8 +51,8 @@ def get(
 
     FOLDER is the result folder of `flavor run`. The file's path is printed.
     """
-    from flavor.bus.state import RoundState
     from flavor.edge.workspace import EXTENSIONS
+    from flavor.ledger.rounds import closed_round
     from flavor.store.formats import Format, from_safetensors
     from flavor.store.links import placed
     from flavor.store.objects import open_store
@@ -63,8 +63,12 @@ def get(
         view = runs.read()
         closed, _ = runs.closed(view)
         number = closed if round_ is None else round_
-        found = runs.read_round(number) if number else None
-        if found is None or found.state is not RoundState.CLOSED:
+        objects = open_store(store or place.store or view.config["store"])
+        try:
+            found = closed_round(runs, objects, number, newest=view.round)
+        except StoreError as error:
+            raise RunError(f"the model of round {number} of run {place.run!r} cannot be read: {error}") from None
+        if found is None:
             have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
             raise RunError(f"run {place.run!r} has no model of round {number or 1}: {have}")
         saved = (view.global_model.format if view.global_model else "") or "safetensors"
@@ -72,7 +76,7 @@ def get(
             raise InvalidSetting("--format: this run's models are files that flavor does not look into (opaque)")
         format_ = format_ or saved
         try:
-            source = open_store(store or place.store or view.config["store"]).local(found.path)
+            source = objects.local(found.path)
         except StoreError as error:
             raise RunError(f"the model of round {number} of run {place.run!r} cannot be read: {error}") from None
         target = output or Path(f"{place.run}-round-{number:04d}{EXTENSIONS[format_]}")

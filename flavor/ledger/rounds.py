@@ -22,11 +22,16 @@ def closed_rounds(runs: RunStore, store: ObjectStore | None, *, after: int = 0) 
     """
     newest = runs.read().round
     for number in range(after + 1, newest + 1):
-        view = runs.read_round(number)
-        if view is None and number < newest:
-            view = _recorded(runs.run, store, number)
-        if view is not None and view.state is RoundState.CLOSED:
+        if (view := closed_round(runs, store, number, newest=newest)) is not None:
             yield view
+
+
+def closed_round(runs: RunStore, store: ObjectStore | None, number: int, *, newest: int) -> RoundView | None:
+    """One round of a run that is in round `newest`; None when it is not closed. Raises `StoreError` as above."""
+    view = runs.read_round(number)
+    if view is None and 0 < number < newest:
+        view = _recorded(runs.run, store, number)
+    return view if view is not None and view.state is RoundState.CLOSED else None
 
 
 def _recorded(run: str, store: ObjectStore | None, round_: int) -> RoundView:

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RoundView, RunView
+from flavor.bus.state import RoundView, RunView
 from flavor.edge.workspace import EXTENSIONS
 from flavor.errors import InvalidInfo, StoreError
+from flavor.ledger.rounds import closed_round
 from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, round_result, site_infos
 from flavor.results.tables import Tables
@@ -55,11 +56,12 @@ class ResultFolder:
         """Write the rounds that have closed since the last call; returns them."""
         new = []
         for number in range(self._looked + 1, view.round + 1):
-            round_ = runs.read_round(number)
-            if round_ is None and number < view.round:  # of a run that was rebuilt from the store
+            try:
+                round_ = closed_round(runs, store, number, newest=view.round)
+            except StoreError:  # neither Redis nor the store has it any more
                 self._looked = number
                 continue
-            if round_ is None or round_.state is not RoundState.CLOSED:
+            if round_ is None:
                 break
             new.append(self._written(round_, store, opaque=view.config.get("checkpoint") == OPAQUE))
             self._looked = number

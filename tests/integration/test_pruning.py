@@ -15,6 +15,8 @@ from flavor.bus.runs import LONGEST_FIELD_BYTES, RunStore
 from flavor.bus.state import ClientState, GlobalModel, ManifestRef, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
+from flavor.credits import contributions
+from flavor.errors import StoreError
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model
 from flavor.store.local import LocalStore
@@ -56,7 +58,7 @@ def close(runs: RunStore, store: ObjectStore, round_: int) -> None:
     put(store, path, b"update")
     info = put_info(store, prefix, {"metadata": {"datasetSize": 1}})
     runs.redis.hset(runs.keys.client("a").update(round_), mapping={"path": path})
-    verdict = Verdict(True, "", path=path, info_path=info["info_path"], info_digest=info["info_digest"])
+    verdict = Verdict(True, "", path=path, num_examples=1, info_path=info["info_path"], info_digest=info["info_digest"])
     assert runs.judge(round_, "a", verdict)
     runs.begin_aggregation(TOKEN, round_, attempt=1, contributors=["a"], reason="all")
     runs.claim_round(round_, attempt=1, token="worker", ttl_s=60)
@@ -155,3 +157,17 @@ def test_of_what_a_client_writes_only_known_fields_of_sensible_size_are_read(run
         runs.redis.set(name, json.dumps({}))
     assert "no hash" in runs.clients(["a"])["a"][0]["reason"]
     assert "no hash" in runs.updates(1, ["a"])["a"]["refused"]
+
+
+def test_credits_and_rounds_of_a_long_run_are_whole(runs: RunStore, store: ObjectStore) -> None:
+    """Redis has the newest rounds, the store's manifests the others; who gives no store is told so."""
+    for round_ in range(1, 61):
+        close(runs, store, round_)
+    Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, store=store.url), print).prune(60, ["a"])
+    assert runs.read_round(1) is None
+    assert [(one.round, one.samples) for one in contributions(runs, store)] == [(n, 1) for n in range(1, 61)]
+    with pytest.raises(StoreError, match="name the --store"):
+        contributions(runs)
+    store.delete([manifest_path("r", 1)])
+    with pytest.raises(StoreError, match="round 1 of run 'r' is gone"):
+        contributions(runs, store)
