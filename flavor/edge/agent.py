@@ -525,7 +525,8 @@ class Edge:
             return
         if round_ == self._unjudged:
             self._unjudged = 0
-        if verdict.get("accepted") != "1":
+        own = self._submitted is not None and self._submitted[0] == round_ and "refused" in self._submitted[1]
+        if verdict.get("accepted") != "1" and not own:  # why this edge itself refused it was told already
             self._tell(f"round {round_}: the update was refused: {verdict.get('reason', '')}")
 
     def _is_past(self, round_: int) -> Callable[[object], bool]:
