@@ -140,6 +140,9 @@ def next_round(
         counted = _counted(client.how_gone for client in lost.values())
         return Action.FAIL, Reason(f"{short}; {_listed(why)}", f"{short}; {counted}"), ()
     reason = f"{len(ready)} of at least {wanted} clients are ready"
+    preparing = [name for name, client in clients.items() if client.state is ClientState.JOINED and not client.gone]
+    if preparing:
+        reason += f"; waiting for {_some(preparing)} to call SetEvent('TrainInitDone')"
     failed = {name: client.why_gone for name, client in clients.items() if client.gone or client.quarantined}
     return Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason, ()
 

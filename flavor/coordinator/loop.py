@@ -469,6 +469,8 @@ class Coordinator:
         action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, anew=anew)
         ends = action in (Action.FAIL, Action.FINISH) and closed < self._config.rounds
         if action is Action.WAIT or self._too_early(action) or (ends and self._just_resumed(closed)):
+            if reason != self._waiting:
+                self._runs.log("run.waiting", reason=reason)
             self._tell_waiting(reason)
             return False
         self._waiting = ""
