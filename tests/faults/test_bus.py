@@ -35,7 +35,8 @@ def test_an_event_set_before_anyone_waits_is_seen(faulty):
     bench.release("c1")
     bench.logged("update.accepted", client="c1", round=1)
     late = {"FLAVOR_RUN": bench.run, "FLAVOR_CLIENT": "c1"}
-    assert bench.done("flavor", "event", "wait", "TrainFinished", "--timeout-s", 5, env=late).wait() == 0
+    seen = lambda: bench.done("flavor", "event", "is-set", "TrainFinished", env=late).wait() == 0  # noqa: E731
+    bench.eventually("a look that comes later sees what the trainer has set", seen)
     faulty.finish(coordinator, edges)
 
 

@@ -284,6 +284,13 @@ def test_an_edge_whose_clock_is_off_by_an_hour_keeps_its_lease_and_the_deadline(
     assert "client.lost" not in {entry["event"] for entry in bench.log()}
 
 
+NO_ROOM = (
+    "its trainer ended in round 1, before TrainFinished (exit code 1)",
+    "a file at the site could not be read or written",
+    "its edge cannot use the object store",
+)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to mount it")
 def test_an_edge_whose_disk_is_full_fails_clearly_and_alone(faulty, tmp_path):
     """Row 37: no place for the local model (c2), for the global model (c3), and for logs, which is no reason (c4)."""
@@ -303,7 +310,7 @@ def test_an_edge_whose_disk_is_full_fails_clearly_and_alone(faulty, tmp_path):
         edges = {client: bench.edge(client, trainers[client], env=full.get(client)) for client in faulty.clients}
         for client in ("c2", "c3"):
             reason = bench.logged("client.lost", client=client)["reason"]
-            assert "No space left on device" in reason
+            assert reason in NO_ROOM
             edge = edges.pop(client)
             assert edge.wait() in (1, 5)
             assert "No space left on device" in edge.stderr.splitlines()[-1]

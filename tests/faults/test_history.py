@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -42,8 +43,10 @@ def test_each_broken_invariant_is_found(faulty) -> None:
 
     def only_c2() -> Callable[[], None]:
         """Round 1 as it were without c1: its aggregate is what c2 handed in."""
-        update = faulty.bench.store / redis.hget(keys.client("c2").update(1), "path")
-        (faulty.bench.store / "only-c2.json").write_text('{"metadata": {"sites": 1, "datasetSize": [1]}}')
+        verdict = faulty.bench.runs.read_round(1).verdicts["c2"]
+        update = faulty.bench.store / verdict.path
+        merged = {"metadata": {"sites": 1, "datasetSize": [verdict.num_examples]}}
+        (faulty.bench.store / "only-c2.json").write_text(json.dumps(merged))
         return all_of(
             lambda: changed(keys.round(1), "contributors", '["c2"]'),
             lambda: changed(keys.round(1), "path", str(update.relative_to(faulty.bench.store))),

@@ -63,6 +63,7 @@ def test_what_a_killed_workers_command_writes_later_is_in_nobodys_way(faulty):
     edges = faulty.edges()
     gates[0].reached()
     killed(first)
+    bench.eventually("worker and shell are gone", lambda: len(commands(bench)) == 1)
     [orphan] = commands(bench)
     aggregator(faulty, toy("--fail", "hold-saved", "--gate", gates[1].path))
     gates[1].reached()  # in round 3, whose model is saved and not taken yet
@@ -91,7 +92,7 @@ def test_a_worker_and_its_command_killed_are_followed_by_another_worker(faulty):
     coordinator, [first], edges = started(faulty, gate=gate)
     second = aggregator(faulty, toy())
     second.until("listens on queue")
-    os.kill(first.pid, signal.SIGSTOP)  # so that it says nothing of its command's end
+    first.send(signal.SIGSTOP)  # so that it says nothing of its command's end
     [command] = commands(faulty.bench)
     os.kill(command, signal.SIGKILL)
     killed(first)
