@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from flavor.cli.common import needed, one_line_errors, patience_option, raise_on_sigterm, redis_option, teller
-from flavor.cli.serve import check_rule, ended, round_options
+from flavor.cli.serve import check_rule, ended, out_option, round_options
 from flavor.resume import MAY_CHANGE
 
 
@@ -36,6 +37,7 @@ def resumable_options(function: Any) -> Any:
 @resumable_options
 @click.option("--queue", help="The RQ queue of the aggregators.")
 @click.option("--detach", is_flag=True, help="Only let the run go on; `flavor serve` is started elsewhere.")
+@out_option
 @redis_option
 @click.option(
     "--store",
@@ -47,7 +49,13 @@ def resumable_options(function: Any) -> Any:
 @patience_option
 @one_line_errors
 def resume(
-    run: str, redis_url: str | None, store: str | None, detach: bool, patience_s: float, **settings: Any
+    run: str,
+    redis_url: str | None,
+    store: str | None,
+    detach: bool,
+    out: Path | None,
+    patience_s: float,
+    **settings: Any,
 ) -> None:
     """Go on with RUN after it has failed or was stopped, and coordinate it as `flavor serve` does.
 
@@ -59,6 +67,7 @@ def resume(
     from flavor.bus.runs import RunStore
     from flavor.coordinator.loop import Coordinator
     from flavor.coordinator.resume import resume as go_on
+    from flavor.results.writer import written
     from flavor.store.objects import open_store
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
@@ -81,7 +90,9 @@ def resume(
         return
     raise_on_sigterm()
     coordinator = Coordinator(run, done.config, redis_url=url, store=objects, tell=tell, patience_s=patience_s)
-    ended(coordinator.run(), coordinator.closed)
+    with written(run, out, redis_url=url, store=objects, tell=tell):
+        view = coordinator.run()
+    ended(view, coordinator.closed)
 
 
 def _is_given(name: str) -> bool:

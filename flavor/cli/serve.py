@@ -210,6 +210,16 @@ def round_options(function: Any) -> Any:
     return function
 
 
+out_option = click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="FLAVOR_OUT",
+    show_envvar=True,
+    help="Write metrics (merged and of each site), plot, information and models into this folder as rounds close.  "
+    "[default: none]",
+)
+
+
 def check_rule(config: RunConfig) -> None:
     """Raise unless the run's rule exists and can be used with as few updates as a round may close with.
 
@@ -287,6 +297,7 @@ def ended(view: RunView, closed: int) -> None:
     show_default=True,
     help="The aggregators' RQ queue.",
 )
+@out_option
 @redis_option
 @store_option
 @patience_option
@@ -296,6 +307,7 @@ def serve(
     redis_url: str | None,
     store: str | None,
     init_model: Path | None,
+    out: Path | None,
     patience_s: float,
     set_: tuple[str, ...],
     **settings: Any,
@@ -309,6 +321,7 @@ def serve(
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.initial import store_initial
     from flavor.coordinator.loop import Coordinator
+    from flavor.results.writer import written
     from flavor.settings import parse_settings
     from flavor.store.objects import open_store
 
@@ -330,4 +343,6 @@ def serve(
         initial=initial,
         patience_s=patience_s,
     )
-    ended(coordinator.run(), coordinator.closed)
+    with written(run, out, redis_url=url, store=objects, tell=tell):
+        view = coordinator.run()
+    ended(view, coordinator.closed)

@@ -118,3 +118,24 @@ def test_what_is_no_result_folder_is_told(bench):
     for command in (["status", "./other"], ["log", "./other"], ["verify", "./other"], ["run", "--resume", "other"]):
         wrong = bench.done("flavor", *command, env=LOCAL)
         assert (wrong.wait(), "is no result folder of `flavor run`" in wrong.stderr) == (2, True), wrong.stderr
+
+
+def test_a_coordinator_leaves_the_same_results(bench, out):
+    coordinator = bench.serve("--out", out, rounds=2)
+    bench.aggregator()
+    edges = [bench.edge(name, bench.trainer()) for name in ("edge-1", "edge-2")]
+    assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0], coordinator.stderr
+    assert f"results: {out}" in coordinator.stderr
+    assert len(rows(out / "metrics-sites.csv")) == 4
+    assert [row["round"] for row in rows(out / "metrics.csv")] == ["1", "2"]
+    assert (out / "metrics.png").exists()
+    assert weights(out / "global_model.pkl") == pytest.approx([2 * STEP] * 4)
+    assert weights(bench.work / got(bench)) == pytest.approx([2 * STEP] * 4)
+    shown = bench.done("flavor", "status").stdout
+    assert [bench.run, "finished", "2", "of", "2"] in [line.split()[:5] for line in shown.splitlines()]
+
+
+def got(bench):
+    done = bench.done("flavor", "get", bench.run)
+    assert done.wait() == 0, done.stderr
+    return done.stdout.strip()

@@ -1,0 +1,72 @@
+"""Beside a coordinator: writes the results of its run into a folder as rounds close."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from flavor.bus.connection import connect
+from flavor.bus.runs import RunStore
+from flavor.errors import FlavorError, InvalidSetting
+from flavor.results.folder import ResultFolder
+from flavor.store.objects import ObjectStore
+
+_LOOK_MS = 1000
+_PAUSE_S = 5.0
+
+
+@contextlib.contextmanager
+def written(
+    run: str, out: Path | None, *, redis_url: str, store: ObjectStore, tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Within it the results of `run` are written into `out`, by a thread; the last of them before it is left.
+
+    A disk that is full, or a store that is away, is told once and tried again: the run goes on without its results.
+    Raises `InvalidSetting` when the folder cannot be made.
+    """
+    if out is None:
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSetting(f"--out {out}: {error.strerror}") from None
+    done = threading.Event()
+    redis = connect(redis_url, patience_s=10.0, client_name=f"flavor-results:{run}")
+    runs, folder = RunStore(redis, run, redis_url), ResultFolder(out)
+    thread = threading.Thread(target=_follow, args=(runs, folder, store, tell, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        try:
+            if runs.find() is not None:
+                folder.end(runs, store)
+                tell(f"results: {out}")
+        except (FlavorError, OSError) as error:
+            tell(f"the last results could not be written into {out}: {error}")
+        redis.close()
+
+
+def _follow(
+    runs: RunStore, folder: ResultFolder, store: ObjectStore, tell: Callable[[str], None], done: threading.Event
+) -> None:
+    newest, told = "$", ""
+    while not done.is_set():
+        try:
+            view = runs.find()
+            if view is not None:
+                folder.update(runs, store, view)
+            batches = runs.redis.xread({runs.keys.log: newest}, block=_LOOK_MS, count=1000)
+            newest = batches[0][1][-1][0] if batches else newest
+            told = ""
+        except Exception as error:  # whatever it is, the run must not end of it
+            line = f"the results of newly closed rounds cannot be written into {folder.out} yet: {error}"
+            if line != told:
+                tell(line)
+            told = line
+            done.wait(_PAUSE_S)
