@@ -12,10 +12,15 @@ help:  ## List the targets
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "flavor needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "1. a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 
+# pip prints what it fetches, a line for each package: on a slow machine this takes minutes
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[demo]'
+	@echo "2. flavor and what the demo needs, into $(VENV) (half a minute, on a slow machine or link some minutes)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt \
+	    --editable '.[demo]' | awk '/^ *(Collecting|Downloading|Building|Installing|Successfully)/ {print "   " substr($$0, 1, 76); fflush()}'
+	@$(BIN)/python -c 'import flavor, matplotlib, sklearn' || { echo "the installation failed: $(BIN)/python -m pip install -e '.[demo]' says why"; exit 1; }
 	@touch $@
 
 # torch first and by its exact version, so that pip takes whichever build of it the machine offers
@@ -25,7 +30,8 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this machine
-	$(BIN)/flavor demo
+	@echo "flavor demo: three sites, 40 rounds, about half a minute"
+	@$(BIN)/flavor demo
 
 test: $(VENV)/.test  ## Run all tests
 	$(BIN)/python -m pytest --numprocesses 4

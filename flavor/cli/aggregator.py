@@ -19,10 +19,11 @@ from flavor.cli.common import (
     teller,
     version_option,
 )
+from flavor.cli.help import GroupedCommand
 from flavor.cli.private import keep_private
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(cls=GroupedCommand, epilog=EXIT_CODES)
 @click.option(
     "-m",
     "--main",

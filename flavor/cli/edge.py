@@ -25,11 +25,12 @@ from flavor.cli.common import (
     teller,
     version_option,
 )
+from flavor.cli.help import GroupedCommand
 from flavor.cli.private import keep_private
 from flavor.edge.config import CheckpointFormat
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(cls=GroupedCommand, epilog=EXIT_CODES)
 @click.option(
     "-m",
     "--main",

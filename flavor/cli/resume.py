@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.cli.common import needed, one_line_errors, patience_option, raise_on_sigterm, redis_option, teller
+from flavor.cli.help import GroupedCommand
 from flavor.cli.serve import check_rule, ended, out_option, round_options
 from flavor.resume import MAY_CHANGE
 
@@ -30,7 +31,7 @@ def resumable_options(function: Any) -> Any:
     return function
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("run")
 @click.option("--rounds", type=int, help="Number of rounds; it may not be below what is closed.")
 @click.option("--min-clients", type=int, help="Clients that must be ready before the next round opens.")

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
+from flavor.cli.help import GroupedCommand
 from flavor.cli.serve import check_initial, check_rule, round_options
 from flavor.edge.config import CheckpointFormat
 
@@ -34,7 +35,7 @@ def result_options(function: Any) -> Any:
     return function
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option(
     "-m",
     "--main",

@@ -18,6 +18,7 @@ from flavor.cli.common import (
     store_option,
     teller,
 )
+from flavor.cli.help import GroupedCommand
 from flavor.errors import CheckpointError, InvalidSetting
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def ended(view: RunView, closed: int) -> None:
         raise RunFinishedEarly(how)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @run_option
 @click.option("--rounds", type=int, required=True, envvar="FLAVOR_ROUNDS", show_envvar=True, help="Rounds to run.")
 @click.option(

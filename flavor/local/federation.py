@@ -182,6 +182,7 @@ class Federation:
             "GLOBAL_MODEL_PATH",
             "LOG_PATH",
             "FLAVOR_KEY",
+            "FLAVOR_OUT",
         ):
             environment.pop(variable, None)  # each edge has folders of its own
         queue = f"flavor-{self.run}"

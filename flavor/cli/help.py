@@ -1,0 +1,85 @@
+"""Help in groups, for commands with many options; what is misspelt is suggested by what it means."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_GROUPS: dict[str, tuple[str, ...]] = {
+    "Your script": (
+        *("main_command", "preprocess_command", "client_command", "aggregator_command", "aggregator_main", "init_once"),
+        *("format_", "set_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
+    ),
+    "Run, sites and data": (
+        *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "min_clients", "input_path", "input_glob"),
+        *("init_model", "resume", "detach", "fraction", "seed"),
+    ),
+    "Results": ("out", "as_json", "workspace"),
+    "The model: rule, weights, tensors": (
+        *("checkpoint", "aggregator", "server_step", "weights", "keep", "equal", "compress"),
+    ),
+    "When a round closes": (
+        *("quorum", "on_quorum_lost", "round_attempts", "round_timeout_s", "heartbeat_timeout_s"),
+        *("aggregation_timeout_s", "aggregation_lease_s", "aggregation_attempts", "join_timeout_s", "grace_s"),
+    ),
+    "Limits, signatures, privacy": (
+        *("quarantine_after", "max_dataset_size", "max_update_bytes", "max_update_norm", "require_signatures"),
+        *("share_names", "key", "trust", "opaque", "allow_set", "report_output"),
+        *("memory_limit", "cpu_limit_s", "file_size_limit", "user"),
+    ),
+    "Redis": ("redis_url", "tls_ca", "tls_cert", "tls_key", "insecure", "patience_s"),
+    "Object store": ("store", "store_cache", "store_cache_size", "keep_rounds", "keep_globals"),
+    "Aggregators": ("workers", "queue", "threads"),
+}
+_OTHER = "Other"
+_OLD_SPELLING = re.compile(r"^-[a-z]{2,}, ")
+"""`-am`, `-cm`, `-cp`: taken as ever, and shown no more."""
+_MEANT = {
+    "--name": ("--run", "--client"),
+    "--epochs": ("--rounds",),
+    "--clients": ("--edges", "--min-clients"),
+    "--sites": ("--edges", "--min-clients"),
+    "--nodes": ("--edges", "--min-clients"),
+    "--output": ("--out",),
+    "--redis": ("--redis-url",),
+    "--url": ("--redis-url",),
+    "--data": ("--input",),
+    "--script": ("--main",),
+    "--command": ("--main",),
+    "--lr": ("--set",),
+    "--model": ("--init-model",),
+}
+
+
+class GroupedCommand(click.Command):
+    """A command whose options are listed in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options group by group."""
+        group_of = {name: title for title, names in _GROUPS.items() for name in names}
+        order = {name: index for index, name in enumerate(group_of)}
+        rows: dict[str, list[tuple[int, tuple[str, str]]]] = {title: [] for title in (*_GROUPS, _OTHER)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                name = parameter.name or ""
+                shown = _OLD_SPELLING.sub("", record[0]), record[1]
+                rows[group_of.get(name, _OTHER)].append((order.get(name, len(order)), shown))
+        for title, listed in rows.items():
+            if listed:
+                with formatter.section(title):
+                    formatter.write_dl([record for _, record in sorted(listed, key=lambda each: each[0])])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; an option that there is not is answered with the one that was meant."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+            meant = [name for name in _MEANT.get(error.option_name, ()) if name in known]
+            near = [name for name in error.possibilities or () if name.startswith("--")]
+            said = f"No such option {error.option_name!r}."
+            if meant:
+                said += f" Did you mean {' or '.join(map(repr, meant))}?"
+            raise click.NoSuchOption(error.option_name, said, None if meant else near, error.ctx) from None
