@@ -91,7 +91,7 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
     state_path, state_digest, _ = _put_state(store, prefix, state, floats)
     with store.stage() as staged:
         infos = accepted_infos(store, verdicts)
-        staged.write_text(json.dumps(merge_infos(list(round_.contributors), infos), allow_nan=False))
+        staged.write_text(json.dumps(merge_infos(list(round_.contributors), infos), allow_nan=False), encoding="utf-8")
         info_digest, _ = sha256_file(staged)
         info_path = named(prefix, "info", info_digest, ".json")
         store.put(info_path, staged, digest=info_digest)

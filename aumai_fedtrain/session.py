@@ -148,7 +148,7 @@ def read_sessions(redis_url: str | None, home: Path) -> list[Session]:
                 with _served(folder) as sessions:
                     return sessions.all()
         with contextlib.suppress(BusUnavailable, OSError):  # it may be starting, or just ending
-            url = (folder / "url").read_text()
+            url = (folder / "url").read_text(encoding="utf-8")
             with _connected(url, patience_s=0.0) as sessions:
                 return sessions.all()
         if time.monotonic() > deadline:
@@ -192,8 +192,8 @@ def _served(folder: Path) -> Iterator[Sessions]:
     """A server on the folder, whose URL stands in it for those that only read."""
     (folder / "valkey.log").unlink(missing_ok=True)  # that of the last command, and only it, is of use
     with embedded_server(append_only=True, folder=folder) as url:
-        (folder / "pid").write_text(str(os.getpid()))
-        (folder / "url").write_text(url)
+        (folder / "pid").write_text(str(os.getpid()), encoding="utf-8")
+        (folder / "url").write_text(url, encoding="utf-8")
         try:
             with _connected(url) as sessions:
                 yield sessions
@@ -203,7 +203,7 @@ def _served(folder: Path) -> Iterator[Sessions]:
 
 def _held(folder: Path, home: Path) -> LeaseHeld:
     with contextlib.suppress(OSError):
-        pid = (folder / "pid").read_text()
+        pid = (folder / "pid").read_text(encoding="utf-8")
         return LeaseHeld(
             f"another aumai-fedtrain (process {pid}) has the sessions in {home}: wait for it, or name another --home"
         )

@@ -39,7 +39,7 @@ def read_paths(output: Path, kind: str) -> list[str]:
     """The files of this kind; raises `InvalidSetting` for an unknown one, and before there are any."""
     file = _file(output, kind)
     try:
-        paths: list[str] = json.loads(file.read_text())
+        paths: list[str] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidSetting(f"GetPaths({kind!r}): nothing has set these paths yet (no {file})") from None
     return paths

@@ -239,7 +239,7 @@ def _aggregated(
         context.store.put(path, staged, digest=combined.digest)
     with context.store.stage() as staged:
         public = combined.info if config.share_names else summed(combined.info)
-        staged.write_text(json.dumps(public, allow_nan=False))
+        staged.write_text(json.dumps(public, allow_nan=False), encoding="utf-8")
         info_digest, _ = sha256_file(staged)
         info_path = named(prefix, "info", info_digest, ".json")
         context.store.put(info_path, staged, digest=info_digest)

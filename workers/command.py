@@ -371,7 +371,7 @@ def _notes(work: Work, digest: str) -> tuple[str, ...]:
 def _info(work: Work, place: Place) -> Info:
     """The merged information, with the command's own metrics where it changed them."""
     try:
-        with place.global_info.open() as file:
+        with place.global_info.open(encoding="utf-8") as file:
             metrics = json.loads(file.read(_MOST_INFO_BYTES), parse_constant=_refuse_constant)["metrics"]
         if not isinstance(metrics, dict) or not all(_is_metric(value) for value in metrics.values()):
             raise ValueError("a metric is neither a number nor a list of numbers, or is not finite")

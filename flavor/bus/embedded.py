@@ -96,6 +96,6 @@ def _await_answer(process: subprocess.Popen[bytes], socket: Path, log: Path) -> 
                 client.ping()
                 return
             if process.poll() is not None or time.monotonic() > deadline:
-                lines = log.read_text(errors="replace").splitlines() or ["it printed nothing"]
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it printed nothing"]
                 raise BusUnavailable(f"the embedded server did not start: {lines[-1]}: name a server with --redis-url")
             time.sleep(0.005)

@@ -83,7 +83,7 @@ class RunStore:
         script = self._scripts.get(verb)
         if script is None:
             parts = [_PARTS[verb], verb] if verb in _PARTS else [verb]
-            text = "".join((_LUA / f"{part}.lua").read_text() for part in parts)
+            text = "".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
             script = self._scripts[verb] = self.redis.register_script(text)
         with translated(self.where):
             for _ in range(_LOADS):

@@ -260,7 +260,7 @@ def _kept_ca(pem: str, workspace: Path) -> str:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(pem)
+        temporary.write_text(pem, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         raise InvalidSetting(f"{path}: the token's CA cannot be written: {error.strerror}: see --workspace") from None

@@ -183,7 +183,7 @@ def _certificates(file: str | None) -> str | None:
     if file is None:
         return None
     check_files(file)
-    return "".join(_CERTIFICATE.findall(Path(file).read_text(errors="replace")))
+    return "".join(_CERTIFICATE.findall(Path(file).read_text(encoding="utf-8", errors="replace")))
 
 
 @click.command()

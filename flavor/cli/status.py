@@ -96,7 +96,8 @@ def _show_run(found: dict[str, Any]) -> None:
     heads = ["SITE", "STATE", "LAST SEEN", "SAMPLES", "UPLOADED"]
     heads += [name.upper()] if name else []
     clients = found["clients"].items()
-    has_reason = any(client["reason"] for _, client in clients)
+    reasons = {site: "" if _doing(client, ended=ended) == "done" else client["reason"] for site, client in clients}
+    has_reason = any(reasons.values())
     rows = []
     for site, client in clients:
         value = client["metrics"].get(name) if name else None
@@ -108,7 +109,7 @@ def _show_run(found: dict[str, Any]) -> None:
             "-" if client["update_bytes"] is None else shown_bytes(client["update_bytes"]),
         ]
         row += ["-" if value is None else f"{value:.4g}"] if name else []
-        rows.append([*row, client["reason"]] if has_reason else row)
+        rows.append([*row, reasons[site]] if has_reason else row)
     print_table([*heads, "WHY"] if has_reason else heads, rows)
 
 
@@ -154,10 +155,12 @@ def _doing(client: dict[str, Any], *, ended: bool) -> str:
     if client.get("transfer"):
         moved = client["transfer"]
         return f"{moved['phase']} {amount(moved['done_bytes'], moved['total_bytes'])}"
-    if state in ("quarantined", "revoked", "failed", "left"):
+    if state in ("quarantined", "revoked", "failed"):
         return state
     if round_ in ("accepted", "refused", "submitted"):
         return "done" if ended and round_ == "accepted" else _WORDS.get(round_, round_)
+    if state == "left":
+        return state
     if ended:
         return "-"
     if not client["alive"]:

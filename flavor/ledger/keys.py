@@ -138,9 +138,9 @@ class SigningKey:
         public = path.with_name(path.name + ".pub")
         line = f"{label} {key.public}\n".lstrip()
         with suppress(OSError):  # a key on a read-only mount is as good
-            if not public.exists() or public.read_text() != line:
+            if not public.exists() or public.read_text(encoding="utf-8") != line:
                 temporary = public.with_name(f".{public.name}.{secrets.token_hex(6)}")
-                temporary.write_text(line)
+                temporary.write_text(line, encoding="utf-8")
                 os.replace(temporary, public)
         return key
 

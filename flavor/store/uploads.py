@@ -55,7 +55,7 @@ class Notes:
     def read(self, path: Path) -> Upload | None:
         """What is noted; None for nothing, or nothing that can be used."""
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            noted = Upload(**json.loads(path.read_text()))
+            noted = Upload(**json.loads(path.read_text(encoding="utf-8")))
             if noted.part_bytes > 0 and all(isinstance(each, str) for each in (noted.staged, noted.id)):
                 noted.tags = {str(number): str(tag) for number, tag in noted.tags.items()}
                 return noted
@@ -66,7 +66,7 @@ class Notes:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(asdict(upload)))
+            temporary.write_text(json.dumps(asdict(upload)), encoding="utf-8")
             os.replace(temporary, path)
 
     def forget(self, path: Path) -> None:

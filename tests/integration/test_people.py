@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import sys
 
 import pytest
 
@@ -139,3 +140,38 @@ def got(bench):
     done = bench.done("flavor", "get", bench.run)
     assert done.wait() == 0, done.stderr
     return done.stdout.strip()
+
+
+GREETER = """
+import os, pickle, numpy as np
+from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+SetEvent("TrainInitDone")
+for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
+    WaitEvent("TrainStarted")
+    with open(os.environ["LOCAL_MODEL_PATH"], "wb") as file:
+        pickle.dump({"state_dict": {"w": np.zeros(3, np.float32)}}, file)
+    metrics = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")}
+    auc = float("nan") if os.environ["FLAVOR_CLIENT"] == "edge-1" else 0.75
+    SaveInfoJson({
+        "metadata": {"epoch": epoch, "datasetSize": 10, "importance": 1.0},
+        "metrics": {**metrics, "Gr\\u00fc\\u00dfe": 0.5, "auc": auc},
+    })
+    SetEvent("TrainFinished")
+"""
+
+
+def test_letters_that_a_terminal_lacks_and_values_that_are_missing_end_nothing(bench, out):
+    script = bench.work / "greeter.py"
+    script.write_text(GREETER, encoding="utf-8")
+    ascii_only = {**LOCAL, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = ["-m", f"{sys.executable} {script}", "--out", out, "--rounds", 1, "--edges", 2]
+    done = bench.done("flavor", "run", *words, env=ascii_only)
+    assert done.wait() == 0, done.stderr
+    assert "Gr??e 0.5" in done.stderr
+    assert rows(out / "metrics.csv")[0]["Grüße"] == "0.5"
+    assert [row["auc"] for row in rows(out / "metrics-sites.csv")] == ["", "0.75"]
+    shown = bench.done("flavor", "status", out, "--metric", "auc", env=ascii_only)
+    assert shown.wait() == 0, shown.stderr
+    assert "auc 0.75 (best: 0.75, round 1), Gr" in shown.stdout
+    sites = [line.split() for line in shown.stdout.splitlines() if line.startswith("edge-")]
+    assert [(words[1], words[-1]) for words in sites] == [("done", "-"), ("done", "0.75")]
