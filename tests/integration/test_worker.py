@@ -154,6 +154,11 @@ def verdict(runs: RunStore, client: str, round_: int = 1) -> Verdict:
     return view.verdicts[client]
 
 
+def decide(runs: RunStore, found: Verdict) -> None:
+    """Fix the first round's structure, as the coordinator does once most of its sites agree on it."""
+    runs.decide_structure(TOKEN, 1, Reference(found.path, found.digest, found.size_bytes), others=(), reason="2 of 3")
+
+
 def model(value: float) -> dict[str, np.ndarray]:
     return {"w": np.full((2, 3), value, np.float32), "steps": np.array(7, np.int64)}
 
@@ -271,10 +276,11 @@ class TestInspection:
     def test_of_a_giant_of_another_structure_only_the_header_is_read(
         self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, round_: int
     ) -> None:
-        """In a first round without a model that is the structure of the update that came first."""
+        """In a first round without a model that is the structure that most sites agree on."""
         for client in "ac":
             submit(runs, store, client, model(1))
         assert all(verdict(runs, client).accepted for client in "ac")
+        decide(runs, verdict(runs, "a"))
         if round_ == 2:
             runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "c"], reason="2 of 3")
             jobs.aggregate("r", 1, 1)
@@ -291,15 +297,15 @@ class TestInspection:
             pytest.fail(f"{file.path} would be read")
 
         monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
-        reason = verdict(runs, "b", round_).reason
-        assert "tensor 'w' has shape (1099511627776,); the " + {1: "first", 2: "global"}[round_] in reason
+        whose = {1: "the model of the other sites", 2: "the global model"}[round_]
+        assert f"tensor 'w' has shape (1099511627776,); {whose}" in verdict(runs, "b", round_).reason
 
     def test_of_a_reference_that_became_a_file_of_terabytes_nothing_is_read(
         self, runs: RunStore, store: ObjectStore
     ) -> None:
         path = submit(runs, store, "a", model(1))
-        assert verdict(runs, "a").accepted
-        os.truncate(store.local(path), 2**42)
+        decide(runs, verdict(runs, "a"))
+        os.truncate(store.local(accepted_path(path)), 2**42)
         submit(runs, store, "b", model(2))
         assert f"({2**42} of them, expected " in verdict(runs, "b").reason
 
@@ -360,11 +366,10 @@ class TestInspection:
         self, runs: RunStore, store: ObjectStore, tensors: dict[str, np.ndarray], said: str
     ) -> None:
         submit(runs, store, "a", model(1))
-        submit(runs, store, "b", tensors)
         first = verdict(runs, "a")
         assert first.accepted
-        decided = Reference(first.path, first.digest, first.size_bytes)
-        runs.redis.hset(runs.keys.round(1), "reference", str(decided))
+        decide(runs, first)
+        submit(runs, store, "b", tensors)
         assert said in verdict(runs, "b").reason
 
     def test_another_structure_counts_until_the_coordinator_has_decided(
@@ -380,9 +385,7 @@ class TestInspection:
     @pytest.mark.parametrize(("prefix", "told"), [("module.", "DataParallel"), ("_orig_mod.", "torch.compile")])
     def test_a_wrappers_prefix_is_named(self, runs: RunStore, store: ObjectStore, prefix: str, told: str) -> None:
         submit(runs, store, "a", model(1))
-        first = verdict(runs, "a")
-        reference = Reference(first.path, first.digest, first.size_bytes)
-        runs.redis.hset(runs.keys.round(1), "reference", str(reference))
+        decide(runs, verdict(runs, "a"))
         submit(runs, store, "b", {f"{prefix}{name}": x for name, x in model(1).items()})
         reason = verdict(runs, "b").reason
         assert repr(prefix) in reason
