@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
 import subprocess
+import termios
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,7 +56,7 @@ class ChildProcess:
             options = {"umask": 0o077, **options}
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()  # notified when something was read
         self._code: int | None = None
         self._ending = threading.Lock()
         self._reaped = False  # its number may be another group's then
@@ -90,9 +93,21 @@ class ChildProcess:
 
     @property
     def last_lines(self) -> list[str]:
-        """The newest lines of its output, oldest first."""
+        """The newest lines of what it has printed until now, oldest first."""
         with self._lock:
+            self._lock.wait_for(lambda: not self._unread, _DRAIN_S)
             return list(self._lines)
+
+    @property
+    def _unread(self) -> bool:
+        """Whether something that it has printed still lies in a pipe."""
+        count = array.array("i", [0])
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None and not pipe.closed:
+                fcntl.ioctl(pipe, termios.FIONREAD, count)
+                if count[0]:
+                    return True
+        return False
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the end and return the exit code; None when `timeout_s` ran out."""
@@ -138,30 +153,34 @@ class ChildProcess:
         assert out is not None
         assert err is not None
         unfinished = {out.fileno(): b"", err.fileno(): b""}
-        with out, err, selectors.DefaultSelector() as selector:
+        with selectors.DefaultSelector() as selector:
             for order, pipe in enumerate((out, err)):
                 selector.register(pipe, selectors.EVENT_READ, order)
             while selector.get_map():
                 for key, _ in sorted(selector.select(), key=lambda ready: ready[0].data):
-                    data = os.read(key.fd, _MAX_LINE)
-                    if not data:
-                        selector.unregister(key.fileobj)
-                    *lines, rest = (unfinished[key.fd] + data).split(b"\n")
-                    if rest and (not data or len(rest) >= _MAX_LINE):
-                        lines, rest = [*lines, rest], b""
-                    unfinished[key.fd] = rest
-                    for line in lines:
-                        self._take(line)
+                    with self._lock:
+                        data = os.read(key.fd, _MAX_LINE)
+                        if not data:
+                            selector.unregister(key.fileobj)
+                        *lines, rest = (unfinished[key.fd] + data).split(b"\n")
+                        if rest and (not data or len(rest) >= _MAX_LINE):
+                            lines, rest = [*lines, rest], b""
+                        unfinished[key.fd] = rest
+                        for line in lines:
+                            self._take(line)
+                        self._lock.notify_all()
+        with self._lock:
+            out.close()
+            err.close()
 
     def _take(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
-        with self._lock:
-            self._lines.append(text)
-            with contextlib.suppress(OSError, ValueError):  # a full disk; closed, as the process is gone
-                self._log.write(line + b"\n")
-                self._log.flush()
-            if self._echo is not None:
-                self._print(text)
+        self._lines.append(text)
+        with contextlib.suppress(OSError, ValueError):  # a full disk; closed, as the process is gone
+            self._log.write(line + b"\n")
+            self._log.flush()
+        if self._echo is not None:
+            self._print(text)
 
     def _print(self, text: str) -> None:
         assert self._echo is not None

@@ -332,8 +332,6 @@ def serve(
     check_rule(config)
     initial = store_initial(objects, run, init_model, opaque=config.is_opaque) if init_model else None
     tell = teller("[coordinator] ")
-    for line in bound_warnings(config):
-        tell(line)
     raise_on_sigterm()
     coordinator = Coordinator(
         run,
@@ -343,6 +341,7 @@ def serve(
         tell=tell,
         initial=initial,
         patience_s=patience_s,
+        warnings=bound_warnings(config),
     )
     with written(run, out, redis_url=url, store=objects, tell=tell):
         view = coordinator.run()

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flavor.bus.connection import ServerWatch, connect, shown, translated, wait_for_server
@@ -106,7 +106,7 @@ class Coordinator:
 
     Killed at any point and started again, it carries on. Only the holder of the run's lease can change anything: a
     second coordinator waits for the lease, and `LeaseHeld` is raised when its holder is alive. `only` names the
-    clients that may take part; everyone may when it is None.
+    clients that may take part; everyone may when it is None. `warnings` are told once the server has answered.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class Coordinator:
         jobs: JobQueue | None = None,
         patience_s: float = 60.0,
         only: frozenset[str] | None = None,
+        warnings: Sequence[str] = (),
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
         self._stopped = threading.Event()
@@ -130,7 +131,7 @@ class Coordinator:
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
         self._late = LateUpdates(self._runs, tell)
-        self._only, self._given_jobs = only, jobs
+        self._only, self._given_jobs, self._warnings = only, jobs, warnings
         self._history = History(self._runs, Archive(store, run), tell)
         self._round: _Round | None = None
         self._run: RunView
@@ -270,7 +271,7 @@ class Coordinator:
 
     def _create(self) -> bool:
         """Create the run; False when it is there already."""
-        for line in persistence_warnings(self._redis, self._url):
+        for line in (*persistence_warnings(self._redis, self._url), *self._warnings):
             self._tell(line)
         config = self._config.to_mapping()
         if self._runs.find() is None:

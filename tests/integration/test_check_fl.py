@@ -130,6 +130,7 @@ def changed(*changes: tuple[str, str]) -> str:
 
 
 LOOP = "while True:\n    WaitEvent"
+ASKS = "from flavor.cook.utils import IsSetEvent\nwhile True:\n    IsSetEvent"
 ALL_ROUNDS = (LOOP, 'for _ in range(int(os.environ["TOTAL_ROUNDS"])):\n    WaitEvent')
 REST = GOOD[GOOD.index("    save()\n    SaveInfoJson") :]
 NEVER_LOADS = ("    load()\n", "    pass\n")
@@ -256,6 +257,13 @@ WRONG = {
     ),
     "waits for TrainInitDone": (
         changed((LOOP + '("TrainStarted")', LOOP + '("TrainInitDone")'), ("    load()\n", SLEEP)),
+        "waits for TrainStarted",
+    ),
+    "asks whether TrainInitDone is set": (
+        changed(
+            (LOOP + '("TrainStarted")', ASKS + '("TrainInitDone")'),
+            ("    load()\n", SLEEP),
+        ),
         "waits for TrainStarted",
     ),
     "takes a while and waits for nothing": (
@@ -518,8 +526,11 @@ def test_one_round_says_what_it_cannot_see(tmp_path, clean):
 
 
 def test_the_event_that_was_waited_for_is_named(check):
-    report = check(WRONG["waits for TrainInitDone"][0])
+    report = check(WRONG["asks whether TrainInitDone is set"][0])
     assert "it asked for TrainInitDone" in detail(report, "waits for TrainStarted")
+    report = check(WRONG["waits for TrainInitDone"][0])
+    assert "WaitEvent('TrainInitDone'): a trainer sets it itself" in detail(report, "waits for TrainStarted")
+    assert detail(report, "waits for TrainStarted").endswith("call WaitEvent('TrainStarted')")
 
 
 def test_pretrained_weights_that_come_back_unchanged(check, tmp_path):

@@ -474,12 +474,14 @@ def test_a_run_with_a_rule_is_not_aggregated_by_a_command(bench):
     assert run.count("starts") == 0
 
 
-@pytest.mark.parametrize("options", [["--aggregator", "command"], ["--checkpoint", "opaque"]])
-def test_a_run_that_needs_a_command_says_so_without_one(bench, options):
+@pytest.mark.parametrize(
+    ("options", "consent"), [(["--aggregator", "command"], []), (["--checkpoint", "opaque"], ["--opaque"])]
+)
+def test_a_run_that_needs_a_command_says_so_without_one(bench, options, consent):
     coordinator = bench.serve(*options, "--aggregation-attempts", 1)
     bench.aggregator()
     for client in ("c1", "c2"):
-        bench.edge(client, bench.trainer())
+        bench.edge(client, bench.trainer(), *consent)
     assert coordinator.wait() == 1
     assert "flavor-agg -m" in coordinator.stderr
 

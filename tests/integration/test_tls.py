@@ -70,7 +70,7 @@ def test_the_right_certificates_are_let_in(strict: RedisServer, open_: RedisServ
         with connect(bus) as client:
             wait_for_server(client, bus)
             assert client.ping()
-            assert client.connection_pool.connection_class is VerifiedConnection
+            assert issubclass(client.connection_pool.connection_class, VerifiedConnection)
 
 
 def test_a_hundred_connections_in_a_row(open_: RedisServer, made: Certificates) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import selectors
 import signal
 import sys
 import time
@@ -90,3 +91,28 @@ def test_one_that_was_never_stopped_leaves_no_zombie(tmp_path: Path) -> None:
     gc.collect()
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
+
+
+def test_what_it_had_printed_by_now_is_known_however_late_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an aggregator that sets an event right after its last line, and lives on."""
+
+    class Late(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            found = super().select(timeout)
+            time.sleep(0.1)
+            return found
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Late)
+    reading, writing = os.pipe()
+    program = f"import os, time\nprint('saved it', flush=True)\nos.write({writing}, b'x')\nwhile True: time.sleep(1)"
+    process = ChildProcess(
+        [sys.executable, "-c", program], environment=dict(os.environ), log=tmp_path / "log", inherited=[writing]
+    )
+    os.close(writing)
+    with open(reading, "rb", buffering=0) as event:
+        assert event.read(1) == b"x"
+    assert process.last_lines == ["saved it"]
+    process.stop(0.1)
+    assert process.last_lines == ["saved it"]
