@@ -180,6 +180,20 @@ class RunStore:
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
         self._move("begin_aggregation", keys, [token, round_, attempt, json.dumps(list(contributors)), reason])
 
+    def return_round(
+        self, token: str, round_: int, *, attempt: int, refused: Mapping[str, Verdict], reason: str, told: str
+    ) -> None:
+        """Open the round again that lost its quorum in its aggregation; the updates of `refused` count no more.
+
+        `told` is what their clients are told.
+        """
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.verdicts(round_)]
+        keys += [self.keys.log, *(self.keys.client(client).verdict(round_) for client in refused)]
+        args: list[str | int] = [token, round_, attempt, reason, told]
+        for client, verdict in refused.items():
+            args += [client, verdict.to_json()]
+        self._move("return_round", keys, args)
+
     # -- the worker's transitions
 
     def claim_round(self, round_: int, *, attempt: int, token: str, ttl_s: float, renew: bool = False) -> None:

@@ -46,6 +46,8 @@ class Action(StrEnum):
     AGGREGATE = "aggregate"
     REOPEN = "reopen"
     RETRY = "retry"
+    RETURN = "return"
+    """Open a round again whose aggregation found too few updates left."""
     REQUEUE = "requeue"
     FINISH = "finish"
     FAIL = "fail"
@@ -327,14 +329,15 @@ def supervise(
 
 
 def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunConfig) -> tuple[Action, str]:
-    """After an attempt that went wrong: another one, at once or in a while, or the end."""
+    """After an attempt that went wrong: another one, at once or in a while, back to the sites, or the end."""
     if round_.spoiled:
         left = len(round_.contributors) - len(round_.spoiled)
         needed = config.needed_of(len(round_.expected))
         if left < needed:
             short = f"round {round_.round}: {needed} updates are needed and {left} are left"
             changed = f"{len(round_.spoiled)} changed or removed in the store"
-            return Action.FAIL, Reason(f"{short}: {problem}", f"{short}: {changed}")
+            action = Action.FAIL if config.on_quorum_lost == "fail" else Action.RETURN
+            return action, Reason(f"{short}: {problem}", f"{short}: {changed}")
         return Action.RETRY, f"without {_some(round_.spoiled)}, because: {problem}"
     if round_.passing_ms is not None:
         if now_ms < round_.passing_ms + min(config.aggregation_lease_s * 1000, _LONGEST_WAIT_MS):

@@ -699,6 +699,9 @@ class Coordinator:
             spoiled = round_.view.spoiled
             contributors = [client for client in round_.view.contributors if client not in spoiled]
             self._attempt(round_, round_.view.attempt + 1, contributors, reason, worth_telling=True)
+        elif action is Action.RETURN:
+            self._return(round_, reason)
+            return True
         elif action is Action.REQUEUE:
             self._jobs.aggregate(self._name, round_.view.round, attempt=round_.view.attempt)
             round_.enqueued_ms = now_ms
@@ -706,6 +709,22 @@ class Coordinator:
             self._end(RunState.FAILED, reason)
             return True
         return False
+
+    def _return(self, round_: _Round, reason: str) -> None:
+        """The round is open again, without the updates whose objects were spoiled; its quorum decides what then."""
+        number, view = round_.view.round, round_.view
+        told = "its object was changed or removed in the store after it was accepted"
+        refused = {
+            client: replace(view.verdicts[client], accepted=False, reason=told)
+            for client in view.spoiled
+            if client in view.verdicts
+        }
+        with contextlib.suppress(StoreUnavailable):  # a worker that finds them there refuses what it is shown
+            self._store.delete([path for verdict in refused.values() for path in (verdict.path, verdict.info_path)])
+        self._runs.return_round(self._token, number, attempt=view.attempt, refused=refused, reason=reason, told=told)
+        self._tell(f"{reason}; the round is open again")
+        self._round = None  # everything that was known of it is read again
+        self._read_round()
 
     def _end(self, state: RunState, reason: str) -> None:
         reach("coordinator.ending")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import signal
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -117,6 +118,28 @@ def test_a_round_that_needs_an_object_that_was_changed_fails_and_says_which(faul
         assert "2 updates are needed and 1 are left: 1 changed" in edge.stderr  # no path of another site's
         assert path not in edge.stderr
     faulty.history().check(rounds=1)
+
+
+def test_a_round_that_needs_an_object_that_was_changed_waits_for_its_site_to_hand_in_again(faulty):
+    """Row 29 with README's defaults: the site is told, starts again and trains the round again; the run ends well."""
+    bench = faulty.bench
+    coordinator = faulty.serve("--on-quorum-lost", "wait")
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--hold", "--at", 2)})
+    bench.held("c2")
+    bench.logged("update.accepted", client="c1", round=2)
+    rewritten(bench.store / bench.runs.read_round(2).verdicts["c1"].path, flipped)
+    bench.release("c2")
+    bench.logged("round.returned", round=2)
+    edges["c1"].until("its object was changed or removed in the store")
+    edges["c1"].send(signal.SIGTERM)
+    edges["c1"].wait()
+    edges["c1"] = bench.edge("c1", bench.trainer())
+    assert coordinator.wait() == 0, f"{coordinator.stderr} {edges['c1'].stderr}"
+    for edge in edges.values():
+        assert edge.wait() == 0, edge.stderr
+    assert bench.runs.read_round(2).contributors == ("c1", "c2")
+    faulty.history().check(rounds=faulty.rounds)
 
 
 def test_a_store_in_trouble_is_waited_out_and_one_that_stays_so_fails_its_site_alone(faulty, s3, monkeypatch):

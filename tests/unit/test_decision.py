@@ -209,6 +209,17 @@ class TestAggregation:
         assert action is Action.FAIL
         assert "boom" in reason
 
+    @pytest.mark.parametrize(
+        ("policy", "then"), [("wait", Action.RETURN), ("retry", Action.RETURN), ("fail", Action.FAIL)]
+    )
+    def test_too_few_objects_left_are_a_quorum_that_is_lost(self, policy: str, then: Action) -> None:
+        view = replace(self.aggregating(error="c1's object is gone"), contributors=("a", "b", "c"), spoiled=("c",))
+        config = CONFIG.model_copy(update={"on_quorum_lost": policy, "min_clients": 3, "quorum": 3})
+        action, reason = supervise(0, view, enqueued_ms=0, workers=None, config=config)
+        assert action is then
+        assert "c1" in reason
+        assert public(reason).endswith("updates are needed and 2 are left: 1 changed or removed in the store")
+
     def test_a_job_that_nobody_took_is_queued_again_unless_nobody_listens(self) -> None:
         view = self.aggregating()
         late = 20_000
