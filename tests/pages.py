@@ -1,0 +1,40 @@
+"""A place in which the commands of a page run as they are written: our programs on the path, nobody's settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import flavor
+
+PROGRAMS = {
+    "flavor": "flavor.cli.main",
+    "flavor-fl": "flavor.cli.edge",
+    "flavor-agg": "flavor.cli.aggregator",
+    "check-fl": "flavor.cli.check",
+    "check-agg": "flavor.cli.check_aggregator",
+    "aumai-fedtrain": "aumai_fedtrain.cli",
+}
+_FOLDERS = ("INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH")
+
+
+def prepared(folder: Path) -> dict[str, str]:
+    """Make `folder` such a place, and its user's home; returns the environment."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, module in PROGRAMS.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -P -m {module} "$@"\n')
+        (programs / name).chmod(0o755)
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").chmod(0o755)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("FLAVOR_") and name not in _FOLDERS
+    }
+    return environment | {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(flavor.__file__).parents[1]),  # what this process has imported
+        "HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "OMP_NUM_THREADS": "1",
+    }
