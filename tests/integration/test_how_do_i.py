@@ -1,0 +1,251 @@
+"""docs/how-do-i.md: every question has an answer, and every command of it works.
+
+All blocks run, in the page's order, in one folder: the digits example, a real server with a password, a finished run
+`mammo` and an open one, `trial`. What needs the internet, Docker or Windows (`console`) is not run; a hundred clients
+are six.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from buckets import S3
+from pages import prepared
+from redisserver import redis_server
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "how-do-i.md").read_text()
+SECTIONS = {
+    title: re.findall(r"```(\w+)(?: (\w+))?\n(.*?)```", text, flags=re.DOTALL)
+    for title, text in re.findall(r"^### … (.*?)\n(.*?)(?=^##|\Z)", PAGE, flags=re.DOTALL | re.MULTILINE)
+}
+AGGREGATOR = """
+import pickle
+from flavor.cook.utils import GetPaths
+models = [pickle.load(open(path, "rb"))["state_dict"] for path in GetPaths("localModels")]
+mean = {name: sum(model[name] for model in models) / len(models) for name in models[0]}
+pickle.dump({"state_dict": mean}, open(GetPaths("globalModel")[0], "wb"))
+"""
+
+
+@dataclass
+class Place:
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, block: str, *, program: str = "bash") -> str:
+        """What a block prints; it has to end well."""
+        command = ["bash", "-euo", "pipefail", "-c", block] if program == "bash" else [sys.executable, "-c", block]
+        environment = self.environment | {"PYTHONPATH": f"{self.folder}:{self.environment['PYTHONPATH']}"}
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment if program == "bash" else environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def status(self, run: str) -> dict:
+        return json.loads(self.run(f"flavor status {run} --json"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    environment = prepared(tmp_path)
+    for name in ("main.py", "prepare.py"):
+        shutil.copy(ROOT / "examples" / "numpy-digits" / name, tmp_path)
+    shutil.copytree(ROOT / "examples" / "shell", tmp_path / "examples" / "shell")
+    (tmp_path / "aggregate.py").write_text(AGGREGATOR)
+    with redis_server(tmp_path / "redis", users_file=True, password="secret") as server:
+        environment["FLAVOR_REDIS_URL"] = server.url.replace("://:", "://default:")
+        environment["FLAVOR_STORE"] = str(tmp_path / "store")
+        here = Place(tmp_path, environment)
+        here.run("python prepare.py")
+        here.run("flavor run -m 'python main.py' --input-glob 'site*/' --rounds 4 --run mammo")
+        here.run("for site in site1 site2 site3; do flavor enroll mammo $site; done")
+        serve = [*("flavor", "serve", "--run", "trial"), *("--rounds", "5", "--min-clients", "3")]
+        with subprocess.Popen(serve, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as coordinator:
+            assert coordinator.stderr
+            assert any("is open for clients" in line for line in coordinator.stderr)
+            coordinator.terminate()
+            coordinator.stderr.read()
+        yield here
+
+
+def accuracies(printed: str) -> list[float]:
+    """The second column from the left of metrics in each row that `tail` has printed."""
+    return [float(row.split(",")[5]) for row in re.findall(r"^\d+,.*$", printed, flags=re.MULTILINE)]
+
+
+def better_together(here: Place, printed: str) -> None:
+    alone, together = accuracies(printed)
+    assert alone < together
+
+
+def stopped(here: Place, printed: str) -> None:
+    assert here.status("trial")["state"] == "stopped"
+
+
+def resumed(here: Place, printed: str) -> None:
+    assert here.status("trial")["rounds"] == 8
+    assert here.status("trial")["state"] == "waiting"
+
+
+def told(here: Place, printed: str) -> None:
+    events = [json.loads(line)["event"] for line in (here.folder / "messages").read_text().splitlines()]
+    assert events.count("round.closed") == 4
+
+
+def nothing_else_left(here: Place, printed: str) -> None:
+    assert "digest" in printed
+    assert str(here.folder) not in printed
+
+
+AFTER: dict[str, Callable[[Place, str], None]] = {
+    "know whether it is better than what a site had alone?": better_together,
+    "stop early?": stopped,
+    "go on after a failure or a stop?": resumed,
+    "get a message when something happens?": told,
+    "know what leaves a site?": nothing_else_left,
+}
+
+
+def test_every_question_has_an_answer_that_one_can_run() -> None:
+    assert len(SECTIONS) > 30
+    assert [title for title, blocks in SECTIONS.items() if not blocks] == []
+    assert set(AFTER) <= set(SECTIONS)
+
+
+ASKED = """TensorBoard MLflow browser evaluate best early resume FedProx differential secure LoRA personalisation GPUs
+Kubernetes message notebook Windows WSL upgrade hurts settings 100 leaves aggregator Python slow key MinIO offline"""
+
+
+@pytest.mark.parametrize("word", ASKED.split())
+def test_what_people_ask_for_is_there_under_its_name(word: str) -> None:
+    assert re.search(word, PAGE), word
+
+
+def substituted(block: str, place: Place, s3: S3, bucket: str) -> str:
+    """With this test's servers, and as many clients as a test may start."""
+    block = block.replace("http://minio.example.org:9000", s3.endpoint()).replace("s3://federation", f"s3://{bucket}")
+    block = block.replace("--edges 100 --fraction 0.1", "--edges 6 --fraction 0.5")
+    return block.replace("redis-cli ", f"redis-cli -u {place.environment['FLAVOR_REDIS_URL']} ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_command_works(place: Place, s3: S3) -> None:
+    bucket = s3.bucket()
+    for title, blocks in SECTIONS.items():
+        printed = ""
+        for language, label, block in blocks:
+            if language == "bash":
+                printed += place.run(substituted(block, place, s3, bucket))
+            elif language == "python" and not label:
+                printed += place.run(block, program="python")
+        if title in AFTER:
+            AFTER[title](place, printed)
+
+
+@pytest.mark.parametrize("library", ["tensorboard", "mlflow"])
+def test_trackers(library: str, tmp_path: Path) -> None:
+    pytest.importorskip(library)
+    folder = tmp_path / "flavor-runs" / "mammo"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("round,accuracy\n1,0.5\n2,0.6\n")
+    (block,) = labelled(library)
+    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, timeout=100)
+
+
+def labelled(label: str) -> list[str]:
+    return [block for blocks in SECTIONS.values() for _, name, block in blocks if name == label]
+
+
+def test_fedprox_stays_nearer_to_the_global_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    (snippet,) = labelled("fedprox")
+    start, step = re.match(r"(mu = .*?\nanchor = .*?\n)(loss = .*)", snippet, flags=re.DOTALL).groups()
+    goal = torch.tensor([[3.0, -1.0]])
+
+    def trained(mu: str) -> object:
+        monkeypatch.setenv("PROXIMAL_MU", mu)
+        model = torch.nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[1.0, 1.0]]))
+        names = {"torch": torch, "os": os, "model": model}
+        exec(start, names)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(200):
+            optimizer.zero_grad()
+            names["loss"] = ((model.weight - goal) ** 2).sum() / 2
+            exec(step, names)
+            names["loss"].backward()
+            optimizer.step()
+        return model.weight.detach()
+
+    assert torch.allclose(trained("0"), goal, atol=1e-4)
+    assert torch.allclose(
+        trained("3.0"), (goal + 3.0 * torch.tensor([[1.0, 1.0]])) / 4.0, atol=1e-4
+    )  # (g + µ a) / (1 + µ)
+
+
+def test_what_is_not_saved_neither_leaves_nor_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    for variable in ("LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for snippet, kept, sent in zip(
+        labelled("partial"), ("base.weight", "head.weight"), ("head.weight", "base.weight"), strict=True
+    ):
+        model = torch.nn.ModuleDict(
+            {"base": torch.nn.Linear(2, 2, bias=False), "head": torch.nn.Linear(2, 1, bias=False)}
+        )
+        model["base"].weight.requires_grad_(kept != "base.weight")
+        before = model.state_dict()[kept].clone()
+        torch.save(
+            {"state_dict": {sent: torch.full_like(model.state_dict()[sent], 7.0)}}, tmp_path / "GLOBAL_MODEL_PATH"
+        )
+        exec(snippet, {"torch": torch, "os": os, "model": model})
+        assert list(torch.load(tmp_path / "LOCAL_MODEL_PATH")["state_dict"]) == [sent]
+        assert torch.equal(model.state_dict()[kept], before)
+        assert (model.state_dict()[sent] == 7.0).all()
+
+
+def test_the_noise_is_added_to_a_change_of_bounded_length() -> None:
+    (snippet,) = labelled("noise")
+    start = {"w": np.ones((100, 100), np.float32)}
+    for sigma in (0.0, 0.5):
+        model = {"w": np.full((100, 100), 5.0, np.float32)}
+        names = {"np": np, "start": start, "model": model, "CLIP": 2.0, "SIGMA": sigma}
+        exec(textwrap.dedent(snippet), names | {"rng": np.random.default_rng(0)})
+        change = model["w"].astype(np.float64) - start["w"]
+        assert abs(change.mean() - 0.02) < 0.05
+        assert abs(change.std() - 2.0 * sigma) < 0.05
+        assert model["w"].dtype == np.float32
+
+
+def test_the_job_for_kubernetes_uses_what_there_is() -> None:
+    (block,) = [block for blocks in SECTIONS.values() for language, _, block in blocks if language == "yaml"]
+    (container,) = yaml.safe_load(block)["spec"]["template"]["spec"]["containers"]
+    assert "AS edge" in (ROOT / "Dockerfile").read_text()
+    helped = subprocess.run(
+        [sys.executable, "-m", "flavor.cli.edge", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    program, *options = container["command"]
+    assert program == "flavor-fl"
+    assert all(option in helped for option in options if option.startswith("--"))
