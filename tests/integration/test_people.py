@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 
@@ -78,7 +79,9 @@ def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     assert "--rounds NUMBER, with more than 4, lets it go on" in over.stderr
 
 
-def test_a_killed_run_goes_on_from_what_lies_there(bench, out):
+@pytest.mark.parametrize("data", ["kept", "lost"])
+def test_a_killed_run_goes_on_from_what_lies_there(bench, out, data):
+    """Of what its server kept, or, when that is lost, of the store alone."""
     gate = bench.folder / "gate"
     os.mkfifo(gate)
     first = local(bench, out, "--hold", "--gate", gate, "--at", 2, "--only", "edge-1")
@@ -86,6 +89,8 @@ def test_a_killed_run_goes_on_from_what_lies_there(bench, out):
     first.send(signal.SIGKILL)
     first.wait()
     bench.eventually("everything is gone", lambda: not bench.survivors())
+    if data == "lost":
+        shutil.rmtree(out / "redis")
     again = bench.start("flavor", "run", "--resume", out, env=LOCAL)
     with gate.open("w"):
         pass
