@@ -17,11 +17,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from redis.connection import parse_url
 
-from flavor.bus.connection import URL_VARIABLE, checked_url, shown, unusable
+from flavor.bus.connection import checked_url, shown, unusable
 from flavor.bus.tls import tls_context
+from flavor.bus.variables import JOIN_VARIABLE, URL_VARIABLE
 from flavor.errors import InvalidSetting
 
-JOIN_VARIABLE = "FLAVOR_JOIN"
 INSECURE_VARIABLE = "FLAVOR_INSECURE"
 _FILES = {"FLAVOR_TLS_CA": "ssl_ca_certs", "FLAVOR_TLS_CERT": "ssl_certfile", "FLAVOR_TLS_KEY": "ssl_keyfile"}
 _LOOKUP_S = 3.0

@@ -31,7 +31,6 @@ from flavor.signals import asked_to_end, pause
 Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, whatever `decode_responses` says."""
 
-URL_VARIABLE = "FLAVOR_REDIS_URL"
 PATIENCE_S = 180.0
 """How long an outage is waited out unless one says otherwise: a server's restart of a minute, and the loading of its
 data."""

@@ -20,7 +20,8 @@ import click
 
 from flavor import __version__
 from flavor.bus.address import INSECURE_VARIABLE, bus_address
-from flavor.bus.connection import PATIENCE_S, URL_VARIABLE, bus_error
+from flavor.bus.connection import PATIENCE_S, bus_error
+from flavor.bus.variables import URL_VARIABLE
 from flavor.errors import FlavorError, MisuseError, RunEnding
 from flavor.signals import raise_in_main
 

@@ -11,7 +11,8 @@ from typing import get_args
 import click
 from click.core import ParameterSource
 
-from flavor.bus.address import JOIN_VARIABLE, bus_address
+from flavor.bus.address import bus_address
+from flavor.bus.variables import JOIN_VARIABLE
 from flavor.cli.common import (
     EXIT_CODES,
     Terminated,

@@ -6,8 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from flavor.bus.address import JOIN_VARIABLE
-from flavor.bus.connection import URL_VARIABLE
+from flavor.bus.variables import JOIN_VARIABLE, URL_VARIABLE
 
 _VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE}
 

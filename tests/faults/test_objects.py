@@ -121,7 +121,7 @@ def test_a_round_that_needs_an_object_that_was_changed_fails_and_says_which(faul
 
 
 def test_a_round_that_needs_an_object_that_was_changed_waits_for_its_site_to_hand_in_again(faulty):
-    """Row 29 with README's defaults: the site is told, starts again and trains the round again; the run ends well."""
+    """Row 29: with README's defaults the site is told, starts again and trains the round again; the run ends well."""
     bench = faulty.bench
     coordinator = faulty.serve("--on-quorum-lost", "wait")
     bench.aggregator()

@@ -124,7 +124,7 @@ def python(text: str, capsys: pytest.CaptureFixture[str], **names: object) -> tu
 def test_installation(place: Bench) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["dev"] == ["flavor[test]"]
-    assert project["scripts"]["aumai-fedtrain"] == "aumai_fedtrain.cli:command_line"
+    assert project["scripts"]["aumai-fedtrain"] == "flavor.cli.start:fedtrain"
     command, version = shell(block("version")).splitlines()
     assert command == f"aumai-fedtrain, version {version}"
 

@@ -1,0 +1,39 @@
+"""Where the programs start: what is secret leaves the process list before anything that takes time is imported."""
+
+from __future__ import annotations
+
+import sys
+
+from flavor.cli.private import keep_private
+
+
+def flavor() -> None:
+    """`flavor`."""
+    keep_private()
+    from flavor.cli.main import main
+
+    main()
+
+
+def edge() -> None:
+    """`flavor-fl`."""
+    keep_private()
+    from flavor.cli.edge import main
+
+    main()
+
+
+def aggregator() -> None:
+    """`flavor-agg`."""
+    keep_private()
+    from flavor.cli.aggregator import main
+
+    main()
+
+
+def fedtrain() -> None:
+    """`aumai-fedtrain`, whose `run` must still know that a Redis was named."""
+    keep_private({"--redis-url": "--live"} if sys.argv[1:2] == ["run"] else None)
+    from aumai_fedtrain.cli import command_line
+
+    command_line()
