@@ -96,6 +96,9 @@ def audit(
             path = manifest_path(chain.run, manifest.round)
             notices.append(Problem(manifest.round, path, f"the run was resumed with {', '.join(changed)}"))
         before = manifest.config
+        if manifest.trained_from and manifest.trained_from == manifest.global_model.digest:
+            path = manifest_path(chain.run, manifest.round)
+            notices.append(Problem(manifest.round, path, "the model did not change in this round: nothing was trained"))
     progress(len(objects), len(objects))
     problems.sort(key=lambda problem: problem.round)
     return Audit(chain, problems, gone, checked, size, notices)

@@ -64,14 +64,16 @@ class ForgedRun:
         self.archive.begin(self.record)
         return self.record
 
-    def manifest(self, round_: int, *, previous: str = "", trained_from: str = "", tag: str = "") -> Manifest:
+    def manifest(
+        self, round_: int, *, previous: str = "", trained_from: str = "", tag: str = "", weights: bytes = b""
+    ) -> Manifest:
         """A round's objects, and its manifest, not put into the store yet. `tag` makes its model another one."""
         before = self.manifests[round_ - 2] if round_ > 1 else None
         assert self.record.initial is not None
         previous = previous or (before.digest if before else self.record.digest)
         trained_from = trained_from or (before.global_model.digest if before else self.record.initial.digest)
         prefix = global_prefix(self.name, round_)
-        weights = f"weights {round_}{tag}".encode()
+        weights = weights or f"weights {round_}{tag}".encode()
         path, digest = put(self.store, prefix, "model", weights, ".safetensors")
         info = {"metadata": {"clients": list(SIZES), "datasetSize": list(SIZES.values())}, "metrics": {}}
         info_path, info_digest = put(self.store, prefix, "info", json.dumps(info).encode(), ".json")

@@ -275,6 +275,16 @@ def test_settings_that_a_resumed_run_may_change_are_told_and_nothing_is_wrong(tm
     assert "round 3: " in told[0]
 
 
+def test_a_round_that_changed_nothing_is_told_and_nothing_is_wrong(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(2)
+    run.close(run.manifest(3, weights=b"weights 2"))
+    result = audit(run.archive)
+    assert not result.problems
+    (notice,) = [str(notice) for notice in result.notices]
+    assert "round 3: " in notice
+    assert notice.endswith("the model did not change in this round: nothing was trained")
+
+
 def test_a_chain_cut_short_is_found_by_an_earlier_head(run: ForgedRun) -> None:
     head = audit(run.archive).chain.head
     assert found(run, head=head) == []
