@@ -80,7 +80,8 @@ class Members:
             quarantined = 0 < self._quarantine_after <= self._refusals.get(name, 0)
             client = Client(state, alive or lenient, fields.get("reason", "")[:LONGEST], quarantined)
             self.clients[name] = client
-            if name not in self.names and token is not None:
+            refused = name in self._told  # and has ended since
+            if name not in self.names and token is not None and not refused:
                 self._admit(token, name, fields)
             elif before is not None and quarantined and not before.quarantined:
                 self._quarantine(name)

@@ -30,8 +30,10 @@ def closed_round(runs: RunStore, store: ObjectStore | None, number: int, *, newe
     """One round of a run that is in round `newest`; None when it is not closed. Raises `StoreError` as above."""
     view = runs.read_round(number)
     if view is None and 0 < number < newest:
-        view = _recorded(runs.run, store, number)
-    return view if view is not None and view.state is RoundState.CLOSED else None
+        return _recorded(runs.run, store, number)
+    if view is None or view.state is not RoundState.CLOSED:
+        return None
+    return view if view.verdicts.keys() >= set(view.contributors) else _recorded(runs.run, store, number)
 
 
 def _recorded(run: str, store: ObjectStore | None, round_: int) -> RoundView:

@@ -19,7 +19,10 @@ from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, FederatedNode, 
 from aumai_fedtrain.outer import OuterOptimizer
 from flavor.bus.state import RoundState, RunState
 from flavor.credits import Ledger, contributions
-from flavor.errors import InvalidSetting, LeaseHeld, MisuseError, RunExists, StateLost
+from flavor.errors import InvalidSetting, LeaseHeld, MisuseError, RunExists, RunStopped, StateLost
+from flavor.ledger.archive import Archive
+from flavor.ledger.keys import SigningKey
+from flavor.ledger.manifest import Contributor, Manifest, Model
 from flavor.store.formats import Format, read
 from flavor.store.objects import open_store
 from tests.conftest import Bench, Process
@@ -27,6 +30,7 @@ from tests.conftest import Bench, Process
 TRAINER = Path(__file__).with_name("fedtrain_trainer.py")
 COMMAND = shlex.join([sys.executable, str(TRAINER)])
 RATE, STEPS = 0.05, 4
+STOPPED = RunStopped.exit_code
 NESTEROV = "nesterov:lr=0.7,momentum=0.9"
 
 
@@ -71,8 +75,9 @@ def expected(rounds: int, optimizer: str | None) -> list[np.ndarray]:
     return found
 
 
-def edges(bench: Bench, *names: str, **options: Any) -> list[Process]:
-    return [bench.edge(name, options.get("command", COMMAND)) for name in names]
+def edges(bench: Bench, *names: str, takes: str = "") -> list[Process]:
+    """Sites, whose users agree to the run's setting `takes`."""
+    return [bench.edge(name, COMMAND, *(["--allow-set", takes] if takes else [])) for name in names]
 
 
 def command(bench: Bench, rounds: int, *options: object, nodes: int = 2) -> Process:
@@ -99,12 +104,14 @@ def test_the_commands_url_is_not_in_the_process_list(bench: Bench) -> None:
 
 
 def global_models(bench: Bench, rounds: int) -> list[dict[str, np.ndarray]]:
+    """By the manifests: Redis has those of the newest rounds alone."""
     store = open_store(str(bench.store))
     found = []
     for number in range(1, rounds + 1):
-        view = bench.runs.read_round(number)
-        assert view is not None
-        found.append(dict(read(store.local(view.path), Format.SAFETENSORS).tensors))
+        data = Archive(store, bench.run).data(number)
+        assert data is not None, f"round {number} has no manifest"
+        path = Manifest.parse(data, "").global_model.path
+        found.append(dict(read(store.local(path), Format.SAFETENSORS).tensors))
     return found
 
 
@@ -113,7 +120,7 @@ def test_edges_join_the_command_unchanged_and_train_by_its_rule(bench: Bench, op
     rounds = 6
     options = ["--outer-optimizer", optimizer] if optimizer else []
     run = command(bench, rounds, *options, "--set", "EXTRA=more", "--json")
-    sites = edges(bench, "site-1", "site-2")
+    sites = edges(bench, "site-1", "site-2", takes="EXTRA")
     assert [process.wait() for process in (run, *sites)] == [0, 0, 0]
     for tensors, w in zip(global_models(bench, rounds), expected(rounds, optimizer), strict=True):
         # np.mean and the engine's mean may round the last bit of a float64 apart, and so that of a float32.
@@ -198,7 +205,7 @@ def test_a_coordinator_that_is_killed_goes_on_exactly(bench: Bench, held_at: int
     rounds = 6
     options = ["--outer-optimizer", NESTEROV, "--heartbeat-timeout-s", 2, "--set", f"HOLD_AT={held_at}", "--json"]
     first = command(bench, rounds, *options)
-    sites = edges(bench, "site-1", "site-2")
+    sites = edges(bench, "site-1", "site-2", takes="HOLD_AT")
     bench.held("site-1")
     bench.held("site-2")
     first.send(signal.SIGKILL)
@@ -336,11 +343,11 @@ def test_a_run_that_cannot_go_on_fails_with_its_reason(bench: Bench) -> None:
     clients = [bench.edge(name, bench.trainer(*flags)) for name in ("edge-1", "edge-2")]
     run = command(bench, 3)
     assert run.wait() == 1
-    assert "2 updates are needed and 1 can come; edge-2: the trainer ended in round 2" in run.stderr
+    assert "2 updates are needed and 1 can come; edge-2: its trainer ended in round 2" in run.stderr
     assert "Error: run" in run.stderr
     session = json.loads(bench.done("aumai-fedtrain", "status", "live", "--json").stdout)["session"]
     assert (session["status"], session["round_id"]) == ("failed", 1)
-    assert "edge-2: the trainer ended" in session["reason"]
+    assert "edge-2: its trainer ended" in session["reason"]
     assert [client.wait() for client in clients] == [1, 5]
 
 
@@ -406,7 +413,7 @@ def test_a_training_that_is_left_in_the_middle_stops_its_run(bench: Bench) -> No
         live.distribute_state(state, nodes)
     view = bench.runs.read()
     assert (view.state, view.reason) == (RunState.STOPPED, "the training ended after round 1 of 5")
-    assert [site.wait() for site in sites] == [1, 1]
+    assert [site.wait() for site in sites] == [STOPPED, STOPPED]
 
 
 def test_one_coordinator_at_a_time(bench: Bench) -> None:
@@ -457,7 +464,7 @@ def test_every_closed_round_leaves_a_signed_manifest(bench: Bench) -> None:
 def test_a_run_that_redis_lost_is_not_started_over_and_goes_on_exactly_once_rebuilt(bench: Bench) -> None:
     options = ["--outer-optimizer", NESTEROV, "--heartbeat-timeout-s", 2, "--set", "HOLD_AT=4", "--json"]
     first = command(bench, 6, *options)
-    sites = edges(bench, "site-1", "site-2")
+    sites = edges(bench, "site-1", "site-2", takes="HOLD_AT")
     for name in ("site-1", "site-2"):
         bench.held(name)
     for process in (first, *sites):
@@ -475,7 +482,7 @@ def test_a_run_that_redis_lost_is_not_started_over_and_goes_on_exactly_once_rebu
     rebuilt = bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store, "--untrusted")
     assert rebuilt.wait() == 0, rebuilt.stderr
     second = command(bench, 6, *options)
-    sites = edges(bench, "site-1", "site-2")
+    sites = edges(bench, "site-1", "site-2", takes="HOLD_AT")
     for name in ("site-1", "site-2"):
         bench.held(name)  # in round 4, again
     bench.release("site-1", "site-2")
@@ -511,6 +518,37 @@ def test_one_that_is_killed_right_after_the_last_commit_has_its_run_ended_by_the
     assert [site.wait() for site in sites] == [0, 0]
 
 
+def closed_elsewhere(bench: Bench, archive: Archive) -> Manifest:
+    """What another history of the run has left of its first round."""
+    record = archive.beginning()
+    assert record is not None
+    update = Contributor(
+        client="site-1",
+        path="u",
+        digest="0" * 64,
+        size_bytes=1,
+        format="pickle",
+        num_examples=1,
+        info_path="i",
+        info_digest="0" * 64,
+    )
+    model = Model(path=f"runs/{bench.run}/global/1-model", digest="0" * 64, size_bytes=1, format="pickle")
+    return Manifest(
+        run=bench.run,
+        run_id=record.run_id,
+        round=1,
+        attempt=1,
+        config=record.config,
+        opened_ms=1,
+        closed_ms=2,
+        expected=("site-1",),
+        trained_from="",
+        contributors=(update,),
+        global_model=model,
+        previous=record.digest,
+    )
+
+
 def test_a_round_that_the_store_has_is_not_committed_again(bench: Bench) -> None:
     """Redis came back older while this process averaged."""
     sites = edges(bench, "site-1", "site-2")
@@ -518,11 +556,12 @@ def test_a_round_that_the_store_has_is_not_committed_again(bench: Bench) -> None
     with live.training(config, []):
         state = coordinator.initialize(config, [])
         state = coordinator.run_round(state, live.get_updates(1, state, []))
-        (bench.store / "runs" / bench.run / "manifests" / "round-1.json").write_text("another history's")
+        archive = Archive(open_store(str(bench.store)), bench.run)
+        archive.publish(1, archive.stage(closed_elsewhere(bench, archive).signed(SigningKey.generate())))
         with pytest.raises(StateLost, match="round 1 is closed in the object store"):
             live.distribute_state(state, [])
         assert bench.runs.read_round(1).state is RoundState.AGGREGATING
-    assert [site.wait() for site in sites] == [1, 1]
+    assert [site.wait() for site in sites] == [STOPPED, STOPPED]
 
 
 def test_a_key_that_cannot_be_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,15 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ManifestRef, RoundState, RunState, Verdict
+from flavor.bus.state import ManifestRef, RoundState, Verdict
 from flavor.config import RunConfig
 from flavor.errors import ObjectMissing, StateLost, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
 from flavor.ledger.keys import SigningKey
-from flavor.ledger.manifest import Manifest
+from flavor.ledger.manifest import Manifest, RunRecord
 from flavor.ledger.statement import signature_fields
+from flavor.protocol import new_run_id
 from flavor.store.local import LocalStore
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import manifest_path, update_prefix
@@ -42,7 +43,10 @@ def begun(url: str, store: ObjectStore, **settings: object) -> RunStore:
     redis = connect(url)
     redis.flushall()
     runs = RunStore(redis, "r", url)
-    runs.create(rounds=2, config=RunConfig(rounds=2, min_clients=2, store=store.url, **settings).to_mapping())
+    config = RunConfig(rounds=2, min_clients=2, store=store.url, **settings).to_mapping()
+    record = RunRecord(run="r", run_id=new_run_id(), rounds=2, config=config)
+    Archive(store, "r").begin(record)
+    runs.create(rounds=2, config=config, run_id=record.run_id)
     redis.set(runs.keys.coordinator, TOKEN)
     runs.open_round(TOKEN, 1, expected=["a", "b"], timeout_s=60, reason="go")
     set_context(WorkerContext(redis, url, store, name="worker-1"))
@@ -313,12 +317,15 @@ def test_an_edge_with_another_key_is_refused_and_told_why(bench: Bench) -> None:
     coordinator = bench.serve(rounds=1, clients=1)
     bench.aggregator()
     edge = bench.edge("edge-1", bench.trainer())
-    assert (coordinator.wait(), edge.wait()) == (1, 1)
+    assert edge.wait() == 1
+    coordinator.until("waiting: 0 of at least 1 clients are ready; edge-1: it is not admitted")
     key = SigningKey.load(bench.folder / "edge-1" / "client.key").public.fingerprint
     pinned = OTHER.public.fingerprint
-    assert f"edge-1: its key is {key}, and {pinned} is pinned for it: its updates are refused" in coordinator.stderr
-    assert f"signed with key {key}, and client 'edge-1' has the pinned key {pinned}" in edge.stderr
-    assert bench.runs.read().state is RunState.FAILED
+    refused = f"its key is {key}, and this run knows it by key {pinned}: start flavor-fl with the file of that key"
+    assert f"edge-1: {refused}" in coordinator.stderr
+    assert refused in edge.stderr
+    assert "joined" not in coordinator.stderr
+    assert bench.runs.members() == []
     assert bench.logged("client.other_key")["client"] == "edge-1"
 
 
