@@ -1,4 +1,4 @@
-"""The information of an update, put into the store as an edge does."""
+"""What stands in a store before a worker takes a job: the record of a run, as its coordinator leaves it, and infos."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import hashlib
 import json
 from typing import Any
 
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import RunRecord
+from flavor.protocol import new_run_id
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import named
 
@@ -20,3 +25,10 @@ def put_info(store: ObjectStore, prefix: str, info: dict[str, Any] | bytes) -> d
         store.put(path, staged, digest=digest)
     examples = info["metadata"]["datasetSize"] if isinstance(info, dict) else 0
     return {"info_path": path, "info_digest": digest, "num_examples": str(examples)}
+
+
+def begin_run(runs: RunStore, store: ObjectStore, config: RunConfig) -> None:
+    """Create a run on Redis whose record lies in the store, so that a worker knows the one as the other's."""
+    record = RunRecord(run=runs.run, run_id=new_run_id(), rounds=config.rounds, config=config.to_mapping())
+    Archive(store, runs.run).begin(record)
+    runs.create(rounds=config.rounds, config=config.to_mapping(), run_id=record.run_id)

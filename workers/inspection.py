@@ -178,7 +178,7 @@ class Inspector:
         path, info_path = (self._take(client, each) for each in (path, info_path))
         info = read_client_info(self._store, info_path, fields.get("info_digest", ""))
         num_examples: int = info["metadata"]["datasetSize"]
-        if count(fields.get("num_examples")) != num_examples:
+        if fields.get("num_examples") != str(num_examples):
             raise UpdateRefused(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
         signed = self._signatures.check(self._view, self._round, client, fields, num_examples)
         size_bytes = self._store.size_bytes(path)

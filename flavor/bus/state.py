@@ -228,7 +228,8 @@ class Verdict:
     @classmethod
     def of(cls, text: str) -> Verdict:
         """From Redis."""
-        return cls(**json.loads(text))
+        fields = json.loads(text)
+        return cls(**{**fields, "constants": tuple(fields.get("constants", ()))})
 
 
 @dataclass(frozen=True)

@@ -145,14 +145,14 @@ RIGHT_ONCE = {
 def test_right_ones_pass_every_check(check, name):
     outcome = check(RIGHT_ANEW[name], GOOD)
     assert outcome.names(Status.PASSED) == [item.name for item in ANEW_CHECKS], outcome.aggregator.results
-    assert not outcome.failed
+    assert not outcome.failed, [r.detail for r in outcome.failed]
 
 
 @pytest.mark.parametrize("name", RIGHT_ONCE)
 def test_right_ones_that_are_started_once_pass_every_check(check, name):
     outcome = check(RIGHT_ONCE[name], changed(ALL_ROUNDS), once=True, rounds=3 if name == "momentum" else 2)
     assert outcome.names(Status.PASSED) == [item.name for item in ONCE_CHECKS], outcome.aggregator.results
-    assert not outcome.failed
+    assert not outcome.failed, [r.detail for r in outcome.failed]
 
 
 # -- wrong ones: what they do, and the check that fails when started anew, and when started once
@@ -227,7 +227,7 @@ EVENTS = {
     "waits for TrainStarted": (
         ONCE.replace("AggregateStarted", "TrainStarted"),
         "waits for AggregateStarted",
-        "WaitEvent('AggregateStarted')",
+        "repair what its last lines say",
     ),
     "waits once": (
         replaced(
@@ -311,6 +311,8 @@ def test_wrong_use_of_events_fails_the_check_for_it_and_no_other(check, name, mo
     (failed,) = check(script, once=True).failed
     assert failed.check.name == wanted, failed
     assert hint in failed.hint
+    if name == "waits for TrainStarted":
+        assert failed.detail.endswith("call WaitEvent('AggregateStarted')")
 
 
 def test_a_death_between_rounds_is_told_while_the_trainer_trains(check):
@@ -347,7 +349,7 @@ def test_what_is_told_of_a_single_model(check):
 def test_noise_in_the_result_is_said(check, once):
     noisy = BODY.replace(SAVE, "    made['b1'] += np.random.normal(size=12).astype('f4') * 1e-4\n" + SAVE)
     outcome = check(noisy + (LOOP if once else "\naggregate()\n"), once=once)
-    assert not outcome.failed
+    assert not outcome.failed, [r.detail for r in outcome.failed]
     assert "two runs on the same models differ by" in outcome.of("follows every local model").detail
 
 
@@ -368,10 +370,15 @@ def test_a_trainer_that_dies_before_there_is_a_global_model(check):
 
 
 def test_models_cross_the_wire_in_both_directions(check):
-    """The aggregator sees the state_dict alone; the trainer gets the format that it saves, whatever was written."""
+    """The aggregator sees the state_dict alone; the trainer gets the format that it saves, whatever was written.
+
+    And what it saved beside the state_dict.
+    """
     trainer = changed(('{"state_dict": model}', '{"state_dict": model, "epoch": epoch}'))
     trainer = trainer.replace(
-        '["state_dict"])', '["state_dict"])\n            file.seek(0); assert list(pickle.load(file)) == ["state_dict"]'
+        '["state_dict"])',
+        '["state_dict"])\n            file.seek(0); found = pickle.load(file)\n'
+        '            assert sorted(found) == ["epoch", "state_dict"] and found["epoch"] == epoch - 1',
     )
     script = replaced(
         RIGHT_ANEW["another format"],
@@ -381,7 +388,7 @@ def test_models_cross_the_wire_in_both_directions(check):
         ),
     )
     outcome = check(script, trainer)
-    assert not outcome.failed
+    assert not outcome.failed, [r.detail for r in outcome.failed]
     assert outcome.of("is a checkpoint that can be read").detail == "npz; the trainer is given it as pickle"
 
 
@@ -485,7 +492,7 @@ def test_opaque_checkpoints(check, name, once):
 )
 def test_what_cannot_be_told_of_opaque_files(check, trainer, script, reason):
     outcome = check(script + "\naggregate()\n", trainer, opaque=True)
-    assert not outcome.failed
+    assert not outcome.failed, [r.detail for r in outcome.failed]
     found = outcome.of("follows every local model")
     assert found.status is (Status.UNCLEAR if reason else Status.PASSED)
     assert (reason or "") in found.detail
@@ -591,7 +598,7 @@ def test_the_documented_examples(check, once):
     outcome = check(EXAMPLE + (ONLY_ONCE if once else EVERY_ROUND), TORCH_TRAINER, once=once)
     checks = ONCE_CHECKS if once else ANEW_CHECKS
     assert outcome.names(Status.PASSED) == [item.name for item in checks], outcome.failed
-    assert not outcome.failed
+    assert not outcome.failed, [r.detail for r in outcome.failed]
 
 
 # -- the command

@@ -30,7 +30,7 @@ def runs(url: str) -> Iterator[RunStore]:
 
 
 def members(runs: RunStore) -> Members:
-    return Members(runs, lambda _: None, quarantine_after=3, only=None)
+    return Members(runs, lambda _: None, quarantine_after=3, lease_s=15.0, only=None)
 
 
 def says(runs: RunStore, client: str, **fields: str) -> None:

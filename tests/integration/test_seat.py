@@ -68,6 +68,6 @@ def test_who_was_replaced_writes_nothing(runs: RunStore, url: str) -> None:
     with pytest.raises(LeaseLost, match="'a' was taken over"):
         mine.hand_in(1, {"path": "p"})
     with pytest.raises(LeaseLost):
-        mine.report(ClientState.READY, "", behind=0, public_key="")
+        mine.report(ClientState.READY, {}, behind=0, public_key="")
     assert not mine.has_update(1)
     assert not runs.redis.exists(runs.keys.client("a").hash)

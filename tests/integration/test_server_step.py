@@ -19,7 +19,7 @@ from flavor.store.info import CONFUSION
 from flavor.store.objects import open_store
 from flavor.store.paths import named, update_prefix
 from tests.conftest import Bench
-from tests.infos import put_info
+from tests.infos import begin_run, put_info
 from workers import jobs
 from workers.context import WorkerContext, set_context
 
@@ -119,7 +119,7 @@ def test_each_round_in_a_fresh_worker_is_bit_for_bit_one_go(
     store = open_store(str(tmp_path / "store"), create=True)
     runs = RunStore(redis, "r", url)
     config = RunConfig(rounds=ROUNDS, min_clients=2, aggregator=aggregator, server_step=server_step, store=store.url)
-    runs.create(rounds=ROUNDS, config=config.to_mapping())
+    begin_run(runs, store, config)
     redis.set(runs.keys.coordinator, TOKEN)
     base = start()
     try:
@@ -142,7 +142,7 @@ def test_a_changed_server_state_is_found(url: str, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"), create=True)
     runs = RunStore(redis, "r", url)
     config = RunConfig(rounds=ROUNDS, min_clients=2, aggregator="diloco", store=store.url)
-    runs.create(rounds=ROUNDS, config=config.to_mapping())
+    begin_run(runs, store, config)
     redis.set(runs.keys.coordinator, TOKEN)
     set_context(WorkerContext(redis, url, store, name="worker"))
     try:

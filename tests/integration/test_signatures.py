@@ -17,14 +17,13 @@ from flavor.errors import ObjectMissing, StateLost, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
 from flavor.ledger.keys import SigningKey
-from flavor.ledger.manifest import Manifest, RunRecord
+from flavor.ledger.manifest import Manifest
 from flavor.ledger.statement import signature_fields
-from flavor.protocol import new_run_id
 from flavor.store.local import LocalStore
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import manifest_path, update_prefix
 from tests.conftest import Bench
-from tests.infos import put_info
+from tests.infos import begin_run, put_info
 from tests.integration.test_worker import info, model, submit
 from workers import jobs
 from workers.context import WorkerContext, set_context
@@ -43,10 +42,7 @@ def begun(url: str, store: ObjectStore, **settings: object) -> RunStore:
     redis = connect(url)
     redis.flushall()
     runs = RunStore(redis, "r", url)
-    config = RunConfig(rounds=2, min_clients=2, store=store.url, **settings).to_mapping()
-    record = RunRecord(run="r", run_id=new_run_id(), rounds=2, config=config)
-    Archive(store, "r").begin(record)
-    runs.create(rounds=2, config=config, run_id=record.run_id)
+    begin_run(runs, store, RunConfig(rounds=2, min_clients=2, store=store.url, **settings))
     redis.set(runs.keys.coordinator, TOKEN)
     runs.open_round(TOKEN, 1, expected=["a", "b"], timeout_s=60, reason="go")
     set_context(WorkerContext(redis, url, store, name="worker-1"))

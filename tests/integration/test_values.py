@@ -17,6 +17,8 @@ from flavor.config import RunConfig
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
 from flavor.store.formats.encoding import Encoding, encode
 from flavor.store.objects import ObjectStore, open_store
+from flavor.store.paths import named, update_prefix
+from tests.infos import begin_run
 from tests.integration.test_worker import TOKEN, open_round, submit, verdict
 from workers import jobs
 from workers.context import WorkerContext, set_context
@@ -34,7 +36,7 @@ class Federation:
         self.store, self.runs, self.round = store, RunStore(self.redis, "r", url), 0
         self.told: list[str] = []
         config = RunConfig.parse({"rounds": 9, "min_clients": 2, "store": store.url, **settings})
-        self.runs.create(rounds=9, config=config.to_mapping())
+        begin_run(self.runs, store, config)
         self.redis.set(self.runs.keys.coordinator, TOKEN)
         set_context(WorkerContext(self.redis, url, store, name="worker-1", tell=self.told.append))
 
@@ -196,8 +198,8 @@ class TestMasks:
         sent = tmp_path / "sent.safetensors"
         for client in "ab":
             made = encode(trained, sent, base, Encoding("int8", model.digest))
-            path = submit(runs.runs, runs.store, client, w(1), round_=runs.round)
-            path = f"{path.rpartition('/')[0]}/update-{made.sha256[:16]}.safetensors"
+            submit(runs.runs, runs.store, client, w(1), round_=runs.round)
+            path = named(update_prefix("r", runs.round, client), "update", made.sha256, ".safetensors")
             runs.store.put(path, sent, digest=made.sha256)
             fields = {"path": path, "digest": made.sha256, "size": str(made.size_bytes)}
             runs.redis.hset(runs.runs.keys.client(client).update(runs.round), mapping=fields)
@@ -288,7 +290,7 @@ class TestWeights:
                 "metadata": {"epoch": 1, "datasetSize": size, "importance": importance[client]},
                 "metrics": {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")},
             }
-            submit(runs.runs, runs.store, client, w(value), info=json.dumps(info))
+            submit(runs.runs, runs.store, client, w(value), told=info)
             assert verdict(runs.runs, client).accepted
         runs.accepted = ["a", "b"]
         assert runs.aggregate().state is RoundState.CLOSED
@@ -303,7 +305,7 @@ class TestWeights:
             "metadata": {"epoch": 1, "datasetSize": 1, "importance": importance},
             "metrics": {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")},
         }
-        submit(runs.runs, runs.store, "a", w(1), info=json.dumps(info))
+        submit(runs.runs, runs.store, "a", w(1), told=info)
         found = verdict(runs.runs, "a")
         if found.accepted:
             runs.accepted = ["a"]
