@@ -80,8 +80,7 @@ class Members:
             quarantined = 0 < self._quarantine_after <= self._refusals.get(name, 0)
             client = Client(state, alive or lenient, fields.get("reason", "")[:LONGEST], quarantined)
             self.clients[name] = client
-            refused = name in self._told  # and has ended since
-            if name not in self.names and token is not None and not refused:
+            if name not in self.names and token is not None and name not in self._told:  # refused, and ended since
                 self._admit(token, name, fields)
             elif before is not None and quarantined and not before.quarantined:
                 self._quarantine(name)
