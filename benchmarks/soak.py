@@ -1,13 +1,14 @@
 """Random faults for minutes on end, against a run with eight edges; then its recorded history is checked.
 
 One Redis (append-only), a coordinator and a second one now and then, two aggregators, eight edges with a trainer each;
-a proxy before each of them. Every second or so something happens to one of them: it is killed, paused past its lease,
-cut off, hears no publication, finds Redis full or away, has its update spoiled. What ended is started again, as a
-supervisor would. At half time the history is checked, Redis loses everything, and `flavor recover` rebuilds the run
-from the store. At the end, without faults, two more rounds must close; then `tests/faults/history.py` checks the run
-again: each round committed once, from exactly the recorded contributors, nothing acknowledged lost, rounds only up.
-Both times the store is audited, too, as `flavor verify` does. With an odd seed a round that loses its quorum is opened
-again (`--on-quorum-lost retry`), with an even one it waits.
+a proxy before each of them. Every second or so something happens to one of them: it is killed, told to end by SIGTERM,
+paused past its lease, cut off, throttled, hears no publication, finds Redis full, away or restarted, has its update
+spoiled, the store's disk full (for root alone), or is started with a wrong store (a site). What ended is started
+again, as a supervisor would. At half time the history is checked, Redis loses everything, and `flavor recover` rebuilds
+the run from the store. At the end, without faults, two more rounds must close; then `tests/faults/history.py` checks
+the run again: each round committed once, from exactly the recorded contributors, nothing acknowledged lost, rounds only
+up. The store is audited both times, as `flavor verify` does. A round that loses its quorum waits, as `flavor serve`
+has it by default; with `--on-quorum-lost retry` it is opened again.
 
 The same seed draws the same faults, at the same times and against the same processes; what those are doing then is up
 to the machine. A fault that cannot happen then, because its target is down already, does not count.
@@ -42,7 +43,7 @@ from redis.exceptions import RedisError
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "faults"))
 from history import Broken, History  # noqa: E402
-from servers import Proxy, Server  # noqa: E402
+from servers import Proxy, Server, filled, tmpfs  # noqa: E402
 
 from flavor.bus.connection import connect  # noqa: E402
 from flavor.bus.names import Event  # noqa: E402
@@ -52,6 +53,7 @@ from flavor.coordinator.jobs import RqJobQueue  # noqa: E402
 from flavor.errors import FlavorError  # noqa: E402
 from flavor.ledger.archive import Archive  # noqa: E402
 from flavor.ledger.audit import audit  # noqa: E402
+from flavor.lifeline import die_with_parent  # noqa: E402
 from flavor.local.processes import ProcessGroup  # noqa: E402
 from flavor.store.objects import open_store  # noqa: E402
 
@@ -69,6 +71,15 @@ LONG_S = 120.0
 """No round may take longer than this, faults and all."""
 LATE_S = 5.0
 """A schedule that ran later than this is told: its faults came closer together than they were drawn."""
+ENDS_S = 30.0
+"""Who was told to end, by SIGTERM or because of a wrong store, does so within this time, faults and all."""
+SLOW_BYTES_S = 4000.0
+"""Of a throttled link, towards the server."""
+WRONG_USE, NO_REDIS = 2, 3
+SPARE_BYTES = 2**20
+"""What may be written to the store between a look at it and its being full."""
+ROOM = "1g"
+"""Of the store's file system, where it has one of its own."""
 ANSWER_S = 10.0
 """An update that comes while its round is being closed is refused within this time."""
 
@@ -85,21 +96,28 @@ class Fault(NamedTuple):
 
 KINDS: dict[str, Sequence[str]] = {
     "edge killed": EDGES,
+    "edge terminated": EDGES,
     "edge paused": EDGES,
+    "site started with a wrong store": EDGES,
     "trainer killed": EDGES,
     "update spoiled": EDGES,
     "aggregator killed": AGGREGATORS,
+    "aggregator terminated": AGGREGATORS,
     "aggregator paused": AGGREGATORS,
     "coordinator killed": ["-"],
+    "coordinator terminated": ["-"],
     "coordinator paused, another takes over": ["-"],
     "server killed": ["-"],
+    "server restarted": ["-"],
     "server stalled": ["-"],
     "server out of memory": ["-"],
+    "store without room": ["-"],
     "all connections cut": ["-"],
     "subscribers cut": ["-"],
     "publications swallowed": ["-"],
     "one process cut off": EVERYTHING,
     "one process's network stalled": EVERYTHING,
+    "one process's link throttled": EVERYTHING,
     "aggregation enqueued twice more": ["-"],
     "old events replayed": ["-"],
 }
@@ -123,10 +141,14 @@ def drawn(seed: int, seconds: float) -> list[Fault]:
 class Soak:
     """One run under fire."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, on_quorum_lost: str) -> None:
         self.folder, self.seed = folder, seed
         self.server = Server(folder / "redis")
         self.proxies = {name: Proxy(self.server.port) for name in EVERYTHING}
+        self._mounts = contextlib.ExitStack()
+        self.store_is_small = os.geteuid() == 0
+        if self.store_is_small:
+            self._mounts.enter_context(tmpfs(folder / "store", ROOM))
         self.store = open_store(f"{folder}/store", create=True)
         self.redis = connect(self.server.url)  # the checker's own way, around the proxies
         self.runs = RunStore(self.redis, RUN, self.server.url)
@@ -135,33 +157,44 @@ class Soak:
         self.figures: Counter[str] = Counter()
         self.longest_round_s = 0.0
         self.rounds_audited = 0
-        self.on_quorum_lost = "retry" if seed % 2 else "wait"
+        self.on_quorum_lost = on_quorum_lost
+        self.wrong: list[str] = []
+        """What was noticed on the way and must not be."""
         self._handed_in = folder / "handed-in"
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._tick = threading.Event()
         self._stopped: set[str] = set()
+        self._mistaken: set[str] = set()
+        self._store_full = False
         self._resting: dict[str, float] = {}
         self._coordinator, self._spare = COORDINATORS
         self._server_stalled = False
         self._server_down = self._server_full = False
         self._kinds: dict[str, Callable[[Fault], bool]] = {
             "edge killed": lambda fault: self._kill(fault.target),
+            "edge terminated": lambda fault: self._terminate(fault.target),
+            "site started with a wrong store": self._mistake_store,
             "edge paused": self._pause,
             "trainer killed": self._kill_trainer,
             "update spoiled": self._spoil_update,
-            "aggregator killed": lambda fault: self._kill(fault.target),
+            "aggregator killed": self._kill_aggregator,
+            "aggregator terminated": lambda fault: self._terminate(fault.target),
             "aggregator paused": self._pause,
             "coordinator killed": lambda fault: self._kill(self._coordinator),
+            "coordinator terminated": lambda fault: self._terminate(self._coordinator),
             "coordinator paused, another takes over": self._replace_coordinator,
-            "server killed": self._kill_server,
+            "server killed": lambda fault: self._end_server(fault, self.server.kill),
+            "server restarted": lambda fault: self._end_server(fault, self.server.shut_down),
             "server stalled": self._stall_server,
             "server out of memory": self._fill_server,
+            "store without room": self._fill_store,
             "all connections cut": self._cut_connections,
             "subscribers cut": self._cut_subscribers,
             "publications swallowed": self._swallow_publications,
             "one process cut off": self._cut_off,
             "one process's network stalled": self._stall_network,
+            "one process's link throttled": self._throttle,
             "aggregation enqueued twice more": self._double_job,
             "old events replayed": self._replay_events,
         }
@@ -178,6 +211,11 @@ class Soak:
         if name in self.processes.names:
             self.processes.restart(name, most=10**9)
             return
+        module, words = self._command(name)
+        self.processes.start(name, module, words, environment=self._environment(name), log=self.folder / f"{name}.log")
+
+    def _command(self, name: str) -> tuple[str, list[str]]:
+        """Its module and arguments."""
         if name in COORDINATORS:
             module = "flavor.cli.main"
             words = [
@@ -200,7 +238,10 @@ class Soak:
         else:
             module = "flavor.cli.edge"
             words = ["-m", TRAINER, "--client", name, "--workspace", str(self.folder / name), "--format", "pickle"]
-        environment = {
+        return module, words
+
+    def _environment(self, name: str) -> dict[str, str]:
+        return {
             **os.environ,
             "FLAVOR_REDIS_URL": self.proxies[name].url,
             "FLAVOR_STORE": self.store.url,
@@ -209,11 +250,11 @@ class Soak:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
         }
-        self.processes.start(name, module, words, environment=environment, log=self.folder / f"{name}.log")
 
     def _signal(self, name: str, number: signal.Signals) -> None:
+        both = name in AGGREGATORS and number in (signal.SIGSTOP, signal.SIGCONT)  # which nothing passes on
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.processes.pid(name), number)
+            (os.killpg if both else os.kill)(self.processes.pid(name), number)
 
     def _alive(self, name: str) -> bool:
         return name in self.processes.running and name not in self._stopped
@@ -231,7 +272,7 @@ class Soak:
         if self._coordinator not in running and self._spare in running:  # that one went on in time
             self._coordinator, self._spare = self._spare, self._coordinator
         for name in self.processes.names:
-            if name == self._spare or name in self.processes.running:
+            if name == self._spare or name in self._mistaken or name in self.processes.running:
                 continue
             if name not in self._resting:
                 moment = random.Random(f"{self.seed}/{name}/{self.restarts[name]}")
@@ -266,12 +307,72 @@ class Soak:
             self._signal(name, signal.SIGKILL)
         return alive
 
+    def _terminate(self, name: str) -> bool:
+        """As a supervisor ends it; which must say that it was told to, and soon."""
+        alive = self._alive(name)
+        if alive:
+            self._signal(name, signal.SIGTERM)
+            pid = self.processes.pid(name)
+            due = time.monotonic() + ENDS_S
+            self._after(ENDS_S, lambda: self._must_have_ended(name, pid, due))
+        return alive
+
+    def _must_have_ended(self, name: str, pid: int, due: float) -> None:
+        runs = name in self.processes.running and self.processes.pid(name) == pid
+        if runs and name not in self._stopped and time.monotonic() >= due:  # `settle` may ask earlier
+            self.wrong.append(f"{name} (process {pid}) was told to end {ENDS_S:g} s ago, and runs")
+
+    def _mistake_store(self, fault: Fault) -> bool:
+        """The site is started again, another folder as store: it says so and ends, and writes nothing there."""
+        name = fault.target
+        if not self._terminate(name):
+            return False
+        self._mistaken.add(name)
+        elsewhere = self.folder / f"{name}-elsewhere"
+        elsewhere.mkdir(exist_ok=True)
+        module, words = self._command(name)
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *words, "--store", str(elsewhere)],
+                env=self._environment(name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
+            )
+        due = time.monotonic() + ENDS_S
+
+        def look() -> None:
+            if process.poll() is None and time.monotonic() < due:
+                self._after(0.1, look)
+                return
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+                self.wrong.append(f"{name} ran for {ENDS_S:g} s with a wrong store")
+            elif process.returncode not in (WRONG_USE, NO_REDIS):
+                self.wrong.append(f"{name} ended with code {process.returncode} for a wrong store")
+            if found := [str(path) for path in elsewhere.rglob("*")]:
+                self.wrong.append(f"{name} wrote into a wrong store: {found}")
+            self._mistaken.discard(name)
+
+        look()
+        return True
+
+    def _kill_aggregator(self, fault: Fault) -> bool:
+        """The process that works, or the one that would start it again."""
+        if fault.size < 0.5 or not self._alive(fault.target):
+            return self._kill(fault.target)
+        return self._kill_child(self.processes.pid(fault.target))
+
     def _kill_trainer(self, fault: Fault) -> bool:
         if not self._alive(fault.target):
             return False
-        edge = self.processes.pid(fault.target)
+        return self._kill_child(self.processes.pid(fault.target))
+
+    def _kill_child(self, parent: int) -> bool:
         with contextlib.suppress(OSError, IndexError):
-            os.kill(int(Path(f"/proc/{edge}/task/{edge}/children").read_text().split()[0]), signal.SIGKILL)
+            os.kill(int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0]), signal.SIGKILL)
             return True
         return False
 
@@ -299,10 +400,10 @@ class Soak:
         self._coordinator, self._spare = self._spare, self._coordinator
         return True
 
-    def _kill_server(self, fault: Fault) -> bool:
-        if self._server_down:
+    def _end_server(self, fault: Fault, end: Callable[[], None]) -> bool:
+        if not self.answers:
             return False
-        self.server.kill()
+        end()
         self._server_down = True
 
         def again() -> None:
@@ -342,6 +443,29 @@ class Soak:
             self._after(0.2 + 3 * fault.size, enlarge)
         return done
 
+    def _fill_store(self, fault: Fault) -> bool:
+        """It is made as small as what lies there, nearly, and the rest is taken."""
+        store = self.folder / "store"
+        if not self.store_is_small or self._store_full:
+            return False
+        found = os.statvfs(store)
+        if not self._resize(f"{(found.f_blocks - found.f_bfree) * found.f_frsize + SPARE_BYTES}"):
+            return False
+        ballast = filled(store)
+        self._store_full = True
+
+        def make_room() -> None:
+            ballast.unlink()
+            assert self._resize(ROOM)
+            self._store_full = False
+
+        self._after(0.2 + LEASE_S * 2 * fault.size, make_room)
+        return True
+
+    def _resize(self, size: str) -> bool:
+        command = ["mount", "-o", f"remount,size={size}", str(self.folder / "store")]
+        return not subprocess.run(command, check=False, capture_output=True).returncode
+
     def _cut_connections(self, fault: Fault) -> bool:
         for proxy in self.proxies.values():
             proxy.cut()
@@ -363,6 +487,13 @@ class Soak:
         for name in names:
             setattr(self.proxies[name], fault, True)
             self._after(seconds, lambda proxy=self.proxies[name]: setattr(proxy, fault, False))  # type: ignore[misc]
+
+    def _throttle(self, fault: Fault) -> bool:
+        """A heartbeat still fits through it."""
+        proxy = self.proxies[fault.target]
+        proxy.pace = SLOW_BYTES_S
+        self._after(0.3 + LEASE_S * 3 * fault.size, lambda: setattr(proxy, "pace", 0.0))
+        return True
 
     def _stall_network(self, fault: Fault) -> bool:
         proxy = self.proxies[fault.target]
@@ -400,7 +531,7 @@ class Soak:
             self._after(0.5 + 3 * fault.size, lambda: aside.rename(whole))
             return True
 
-        return self._asked(spoil)
+        return not self._store_full and self._asked(spoil)
 
     def _double_job(self, fault: Fault) -> bool:
         def double() -> None:
@@ -469,6 +600,8 @@ class Soak:
         if long := {number: seconds for number, seconds in lasted.items() if seconds > LONG_S}:
             raise Broken(f"I4: rounds that took longer than {LONG_S:g} s: {long}")
         self._audit(history)
+        if self.wrong:
+            raise Broken("; ".join(self.wrong))
 
     def _held(self) -> History:
         """The run as it is recorded, held still.
@@ -563,11 +696,14 @@ class Soak:
         self.server.close()
         for proxy in self.proxies.values():
             proxy.close()
+        if self.store_is_small:  # it is gone with its file system
+            shutil.copytree(self.folder / "store", self.folder / "store-at-the-end")
+        self._mounts.close()
 
 
-def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
+def soak(minutes: float, seed: int, folder: Path, on_quorum_lost: str) -> dict[str, Any]:
     """One soak's figures; `broken` says what does not hold, and is '' where everything does."""
-    made = Soak(folder, seed)
+    made = Soak(folder, seed, on_quorum_lost)
     quorum = f"a lost quorum: {made.on_quorum_lost}"
     print(f"seed {seed}: {minutes:g} minutes, {len(EDGES)} edges; {quorum}; logs in {folder}", flush=True)
     faults = drawn(seed, 60 * minutes)
@@ -641,12 +777,13 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, action="append", help="may be repeated; one soak each  [default: a new one]"
     )
+    parser.add_argument("--on-quorum-lost", choices=sorted(QUORUM), default="wait")
     parser.add_argument("--keep", action="store_true", help="keep the logs and the store")
     options = parser.parse_args()
     rows = []
     for seed in options.seed or [random.SystemRandom().randrange(10**6)]:
         folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-"))
-        rows.append(soak(options.minutes, seed, folder))
+        rows.append(soak(options.minutes, seed, folder, options.on_quorum_lost))
         if not options.keep and not rows[-1]["broken"]:
             shutil.rmtree(folder, ignore_errors=True)
     print(table([{key: value for key, value in row.items() if key not in ("by_kind", "broken")} for row in rows]))

@@ -207,10 +207,12 @@ def command(
         grace_s=grace_s,
     )
     raise_on_sigterm(Stopped)
+    tell = teller(f"[{client}] flavor: ")
     try:
-        take_part(config, tell=teller(f"[{client}] flavor: "))
-    except Stopped:
-        raise Terminated from None
+        take_part(config, tell=tell)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        tell("stopped; started again with the same command, it joins the round that is open then")
+        raise (Terminated if isinstance(stopped, Stopped) else stopped) from None
 
 
 @dataclass(frozen=True)

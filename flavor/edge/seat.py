@@ -124,13 +124,12 @@ class Seat:
         self._write(commands)
 
     def report_transfer(self, progress: Progress) -> None:
-        """Say how far a transfer is, or that there is none: for whoever looks at the run, and for nothing else."""
-        fields = {name: str(value) for name, value in asdict(progress).items()}
+        """Say how far a transfer is, or that there is none: for whoever looks at the run, and for nothing else.
+
+        With a command that an enrolled client may send.
+        """
         with translated(self._where):
-            if progress.phase:
-                self._redis.hset(self._keys.hash, mapping=fields)
-            else:
-                self._redis.hdel(self._keys.hash, *fields)
+            self._redis.hset(self._keys.hash, mapping={name: str(value) for name, value in asdict(progress).items()})
 
     def clear(self, keys: Iterable[str]) -> None:
         """Remove what an earlier process left at these."""

@@ -27,7 +27,10 @@ _BLOCK_BYTES = 1 << 20
 
 
 class LocalStore:
-    """`ObjectStore` in the folder `root`. With `create`, the folder is made; otherwise it must be there."""
+    """`ObjectStore` in the folder `root`. With `create`, the folder is made; otherwise it must be there.
+
+    Otherwise, too, nothing is written there before there is an object to put: it may be a wrong one.
+    """
 
     private = False
 
@@ -37,10 +40,12 @@ class LocalStore:
                 root.mkdir(parents=True, exist_ok=True)
             self._root = root.resolve(strict=True)
             self._staging = self._root / _STAGING
-            self._staging.mkdir(exist_ok=True)
             if create:
+                self._staging.mkdir(exist_ok=True)
                 with self.stage() as probe:
                     probe.touch()
+            elif not self._staging.is_dir() and not os.access(self._root, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise InvalidSetting(
                 f"store {str(root)!r} cannot be used ({error.strerror}): name a folder that exists and can be written"
@@ -50,6 +55,8 @@ class LocalStore:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """See `ObjectStore`."""
+        with _clear(self._staging):
+            self._staging.mkdir(exist_ok=True)
         staged = self._staging / secrets.token_hex(12)
         try:
             yield staged
@@ -171,6 +178,7 @@ class LocalStore:
         folder = self._at(prefix.rstrip("/"))
         self._check_inside(folder, prefix)
         with _clear(folder):
+            self._staging.mkdir(exist_ok=True)
             remove_tree(folder, self._staging)
 
     def size_bytes(self, path: str) -> int:

@@ -80,6 +80,12 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def shut_down(self) -> None:
+        """End it as an operator does: it leaves all that it knows on its disk."""
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(10)
+
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.kill()
@@ -89,10 +95,13 @@ class Proxy:
     """A TCP proxy before a Redis; `target` may change, connections may be cut, publications may be swallowed.
 
     While it is told to `refuse`, nobody comes through; while it does not flow, what is sent either way arrives later.
+    With a `pace`, what goes to the target takes its time: so many bytes a second, over all connections.
     """
 
     def __init__(self, target: int) -> None:
         self.target, self.swallow, self.swallowed, self.refuse = target, False, 0, False
+        self.pace = 0.0
+        self._free_at = 0.0
         self.flows = threading.Event()
         self.flows.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -141,14 +150,24 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         held = b""
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := source.recv(4096 if self.pace and not answers else 65536):
                 self.flows.wait()
+                if not answers:
+                    self._take_time(len(data))
                 held, data = b"", held + data
                 if answers and self.swallow:
                     held, data = self._without_publications(data)
                 if data:
                     sink.sendall(data)
         _shut(source, sink)
+
+    def _take_time(self, size: int) -> None:
+        """Wait until the link has carried so much more."""
+        if pace := self.pace:
+            with self._lock:
+                self._free_at = max(self._free_at, time.monotonic()) + size / pace
+                left_s = self._free_at - time.monotonic()
+            time.sleep(left_s)
 
     def _without_publications(self, data: bytes) -> tuple[bytes, bytes]:
         """What is not complete yet, and the rest without RESP2 arrays that begin with `message` or `pmessage`."""
@@ -228,6 +247,19 @@ def tmpfs(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def filled(folder: Path) -> Path:
+    """A file that takes all the room that there is."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (2**16, 2**12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    return ballast
 
 
 def has(program: str) -> bool:

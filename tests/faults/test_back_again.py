@@ -16,11 +16,11 @@ FAR = ("--heartbeat-timeout-s", 60)
 """A lease that outlasts any pause of a busy machine."""
 
 
-def readme_serve(faulty: Faulty, *options: object):
+def readme_serve(faulty: Faulty, *options: object, env=None):
     """`flavor serve` with its own defaults."""
     bench = faulty.bench
     words = ["--run", bench.run, "--store", bench.store, "--rounds", faulty.rounds, "--queue", bench.run]
-    return bench.start("flavor", "serve", *words, "--min-clients", len(faulty.clients), *options)
+    return bench.start("flavor", "serve", *words, "--min-clients", len(faulty.clients), *options, env=env)
 
 
 def contributors(faulty: Faulty, number: int) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ import shutil
 import signal
 from pathlib import Path
 
+from test_back_again import stopped
+
 from flavor.bus.state import RunState
 from flavor.ledger.keys import SigningKey
 from flavor.store.paths import manifest_path, run_prefix
@@ -106,6 +108,37 @@ def test_a_site_that_lost_its_key_is_told_at_joining_and_the_run_goes_on(faulty)
     bench.eventually("its new key is pinned", lambda: bench.runs.public_keys().get("c2") == str(found))
     bench.release("c1")
     faulty.finish(coordinator, {"c1": edges["c1"], "c2": back})
+
+
+def test_a_site_with_a_wrong_store_is_told_at_joining_and_the_run_goes_on(faulty) -> None:
+    """Row 43: a folder of its own, empty or with another run of the name; nothing is trained or written there."""
+    bench = faulty.bench
+    coordinator = faulty.serve("--on-quorum-lost", "wait")
+    bench.aggregator()
+    edges = faulty.edges("--hold", "--at", "2")
+    for client in faulty.clients:
+        bench.held(client)
+    assert stopped(edges["c2"]) == 143
+    wrong, other = bench.folder / "wrong", bench.folder / "other"
+    wrong.mkdir()
+    record = other / "runs" / bench.run / "run.json"
+    shutil.copytree(bench.store / "runs" / bench.run, record.parent)
+    record.write_text(json.dumps({**json.loads(record.read_text()), "run_id": 32 * "0"}))
+
+    for store, reason in ((wrong, f"this is not the store of run {bench.run!r}"), (other, "holds another run of")):
+        there = sorted(store.rglob("*"))
+        mistaken = bench.edge("c2", bench.trainer("--say", "I train"), "--store", store)
+        says(mistaken, reason, "--store", str(store))
+        assert mistaken.wait() == 2
+        assert [line for line in mistaken.stderr.splitlines() if str(store) in line] == mistaken.stderr.splitlines()
+        assert "I train" not in mistaken.stdout
+        assert sorted(store.rglob("*")) == there
+        assert coordinator.running
+
+    edges["c2"] = bench.edge("c2", bench.trainer())
+    bench.release("c1")
+    faulty.finish(coordinator, edges)
+    assert all(bench.runs.read_round(number).contributors == faulty.clients for number in (1, 2, 3))
 
 
 def _replace(folder: Path, by: Path, newest: bool = False) -> None:

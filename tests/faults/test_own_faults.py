@@ -12,23 +12,10 @@ from pathlib import Path
 
 import pytest
 from federation import KEEP, TAKEN_OVER, Faulty
-from servers import tmpfs
+from servers import filled, tmpfs
 
 ROOT = Path(__file__).parents[2]
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a tmpfs")
-
-
-def filled(folder: Path) -> Path:
-    """A file that takes all the room that there is."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (2**16, 2**12, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return ballast
 
 
 def test_a_signal_at_any_moment_ends_a_worker_soon_and_loses_no_job():
