@@ -1,14 +1,14 @@
 """Random faults for minutes on end, against a run with eight edges; then its recorded history is checked.
 
-One Redis (append-only), a coordinator and a second one now and then, two aggregators, eight edges with a trainer each;
-a proxy before each of them. Every second or so something happens to one of them: it is killed, told to end by SIGTERM,
-paused past its lease, cut off, throttled, hears no publication, finds Redis full, away or restarted, has its update
-spoiled, the store's disk full (for root alone), or is started with a wrong store (a site). What ended is started
-again, as a supervisor would. At half time the history is checked, Redis loses everything, and `flavor recover` rebuilds
-the run from the store. At the end, without faults, two more rounds must close; then `tests/faults/history.py` checks
-the run again: each round committed once, from exactly the recorded contributors, nothing acknowledged lost, rounds only
-up. The store is audited both times, as `flavor verify` does. A round that loses its quorum waits, as `flavor serve`
-has it by default; with `--on-quorum-lost retry` it is opened again.
+One Redis (append-only), a coordinator and a second one now and then, two aggregators, eight enrolled edges with a
+trainer each; a proxy before each of them. Every second or so something happens to one of them: it is killed, told to
+end by SIGTERM, paused past its lease, cut off, throttled, hears no publication, finds Redis full, away or restarted,
+has its update spoiled, the store's disk full (for root alone), or is started with a wrong store (a site). What ended is
+started again, as a supervisor would. At half time the history is checked, Redis loses everything, and `flavor recover`
+rebuilds the run from the store. At the end, without faults, two more rounds must close; then `tests/faults/history.py`
+checks the run again: each round committed once, from exactly the recorded contributors, nothing acknowledged lost,
+rounds only up. The store is audited both times, as `flavor verify` does. A round that loses its quorum waits, as
+`flavor serve` has it by default; with `--on-quorum-lost retry` it is opened again.
 
 The same seed draws the same faults, at the same times and against the same processes; what those are doing then is up
 to the machine. A fault that cannot happen then, because its target is down already, does not count.
@@ -143,7 +143,9 @@ class Soak:
 
     def __init__(self, folder: Path, seed: int, on_quorum_lost: str) -> None:
         self.folder, self.seed = folder, seed
-        self.server = Server(folder / "redis")
+        users = folder / "users.acl"  # beside the data, which Redis loses
+        users.touch()
+        self.server = Server(folder / "redis", "--aclfile", str(users))
         self.proxies = {name: Proxy(self.server.port) for name in EVERYTHING}
         self._mounts = contextlib.ExitStack()
         self.store_is_small = os.geteuid() == 0
@@ -204,8 +206,15 @@ class Soak:
 
     def start(self, processes: ProcessGroup) -> None:
         self.processes = processes
+        self._tokens = {name: self._enrolled(name) for name in EDGES}
         for name in (self._coordinator, *AGGREGATORS, *EDGES):
             self._start(name)
+
+    def _enrolled(self, name: str) -> str:
+        """The join token of an edge, which may send nothing but what a site may."""
+        command = [sys.executable, "-m", "flavor.cli.main", "enroll", RUN, name]
+        command += ["--redis-url", self.server.url, "--public-url", self.proxies[name].url]
+        return subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
     def _start(self, name: str) -> None:
         if name in self.processes.names:
@@ -237,15 +246,15 @@ class Soak:
             module, words = "flavor.cli.aggregator", ["--queue", QUEUE]
         else:
             module = "flavor.cli.edge"
-            words = ["-m", TRAINER, "--client", name, "--workspace", str(self.folder / name), "--format", "pickle"]
+            words = ["-m", TRAINER, "--workspace", str(self.folder / name), "--format", "pickle"]
         return module, words
 
     def _environment(self, name: str) -> dict[str, str]:
+        bus = {"FLAVOR_REDIS_URL": self.proxies[name].url, "FLAVOR_RUN": RUN}
         return {
             **os.environ,
-            "FLAVOR_REDIS_URL": self.proxies[name].url,
+            **({"FLAVOR_JOIN": self._tokens[name]} if name in EDGES else bus),
             "FLAVOR_STORE": self.store.url,
-            "FLAVOR_RUN": RUN,
             "FLAVOR_JOURNAL": str(self._handed_in),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
