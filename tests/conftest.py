@@ -32,6 +32,10 @@ MODULES = {
 TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"
 
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in a script's background: children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Process:
     """A command of ours that runs: its output as it comes, its end by a deadline."""
 
