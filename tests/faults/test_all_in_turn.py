@@ -17,8 +17,8 @@ from test_back_again import contributors, readme_serve, stopped
 
 SITES = ("c1", "c2", "c3")
 ROUNDS = 8
-ELEMENTS, BYTES_S = 300_000, 200_000
-"""Over the slow link an update takes more than six seconds."""
+ELEMENTS, BYTES_S = 300_000, 400_000
+"""Over the slow link an update takes three seconds."""
 
 
 class Federation:
