@@ -208,7 +208,7 @@ class Inspector:
             public_key=signed.public_key,
             signature=signed.signature,
             structure=shape,
-            constants=constants,
+            constants=tuple(constants),
         )
 
     def _own(self, client: str, path: str) -> str:

@@ -20,6 +20,9 @@ from flavor.bus.keys import RunKeys
 from flavor.bus.names import count, is_name
 from flavor.bus.state import GlobalModel, RunState, RunView, Verdict
 from flavor.errors import CheckpointError, FlavorError, InvalidInfo, StoreError
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import RunRecord
+from flavor.protocol import new_run_id
 from flavor.store.formats import (
     Checkpoint,
     Format,
@@ -36,7 +39,7 @@ from flavor.store.formats import (
 )
 from flavor.store.info import MAX_BYTES, merge_infos, parse_info
 from flavor.store.objects import open_store, sha256_file
-from flavor.store.paths import checked_path, update_prefix
+from flavor.store.paths import accepted_path, checked_path, update_prefix
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small
 from workers.signatures import Signatures
@@ -65,6 +68,9 @@ class Bench:
         self.model = self._put("runs/r/global/0001-model.safetensors", {"w": np.zeros((2, 3), np.float32)})
         self.update = self._put(f"{update_prefix('r', 2, 'a')}update-x.safetensors", {"w": np.ones((2, 3), np.float32)})
         self.info = put_info(self.store, update_prefix("r", 2, "a"), GOOD_INFO)
+        self.config = {"rounds": 3, "store": self.store.url}
+        self.run_id = new_run_id()
+        Archive(self.store, "r").begin(RunRecord(run="r", run_id=self.run_id, rounds=3, config=self.config))
 
     def _put(self, path: str, tensors: Mapping[str, np.ndarray]) -> tuple[str, str, int]:
         with self.store.stage() as staged:
@@ -112,9 +118,8 @@ def fuzz_update(data: bytes) -> None:
     for part in data.split(b"\0"):
         if part:
             fields[names[part[0] % len(names)]] = part[1:].decode("utf-8", "replace")
-    view = RunView(
-        "r", RunState.RUNNING, 2, 3, {"rounds": 3, "store": here.store.url}, "", GlobalModel(*here.model), 0, None
-    )
+    model = GlobalModel(*here.model)
+    view = RunView("r", RunState.RUNNING, 2, 3, here.config, "", model, 0, None, run_id=here.run_id)
     is_small(fields)
     nobody_pinned = Signatures(None, {}, required=False)  # type: ignore[arg-type] - nothing is signed, so none is pinned
     verdict = Inspector(None, here.store, view, 2, nobody_pinned).judge("a", fields)  # type: ignore[arg-type] - there is a model
@@ -122,7 +127,7 @@ def fuzz_update(data: bytes) -> None:
     assert len(verdict.reason) <= 2000, "it stands in Redis, in the log and on terminals"
     assert Verdict.of(verdict.to_json()) == verdict
     if verdict.accepted:
-        assert verdict.path == here.update[0]
+        assert verdict.path == accepted_path(here.update[0])
         assert verdict.digest == here.update[1]
 
 
