@@ -316,7 +316,7 @@ def test_broken_records_are_not_rebuilt_from(bench: Bench) -> None:
 
 def test_an_update_that_the_server_forgot_is_handed_in_again(bench: Bench) -> None:
     """It came back without its last second: I3 holds, because the edge still knows what it has handed in."""
-    coordinator = bench.serve(rounds=1, clients=1)
+    coordinator = bench.serve(rounds=2, clients=1)  # so that its trainer is not done and gone meanwhile
     edge = bench.edge("edge-1", bench.trainer())
     key = bench.runs.keys.client("edge-1").update(1)
     bench.eventually("the update", lambda: bench.redis.exists(key))
