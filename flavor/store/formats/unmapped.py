@@ -40,9 +40,14 @@ class Unmapped:
             raise CheckpointError(f"{self.name}: cannot be read: {error.strerror}") from None
         if self.size_bytes == 0:
             raise CheckpointError(f"{self.name}: the file is empty; save the checkpoint before you report it")
-        self.view: Any = _Window(self)
+        self._whole: memoryview | None = None
         if self.size_bytes <= WHOLE_BYTES:
-            self.view = memoryview(self.view[0 : self.size_bytes]).toreadonly()
+            self._whole = memoryview(_Window(self)[0 : self.size_bytes]).toreadonly()
+
+    @property
+    def view(self) -> Any:
+        """Its bytes. Made anew each time: were it kept, the two would hold each other, and the file stay open."""
+        return _Window(self) if self._whole is None else self._whole
 
     def read(self, offset: int, out: Any) -> None:
         """Fill the buffer `out` from `offset` on; `DigestMismatch` where the file has no longer so many bytes."""
