@@ -3,29 +3,72 @@
 from __future__ import annotations
 
 import contextvars
+import os
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TypeVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+class _Lane:
+    """A thread that does one thing after the other, and keeps no process from ending.
+
+    One that has nothing to do waits to be taken again: to start a thread takes longer than to move a small file.
+    """
+
+    _MOST_IDLE = 8
+    _idle: ClassVar[list[_Lane]] = []
+
+    def __init__(self) -> None:
+        self._given = queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]]()
+        threading.Thread(target=self._run, name="transfer", daemon=True).start()
+
+    @classmethod
+    def take(cls) -> _Lane:
+        """An idle one, or else a new one."""
+        try:
+            return cls._idle.pop()
+        except IndexError:
+            return cls()
+
+    @classmethod
+    def forget(cls) -> None:
+        """Know of none: a process that was forked has no threads but its own."""
+        cls._idle = []
+
+    def do(self, act: Callable[[], T]) -> Future[T]:
+        """Do it now."""
+        future: Future[T] = Future()
+        self._given.put((act, future))
+        return future
+
+    def _run(self) -> None:
+        is_kept = True
+        while is_kept:
+            act, future = self._given.get()
+            try:
+                settle = partial(future.set_result, act())
+            except BaseException as error:
+                settle = partial(future.set_exception, error)
+            is_kept = len(self._idle) < self._MOST_IDLE
+            if is_kept:  # before the one that waits can ask for the next
+                self._idle.append(self)
+            settle()
+            del act, future, settle  # an idle lane holds nobody's files
+
+
+os.register_at_fork(after_in_child=_Lane.forget)
+
+
 def begun(act: Callable[[], T]) -> Future[T]:
     """Do it in a thread that keeps no process from ending."""
-    future: Future[T] = Future()
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            future.set_result(context.run(act))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="transfer", daemon=True).start()
-    return future
+    return _Lane.take().do(partial(contextvars.copy_context().run, act))
 
 
 def aside(act: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ import itertools
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -79,9 +80,7 @@ class LocalStore:
             source.unlink(missing_ok=True)
 
     def _place(self, source: Path, target: Path, path: str) -> None:
-        self._check_inside(target, path)  # also before folders are made, which a link would put elsewhere
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._check_inside(target, path)
+        self._make_folder(target, path)
         source.chmod(0o444)
         if linked(source, target):
             return
@@ -126,7 +125,7 @@ class LocalStore:
     def exists(self, path: str) -> bool:
         """See `ObjectStore`."""
         target = self._at(path)
-        return target.is_file() and not target.is_symlink() and target.parent.resolve() == target.parent
+        return target.is_file() and not target.is_symlink() and not self._leads_out(target)
 
     def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
         """See `ObjectStore`."""
@@ -142,9 +141,7 @@ class LocalStore:
         """See `ObjectStore`."""
         source, taken = self._at(path), self._at(target)
         with _clear(taken):
-            self._check_inside(taken, target)
-            taken.parent.mkdir(parents=True, exist_ok=True)
-            self._check_inside(taken, target)
+            self._make_folder(taken, target)
             if os.path.lexists(taken):
                 return target
             try:
@@ -212,9 +209,26 @@ class LocalStore:
     def _at(self, path: str) -> Path:
         return self._root / checked_path(path)
 
+    def _make_folder(self, target: Path, path: str) -> None:
+        """Make the folder that the object lies in."""
+        self._check_inside(target, path)  # also before folders are made, which a link would put elsewhere
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._check_inside(target, path)
+
     def _check_inside(self, target: Path, path: str) -> None:
-        if target.parent.resolve() != target.parent:
+        """Raise `BadObjectPath` if one of the folders that the object lies in is a link; none need be there."""
+        if self._leads_out(target):
             raise BadObjectPath(f"object path {path!r} is refused: a link on the way leaves the store")
+
+    def _leads_out(self, target: Path) -> bool:
+        at = str(self._root)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for part in target.relative_to(self._root).parts[:-1]:
+                at = f"{at}/{part}"
+                if stat.S_ISLNK(os.lstat(at).st_mode):
+                    return True
+        return False
 
 
 def _read_up_to(file: IO[bytes], most: int) -> bytes:
