@@ -28,6 +28,7 @@ from machine import save, table
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
+from flavor.ledger.rounds import closed_rounds
 from flavor.local.processes import ProcessGroup
 from flavor.store.formats import TensorFile
 from flavor.store.objects import open_store
@@ -104,8 +105,8 @@ def measure(
         view = runs.read()
         if view.state != "finished":
             raise SystemExit(f"the run is {view.state}: {view.reason}")
-        opened = [runs.read_round(number).opened_ms for number in range(1, rounds + 1)]
-        closed = runs.read_round(rounds).closed_ms
+        done = list(closed_rounds(runs, open_store(store)))
+        opened, closed = [each.opened_ms for each in done], done[-1].closed_ms
         check(open_store(store).local(view.global_model.path), edges, rounds)
         processes.wait([f"edge-{i}" for i in range(1, edges + 1)], 60)
         watch.stop()

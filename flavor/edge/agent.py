@@ -426,7 +426,8 @@ class Edge:
             self._exchange.place_global(model)
 
         try:
-            self._transfers.carry(fetch, over=self._is_past(round_))
+            quick = model is None or self._exchange.is_quick(model.size_bytes)
+            self._transfers.carry(fetch, quick=quick, over=self._is_past(round_))
         except TransferStopped:  # the run's end, or its next round, is what comes next
             self._behind = round_
             return
@@ -465,6 +466,7 @@ class Edge:
         try:
             done = self._transfers.carry(
                 lambda: self._exchange.collect(self._config.run, round_, self._config.client),
+                quick=self._exchange.is_collected_quickly(),
                 over=self._is_past(round_),
             )
         except TransferStopped:

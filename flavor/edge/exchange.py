@@ -28,6 +28,8 @@ from flavor.store.paths import OPAQUE, named, run_prefix, update_prefix
 if TYPE_CHECKING:
     from flavor.store.formats import Format, Structure, WireInfo
 
+_QUICK_BYTES = 2**20
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -83,6 +85,10 @@ class Exchange:
         self._format = format_ or self._habits.format
         self._structure: Structure | None = None  # how this trainer nests its state_dict; None as long as none was seen
         self._given: GlobalModel | None = None  # what the trainer trains from
+
+    def is_quick(self, size_bytes: int) -> bool:
+        """Whether to move so much takes no longer than to ask another thread to do it."""
+        return not self._store.private and size_bytes <= _QUICK_BYTES
 
     def place_global(self, model: GlobalModel | None) -> None:
         """Put the global model and the merged info where the trainer reads them.
@@ -160,6 +166,11 @@ class Exchange:
             staged.write_bytes(data)
             self._store.put(path, staged, digest=digest)
         return path, digest
+
+    def is_collected_quickly(self) -> bool:
+        """Whether the trainer's checkpoint `is_quick` to move; so is one that is not there."""
+        source = self._workspace.local_model
+        return self.is_quick(source.stat().st_size if source.is_file() else 0)
 
     def has_local(self) -> bool:
         """Whether the files of a finished round are there."""

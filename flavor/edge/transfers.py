@@ -41,11 +41,14 @@ class Transfers:
     ) -> None:
         self._inbox, self._broken, self._report, self._tell = inbox, broken, report, tell
 
-    def carry(self, work: Callable[[], T], *, over: Callable[[Any], bool] = lambda _: False) -> T:
+    def carry(self, work: Callable[[], T], *, quick: bool = False, over: Callable[[Any], bool] = lambda _: False) -> T:
         """Do the work, unless `over` says of something that came meanwhile that it is for nothing.
 
         Then, and when this thread is interrupted, it is ended at once: `TransferStopped`, or what interrupted it.
+        What is `quick` is done by this thread: on a busy machine the way to another one and back takes longer.
         """
+        if quick:
+            return work()
         watch, done, held = Watch(), object(), list[Any]()
         ended = threading.Lock()  # taken by whoever comes first: the work, or who waits for it no more
         line = _Line(self._tell)

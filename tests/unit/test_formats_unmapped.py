@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import os
 from pathlib import Path
@@ -116,3 +118,27 @@ def test_what_cannot_be_opened_is_named(tmp_path):
     (tmp_path / "empty").touch()
     with pytest.raises(CheckpointError, match="the file is empty"):
         TensorFile.reading(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("shape", [LARGE, SMALL])
+def test_its_last_reader_closes_it(tmp_path, shape):
+    """Not the next collection of garbage: the pages of a removed file are what the next round is written to."""
+    path = written(tmp_path / "update", 1, shape)
+    gc.disable()
+    try:
+        file = TensorFile.reading(path)
+        tensors = [file.stored(name) for name in file.names]
+        bytes(file.source.view[0:8])
+        assert any(held == path for held in open_files())
+        del file, tensors
+        assert not any(held == path for held in open_files())
+    finally:
+        gc.enable()
+
+
+def open_files() -> list[Path]:
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the folder itself
+            found.append(each.readlink())
+    return found
