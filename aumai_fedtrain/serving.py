@@ -122,9 +122,14 @@ class RoundServer:
 
     # -- what a coordinator asks for, from its own thread
 
-    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:
+    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> str:
         """See `JobQueue`."""
         self._inspectors.submit(self._inspect, run, round_, list(clients))
+        return ""
+
+    def waits(self, job: str) -> bool:
+        """See `JobQueue`: each is taken at once."""
+        return False
 
     def _inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -38,6 +39,8 @@ from workers.intake import OwnJob, OwnQueue
 from workers.rest import Rest
 
 _KEEP_FAILURES_S = 86_400
+_ALIVE_S = 30
+"""So long after its newest sign a worker without a job counts as one, and for so long after its job's time one with."""
 _POLL_S = 0.5
 """How long one look into the queue lasts: then this worker hears what it was asked meanwhile."""
 
@@ -47,7 +50,8 @@ class OwnWorker(SimpleWorker):
 
     RQ writes a record of each execution, so that another worker may find an abandoned job after a minute and run it
     again; here the coordinator asks again for whatever was not done, within the lease that it was given. And RQ's own
-    heartbeat, which keeps a key alive for minutes, is written up to five times a job; once a second is enough.
+    heartbeat, which keeps a key alive for minutes, is written up to five times a job; once a second is enough, and half
+    a minute after the last one a worker is none: who waits for one is told that there is none.
 
     It listens to no commands: whoever may publish on its channel could end it. `rq suspend` pauses it, SIGTERM ends it.
     RQ's own handler raises wherever the main thread stands, so that a job may be lost that was just taken; here the
@@ -156,6 +160,7 @@ class OwnWorker(SimpleWorker):
     def _execute(self, job: Job, queue: Queue) -> None:
         with self.connection.pipeline() as step:
             self.set_state(WorkerStatus.BUSY, step)
+            step.expire(self.key, math.ceil(job.timeout or queue.DEFAULT_TIMEOUT) + _ALIVE_S)
             step.lrem(queue.intermediate_queue_key, 1, job.id)
             step.execute()
         try:
@@ -196,6 +201,7 @@ class OwnWorker(SimpleWorker):
         """Say who this worker is; its name is nobody else's, so what is there of it is its own."""
         self.connection.delete(self.key)
         super().register_birth()  # type: ignore[no-untyped-call]
+        self.connection.expire(self.key, _ALIVE_S)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Say that this worker lives, on its own at most once a second; to a server that lost it, also who it is."""
@@ -207,7 +213,7 @@ class OwnWorker(SimpleWorker):
             self.register_birth()
             if self.rest.reason:
                 unregister(self)
-        super().heartbeat(timeout, pipeline)
+        super().heartbeat(timeout or _ALIVE_S, pipeline)
 
     def teardown(self) -> None:
         """Say goodbye; to a server that is away, or lets us in no more, it is not said."""

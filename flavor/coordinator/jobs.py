@@ -20,14 +20,17 @@ _KEEP_FAILURES_S = 86_400
 class JobQueue(Protocol):
     """Where jobs go. At least once: every job is harmless when it runs twice."""
 
-    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:
-        """Have these clients' updates inspected."""
+    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> str:
+        """Have these clients' updates inspected; the job's name."""
 
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
         """Have the round aggregated."""
 
+    def waits(self, job: str) -> bool:
+        """Whether no aggregator has taken this job yet."""
+
     def workers(self) -> int:
-        """How many aggregators listen, and take work."""
+        """How many aggregators listen, and take work; those that were killed count for half a minute more."""
 
     def absence(self) -> str:
         """Why nothing is done when there are none."""
@@ -47,25 +50,31 @@ class RqJobQueue:
             queue, connection=self._connection, serializer=JSONSerializer, default_timeout=math.ceil(timeout_s)
         )
 
-    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> None:
+    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> str:
         """See `JobQueue`."""
         first = clients[0] if clients else ""
-        self._enqueue(INSPECT, f"inspect-{run}-{round_}-{first}-{attempt}", run, round_, list(clients))
+        return self._enqueue(INSPECT, f"inspect-{run}-{round_}-{first}-{attempt}", run, round_, list(clients))
 
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
         """See `JobQueue`."""
         self._enqueue(AGGREGATE, f"aggregate-{run}-{round_}-{attempt}", run, round_, attempt)
 
-    def _enqueue(self, function: str, job_id: str, *args: object) -> None:
-        self._queue.enqueue_call(
-            function, args=args, job_id=job_id.replace(".", "_"), result_ttl=0, failure_ttl=_KEEP_FAILURES_S
-        )
+    def _enqueue(self, function: str, job_id: str, *args: object) -> str:
+        job_id = job_id.replace(".", "_")
+        self._queue.enqueue_call(function, args=args, job_id=job_id, result_ttl=0, failure_ttl=_KEEP_FAILURES_S)
+        return job_id
+
+    def waits(self, job: str) -> bool:
+        """See `JobQueue`."""
+        return self._connection.lpos(self._queue.key, job) is not None
 
     def workers(self) -> int:
-        """See `JobQueue`."""
-        from rq import Worker
+        """See `JobQueue`. One that was killed stands in RQ's registry until another one's upkeep removes it."""
+        from rq.utils import missing_keys
+        from rq.worker_registration import get_keys
 
-        return Worker.count(queue=self._queue)
+        keys = list(get_keys(queue=self._queue))
+        return len(keys) - len(missing_keys(self._connection, keys))
 
     def absence(self) -> str:
         """See `JobQueue`."""

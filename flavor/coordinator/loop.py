@@ -69,6 +69,7 @@ class _Round:
     updates: dict[str, dict[str, str]] = field(default_factory=dict)
     inspecting: dict[str, float] = field(default_factory=dict)  # client -> when to ask again (monotonic)
     asked: Counter[str] = field(default_factory=Counter)
+    jobs: dict[str, str] = field(default_factory=dict)  # client -> the newest that was to inspect its update
     inspections: int = 0
     enqueued_ms: int = 0
     unjudged_since: float = 0.0  # since when there is an update without a verdict (monotonic); 0 when there is none
@@ -540,6 +541,8 @@ class Coordinator:
                 continue
             size = count(fields.get("size")) or 0
             ask_again = round_.inspecting.get(client)
+            if ask_again is not None and now >= ask_again and self._jobs.waits(round_.jobs[client]):
+                ask_again = round_.inspecting[client] = now + self._config.aggregation_lease_s  # it was not tried yet
             if (ask_again is None or now >= ask_again) and self._given_up(round_, client):
                 continue
             if ask_again is not None and now < ask_again:
@@ -581,7 +584,8 @@ class Coordinator:
         longest_s = min(size_bytes / _SLOWEST_BYTES_PER_S, self._config.aggregation_timeout_s)  # a site claims the size
         again = time.monotonic() + self._config.aggregation_lease_s + longest_s
         round_.inspecting.update(dict.fromkeys(clients, again))
-        self._jobs.inspect(self._name, round_.view.round, clients, attempt=round_.inspections)
+        job = self._jobs.inspect(self._name, round_.view.round, clients, attempt=round_.inspections)
+        round_.jobs.update(dict.fromkeys(clients, job))
 
     def _in_open_round(self, round_: _Round) -> bool:
         standing = standings(round_.view, round_.updates, self._members.clients)

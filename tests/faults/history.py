@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -121,12 +122,21 @@ class History:
             for round_, event in events:
                 if int(round_) <= self.since:
                     continue  # the round is closed in the store
+                if (client, round_) in self._refused:
+                    continue  # it was told so, and may have begun to train the round again
                 # A client that started anew forgets TrainInitDone; its rounds' events stay.
                 if event != Event.TRAIN_INIT_DONE and not self._runs.redis.exists(
                     keys.event(int(round_), Event(event))
                 ):
                     found.append(f"{client} set {event} of round {round_}, and it is gone")
         return found
+
+    @cached_property
+    def _refused(self) -> set[tuple[str, str]]:
+        """Client and round of every update that was refused, also of those that were followed by a good one."""
+        refusals = {"update.refused", "update.blameless"}
+        entries = [entry for _, entry in self._runs.redis.xrange(self._runs.keys.log)]
+        return {(entry["client"], entry["round"]) for entry in entries if entry["event"] in refusals}
 
     def acknowledged(self) -> list[tuple[int, str]]:
         """Round and client of every acknowledged update of a closed round."""

@@ -172,3 +172,27 @@ def test_an_aggregation_that_always_takes_too_long_fails_the_run(faulty):
         assert edge.wait() == 1
     faulty.history().check(rounds=0)
     assert not commands(faulty.bench)
+
+
+def test_updates_wait_for_an_aggregator_however_many_were_killed(faulty):
+    """Row 17: the only worker is killed, and stands in RQ's registry; no site answers for what nobody has looked at."""
+    bench = faulty.bench
+    queue = RqJobQueue(bench.url, bench.run, timeout_s=60)
+    first = bench.aggregator()
+    bench.eventually("it is registered", lambda: queue.workers() == 1)
+    killed(first)
+    bench.eventually(
+        "its child is gone, too", lambda: not any("flavor.cli.agg" in c for c in bench.survivors().values())
+    )
+    coordinator = faulty.serve("--aggregation-lease-s", 0.3)
+    edges = faulty.edges()
+    bench.eventually("both have handed in", lambda: len(bench.runs.updates(1, faulty.clients)) == len(faulty.clients))
+    handed_in_ms = bench.runs.now_ms()
+    bench.eventually("many leases have passed", lambda: bench.runs.now_ms() > handed_in_ms + 3000)
+    assert queue.workers() == 1, "the test comes too late: the killed worker is forgotten"
+    for key in bench.redis.smembers(f"rq:workers:{bench.run}"):
+        bench.redis.delete(key)  # its time is up
+    assert "no aggregator listens" in bench.logged("round.waiting", round=1)["reason"]
+    bench.aggregator()
+    faulty.finish(coordinator, edges)
+    assert not [entry for entry in bench.log() if entry["event"].startswith("update.refused")]

@@ -651,8 +651,18 @@ class TestQueue:
         worker.heartbeat()
         assert queue.workers() == 1
         assert connection.hget(worker.key, "queues") == b"q"
-        assert 0 < connection.ttl(worker.key) <= worker.worker_ttl + 60
+        assert 0 < connection.ttl(worker.key) <= 30
+        connection.delete(worker.key)  # as its time does with one that was killed
+        assert queue.workers() == 0
         worker.register_death()
+
+    def test_a_job_waits_until_it_is_taken(self, url: str, runs: RunStore, store: ObjectStore) -> None:
+        submit(runs, store, "a", model(1))
+        queue = RqJobQueue(url, "q", timeout_s=60)
+        job = queue.inspect("r", 1, ["a"], attempt=1)
+        assert queue.waits(job)
+        self.drain(url)
+        assert not queue.waits(job)
 
     @pytest.mark.parametrize("hook", ["function", "success", "failure", "webhook"])
     def test_a_crafted_job_runs_nothing(self, url: str, runs: RunStore, tmp_path: Path, hook: str) -> None:
