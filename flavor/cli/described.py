@@ -17,7 +17,8 @@ from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
 from flavor.ledger.rounds import closed_round
 from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.brief import BriefStore
+from flavor.store.objects import ObjectStore
 from flavor.store.watch import PHASES
 
 _MOST_ROUNDS = 100
@@ -29,7 +30,8 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
 
     `waits_for` is why an open round is open, `absent` who of the run's own processes is not there, in words.
     The metrics of the newest closed round come from its store, `store` or the one in the run's settings; they are
-    missing where that cannot be read. `metric` is the one whose best value is looked for.
+    missing where that cannot be read, or does not answer within a few seconds. `metric` is the one whose best value is
+    looked for.
     """
     view, now_ms = runs.read(), runs.now_ms()
     round_ = runs.read_round(view.round) if view.round else None
@@ -53,6 +55,8 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
     limit = config.quarantine_after
     left_ms = _lease_times(runs, hashes)
     found = _metrics(runs, view, round_, store, metric)
+    if found.silent:
+        absent.append(f"no metrics are shown: {found.silent}")
     shut = {name for name, refused in runs.refusals().items() if 0 < limit <= refused}
     for name, (fields, alive) in hashes.items():
         state, why = standing.get(name, ("not expected", ""))
@@ -108,6 +112,8 @@ class _Metrics:
     best: dict[str, Any] | None = None
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
+    silent: str = ""
+    """Why there is nothing more, when the store did not answer."""
 
 
 def _metrics(
@@ -117,9 +123,10 @@ def _metrics(
     found = _Metrics()
     closed, _ = runs.closed(view)
     last = round_ if round_ is not None and round_.round == closed else runs.read_round(closed) if closed else None
-    place: ObjectStore | None = None
+    brief: BriefStore | None = None
     with contextlib.suppress(FlavorError, OSError):
-        place = open_store(store or view.config["store"])
+        brief = BriefStore(store or view.config["store"])
+    place = brief.store if brief is not None else None
     if last is not None:
         _sites(found, last, place)
         if place is not None:
@@ -130,6 +137,7 @@ def _metrics(
                 found.best = _best(runs, last, place, found.metric)
     if round_ is not None and round_ is not last:
         _sites(found, round_, place)
+    found.silent = str(brief.silent) if brief is not None and brief.silent is not None else ""
     return found
 
 

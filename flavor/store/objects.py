@@ -6,9 +6,12 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flavor.errors import DigestMismatch, InvalidSetting
+
+if TYPE_CHECKING:
+    from flavor.store.bucket import Endurance
 
 _BLOCK_BYTES = 256 * 1024
 
@@ -96,10 +99,11 @@ class ObjectStore(Protocol):
         """Delete every object whose path starts with `prefix` (which ends in a slash); absent ones are no error."""
 
 
-def open_store(url: str, *, create: bool = False) -> ObjectStore:
+def open_store(url: str, *, create: bool = False, endurance: Endurance | None = None) -> ObjectStore:
     """The store at `url`: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX`, or the same with `gs` or `az`.
 
-    With `create` a folder is made, and a bucket is tried: whether it takes objects, and takes each only once.
+    With `create` a folder is made, and a bucket is tried: whether it takes objects, and takes each only once. A bucket
+    is waited for as the entry point has chosen, if no `endurance` is given.
     """
     from flavor.store.local import LocalStore
 
@@ -111,7 +115,7 @@ def open_store(url: str, *, create: bool = False) -> ObjectStore:
     if scheme in ("s3", "gs", "az"):
         from flavor.store.remote import RemoteStore
 
-        return RemoteStore(url, create=create)
+        return RemoteStore(url, create=create, endurance=endurance)
     raise InvalidSetting(
         f"store {scheme + separator!r} cannot be used: give a folder that every party can reach, or s3://BUCKET/PREFIX"
     )
