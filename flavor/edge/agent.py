@@ -284,6 +284,7 @@ class Edge:
         elif round_ and self._is_finished(round_) and self._exchange.has_local():
             self._training = round_
             self._trained_from = self._seat.task(round_).get("global_digest", "")
+            keys.remove(self._keys.taken)  # it stays taken up until it is handed in, perhaps by the process after this
         else:
             keys += [self._keys.event(round_, event) for event in Event]
         self._seat.clear(keys)
@@ -467,6 +468,7 @@ class Edge:
             done = self._transfers.carry(
                 lambda: self._exchange.collect(self._config.run, round_, self._config.client),
                 quick=self._exchange.is_collected_quickly(),
+                patience_s=self._config.patience_s,
                 over=self._is_past(round_),
             )
         except TransferStopped:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from flavor.errors import TransferStopped
+from flavor.errors import StoreFull, TransferStopped
 from flavor.sizes import amount
 from flavor.store.aside import begun, with_patience
 from flavor.store.watch import Progress, Watch, watched
@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _REPORT_S = 1.0
 _TELL_S, _TELL_LIVE_S = 5.0, 0.5
+_ROOM_S = 1.0
+"""Whether a full store has room again is tried so often."""
 _UNWIND_S = 1.5
 """How long a transfer that nobody wants any more may take to clear up behind it."""
 
@@ -41,21 +43,30 @@ class Transfers:
     ) -> None:
         self._inbox, self._broken, self._report, self._tell = inbox, broken, report, tell
 
-    def carry(self, work: Callable[[], T], *, quick: bool = False, over: Callable[[Any], bool] = lambda _: False) -> T:
+    def carry(
+        self,
+        work: Callable[[], T],
+        *,
+        quick: bool = False,
+        patience_s: float = 0.0,
+        over: Callable[[Any], bool] = lambda _: False,
+    ) -> T:
         """Do the work, unless `over` says of something that came meanwhile that it is for nothing.
 
         Then, and when this thread is interrupted, it is ended at once: `TransferStopped`, or what interrupted it.
-        What is `quick` is done by this thread: on a busy machine the way to another one and back takes longer.
+        What is `quick` is done by this thread: on a busy machine the way to another one and back takes longer. A store
+        that is full is waited for so long; then `StoreFull` is raised.
         """
         if quick:
-            return work()
+            with contextlib.suppress(StoreFull):
+                return work()
         watch, done, held = Watch(), object(), list[Any]()
         ended = threading.Lock()  # taken by whoever comes first: the work, or who waits for it no more
         line = _Line(self._tell)
 
         def watched_work() -> T:
             with watched(watch):
-                return work()
+                return self._with_room(work, watch, patience_s)
 
         future = begun(watched_work)
         future.add_done_callback(lambda _: self._inbox.put(done) if ended.acquire(blocking=False) else None)
@@ -93,6 +104,19 @@ class Transfers:
                 self._inbox.put(item)
             if reported_at != began:
                 self._report(Progress())
+
+    def _with_room(self, work: Callable[[], T], watch: Watch, patience_s: float) -> T:
+        deadline, told = time.monotonic() + patience_s, False
+        while True:
+            try:
+                return work()
+            except StoreFull as error:
+                if time.monotonic() >= deadline:
+                    raise
+                if not told:
+                    self._tell(f"waiting for room, for at most {patience_s:g} s: {error}")
+                    told = True
+            watch.pause(_ROOM_S, unless=lambda: False)
 
     def _emptied(self) -> Iterator[Any]:
         with contextlib.suppress(queue.Empty):

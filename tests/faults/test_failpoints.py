@@ -74,6 +74,8 @@ def test_an_edge_that_dies_comes_back_into_the_round(faulty, name):
     first = faulty.bench.edge("c1", faulty.bench.trainer(), env=armed(name))
     second = faulty.bench.edge("c2", faulty.bench.trainer())
     died(first)
+    if name == "edge.trained":  # and once more, before it could hand in what was trained
+        died(faulty.bench.edge("c1", faulty.bench.trainer(), env=armed(name)))
     again = faulty.bench.edge("c1", faulty.bench.trainer())
     faulty.finish(coordinator, {"c1": again, "c2": second})
     trained_before = name != "edge.submitted"  # then it is handed in as it is, and not trained a second time

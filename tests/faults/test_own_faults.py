@@ -122,6 +122,25 @@ def test_a_store_without_room_is_waited_for(faulty):
         assert [bench.runs.read_round(n).attempt for n in (1, 2, 3)] == [1, 1, 1]
 
 
+@needs_mounts
+def test_a_store_without_room_is_waited_for_by_edges_too(faulty):
+    """Row 45: it is full when they hand in, which ends neither edge nor trainer; then there is room again."""
+    bench = faulty.bench
+    with tmpfs(bench.store, "1m") as store:
+        coordinator = faulty.serve()
+        bench.aggregator()
+        edges = faulty.edges("--hold", "--at", 2)
+        bench.held("c1")
+        bench.held("c2")
+        ballast = filled(store)
+        bench.release("c1", "c2")
+        for edge in edges.values():
+            edge.until("waiting for room, for at most")
+        ballast.unlink()
+        faulty.finish(coordinator, edges)
+    assert not [entry for entry in bench.log() if entry["event"] in ("update.refused", "client.lost", "client.failed")]
+
+
 def test_a_site_that_cuts_off_its_files_is_alone_with_that(bench_at, own_url):
     """Row 49: before, while and after they are inspected, and once more through what it kept open."""
     faulty = Faulty(bench_at(own_url), clients=("c1", "c2", "c3"))
