@@ -19,38 +19,47 @@ from aggregators.walk import Scratch
 WholeRule: TypeAlias = Callable[[Sequence[Array], Sequence[float], Array, Scratch], None]
 """How the integers of several clients become one's."""
 
-LIVE_ROWS = 6
+LIVE_ROWS = 8
 """Rows of eight bytes that a mean touches again and again."""
 
 _SORTED_ELEMS = 256 * 1024
 """Elements that are sorted in one call."""
 
-_FLOAT64 = np.dtype(np.float64)
+_FLOAT64, _UINT64 = np.dtype(np.float64), np.dtype(np.uint64)
 
 
 def integer_mean(rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:
     """Write the weighted mean of integer `rows` `[B]` to `out`, rounded half to even, in their dtype.
 
-    `weights` (all > 0) are taken as given, num_examples say: while weight times value stays below 2⁵³ the
-    sums are exact, and so independent of the clients' order. Beyond that the result is still never outside
-    the clients' least and greatest value, so equal values come back as they were.
+    `weights` (all > 0) are taken as given, num_examples say: while weight times how far the clients' values lie apart
+    stays below 2⁵³ the mean is exact, however large the values are, and so independent of the clients' order. Beyond
+    that the result is still never outside the clients' least and greatest value.
     """
     size = out.size
     total, product = scratch.rows("integer sums", 2, size, _FLOAT64)
     least, most = scratch.rows("integer bounds", 2, size, out.dtype)
+    above = scratch.row("integer differences", size, _UINT64)
     np.copyto(least, rows[0])
     np.copyto(most, rows[0])
-    total.fill(0)
-    for row, weight in zip(rows, weights, strict=True):
-        np.multiply(row, weight, out=product, dtype=np.float64)
-        np.add(total, product, out=total)
+    for row in rows[1:]:
         np.minimum(least, row, out=least)
         np.maximum(most, row, out=most)
+    total.fill(0)
+    for row, weight in zip(rows, weights, strict=True):
+        np.subtract(row, least, out=above, dtype=np.uint64, casting="unsafe")  # modulo 2⁶⁴, and so the difference
+        np.multiply(above, weight, out=product, dtype=np.float64)
+        np.add(total, product, out=total)
     np.divide(total, math.fsum(weights), out=total)
-    np.rint(total, out=total)
-    np.copyto(out, total, casting="unsafe")
-    np.copyto(out, least, where=total <= least.astype(np.float64))
-    np.copyto(out, most, where=total >= most.astype(np.float64))
+    np.subtract(most, least, out=above, dtype=np.uint64, casting="unsafe")
+    beyond = total >= above
+    total[beyond] = 0  # such may not fit into an integer
+    np.floor(total, out=product)
+    np.subtract(total, product, out=total)
+    np.add(least, product.astype(np.uint64), out=above, dtype=np.uint64, casting="unsafe")
+    up = (total > 0.5) | ((total == 0.5) & (above & _UINT64.type(1) == 1))
+    np.add(above, up, out=above, casting="unsafe")
+    np.copyto(out, above, casting="unsafe")
+    np.copyto(out, most, where=beyond)
 
 
 def integer_median(rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:

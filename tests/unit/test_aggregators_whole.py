@@ -56,6 +56,19 @@ def test_a_geometric_medians_integers_are_the_weighted_median(rows: Any, data: s
         assert value == round(Fraction(low + high, 2))
 
 
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_means_are_exact_wherever_the_values_lie(data: st.DataObject) -> None:
+    """As long as they do not lie so far apart that weight times distance leaves 2⁵³: near the ends of the type, too."""
+    ends = np.iinfo(data.draw(st.sampled_from(TYPES)))
+    near = data.draw(st.one_of(st.sampled_from([ends.min, ends.max, 0]), st.integers(int(ends.min), int(ends.max))))
+    low, high = max(int(ends.min), int(near) - 2**20), min(int(ends.max), int(near) + 2**20)
+    values = data.draw(st.lists(st.integers(low, high), min_size=1, max_size=6))
+    weights = data.draw(st.lists(st.integers(1, 10**8), min_size=len(values), max_size=len(values)))
+    got = run([{"k": np.array([value], ends.dtype)} for value in values], weights, reducer=Mean()).model["k"]
+    assert int(got[0]) == round(Fraction(sum(w * v for w, v in zip(weights, values, strict=True)), sum(weights)))
+
+
 @settings(max_examples=100, deadline=None)
 @given(rows=columns(), scale=st.sampled_from([1.0, 1e-300, 1e300]))
 def test_a_mean_of_integers_never_leaves_its_values(rows: Any, scale: float) -> None:
