@@ -37,7 +37,9 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
     round_ = runs.read_round(view.round) if view.round else None
     hashes = runs.clients(runs.members())
     members = {
-        name: Client(ClientState(fields["state"]), alive, fields.get("reason", ""))
+        name: Client(
+            ClientState(fields["state"]), alive, fields.get("reason", ""), behind=count(fields.get("round")) or 0
+        )
         for name, (fields, alive) in hashes.items()
         if fields.get("state") in tuple(ClientState)
     }

@@ -22,7 +22,7 @@ class Standing(StrEnum):
     """Where an expected client's update is."""
 
     PENDING = "pending"
-    """Training."""
+    """Training, or about to hand in again what Redis has forgotten."""
     SUBMITTED = "submitted"
     """Handed in, not inspected yet."""
     ACCEPTED = "accepted"
@@ -80,6 +80,8 @@ class Client:
     reason: str = ""
     quarantined: bool = False
     """Too many of its updates in a row were refused: it is given no more tasks."""
+    behind: int = 0
+    """The newest round that its edge said it has behind it."""
 
     @property
     def gone(self) -> bool:
@@ -90,6 +92,13 @@ class Client:
     def ready(self) -> bool:
         """Whether it can be given a task."""
         return self.alive and self.state is ClientState.READY and not self.quarantined
+
+    def hands_in_again(self, round_: int) -> bool:
+        """Whether this round's update, should Redis have forgotten it, comes again although the trainer is done.
+
+        Its edge knows what it has handed in as long as it lives. It has nothing of a round that is not behind it.
+        """
+        return self.alive and self.state is ClientState.LEFT and self.behind >= round_
 
     @property
     def why_gone(self) -> str:
@@ -178,7 +187,7 @@ def standings(
             found[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)
         elif name in updates:
             found[name] = (Standing.SUBMITTED, "")
-        elif client is not None and client.gone:
+        elif client is not None and client.gone and not client.hands_in_again(round_.round):
             how = _ENDINGS.get(client.state, Standing.GONE)
             if how is Standing.LEFT and round_.resumed:  # its trainer ended with the run
                 how = Standing.GONE

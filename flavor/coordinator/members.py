@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from flavor.bus.admission import tell_admission
+from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState
 from flavor.coordinator.decision import Client
@@ -78,7 +79,8 @@ class Members:
                 continue
             alive = self._awaited(name, state, leased)
             quarantined = 0 < self._quarantine_after <= self._refusals.get(name, 0)
-            client = Client(state, alive or lenient, fields.get("reason", "")[:LONGEST], quarantined)
+            reason, behind = fields.get("reason", "")[:LONGEST], count(fields.get("round")) or 0
+            client = Client(state, alive or lenient, reason, quarantined, behind)
             self.clients[name] = client
             if name not in self.names and token is not None and name not in self._told:  # refused, and ended since
                 self._admit(token, name, fields)

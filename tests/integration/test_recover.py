@@ -14,7 +14,8 @@ import pytest
 
 from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease
-from flavor.bus.state import ManifestRef, RunState, RunView, Verdict
+from flavor.bus.state import ClientState, ManifestRef, RunState, RunView, Verdict
+from flavor.edge.seat import Seat
 from flavor.errors import LeaseLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Manifest
@@ -327,3 +328,40 @@ def test_an_update_that_the_server_forgot_is_handed_in_again(bench: Bench) -> No
     assert bench.redis.hgetall(key) == before
     bench.aggregator()
     assert [process.wait() for process in (coordinator, edge)] == [0, 0]
+
+
+@pytest.mark.parametrize("quorum_lost", ["fail", "wait"])
+def test_an_update_that_the_server_forgot_is_handed_in_again_for_a_trainer_that_is_done(
+    bench: Bench, quorum_lost: str
+) -> None:
+    """The coordinator looks while the update is gone: its edge is paused meanwhile, and lives."""
+
+    def listener() -> str:
+        name = f"flavor-serve:{bench.run}:events"
+        return next((each["id"] for each in bench.redis.client_list() if each["name"] == name), "")
+
+    coordinator = bench.serve("--on-quorum-lost", quorum_lost, "--heartbeat-timeout-s", 60, rounds=1, clients=1)
+    edge = bench.edge("edge-1", bench.trainer())
+    client = bench.runs.keys.client("edge-1")
+    key = client.update(1)
+    bench.eventually("the trainer is done", lambda: bench.redis.hget(client.hash, "state") == "left")
+    before = bench.redis.hgetall(key)
+    assert before
+    edge.send(signal.SIGSTOP)
+    bench.redis.delete(key)
+    listening = listener()
+    bench.redis.client_kill_filter(_type="pubsub")
+    bench.eventually("it listens again", lambda: listener() not in ("", listening) or not coordinator.running)
+    assert coordinator.running, coordinator.stderr
+    for other in ("edge-2", "edge-3"):  # the second is seen after whatever it does on looking again
+        seat = Seat(bench.redis, bench.url, bench.runs.keys, other)
+        seat.take(ttl_s=60, told=print)
+        seat.report(ClientState.JOINED, {}, behind=0, public_key="")
+        coordinator.until(f"{other} joined")
+    assert not bench.redis.exists(key)
+    assert coordinator.running
+    edge.send(signal.SIGCONT)
+    bench.eventually("the update again", lambda: bench.redis.exists(key))
+    assert bench.redis.hgetall(key) == before
+    bench.aggregator()
+    assert [process.wait() for process in (coordinator, edge)] == [0, 0], coordinator.stderr

@@ -363,6 +363,36 @@ def test_who_left_with_a_run_that_was_resumed_may_come_back() -> None:
     assert all_standings(replace(resumed, resumed=False), {}, {"a": LEFT})["a"][0] is Standing.LEFT
 
 
+class TestATrainerThatIsDoneAndWhoseUpdateIsForgotten:
+    """Its edge knows what it has handed in, and does so again, as long as it lives."""
+
+    ROUND = replace(ROUND, round=1, expected=("a",))
+    DONE = replace(LEFT, alive=True, behind=1)
+
+    @pytest.mark.parametrize("what", ["fail", "wait", "retry"])
+    def test_is_waited_for_until_the_deadline(self, what: str) -> None:
+        standing = all_standings(self.ROUND, {}, {"a": self.DONE})
+        config = policy(min_clients=1, on_quorum_lost=what)
+        assert close_round(2_000, self.ROUND, standing, config)[0] is Action.WAIT
+        late = {"fail": Action.FAIL, "wait": Action.HOLD, "retry": Action.REOPEN}[what]
+        assert close_round(12_000, self.ROUND, standing, config)[0] is late
+
+    @pytest.mark.parametrize("client", [replace(DONE, alive=False), replace(DONE, behind=0)])
+    def test_is_not_where_nobody_can_hand_it_in_again(self, client: Client) -> None:
+        standing = all_standings(self.ROUND, {}, {"a": client})
+        assert standing["a"][0] is Standing.LEFT
+        for what in ("fail", "wait"):
+            config = policy(min_clients=1, on_quorum_lost=what)
+            assert close_round(2_000, self.ROUND, standing, config)[0] is Action.FAIL
+
+    def test_does_not_finish_the_run_early(self) -> None:
+        later = replace(self.ROUND, round=2)
+        done = all_standings(later, {}, {"a": replace(self.DONE, behind=2)})
+        assert close_round(2_000, later, done, policy(min_clients=1))[0] is Action.WAIT
+        left = all_standings(later, {}, {"a": self.DONE})
+        assert close_round(2_000, later, left, policy(min_clients=1))[0] is Action.FINISH
+
+
 class TestAnotherTry:
     REFUSED = Verdict(False, "NaN", try_id="t1")
 
