@@ -31,6 +31,7 @@ from workers.combination import Work
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import accepted_infos, read_client_info
+from workers.notes import of_reading
 from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.updates import update_file
 
@@ -266,4 +267,4 @@ def _aggregated(
         now_ms=attempt.runs.now_ms(),
     )
     reason = f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes"
-    return model, manifest, reason, combined.notes
+    return model, manifest, reason, (*of_reading(work), *combined.notes)

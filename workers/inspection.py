@@ -209,6 +209,7 @@ class Inspector:
             signature=signed.signature,
             structure=shape,
             constants=tuple(constants),
+            unread=fields.get("unread") == "1",
         )
 
     def _own(self, client: str, path: str) -> str:

@@ -43,6 +43,15 @@ def of_constants(constants: Mapping[str, Sequence[str]]) -> Iterator[str]:
         yield f"infinite or huge values, the same at every site, stay as they are: {_some(names)}"
 
 
+def of_reading(work: Work) -> Iterator[str]:
+    """Sites that train on from models of their own."""
+    if unread := [client for client, verdict in work.verdicts.items() if verdict.unread]:
+        yield (
+            f"warning: {_some(unread)} did not read the global model ($GLOBAL_MODEL_PATH), so what {_its(unread)} "
+            "trained is no part of one model: check-fl shows what a script does"
+        )
+
+
 def of_training(
     work: Work, updates: Mapping[str, Update], old: TensorFile | None, digest: str, target: Path
 ) -> Iterator[str]:
@@ -59,6 +68,10 @@ def of_training(
         is_same = is_unchanged(Update.of(TensorFile.open(target), None).tensors, old)
     if is_same:
         yield f"warning: the model did not change in round {work.round}"
+
+
+def _its(clients: Sequence[str]) -> str:
+    return "it" if len(clients) == 1 else "they"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ CLIENT_FIELDS = (
 """All that is read of what a client says of itself."""
 UPDATE_FIELDS = (
     *("path", "digest", "size", "format", "info_path", "info_digest", "num_examples"),
-    *("public_key", "signature", "refused", "failure", "exit_code", "report", "try"),
+    *("public_key", "signature", "refused", "failure", "exit_code", "report", "try", "unread"),
 )
 """All that is read of what a client hands in."""
 LONGEST_FIELD_BYTES = 16 * 1024

@@ -216,6 +216,8 @@ class Verdict:
     """Which of the client's tries in this round it is about: `try` of the update that was judged."""
     structure: str = ""
     """A digest of the tensors' names, shapes and dtypes, in a first round that starts from no model."""
+    unread: bool = False
+    """Whether its edge says that the trainer did not read the global model."""
 
     def is_about(self, fields: Mapping[str, str]) -> bool:
         """Whether an update with these fields is answered: by an acceptance every one, by a refusal that try alone."""

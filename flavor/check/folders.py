@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from flavor.edge.workspace import Workspace
 
-_LONG_AGO_NS = 3600 * 10**9
-
 
 class Stamp(NamedTuple):
     """What tells one content of a file from another, cheaply; None stands for no file."""
@@ -98,41 +96,3 @@ class Folders:
         target.parent.mkdir(exist_ok=True)
         shutil.copy2(path, target)
         return target
-
-
-class ReadMark:
-    """Whether a file is read from now on, told by its access time.
-
-    Most file systems set it at the first read after a change (Linux's relatime). Whether this one does is
-    tried first, with a small file beside it: `was_read` is None where nothing can be told.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._mark: int | None = None
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".check-fl-") as probe:
-            probe.write(b"?")
-            probe.flush()
-            trial = Path(probe.name)
-            mark = _mark(trial)
-            trial.read_bytes()
-            if mark is not None and trial.stat().st_atime_ns != mark:
-                self._mark = _mark(path)
-
-    def was_read(self) -> bool | None:
-        """Whether anything has read the file since; None when this file system does not tell."""
-        if self._mark is None:
-            return None
-        try:
-            return self._path.stat().st_atime_ns != self._mark
-        except OSError:
-            return None
-
-
-def _mark(path: Path) -> int | None:
-    try:
-        changed_ns = path.stat().st_mtime_ns
-        os.utime(path, ns=(changed_ns - _LONG_AGO_NS, changed_ns))
-        return path.stat().st_atime_ns
-    except OSError:
-        return None

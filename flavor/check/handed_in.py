@@ -9,12 +9,12 @@ from typing import NoReturn
 
 from flavor.check import model
 from flavor.check.aggregation import Made
-from flavor.check.folders import ReadMark
 from flavor.check.following import compared, judge
 from flavor.check.report import Check, Report
 from flavor.check.script import Over
 from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SHAPES, STATE_DICT, TENSORS, TRAINS
 from flavor.errors import CheckpointError, InvalidInfo
+from flavor.readmark import ReadMark
 from flavor.store.formats import Checkpoint, Format, read
 from flavor.store.info import Info, read_info
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 from flavor.bus.names import Event
 from flavor.check.aggregation import Aggregation, Mean, Sent
 from flavor.check.bus import CLIENT, RUN, FakeBus
-from flavor.check.folders import Folders, ReadMark, Stamp
+from flavor.check.folders import Folders, Stamp
 from flavor.check.handed_in import HandedIn
 from flavor.check.report import Check, Report
 from flavor.check.screen import Screen
@@ -35,6 +35,7 @@ from flavor.check.trainer_checks import (
     TRAINER_CHECKS,
     WAITS,
 )
+from flavor.readmark import ReadMark
 from flavor.store.info import FILE_NAME
 
 

@@ -488,8 +488,18 @@ class Edge:
             trained_from=self._trained_from,
         )
         reach("edge.stored")
-        self._hand_in(round_, {**fields, "try": secrets.token_hex(8)})
+        self._hand_in(round_, {**fields, **self._unread(round_), "try": secrets.token_hex(8)})
         reach("edge.submitted")
+
+    def _unread(self, round_: int) -> dict[str, str]:
+        """What to say of an update whose trainer has not looked at the global model."""
+        if self._exchange.was_read() is not False:
+            return {}
+        self._tell(
+            f"round {round_}: the trainer did not read the global model ({self._workspace.global_model}): it trains on "
+            "from a model of its own; load $GLOBAL_MODEL_PATH after each WaitEvent (check-fl shows what a script does)"
+        )
+        return {"unread": "1"}
 
     def _refuse(self, round_: int, notice: Notice, text: str) -> None:
         """Say, in place of an update, that there is none that can be used; `text` is for this site."""

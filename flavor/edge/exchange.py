@@ -20,6 +20,7 @@ from flavor.bus.state import GlobalModel
 from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError
+from flavor.readmark import ReadMark, is_told
 from flavor.store.info import Info, info_bytes, read_info
 from flavor.store.links import copied, is_sole, linked
 from flavor.store.objects import ObjectStore, sha256_file
@@ -85,6 +86,8 @@ class Exchange:
         self._format = format_ or self._habits.format
         self._structure: Structure | None = None  # how this trainer nests its state_dict; None as long as none was seen
         self._given: GlobalModel | None = None  # what the trainer trains from
+        self._reading: ReadMark | None = None  # whether it reads that
+        self._reading_told: bool | None = None  # by this file system; None while that is not known
 
     def is_quick(self, size_bytes: int) -> bool:
         """Whether to move so much takes no longer than to ask another thread to do it."""
@@ -95,7 +98,7 @@ class Exchange:
 
         Raises `StoreError` (missing, changed) and leaves what was there.
         """
-        self._given = model
+        self._given, self._reading = model, None
         if model is None:
             return
         self._check_named(model.path, model.digest)
@@ -115,11 +118,19 @@ class Exchange:
             beside = read_beside(self._workspace.beside)
             own = self._known_structure()
             from_safetensors(source, target, Format(format_), own, beside=beside, own_names=names)
+        if is_sole(target):  # a mark on a link would be on the store's object, too
+            if self._reading_told is None:
+                self._reading_told = is_told(target.parent)
+            self._reading = ReadMark(target, told=self._reading_told)
         if merged is not None:
             for info in self._workspace.merged_infos:
                 temporary = info.with_name(f".{info.name}.{os.getpid()}")
                 temporary.write_bytes(merged)
                 os.replace(temporary, info)
+
+    def was_read(self) -> bool | None:
+        """Whether the trainer has read the global model that was placed; None where that cannot be told."""
+        return None if self._reading is None else self._reading.was_read()
 
     def _check_named(self, path: str, digest: str) -> None:
         """Raise `BadObjectPath` unless what is named to this site is an object of the run, known by its digest."""

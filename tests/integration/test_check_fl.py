@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from flavor.check.bus import FakeBus
-from flavor.check.folders import Folders, ReadMark
+from flavor.check.folders import Folders
 from flavor.check.report import Status
 from flavor.check.screen import Screen
 from flavor.check.trainer import Settings, TrainerCheck
 from flavor.check.trainer_checks import CONTENT, TRAINER_CHECKS
+from flavor.readmark import ReadMark
 
 ALL = [check.name for check in TRAINER_CHECKS]
 

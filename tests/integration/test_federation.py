@@ -668,3 +668,15 @@ def test_many_small_rounds_add_up(bench):
     assert done.wait() == 0
     for array in final_model(Path(json.loads(done.stdout)["global_model"])).values():
         np.testing.assert_allclose(array, 60 * STEP, rtol=1e-5)
+
+
+def test_a_site_that_trains_on_from_its_own_model_is_named(bench):
+    """Round 1 starts from no model; from round 2 on, the second site does not look at the global one."""
+    process = federate(bench, trainer=["--fail", "unread", "--only", "edge-2"], rounds=2)
+    assert process.wait() == 0, process.stderr
+    (entry,) = [entry for entry in bench.log() if entry["event"] == "round.note"]
+    assert entry["round"] == "2"
+    assert entry["reason"].startswith("warning: edge-2 did not read the global model ($GLOBAL_MODEL_PATH)")
+    assert entry["reason"] in process.stderr + process.stdout
+    assert "round 2: the trainer did not read the global model" in logs(bench)["edge-2"]
+    assert "did not read" not in logs(bench)["edge-1"]

@@ -149,6 +149,8 @@ def spoiled(how: str, state: dict, info: dict) -> None:
             return
         case "npz-suffix":
             np.savez(str(path), **state)
+        case "unread":
+            save(state, "pickle")
         case "no-state-dict":
             save({"weights": state}, "bare")
         case "nan":
@@ -235,7 +237,7 @@ def main() -> None:
     for i in range(rounds):
         held_at("waiting", i + 1)
         number = WaitEvent("TrainStarted")
-        state = load() or state
+        state = (None if misbehaves and "unread" in failures else load()) or state
         print(f"round {number} starts from {float(state['w'][0, 0]):.4f}")
         held_at("started", number)
         how = ""

@@ -1,0 +1,55 @@
+"""Whether a file was read, as far as its file system tells."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+_LONG_AGO_NS = 3600 * 10**9
+
+
+class ReadMark:
+    """Whether a file is read from now on, told by its access time.
+
+    Most file systems set it at the first read after a change (Linux's relatime). Whether this one does is tried first,
+    with a small file beside it, unless it is known: `was_read` is None where nothing can be told.
+    """
+
+    def __init__(self, path: Path, *, told: bool | None = None) -> None:
+        self._path = path
+        self._mark: int | None = None
+        if is_told(path.parent) if told is None else told:
+            self._mark = _mark(path)
+
+    def was_read(self) -> bool | None:
+        """Whether anything has read the file since; None when this file system does not tell."""
+        if self._mark is None:
+            return None
+        try:
+            return self._path.stat().st_atime_ns != self._mark
+        except OSError:
+            return None
+
+
+def is_told(folder: Path) -> bool:
+    """Whether the file system of this folder tells when a file was read."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".flavor-") as probe:
+            probe.write(b"?")
+            probe.flush()
+            trial = Path(probe.name)
+            mark = _mark(trial)
+            trial.read_bytes()
+            return mark is not None and trial.stat().st_atime_ns != mark
+    except OSError:
+        return False
+
+
+def _mark(path: Path) -> int | None:
+    try:
+        changed_ns = path.stat().st_mtime_ns
+        os.utime(path, ns=(changed_ns - _LONG_AGO_NS, changed_ns))
+        return path.stat().st_atime_ns
+    except OSError:
+        return None
