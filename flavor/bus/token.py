@@ -50,6 +50,11 @@ class JoinToken(BaseModel):
     def parse(cls, text: str) -> JoinToken:
         """The token in `text`, or in the file FILE for `@FILE`; `InvalidSetting`, without quoting it, for any other."""
         word = "".join(_read(text).split())  # mail breaks long lines
+        if not word:
+            raise InvalidSetting(
+                f"{'the file ' + text[1:] if text.startswith('@') else 'the join token'} is empty: `flavor enroll` "
+                "prints a token, and nothing where it fails: ask the run's operator for another one"
+            )
         if not word.startswith(_PREFIX):
             raise InvalidSetting(f"this is not a join token, which begins with {_PREFIX!r}: `flavor enroll` prints one")
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -233,6 +234,8 @@ def patience_option(function: Command) -> Command:
 
 def needed(value: str | None, option: str, variable: str) -> str:
     """`value`, or `MisuseError` that names the option and its variable."""
+    if not value and variable in os.environ:
+        raise MisuseError(f"{variable} is set, and empty: set it to what {option} takes, or pass {option}")
     if not value:
         raise MisuseError(f"no {option} is given: pass {option} or set {variable}")
     return value

@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import re
 import secrets
+import shlex
 import time
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +58,10 @@ class Layout:
     def check_unused(self) -> None:
         """Raise `InvalidSetting` when the folder holds another run's results."""
         if (self.out / "summary.json").exists() or self.logs.exists():
-            raise InvalidSetting(f"--out {self.out}: there are results of another run: name another folder")
+            raise InvalidSetting(
+                f"there are results of a run in {self.out}: name another run (--run) or folder (--out), or go on with "
+                f"that one: flavor run --resume {shlex.quote(str(self.out))}"
+            )
 
     def prepare(self) -> None:
         """Make the folder; it must not hold another run's results."""
@@ -70,6 +75,12 @@ class Layout:
 def new_run_name() -> str:
     """A name that no other run has."""
     return time.strftime("run-%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+def _name(folder: str) -> str:
+    """A client's name that is as much of a folder's as may stand in one: `site 0` is `site-0`."""
+    plain = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or folder
 
 
 def sites(edges: int | None, input_path: Path | None, input_glob: str | None) -> list[Site]:
@@ -93,9 +104,9 @@ def sites(edges: int | None, input_path: Path | None, input_glob: str | None) ->
         )
     if edges is not None and edges != len(folders):
         raise InvalidSetting(f"--edges {edges} but --input-glob {input_glob!r} matches {len(folders)} folders")
-    names = [f"site-{folder.name}" if _OURS.fullmatch(folder.name) else folder.name for folder in folders]
+    names = [f"site-{folder.name}" if _OURS.fullmatch(folder.name) else _name(folder.name) for folder in folders]
     if len(set(names)) < len(names):
-        names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
+        names = [_name(f"{folder.parent.name}-{folder.name}") for folder in folders]
     if len(set(names)) < len(names):
         raise InvalidSetting(
             f"--input-glob {input_glob!r}: several folders would be called {max(names, key=names.count)!r}"

@@ -139,7 +139,12 @@ class Progress:
             self.tell(f"global model:  {results.global_model}")
             self.tell(f"another round: flavor get {out} --round NUMBER")
         self.tell(f"everything:    {results.out}")
-        if results.state != RunState.FINISHED:
+        if results.state == RunState.FAILED:
+            self.tell(f"go on with it: flavor run --resume {out}")
+            self.tell(
+                "               once the script is mended; with --quorum NUMBER, which needs fewer sites, at once"
+            )
+        elif results.state != RunState.FINISHED:
             self.tell(f"go on with it: flavor run --resume {out}")
         elif len(results.rounds) < self.rounds or not results.rounds:
             self.tell(f"go on with it: flavor run --resume {out} --rounds NUMBER")

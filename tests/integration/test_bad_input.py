@@ -41,7 +41,7 @@ def refused(process, code, *told):
         (["--edges", 3, "--input-glob", "site*"], ["--edges 3", "matches 2 folders"]),
         (["--input-glob", "nothing*"], ["matches no folder"]),
         (["--input-glob", "site*", "--input", "."], ["exclude each other"]),
-        (["--input-glob", "bad *"], ["'bad name'", "cannot be used"]),
+        (["--input-glob", "[?]*"], ["'?!'", "cannot be used"]),
         (["--edges", 2, "--run", "two words"], ["run 'two words' cannot be used", "letters, digits"]),
         (["--edges", 2, "--run", "../up"], ["run '../up' cannot be used"]),
         (
@@ -62,12 +62,12 @@ def refused(process, code, *told):
         (["--edges", 2, "--init-model", "a-file"], ["--init-model", "not a checkpoint"]),
         (["--edges", 2, "--init-model", "no-dict.pkl"], ["--init-model", "state_dict"]),
         (["--edges", 2, "--init-model", "missing.pkl"], ["--init-model", "does not exist"]),
-        (["--edges", 2, "--out", "used"], ["--out", "results of another run"]),
+        (["--edges", 2, "--out", "used"], ["--out", "results of a run", "--resume"]),
         (["--edges", 2, "--aggregator", "median-of-means-of-x"], ["--aggregator"]),
     ],
 )
 def test_options_of_flavor_run(bench, options, told):
-    for name in ("site1", "site2", "bad name", "used/logs"):
+    for name in ("site1", "site2", "?!", "used/logs"):
         (bench.work / name).mkdir(parents=True)
     (bench.work / "used" / "logs" / "edge-1.log").write_text("precious")
     (bench.work / "a-file").write_text("hello")

@@ -145,3 +145,12 @@ def test_a_flag_says_that_a_secret_option_was_given() -> None:
     )
     assert without_secrets(["run", "--redis-url=redis://u:p@h"], flags) == (["run", "--live"], moved)
     assert without_secrets(["run", "--redis-url", "redis://h"], flags) == (["run", "--redis-url", "redis://h"], {})
+
+
+def test_an_empty_token_is_told_from_a_wrong_one(tmp_path):
+    file = tmp_path / "site.token"
+    file.write_text("\n")
+    with pytest.raises(InvalidSetting, match=r"the file .*site\.token is empty: `flavor enroll` prints a token"):
+        JoinToken.parse(f"@{file}")
+    with pytest.raises(InvalidSetting, match="the join token is empty"):
+        JoinToken.parse(" ")
