@@ -30,6 +30,9 @@ MODULES = {
     "aumai-fedtrain": "aumai_fedtrain.cli",
 }
 TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"
+UNPLOTTED = Path(__file__).parent / "unplotted"
+"""A `matplotlib` that is not there, as without the extra `plot`: to import it takes as long as a whole local run."""
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of examples, too: the threads of four tests at a time spin on two cores
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in a script's background: children inherit it
@@ -144,12 +147,15 @@ class Bench:
         env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
         under: Sequence[str] = (),
+        plotted: bool = False,
     ) -> Process:
         """Start one of our programs; -P, as a console script has no current folder on its path either.
 
-        `under` is a command that runs it, such as `ip netns exec NAME`.
+        `under` is a command that runs it, such as `ip netns exec NAME`. A local run draws its metrics if `plotted`.
         """
         merged: dict[str, str | None] = {**self.env, **(env or {})}
+        if not plotted and arguments[:1] == ("run",) and (path := merged.get("PYTHONPATH")):
+            merged["PYTHONPATH"] = os.pathsep.join([str(UNPLOTTED), path])
         command = [*under, sys.executable, "-P", "-m", MODULES[program], *map(str, arguments)]
         process = Process(
             command,

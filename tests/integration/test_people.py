@@ -22,10 +22,10 @@ def out(bench):
     return bench.folder / "out"
 
 
-def local(bench, out, *flags, rounds=3):
+def local(bench, out, *flags, rounds=3, plotted=False):
     """`flavor run` with a server of its own."""
     words = ["-m", bench.trainer(*flags), "--run", bench.run, "--out", out, "--rounds", rounds, "--edges", 2]
-    return bench.start("flavor", "run", *words, env=LOCAL)
+    return bench.start("flavor", "run", *words, env=LOCAL, plotted=plotted)
 
 
 def rows(path):
@@ -41,7 +41,7 @@ def weights(path):
 def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     gate = bench.folder / "gate"
     os.mkfifo(gate)
-    first = local(bench, out, "--hold", "--gate", gate, "--at", 2, "--only", "edge-1")
+    first = local(bench, out, "--hold", "--gate", gate, "--at", 2, "--only", "edge-1", plotted=True)
     first.until("round 1/3")
     assert [row["round"] for row in rows(out / "metrics.csv")] == ["1"], "written as the round closed"
     running = bench.done("flavor", "status", out, env=LOCAL)
