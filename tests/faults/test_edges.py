@@ -154,12 +154,13 @@ FAILURES = {
     "c3": ("silent", "(exit code 7)", "round 1 starts from"),
     "c4": ("flood", "(exit code 1)", "the last words"),
     "c5": ("flood-one-line", "(exit code 1)", "yyyy"),
-    "c6": ("hang", "", ""),
+    "c6": ("exit0", "(exit code 0)", "round 1 starts from"),
+    "c7": ("hang", "", ""),
 }
 
 
 def test_trainers_that_fail_in_every_way_fail_alone(faulty):
-    """Row 13: exit code 3, a silent end, 1 MB on stderr in lines and in one, and one that hangs until the deadline."""
+    """Row 13: exit codes 3 and 0, a silent end, 1 MB on stderr in lines and in one, one that hangs to the deadline."""
     faulty.clients, faulty.rounds, bench = ("c1", *FAILURES), 1, faulty.bench
     coordinator = faulty.serve("--quorum", 1, "--round-timeout-s", 5, *WAIT)
     bench.aggregator()
@@ -176,11 +177,11 @@ def test_trainers_that_fail_in_every_way_fail_alone(faulty):
             assert own not in str(bench.redis.hgetall(bench.runs.keys.state)) + str(bench.log())
             assert bench.runs.clients([client])[client][0]["failure"] == "trainer-ended"
     closing = bench.logged("round.aggregating", round=1)["reason"]
-    assert "deadline passed with 1 of 6 updates" in closing
-    assert "late: c6" in closing
+    assert "deadline passed with 1 of 7 updates" in closing
+    assert "late: c7" in closing
     faulty.finish(coordinator, edges)
     assert contributors(faulty, 1) == ("c1",)
-    assert "the trainer is still running 1 s after the end of the run: stopping it" in edges["c6"].stderr
+    assert "the trainer is still running 1 s after the end of the run: stopping it" in edges["c7"].stderr
 
 
 def test_the_deadline_fires_although_nobody_reports(faulty):

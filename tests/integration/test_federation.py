@@ -390,15 +390,13 @@ def test_ctrl_c_of_a_whole_terminal_with_an_embedded_server_ends_quickly(bench):
     ("how", "told"),
     [
         ("exit3", "its trainer ended in round 2, before TrainFinished (exit code 3)"),
-        ("silent", "its trainer ended in round 2, before TrainFinished (exit code 7)"),
         ("sigkill", "its trainer ended in round 2, before TrainFinished (killed by SIGKILL (out of memory?))"),
         ("flood", "its trainer ended in round 2, before TrainFinished (exit code 1)"),
-        ("flood-one-line", "its trainer ended in round 2, before TrainFinished (exit code 1)"),
-        ("exit0", "its trainer ended in round 2, before TrainFinished (exit code 0)"),
         ("error-event", "its trainer set the event Error"),
     ],
 )
 def test_trainer_that_fails_in_a_round_fails_the_run_with_its_reason(bench, how, told):
+    """Of the ways to fail, those that are noticed in ways of their own; all: `test_trainers_that_fail_in_every_way`."""
     process = bench.start(
         "flavor",
         "run",

@@ -28,7 +28,7 @@ I = int("".join(c for c in CLIENT if c.isdigit()) or 1)  # noqa: E741
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", default="total", help="total, endless or a number; CLIENT:number for one client")
-    parser.add_argument("--format", default="pickle")
+    parser.add_argument("--format", default="pickle", help="or that of each client: CLIENT:FORMAT,CLIENT:FORMAT")
     parser.add_argument("--only", default=CLIENT, help="the client that misbehaves")
     parser.add_argument("--fail", default="", help="how it fails; several, by commas: one a round from then on")
     parser.add_argument(
@@ -43,7 +43,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--elements", type=int, default=6, help="numbers in the weights")
     parser.add_argument("--twice", action="store_true", help="set every event twice")
     parser.add_argument("--say", default="")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if ":" in options.format:
+        options.format = dict(pair.split(":") for pair in options.format.split(","))[CLIENT]
+    return options
 
 
 def acknowledged(event: str, round_: int) -> None:
