@@ -37,6 +37,19 @@ class S3:
         """What somebody with rights of their own can do to an object."""
         self._client(bucket).put(key, content)
 
+    def archive(self, bucket: str, key: str) -> None:
+        """Move an object to another storage class, as its owner can, and as a rule of the bucket's does by itself."""
+        import botocore.session
+
+        client = botocore.session.get_session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.endpoint(),
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+        client.copy_object(Bucket=bucket, Key=key, CopySource=f"{bucket}/{key}", StorageClass="GLACIER")
+
     def keys(self, bucket: str) -> list[str]:
         """All of a bucket, in order."""
         return sorted(meta["path"] for batch in self._client(bucket).list() for meta in batch)
@@ -86,12 +99,16 @@ class Fault:
 
 
 class Proxy:
-    """Passes HTTP requests on, one connection each, but for faults. `requests` are the first lines of all."""
+    """Passes HTTP requests on, one connection each, but for faults. `requests` are the first lines of all.
+
+    `answers` are those that were passed on, with the bytes that the service answered, headers and all.
+    """
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
         self.faults: list[Fault] = []
         self.requests: list[str] = []
+        self.answers: list[tuple[str, int]] = []
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
@@ -135,6 +152,7 @@ class Proxy:
                 elif callable(act):
                     act()
                 answer = self._upstream(head, body)
+                self.answers.append((first, len(answer)))
                 if act == "lost":
                     return
                 client.sendall(answer[: len(answer) // 2] if act == "cut" else answer)
