@@ -40,7 +40,8 @@ def resumed_config(before: Mapping[str, Any], given: Mapping[str, Any], *, close
             )
     config = RunConfig.parse({**before, **given})
     if config.rounds < max(1, closed):
-        raise InvalidSetting(f"--rounds {config.rounds}: {closed} rounds are closed already")
+        are = "round is" if closed == 1 else "rounds are"
+        raise InvalidSetting(f"--rounds {config.rounds}: {closed} {are} closed already")
     return config, changes(before, config.to_mapping())
 
 

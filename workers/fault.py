@@ -70,8 +70,7 @@ def any_readable(store: ObjectStore, paths: Iterable[str]) -> bool | None:
     for path in paths:
         tried = False
         try:
-            with store.local(path).open("rb") as file:
-                file.read(1)
+            store.start(path, 1)
         except (StoreError, OSError):
             continue
         return True

@@ -40,6 +40,7 @@ to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what be
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, spoiled,
                                               reference, path, digest, size, info_path,
+                                              info_digest,
                                               reason, manifest_path, manifest_digest,
                                               opened_ms, closed_ms, openings, left_out,
                                               resumed, waits, passing_ms, away_ms,

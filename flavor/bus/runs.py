@@ -223,6 +223,7 @@ class RunStore:
             "digest": model.digest,
             "size": str(model.size_bytes),
             "info_path": model.info_path,
+            "info_digest": model.info_digest,
             **({"notes": json.dumps(list(notes))} if notes else {}),
         }
         args: list[str | int] = [

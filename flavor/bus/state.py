@@ -293,6 +293,7 @@ class RoundView:
     """When an inspection ended so last, while the round was open."""
     spoiled: tuple[str, ...] = ()
     """Contributors whose objects were no longer what was inspected when the last attempt read them."""
+    info_digest: str = ""
 
     @classmethod
     def of(cls, round_: int, fields: Mapping[str, str], verdicts: Mapping[str, str]) -> RoundView:
@@ -314,6 +315,7 @@ class RoundView:
             spoiled=tuple(json.loads(fields.get("spoiled", "[]"))),
             size_bytes=int(fields.get("size", 0)),
             info_path=fields.get("info_path", ""),
+            info_digest=fields.get("info_digest", ""),
             verdicts={client: Verdict.of(text) for client, text in verdicts.items()},
             openings=int(fields.get("openings", 1)),
             left_out=tuple(json.loads(fields.get("left_out", "[]"))),

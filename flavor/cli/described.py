@@ -73,6 +73,8 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
             "samples": found.samples.get(name),
             "metrics": found.sites.get(name, {}),
             "transfer": _transfer(fields) if alive else None,
+            "failure": _own_words(fields, updates.get(name, {}), "failure"),
+            "report": _own_words(fields, updates.get(name, {}), "report"),
             "update_bytes": count(updates.get(name, {}).get("size")),
             "reason": _quarantined(runs.run, name)
             if name in shut
@@ -182,6 +184,11 @@ def _transfer(fields: Mapping[str, str]) -> dict[str, Any] | None:
     if phase not in PHASES or done is None or total is None or since_ms is None:
         return None
     return {"phase": phase, "done_bytes": done, "total_bytes": total, "since_ms": since_ms}
+
+
+def _own_words(client: Mapping[str, str], update: Mapping[str, str], name: str) -> str | None:
+    """What a site says of its failure, or of an update that its edge refused (see `flavor.edge.notice`)."""
+    return client.get(name) or update.get(name) or None
 
 
 def _quarantined(run: str, client: str) -> str:

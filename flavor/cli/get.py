@@ -76,7 +76,7 @@ def get(
             raise InvalidSetting("--format: this run's models are files that flavor does not look into (opaque)")
         format_ = format_ or saved
         try:
-            source = objects.local(found.path)
+            source = objects.local(found.path, digest=found.digest)
         except StoreError as error:
             raise RunError(f"the model of round {number} of run {place.run!r} cannot be read: {error}") from None
         target = output or Path(f"{place.run}-round-{number:04d}{EXTENSIONS[format_]}")

@@ -96,7 +96,7 @@ def _show_run(found: dict[str, Any]) -> None:
     heads = ["SITE", "STATE", "LAST SEEN", "SAMPLES", "UPLOADED"]
     heads += [name.upper()] if name else []
     clients = found["clients"].items()
-    reasons = {site: "" if _doing(client, ended=ended) == "done" else client["reason"] for site, client in clients}
+    reasons = {site: "" if _doing(client, ended=ended) == "done" else _why(client) for site, client in clients}
     has_reason = any(reasons.values())
     rows = []
     for site, client in clients:
@@ -111,6 +111,11 @@ def _show_run(found: dict[str, Any]) -> None:
         row += ["-" if value is None else f"{value:.4g}"] if name else []
         rows.append([*row, reasons[site]] if has_reason else row)
     print_table([*heads, "WHY"] if has_reason else heads, rows)
+
+
+def _why(client: dict[str, Any]) -> str:
+    """Why a site is where it is: the coordinator's words, and what the site shares (`--report-output`)."""
+    return f"{client['reason']} ({client['report']})" if client["report"] else str(client["reason"])
 
 
 def _clock(found: dict[str, Any]) -> str:

@@ -125,7 +125,7 @@ def next_round(
     the run's name and the round alone, so a coordinator that takes over draws the same one.
     """
     if closed >= config.rounds:
-        return Action.FINISH, f"all {config.rounds} rounds are closed", ()
+        return Action.FINISH, all_closed(config.rounds), ()
     ready = sorted(name for name, client in clients.items() if client.ready)
     first = closed == 0 or anew
     wanted = config.min_clients if first else config.needed
@@ -375,6 +375,11 @@ def _counted(kinds: Iterable[str]) -> str:
     """`2 refused, 1 gone`: how many were lost in which way."""
     counts = Counter(kinds)
     return ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())) or "no client was lost"
+
+
+def all_closed(rounds: int) -> str:
+    """Why a run is finished."""
+    return "its only round is closed" if rounds == 1 else f"all {rounds} rounds are closed"
 
 
 _UNITS = (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1))

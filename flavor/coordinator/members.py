@@ -44,12 +44,13 @@ class Members:
         self._refusals: dict[str, int] = {}
         self._strangers: set[str] = set()
         self._told: dict[str, tuple[str, str]] = {}  # client -> why it is not admitted, and by which key
+        self._welcomed: dict[str, str] = {}  # client -> the key by which it was told that it is admitted
         self._heard: dict[str, tuple[float, float]] = {}  # client -> entries that it has left, and when that was so
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
     def forget(self) -> None:
         """The run was rebuilt: what was seen of its clients is of another history."""
-        self.clients, self._keys, self._told = {}, {}, {}
+        self.clients, self._keys, self._told, self._welcomed = {}, {}, {}, {}
 
     def read_all(self, *, token: str | None, lenient: bool) -> None:
         """Read every client that is known or can be found; see `read`."""
@@ -84,11 +85,14 @@ class Members:
             self.clients[name] = client
             if name not in self.names and token is not None and name not in self._told:  # refused, and ended since
                 self._admit(token, name, fields)
+                self._welcome(name, fields)
             elif before is not None and quarantined and not before.quarantined:
                 self._quarantine(name)
             elif before is not None and not before.gone and client.gone:
                 event = "client.left" if state is ClientState.LEFT else "client.lost"
                 self._note(event, name, client.why_gone)
+            elif before is not None and state is ClientState.STOPPED is not before.state and not client.gone:
+                self._note("client.stopped", name, f"{client.reason or 'its edge was stopped'}: it is awaited")
 
     def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
         """Whether the client counts as there: one that was stopped by a signal does for a lease time, as a crashed one.
@@ -133,14 +137,21 @@ class Members:
             event = "client.other_key"
         before = self._told.get(name)
         if not reason:
-            if before is not None:  # it could read that it was refused
-                del self._told[name]
-                tell_admission(self._runs, name, admitted=True, reason="", public_key=key)
+            if self._told.pop(name, None) is not None or name in self.names:
+                self._welcome(name, fields)
         elif before != (reason, key):
             self._told[name] = (reason, key)
+            self._welcomed.pop(name, None)
             self._note(event, name, reason)
             tell_admission(self._runs, name, admitted=False, reason=reason, public_key=key)
         return reason
+
+    def _welcome(self, name: str, fields: Mapping[str, str]) -> None:
+        """Tell a client that it is admitted, once for each key."""
+        key = fields.get("public_key", "")
+        if self._welcomed.get(name) != key:
+            self._welcomed[name] = key
+            tell_admission(self._runs, name, admitted=True, reason="", public_key=key)
 
     def _other_key(self, name: str, key: str) -> str:
         """Pin the key that a client announces, once; the first stands. What is wrong with another one."""

@@ -46,6 +46,7 @@ from flavor.errors import (
 )
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
+from flavor.ledger.history import count_of
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
@@ -131,6 +132,7 @@ class Edge:
         self._unjudged = 0  # the round of a submitted update without a verdict
         self._submitted: tuple[int, dict[str, str]] | None = None  # the newest update, as it was handed in
         self._left = False
+        self._joined = False  # its user was told that the coordinator has admitted it
         self._noticed = False  # the run was told why this edge ends
         self._belongings: Belongings | None = None
         self._started_at = 0.0  # when the trainer was started (monotonic)
@@ -170,7 +172,7 @@ class Edge:
         self._furnish(view, settings)
         self._forget_past(view)
         self._report(ClientState.JOINED)
-        self._tell_joined(settings)
+        self._tell_joining(settings)
         threading.Thread(target=self._listen, args=(subscription,), name="bus", daemon=True).start()
         self._hand_in_again()
         environment = self._workspace.trainer_environment(
@@ -256,10 +258,10 @@ class Edge:
         check_run(self._config.run, view.protocol)
         return view
 
-    def _tell_joined(self, settings: RunConfig) -> None:
+    def _tell_joining(self, settings: RunConfig) -> None:
         signs = f"signing with key {self._key.public.fingerprint}, {self._config.key_path}"
-        run = f"run {self._config.run!r} ({self._rounds} rounds, id {self._run_id})"
-        self._tell(f"joined {run} as {self._config.client!r}, {signs}")
+        run = f"run {self._config.run!r} ({count_of(self._rounds, 'round')}, id {self._run_id})"
+        self._tell(f"joining {run} as {self._config.client!r}, {signs}")
         for line in told(settings):
             self._tell(line)
 
@@ -399,7 +401,12 @@ class Edge:
     def _check_admitted(self) -> None:
         """Raise `NotAdmitted` when the coordinator does not let this edge take part, by the key that it has now."""
         told = self._seat.admission()
-        if told.get("admitted") != "0" or told.get("public_key", "") not in ("", str(self._key.public)):
+        if told.get("public_key", "") not in ("", str(self._key.public)):
+            return
+        if told.get("admitted") == "1" and not self._joined:
+            self._joined = True
+            self._tell(f"joined run {self._config.run!r}")
+        if told.get("admitted") != "0":
             return
         signs = f"this edge signs with {self._config.key_path}"
         raise NotAdmitted(

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 
 from flavor.config import RunConfig
-from flavor.errors import ObjectMissing, RunRefused, StoreUnavailable
+from flavor.errors import DigestMismatch, ObjectMissing, RunRefused, StoreUnavailable
+from flavor.ledger.manifest import MOST_BYTES
 from flavor.settings import ALLOWED, settings_not_taken
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import run_record_path
@@ -42,7 +43,7 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
     """
     path = run_record_path(run)
     try:
-        record = json.loads(store.local(path).read_bytes())
+        record = json.loads(store.read(path, most=MOST_BYTES))
         found = str(record["run_id"])
     except ObjectMissing:
         raise RunRefused(
@@ -54,7 +55,7 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
             raise
         tell(f"{error}: whether this is the run's store cannot be told")
         return
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, DigestMismatch):
         raise RunRefused(f"{path} in the store {store.url} is no run's record: check --store") from None
     if found != run_id:
         raise RunRefused(

@@ -14,6 +14,7 @@ from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef, RunState, RunView
+from flavor.coordinator.decision import all_closed
 from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
@@ -188,7 +189,7 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
         "config": json.dumps({**chain.config, "store": archive.store.url}),
         "changed": json.dumps(sorted(name for name in MAY_CHANGE if chain.config.get(name) != record.config.get(name))),
         "created_ms": str(manifests[0].opened_ms if manifests else now_ms),
-        "reason": f"all {closed} rounds are closed" if finished else reason,
+        "reason": all_closed(closed) if finished else reason,
         "recovered_ms": str(now_ms),
         "recovered_round": str(closed),
         **ManifestRef(path, chain.head).fields(),

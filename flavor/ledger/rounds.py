@@ -61,6 +61,7 @@ def round_fields(manifest: Manifest, ref: ManifestRef) -> dict[str, str]:
         "digest": manifest.global_model.digest,
         "size": str(manifest.global_model.size_bytes),
         "info_path": manifest.global_model.info_path,
+        "info_digest": manifest.global_model.info_digest,
         "reason": f"{len(manifest.contributors)} updates, {examples} examples (rebuilt from the store)",
         **ref.fields(),
     }

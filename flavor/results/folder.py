@@ -96,7 +96,7 @@ class ResultFolder:
         target = models / f"round-{view.round:04d}{'.ckpt' if opaque else '.safetensors'}"
         if not target.exists():
             with contextlib.suppress(StoreError):  # older ones may be pruned
-                placed(store.local(view.path), target)
+                placed(store.local(view.path, digest=view.digest), target)
         merged = infos / f"round-{view.round:04d}.json"
         info = json.loads(merged.read_text(encoding="utf-8")) if merged.exists() else merged_info(view, store)
         found = site_infos(view, store, _kept(of_sites))
@@ -130,7 +130,7 @@ def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     assert view.global_model is not None
     format_ = view.global_model.format or "safetensors"
     target = out / f"global_model{EXTENSIONS[format_]}"
-    source = store.local(view.global_model.path)
+    source = store.local(view.global_model.path, digest=view.global_model.digest)
     if format_ in (OPAQUE, "safetensors"):
         placed(source, target)
     else:

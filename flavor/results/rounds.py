@@ -76,8 +76,12 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
 
 
 def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
-    """The merged information of a closed round; raises `StoreError` when it is not in the store."""
-    found: dict[str, Any] = json.loads(store.local(view.info_path).read_text(encoding="utf-8"))
+    """The merged information of a closed round; raises `StoreError` when it is not in the store, or was changed there.
+
+    What an earlier release has committed to Redis lacks the digest.
+    """
+    path = store.local(view.info_path, digest=view.info_digest or None)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 

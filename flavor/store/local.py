@@ -11,15 +11,22 @@ import errno
 import itertools
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from flavor.errors import BadObjectPath, InvalidSetting, LocalFault, ObjectExists, ObjectMissing, StoreFull
+from flavor.errors import (
+    BadObjectPath,
+    InvalidSetting,
+    LocalFault,
+    ObjectExists,
+    ObjectMissing,
+    ObjectWithheld,
+    StoreFull,
+)
 from flavor.store.links import copied, linked, placed
-from flavor.store.objects import check_bytes, check_digest, check_size, sha256_file
+from flavor.store.objects import check_bytes, check_digest, check_named, check_size, sha256_file
 from flavor.store.paths import checked_path
 from flavor.store.trees import remove_tree
 
@@ -91,8 +98,9 @@ class LocalStore:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
                 os.replace(copy, target)
 
-    def local(self, path: str, *, digest: str = "", seal: str = "", size_bytes: int | None = None) -> Path:
+    def local(self, path: str, *, digest: str | None = None, seal: str = "", size_bytes: int | None = None) -> Path:
         """See `ObjectStore`."""
+        check_named(digest, f"object {path}")
         target = self._at(path)
         if target.is_symlink() or not target.is_file():
             raise ObjectMissing(f"object {path} is not in the store {self.url}")
@@ -157,8 +165,7 @@ class LocalStore:
                     raise ObjectMissing(f"object {path} is not in the store {self.url}") from None
             except PermissionError:
                 with self.stage() as copy:
-                    shutil.copyfile(source, copy, follow_symlinks=False)
-                    copy.chmod(0o444)
+                    _copied_of_another(source, copy, path)
                     os.replace(copy, taken)
         return target
 
@@ -229,6 +236,47 @@ class LocalStore:
                 if stat.S_ISLNK(os.lstat(at).st_mode):
                     return True
         return False
+
+
+def _copied_of_another(source: Path, target: Path, path: str) -> None:
+    """Copy a file that its owner may change meanwhile, also into a link or a pipe: no more than it has now, holes kept.
+
+    Raises `ObjectMissing` for what is no file any more, `ObjectWithheld` for one that its owner keeps from us.
+    """
+    try:
+        handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        raise ObjectWithheld(f"object {path}: its owner does not let this process read it (its mode, chmod)") from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise ObjectMissing(f"object {path} is no file any more") from None
+    with open(handle, "rb", buffering=0) as reading, target.open("xb", buffering=0) as writing:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise ObjectMissing(f"object {path} is no file any more")
+        os.fchmod(writing.fileno(), 0o444)
+        writing.truncate(found.st_size)
+        at = 0
+        while (at := _next_data(handle, at, found.st_size)) < found.st_size:
+            reading.seek(at)
+            data = reading.read(min(_BLOCK_BYTES, found.st_size - at))
+            if not data:  # it was cut off meanwhile, which its digest gives away
+                break
+            writing.seek(at)
+            at += writing.write(data)
+
+
+def _next_data(handle: int, at: int, size: int) -> int:
+    """Where the next bytes that are no hole begin; `size` if none do."""
+    try:
+        return os.lseek(handle, at, os.SEEK_DATA) if at < size else size
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        if error.errno == errno.EINVAL:  # this file system knows of no holes
+            return at
+        raise
 
 
 def _read_up_to(file: IO[bytes], most: int) -> bytes:

@@ -36,10 +36,11 @@ class ObjectStore(Protocol):
         Putting the same bytes again does nothing; other bytes under the same path raise `ObjectExists`.
         """
 
-    def local(self, path: str, *, digest: str = "", seal: str = "", size_bytes: int | None = None) -> Path:
+    def local(self, path: str, *, digest: str | None = None, seal: str = "", size_bytes: int | None = None) -> Path:
         """A file with the object's bytes, to be read at once, or mapped if they are `private`. Raises `ObjectMissing`.
 
         With a `digest`, it is unchanged since `seal` was taken, or else has this digest; `DigestMismatch` if neither.
+        Without one whoever calls checks the bytes, or needs none; an empty one, which a record may lack, is refused.
         With `size_bytes`, one of another size is a `DigestMismatch` before any of it is read: a file of terabytes
         costs nothing to make.
         """
@@ -134,6 +135,12 @@ def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
             digest.update(block[:read])
             left -= read
         return digest.hexdigest(), most + 1 - left
+
+
+def check_named(digest: str | None, what: str) -> None:
+    """Raise `DigestMismatch` for an empty digest: what is named without one is not known, and not to be taken."""
+    if digest is not None and not digest:
+        raise DigestMismatch(f"{what} is named without a digest, and is not read")
 
 
 def check_size(size_bytes: int, expected: int | None, what: str) -> None:

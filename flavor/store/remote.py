@@ -22,7 +22,7 @@ from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, Endurance, already_there, chosen_endurance
 from flavor.store.cache import Entry, FileCache, cache_settings, default_folder
 from flavor.store.links import placed
-from flavor.store.objects import check_bytes, check_size
+from flavor.store.objects import check_bytes, check_named, check_size
 from flavor.store.paths import checked_path, run_record_path
 from flavor.store.uploads import Notes, S3Uploads
 from flavor.store.watch import Watch, current_watch, watching
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _PART_BYTES = 8 * 2**20
 _MOST_PARTS = 9_000
 """S3 takes ten thousand."""
-_SMALL_BYTES = 2**20
-"""Up to this size nobody sees whether something moves."""
+_SMALL_BYTES = 2**16
+"""Up to this size nobody sees whether something moves: a socket takes it at once."""
 _SINGLE_BYTES = 16 * 2**20
 """Up to this size an object is written by one request, which is conditional by itself."""
 _MOST_COPIED_BYTES = 5 * 2**30
@@ -177,11 +177,12 @@ class RemoteStore:
     def _copy_once(self, staged: str, key: str) -> None:
         self._bucket.persist(key, lambda: self._bucket.writing.copy(staged, key, overwrite=False))
 
-    def local(self, path: str, *, digest: str = "", seal: str = "", size_bytes: int | None = None) -> Path:
+    def local(self, path: str, *, digest: str | None = None, seal: str = "", size_bytes: int | None = None) -> Path:
         """See `ObjectStore`. A file of the cache, which has the digest of what the store held when it was fetched.
 
         With `digest`, and the object in the cache, the store is not asked.
         """
+        check_named(digest, f"object {path}")
         key = checked_path(path)
         fetched = False
         with watching(), self._cache.entry(self._name(path)) as entry:
@@ -190,7 +191,7 @@ class RemoteStore:
                 meta = self._head(path)
                 if file is None or entry.mark != _mark(meta):
                     check_size(meta["size"], size_bytes, f"object {path}")
-                    file, fetched = self._download(key, meta, entry, digest), True
+                    file, fetched = self._download(key, meta, entry, digest or ""), True
             if digest and entry.digest != digest:
                 raise DigestMismatch(
                     f"object {path}: the bytes are not those that were recorded (SHA-256 {entry.digest[:12]}… of "

@@ -83,6 +83,30 @@ def test_a_client_that_takes_back_what_it_said_is_gone_when_its_lease_is(runs: R
     assert seen.clients["a"].gone
 
 
+def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later(runs: RunStore) -> None:
+    seen = Members(runs, lambda _: None, quarantine_after=3, lease_s=3600.0, only=None)
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    says(runs, "a", state="ready")
+    seen.read(["a"], token=TOKEN, lenient=False)
+    runs.redis.delete(runs.keys.client("a").lease)
+    says(runs, "a", state="stopped", reason="its edge was stopped by a signal")
+    for _ in range(3):
+        seen.read(["a"], token=TOKEN, lenient=False)
+    assert (entries(runs, "client.stopped"), entries(runs, "client.lost")) == (1, 0)
+    last = runs.redis.xrevrange(runs.keys.log, count=1)[0][1]
+    assert (last["client"], last["reason"]) == ("a", "its edge was stopped by a signal: it is awaited")
+    assert not seen.clients["a"].gone
+    seen._lease_s = 0.0
+    seen.read(["a"], token=TOKEN, lenient=False)
+    assert (entries(runs, "client.stopped"), entries(runs, "client.lost")) == (1, 1)
+    seen._lease_s = 3600.0
+    runs.redis.set(runs.keys.client("a").lease, "back")
+    for state in ("ready", "stopped"):
+        says(runs, "a", state=state)
+        seen.read(["a"], token=TOKEN, lenient=False)
+    assert entries(runs, "client.stopped") == 2, "each time that it is stopped"
+
+
 def test_a_lease_that_never_ends_is_said_to_be_one(runs: RunStore) -> None:
     runs.redis.set("l", "somebody")
     with pytest.raises(LeaseHeld, match="held for ever, by 'somebody': `DEL l`"):

@@ -13,7 +13,10 @@ from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import GlobalModel, Reference, RoundState, RunState, Verdict
+from flavor.cli.described import described
 from flavor.cli.inspect import stop
+from flavor.cli.status import status
+from flavor.config import RunConfig
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 from tests.conftest import Bench
 
@@ -401,6 +404,30 @@ def test_status_says_who_of_the_runs_own_processes_is_not_there(bench: Bench) ->
     pardon = bench.done("flavor", "pardon", bench.run, "nobody")
     assert pardon.wait() == 1
     assert "client 'nobody' is not in run" in pardon.stderr
+
+
+def test_status_shows_what_a_site_says_of_its_failure(runs: RunStore, url: str) -> None:
+    """Of its trainer's end, and of an update that its edge refused; a report where the site shares one."""
+    runs = RunStore(runs.redis, "shown", url)
+    runs.create(rounds=3, config=RunConfig(rounds=3, store="s").to_mapping())
+    runs.redis.set(runs.keys.coordinator, TOKEN)
+    runs.open_round(TOKEN, 1, expected=["a", "b", "c"], timeout_s=60, reason="go")
+    runs.redis.sadd(runs.keys.members, "a", "b", "c")
+    said = {"failure": "trainer-ended", "exit_code": "3", "report": "cannot read\x1b[2J the data set"}
+    of = {"a": {"state": "failed", "reason": "its trainer ended (exit code 3)", **said}, "b": {"state": "ready"}}
+    for client, fields in {**of, "c": {"state": "ready"}}.items():
+        runs.redis.hset(runs.keys.client(client).hash, mapping=fields)
+    refused = {"refused": "its info.json cannot be used", "failure": "info"}
+    runs.redis.hset(runs.keys.client("b").update(1), mapping=refused)
+    found = described(runs, url)["clients"]
+    assert {name: (each["failure"], each["report"]) for name, each in found.items()} == {
+        "a": ("trainer-ended", said["report"]),
+        "b": ("info", None),
+        "c": (None, None),
+    }
+    shown = CliRunner().invoke(status, [runs.run, "--redis-url", url]).stdout
+    row = next(line for line in shown.splitlines() if line.startswith("a "))
+    assert row.endswith("its trainer ended (exit code 3) (cannot read\\x1b[2J the data set)")
 
 
 def test_a_store_that_is_away_is_noted_in_an_open_round_alone(runs: RunStore) -> None:

@@ -176,6 +176,14 @@ class TestFaults:
             site.store().local(PATH, size_bytes=10**12)
         assert site.asked("GET") == 0
 
+    @pytest.mark.parametrize("size", [100_000, 2**20, 2 * 2**20])
+    def test_an_upload_that_a_slow_link_carries_for_seconds_says_how_far_it_is(self, site: Site, size: int) -> None:
+        watch, seen = Watch(), []
+        site.proxy.faults = [Fault("^PUT", lambda: seen.append(watch.progress))]
+        with watched(watch):
+            put(site.store(), PATH, bytes(size))
+        assert [(each.phase, each.done, each.total) for each in seen] == [("uploading", size, size)]
+
     def test_the_start_of_an_object_is_read_without_the_rest(self, site: Site) -> None:
         put(site.store(), PATH, SMALL)
         assert site.store().start(PATH, 7) == SMALL[:7]

@@ -124,6 +124,11 @@ class Archived:
             raise self._error
         return self._store.read(path, **options)
 
+    def start(self, path: str, size_bytes: int) -> bytes:
+        if path in self._paths:
+            raise self._error
+        return self._store.start(path, size_bytes)
+
     def local(self, path: str, **options: Any) -> Path:
         if path in self._paths:
             raise self._error

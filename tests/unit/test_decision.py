@@ -72,7 +72,9 @@ class TestBetweenRounds:
         assert (action, expected) == (Action.OPEN, ("a", "b", "c"))
 
     def test_finishes_after_the_last_round(self) -> None:
-        assert next_round("r", 5, {"a": READY}, CONFIG)[0] is Action.FINISH
+        assert next_round("r", 5, {"a": READY}, CONFIG)[:2] == (Action.FINISH, "all 5 rounds are closed")
+        once = RunConfig(rounds=1, min_clients=3, store="file:///s")
+        assert next_round("r", 1, {"a": READY}, once)[:2] == (Action.FINISH, "its only round is closed")
 
     def test_trainers_that_are_done_end_the_run_early_but_well(self) -> None:
         action, reason, _ = next_round("r", 2, {"a": LEFT, "b": LEFT, "c": READY}, CONFIG)

@@ -1,0 +1,185 @@
+"""An edge alone: what it makes of its trainer, on a run that the test itself coordinates."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flavor.bus.admission import tell_admission
+from flavor.bus.connection import connect
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RunState
+from flavor.config import RunConfig
+from flavor.coordinator.members import Members
+from flavor.edge import agent
+from flavor.edge.config import EdgeConfig
+from flavor.errors import FlavorError, NotAdmitted
+from flavor.ledger.keys import SigningKey
+from flavor.store.objects import open_store
+from tests.conftest import DEADLINE_S, Bench
+from tests.infos import begin_run
+
+TOKEN = "coordinator"
+HEAD = """
+import os, pickle
+from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+def train():
+    with open(os.environ["LOCAL_MODEL_PATH"], "wb") as file:
+        import numpy
+        pickle.dump({"state_dict": {"w": numpy.ones(3, "float32")}}, file)
+    cells = dict.fromkeys(("basic/confusion_" + cell for cell in ("tp", "fp", "fn", "tn")), -1)
+    SaveInfoJson({"metadata": {"epoch": 1, "datasetSize": 1, "importance": 1.0}, "metrics": cells})
+def gate(name):
+    open(os.path.join(os.environ["INPUT_PATH"], name)).read()
+"""
+
+
+class Alone:
+    """A run whose coordinator is the test, and the edge of its client a, which runs in a thread here."""
+
+    def __init__(self, url: str, folder: Path, bench: Bench) -> None:
+        self.url, self.folder, self.bench = url, folder, bench
+        self.redis = connect(url)
+        self.redis.flushall()
+        self.runs = RunStore(self.redis, "r", url)
+        self.keys = self.runs.keys.client("a")
+        self.store = open_store(str(folder / "store"), create=True)
+        begin_run(self.runs, self.store, RunConfig(rounds=3, store=self.store.url))
+        self.redis.set(self.runs.keys.coordinator, TOKEN)
+        self.told: list[str] = []
+        self.error: FlavorError | None = None
+
+    def start(self, script: str) -> None:
+        """Start the edge with this trainer."""
+        file = self.folder / "trainer.py"
+        file.write_text(HEAD + script)
+        config = EdgeConfig(
+            run="r",
+            client="a",
+            redis_url=self.url,
+            command=(sys.executable, str(file)),
+            workspace=self.folder / "a",
+            input=self.folder,
+        )
+
+        def run() -> None:
+            try:
+                agent.take_part(config, tell=self.told.append)
+            except FlavorError as error:
+                self.error = error
+
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+
+    def open_round(self, number: int) -> None:
+        self.runs.open_round(TOKEN, number, expected=["a"], timeout_s=60, reason="go")
+
+    def is_ready(self) -> None:
+        self.eventually("it is ready", lambda: self.redis.hget(self.keys.hash, "state") == "ready")
+
+    def update(self, number: int) -> dict[str, str]:
+        """What it hands in for this round."""
+        self.eventually(f"it has handed in round {number}", lambda: self.redis.exists(self.keys.update(number)))
+        found: dict[str, str] = self.redis.hgetall(self.keys.update(number))
+        return found
+
+    def eventually(self, what: str, look: Callable[[], object]) -> None:
+        def looked() -> object:
+            assert self.thread.is_alive() or look(), (self.error, self.told)
+            return look()
+
+        self.bench.eventually(what, looked)
+
+    def says(self, text: str) -> None:
+        """Wait until the edge has told its user this."""
+        self.eventually(f"it says {text!r}", lambda: any(text in line for line in list(self.told)))
+
+    def end(self) -> None:
+        if self.runs.read().state is not RunState.STOPPED:
+            self.runs.end(RunState.STOPPED, "enough")
+        self.thread.join(DEADLINE_S)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def alone(url: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
+    for name in ("INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", bench.env["PYTHONPATH"])
+    made = Alone(url, tmp_path, bench)
+    yield made
+    made.end()
+    made.redis.close()
+
+
+def test_a_round_that_was_finished_without_having_been_taken_up_is_refused_and_the_next_one_counts(
+    alone: Alone, tmp_path: Path
+) -> None:
+    """Scripts 2: the script trains from its own weights, and never waits for its round."""
+
+    os.mkfifo(tmp_path / "began")
+    alone.start(
+        'SetEvent("TrainInitDone"); train(); gate("began"); SetEvent("TrainFinished")\n'
+        'WaitEvent("TrainStarted"); train(); SetEvent("TrainFinished"); WaitEvent("TrainStarted")\n'
+    )
+    alone.is_ready()
+    alone.open_round(1)
+    alone.eventually("round 1 is begun", lambda: alone.redis.get(alone.keys.started) == "1")
+    with open(tmp_path / "began", "w"):
+        pass
+    refused = alone.update(1)
+    assert refused["refused"] == "its trainer finished a round that it had not waited for"
+    assert refused["failure"] == "round-not-taken-up"
+    assert "path" not in refused
+    assert any("call WaitEvent('TrainStarted') at the beginning of every round" in line for line in alone.told)
+    assert alone.store.folders("runs/r/clients/") == [], "nothing of it was uploaded"
+    alone.redis.hset(alone.runs.keys.state, "round", "1")
+    alone.redis.hset(alone.runs.keys.round(1), "state", "closed")
+    alone.open_round(2)
+    handed_in = alone.update(2)
+    assert "refused" not in handed_in
+    assert handed_in["path"].startswith("runs/r/clients/a/0002-update-")
+
+
+def test_a_site_is_told_that_it_has_joined_by_the_coordinator_and_never_before_it_is_refused(
+    alone: Alone, tmp_path: Path
+) -> None:
+    """As at a start with another key than the run knows it by."""
+    key = SigningKey.load_or_create(tmp_path / "a" / "client.key", "a").public
+    tell_admission(alone.runs, "a", admitted=False, reason="its key is another one", public_key=str(key))
+    alone.start("")
+    alone.thread.join(DEADLINE_S)
+    assert isinstance(alone.error, NotAdmitted), alone.told
+    assert not any("joined" in line for line in alone.told)
+    alone.redis.delete(alone.keys.admission)
+    alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
+    alone.is_ready()
+    assert not any("joined" in line for line in alone.told), "no coordinator has said so"
+    Members(alone.runs, print, quarantine_after=3, lease_s=9.0, only=None).read_all(token=TOKEN, lenient=False)
+    alone.says("joined run 'r'")
+
+
+def test_a_script_that_never_gets_ready_is_spoken_of_again_and_again(
+    alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scripts 5: at the site itself, with no terminal; and no longer once it is."""
+
+    monkeypatch.setattr(agent, "_UNREADY_S", 0.2)
+    os.mkfifo(tmp_path / "ready")
+    alone.start('gate("ready"); SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
+    said = "waiting for the trainer to call SetEvent('TrainInitDone'), for {} s now: no round begins before it has"
+    alone.says("SetEvent('TrainInitDone'), for 1 s now")
+    reminders = [line for line in alone.told if "SetEvent('TrainInitDone')" in line]
+    assert reminders[:3] == [said.format(seconds) for seconds in ("0", "0", "1")]
+    with open(tmp_path / "ready", "w"):
+        pass
+    alone.is_ready()
+    before = len(alone.told)
+    alone.open_round(1)
+    alone.eventually("round 1 is begun", lambda: alone.redis.get(alone.keys.started) == "1")
+    assert not any("SetEvent" in line for line in alone.told[before:])
