@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from flavor.cli.common import needed, one_line_errors, patience_option, raise_on_sigterm, redis_option, teller
 from flavor.cli.help import GroupedCommand
-from flavor.cli.serve import check_rule, ended, out_option, round_options
+from flavor.cli.serve import check_rule, ended, out_option, round_options, saying_how_to_go_on
 from flavor.resume import MAY_CHANGE
 
 
@@ -91,7 +91,7 @@ def resume(
         return
     raise_on_sigterm()
     coordinator = Coordinator(run, done.config, redis_url=url, store=objects, tell=tell, patience_s=patience_s)
-    with written(run, out, redis_url=url, store=objects, tell=tell):
+    with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
         view = coordinator.run()
     ended(view, coordinator.closed)
 

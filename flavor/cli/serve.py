@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import click
 
 from flavor.bus.state import RunState, RunView
 from flavor.cli.common import (
+    Terminated,
     needed,
     one_line_errors,
     patience_option,
@@ -277,6 +280,16 @@ def ended(view: RunView, closed: int) -> None:
         raise RunFinishedEarly(how)
 
 
+@contextlib.contextmanager
+def saying_how_to_go_on(run: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """A coordinator that is stopped by a signal says what becomes of its run, which goes on."""
+    try:
+        yield
+    except (Terminated, KeyboardInterrupt):
+        tell(f"stopped: `flavor serve` with the same options goes on with run {run!r}, `flavor stop {run}` ends it")
+        raise
+
+
 @click.command(cls=GroupedCommand)
 @run_option
 @click.option("--rounds", type=int, required=True, envvar="FLAVOR_ROUNDS", show_envvar=True, help="Rounds to run.")
@@ -343,6 +356,6 @@ def serve(
         patience_s=patience_s,
         warnings=bound_warnings(config),
     )
-    with written(run, out, redis_url=url, store=objects, tell=tell):
+    with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
         view = coordinator.run()
     ended(view, coordinator.closed)

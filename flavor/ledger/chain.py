@@ -61,8 +61,8 @@ class Chain:
     @property
     def config(self) -> Mapping[str, Any]:
         """The run's settings in its newest round; as it began before the first, and where no record can be read."""
-        known = self.manifests
-        return known[-1].config if known else self.record.config if self.record else {}
+        newest = next((link.manifest for link in reversed(self.links) if link.manifest is not None), None)
+        return newest.config if newest else self.record.config if self.record else {}
 
     @property
     def rounds(self) -> int:

@@ -88,6 +88,8 @@ class Federation:
                 if runs.find() is not None:
                     raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")
             self.layout.prepare()
+            if self.store is None:
+                self.layout.store.mkdir(mode=0o700)
             url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
             runs = self._connected(url)
             store = open_store(self.store or str(self.layout.store), create=True)

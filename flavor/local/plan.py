@@ -64,10 +64,15 @@ class Layout:
             )
 
     def prepare(self) -> None:
-        """Make the folder; it must not hold another run's results."""
+        """Make the folder; it must not hold another run's results.
+
+        It is this user's alone: keys, models and what scripts print lie there. Where the folder was there before, who
+        can enter it is for its owner to say, and what is secret lies in folders that are closed themselves.
+        """
         self.check_unused()
         try:
-            self.logs.mkdir(parents=True)
+            self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
+            self.logs.mkdir(mode=0o700)
         except OSError as error:
             raise InvalidSetting(f"--out {self.out}: {error.strerror}") from None
 

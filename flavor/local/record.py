@@ -63,7 +63,7 @@ def is_folder(run: str) -> bool:
 @contextlib.contextmanager
 def own_server(folder: Path) -> Iterator[str]:
     """The URL of a server whose data lie in `folder` and outlive it; `RunError` when another process runs it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -75,7 +75,7 @@ class ResultFolder:
     def end(self, runs: RunStore, store: ObjectStore) -> Results:
         """Write what is still missing of a run that has ended, or goes on without us."""
         view = runs.read()
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
         for name in ("global", "info"):
             (self.out / name).mkdir(exist_ok=True)
         self.update(runs, store, view)

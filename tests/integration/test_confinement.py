@@ -21,6 +21,7 @@ import pytest
 from flavor.confinement import Account, Confinement
 from flavor.errors import CommandNotFound, InvalidSetting
 from flavor.process import ChildProcess
+from workers.command import UserCommand
 
 GREEDY = """
 import json, os, pickle, resource, stat, sys
@@ -249,6 +250,31 @@ def test_what_cannot_be_is_said_at_the_start(bench, open_folder):
         assert f"may change {theirs}" in refused("-m", "sh -c true", "--workspace", theirs, "--user", "nobody")
     assert "is not a size" in refused(*own, "--memory-limit", "lots")
     assert "of your own" in refused("--memory-limit", "1GiB")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
+def test_a_place_for_output_that_the_commands_user_cannot_come_to_or_could_replace_is_refused(open_folder):
+    """`$OUTPUT_PATH` itself is given to it; what it lies in must not be its own."""
+    nobody = Account.of("nobody", "--user")
+
+    def checked(output: Path, workspace: Path = open_folder / "w") -> None:
+        confinement = Confinement(None, None, None, nobody)
+        UserCommand(("true",), workspace, (), confinement, output=output).check_way()
+
+    closed, theirs = open_folder / "closed", open_folder / "theirs"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(InvalidSetting, match=f"nobody may not enter {closed}, on the way to OUTPUT_PATH"):
+        checked(closed / "out")
+    theirs.mkdir()
+    os.chown(theirs, nobody.uid, -1)
+    with pytest.raises(InvalidSetting, match=f"nobody may change {theirs}, on the way to OUTPUT_PATH"):
+        checked(theirs / "out")
+    (open_folder / "link").symlink_to(theirs / "out")
+    with pytest.raises(InvalidSetting, match=f"may change {theirs}, on the way to OUTPUT_PATH"):
+        checked(open_folder / "link")
+    checked(theirs)
+    checked(open_folder / "fresh")
+    checked(theirs, open_folder / "w2")
 
 
 def test_only_root_changes_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from flavor.bus.state import RunState
+from flavor.local.plan import Layout
+from flavor.local.record import own_server
 
 STEP = (10 * 1 + 20 * 2) / 30
 """What a round of the clients 1 and 2 adds to every weight: their weighted mean."""
@@ -146,6 +149,22 @@ def test_result_folder_is_complete(finished):
     assert {file.name for file in (out / "logs").iterdir()} == {
         f"{name}.log" for name in ("coordinator", "aggregator", "edge-1", "edge-2")
     }
+
+
+def test_the_result_folder_is_its_users_alone(finished, tmp_path):
+    """Keys, models and logs lie there: nobody else comes in; where it was there before, not to what is secret."""
+    _, _, out = finished
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    for name in ("logs", "clients/edge-1/local", "clients/edge-1/global", "clients/edge-1/logs"):
+        assert stat.S_IMODE((out / name).stat().st_mode) == 0o700, name
+    for name in ("federation.json", *(path.relative_to(out) for path in out.rglob("*.key"))):
+        assert stat.S_IMODE((out / name).stat().st_mode) == 0o600, name
+    (tmp_path / "before").mkdir(mode=0o755)
+    Layout(tmp_path / "before").prepare()
+    assert stat.S_IMODE((tmp_path / "before").stat().st_mode) == 0o755
+    with own_server(tmp_path / "before" / "redis"):
+        closed = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "before").iterdir()}
+    assert closed == {"logs": 0o700, "redis": 0o700}
 
 
 def test_output_of_trainers_is_prefixed_on_the_terminal_and_plain_in_log_path(finished):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
 from flavor.protocol import SPEAKS
 from flavor.store.objects import open_store
+from tests.conftest import Bench
 
 HEARTBEAT_S = 1.5
 
@@ -56,6 +58,29 @@ def test_it_fails_the_run_only_when_they_did_not_come_back(url: str, tmp_path: P
     assert view.state is RunState.FAILED
     assert "its edge was stopped" in view.reason
     assert sum(line.startswith("waiting:") for line in told) == 1
+
+
+def test_one_that_is_stopped_says_how_its_run_goes_on_and_another_goes_on_at_once(bench: Bench) -> None:
+    """Its lease of an hour is not waited for, and nothing ends: neither the round nor its edge."""
+    lease = ("--heartbeat-timeout-s", 3600, "--on-quorum-lost", "wait")
+    first = bench.serve(*lease, rounds=1, clients=1)
+    edge = bench.edge("c1", bench.trainer("--hold", "--at", 1))
+    bench.held("c1")
+    first.send(signal.SIGTERM)
+    assert first.wait() == 143
+    said = first.stderr.splitlines()[-2:]
+    assert said[0] == (
+        f"[coordinator] stopped: `flavor serve` with the same options goes on with run {bench.run!r}, "
+        f"`flavor stop {bench.run}` ends it"
+    )
+    assert said[1] == "flavor: terminated"
+    assert bench.runs.read().state is RunState.RUNNING
+    second = bench.serve(*lease, rounds=1, clients=1)
+    bench.aggregator()
+    second.until("goes on from round 1")
+    bench.release("c1")
+    assert [second.wait(), edge.wait()] == [0, 0], second.stderr
+    assert bench.runs.read_round(1).contributors == ("c1",)
 
 
 def test_it_takes_the_update_of_one_that_did(url: str, tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from flavor.bus.token import JoinToken
 from flavor.ledger.keys import SigningKey
 from flavor.store.paths import manifest_path
-from tests.conftest import Bench
+from tests.conftest import Bench, Process
 
 
 def test_a_site_with_trust_trains_from_signed_models_alone(bench: Bench) -> None:
@@ -22,6 +25,44 @@ def test_a_site_with_trust_trains_from_signed_models_alone(bench: Bench) -> None
     right = bench.edge("edge-1", bench.trainer(), "--trust", other, "--trust", f"{signer}.pub")
     assert [right.wait(), coordinator.wait()] == [0, 0], right.stderr
     assert "could not be fetched" not in right.stderr
+
+
+def test_an_enrolled_site_has_its_key_pinned_before_it_comes_and_its_trust_in_its_token(bench: Bench) -> None:
+    """Another's key is turned away with the reason; with its own it trains from the worker's models, and no others."""
+    own, other = (SigningKey.load_or_create(bench.folder / f"{name}.key", "edge-1") for name in ("own", "other"))
+    worker = SigningKey.load_or_create(bench.folder / "aggregator.key", "aggregator")
+
+    def token(trusted: SigningKey, key: Path) -> str:
+        words = ["--unsaved", bench.run, "edge-1", "--public-key", key, "--trust", trusted.public]
+        process = bench.done("flavor", "enroll", *words)
+        assert process.wait() == 0, process.stderr
+        assert f"edge-1 of run {bench.run}: key {own.public.fingerprint} is pinned" in process.stderr
+        found = process.stdout.strip()
+        assert JoinToken.parse(found).trust == (str(trusted.public),)
+        return found
+
+    def joined(with_token: str, key: str) -> Process:
+        words = ["-m", bench.trainer(), "--workspace", bench.folder / "edge-1", "--key", bench.folder / key]
+        bus = {"FLAVOR_REDIS_URL": None, "FLAVOR_JOIN": with_token, "TEST_BUS": bench.url}
+        return bench.start("flavor-fl", *words, env=bus)
+
+    pinned = bench.folder / "own.key.pub"
+    wrong = token(other, pinned)
+    coordinator = bench.serve("--on-quorum-lost", "wait", rounds=2, clients=1)
+    bench.aggregator("--key", bench.folder / "aggregator.key")
+    misled = joined(wrong, "own.key")
+    assert misled.wait() == 1, misled.stderr
+    assert misled.stderr.splitlines()[-1].startswith("Error: the global model of round 1 is not trained from: ")
+    right = token(worker, pinned)
+    foreign = joined(right, "other.key")
+    assert foreign.wait() == 1, foreign.stderr
+    last = foreign.stderr.splitlines()[-1]
+    assert f"its key is {other.public.fingerprint}, and this run knows it by key {own.public.fingerprint}" in last
+    assert "joined" not in foreign.stderr
+    site = joined(right, "own.key")
+    assert [site.wait(), coordinator.wait()] == [0, 0], site.stderr
+    assert f"joined run {bench.run!r}" in site.stderr
+    assert bench.runs.read_round(2).verdicts["edge-1"].public_key == str(own.public)
 
 
 def test_what_is_no_manifest_stops_nothing_and_is_named(bench: Bench) -> None:

@@ -258,6 +258,57 @@ class TestIntegers:
         assert "tensor 'labels' must be equal at all sites (--equal)" in view.error
 
 
+class TestCompressed:
+    """What must be kept or be equal, where the sites send their change in fewer bits."""
+
+    def handed_in(self, runs: Federation, folder: Path, **updates: Tensors) -> None:
+        """Open the next round, and hand in what an edge with `--compress` makes of these."""
+        runs.round += 1
+        open_round(runs.runs, runs.round)
+        model = runs.runs.read().global_model
+        assert model is not None
+        base, sent = TensorFile.open(runs.store.local(model.path)), folder / "sent.safetensors"
+        for client, tensors in updates.items():
+            trained = folder / f"{client}.safetensors"
+            with TensorFileWriter(trained, base.specs) as writer:
+                for spec in writer.specs:
+                    writer.write(spec.name, tensors[spec.name])
+            made = encode(trained, sent, base, Encoding("int8", model.digest))
+            submit(runs.runs, runs.store, client, w(1), round_=runs.round)
+            path = named(update_prefix("r", runs.round, client), "update", made.sha256, ".safetensors")
+            runs.store.put(path, sent, digest=made.sha256)
+            fields = {"path": path, "digest": made.sha256, "size": str(made.size_bytes)}
+            runs.redis.hset(runs.runs.keys.client(client).update(runs.round), mapping=fields)
+        found = {client: verdict(runs.runs, client, runs.round) for client in updates}
+        assert all(each.accepted for each in found.values()), found
+        runs.accepted = list(updates)
+
+    def test_what_is_kept_is_the_models_to_the_last_bit(self, federation: Any, tmp_path: Path) -> None:
+        runs = federation(compress="int8", keep=["frozen", "labels"])
+        frozen, labels = np.array([0.1, -3e-9], np.float32), np.array([3, 1], np.int64)
+        runs.closed(a=w(1, frozen=frozen, labels=labels), b=w(3, frozen=frozen + 1, labels=labels + 1))
+        other = w(8, frozen=frozen + 5, labels=labels + 7)
+        self.handed_in(runs, tmp_path, a=other, b=other)
+        assert runs.aggregate().state is RoundState.CLOSED
+        np.testing.assert_array_equal(runs.model["frozen"], frozen)
+        np.testing.assert_array_equal(runs.model["labels"], labels)
+        np.testing.assert_allclose(runs.model["w"], 8, atol=0.1)
+
+    def test_who_differs_in_what_must_be_equal_is_left_out(self, federation: Any, tmp_path: Path) -> None:
+        """Also where they are floats, whose change is encoded: nobody's noise makes it differ."""
+        runs = federation(compress="int8", equal=["labels", "scale"])
+        same = {"labels": np.array([0, 1], np.int64), "scale": np.array([0.1, 7.3], np.float32)}
+        runs.closed(a=w(1, **same), b=w(3, **same))
+        good, bad = w(4, **same), w(9, **{**same, "scale": same["scale"] + 1})
+        self.handed_in(runs, tmp_path, a=good, b=bad, c=good)
+        view = runs.aggregate()
+        assert (view.state, view.contributors) == (RoundState.CLOSED, ("a", "c"))
+        np.testing.assert_array_equal(runs.model["scale"], same["scale"])
+        np.testing.assert_allclose(runs.model["w"], 4, atol=0.1)
+        self.handed_in(runs, tmp_path, a=w(5, **{**same, "labels": same["labels"] + 1}), b=w(5, **same))
+        assert runs.aggregate().contributors == ("b",)
+
+
 class TestTraining:
     def test_a_model_that_did_not_change_is_said(self, federation: Any) -> None:
         runs = federation()

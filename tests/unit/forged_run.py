@@ -60,7 +60,9 @@ class ForgedRun:
         """The run's record, with pre-trained weights."""
         path, digest = put(self.store, global_prefix(self.name, 0), "model", b"initial weights", ".safetensors")
         initial = Model(path=path, digest=digest, size_bytes=15, format="torch")
-        self.record = RunRecord(run=self.name, run_id=self.run_id, rounds=3, config=self.config, initial=initial)
+        self.record = RunRecord(
+            run=self.name, run_id=self.run_id, rounds=self.config.get("rounds", 3), config=self.config, initial=initial
+        )
         self.archive.begin(self.record)
         return self.record
 
