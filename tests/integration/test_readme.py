@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -57,13 +58,18 @@ def test_every_command_it_shows_is_one() -> None:
     )
     modules = {"flavor": "main", "flavor-fl": "edge", "flavor-agg": "aggregator", "check-fl": "check"}
     assert len(words) >= 9
+
+    @functools.cache
+    def shown(program: str, *verb: str) -> str:
+        command = [sys.executable, "-m", f"flavor.cli.{modules[program]}", *verb, "--help"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     for program, rest in words:
         options = [word for word in rest.partition("#")[0].split() if word.startswith("-")]
         verb = rest.split()[:1] if program == "flavor" else []
-        command = [sys.executable, "-m", f"flavor.cli.{modules[program]}", *verb, "--help"]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        text = shown(program, *verb)
         for option in options:
-            assert re.search(rf"{re.escape(option)}[, \n]", shown), f"{program} {verb} has no {option}"
+            assert re.search(rf"{re.escape(option)}[, \n]", text), f"{program} {verb} has no {option}"
 
 
 AGGREGATION = (ROOT / "docs" / "aggregation.md").read_text()

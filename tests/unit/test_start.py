@@ -31,3 +31,14 @@ def test_a_secret_leaves_the_command_line_before_anything_slow_is_imported(progr
     script = ENTRY.format(entry=PROGRAMS[program], secret=SECRET, slow=SLOW)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == " False True\n"
+
+
+def test_a_program_ends_without_a_look_through_what_it_imported() -> None:
+    script = (
+        "import atexit, gc, click\n"
+        "from flavor.cli.common import run_program\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "run_program(click.Command('x', callback=lambda: None), 'x')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "True\n"
