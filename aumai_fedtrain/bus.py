@@ -31,8 +31,8 @@ def _silent(_: str) -> None:
 class BusUpdateProvider(UpdateProvider):
     """Nodes that are `flavor-fl` edges of one run, as any other coordinator would have them.
 
-    A site starts `flavor-fl --run RUN --client NODE -m "python main.py"`, and its script finds the global model at
-    $GLOBAL_MODEL_PATH, hands in its checkpoint at $LOCAL_MODEL_PATH, and finds $LEARNING_RATE, $BATCH_SIZE and
+    A site starts `flavor-fl --run RUN --client NODE --store STORE -m "python main.py"`, and its script finds the global
+    model at $GLOBAL_MODEL_PATH, hands in its checkpoint at $LOCAL_MODEL_PATH, and finds $LEARNING_RATE, $BATCH_SIZE and
     $LOCAL_STEPS of the configuration in its environment. `get_updates` opens a round, waits for its updates, checks
     each as an aggregator does (SHA-256, header, shapes, finite values, info) and returns those that were accepted;
     `distribute_state` commits the new state as the round's global checkpoint. `flavor status`, `flavor log`,

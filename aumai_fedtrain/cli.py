@@ -154,8 +154,8 @@ def run(
     """Train.
 
     A simulation; or, with --redis-url (or --live), real nodes: one joins with
-    `flavor-fl --run RUN --client NAME -m "python main.py"`, and a training that was interrupted goes on when it is
-    started again. Without either, FLAVOR_REDIS_URL only says where the session is kept.
+    `flavor-fl --run RUN --client NAME --store STORE -m "python main.py"`, and a training that was interrupted goes on
+    when it is started again. Without either, FLAVOR_REDIS_URL only says where the session is kept.
     """
     context = click.get_current_context()
     live = live or context.get_parameter_source("redis_url") is ParameterSource.COMMANDLINE

@@ -200,7 +200,8 @@ class Bench:
         under: Sequence[str] = (),
     ) -> Process:
         words = ["--run", self.run, "--client", client, "-m", command, "--workspace", self.folder / client]
-        return self.start("flavor-fl", *words, *options, env=env, under=under)
+        named = {"FLAVOR_STORE": str(self.store), **(env or {})}  # a folder needs the site's own word
+        return self.start("flavor-fl", *words, *options, env=named, under=under)
 
     def survivors(self) -> dict[int, str]:
         """Every live process that this bench or a descendant of its processes started."""

@@ -31,7 +31,7 @@ class JoinToken(BaseModel):
     run: str
     client: str
     store: str | None = None
-    """The object store as the site reaches it; where the coordinator says it is, when None."""
+    """The object store as the site reaches it; the bucket that the run names when None, or what the site names."""
     trust: tuple[str, ...] | None = None
     """Public keys of the aggregators whose global models the site trains from; any when None."""
     ca: str | None = None

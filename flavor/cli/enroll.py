@@ -58,7 +58,8 @@ def _connected(redis_url: str | None) -> tuple[Redis, str]:
 @click.option(
     "--store",
     metavar="STORE",
-    help="The object store as the site reaches it, for the token.  [default: as the coordinator does]",
+    help="The object store as the site reaches it, for the token; a folder has to be named, here or at the site.  "
+    "[default: the bucket that the run names]",
 )
 @click.option(
     "--new-key",

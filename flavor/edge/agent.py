@@ -168,7 +168,7 @@ class Edge:
 
     def _take_part(self, view: RunView, settings: RunConfig, token: str, subscription: Subscription) -> None:
         config = self._config
-        check_consent(config.run, settings, opaque=config.opaque, allow_set=config.allow_set)
+        check_consent(config.run, settings, opaque=config.opaque, allow_set=config.allow_set, store=config.store)
         self._furnish(view, settings)
         self._forget_past(view)
         self._report(ClientState.JOINED)

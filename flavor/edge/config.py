@@ -23,7 +23,7 @@ class EdgeConfig(BaseModel):
     redis_url: str = Field(repr=False)
     """The bus's whole address; not shown, because it may hold a password."""
     store: str | None = None
-    """The object store; where the coordinator says it is, when None."""
+    """The object store; the bucket that the run names when None. A folder has to be named."""
     command: tuple[str, ...]
     """The trainer."""
     preprocess: tuple[str, ...] | None = None

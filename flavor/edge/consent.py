@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 
 from flavor.config import RunConfig
 from flavor.errors import DigestMismatch, ObjectMissing, RunRefused, StoreUnavailable
 from flavor.ledger.manifest import MOST_BYTES
 from flavor.settings import ALLOWED, settings_not_taken
-from flavor.store.objects import ObjectStore
+from flavor.store.objects import ObjectStore, folder_of
 from flavor.store.paths import run_record_path
 
 
-def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str]) -> None:
-    """Raise `RunRefused` unless the site takes this run's kind of checkpoint and its settings.
+def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:
+    """Raise `RunRefused` unless the site takes this run's kind of checkpoint, its settings, and its folder.
 
     A global model that is opaque is whatever the coordinator sends, and the trainer's own library loads it: many run
-    code that such a file names. A setting is an environment variable of the trainer.
+    code that such a file names. A setting is an environment variable of the trainer. A folder is one of this machine,
+    whichever the coordinator names: `store` is what the site named, None or empty if it named none.
     """
     if config.is_opaque and not opaque:
         raise RunRefused(
@@ -32,6 +34,13 @@ def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Seque
             f"run {run!r} sets {shown}{more} for its trainers, which this site does not take (it takes plain values "
             f"of {', '.join(ALLOWED[:3])}, …, see docs/protocol.md): ask its operator why, and start with {allow} if "
             "you agree"
+        )
+    folder = folder_of(config.store)
+    if folder is not None and not store:
+        shown = shlex.quote(folder[:500])
+        raise RunRefused(
+            f"run {run!r} keeps its objects in the folder {shown} on this machine, which this site has not named: "
+            f"start with --store {shown} if that is the run's, or with a token that names it (flavor enroll --store)"
         )
 
 

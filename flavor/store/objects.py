@@ -108,11 +108,9 @@ def open_store(url: str, *, create: bool = False, endurance: Endurance | None = 
     """
     from flavor.store.local import LocalStore
 
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return LocalStore(Path(url), create=create)
-    if scheme == "file":
-        return LocalStore(Path(rest), create=create)
+    if (folder := folder_of(url)) is not None:
+        return LocalStore(Path(folder), create=create)
+    scheme, separator, _ = url.partition("://")
     if scheme in ("s3", "gs", "az"):
         from flavor.store.remote import RemoteStore
 
@@ -120,6 +118,14 @@ def open_store(url: str, *, create: bool = False, endurance: Endurance | None = 
     raise InvalidSetting(
         f"store {scheme + separator!r} cannot be used: give a folder that every party can reach, or s3://BUCKET/PREFIX"
     )
+
+
+def folder_of(url: str) -> str | None:
+    """The folder that is the store at `url`; None for a bucket."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    return rest if scheme == "file" else None
 
 
 def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:

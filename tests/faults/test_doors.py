@@ -27,7 +27,8 @@ OPERATOR = "0perators-passw0rd"
 
 def enrolled(faulty: Faulty, client: str, env=None) -> str:
     """The client's join token."""
-    process = faulty.bench.done("flavor", "enroll", "--unsaved", faulty.bench.run, client, env=env)
+    words = ["--unsaved", faulty.bench.run, client, "--store", faulty.bench.store]
+    process = faulty.bench.done("flavor", "enroll", *words, env=env)
     assert process.wait() == 0, process.stderr
     return process.stdout.strip()
 
@@ -38,6 +39,26 @@ def joined(faulty: Faulty, token: str, *flags: object, env=None):
     words = ["-m", faulty.bench.trainer(*flags), "--workspace", faulty.bench.folder / name]
     alone = {"FLAVOR_REDIS_URL": None, "FLAVOR_JOIN": token, **(env or {})}
     return faulty.bench.start("flavor-fl", *words, env=alone)
+
+
+def test_a_folder_that_the_run_alone_names_is_not_used(faulty):
+    """What a coordinator calls its store may be any folder of the site's: the site's own user has to name it."""
+    bench = faulty.bench
+    coordinator = faulty.serve("--on-quorum-lost", "wait")
+    bench.aggregator()
+    edges = {"c1": bench.edge("c1", bench.trainer())}
+    bench.logged("client.joined", client="c1")
+    silent = bench.edge("c2", bench.trainer("--say", "I train"), env={"FLAVOR_STORE": None})
+    assert silent.wait() == 2
+    [line] = silent.stderr.splitlines()
+    assert line.startswith(f"Error: run {bench.run!r} keeps its objects in the folder {bench.store}"), line
+    assert f"start with --store {bench.store}" in line
+    assert "I train" not in silent.stdout
+    told = bench.redis.hgetall(bench.runs.keys.client("c2").hash)
+    assert (told["failure"], told["reason"]) == ("declined", "it does not take part as this run asks")
+    assert not [value for value in told.values() if str(bench.store) in value], "a class leaves the site"
+    edges["c2"] = bench.edge("c2", bench.trainer(), "--store", bench.store, env={"FLAVOR_STORE": None})
+    faulty.finish(coordinator, edges)
 
 
 def test_a_site_that_writes_as_another_or_into_the_queue_is_refused(on_port):

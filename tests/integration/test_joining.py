@@ -134,7 +134,8 @@ def test_a_run_of_enrolled_sites(bench_at, door: Door, tmp_path: Path) -> None:
     # -- enrolled, before there is a run
     tokens = {}
     for name in ("edge-1", "edge-2", "edge-3"):
-        process = bench.done("flavor", "enroll", "--unsaved", bench.run, name, "--redis-url", door.url, env=operator)
+        words = ["--unsaved", bench.run, name, "--store", bench.store, "--redis-url", door.url]
+        process = bench.done("flavor", "enroll", *words, env=operator)
         assert process.wait() == 0, process.stderr
         tokens[name] = process.stdout.strip()
         assert tokens[name] not in process.stderr
@@ -227,7 +228,8 @@ def test_a_revoked_site_ends_at_once_and_the_others_go_on(bench_at, door: Door, 
     coordinator = bench.start("flavor", "serve", *words, "--queue", bench.run, env=operator)
     bench.start("flavor-agg", "--queue", bench.run, "--store", bench.store, env=operator)
     for name, flags in (("edge-1", ()), ("edge-2", ("--hold", "--at", 2))):
-        token = bench.done("flavor", "enroll", "--unsaved", bench.run, name, env=operator).stdout.strip()
+        words = ["--unsaved", bench.run, name, "--store", bench.store]
+        token = bench.done("flavor", "enroll", *words, env=operator).stdout.strip()
         assert token.startswith("flavor-join:")
         words = ["-m", bench.trainer(*flags), "--workspace", bench.folder / name]
         edges[name] = bench.start("flavor-fl", *words, env={**env, "FLAVOR_JOIN": token, "TEST_BUS": door.address})

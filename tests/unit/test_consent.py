@@ -25,8 +25,8 @@ def config(**settings: str) -> RunConfig:
 @pytest.mark.parametrize("name", DANGEROUS)
 def test_names_that_are_not_listed_are_declined_and_can_be_allowed(name: str) -> None:
     with pytest.raises(RunRefused, match=rf"{name}=x.*--allow-set {name}"):
-        check_consent("r", config(**{name: "x"}), opaque=False, allow_set=())
-    check_consent("r", config(**{name: "x"}), opaque=False, allow_set=[name[:3] + "*"])
+        check_consent("r", config(**{name: "x"}), opaque=False, allow_set=(), store="s")
+    check_consent("r", config(**{name: "x"}), opaque=False, allow_set=[name[:3] + "*"], store="s")
 
 
 @pytest.mark.parametrize("value", ["0.01", "-1e-3", "64,64", "adam", "", "cosine:0.1"])
@@ -42,8 +42,32 @@ def test_other_values_are_not(value: str) -> None:
 def test_opaque_checkpoints_need_the_sites_word() -> None:
     opaque = RunConfig.parse({"rounds": 1, "store": "s", "checkpoint": "opaque"})
     with pytest.raises(RunRefused, match="--opaque"):
-        check_consent("r", opaque, opaque=False, allow_set=())
-    check_consent("r", opaque, opaque=True, allow_set=())
+        check_consent("r", opaque, opaque=False, allow_set=(), store="s")
+    check_consent("r", opaque, opaque=True, allow_set=(), store="s")
+
+
+@pytest.mark.parametrize(
+    ("named", "typed"),
+    [
+        ("/srv/runs", "--store /srv/runs"),
+        ("file:///srv/runs", "--store /srv/runs"),
+        ("runs", "--store runs"),
+        ("~/x; rm y", "--store '~/x; rm y'"),
+    ],
+)
+def test_a_folder_that_the_run_names_needs_the_sites_word(named: str, typed: str) -> None:
+    run = RunConfig.parse({"rounds": 1, "store": named})
+    for silent in (None, ""):
+        with pytest.raises(RunRefused) as refused:
+            check_consent("r", run, opaque=False, allow_set=(), store=silent)
+        assert f"start with {typed}" in str(refused.value)
+        assert "flavor enroll --store" in str(refused.value)
+    check_consent("r", run, opaque=False, allow_set=(), store="/mnt/elsewhere")
+
+
+@pytest.mark.parametrize("named", ["s3://bucket/prefix", "gs://bucket", "az://container"])
+def test_a_bucket_that_the_run_names_is_used(named: str) -> None:
+    check_consent("r", RunConfig.parse({"rounds": 1, "store": named}), opaque=False, allow_set=(), store=None)
 
 
 def test_a_store_must_hold_the_record_of_this_very_run(tmp_path: Path) -> None:
