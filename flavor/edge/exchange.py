@@ -25,6 +25,7 @@ from flavor.store.info import Info, info_bytes, read_info
 from flavor.store.links import copied, is_sole, linked
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, named, run_prefix, update_prefix
+from flavor.store.watch import current_watch
 
 if TYPE_CHECKING:
     from flavor.store.formats import Format, Structure, WireInfo
@@ -107,17 +108,10 @@ class Exchange:
             self._check_named(model.info_path, model.info_digest)
             merged = self._store.local(model.info_path, digest=model.info_digest).read_bytes()
         target = self._workspace.global_model
-        format_ = self._format or model.format or "safetensors"
-        names = self._habits.names if self._bare else {}
-        if self._opaque or (format_ == "safetensors" and not names):
+        if self._opaque:
             self._store.fetch(model.path, target, digest=model.digest, seal=model.seal)
         else:
-            from flavor.store.formats import Format, from_safetensors, read_beside
-
-            source = self._store.local(model.path, digest=model.digest, seal=model.seal)
-            beside = read_beside(self._workspace.beside)
-            own = self._known_structure()
-            from_safetensors(source, target, Format(format_), own, beside=beside, own_names=names)
+            self._place_tensors(model, target)
         if is_sole(target):  # a mark on a link would be on the store's object, too
             if self._reading_told is None:
                 self._reading_told = is_told(target.parent)
@@ -126,7 +120,27 @@ class Exchange:
             for info in self._workspace.merged_infos:
                 temporary = info.with_name(f".{info.name}.{os.getpid()}")
                 temporary.write_bytes(merged)
+                current_watch().check()
                 os.replace(temporary, info)
+
+    def _place_tensors(self, model: GlobalModel, target: Path) -> None:
+        """Place a model of tensors in the trainer's format; `CheckpointError` for a file that is none.
+
+        A trainer may read it in a way that runs what stands in a file of another kind.
+        """
+        from flavor.store.formats import Format, check_given, from_safetensors, read_beside
+
+        format_ = self._format or model.format or Format.SAFETENSORS
+        if format_ not in tuple(Format):
+            raise CheckpointError(f"the run's checkpoints are in the format {format_[:40]!r}, which there is not")
+        names = self._habits.names if self._bare else {}
+        if format_ == Format.SAFETENSORS and not names:
+            self._store.fetch(model.path, target, digest=model.digest, seal=model.seal, check=check_given)
+            return
+        source = self._store.local(model.path, digest=model.digest, seal=model.seal)
+        check_given(source)
+        beside = read_beside(self._workspace.beside)
+        from_safetensors(source, target, Format(format_), self._known_structure(), beside=beside, own_names=names)
 
     def was_read(self) -> bool | None:
         """Whether the trainer has read the global model that was placed; None where that cannot be told."""

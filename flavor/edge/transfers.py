@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from flavor.errors import StoreFull, TransferStopped
@@ -22,7 +23,7 @@ _TELL_S, _TELL_LIVE_S = 5.0, 0.5
 _ROOM_S = 1.0
 """Whether a full store has room again is tried so often."""
 _UNWIND_S = 1.5
-"""How long a transfer that nobody wants any more may take to clear up behind it."""
+"""How long a transfer that nobody wants any more is waited for at once; the next one waits until it has ended."""
 
 
 class Transfers:
@@ -42,6 +43,7 @@ class Transfers:
         tell: Callable[[str], None],
     ) -> None:
         self._inbox, self._broken, self._report, self._tell = inbox, broken, report, tell
+        self._given_up: Future[Any] | None = None  # what was told to end, and has not yet
 
     def carry(
         self,
@@ -57,6 +59,9 @@ class Transfers:
         What is `quick` is done by this thread: on a busy machine the way to another one and back takes longer. A store
         that is full is waited for so long; then `StoreFull` is raised.
         """
+        if self._given_up is not None:  # it may be about to put an older model in the place of a newer one
+            wait([self._given_up])
+            self._given_up = None
         if quick:
             with contextlib.suppress(StoreFull):
                 return work()
@@ -84,7 +89,7 @@ class Transfers:
                     broken = self._broken(item)
                     if broken or over(item):
                         watch.stop(unwanted=not broken)
-                        with_patience(future, _UNWIND_S)
+                        self._let_go(future)
                         raise TransferStopped("the transfer was ended: what it was for is over")
                 now = time.monotonic()
                 if watch.progress.phase and now - began >= _REPORT_S:
@@ -94,7 +99,7 @@ class Transfers:
                         self._report(watch.progress)
         except BaseException:
             watch.stop()
-            with_patience(future, _UNWIND_S)
+            self._let_go(future)
             raise
         finally:
             line.end()
@@ -104,6 +109,10 @@ class Transfers:
                 self._inbox.put(item)
             if reported_at != began:
                 self._report(Progress())
+
+    def _let_go(self, future: Future[Any]) -> None:
+        if not with_patience(future, _UNWIND_S):
+            self._given_up = future
 
     def _with_room(self, work: Callable[[], T], watch: Watch, patience_s: float) -> T:
         deadline, told = time.monotonic() + patience_s, False

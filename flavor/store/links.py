@@ -48,7 +48,10 @@ def copied(source: Path, target: Path) -> None:
 
 
 def placed(source: Path, destination: Path) -> None:
-    """Put a link to `source`, or a copy, at `destination` in one step, replacing what is there; raises `OSError`."""
+    """Put a link to `source`, or a copy, at `destination` in one step, replacing what is there.
+
+    Raises `OSError`; `TransferStopped`, with nothing replaced, where that is no longer wanted.
+    """
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     if not linked(source, temporary):
@@ -57,5 +60,8 @@ def placed(source: Path, destination: Path) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    os.replace(temporary, destination)
-    temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both
+    try:
+        current_watch().check()
+        os.replace(temporary, destination)
+    finally:
+        temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both

@@ -123,10 +123,18 @@ class LocalStore:
         return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}{changed}"
 
     def fetch(
-        self, path: str, destination: Path, *, digest: str, seal: str = "", size_bytes: int | None = None
+        self,
+        path: str,
+        destination: Path,
+        *,
+        digest: str,
+        seal: str = "",
+        size_bytes: int | None = None,
+        check: Callable[[Path], None] = lambda _: None,
     ) -> None:
         """See `ObjectStore`."""
         source = self.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
+        check(source)
         with _clear(destination):
             placed(source, destination)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,9 +55,16 @@ class ObjectStore(Protocol):
         """
 
     def fetch(
-        self, path: str, destination: Path, *, digest: str, seal: str = "", size_bytes: int | None = None
+        self,
+        path: str,
+        destination: Path,
+        *,
+        digest: str,
+        seal: str = "",
+        size_bytes: int | None = None,
+        check: Callable[[Path], None] = lambda _: None,
     ) -> None:
-        """Place the object at `destination`, replacing what is there, after the checks of `local`.
+        """Place the object at `destination`, replacing what is there, after the checks of `local` and `check` of it.
 
         Raises `ObjectMissing`, `DigestMismatch`; `destination` is untouched then.
         """

@@ -12,7 +12,7 @@ import io
 import itertools
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,10 +267,18 @@ class RemoteStore:
         return _mark(self._head(path))
 
     def fetch(
-        self, path: str, destination: Path, *, digest: str, seal: str = "", size_bytes: int | None = None
+        self,
+        path: str,
+        destination: Path,
+        *,
+        digest: str,
+        seal: str = "",
+        size_bytes: int | None = None,
+        check: Callable[[Path], None] = lambda _: None,
     ) -> None:
         """See `ObjectStore`. On one file system with the cache it is a link to the cache's file."""
         source = self.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
+        check(source)
         with self._cache.clear():
             placed(source, destination)
 

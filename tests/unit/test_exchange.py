@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import pickle
+import queue
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +19,12 @@ from safetensors.numpy import load_file, save_file
 from flavor.bus.state import GlobalModel
 from flavor.edge.belongings import Habits
 from flavor.edge.exchange import Exchange
+from flavor.edge.transfers import Transfers
 from flavor.edge.workspace import Workspace
-from flavor.errors import BadObjectPath, DigestMismatch
+from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, TransferStopped
+from flavor.store.formats import TensorFileWriter, TensorSpec
+from flavor.store.formats.header import plan
+from flavor.store.formats.replace import replacing
 from flavor.store.objects import ObjectStore, open_store
 
 BASIC = [f"basic/confusion_{kind}" for kind in ("tp", "fp", "fn", "tn")]
@@ -160,9 +167,9 @@ def test_a_site_keeps_its_own_format_and_nesting_whatever_the_run_declares(
         np.savez(file, w=np.ones(3, np.float32))
     Exchange(store, workspace, run="r", learned=habits.append).collect("r", 1, "c")
     other = tmp_path / "other.safetensors"
-    save_file(
-        {"w": np.ones(3, np.float32)}, other, {"flavor.structure": '{"root":{"d":[["w",{"t":"w","as":"torch"}]]}}'}
-    )
+    nesting = {"flavor.structure": '{"root":{"d":[["w",{"t":"w","as":"torch"}]]}}'}
+    with TensorFileWriter(other, [TensorSpec("w", np.dtype(np.float32), (3,))], metadata=nesting) as file:
+        file.write("w", np.ones(3, np.float32))
     path, digest = put(store, "runs/r/rounds/1/global/model.safetensors", other.read_bytes())
     model = GlobalModel(path, digest, other.stat().st_size, format="torch")
     Exchange(store, workspace, run="r", habits=habits[-1]).place_global(model)
@@ -203,3 +210,59 @@ def test_what_a_script_saved_beside_its_state_dict_stands_beside_the_global_mode
     Exchange(store, workspace, run="r").place_global(model)
     assert list(torch.load(workspace.global_model, weights_only=True)) == ["state_dict"]
     assert [line.split(" will")[0] for line in said] == ["the checkpoint's model"]
+
+
+@pytest.mark.parametrize("format_", ["safetensors", "pickle", "made-up", ""])
+def test_what_is_no_model_of_an_aggregators_reaches_no_trainer(
+    store: ObjectStore, workspace: Workspace, format_: str
+) -> None:
+    """Whatever Redis says that it is: the trainer may open it with pickle.load, which runs what stands in it."""
+    data = pickle.dumps({"state_dict": {}})
+    path, digest = put(store, "runs/r/global/0001-model.safetensors", data)
+    model = GlobalModel(path, digest, len(data), format=format_)
+    with pytest.raises(CheckpointError):
+        Exchange(store, workspace, run="r").place_global(model)
+    assert not workspace.global_model.exists()
+
+
+def test_a_file_that_could_be_something_else_as_well_reaches_no_trainer(
+    store: ObjectStore, workspace: Workspace, tmp_path: Path
+) -> None:
+    """A safetensors file whose length of the header is the beginning of a pickle's text."""
+    text = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    text += b" " * (ord("X") - len(text))
+    data = len(text).to_bytes(8, "little") + text + bytes(4)
+    path, digest = put(store, "runs/r/global/0001-model.safetensors", data)
+    assert load_file(store.local(path)).keys() == {"w"}
+    model = GlobalModel(path, digest, len(data), format="safetensors")
+    with pytest.raises(CheckpointError, match="no file that an aggregator wrote"):
+        Exchange(store, workspace, run="r").place_global(model)
+
+
+def test_no_model_of_an_aggregators_begins_as_a_pickle_does() -> None:
+    opcodes = {value[0] for value in vars(pickle).values() if isinstance(value, bytes) and len(value) == 1}
+    for names in (1, 2, 3, 5, 9, 17, 40, 100, 1000):
+        prefix, _ = plan([TensorSpec(f"t{i}", np.dtype(np.float32), (1,)) for i in range(names)], {}, "x")
+        assert prefix[0] not in opcodes
+
+
+def test_a_transfer_that_was_given_up_replaces_no_newer_model(store: ObjectStore, workspace: Workspace) -> None:
+    """It hangs in the middle of round 1's model, the run goes on to round 2, and then it comes to its end."""
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    transfers = Transfers(inbox, broken=lambda _: False, report=lambda _: None, tell=lambda _: None)
+    go_on, at_it = threading.Event(), threading.Event()
+
+    def place(mark: bytes, *, hang: bool = False) -> None:
+        if hang:
+            at_it.set()
+            go_on.wait(60)
+        with replacing(workspace.global_model) as file:
+            file.write(mark)
+
+    threading.Thread(target=lambda: at_it.wait(60) and inbox.put("round 2 is open")).start()
+    with pytest.raises(TransferStopped):
+        transfers.carry(lambda: place(b"old", hang=True), over=lambda _: True)
+    threading.Timer(0.3, go_on.set).start()
+    transfers.carry(lambda: place(b"new"), quick=True)
+    assert go_on.is_set(), "the next one does not begin before it has ended"
+    assert workspace.global_model.read_bytes() == b"new"

@@ -14,7 +14,14 @@ from flavor.store.formats.structure import Structure
 from flavor.store.formats.tensorfile import TensorFile
 from flavor.store.formats.tensorwriter import TensorFileWriter
 from flavor.store.formats.torchwriter import write_beside
-from flavor.store.formats.wire import WireInfo, check_metadata, from_safetensors, take_safetensors, to_safetensors
+from flavor.store.formats.wire import (
+    WireInfo,
+    check_given,
+    check_metadata,
+    from_safetensors,
+    take_safetensors,
+    to_safetensors,
+)
 
 __all__ = [
     "Checkpoint",
@@ -27,6 +34,7 @@ __all__ = [
     "TensorSpec",
     "WireInfo",
     "check_finite",
+    "check_given",
     "check_metadata",
     "describe",
     "detect",

@@ -12,6 +12,7 @@ from typing import IO
 
 from flavor.errors import LocalFault, StoreError, StoreFull
 from flavor.store.formats.mapped import StrPath
+from flavor.store.watch import current_watch
 
 
 def temporary_beside(path: StrPath) -> Path:
@@ -32,13 +33,14 @@ def cannot_write(path: StrPath, error: OSError) -> StoreError:
 def replacing(path: StrPath) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` when the block ends well.
 
-    After a failure `path` is what it was and the temporary file is gone. Not synced to disk: whoever records
-    a checkpoint records its SHA-256 too, and notices what a power cut left behind.
+    After a failure, or a transfer that was ended, `path` is what it was and the temporary file is gone. Not synced to
+    disk: whoever records a checkpoint records its SHA-256 too, and notices what a power cut left behind.
     """
     temporary = temporary_beside(path)
     try:
         with open(temporary, "x+b") as file:
             yield file
+        current_watch().check()  # what was written for nothing replaces nothing
         os.replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flavor.errors import CheckpointError
+from flavor.store.formats.archive import ALIGNMENT
 from flavor.store.formats.blocks import Array
 from flavor.store.formats.dtypes import DType
 from flavor.store.formats.header import Header, TensorSpec, parse
@@ -55,6 +56,11 @@ class TensorFile:
     def specs_in_file_order(self) -> tuple[TensorSpec, ...]:
         """The same as their data follow each other in the file, without gaps."""
         return self._header.in_file_order
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether its data begin where this project's writers let them begin."""
+        return self._header.data_start % ALIGNMENT == 0
 
     @property
     def metadata(self) -> dict[str, str]:

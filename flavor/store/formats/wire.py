@@ -133,6 +133,20 @@ def check_metadata(source: StrPath | TensorFile) -> None:
         Structure.from_json(text, file.path).check(tensors, file.path)
 
 
+def check_given(path: StrPath) -> None:
+    """Raise `CheckpointError` unless a file is a global model as an aggregator writes it.
+
+    Its header is laid out so that no pickle, archive or script can begin with the same bytes: whatever the trainer
+    opens it with, it is read as safetensors or not at all.
+    """
+    try:
+        aligned = TensorFile.reading(path).is_aligned
+    except CheckpointError as error:
+        raise CheckpointError(f"the global model is no safetensors file: {error}") from None
+    if not aligned:
+        raise CheckpointError(f"the global model {path} is no file that an aggregator wrote: its header is not aligned")
+
+
 def from_safetensors(
     src: StrPath,
     dest: StrPath,
