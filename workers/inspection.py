@@ -31,6 +31,7 @@ from flavor.failpoints import reach
 from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
 from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.formats.limits import MAX_HEADER_BYTES
+from flavor.store.info import MAX_BYTES
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import OPAQUE, accepted_path, checked_path, is_handed_in_by
 from workers.context import WorkerContext
@@ -175,7 +176,9 @@ class Inspector:
         if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
             expected = "opaque" if opaque else ", ".join(Format)
             raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {expected} expected")
-        path, info_path = (self._take(client, each) for each in (path, info_path))
+        claimed = count(fields.get("size")) or 0
+        most = min(claimed, self._config.max_update_bytes or claimed)
+        path, info_path = self._take(client, path, most=most), self._take(client, info_path, most=MAX_BYTES)
         info = read_client_info(self._store, info_path, fields.get("info_digest", ""))
         num_examples: int = info["metadata"]["datasetSize"]
         if fields.get("num_examples") != str(num_examples):
@@ -218,12 +221,12 @@ class Inspector:
             raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
         return path
 
-    def _take(self, client: str, path: str) -> str:
+    def _take(self, client: str, path: str, *, most: int) -> str:
         """Where the object lies once it is out of its site's reach, before anything of it is read.
 
         One that a worker took, and did not live to judge, is found there.
         """
-        taken = self._store.take(path, accepted_path(path))
+        taken = self._store.take(path, accepted_path(path), most=most)
         reach("worker.taken")
         if taken != path:
             self._taken.setdefault(client, []).append(taken)

@@ -18,6 +18,7 @@ from typing import IO
 
 from flavor.errors import (
     BadObjectPath,
+    DigestMismatch,
     InvalidSetting,
     LocalFault,
     ObjectExists,
@@ -32,6 +33,10 @@ from flavor.store.trees import remove_tree
 
 _STAGING = ".staging"
 _BLOCK_BYTES = 1 << 20
+_LEFT_OVER_S = 60.0
+"""An empty object is one of a process that died if it is so old: between its name and its bytes lies no work."""
+_STAGED_S = 86_400.0
+"""What was staged so long ago is nobody's any more."""
 
 
 class LocalStore:
@@ -49,9 +54,9 @@ class LocalStore:
             self._root = root.resolve(strict=True)
             self._staging = self._root / _STAGING
             if create:
-                self._staging.mkdir(exist_ok=True)
                 with self.stage() as probe:
                     probe.touch()
+                    self._sweep(before_s=probe.stat().st_mtime - _STAGED_S)
             elif not self._staging.is_dir() and not os.access(self._root, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
@@ -60,11 +65,19 @@ class LocalStore:
             ) from None
         self.url = f"file://{self._root}"
 
+    def _sweep(self, *, before_s: float) -> None:
+        for entry in os.scandir(self._staging):
+            with contextlib.suppress(OSError):  # another was faster, or it is another user's
+                if entry.stat(follow_symlinks=False).st_mtime < before_s and not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """See `ObjectStore`."""
         with _clear(self._staging):
             self._staging.mkdir(exist_ok=True)
+            if self._staging.is_symlink():
+                raise BadObjectPath(f"{self._staging} is a link: it would take what is staged out of the store")
         staged = self._staging / secrets.token_hex(12)
         try:
             yield staged
@@ -78,13 +91,22 @@ class LocalStore:
             try:
                 self._place(source, target, path)
             except FileExistsError:
-                if sha256_file(target)[0] != digest:
+                if self._is_left_over(target, source):
+                    os.replace(source, target)
+                elif sha256_file(target)[0] != digest:
                     raise ObjectExists(
                         f"object {path} is there already, with other bytes: nothing was changed"
                     ) from None
             except FileNotFoundError:  # its folder was pruned in between
                 self._place(source, target, path)
             source.unlink(missing_ok=True)
+
+    def _is_left_over(self, target: Path, source: Path) -> bool:
+        """Whether a process that died has taken the name, where there are no links, and put nothing there."""
+        with self.stage() as now:
+            now.touch()
+            old_s = now.stat().st_mtime - target.stat().st_mtime
+        return target.stat().st_size == 0 < source.stat().st_size and old_s > _LEFT_OVER_S
 
     def _place(self, source: Path, target: Path, path: str) -> None:
         self._make_folder(target, path)
@@ -153,7 +175,7 @@ class LocalStore:
         check_bytes(data, f"object {path}", most=most, digest=digest)
         return data
 
-    def take(self, path: str, target: str) -> str:
+    def take(self, path: str, target: str, *, most: int | None = None) -> str:
         """See `ObjectStore`."""
         source, taken = self._at(path), self._at(target)
         with _clear(taken):
@@ -161,10 +183,10 @@ class LocalStore:
             if os.path.lexists(taken):
                 return target
             try:
-                found = self.local(path).stat()
-                if found.st_uid != os.geteuid():  # its owner could write to it wherever it lies
+                if self.local(path).stat().st_uid == os.geteuid():
+                    os.rename(source, taken)
+                else:  # its owner could write to it wherever it lies
                     raise PermissionError
-                os.rename(source, taken)
             except ObjectMissing:
                 if not os.path.lexists(taken):  # else another worker was faster
                     raise
@@ -173,7 +195,7 @@ class LocalStore:
                     raise ObjectMissing(f"object {path} is not in the store {self.url}") from None
             except PermissionError:
                 with self.stage() as copy:
-                    _copied_of_another(source, copy, path)
+                    _copied_of_another(source, copy, path, most)
                     os.replace(copy, taken)
         return target
 
@@ -246,10 +268,11 @@ class LocalStore:
         return False
 
 
-def _copied_of_another(source: Path, target: Path, path: str) -> None:
+def _copied_of_another(source: Path, target: Path, path: str, most: int | None) -> None:
     """Copy a file that its owner may change meanwhile, also into a link or a pipe: no more than it has now, holes kept.
 
-    Raises `ObjectMissing` for what is no file any more, `ObjectWithheld` for one that its owner keeps from us.
+    Raises `ObjectMissing` for what is no file any more, `ObjectWithheld` for one that its owner keeps from us, and
+    `DigestMismatch` for one of more than `most` bytes.
     """
     try:
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -263,6 +286,8 @@ def _copied_of_another(source: Path, target: Path, path: str) -> None:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise ObjectMissing(f"object {path} is no file any more")
+        if most is not None and found.st_size > most:
+            raise DigestMismatch(f"object {path} has {found.st_size} bytes, more than the {most} that it may have")
         os.fchmod(writing.fileno(), 0o444)
         writing.truncate(found.st_size)
         at = 0

@@ -84,11 +84,12 @@ class ObjectStore(Protocol):
         `DigestMismatch` when they are more than `most`, or have not this digest; no more than that is ever read.
         """
 
-    def take(self, path: str, target: str) -> str:
+    def take(self, path: str, target: str, *, most: int | None = None) -> str:
         """Put the object `path` out of the reach of whoever has put it there; returns where it lies from now on.
 
         In a folder that is `target`: moved there, or copied if it belongs to another user; what lies there already
-        stays, and is what counts, so that it can be done again. A bucket leaves it where it is. Raises `ObjectMissing`.
+        stays, and is what counts, so that it can be done again. A bucket leaves it where it is. Raises `ObjectMissing`,
+        and `DigestMismatch` instead of a copy of more than `most` bytes.
         """
 
     def list(self, folder: str, *, most: int | None = None) -> list[str]:

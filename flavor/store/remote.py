@@ -318,7 +318,7 @@ class RemoteStore:
         check_bytes(data, f"object {path}", most=most, digest=digest)
         return data
 
-    def take(self, path: str, target: str) -> str:
+    def take(self, path: str, target: str, *, most: int | None = None) -> str:
         """See `ObjectStore`: whoever may write the object may change it, which its digest gives away."""
         return path
 
