@@ -211,7 +211,7 @@ class ChildProcess:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)  # a link that lay there would lead the output elsewhere
 
 
 def described_exit(code: int) -> str:

@@ -54,7 +54,7 @@ def get(
     from flavor.edge.workspace import EXTENSIONS
     from flavor.ledger.rounds import closed_round
     from flavor.store.formats import Format, from_safetensors
-    from flavor.store.links import placed
+    from flavor.store.links import copied
     from flavor.store.objects import open_store
     from flavor.store.paths import OPAQUE
 
@@ -84,7 +84,7 @@ def get(
             raise InvalidSetting(f"{target} exists already: name another file by -o")
         try:
             if format_ in (OPAQUE, "safetensors"):
-                placed(source, target)
+                copied(source, target)  # a link would be the store's own object, and open to whoever writes to this one
             else:
                 from_safetensors(source, target, Format(format_))
         except OSError as error:

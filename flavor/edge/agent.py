@@ -601,13 +601,13 @@ class Edge:
 
     def _run_ended(self, view: RunView) -> None:
         trainer = self._trainer
-        finished = view.state is RunState.FINISHED
+        finished, missed = view.state is RunState.FINISHED, None
         if finished:
             try:
                 self._trust.check_final(self._archive, self._run_id, view.round, view.global_model)
                 self._transfers.carry(lambda: self._exchange.place_global(view.global_model))
             except (UpdateRefused, StoreError) as error:
-                self._tell(f"the final global model could not be fetched: {error}")
+                missed = error
         elif trainer is not None and trainer.exit_code is None:
             trainer.stop(2.0)
         if trainer is not None:
@@ -623,6 +623,11 @@ class Edge:
             raise RunStopped(f"run {self._config.run!r} is {view.state}: {view.reason}")
         if not finished:
             raise RunError(f"run {self._config.run!r} is {view.state}: {view.reason}")
+        if missed is not None:
+            raise type(missed)(
+                f"run {self._config.run!r} is finished, and its final global model could not be fetched, so that "
+                f"{self._workspace.global_model} holds the one before, if any: {missed}"
+            )
         self._tell(f"run {self._config.run!r} is finished; the final global model is at {self._workspace.global_model}")
 
     def _give_notice(self, notice: Notice, text: str = "") -> None:

@@ -78,8 +78,13 @@ class Workspace:
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 folder.mkdir(mode=0o700, exist_ok=True)  # models and logs are this user's alone
+                found = folder.stat()
             except OSError as error:
                 raise InvalidSetting(f"the folder {folder} cannot be made: {error.strerror}") from None
+            if found.st_uid != os.geteuid() and found.st_mode & 0o022:
+                raise InvalidSetting(
+                    f"the folder {folder} belongs to another user, and others may write there: name another --workspace"
+                )
         return workspace
 
     @property

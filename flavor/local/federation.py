@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from flavor.local.progress import Progress, counted
 from flavor.local.record import Record, own_server
 from flavor.process import described_exit
 from flavor.results.folder import ResultFolder, Results
+from flavor.results.rounds import RoundResult
 from flavor.store.cache import cache_environment
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import run_record_path
@@ -159,7 +161,13 @@ class Federation:
                     progress.left(folder.end(runs, store))
                 raise
             processes.wait(self._ending(processes), _END_S)
-            return folder.end(runs, store)
+            try:
+                return folder.end(runs, store)
+            except OSError as error:
+                raise RunError(
+                    f"run {self.run!r} is over, and its results cannot be written: {error.filename}: {error.strerror}; "
+                    f"what it made lies in the store, whence `flavor get {shlex.quote(str(folder.out))}` brings models"
+                ) from None
 
     def _ending(self, processes: ProcessGroup) -> list[str]:
         """Those that still run and end by themselves when the run has."""
@@ -248,7 +256,7 @@ class Federation:
             view = runs.find()
             if view is not None:
                 size = view.global_model.size_bytes if view.global_model else 0
-                for closed in folder.update(runs, store, view):
+                for closed in self._written(folder, runs, store, view, progress, told):
                     progress.closed(closed, size * len(closed.clients))
                 if view.state.ended:
                     return view
@@ -256,6 +264,20 @@ class Federation:
                     progress.look(runs, view)
                     looked = time.monotonic()
             self._check(runs, view, processes, progress, told)
+
+    @staticmethod
+    def _written(
+        folder: ResultFolder, runs: RunStore, store: ObjectStore, view: RunView, progress: Progress, told: set[str]
+    ) -> list[RoundResult]:
+        """The results of the rounds that have closed; the run does not end of a folder that takes none for now."""
+        try:
+            return folder.update(runs, store, view)
+        except (FlavorError, OSError) as error:
+            line = f"the results of newly closed rounds cannot be written into {folder.out} yet: {error}"
+            if line not in told:
+                told.add(line)
+                progress.tell(line)
+            return []
 
     def _check(
         self,

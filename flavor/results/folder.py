@@ -11,7 +11,7 @@ from pathlib import Path
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundView, RunView
 from flavor.edge.workspace import EXTENSIONS
-from flavor.errors import InvalidInfo, StoreError
+from flavor.errors import InvalidInfo, ObjectMissing, StoreError, StoreUnavailable
 from flavor.ledger.rounds import closed_round
 from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, round_result, site_infos
@@ -58,6 +58,8 @@ class ResultFolder:
         for number in range(self._looked + 1, view.round + 1):
             try:
                 round_ = closed_round(runs, store, number, newest=view.round)
+            except StoreUnavailable:
+                raise
             except StoreError:  # neither Redis nor the store has it any more
                 self._looked = number
                 continue
@@ -95,7 +97,7 @@ class ResultFolder:
             folder.mkdir(parents=True, exist_ok=True)
         target = models / f"round-{view.round:04d}{'.ckpt' if opaque else '.safetensors'}"
         if not target.exists():
-            with contextlib.suppress(StoreError):  # older ones may be pruned
+            with contextlib.suppress(ObjectMissing):  # older ones may be pruned
                 placed(store.local(view.path, digest=view.digest), target)
         merged = infos / f"round-{view.round:04d}.json"
         info = json.loads(merged.read_text(encoding="utf-8")) if merged.exists() else merged_info(view, store)

@@ -699,3 +699,16 @@ def test_a_site_that_trains_on_from_its_own_model_is_named(bench):
     assert entry["reason"] in process.stderr + process.stdout
     assert "round 2: the trainer did not read the global model" in logs(bench)["edge-2"]
     assert "did not read" not in logs(bench)["edge-1"]
+
+
+def test_a_result_folder_that_takes_nothing_ends_no_run(bench):
+    out = bench.folder / "out"
+    out.mkdir()
+    (out / "info").write_text("in the way")
+    process = federate(bench, rounds=2)
+    assert process.wait() != 0
+    assert committed(bench) == [1, 2]
+    assert bench.runs.read().state is RunState.FINISHED
+    said = [line for line in process.stderr.splitlines() if "cannot be written into" in line]
+    assert len(said) == 1
+    no_traceback(process.stderr)

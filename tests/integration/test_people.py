@@ -72,6 +72,15 @@ def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     got = bench.done("flavor", "get", out, "--round", 2, "-o", bench.work / "two.pkl", env=LOCAL)
     assert got.wait() == 0, got.stderr
     assert weights(bench.work / "two.pkl") == pytest.approx([2 * STEP] * 4)
+    raw = bench.work / "two.safetensors"
+    assert bench.done("flavor", "get", out, "--round", 2, "--format", "safetensors", "-o", raw, env=LOCAL).wait() == 0
+    (model,) = (out / "store").glob("runs/*/global/0002-model-*")
+    assert raw.read_bytes() == model.read_bytes()
+    assert not raw.samefile(model), "the store's own object would be the user's to write to"
+    model.chmod(0o644)
+    model.write_bytes(model.read_bytes()[:-1] + b"?")
+    changed = bench.done("flavor", "get", out, "--round", 2, "-o", bench.work / "changed.pkl", env=LOCAL)
+    assert (changed.wait(), "SHA-256" in changed.stderr) == (1, True), changed.stderr
     nothing = bench.done("flavor", "get", out, "--round", 9, env=LOCAL)
     assert (nothing.wait(), "rounds 1 to 4 are closed" in nothing.stderr) == (1, True), nothing.stderr
     over = bench.done("flavor", "run", "--resume", out, env=LOCAL)

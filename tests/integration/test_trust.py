@@ -65,6 +65,16 @@ def test_an_enrolled_site_has_its_key_pinned_before_it_comes_and_its_trust_in_it
     assert bench.runs.read_round(2).verdicts["edge-1"].public_key == str(own.public)
 
 
+def test_a_site_that_does_not_trust_the_final_model_does_not_end_well(bench: Bench) -> None:
+    coordinator = bench.serve(rounds=1, clients=1)
+    bench.aggregator()
+    edge = bench.edge("edge-1", bench.trainer(), "--trust", SigningKey.generate().public)
+    assert [coordinator.wait(), edge.wait()] == [0, 1], edge.stderr
+    last = edge.stderr.strip().splitlines()[-1]
+    assert "is finished, and its final global model could not be fetched, so that" in last
+    assert "which --trust does not name" in last
+
+
 def test_what_is_no_manifest_stops_nothing_and_is_named(bench: Bench) -> None:
     """Somebody who can write to the store puts two bytes where the manifests of this round and the next will lie."""
     coordinator = bench.serve(rounds=2, clients=1)
