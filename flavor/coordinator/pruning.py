@@ -9,10 +9,13 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.store.objects import ObjectStore
-from flavor.store.paths import accepted_folder, client_folder, global_folder, round_of
+from flavor.store.paths import accepted_folder, client_folder, global_folder, is_info, round_of
 
 _KEPT_IN_REDIS = 50
-"""Rounds whose hashes stay in Redis, for those who follow the run; its manifests have them all."""
+"""Rounds whose hashes stay in Redis, and whose information stays in the store, for those who follow the run.
+
+Its manifests have all rounds. Information is small, and whoever writes the results must not be faster than the rounds.
+"""
 _CATCH_UP = 20
 """Rounds before the first to prune that are looked at when a coordinator starts."""
 _SWEEP_ROUNDS = 10
@@ -25,7 +28,7 @@ _END_S = 5.0
 class Pruning:
     """Removes, in a thread of its own, what `--keep-rounds` and `--keep-globals` do not keep.
 
-    Of each round its updates and information, by the paths that were recorded, and its keys in Redis, once its
+    Of each round its updates, by the paths that were recorded; later its information and its keys in Redis, once its
     manifest is in the store. What goes wrong is told once, and tried again after the next round.
     """
 
@@ -88,31 +91,40 @@ class Pruning:
                 self._sweep(newest, clients)
                 self._swept = newest
         if self._config.keep_globals:
-            self._remove_before(global_folder(self._runs.run), closed - self._config.keep_globals)
+            newest, told = closed - self._config.keep_globals, closed - max(_KEPT_IN_REDIS, self._config.keep_globals)
+            self._remove_before(global_folder(self._runs.run), newest, infos=told)
 
     def _remove_round(self, round_: int, clients: Collection[str]) -> None:
-        """What was recorded of one round."""
+        """The updates that were recorded of one round, and what its clients wrote into Redis."""
         view = self._runs.read_round(round_)
         if view is not None:
-            paths = [path for verdict in view.verdicts.values() for path in (verdict.path, verdict.info_path) if path]
-            self._store.delete(paths)
+            self._store.delete([verdict.path for verdict in view.verdicts.values() if verdict.path])
         self._runs.forget_round(round_, sorted(clients))
 
     def _forget_hashes(self, closed: int) -> None:
-        """The hashes of rounds long closed, if the store has them as manifests."""
+        """The information and the hashes of rounds long closed, if the store has them as manifests."""
         newest = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds)
         for old in range(max(self._forgotten + 1, newest - _CATCH_UP, 1), newest + 1):
             if not self._archive.has(old):
                 return
+            if (view := self._runs.read_round(old)) is not None:
+                self._store.delete([verdict.info_path for verdict in view.verdicts.values() if verdict.info_path])
             self._runs.forget_round(old, (), whole=True)
             self._forgotten = old
 
     def _sweep(self, newest: int, clients: Collection[str]) -> None:
         """What no verdict names: refused, late, or never handed in."""
-        self._remove_before(accepted_folder(self._runs.run), newest)
+        infos = min(newest, self._forgotten)
+        self._remove_before(accepted_folder(self._runs.run), newest, infos=infos)
         for client in clients:
-            self._remove_before(client_folder(self._runs.run, client), newest, most=_MOST_OF_A_CLIENT)
+            self._remove_before(client_folder(self._runs.run, client), newest, infos=infos, most=_MOST_OF_A_CLIENT)
 
-    def _remove_before(self, folder: str, newest: int, most: int | None = None) -> None:
-        """The objects of rounds 1 to `newest` that lie in a folder."""
-        self._store.delete([path for path in self._store.list(folder, most=most) if 0 < round_of(path) <= newest])
+    def _remove_before(self, folder: str, newest: int, *, infos: int, most: int | None = None) -> None:
+        """The objects of rounds 1 to `newest` that lie in a folder; information of rounds 1 to `infos` alone."""
+        self._store.delete(
+            [
+                path
+                for path in self._store.list(folder, most=most)
+                if 0 < round_of(path) <= (infos if is_info(path) else newest)
+            ]
+        )

@@ -143,7 +143,7 @@ class Federation:
 
     def _followed(self, runs: RunStore, store: ObjectStore, progress: Progress, url: str) -> Results:
         """Start everything, follow the run to its end, and leave its results, whatever ends it."""
-        folder = ResultFolder(self.layout.out)
+        folder = ResultFolder(self.layout.out, progress.tell)
         entries = runs.redis.xrevrange(runs.keys.log, count=1)
         newest = entries[0][0] if entries else "0"
         if (view := runs.find()) is not None:

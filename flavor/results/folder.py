@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundView, RunView
 from flavor.edge.workspace import EXTENSIONS
-from flavor.errors import InvalidInfo, ObjectMissing, StoreError, StoreUnavailable
+from flavor.errors import InvalidInfo, LocalFault, ObjectMissing, StoreError, StoreUnavailable
 from flavor.ledger.rounds import closed_round
 from flavor.results.plot import plot_metrics
-from flavor.results.rounds import RoundResult, merged_info, round_result, site_infos
+from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
 from flavor.results.tables import Tables
 from flavor.store.info import Info, read_info, write_json
 from flavor.store.links import placed
@@ -45,12 +47,13 @@ class Results:
 class ResultFolder:
     """Models, information, tables and plot of the rounds so far; at the end the last model and `summary.json`."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, out: Path, tell: Callable[[str], None]) -> None:
+        self.out, self._tell = out, tell
         self.rounds: list[RoundResult] = []
         self._looked = 0  # the newest round that is in the folder
         self._tables = Tables(out)
         self._plot_at = time.monotonic() + _FIRST_PLOT_S
+        self._lacking: dict[str, list[int]] = {}  # what is lost -> the rounds of which it is, not told yet
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
         """Write the rounds that have closed since the last call; returns them."""
@@ -58,9 +61,10 @@ class ResultFolder:
         for number in range(self._looked + 1, view.round + 1):
             try:
                 round_ = closed_round(runs, store, number, newest=view.round)
-            except StoreUnavailable:
+            except (StoreUnavailable, LocalFault):
                 raise
             except StoreError:  # neither Redis nor the store has it any more
+                self._lacks("all of it", number)
                 self._looked = number
                 continue
             if round_ is None:
@@ -72,7 +76,21 @@ class ResultFolder:
             self._tables.write(self.rounds, len(new))
             if time.monotonic() >= self._plot_at:
                 self._plot(view.run)
+        self._tell_lacking()
         return new
+
+    def _lacks(self, what: str, round_: int) -> None:
+        self._lacking.setdefault(what, []).append(round_)
+
+    def _tell_lacking(self) -> None:
+        """Say which rounds closed so long before they were looked at that something of them is gone."""
+        for what, rounds in self._lacking.items():
+            which = f"round {rounds[0]}" if len(rounds) == 1 else f"{len(rounds)} rounds, {rounds[0]} to {rounds[-1]}"
+            self._tell(
+                f"{which}: {what} is no longer in the store, so {self.out} lacks it (information stays for 50 rounds, "
+                "and longer with --keep-rounds and --keep-globals)"
+            )
+        self._lacking.clear()
 
     def end(self, runs: RunStore, store: ObjectStore) -> Results:
         """Write what is still missing of a run that has ended, or goes on without us."""
@@ -100,14 +118,42 @@ class ResultFolder:
             with contextlib.suppress(ObjectMissing):  # older ones may be pruned
                 placed(store.local(view.path, digest=view.digest), target)
         merged = infos / f"round-{view.round:04d}.json"
-        info = json.loads(merged.read_text(encoding="utf-8")) if merged.exists() else merged_info(view, store)
-        found = site_infos(view, store, _kept(of_sites))
-        write_json(merged, info)
+        info = self._merged(view, store, merged)
+        found = self._of_sites(view, store, _kept(of_sites))
         for client, given in found.items():
             of_sites.mkdir(exist_ok=True)
             if not (of_sites / f"{client}.json").exists():
                 write_json(of_sites / f"{client}.json", given)
         return round_result(view, info, found)
+
+    def _merged(self, view: RoundView, store: ObjectStore, path: Path) -> dict[str, Any]:
+        """A round's merged information, which lies at `path` then."""
+        if path.exists():
+            known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return known
+        try:
+            info = merged_info(view, store)
+        except ObjectMissing:
+            self._lacks("the merged information", view.round)
+            return merged_without(view)
+        write_json(path, info)
+        return info
+
+    def _of_sites(self, view: RoundView, store: ObjectStore, known: dict[str, Info]) -> dict[str, Info]:
+        """What the sites have said of a round, as far as it can be had at all."""
+        found, lost = dict(known), False
+        for client in view.contributors:
+            if client in found or client not in view.verdicts:
+                continue
+            try:
+                found[client] = site_info(view, store, client)
+            except (StoreUnavailable, LocalFault):  # it may be had later
+                raise
+            except (StoreError, InvalidInfo):
+                lost = True
+        if lost:
+            self._lacks("what single sites reported", view.round)
+        return found
 
     def _plot(self, run: str) -> None:
         began = time.monotonic()

@@ -42,13 +42,17 @@ def site_infos(view: RoundView, store: ObjectStore | None, known: Mapping[str, I
     """The information of each contributor, as far as it is there; pruned ones are not, unless `known`."""
     found = dict(known or {})
     for client in view.contributors:
-        verdict = view.verdicts.get(client)
-        if client in found or verdict is None or store is None:
-            continue
-        with contextlib.suppress(StoreError, InvalidInfo, OSError):
-            data = store.read(verdict.info_path, most=MAX_BYTES, digest=verdict.info_digest)
-            found[client] = parse_info(data, where="info.json")
+        if store is not None and client not in found and client in view.verdicts:
+            with contextlib.suppress(StoreError, InvalidInfo, OSError):
+                found[client] = site_info(view, store, client)
     return found
+
+
+def site_info(view: RoundView, store: ObjectStore, client: str) -> Info:
+    """What one contributor has said of a round; raises `StoreError` or `InvalidInfo` when it cannot be had."""
+    verdict = view.verdicts[client]
+    data = store.read(verdict.info_path, most=MAX_BYTES, digest=verdict.info_digest)
+    return parse_info(data, where="info.json")
 
 
 def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, Info]) -> RoundResult:
@@ -83,6 +87,12 @@ def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
     path = store.local(view.info_path, digest=view.info_digest or None)
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def merged_without(view: RoundView) -> dict[str, Any]:
+    """What a closed round's merged information is when it is no longer in the store: examples, and no metrics."""
+    examples = [view.verdicts[client].num_examples for client in view.contributors if client in view.verdicts]
+    return {"metadata": {"datasetSize": examples}, "metrics": {}}
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:

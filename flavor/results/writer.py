@@ -35,7 +35,7 @@ def written(
         raise InvalidSetting(f"--out {out}: {error.strerror}") from None
     done = threading.Event()
     redis = connect(redis_url, patience_s=10.0, client_name=f"flavor-results:{run}")
-    runs, folder = RunStore(redis, run, redis_url), ResultFolder(out)
+    runs, folder = RunStore(redis, run, redis_url), ResultFolder(out, tell)
     thread = threading.Thread(target=_follow, args=(runs, folder, store, tell, done), daemon=True)
     thread.start()
     try:

@@ -23,6 +23,7 @@ OPAQUE = "opaque"
 """What stands for the format of a checkpoint that nothing looks into."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OF_ROUND = re.compile(r"runs/[^/]+/(?:manifests/(?:round|staged)-|global/|accepted/|clients/[^/]+/)([0-9]{1,9})[-.]")
+_INFO = re.compile(r"-info-[0-9a-f]{1,64}\.json$")
 _TAIL = re.compile(r"(?:update|info)-[A-Za-z0-9._]+")  # with no hyphen, so that it ends the name of a client
 _OF_CLIENT = re.compile(
     rf"runs/[^/]+/(?:clients/([^/]+)/[0-9]{{4,9}}-|accepted/[0-9]{{4,9}}-([^/]+)-{_TAIL.pattern})[^/]*"
@@ -138,6 +139,11 @@ def round_of(path: str) -> int:
     """The round that a path is of; 0 for one of none."""
     match = _OF_ROUND.match(path)
     return int(match[1]) if match else 0
+
+
+def is_info(path: str) -> bool:
+    """Whether this is the information of a client, or of a round."""
+    return bool(_INFO.search(path))
 
 
 def named(prefix: str, stem: str, digest: str, extension: str) -> str:

@@ -21,9 +21,10 @@ from flavor.ledger.trust import Trust
 from flavor.store.paths import manifest_path
 from tests.unit.forged_run import CONFIG, ForgedRun
 
-FEW, MANY = 30, 120
+FEW, MANY = 60, 150
+"""More than the rounds that Redis and the store keep for those who follow a run."""
 LINEAR = 1.15 * MANY / FEW
-"""Four times the rounds may cost four times as much, and what little grows besides."""
+"""So many times the rounds may cost so many times as much, and what little grows besides."""
 
 
 def calls(act: Callable[[], object]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import os
 import time
@@ -16,16 +18,19 @@ from flavor.bus.state import ClientState, GlobalModel, ManifestRef, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
 from flavor.credits import contributions
-from flavor.errors import StoreError
+from flavor.errors import StoreError, StoreUnavailable
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model
+from flavor.results.folder import ResultFolder
 from flavor.store.local import LocalStore
 from flavor.store.objects import ObjectStore, open_store
-from flavor.store.paths import global_prefix, manifest_path, named, round_of, update_prefix
+from flavor.store.paths import global_prefix, is_info, manifest_path, named, round_of, update_prefix
 from tests.infos import put_info
 
 TOKEN = "coordinator"
 KEY = SigningKey.generate()
+INFO = {"epoch": 0, "datasetSize": 1, "importance": 1.0}
+METRICS = dict.fromkeys(("basic/confusion_tp", "basic/confusion_fp", "basic/confusion_fn", "basic/confusion_tn"), -1)
 
 
 @pytest.fixture
@@ -56,17 +61,31 @@ def close(runs: RunStore, store: ObjectStore, round_: int) -> None:
     prefix = update_prefix("r", round_, "a")
     path = named(prefix, "update", f"{round_:016d}", ".bin")
     put(store, path, b"update")
-    info = put_info(store, prefix, {"metadata": {"datasetSize": 1}})
+    info = put_info(store, prefix, {"metadata": INFO, "metrics": {**METRICS, "auc": round_ / 1000}})
     runs.redis.hset(runs.keys.client("a").update(round_), mapping={"path": path})
     verdict = Verdict(True, "", path=path, num_examples=1, info_path=info["info_path"], info_digest=info["info_digest"])
     assert runs.judge(round_, "a", verdict)
     runs.begin_aggregation(TOKEN, round_, attempt=1, contributors=["a"], reason="all")
     runs.claim_round(round_, attempt=1, token="worker", ttl_s=60)
-    model = GlobalModel(named(global_prefix("r", round_), "model", f"{round_:016d}", ".bin"), "d" * 64, 5)
-    put(store, model.path, b"model")
+    made = named(global_prefix("r", round_), "model", f"{round_:016d}", ".bin")
+    put(store, made, b"model")
+    of_all = {"metadata": {"clients": ["a"], "datasetSize": [1]}, "metrics": {"auc": round_ / 1000}}
+    merged = put_info(store, global_prefix("r", round_), of_all)
+    model = GlobalModel(
+        made, hashlib.sha256(b"model").hexdigest(), 5, info_path=merged["info_path"], info_digest=merged["info_digest"]
+    )
     ref = ManifestRef("staged", "e" * 64)
     runs.commit_round(round_, attempt=1, token="worker", model=model, reason="", manifest=ref)
-    contributor = Contributor(client="a", path=path, digest="0" * 64, size_bytes=6, format="", num_examples=1)
+    contributor = Contributor(
+        client="a",
+        path=path,
+        digest="0" * 64,
+        size_bytes=6,
+        format="",
+        num_examples=1,
+        info_path=info["info_path"],
+        info_digest=info["info_digest"],
+    )
     manifest = Manifest(
         run="r",
         run_id="0" * 32,
@@ -91,11 +110,74 @@ def test_redis_stays_flat_over_a_long_run(runs: RunStore, store: ObjectStore) ->
         pruning.prune(round_, ["a"])
         sizes.append(runs.redis.dbsize())
     assert max(sizes) == sizes[60] == sizes[-1], sizes
-    assert {round_of(path) for path in store.list("runs/r/clients/a/")} == {119, 120}
-    assert {round_of(path) for path in store.list("runs/r/global/")} == {0, 118, 119, 120}
+    handed_in = store.list("runs/r/clients/a/")
+    assert {round_of(path) for path in handed_in if not is_info(path)} == {119, 120}
+    assert {round_of(path) for path in handed_in if is_info(path)} == set(range(71, 121)), "as long as their rounds"
+    made = store.list("runs/r/global/")
+    assert {round_of(path) for path in made if not is_info(path)} == {0, 118, 119, 120}
+    assert {round_of(path) for path in made if is_info(path)} == set(range(71, 121))
     assert len(store.list("runs/r/manifests/")) == 120, "they stay"
     assert runs.read_round(71) is not None
     assert runs.read_round(70) is None
+
+
+def test_results_that_are_written_late_lack_nothing_of_a_site(
+    runs: RunStore, store: ObjectStore, tmp_path: Path
+) -> None:
+    """Whoever writes them stood still meanwhile, for up to 50 rounds."""
+    pruning = Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, keep_globals=2, store=store.url), print)
+    for round_ in range(1, 31):
+        close(runs, store, round_)
+        pruning.prune(round_, ["a"])
+    told: list[str] = []
+    ResultFolder(tmp_path / "out", told.append).update(runs, store, runs.read())
+    assert [path.parent.name for path in sorted((tmp_path / "out/info").glob("*/a.json"))] == [
+        f"round-{number:04d}" for number in range(1, 31)
+    ]
+    assert rows(tmp_path / "out/metrics-sites.csv") == [[str(n), "a", f"{n / 1000}"] for n in range(1, 31)]
+    assert not told
+
+
+def test_what_results_lack_is_told_once_and_the_rest_is_written(
+    runs: RunStore, store: ObjectStore, tmp_path: Path
+) -> None:
+    pruning = Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, keep_globals=2, store=store.url), print)
+    for round_ in range(1, 56):
+        close(runs, store, round_)
+        pruning.prune(round_, ["a"])
+    store.delete([manifest_path("r", 5)])
+    told: list[str] = []
+    folder = ResultFolder(tmp_path / "out", told.append)
+    folder.update(runs, store, runs.read())
+    assert [line.partition(" is no longer")[0] for line in told] == [
+        "4 rounds, 1 to 4: the merged information",
+        "4 rounds, 1 to 4: what single sites reported",
+        "round 5: all of it",
+    ]
+    assert all(f"so {tmp_path / 'out'} lacks it" in line for line in told)
+    there = [*range(1, 5), *range(6, 56)]
+    assert rows(tmp_path / "out/metrics-sites.csv") == [[str(n), "a", f"{n / 1000}" if n > 5 else ""] for n in there]
+    folder.update(runs, store, runs.read())
+    assert len(told) == 3
+
+
+class Away(LocalStore):
+    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
+        raise StoreUnavailable("the store is away")
+
+
+def test_a_store_that_is_away_takes_nothing_of_the_results(runs: RunStore, store: ObjectStore, tmp_path: Path) -> None:
+    close(runs, store, 1)
+    folder = ResultFolder(tmp_path / "out", print)
+    with pytest.raises(StoreUnavailable):
+        folder.update(runs, Away(tmp_path / "store"), runs.read())
+    folder.update(runs, store, runs.read())
+    assert rows(tmp_path / "out/metrics-sites.csv") == [["1", "a", "0.001"]]
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [[row["round"], row["site"], row["auc"]] for row in csv.DictReader(file)]
 
 
 def test_a_round_whose_manifest_is_not_there_yet_stays_in_redis(runs: RunStore, store: ObjectStore) -> None:
