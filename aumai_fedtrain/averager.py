@@ -13,6 +13,8 @@ from aumai_fedtrain.models import LocalUpdate
 from aumai_fedtrain.vectors import Array, as_array, is_finite, like
 from flavor.errors import AggregationError
 
+_EXACT = 2**53
+"""Up to it every integer is a float."""
 _SMALL_ELEMENTS = 256 * 1024
 """Below this, starting threads costs more than they save."""
 
@@ -38,9 +40,7 @@ class GradientAverager:
         models = _models(updates, names)
         if not models[0]:
             return {name: [] for name in names}
-        sizes = [float(update.samples_used) for update in updates]
-        weights = sizes if weighted and any(sizes) else None
-        means = run(models, weights, threads=_threads(models)).model
+        means = run(models, _weights(updates) if weighted else None, threads=_threads(models)).model
         averages: dict[str, Any] = {}
         for name in names:
             if name not in means:
@@ -50,6 +50,14 @@ class GradientAverager:
                 raise AggregationError(f"the average of {name!r} is not finite: its numbers are too large")
             averages[name] = like(means[name], [update.gradients.get(name) for update in updates])
         return averages
+
+
+def _weights(updates: Sequence[LocalUpdate]) -> list[float] | None:
+    """How much each node counts; None, all alike, where nobody has used a sample."""
+    largest = max(update.samples_used for update in updates)
+    if largest > _EXACT:  # as shares of the largest: no integer is too large for that
+        return [update.samples_used / largest for update in updates]
+    return [float(update.samples_used) for update in updates] if largest else None
 
 
 def _models(updates: Sequence[LocalUpdate], names: Sequence[str]) -> list[dict[str, Array]]:

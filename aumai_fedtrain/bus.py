@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from aumai_fedtrain.checkpoints import floats_of, open_model, put_initial, put_round, read_state, read_updates
+from aumai_fedtrain.checkpoints import open_model, parameters_of, put_initial, put_round, read_state, read_updates
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
 from aumai_fedtrain.provider import UpdateProvider
 from aumai_fedtrain.serving import RoundServer
@@ -18,7 +18,7 @@ from flavor.bus.state import GlobalModel, RoundView
 from flavor.config import RunConfig
 from flavor.coordinator.initial import store_initial
 from flavor.coordinator.loop import differences
-from flavor.errors import MisuseError, RunExists
+from flavor.errors import MisuseError, RunExists, UpdatesRefused
 from flavor.ledger.keys import SigningKey
 from flavor.settings import checked_settings
 from flavor.store.objects import open_store
@@ -140,7 +140,7 @@ class BusUpdateProvider(UpdateProvider):
         if self._initial_model is None:
             return None
         initial = store_initial(self._store, self._run, self._initial_model, what="initial_model")
-        return GlobalState(round_id=0, global_weights=floats_of(open_model(self._store, initial)))
+        return GlobalState(round_id=0, global_weights=parameters_of(open_model(self._store, initial)))
 
     def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
         """Open round `round_id`, wait for its updates, and return those that were accepted.
@@ -153,12 +153,14 @@ class BusUpdateProvider(UpdateProvider):
         settings, `LeaseHeld` when another process coordinates it.
         """
         server = self._serving(state, nodes)
-        round_ = server.wait(round_id)
-        if round_ is None:
-            return []
-        self._round = round_
-        base = server.runs.read().global_model
-        return read_updates(self._store, round_, base, state.expects, loss_metric=self._loss_metric)
+        while (round_ := server.wait(round_id)) is not None:
+            self._round = round_
+            base = server.runs.read().global_model
+            try:
+                return read_updates(self._store, round_, base, state.expects, loss_metric=self._loss_metric)
+            except UpdatesRefused as error:
+                server.refuse(round_id, error)
+        return []
 
     def distribute_state(self, state: GlobalState, nodes: Sequence[FederatedNode]) -> None:
         """Commit `state` as the global checkpoint of its round; the next round opens with it.

@@ -1,31 +1,37 @@
 """Between the files that edges exchange and the vectors that a coordinator averages.
 
 A trainer's float tensors are the parameters. What is no float (step counters, masks) takes no part in averages or outer
-steps: its weighted mean, or majority, goes into the next checkpoint, as in any run.
+steps: its weighted mean, or majority, goes into the next checkpoint, as in any run. Constant buffers that hold
+infinities (attention masks) take no part either: they stay as they are, the same at every site.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from aggregators import run as aggregate
 from aggregators.dtypes import Kind, kind_of
+from aumai_fedtrain.files import explained
 from aumai_fedtrain.models import GlobalState, LocalUpdate, OuterState, Reports
 from aumai_fedtrain.vectors import Array, as_array, is_finite
 from flavor.bus.state import GlobalModel, RoundView
+from flavor.config import RunConfig
 from flavor.errors import AggregationError, CheckpointError, StoreError
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_odd
 from flavor.store.info import merge_infos
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import global_prefix, named
+from workers.held import Held
 from workers.infos import accepted_infos, read_client_info
-from workers.updates import update_file
+from workers.updates import open_global, open_updates, update_file
 
 _STATE_KEY = "fedtrain.state"
+_CONSTANTS_KEY = "fedtrain.constants"
 _WEIGHTS = "weights/"
 _OUTER = "outer/"
 
@@ -36,36 +42,73 @@ def read_updates(
     """The accepted updates of a round, in the order of its contributors, after checking each file's seal or SHA-256.
 
     Their `gradients` are views of the mapped files (`Reports.WEIGHTS`), or float64 differences to the global model
-    `base` that they were trained from. `loss` is the metric of that name, None where it was not reported.
+    `base` that they were trained from. `loss` is the metric of that name, None where it was not reported. Constant
+    buffers that hold infinities are left out; `UpdatesRefused` names the nodes where one is another than elsewhere.
     """
+    constants = _constants(round_)
+    if constants:
+        _check_constants(store, round_, base, constants)
     start = None
     if expects is Reports.PSEUDOGRADIENTS:
         if base is None:
             raise AggregationError("there is no global model yet, so nodes cannot report pseudogradients")
-        start = floats_of(open_model(store, base))
-    return [_update(store, round_, client, start, loss_metric) for client in round_.contributors]
+        start = floats_of(open_model(store, base), constants)
+    return [_update(store, round_, client, start, constants, loss_metric) for client in round_.contributors]
 
 
 def _update(
-    store: ObjectStore, round_: RoundView, client: str, start: Mapping[str, Array] | None, loss_metric: str
+    store: ObjectStore,
+    round_: RoundView,
+    client: str,
+    start: Mapping[str, Array] | None,
+    constants: Collection[str],
+    loss_metric: str,
 ) -> LocalUpdate:
     verdict = round_.verdicts[client]
-    local = floats_of(TensorFile.open(update_file(store, verdict)))
+    local = floats_of(TensorFile.open(update_file(store, verdict)), constants)
     if start is not None:
-        local = {name: start[name].astype(np.float64) - array.astype(np.float64) for name, array in local.items()}
+        with np.errstate(invalid="ignore"):
+            local = {name: start[name].astype(np.float64) - array.astype(np.float64) for name, array in local.items()}
     info = read_client_info(store, verdict.info_path, verdict.info_digest)
-    return LocalUpdate(
-        node_id=client,
-        round_id=round_.round,
-        gradients=local,
-        loss=info["metrics"].get(loss_metric),
-        samples_used=verdict.num_examples,
-    )
+    try:
+        return LocalUpdate(
+            node_id=client,
+            round_id=round_.round,
+            gradients=local,
+            loss=info["metrics"].get(loss_metric),
+            samples_used=verdict.num_examples,
+        )
+    except ValidationError as error:
+        raise AggregationError(f"the update of node {client!r} cannot be used: {explained(error)}") from None
 
 
-def floats_of(file: TensorFile) -> dict[str, Array]:
-    """The float tensors of a file, as views."""
-    return {spec.name: file.tensor(spec.name) for spec in file.specs if kind_of(spec.dtype) is Kind.FLOAT}
+def _constants(round_: RoundView) -> tuple[str, ...]:
+    """The float tensors that some contributor's inspection found to hold infinities."""
+    found = (name for client in round_.contributors for name in round_.verdicts[client].constants)
+    return tuple(dict.fromkeys(found))
+
+
+def _check_constants(store: ObjectStore, round_: RoundView, base: GlobalModel | None, names: Sequence[str]) -> None:
+    """Raise `UpdatesRefused` unless each is the same at all contributors, and in `base`, as in any run."""
+    verdicts = {client: round_.verdicts[client] for client in round_.contributors}
+    updates = dict(zip(verdicts, open_updates(store, list(verdicts.values()), base), strict=True))
+    old = None if base is None else open_global(store, base)
+    constants = {client: verdict.constants for client, verdict in verdicts.items()}
+    Held(RunConfig(rounds=1, store=store.url), updates, constants, old).settle()
+
+
+def floats_of(file: TensorFile, without: Collection[str] = ()) -> dict[str, Array]:
+    """The float tensors of a file, as views, but for those named."""
+    return {
+        spec.name: file.tensor(spec.name)
+        for spec in file.specs
+        if kind_of(spec.dtype) is Kind.FLOAT and spec.name not in without
+    }
+
+
+def parameters_of(file: TensorFile) -> dict[str, Array]:
+    """The float tensors of a model that no round has made, but for the constant buffers that hold infinities."""
+    return {name: array for name, array in floats_of(file).items() if not is_odd(array)}
 
 
 def open_model(store: ObjectStore, model: GlobalModel) -> TensorFile:
@@ -82,13 +125,17 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
     verdicts = [round_.verdicts[client] for client in round_.contributors]
     files = [TensorFile.open(update_file(store, verdict)) for verdict in verdicts]
     prefix = global_prefix(run, round_.round)
+    constants = _constants(round_)
     floats = {
-        spec.name: _narrowed(state.global_weights, spec) for spec in files[0].specs if kind_of(spec.dtype) is Kind.FLOAT
+        spec.name: _narrowed(state.global_weights, spec)
+        for spec in files[0].specs
+        if kind_of(spec.dtype) is Kind.FLOAT and spec.name not in constants
     }
     tensors = floats | _others(files, [verdict.num_examples for verdict in verdicts])
+    tensors |= {name: files[0].tensor(name) for name in constants}
     specs = files[0].specs
     path, digest, size = _put(store, prefix, "model", specs, tensors, files[0].metadata)
-    state_path, state_digest, _ = _put_state(store, prefix, state, floats)
+    state_path, state_digest, _ = _put_state(store, prefix, state, floats, constants)
     with store.stage() as staged:
         infos = accepted_infos(store, verdicts)
         staged.write_text(json.dumps(merge_infos(list(round_.contributors), infos), allow_nan=False), encoding="utf-8")
@@ -112,16 +159,17 @@ def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> Glo
 
 def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
     """The state that `put_round` has put beside a global model; round 0 for one that no round has made."""
-    floats = floats_of(open_model(store, model))
     if not model.state_path:
         if model.info_path:
             raise StoreError(f"{model.path}: its round was not coordinated by aumai_fedtrain: choose another run")
-        return GlobalState(round_id=0, global_weights=dict(sorted(floats.items())))
+        return GlobalState(round_id=0, global_weights=dict(sorted(parameters_of(open_model(store, model)).items())))
     file = TensorFile.open(store.local(model.state_path, digest=model.state_digest))
     try:
         fields = json.loads(file.metadata[_STATE_KEY])
+        constants = json.loads(file.metadata.get(_CONSTANTS_KEY, "[]"))
     except (KeyError, ValueError):
         raise StoreError(f"{model.state_path}: this is no state of aumai_fedtrain: choose another run") from None
+    floats = floats_of(open_model(store, model), constants)
     exact = {name: file.tensor(_WEIGHTS + name) if _WEIGHTS + name in file else floats[name] for name in floats}
     if fields["outer_state"] is not None:
         kept = [name for name in file.names if name.startswith(_OUTER)]
@@ -132,7 +180,7 @@ def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
 
 
 def _put_state(
-    store: ObjectStore, prefix: str, state: GlobalState, narrowed: Mapping[str, Array]
+    store: ObjectStore, prefix: str, state: GlobalState, narrowed: Mapping[str, Array], constants: Sequence[str]
 ) -> tuple[str, str, int]:
     """What the checkpoint does not hold: the state's fields, the outer memory, and weights that had to be rounded."""
     exact = {
@@ -145,7 +193,8 @@ def _put_state(
     if outer is not None:
         exact |= {_OUTER + key: as_array(value) for key, value in outer.tensors.items()}
     specs = [TensorSpec(name, array.dtype, array.shape) for name, array in exact.items()]
-    return _put(store, prefix, "state", specs, exact, {_STATE_KEY: json.dumps(fields)})
+    metadata = {_STATE_KEY: json.dumps(fields), _CONSTANTS_KEY: json.dumps(constants)}
+    return _put(store, prefix, "state", specs, exact, metadata)
 
 
 def _put(

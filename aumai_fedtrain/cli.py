@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from pydantic import ValidationError
 
 from aumai_fedtrain import report
 from aumai_fedtrain.core import DiLoCoCoordinator, HashVerifier, UpdateProvider
-from aumai_fedtrain.files import load
+from aumai_fedtrain.files import explained, load
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
 from aumai_fedtrain.session import HOME, Session, Sessions, Status, open_sessions, read_sessions
 from aumai_fedtrain.simulation import SimulatedProvider
 from flavor import __version__
 from flavor.cli.common import EXIT_CODES, one_line_errors, raise_on_sigterm, redis_option, teller
 from flavor.cli.private import keep_private
-from flavor.errors import FlavorError, InvalidSetting, MisuseError
+from flavor.errors import AggregationError, FlavorError, InvalidSetting, MisuseError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -344,6 +345,11 @@ def _recorded(session: Session, redis_url: str | None, home: Path) -> Iterator[C
         save(Status.RUNNING)
         try:
             yield record
+        except ValidationError as error:
+            reason = explained(error)
+            with contextlib.suppress(FlavorError):
+                save(Status.FAILED, reason)
+            raise AggregationError(reason) from error
         except Exception as error:
             with contextlib.suppress(FlavorError):
                 save(Status.FAILED, str(error))

@@ -19,7 +19,7 @@ from aumai_fedtrain.models import (
     TrainingConfig,
     TrainingResult,
 )
-from aumai_fedtrain.outer import OuterOptimizer, check_against
+from aumai_fedtrain.outer import OuterOptimizer, check_against, check_whole
 from aumai_fedtrain.provider import Adapted, GivesUpdates, UpdateProvider
 from aumai_fedtrain.vectors import checked
 from aumai_fedtrain.verifier import HashVerifier
@@ -111,12 +111,13 @@ class DiLoCoCoordinator:
                 in it. Without one the state is that of averages alone.
 
         Raises:
-            AggregationError: (a `ValueError`) no updates, two of one node, vectors that do not fit together, an update
-                whose gradients are not those of its `gradient_hash`; with an outer optimizer also: no `state`, a
-                parameter or a shape that is not that of the global weights, or the state of another optimizer. Nothing
-                is recorded then.
+            AggregationError: (a `ValueError`) no updates, two of one node, one of another round, vectors that do not
+                fit together, an update whose gradients are not those of its `gradient_hash`; with an outer optimizer
+                also: no `state`, a parameter or a shape that is not that of the global weights, a node that
+                reports weights and lacks some, or the state of another optimizer. Nothing is recorded then.
 
         """
+        _check_round(updates, round_id)
         averages = self._averages(updates)
         if state is None and self._outer is not None:
             raise AggregationError(
@@ -153,8 +154,8 @@ class DiLoCoCoordinator:
     def run_round(self, state: GlobalState, updates: Sequence[LocalUpdate]) -> GlobalState:
         """The state after one more round, from `updates` that were trained from `state`, which is left as it is.
 
-        Records the nodes' credits. That the updates are of this round is for the caller to know. Raises
-        `AggregationError`, a `ValueError`, as `collect_updates`; nothing is recorded then.
+        Records the nodes' credits. Raises `AggregationError`, a `ValueError`, as `collect_updates`; nothing is recorded
+        then.
         """
         return self.collect_updates(state.round_id + 1, updates, state=state)
 
@@ -187,7 +188,7 @@ class DiLoCoCoordinator:
             The result, with the newest state. A restored run gives what the uninterrupted one would have given.
 
         Raises:
-            AggregationError: (a `ValueError`) as `run_round`; or an update is of another round.
+            AggregationError: (a `ValueError`) as `run_round`; or what the provider gives is no `LocalUpdate`.
             TypeError: `update_provider` has no `get_updates`.
 
         """
@@ -207,7 +208,7 @@ class DiLoCoCoordinator:
                 updates = provider.get_updates(round_id, current, nodes)
                 if not updates:
                     break
-                _check_round(updates, round_id)
+                _check_kind(updates)
                 current = self.run_round(current, updates)
                 self.distribute_state(current, nodes, provider)
                 if on_round is not None:
@@ -232,6 +233,8 @@ class DiLoCoCoordinator:
                     "the state is that of a run with an outer optimizer: give outer_optimizer=... to go on with it"
                 )
             return averages, None
+        if not pseudogradients:
+            check_whole(state.global_weights, updates)
         if not state.global_weights or not (pseudogradients or self._reports is Reports.WEIGHTS):
             return averages, None  # the nodes' first report is what the run starts from
         check_against(state.global_weights, updates)
@@ -262,10 +265,14 @@ def _first_twice(names: Sequence[str]) -> str | None:
     return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
-def _check_round(updates: Sequence[LocalUpdate], round_id: int) -> None:
+def _check_kind(updates: Sequence[LocalUpdate]) -> None:
     for update in updates:
         if not isinstance(update, LocalUpdate):
             raise AggregationError(f"get_updates gave a {type(update).__name__}, not a LocalUpdate")
+
+
+def _check_round(updates: Sequence[LocalUpdate], round_id: int) -> None:
+    for update in updates:
         if update.round_id != round_id:
             raise AggregationError(
                 f"node {update.node_id!r} has handed in an update of round {update.round_id} in round {round_id}"

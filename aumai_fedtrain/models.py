@@ -90,7 +90,8 @@ class LocalUpdate(_WithNumbers):
     - with one from then on, they are the pseudogradient Δ = θ_global − θ_local (old minus new, arXiv 2311.08105), or
       again θ_local if the coordinator was made with `reports="weights"`.
 
-    A parameter that is absent or empty counts as zeros."""
+    A parameter that is absent or empty counts as zeros; with an outer optimizer an update of weights θ_local must have
+    all of them."""
     loss: float | None
     """The node's loss after its local steps; None if it has measured none."""
     samples_used: int = Field(ge=0)

@@ -81,3 +81,20 @@ def check_against(weights: Mapping[str, Any], updates: Sequence[LocalUpdate]) ->
                     f"node {update.node_id!r}: {name!r} has {shaped(array.shape)}, "
                     f"the global weights have {shaped(expected.shape)}"
                 )
+
+
+def check_whole(weights: Mapping[str, Any], updates: Sequence[LocalUpdate]) -> None:
+    """Raise `AggregationError`, naming node and parameter, where an update of a node's own weights lacks some.
+
+    They must have all of the global `weights`; before there are any, all that other nodes have.
+    """
+    known = dict(weights) or {
+        name: value for update in updates for name, value in update.gradients.items() if as_array(value).size
+    }
+    for update in updates:
+        for name, value in known.items():
+            if as_array(value).size and not as_array(update.gradients.get(name, ())).size:
+                raise AggregationError(
+                    f"node {update.node_id!r}: {name!r} is missing from its weights: a node that reports weights "
+                    "reports all of them"
+                )

@@ -15,7 +15,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, ManifestRef, RoundView, RunState, RunView
 from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
-from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError
+from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError, UpdatesRefused
 from flavor.ledger.keys import SigningKey
 from flavor.store.objects import ObjectStore
 from workers.aggregation import Attempt
@@ -100,6 +100,7 @@ class RoundServer:
         self._given: tuple[str, ...] = ()  # contributors of the newest round that was given out
         self._claim: _Claim | None = None  # taken by the coordinator's thread, used and given up by the other
         self._claims = threading.Lock()
+        self._refused: tuple[int, int] | None = None  # the newest round and attempt without some of its updates
         self._coordinator = Coordinator(
             run,
             config,
@@ -146,7 +147,7 @@ class RoundServer:
         claim = _Claim(Attempt.of(self._context, self.runs, round_, attempt, self._config.aggregation_lease_s))
         with self._claims:
             self._claim = claim
-        if before is None or before.round != round_:
+        if before is None or before.round != round_ or self._refused == (round_, before.number):
             self._inbox.put(_Ready(round_))
 
     def workers(self) -> int:
@@ -183,6 +184,21 @@ class RoundServer:
                     raise RunError(f"run {self._run!r} is {run.state}: {run.reason}")
                 case _Broken(error=error):
                     raise error
+
+    def refuse(self, round_: int, error: UpdatesRefused) -> None:
+        """Fail the attempt for want of updates that go together: the round goes on without those refused, or fails.
+
+        `wait` then gives the round out again. Raises `IllegalMove` or `LeaseLost` when that is not ours to do any more.
+        """
+        claim = self._claim
+        if claim is None or claim.attempt.round != round_:
+            raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
+        attempt = claim.attempt
+        self._tell(f"round {round_}: {error}")
+        self._refused = (round_, attempt.number)
+        self.runs.fail_attempt(
+            round_, attempt=attempt.number, token=attempt.token, reason=str(error), spoiled=list(error.refused)
+        )
 
     def commit(self, round_: int, model: GlobalModel, reason: str) -> None:
         """Close a round with its global model, and leave its signed manifest, as an aggregator does.

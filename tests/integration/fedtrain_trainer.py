@@ -23,7 +23,13 @@ GLOBAL, LOCAL = Path(os.environ["GLOBAL_MODEL_PATH"]), os.environ["LOCAL_MODEL_P
 seen = {name: os.environ.get(name) for name in ("LEARNING_RATE", "BATCH_SIZE", "LOCAL_STEPS", "EXTRA", "TOTAL_ROUNDS")}
 Path(os.environ["OUTPUT_PATH"], "seen.json").write_text(json.dumps(seen))
 
-state = {"layer": {"w": np.full((2, 3), TARGET + 4, np.float32), "h": np.zeros(2, np.float16)}, "steps": np.int64(0)}
+state = {
+    "layer": {"w": np.full((2, 3), TARGET + 4, np.float32), "h": np.zeros(2, np.float16)},
+    "mask": np.array([[0, -np.inf], [0, 0]], np.float32),  # a constant buffer, as transformers have
+    "steps": np.int64(0),
+}
+if os.environ.get("FLAVOR_CLIENT") == os.environ.get("OTHER_MASK"):
+    state["mask"][1, 0] = -np.inf
 SetEvent("TrainInitDone")
 while True:
     number = WaitEvent("TrainStarted")
@@ -32,7 +38,7 @@ while True:
     w = state["layer"]["w"].copy()
     for _ in range(STEPS):
         w -= np.float32(RATE) * np.float32(2) * (w - np.float32(TARGET))
-    state = {"layer": {"w": w, "h": state["layer"]["h"]}, "steps": state["steps"] + np.int64(STEPS)}
+    state = {"layer": {"w": w, "h": state["layer"]["h"]}, "mask": state["mask"], "steps": state["steps"] + STEPS}
     if os.environ.get("HOLD_AT") == str(number):
         bus = connect(os.environ["FLAVOR_REDIS_URL"])
         prefix = f"test:{os.environ['FLAVOR_RUN']}:{os.environ['FLAVOR_CLIENT']}"

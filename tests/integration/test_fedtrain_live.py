@@ -127,6 +127,8 @@ def test_edges_join_the_command_unchanged_and_train_by_its_rule(bench: Bench, op
         np.testing.assert_array_max_ulp(tensors["layer/w"], w.astype(np.float32), maxulp=1)
         assert tensors["layer/w"].dtype == np.float32
         assert tensors["layer/h"].dtype == np.float16
+    # a mask of -inf stays as it is
+    assert all(tensors["mask"].tolist() == [[0, -np.inf], [0, 0]] for tensors in global_models(bench, rounds))
     # a step counter takes no part in outer steps: every node adds its steps to what it was given
     assert [int(tensors["steps"]) for tensors in global_models(bench, rounds)] == [STEPS * (i + 1) for i in range(6)]
 
@@ -291,7 +293,9 @@ def test_the_nodes_that_are_named_take_part_and_no_others(bench: Bench) -> None:
 
 def test_a_training_that_starts_from_weights(bench: Bench, tmp_path: Path) -> None:
     """The first round is an outer step, from pre-trained weights in a file."""
-    state = {"layer": {"w": np.full((2, 3), 9, np.float32), "h": np.ones(2, np.float16)}, "steps": np.int64(100)}
+    layer = {"w": np.full((2, 3), 9, np.float32), "h": np.ones(2, np.float16)}
+    mask = np.array([[0, -np.inf], [0, 0]], np.float32)
+    state = {"layer": layer, "mask": mask, "steps": np.int64(100)}
     path = tmp_path / "pretrained.pkl"
     path.write_bytes(pickle.dumps({"state_dict": state}))
     run = command(bench, 2, "--outer-optimizer", NESTEROV, "--init-model", path)
@@ -323,6 +327,19 @@ def test_initial_weights_of_the_coordinator_reach_the_nodes(bench: Bench) -> Non
     assert [float(value) for value in result.final_state.global_weights["w"]] == [1.25, 1.5]
     assert result.final_state.avg_loss is None  # nobody measured one
     assert site.wait() == 0
+
+
+def test_a_site_with_another_mask_leaves_the_round_to_the_others(bench: Bench) -> None:
+    run = command(bench, 1, "--quorum", 2, "--set", "OTHER_MASK=site-2", nodes=3)
+    sites = edges(bench, "site-1", "site-2", "site-3", takes="OTHER_MASK")
+    assert [process.wait() for process in (run, *sites)] == [0, 0, 0, 0]
+    (tensors,) = global_models(bench, 1)
+    assert tensors["mask"].tolist() == [[0, -np.inf], [0, 0]]
+    assert "site-2: tensor 'mask' is a constant buffer at most sites, and is another here" in run.stderr
+    assert json.loads(bench.done("flavor", "credits", bench.run, "--json").stdout)["credits"].keys() == {
+        "site-1",
+        "site-3",
+    }
 
 
 def test_a_refused_update_leaves_the_round_to_the_others(bench: Bench) -> None:

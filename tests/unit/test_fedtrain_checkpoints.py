@@ -10,10 +10,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from aumai_fedtrain.checkpoints import put_initial, put_round, read_state, read_updates
+from aumai_fedtrain.checkpoints import open_model, parameters_of, put_initial, put_round, read_state, read_updates
 from aumai_fedtrain.models import GlobalState, OuterState, Reports
 from flavor.bus.state import GlobalModel, RoundState, RoundView, Verdict
-from flavor.errors import AggregationError, CheckpointError, DigestMismatch, StoreError
+from flavor.errors import AggregationError, CheckpointError, DigestMismatch, StoreError, UpdatesRefused
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
@@ -56,7 +56,12 @@ def put(store: ObjectStore, prefix: str, values: Mapping[str, np.ndarray]) -> tu
     return path, writer.sha256, writer.size_bytes
 
 
-def a_round(store: ObjectStore, updates: Mapping[str, Mapping[str, np.ndarray]], number: int = 3) -> RoundView:
+def a_round(
+    store: ObjectStore,
+    updates: Mapping[str, Mapping[str, np.ndarray]],
+    number: int = 3,
+    constants: tuple[str, ...] = (),
+) -> RoundView:
     verdicts = {}
     for client, values in updates.items():
         path, digest, size = put(store, update_prefix("r", number, client), values)
@@ -66,7 +71,9 @@ def a_round(store: ObjectStore, updates: Mapping[str, Mapping[str, np.ndarray]],
         }
         told = put_info(store, update_prefix("r", number, client), info)
         of_info = (SIZES[client], told["info_path"], told["info_digest"])
-        verdicts[client] = Verdict(True, "", path, digest, size, store.seal(path), "pickle", *of_info).to_json()
+        verdicts[client] = Verdict(
+            True, "", path, digest, size, store.seal(path), "pickle", *of_info, constants
+        ).to_json()
     fields = {
         "state": RoundState.AGGREGATING,
         "expected": json.dumps(list(updates)),
@@ -189,3 +196,36 @@ def test_a_run_of_another_coordinator_is_told_apart(store: ObjectStore) -> None:
     foreign = GlobalModel(**{**base(store, tensors(1)).__dict__, "state_path": path, "state_digest": digest})
     with pytest.raises(StoreError, match="no state of aumai_fedtrain"):
         read_state(store, foreign)
+
+
+BIAS = np.array([[0, -np.inf], [0, 0]], np.float32)
+HUGE = np.array([0, np.finfo(np.float32).min], np.float32)
+
+
+def test_constant_buffers_with_infinities_are_no_parameters_and_stay_as_they_are(store: ObjectStore) -> None:
+    buffers = {"attn.bias": BIAS, "attn.low": HUGE}
+    start = base(store, tensors(1) | buffers)
+    round_ = a_round(store, {"a": tensors(2) | buffers, "b": tensors(3) | buffers}, constants=tuple(buffers))
+    for expects in Reports:
+        for update in read_updates(store, round_, start, expects, loss_metric="loss"):
+            assert set(update.gradients) == set(FLOATS)
+    state = GlobalState(round_id=3, global_weights=weights(4))
+    model = put_round(store, "r", round_, state)
+    file = TensorFile.open(store.local(model.path))
+    assert all(file.tensor(name).tolist() == buffer.tolist() for name, buffer in buffers.items())
+    assert read_state(store, model) == state  # what goes on from it has no infinities either
+    assert set(parameters_of(open_model(store, start))) == set(FLOATS)
+
+
+def test_a_constant_buffer_that_is_another_at_one_node_refuses_its_update(store: ObjectStore) -> None:
+    other = np.array([[0, -np.inf], [-np.inf, 0]], np.float32)
+    round_ = a_round(store, {"a": {"m": BIAS}, "b": {"m": other}}, constants=("m",))
+    with pytest.raises(UpdatesRefused) as refused:
+        read_updates(store, round_, base(store, {"m": BIAS}), Reports.WEIGHTS, loss_metric="loss")
+    assert refused.value.refused.keys() == {"b"}
+
+
+def test_numbers_that_no_update_may_have_are_one_line(store: ObjectStore) -> None:
+    round_ = a_round(store, {"a": {"m": np.zeros((2, 2), np.float32)}})
+    with pytest.raises(AggregationError, match=r"^the update of node 'a' cannot be used: gradients.m: value 1 is -inf"):
+        read_updates(store, round_, base(store, {"m": BIAS}), Reports.PSEUDOGRADIENTS, loss_metric="loss")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from aumai_fedtrain.cli import main
+from aumai_fedtrain.cli import _recorded, main
+from aumai_fedtrain.models import GlobalState, TrainingConfig
+from aumai_fedtrain.session import Session, Status, read_sessions
 from aumai_fedtrain.verifier import HashVerifier
+from flavor.errors import FlavorError
 
 CONFIG = {
     "model_name": "m",
@@ -246,3 +250,15 @@ def test_a_verification_passes_or_fails(here: Path) -> None:
 def test_what_click_itself_refuses_is_wrong_use(here: Path) -> None:
     for arguments in (["run", "--nodes", "0"], ["run", "--param-size", "none"], ["verify"], ["init"], ["train"]):
         assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def test_numbers_that_a_model_refuses_end_a_training_in_one_line(tmp_path: Path) -> None:
+    """Whatever made them: no trace is printed, and the session says why it failed."""
+    config = TrainingConfig(
+        model_name="m", learning_rate=0.1, batch_size=1, local_steps=1, global_rounds=1, num_nodes=1
+    )
+    with pytest.raises(FlavorError) as failed, _recorded(Session(config=config), None, tmp_path):
+        GlobalState(round_id=1, global_weights={"w": [0.0, math.inf]})
+    assert str(failed.value).startswith("global_weights.w: value 1 is inf")
+    (session,) = read_sessions(None, tmp_path)
+    assert (session.status, session.reason) == (Status.FAILED, str(failed.value))

@@ -51,7 +51,7 @@ class Noise(UpdateProvider):
                 array = rng.normal(size=shape) * 10.0 ** rng.integers(-8, 8)
                 array32 = self.kind == "array" or (self.kind == "mixed" and i % 2)
                 vectors[name] = array.astype(np.float32) if array32 else array.tolist()
-            if i == 0 and round_id % 2:
+            if i == 0 and round_id % 2 and round_id > 1:  # a report of weights, as the first one is, has all of them
                 del vectors["b"]
             updates.append(
                 LocalUpdate(
@@ -396,3 +396,41 @@ def test_the_simulation_decays_as_documented_and_repeats_by_seed() -> None:
 )
 def test_a_simulation_needs_parameters(options: dict[str, object], message: str) -> None:
     refused(message, lambda: SimulatedProvider(**options))  # type: ignore[arg-type]
+
+
+def test_a_round_takes_no_update_of_another() -> None:
+    coordinator = DiLoCoCoordinator(outer_optimizer="nesterov", initial_weights={"w": [1.0]})
+    state = coordinator.initialize(config(), NODES)
+    for closed in (
+        lambda: coordinator.run_round(state, [update("a", 7, w=[1.0])]),
+        lambda: DiLoCoCoordinator().collect_updates(1, [update("a", 1, w=[1.0]), update("b", 7, w=[1.0])]),
+    ):
+        with pytest.raises(ValueError, match=r"^node '[ab]' has handed in an update of round 7 in round 1$"):
+            closed()
+    assert coordinator.credit_tracker.all_credits() == {}
+
+
+def test_a_report_of_weights_has_all_of_them() -> None:
+    """What is missing would count as weights of zero."""
+    coordinator = DiLoCoCoordinator(
+        outer_optimizer="replace", initial_weights={"b": [3.0], "w": [1.0]}, reports="weights"
+    )
+    state = coordinator.initialize(config(), NODES)
+    whole, first = update("a", 1, w=[2.0], b=[3.0]), DiLoCoCoordinator(outer_optimizer="nesterov")
+    for lacking in (update("b", 1, w=[2.0]), update("b", 1, w=[2.0], b=[])):
+        with pytest.raises(ValueError, match="node 'b': 'b' is missing from its weights"):
+            coordinator.run_round(state, [whole, lacking])
+        with pytest.raises(ValueError, match="node 'b': 'b' is missing from its weights"):  # their mean starts the run
+            first.run_round(first.initialize(config(), NODES), [whole, lacking])
+    by_differences = DiLoCoCoordinator(outer_optimizer="replace", initial_weights={"b": [3.0], "w": [1.0]})
+    moved = by_differences.run_round(by_differences.initialize(config(), NODES), [update("b", 1, w=[0.5])])
+    assert moved.global_weights == {"b": [3.0], "w": [0.5]}  # did not move
+
+
+def test_no_number_of_samples_is_too_large_to_weigh() -> None:
+    def used(node: str, samples: int, w: float) -> LocalUpdate:
+        return LocalUpdate(node_id=node, round_id=1, gradients={"w": [w]}, loss=w, samples_used=samples)
+
+    coordinator = DiLoCoCoordinator(weighted=True)
+    state = coordinator.collect_updates(1, [used("a", 10**400, 1.0), used("b", 3 * 10**400, 3.0), used("c", 1, 9.0)])
+    assert (state.global_weights, state.avg_loss) == ({"w": [2.5]}, 2.5)
