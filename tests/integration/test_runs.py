@@ -438,3 +438,32 @@ def test_a_store_that_is_away_is_noted_in_an_open_round_alone(runs: RunStore) ->
     view = runs.read_round(1)
     assert view is not None
     assert view.away_ms is not None
+
+
+def test_only_the_holder_of_a_claim_gives_it_back(runs: RunStore) -> None:
+    open_round(runs)
+    with pytest.raises(IllegalMove):
+        runs.give_back_round(1, attempt=1, token="w1", reason="no mount")
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    for attempt, token in ((1, "w2"), (2, "w1")):
+        with pytest.raises((IllegalMove, LeaseLost)):
+            runs.give_back_round(1, attempt=attempt, token=token, reason="no mount")
+    with pytest.raises(IllegalMove):
+        runs.claim_round(1, attempt=1, token="w2", ttl_s=5)
+    runs.give_back_round(1, attempt=1, token="w1", reason="no mount")
+    view = runs.read_round(1)
+    assert view is not None
+    assert (view.state, view.attempt, view.lease_ms, view.error) == (RoundState.AGGREGATING, 1, None, None)
+    runs.claim_round(1, attempt=1, token="w2", ttl_s=5)
+
+
+def test_the_contributors_of_a_round_are_those_of_its_first_attempt(runs: RunStore) -> None:
+    open_round(runs)
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    runs.fail_attempt(1, attempt=1, token="w1", reason="boom")
+    runs.begin_aggregation(TOKEN, 1, attempt=2, contributors=["a", "b"], reason="again")
+    view = runs.read_round(1)
+    assert view is not None
+    assert view.contributors == ("a",)
