@@ -449,7 +449,7 @@ def test_only_the_holder_of_a_claim_gives_it_back(runs: RunStore) -> None:
     for attempt, token in ((1, "w2"), (2, "w1")):
         with pytest.raises((IllegalMove, LeaseLost)):
             runs.give_back_round(1, attempt=attempt, token=token, reason="no mount")
-    with pytest.raises(IllegalMove):
+    with pytest.raises(LeaseLost):
         runs.claim_round(1, attempt=1, token="w2", ttl_s=5)
     runs.give_back_round(1, attempt=1, token="w1", reason="no mount")
     view = runs.read_round(1)
