@@ -33,7 +33,17 @@ def test_an_enrolled_site_has_its_key_pinned_before_it_comes_and_its_trust_in_it
     worker = SigningKey.load_or_create(bench.folder / "aggregator.key", "aggregator")
 
     def token(trusted: SigningKey, key: Path) -> str:
-        words = ["--unsaved", bench.run, "edge-1", "--public-key", key, "--trust", trusted.public]
+        words = [
+            "--unsaved",
+            bench.run,
+            "edge-1",
+            "--store",
+            bench.store,
+            "--public-key",
+            key,
+            "--trust",
+            trusted.public,
+        ]
         process = bench.done("flavor", "enroll", *words)
         assert process.wait() == 0, process.stderr
         assert f"edge-1 of run {bench.run}: key {own.public.fingerprint} is pinned" in process.stderr
