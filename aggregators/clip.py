@@ -18,7 +18,7 @@ from aggregators.encoded import Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored
-from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, scan_block
+from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, scan_block, weighs
 from flavor.errors import AggregationError
 
 _LEAST_SCALE = 1e-6
@@ -41,6 +41,11 @@ class NormClip:
     def __post_init__(self) -> None:
         if self.c != "median" and not (math.isfinite(self.c) and self.c > 0):
             raise AggregationError(f"norm_clip needs c > 0 or c = median, got {self.c}")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the rule behind weighs."""
+        return weighs(self.then)
 
     def check(self, n: int) -> None:
         """Raise `AggregationError` unless the condition of the rule behind holds."""

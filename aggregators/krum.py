@@ -33,6 +33,7 @@ class Krum:
     f: int
 
     needs_global = False
+    weighs = False
 
     def check(self, n: int) -> None:
         """Raise `AggregationError` unless f ≥ 0 and 2f + 2 < n."""
@@ -54,6 +55,7 @@ class MultiKrum:
     m: int | None = None
 
     needs_global = False
+    weighs = False
 
     def check(self, n: int) -> None:
         """Raise `AggregationError` unless f ≥ 0, 2f + 2 < n and 1 ≤ m ≤ n − f."""
@@ -81,6 +83,7 @@ class Bulyan:
     f: int
 
     needs_global = False
+    weighs = False
 
     def check(self, n: int) -> None:
         """Raise `AggregationError` unless f ≥ 0 and n ≥ 4f + 3."""

@@ -29,6 +29,7 @@ class Median:
     """
 
     needs_global = False
+    weighs = False
 
     def check(self, n: int) -> None:
         """Raise `AggregationError` if there is nobody."""
@@ -51,6 +52,7 @@ class TrimmedMean:
     f: int
 
     needs_global = False
+    weighs = False
 
     def check(self, n: int) -> None:
         """Raise `AggregationError` unless 0 ≤ 2f < n."""

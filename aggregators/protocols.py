@@ -145,6 +145,11 @@ class Reducer(Protocol):
         ...
 
 
+def weighs(reducer: Reducer) -> bool:
+    """Whether the clients' weights count in a rule: unless it has `weighs = False`."""
+    return bool(getattr(reducer, "weighs", True))
+
+
 @runtime_checkable
 class ServerStep(Protocol):
     """The old global model and the reduced one to the new global model."""

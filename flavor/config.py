@@ -151,13 +151,19 @@ class RunConfig(BaseModel):
         if self.is_opaque and (self.compress != "none" or self.max_update_norm is not None):
             option = "--compress" if self.compress != "none" else "--max-update-norm"
             raise ValueError(f"{option} is for tensors, and opaque checkpoints have none that it could see")
-        if self.is_opaque or self.aggregator == COMMAND:
-            for option in ("keep", "equal"):
-                if getattr(self, option):
-                    raise ValueError(f"--{option} is for the rules here: an aggregator of your own does so itself")
-        if self.aggregator == COMMAND and self.server_step is not None:
-            raise ValueError("an aggregator of your own takes the server step itself: leave out --server-step")
+        if (self.is_opaque or self.aggregator == COMMAND) and (reason := self.not_for_command):
+            raise ValueError(reason)
         return self
+
+    @property
+    def not_for_command(self) -> str:
+        """Why an aggregator of the user's own would not do as this run asks; '' if it would."""
+        if self.server_step is not None:
+            return "an aggregator of your own takes the server step itself: leave out --server-step"
+        for option, what in (("keep", "keeps tensors"), ("equal", "compares tensors"), ("weights", "weighs the sites")):
+            if getattr(self, option) != type(self).model_fields[option].default:
+                return f"--{option} is for the rules here: an aggregator of your own {what} itself: leave it out"
+        return ""
 
     @property
     def is_opaque(self) -> bool:

@@ -12,6 +12,7 @@ from aggregators import engine
 from aggregators.encoded import Tensor
 from aggregators.entry import Algorithm
 from aggregators.mean import Mean
+from aggregators.protocols import weighs
 from aggregators.registry import parse
 from aggregators.state import ServerState
 from aggregators.updates import Update
@@ -83,7 +84,8 @@ class Engine:
         noticed = (
             *notes.of_choice(config.aggregator, [names[i] for i in chosen], names),
             *notes.of_integers(work.round, first, held, differing),
-            *notes.of_constants(constants),
+            *notes.of_constants(work.round, constants),
+            *(notes.of_sizes(work) if weighs(rule.reducer) else ()),
             *notes.of_training(work, updates, old, writer.sha256, target),
         )
         return Combined(writer.sha256, writer.size_bytes, info, state_path, state_digest, noticed)

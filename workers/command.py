@@ -242,6 +242,8 @@ class CommandCombiner:
                 "aggregator of its own (-m): use workers without -m, on another --queue if need be, "
                 "or leave out --aggregator"
             )
+        if reason := config.not_for_command:
+            raise AggregatorFailed(f"run {work.run!r} cannot be aggregated by this worker's -m: {reason}")
         with contextlib.ExitStack() as stack:
             try:
                 folder = stack.enter_context(self.runner.folder(work.run))

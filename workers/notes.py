@@ -37,8 +37,19 @@ def of_integers(round_: int, first: Update, held: Mapping[str, Tensor], differin
         yield f"warning: integers that are no counters differ between sites: {_some(unequal)}; {_ADVICE}"
 
 
-def of_constants(constants: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Buffers that hold infinities by design."""
+def of_sizes(work: Work) -> Iterator[str]:
+    """A mean that should weigh, and had nothing to weigh by."""
+    if work.config.weights == "datasetSize" and not any(each.num_examples for each in work.verdicts.values()):
+        yield (
+            f"warning: datasetSize is 0 at all sites ({len(work.verdicts)}), so they count alike; if that is meant, "
+            "--weights equal says so"
+        )
+
+
+def of_constants(round_: int, constants: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Buffers that hold infinities by design; said once a run."""
+    if round_ > 1:
+        return
     if names := list(dict.fromkeys(repr(name) for found in constants.values() for name in found)):
         yield f"infinite or huge values, the same at every site, stay as they are: {_some(names)}"
 

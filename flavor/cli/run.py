@@ -200,8 +200,8 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
         parse_command(main, "--aggregator-main")
         if config.aggregator not in (None, COMMAND):
             raise InvalidSetting(f"--aggregator-main takes the place of --aggregator {config.aggregator}: choose one")
-        if config.server_step is not None:
-            raise InvalidSetting("--aggregator-main takes the server step itself: leave out --server-step")
+        if reason := config.not_for_command:
+            raise InvalidSetting(reason)
     elif config.is_opaque or config.aggregator == COMMAND:
         option = "--checkpoint opaque" if config.is_opaque else f"--aggregator {COMMAND}"
         raise InvalidSetting(f"{option} needs {advice}")

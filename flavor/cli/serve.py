@@ -229,6 +229,7 @@ def check_rule(config: RunConfig) -> None:
 
     `InvalidSetting`, with the numbers, names the option.
     """
+    from aggregators.protocols import weighs
     from aggregators.registry import parse, parse_server_step
     from flavor.config import COMMAND, DEFAULT_AGGREGATOR
     from flavor.errors import AggregationError
@@ -241,6 +242,11 @@ def check_rule(config: RunConfig) -> None:
         reducer = parse(aggregator).reducer
     except InvalidSetting as error:
         raise InvalidSetting(f"--aggregator: {error}") from None
+    if config.weights in ("importance", "product") and not weighs(reducer):
+        raise InvalidSetting(
+            f"--weights {config.weights}: {aggregator} does not weigh, every site counts alike in it: leave it out, or "
+            "choose a rule that does (mean, geometric_median)"
+        )
     if server_step is not None:
         try:
             parse_server_step(server_step)

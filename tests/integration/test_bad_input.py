@@ -64,6 +64,20 @@ def refused(process, code, *told):
         (["--edges", 2, "--init-model", "missing.pkl"], ["--init-model", "does not exist"]),
         (["--edges", 2, "--out", "used"], ["--out", "results of a run", "--resume"]),
         (["--edges", 2, "--aggregator", "median-of-means-of-x"], ["--aggregator"]),
+        (["--edges", 2, "--aggregator", "median", "--weights", "importance"], ["--weights importance", "median does"]),
+        (
+            ["--edges", 2, "--aggregator", "norm_clip:c=1/median", "--weights", "product"],
+            ["--weights product", "does not weigh"],
+        ),
+        *(
+            (["--edges", 2, "--aggregator-main", "true", *option], [option[0], "an aggregator of your own", "leave"])
+            for option in (
+                ["--keep", "*.labels"],
+                ["--equal", "*.labels"],
+                ["--weights", "equal"],
+                ["--server-step", "momentum"],
+            )
+        ),
     ],
 )
 def test_options_of_flavor_run(bench, options, told):

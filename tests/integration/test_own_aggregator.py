@@ -87,6 +87,14 @@ def test_it_aggregates_every_round(bench, once):
     assert left == ["logs", "output"]  # the rounds' own folders are gone
 
 
+def test_it_does_not_run_where_the_run_asks_for_what_it_would_not_do(bench):
+    run = Federation(bench, toy(), serve=["--keep", "*.labels", "--aggregation-attempts", 1], rounds=1)
+    assert run.coordinator.wait() == 1
+    (failure,) = run.failures()
+    assert "--keep is for the rules here: an aggregator of your own keeps tensors itself: leave it out" in failure
+    assert run.count("starts") == 0
+
+
 @pytest.mark.parametrize("format_", ["pickle", "npz", "safetensors"])
 def test_compressed_updates_are_whole_models_again(bench, format_):
     show = bench.work / "copy.py"

@@ -169,7 +169,7 @@ class TestMasks:
         runs = federation(aggregator="krum:f=0", server_step="nesterov")
         for value in (1.0, 2.0, 3.0):
             view = runs.closed(a=w(value, mask=MASK), b=w(value, mask=MASK), c=w(value, mask=MASK))
-            assert any("'mask'" in note for note in view.notes)
+            assert any("'mask'" in note for note in view.notes) is (value == 1.0)  # said once a run
             np.testing.assert_array_equal(runs.model["mask"], MASK)
         other = MASK.copy()
         other[0, 0] = -np.inf
@@ -319,6 +319,19 @@ class TestTraining:
         (note,) = runs.closed(a=w(1), b=w(2)).notes
         assert "warning: a handed in" in note
         assert runs.closed(a=w(5), b=w(6)).notes == ()
+
+    @pytest.mark.parametrize(
+        ("settings", "said"), [({}, True), ({"aggregator": "median"}, False), ({"weights": "equal"}, False)]
+    )
+    def test_nothing_to_weigh_by_is_said_where_something_weighs(
+        self, federation: Any, settings: dict[str, str], said: bool
+    ) -> None:
+        runs = federation(**settings)
+        runs.closed({"a": 0, "b": 0}, a=w(1), b=w(2))
+        assert any("warning: datasetSize is 0 at all sites (2)" in line for line in runs.told) is said
+        runs.told.clear()
+        runs.closed({"a": 0, "b": 1}, a=w(1), b=w(2))
+        assert not any("datasetSize" in line for line in runs.told)
 
     def test_whom_a_rule_has_chosen_is_recorded(self, federation: Any) -> None:
         runs = federation(aggregator="multi_krum:f=0,m=2")
