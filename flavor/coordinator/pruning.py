@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
+from flavor.ledger.canonical import sha256
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import accepted_folder, client_folder, global_folder, is_info, round_of
 
@@ -105,12 +106,23 @@ class Pruning:
         """The information and the hashes of rounds long closed, if the store has them as manifests."""
         newest = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds)
         for old in range(max(self._forgotten + 1, newest - _CATCH_UP, 1), newest + 1):
-            if not self._archive.has(old):
+            if not self._archive.has(old) or not self._is_recorded(old):
                 return
             if (view := self._runs.read_round(old)) is not None:
                 self._store.delete([verdict.info_path for verdict in view.verdicts.values() if verdict.info_path])
             self._runs.forget_round(old, (), whole=True)
             self._forgotten = old
+
+    def _is_recorded(self, round_: int) -> bool:
+        """Whether the manifest in the store is the one that Redis knows, and if need be put it in its place again.
+
+        From then on nothing tells it from another that is signed.
+        """
+        view = self._runs.read_round(round_)
+        if view is None or view.manifest is None:
+            return True
+        digest, data = view.manifest.digest, self._archive.data(round_)
+        return (data is not None and sha256(data) == digest) or self._archive.put_back(round_, digest)
 
     def _sweep(self, newest: int, clients: Collection[str]) -> None:
         """What no verdict names: refused, late, or never handed in."""

@@ -430,7 +430,7 @@ class Edge:
         self._workspace.clear_local()
 
         def fetch() -> None:
-            self._trust.check(self._archive, self._run_id, round_ - 1, model)
+            self._trust.check(self._archive, self._run_id, round_ - 1, model, digest=self._manifest_digest)
             self._exchange.place_global(model)
 
         try:
@@ -442,6 +442,11 @@ class Edge:
         self._trained_from = model.digest if model else ""
         self._training = round_
         self._events.start_round(round_, anew=True)
+
+    def _manifest_digest(self) -> str:
+        """Of the newest closed round, as Redis has it."""
+        view = self._runs.find()
+        return view.manifest.digest if view is not None and view.manifest is not None else ""
 
     def _check_finished(self) -> None:
         if self._events.is_set(Event.TRAIN_FINISHED, self._training):
@@ -604,7 +609,9 @@ class Edge:
         finished, missed = view.state is RunState.FINISHED, None
         if finished:
             try:
-                self._trust.check_final(self._archive, self._run_id, view.round, view.global_model)
+                self._trust.check_final(
+                    self._archive, self._run_id, view.round, view.global_model, digest=self._manifest_digest
+                )
                 self._transfers.carry(lambda: self._exchange.place_global(view.global_model))
             except (UpdateRefused, StoreError) as error:
                 missed = error

@@ -8,11 +8,11 @@ model and of the merged information, and is signed by the worker that made them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flavor.bus.state import GlobalModel
-from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, UntrustedModel
+from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, StoreError, UntrustedModel
 from flavor.ledger.archive import Archive
 from flavor.ledger.keys import fingerprint, read_public_key
 from flavor.ledger.manifest import Manifest
@@ -48,8 +48,20 @@ class ModelTrust:
         """As `parse` takes them, without files."""
         return (*sorted(self.keys), *sorted(f"sha256:{digest}" for digest in self.initial))
 
-    def check(self, archive: Archive, run_id: str, made_by: int, model: GlobalModel | None) -> None:
-        """Raise `UntrustedModel` unless round `made_by` of this run made `model`; round 0 is before the first."""
+    def check(
+        self,
+        archive: Archive,
+        run_id: str,
+        made_by: int,
+        model: GlobalModel | None,
+        *,
+        digest: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Raise `UntrustedModel` unless round `made_by` of this run made `model`; round 0 is before the first.
+
+        Where its manifest was replaced in the store, the one that was staged will do: `digest` gives the SHA-256 that
+        Redis has of it. What counts is its signature.
+        """
         if not self.keys:
             return
         if made_by == 0:
@@ -58,21 +70,46 @@ class ModelTrust:
         what = f"the global model of round {made_by}"
         if model is None:
             raise UntrustedModel(f"{what} is not named: this site trains from no other (--trust)")
+        if (why := self._why_not(archive, run_id, made_by, model)) and not self._is_staged(
+            archive, run_id, made_by, model, digest()
+        ):
+            raise UntrustedModel(f"{what} is not trained from: {why}")
+
+    def _why_not(self, archive: Archive, run_id: str, made_by: int, model: GlobalModel) -> str:
+        """What is wrong with the manifest that lies in its place; '' when nothing is."""
         path = manifest_path(archive.run, made_by)
         try:
             data = archive.data(made_by)
             manifest = None if data is None else Manifest.parse(data, path)
         except (InvalidRecord, OtherProtocol) as error:
-            raise UntrustedModel(f"{what} is not trained from: {error}") from None
+            return str(error)
         if manifest is None:
-            raise UntrustedModel(f"{what} is not trained from: its manifest {path} is not in the store")
-        if why := self._problem(archive.run, run_id, made_by, manifest, model):
-            raise UntrustedModel(f"{what} is not trained from: {path} {why}")
+            return f"its manifest {path} is not in the store"
+        problem = self._problem(archive.run, run_id, made_by, manifest, model)
+        return problem and f"{path} {problem}"
 
-    def check_final(self, archive: Archive, run_id: str, newest: int, model: GlobalModel | None) -> None:
+    def _is_staged(self, archive: Archive, run_id: str, made_by: int, model: GlobalModel, digest: str) -> bool:
+        """Whether the manifest with this digest lies there as it was staged, and is one to trust."""
+        try:
+            data = archive.committed(made_by, digest) if digest else None
+            manifest = None if data is None else Manifest.parse(data, "")
+        except (InvalidRecord, OtherProtocol, StoreError):  # a bucket may keep it from a site
+            return False
+        return manifest is not None and not self._problem(archive.run, run_id, made_by, manifest, model)
+
+    def check_final(
+        self,
+        archive: Archive,
+        run_id: str,
+        newest: int,
+        model: GlobalModel | None,
+        *,
+        digest: Callable[[], str] = lambda: "",
+    ) -> None:
         """The same for the model that a run has ended with; `newest` made it, or, if that is open, the one before."""
         if self.keys:
-            self.check(archive, run_id, newest if archive.has(newest) else newest - 1, model)
+            made_by = newest if archive.has(newest) else newest - 1
+            self.check(archive, run_id, made_by, model, digest=digest)
 
     def _check_initial(self, model: GlobalModel | None) -> None:
         if model is not None and model.digest not in self.initial:

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flavor.bus.state import ManifestRef
-from flavor.errors import DigestMismatch, InvalidRecord, InvalidSetting, ObjectMissing, OtherProtocol
+from flavor.errors import (
+    DigestMismatch,
+    InvalidRecord,
+    InvalidSetting,
+    ObjectExists,
+    ObjectMissing,
+    OtherProtocol,
+)
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import MOST_BYTES, Manifest, RunRecord
 from flavor.store.objects import ObjectStore
@@ -66,9 +73,39 @@ class Archive:
         """Put a manifest into the store before its round is committed: it is not the round's yet."""
         data = manifest.to_bytes()
         digest = sha256(data)
-        path = f"{staged_manifest_prefix(self.run, manifest.round)}-{digest[:16]}.json"
+        path = self._staged(manifest.round, digest)
         self._put(path, data)
         return ManifestRef(path, digest)
+
+    def _staged(self, round_: int, digest: str) -> str:
+        return f"{staged_manifest_prefix(self.run, round_)}-{digest[:16]}.json"
+
+    def committed(self, round_: int, digest: str) -> bytes | None:
+        """The bytes of the manifest with this digest, in its place or as it was staged; None where it is in neither."""
+        for path in (manifest_path(self.run, round_), self._staged(round_, digest)):
+            try:
+                data = self.read(path)
+            except InvalidRecord:  # far too large to be it
+                continue
+            if data is not None and sha256(data) == digest:
+                return data
+        return None
+
+    def put_back(self, round_: int, digest: str) -> bool:
+        """Put the manifest with this digest in the place of what lies there; whether that could be done.
+
+        What is removed was put there by another party, or by the worker of another history, which has staged it, too.
+        """
+        data = self.committed(round_, digest)
+        if data is None:
+            return False
+        path = manifest_path(self.run, round_)
+        try:
+            self.store.delete([path])
+            self._put(path, data)
+        except ObjectExists:  # not ours to remove, or there again
+            return False
+        return True
 
     def publish(self, round_: int, ref: ManifestRef) -> None:
         """Make a staged manifest the round's, once the round is committed. Doing it again does nothing.

@@ -15,13 +15,17 @@ from flavor.bus.state import ManifestRef
 from flavor.errors import InvalidRecord, ObjectExists, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
-from flavor.ledger.manifest import RunRecord, settings_differ
+from flavor.ledger.manifest import Manifest, RunRecord, settings_differ
 from flavor.store.paths import manifest_path
 
 
 def count_of(number: int, what: str) -> str:
     """`1 round`, `2 rounds`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+_LOOKED_BACK = 50
+"""Rounds whose manifests are asked for the keys of the run's aggregators."""
 
 
 class History:
@@ -74,8 +78,8 @@ class History:
             closed, digest = self._known()  # a round is committed to Redis before its manifest is put in place
             if closed <= before:
                 self._refuse(f"Redis has {closed} closed")
-        if closed and digest:
-            self._differs(closed, digest)
+        if closed and digest and self._differs(closed, digest):
+            self._put_back(closed, digest)
 
     def _known(self) -> tuple[int, str]:
         """The newest closed round on Redis, and the digest of its manifest ('' for one that left none)."""
@@ -104,17 +108,14 @@ class History:
         if not self._archive.store.exists(manifest_path(self._archive.run, round_)):
             self._archive.publish(round_, ref)
         elif self._differs(round_, ref.digest):
-            path = manifest_path(self._archive.run, round_)
-            self._tell(
-                f"round {round_}: {path} is not the manifest that its aggregator has signed ({ref.path}): somebody "
-                "else wrote there; the run goes on, and `flavor verify` says so"
-            )
+            self._put_back(round_, ref.digest)
         self._settled = round_
 
     def _differs(self, round_: int, digest: str) -> bool:
-        """Whether something else than the manifest with this digest lies in its place.
+        """Whether something else than the manifest with this digest lies in its place, and nothing that stops a run.
 
-        Raises `StateLost` when that is a manifest of this run and round, so that the store tells another history.
+        Raises `StateLost` when that is a manifest of this run and round, signed by an aggregator of the run: then the
+        store tells another history.
         """
         try:
             data = self._archive.data(round_)
@@ -123,5 +124,30 @@ class History:
         if data is None or sha256(data) == digest:
             return False
         if self._archive.has(round_):
-            self._refuse(f"Redis has another round {round_}")
+            signed_by = Manifest.parse(data, manifest_path(self._archive.run, round_)).public_key
+            if not (keys := self._keys(round_)) or signed_by in keys:
+                self._refuse(f"Redis has another round {round_}")
         return True
+
+    def _keys(self, newest: int) -> set[str]:
+        """The keys of the aggregators of this run: those that signed manifests whose digests Redis has."""
+        keys: set[str] = set()
+        for round_ in range(newest, max(0, newest - _LOOKED_BACK), -1):
+            view = self._runs.read_round(round_)
+            if view is None or view.manifest is None:
+                continue
+            data = self._archive.committed(round_, view.manifest.digest)
+            if data is not None:
+                keys.add(Manifest.parse(data, manifest_path(self._archive.run, round_)).public_key)
+        return keys
+
+    def _put_back(self, round_: int, digest: str) -> None:
+        """Put the manifest of a round in its place again, and say that another was there. The run goes on anyhow."""
+        path = manifest_path(self._archive.run, round_)
+        done = self._archive.put_back(round_, digest)
+        told = (
+            f"{path} was not the manifest that its aggregator has signed: another who writes to the store replaced it; "
+            + ("it is put back" if done else "it cannot be put back, and `flavor verify` says so")
+        )
+        self._runs.log("round.note", round_=round_, reason=told)
+        self._tell(f"round {round_}: {told}; the run goes on")

@@ -74,8 +74,6 @@ def close(runs: RunStore, store: ObjectStore, round_: int) -> None:
     model = GlobalModel(
         made, hashlib.sha256(b"model").hexdigest(), 5, info_path=merged["info_path"], info_digest=merged["info_digest"]
     )
-    ref = ManifestRef("staged", "e" * 64)
-    runs.commit_round(round_, attempt=1, token="worker", model=model, reason="", manifest=ref)
     contributor = Contributor(
         client="a",
         path=path,
@@ -97,8 +95,10 @@ def close(runs: RunStore, store: ObjectStore, round_: int) -> None:
         expected=("a",),
         contributors=(contributor,),
         global_model=Model.of(model),
-    )
-    put(store, manifest_path("r", round_), manifest.signed(KEY).to_bytes())
+    ).signed(KEY)
+    ref = ManifestRef("staged", manifest.digest)
+    runs.commit_round(round_, attempt=1, token="worker", model=model, reason="", manifest=ref)
+    put(store, manifest_path("r", round_), manifest.to_bytes())
 
 
 def test_redis_stays_flat_over_a_long_run(runs: RunStore, store: ObjectStore) -> None:

@@ -13,6 +13,7 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef, RoundState, Verdict
 from flavor.config import RunConfig
+from flavor.coordinator.pruning import Pruning
 from flavor.errors import ObjectMissing, StateLost, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
@@ -26,7 +27,7 @@ from tests.conftest import Bench
 from tests.infos import begin_run, put_info
 from tests.integration.test_worker import info, model, submit
 from workers import jobs
-from workers.context import WorkerContext, set_context
+from workers.context import WorkerContext, context, set_context
 
 TOKEN = "coordinator"
 KEY, OTHER = SigningKey.generate(), SigningKey.generate()
@@ -254,6 +255,38 @@ def test_another_round_in_the_store_than_on_redis_is_refused(runs: RunStore, sto
     runs.redis.delete(runs.keys.state)
     with pytest.raises(StateLost, match="`flavor recover --run r`"):
         history.check()
+
+
+def test_only_a_manifest_of_the_runs_own_aggregators_tells_another_history(runs: RunStore, store: ObjectStore) -> None:
+    """Signed by one of them, it stops the run; by anybody else, the true one is put back, before its hash goes, too."""
+    submit_both(runs, store)
+    aggregate(runs)
+    archive, told = Archive(store, "r"), list[str]()
+    path = store.local(manifest_path("r", 1))
+    true, view = path.read_bytes(), runs.read_round(1)
+    assert view is not None
+    changed = Manifest.parse(true, "").model_copy(update={"attempt": 9})
+
+    def put(data: bytes) -> None:
+        path.unlink()
+        path.write_bytes(data)
+
+    put(changed.signed(SigningKey.generate()).to_bytes())
+    History(runs, archive, told.append).check()
+    assert path.read_bytes() == true
+    assert "another who writes to the store replaced it; it is put back" in told[0]
+    put(changed.signed(context().key).to_bytes())
+    for look in (
+        lambda history: history.check(),
+        lambda history: history.settle(1, view.manifest),
+    ):
+        with pytest.raises(StateLost, match="Redis has another round 1"):
+            look(History(runs, archive, told.append))
+    put(changed.signed(SigningKey.generate()).to_bytes())
+    Pruning(runs, store, RunConfig.of_run("r", runs.read().config), told.append).prune(51, ["a", "b"])
+    assert path.read_bytes() == true
+    assert runs.read_round(1) is None
+    assert len(told) == 1
 
 
 def test_a_round_that_the_store_has_closed_is_not_aggregated_again(runs: RunStore, store: ObjectStore) -> None:
