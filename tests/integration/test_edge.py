@@ -62,6 +62,7 @@ class Alone:
             run="r",
             client="a",
             redis_url=self.url,
+            store=self.store.url,
             command=(sys.executable, str(file)),
             workspace=self.folder / "a",
             input=self.folder,
