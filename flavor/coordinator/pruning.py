@@ -9,8 +9,9 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
+from flavor.ledger.history import REPLACED
 from flavor.store.objects import ObjectStore
-from flavor.store.paths import accepted_folder, client_folder, global_folder, is_info, round_of
+from flavor.store.paths import accepted_folder, client_folder, global_folder, is_info, manifest_path, round_of
 
 _KEPT_IN_REDIS = 50
 """Rounds whose hashes stay in Redis, and whose information stays in the store, for those who follow the run.
@@ -122,7 +123,11 @@ class Pruning:
         if view is None or view.manifest is None:
             return True
         digest, data = view.manifest.digest, self._archive.data(round_)
-        return (data is not None and sha256(data) == digest) or self._archive.put_back(round_, digest)
+        if data is not None and sha256(data) == digest:
+            return True
+        if done := self._archive.put_back(round_, digest):
+            self._tell(REPLACED.format(round_, manifest_path(self._archive.run, round_)) + "; it is put back")
+        return done
 
     def _sweep(self, newest: int, clients: Collection[str]) -> None:
         """What no verdict names: refused, late, or never handed in."""

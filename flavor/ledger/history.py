@@ -24,6 +24,9 @@ def count_of(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+REPLACED = (
+    "round {}: {} was not the manifest that its aggregator has signed: another who writes to the store replaced it"
+)
 _LOOKED_BACK = 50
 """Rounds whose manifests are asked for the keys of the run's aggregators."""
 
@@ -145,9 +148,7 @@ class History:
         """Put the manifest of a round in its place again, and say that another was there. The run goes on anyhow."""
         path = manifest_path(self._archive.run, round_)
         done = self._archive.put_back(round_, digest)
-        told = (
-            f"{path} was not the manifest that its aggregator has signed: another who writes to the store replaced it; "
-            + ("it is put back" if done else "it cannot be put back, and `flavor verify` says so")
-        )
+        then = "it is put back" if done else "it cannot be put back, and `flavor verify` says so"
+        told = f"{REPLACED.format(round_, path)}; {then}"
         self._runs.log("round.note", round_=round_, reason=told)
-        self._tell(f"round {round_}: {told}; the run goes on")
+        self._tell(f"{told}; the run goes on")
