@@ -8,6 +8,7 @@
     │   ├── MissingVariable           (also KeyError) an environment variable the edge should have set
     │   ├── InvalidInfo               (also ValueError) info.json lacks a field or has a bad one
     │   ├── InvalidSetting            (also ValueError) an option or environment variable with a bad value
+    │   │   └── UnusableStore         a site's store is no store that it can use
     │   └── CommandNotFound           a -m or -p command that does not exist
     ├── BusUnavailable                Redis cannot be reached, or refused us; exit code 3
     ├── WaitTimeout                   (also TimeoutError) an event did not come in time; exit code 4
@@ -20,6 +21,7 @@
     │   ├── StateLost                 Redis came back empty or older: it lacks rounds of this run
     │   ├── RunRebuilt                the run was rebuilt from the store while this process was in it
     │   └── RunRefused                a site does not take what the run asks of it
+    │       └── OtherStore            the store that the site names is not the run's
     ├── LeaseHeld                     another live process owns this client or run
     ├── LeaseLost                     this process owned it, and no longer does
     ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
@@ -86,6 +88,10 @@ class InvalidSetting(MisuseError, ValueError):
     """An option or an environment variable has a value that cannot be used."""
 
 
+class UnusableStore(InvalidSetting):
+    """The store that a site names is none that it can use: its folder is not there, its URL is of no kind we know."""
+
+
 class CommandNotFound(MisuseError):
     """The program named by -m or -p does not exist or cannot be executed."""
 
@@ -138,6 +144,10 @@ class RunRefused(RunError):
     """A site does not take what the run asks of it; its own user can allow it. Exit code 2, as for a missing option."""
 
     exit_code = 2
+
+
+class OtherStore(RunRefused):
+    """The store that a site names is not the one in which the run keeps its objects."""
 
 
 class LeaseHeld(FlavorError):

@@ -130,7 +130,7 @@ from flavor.edge.config import CheckpointFormat
 @click.option(
     "--join-timeout-s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Give up if the run has not appeared.  [default: never]",
+    help="Give up if the run has not appeared, or has not gone on after it failed or was stopped.  [default: never]",
 )
 @click.option(
     "--grace-s",

@@ -19,11 +19,13 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
+from flavor.edge.arrival import is_over, why_not_there
 from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
 from flavor.edge.consent import check_consent, check_store, told
 from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange
+from flavor.edge.idleness import Idleness
 from flavor.edge.journal import note_handed_in
 from flavor.edge.notice import Died, Failure, Notice, notice_of
 from flavor.edge.seat import Seat
@@ -32,6 +34,7 @@ from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
     FlavorError,
+    InvalidSetting,
     MisuseError,
     NotAdmitted,
     RunError,
@@ -41,6 +44,7 @@ from flavor.errors import (
     StoreError,
     TrainerFailed,
     TransferStopped,
+    UnusableStore,
     UpdateRefused,
     WaitTimeout,
 )
@@ -135,6 +139,7 @@ class Edge:
         self._joined = False  # its user was told that the coordinator has admitted it
         self._noticed = False  # the run was told why this edge ends
         self._belongings: Belongings | None = None
+        self._idleness = Idleness(tell)
         self._started_at = 0.0  # when the trainer was started (monotonic)
         self._spoken_s = _UNREADY_S  # how long it may go on without TrainInitDone until that is told
 
@@ -209,7 +214,10 @@ class Edge:
     def _furnish(self, view: RunView, settings: RunConfig) -> None:
         """Make the workspace this run's, and open its store."""
         config, workspace = self._config, self._workspace
-        store = open_store(config.store or settings.store)
+        try:
+            store = open_store(config.store or settings.store)
+        except InvalidSetting as error:
+            raise UnusableStore(str(error)) from None
         check_store(store, config.run, view.run_id, tell=self._tell)
         self._archive = Archive(store, config.run)
         self._belongings = Belongings.claim(workspace, view, config.command, tell=self._tell)
@@ -240,21 +248,24 @@ class Edge:
     def _await_run(self, subscription: Subscription) -> RunView:
         deadline = None if self._config.join_timeout_s is None else time.monotonic() + self._config.join_timeout_s
         tell_at = time.monotonic()
-        while (view := self._runs.find()) is None:
-            if time.monotonic() >= tell_at:
-                self._tell(
-                    f"waiting for run {self._config.run!r}: there is none of this name on this Redis yet; its operator "
-                    f"starts it with `flavor serve --run {self._config.run}` (is the name spelled right?)"
-                )
-                tell_at = time.monotonic() + _REMIND_S
+        told = ""
+        while True:
+            view = self._runs.find()
+            if view is not None and not view.state.ended:
+                break
+            if view is not None and view.state is RunState.FINISHED:
+                raise is_over(view, "ask its operator for another run", closed=self._runs.closed(view)[0])
+            line = f"waiting for run {self._config.run!r}: {why_not_there(self._config.run, view)}"
+            if line != told or time.monotonic() >= tell_at:
+                self._tell(line)
+                told, tell_at = line, time.monotonic() + _REMIND_S
             left_s = _RELISTEN_S if deadline is None else min(_RELISTEN_S, deadline - time.monotonic())
             if left_s <= 0:
-                raise WaitTimeout(f"run {self._config.run!r} did not appear within {self._config.join_timeout_s:g} s")
+                within = f"within {self._config.join_timeout_s:g} s"
+                if view is not None:
+                    raise is_over(view, f"it did not go on {within}: start this again once its operator resumed it")
+                raise WaitTimeout(f"run {self._config.run!r} did not appear {within}")
             subscription.wait(left_s)
-        if view.state.ended:
-            finished = view.state is RunState.FINISHED
-            advice = "ask its operator for another run" if finished else "start this again once its operator resumed it"
-            raise RunError(f"run {self._config.run!r} is over ({view.state}: {view.reason}): {advice}")
         check_run(self._config.run, view.protocol)
         return view
 
@@ -326,10 +337,13 @@ class Edge:
 
     def _loop(self) -> None:
         while True:
+            self._idleness.waits_for(self._awaited())
+            self._idleness.look()
             try:
-                item = self._inbox.get(timeout=None if self._ready else self._unready_left_s())
+                item = self._inbox.get(timeout=self._idleness.left_s() if self._ready else self._unready_left_s())
             except queue.Empty:
-                self._tell_unready()
+                if not self._ready:
+                    self._tell_unready()
                 continue
             if isinstance(item, _Failure):
                 raise item.error
@@ -338,6 +352,14 @@ class Edge:
                 return
             if self._left and not self._unjudged and self._behind < self._rounds:
                 return
+
+    def _awaited(self) -> str:
+        """What this site waits for while it has nothing to do; '' while it has."""
+        if not self._ready or self._training or self._left:
+            return ""
+        if not self._behind:
+            return "the run's first round here: its coordinator opens it once enough sites are ready"
+        return f"the run's next round: round {self._behind} is behind this site"
 
     def _unready_left_s(self) -> float:
         return max(0.0, self._started_at + self._spoken_s - time.monotonic())

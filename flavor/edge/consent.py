@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from flavor.config import RunConfig
-from flavor.errors import DigestMismatch, ObjectMissing, RunRefused, StoreUnavailable
+from flavor.errors import DigestMismatch, ObjectMissing, OtherStore, RunRefused, StoreUnavailable
 from flavor.ledger.manifest import MOST_BYTES
 from flavor.settings import ALLOWED, settings_not_taken
 from flavor.store.objects import ObjectStore, folder_of
@@ -45,7 +45,7 @@ def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Seque
 
 
 def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[str], None]) -> None:
-    """Raise `RunRefused` unless the run's own record lies in this store: it is the store of this very run.
+    """Raise `OtherStore` unless the run's own record lies in this store: it is the store of this very run.
 
     So an edge with a wrong store learns it before it trains, and no folder of the site's own is taken for a store
     because a coordinator says so. Where the store does not let this site read the record, `tell` says so.
@@ -55,7 +55,7 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
         record = json.loads(store.read(path, most=MOST_BYTES))
         found = str(record["run_id"])
     except ObjectMissing:
-        raise RunRefused(
+        raise OtherStore(
             f"{path} is not in the store {store.url}: this is not the store of run {run!r}: name the one that its "
             "coordinator names (--store, or the token's)"
         ) from None
@@ -65,9 +65,9 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
         tell(f"{error}: whether this is the run's store cannot be told")
         return
     except (ValueError, KeyError, TypeError, DigestMismatch):
-        raise RunRefused(f"{path} in the store {store.url} is no run's record: check --store") from None
+        raise OtherStore(f"{path} in the store {store.url} is no run's record: check --store") from None
     if found != run_id:
-        raise RunRefused(
+        raise OtherStore(
             f"the store {store.url} holds another run of the name {run!r}: name the store of this one (--store)"
         )
 

@@ -14,9 +14,11 @@ from flavor.errors import (
     InvalidInfo,
     MisuseError,
     NotAdmitted,
+    OtherStore,
     RunRefused,
     StoreError,
     TrainerFailed,
+    UnusableStore,
     UpdateRefused,
 )
 from flavor.process import described_exit
@@ -39,6 +41,10 @@ class Failure(StrEnum):
     """The site does not take what the run asks of it."""
     NOT_ADMITTED = "not-admitted"
     """The coordinator does not let it take part."""
+    OTHER_STORE = "other-store"
+    """The store that it was started with is not the run's."""
+    UNUSABLE_STORE = "unusable-store"
+    """What it was started with is no store that it can use."""
     DISK = "disk"
     STORE = "store"
     MISUSE = "misuse"
@@ -54,6 +60,8 @@ _SENTENCES = {
     Failure.SIGNAL: "its edge was stopped by a signal",
     Failure.DECLINED: "it does not take part as this run asks",
     Failure.NOT_ADMITTED: "it is not admitted",
+    Failure.OTHER_STORE: "it was started with another store than the run's (its --store, or its token's)",
+    Failure.UNUSABLE_STORE: "it was started with a store that cannot be used (its --store, or its token's)",
     Failure.DISK: "a file at the site could not be read or written",
     Failure.STORE: "its edge cannot use the object store",
     Failure.MISUSE: "its edge cannot go on as it was started",
@@ -100,6 +108,8 @@ class Died(TrainerFailed):
 _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (OSError, Failure.DISK),
     (StoreError, Failure.STORE),
+    (OtherStore, Failure.OTHER_STORE),
+    (UnusableStore, Failure.UNUSABLE_STORE),
     (RunRefused, Failure.DECLINED),
     (NotAdmitted, Failure.NOT_ADMITTED),
     (InvalidInfo, Failure.INFO),

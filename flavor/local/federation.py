@@ -156,11 +156,11 @@ class Federation:
             except BaseException:
                 with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
                     runs.end(RunState.STOPPED, "interrupted")
-                processes.wait(self._ending(processes), 2.0)
+                processes.wait(self._ending(processes, runs), 2.0)
                 with contextlib.suppress(FlavorError, OSError):
                     progress.left(folder.end(runs, store))
                 raise
-            processes.wait(self._ending(processes), _END_S)
+            processes.wait(self._ending(processes, runs), _END_S)
             try:
                 return folder.end(runs, store)
             except OSError as error:
@@ -169,10 +169,12 @@ class Federation:
                     f"what it made lies in the store, whence `flavor get {shlex.quote(str(folder.out))}` brings models"
                 ) from None
 
-    def _ending(self, processes: ProcessGroup) -> list[str]:
-        """Those that still run and end by themselves when the run has."""
-        ours = {"coordinator", *(site.client for site in self.sites)}
-        return [name for name in processes.running if name in ours]
+    def _ending(self, processes: ProcessGroup, runs: RunStore) -> list[str]:
+        """Those that still run and end by themselves when the run has: an edge that has not joined waits on for it."""
+        edges = [site.client for site in self.sites]
+        with contextlib.suppress(FlavorError):
+            edges = [name for name, (_, alive) in runs.clients(edges).items() if alive]
+        return [name for name in processes.running if name in {"coordinator", *edges}]
 
     def _start(self, processes: ProcessGroup, url: str, store: str) -> None:
         environment = {

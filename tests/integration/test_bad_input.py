@@ -154,9 +154,12 @@ def test_runs_that_are_not_there_or_over(bench):
     )
     bench.serve().until("waiting")
     assert bench.done("flavor", "stop", bench.run).wait() == 0
-    refused(
-        bench.edge("edge-1", bench.trainer()), 1, f"run '{bench.run}' is over (stopped", "once its operator resumed it"
-    )
+    late = bench.edge("edge-1", bench.trainer(), "--join-timeout-s", 0.2)
+    assert late.wait() == 8, late.stderr
+    waiting, over = late.stderr.splitlines()
+    assert f"waiting for run '{bench.run}': it is stopped" in waiting
+    assert f"run '{bench.run}' is over (stopped" in over
+    assert "it did not go on within 0.2 s: start this again once its operator resumed it" in over
     refused(bench.serve(), 1, "is over", f"flavor resume {bench.run}")
     before = bench.runs.read()
     process = bench.done("flavor", "run", "-m", bench.trainer(), "--edges", 1, "--run", bench.run, "--out", "fresh")

@@ -16,9 +16,9 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RunState
 from flavor.config import RunConfig
 from flavor.coordinator.members import Members
-from flavor.edge import agent
+from flavor.edge import agent, idleness
 from flavor.edge.config import EdgeConfig
-from flavor.errors import FlavorError, NotAdmitted
+from flavor.errors import FlavorError, NotAdmitted, RunFinishedEarly
 from flavor.ledger.keys import SigningKey
 from flavor.store.objects import open_store
 from tests.conftest import DEADLINE_S, Bench
@@ -54,7 +54,7 @@ class Alone:
         self.told: list[str] = []
         self.error: FlavorError | None = None
 
-    def start(self, script: str) -> None:
+    def start(self, script: str, *, store: str = "") -> None:
         """Start the edge with this trainer."""
         file = self.folder / "trainer.py"
         file.write_text(HEAD + script)
@@ -62,7 +62,7 @@ class Alone:
             run="r",
             client="a",
             redis_url=self.url,
-            store=self.store.url,
+            store=store or self.store.url,
             command=(sys.executable, str(file)),
             workspace=self.folder / "a",
             input=self.folder,
@@ -101,7 +101,7 @@ class Alone:
         self.eventually(f"it says {text!r}", lambda: any(text in line for line in list(self.told)))
 
     def end(self) -> None:
-        if self.runs.read().state is not RunState.STOPPED:
+        if not self.runs.read().state.ended:
             self.runs.end(RunState.STOPPED, "enough")
         self.thread.join(DEADLINE_S)
         assert not self.thread.is_alive()
@@ -163,6 +163,51 @@ def test_a_site_is_told_that_it_has_joined_by_the_coordinator_and_never_before_i
     assert not any("joined" in line for line in alone.told), "no coordinator has said so"
     Members(alone.runs, print, quarantine_after=3, lease_s=9.0, only=None).read_all(token=TOKEN, lenient=False)
     alone.says("joined run 'r'")
+
+
+def test_a_site_with_another_store_tells_the_run_so(alone: Alone, tmp_path: Path) -> None:
+    """The operator sees why it is not there: not that it "does not take part"."""
+    open_store(str(tmp_path / "other"), create=True)
+    for store, failure in (("other", "other-store"), ("missing", "unusable-store")):
+        alone.start("", store=str(tmp_path / store))
+        alone.thread.join(DEADLINE_S)
+        assert isinstance(alone.error, FlavorError), alone.told
+        assert alone.error.exit_code == 2
+        told = alone.redis.hgetall(alone.keys.hash)
+        assert (told["state"], told["failure"]) == ("failed", failure)
+        assert str(tmp_path) not in told["reason"], "the class alone leaves the site"
+
+
+def test_a_site_that_comes_to_a_stopped_run_waits_until_it_goes_on(alone: Alone) -> None:
+    """As one that is started at the same moment as `flavor resume`."""
+    alone.runs.end(RunState.STOPPED, "a pause")
+    alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
+    alone.says("waiting for run 'r': it is stopped (a pause); its operator goes on with it with `flavor resume r`")
+    view = alone.runs.read()
+    alone.runs.resume(
+        TOKEN, view.round, config=view.config, changed=[], closed=0, spoiled=[], timeout_s=60, reason="it goes on"
+    )
+    alone.is_ready()
+
+
+def test_a_site_that_comes_to_a_finished_run_ends_as_the_run_did(alone: Alone) -> None:
+    alone.runs.end(RunState.FINISHED, "early, after round 1 of 3")
+    alone.start("")
+    alone.thread.join(DEADLINE_S)
+    assert isinstance(alone.error, RunFinishedEarly)
+    assert (alone.error.exit_code, "ask its operator for another run" in str(alone.error)) == (7, True)
+
+
+def test_a_site_says_what_it_waits_for(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idleness, "SILENT_S", 0.1)
+    alone.start(
+        'SetEvent("TrainInitDone"); WaitEvent("TrainStarted"); train(); SetEvent("TrainFinished")\n'
+        'WaitEvent("TrainStarted")\n'
+    )
+    alone.says("waiting for the run's first round here")
+    alone.open_round(1)
+    alone.update(1)
+    alone.says("waiting for the run's next round: round 1 is behind this site")
 
 
 def test_a_script_that_never_gets_ready_is_spoken_of_again_and_again(

@@ -1,0 +1,40 @@
+"""What an edge says when its site has nothing to do for a while: so that nobody takes a wait for a fault."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+SILENT_S = 30.0
+"""How long a site waits without a word."""
+
+
+class Idleness:
+    """Tells once, of each wait, what is waited for; once more after this process itself had stood still."""
+
+    def __init__(self, tell: Callable[[str], None], *, now: Callable[[], float] = time.monotonic) -> None:
+        self._tell, self._now = tell, now
+        self._what = ""
+        self._since = self._heard = now()
+        self._told = False
+
+    def waits_for(self, what: str) -> None:
+        """What is waited for now; '' for nothing."""
+        now = self._now()
+        stood_still = now - self._heard > SILENT_S and self._told  # the bus is asked every few seconds
+        if what != self._what or stood_still:
+            self._what, self._told = what, False
+            self._since = now if not stood_still else self._since
+        self._heard = now
+
+    def left_s(self) -> float | None:
+        """How long until that is worth a line; None for never."""
+        if self._told or not self._what:
+            return None
+        return max(0.0, self._since + SILENT_S - self._now())
+
+    def look(self) -> None:
+        """Say it, if it is time to."""
+        if self.left_s() == 0.0:
+            self._tell(f"waiting for {self._what}")
+            self._told = True
