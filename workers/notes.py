@@ -69,7 +69,13 @@ def of_training(
     """Training that was lost."""
     if work.old is None:
         return
-    if idle := unchanged_updates(work.verdicts, updates, work.old, old):
+    idle = unchanged_updates(work.verdicts, updates, work.old, old)
+    if empty := [client for client in idle if not work.verdicts[client].num_examples]:
+        yield (
+            f"warning: {_some(empty)} had no examples (datasetSize 0) and handed in the global model, unchanged: is "
+            "the data there where the script looks for it ($INPUT_PATH)?"
+        )
+    if idle := [client for client in idle if client not in empty]:
         yield (
             f"warning: {_some(idle)} handed in the global model, unchanged: is it loaded before the training, and "
             "saved after it?"

@@ -142,8 +142,7 @@ def next_round(
         if len(present) + len(left) >= wanted:
             return (
                 Action.FINISH,
-                f"finished early, after round {closed} of {config.rounds}: {len(left)} trainers are done, and the "
-                f"{len(present)} that remain are fewer than the {wanted} a round needs",
+                _early(closed, config.rounds, left, remain=len(present), needed=wanted),
                 (),
             )
         short = f"{wanted} clients are needed and {len(present)} remain"
@@ -217,10 +216,8 @@ def close_round(
     tail = f"; without {_listed(lost)}" if lost else ""
     if accepted + open_ < needed:
         if round_.round > 1 and accepted + open_ + len(by[Standing.LEFT]) >= needed:
-            return Action.FINISH, (
-                f"finished early, after round {round_.round - 1} of {config.rounds}: {len(by[Standing.LEFT])} trainers "
-                f"are done, and the {accepted + open_} that remain are fewer than the {needed} a round needs"
-            )
+            closed, remain = round_.round - 1, accepted + open_
+            return Action.FINISH, _early(closed, config.rounds, by[Standing.LEFT], remain=remain, needed=needed)
         may_come = len(by[Standing.GONE]) + len(by[Standing.REFUSED])
         short = f"{needed} updates are needed and {accepted + open_} can come"
         reason = Reason(f"{short}; {_listed(lost)}", f"{short}; {_counted(kinds)}")
@@ -380,6 +377,19 @@ def _counted(kinds: Iterable[str]) -> str:
 def all_closed(rounds: int) -> str:
     """Why a run is finished."""
     return "its only round is closed" if rounds == 1 else f"all {rounds} rounds are closed"
+
+
+def _early(closed: int, rounds: int, left: Sequence[str], *, remain: int, needed: int) -> Reason:
+    """Why a run is finished before its last round: training scripts that ended, and what to do about it."""
+    one = len(left) == 1
+    whose = f"{left[0]}'s script" if one else f"the scripts of {_some(left)}"
+    sites = f"{remain} sites remain" if remain > 1 else f"{remain or 'no'} site remains"
+    why = (
+        f"ended before round {closed + 1}, and {sites} of the {needed} that a round needs; if that is not meant, let "
+        f"{'it' if one else 'them'} loop until WaitEvent says that the run is over, TOTAL_ROUNDS rounds"
+    )
+    when = f"early, after round {closed} of {rounds}"
+    return Reason(f"{when}: {whose} {why}", f"{when}: {'1 script' if one else f'{len(left)} scripts'} {why}")
 
 
 _UNITS = (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1))

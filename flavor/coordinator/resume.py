@@ -58,6 +58,7 @@ def resume(
             what = "finished" if view.state is RunState.FINISHED else f"{view.state}, with all its rounds closed"
             raise RunError(f"run {runs.run!r} is {what}: --rounds NUMBER, with more than {closed}, lets it go on")
         check(config)
+        was = f"was {view.state}" if view.state is RunState.STOPPED else f"had {view.state}"
         again = round_ is not None and round_.state is RoundState.FAILED
         kept = sum(verdict.accepted for verdict in round_.verdicts.values()) if round_ is not None and again else 0
         spoiled = round_.spoiled if round_ is not None and again else ()
@@ -69,7 +70,7 @@ def resume(
             closed=closed,
             spoiled=spoiled,
             timeout_s=config.round_timeout_s,
-            reason=f"it was {view.state}" + (f"; {'; '.join(changed)}" if changed else "; with the same settings"),
+            reason=f"it goes on after it {was}, with {'; '.join(changed) or 'the same settings'}",
         )
     return Resumed(config, view.round, again, kept - len(spoiled), tuple(changed))
 

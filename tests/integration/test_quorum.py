@@ -135,5 +135,7 @@ def test_one_odd_site_decides_nothing_in_a_first_round(bench):
 def test_trainers_that_end_early_end_the_run_with_a_code_of_its_own(bench):
     coordinator, _ = start(bench, ["c1", "c2"], rounds=3, trainers={c: ["--rounds", 1] for c in ("c1", "c2")})
     assert coordinator.wait() == 7
-    assert "finished early, after round 1 of 3" in coordinator.stderr
+    why = "ended before round 2, and no site remains of the 2 that a round needs"
+    assert f"is finished: early, after round 1 of 3: the scripts of c1, c2 {why}" in coordinator.stderr
+    assert bench.runs.read().reason.startswith(f"early, after round 1 of 3: 2 scripts {why}; if that is not meant, let")
     assert "Error" not in coordinator.stderr

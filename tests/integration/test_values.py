@@ -333,6 +333,14 @@ class TestTraining:
         runs.closed({"a": 0, "b": 1}, a=w(1), b=w(2))
         assert not any("datasetSize" in line for line in runs.told)
 
+    def test_a_site_without_examples_is_told_as_such(self, federation: Any) -> None:
+        runs = federation()
+        runs.closed(a=w(1), b=w(1))
+        notes = runs.closed({"a": 0, "b": 10}, a=w(1), b=w(2)).notes
+        (note,) = notes
+        assert note.startswith("warning: a had no examples (datasetSize 0) and handed in the global model, unchanged")
+        assert "$INPUT_PATH" in note
+
     def test_whom_a_rule_has_chosen_is_recorded(self, federation: Any) -> None:
         runs = federation(aggregator="multi_krum:f=0,m=2")
         view = runs.closed(a=w(1), b=w(100), c=w(1.5))

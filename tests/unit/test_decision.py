@@ -79,7 +79,18 @@ class TestBetweenRounds:
     def test_trainers_that_are_done_end_the_run_early_but_well(self) -> None:
         action, reason, _ = next_round("r", 2, {"a": LEFT, "b": LEFT, "c": READY}, CONFIG)
         assert action is Action.FINISH
-        assert "round 2 of 5" in reason
+        advice = "let them loop until WaitEvent says that the run is over, TOTAL_ROUNDS rounds"
+        why = f"ended before round 3, and 1 site remains of the 3 that a round needs; if that is not meant, {advice}"
+        assert reason == f"early, after round 2 of 5: the scripts of a, b {why}"
+        assert public(reason) == f"early, after round 2 of 5: 2 scripts {why}", "no site is named to the others"
+        _, reason, _ = next_round("r", 2, {"a": LEFT, "b": READY, "c": READY}, CONFIG)
+        assert "a's script ended before round 3, and 2 sites remain of the 3" in reason
+        assert "let it loop until" in reason
+        standing = standings(a=Standing.LEFT, b=Standing.LEFT, c=Standing.LEFT)
+        action, reason = close_round(2_000, ROUND, standing, CONFIG)
+        assert action is Action.FINISH
+        assert "early, after round 1 of 5: the scripts of a, b, c ended before round 2, and no site remains" in reason
+        assert "of a, b" not in public(reason)
 
     def test_too_few_after_failures_fail_the_run_with_their_reasons(self) -> None:
         action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": FAILED}, CONFIG)
