@@ -7,12 +7,13 @@ import collections
 import contextlib
 import fcntl
 import os
+import re
 import selectors
 import signal
 import subprocess
 import termios
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -231,7 +232,16 @@ def obituary(who: str, code: int, lines: Sequence[str], where: str = "") -> str:
     if not told:
         return f"{how}, silently"
     before = f"; before that: {' | '.join(told[:-1])}" if told[:-1] else ""
-    return f"{how}: {told[-1]}{before}"
+    advice = f": {INSTALL_FLAVOR}" if lacks_flavor(told) else ""
+    return f"{how}: {told[-1]}{advice}{before}"
+
+
+INSTALL_FLAVOR = "install flavor in the environment that runs the script, too"
+
+
+def lacks_flavor(lines: Iterable[str]) -> bool:
+    """Whether what a Python script printed says that its environment has no flavor."""
+    return any(re.search(r"No module named '?(flavor|aggregators)\b", line) for line in lines)
 
 
 def quoted(lines: Sequence[str]) -> str:

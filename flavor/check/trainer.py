@@ -35,6 +35,7 @@ from flavor.check.trainer_checks import (
     TRAINER_CHECKS,
     WAITS,
 )
+from flavor.process import INSTALL_FLAVOR, lacks_flavor
 from flavor.readmark import ReadMark
 from flavor.store.info import FILE_NAME
 
@@ -316,6 +317,8 @@ class TrainerCheck:
         """What to do about a script that ended with an error; None (the check's own hint) if it did not."""
         if self._script.exit_code() == 0:
             return None
+        if lacks_flavor(self._script.last_words().splitlines()):
+            return INSTALL_FLAVOR
         hint = "repair what its last lines say"
         return f"{hint}, or set INPUT_PATH to the data" if self._folders.input_is_empty else hint
 

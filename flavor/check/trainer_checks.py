@@ -69,7 +69,7 @@ INFO = Check(
 EPOCH = Check(
     "epoch goes up",
     "metadata.epoch in info.json is larger in each round than in the one before",
-    'count rounds: output["metadata"]["epoch"] = epoch, with epoch + 1 in the next round',
+    'count rounds: SaveInfoJson({"metadata": {"epoch": epoch, ...}, ...}), with epoch + 1 in the next round',
 )
 FINISHED = Check(
     "sets TrainFinished",

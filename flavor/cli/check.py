@@ -9,13 +9,13 @@ import sys
 import click
 
 from flavor.cli.common import one_line_errors, raise_on_sigterm, version_option
-from flavor.cli.help import GroupedCommand
+from flavor.cli.help import SpelledCommand
 from flavor.errors import InvalidSetting
 
 _EXIT_CODES = "Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 interrupted."
 
 
-@click.command(cls=GroupedCommand, epilog=_EXIT_CODES)
+@click.command(cls=SpelledCommand, epilog=_EXIT_CODES)
 @click.option(
     "-m",
     "--main",

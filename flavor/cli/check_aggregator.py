@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from flavor.cli.common import one_line_errors, raise_on_sigterm, version_option
-from flavor.cli.help import GroupedCommand
+from flavor.cli.help import SpelledCommand
 from flavor.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=GroupedCommand, epilog="Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 interrupted."
+    cls=SpelledCommand, epilog="Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 interrupted."
 )
 @click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="The aggregator's command.")
 @click.option("-cm", "--client-main", "client_command", required=True, metavar="CMD", help="The training command.")

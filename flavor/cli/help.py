@@ -34,7 +34,14 @@ _GROUPS: dict[str, tuple[str, ...]] = {
 }
 _OTHER = "Other"
 _OLD_SPELLING = re.compile(r"^-[a-z]{2,}, ")
-"""`-am`, `-cm`, `-cp`: taken as ever, and shown no more."""
+"""`-am`, `-cm`, `-cp`: taken everywhere, and shown where people type them."""
+_A_COMMAND = ("the command", "'python main.py'")
+_QUOTED = {
+    "input_glob": ("the pattern", "'data/site*/'"),
+    **dict.fromkeys(("main_command", "preprocess_command", "client_command"), _A_COMMAND),
+    **dict.fromkeys(("aggregator_main", "aggregator_command"), ("the command", "'python aggregate.py'")),
+}
+"""What a shell takes apart when it stands in no quotes."""
 _MEANT = {
     "--name": ("--run", "--client"),
     "--epochs": ("--rounds",),
@@ -53,7 +60,9 @@ _MEANT = {
 
 
 class GroupedCommand(click.Command):
-    """A command whose options are listed in groups."""
+    """A command whose options are listed in groups, each in one spelling, or with the `short` ones."""
+
+    short = False
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options group by group."""
@@ -64,7 +73,7 @@ class GroupedCommand(click.Command):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 name = parameter.name or ""
-                shown = _OLD_SPELLING.sub("", record[0]), record[1]
+                shown = record if self.short else (_OLD_SPELLING.sub("", record[0]), record[1])
                 rows[group_of.get(name, _OTHER)].append((order.get(name, len(order)), shown))
         for title, listed in rows.items():
             if listed:
@@ -74,7 +83,7 @@ class GroupedCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; an option that there is not is answered with the one that was meant."""
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, list(args))
         except click.NoSuchOption as error:
             known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
             meant = [name for name in _MEANT.get(error.option_name, ()) if name in known]
@@ -83,3 +92,29 @@ class GroupedCommand(click.Command):
             if meant:
                 said += f" Did you mean {' or '.join(map(repr, meant))}?"
             raise click.NoSuchOption(error.option_name, said, None if meant else near, error.ctx) from None
+        except click.UsageError as error:
+            if type(error) is click.UsageError and (advice := self._unquoted(ctx, args)):
+                raise click.UsageError(f"{error.message} {advice}", error.ctx) from None
+            raise
+
+    def _unquoted(self, ctx: click.Context, args: list[str]) -> str:
+        """Which option was given several words where it takes one, and how it takes them; '' when none was."""
+        quoted = {
+            name: (name, _QUOTED[parameter.name])
+            for parameter in self.get_params(ctx)
+            if parameter.name in _QUOTED
+            for name in parameter.opts
+        }
+        for number, word in enumerate(args):
+            name, equals, _ = word.partition("=")
+            after = args[number + (1 if equals else 2) :]
+            if name in quoted and after and not after[0].startswith("-"):
+                option, (what, example) = quoted[name]
+                return f"{option} takes one word: put {what} in quotes: {option} {example}"
+        return ""
+
+
+class SpelledCommand(GroupedCommand):
+    """One that lists the options' short names as well."""
+
+    short = True

@@ -699,6 +699,10 @@ def test_preprocess_runs_first_and_its_failure_ends_the_check(tmp_path, clean):
     assert "the preprocess command ended with exit code 4" in ran.stdout
     assert "| no data" in ran.stdout
     assert "-> repair what its last lines say, or set INPUT_PATH to the data" in ran.stdout
+    (tmp_path / "bare.py").write_text("raise ModuleNotFoundError(\"No module named 'flavor'\")")
+    ran = check_fl("-m", f"{sys.executable} {tmp_path / 'bare.py'}")
+    assert ran.returncode == 1
+    assert "-> install flavor in the environment that runs the script, too" in ran.stdout
 
 
 @pytest.mark.parametrize(

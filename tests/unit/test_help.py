@@ -46,6 +46,35 @@ def test_what_was_meant_is_suggested(given: str, meant: str) -> None:
     assert "-am" not in done.output
 
 
+@pytest.mark.parametrize(("module", "short"), [("check", ["-am"]), ("check_aggregator", ["-cm", "-cp"])])
+def test_checks_list_the_short_names_that_people_type(module: str, short: list[str]) -> None:
+    listed = CliRunner().invoke(command(module, "command"), ["--help"]).output
+    assert [name for name in ("-am", "-cm", "-cp") if f"  {name}, --" in listed] == short
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (
+            ["-m", "python x", "--input-glob", "data/s1", "data/s2", "--rounds", "3"],
+            "--input-glob takes one word: put the pattern in quotes: --input-glob 'data/site*/'",
+        ),
+        (["--input-glob=data/s1", "data/s2", "-m", "x"], "--input-glob takes one word: put the pattern in quotes"),
+        (
+            ["-m", "python", "main.py", "--edges", "2"],
+            "-m takes one word: put the command in quotes: -m 'python main.py'",
+        ),
+        (["-m", "python main.py", "--edges", "2", "more"], ""),
+    ],
+)
+def test_what_a_shell_has_taken_apart_needs_quotes(words: list[str], advice: str) -> None:
+    done = CliRunner().invoke(command("run", "run"), words)
+    assert done.exit_code == 2
+    assert "Got unexpected extra argument" in done.output
+    assert advice in done.output
+    assert ("in quotes" in done.output) == bool(advice)
+
+
 def test_old_spellings_are_taken() -> None:
     done = CliRunner().invoke(command("run", "run"), ["-m", "python x", "-am", "python '"])
     assert "No such option" not in done.output

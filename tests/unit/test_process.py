@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flavor.process import ChildProcess
+from flavor.process import ChildProcess, obituary
 
 LEAVES = (
     "import os, time\nif os.fork() == 0:\n    while True: time.sleep(1)\nprint(os.getpid(), flush=True)\nos._exit(3)"
@@ -116,3 +116,10 @@ def test_what_it_had_printed_by_now_is_known_however_late_it_is_read(
     assert process.last_lines == ["saved it"]
     process.stop(0.1)
     assert process.last_lines == ["saved it"]
+
+
+def test_a_script_whose_environment_has_no_flavor_is_told_what_to_do() -> None:
+    lines = ["Traceback (most recent call last):", "ModuleNotFoundError: No module named 'flavor'"]
+    told = obituary("the trainer", 1, lines, "before TrainInitDone")
+    assert "No module named 'flavor': install flavor in the environment that runs the script, too; before that" in told
+    assert "install" not in obituary("the trainer", 1, ["ModuleNotFoundError: No module named 'flavors'"])
