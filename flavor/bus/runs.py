@@ -159,7 +159,7 @@ class RunStore:
         `left_out` are those that were, in any opening, and no longer are.
         """
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
-        keys += [self.keys.client(client).task(round_) for client in new]
+        keys += [self.keys.verdicts(round_), *(self.keys.client(client).task(round_) for client in new)]
         timeout_ms = int(timeout_s * 1000)
         args: list[str | int] = [token, round_, timeout_ms, json.dumps(list(expected)), reason, opening]
         args.append(json.dumps(list(left_out)))
@@ -176,8 +176,9 @@ class RunStore:
     def begin_aggregation(
         self, token: str, round_: int, *, attempt: int, contributors: Sequence[str], reason: str
     ) -> None:
-        """Fix the contributors and start an attempt."""
+        """Fix the contributors and start an attempt; `IllegalMove` when another update was accepted meanwhile."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        keys.append(self.keys.verdicts(round_))
         self._move("begin_aggregation", keys, [token, round_, attempt, json.dumps(list(contributors)), reason])
 
     def return_round(

@@ -308,6 +308,33 @@ def test_a_round_that_is_opened_again_keeps_what_was_handed_in(runs: RunStore) -
     assert runs.updates(1, ["b"]) == {"b": {"path": "p"}}
 
 
+def test_a_decision_without_what_was_accepted_meanwhile_changes_nothing(runs: RunStore) -> None:
+    open_round(runs)
+    runs.judge(1, "b", Verdict(False, "bad", try_id="t1"))
+    runs.judge(1, "a", Verdict(True, "good", try_id="t"))
+    runs.judge(1, "b", Verdict(True, "good", try_id="t2"))
+    before = runs.read_round(1)
+    with pytest.raises(IllegalMove, match="decided without b, which is accepted"):
+        begin(runs)
+    with pytest.raises(IllegalMove, match="decided without b, which is accepted"):
+        runs.reopen_round(TOKEN, 1, expected=["a"], new=[], left_out=["b"], opening=2, timeout_s=9, reason="")
+    assert runs.read_round(1) == before
+    runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b"], reason="all")
+
+
+def test_the_update_of_a_client_that_is_left_out_is_not_accepted(runs: RunStore) -> None:
+    """Until the round is opened again for it, too: what is accepted counts."""
+    open_round(runs)
+    runs.reopen_round(TOKEN, 1, expected=["a"], new=[], left_out=["b"], opening=2, timeout_s=9, reason="")
+    assert runs.judge(1, "b", Verdict(True, "good", try_id="t"))
+    assert not runs.verdicts(1, ["b"])["b"].accepted
+    assert runs.redis.hget(runs.keys.client("b").verdict(1), "accepted") == "0"
+    assert not runs.refusals(), "no fault of its content"
+    runs.reopen_round(TOKEN, 1, expected=["a", "b"], new=["b"], left_out=[], opening=3, timeout_s=9, reason="")
+    assert runs.judge(1, "b", Verdict(True, "good", try_id="t")), "its verdict was about no try"
+    assert runs.verdicts(1, ["b"])["b"].accepted
+
+
 def test_what_structure_counts_is_decided_once_and_others_are_judged_again(runs: RunStore) -> None:
     open_round(runs)
     assert runs.reference(1) is None

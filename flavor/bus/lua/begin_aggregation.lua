@@ -1,17 +1,28 @@
 -- Fix who contributes to a round and start an attempt to aggregate it.
--- KEYS  1 coordinator  2 run  3 round:N  4 log
+-- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts
 -- ARGV  1 coordinator's token  2 N  3 attempt (1, 2, ...)  4 contributors (JSON)  5 reason
--- Invariant: after the first attempt the contributors of a round change only by leaving out those whose objects a worker
--- found spoiled (fail_attempt).
+-- Invariants: what was accepted of a client that the round expects counts, also if it was accepted after the caller had
+-- decided: the round stays open then, and the caller looks again. After the first attempt the contributors change only by
+-- leaving out those whose updates a worker found spoiled (fail_attempt).
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HGET', KEYS[2], 'state')
 if run ~= 'running' then return {'state', tostring(run)} end
-local round = redis.call('HMGET', KEYS[3], 'state', 'attempt')
+local round = redis.call('HMGET', KEYS[3], 'state', 'attempt', 'expected')
 local attempt = tonumber(ARGV[3])
 local first = round[1] == 'open' and attempt == 1
 local again = round[1] == 'aggregating' and tonumber(round[2]) == attempt - 1
 if not (first or again) then return {'state', tostring(round[1])} end
+if first then
+  local counts = {}
+  for _, client in ipairs(cjson.decode(ARGV[4])) do counts[client] = true end
+  for _, client in ipairs(cjson.decode(round[3])) do
+    if not counts[client] then
+      local verdict = redis.call('HGET', KEYS[5], client)
+      if verdict and cjson.decode(verdict).accepted then return {'state', 'decided without ' .. client .. ', which is accepted'} end
+    end
+  end
+end
 redis.call('HSET', KEYS[3], 'state', 'aggregating', 'attempt', ARGV[3])
 if first or redis.call('HEXISTS', KEYS[3], 'spoiled') == 1 then redis.call('HSET', KEYS[3], 'contributors', ARGV[4]) end
 if redis.call('HEXISTS', KEYS[3], 'passing_ms') == 1 then redis.call('HINCRBY', KEYS[3], 'waits', 1) end

@@ -5,16 +5,19 @@
 --       6 verdict (JSON) and 7 reason of one that is too late  8 which try of the client was judged
 -- Invariant: the first verdict on a try stands; a repeated inspection changes nothing. An update that was refused may be
 --            followed by another try while the round is open; one that was accepted is the client's last.
---            An update is accepted only while its round is open: what is accepted counts. And it is late only once
+--            An update is accepted only while its round is open, and has not left its client out: what is accepted
+--            counts. And it is late only once
 --            its round is not open: a coordinator that was paused while another took over may know an older round.
 --            A round that is not there has no verdicts: the server may have lost the run while it was inspected.
 --            `refusals` counts a client's refused updates in a row; one that came too late, or whose
 --            global model is to blame (update.blameless), is no fault of its client.
 -- Returns 1 when this verdict was recorded, else 0.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
-local state, late = redis.call('HGET', KEYS[3], 'state'), event == 'update.late'
+local round, late = redis.call('HMGET', KEYS[3], 'state', 'left_out'), event == 'update.late'
+local state, left_out = round[1], false
+for _, client in ipairs(cjson.decode(round[2] or '[]')) do left_out = left_out or client == ARGV[1] end
 if not state or (late and state == 'open') then return 0 end
-if event == 'update.accepted' and state ~= 'open' then
+if event == 'update.accepted' and (state ~= 'open' or left_out) then
   late, verdict, reason = true, ARGV[6], ARGV[7]
 end
 local fault = not late and event ~= 'update.blameless'
@@ -30,7 +33,9 @@ if event == 'update.accepted' then
 elseif fault then
   redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
 end
+redis.call('DEL', KEYS[4])
 redis.call('HSET', KEYS[4], 'accepted', event == 'update.accepted' and '1' or '0', 'reason', reason)
+if ARGV[8] ~= '' then redis.call('HSET', KEYS[4], 'try', ARGV[8]) end
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', event, 'round', ARGV[2], 'client', ARGV[1], 'reason', reason)
 redis.call('PUBLISH', KEYS[4], ARGV[2])
 return 1

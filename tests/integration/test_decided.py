@@ -1,0 +1,117 @@
+"""What comes between a decision of the coordinator and the script that carries it out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, RoundView, Verdict
+from flavor.config import RunConfig
+from flavor.coordinator import loop
+from flavor.protocol import SPEAKS
+from flavor.store.local import LocalStore
+
+LONG_S = 60.0
+
+
+class NoJobs:
+    """A queue that nobody listens on: the test is the worker."""
+
+    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> str:
+        return "job"
+
+    def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
+        pass
+
+    def waits(self, job: str) -> bool:
+        return False
+
+    def workers(self) -> int:
+        return 1
+
+    def absence(self) -> str:
+        return ""
+
+
+class Served:
+    """A run with a coordinator of its own, in a thread, and the clients `a` and `b`, which have handed in."""
+
+    def __init__(self, url: str, folder: Path, **settings: object) -> None:
+        self.store = LocalStore(folder / "store", create=True)
+        self.runs = RunStore(connect(url), "r", url)
+        self.runs.redis.flushall()
+        self.told: list[str] = []
+        config = RunConfig.parse({"rounds": 1, "min_clients": 2, "store": self.store.url, **settings})
+        self.coordinator = loop.Coordinator(
+            "r", config, redis_url=url, store=self.store, tell=self.told.append, jobs=NoJobs()
+        )
+        self.thread = threading.Thread(target=self.coordinator.run)
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        self.thread.start()
+        try:
+            self.until("there is a run", lambda: self.runs.find() is not None)
+            for client in "ab":
+                keys = self.runs.keys.client(client)
+                self.runs.redis.set(keys.lease, "x")
+                self.runs.redis.hset(keys.hash, mapping={"state": "ready", **SPEAKS, "round": "0"})
+                self.runs.redis.publish(keys.state, "ready")
+            self.until("round 1 is open", lambda: self.runs.read_round(1) is not None)
+            for client in "ab":
+                key = self.runs.keys.client(client).update(1)
+                self.runs.redis.hset(key, mapping={"path": client, "digest": client, "size": "12", "try": "t"})
+                self.runs.redis.publish(key, "1")
+            yield
+        finally:
+            self.coordinator.stop()
+            self.thread.join(LONG_S)
+
+    def accept(self, client: str) -> bool:
+        paths = {"path": f"runs/r/{client}", "info_path": f"runs/r/{client}-info"}
+        return self.runs.judge(1, client, Verdict(True, "12 bytes", digest=client, try_id="t", **paths))
+
+    def round(self) -> RoundView:
+        view = self.runs.read_round(1)
+        assert view is not None
+        return view
+
+    def aggregating(self, attempt: int = 1) -> RoundView:
+        self.until(f"attempt {attempt}", lambda: self.round().attempt == attempt)
+        return self.round()
+
+    def verdict_of(self, client: str) -> dict[str, str]:
+        return self.runs.redis.hgetall(self.runs.keys.client(client).verdict(1))
+
+    def until(self, what: str, holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + LONG_S
+        while not holds():
+            assert time.monotonic() < end, f"{what}: not in time; told: {self.told}"
+            time.sleep(0.02)
+
+
+def test_what_is_accepted_after_the_decision_to_aggregate_counts(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two updates at the deadline: one is accepted in the moment after the coordinator went on without it."""
+    served, judged = Served(url, tmp_path, quorum=1, round_timeout_s=1.0, aggregation_lease_s=1.0), []
+
+    def reach(name: str) -> None:
+        if name == "coordinator.closing" and not judged:
+            judged.append(served.accept("b"))
+
+    monkeypatch.setattr(loop, "reach", reach)
+    with served.serving():
+        assert served.accept("a")
+        view = served.aggregating()
+    assert judged == [True]
+    assert view.state is RoundState.AGGREGATING
+    assert (view.contributors, served.verdict_of("b")["accepted"]) == (("a", "b"), "1")
+    assert not any("not inspected in time" in line for line in served.told), served.told
