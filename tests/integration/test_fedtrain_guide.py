@@ -175,7 +175,8 @@ def test_a_single_round_and_its_checkpoint(place: Bench, capsys: pytest.CaptureF
     assert isinstance(coordinator, DiLoCoCoordinator)
     assert isinstance(state, GlobalState)
     while state.round_id < 5:  # the block reads the checkpoint of round 5
-        state = coordinator.run_round(state, scope["updates"])  # type: ignore[arg-type]
+        updates = [each.model_copy(update={"round_id": state.round_id + 1}) for each in scope["updates"]]  # type: ignore[attr-defined]
+        state = coordinator.run_round(state, updates)
     restored, printed = python(block("checkpoint"), capsys, state=state)
     assert printed == "Restored from round 5\n"
     assert restored["restored_state"] == state
