@@ -56,8 +56,14 @@ INFO = Check(
 )
 FOLLOWS = Check(
     "follows every local model",
-    "run again with one of the local models changed, the command makes another global model",
+    "run again with one of the local models changed, the command makes another global model, in each of its tensors",
     "read all of GetPaths('localModels'), in each round; one that picks a single model by design fails this",
+)
+WEIGHS = Check(
+    "weighs by datasetSize",
+    "each local model counts in the global one by its client's metadata.datasetSize",
+    "the lists in GetPaths('globalInfo')[0] are in the order of GetPaths('localModels'); a rule that does not weigh by "
+    "design (a median, say) keeps this warning",
 )
 ACCEPTED = Check(
     "is accepted by the trainer",
@@ -75,10 +81,10 @@ ENDS = Check(
     "loop over WaitEvent, which then ends the process: do not catch SystemExit",
 )
 
-_RESULT = (LOADABLE, FINITE, SHAPES, INFO, FOLLOWS, ACCEPTED)
+_RESULT = (LOADABLE, FINITE, SHAPES, INFO, FOLLOWS, WEIGHS, ACCEPTED)
 ANEW_CHECKS: tuple[Check, ...] = (STARTS, EXITS, INPUTS, WRITES, *_RESULT)
 """An aggregator that is started anew in each round."""
 ONCE_CHECKS: tuple[Check, ...] = (STARTS, WAITS, INPUTS, WRITES, FINISHED, *_RESULT, LIVES, ENDS)
 """An aggregator that is started once (`--init-once`)."""
-CONTENT: tuple[Check, ...] = (LOADABLE, FINITE, SHAPES)
+CONTENT: tuple[Check, ...] = (LOADABLE, FINITE, SHAPES, WEIGHS)
 """What is not looked at when the checkpoint is opaque."""

@@ -38,15 +38,20 @@ class Trial(Generic[Result]):
     place: Place
     look_at: LookAt[Result]
 
-    def __call__(self, name: str, changes: Mapping[int, Writer]) -> Result:
-        """What comes out when these local models are changed, by index; raises `Over` if that is no model."""
+    def __call__(self, name: str, changes: Mapping[int, Writer], sizes: Sequence[int] | None = None) -> Result:
+        """What comes out when these local models are changed, by index; raises `Over` if that is no model.
+
+        With `sizes` the clients of these models have so many examples in the round that is tried.
+        """
         folder = self.folder / name
         life = self.new_life(folder, f"aggregator-{name}")
         rounds = [*((place, _NONE) for place in self.history), (self.place, changes)]
         try:
             life.start()
             for round_, (place, change) in enumerate(rounds, start=1):
-                again, where = place.again(folder / f"round-{round_}", change), f"round {round_}, run again ({name})"
+                others = sizes if place is self.place else None
+                again = place.again(folder / f"round-{round_}", change, others)
+                where = f"round {round_}, run again ({name})"
                 life.aggregate(round_, again, where)
             return self.look_at(life, again, where)
         finally:

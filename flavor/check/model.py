@@ -39,7 +39,7 @@ def opened(path: Path) -> Format:
 
 def nonfinite(tensors: Tensors) -> str:
     """The tensors with NaN or infinity, in words; empty when there are none."""
-    return _some([name for name, array in tensors.items() if not is_finite(array)])
+    return some([name for name, array in tensors.items() if not is_finite(array)])
 
 
 def differences(first: Tensors, second: Tensors) -> str:
@@ -53,7 +53,7 @@ def differences(first: Tensors, second: Tensors) -> str:
                 found.append(f"{name}: shape {one.shape} became {other.shape}")
             elif one.dtype != other.dtype:
                 found.append(f"{name}: {one.dtype} became {other.dtype}")
-    return _some(found, "; ")
+    return some(found, "; ")
 
 
 def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
@@ -66,7 +66,7 @@ def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
         return "unchanged"
     floats = any(kind_of(array.dtype) is Kind.FLOAT for array in handed_in.values())
     if floats and all(_moves_by_itself(name, handed_in[name]) for name in changed):
-        return f"unchanged but for {_some(changed)}"
+        return f"unchanged but for {some(changed)}"
     return None
 
 
@@ -78,12 +78,13 @@ def _moves_by_itself(name: str, array: Array) -> bool:
 def suspicious(tensors: Tensors) -> str:
     """The integer tensors that look like no quantities, and why, in words; empty when there are none."""
     specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
-    return _some([f"{name}: {why}" for name, why in suspicious_integers(specs).items()], "; ")
+    return some([f"{name}: {why}" for name, why in suspicious_integers(specs).items()], "; ")
 
 
-def _some(items: list[str], joint: str = ", ", most: int = 4) -> str:
+def some(items: Sequence[str], joint: str = ", ", most: int = 4) -> str:
+    """The first of these, in words, and how many more there are."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
-    return joint.join(items[:most] + more)
+    return joint.join([*items[:most], *more])
 
 
 def other(local: Tensors, seed: int, spread: float = 1.0) -> dict[str, Array]:
@@ -123,11 +124,16 @@ def shaken(local: Tensors, seed: int) -> dict[str, Array]:
 
 def distance(first: Tensors, second: Tensors) -> float:
     """The root of the sum of squared differences of two models' floats; the names and shapes are the same."""
-    squares = 0.0
-    for name, array in first.items():
-        if kind_of(array.dtype) is Kind.FLOAT:
-            squares += float(np.sum((array.astype(np.float64) - second[name].astype(np.float64)) ** 2))
-    return math.sqrt(squares)
+    return math.hypot(*distances(first, second).values())
+
+
+def distances(first: Tensors, second: Tensors) -> dict[str, float]:
+    """The same for each float tensor by itself."""
+    return {
+        name: float(np.linalg.norm(array.astype(np.float64).reshape(-1) - second[name].astype(np.float64).reshape(-1)))
+        for name, array in first.items()
+        if kind_of(array.dtype) is Kind.FLOAT
+    }
 
 
 def mean(models: Sequence[Tensors]) -> dict[str, Array]:

@@ -17,16 +17,27 @@ Writer = Callable[[Path], object]
 """Writes a local model to a path."""
 
 
+def sizes_of(info: Info) -> tuple[int, ...]:
+    """The clients' numbers of examples: all different, and neither rising nor falling along `CLIENTS`."""
+    own = max(info["metadata"]["datasetSize"], 1)
+    return own, 4 * own, 2 * own
+
+
+def with_sizes(info: Info, sizes: Sequence[int]) -> tuple[Info, ...]:
+    """The trainer's information for each client, with its number of examples."""
+    return tuple({**info, "metadata": {**info["metadata"], "datasetSize": size}} for size in sizes)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an aggregator finds the local models, one for each of `CLIENTS`, and leaves the global one.
 
-    Beside each model lies an info.json; here all clients have the same.
+    Beside each model lies an info.json: the trainer's, with another datasetSize for each client.
     """
 
     locals: tuple[Path, ...]
     target: Path
-    info: Info
+    infos: tuple[Info, ...]
 
     @classmethod
     def lay_out(cls, folder: Path, writers: Sequence[Writer], info: Info, *, extension: str) -> Place:
@@ -34,20 +45,24 @@ class Place:
         place = cls(
             tuple(folder / "clients" / client / f"model{extension}" for client in CLIENTS),
             folder / "global" / f"model{extension}",
-            info,
+            with_sizes(info, sizes_of(info)),
         )
         for index, writer in enumerate(writers):
             place._write(index, writer)
         place._prepare_target()
         return place
 
-    def again(self, folder: Path, changes: Mapping[int, Writer]) -> Place:
-        """The same local models but for these changes, by index; the result goes into another folder."""
+    def again(self, folder: Path, changes: Mapping[int, Writer], sizes: Sequence[int] | None = None) -> Place:
+        """The same local models but for these changes, by index; the result goes into another folder.
+
+        With `sizes` the clients whose model is written again have these many examples.
+        """
         paths = [
             folder / "clients" / client / path.name if index in changes else path
             for index, (client, path) in enumerate(zip(CLIENTS, self.locals, strict=True))
         ]
-        place = Place(tuple(paths), folder / "global" / self.target.name, self.info)
+        infos = self.infos if sizes is None else with_sizes(self.infos[0], sizes)
+        place = Place(tuple(paths), folder / "global" / self.target.name, infos)
         for index, writer in changes.items():
             place._write(index, writer)
         place._prepare_target()
@@ -56,7 +71,7 @@ class Place:
     def moved(self, old: Path, new: Path) -> Place:
         """The same place after its folder `old` became `new`."""
         return Place(
-            tuple(new / path.relative_to(old) for path in self.locals), new / self.target.relative_to(old), self.info
+            tuple(new / path.relative_to(old) for path in self.locals), new / self.target.relative_to(old), self.infos
         )
 
     def announce(self, output: Path) -> None:
@@ -76,8 +91,8 @@ class Place:
         path = self.locals[index]
         path.parent.mkdir(parents=True)
         writer(path)
-        write_json(path.with_name(FILE_NAME), self.info)
+        write_json(path.with_name(FILE_NAME), self.infos[index])
 
     def _prepare_target(self) -> None:
         self.target.parent.mkdir(parents=True)
-        write_json(self.merged, merge_infos(CLIENTS, [self.info] * len(CLIENTS)))
+        write_json(self.merged, merge_infos(CLIENTS, self.infos))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import math
 import shutil
 from pathlib import Path
 
 from flavor.check import model
 from flavor.check.aggregation import Made, Sent
-from flavor.check.aggregator_checks import FINITE, FOLLOWS, LOADABLE, SHAPES
+from flavor.check.aggregator_checks import FINITE, FOLLOWS, LOADABLE, SHAPES, WEIGHS
 from flavor.check.changes import Trial
 from flavor.check.life import Life
-from flavor.check.place import CLIENTS, Place
+from flavor.check.place import CLIENTS, Place, sizes_of
+from flavor.check.weighing import Weighing, exchanged, weighing
 from flavor.errors import CheckpointError, StoreError
 from flavor.store.formats import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
 from flavor.store.info import Info
@@ -19,6 +21,8 @@ from flavor.store.info import Info
 _SPREAD = 0.5
 _CLEARLY = 10.0
 """A change shows if it moves the result this many times as far as running again on the same inputs does."""
+_TELLING = 16
+"""Numbers of a tensor in which a change of one local model shows by any rule; the median of a few may stay."""
 
 
 class TensorRound:
@@ -26,6 +30,7 @@ class TensorRound:
 
     def __init__(self, round_: int, sent: Sent, info: Info, folder: Path) -> None:
         assert sent.content is not None
+        self._info = info
         self._local, self._format = sent.content
         others = [
             model.other(self._local.tensors, seed=10 * round_ + i, spread=_SPREAD) for i in range(1, len(CLIENTS))
@@ -56,18 +61,22 @@ class TensorRound:
         """Run the round again: on the same models, then with each of them changed in turn."""
         changed = [model.shaken(tensors, seed=1) for tensors in self._models]
         if all(model.distance(*pair) == 0.0 for pair in zip(self._models, changed, strict=True)):
-            life.report.unclear(FOLLOWS, "there is no tensor of floating-point numbers to change")
+            nothing = "there is no tensor of floating-point numbers to change"
+            life.report.unclear(FOLLOWS, nothing)
+            life.report.unclear(WEIGHS, nothing)
             return
-        unchanged = model.distance(made, trial("unchanged", {}))
-        moved = [
-            model.distance(made, trial(f"{client}-changed", {index: functools.partial(self._write, changed[index])}))
+        noise = model.distances(made, trial("unchanged", {}))
+        moves = [
+            model.distances(made, trial(f"{client}-changed", {index: functools.partial(self._write, changed[index])}))
             for index, client in enumerate(CLIENTS)
         ]
+        unchanged, moved = math.hypot(*noise.values()), [math.hypot(*each.values()) for each in moves]
         if all(move == 0.0 for move in moved) and unchanged == 0.0:
             life.fail(FOLLOWS, "the same global model came out, whichever local model was changed")
         noisy = f"; two runs on the same models differ by {unchanged:.3g}" if unchanged else ""
         deaf = [f"{i + 1}" for i, move in enumerate(moved) if move <= _CLEARLY * unchanged]
         if not deaf:
+            self._look_at_each(life, moves, noise, made)
             life.report.passed(FOLLOWS, f"a change in any of {len(CLIENTS)} shows in it{noisy}")
         elif unchanged:
             life.report.unclear(FOLLOWS, f"a change in local model {', '.join(deaf)} does not stand out{noisy}")
@@ -75,6 +84,57 @@ class TensorRound:
             twins = [i + 1 for i, each in enumerate(self._models) if model.distance(made, each) == 0.0]
             twin = f"; it is local model {twins[0]} itself" if twins else ""
             life.fail(FOLLOWS, f"a change in local model {' or '.join(deaf)} of {len(CLIENTS)} changes nothing{twin}")
+        self._look_at_weights(life, trial, made, unchanged)
+
+    def _look_at_each(
+        self, life: Life, moves: list[dict[str, float]], noise: dict[str, float], made: model.Tensors
+    ) -> None:
+        """Whether each tensor by itself follows the local models, and its own tensor in them."""
+        if (pair := exchanged(self._models, made)) is not None:
+            life.fail(FOLLOWS, f"{pair[0]} of the global model is made of {pair[1]} of the local models")
+        still = [name for name, each in noise.items() if each == 0.0 and made[name].size]
+        constant = [name for name in still if not any(move[name] for move in moves)]
+        partly = {
+            name: " or ".join(str(i + 1) for i, move in enumerate(moves) if not move[name])
+            for name in still
+            if name not in constant and not all(move[name] for move in moves)
+        }
+        if large := [name for name in partly if made[name].size >= _TELLING]:
+            life.fail(
+                FOLLOWS,
+                f"a change in local model {partly[large[0]]} of {len(CLIENTS)} shows not in {model.some(large)}",
+            )
+        if constant:
+            life.report.warned(FOLLOWS, f"no change in any local model shows in {model.some(constant)}")
+        elif partly:
+            names = list(partly)
+            which = f"a change in local model {partly[names[0]]} of {len(CLIENTS)}"
+            life.report.warned(FOLLOWS, f"{which} shows not in {model.some(names)}; a rule by order may be so")
+
+    def _look_at_weights(self, life: Life, trial: Trial[model.Tensors], made: model.Tensors, unchanged: float) -> None:
+        """Whether the local models count by their clients' examples; where shares cannot be told, by trying others."""
+        sizes = sizes_of(self._info)
+        how, name, shares = weighing(self._models, made, sizes)
+        told = f"of datasetSize {', '.join(map(str, sizes))} the shares are {', '.join(f'{s:.3f}' for s in shares)}"
+        told += f" in {name}" if name and how is not Weighing.BY_SIZE else ""
+        match how:
+            case Weighing.BY_SIZE:
+                life.report.passed(WEIGHS, told)
+            case Weighing.ALIKE:
+                life.report.warned(WEIGHS, f"the local models count alike: {told}")
+            case Weighing.EXCHANGED:
+                life.fail(WEIGHS, f"the weights are those of other clients: {told}")
+            case Weighing.UNKNOWN | Weighing.OTHERWISE:  # of three models even a median may look like a mean
+                same = {i: functools.partial(self._write, tensors) for i, tensors in enumerate(self._models)}
+                moved = model.distance(made, trial("other-sizes", same, sizes[::-1]))
+                if moved == 0.0:
+                    life.report.warned(WEIGHS, "with other sizes the same model comes out")
+                elif moved <= _CLEARLY * unchanged:
+                    life.report.unclear(WEIGHS, f"two runs on the same models differ by {unchanged:.3g}")
+                elif how is Weighing.OTHERWISE:
+                    life.report.warned(WEIGHS, told)
+                else:
+                    life.report.passed(WEIGHS, "with other sizes another model comes out")
 
     def hand_over(self, life: Life, where: str, target: Path) -> None:
         """Write the global model as the trainer will find it: over the wire's safetensors into the trainer's format."""

@@ -35,7 +35,9 @@ BODY = textwrap.dedent('''
 
     def aggregate():
         models = [load(path) for path in GetPaths("localModels")]
-        made = {k: np.mean([m[k] for m in models], axis=0).astype(models[0][k].dtype) for k in models[0]}
+        sizes = json.load(open(GetPaths("globalInfo")[0]))["metadata"]["datasetSize"]
+        made = {k: np.average([m[k] for m in models], axis=0, weights=sizes) for k in models[0]}
+        made = {k: v.astype(models[0][k].dtype) for k, v in made.items()}
 ''') + SAVE  # fmt: skip
 ANEW = BODY + "\naggregate()\n"
 LOOP = '\nwhile True:\n    WaitEvent("AggregateStarted")\n    aggregate()\n    SetEvent("AggregateFinished")\n'
@@ -214,6 +216,48 @@ def test_wrong_models_fail_the_check_for_it_and_no_other(check, name, once):
     assert "\n| " in failed.detail
     assert ("the last words" in failed.detail) == ("megabyte" not in name), failed
     assert len(failed.detail) < 3000
+
+
+MEAN = "np.average([m[k] for m in models], axis=0, weights=sizes)"
+WRONG_SHARES = {
+    "ignores datasetSize": ((", weights=sizes", ""), "weighs by datasetSize", Status.WARNED, "count alike"),
+    "weighs the wrong sites": (
+        ("weights=sizes", "weights=sorted(sizes)"),
+        "weighs by datasetSize",
+        Status.FAILED,
+        "the weights are those of other clients",
+    ),
+    "a median": ((MEAN, "np.median([m[k] for m in models], axis=0)"), "weighs by datasetSize", Status.WARNED, "same"),
+    "a damped mean": ((MEAN, f"np.tanh({MEAN})"), "weighs by datasetSize", Status.PASSED, "another model"),
+    "exchanges two tensors": (
+        (SAVE, "    made['w1'], made['w3'] = made['w3'], made['w1']\n" + SAVE),
+        "follows every local model",
+        Status.FAILED,
+        "w3 of the global model is made of w1",
+    ),
+    "takes some from the first": (
+        (SAVE, "    made['w1'], made['w3'] = models[0]['w1'], models[0]['w3']\n" + SAVE),
+        "follows every local model",
+        Status.FAILED,
+        "a change in local model 2 or 3 of 3 shows not in w3, w1",
+    ),
+    "takes a small one from the first": (
+        (SAVE, "    made['b1'] = models[0]['b1']\n" + SAVE),
+        "follows every local model",
+        Status.WARNED,
+        "a change in local model 2 or 3 of 3 shows not in b1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SHARES)
+def test_each_tensor_and_the_share_of_each_site_is_looked_at(check, name):
+    change, where, status, told = WRONG_SHARES[name]
+    two = changed(("model = {", "model = {'w3': rng.normal(size=(16, 12)).astype('f4'), "))
+    outcome = check(replaced(ANEW, change), two)
+    found = outcome.of(where)
+    assert (found.status, told in found.detail) == (status, True), found
+    assert [result.check.name for result in outcome.failed] == ([where] if status is Status.FAILED else [])
 
 
 EVENTS = {
@@ -470,7 +514,7 @@ def test_opaque_checkpoints(check, name, once):
     script = replaced(FORESTS, (SAVE_FORESTS, change + SAVE_FORESTS)) + (LOOP if once else "\naggregate()\n")
     outcome = check(script, OPAQUE_TRAINER, once=once, opaque=True)
     assert [result.check.name for result in outcome.failed] == ([] if follows else ["follows every local model"])
-    assert outcome.names(Status.SKIPPED)[:3] == [item.name for item in CONTENT]
+    assert outcome.names(Status.SKIPPED)[:4] == [item.name for item in CONTENT]
     assert "opaque" in outcome.of("all values are finite").detail
     if follows:
         checks = ONCE_CHECKS if once else ANEW_CHECKS

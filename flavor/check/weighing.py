@@ -1,0 +1,98 @@
+"""How much each local model counts in a global one, told from the models alone where that is their weighted mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+
+import numpy as np
+
+from aggregators.dtypes import Array, Kind, kind_of
+
+Tensors = Mapping[str, Array]
+
+_ENOUGH = 8
+"""Numbers other than 0 of a tensor whose weights are told by itself."""
+_RESIDUAL, _CLOSE = 5e-3, 0.02
+_SURELY, _HARDLY, _TELLING = 0.999, 0.5, 16
+
+
+class Weighing(IntEnum):
+    """How the shares of the local models go with the examples of their clients; the worst is the largest."""
+
+    BY_SIZE = 0
+    UNKNOWN = 1
+    """The global model is no weighted mean of the local ones."""
+    ALIKE = 2
+    OTHERWISE = 3
+    EXCHANGED = 4
+    """They are those of other clients."""
+
+
+def weighing(models: Sequence[Tensors], made: Tensors, sizes: Sequence[int]) -> tuple[Weighing, str, list[float]]:
+    """How the global model `made` weighs the local `models`, the tensor that shows it ('' for all), and the shares.
+
+    Each tensor with enough numbers is looked at alone, else all of them together.
+    """
+    floats = [name for name, array in made.items() if kind_of(array.dtype) is Kind.FLOAT]
+    large = [[name] for name in floats if np.count_nonzero(models[0][name]) >= _ENOUGH]
+    expected = np.array(sizes, np.float64) / sum(sizes)
+    worst: tuple[Weighing, str, list[float]] = (Weighing.BY_SIZE if large or floats else Weighing.UNKNOWN, "", [])
+    for names in large or ([floats] if floats else []):
+        found = _shares([_flat(model, names) for model in models], _flat(made, names))
+        how = Weighing.UNKNOWN if found is None else _judged(found, expected)
+        if how > worst[0] or not worst[2]:
+            worst = (max(how, worst[0]), names[0] if large else "", [] if found is None else found.tolist())
+    return worst
+
+
+def exchanged(models: Sequence[Tensors], made: Tensors) -> tuple[str, str] | None:
+    """A tensor of `made` that is made of another tensor of the local models, and which; None if there is none.
+
+    Means, medians and choices lie between the local models' numbers: such a one lies between those of the other tensor
+    everywhere, and mostly not between its own.
+    """
+    for name, array in made.items():
+        if kind_of(array.dtype) is not Kind.FLOAT or array.size < _TELLING:
+            continue
+        if _between(models, name, array) >= _HARDLY:
+            continue
+        for other, its in made.items():
+            alike = other != name and (its.shape, its.dtype) == (array.shape, array.dtype)
+            if alike and _between(models, other, array) >= _SURELY:
+                return name, other
+    return None
+
+
+def _between(models: Sequence[Tensors], name: str, array: Array) -> float:
+    """The share of numbers that lie between those of the local models' tensor `name`."""
+    rows = np.stack([model[name].astype(np.float64) for model in models])
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    slack = _RESIDUAL * np.abs(rows).max(axis=0)
+    values = array.astype(np.float64)
+    return float(np.mean((low - slack <= values) & (values <= high + slack)))
+
+
+def _flat(model: Tensors, names: Sequence[str]) -> Array:
+    return np.concatenate([model[name].astype(np.float64).reshape(-1) for name in names])
+
+
+def _shares(rows: Sequence[Array], target: Array) -> Array | None:
+    """The least-squares shares of `rows` in `target`; None unless they make it, and no others do."""
+    matrix = np.stack(rows, axis=1)
+    found: Array
+    found, _, rank, _ = np.linalg.lstsq(matrix, target, rcond=1e-6)
+    norm = float(np.linalg.norm(target))
+    if rank < len(rows) or float(np.linalg.norm(matrix @ found - target)) > _RESIDUAL * norm:
+        return None
+    return found
+
+
+def _judged(found: Array, expected: Array) -> Weighing:
+    if np.allclose(found, expected, rtol=0, atol=_CLOSE):
+        return Weighing.BY_SIZE
+    if np.allclose(found, 1 / len(found), rtol=0, atol=_CLOSE):
+        return Weighing.ALIKE
+    if np.allclose(np.sort(found), np.sort(expected), rtol=0, atol=_CLOSE):
+        return Weighing.EXCHANGED
+    return Weighing.OTHERWISE
