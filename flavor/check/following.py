@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from aggregators.dtypes import Kind, kind_of
 from flavor.check.aggregation import Made
-from flavor.check.model import Tensors, Trace, trace
+from flavor.check.model import Tensors, Trace, distance, moves_by_itself, some, trace
 from flavor.check.report import Report
 from flavor.check.trainer_checks import LOADS
 
-_FEW_WEIGHTS = 50
+_FEW_WEIGHTS, _FEW_OF_TENSOR = 50, 24
 _CLEAR_SIGMAS, _POSSIBLE_SIGMAS = 4.0, 3.0
 _SHARE = 0.2
 _LOAD_FIRST = "load it into the model before training, not only before validation, and go on from there"
+_LOAD_ALL = (
+    "see that each is loaded (names with another prefix and strict=False are skipped without a word); if the training "
+    "always brings them to the same values this tells nothing"
+)
 _OWN_AGAIN = "weights of zero, or an aggregator that copies a model, leave nothing to see: start from other weights"
 _TRAIN_LESS = "for a clear answer let the script train less in a round (fewer steps, a lower learning rate)"
 
@@ -32,12 +38,36 @@ def compared(before: Tensors, made: Made, after: Tensors) -> Trace:
     return replace(left, weights=known.weights, sigmas=max(left.sigmas, known.sigmas))
 
 
-def judge(report: Report, round_: int, left: Trace, was_read: bool | None) -> None:
-    """Whether this round's model was trained from the global model, by what that left in it."""
+def not_loaded(before: Tensors, made: Made, after: Tensors) -> list[str]:
+    """The tensors in which nothing of the global model is left, where others show it; those that can be told.
+
+    That is a tensor with enough numbers, which stayed closer to the script's own last one than the global model was:
+    training that goes far may cover the traces. What moves without training is not judged.
+    """
+    found = []
+    for name, own in before.items():
+        if kind_of(own.dtype) is not Kind.FLOAT or moves_by_itself(name, own):
+            continue
+        one = {name: own}
+        left = compared(one, Made({name: made.tensors[name]}, {name: made.coins[name]}), {name: after[name]})
+        if left.weights < _FEW_OF_TENSOR or left.sigmas >= _CLEAR_SIGMAS or left.share >= _SHARE:
+            continue
+        if distance(one, after) <= distance(one, made.tensors):
+            found.append(name)
+    return found
+
+
+def judge(report: Report, round_: int, left: Trace, was_read: bool | None, unloaded: Sequence[str] = ()) -> None:
+    """Whether this round's model was trained from the global model, by what that left in it.
+
+    Where it shows, `unloaded` names the tensors in which it does not.
+    """
     where = f"round {round_}"
     few = left.weights < _FEW_WEIGHTS
     if left.sigmas >= _CLEAR_SIGMAS:
         report.passed(LOADS, "it shows clearly in the weights sent in")
+        if unloaded:
+            report.warned(LOADS, f"{where}: nothing of it is left in {some(unloaded)}", hint=_LOAD_ALL)
     elif was_read is False:
         report.failed(LOADS, f"{where}: $GLOBAL_MODEL_PATH was never read")
     elif was_read and left.share >= _SHARE and (few or left.sigmas >= _POSSIBLE_SIGMAS):

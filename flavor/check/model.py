@@ -65,12 +65,13 @@ def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
     if not changed:
         return "unchanged"
     floats = any(kind_of(array.dtype) is Kind.FLOAT for array in handed_in.values())
-    if floats and all(_moves_by_itself(name, handed_in[name]) for name in changed):
+    if floats and all(moves_by_itself(name, handed_in[name]) for name in changed):
         return f"unchanged but for {some(changed)}"
     return None
 
 
-def _moves_by_itself(name: str, array: Array) -> bool:
+def moves_by_itself(name: str, array: Array) -> bool:
+    """Whether it moves without training: a batch norm's statistics, and all that is no float."""
     last = name.replace("/", ".").rpartition(".")[2]
     return kind_of(array.dtype) is not Kind.FLOAT or last in _STATISTICS or "batch_stats" in name
 

@@ -106,11 +106,13 @@ def _number(part: Mapping[str, Any], section: str, name: str, problems: list[str
         return 0
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError, RuntimeError):
         problems.append(f"{section}[{name!r}] must be a number, not {_shown(value)}")
         return 0
     if not math.isfinite(number) or abs(number) > LARGEST:
-        problems.append(f"{section}[{name!r}] is {number}")
+        problems.append(f"{section}[{name!r}] is {number}: a finite number is needed, of {LARGEST:g} at most")
         return 0
     return value if isinstance(value, int) else number
 

@@ -742,3 +742,20 @@ def test_sigterm_stops_the_script_and_removes_the_folder(tmp_path, clean):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not list(tmp_path.glob("check-fl-*"))
+
+
+@pytest.mark.parametrize("missing", [["w1"], ["w2"], ["w1", "w2"]])
+def test_tensors_that_are_never_loaded_are_named(check, missing):
+    """As strict=False does it where names have another prefix."""
+    wide = ('/ 3, "steps"', '/ 3, "head": rng.normal(size=(9, 9)), "steps"')
+    part = f"""                found = pickle.load(file)["state_dict"]
+                model = {{k: model[k] if k in {missing!r} else v for k, v in found.items()}}
+"""
+    line = '                model = dict(pickle.load(file)["state_dict"])\n'
+    script = changed(wide, (line.removeprefix("    "), textwrap.indent(textwrap.dedent(part), " " * 12)))
+    (found,) = [result for result in check(script, rounds=2).results if result.check.name == ALL[10]]
+    assert (found.status, found.detail) == (
+        Status.WARNED,
+        f"round 2: nothing of it is left in {', '.join(missing)}",
+    ), found
+    assert "strict=False" in found.hint

@@ -189,3 +189,15 @@ def test_a_site_reads_sums_and_nothing_of_another() -> None:
     assert public["metrics"]["basic/confusion_fp"] == [-1], "nobody tracks it"
     assert public["metrics"]["acc"] == merged["metrics"]["acc"]
     assert merged["metadata"]["clients"] == ["a", "b", "c"], "the aggregator's own stays"
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 10**400, float("nan")])
+def test_a_number_that_is_too_large_is_told_the_bound(value: float) -> None:
+    infos = {
+        "metadata": {"epoch": 1, "datasetSize": 1, "importance": value},
+        "metrics": dict.fromkeys(CONFUSION, -1),
+    }
+    with pytest.raises(
+        InvalidInfo, match=r"metadata\['importance'\] is \S+: a finite number is needed, of 1e\+\d+ at most"
+    ):
+        checked_info(infos)
