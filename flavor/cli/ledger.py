@@ -31,6 +31,8 @@ trust_option = click.option(
 )
 
 
+_CLOSING_S = 10.0
+"""How long `flavor verify` waits for the manifest of a round that is being closed."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 _RUN_ID = re.compile("[0-9a-f]{32}")
 
@@ -64,7 +66,7 @@ def verify(run: str, store: str | None, trusted: tuple[Path, ...], run_id: str, 
 
     Reads every manifest, signature and object, and needs no Redis. Prints a table, and for each thing that is wrong a
     line with its round and file; exit code 1 when there is one. Updates that --keep-rounds has pruned are known by
-    their digests alone.
+    their digests alone. The run may go on meanwhile.
 
     Without --trust a signature shows only that its key's owner made it, not who that is: whoever can write to the
     store could replace the newest manifests by others, signed with a key of their own. An earlier head finds that, too.
@@ -82,7 +84,7 @@ def verify(run: str, store: str | None, trusted: tuple[Path, ...], run_id: str, 
     run, store = named_store(run, store)
     archive = Archive(open_store(store), checked_name(run, "run"))
     with _progress() as progress:
-        found = audit(archive, trust, head=head, run_id=run_id, progress=progress)
+        found = audit(archive, trust, head=head, run_id=run_id, patience_s=_CLOSING_S, progress=progress)
     if as_json:
         click.echo(json.dumps(_described(found), indent=2))
     else:

@@ -66,6 +66,7 @@ def resume(
     """
     from flavor.bus.connection import connect, wait_for_server
     from flavor.bus.runs import RunStore
+    from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.loop import Coordinator
     from flavor.coordinator.resume import resume as go_on
     from flavor.results.writer import written
@@ -90,7 +91,9 @@ def resume(
         tell(f"start `flavor serve --run {run}` again, with the options that it had")
         return
     raise_on_sigterm()
-    coordinator = Coordinator(run, done.config, redis_url=url, store=objects, tell=tell, patience_s=patience_s)
+    coordinator = Coordinator(
+        run, done.config, redis_url=url, store=objects, tell=tell, patience_s=patience_s, warnings=bound_warnings
+    )
     with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
         view = coordinator.run()
     ended(view, coordinator.closed)

@@ -360,7 +360,7 @@ def serve(
         tell=tell,
         initial=initial,
         patience_s=patience_s,
-        warnings=bound_warnings(config),
+        warnings=bound_warnings,
     )
     with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
         view = coordinator.run()

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from flavor.bus.connection import ServerWatch, connect, shown, translated, wait_for_server
@@ -107,7 +107,10 @@ class Coordinator:
 
     Killed at any point and started again, it carries on. Only the holder of the run's lease can change anything: a
     second coordinator waits for the lease, and `LeaseHeld` is raised when its holder is alive. `only` names the
-    clients that may take part; everyone may when it is None. `warnings` are told once the server has answered.
+    clients that may take part; everyone may when it is None. `warnings` gives what to warn of in the run's settings.
+
+    `config` is how the run begins. The settings of a run that is there may have been changed by `flavor resume`, so
+    nothing is made of `config` before the run was read.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class Coordinator:
         jobs: JobQueue | None = None,
         patience_s: float = 60.0,
         only: frozenset[str] | None = None,
-        warnings: Sequence[str] = (),
+        warnings: Callable[[RunConfig], Iterable[str]] = lambda _: (),
     ) -> None:
         self._name, self._config, self._url = run, config, redis_url
         self._stopped = threading.Event()
@@ -141,7 +144,6 @@ class Coordinator:
         self._lost = False
         self._grace_until = 0.0  # monotonic; before that, clients that are missing may be on their way back
         self._watch = ServerWatch(self._redis, redis_url)
-        self._pruning = Pruning(self._runs, store, config, tell)
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
     # -- from start to end
@@ -156,6 +158,9 @@ class Coordinator:
         keys = self._runs.keys
         taken_over = not self._create()
         config = self._config  # that of the run, from here on
+        for line in self._warnings(config):
+            self._tell(line)
+        self._pruning = Pruning(self._runs, self._store, config, self._tell)
         self._members = Members(
             self._runs,
             self._tell,
@@ -272,7 +277,7 @@ class Coordinator:
 
     def _create(self) -> bool:
         """Create the run; False when it is there already."""
-        for line in (*persistence_warnings(self._redis, self._url), *self._warnings):
+        for line in persistence_warnings(self._redis, self._url):
             self._tell(line)
         config = self._config.to_mapping()
         if self._runs.find() is None:

@@ -181,6 +181,9 @@ class Listing:
     aggregated: frozenset[int]
     """Rounds that have a global model, committed or not."""
 
+    def __contains__(self, path: object) -> bool:
+        return path in self.paths or path in self.of_clients
+
     @classmethod
     def of(cls, own: Iterable[str], of_clients: Iterable[str], cut: Iterable[str] = ()) -> Listing:
         """Sort the paths of a run's objects."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +18,7 @@ from flavor.resume import changes
 from flavor.store.objects import sha256_file
 from flavor.store.paths import is_of_a_client, manifest_path, round_of, run_record_path
 
+_LOOK_S = 0.2
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{16})\.[a-z]+$")
 
 
@@ -54,21 +57,23 @@ def audit(
     *,
     head: str = "",
     run_id: str = "",
+    patience_s: float = 0.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Audit:
     """Check a run. `head`, from an earlier audit, is a record that must still be in the chain; `run_id` the run's id.
 
+    The run may go on meanwhile: it is checked as it was at the beginning, and what is gone at the end counts as missing
+    where it would have to be there still. A round that is being closed has `patience_s` for its manifest to appear.
     `progress` is called with the objects done and their number. Raises `RunNotFound`, and `StoreError` when the store
     itself fails.
     """
     chain = read_chain(archive, trust, run_id=run_id)
-    problems = list(chain.problems)
+    problems: list[Problem] = []
     if head and head not in {link.digest for link in chain.links} | {chain.record.digest if chain.record else ""}:
         problems.append(Problem(0, run_record_path(chain.run), f"no record has the digest {head[:80]} given by --head"))
     objects = list(_named(chain))
     named = {each.path for each in objects}
-    there = chain.listing.paths | chain.listing.of_clients
-    unnamed = sorted(there - named)
+    unnamed = sorted((chain.listing.paths | chain.listing.of_clients) - named)
     objects += _unnamed(path for path in unnamed if not is_of_a_client(path))
     notices = [
         Problem(round_of(path), path, "no record names it: refused, late, or none of this run's")
@@ -77,31 +82,57 @@ def audit(
     ]
     gone: dict[int, list[str]] = {}
     checked = size = 0
+    missing, vanished = list[Object](), list[Object]()
     for done, each in enumerate(objects):
         progress(done, len(objects))
-        if each.path not in there and not _is_there(archive, chain, each):
+        if each.path not in chain.listing and not _is_there(archive, chain, each):
             if each.must_be:
-                problems.append(Problem(each.round, each.path, f"missing: {each.what}"))
+                missing.append(each)
             else:
                 gone.setdefault(each.round, []).append(each.what)
             continue
-        what, found = _checked(archive, each)
+        try:
+            what, found = _checked(archive, each)
+        except (ObjectMissing, FileNotFoundError):
+            vanished.append(each)
+            continue
         checked, size = checked + 1, size + found
         if what:
             problems.append(Problem(each.round, each.path, what))
-    before = chain.record.config if chain.record else None
+    came = chain.closing is not None and _came(archive, chain.closed + 1, patience_s)
+    now = read_chain(archive, trust, run_id=run_id) if missing or vanished or came else chain
+    problems += [*chain.problems, *(problem for problem in now.problems if problem not in chain.problems)]
+    if now.closing is not None and now.closed == chain.closed:
+        problems.append(now.closing)  # else the run goes on, and closes another round by now
+    needed = {each.path for each in _named(now) if each.must_be}
+    for each in (*missing, *(each for each in vanished if each.path not in now.listing)):
+        if each.path in needed:
+            problems.append(Problem(each.round, each.path, f"missing: {each.what}"))
+        elif each.path in named:
+            gone.setdefault(each.round, []).append(each.what)
+    problems += [
+        Problem(each.round, each.path, f"{each.what} cannot be read as an object")
+        for each in vanished
+        if each.path in now.listing
+    ]
     for manifest in chain.manifests:
         problems += _info_problems(archive, manifest)
-        if before is not None and (changed := changes(before, manifest.config)):
-            path = manifest_path(chain.run, manifest.round)
-            notices.append(Problem(manifest.round, path, f"the run was resumed with {', '.join(changed)}"))
-        before = manifest.config
-        if manifest.trained_from and manifest.trained_from == manifest.global_model.digest:
-            path = manifest_path(chain.run, manifest.round)
-            notices.append(Problem(manifest.round, path, "the model did not change in this round: nothing was trained"))
+    notices += _told(chain)
     progress(len(objects), len(objects))
     problems.sort(key=lambda problem: problem.round)
     return Audit(chain, problems, gone, checked, size, notices)
+
+
+def _told(chain: Chain) -> Iterator[Problem]:
+    """What is to be said of the rounds, and is not wrong."""
+    before = chain.record.config if chain.record else None
+    for manifest in chain.manifests:
+        path = manifest_path(chain.run, manifest.round)
+        if before is not None and (changed := changes(before, manifest.config)):
+            yield Problem(manifest.round, path, f"the run was resumed with {', '.join(changed)}")
+        before = manifest.config
+        if manifest.trained_from and manifest.trained_from == manifest.global_model.digest:
+            yield Problem(manifest.round, path, "the model did not change in this round: nothing was trained")
 
 
 def _named(chain: Chain) -> Iterator[Object]:
@@ -110,14 +141,13 @@ def _named(chain: Chain) -> Iterator[Object]:
     What a run needs to go on must be there: its initial model, the newest global model with its information and server
     state, and the updates of the rounds that `--keep-rounds` keeps. Of older rounds only what is there is checked.
     """
-    record, closed = chain.record, chain.closed
+    record, closed, pruned = chain.record, chain.closed, _pruned(chain)
     if record is not None and record.initial is not None:
         initial = record.initial
         yield Object(0, initial.path, initial.digest, initial.size_bytes, "the initial model", closed == 0)
     for manifest in chain.manifests:
         newest, model = manifest.round == closed, manifest.global_model
-        keep = manifest.config.get("keep_rounds")
-        kept = keep == 0 or (isinstance(keep, int) and manifest.round > closed - keep)
+        kept = manifest.round > pruned
         yield Object(manifest.round, model.path, model.digest, model.size_bytes, "the global model", newest)
         if model.info_path and model.info_digest:
             yield Object(manifest.round, model.info_path, model.info_digest, None, "the merged information", newest)
@@ -129,6 +159,21 @@ def _named(chain: Chain) -> Iterator[Object]:
             if each.info_path and each.info_digest:
                 what = f"the information of {each.client}"
                 yield Object(manifest.round, each.info_path, each.info_digest, None, what, kept)
+
+
+def _pruned(chain: Chain) -> float:
+    """The newest round whose updates may be gone: by the settings of each round, which a resumed run may have changed.
+
+    When the round after it is opened, those go that it does not keep.
+    """
+    newest = 0.0
+    for manifest in chain.manifests:
+        keep = manifest.config.get("keep_rounds")
+        if not isinstance(keep, int):
+            return math.inf
+        if keep:
+            newest = max(newest, manifest.round - keep)
+    return newest
 
 
 def _unnamed(paths: Iterable[str]) -> Iterator[Object]:
@@ -146,15 +191,30 @@ def _is_there(archive: Archive, chain: Chain, each: Object) -> bool:
         return False
 
 
+def _came(archive: Archive, round_: int, patience_s: float) -> bool:
+    """Whether the manifest of a round that is being closed appears within this time."""
+    deadline = time.monotonic() + patience_s
+    while not archive.has(round_):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOK_S)
+    return True
+
+
 def _checked(archive: Archive, each: Object) -> tuple[str, int]:
-    """What is wrong with an object's bytes ('' when nothing is), and how many there are."""
+    """What is wrong with an object's bytes ('' when nothing is), and how many there are.
+
+    Raises `ObjectMissing` or `FileNotFoundError` for what is not there.
+    """
     try:
         size = archive.store.size_bytes(each.path)
         if each.size_bytes is not None and size != each.size_bytes:  # terabytes of nothing are quickly made
             return f"{each.what} was changed: it has {size} bytes, not the recorded {each.size_bytes}", 0
         digest, size = sha256_file(archive.store.local(each.path, size_bytes=size), most=size)
-    except (ObjectMissing, BadObjectPath, DigestMismatch):
+    except (BadObjectPath, DigestMismatch):
         return f"{each.what} cannot be read as an object", 0
+    except FileNotFoundError:
+        raise
     except OSError as error:
         return f"{each.what} cannot be read: {error.strerror}", 0
     if not digest.startswith(each.digest):  # an unnamed one is known by the beginning of its digest alone

@@ -52,6 +52,8 @@ class Chain:
     links: list[Link]
     listing: Listing
     problems: list[Problem] = field(default_factory=list)
+    closing: Problem | None = None
+    """That the round after the newest closed one has a global model, and no manifest: it may be on its way."""
 
     @property
     def closed(self) -> int:
@@ -125,12 +127,14 @@ class _Reader:
         newest = self._follow(previous)
         for round_ in sorted(self.chain.listing.aggregated):
             if round_ > newest:
-                self._wrong(
-                    round_,
-                    manifest_path(self._archive.run, round_),
-                    "missing, and the round has a global model: it was removed, or the round is being closed just now, "
-                    "or the run ended in that moment",
-                )
+                what = "missing, and the round has a global model: it was removed"
+                if round_ == newest + 1:
+                    what += ", or the run is about to close the round, or ended in that moment"
+                problem = Problem(round_, manifest_path(self._archive.run, round_), what)
+                if round_ == newest + 1:
+                    self.chain.closing = problem
+                else:
+                    self.chain.problems.append(problem)
 
     def _follow(self, previous: str) -> int:
         """Read the manifests that are there; the newest round. What a stray file's number is, costs nothing."""

@@ -11,6 +11,8 @@ from federation import MISSED, Faulty
 from servers import REDIS, Server
 
 from flavor.bus.state import RunState
+from flavor.store.objects import open_store
+from flavor.store.paths import accepted_folder, global_folder, round_of
 
 FAR = ("--heartbeat-timeout-s", 60)
 """A lease that outlasts any pause of a busy machine."""
@@ -190,3 +192,24 @@ def test_a_stopped_run_goes_on_and_serve_takes_what_was_changed(faulty):
     faulty.finish(second, edges)
     assert bench.runs.read().state is RunState.FINISHED
     assert bench.done("flavor", "resume", bench.run).wait() == 1  # all its rounds are closed
+
+
+def test_what_a_resumed_run_keeps_is_what_it_was_resumed_with(faulty):
+    """Also where `flavor serve` is started again with the options that it had; and it warns of what holds now."""
+    faulty.rounds = 5
+    bench = faulty.bench
+    coordinator = faulty.serve()
+    coordinator.until("nothing bounds a site's share")
+    bench.done("flavor", "stop", bench.run)
+    assert coordinator.wait() == 8
+    changed = ("--keep-globals", 2, "--keep-rounds", 1, "--max-dataset-size", 1000)
+    resumed = bench.done("flavor", "resume", bench.run, "--detach", *changed)
+    assert resumed.wait() == 0, resumed.stderr
+    second = faulty.serve()
+    bench.aggregator()
+    edges = faulty.edges()
+    assert [process.wait() for process in (second, *edges.values())] == [0, 0, 0], second.stderr
+    assert "nothing bounds a site's share" not in second.stderr
+    store = open_store(str(bench.store))
+    for folder, oldest in ((global_folder(bench.run), 3), (accepted_folder(bench.run), 4)):
+        assert min(round_of(path) for path in store.list(folder) if "-info-" not in path) == oldest

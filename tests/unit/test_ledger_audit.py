@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from flavor.ledger.audit import audit
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.trust import Trust
 from flavor.store.paths import client_folder, global_prefix, manifest_path, round_of
-from tests.unit.forged_run import SIZES, ForgedRun, overwrite, put
+from tests.unit.forged_run import CONFIG, SIZES, ForgedRun, overwrite, put
 
 
 @pytest.fixture
@@ -169,6 +170,66 @@ def test_pruned_updates_are_no_fault_and_others_are(run: ForgedRun) -> None:
     assert found(run) == []
     prune(run, 2)
     assert [problem.rpartition(": ")[2] for problem in found(run)] == whole
+
+
+def while_reading(act: Callable[[], object]) -> Callable[[int, int], None]:
+    """As `progress`: does this once, after the first object."""
+    return lambda done, total: act() if done == 1 else None
+
+
+def test_a_run_that_goes_on_while_it_is_read_has_nothing_wrong(tmp_path: Path) -> None:
+    """What has to be there is told by the round that is the newest at the end."""
+    run = ForgedRun(tmp_path / "s", config={**CONFIG, "rounds": 4, "keep_rounds": 1}).complete(2)
+
+    def goes_on() -> None:
+        run.close(run.manifest(3))
+        prune(run, 2)
+        run.store.delete([path for path in run.store.list("runs/r/global/") if round_of(path) == 2])
+
+    result = audit(run.archive, trusting(run), progress=while_reading(goes_on))
+    assert (result.problems, result.chain.closed) == ([], 2)
+    assert {"the global model", "the update of a"} <= set(result.gone[2])
+
+
+def test_what_is_removed_while_it_is_read_and_has_to_be_there_is_missing(run: ForgedRun) -> None:
+    result = audit(run.archive, progress=while_reading(lambda: prune(run, 3)))
+    whole = [f"missing: the {what} of {client}" for client in SIZES for what in ("update", "information")]
+    assert [problem.what for problem in result.problems] == whole
+
+
+def test_what_no_record_names_and_is_removed_while_it_is_read_is_nothing(run: ForgedRun) -> None:
+    path, _ = put(run.store, global_prefix("r", 3), "model", b"of an attempt that failed", ".safetensors")
+    assert audit(run.archive, progress=while_reading(lambda: run.store.delete([path]))).problems == []
+
+
+def test_a_round_that_is_closed_while_it_is_read_has_its_manifest_in_the_end(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(2)
+    manifest = run.manifest(3)
+    result = audit(run.archive, progress=while_reading(lambda: run.close(manifest)))
+    assert (result.problems, result.chain.closed) == ([], 2)
+
+
+def test_a_manifest_that_was_put_in_place_by_others_while_it_was_read_is_found(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(2)
+    manifest = run.manifest(3)
+    forge = while_reading(lambda: run.close(manifest, SigningKey.generate()))
+    assert any(
+        "--trust does not name" in str(each) for each in audit(run.archive, trusting(run), progress=forge).problems
+    )
+
+
+@pytest.mark.parametrize(("before", "after", "gone"), [(0, 1, (1, 2)), (1, 0, (1,)), (3, 1, (1, 2))])
+def test_what_a_run_keeps_may_have_changed_when_it_was_resumed(
+    tmp_path: Path, before: int, after: int, gone: tuple[int, ...]
+) -> None:
+    run = ForgedRun(tmp_path / "s", config={**CONFIG, "keep_rounds": before}).complete(2)
+    run.config = {**run.config, "keep_rounds": after}
+    run.close(run.manifest(3))
+    for round_ in gone:
+        prune(run, round_)
+    assert found(run) == []
+    prune(run, 3)
+    assert len(found(run)) == 4
 
 
 def test_a_round_signed_anew_with_another_key(run: ForgedRun) -> None:
