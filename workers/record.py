@@ -44,14 +44,14 @@ def stage_manifest(
         closed_ms=now_ms,
         expected=round_.expected,
         trained_from=view.global_model.digest if view.global_model else "",
-        contributors=tuple(_contributor(client, verdict) for client, verdict in verdicts.items()),
+        contributors=tuple(_contributor(client, verdict, view) for client, verdict in verdicts.items()),
         global_model=Model.of(model),
         previous=view.manifest.digest if view.manifest else "",
     )
     return Archive(context.store, view.run).stage(manifest.signed(context.key))
 
 
-def _contributor(client: str, verdict: Verdict) -> Contributor:
+def _contributor(client: str, verdict: Verdict, view: RunView) -> Contributor:
     return Contributor(
         client=client,
         path=verdict.path,
@@ -63,6 +63,7 @@ def _contributor(client: str, verdict: Verdict) -> Contributor:
         info_digest=verdict.info_digest,
         public_key=verdict.public_key,
         signature=verdict.signature,
+        replaced=view.replaced.get(client, ()),
     )
 
 

@@ -21,17 +21,10 @@ def tell_admission(runs: RunStore, client: str, *, admitted: bool, reason: str, 
 def replace_key(runs: RunStore, client: str, public_key: str = "") -> None:
     """Pin this key for a client in place of another; without one the next key that it announces is pinned.
 
-    For operators alone: no edge may write that hash. The run need not be there yet.
+    For operators alone: no edge may write these hashes. The run need not be there yet; one that is there keeps the key
+    that was replaced, for its manifests.
     """
-    keys = runs.keys.client(client)
-    with translated(runs.where), runs.redis.pipeline(transaction=True) as step:
-        if public_key:
-            step.hset(runs.keys.public_keys, client, public_key)
-        else:
-            step.hdel(runs.keys.public_keys, client)
-        step.delete(keys.admission)  # it was about the key before
-        step.publish(keys.state, "")
-        step.execute()
+    runs.replace_key(client, public_key)
     if runs.find() is not None:
         what = "pinned by an operator" if public_key else "forgotten by an operator: the next one is pinned"
         runs.log("client.key_replaced", client=client, reason=f"its key is {what}")

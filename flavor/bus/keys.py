@@ -11,7 +11,7 @@ run                                   hash    run_id, protocol, config, state, r
                                               state_digest, info_digest, manifest_path,
                                               manifest_digest, reason, created_ms, ended_ms,
                                               recovered_ms, recovered_round, changed,
-                                              resumed_ms, resumed_round
+                                              resumed_ms, resumed_round, replaced
 members                               set     clients that have joined                        coordinator
 public_keys                           hash    client to the public key that its updates must  coordinator, worker,
                                               be signed with                                  operator

@@ -358,6 +358,12 @@ class RunStore:
             step.hget(key, field)
             return str(step.execute()[1])
 
+    def replace_key(self, client: str, public_key: str) -> None:
+        """Pin this key for a client, or none, in place of any other: an operator's act, which the run keeps."""
+        own = self.keys.client(client)
+        keys = [self.keys.state, self.keys.public_keys, own.admission, own.state]
+        self._call("replace_key", keys, [client, public_key])
+
     def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
         """Append to the run's log."""
         fields = {"event": event, "reason": reason}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,11 +22,10 @@ if TYPE_CHECKING:
 trust_option = click.option(
     "--trust",
     "trusted",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    metavar="FILE",
+    metavar="KEY",
     help="Public keys that you have from elsewhere: aggregator.key.pub, client.key.pub, or a file with one a line, "
-    "`KEY` for an aggregator, `CLIENT KEY` for a client. May be repeated.",
+    "`ed25519:HEX` for an aggregator, `CLIENT ed25519:HEX` for a client; or one of these itself. May be repeated.",
 )
 
 
@@ -61,7 +59,7 @@ def _checked(head: str, run_id: str) -> None:
 @click.option("--head", metavar="SHA256", default="", help="A head printed earlier: it must still be in the chain.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_line_errors
-def verify(run: str, store: str | None, trusted: tuple[Path, ...], run_id: str, head: str, as_json: bool) -> None:
+def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, head: str, as_json: bool) -> None:
     """Check a run's whole history from the object store alone: who contributed what to which global model.
 
     Reads every manifest, signature and object, and needs no Redis. Prints a table, and for each thing that is wrong a
@@ -203,7 +201,7 @@ def recover(
     run: str,
     redis_url: str | None,
     store: str | None,
-    trusted: tuple[Path, ...],
+    trusted: tuple[str, ...],
     run_id: str,
     head: str,
     untrusted: bool,
@@ -229,7 +227,7 @@ def recover(
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     _checked(head, run_id)
-    trust = Trust.read(trusted)
+    trust = Trust.read(trusted, records=bool(head or untrusted))
     if not (trust.workers or head or untrusted):
         raise InvalidSetting(
             "whose records are to be believed? --trust names the aggregators' keys (aggregator.key.pub), --head the "

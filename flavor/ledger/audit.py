@@ -101,7 +101,8 @@ def audit(
             problems.append(Problem(each.round, each.path, what))
     came = chain.closing is not None and _came(archive, chain.closed + 1, patience_s)
     now = read_chain(archive, trust, run_id=run_id) if missing or vanished or came else chain
-    problems += [*chain.problems, *(problem for problem in now.problems if problem not in chain.problems)]
+    newer = (problem for problem in now.problems if problem.round > chain.closed and problem not in chain.problems)
+    problems += [*chain.problems, *newer]
     if now.closing is not None and now.closed == chain.closed:
         problems.append(now.closing)  # else the run goes on, and closes another round by now
     needed = {each.path for each in _named(now) if each.must_be}
@@ -117,7 +118,7 @@ def audit(
     ]
     for manifest in chain.manifests:
         problems += _info_problems(archive, manifest)
-    notices += _told(chain)
+    notices += [*chain.notices, *_told(chain)]
     progress(len(objects), len(objects))
     problems.sort(key=lambda problem: problem.round)
     return Audit(chain, problems, gone, checked, size, notices)

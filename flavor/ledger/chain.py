@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.bus.names import is_name
-from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, RunNotFound
+from flavor.errors import InvalidRecord, OtherProtocol, RunNotFound
 from flavor.ledger.archive import Archive, Listing
 from flavor.ledger.canonical import sha256
-from flavor.ledger.keys import fingerprint
-from flavor.ledger.manifest import Contributor, Manifest, RunRecord
+from flavor.ledger.manifest import Manifest, RunRecord
+from flavor.ledger.signers import Signers
 from flavor.ledger.trust import Trust
 from flavor.resume import fixed_settings_differ
 from flavor.store.paths import global_prefix, is_update_of, manifest_path, run_record_path
@@ -52,6 +52,8 @@ class Chain:
     links: list[Link]
     listing: Listing
     problems: list[Problem] = field(default_factory=list)
+    notices: list[Problem] = field(default_factory=list)
+    """What is to be said of the keys, and is not wrong."""
     closing: Problem | None = None
     """That the round after the newest closed one has a global model, and no manifest: it may be on its way."""
 
@@ -100,9 +102,8 @@ class _Reader:
     """Follows a chain from its beginning."""
 
     def __init__(self, archive: Archive, listing: Listing, trust: Trust, run_id: str) -> None:
-        self._archive, self._trust, self._run_id = archive, trust, run_id
+        self._archive, self._run_id, self._signers = archive, run_id, Signers(trust)
         self.chain = Chain(archive.run, None, [], listing)
-        self._client_keys: dict[str, tuple[str, int]] = {}  # client -> its key, and the round in which it was new
 
     def _wrong(self, round_: int, path: str, what: str) -> None:
         self.chain.problems.append(Problem(round_, path, what))
@@ -125,6 +126,11 @@ class _Reader:
             self._wrong(0, path, f"it is of another run of this name, with the id {self.chain.record.run_id}")
         previous = sha256(data) if data is not None else ""
         newest = self._follow(previous)
+        self._signers.end()
+        for round_, what in self._signers.problems:
+            self._wrong(round_, manifest_path(self._archive.run, round_), what)
+        for round_, what in self._signers.notices:
+            self.chain.notices.append(Problem(round_, manifest_path(self._archive.run, round_), what))
         for round_ in sorted(self.chain.listing.aggregated):
             if round_ > newest:
                 what = "missing, and the round has a global model: it was removed"
@@ -199,8 +205,7 @@ class _Reader:
                 f"{record.run_id[:12]}…",
             )
             return
-        for what in self._signature_problems(manifest):
-            self._wrong(number, path, what)
+        self._signers.add(manifest)
         if previous and manifest.previous != previous:
             before = manifest_path(run, number - 1) if number > 1 else run_record_path(run)
             self._wrong(number, path, f"it does not follow {before} as that lies there: one of the two was changed")
@@ -210,9 +215,6 @@ class _Reader:
             self._wrong(number, path, f"its settings differ from the run's: {', '.join(differ)}")
         for what in _misplaced(manifest):
             self._wrong(number, path, what)
-        for contributor in manifest.contributors:
-            for what in self._contributor_problems(manifest, contributor):
-                self._wrong(number, path, f"{contributor.client}: {what}")
 
     def _base(self, round_: int) -> str | None:
         """The digest of the global model before this round; None when that cannot be known any more."""
@@ -222,42 +224,6 @@ class _Reader:
             return self.chain.record.initial.digest if self.chain.record.initial else ""
         before = self.chain.links[-2].manifest
         return before.global_model.digest if before else None
-
-    def _signature_problems(self, manifest: Manifest) -> Iterator[str]:
-        try:
-            if not manifest.signature:
-                yield "it is not signed"
-            elif not manifest.is_signed():
-                yield f"the signature is not that of its key {fingerprint(manifest.public_key)}: it was changed"
-        except InvalidSetting as error:
-            yield str(error)
-        if self._trust.workers and manifest.public_key not in self._trust.workers:
-            yield f"it is signed with key {fingerprint(manifest.public_key)}, which --trust does not name"
-
-    def _contributor_problems(self, manifest: Manifest, of: Contributor) -> Iterator[str]:
-        trusted = self._trust.clients.get(of.client)
-        if not of.signature:
-            if trusted:
-                yield "its update is not signed, and --trust names its key"
-            elif manifest.config.get("require_signatures"):
-                yield "its update is not signed, and the run took signed ones only"
-            elif of.client in self._client_keys:
-                key, since = self._client_keys[of.client]
-                yield f"its update is not signed, and it had the key {fingerprint(key)} in round {since}"
-            return
-        try:
-            if not manifest.statement(of).is_signed(of.public_key, of.signature):
-                yield f"the signature on its update is not that of its key {fingerprint(of.public_key)}"
-        except InvalidSetting as error:
-            yield str(error)
-        if trusted:
-            if of.public_key not in trusted:
-                yield f"its update is signed with key {fingerprint(of.public_key)}, which --trust does not name for it"
-            return
-        key, since = self._client_keys.setdefault(of.client, (of.public_key, manifest.round))
-        if of.public_key != key:
-            was = f"and was {fingerprint(key)} in round {since}"
-            yield f"its key is {fingerprint(of.public_key)}, {was} (if that is right, name both by --trust)"
 
 
 def _misplaced(manifest: Manifest) -> Iterator[str]:

@@ -171,11 +171,14 @@ class SigningKey:
 
 
 def read_public_key(text: str) -> list[tuple[str, PublicKey]]:
-    """The public keys that an option names: `ed25519:HEX` itself, or those of the file at this path.
+    """The public keys that an option names: `ed25519:HEX`, `CLIENT ed25519:HEX`, or those of the file at this path.
 
     Raises `InvalidSetting`.
     """
-    return [("", PublicKey.parse(text))] if text.startswith("ed25519:") else read_public_keys(Path(text))
+    client, _, key = text.rpartition(" ")
+    if key.startswith("ed25519:") and (not client or is_name(client)):
+        return [(client, PublicKey.parse(key))]
+    return read_public_keys(Path(text))
 
 
 def read_public_keys(path: Path) -> list[tuple[str, PublicKey]]:

@@ -114,6 +114,8 @@ class Contributor(_Strict):
     """`ed25519:HEX`; '' for an unsigned update."""
     signature: str = ""
     """By that key on the update's `Statement`."""
+    replaced: tuple[str, ...] = ()
+    """Keys of this client that an operator has replaced in this run (`flavor enroll --new-key`), oldest first."""
 
 
 class RunRecord(_Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import redis as redis_py
@@ -71,6 +71,8 @@ def recover(
                 f"after round {chain.closed}, and not {head[:16]}…, which --head gives: an earlier state of it, or an "
                 "earlier run, was put back, or it has gone on since"
             )
+        for notice in chain.notices:
+            tell(str(notice))
         if any(round_ > chain.closed for round_ in chain.listing.aggregated):
             tell(
                 f"round {chain.closed + 1} has a global model, but no manifest: it counts as not closed, and is done "
@@ -205,7 +207,9 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
             step.execute()
     clients = sorted({name for manifest in manifests for name in manifest.expected})
     pinned = {c.client: c.public_key for m in manifests for c in m.contributors if c.public_key}
-    while not _appears(runs, lease, fields, clients, pinned, reason, now_ms):
+    former = {(c.client, key) for m in manifests for c in m.contributors for key in c.replaced}
+    stale = {client for client, key in runs.public_keys().items() if (client, key) in former}
+    while not _appears(runs, lease, fields, clients, pinned, stale, reason, now_ms):
         continue  # our own lease was renewed in that moment
     return Recovered(chain.run, closed, rounds, tuple(clients))
 
@@ -216,6 +220,7 @@ def _appears(
     fields: Mapping[str, str],
     clients: Sequence[str],
     pinned: Mapping[str, str],
+    stale: Set[str],
     reason: str,
     now_ms: int,
 ) -> bool:
@@ -236,7 +241,8 @@ def _appears(
         if clients:
             step.sadd(keys.members, *clients)
         for client, key in pinned.items():
-            step.hsetnx(keys.public_keys, client, key)  # what an operator has pinned already stands
+            # what an operator has pinned already stands, unless an operator has replaced it since
+            (step.hset if client in stale else step.hsetnx)(keys.public_keys, client, key)
         step.xadd(keys.log, {"event": "run.recovered", "reason": reason, "round": fields["round"]})
         step.zadd(RUNS, {runs.run: now_ms // 1000})
         step.publish(keys.state, fields["state"])

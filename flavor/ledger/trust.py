@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from flavor.ledger.keys import read_public_keys
+from flavor.ledger.keys import read_public_key
 
 
 @dataclass(frozen=True)
@@ -17,13 +16,15 @@ class Trust:
     """Keys that may sign manifests; any may when empty."""
     clients: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Client to the keys that may sign its updates."""
+    records: bool = False
+    """Whether what the records say of an operator's acts is believed whoever signed them."""
 
     @classmethod
-    def read(cls, paths: Sequence[Path]) -> Trust:
-        """From files as `read_public_keys` takes them: a key without a client's name is a worker's."""
+    def read(cls, words: Sequence[str], *, records: bool = False) -> Trust:
+        """From words as `read_public_key` takes them: a key without a client's name is a worker's."""
         workers: set[str] = set()
         clients: dict[str, set[str]] = {}
-        for path in paths:
-            for client, key in read_public_keys(path):
+        for word in words:
+            for client, key in read_public_key(word):
                 (clients.setdefault(client, set()) if client else workers).add(str(key))
-        return cls(frozenset(workers), {client: frozenset(keys) for client, keys in clients.items()})
+        return cls(frozenset(workers), {client: frozenset(keys) for client, keys in clients.items()}, records)

@@ -133,7 +133,7 @@ class Federation:
 
         if not store.exists(run_record_path(self.run)):
             return False
-        recover(Archive(store, self.run), runs, url=url, replace=False, trust=Trust.read(()), tell=progress.tell)
+        recover(Archive(store, self.run), runs, url=url, replace=False, trust=Trust(records=True), tell=progress.tell)
         return True
 
     def _connected(self, url: str) -> RunStore:

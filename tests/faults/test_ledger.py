@@ -84,7 +84,7 @@ def test_a_site_that_lost_its_key_is_told_at_joining_and_the_run_goes_on(faulty)
     """Row 43: a new key in place of the lost one; the operator's word lets it in again."""
     bench = faulty.bench
     coordinator = faulty.serve("--min-clients", "2", "--on-quorum-lost", "wait")
-    bench.aggregator()
+    bench.aggregator("--key", bench.folder / "aggregator.key")
     edges = faulty.edges("--hold", "--at", "2")
     for client in faulty.clients:
         bench.held(client)
@@ -108,6 +108,18 @@ def test_a_site_that_lost_its_key_is_told_at_joining_and_the_run_goes_on(faulty)
     bench.eventually("its new key is pinned", lambda: bench.runs.public_keys().get("c2") == str(found))
     bench.release("c1")
     faulty.finish(coordinator, {"c1": edges["c1"], "c2": back})
+
+    keys = ("--trust", bench.folder / "aggregator.key.pub")  # of the lost key nobody has the public half
+    checked = verify(faulty, *keys)
+    assert checked.wait() == 0, checked.stderr
+    (told,) = [line for line in checked.stderr.splitlines() if "its key is" in line]
+    assert told.startswith("notice: round 2: ")
+    assert f"{found.fingerprint} from here on, and was {lost.fingerprint} since round 1: an operator enrolled" in told
+    bench.runs.remove_keys()
+    done = recover(faulty, *keys)
+    assert done.wait() == 0, done.stderr
+    assert told.removeprefix("notice: ") in done.stderr
+    assert bench.runs.public_keys()["c2"] == str(found)
 
 
 def test_a_site_with_a_wrong_store_is_told_at_joining_and_the_run_goes_on(faulty) -> None:

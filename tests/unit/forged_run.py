@@ -47,6 +47,7 @@ class ForgedRun:
     run_id: str = field(default_factory=new_run_id)
     config: dict[str, Any] = field(default_factory=lambda: dict(CONFIG))
     worker: SigningKey = field(default_factory=SigningKey.generate)
+    replaced: dict[str, tuple[str, ...]] = field(default_factory=dict)
     clients: dict[str, SigningKey | None] = field(
         default_factory=lambda: {client: SigningKey.generate() for client in SIZES}
     )
@@ -124,6 +125,7 @@ class ForgedRun:
             num_examples=SIZES[client],
             info_path=info_path,
             info_digest=info_digest,
+            replaced=self.replaced.get(client, ()),
             **signed,
         )
 

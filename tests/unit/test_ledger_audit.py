@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,7 +241,8 @@ def test_a_round_signed_anew_with_another_key(run: ForgedRun) -> None:
     remade(run, 3, thief, previous=run.manifests[1].digest)
     assert found(run) == []  # from round 2 on, all by the thief's key: nothing in the store contradicts it
     problems = found(run, trusting(run))
-    assert [problem.split(":")[0] for problem in problems] == ["round 2", "round 3"]
+    assert [problem.split(":")[0] for problem in problems] == ["round 2"]
+    assert "(and so in 1 more round, up to round 3)" in problems[0]
     assert all(f"key {thief.public.fingerprint}, which --trust does not name" in problem for problem in problems)
 
 
@@ -278,7 +280,8 @@ def test_a_client_whose_key_is_known_from_elsewhere(tmp_path: Path) -> None:
     run = ForgedRun(tmp_path / "s").complete()
     real = SigningKey.generate()
     assert found(run) == []
-    assert sum("which --trust does not name for it" in problem for problem in found(run, trusting(run, a=real))) == 3
+    (problem,) = found(run, trusting(run, a=real))
+    assert "which --trust does not name for it (and so in 2 more rounds, up to round 3)" in problem
     unsigned = ForgedRun(tmp_path / "u", clients={"a": None, "b": SigningKey.generate()}).complete()
     assert found(unsigned) == []
     assert sum("a: its update is not signed" in problem for problem in found(unsigned, trusting(unsigned, a=real))) == 3
@@ -292,6 +295,70 @@ def test_a_key_that_was_changed_by_agreement(tmp_path: Path) -> None:
     assert len(found(run)) == 1
     both = Trust(clients={"a": frozenset({str(old.public), str(run.clients["a"].public)})})
     assert found(run, both) == []
+
+
+def with_another_key(tmp_path: Path, *, recorded: bool) -> tuple[ForgedRun, str]:
+    """Five rounds; site a's key is another one from round 3 on. The run, and the key before."""
+    run = ForgedRun(tmp_path / "s", config={**CONFIG, "rounds": 6}).complete(2)
+    old, run.clients["a"] = run.clients["a"], SigningKey.generate()
+    assert isinstance(old, SigningKey)
+    if recorded:
+        run.replaced["a"] = (str(old.public),)
+    for round_ in (3, 4, 5):
+        run.close(run.manifest(round_))
+    return run, str(old.public)
+
+
+def test_a_key_that_an_operator_replaced_is_told_once_and_needs_no_old_key(tmp_path: Path) -> None:
+    """The aggregator's signature vouches for the record; where that is not trusted, the record is not believed."""
+    run, old = with_another_key(tmp_path, recorded=True)
+    new = run.clients["a"]
+    assert new is not None
+    for trust in (trusting(run), trusting(run, a=new), Trust(records=True)):
+        result = audit(run.archive, trust)
+        assert result.problems == []
+        (notice,) = [str(notice) for notice in result.notices]
+        assert notice.startswith("round 3: ")
+        assert f"a: its key is {new.public.fingerprint} from here on" in notice
+        assert notice.endswith("since round 1: an operator enrolled it anew")
+    (problem,) = found(run)
+    assert "an operator enrolled it anew, the record says, which --trust AGGREGATOR believes" in problem
+    assert f"--trust 'a {old}' --trust 'a {new.public}'" in problem
+
+
+def test_a_key_that_changed_without_an_operator_is_told_once_with_what_to_name(tmp_path: Path) -> None:
+    run, old = with_another_key(tmp_path, recorded=False)
+    (problem,) = found(run, trusting(run))
+    assert problem.startswith("round 3: ")
+    named = re.findall(r"--trust '(.+?)'", problem)
+    assert [word for word in named if old in word] == [f"a {old}"]
+    assert found(run, Trust.read([str(run.worker.public), *named])) == []
+
+
+def test_a_record_of_another_operator_s_act_does_not_cover_a_key(tmp_path: Path) -> None:
+    run, _ = with_another_key(tmp_path, recorded=False)
+    run.replaced["a"] = (str(SigningKey.generate().public),)
+    run.clients["a"] = SigningKey.generate()
+    run.close(run.manifest(6))
+    assert len([each for each in found(run, trusting(run)) if "a: its key is" in each]) == 2
+
+
+def test_an_aggregator_s_new_key_is_told_once_and_the_old_one_need_not_be_named(tmp_path: Path) -> None:
+    """What it signed is held by the rounds that followed it; among or after rounds of named keys it is wrong."""
+    run = ForgedRun(tmp_path / "s", config={**CONFIG, "rounds": 5}).complete(2)
+    old, new = run.worker, SigningKey.generate()
+    for round_ in (3, 4):
+        run.close(run.manifest(round_), new)
+    result = audit(run.archive, Trust.read([str(new.public)]))
+    assert result.problems == []
+    (notice,) = [str(notice) for notice in result.notices]
+    assert f"round 1: {manifest_path('r', 1)}: it is signed with key {old.public.fingerprint}" in notice
+    assert notice.endswith("from round 3 on another key signs, which it names: an aggregator has a new key")
+    (problem,) = found(run, Trust.read([str(old.public)]))
+    assert problem.endswith(f"(and so in 1 more round, up to round 4) (if that is right: --trust {new.public})")
+    run.close(run.manifest(5), old)
+    (problem,) = found(run, Trust.read([str(old.public)]))
+    assert problem.startswith("round 3: ")
 
 
 def test_unsigned_updates_in_a_run_that_takes_none(tmp_path: Path) -> None:

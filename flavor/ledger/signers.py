@@ -1,0 +1,132 @@
+"""Whose keys a run's records are signed with, round by round, and how they changed: each change is told once.
+
+A site that lost its key gets another by an operator's act, `flavor enroll --new-key`. That act stands in Redis, where
+no site can write it, and in the next manifests with the key that it replaced (`Contributor.replaced`), under the
+aggregator's signature. It is believed where that signature is: by `--trust`, `--head` or `--untrusted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flavor.errors import InvalidSetting
+from flavor.ledger.keys import fingerprint
+from flavor.ledger.manifest import Contributor, Manifest
+from flavor.ledger.trust import Trust
+
+
+@dataclass
+class _Span:
+    """The rounds that carry one key."""
+
+    first: int
+    last: int
+    rounds: int = 1
+
+    def add(self, round_: int) -> None:
+        self.last, self.rounds = round_, self.rounds + 1
+
+    @property
+    def others(self) -> str:
+        more = self.rounds - 1
+        return f" (and so in {more} more round{'s' * (more > 1)}, up to round {self.last})" if more else ""
+
+
+@dataclass
+class Signers:
+    """The keys seen so far, oldest round first; `problems` and `notices` are pairs of a round and what to say."""
+
+    trust: Trust
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    notices: list[tuple[int, str]] = field(default_factory=list)
+    _workers: dict[str, _Span] = field(default_factory=dict)
+    _known: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Client to its key, and the round in which that was new."""
+    _unnamed: dict[tuple[str, str], _Span] = field(default_factory=dict)
+    """Client and key, where `--trust` names other keys of the client."""
+
+    def add(self, manifest: Manifest) -> None:
+        """The next round."""
+        self.problems += [(manifest.round, what) for what in self._of_worker(manifest)]
+        for contributor in manifest.contributors:
+            told = self._of_client(manifest, contributor)
+            self.problems += [(manifest.round, f"{contributor.client}: {what}") for what in told]
+
+    def end(self) -> None:
+        """No round follows: tell of the keys that `--trust` does not name."""
+        named = [span.first for key, span in self._workers.items() if key in self.trust.workers]
+        for key, span in self._workers.items():
+            if not self.trust.workers or key in self.trust.workers:
+                continue
+            said = f"it is signed with key {fingerprint(key)}, which --trust does not name{span.others}"
+            if later := [first for first in named if first > span.last]:
+                said += f"; from round {min(later)} on another key signs, which it names: an aggregator has a new key"
+                self.notices.append((span.first, said))
+            else:
+                self.problems.append((span.first, f"{said} (if that is right: --trust {key})"))
+        for (client, key), span in self._unnamed.items():
+            said = f"{client}: its update is signed with key {fingerprint(key)}, which --trust does not name for it"
+            self.problems.append((span.first, f"{said}{span.others} (if that is right: --trust '{client} {key}')"))
+
+    def _of_worker(self, manifest: Manifest) -> Iterator[str]:
+        try:
+            if not manifest.signature:
+                yield "it is not signed"
+            elif not manifest.is_signed():
+                yield f"the signature is not that of its key {fingerprint(manifest.public_key)}: it was changed"
+        except InvalidSetting as error:
+            yield str(error)
+        if manifest.public_key in self._workers:
+            self._workers[manifest.public_key].add(manifest.round)
+        else:
+            self._workers[manifest.public_key] = _Span(manifest.round, manifest.round)
+
+    def _of_client(self, manifest: Manifest, of: Contributor) -> Iterator[str]:
+        named = self.trust.clients.get(of.client)
+        key, since = self._known.get(of.client, ("", 0))
+        if not of.signature:
+            if named:
+                yield "its update is not signed, and --trust names its key"
+            elif manifest.config.get("require_signatures"):
+                yield "its update is not signed, and the run took signed ones only"
+            elif key and self._by_operator(manifest, of, key):
+                self._tell(manifest, of, "its updates are not signed from here on")
+                del self._known[of.client]
+            elif key:
+                yield f"its update is not signed, and it had the key {fingerprint(key)} in round {since}"
+            return
+        try:
+            if not manifest.statement(of).is_signed(of.public_key, of.signature):
+                yield f"the signature on its update is not that of its key {fingerprint(of.public_key)}"
+        except InvalidSetting as error:
+            yield str(error)
+        if of.public_key != key:
+            self._known[of.client] = (of.public_key, manifest.round)
+        if named and of.public_key not in named:
+            if (each := (of.client, of.public_key)) in self._unnamed:
+                self._unnamed[each].add(manifest.round)
+            else:
+                self._unnamed[each] = _Span(manifest.round, manifest.round)
+        elif key and of.public_key != key:
+            yield from self._changed(manifest, of, key, since, named=bool(named))
+
+    def _changed(self, manifest: Manifest, of: Contributor, key: str, since: int, *, named: bool) -> Iterator[str]:
+        """A client's key is another than before; with `named` it is one that `--trust` names."""
+        now = f"its key is {fingerprint(of.public_key)}"
+        if self._by_operator(manifest, of, key):
+            self._tell(manifest, of, f"{now} from here on, and was {fingerprint(key)} since round {since}")
+            for former in of.replaced:
+                self._unnamed.pop((of.client, former), None)
+        elif not named:
+            hint = f"if that is right: --trust '{of.client} {key}' --trust '{of.client} {of.public_key}'"
+            if key in of.replaced:
+                hint = f"an operator enrolled it anew, the record says, which --trust AGGREGATOR believes; or {hint}"
+            yield f"{now}, and was {fingerprint(key)} in round {since} ({hint})"
+
+    def _tell(self, manifest: Manifest, of: Contributor, what: str) -> None:
+        self.notices.append((manifest.round, f"{of.client}: {what}: an operator enrolled it anew"))
+
+    def _by_operator(self, manifest: Manifest, of: Contributor, key: str) -> bool:
+        """Whether an operator has replaced the client's `key`, as far as the record is believed."""
+        return key in of.replaced and (self.trust.records or manifest.public_key in self.trust.workers)
