@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flavor.errors import RunNotFound
+from flavor.errors import OtherProtocol, RunNotFound
 from flavor.ledger.audit import audit
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.trust import Trust
@@ -75,7 +75,10 @@ def test_a_flipped_bit_anywhere_is_found(whole: ForgedRun, data: st.DataObject) 
     changed[at] ^= 1 << bit
     try:
         overwrite(path, bytes(changed))
-        assert any(path.name in problem for problem in found(whole))
+        try:
+            assert any(path.name in problem for problem in found(whole))
+        except OtherProtocol:  # the bit made the run's record one of another release
+            assert path.name == "run.json"
     finally:
         overwrite(path, before)
 
