@@ -5,6 +5,8 @@ The coordinator never imports `workers`: it writes jobs whose function is a name
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -36,6 +38,13 @@ class JobQueue(Protocol):
         """Why nothing is done when there are none."""
 
 
+def _job_name(what: str, run: str, round_: int, first: str, attempt: int, *clients: str) -> str:
+    """A job's name: for people its parts, of which RQ does not allow all, and a digest of them, which no other has."""
+    digest = hashlib.sha256(json.dumps([what, run, round_, attempt, clients]).encode()).hexdigest()[:16]
+    shown = "-".join(part for part in (what, run, str(round_), first, str(attempt)) if part)
+    return f"{shown.replace('.', '_')}-{digest}"
+
+
 class RqJobQueue:
     """`JobQueue` on RQ, with the JSON serializer and one named queue."""
 
@@ -53,14 +62,14 @@ class RqJobQueue:
     def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> str:
         """See `JobQueue`."""
         first = clients[0] if clients else ""
-        return self._enqueue(INSPECT, f"inspect-{run}-{round_}-{first}-{attempt}", run, round_, list(clients))
+        name = _job_name("inspect", run, round_, first, attempt, *clients)
+        return self._enqueue(INSPECT, name, run, round_, list(clients))
 
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
         """See `JobQueue`."""
-        self._enqueue(AGGREGATE, f"aggregate-{run}-{round_}-{attempt}", run, round_, attempt)
+        self._enqueue(AGGREGATE, _job_name("aggregate", run, round_, "", attempt), run, round_, attempt)
 
     def _enqueue(self, function: str, job_id: str, *args: object) -> str:
-        job_id = job_id.replace(".", "_")
         self._queue.enqueue_call(function, args=args, job_id=job_id, result_ttl=0, failure_ttl=_KEEP_FAILURES_S)
         return job_id
 

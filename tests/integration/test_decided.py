@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RoundView, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator import loop
+from flavor.coordinator.jobs import RqJobQueue
 from flavor.protocol import SPEAKS
 from flavor.store.local import LocalStore
 
@@ -54,7 +55,7 @@ class Served:
         )
         self.thread = threading.Thread(target=self.coordinator.run)
 
-    @contextmanager
+    @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
         self.thread.start()
         try:
@@ -115,3 +116,20 @@ def test_what_is_accepted_after_the_decision_to_aggregate_counts(
     assert view.state is RoundState.AGGREGATING
     assert (view.contributors, served.verdict_of("b")["accepted"]) == (("a", "b"), "1")
     assert not any("not inspected in time" in line for line in served.told), served.told
+
+
+def test_no_two_jobs_have_one_name(url: str) -> None:
+    """Else one runs twice, and the other never."""
+    with contextlib.closing(connect(url)) as redis:
+        redis.flushall()
+    queue = RqJobQueue(url, "flavor", timeout_s=60)
+    for run in ("lr-0.1", "lr-0_1"):
+        queue.aggregate(run, 1, attempt=1)
+    inspections = [("a", 1, ["2-c"]), ("a-1", 2, ["c"]), ("a", 1, ["2-c", "d"])]  # the last by who took over
+    names = [queue.inspect(run, round_, clients, attempt=1) for run, round_, clients in inspections]
+    assert len(set(names)) == 3
+    assert names[0] == queue.inspect("a", 1, ["2-c"], attempt=1)
+    assert all(name.startswith("inspect-a-1-2-c-1-") for name in names[:2])
+    with contextlib.closing(connect(url)) as redis:
+        waiting = redis.lrange("rq:queue:flavor", 0, -1)
+    assert len(set(waiting)) == 5, waiting
