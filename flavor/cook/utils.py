@@ -73,6 +73,8 @@ def SetEvent(event: str) -> None:
         raise _no_events(f"SetEvent({name.value!r})")
     session = _Session.current()
     session.events.set(name, session.round_of(name))
+    if session.round is not None and name in session.finishes:
+        session.enter(session.round)  # also where IsSetEvent found it: it is behind this script now
 
 
 def WaitEvent(event: str, is_error: Any = None, *, timeout_s: float | None = None) -> int:
@@ -101,13 +103,11 @@ def WaitEvent(event: str, is_error: Any = None, *, timeout_s: float | None = Non
     behind, until = session.behind(), math.inf if timeout_s is None else time.monotonic() + timeout_s
     while is_error is not None and is_error.value == 0 and time.monotonic() + _LOOK_S < until:
         with contextlib.suppress(WaitTimeout):
-            session.round = session.events.wait_started(behind, timeout_s=_LOOK_S)
-            return session.round
+            return session.enter(session.events.wait_started(behind, timeout_s=_LOOK_S))
     if is_error is not None and is_error.value != 0:
         return session.round or 0
     left_s = timeout_s if is_error is None else max(0.0, until - time.monotonic())
-    session.round = session.events.wait_started(behind, timeout_s=left_s)
-    return session.round
+    return session.enter(session.events.wait_started(behind, timeout_s=left_s))
 
 
 def _never_sent(event: Event) -> str:
@@ -125,7 +125,7 @@ def IsSetEvent(event: str) -> bool:
     """Whether `event` has happened in the current round.
 
     For the event that begins a round: whether there is one that `WaitEvent` would return for at once. If there is, it
-    is taken up, as `WaitEvent` does.
+    is taken up, as `WaitEvent` does, and is the current one; it stays true until that round is finished.
     """
     name = event_name(event)
     session = _Session.current()
@@ -133,6 +133,7 @@ def IsSetEvent(event: str) -> bool:
         if (newest := session.events.newest_started()) <= session.behind():
             return False
         session.events.take(newest)
+        session.enter(newest, waited=False)
         return True
     return session.events.is_set(name, session.round_of(name))
 
@@ -142,9 +143,8 @@ def CleanEvent(event: str) -> None:
     name = event_name(event)
     session = _Session.current()
     if name is session.starts:
-        session.round = session.events.newest_started() or None
-        if session.round:
-            session.events.take(session.round)
+        if newest := session.events.newest_started():
+            session.events.take(session.enter(newest))
     else:
         session.events.clean(name, session.round_of(name))
 
@@ -254,12 +254,13 @@ class _Session:
 
     _instance: _Session | None = None
 
-    def __init__(self, round_: int | None = None) -> None:
+    def __init__(self, parent: _Session | None = None) -> None:
         from flavor.bus.address import from_environment
         from flavor.bus.events import ClientEvents
 
         self.pid = os.getpid()
-        self.round = round_
+        self.round: int | None = parent.round if parent else None
+        self._waited: bool = parent is not None and parent._waited  # for this round; else IsSetEvent has found it
         aggregates = _starts() is Event.AGGREGATE_STARTED
         self.starts = _starts()
         self.finishes = (Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED) if aggregates else (Event.TRAIN_FINISHED,)
@@ -277,8 +278,13 @@ class _Session:
         if _is_started_anew():
             raise _no_events("events")
         if cls._instance is None or cls._instance.pid != os.getpid():
-            cls._instance = cls(cls._instance.round if cls._instance else None)
+            cls._instance = cls(cls._instance)
         return cls._instance
+
+    def enter(self, round_: int, *, waited: bool = True) -> int:
+        """Be in this round from now on."""
+        self.round, self._waited = round_, waited
+        return round_
 
     def round_of(self, event: Event) -> int:
         """The round that an event set or read now belongs to."""
@@ -289,10 +295,11 @@ class _Session:
     def behind(self) -> int:
         """The newest round that is behind this script.
 
-        A process that has waited knows; one that has not (a script that starts a process a step) reads it.
+        A process that has waited knows; one that has not (a script that starts a process a step, or that asks by
+        `IsSetEvent`) reads it.
         """
-        if self.round is not None:
+        if self.round is not None and self._waited:
             return self.round
-        started = self.events.newest_started()
+        started = self.round or self.events.newest_started()
         finished = started and any(self.events.is_set(event, started) for event in self.finishes)
         return started if finished else max(0, started - 1)

@@ -247,6 +247,26 @@ class TestFace:
         utils.CleanEvent("TrainFinished")
         assert not edge.is_set(FINISHED, 1)
 
+    def test_a_script_that_waits_once_and_then_asks(self, events: Callable[[], ClientEvents]) -> None:
+        """What it finds by asking is the current round, until it is finished; and may still be waited for."""
+        edge = events()
+        edge.start_round(1)
+        assert utils.WaitEvent("TrainStarted") == 1
+        utils.SetEvent("TrainFinished")
+        for round_ in (2, 3):
+            assert not utils.IsSetEvent("TrainStarted")
+            edge.start_round(round_, anew=True)
+            assert utils.IsSetEvent("TrainStarted")
+            assert utils.IsSetEvent("TrainStarted")
+            assert edge.taken() == round_
+            if round_ == 3:
+                assert utils.WaitEvent("TrainStarted", timeout_s=5) == round_
+            utils.SetEvent("TrainFinished")
+            assert edge.is_set(FINISHED, round_)
+        assert not utils.IsSetEvent("TrainStarted")
+        with pytest.raises(TimeoutError):
+            utils.WaitEvent("TrainStarted", timeout_s=0.01)
+
     def test_an_event_stays_in_its_round_when_the_next_has_begun(self, events: Callable[[], ClientEvents]) -> None:
         edge = events()
         edge.start_round(1)
