@@ -89,10 +89,10 @@ class ClientEvents:
             step.publish(key, str(round_))
             step.execute()
 
-    def is_set(self, event: Event, round_: int) -> bool:
-        """Whether `event` has happened in this round."""
+    def is_set(self, event: Event, *rounds: int) -> bool:
+        """Whether `event` has happened in this round, or in any of these."""
         with translated(shown(self.url)):
-            return bool(self._redis.exists(self._keys.event(round_, event)))
+            return bool(self._redis.exists(*(self._keys.event(round_, event) for round_ in dict.fromkeys(rounds))))
 
     def clean(self, event: Event, round_: int) -> None:
         """Forget that `event` has happened in this round."""

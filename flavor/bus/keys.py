@@ -36,7 +36,7 @@ to:CLIENT:round:N:task                hash    what to train from: the run's glob
 to:CLIENT:admission                   hash    admitted (1 or 0), reason, public_key: whether   coordinator
                                               it may take part, why not, and by which key
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
-                                              update
+                                              update; try: of which, where it is about one
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, spoiled,
                                               reference, path, digest, size, info_path,

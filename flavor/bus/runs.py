@@ -48,8 +48,8 @@ LOG_LENGTH = 100_000
 """Entries that a run's log keeps, about."""
 
 
-def _late(round_: int) -> Verdict:
-    return Verdict(False, f"late: round {round_} no longer takes updates")
+def _late(round_: int, try_id: str) -> Verdict:
+    return Verdict(False, f"late: round {round_} no longer takes updates", try_id=try_id)
 
 
 def _fields(answer: Any, names: Sequence[str]) -> dict[str, str] | str:
@@ -282,15 +282,15 @@ class RunStore:
         refused = "update.blameless" if verdict.blameless else "update.refused"
         return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict)
 
-    def refuse_late(self, round_: int, client: str) -> str:
-        """Refuse an update whose round is no longer open; why, or '' when it has a verdict or the round is open."""
-        late = _late(round_)
+    def refuse_late(self, round_: int, client: str, try_id: str = "") -> str:
+        """Refuse a try whose round is no longer open; why, or '' when it has a verdict or the round is open."""
+        late = _late(round_, try_id)
         return late.reason if self._judge(round_, client, "update.late", late) else ""
 
     def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> bool:
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
         keys += [self.keys.client(client).verdict(round_), self.keys.refusals]
-        late = _late(round_)
+        late = _late(round_, verdict.try_id)
         args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, late.to_json(), late.reason]
         args.append(verdict.try_id)
         return bool(self._call("judge_update", keys, args))

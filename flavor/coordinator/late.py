@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RoundView
+from flavor.bus.state import RoundState, RoundView, try_of
 
 
 class LateUpdates:
@@ -18,12 +18,13 @@ class LateUpdates:
     def __init__(self, runs: RunStore, tell: Callable[[str], None]) -> None:
         self._runs, self._tell = runs, tell
         self._round = 0  # the newest that takes no updates any more
-        self._missing: set[str] = set()  # whose has not come in it
+        self._missing: set[str] = set()  # of whom none was accepted in it
         self._ignored: set[tuple[int, str]] = set()
 
     def expect(self, view: RoundView) -> None:
         """This round takes no updates any more: whose comes now is late."""
-        self._round, self._missing = view.round, {*view.expected, *view.left_out} - view.verdicts.keys()
+        accepted = {client for client, verdict in view.verdicts.items() if verdict.accepted}
+        self._round, self._missing = view.round, {*view.expected, *view.left_out} - accepted
 
     def refuse_unheard(self) -> None:
         """Look for those that have come without a word."""
@@ -37,15 +38,16 @@ class LateUpdates:
         view = self._runs.read_round(number)
         if view is None or view.state is RoundState.OPEN or client not in (*view.expected, *view.left_out):
             return  # open: by another coordinator, which was not paused as this one
-        if client in view.verdicts:
-            self._ignore(view, client)
+        fields, verdict = self._runs.updates(number, [client]).get(client), view.verdicts.get(client)
+        if fields is None:
             return
-        if reason := self._runs.refuse_late(number, client):
+        if verdict is not None and verdict.is_about(fields):
+            self._ignore(view, client, fields)
+        elif reason := self._runs.refuse_late(number, client, try_of(fields)):
             self._tell(f"{client}: the update of round {number} is refused: {reason}")
 
-    def _ignore(self, view: RoundView, client: str) -> None:
+    def _ignore(self, view: RoundView, client: str, fields: Mapping[str, str]) -> None:
         """Say once that other content than was judged does not count: a site cannot fill the log."""
-        fields = self._runs.updates(view.round, [client]).get(client, {})
         if fields.get("digest", "") == view.verdicts[client].digest or (view.round, client) in self._ignored:
             return
         self._ignored.add((view.round, client))

@@ -284,7 +284,7 @@ class Edge:
         round trained again.
         """
         round_ = view.round
-        keys = [self._keys.started, self._keys.taken]
+        keys = [self._keys.started, self._keys.taken, self._keys.event(round_, Event.ERROR)]
         keys += [self._keys.event(other, event) for other in (0, round_ + 1) for event in Event]
         handed_in = round_ and self._seat.has_update(round_)
         verdict = self._seat.verdict(round_) if handed_in else {}
@@ -399,7 +399,9 @@ class Edge:
             elif what == "verdict":
                 self._read_verdict(int(number))
             elif what == f"event:{Event.ERROR}":
-                raise Died("the trainer set the event Error", Notice(Failure.ERROR_EVENT))
+                raise self._died_of_error()
+        if resync and self._events.is_set(Event.ERROR, 0, self._training, self._behind, self._events.taken()):
+            raise self._died_of_error()
         if self._unjudged and resync:
             self._read_verdict(self._unjudged)
         if self._training and f"round:{self._training}:event:{Event.TRAIN_FINISHED}" in rests:
@@ -409,6 +411,9 @@ class Edge:
         if self._ready and not self._training and not self._left and self._newest > self._behind:
             self._begin(self._newest)
         return False
+
+    def _died_of_error(self) -> Died:
+        return Died("the trainer set the event Error", Notice(Failure.ERROR_EVENT))
 
     def _read_run(self) -> RunView:
         """The run, if this edge can go on with it."""
@@ -538,7 +543,8 @@ class Edge:
     def _refuse(self, round_: int, notice: Notice, text: str) -> None:
         """Say, in place of an update, that there is none that can be used; `text` is for this site."""
         self._tell(f"round {round_}: the update cannot be used: {text}")
-        self._hand_in(round_, {"refused": notice.reason, **notice.fields(self._shared(text))})
+        fields = {"refused": notice.reason, **notice.fields(self._shared(text))}
+        self._hand_in(round_, {**fields, "try": secrets.token_hex(8)})
 
     def _shared(self, text: str) -> str | None:
         """What the site's own user shares with the run's operator of this text."""

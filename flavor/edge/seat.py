@@ -11,7 +11,7 @@ from dataclasses import asdict
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
-from flavor.bus.state import ClientState, RunState
+from flavor.bus.state import ClientState, RunState, try_of
 from flavor.errors import LeaseLost
 from flavor.protocol import SPEAKS
 from flavor.store.watch import Progress
@@ -71,8 +71,18 @@ class Seat:
         return self._read(self._keys.task(round_))
 
     def verdict(self, round_: int) -> Mapping[str, str]:
-        """What became of the update of this round; empty while it is not known."""
-        return self._read(self._keys.verdict(round_))
+        """What became of the update of this round that lies there now; empty while it is not known.
+
+        A refusal of an earlier try, which another process of this client may have handed in, says nothing of it.
+        """
+        with translated(self._where), self._redis.pipeline(transaction=True) as reads:
+            reads.hgetall(self._keys.verdict(round_))
+            reads.hget(self._keys.update(round_), "try")
+            verdict, try_id = reads.execute()
+        judged = verdict.get("try", "")
+        if verdict.get("accepted") != "1" and judged and judged != try_of({"try": try_id or ""}):
+            return {}
+        return dict(verdict)
 
     def admission(self) -> Mapping[str, str]:
         """Whether this client may take part, and why not; empty while the coordinator has not said."""

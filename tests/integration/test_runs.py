@@ -326,13 +326,28 @@ def test_the_update_of_a_client_that_is_left_out_is_not_accepted(runs: RunStore)
     """Until the round is opened again for it, too: what is accepted counts."""
     open_round(runs)
     runs.reopen_round(TOKEN, 1, expected=["a"], new=[], left_out=["b"], opening=2, timeout_s=9, reason="")
-    assert runs.judge(1, "b", Verdict(True, "good", try_id="t"))
-    assert not runs.verdicts(1, ["b"])["b"].accepted
-    assert runs.redis.hget(runs.keys.client("b").verdict(1), "accepted") == "0"
-    assert not runs.refusals(), "no fault of its content"
+    assert not runs.judge(1, "b", Verdict(True, "good", try_id="t"))
+    assert not runs.verdicts(1, ["b"])
+    assert not runs.redis.exists(runs.keys.client("b").verdict(1))
     runs.reopen_round(TOKEN, 1, expected=["a", "b"], new=["b"], left_out=[], opening=3, timeout_s=9, reason="")
-    assert runs.judge(1, "b", Verdict(True, "good", try_id="t")), "its verdict was about no try"
+    assert runs.judge(1, "b", Verdict(True, "good", try_id="t"))
     assert runs.verdicts(1, ["b"])["b"].accepted
+
+
+def test_the_last_try_is_answered_too_when_its_round_is_over(runs: RunStore) -> None:
+    open_round(runs)
+    assert runs.judge(1, "b", Verdict(False, "NaN", try_id="t1"))
+    runs.judge(1, "a", Verdict(True, "good", try_id="t"))
+    begin(runs)
+    late = "late: round 1 no longer takes updates"
+    assert not runs.refuse_late(1, "b", "t1"), "it has its verdict"
+    assert not runs.refuse_late(1, "a", "t2"), "what was accepted is the last"
+    assert runs.refuse_late(1, "b", "t2") == late
+    assert not runs.judge(1, "b", Verdict(True, "good", try_id="t2"))
+    assert runs.redis.hgetall(runs.keys.client("b").verdict(1)) == {"accepted": "0", "reason": late, "try": "t2"}
+    assert runs.judge(1, "b", Verdict(True, "good", try_id="t3")), "whose inspection ended now"
+    assert runs.redis.hgetall(runs.keys.client("b").verdict(1)) == {"accepted": "0", "reason": late, "try": "t3"}
+    assert runs.refusals() == {"b": 1}
 
 
 def test_what_structure_counts_is_decided_once_and_others_are_judged_again(runs: RunStore) -> None:

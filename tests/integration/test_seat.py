@@ -8,7 +8,7 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ClientState, RunState
+from flavor.bus.state import ClientState, RunState, Verdict
 from flavor.edge.seat import Seat
 from flavor.errors import LeaseLost
 
@@ -71,3 +71,16 @@ def test_who_was_replaced_writes_nothing(runs: RunStore, url: str) -> None:
         mine.report(ClientState.READY, {}, behind=0, public_key="")
     assert not mine.has_update(1)
     assert not runs.redis.exists(runs.keys.client("a").hash)
+
+
+def test_the_refusal_of_an_earlier_try_says_nothing_of_what_lies_there_now(runs: RunStore, url: str) -> None:
+    mine = seat(runs, url)
+    assert mine.hand_in(1, {"path": "p", "try": "t1"})
+    assert runs.judge(1, "a", Verdict(False, "NaN", try_id="t1"))
+    assert mine.verdict(1)["reason"] == "NaN"
+    assert mine.hand_in(1, {"path": "p2", "try": "t2"})
+    assert mine.verdict(1) == {}
+    assert runs.judge(1, "a", Verdict(True, "good", try_id="t2"))
+    assert mine.verdict(1)["accepted"] == "1"
+    assert mine.hand_in(1, {"path": "p3", "try": "t3"})
+    assert mine.verdict(1)["accepted"] == "1", "what was accepted is the last"

@@ -5,9 +5,10 @@
 --       6 verdict (JSON) and 7 reason of one that is too late  8 which try of the client was judged
 -- Invariant: the first verdict on a try stands; a repeated inspection changes nothing. An update that was refused may be
 --            followed by another try while the round is open; one that was accepted is the client's last.
---            An update is accepted only while its round is open, and has not left its client out: what is accepted
---            counts. And it is late only once
+--            An update is accepted only while its round is open: what is accepted counts; one that the round has left
+--            out meanwhile has no verdict before it is expected again, or late. And it is late only once
 --            its round is not open: a coordinator that was paused while another took over may know an older round.
+--            The last try is answered, too, where its round does not wait for that: it is late.
 --            A round that is not there has no verdicts: the server may have lost the run while it was inspected.
 --            `refusals` counts a client's refused updates in a row; one that came too late, or whose
 --            global model is to blame (update.blameless), is no fault of its client.
@@ -17,7 +18,8 @@ local round, late = redis.call('HMGET', KEYS[3], 'state', 'left_out'), event == 
 local state, left_out = round[1], false
 for _, client in ipairs(cjson.decode(round[2] or '[]')) do left_out = left_out or client == ARGV[1] end
 if not state or (late and state == 'open') then return 0 end
-if event == 'update.accepted' and (state ~= 'open' or left_out) then
+if event == 'update.accepted' and state == 'open' and left_out then return 0 end
+if event == 'update.accepted' and state ~= 'open' then
   late, verdict, reason = true, ARGV[6], ARGV[7]
 end
 local fault = not late and event ~= 'update.blameless'
@@ -25,7 +27,7 @@ if event ~= 'update.accepted' or late then event = 'update.refused' end
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if before then
   local known = cjson.decode(before)
-  if state ~= 'open' or known.accepted or known.try_id == ARGV[8] then return 0 end
+  if known.accepted or known.try_id == ARGV[8] or (state ~= 'open' and not late) then return 0 end
 end
 redis.call('HSET', KEYS[1], ARGV[1], verdict)
 if event == 'update.accepted' then
