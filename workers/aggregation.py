@@ -117,7 +117,6 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 publish_manifest(context, run, round_, manifest)
                 for note in notes:
                     context.tell(f"run {run}, round {round_}: {note}")
-                    runs.log("round.note", round_=round_, reason=note)
         context.tell(f"run {run}, round {round_}: {reason}")
 
 

@@ -215,7 +215,7 @@ class RunStore:
     ) -> None:
         """Close the round with `model` as the run's global model, and its manifest, which is staged.
 
-        `notes` are for the operator: they stand in the round's hash, which no site reads.
+        `notes` are for the operator: they stand in the log and in the round's hash, which no site reads.
         """
         of_manifest = manifest.fields() if manifest else {}
         of_round = {

@@ -2,6 +2,7 @@
 -- KEYS  1 run  2 round:N  3 log
 -- ARGV  1 N  2 attempt  3 worker's token  4 reason  5 number of fields of the round  then field, value ... of the
 --       round, then field, value ... of the run
+-- The round's notes (JSON) are in the log before anybody can end the run.
 -- Invariant: each round commits exactly once, and only by the worker that holds its current attempt.
 -- Returns {'ok', closed_ms} or an error: state, lease.
 local run = redis.call('HMGET', KEYS[1], 'state', 'round')
@@ -17,5 +18,8 @@ local split = 5 + tonumber(ARGV[5])
 redis.call('HSET', KEYS[2], 'state', 'closed', 'closed_ms', ms, 'reason', ARGV[4], unpack(ARGV, 6, split))
 redis.call('HSET', KEYS[1], unpack(ARGV, split + 1))
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100000', '*', 'event', 'round.closed', 'round', ARGV[1], 'reason', ARGV[4])
+for _, note in ipairs(cjson.decode(redis.call('HGET', KEYS[2], 'notes') or '[]')) do
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100000', '*', 'event', 'round.note', 'round', ARGV[1], 'reason', note)
+end
 redis.call('PUBLISH', KEYS[2], 'closed')
 return {'ok', ms}
