@@ -396,12 +396,20 @@ class RunStore:
         return view
 
     def read_round(self, round_: int) -> RoundView | None:
-        """A round with its verdicts, or None when it was never opened (or is pruned)."""
-        with translated(self.where), self.redis.pipeline(transaction=True) as reads:
-            reads.hgetall(self.keys.round(round_))
-            reads.hgetall(self.keys.verdicts(round_))
-            fields, verdicts = reads.execute()
-        return RoundView.of(round_, fields, verdicts) if fields else None
+        """A round with its verdicts, or None when it was never opened (or is pruned).
+
+        The two belong together where the round was the same before and after its verdicts were read. A transaction
+        would see to that as well, and a server that is full refuses even those that only read.
+        """
+        key = self.keys.round(round_)
+        with translated(self.where):
+            while True:
+                with self.redis.pipeline(transaction=False) as reads:
+                    before, verdicts, fields = (
+                        reads.hgetall(key).hgetall(self.keys.verdicts(round_)).hgetall(key).execute()
+                    )
+                if before == fields:
+                    return RoundView.of(round_, fields, verdicts) if fields else None
 
     def closed(self, view: RunView) -> tuple[int, RoundView | None]:
         """The number of the newest closed round, 0 before the first; and the run's current round, closed or not."""

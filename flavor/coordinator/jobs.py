@@ -79,11 +79,10 @@ class RqJobQueue:
 
     def workers(self) -> int:
         """See `JobQueue`. One that was killed stands in RQ's registry until another one's upkeep removes it."""
-        from rq.utils import missing_keys
         from rq.worker_registration import get_keys
 
-        keys = list(get_keys(queue=self._queue))
-        return len(keys) - len(missing_keys(self._connection, keys))
+        keys = get_keys(queue=self._queue)
+        return int(self._connection.exists(*keys)) if keys else 0
 
     def absence(self) -> str:
         """See `JobQueue`."""
