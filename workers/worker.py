@@ -27,7 +27,7 @@ from rq.suspension import is_suspended
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
-from rq.worker_registration import clean_worker_registry, unregister
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry, unregister
 
 from flavor.bus.connection import REFUSALS
 from flavor.bus.resting import note_resting, note_working
@@ -206,14 +206,24 @@ class OwnWorker(SimpleWorker):
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Say that this worker lives, on its own at most once a second; to a server that lost it, also who it is."""
         now = time.monotonic()
-        if pipeline is None and timeout is None and now - self._beaten_at < self._REPEAT_S:
-            return
-        self._beaten_at = now
-        if pipeline is None and not self.connection.hexists(self.key, "birth"):
+        if pipeline is None:
+            if timeout is None and now - self._beaten_at < self._REPEAT_S:
+                return
+            self._beaten_at = now
+        if pipeline is None and not self._is_known():
             self.register_birth()
             if self.rest.reason:
                 unregister(self)
         super().heartbeat(timeout or _ALIVE_S, pipeline)
+
+    def _is_known(self) -> bool:
+        """Whether the server has all that says of this worker that there is one: each part can be lost alone."""
+        with self.connection.pipeline(transaction=False) as reads:
+            reads.hexists(self.key, "birth")
+            if not self.rest.reason:
+                for name in self.queue_names():
+                    reads.sismember(WORKERS_BY_QUEUE_KEY % name, self.key)
+            return all(reads.execute())
 
     def teardown(self) -> None:
         """Say goodbye; to a server that is away, or lets us in no more, it is not said."""
@@ -232,9 +242,10 @@ class OwnWorker(SimpleWorker):
         if not burst and at - self._asked_at < self._REPEAT_S:
             return
         self._asked_at = at
-        while is_suspended(self.connection, self):
+        while is_suspended(self.connection):  # given the worker, RQ would say that it lives, and not who it is
             if burst or asked_to_end():
                 raise StopRequested
+            self.heartbeat()
             self.set_state(WorkerStatus.SUSPENDED)
             pause(self._REPEAT_S)
 

@@ -661,6 +661,19 @@ class TestQueue:
         assert queue.workers() == 0
         worker.register_death()
 
+    def test_a_worker_that_looks_whether_it_is_suspended_tells_who_it_is_all_the_same(self, url: str) -> None:
+        """As it does in every turn of its loop; and a part that was lost alone is told again."""
+        connection, queue = Redis.from_url(url, protocol=2), RqJobQueue(url, "q", timeout_s=60)
+        for lost in (connection.flushall, lambda: connection.delete("rq:workers:q")):
+            worker = make_worker(connection, "q")
+            worker.register_birth()
+            lost()
+            assert queue.workers() == 0
+            worker.check_for_suspension(burst=True)
+            worker.heartbeat()
+            assert queue.workers() == 1
+            worker.register_death()
+
     def test_a_job_waits_until_it_is_taken(self, url: str, runs: RunStore, store: ObjectStore) -> None:
         submit(runs, store, "a", model(1))
         queue = RqJobQueue(url, "q", timeout_s=60)
