@@ -285,7 +285,7 @@ def test_the_process_ends_with_its_run_and_with_its_worker(bench):
     run = Federation(bench, toy("--once"), once=True, serve=["--aggregation-lease-s", 0.5])
     run.finished()
     bench.eventually("the process ends with the run", lambda: not kept(bench))
-    assert bench.redis.exists(bench.runs.keys.aggregator) == 0
+    bench.eventually("its place is free", lambda: not bench.redis.exists(bench.runs.keys.aggregator))
     run.workers[0].send(signal.SIGTERM)
     assert run.workers[0].wait() == 0
     assert list(bench.redis.scan_iter(f"rq:queue:{bench.run}@*")) == []
