@@ -75,7 +75,7 @@ class Seat:
 
         A refusal of an earlier try, which another process of this client may have handed in, says nothing of it.
         """
-        with translated(self._where), self._redis.pipeline(transaction=True) as reads:
+        with translated(self._where), self._redis.pipeline(transaction=False) as reads:
             reads.hgetall(self._keys.verdict(round_))
             reads.hget(self._keys.update(round_), "try")
             verdict, try_id = reads.execute()
