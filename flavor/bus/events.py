@@ -81,13 +81,16 @@ class ClientEvents:
         `anew` forgets what stands of this round: some trainer of another run of this name may have set it.
         """
         key = self._keys.event(round_, self._starts)
-        with translated(shown(self.url)), self._redis.pipeline(transaction=True) as step:
-            if anew:
-                step.delete(*(self._keys.event(round_, event) for event in Event))
-            step.set(self._keys.started, str(round_))
-            step.set(key, "1", nx=True)
-            step.publish(key, str(round_))
-            step.execute()
+        with translated(shown(self.url)):
+            if (
+                anew
+            ):  # by itself: repeated after an answer that was lost, it would delete what the trainer has set since
+                self._redis.delete(*(self._keys.event(round_, event) for event in Event))
+            with self._redis.pipeline(transaction=True) as step:
+                step.set(self._keys.started, str(round_))
+                step.set(key, "1", nx=True)
+                step.publish(key, str(round_))
+                step.execute()
 
     def is_set(self, event: Event, *rounds: int) -> bool:
         """Whether `event` has happened in this round, or in any of these."""
