@@ -99,16 +99,15 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     raise GivenBack(reason) from error
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
                 context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
-                if isinstance(error, UpdatesRefused):
-                    spoiled = list(error.refused)
-                else:
-                    spoiled = _spoiled(context, runs, round_) if _is_of_an_object(error) else []
+                unfit = error.refused if isinstance(error, UpdatesRefused) else {}
+                spoiled = _spoiled(context, runs, round_) if _is_of_an_object(error) else []
                 runs.fail_attempt(
                     round_,
                     attempt=attempt_number,
                     token=attempt.token,
                     reason=reason,
                     spoiled=spoiled,
+                    unfit=unfit,
                     passing=isinstance(error, StoreUnavailable) and error.passing,
                 )
                 if not spoiled and not isinstance(error, FlavorError):

@@ -17,6 +17,7 @@ from flavor.bus.state import (
     GlobalModel,
     ManifestRef,
     Reference,
+    Refusal,
     RoundState,
     RoundView,
     RunState,
@@ -28,6 +29,7 @@ from flavor.protocol import PROTOCOL, check_run, new_run_id
 
 _LUA = files("flavor.bus") / "lua"
 _PARTS = {"open_round": "give_tasks", "reopen_round": "give_tasks"}
+_PARTS |= {"begin_aggregation": "refuse_spoiled", "return_round": "refuse_spoiled"}
 """What is put before a script: a server has no modules."""
 _LOADS = 5
 """A server that is restarted between loading a script and calling it has forgotten it again."""
@@ -174,26 +176,38 @@ class RunStore:
         self._move("decide_structure", keys, [token, round_, str(reference), reason, *others])
 
     def begin_aggregation(
-        self, token: str, round_: int, *, attempt: int, contributors: Sequence[str], reason: str
+        self,
+        token: str,
+        round_: int,
+        *,
+        attempt: int,
+        contributors: Sequence[str],
+        reason: str,
+        refused: Sequence[Refusal] = (),
     ) -> None:
-        """Fix the contributors and start an attempt; `IllegalMove` when another update was accepted meanwhile."""
-        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
-        keys.append(self.keys.verdicts(round_))
-        self._move("begin_aggregation", keys, [token, round_, attempt, json.dumps(list(contributors)), reason])
+        """Fix the contributors and start an attempt; `IllegalMove` when another update was accepted meanwhile.
 
-    def return_round(
-        self, token: str, round_: int, *, attempt: int, refused: Mapping[str, Verdict], reason: str, told: str
-    ) -> None:
-        """Open the round again that lost its quorum in its aggregation; the updates of `refused` count no more.
-
-        `told` is what their clients are told.
+        `refused` are those that the attempt before has found spoiled.
         """
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        keys += [self.keys.verdicts(round_), self.keys.refusals]
+        args: list[str | int] = [token, round_, attempt, json.dumps(list(contributors)), reason]
+        self._move("begin_aggregation", *self._refusing(round_, refused, keys, args))
+
+    def return_round(self, token: str, round_: int, *, attempt: int, refused: Sequence[Refusal], reason: str) -> None:
+        """Open the round again that lost its quorum in its aggregation; the updates of `refused` count no more."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.verdicts(round_)]
-        keys += [self.keys.log, *(self.keys.client(client).verdict(round_) for client in refused)]
-        args: list[str | int] = [token, round_, attempt, reason, told]
-        for client, verdict in refused.items():
-            args += [client, verdict.to_json()]
-        self._move("return_round", keys, args)
+        keys += [self.keys.log, self.keys.refusals]
+        self._move("return_round", *self._refusing(round_, refused, keys, [token, round_, attempt, reason]))
+
+    def _refusing(
+        self, round_: int, refused: Sequence[Refusal], keys: list[str], args: list[str | int]
+    ) -> tuple[list[str], list[str | int]]:
+        """With what `refuse_spoiled` takes at their ends."""
+        for client, verdict, fault in refused:
+            keys.append(self.keys.client(client).verdict(round_))
+            args += [client, verdict.to_json(), verdict.reason, verdict.try_id, "1" if fault else ""]
+        return keys, args
 
     # -- the worker's transitions
 
@@ -246,16 +260,21 @@ class RunStore:
         token: str,
         reason: str,
         spoiled: Sequence[str] = (),
+        unfit: Mapping[str, str] | None = None,
         passing: bool = False,
     ) -> None:
-        """Report that this attempt went wrong; the next one goes without the contributors in `spoiled`.
+        """Report that this attempt went wrong; the next one goes without the contributors in `spoiled` and `unfit`.
 
+        Of those in `spoiled` the object is to blame; of those in `unfit` the update itself, for that reason.
         `passing`: it did for a reason that goes away by itself or by an operator, such as a store that is full or away;
         then it counts for none, and is made again.
         """
-        left_out = json.dumps(list(spoiled)) if spoiled else ""
+        unfit = unfit or {}
+        without = list(dict.fromkeys([*spoiled, *unfit]))
+        left_out = json.dumps(without) if without else ""
         keys = [self.keys.round(round_), self.keys.log]
-        self._move("fail_attempt", keys, [round_, attempt, token, reason, left_out, "1" if passing else ""])
+        args: list[str | int] = [round_, attempt, token, reason, left_out, "1" if passing else ""]
+        self._move("fail_attempt", keys, [*args, json.dumps(dict(unfit)) if unfit else ""])
 
     def note_store_away(self, round_: int) -> None:
         """Let the coordinator know that an inspection ended for what passes by itself: no update is to blame."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from flavor.protocol import PROTOCOL, spoken
 
@@ -245,6 +245,15 @@ class Verdict:
         return cls(**{**fields, "constants": tuple(fields.get("constants", ()))})
 
 
+class Refusal(NamedTuple):
+    """What was accepted and counts no more."""
+
+    client: str
+    verdict: Verdict
+    is_fault: bool
+    """Whether its update is to blame, and not its store."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """An update whose structure the others of its round must have."""
@@ -304,6 +313,8 @@ class RoundView:
     """When an inspection ended so last, while the round was open."""
     spoiled: tuple[str, ...] = ()
     """Contributors whose objects were no longer what was inspected when the last attempt read them."""
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    """Those of them whose updates are to blame, as they cannot be used with the others; and the reason."""
     info_digest: str = ""
 
     @classmethod
@@ -324,6 +335,7 @@ class RoundView:
             path=fields.get("path", ""),
             digest=fields.get("digest", ""),
             spoiled=tuple(json.loads(fields.get("spoiled", "[]"))),
+            unfit=json.loads(fields.get("unfit", "{}")),
             size_bytes=int(fields.get("size", 0)),
             info_path=fields.get("info_path", ""),
             info_digest=fields.get("info_digest", ""),

@@ -341,7 +341,8 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
         needed = config.needed_of(len(round_.expected))
         if left < needed:
             short = f"round {round_.round}: {needed} updates are needed and {left} are left"
-            changed = f"{len(round_.spoiled)} changed or removed in the store"
+            kinds = ["changed or removed in the store"] * (len(round_.spoiled) - len(round_.unfit))
+            changed = _counted([*kinds, *["not usable with the others"] * len(round_.unfit)])
             action = Action.FAIL if config.on_quorum_lost == "fail" else Action.RETURN
             return action, Reason(f"{short}: {problem}", f"{short}: {changed}")
         return Action.RETRY, f"without {_some(round_.spoiled)}, because: {problem}"

@@ -18,6 +18,7 @@ from flavor.bus.state import (
     GlobalModel,
     ManifestRef,
     Reference,
+    Refusal,
     RoundState,
     RoundView,
     RunState,
@@ -100,6 +101,16 @@ def differences(view: RunView, config: RunConfig) -> dict[str, str]:
 
 def _setting(value: object) -> str:
     return "not set" if value is None else repr(value)
+
+
+def _refusals(view: RoundView) -> list[Refusal]:
+    """What becomes of the updates that the last attempt has found spoiled."""
+    changed = "its object was changed or removed in the store after it was accepted"
+    return [
+        Refusal(client, replace(verdict, accepted=False, reason=view.unfit.get(client, changed)), client in view.unfit)
+        for client in view.spoiled
+        if (verdict := view.verdicts.get(client)) is not None
+    ]
 
 
 class Coordinator:
@@ -678,7 +689,14 @@ class Coordinator:
     ) -> None:
         number = round_.view.round
         reach("coordinator.closing")
-        self._runs.begin_aggregation(self._token, number, attempt=attempt, contributors=contributors, reason=reason)
+        self._runs.begin_aggregation(
+            self._token,
+            number,
+            attempt=attempt,
+            contributors=contributors,
+            reason=reason,
+            refused=_refusals(round_.view),
+        )
         reach("coordinator.aggregating")
         self._jobs.aggregate(self._name, number, attempt=attempt)
         reach("coordinator.enqueued")
@@ -720,17 +738,12 @@ class Coordinator:
         return False
 
     def _return(self, round_: _Round, reason: str) -> None:
-        """The round is open again, without the updates whose objects were spoiled; its quorum decides what then."""
+        """The round is open again, without the updates that were spoiled; its quorum decides what then."""
         number, view = round_.view.round, round_.view
-        told = "its object was changed or removed in the store after it was accepted"
-        refused = {
-            client: replace(view.verdicts[client], accepted=False, reason=told)
-            for client in view.spoiled
-            if client in view.verdicts
-        }
+        refused = _refusals(view)
         with contextlib.suppress(StoreUnavailable):  # a worker that finds them there refuses what it is shown
-            self._store.delete([path for verdict in refused.values() for path in (verdict.path, verdict.info_path)])
-        self._runs.return_round(self._token, number, attempt=view.attempt, refused=refused, reason=reason, told=told)
+            self._store.delete([path for _, verdict, _ in refused for path in (verdict.path, verdict.info_path)])
+        self._runs.return_round(self._token, number, attempt=view.attempt, refused=refused, reason=reason)
         self._tell(f"{reason}; the round is open again")
         self._round = None  # everything that was known of it is read again
         self._read_round()

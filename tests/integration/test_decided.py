@@ -118,6 +118,44 @@ def test_what_is_accepted_after_the_decision_to_aggregate_counts(
     assert not any("not inspected in time" in line for line in served.told), served.told
 
 
+EQUAL = "tensor 'vocab' must be equal at all sites (--equal), and is not what most have"
+
+
+@pytest.mark.parametrize("others_suffice", [True, False])
+@pytest.mark.parametrize("reason", [EQUAL, ""])
+def test_whose_accepted_update_counts_no_more_is_told_why(
+    url: str, tmp_path: Path, reason: str, others_suffice: bool
+) -> None:
+    """Whether the round goes on without it, or is open again; and it is a fault of the site's only if its update is."""
+    quorum = 1 if others_suffice else 2
+    served = Served(url, tmp_path, quorum=quorum, on_quorum_lost="wait", round_timeout_s=600.0)
+    runs = served.runs
+    with served.serving():
+        runs.redis.hset(runs.keys.refusals, "b", 1)  # of the round before
+        assert served.accept("a")
+        assert served.accept("b")
+        served.aggregating()
+        runs.claim_round(1, attempt=1, token="w", ttl_s=60)
+        runs.fail_attempt(
+            1,
+            attempt=1,
+            token="w",
+            reason=f"b: {reason or 'the bytes are not those that were recorded'}",
+            spoiled=[] if reason else ["b"],
+            unfit={"b": reason} if reason else {},
+        )
+        served.until("b is refused", lambda: served.verdict_of("b")["accepted"] == "0")
+        view = served.round()
+    told = reason or "its object was changed or removed in the store after it was accepted"
+    assert served.verdict_of("b") == {"accepted": "0", "reason": told, "try": "t"}
+    assert (view.verdicts["b"].accepted, view.verdicts["b"].reason) == (False, told)
+    assert served.verdict_of("a")["accepted"] == "1"
+    assert view.state is (RoundState.AGGREGATING if others_suffice else RoundState.OPEN)
+    assert view.contributors == (("a",) if others_suffice else ())
+    assert (view.spoiled, view.unfit) == ((), {})
+    assert runs.refusals() == ({"b": 2} if reason else {})
+
+
 def test_no_two_jobs_have_one_name(url: str) -> None:
     """Else one runs twice, and the other never."""
     with contextlib.closing(connect(url)) as redis:

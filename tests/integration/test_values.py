@@ -61,6 +61,7 @@ class Federation:
             assert view is not None
             if view.state is RoundState.CLOSED or not view.spoiled:
                 return view
+            assert tuple(view.unfit) == view.spoiled, "their objects are what was inspected"
             self.accepted = [client for client in self.accepted if client not in view.spoiled]
         raise AssertionError("three attempts")
 

@@ -232,6 +232,10 @@ class TestAggregation:
         assert action is then
         assert "c1" in reason
         assert public(reason).endswith("updates are needed and 2 are left: 1 changed or removed in the store")
+        _, reason = supervise(
+            0, replace(view, unfit={"c": "c1's is another"}), enqueued_ms=0, workers=None, config=config
+        )
+        assert public(reason).endswith("updates are needed and 2 are left: 1 not usable with the others")
 
     def test_a_job_that_nobody_took_is_queued_again_unless_nobody_listens(self) -> None:
         view = self.aggregating()

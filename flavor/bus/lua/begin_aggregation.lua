@@ -1,9 +1,10 @@
 -- Fix who contributes to a round and start an attempt to aggregate it.
--- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts
--- ARGV  1 coordinator's token  2 N  3 attempt (1, 2, ...)  4 contributors (JSON)  5 reason
+-- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts  6 refusals
+--       then the verdict of each client whose update was found spoiled
+-- ARGV  1 coordinator's token  2 N  3 attempt (1, 2, ...)  4 contributors (JSON)  5 reason  then what refuse_spoiled takes
 -- Invariants: what was accepted of a client that the round expects counts, also if it was accepted after the caller had
 -- decided: the round stays open then, and the caller looks again. After the first attempt the contributors change only by
--- leaving out those whose updates a worker found spoiled (fail_attempt).
+-- leaving out those whose updates a worker found spoiled (fail_attempt), who are told so.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HGET', KEYS[2], 'state')
@@ -26,6 +27,7 @@ end
 redis.call('HSET', KEYS[3], 'state', 'aggregating', 'attempt', ARGV[3])
 if first or redis.call('HEXISTS', KEYS[3], 'spoiled') == 1 then redis.call('HSET', KEYS[3], 'contributors', ARGV[4]) end
 if redis.call('HEXISTS', KEYS[3], 'passing_ms') == 1 then redis.call('HINCRBY', KEYS[3], 'waits', 1) end
-redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'passing_ms')
+redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'unfit', 'passing_ms')
+refuse_spoiled(ARGV[2], KEYS[3], KEYS[5], KEYS[6], 7, 6)
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.aggregating', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ''}

@@ -2,6 +2,7 @@
 -- KEYS  1 round:N  2 log
 -- ARGV  1 N  2 attempt  3 worker's token  4 reason  5 contributors whose objects were spoiled (JSON), or ''
 --       6 '1' for what passes by itself, as a full store does: the attempt is made again, and counts for none
+--       7 those of them whose updates are to blame, and not their objects, with the reason (JSON), or ''
 -- The log names them, too: they alone were accepted and yet do not count.
 -- Returns {'ok', ''} or an error: state, lease.
 local round = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lease')
@@ -15,6 +16,7 @@ end
 local entry = {'event', 'round.attempt_failed', 'round', ARGV[1], 'reason', ARGV[4]}
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'spoiled', ARGV[5])
+  if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'unfit', ARGV[7]) end
   entry[#entry + 1] = 'spoiled'
   entry[#entry + 1] = ARGV[5]
 end

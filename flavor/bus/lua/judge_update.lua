@@ -31,6 +31,8 @@ if before then
 end
 redis.call('HSET', KEYS[1], ARGV[1], verdict)
 if event == 'update.accepted' then
+  local faults = redis.call('HGET', KEYS[5], ARGV[1])
+  if faults then redis.call('HSET', KEYS[3], 'forgiven:' .. ARGV[1], faults) end
   redis.call('HDEL', KEYS[5], ARGV[1])
 elseif fault then
   redis.call('HINCRBY', KEYS[5], ARGV[1], 1)

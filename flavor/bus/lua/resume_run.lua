@@ -18,7 +18,7 @@ redis.call('HDEL', KEYS[2], 'ended_ms')
 if redis.call('HGET', KEYS[4], 'state') == 'failed' then
   redis.call('HSET', KEYS[4], 'state', 'open', 'attempt', '0', 'resumed', '1',
              'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])))
-  redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'contributors',
+  redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'unfit', 'contributors',
              'openings', 'reason')
   for i = 9, #ARGV do redis.call('HDEL', KEYS[5], ARGV[i]) end
   for i = 6, #KEYS do redis.call('DEL', KEYS[i]) end
