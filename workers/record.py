@@ -9,18 +9,31 @@ from flavor.bus.state import GlobalModel, ManifestRef, RoundView, RunView, Verdi
 from flavor.errors import FlavorError, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Contributor, Manifest, Model
+from flavor.ledger.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from workers.context import WorkerContext
 
 
 def refuse_if_recorded(context: WorkerContext, run: str, round_: int) -> None:
-    """Raise `StateLost` when the round that Redis has as open has its manifest already: Redis came back older."""
-    if Archive(context.store, run).has(round_):
+    """Raise `StateLost` when the round that Redis has as open has its manifest already: Redis came back older.
+
+    One that another party has made up is told of, and stops nothing: the coordinator puts the true one in its place.
+    """
+    archive, runs = Archive(context.store, run), context.run(run)
+    manifest = archive.manifest(round_)
+    if manifest is None:
+        return
+    own = str(context.key.public)
+    witnesses = Witnesses.of_run(runs, archive, runs.read().config, newest=round_ - 1, own=own)
+    if witnesses.vouch_for(manifest):
         raise StateLost(
             f"round {round_} is closed in the object store, but not on Redis, which came back older: "
             "`flavor recover` rebuilds the run from the store"
         )
+    told = f"round {round_}: {witnesses.against(manifest)}"
+    runs.log("round.note", round_=round_, reason=told)
+    context.tell(f"run {run}, {told}")
 
 
 def stage_manifest(

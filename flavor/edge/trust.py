@@ -107,9 +107,25 @@ class ModelTrust:
         digest: Callable[[], str] = lambda: "",
     ) -> None:
         """The same for the model that a run has ended with; `newest` made it, or, if that is open, the one before."""
-        if self.keys:
-            made_by = newest if archive.has(newest) else newest - 1
-            self.check(archive, run_id, made_by, model, digest=digest)
+        if not self.keys:
+            return
+        if self._has_made(archive, newest, digest()):
+            self.check(archive, run_id, newest, model, digest=digest)
+            return
+        try:
+            self.check(archive, run_id, newest - 1, model, digest=digest)
+        except UntrustedModel:
+            if archive.has(newest):  # then what is wrong with that is what is to be said
+                self.check(archive, run_id, newest, model, digest=digest)
+            raise
+
+    def _has_made(self, archive: Archive, round_: int, digest: str) -> bool:
+        """Whether a round has a manifest, in its place or as it was staged, that an aggregator of ours has signed."""
+        manifest = archive.manifest(round_)
+        if manifest is None or manifest.public_key not in self.keys:
+            data = archive.committed(round_, digest) if digest else None
+            manifest = Manifest.parse(data, "") if data is not None else None
+        return manifest is not None and manifest.public_key in self.keys
 
     def _check_initial(self, model: GlobalModel | None) -> None:
         if model is not None and model.digest not in self.initial:

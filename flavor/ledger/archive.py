@@ -120,24 +120,31 @@ class Archive:
         self._put(manifest_path(self.run, round_), data)
 
     def has(self, round_: int) -> bool:
-        """Whether this round has its manifest: one of this run and this round, signed with the key that it names.
+        """Whether this round has its manifest; see `manifest`."""
+        return self.manifest(round_) is not None
 
-        Anything else that lies there was put there by another party: it is no round, and stops none.
+    def manifest(self, round_: int) -> Manifest | None:
+        """The manifest of a round: one of this run and this round, signed with the key that it names; else None.
+
+        Anything else that lies there was put there by another party: it is no round, and stops none. Whose key that is
+        `flavor.ledger.witnesses` asks.
         """
         path = manifest_path(self.run, round_)
         if not self.store.exists(path):
-            return False
+            return None
         try:
             data, record = self.read(path), self.beginning()
             manifest = Manifest.parse(data, path) if data is not None else None
-            return (
+            if (
                 manifest is not None
                 and (manifest.run, manifest.round) == (self.run, round_)
                 and (record is None or manifest.run_id == record.run_id)
                 and manifest.is_signed()
-            )
+            ):
+                return manifest
         except (InvalidRecord, InvalidSetting, OtherProtocol):
-            return False
+            pass
+        return None
 
     def data(self, round_: int) -> bytes | None:
         """The bytes of a round's manifest; None where there is none."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.bus.names import is_name
-from flavor.errors import InvalidRecord, OtherProtocol, RunNotFound
+from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, RunNotFound
 from flavor.ledger.archive import Archive, Listing
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest, RunRecord
 from flavor.ledger.signers import Signers
 from flavor.ledger.trust import Trust
+from flavor.ledger.witnesses import Witnesses, needed
 from flavor.resume import fixed_settings_differ
-from flavor.store.paths import global_prefix, is_update_of, manifest_path, run_record_path
+from flavor.store.paths import global_prefix, is_update_of, manifest_path, run_record_path, staged_manifest_prefix
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class _Reader:
     """Follows a chain from its beginning."""
 
     def __init__(self, archive: Archive, listing: Listing, trust: Trust, run_id: str) -> None:
-        self._archive, self._run_id, self._signers = archive, run_id, Signers(trust)
+        self._archive, self._run_id, self._trust, self._signers = archive, run_id, trust, Signers(trust)
         self.chain = Chain(archive.run, None, [], listing)
 
     def _wrong(self, round_: int, path: str, what: str) -> None:
@@ -144,8 +145,10 @@ class _Reader:
 
     def _follow(self, previous: str) -> int:
         """Read the manifests that are there; the newest round. What a stray file's number is, costs nothing."""
-        before = 0
-        for round_ in sorted(self.chain.listing.manifests):
+        before, rounds = 0, sorted(self.chain.listing.manifests)
+        while rounds and self._is_stray(rounds[-1], rounds[:-1]):
+            rounds.pop()
+        for round_ in rounds:
             if self.chain.record is not None and round_ > self.chain.rounds and not self._extends(round_, before):
                 path = manifest_path(self._archive.run, round_)
                 self._wrong(round_, path, f"it does not belong to the run, which has {self.chain.rounds} rounds")
@@ -159,6 +162,43 @@ class _Reader:
                 self._check(link.manifest, previous)
             previous, before = link.digest, round_
         return before
+
+    def _is_stray(self, round_: int, before: Sequence[int]) -> bool:
+        """Whether the newest manifest is none of the run's, by the aggregators that are trusted: then it is told of.
+
+        A round of which one of them has staged a manifest is another matter: there the true one was replaced.
+        """
+        workers, archive = self._trust.workers, self._archive
+        if not workers or (manifest := archive.manifest(round_)) is None or manifest.public_key in workers:
+            return False
+        prefix = f"{staged_manifest_prefix(archive.run, round_)}-"
+        staged = (self._parsed(path) for path in self.chain.listing.paths if path.startswith(prefix))
+        if any(each is not None and each.public_key in workers for each in staged):
+            return False
+        earlier = [each for number in before if (each := archive.manifest(number)) is not None]
+        clients: dict[str, set[str]] = {client: set(keys) for client, keys in self._trust.clients.items()}
+        for each in earlier:
+            for client in each.expected:
+                clients.setdefault(client, set())
+            for of in each.contributors:
+                clients.setdefault(of.client, set()).update((of.public_key,) if of.public_key else ())
+        newest = earlier[-1] if earlier else self.chain.record
+        witnesses = Witnesses(workers, clients, needed(archive.run, newest.config) if newest is not None else None)
+        if witnesses.vouch_for(manifest):
+            return False
+        hint = f"if it is a round of the run: --trust {manifest.public_key}"
+        path = manifest_path(archive.run, round_)
+        self._wrong(round_, path, f"{witnesses.against(manifest).removeprefix(f'{path} ')} ({hint})")
+        return True
+
+    def _parsed(self, path: str) -> Manifest | None:
+        """A staged manifest that is signed with the key that it names; None for anything else."""
+        try:
+            data = self._archive.read(path)
+            manifest = Manifest.parse(data, path) if data is not None else None
+            return manifest if manifest is not None and manifest.is_signed() else None
+        except (InvalidRecord, InvalidSetting, OtherProtocol):
+            return None
 
     def _extends(self, round_: int, before: int) -> bool:
         """Whether the round after the last one was closed in a run that was resumed with more rounds."""

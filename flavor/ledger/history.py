@@ -7,8 +7,8 @@ the store at each start and reconnection, none in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef
@@ -16,6 +16,7 @@ from flavor.errors import InvalidRecord, ObjectExists, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest, RunRecord, settings_differ
+from flavor.ledger.witnesses import Witnesses, aggregators
 from flavor.store.paths import manifest_path
 
 
@@ -27,8 +28,8 @@ def count_of(number: int, what: str) -> str:
 REPLACED = (
     "round {}: {} was not the manifest that its aggregator has signed: another who writes to the store replaced it"
 )
-_LOOKED_BACK = 50
-"""Rounds whose manifests are asked for the keys of the run's aggregators."""
+_LOOKED_AHEAD = 50
+"""Places of rounds that are looked at, one after the other, while something lies there that is no round."""
 
 
 class History:
@@ -37,6 +38,7 @@ class History:
     def __init__(self, runs: RunStore, archive: Archive, tell: Callable[[str], None]) -> None:
         self._runs, self._archive, self._tell = runs, archive, tell
         self._settled = 0
+        self._strays: set[tuple[int, str]] = set()  # made-up manifests that were told of
 
     def begin(self, record: RunRecord) -> RunRecord:
         """Leave the record of a run that Redis does not have, so that it can be created there; returns the one to use.
@@ -46,8 +48,8 @@ class History:
         """
         run = record.run
         before = self._archive.beginning()
-        if self._archive.has(1):
-            self._refuse("Redis does not know it")
+        if more := self._more(0, record.config):
+            self._refuse("Redis does not know it", more)
         if before is None:
             try:
                 self._archive.begin(record)
@@ -76,11 +78,11 @@ class History:
         if record is not None and view is not None and record.run_id != view.run_id:
             self._refuse("Redis has another run of this name")
         closed, digest = self._known()
-        while self._archive.has(closed + 1):
+        while view is not None and (more := self._more(closed, view.config)):
             before = closed
             closed, digest = self._known()  # a round is committed to Redis before its manifest is put in place
             if closed <= before:
-                self._refuse(f"Redis has {closed} closed")
+                self._refuse(f"Redis has {closed} closed", more)
         if closed and digest and self._differs(closed, digest):
             self._put_back(closed, digest)
 
@@ -93,8 +95,36 @@ class History:
         manifest = round_.manifest if round_ is not None and round_.round == closed else view.manifest
         return closed, manifest.digest if manifest else ""
 
-    def _refuse(self, but: str) -> NoReturn:
-        run, closed = self._archive.run, self._archive.closed()
+    def _more(self, closed: int, config: Mapping[str, Any]) -> int:
+        """A round after `closed` that the store has; 0 where it has none.
+
+        A manifest that another party made up is none, and is told of once. It stays where it is until its round is
+        closed, and the places after it are looked at as well: it may lie in that of a true one.
+        """
+        witnesses: Witnesses | None = None
+        for round_ in range(closed + 1, closed + 1 + _LOOKED_AHEAD):
+            if not self._archive.store.exists(manifest_path(self._archive.run, round_)):
+                return 0
+            manifest = self._archive.manifest(round_)
+            if manifest is None:
+                continue
+            witnesses = witnesses or Witnesses.of_run(self._runs, self._archive, config, newest=closed)
+            if witnesses.vouch_for(manifest):
+                return round_
+            view = self._runs.find()
+            if view is not None and self._runs.closed(view)[0] >= round_:  # in this moment
+                return round_
+            stray = (round_, manifest.digest)
+            if stray not in self._strays:
+                self._strays.add(stray)
+                told = f"round {round_}: {witnesses.against(manifest)}"
+                if view is not None:
+                    self._runs.log("round.note", round_=round_, reason=told)
+                self._tell(f"{told}; the run goes on")
+        return 0
+
+    def _refuse(self, but: str, at_least: int = 0) -> NoReturn:
+        run, closed = self._archive.run, max(self._archive.closed(), at_least)
         raise StateLost(
             f"run {run!r} has {count_of(closed, 'closed round')} in the store, but {but}: it came back empty or older, "
             f"or is another one. Nothing was changed. `flavor recover --run {run}`, with the same --redis-url and "
@@ -128,21 +158,9 @@ class History:
             return False
         if self._archive.has(round_):
             signed_by = Manifest.parse(data, manifest_path(self._archive.run, round_)).public_key
-            if not (keys := self._keys(round_)) or signed_by in keys:
+            if not (keys := aggregators(self._runs, self._archive, round_)) or signed_by in keys:
                 self._refuse(f"Redis has another round {round_}")
         return True
-
-    def _keys(self, newest: int) -> set[str]:
-        """The keys of the aggregators of this run: those that signed manifests whose digests Redis has."""
-        keys: set[str] = set()
-        for round_ in range(newest, max(0, newest - _LOOKED_BACK), -1):
-            view = self._runs.read_round(round_)
-            if view is None or view.manifest is None:
-                continue
-            data = self._archive.committed(round_, view.manifest.digest)
-            if data is not None:
-                keys.add(Manifest.parse(data, manifest_path(self._archive.run, round_)).public_key)
-        return keys
 
     def _put_back(self, round_: int, digest: str) -> None:
         """Put the manifest of a round in its place again, and say that another was there. The run goes on anyhow."""

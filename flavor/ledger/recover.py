@@ -71,7 +71,7 @@ def recover(
                 f"after round {chain.closed}, and not {head[:16]}…, which --head gives: an earlier state of it, or an "
                 "earlier run, was put back, or it has gone on since"
             )
-        for notice in chain.notices:
+        for notice in (*chain.notices, *(problem for problem in chain.problems if problem.round > chain.closed)):
             tell(str(notice))
         if any(round_ > chain.closed for round_ in chain.listing.aggregated):
             tell(

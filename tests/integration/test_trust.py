@@ -99,17 +99,36 @@ def replaced(bench: Bench, round_: int) -> str:
     return forged.digest
 
 
+def made_up(bench: Bench, site: str) -> None:
+    """A manifest for the round that is open, by a site: with its own key, and its own statement on its own update."""
+    before = Manifest.parse((bench.store / manifest_path(bench.run, 1)).read_bytes(), "")
+    key = SigningKey.load(bench.folder / site / "client.key")
+    made = before.model_copy(
+        update={"round": 2, "previous": before.digest, "trained_from": before.global_model.digest, "signature": ""}
+    )
+    contributors = [
+        each.model_copy(update={"signature": key.sign(made.statement(each).message())}) if each.client == site else each
+        for each in made.contributors
+    ]
+    forged = made.model_copy(update={"contributors": tuple(contributors)}).signed(key)
+    (bench.store / manifest_path(bench.run, 2)).write_bytes(forged.to_bytes())
+
+
 def test_a_manifest_that_somebody_else_signed_stops_nothing_and_is_put_back(bench: Bench) -> None:
-    """In the middle of a round: a site that trusts one key comes, and the coordinator is started again."""
+    """In the middle of a round: a site that trusts one key comes, and the coordinator is started again.
+
+    The place of the round that is open has one, too, which a site has made up.
+    """
     signer = bench.folder / "aggregator.key"
     key = SigningKey.load_or_create(signer, "aggregator").public
     coordinator = bench.serve("--on-quorum-lost", "wait")
-    bench.aggregator("--key", signer)
+    aggregator = bench.aggregator("--key", signer)
     held = bench.trainer("--hold", "--at", "2")
     edges = [bench.edge(name, held, "--trust", key) for name in ("edge-1", "edge-2")]
     for name in ("edge-1", "edge-2"):
         bench.held(name)
     digest = replaced(bench, 1)
+    made_up(bench, "edge-1")
     edges[1].send(signal.SIGTERM)
     edges[1].wait()
     edges[1] = bench.edge("edge-2", held, "--trust", key)
@@ -117,11 +136,14 @@ def test_a_manifest_that_somebody_else_signed_stops_nothing_and_is_put_back(benc
     coordinator.send(signal.SIGTERM)
     coordinator.wait()
     coordinator = bench.serve("--on-quorum-lost", "wait")
+    coordinator.until("another who writes to the store put it there, and it counts for no round; the run goes on")
     coordinator.until("another who writes to the store replaced it; it is put back; the run goes on")
     assert Manifest.parse((bench.store / manifest_path(bench.run, 1)).read_bytes(), "").digest != digest
     assert bench.logged("round.note", round=1)
     bench.release("edge-1", "edge-2")
     assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0], coordinator.stderr
+    assert "round 2: runs/" in aggregator.stderr
+    assert "round 2: runs/" in bench.logged("round.note", round=2)["reason"]
     checked = bench.done("flavor", "verify", bench.run, "--store", bench.store, "--trust", f"{signer}.pub")
     assert checked.wait() == 0, checked.stderr
 
