@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from flavor.bus.connection import Redis, connect, shown, translated
+from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
 from flavor.bus.names import Event
 from flavor.bus.subscription import RESYNC, Subscription
@@ -75,21 +77,31 @@ class ClientEvents:
             step.execute()
         self._newest = (event, round_, value)
 
-    def start_round(self, round_: int, *, anew: bool = False) -> None:
+    def start_round(self, round_: int, *, anew: bool = False, edge: str = "") -> None:
         """Set the event that begins this round, and move the pointer that a waiting script reads. For its parent.
 
-        `anew` forgets what stands of this round: some trainer of another run of this name may have set it.
+        `anew` forgets what stands of this round: some trainer of another run of this name may have set it. With `edge`,
+        the token of its lease, an edge that another one has replaced raises `LeaseLost`, and changes nothing.
         """
-        key = self._keys.event(round_, self._starts)
+        key, started = self._keys.event(round_, self._starts), self._keys.started
+
+        def write(step: Redis, answers: list[Any]) -> None:
+            holder, before = answers
+            if edge and holder not in (None, edge):
+                raise LeaseLost(f"client {self.client!r} was taken over by another process: this one ends")
+            if anew and before != str(round_):  # else it is done, its answer was lost, and the trainer may be at work
+                step.delete(*(self._keys.event(round_, event) for event in Event))
+            step.set(started, str(round_))
+            step.set(key, "1", nx=True)
+            step.publish(key, str(round_))
+
+        lease = self._keys.lease
         with translated(shown(self.url)):
-            if (
-                anew
-            ):  # by itself: repeated after an answer that was lost, it would delete what the trainer has set since
-                self._redis.delete(*(self._keys.event(round_, event) for event in Event))
+            if edge or anew:
+                fenced(self._redis, [lease], [("GET", lease), ("GET", started)], write)
+                return
             with self._redis.pipeline(transaction=True) as step:
-                step.set(self._keys.started, str(round_))
-                step.set(key, "1", nx=True)
-                step.publish(key, str(round_))
+                write(step, [None, None])
                 step.execute()
 
     def is_set(self, event: Event, *rounds: int) -> bool:

@@ -468,7 +468,7 @@ class Edge:
             return
         self._trained_from = model.digest if model else ""
         self._training = round_
-        self._events.start_round(round_, anew=True)
+        self._events.start_round(round_, anew=True, edge=self._seat.token)
 
     def _manifest_digest(self) -> str:
         """Of the newest closed round, as Redis has it."""
@@ -563,7 +563,7 @@ class Edge:
     def _repeat_what_is_forgotten(self, round_: int) -> None:
         """Write the start and the update of the run's current round again, if Redis has lost them in a failover."""
         if self._training == round_ and not self._events.is_set(Event.TRAIN_STARTED, round_):
-            self._events.start_round(round_)
+            self._events.start_round(round_, edge=self._seat.token)
         if self._submitted is None or self._submitted[0] != round_:
             return
         if not self._seat.has_update(round_):

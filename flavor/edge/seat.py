@@ -7,8 +7,10 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from flavor.bus.connection import Redis, shown, translated
+from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.state import ClientState, RunState, try_of
@@ -36,6 +38,12 @@ class Seat:
         self._lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=what, announce=channel)
         with translated(self._where):
             self._lease.acquire(told=told)
+        return self._lease.token
+
+    @property
+    def token(self) -> str:
+        """Of its lease: what this process writes is known by it."""
+        assert self._lease is not None
         return self._lease.token
 
     def keep(self, *, lost: Callable[[], None]) -> None:
@@ -134,36 +142,33 @@ class Seat:
         self._write(commands)
 
     def report_transfer(self, progress: Progress) -> None:
-        """Say how far a transfer is, or that there is none: for whoever looks at the run, and for nothing else.
-
-        With a command that an enrolled client may send.
-        """
-        with translated(self._where):
-            self._redis.hset(self._keys.hash, mapping={name: str(value) for name, value in asdict(progress).items()})
+        """Say how far a transfer is, or that there is none: for whoever looks at the run, and for nothing else."""
+        fields = {name: str(value) for name, value in asdict(progress).items()}
+        self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
 
     def clear(self, keys: Iterable[str]) -> None:
         """Remove what an earlier process left at these."""
-        with translated(self._where):
-            self._redis.delete(*keys)
+        names = list(keys)
+        self._write(lambda step: step.delete(*names))
 
-    def _write(self, commands: Callable[[Redis], None], round_: int | None = None) -> bool:
+    def _write(self, commands: Callable[[Redis], object], round_: int | None = None) -> bool:
         """Run these commands in one transaction, in which neither the lease nor (if given) the run's round changes.
 
         False, and nothing is written, when the run is in another round, or over.
         """
         lease = self._lease
         assert lease is not None
+        key, token = lease.key, lease.token
 
-        def attempt(step: Redis) -> bool:
-            if step.get(lease.key) not in (None, lease.token):
+        def write(step: Redis, answers: list[Any]) -> bool:
+            holder, (state, current) = answers
+            if holder not in (None, token):
                 raise self.replaced()
-            state, current = step.hmget(self._run.state, "state", "round")
             goes = round_ is None or (state == RunState.RUNNING and current == str(round_))
-            step.multi()
             if goes:
                 commands(step)
             return goes
 
-        watched = [lease.key] if round_ is None else [lease.key, self._run.state]
+        watched = [key] if round_ is None else [key, self._run.state]
         with translated(self._where):
-            return bool(self._redis.transaction(attempt, *watched, value_from_callable=True))
+            return fenced(self._redis, watched, [("GET", key), ("HMGET", self._run.state, "state", "round")], write)
