@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from buckets import S3
+from warm import Starter
 
 import flavor
 from flavor.bus.connection import Redis, connect
@@ -34,6 +35,8 @@ UNPLOTTED = Path(__file__).parent / "unplotted"
 """A `matplotlib` that is not there, as without the extra `plot`: to import it takes as long as a whole local run."""
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of examples, too: the threads of four tests at a time spin on two cores
 
+STARTER = Starter()
+
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in a script's background: children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,15 +48,7 @@ class Process:
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         self._changed = threading.Condition()
         self._text = {"stdout": "", "stderr": ""}
-        self._popen = subprocess.Popen(
-            list(command),
-            env=dict(env),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._popen = STARTER.popen(command, env=env, cwd=cwd)
         self._pumps = [threading.Thread(target=self._pump, args=(name,), daemon=True) for name in ("stdout", "stderr")]
         for pump in self._pumps:
             pump.start()

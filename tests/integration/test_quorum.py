@@ -133,7 +133,15 @@ def test_one_odd_site_decides_nothing_in_a_first_round(bench):
 
 
 def test_trainers_that_end_early_end_the_run_with_a_code_of_its_own(bench):
-    coordinator, _ = start(bench, ["c1", "c2"], rounds=3, trainers={c: ["--rounds", 1] for c in ("c1", "c2")})
+    trainer = ["--rounds", 1, "--hold", "--at", 1]
+    coordinator, _ = start(bench, ["c1", "c2"], rounds=3, trainers=dict.fromkeys(("c1", "c2"), trainer))
+    for client in ("c1", "c2"):
+        bench.held(client)
+    coordinator.send(signal.SIGSTOP)  # so that it finds both gone, not one before the other
+    bench.release("c1", "c2")
+    states = lambda: [found[0].get("state") for found in bench.runs.clients(["c1", "c2"]).values()]  # noqa: E731
+    bench.eventually("both trainers have left", lambda: states() == ["left", "left"])
+    coordinator.send(signal.SIGCONT)
     assert coordinator.wait() == 7
     why = "ended before round 2, and no site remains of the 2 that a round needs"
     assert f"is finished: early, after round 1 of 3: the scripts of c1, c2 {why}" in coordinator.stderr

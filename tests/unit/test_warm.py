@@ -1,0 +1,141 @@
+"""A program that is started warm is what it would be if it were started cold."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from warm import READ_THE_ENVIRONMENT, Forked, Starter
+
+ROOT = Path(__file__).parents[2]
+EDGE = [sys.executable, "-P", "-m", "flavor.cli.edge"]
+FLAVOR = [sys.executable, "-P", "-m", "flavor.cli.main"]
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="all programs start cold")
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[Starter]:
+    made = Starter()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.delenv("FLAVOR_TEST_COLD", raising=False)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLAVOR_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FLAVOR_REDIS_URL": f"unix://{tmp_path}/absent"}
+
+
+def ended(process) -> tuple[int, bytes, bytes]:
+    with process.stdout as out, process.stderr as err:
+        return process.wait(30), out.read(), err.read()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*FLAVOR, "status", "run-1", "--patience-s", "0"],
+        [*FLAVOR, "--version"],
+        [*FLAVOR, "no-such"],
+        [*EDGE, "--help"],
+        [*EDGE, "-m", "true", "--run", "r", "--client", "c", "--insecure", "--redis-url", "redis://u:p@a.example:1"],
+    ],
+)
+def test_it_says_what_it_says_when_it_is_started_cold(
+    starter: Starter, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    if "--redis-url" in command:
+        command = [*command[:-1], "redis://u:p@127.0.0.1:1", "--patience-s", "0"]
+    warm = starter.popen(command, env=env, cwd=tmp_path)
+    monkeypatch.setenv("FLAVOR_TEST_COLD", "1")
+    cold = starter.popen(command, env=env, cwd=tmp_path)
+    assert isinstance(warm, Forked)
+    assert isinstance(cold, subprocess.Popen)
+    assert ended(warm) == ended(cold)
+
+
+def test_it_is_a_process_of_its_own_that_shows_what_it_was_started_with(
+    starter: Starter, env: dict[str, str], tmp_path: Path
+) -> None:
+    env |= {"FLAVOR_STORE": str(tmp_path / "store"), "FLAVOR_RUN": "ä"}
+    command = [*EDGE, "-m", "true", "--client", "c1", "--workspace", str(tmp_path)]
+    process = starter.popen(command, env=env, cwd=tmp_path)
+    assert isinstance(process, Forked)
+    place = Path(f"/proc/{process.pid}")
+    assert process.poll() is None
+    assert words(place / "cmdline") == command
+    assert dict(word.partition("=")[::2] for word in words(place / "environ")) == env
+    assert (place / "cwd").resolve() == tmp_path
+    assert os.getsid(process.pid) == os.getpgid(process.pid) == process.pid
+    mine = {os.readlink(handle) for handle in Path("/proc/self/fd").iterdir() if os.path.lexists(handle)}
+    theirs = {os.readlink(handle) for handle in (place / "fd").iterdir() if handle.name not in ("1", "2")}
+    assert {name for name in mine & theirs if name.startswith(("socket", "pipe"))} == set()
+    os.kill(process.pid, signal.SIGKILL)
+    assert ended(process)[0] == process.poll() == -signal.SIGKILL
+    assert not place.exists()
+
+
+def words(path: Path) -> list[str]:
+    return path.read_bytes().rstrip(b"\0").decode().split("\0")
+
+
+def test_what_its_modules_read_of_the_environment_is_read_anew(
+    starter: Starter, env: dict[str, str], tmp_path: Path, server: str
+) -> None:
+    serve = [*FLAVOR, "serve", "--run", tmp_path.name, "--store", str(tmp_path / "store")]
+    serve += ["--rounds", "1", "--min-clients", "1"]
+    armed = env | {"FLAVOR_REDIS_URL": server, "FLAVOR_FAILPOINT": "coordinator.created"}
+    process = starter.popen(serve, env=armed, cwd=tmp_path)
+    assert isinstance(process, Forked)
+    assert ended(process)[0] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("changes", "program"),
+    [
+        ({"PYTHONWARNINGS": "ignore"}, "flavor.cli.edge"),
+        ({"LD_PRELOAD": ""}, "flavor.cli.edge"),
+        ({"OMP_NUM_THREADS": "2"}, "flavor.cli.edge"),
+        ({"PYTHONPATH": "elsewhere"}, "flavor.cli.edge"),
+        ({"LANG": "xx"}, "flavor.cli.edge"),
+        ({}, "flavor.cli.start"),
+        ({}, "flavor.cli.check"),
+    ],
+)
+def test_it_is_started_cold_where_that_may_make_a_difference(
+    starter: Starter, env: dict[str, str], tmp_path: Path, changes: Mapping[str, str], program: str
+) -> None:
+    process = starter.popen([sys.executable, "-P", "-m", program, "--version"], env=env | changes, cwd=tmp_path)
+    assert isinstance(process, subprocess.Popen)
+    ended(process)
+
+
+def test_no_other_module_reads_the_environment_when_it_is_imported() -> None:
+    found = set()
+    for package in ("flavor", "workers", "aggregators", "aumai_fedtrain"):
+        for path in (ROOT / package).rglob("*.py"):
+            if any(reads_environment(node) for node in executed(ast.parse(path.read_text()))):
+                found.add(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert found == set(READ_THE_ENVIRONMENT)
+
+
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    """What of a module is executed when it is imported: not the bodies of its functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and child in ast.walk(
+            ast.Module(node.body if isinstance(node.body, list) else [ast.Expr(node.body)], [])
+        ):
+            continue
+        yield child
+        yield from executed(child)
+
+
+def reads_environment(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "home", "cwd", "expanduser")
