@@ -314,19 +314,27 @@ class RunStore:
         args.append(verdict.try_id)
         return bool(self._call("judge_update", keys, args))
 
-    def end(self, state: RunState, reason: str, *, detail: str = "", token: str = "") -> None:
+    def end(
+        self, state: RunState, reason: str, *, detail: str = "", token: str = "", seen: RoundView | None = None
+    ) -> None:
         """End the run; `IllegalMove` when it has ended already.
 
         Every site can read `reason`; the log, which no site reads, has `detail` in its place. A coordinator gives its
-        lease's `token`, and `LeaseLost` is raised when it is no longer the holder's.
+        lease's `token`, and `LeaseLost` is raised when it is no longer the holder's; and the current round as it was
+        `seen` when that was decided: `IllegalMove`, when it has gone on since.
         """
+        basis, accepted = "", list[str]()
+        if seen is not None:
+            basis = f"{seen.state.value} {seen.attempt}"
+            accepted = [client for client, verdict in seen.verdicts.items() if verdict.accepted]
         while True:
-            round_ = self.read().round
+            round_ = seen.round if seen is not None else self.read().round
             keys = [self.keys.state, self.keys.log, self.keys.round(round_), self.keys.coordinator]
+            args: list[str | int] = [state, reason, round_, token, detail or reason, basis, json.dumps(accepted)]
             try:
-                self._move("end_run", keys, [state, reason, round_, token, detail or reason])
+                self._move("end_run", [*keys, self.keys.verdicts(round_)], args)
             except IllegalMove:
-                if self.read().round == round_:
+                if seen is not None or self.read().round == round_:
                     raise
             else:
                 return

@@ -70,6 +70,7 @@ class _Round:
     updates: dict[str, dict[str, str]] = field(default_factory=dict)
     inspecting: dict[str, float] = field(default_factory=dict)  # client -> when to ask again (monotonic)
     asked: Counter[str] = field(default_factory=Counter)
+    taken_back: Counter[str] = field(default_factory=Counter)  # how often a client's update was there no more
     jobs: dict[str, str] = field(default_factory=dict)  # client -> the newest that was to inspect its update
     inspections: int = 0
     enqueued_ms: int = 0
@@ -264,7 +265,7 @@ class Coordinator:
                 what=f"the coordinator of run {self._name!r}",
             )
             lease.acquire(told=self._tell)
-        self._token = lease.token
+        self._token, self._lease = lease.token, lease
         return lease
 
     def _keep(self, lease: Lease) -> None:
@@ -401,7 +402,15 @@ class Coordinator:
             self._ask_anew_if_refused(round_, client)
         for client in round_.updates.keys() & (set(names) - found.keys()):  # taken back, or lost in a failover
             del round_.updates[client]
-            round_.inspecting.pop(client, None)
+            self._forget_taken_back(round_, client)
+
+    def _forget_taken_back(self, round_: _Round, client: str) -> None:
+        """What is handed in after that is inspected at once, unless that was so too often: then once a lease."""
+        round_.taken_back[client] += 1
+        if round_.taken_back[client] <= self._config.aggregation_attempts:
+            round_.forget_asking(client)
+        else:
+            del round_.asked[client]
 
     def _ask_anew_if_refused(self, round_: _Round, client: str) -> None:
         """Have the newest try of a client inspected at once, where the one before has its verdict."""
@@ -741,6 +750,7 @@ class Coordinator:
         """The round is open again, without the updates that were spoiled; its quorum decides what then."""
         number, view = round_.view.round, round_.view
         refused = _refusals(view)
+        self._keep(self._lease)  # one that was replaced would remove what was handed in again since
         with contextlib.suppress(StoreUnavailable):  # a worker that finds them there refuses what it is shown
             self._store.delete([path for _, verdict, _ in refused for path in (verdict.path, verdict.info_path)])
         self._runs.return_round(self._token, number, attempt=view.attempt, refused=refused, reason=reason)
@@ -750,7 +760,12 @@ class Coordinator:
 
     def _end(self, state: RunState, reason: str) -> None:
         reach("coordinator.ending")
-        with contextlib.suppress(IllegalMove):  # somebody stopped it meanwhile: that stands
-            self._runs.end(state, public(reason), detail=reason, token=self._token)
+        seen = self._round.view if self._round else None
+        try:
+            self._runs.end(state, public(reason), detail=reason, token=self._token, seen=seen)
+        except IllegalMove:
+            self._run = self._runs.read()
+            if not self._run.state.ended:  # the round has gone on since it was decided on
+                raise
         reach("coordinator.ended")
         self._run = self._runs.read()

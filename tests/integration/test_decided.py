@@ -12,10 +12,11 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RoundView, Verdict
+from flavor.bus.state import GlobalModel, Refusal, RoundState, RoundView, RunState, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator import loop
 from flavor.coordinator.jobs import RqJobQueue
+from flavor.errors import LeaseLost
 from flavor.protocol import SPEAKS
 from flavor.store.local import LocalStore
 
@@ -116,6 +117,102 @@ def test_what_is_accepted_after_the_decision_to_aggregate_counts(
     assert view.state is RoundState.AGGREGATING
     assert (view.contributors, served.verdict_of("b")["accepted"]) == (("a", "b"), "1")
     assert not any("not inspected in time" in line for line in served.told), served.told
+
+
+def test_a_run_does_not_end_for_the_lack_of_what_is_accepted_in_that_moment(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Served(url, tmp_path, quorum=2, on_quorum_lost="fail", round_timeout_s=1.0, aggregation_lease_s=1.0)
+    judged: list[bool] = []
+
+    def reach(name: str) -> None:
+        if name == "coordinator.ending" and not judged:
+            judged.append(served.accept("b"))
+
+    monkeypatch.setattr(loop, "reach", reach)
+    with served.serving():
+        assert served.accept("a")
+        view = served.aggregating()
+    assert judged == [True]
+    assert view.contributors == ("a", "b")
+    assert served.runs.read().state is RunState.RUNNING
+
+
+def test_a_run_does_not_fail_for_an_attempt_that_is_committed_in_that_moment(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker was silent for longer than its lease, and comes back."""
+    served = Served(url, tmp_path, aggregation_attempts=1, aggregation_lease_s=1.0, round_timeout_s=600.0)
+    runs, committed = served.runs, list[int]()
+    model = GlobalModel("runs/r/global/0001-model", "d" * 64, 12)
+
+    def reach(name: str) -> None:
+        if name == "coordinator.ending" and not committed:
+            committed.append(1)
+            runs.commit_round(1, attempt=1, token="w", model=model, reason="two updates")
+
+    monkeypatch.setattr(loop, "reach", reach)
+    with served.serving():
+        assert served.accept("a")
+        assert served.accept("b")
+        served.aggregating()
+        runs.claim_round(1, attempt=1, token="w", ttl_s=1)
+        served.until("the run is over", lambda: runs.read().state.ended)
+    assert committed == [1]
+    assert (runs.read().state, served.round().state) == (RunState.FINISHED, RoundState.CLOSED)
+
+
+def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_again(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still after it had decided to give the round back: another one did, and the site has repaired it."""
+    served = Served(url, tmp_path, quorum=2, on_quorum_lost="wait", round_timeout_s=600.0)
+    runs, decide = served.runs, loop._refusals
+    path = tmp_path / "store" / "runs/r/b"
+
+    def decided(view: RoundView) -> list[Refusal]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"good again")
+        runs.redis.set(runs.keys.coordinator, "another")
+        return decide(view)
+
+    ended: list[BaseException] = []
+    served.thread = threading.Thread(target=lambda: ended.append(raised(served.coordinator.run)))
+    with served.serving():
+        assert served.accept("a")
+        assert served.accept("b")
+        served.aggregating()
+        monkeypatch.setattr(loop, "_refusals", decided)
+        runs.claim_round(1, attempt=1, token="w", ttl_s=60)
+        runs.fail_attempt(1, attempt=1, token="w", reason="b is gone", spoiled=["b"])
+        served.until("it has ended", lambda: bool(ended))
+    assert isinstance(ended[0], LeaseLost), ended
+    assert path.read_bytes() == b"good again"
+    assert served.round().state is RoundState.AGGREGATING
+
+
+def raised(call: Callable[[], object]) -> BaseException:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the caller looks at it
+        call()
+    return caught.value
+
+
+def test_what_was_taken_back_is_inspected_anew_but_not_without_end(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, aggregation_attempts=3, round_timeout_s=600.0)
+    runs, coordinator = served.runs, served.coordinator
+    runs.create(rounds=1, config={})
+    runs.redis.set(runs.keys.coordinator, "c")
+    runs.open_round("c", 1, expected=["a"], timeout_s=600, reason="")
+    update = runs.keys.client("a").update(1)
+    coordinator._round = round_ = loop._Round(served.round())
+    for times in range(5):
+        runs.redis.hset(update, mapping={"path": "a", "digest": "a", "size": "12", "try": "t"})
+        coordinator._read_updates(["a"])
+        round_.asked["a"], round_.inspecting["a"] = 2, 1e9
+        runs.redis.delete(update)
+        coordinator._read_updates(["a"])
+        assert round_.asked["a"] == 0, "it is no nearer to being refused"
+        assert ("a" in round_.inspecting) == (times >= 3), "and a site can have no number of jobs made"
 
 
 EQUAL = "tensor 'vocab' must be equal at all sites (--equal), and is not what most have"
