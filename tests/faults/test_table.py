@@ -1,4 +1,4 @@
-"""Every row of the table of faults has a test, and the README names it."""
+"""Every row of the table of faults has a test, and the README names it, and every test file."""
 
 from __future__ import annotations
 
@@ -27,6 +27,20 @@ def documented() -> dict[int, set[str]]:
     """Row to the tests that the README names for it."""
     lines = re.findall(r"^\| ([0-9]+) \|(.*)$", (HERE / "README.md").read_text(), flags=re.MULTILINE)
     return {int(row): set(re.findall(r"`(test_\w+\.test_\w+)`", rest)) for row, rest in lines}
+
+
+def files() -> dict[str, set[int]]:
+    """Test file to the rows that the README says it has tests of."""
+    lines = re.findall(r"^\| `(test_\w+)\.py` \|.*\|(.*)\|$", (HERE / "README.md").read_text(), flags=re.MULTILINE)
+    return {name: {int(row) for row in re.findall(r"[0-9]+", rows)} for name, rows in lines}
+
+
+def test_the_readme_names_every_test_file_and_its_rows():
+    rows: dict[str, set[int]] = {path.stem: set() for path in HERE.glob("test_*.py")}
+    for row, tests in with_tests().items():
+        for test in tests:
+            rows[test.partition(".")[0]].add(row)
+    assert files() == rows
 
 
 def test_every_row_has_a_test():

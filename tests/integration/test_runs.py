@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RunStore, list_runs
-from flavor.bus.state import GlobalModel, Reference, RoundState, RunState, Verdict
+from flavor.bus.state import GlobalModel, Reference, Refusal, RoundState, RunState, Verdict
 from flavor.cli.described import described
 from flavor.cli.inspect import stop
 from flavor.cli.status import status
@@ -498,6 +498,66 @@ def test_only_the_holder_of_a_claim_gives_it_back(runs: RunStore) -> None:
     assert view is not None
     assert (view.state, view.attempt, view.lease_ms, view.error) == (RoundState.AGGREGATING, 1, None, None)
     runs.claim_round(1, attempt=1, token="w2", ttl_s=5)
+
+
+def test_a_round_is_taken_back_only_from_the_attempt_that_failed(runs: RunStore) -> None:
+    """And by its coordinator: who decided on an earlier one, or before an answer that was lost, changes nothing."""
+    open_round(runs)
+    for client in ("a", "b"):
+        runs.judge(1, client, Verdict(True, "good", try_id="t"))
+    spoiled = [Refusal("b", Verdict(False, "NaN", try_id="t"), True)]
+
+    def unchanged(raises: type[Exception], *, attempt: int = 1, token: str = TOKEN, round_: int = 1) -> None:
+        before = runs.read_round(1), runs.refusals(), runs.redis.hgetall(runs.keys.client("b").verdict(1))
+        with pytest.raises(raises):
+            runs.return_round(token, round_, attempt=attempt, refused=spoiled, reason="too few")
+        assert (runs.read_round(1), runs.refusals(), runs.redis.hgetall(runs.keys.client("b").verdict(1))) == before
+
+    unchanged(IllegalMove, attempt=0)  # it is open
+    runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b"], reason="all")
+    unchanged(IllegalMove)  # nothing went wrong yet
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    unchanged(IllegalMove)
+    runs.fail_attempt(1, attempt=1, token="w1", reason="boom", spoiled=["b"])
+    unchanged(LeaseLost, token="another")
+    unchanged(IllegalMove, attempt=2)
+    unchanged(IllegalMove, round_=2)
+    runs.begin_aggregation(TOKEN, 1, attempt=2, contributors=["a"], reason="again")
+    unchanged(IllegalMove)  # another attempt is made of it
+    unchanged(IllegalMove, attempt=2)  # which has not failed
+    runs.claim_round(1, attempt=2, token="w2", ttl_s=5)
+    runs.fail_attempt(1, attempt=2, token="w2", reason="boom", unfit={"b": "NaN"})
+    runs.return_round(TOKEN, 1, attempt=2, refused=spoiled, reason="too few")
+    view = runs.read_round(1)
+    assert view is not None
+    assert (view.state, view.attempt, view.contributors, view.lease_ms) == (RoundState.OPEN, 0, (), None)
+    assert (view.error, view.spoiled, view.unfit) == (None, (), {})
+    assert {client: verdict.accepted for client, verdict in view.verdicts.items()} == {"a": True, "b": False}
+    assert runs.refusals() == {"b": 1}
+    assert runs.redis.hgetall(runs.keys.client("b").verdict(1)) == {"accepted": "0", "reason": "NaN", "try": "t"}
+    unchanged(IllegalMove, attempt=2)  # repeated after an answer that was lost
+    with pytest.raises(IllegalMove):
+        runs.commit_round(1, attempt=2, token="w2", model=MODEL, reason="late")
+
+
+def test_a_run_ends_only_for_what_is_still_so(runs: RunStore) -> None:
+    open_round(runs)
+    seen = runs.read_round(1)
+    runs.judge(1, "b", Verdict(True, "good", try_id="t"))
+    with pytest.raises(IllegalMove, match="decided without b, which is accepted"):
+        runs.end(RunState.FAILED, "too few", token=TOKEN, seen=seen)
+    seen = runs.read_round(1)
+    runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["b"], reason="go")
+    with pytest.raises(IllegalMove, match="aggregating 1, and was decided on as open 0"):
+        runs.end(RunState.FAILED, "too few", token=TOKEN, seen=seen)
+    seen = runs.read_round(1)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+    runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="done")
+    with pytest.raises(IllegalMove, match="closed 1, and was decided on as aggregating 1"):
+        runs.end(RunState.FAILED, "three attempts failed", token=TOKEN, seen=seen)
+    assert runs.read().state is RunState.RUNNING
+    runs.end(RunState.FINISHED, "all closed", token=TOKEN, seen=runs.read_round(1))
+    assert runs.read().state is RunState.FINISHED
 
 
 def test_the_contributors_of_a_round_are_those_of_its_first_attempt(runs: RunStore) -> None:
