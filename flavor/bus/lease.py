@@ -64,7 +64,7 @@ class Lease:
             host, _, rest = holder.partition(":")
             pid = rest.partition(":")[0] or "unknown"
             if left_ms == _ENDLESS:  # no process of ours takes one like that
-                raise LeaseHeld(f"{self._what} is held for ever, by {holder!r}: `DEL {self.key}` on Redis frees it")
+                raise LeaseHeld(f"{self._what} is held without end by {holder!r}: `DEL {self.key}` on Redis frees it")
             if before is None:
                 told(
                     f"{self._what} is held by process {pid} on {host}; "

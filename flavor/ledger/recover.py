@@ -81,14 +81,14 @@ def recover(
         before = runs.find()
         if before is not None:
             _check_replaceable(runs, before, chain, replace, url, tell)
-            _check_ours(lease, chain.run)
+            _check_ours(lease, runs)
         _remove(runs)
         return _rebuild(archive, runs, chain, lease)
 
 
 @contextlib.contextmanager
 def _no_coordinator(runs: RunStore, url: str) -> Iterator[Lease]:
-    """Hold the coordinator's lease, so that there is none meanwhile, and one that starts waits, or is refused."""
+    """Hold the coordinator's lease, so that there is none as long, and one that starts waits, or is refused."""
     what = f"the coordinator of run {runs.run!r}"
     lease = Lease(runs.redis, runs.keys.coordinator, ttl_s=_LEASE_S, what=what)
     with translated(shown(url)):
@@ -106,10 +106,10 @@ def _no_coordinator(runs: RunStore, url: str) -> Iterator[Lease]:
             lease.release()
 
 
-def _check_ours(lease: Lease, run: str) -> None:
-    with translated(""):
+def _check_ours(lease: Lease, runs: RunStore) -> None:
+    with translated(runs.where):
         if not lease.keep():
-            raise LeaseLost(f"run {run!r}: a coordinator has taken over meanwhile: stop it, and start this again")
+            raise LeaseLost(f"run {runs.run!r}: a coordinator has taken over: stop it, and start this again")
 
 
 def _check_usable(archive: Archive, chain: Chain) -> None:
@@ -167,12 +167,12 @@ def _remove(runs: RunStore) -> None:
     """
     for kind in ("round:", "client:", "to:"):
         runs.remove_keys(kind)
-    with translated(""):
+    with translated(runs.where):
         runs.redis.unlink(runs.keys.members, runs.keys.refusals, runs.keys.aggregator, runs.keys.state)
 
 
 def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Recovered:
-    """Write the rounds, and then, all at once, the run itself, which nobody sees before."""
+    """Write the rounds, and then, all at once, the run itself, which no process sees before."""
     assert chain.record is not None
     record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
     closed = chain.closed
@@ -199,7 +199,7 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
         **({"ended_ms": str(manifests[-1].closed_ms)} if finished else {}),
     }
     for first in range(0, closed, _BATCH):
-        with translated(""), runs.redis.pipeline(transaction=False) as step:
+        with translated(runs.where), runs.redis.pipeline(transaction=False) as step:
             for manifest, link in zip(manifests[first : first + _BATCH], chain.links[first:], strict=False):
                 ref = ManifestRef(manifest_path(chain.run, link.round), link.digest)
                 step.hset(keys.round(manifest.round), mapping=round_fields(manifest, ref))
@@ -229,12 +229,12 @@ def _appears(
     Raises `RunExists` where there is one, `LeaseLost` where a coordinator has come.
     """
     keys = runs.keys
-    with translated(""), runs.redis.pipeline(transaction=True) as step:
+    with translated(runs.where), runs.redis.pipeline(transaction=True) as step:
         step.watch(keys.state, keys.coordinator)
         if step.exists(keys.state):
-            raise RunExists(f"run {runs.run!r} has come into being meanwhile: nothing was changed")
+            raise RunExists(f"run {runs.run!r} was created while this one was at work: nothing was changed")
         if step.get(keys.coordinator) != lease.token:
-            _check_ours(lease, runs.run)
+            _check_ours(lease, runs)
             return False
         step.multi()
         step.hset(keys.state, mapping=dict(fields))

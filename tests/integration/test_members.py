@@ -109,5 +109,5 @@ def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later
 
 def test_a_lease_that_never_ends_is_said_to_be_one(runs: RunStore) -> None:
     runs.redis.set("l", "somebody")
-    with pytest.raises(LeaseHeld, match="held for ever, by 'somebody': `DEL l`"):
+    with pytest.raises(LeaseHeld, match="held without end by 'somebody': `DEL l`"):
         Lease(runs.redis, "l", ttl_s=1, what="it").acquire(told=lambda _: None)

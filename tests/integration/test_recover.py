@@ -288,7 +288,7 @@ def test_a_coordinator_that_took_over_is_not_overwritten(bench: Bench, tmp_path:
     """This process stood still until its lease had run out."""
     run = older(bench, tmp_path / "s")
     before = bench.runs.find()
-    with pytest.raises(LeaseLost, match="a coordinator has taken over meanwhile: stop it"):
+    with pytest.raises(LeaseLost, match="a coordinator has taken over: stop it"):
         rebuilt(bench, run, lambda _: bench.redis.set(bench.runs.keys.coordinator, "host:7:new"))
     assert bench.runs.find() == before
     assert bench.redis.get(bench.runs.keys.coordinator) == "host:7:new"
