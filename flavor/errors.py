@@ -56,6 +56,7 @@ The errors of redis-py are translated in `flavor.bus.connection`, where they ent
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 
 class FlavorError(Exception):
@@ -233,7 +234,14 @@ class StoreFull(StoreUnavailable):
 
 
 class LocalFault(StoreError):
-    """This machine's own disk, cache folder or mount cannot be used; another machine's may: nobody else is to blame."""
+    """This machine's own disk, cache folder or mount cannot be used; another machine's may: nobody else is to blame.
+
+    `path` is the file that was in hand, where that is known.
+    """
+
+    def __init__(self, message: str, *, path: Path | None = None) -> None:
+        self.path = path
+        super().__init__(message)
 
 
 class TransferStopped(StoreError):

@@ -27,6 +27,7 @@ from flavor.failpoints import reach
 from flavor.store.info import merge_infos, summed
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import global_prefix, named
+from flavor.store.trouble import StoreHealth
 from workers.combination import Work
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
@@ -80,6 +81,8 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
             try:
                 refuse_if_recorded(context, run, round_)
                 model, manifest, reason, notes = _aggregated(context, view, config, attempt)
+                if view.manifest is not None:  # else what was put may lie where a share was mounted
+                    StoreHealth(context.store, run, view.run_id).require()
                 runs.commit_round(
                     round_,
                     attempt=attempt_number,

@@ -84,5 +84,5 @@ def publish_manifest(context: WorkerContext, run: str, round_: int, ref: Manifes
     """Put the manifest of a committed round in place. What fails here the coordinator does again."""
     try:
         Archive(context.store, run).publish(round_, ref)
-    except FlavorError as error:
+    except (FlavorError, OSError) as error:
         context.tell(f"run {run}, round {round_}: its manifest could not be put in place: {error}")

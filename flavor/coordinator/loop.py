@@ -43,7 +43,7 @@ from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.coordinator.late import LateUpdates
 from flavor.coordinator.members import LONGEST, Members
 from flavor.coordinator.pruning import Pruning
-from flavor.errors import IllegalMove, LeaseLost, RunExists, RunNotFound, StoreUnavailable
+from flavor.errors import IllegalMove, LeaseLost, LocalFault, RunExists, RunNotFound, StoreError, StoreUnavailable
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
@@ -53,6 +53,7 @@ from flavor.resume import goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import run_record_path
+from flavor.store.trouble import StoreHealth
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
@@ -153,6 +154,7 @@ class Coordinator:
         self._run: RunView
         self._incarnation: tuple[str, int, int] | None = None
         self._waiting = ""
+        self._store_is_away = False
         self._lost = False
         self._grace_until = 0.0  # monotonic; before that, clients that are missing may be on their way back
         self._watch = ServerWatch(self._redis, redis_url)
@@ -237,16 +239,14 @@ class Coordinator:
                     self._step()
                     woken = [] if self._run.state.ended else subscription.wait(self._pause_s())
                     self._read(woken)
+                    self._tell_store_is_back()
                 except IllegalMove:  # somebody stopped it, or a repeated command had been carried out after all
                     resync_at = 0.0
                 except LeaseLost:  # unless it only lapsed
                     self._keep(lease)
                     resync_at = 0.0
-                except StoreUnavailable as error:
-                    if not error.passing:
-                        raise
-                    self._tell_waiting(f"{error}; trying again until it can be used")
-                    self._stopped.wait(_TICK_S)
+                except (StoreError, OSError) as error:
+                    self._wait_for_store(error)
                     resync_at = 0.0
                 except RunNotFound:
                     self._history.check()
@@ -329,12 +329,30 @@ class Coordinator:
         while not self._stopped.is_set():
             try:
                 self._settle()
+                self._tell_store_is_back()
                 return
-            except StoreUnavailable as error:
-                if not error.passing:
-                    raise
-                self._tell_waiting(f"{error}; trying again until it can be used")
-                self._stopped.wait(_TICK_S)
+            except (StoreError, OSError) as error:
+                self._wait_for_store(error)
+
+    def _wait_for_store(self, error: StoreError | OSError) -> None:
+        """Wait a moment if it is the store that cannot be used for now: full, away, read-only, unmounted; else raise.
+
+        The coordinator has no other files in hand than the store's.
+        """
+        passing = error if isinstance(error, StoreUnavailable) and error.passing else None
+        if passing is None:
+            trouble = StoreHealth(self._store, self._name, self._run.run_id).trouble(error, writes=True)
+            if trouble is None:
+                raise error
+            passing = trouble.error
+        self._store_is_away = True
+        self._tell_waiting(f"{passing}; trying again until it can be used")
+        self._stopped.wait(_TICK_S)
+
+    def _tell_store_is_back(self) -> None:
+        if self._store_is_away:
+            self._store_is_away, self._waiting = False, ""
+            self._tell("the store can be used again: going on")
 
     def _settle(self) -> None:
         """See that the newest closed round has its manifest, also if its worker died right after the commit.
@@ -751,7 +769,7 @@ class Coordinator:
         number, view = round_.view.round, round_.view
         refused = _refusals(view)
         self._keep(self._lease)  # one that was replaced would remove what was handed in again since
-        with contextlib.suppress(StoreUnavailable):  # a worker that finds them there refuses what it is shown
+        with contextlib.suppress(StoreUnavailable, LocalFault):  # whoever finds them there refuses what it is shown
             self._store.delete([path for _, verdict, _ in refused for path in (verdict.path, verdict.info_path)])
         self._runs.return_round(self._token, number, attempt=view.attempt, refused=refused, reason=reason)
         self._tell(f"{reason}; the round is open again")

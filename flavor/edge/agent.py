@@ -24,7 +24,7 @@ from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
 from flavor.edge.consent import check_consent, check_store, told
 from flavor.edge.continuity import checked_continuity
-from flavor.edge.exchange import Exchange
+from flavor.edge.exchange import Exchange, Submission
 from flavor.edge.idleness import Idleness
 from flavor.edge.journal import note_handed_in
 from flavor.edge.notice import Died, Failure, Notice, notice_of
@@ -56,6 +56,7 @@ from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
 from flavor.protocol import check_run
 from flavor.store.objects import open_store
+from flavor.store.trouble import StoreHealth
 
 _RELISTEN_S = 5.0
 _REMIND_S = 60.0
@@ -125,6 +126,7 @@ class Edge:
             broken=lambda item: isinstance(item, _Failure),
             report=self._seat.report_transfer,
             tell=tell,
+            patience_s=config.patience_s,
         )
         self._closing = threading.Event()
         self._trainer: ChildProcess | None = None
@@ -218,7 +220,9 @@ class Edge:
             store = open_store(config.store or settings.store)
         except InvalidSetting as error:
             raise UnusableStore(str(error)) from None
-        check_store(store, config.run, view.run_id, tell=self._tell)
+        self._health = StoreHealth(store, config.run, view.run_id, workspace.global_model.parent)
+        self._transfers.health = self._health
+        self._transfers.carry(lambda: check_store(store, config.run, view.run_id, tell=self._tell))
         self._archive = Archive(store, config.run)
         self._belongings = Belongings.claim(workspace, view, config.command, tell=self._tell)
         self._exchange = Exchange(
@@ -503,11 +507,18 @@ class Edge:
             self._tell(f"round {round_}: trained too late: round {self._newest} is open already")
             return
         reach("edge.trained")
+
+        def collect() -> Submission:
+            self._health.require()
+            done = self._exchange.collect(self._config.run, round_, self._config.client)
+            self._health.require()
+            return done
+
         try:
             done = self._transfers.carry(
-                lambda: self._exchange.collect(self._config.run, round_, self._config.client),
+                collect,
                 quick=self._exchange.is_collected_quickly(),
-                patience_s=self._config.patience_s,
+                writes=True,
                 over=self._is_past(round_),
             )
         except TransferStopped:
@@ -636,11 +647,15 @@ class Edge:
         trainer = self._trainer
         finished, missed = view.state is RunState.FINISHED, None
         if finished:
-            try:
+
+            def fetch() -> None:
                 self._trust.check_final(
                     self._archive, self._run_id, view.round, view.global_model, digest=self._manifest_digest
                 )
-                self._transfers.carry(lambda: self._exchange.place_global(view.global_model))
+                self._exchange.place_global(view.global_model)
+
+            try:
+                self._transfers.carry(fetch)
             except (UpdateRefused, StoreError) as error:
                 missed = error
         elif trainer is not None and trainer.exit_code is None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from flavor.errors import (
     InvalidInfo,
+    LocalFault,
     MisuseError,
     NotAdmitted,
     OtherStore,
@@ -107,6 +108,7 @@ class Died(TrainerFailed):
 
 _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (OSError, Failure.DISK),
+    (LocalFault, Failure.DISK),  # a fault of the store itself has been waited for, and is told as such
     (StoreError, Failure.STORE),
     (OtherStore, Failure.OTHER_STORE),
     (UnusableStore, Failure.UNUSABLE_STORE),

@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from flavor.errors import StoreFull, TransferStopped
+from flavor.errors import LocalFault, StoreFull, StoreUnavailable, TransferStopped
 from flavor.sizes import amount
 from flavor.store.aside import begun, with_patience
+from flavor.store.trouble import FAULTS, StoreHealth, Trouble
 from flavor.store.watch import Progress, Watch, watched
 
 T = TypeVar("T")
 
 _REPORT_S = 1.0
 _TELL_S, _TELL_LIVE_S = 5.0, 0.5
-_ROOM_S = 1.0
-"""Whether a full store has room again is tried so often."""
+_AGAIN_S = 1.0
+"""A store that is full, or cannot be used, is tried so often."""
+_UNSURE = 5
+"""So many attempts in a row may fail while the store looks well before the fault is this site's own."""
 _UNWIND_S = 1.5
 """How long a transfer that nobody wants any more is waited for at once; the next one waits until it has ended."""
 
@@ -29,7 +32,8 @@ _UNWIND_S = 1.5
 class Transfers:
     """Runs one at a time; what comes into `inbox` meanwhile is looked at and put back.
 
-    What is `broken` ends a transfer, and what has moved is kept for the next process.
+    What is `broken` ends a transfer, and what has moved is kept for the next process. A store that `health` finds full,
+    read-only, unmounted or faulty is waited for as long as `patience_s`, and both is told.
 
     `report` is called about once a second with how far one is, and with nothing when it is done, if it takes that long.
     """
@@ -41,8 +45,12 @@ class Transfers:
         broken: Callable[[Any], bool],
         report: Callable[[Progress], None],
         tell: Callable[[str], None],
+        patience_s: float = 0.0,
     ) -> None:
         self._inbox, self._broken, self._report, self._tell = inbox, broken, report, tell
+        self._patience_s = patience_s
+        self.health: StoreHealth | None = None
+        """Of the run's store, once that is known."""
         self._given_up: Future[Any] | None = None  # what was told to end, and has not yet
 
     def carry(
@@ -50,20 +58,21 @@ class Transfers:
         work: Callable[[], T],
         *,
         quick: bool = False,
-        patience_s: float = 0.0,
+        writes: bool = False,
         over: Callable[[Any], bool] = lambda _: False,
     ) -> T:
         """Do the work, unless `over` says of something that came meanwhile that it is for nothing.
 
         Then, and when this thread is interrupted, it is ended at once: `TransferStopped`, or what interrupted it.
-        What is `quick` is done by this thread: on a busy machine the way to another one and back takes longer. A store
-        that is full is waited for so long; then `StoreFull` is raised.
+        What is `quick` is done by this thread: on a busy machine the way to another one and back takes longer. If the
+        work `writes` to the store, a store that takes no writes is waited for as well. Raises `StoreUnavailable` once
+        that has taken too long.
         """
         if self._given_up is not None:  # it may be about to put an older model in the place of a newer one
             wait([self._given_up])
             self._given_up = None
         if quick:
-            with contextlib.suppress(StoreFull):
+            with self._put_off(writes):
                 return work()
         watch, done, held = Watch(), object(), list[Any]()
         ended = threading.Lock()  # taken by whoever comes first: the work, or who waits for it no more
@@ -71,7 +80,7 @@ class Transfers:
 
         def watched_work() -> T:
             with watched(watch):
-                return self._with_room(work, watch, patience_s)
+                return self._while_away(work, watch, writes)
 
         future = begun(watched_work)
         future.add_done_callback(lambda _: self._inbox.put(done) if ended.acquire(blocking=False) else None)
@@ -114,18 +123,57 @@ class Transfers:
         if not with_patience(future, _UNWIND_S):
             self._given_up = future
 
-    def _with_room(self, work: Callable[[], T], watch: Watch, patience_s: float) -> T:
-        deadline, told = time.monotonic() + patience_s, False
+    def _while_away(self, work: Callable[[], T], watch: Watch, writes: bool) -> T:
+        """Do the work, again and again while it is the store that does not let it be done."""
+        since, told, unsure = 0.0, "", 0
         while True:
             try:
-                return work()
-            except StoreFull as error:
-                if time.monotonic() >= deadline:
+                done = work()
+            except FAULTS as error:
+                trouble = self._trouble(error, writes)
+                unsure = 0 if trouble.is_sure else unsure + 1
+                since = since or time.monotonic()
+                is_over = time.monotonic() >= since + self._patience_s
+                if unsure > _UNSURE or (is_over and not trouble.is_sure):
                     raise
-                if not told:
-                    self._tell(f"waiting for room, for at most {patience_s:g} s: {error}")
-                    told = True
-            watch.pause(_ROOM_S, unless=lambda: False)
+                if is_over:
+                    raise self._given_up_on(trouble.error) from None
+                if not told and trouble.is_sure:
+                    told = (
+                        "there is room again" if isinstance(trouble.error, StoreFull) else "the store can be used again"
+                    )
+                    what = "room" if isinstance(trouble.error, StoreFull) else "the store"
+                    self._tell(f"waiting for {what}, for at most {self._patience_s:g} s: {trouble.error}")
+            else:
+                if told:
+                    self._tell(f"{told}: going on")
+                return done
+            watch.pause(_AGAIN_S, unless=lambda: False)
+
+    @contextlib.contextmanager
+    def _put_off(self, writes: bool) -> Iterator[None]:
+        """Pass over a fault of the store: it is waited for elsewhere."""
+        try:
+            yield
+        except FAULTS as error:
+            self._trouble(error, writes)
+
+    def _trouble(self, error: Exception, writes: bool) -> Trouble:
+        """What is wrong with the store; raises the error that is none of the store's."""
+        trouble = self.health.trouble(error, writes=writes) if self.health is not None else None
+        if trouble is not None:
+            return trouble
+        if isinstance(error, StoreFull):  # the disk that is full is another one
+            raise LocalFault(str(error)) from error
+        raise error
+
+    def _given_up_on(self, error: StoreUnavailable) -> StoreUnavailable:
+        if isinstance(error, StoreFull):
+            return error
+        return StoreUnavailable(
+            f"{error}; waited for {self._patience_s:g} s (--patience-s): start this again once it can be used",
+            passing=True,
+        )
 
     def _emptied(self) -> Iterator[Any]:
         with contextlib.suppress(queue.Empty):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
@@ -42,9 +43,18 @@ def copied(source: Path, target: Path) -> None:
         target.open("xb") as writing,
         watch.phase("copying", os.fstat(reading.fileno()).st_size),
     ):
-        while block := reading.read(_BLOCK_BYTES):
+        while block := _read_of(source, reading):
             writing.write(block)
             watch.moved(len(block))
+
+
+def _read_of(source: Path, reading: io.FileIO) -> bytes:
+    """The next bytes; an error names the file, so that it is told from one of the copy."""
+    try:
+        return reading.read(_BLOCK_BYTES)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(source)
+        raise
 
 
 def placed(source: Path, destination: Path) -> None:

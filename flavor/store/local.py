@@ -82,7 +82,8 @@ class LocalStore:
         try:
             yield staged
         finally:
-            staged.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a store that takes no writes any more: it is swept one day
+                staged.unlink(missing_ok=True)
 
     def put(self, path: str, source: Path, *, digest: str) -> None:
         """See `ObjectStore`."""
@@ -329,5 +330,5 @@ def _clear(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(f"{error.filename or path}: {error.strerror}: free some space") from error
         raise LocalFault(
-            f"{error.filename or path}: {error.strerror}: check the folder, its mount and its permissions"
+            f"{error.filename or path}: {error.strerror}: check the folder, its mount and its permissions", path=path
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -141,7 +141,7 @@ def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
 
     So a file that grows while it is read ends somewhere, and has not the size that it should.
     """
-    with path.open("rb", buffering=0) as file:
+    with _naming(path), path.open("rb", buffering=0) as file:
         if most is None:
             return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         digest, block, left = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), most + 1
@@ -149,6 +149,16 @@ def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
             digest.update(block[:read])
             left -= read
         return digest.hexdigest(), most + 1 - left
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have an error in reading the file name it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def check_named(digest: str | None, what: str) -> None:

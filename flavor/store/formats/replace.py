@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +26,7 @@ def cannot_write(path: StrPath, error: OSError) -> StoreError:
     line = f"{os.fspath(path)}: cannot be written: {error.strerror or error}; "
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(f"{line}make room, then try again")
-    return LocalFault(f"{line}fix the folder, then try again")
+    return LocalFault(f"{line}fix the folder, then try again", path=Path(path))
 
 
 @contextmanager
@@ -45,4 +45,5 @@ def replacing(path: StrPath) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that takes no writes any more
+            temporary.unlink(missing_ok=True)

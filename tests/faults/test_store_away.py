@@ -1,0 +1,124 @@
+"""A folder that is the store is away for a while, in the middle of a run: nothing ends, and all go on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from federation import TAKEN_OVER
+from servers import tmpfs
+
+needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a tmpfs")
+TIMED = r"^\d{4}(-\d\d){2} \d\d:\d\d:\d\d "
+
+
+def remounted(store: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(store)], check=True)
+
+
+def moved_away(store: Path, *, leave: bool) -> Callable[[], None]:
+    """What an unmounted share looks like: an empty folder, or none. Returns what mounts it again."""
+    away = store.with_name("elsewhere")
+    store.rename(away)
+    if leave:
+        store.mkdir()
+
+    def back() -> None:
+        if leave:
+            assert not [*store.iterdir()], "somebody has written to where the share belongs"
+            store.rmdir()
+        away.rename(store)
+
+    return back
+
+
+@pytest.mark.parametrize("leave", [True, False], ids=["empty", "gone"])
+def test_a_share_that_is_unmounted_while_edges_hand_in(faulty, leave):
+    """Row 45: an empty folder, or none; nothing is written there."""
+    bench = faulty.bench
+    coordinator = faulty.serve()
+    bench.aggregator()
+    edges = faulty.edges("--hold", "--at", 2)
+    bench.held("c1")
+    bench.held("c2")
+    back = moved_away(bench.store, leave=leave)
+    bench.release("c1", "c2")
+    for edge in edges.values():
+        edge.until("waiting for the store, for at most 180 s: store file://")
+    back()
+    faulty.finish(coordinator, edges)
+    for edge in edges.values():
+        assert re.search(
+            r"^\d{4}(-\d\d){2} \d\d:\d\d:\d\d \[c\d\] flavor: the store can be used again", edge.stderr, re.M
+        )
+    assert not [entry for entry in bench.log() if entry["event"] in ("update.refused", "client.lost", "client.failed")]
+
+
+@needs_mounts
+def test_a_store_that_is_read_only_while_edges_hand_in_and_workers_aggregate(faulty):
+    """Row 45: first the one, then the other."""
+    bench = faulty.bench
+    with tmpfs(bench.store, "4m") as store:
+        coordinator = faulty.serve(*TAKEN_OVER)
+        aggregator = bench.aggregator()
+        aggregator.until("listens on queue")
+        edges = faulty.edges("--hold", "--at", 2)
+        bench.held("c1")
+        bench.held("c2")
+        remounted(store, "ro")
+        bench.release("c1", "c2")
+        for edge in edges.values():
+            edge.until("waiting for the store, for at most 180 s: store file://")
+        aggregator.send(signal.SIGSTOP)
+        remounted(store, "rw")
+        for client in faulty.clients:
+            update = bench.runs.keys.client(client).update(2)
+            bench.eventually(f"{client} has handed in", lambda update=update: bench.redis.exists(update))
+        remounted(store, "ro")
+        aggregator.send(signal.SIGCONT)
+        aggregator.until("its work goes back into the queue, and it takes none for now: ")
+        remounted(store, "rw")
+        faulty.finish(coordinator, edges)
+        assert "it takes work again" in aggregator.stderr
+    assert all("the store can be used again: going on" in edge.stderr for edge in edges.values())
+    assert not [entry for entry in bench.log() if entry["event"] in ("update.refused", "client.lost", "client.failed")]
+
+
+def test_a_share_that_stays_away_ends_an_edge_and_its_operator_is_told_that_it_is_the_store(faulty):
+    """Row 45: beyond --patience-s."""
+    faulty.clients, bench = ("c1",), faulty.bench
+    faulty.serve()
+    bench.aggregator()
+    (edge,) = faulty.edges("--hold", "--at", 2, env={"FLAVOR_PATIENCE_S": "1"}).values()
+    bench.held("c1")
+    back = moved_away(bench.store, leave=True)
+    bench.release("c1")
+    assert edge.wait() == 1
+    back()
+    assert edge.stderr.splitlines()[-1].endswith(
+        "is not there: is the share mounted?; waited for 1 s (--patience-s): start this again once it can be used"
+    )
+    assert bench.logged("client.lost", client="c1")["reason"] == "its edge cannot use the object store"
+
+
+def test_a_share_that_is_unmounted_when_a_round_is_closed(faulty):
+    """Row 45: its worker dies before the manifest is in place, so the coordinator needs the store, and waits for it."""
+    bench = faulty.bench
+    coordinator = faulty.serve(*TAKEN_OVER)
+    edges = faulty.edges()
+    assert bench.aggregator(env={"FLAVOR_FAILPOINT": "worker.claimed:2"}).wait() == -9
+    bench.eventually("there is another attempt", lambda: bench.runs.read_round(2).attempt == 2)
+    coordinator.send(signal.SIGSTOP)
+    assert bench.aggregator(env={"FLAVOR_FAILPOINT": "worker.committed"}).wait() == -9
+    back = moved_away(bench.store, leave=True)
+    coordinator.send(signal.SIGCONT)
+    coordinator.until("is the share mounted?; trying again until it can be used")
+    back()
+    coordinator.until("the store can be used again: going on")
+    bench.aggregator()
+    faulty.finish(coordinator, edges)
