@@ -27,6 +27,7 @@ from flavor.bus.named import connection_class
 from flavor.bus.tls import tls_failure, tls_refusal
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 from flavor.signals import asked_to_end, pause
+from flavor.stamp import stamp
 
 Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, whatever `decode_responses` says."""
@@ -81,7 +82,7 @@ class Patience(Retry):
         with_failure_count: bool = False,
     ) -> Any:
         """See `redis.retry.Retry`."""
-        failures, pause_s = 0, self._FIRST_PAUSE_S
+        failures, refused, pause_s = 0, False, self._FIRST_PAUSE_S
         caught: tuple[type[Exception], ...] = (*self._supported_errors, redis.exceptions.ResponseError)
         while True:
             try:
@@ -97,6 +98,7 @@ class Patience(Retry):
                     if not _passes(error):
                         raise
                     self._wait_for_writes(error)
+                    refused = True
                     fail(error, failures + 1) if with_failure_count else fail(error)
                     continue
                 if (is_retryable and not is_retryable(error)) or tls_refusal(error):
@@ -115,8 +117,18 @@ class Patience(Retry):
                     pause(min(pause_s, left_s))
                     pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
             else:
-                self._since = self._since if self._depth else None
+                if self._depth == 0 and (self._since is not None or self._refused_at > 0):
+                    self._tell_it_is_back(refused=refused)
                 return result
+
+    def _tell_it_is_back(self, *, refused: bool) -> None:
+        """Something worked: the outage is over. After refusals only what was `refused` says so, or a while without."""
+        self._since = None
+        if self._refused_at > 0 and not refused:
+            if time.monotonic() - self._refused_at <= self._REFUSALS_APART_S:
+                return
+            self._refused_at = -math.inf
+        _countdown.over(self._where)
 
     def _wait_for_writes(self, error: redis.exceptions.ResponseError) -> None:
         """Pause after a refusal, or raise it once it has lasted for too long.
@@ -136,11 +148,16 @@ class Patience(Retry):
         self._refused_at = time.monotonic()
 
 
+_ANSWERS = "answers again"
+
+
 class _Countdown:
     """One line for however many connections wait: rewritten in a terminal, else repeated every few seconds."""
 
     def __init__(self) -> None:
         self._lock, self._shown_at = threading.Lock(), 0.0
+        self._back: dict[str, str] = {}
+        """What to say of each server that is waited for once that is over."""
 
     def show(self, where: str, left_s: float, error: Exception) -> None:
         live = sys.stderr.isatty()
@@ -149,13 +166,25 @@ class _Countdown:
             if now - self._shown_at < (0.5 if live else 5.0):
                 return
             self._shown_at = now
-        words = _said(error)[:120]
-        how = f"takes no writes ({words})" if isinstance(error, redis.exceptions.ResponseError) else "does not answer"
-        line = f"flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
+            refused = isinstance(error, redis.exceptions.ResponseError)
+            self._back[where] = "takes writes again" if refused else _ANSWERS
+        how = f"takes no writes ({_said(error)[:120]})" if refused else "does not answer"
+        line = f"{stamp()}flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
         print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+
+    def over(self, where: str, *, reads_only: bool = False) -> None:
+        """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
+        with self._lock:
+            back = self._back.get(where)
+            if back is None or (reads_only and back != _ANSWERS):
+                return
+            del self._back[where]
+        start, end = ("\r", "\033[K\n") if sys.stderr.isatty() else ("", "\n")
+        print(f"{start}{stamp()}flavor: Redis at {where} {back}", end=end, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         with self._lock:
+            self._back.clear()
             if self._shown_at and sys.stderr.isatty():
                 print(file=sys.stderr)
             self._shown_at = 0.0
@@ -350,5 +379,7 @@ def wait_for_server(client: Redis, url: str) -> None:
     try:
         with translated(shown(url)):
             client.ping()
-    finally:
+    except BaseException:
         _countdown.end()
+        raise
+    _countdown.over(shown(url), reads_only=True)

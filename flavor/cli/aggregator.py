@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from flavor.cli.common import (
-    EXIT_CODES,
     needed,
     one_line_errors,
     patience_option,
@@ -22,8 +21,13 @@ from flavor.cli.common import (
 from flavor.cli.help import GroupedCommand
 from flavor.cli.private import keep_private
 
+_EXIT_CODES = (
+    "Exit codes: 0 told to end (SIGTERM, SIGINT), 1 failed, 2 wrong use, 3 no Redis; told twice, with a job in hand: "
+    "130 interrupted, 143 terminated."
+)
 
-@click.command(cls=GroupedCommand, epilog=EXIT_CODES)
+
+@click.command(cls=GroupedCommand, epilog=_EXIT_CODES)
 @click.option(
     "-m",
     "--main",
@@ -131,12 +135,14 @@ def command(
     from flavor.errors import InvalidSetting
     from flavor.ledger.keys import SigningKey
     from flavor.sizes import parse_size
+    from flavor.stamp import with_times
     from flavor.store.objects import open_store
     from flavor.supervision import supervised
     from workers.command import UserCommand
     from workers.environment import withheld
     from workers.serving import serve
 
+    with_times()
     tell = teller("[aggregator] ")
     if init_once and main_command is None:
         raise InvalidSetting("--init-once is for an aggregator of your own: flavor-agg --init-once -m CMD")
@@ -165,7 +171,7 @@ def command(
         hidden = [name for name in withheld(os.environ) if name not in passed and not name.startswith("FLAVOR_")]
         if hidden and not env_only:
             names = ", ".join(sorted(hidden))
-            teller("[aggregator] ")(f"not passed on to the command, as they may hold secrets (--env NAME): {names}")
+            tell(f"not passed on to the command, as they may hold secrets (--env NAME): {names}")
     elif memory_limit or cpu_limit_s or file_size_limit or user:
         raise InvalidSetting("limits and --user are for an aggregator of your own: flavor-agg -m CMD")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")

@@ -1,8 +1,9 @@
 """What all commands share: options, errors as one line, exit codes.
 
-Exit codes, of every program: 0 done; 1 the run or the check failed; 2 wrong use; 3 Redis cannot be reached; 4 a wait
-timed out; 5 the trainer failed; 6 (`flavor event wait` only) the run is finished; 7 the run finished early, because its
-trainers were done before all its rounds were; 8 the run was stopped by an operator; 130 interrupted, 143 terminated.
+Exit codes, of every program: 0 done, which an aggregator is when it is told to end; 1 the run or the check failed;
+2 wrong use; 3 Redis cannot be reached; 4 a wait timed out; 5 the trainer failed; 6 (`flavor event wait` only) the run
+is finished; 7 the run finished early, because its trainers were done before all its rounds were; 8 the run was stopped
+by an operator; 130 interrupted, 143 terminated, with something left to do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from flavor.bus.connection import PATIENCE_S, bus_error
 from flavor.bus.variables import URL_VARIABLE
 from flavor.errors import FlavorError, MisuseError, RunEnding
 from flavor.signals import raise_in_main
+from flavor.stamp import stamp
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -61,10 +63,10 @@ def one_line_errors(function: Command) -> Command:
                 raise
             fail(FlavorError(f"the output could not be written: {error.strerror}"), debug)
         except KeyboardInterrupt:
-            click.echo("flavor: interrupted", err=True)
+            click.echo(f"{stamp()}flavor: interrupted", err=True)
             sys.exit(130)
         except Terminated:
-            click.echo("flavor: terminated", err=True)
+            click.echo(f"{stamp()}flavor: terminated", err=True)
             sys.exit(143)
 
     return wrapped  # type: ignore[return-value]
@@ -85,7 +87,7 @@ def run_program(command: click.Command, name: str) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("flavor: interrupted", err=True)
+        click.echo(f"{stamp()}flavor: interrupted", err=True)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -95,7 +97,7 @@ def fail(error: FlavorError, debug: bool = False) -> None:
     if debug:
         traceback.print_exc()
     kind = "flavor" if isinstance(error, RunEnding) else "Error"
-    click.echo(f"{kind}: {printable(' '.join(str(error).split()))}", err=True)
+    click.echo(f"{stamp()}{kind}: {printable(' '.join(str(error).split()))}", err=True)
     sys.exit(error.exit_code)
 
 
@@ -264,9 +266,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def teller(prefix: str) -> Callable[[str], None]:
-    """A function that prints a line for the user on stderr."""
+    """A function that prints a line for the user on stderr, with the time in a program that runs for long."""
 
     def tell(line: str) -> None:
-        print(f"{prefix}{printable(line)}", file=sys.stderr, flush=True)
+        print(f"{stamp()}{prefix}{printable(line)}", file=sys.stderr, flush=True)
 
     return tell

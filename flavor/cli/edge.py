@@ -172,6 +172,7 @@ def command(
     from flavor.edge.agent import Stopped, take_part
     from flavor.edge.config import EdgeConfig, default_key
     from flavor.settings import checked_pattern
+    from flavor.stamp import with_times
     from flavor.store.cache import cache_settings, set_cache
 
     if join:
@@ -207,6 +208,7 @@ def command(
         grace_s=grace_s,
     )
     raise_on_sigterm(Stopped)
+    with_times()
     tell = teller(f"[{client}] flavor: ")
     try:
         take_part(config, tell=tell)

@@ -70,10 +70,13 @@ def resume(
     from flavor.coordinator.loop import Coordinator
     from flavor.coordinator.resume import resume as go_on
     from flavor.results.writer import written
+    from flavor.stamp import with_times
     from flavor.store.objects import open_store
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     given = {name: value for name, value in settings.items() if _is_given(name)}
+    if not detach:
+        with_times()
     tell = teller("[coordinator] ")
     redis = connect(url, patience_s=patience_s, client_name=f"flavor-resume:{run}")
     wait_for_server(redis, url)

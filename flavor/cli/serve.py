@@ -343,6 +343,7 @@ def serve(
     from flavor.coordinator.loop import Coordinator
     from flavor.results.writer import written
     from flavor.settings import parse_settings
+    from flavor.stamp import with_times
     from flavor.store.objects import open_store
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
@@ -350,6 +351,7 @@ def serve(
     config = RunConfig.parse({**settings, "settings": parse_settings(set_), "store": objects.url})
     check_rule(config)
     initial = store_initial(objects, run, init_model, opaque=config.is_opaque) if init_model else None
+    with_times()
     tell = teller("[coordinator] ")
     raise_on_sigterm()
     coordinator = Coordinator(

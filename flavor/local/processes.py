@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flavor.lifeline import die_with_parent
+from flavor.stamp import without_stamp
 
 
 @dataclass
@@ -77,7 +78,7 @@ class ProcessGroup:
         """The last line that one has printed."""
         with contextlib.suppress(OSError):
             lines = self._members[name].log.read_text(encoding="utf-8", errors="replace").splitlines()
-            return next((line for line in reversed(lines) if line.strip()), "no output")
+            return without_stamp(next((line for line in reversed(lines) if line.strip()), "no output"))
         return "no output"
 
     @property

@@ -51,7 +51,7 @@ def test_a_folder_that_the_run_alone_names_is_not_used(faulty):
     silent = bench.edge("c2", bench.trainer("--say", "I train"), env={"FLAVOR_STORE": None})
     assert silent.wait() == 2
     [line] = silent.stderr.splitlines()
-    assert line.startswith(f"Error: run {bench.run!r} keeps its objects in the folder {bench.store}"), line
+    assert f"Error: run {bench.run!r} keeps its objects in the folder {bench.store}" in line, line
     assert f"start with --store {bench.store}" in line
     assert "I train" not in silent.stdout
     told = bench.redis.hgetall(bench.runs.keys.client("c2").hash)

@@ -31,7 +31,7 @@ def test_a_signal_at_any_moment_ends_a_worker_soon_and_loses_no_job():
     assert script.returncode == 0, script.stderr
     found = json.loads(script.stdout)
     assert (found["lost"], found["between"], found["dropped"], found["failed"]) == (0, 0, 0, 0), found
-    assert set(found["exit_codes"]) <= {"0", "-15"}, found  # the latter before it listened
+    assert set(found["exit_codes"]) <= {"0", "-15"}, found  # the latter before its own first line
     assert found["exit_codes"].get("0"), found
     assert found["longest_s"] < 10, found
 

@@ -24,13 +24,17 @@ def test_a_run_outlives_a_server_that_is_killed_again_and_again(on_port, redis_s
     """Row 23: while an event is being set, after an update was accepted, and after a round was closed."""
     gate, on_port.rounds, bench = on_port.gate("c1"), 4, on_port.bench
     coordinator = on_port.serve()
-    bench.aggregator()
+    aggregator = bench.aggregator()
     edges = on_port.edges(only={"c1": ("--gate", gate.path, "--where", "saved", "--at", 2)})
     gate.reached()
     redis_server.kill()
     gate.open()
     edges["c1"].until(f"flavor: Redis at {bench.url} does not answer; trying for", stream="stdout")  # its trainer
+    for process in (coordinator, aggregator, edges["c1"]):
+        process.until(f"flavor: Redis at {bench.url} does not answer; trying for")
     redis_server.start()
+    for process in (coordinator, aggregator, edges["c1"]):
+        process.until(f"flavor: Redis at {bench.url} answers again")
     for event, number in (("update.accepted", 3), ("round.closed", 3)):
         bench.logged(event, round=number)
         redis_server.kill()
@@ -110,11 +114,13 @@ def outlasts(
     other = ["--run", f"{bench.run}-other", "--rounds", 1, "--store", bench.store, "--patience-s", 1]
     impatient = bench.done("flavor", "serve", *other)
     assert impatient.wait() == 3, impatient.stderr
-    assert impatient.stderr.splitlines()[-1].startswith(f"Error: Redis at {bench.url}: ")
+    assert f"Error: Redis at {bench.url}: " in impatient.stderr.splitlines()[-1]
     assert words in impatient.stderr.splitlines()[-1]
     assert all(process.running for process in (coordinator, aggregator, *edges.values()))
     relieve()
     faulty.finish(coordinator, edges)
+    for edge in edges.values():
+        assert f"flavor: Redis at {bench.url} takes writes again" in edge.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to mount it")

@@ -30,10 +30,10 @@ def test_what_a_run_asks_is_declined_by_who_does_not_give_it_and_the_others_go_o
     }
     for client in ("c1", "c3"):
         line = declined(edges[client])
-        assert line.startswith(f"Error: run {bench.run!r} has opaque checkpoints"), line
+        assert f"Error: run {bench.run!r} has opaque checkpoints" in line, line
         assert "start with --opaque if you trust its coordinator that far" in line
     line = declined(edges["c2"])
-    assert line.startswith(f"Error: run {bench.run!r} sets KUBECONFIG=/tmp/theirs for its trainers"), line
+    assert f"Error: run {bench.run!r} sets KUBECONFIG=/tmp/theirs for its trainers" in line, line
     assert "start with --allow-set KUBECONFIG if you agree" in line
     assert bench.runs.clients(["c2"])["c2"][0]["failure"] == "declined"
     shown = 'import os; print(os.environ["KUBECONFIG"], os.environ["LEARNING_RATE"])'

@@ -18,6 +18,7 @@ from flavor.bus.state import ClientState, RunState
 from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
 from flavor.protocol import SPEAKS
+from flavor.stamp import without_stamp
 from flavor.store.objects import open_store
 from tests.conftest import Bench
 
@@ -68,7 +69,7 @@ def test_one_that_is_stopped_says_how_its_run_goes_on_and_another_goes_on_at_onc
     bench.held("c1")
     first.send(signal.SIGTERM)
     assert first.wait() == 143
-    said = first.stderr.splitlines()[-2:]
+    said = [without_stamp(line) for line in first.stderr.splitlines()[-2:]]
     assert said[0] == (
         f"[coordinator] stopped: `flavor serve` with the same options goes on with run {bench.run!r}, "
         f"`flavor stop {bench.run}` ends it"
