@@ -138,7 +138,7 @@ def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambd
 
     def handler(number: int, frame: FrameType | None) -> None:
         heard.set()
-        for each in _hung_up_or_ended():
+        for each in hung_up_or_ended():
             signal.signal(each, signal.SIG_IGN)
         raise kind(signal.Signals(number).name)
 
@@ -147,13 +147,13 @@ def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambd
         signal.default_int_handler(number, frame)
 
     Listener(lambda: not heard.is_set(), last=last)
-    for each in _hung_up_or_ended():
+    for each in hung_up_or_ended():
         signal.signal(each, handler)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupted)
 
 
-def _hung_up_or_ended() -> list[signal.Signals]:
+def hung_up_or_ended() -> list[signal.Signals]:
     """SIGTERM, and SIGHUP (the terminal was closed) unless this process is to outlive that, as under nohup."""
     outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGTERM] if outlives else [signal.SIGTERM, signal.SIGHUP]

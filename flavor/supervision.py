@@ -27,7 +27,8 @@ _BY_KERNEL = 128
 def supervised(tell: Callable[[str], None]) -> None:
     """Return in a child of this process, and in another one whenever a signal has killed it.
 
-    The process itself ends as its child does that ends by itself, or after a signal that was sent to either. A child
+    The process itself ends as its child does that ends by itself, or after a signal that was sent to either: with 0 if
+    that told it to end, since it has nothing of its own to finish. A child
     that is killed is followed by another after a second, or more if that happens again and again. To be called before
     any thread is started or connection made. Where the system cannot wait for signals it returns at once.
     """
@@ -49,13 +50,18 @@ def supervised(tell: Callable[[str], None]) -> None:
             return
         code, asked = _end_of(child)
         if code >= 0 or asked:
-            os._exit(code if code >= 0 else 128 - code)
+            os._exit(_of_one_that_ended(code))
         if time.monotonic() - began > _SETTLED_S:
             pause_s = _FIRST_PAUSE_S
         tell(f"the aggregator was {described_exit(code)}: it is started again in {pause_s:g} s")
-        if found := signal.sigtimedwait(_ENDING, pause_s):
-            os._exit(128 + found.si_signo)
+        if signal.sigtimedwait(_ENDING, pause_s):
+            os._exit(0)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _of_one_that_ended(code: int) -> int:
+    """The exit code for that of the child; one that was told to end before it had begun did as it was told."""
+    return 0 if -code in _ENDING else code if code >= 0 else 128 - code
 
 
 def _end_of(child: int) -> tuple[int, bool]:

@@ -15,7 +15,7 @@ from redis import exceptions as redis_errors
 from flavor.bus.connection import connect, options, wait_for_server
 from flavor.errors import BusUnavailable
 from flavor.ledger.keys import SigningKey
-from flavor.signals import Listener, asked_to_end
+from flavor.signals import Listener, asked_to_end, hung_up_or_ended
 from flavor.store.objects import ObjectStore
 from workers.builtin import Engine
 from workers.command import CommandCombiner, StartedAnew, UserCommand
@@ -65,7 +65,7 @@ def serve(
     worker = make_worker(connection, *queues, tell=tell, name=name)
     if threading.current_thread() is threading.main_thread():
         Listener(worker.errand.idle, code=0, twice=True)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *hung_up_or_ended()):
             signal.signal(number, lambda *_: None)  # heard by the listener; the main thread goes on
     tell(f"aggregator {worker.name[:12]} listens on queue {queue!r} and signs with key {key.public.fingerprint}")
     try:
