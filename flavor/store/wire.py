@@ -114,6 +114,9 @@ class Wire:
                 _socket(connection).settimeout(self._answer_s)
                 response = connection.getresponse()
                 content = response.read()
+                if response.status >= 300:  # it was not taken, and may be sent again
+                    moved, sent = sent, 0
+                    watch.moved(-moved)
                 return Answer(response.status, dict(response.headers.items()), content)
             except (OSError, http.client.HTTPException) as error:
                 watch.moved(-sent)  # raises if it was stopped: then it is no failure
