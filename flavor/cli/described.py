@@ -36,9 +36,14 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
     view, now_ms = runs.read(), runs.now_ms()
     round_ = runs.read_round(view.round) if view.round else None
     hashes = runs.clients(runs.members())
+    config = RunConfig.known(view.config)
+    gone_s = _goodbyes(runs, hashes, now_ms)
     members = {
         name: Client(
-            ClientState(fields["state"]), alive, fields.get("reason", ""), behind=count(fields.get("round")) or 0
+            ClientState(fields["state"]),
+            alive or _is_awaited(fields, gone_s.get(name), config.heartbeat_timeout_s),
+            fields.get("reason", ""),
+            behind=count(fields.get("round")) or 0,
         )
         for name, (fields, alive) in hashes.items()
         if fields.get("state") in tuple(ClientState)
@@ -47,13 +52,11 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
     standing = standings(round_, updates, members) if round_ else {}
     waits_for = ""
     if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
-        _, waits_for = close_round(now_ms, round_, standing, RunConfig.known(view.config))
+        _, waits_for = close_round(now_ms, round_, standing, config)
     elif round_ is not None and round_.state is RoundState.AGGREGATING and not view.state.ended:
-        config = RunConfig.known(view.config)
         _, waits_for = supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
     absent = _absent(runs, url, view, round_, standing)
     clients: dict[str, Any] = {}
-    config = RunConfig.known(view.config)
     limit = config.quarantine_after
     left_ms = _lease_times(runs, hashes)
     found = _metrics(runs, view, round_, store, metric)
@@ -67,7 +70,8 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
             "alive": alive,
             "host": fields.get("host", ""),
             "this_round": str(state),
-            "seen_s": None
+            "awaited": not alive and _is_awaited(fields, gone_s.get(name), config.heartbeat_timeout_s),
+            "seen_s": gone_s.get(name)
             if (left := left_ms.get(name)) is None
             else max(0.0, config.heartbeat_timeout_s - left / 1000),
             "samples": found.samples.get(name),
@@ -175,6 +179,38 @@ def _lease_times(runs: RunStore, names: Iterable[str]) -> dict[str, int]:
         for name in names:
             reads.pttl(runs.keys.client(name).lease)
         return {name: int(left) for name, left in zip(names, reads.execute(), strict=True) if left >= 0}
+
+
+_GOODBYES = {
+    ClientState.STOPPED.value: "client.stopped",
+    ClientState.FAILED.value: "client.lost",
+    ClientState.LEFT.value: "client.left",
+}
+_LOOKED_BACK = 500
+"""Entries of the log that are looked through for when a site said goodbye."""
+
+
+def _goodbyes(runs: RunStore, hashes: Mapping[str, tuple[Mapping[str, str], bool]], now_ms: int) -> dict[str, float]:
+    """How many seconds ago each site that gave its lease back said so; those that crashed said nothing."""
+    sought = {
+        name: event
+        for name, (fields, alive) in hashes.items()
+        if not alive and (event := _GOODBYES.get(fields.get("state", "")))
+    }
+    found: dict[str, float] = {}
+    if sought:
+        with translated(runs.where):
+            entries = runs.redis.xrevrange(runs.keys.log, count=_LOOKED_BACK)
+        for number, fields in entries:
+            name = fields.get("client", "")
+            if name not in found and sought.get(name) == fields.get("event"):
+                found[name] = max(0.0, (now_ms - int(number.partition("-")[0])) / 1000)
+    return found
+
+
+def _is_awaited(fields: Mapping[str, str], gone_s: float | None, lease_s: float) -> bool:
+    """Whether the coordinator still waits for a site that was stopped by a signal, as for one that crashed."""
+    return fields.get("state") == ClientState.STOPPED and gone_s is not None and gone_s < lease_s
 
 
 def _transfer(fields: Mapping[str, str]) -> dict[str, Any] | None:

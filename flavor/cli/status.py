@@ -169,7 +169,7 @@ def _doing(client: dict[str, Any], *, ended: bool) -> str:
     if ended:
         return "-"
     if not client["alive"]:
-        return "gone"
+        return "stopped" if client["awaited"] else "gone"
     if state == "joined":
         return "starting"
     return _WORDS.get(round_, round_)
@@ -178,4 +178,6 @@ def _doing(client: dict[str, Any], *, ended: bool) -> str:
 def _seen(client: dict[str, Any], found: dict[str, Any]) -> str:
     if client["seen_s"] is not None:
         return shown_duration(client["seen_s"])
+    if client["state"] in ("stopped", "failed", "left"):  # it said goodbye, and the log does not say when
+        return "-"
     return f"over {shown_duration(found['heartbeat_timeout_s'])}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import pytest
@@ -46,6 +47,10 @@ def test_an_edge_stopped_by_a_signal_is_awaited_as_one_that_crashed(faulty, numb
     bench.logged("update.accepted", client="c1", round=1)
     assert stopped(edges["c2"], number) == code
     assert bench.redis.hget(bench.runs.keys.client("c2").hash, "state") == "stopped"
+    bench.logged("client.stopped", client="c2")
+    status = bench.done("flavor", "status", bench.run)
+    (line,) = (line for line in status.stdout.splitlines() if line.startswith("c2 "))
+    assert re.match(r"c2 +stopped +\d+(\.\d+)? s ", line), "as resume.md says: it is awaited, and was seen just now"
     edges["c2"] = bench.edge("c2", bench.trainer())
     faulty.finish(coordinator, edges)
     assert [contributors(faulty, n) for n in (1, 2)] == [("c1", "c2")] * 2
