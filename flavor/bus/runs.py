@@ -122,10 +122,10 @@ class RunStore:
         keys = [self.keys.state, self.keys.log, RUNS]
         return bool(self._call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
 
-    def admit(self, token: str, client: str, reason: str) -> bool:
-        """Make `client` a member; True when it is new."""
+    def admit(self, token: str, client: str, reason: str, *, event: str = "client.joined") -> bool:
+        """Make `client` a member, also one that has come and gone; True when it is new."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.members, self.keys.log]
-        return self._move("admit_client", keys, [token, client, reason]) == "1"
+        return self._move("admit_client", keys, [token, client, reason, event]) == "1"
 
     def open_round(
         self,

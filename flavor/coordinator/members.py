@@ -42,6 +42,7 @@ class Members:
         """Who was ever admitted."""
         self._keys: dict[str, str] = {}  # client -> the public key that is pinned for it
         self._refusals: dict[str, int] = {}
+        self._took_no_part: set[str] = set()  # who had ended before it was seen, and has not come again
         self._strangers: set[str] = set()
         self._told: dict[str, tuple[str, str]] = {}  # client -> why it is not admitted, and by which key
         self._welcomed: dict[str, str] = {}  # client -> the key by which it was told that it is admitted
@@ -83,8 +84,9 @@ class Members:
             reason, behind = fields.get("reason", "")[:LONGEST], count(fields.get("round")) or 0
             client = Client(state, alive or lenient, reason, quarantined, behind)
             self.clients[name] = client
-            if name not in self.names and token is not None and name not in self._told:  # refused, and ended since
-                self._admit(token, name, fields)
+            news = name not in self.names or (name in self._took_no_part and not state.gone)
+            if news and token is not None and name not in self._told:  # refused, and ended since
+                self._admit(token, name, fields, client)
                 self._welcome(name, fields)
             elif before is not None and quarantined and not before.quarantined:
                 self._quarantine(name)
@@ -121,13 +123,21 @@ class Members:
             if not self._cursor or time.monotonic() > until:
                 return found
 
-    def _admit(self, token: str, name: str, fields: Mapping[str, str]) -> None:
+    def _admit(self, token: str, name: str, fields: Mapping[str, str], client: Client) -> None:
+        """Make it a member; of one that has ended before it was seen, with why."""
         host = fields.get("host", "an unknown host")[:LONGEST]
         key = self._keys.get(name, "")
         whence = f"from {host}, key {fingerprint(key)}" if key else f"from {host}"
-        self._runs.admit(token, name, whence)
         self.names.add(name)
-        self._tell(f"{name} joined {whence}")
+        if client.state.gone:
+            self._took_no_part.add(name)
+            event = "client.left" if client.state is ClientState.LEFT else "client.lost"
+            self._runs.admit(token, name, client.why_gone, event=event)
+            self._tell(f"{name} came {whence}, and takes no part: {client.why_gone}")
+        else:
+            self._took_no_part.discard(name)
+            self._runs.admit(token, name, whence)
+            self._tell(f"{name} joined {whence}")
 
     def _refusal(self, name: str, fields: Mapping[str, str]) -> str:
         """Why a client cannot take part, by its protocol or its key; '' when it can. Its site is told, once."""

@@ -1,10 +1,10 @@
 -- Make a client a member of the run.
 -- KEYS  1 coordinator  2 run  3 members  4 log
--- ARGV  1 coordinator's token  2 client  3 reason
+-- ARGV  1 coordinator's token  2 client  3 reason  4 event of the log
 -- Returns ok (1 when new, 0 when known already) or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local state = redis.call('HGET', KEYS[2], 'state')
 if state ~= 'waiting' and state ~= 'running' then return {'state', tostring(state)} end
 local new = redis.call('SADD', KEYS[3], ARGV[2])
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'client.joined', 'client', ARGV[2], 'reason', ARGV[3])
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', ARGV[4], 'client', ARGV[2], 'reason', ARGV[3])
 return {'ok', tostring(new)}
