@@ -10,6 +10,7 @@ from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.history import REPLACED
+from flavor.ledger.manifest import Manifest
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import accepted_folder, client_folder, global_folder, is_info, manifest_path, round_of
 
@@ -43,6 +44,7 @@ class Pruning:
         self._pruned = 0  # the newest round whose updates are gone
         self._forgotten = 0  # the newest round whose hashes in Redis are gone
         self._swept = -_SWEEP_ROUNDS  # the round after which the folders were looked through
+        self._recorded: int | None = None  # what the newest manifest that was looked at says of --keep-rounds
         self._told = ""
         self._thread: threading.Thread | None = None
 
@@ -83,8 +85,8 @@ class Pruning:
 
     def prune(self, closed: int, clients: Collection[str]) -> None:
         """Remove what is not kept after round `closed`. Doing it again does nothing."""
-        if self._config.keep_rounds:
-            newest = closed - self._config.keep_rounds
+        if keep := self._kept_of(closed):
+            newest = closed - keep
             for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
                 self._remove_round(old, clients)
                 self._pruned = old
@@ -95,6 +97,23 @@ class Pruning:
         if self._config.keep_globals:
             newest, told = closed - self._config.keep_globals, closed - max(_KEPT_IN_REDIS, self._config.keep_globals)
             self._remove_before(global_folder(self._runs.run), newest, infos=told)
+
+    def _kept_of(self, closed: int) -> int:
+        """Rounds whose updates are kept after round `closed`; 0 for all.
+
+        No fewer than its manifest says: of a run that was resumed to keep fewer, the next manifest is the first to say
+        so, and until then `flavor verify` would miss what is gone.
+        """
+        now = self._config.keep_rounds
+        if not now or now == self._recorded:
+            return now
+        path = manifest_path(self._archive.run, closed)
+        data = self._archive.data(closed)
+        said = Manifest.parse(data, path).config.get("keep_rounds") if data is not None else None
+        if not isinstance(said, int):
+            return now
+        self._recorded = said
+        return max(now, said) if said else 0
 
     def _remove_round(self, round_: int, clients: Collection[str]) -> None:
         """The updates that were recorded of one round, and what its clients wrote into Redis."""

@@ -55,8 +55,8 @@ def put(store: ObjectStore, path: str, data: bytes) -> None:
         store.put(path, staged, digest="")
 
 
-def close(runs: RunStore, store: ObjectStore, round_: int) -> None:
-    """A round of one client, from its opening to its manifest."""
+def close(runs: RunStore, store: ObjectStore, round_: int, *, keep: int | None = None) -> None:
+    """A round of one client, from its opening to its manifest, which says how many rounds are kept."""
     runs.open_round(TOKEN, round_, expected=["a"], timeout_s=60, reason="go")
     prefix = update_prefix("r", round_, "a")
     path = named(prefix, "update", f"{round_:016d}", ".bin")
@@ -89,7 +89,7 @@ def close(runs: RunStore, store: ObjectStore, round_: int) -> None:
         run_id="0" * 32,
         round=round_,
         attempt=1,
-        config={},
+        config={} if keep is None else {"keep_rounds": keep},
         opened_ms=1,
         closed_ms=2,
         expected=("a",),
@@ -191,6 +191,28 @@ def test_a_round_whose_manifest_is_not_there_yet_stays_in_redis(runs: RunStore, 
 class Broken(LocalStore):
     def delete(self, paths: object) -> None:
         raise RecursionError("too deep")
+
+
+def test_what_a_resumed_run_keeps_no_longer_goes_once_a_manifest_says_so(runs: RunStore, store: ObjectStore) -> None:
+    """Else `flavor verify` calls it missing until the next round is closed: the manifests are all that it has."""
+
+    def kept() -> list[int]:
+        return [round_of(path) for path in store.list("runs/r/clients/a/") if not is_info(path)]
+
+    for round_ in range(1, 7):
+        close(runs, store, round_, keep=4)
+    Pruning(runs, store, RunConfig(rounds=9, keep_rounds=4, store=store.url), print).prune(6, ["a"])
+    assert kept() == [3, 4, 5, 6]
+    resumed = Pruning(runs, store, RunConfig(rounds=9, keep_rounds=1, store=store.url), print)
+    resumed.prune(6, ["a"])
+    assert kept() == [3, 4, 5, 6]
+    close(runs, store, 7, keep=1)
+    resumed.prune(7, ["a"])
+    assert kept() == [7]
+    of_all = Pruning(runs, store, RunConfig(rounds=9, keep_rounds=1, store=store.url), print)
+    close(runs, store, 8, keep=0)
+    of_all.prune(8, ["a"])
+    assert kept() == [7, 8]
 
 
 def test_whatever_goes_wrong_ends_no_run_and_is_told_once(runs: RunStore, store: ObjectStore, tmp_path: Path) -> None:
