@@ -13,7 +13,16 @@ from typing import Any
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundView, RunView
 from flavor.edge.workspace import EXTENSIONS
-from flavor.errors import InvalidInfo, LocalFault, ObjectMissing, StoreError, StoreUnavailable
+from flavor.errors import (
+    BadObjectPath,
+    DigestMismatch,
+    InvalidInfo,
+    LocalFault,
+    ObjectMissing,
+    ObjectWithheld,
+    StoreError,
+    StoreUnavailable,
+)
 from flavor.ledger.rounds import closed_round
 from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
@@ -26,6 +35,16 @@ from flavor.store.paths import OPAQUE
 _FIRST_PLOT_S = 10.0
 _PLOT_SHARE = 20
 """Drawing the plot may take a twentieth of the time."""
+
+_GONE = (
+    "is no longer in the store, so {out} lacks it (information stays for 50 rounds, and longer with --keep-rounds and "
+    "--keep-globals)"
+)
+_CHANGED = (
+    "in the store is not what was recorded, so {out} lacks it: another who writes to the store changed it, and "
+    "`flavor verify` names it"
+)
+_SPOILED = (DigestMismatch, BadObjectPath, ObjectWithheld)
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,7 @@ class ResultFolder:
         self._looked = 0  # the newest round that is in the folder
         self._tables = Tables(out)
         self._plot_at = time.monotonic() + _FIRST_PLOT_S
-        self._lacking: dict[str, list[int]] = {}  # what is lost -> the rounds of which it is, not told yet
+        self._lacking: dict[tuple[str, str], list[int]] = {}  # what is lost, and why -> rounds; not told yet
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
         """Write the rounds that have closed since the last call; returns them."""
@@ -79,17 +98,14 @@ class ResultFolder:
         self._tell_lacking()
         return new
 
-    def _lacks(self, what: str, round_: int) -> None:
-        self._lacking.setdefault(what, []).append(round_)
+    def _lacks(self, what: str, round_: int, why: str = _GONE) -> None:
+        self._lacking.setdefault((what, why), []).append(round_)
 
     def _tell_lacking(self) -> None:
-        """Say which rounds closed so long before they were looked at that something of them is gone."""
-        for what, rounds in self._lacking.items():
+        """Say of which rounds something is not to be had: gone before they were looked at, or changed in the store."""
+        for (what, why), rounds in self._lacking.items():
             which = f"round {rounds[0]}" if len(rounds) == 1 else f"{len(rounds)} rounds, {rounds[0]} to {rounds[-1]}"
-            self._tell(
-                f"{which}: {what} is no longer in the store, so {self.out} lacks it (information stays for 50 rounds, "
-                "and longer with --keep-rounds and --keep-globals)"
-            )
+            self._tell(f"{which}: {what} {why.format(out=self.out)}")
         self._lacking.clear()
 
     def end(self, runs: RunStore, store: ObjectStore) -> Results:
@@ -102,11 +118,18 @@ class ResultFolder:
         self._tables.write(self.rounds, 0)
         if self.rounds:
             self._plot(view.run)
-        model = final_model(view, store, self.out) if self.rounds else None
+        model = self._final(view, store) if self.rounds else None
         reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
         results = Results(view.run, view.state.value, reason, self.rounds, str(model) if model else None, str(self.out))
         write_json(self.out / "summary.json", asdict(results))
         return results
+
+    def _final(self, view: RunView, store: ObjectStore) -> Path | None:
+        try:
+            return final_model(view, store, self.out)
+        except _SPOILED as error:
+            self._tell(f"{self.out} lacks the final global model: {error}")
+            return None
 
     def _written(self, view: RoundView, store: ObjectStore, *, opaque: bool) -> RoundResult:
         models, infos = self.out / "global", self.out / "info"
@@ -115,8 +138,12 @@ class ResultFolder:
             folder.mkdir(parents=True, exist_ok=True)
         target = models / f"round-{view.round:04d}{'.ckpt' if opaque else '.safetensors'}"
         if not target.exists():
-            with contextlib.suppress(ObjectMissing):  # older ones may be pruned
+            try:
                 placed(store.local(view.path, digest=view.digest), target)
+            except ObjectMissing:  # older ones may be pruned
+                pass
+            except _SPOILED:
+                self._lacks("the global model", view.round, _CHANGED)
         merged = infos / f"round-{view.round:04d}.json"
         info = self._merged(view, store, merged)
         found = self._of_sites(view, store, _kept(of_sites))
@@ -135,6 +162,9 @@ class ResultFolder:
             info = merged_info(view, store)
         except ObjectMissing:
             self._lacks("the merged information", view.round)
+            return merged_without(view)
+        except (*_SPOILED, InvalidInfo):
+            self._lacks("the merged information", view.round, _CHANGED)
             return merged_without(view)
         write_json(path, info)
         return info

@@ -161,6 +161,39 @@ def test_what_results_lack_is_told_once_and_the_rest_is_written(
     assert len(told) == 3
 
 
+def test_what_was_changed_in_the_store_is_told_once_and_the_rest_is_written(
+    runs: RunStore, store: ObjectStore, tmp_path: Path
+) -> None:
+    """The models of rounds 2 and 4, the last one, and what round 1 merged."""
+    for round_ in range(1, 5):
+        close(runs, store, round_)
+    for round_ in (1, 2, 4):
+        view = runs.read_round(round_)
+        assert view is not None
+        path = tmp_path / "store" / (view.info_path if round_ == 1 else view.path)
+        path.chmod(0o644)
+        path.write_text("{}")
+    told: list[str] = []
+    folder = ResultFolder(tmp_path / "out", told.append)
+    for _ in range(2):
+        results = folder.end(runs, store)
+    out = tmp_path / "out"
+    assert [line.partition(" in the store")[0] for line in told[:2]] == [
+        "round 1: the merged information",
+        "2 rounds, 2 to 4: the global model",
+    ]
+    assert all(f"so {out} lacks it" in line and "`flavor verify`" in line for line in told[:2])
+    assert told[2].startswith(f"{out} lacks the final global model: object runs/r/global/0004-model-")
+    assert told[2:] == told[2:3] * 2, "once each time that the results are ended"
+    assert sorted(path.name for path in (out / "global").iterdir()) == [
+        "round-0001.safetensors",
+        "round-0003.safetensors",
+    ]
+    assert results.global_model is None
+    assert len(results.rounds) == 4
+    assert json.loads((out / "summary.json").read_text())["rounds"]
+
+
 class Away(LocalStore):
     def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
         raise StoreUnavailable("the store is away")
