@@ -769,7 +769,7 @@ class Coordinator:
         number, view = round_.view.round, round_.view
         refused = _refusals(view)
         self._keep(self._lease)  # one that was replaced would remove what was handed in again since
-        with contextlib.suppress(StoreUnavailable, LocalFault):  # whoever finds them there refuses what it is shown
+        with contextlib.suppress(StoreUnavailable, LocalFault):  # a worker refuses what it finds there
             self._store.delete([path for _, verdict, _ in refused for path in (verdict.path, verdict.info_path)])
         self._runs.return_round(self._token, number, attempt=view.attempt, refused=refused, reason=reason)
         self._tell(f"{reason}; the round is open again")
