@@ -768,13 +768,23 @@ class Coordinator:
         """The round is open again, without the updates that were spoiled; its quorum decides what then."""
         number, view = round_.view.round, round_.view
         refused = _refusals(view)
-        self._keep(self._lease)  # one that was replaced would remove what was handed in again since
+        self._check_unchanged(view)  # else it would remove what was handed in again since
         with contextlib.suppress(StoreUnavailable, LocalFault):  # a worker refuses what it finds there
             self._store.delete([path for _, verdict, _ in refused for path in (verdict.path, verdict.info_path)])
         self._runs.return_round(self._token, number, attempt=view.attempt, refused=refused, reason=reason)
         self._tell(f"{reason}; the round is open again")
         self._round = None  # everything that was known of it is read again
         self._read_round()
+
+    def _check_unchanged(self, seen: RoundView) -> None:
+        """Raise `LeaseLost` or `IllegalMove` unless the run is still ours, and its round where it was `seen`.
+
+        For what no script can do: this process may have been paused while another took over, and ended.
+        """
+        self._keep(self._lease)
+        now = self._runs.read_round(seen.round)
+        if now is None or (now.state, now.attempt, now.error) != (seen.state, seen.attempt, seen.error):
+            raise IllegalMove(f"run {self._name!r}: round {seen.round} has gone on since it was looked at")
 
     def _end(self, state: RunState, reason: str) -> None:
         reach("coordinator.ending")

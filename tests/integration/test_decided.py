@@ -16,7 +16,7 @@ from flavor.bus.state import GlobalModel, Refusal, RoundState, RoundView, RunSta
 from flavor.config import RunConfig
 from flavor.coordinator import loop
 from flavor.coordinator.jobs import RqJobQueue
-from flavor.errors import LeaseLost
+from flavor.errors import FlavorError, LeaseLost
 from flavor.protocol import SPEAKS
 from flavor.store.local import LocalStore
 
@@ -162,39 +162,55 @@ def test_a_run_does_not_fail_for_an_attempt_that_is_committed_in_that_moment(
     assert (runs.read().state, served.round().state) == (RunState.FINISHED, RoundState.CLOSED)
 
 
+@pytest.mark.parametrize("other", ["has just come", "serves the run", "has ended"])
 def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_again(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     """It stood still after it had decided to give the round back: another one did, and the site has repaired it."""
     served = Served(url, tmp_path, quorum=2, on_quorum_lost="wait", round_timeout_s=600.0)
-    runs, decide = served.runs, loop._refusals
+    runs, decide, decided = served.runs, loop._refusals, list[int]()
     path = tmp_path / "store" / "runs/r/b"
 
-    def decided(view: RoundView) -> list[Refusal]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"good again")
-        runs.redis.set(runs.keys.coordinator, "another")
-        return decide(view)
+    def paused(view: RoundView) -> list[Refusal]:
+        refused = decide(view)
+        if refused and not decided:
+            decided.append(1)
+            mine = runs.redis.getset(runs.keys.coordinator, "another")
+            if other != "has just come":
+                runs.return_round("another", 1, attempt=1, refused=refused, reason="too few")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"good again")
+            if other == "has ended":
+                runs.redis.set(runs.keys.coordinator, mine, px=60_000)
+        return refused
 
-    ended: list[BaseException] = []
+    monkeypatch.setattr(loop, "_refusals", paused)
+    ended: list[BaseException | None] = []
     served.thread = threading.Thread(target=lambda: ended.append(raised(served.coordinator.run)))
     with served.serving():
         assert served.accept("a")
         assert served.accept("b")
         served.aggregating()
-        monkeypatch.setattr(loop, "_refusals", decided)
         runs.claim_round(1, attempt=1, token="w", ttl_s=60)
         runs.fail_attempt(1, attempt=1, token="w", reason="b is gone", spoiled=["b"])
-        served.until("it has ended", lambda: bool(ended))
-    assert isinstance(ended[0], LeaseLost), ended
+        served.until("it was paused", lambda: bool(decided))
+        if other != "has ended":
+            served.until("it has ended", lambda: bool(ended))
+        else:
+            again = Verdict(True, "12 bytes", digest="b", try_id="t2", path="runs/r/b", info_path="runs/r/b-info")
+            assert runs.judge(1, "b", again)
+            served.aggregating()
     assert path.read_bytes() == b"good again"
-    assert served.round().state is RoundState.AGGREGATING
+    assert isinstance(ended[0], type(None) if other == "has ended" else LeaseLost), ended
+    assert served.round().state is (RoundState.OPEN if other == "serves the run" else RoundState.AGGREGATING)
 
 
-def raised(call: Callable[[], object]) -> BaseException:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - the caller looks at it
+def raised(call: Callable[[], object]) -> BaseException | None:
+    try:
         call()
-    return caught.value
+    except FlavorError as error:
+        return error
+    return None
 
 
 def test_what_was_taken_back_is_inspected_anew_but_not_without_end(url: str, tmp_path: Path) -> None:
