@@ -567,14 +567,15 @@ def closed_elsewhere(bench: Bench, archive: Archive) -> Manifest:
 
 
 def test_a_round_that_the_store_has_is_not_committed_again(bench: Bench) -> None:
-    """Redis came back older while this process averaged."""
+    """Redis came back older while this process averaged; another one with its key had closed the round."""
     sites = edges(bench, "site-1", "site-2")
     live, coordinator, config = provider(bench), DiLoCoCoordinator(), configuration(2)
     with live.training(config, []):
         state = coordinator.initialize(config, [])
         state = coordinator.run_round(state, live.get_updates(1, state, []))
         archive = Archive(open_store(str(bench.store)), bench.run)
-        archive.publish(1, archive.stage(closed_elsewhere(bench, archive).signed(SigningKey.generate())))
+        own = SigningKey.load(bench.folder / "aggregator.key")
+        archive.publish(1, archive.stage(closed_elsewhere(bench, archive).signed(own)))
         with pytest.raises(StateLost, match="round 1 is closed in the object store"):
             live.distribute_state(state, [])
         assert bench.runs.read_round(1).state is RoundState.AGGREGATING
