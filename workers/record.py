@@ -47,6 +47,7 @@ def stage_manifest(
     now_ms: int,
 ) -> ManifestRef:
     """Put the signed manifest of this attempt beside its model."""
+    replaced = context.run(view.run).replaced()
     manifest = Manifest(
         run=view.run,
         run_id=view.run_id,
@@ -57,14 +58,16 @@ def stage_manifest(
         closed_ms=now_ms,
         expected=round_.expected,
         trained_from=view.global_model.digest if view.global_model else "",
-        contributors=tuple(_contributor(client, verdict, view) for client, verdict in verdicts.items()),
+        contributors=tuple(
+            _contributor(client, verdict, replaced.get(client, ())) for client, verdict in verdicts.items()
+        ),
         global_model=Model.of(model),
         previous=view.manifest.digest if view.manifest else "",
     )
     return Archive(context.store, view.run).stage(manifest.signed(context.key))
 
 
-def _contributor(client: str, verdict: Verdict, view: RunView) -> Contributor:
+def _contributor(client: str, verdict: Verdict, replaced: tuple[str, ...]) -> Contributor:
     return Contributor(
         client=client,
         path=verdict.path,
@@ -76,7 +79,7 @@ def _contributor(client: str, verdict: Verdict, view: RunView) -> Contributor:
         info_digest=verdict.info_digest,
         public_key=verdict.public_key,
         signature=verdict.signature,
-        replaced=view.replaced.get(client, ()),
+        replaced=replaced,
     )
 
 

@@ -11,10 +11,12 @@ run                                   hash    run_id, protocol, config, state, r
                                               state_digest, info_digest, manifest_path,
                                               manifest_digest, reason, created_ms, ended_ms,
                                               recovered_ms, recovered_round, changed,
-                                              resumed_ms, resumed_round, replaced
+                                              resumed_ms, resumed_round
 members                               set     clients that have joined                        coordinator
 public_keys                           hash    client to the public key that its updates must  coordinator, worker,
                                               be signed with                                  operator
+replaced                              hash    client to the keys that an operator has          operator
+                                              replaced since the run began, oldest first
 coordinator                           string  token of the coordinator's lease (expires)      coordinator
 refusals                              hash    client to number of its refused updates in a row  worker, coordinator
 aggregator                            string  home of the worker that keeps the run's user    worker
@@ -185,6 +187,11 @@ class RunKeys:
     def public_keys(self) -> str:
         """Hash: client to the public key that its updates must be signed with. No edge may write it."""
         return f"{self.prefix}public_keys"
+
+    @property
+    def replaced(self) -> str:
+        """Hash: client to the keys that an operator has replaced, a line each. No edge may read it: it names sites."""
+        return f"{self.prefix}replaced"
 
     @property
     def coordinator(self) -> str:

@@ -388,7 +388,7 @@ class RunStore:
     def replace_key(self, client: str, public_key: str) -> None:
         """Pin this key for a client, or none, in place of any other: an operator's act, which the run keeps."""
         own = self.keys.client(client)
-        keys = [self.keys.state, self.keys.public_keys, own.admission, own.state]
+        keys = [self.keys.state, self.keys.public_keys, own.admission, own.state, self.keys.replaced]
         self._call("replace_key", keys, [client, public_key])
 
     def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
@@ -477,6 +477,11 @@ class RunStore:
         """Client to the public key that is pinned for it."""
         with translated(self.where):
             return dict(self.redis.hgetall(self.keys.public_keys))
+
+    def replaced(self) -> dict[str, tuple[str, ...]]:
+        """Client to the keys that an operator has replaced since the run began, oldest first."""
+        with translated(self.where):
+            return {client: tuple(keys.split()) for client, keys in self.redis.hgetall(self.keys.replaced).items()}
 
     def scan_clients(self, cursor: int) -> tuple[int, set[str]]:
         """Clients whose edge lives, among about a thousand of the server's keys from `cursor` on, and the next cursor.

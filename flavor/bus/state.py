@@ -146,8 +146,6 @@ class RunView:
     """The version of the protocol that the run is held in; 0 where none is named."""
     changed: tuple[str, ...] = ()
     """The settings that `flavor resume` has changed since the run began."""
-    replaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Client to the keys that an operator has replaced since the run began."""
     resumed_ms: int = 0
     """When the run was resumed last, if it was."""
     resumed_round: int | None = None
@@ -177,18 +175,9 @@ class RunView:
             run_id=fields.get("run_id", ""),
             protocol=spoken(fields.get("protocol")),
             changed=tuple(json.loads(fields.get("changed", "[]"))),
-            replaced=_replaced(fields.get("replaced", "")),
             resumed_ms=int(fields.get("resumed_ms", 0)),
             resumed_round=int(fields["resumed_round"]) if "resumed_round" in fields else None,
         )
-
-
-def _replaced(lines: str) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for line in lines.splitlines():
-        client, _, key = line.partition(" ")
-        found[client] = (*found.get(client, ()), key)
-    return found
 
 
 def try_of(update: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flavor.bus.admission import replace_key
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef, RoundState, Verdict
@@ -153,6 +154,15 @@ def test_an_update_signed_in_an_earlier_run_of_the_name(runs: RunStore, store: O
     submit(runs, store, "a", model(1))
     sign(runs, "a", KEY, run_id="f" * 32)
     assert "the signature is not that of this update: of this run" in verdict(runs, "a").reason
+
+
+def test_a_key_that_was_replaced_names_its_site_to_no_other(runs: RunStore) -> None:
+    """Every site reads the run's hash."""
+    runs.pin_key("site-b", "one")
+    for key in ("two", "", "three", "two"):
+        replace_key(runs, "site-b", key)
+    assert runs.replaced() == {"site-b": ("one", "two", "three")}
+    assert "site-b" not in str(runs.redis.hgetall(runs.keys.state))
 
 
 def test_the_first_key_stands_unless_an_operator_replaces_it(runs: RunStore) -> None:

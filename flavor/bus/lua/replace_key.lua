@@ -1,13 +1,13 @@
 -- Pin another key for a client, or none, so that the next one that it announces is pinned.
--- KEYS  1 run  2 public_keys  3 to:CLIENT:admission  4 client:CLIENT:state (channel)
+-- KEYS  1 run  2 public_keys  3 to:CLIENT:admission  4 client:CLIENT:state (channel)  5 replaced
 -- ARGV  1 client  2 key; '' for none
--- Invariant: a key that is replaced in a run that is there stays in the run's `replaced`, a line `CLIENT KEY` each.
+-- Invariant: a key that is replaced in a run that is there stays in `replaced`, a line each, which no site reads.
 -- Returns the key that was pinned; '' when there was none.
 local before = redis.call('HGET', KEYS[2], ARGV[1]) or ''
 if before ~= '' and before ~= ARGV[2] and redis.call('EXISTS', KEYS[1]) == 1 then
-  local replaced, line = redis.call('HGET', KEYS[1], 'replaced') or '', ARGV[1] .. ' ' .. before .. '\n'
+  local replaced, line = redis.call('HGET', KEYS[5], ARGV[1]) or '', before .. '\n'
   if not string.find('\n' .. replaced, '\n' .. line, 1, true) then
-    redis.call('HSET', KEYS[1], 'replaced', replaced .. line)
+    redis.call('HSET', KEYS[5], ARGV[1], replaced .. line)
   end
 end
 if ARGV[2] == '' then
