@@ -106,7 +106,7 @@ class _Requests:
                 if self._allows(words):
                     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
                 continue
-            more = self._inner.read1(1 << 16)
+            more = self._inner.raw.read(1 << 16)  # of what is buffered, "nothing for now" looks like the end
             if more:
                 self._unread += more
                 continue

@@ -14,7 +14,7 @@ import redis
 
 from flavor.bus.embedded import embedded_server
 from flavor.check.bus import FakeBus
-from flavor.check.server import COMMANDS
+from flavor.check.server import COMMANDS, _Requests
 
 NOBODY = 65534
 
@@ -118,6 +118,32 @@ def test_what_an_enrolled_trainer_may_send_is_taken(client):
     assert client.client_setname("mine")
     assert client.set("flavor:{check}:client:script:mine", b"\r\n*1\r\n$4\r\nEVAL\r\n".decode())
     assert client.get("flavor:{check}:client:script:mine") == "\r\n*1\r\n$4\r\nEVAL\r\n"
+
+
+def test_what_is_not_there_yet_is_no_end(monkeypatch):
+    """Each piece of a request arrives only when the server has found that there is no more of it for now."""
+    import os
+    import select
+    import socket
+
+    request, really = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n", select.select
+    pieces = [request[at : at + 3] for at in range(0, len(request), 3)]
+    near, far = socket.socketpair()
+    with near, far, far.makefile("rb") as inner:
+        os.set_blocking(far.fileno(), False)
+
+        def arrives(*words):
+            near.sendall(pieces.pop(0))
+            return really(*words)
+
+        monkeypatch.setattr(select, "select", arrives)
+        requests = _Requests(inner, far.sendall, lambda *_: None)
+        assert requests.readline() == b"", "there is nothing yet"
+        near.sendall(pieces.pop(0))
+        assert requests.readline() == request
+        near.sendall(request[:5])
+        near.close()
+        assert requests.readline() == b"", "its end"
 
 
 def test_requests_in_pieces_and_many_at_once(bus):
