@@ -25,7 +25,7 @@ from flavor.errors import AggregationError, CheckpointError, StoreError
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_odd
 from flavor.store.info import merge_infos
 from flavor.store.objects import ObjectStore, sha256_file
-from flavor.store.paths import global_prefix, named
+from flavor.store.paths import checked_global, global_prefix, named
 from workers.held import Held
 from workers.infos import accepted_infos, read_client_info
 from workers.updates import open_global, open_updates, update_file
@@ -113,7 +113,7 @@ def parameters_of(file: TensorFile) -> dict[str, Array]:
 
 def open_model(store: ObjectStore, model: GlobalModel) -> TensorFile:
     """A global model's file, checked."""
-    return TensorFile.open(store.local(model.path, digest=model.digest, seal=model.seal))
+    return TensorFile.open(store.local(checked_global(model.path), digest=model.digest, seal=model.seal))
 
 
 def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalState) -> GlobalModel:

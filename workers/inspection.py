@@ -33,7 +33,7 @@ from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.formats.limits import MAX_HEADER_BYTES
 from flavor.store.info import MAX_BYTES
 from flavor.store.objects import ObjectStore, sha256_file
-from flavor.store.paths import OPAQUE, accepted_path, checked_path, is_handed_in_by
+from flavor.store.paths import OPAQUE, accepted_path, checked_global, checked_path, is_handed_in_by
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
@@ -331,7 +331,7 @@ class Inspector:
         That is one of those that most sites agree with; None as long as the coordinator has not found that out.
         """
         if (model := self._view.global_model) is not None:
-            reference, seal = Reference(model.path, model.digest, model.size_bytes), model.seal
+            reference, seal = Reference(checked_global(model.path), model.digest, model.size_bytes), model.seal
             whose = "the global model"
         elif first is not None and first.path != path:
             reference, seal, whose = first, "", "the model of the other sites"

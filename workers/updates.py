@@ -11,13 +11,15 @@ from flavor.bus.state import GlobalModel, Verdict
 from flavor.errors import CheckpointError, DigestMismatch
 from flavor.store.formats import Encoding, TensorFile
 from flavor.store.objects import ObjectStore
+from flavor.store.paths import checked_global
 
 _BLOCK_BYTES = 2**20
 
 
 def open_global(store: ObjectStore, model: GlobalModel) -> TensorFile:
     """The global model; raises `StoreError` unless it is what was recorded."""
-    return opened(store, store.local(model.path, digest=model.digest, seal=model.seal), model.path)
+    path = checked_global(model.path)
+    return opened(store, store.local(path, digest=model.digest, seal=model.seal), path)
 
 
 def opened(store: ObjectStore, file: Path, path: str) -> TensorFile:

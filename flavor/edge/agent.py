@@ -457,7 +457,7 @@ class Edge:
         task = self._seat.task(round_)
         if not task:  # not sampled in this round
             return
-        model = GlobalModel.of(task)
+        model = self._trust.named(GlobalModel.of(task))
         self._workspace.clear_local()
 
         def fetch() -> None:
@@ -649,10 +649,9 @@ class Edge:
         if finished:
 
             def fetch() -> None:
-                self._trust.check_final(
-                    self._archive, self._run_id, view.round, view.global_model, digest=self._manifest_digest
-                )
-                self._exchange.place_global(view.global_model)
+                model = self._trust.named(view.global_model)
+                self._trust.check_final(self._archive, self._run_id, view.round, model, digest=self._manifest_digest)
+                self._exchange.place_global(model)
 
             try:
                 self._transfers.carry(fetch)

@@ -9,9 +9,10 @@ trainer's format.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,13 +25,14 @@ from flavor.readmark import ReadMark, is_told
 from flavor.store.info import Info, info_bytes, read_info
 from flavor.store.links import copied, is_sole, linked
 from flavor.store.objects import ObjectStore, sha256_file
-from flavor.store.paths import OPAQUE, named, run_prefix, update_prefix
+from flavor.store.paths import OPAQUE, checked_global, named, update_prefix
 from flavor.store.watch import current_watch
 
 if TYPE_CHECKING:
     from flavor.store.formats import Format, Structure, WireInfo
 
 _QUICK_BYTES = 2**20
+_MOST_MERGED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Exchange:
     def place_global(self, model: GlobalModel | None) -> None:
         """Put the global model and the merged info where the trainer reads them.
 
+        A model's seal, which Redis names, spares its digest; one without is hashed under a name of this site's alone.
         Raises `StoreError` (missing, changed) and leaves what was there.
         """
         self._given, self._reading = model, None
@@ -106,7 +109,7 @@ class Exchange:
         merged = None
         if model.info_path:
             self._check_named(model.info_path, model.info_digest)
-            merged = self._store.local(model.info_path, digest=model.info_digest).read_bytes()
+            merged = self._store.read(model.info_path, most=_MOST_MERGED_BYTES, digest=model.info_digest)
         target = self._workspace.global_model
         if self._opaque:
             self._store.fetch(model.path, target, digest=model.digest, seal=model.seal)
@@ -137,20 +140,33 @@ class Exchange:
         if format_ == Format.SAFETENSORS and not names:
             self._store.fetch(model.path, target, digest=model.digest, seal=model.seal, check=check_given)
             return
-        source = self._store.local(model.path, digest=model.digest, seal=model.seal)
-        check_given(source)
-        beside = read_beside(self._workspace.beside)
-        from_safetensors(source, target, Format(format_), self._known_structure(), beside=beside, own_names=names)
+        with self._own_file(model) as source:
+            check_given(source)
+            beside = read_beside(self._workspace.beside)
+            from_safetensors(source, target, Format(format_), self._known_structure(), beside=beside, own_names=names)
+
+    @contextlib.contextmanager
+    def _own_file(self, model: GlobalModel) -> Iterator[Path]:
+        """A file that is what was recorded. What has no seal stays what was hashed, whoever renames in the store."""
+        if model.seal or self._store.private:
+            yield self._store.local(model.path, digest=model.digest, seal=model.seal)
+            return
+        own = self._workspace.global_model.with_name(f".given.{os.getpid()}")
+        try:
+            self._store.fetch(model.path, own, digest=model.digest)
+            yield own
+        finally:
+            own.unlink(missing_ok=True)
 
     def was_read(self) -> bool | None:
         """Whether the trainer has read the global model that was placed; None where that cannot be told."""
         return None if self._reading is None else self._reading.was_read()
 
     def _check_named(self, path: str, digest: str) -> None:
-        """Raise `BadObjectPath` unless what is named to this site is an object of the run, known by its digest."""
-        if not digest or not path.startswith(run_prefix(self._run)):
-            what = "without a digest" if not digest else f"outside of run {self._run!r}"
-            raise BadObjectPath(f"object path {path[:200]!r} is named {what}, and is not read")
+        """Raise `BadObjectPath` unless a round of the run made what is named to this site, and its digest is known."""
+        if not digest:
+            raise BadObjectPath(f"object path {path[:200]!r} is named without a digest, and is not read")
+        checked_global(path, self._run)
 
     def _known_structure(self) -> Structure | None:
         """How this trainer nests, as seen by this process or an earlier one; None when none has seen it."""
@@ -273,8 +289,8 @@ class Exchange:
         """Put the change from the global model `given` to the trainer's parameters into the store."""
         from flavor.store.formats import Encoding, TensorFile, encode
 
-        base = TensorFile.open(self._store.local(given.path, digest=given.digest, seal=given.seal))
-        with self._store.stage() as staged:
+        with self._own_file(given) as model, self._store.stage() as staged:
+            base = TensorFile.open(model)
             wire = encode(source, staged, base, Encoding(kind, given.digest), format_, bare=self._bare)
             path = named(prefix, "update", wire.sha256, ".safetensors")
             self._store.put(path, staged, digest=wire.sha256)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flavor.bus.state import GlobalModel
 from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, StoreError, UntrustedModel
@@ -47,6 +47,14 @@ class ModelTrust:
     def words(self) -> tuple[str, ...]:
         """As `parse` takes them, without files."""
         return (*sorted(self.keys), *sorted(f"sha256:{digest}" for digest in self.initial))
+
+    def named(self, model: GlobalModel | None) -> GlobalModel | None:
+        """What Redis names, as far as it is believed: where keys are named here, without the seal.
+
+        A manifest vouches for a digest. With a seal the store takes a file for what has that digest without reading
+        it, so whoever writes it into Redis names any file: a coordinator or a worker may, and no signature binds them.
+        """
+        return replace(model, seal="") if self.keys and model is not None else model
 
     def check(
         self,

@@ -64,7 +64,7 @@ def recover(
     """
     with _no_coordinator(runs, url) as lease:
         chain = read_chain(archive, trust, run_id=run_id)
-        _check_usable(archive, chain)
+        seal = _sealed(archive, chain)
         if head and chain.head != head:
             raise StateLost(
                 f"run {chain.run!r} cannot be rebuilt: the head of its records in the store is {chain.head[:16]}… "
@@ -83,7 +83,7 @@ def recover(
             _check_replaceable(runs, before, chain, replace, url, tell)
             _check_ours(lease, runs)
         _remove(runs)
-        return _rebuild(archive, runs, chain, lease)
+        return _rebuild(archive, runs, chain, lease, seal)
 
 
 @contextlib.contextmanager
@@ -112,19 +112,21 @@ def _check_ours(lease: Lease, runs: RunStore) -> None:
             raise LeaseLost(f"run {runs.run!r}: a coordinator has taken over: stop it, and start this again")
 
 
-def _check_usable(archive: Archive, chain: Chain) -> None:
-    """The records must be whole, and the newest model with its server state what they say."""
+def _sealed(archive: Archive, chain: Chain) -> str:
+    """The seal of the newest model, '' where there is none: the records are whole, and it and its state what they say.
+
+    It is taken before the digest is computed: what is written later is found by it.
+    """
     after = f"`flavor verify {chain.run}` shows everything"
     lost = [problem for problem in chain.problems if problem.round <= chain.closed]
     if lost or chain.record is None:
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
         raise StateLost(f"run {chain.run!r} cannot be rebuilt: {lost[0]}{more}; {after}")
-    if chain.links:
-        manifest = chain.manifests[-1]
-        for path, digest in manifest.global_model.objects().items():
-            archive.store.local(path, digest=digest)
-    elif chain.record.initial is not None:
-        archive.store.local(chain.record.initial.path, digest=chain.record.initial.digest)
+    model = chain.manifests[-1].global_model if chain.links else chain.record.initial
+    seal = archive.store.seal(model.path) if model else ""
+    for path, digest in (model.objects() if model else {}).items():
+        archive.store.local(path, digest=digest)
+    return seal
 
 
 def _check_replaceable(
@@ -171,7 +173,7 @@ def _remove(runs: RunStore) -> None:
         runs.redis.unlink(runs.keys.members, runs.keys.refusals, runs.keys.aggregator, runs.keys.state)
 
 
-def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Recovered:
+def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal: str) -> Recovered:
     """Write the rounds, and then, all at once, the run itself, which no process sees before."""
     assert chain.record is not None
     record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
@@ -195,7 +197,7 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease) -> Re
         "recovered_ms": str(now_ms),
         "recovered_round": str(closed),
         **ManifestRef(path, chain.head).fields(),
-        **(model.to_global(archive.store.seal(model.path)).fields() if model else {}),
+        **(model.to_global(seal).fields() if model else {}),
         **({"ended_ms": str(manifests[-1].closed_ms)} if finished else {}),
     }
     for first in range(0, closed, _BATCH):

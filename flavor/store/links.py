@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from flavor.store.watch import current_watch
@@ -57,10 +58,11 @@ def _read_of(source: Path, reading: io.FileIO) -> bytes:
         raise
 
 
-def placed(source: Path, destination: Path) -> None:
+def placed(source: Path, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
     """Put a link to `source`, or a copy, at `destination` in one step, replacing what is there.
 
-    Raises `OSError`; `TransferStopped`, with nothing replaced, where that is no longer wanted.
+    It is the link or the copy that `check` is called with, before: another may give `source` another name at any time.
+    Raises `OSError`, and what `check` raises; `TransferStopped`, with nothing replaced, where that is no longer wanted.
     """
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
@@ -71,6 +73,7 @@ def placed(source: Path, destination: Path) -> None:
             temporary.unlink(missing_ok=True)
             raise
     try:
+        check(temporary)
         current_watch().check()
         os.replace(temporary, destination)
     finally:

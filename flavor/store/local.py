@@ -156,10 +156,21 @@ class LocalStore:
         check: Callable[[Path], None] = lambda _: None,
     ) -> None:
         """See `ObjectStore`."""
-        source = self.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
-        check(source)
+        if seal:
+            source = self.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
+            check(source)
+            with _clear(destination):
+                placed(source, destination)
+            return
+
+        def check_placed(file: Path) -> None:
+            check_digest(file, digest, f"object {path}", size_bytes=size_bytes)
+            check(file)
+
+        check_named(digest, f"object {path}")
+        source = self.local(path, size_bytes=size_bytes)
         with _clear(destination):
-            placed(source, destination)
+            placed(source, destination, check=check_placed)
 
     def exists(self, path: str) -> bool:
         """See `ObjectStore`."""

@@ -75,6 +75,21 @@ def global_prefix(run: str, round_: int) -> str:
     return f"{global_folder(run)}{round_:04d}-"
 
 
+def checked_global(path: str, run: str | None = None) -> str:
+    """`path` if a global model, its information or its server state can lie there: where rounds leave what they made.
+
+    No site writes there in the course of things. Raises `BadObjectPath` for any other place, as a client's folder is,
+    and for another run than `run`.
+    """
+    parts = path.split("/")
+    if len(parts) != 4 or parts[0] != "runs" or parts[2] != "global" or run not in (None, parts[1]):
+        where = f" of run {run!r}" if run is not None else ""
+        raise BadObjectPath(
+            f"object path {path[:200]!r} is not in the folder of the global models{where}, and is not read"
+        )
+    return checked_path(path)
+
+
 def clients_folder(run: str) -> str:
     """The folders of the clients."""
     return f"{run_prefix(run)}clients/"

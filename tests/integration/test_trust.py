@@ -6,10 +6,14 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
+
 from flavor.bus.token import JoinToken
+from flavor.ledger.canonical import sha256
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest
-from flavor.store.paths import manifest_path
+from flavor.store.objects import open_store
+from flavor.store.paths import global_prefix, manifest_path
 from tests.conftest import Bench, Process
 
 
@@ -146,6 +150,33 @@ def test_a_manifest_that_somebody_else_signed_stops_nothing_and_is_put_back(benc
     assert "round 2: runs/" in bench.logged("round.note", round=2)["reason"]
     checked = bench.done("flavor", "verify", bench.run, "--store", bench.store, "--trust", f"{signer}.pub")
     assert checked.wait() == 0, checked.stderr
+
+
+def test_a_file_that_redis_calls_the_signed_model_is_hashed_by_a_site_that_trusts_keys(bench: Bench) -> None:
+    """Redis names another file by its seal, with the digest that an aggregator signed: a worker can do it."""
+    signer = bench.folder / "aggregator.key"
+    key = SigningKey.load_or_create(signer, "aggregator").public
+    coordinator = bench.serve("--on-quorum-lost", "wait", rounds=2, clients=1)
+    bench.aggregator("--key", signer)
+    edge = bench.edge("edge-1", bench.trainer("--hold", "--at", "2"), "--trust", key)
+    bench.held("edge-1")
+    edge.send(signal.SIGTERM)
+    edge.wait()
+    store, task = open_store(str(bench.store)), bench.runs.keys.client("edge-1").task(2)
+    honest = bench.runs.redis.hgetall(task)
+    data = bytearray(store.local(honest["global_path"]).read_bytes())
+    data[-4:] = np.float32(666).tobytes()
+    other = f"{global_prefix(bench.run, 1)}model-{'f' * 16}.safetensors"
+    with store.stage() as staged:
+        staged.write_bytes(data)
+        store.put(other, staged, digest=sha256(bytes(data)))
+    bench.runs.redis.hset(task, mapping={"global_path": other, "global_seal": store.seal(other)})
+    misled = bench.edge("edge-1", bench.trainer(), "--trust", key)
+    assert misled.wait() == 1, misled.stderr
+    assert f"object {other}: the bytes are not those that were recorded" in misled.stderr.splitlines()[-1]
+    bench.runs.redis.hset(task, mapping=honest)
+    edge = bench.edge("edge-1", bench.trainer(), "--trust", key)
+    assert [edge.wait(), coordinator.wait()] == [0, 0], edge.stderr
 
 
 def test_what_is_no_manifest_stops_nothing_and_is_named(bench: Bench) -> None:

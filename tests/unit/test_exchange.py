@@ -20,8 +20,10 @@ from flavor.bus.state import GlobalModel
 from flavor.edge.belongings import Habits
 from flavor.edge.exchange import Exchange
 from flavor.edge.transfers import Transfers
+from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, TransferStopped
+from flavor.store import objects
 from flavor.store.formats import TensorFileWriter, TensorSpec
 from flavor.store.formats.header import plan
 from flavor.store.formats.replace import replacing
@@ -76,18 +78,77 @@ def test_merged_information_that_was_changed_is_refused_and_nothing_replaced(
 
 
 @pytest.mark.parametrize(
-    "odd", [{"digest": ""}, {"info_digest": ""}, {"path": "runs/s/model.bin"}, {"info_path": "etc/private.json"}]
+    "odd",
+    [
+        {"digest": ""},
+        {"info_digest": ""},
+        {"path": "runs/s/global/0001-model.bin"},
+        {"path": "runs/r/clients/a/0001-update.bin"},
+        {"path": "runs/r/accepted/0001-a-update.bin"},
+        {"path": "runs/r/global/a/model.bin"},
+        {"info_path": "etc/private.json"},
+    ],
 )
 def test_what_is_no_object_of_the_run_or_has_no_digest_is_not_read(
     store: ObjectStore, workspace: Workspace, odd: dict[str, str]
 ) -> None:
-    put(store, "runs/s/model.bin", b"private")
+    if len(path := odd.get("path", "")):
+        put(store, path, b"first")
     put(store, "etc/private.json", b"{}")
     with pytest.raises(BadObjectPath, match="is not read"):
         Exchange(store, workspace, run="r", opaque=True).place_global(
             replace(global_model(store, b"first", b"{}", 1), **odd)
         )
     assert not workspace.global_model.exists()
+
+
+@pytest.mark.parametrize("format_", ["opaque", "npz", "safetensors"])
+def test_a_seal_is_not_believed_where_aggregators_keys_are_named(
+    store: ObjectStore, workspace: Workspace, tmp_path: Path, format_: str
+) -> None:
+    """Redis names a file of another's with its seal, and the digest of the model that an aggregator has signed."""
+    honest, other = tmp_path / "honest", tmp_path / "other"
+    for file, value in ((honest, 1), (other, 666)):
+        with TensorFileWriter(file, [TensorSpec("w", np.dtype(np.float32), (3,))]) as writer:
+            writer.write("w", np.full(3, value, np.float32))
+    _, digest = put(store, "runs/r/global/0001-model.safetensors", honest.read_bytes())
+    path, _ = put(store, "runs/r/global/0001-made-up.safetensors", other.read_bytes())
+    model = GlobalModel(path, digest, honest.stat().st_size, format=format_, seal=store.seal(path))
+    trust = ModelTrust(frozenset({"ed25519:" + "0" * 64}))
+    exchange = Exchange(store, workspace, run="r", opaque=format_ == "opaque")
+    with pytest.raises(DigestMismatch, match="made-up"):
+        exchange.place_global(trust.named(model))
+    assert not workspace.global_model.exists()
+    assert [each.name for each in workspace.global_model.parent.iterdir() if "given" in each.name] == []
+    named = trust.named(replace(model, path="runs/r/global/0001-model.safetensors"))
+    exchange.place_global(named)
+    assert workspace.global_model.exists()
+    assert ModelTrust().named(model) == model
+
+
+def test_what_is_renamed_over_a_model_while_it_is_hashed_reaches_no_trainer(
+    store: ObjectStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes that are hashed are those that are placed, whatever has the object's name by then."""
+    model = global_model(store, b"first", b"{}", 1)
+    place, other = store.local(model.path), store.local(put(store, "runs/r/clients/a/0001-update-x.bin", b"other")[0])
+    hashed = objects.sha256_file
+
+    def then_renamed(*words: object, **options: object) -> tuple[str, int]:
+        found = hashed(*words, **options)  # type: ignore[arg-type]
+        if other.exists():
+            other.rename(place)
+        return found
+
+    monkeypatch.setattr(objects, "sha256_file", then_renamed)
+    Exchange(store, workspace, run="r", opaque=True).place_global(model)
+    assert place.read_bytes() == b"other"
+    assert workspace.global_model.read_bytes() == b"first"
+
+
+def as_global(store: ObjectStore, path: str) -> str:
+    """The same bytes where rounds leave their models."""
+    return put(store, f"runs/r/global/{path.rpartition('/')[2]}", store.local(path).read_bytes())[0]
 
 
 def trained(workspace: Workspace, name: str = "w", write: bool = True) -> None:
@@ -147,8 +208,9 @@ def test_prefixes_are_taken_off_and_put_back_also_by_an_edge_that_is_started_aga
     trained(workspace, "module._orig_mod.w")
     done = exchange.collect("r", 1, "c")
     assert list(load_file(store.local(done.path))) == ["w"]
-    info_path, info_digest = put(store, "runs/r/rounds/1/global/info.json", b"{}")
-    model = GlobalModel(done.path, done.digest, done.size_bytes, info_path, "safetensors", info_digest=info_digest)
+    info_path, info_digest = put(store, "runs/r/global/0001-info.json", b"{}")
+    path = as_global(store, done.path)
+    model = GlobalModel(path, done.digest, done.size_bytes, info_path, "safetensors", info_digest=info_digest)
     again = Exchange(store, workspace, run="r", bare=True, compress=compress, habits=habits[-1])
     for each in (exchange, again):
         each.place_global(model)
@@ -170,7 +232,7 @@ def test_a_site_keeps_its_own_format_and_nesting_whatever_the_run_declares(
     nesting = {"flavor.structure": '{"root":{"d":[["w",{"t":"w","as":"torch"}]]}}'}
     with TensorFileWriter(other, [TensorSpec("w", np.dtype(np.float32), (3,))], metadata=nesting) as file:
         file.write("w", np.ones(3, np.float32))
-    path, digest = put(store, "runs/r/rounds/1/global/model.safetensors", other.read_bytes())
+    path, digest = put(store, "runs/r/global/0001-model.safetensors", other.read_bytes())
     model = GlobalModel(path, digest, other.stat().st_size, format="torch")
     Exchange(store, workspace, run="r", habits=habits[-1]).place_global(model)
     with np.load(workspace.global_model) as file:
@@ -206,7 +268,7 @@ def test_what_a_script_saved_beside_its_state_dict_stands_beside_the_global_mode
         workspace.local_info.write_text(json.dumps(info))
         done = exchange.collect("r", round_, "c")
         exchange.release_local()
-        model = GlobalModel(done.path, done.digest, done.size_bytes, format=done.format)
+        model = GlobalModel(as_global(store, done.path), done.digest, done.size_bytes, format=done.format)
     Exchange(store, workspace, run="r").place_global(model)
     assert list(torch.load(workspace.global_model, weights_only=True)) == ["state_dict"]
     assert [line.split(" will")[0] for line in said] == ["the checkpoint's model"]
