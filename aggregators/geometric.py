@@ -19,6 +19,9 @@ from flavor.errors import AggregationError
 MOST_PAIRED = 16
 """Up to this many clients, one pass over all pairs costs less than the rounds it stands for."""
 
+FIRST_PASSES = 2
+"""Rounds after that from the median, each a pass, before the pairs are looked at: mostly they are all it takes."""
+
 FAR = 1e3
 
 LEAST_LEFT = 0.01
@@ -38,8 +41,8 @@ class GeometricMedian:
 
     A client whose distance overflows float64, or is no number, is left out. One that is `FAR` times farther than the
     middle one pulls like any other, but has no say in when it ends: beside its distance the others' would not show.
-    With few clients the norms of all later rounds come from one pass over the distances between clients, else each
-    round is a pass of its own.
+    Each round is a pass of its own; with few clients the norms of all rounds after the first `FIRST_PASSES` come from
+    one pass over the distances between clients.
     """
 
     rounds: int = 32
@@ -63,11 +66,13 @@ class GeometricMedian:
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """Find the βᵢ; z is then a weighted mean like any other."""
         w = weights.normalised
-        pairs = pairwise(scan) if self.rounds > 1 and scan.n <= min(MOST_PAIRED, 2 * self.rounds) else None
+        pairs: Array | None = None
         squared: Array | None = _distances_from_median(scan, w)
         beta = w
         before = math.inf
         for round_ in range(self.rounds):
+            if round_ == FIRST_PASSES + 1 and scan.n <= min(MOST_PAIRED, 2 * (self.rounds - round_)):
+                pairs = pairwise(scan)
             if round_:
                 squared = None if pairs is None else _distances_from_pairs(pairs, beta)
             distances = np.sqrt(_distances_from_mean(scan, beta) if squared is None else squared)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.updates import Update
 from flavor.bus.state import GlobalModel, Verdict
@@ -31,6 +29,6 @@ def is_unchanged(tensors: Mapping[str, Tensor], base: TensorFile) -> bool:
         if isinstance(tensor, EncodedTensor):
             if not tensor.is_unchanged:
                 return False
-        elif name not in base or not same_bits(np.asarray(tensor), base.tensor(name)):
+        elif name not in base or not same_bits(tensor, base.stored(name)):
             return False
     return True

@@ -16,6 +16,7 @@ from aggregators import engine, parse
 from aggregators.updates import Update
 from flavor.errors import CheckpointError, DigestMismatch
 from flavor.store.formats import Encoding, TensorFile, TensorFileWriter, TensorSpec, digest_and_check, encode
+from flavor.store.formats.compare import same_bits
 from flavor.store.formats.unmapped import WHOLE_BYTES, FileTensor
 
 LARGE, SMALL = (300, 1001), (3, 5)
@@ -142,3 +143,20 @@ def open_files() -> list[Path]:
         with contextlib.suppress(OSError):  # that of the folder itself
             found.append(each.readlink())
     return found
+
+
+@pytest.mark.parametrize("name", ["w", "half", "double", "mask", "none", "scalar"])
+def test_a_change_of_one_bit_is_seen_wherever_it_lies(tmp_path, paths, name):
+    path = paths[0]
+    arrays = {each: TensorFile.open(path).tensor(each).copy() for each in TensorFile.open(path).names}
+    other = TensorFile.reading(path)
+    assert same_bits(TensorFile.reading(path).stored(name), other.stored(name))
+    assert same_bits(arrays[name], other.stored(name))
+    for place in {0, arrays[name].size // 2, arrays[name].size - 1} if arrays[name].size else ():
+        changed = arrays[name].copy()
+        changed.reshape(-1).view(np.uint8)[(place + 1) * changed.itemsize - 1] ^= 1
+        with TensorFileWriter(tmp_path / "changed", [TensorSpec(name, changed.dtype, changed.shape)]) as writer:
+            writer.write(name, changed)
+        for each in (changed, TensorFile.reading(tmp_path / "changed").stored(name)):
+            assert not same_bits(each, other.stored(name))
+            assert not same_bits(other.stored(name), each)

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from flavor.store.formats.blocks import Array
 from flavor.store.formats.header import TensorSpec
+from flavor.store.formats.unmapped import FileTensor
 
 _MOST_TOLD = 3
-_BLOCK_BYTES = 64 * 1024
+_BLOCK_BYTES = 128 * 1024
 
 
-def same_bits(one: Array, other: Array) -> bool:
-    """Whether two arrays of one shape and type hold the same bytes; they are read until they differ."""
+def same_bits(one: Array | FileTensor, other: Array | FileTensor) -> bool:
+    """Whether two tensors of one shape and type hold the same bytes; they are read until they differ.
+
+    What lies in a file is read block by block into the same memory: fresh pages for it cost more than the reading.
+    """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    one, other = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
+    elements = max(1, _BLOCK_BYTES // one.dtype.itemsize)
+    parts = [_parts(tensor, min(elements, one.size)) for tensor in (one, other)]
     return all(
-        np.array_equal(one[start : start + _BLOCK_BYTES], other[start : start + _BLOCK_BYTES])
-        for start in range(0, one.size, _BLOCK_BYTES)
+        np.array_equal(parts[0](start, stop), parts[1](start, stop))
+        for start in range(0, one.size, elements)
+        for stop in [min(start + elements, one.size)]
     )
+
+
+def _parts(tensor: Array | FileTensor, most: int) -> Callable[[int, int], Array]:
+    """What gives the bytes of the elements from one to another, of which there are at most so many."""
+    if not isinstance(tensor, FileTensor):
+        flat = np.ascontiguousarray(tensor).reshape(-1)
+        return lambda start, stop: flat[start:stop].view(np.uint8)
+    room = np.empty(most, tensor.dtype)
+
+    def read(start: int, stop: int) -> Array:
+        block = room[: stop - start]
+        tensor.read(start, block)
+        return block.view(np.uint8)
+
+    return read
 
 
 def structure_problems(update: Mapping[str, TensorSpec], reference: Mapping[str, TensorSpec], whose: str) -> str:
