@@ -14,7 +14,9 @@ import atexit
 import ctypes
 import gc
 import importlib
+import io
 import json
+import math
 import os
 import re
 import runpy
@@ -24,10 +26,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
+
+from flavor.lifeline import die_with_parent
 
 PROGRAMS = ("flavor.cli.main", "flavor.cli.edge", "flavor.cli.aggregator", "aumai_fedtrain.cli")
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
@@ -53,24 +56,33 @@ IMPORTED = (
 READ_THE_ENVIRONMENT = ("flavor.edge.journal", "flavor.failpoints")
 """Modules that do so when they are imported; `tests/unit/test_warm.py` finds any other."""
 _MAY_DIFFER = re.compile(
-    r"(FLAVOR|AWS|XDG|TEST|PYTEST)_.*|(INPUT|OUTPUT|LOG|LOCAL_MODEL|GLOBAL_MODEL)_PATH|HOME|PWD|OLDPWD|COLUMNS|PYTHONPATH"
+    r"(FLAVOR|AWS|XDG|TEST|PYTEST)_\w+|(INPUT|OUTPUT|LOG|LOCAL_MODEL|GLOBAL_MODEL)_PATH|HOME|PWD|OLDPWD|COLUMNS"
+    r"|(KMP|PYTORCH|TORCHINDUCTOR)_\w+"  # which torch sets where it is imported: by pytest, and not by the programs
+    r"|PYTHONPATH|PYTHONUNBUFFERED"  # which the child follows
 )
-"""Variables that no module but these reads when it is imported: the programs start warm whatever they say."""
+"""Variables that nothing which is imported here reads at its import, but for these two modules."""
 _ROOM = {"arguments": 8 * 1024, "environment": 64 * 1024}
 """Bytes for what /proc shows as a process's command line and environment."""
 _HERE = str(Path(__file__).parents[1])
 _UNPLOTTED = str(Path(__file__).parent / "unplotted")
 _LARGEST = 160 * 1024  # a message
+COLD = "FLAVOR_TEST_COLD"
+"""With this in its environment a program is started cold, and with it in that of pytest each is."""
+_UNBUFFERED = "PYTHONUNBUFFERED"
+_SPAWNED: list[Callable[..., Any]] = []
+"""What a local run starts its processes by where they are not warm."""
 
 
 class Starter:
-    """Starts programs for one process of pytest."""
+    """Starts programs for one process: that of pytest, or that of a local run, which starts its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: socket.socket | None = None) -> None:
         self._lock = threading.Lock()
         self._zygote: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
-        self._environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # more threads than one would not survive a fork
+        self._channel = channel
+        self._asked = 0
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # more threads than one would not survive a fork
+        self._environment = {name: value for name, value in environment.items() if name != _UNBUFFERED or channel}
 
     def popen(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Any:
         """Start a command in a session of its own, with pipes for its output; returns what `Popen` does.
@@ -78,12 +90,26 @@ class Starter:
         Cold when it is not `python -P -m PROGRAM …`, or when the environment says anything that an interpreter or an
         imported module may have read at its start.
         """
-        if self._warm(command, env):
-            return self._forked(command, env, cwd)
-        return cold(command, env=env, cwd=cwd)
+        if not self._warm(command, env):
+            return cold(command, env=env, cwd=cwd)
+        out, err = os.pipe(), os.pipe()
+        try:
+            pid = self.fork(command, env, str(cwd), out[1], err[1])
+        finally:
+            os.close(out[1])
+            os.close(err[1])
+        return Forked(self, pid, command, os.fdopen(out[0], "rb", 0), os.fdopen(err[0], "rb", 0))
+
+    def spawned(self, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: str) -> Any:
+        """What `flavor.local.processes` does: output goes to the end of a file, and all end with this process."""
+        if not self._warm(command, environment):
+            return _SPAWNED[0](command, environment, log, folder)
+        with log.open("ab") as output:
+            handle = output.fileno()
+            return Forked(self, self.fork(command, environment, folder, handle, handle, bound=True), command)
 
     def _warm(self, command: Sequence[str], env: Mapping[str, str]) -> bool:
-        if os.environ.get("FLAVOR_TEST_COLD") or not sys.platform.startswith("linux"):
+        if env.get(COLD) or os.environ.get(COLD) or not sys.platform.startswith("linux"):
             return False
         if list(command[:3]) != [sys.executable, "-P", "-m"] or command[3] not in PROGRAMS:
             return False
@@ -91,38 +117,44 @@ class Starter:
             return False
         before = self._environment
         differ = {name for name in {*env, *before} if env.get(name) != before.get(name)}
+        if _UNBUFFERED in differ and not env.get(_UNBUFFERED):
+            return False
         room = _bytes(command) < _ROOM["arguments"] and _bytes(_lines(env)) < _ROOM["environment"]
         return room and all(_MAY_DIFFER.fullmatch(name) for name in differ)
 
-    def _forked(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Forked:
-        out, err = os.pipe(), os.pipe()
-        try:
-            asked = {"command": command, "env": dict(env), "cwd": str(cwd), "umask": _umask()}
-            pid = self.ask(asked, out[1], err[1])
-        finally:
-            os.close(out[1])
-            os.close(err[1])
-        return Forked(self, pid, command, os.fdopen(out[0], "rb", 0), os.fdopen(err[0], "rb", 0))
+    def fork(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: str, out: int, err: int, *, bound: bool = False
+    ) -> int:
+        """Have the zygote fork a process that runs the command, and return its number."""
+        asked = {"command": list(command), "env": dict(env), "cwd": cwd, "umask": _umask(), "bound": bound}
+        return self._ask(asked, out, err)
 
-    def ask(self, request: Mapping[str, Any], *descriptors: int) -> int:
-        """Have the zygote do something, and return the number that it answers."""
+    def reap(self, pid: int) -> int:
+        """The exit code of a process that has ended, whose number is free from then on."""
+        return self._ask({"reap": pid})
+
+    def _ask(self, request: Mapping[str, Any], *descriptors: int) -> int:
         with self._lock:
             if self._channel is None:
                 self._begin()
             assert self._channel is not None
-            socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
-            return int(self._answer())
+            self._asked += 1
+            message = json.dumps({"number": self._asked, **request}).encode()
+            socket.send_fds(self._channel, [message], descriptors)
+            while (answer := self._answer())[0] != self._asked:  # one whose question a signal has cut short
+                pass
+            return answer[1]
 
-    def _answer(self) -> bytes:
+    def _answer(self) -> tuple[int, int]:
         assert self._channel is not None
-        assert self._zygote is not None
         if not (answer := self._channel.recv(64)):
-            assert self._zygote.stderr is not None
-            raise AssertionError(f"the process that starts programs has ended: {self._zygote.stderr.read().decode()}")
-        return answer
+            said = self._zygote.stderr.read().decode() if self._zygote and self._zygote.stderr else ""
+            raise AssertionError(f"the process that starts programs has ended: {said}")
+        number, value = map(int, answer.split())
+        return number, value
 
     def _begin(self) -> None:
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel, theirs = _channel()
         words = ["-P", str(Path(__file__)), str(theirs.fileno()), " " * _ROOM["arguments"]]
         env = {**self._environment, "PYTHONPATH": _HERE, "FLAVOR_TEST_ROOM": " " * _ROOM["environment"]}
         with theirs:
@@ -140,17 +172,25 @@ class Starter:
 
     def close(self) -> None:
         """End the zygote; what it has started goes on, as after the end of any parent."""
-        if self._channel is not None and self._zygote is not None:
-            atexit.unregister(self.close)
+        if self._channel is not None:
             self._channel.close()
+        if self._zygote is not None:
+            atexit.unregister(self.close)
             self._zygote.communicate()
-            self._channel = None
+        self._channel = self._zygote = None
 
 
 class Forked:
     """A process that a zygote has forked, as `subprocess.Popen` shows one: it is reaped when its end is seen."""
 
-    def __init__(self, starter: Starter, pid: int, args: Sequence[str], stdout: IO[bytes], stderr: IO[bytes]) -> None:
+    def __init__(
+        self,
+        starter: Starter,
+        pid: int,
+        args: Sequence[str],
+        stdout: IO[bytes] | None = None,
+        stderr: IO[bytes] | None = None,
+    ) -> None:
         self.pid, self.args, self.stdout, self.stderr = pid, args, stdout, stderr
         self.returncode: int | None = None
         self._starter = starter
@@ -163,17 +203,20 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit code; `subprocess.TimeoutExpired` after `timeout` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (code := self._ended(None if deadline is None else max(0.0, deadline - time.monotonic()))) is None:
-            if deadline is not None and time.monotonic() >= deadline:
-                assert timeout is not None
-                raise subprocess.TimeoutExpired(self.args, timeout)
+        code = self._ended(timeout)
+        if code is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
         return code
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)  # its number is nobody else's until this process has it reaped
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -184,11 +227,11 @@ class Forked:
             return self.returncode
         poll = select.poll()
         poll.register(self._handle, select.POLLIN)
-        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+        if not poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)):
             return None
         with self._lock:
             if self.returncode is None:
-                self.returncode = self._starter.ask({"reap": self.pid})
+                self.returncode = self._starter.reap(self.pid)
             return self.returncode
 
     def __del__(self) -> None:
@@ -224,35 +267,77 @@ def _umask() -> int:
 
 
 def _main() -> None:
-    """Fork whenever asked to, until pytest's process has closed its end; return in each child, which runs a program."""
+    """Fork whenever asked to, until pytest's process has closed its end; each child runs a program."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     _import()
-    channel.send(b"0")
-    while message := _received(channel):
-        request, descriptors = message
+    channel.send(b"0 0")
+    module = _serve(channel)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _serve(channel: socket.socket) -> str:
+    """Fork whenever asked to, until the other end is closed. Returns in each child: the module that it is to run."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(channel, _LARGEST, 2)
+        if not message:
+            os._exit(0)
+        request = json.loads(message)
         if "reap" in request:
             _, status = os.waitpid(request["reap"], 0)
-            channel.send(str(os.waitstatus_to_exitcode(status)).encode())
+            channel.send(f"{request['number']} {os.waitstatus_to_exitcode(status)}".encode())
             continue
         ready, theirs = os.pipe()
+        bind = die_with_parent() if request["bound"] else None
         child = os.fork()
         if child == 0:
+            if bind is not None:
+                bind()
             os.close(ready)
             channel.close()
             _become(request, descriptors)
             os.close(theirs)
-            runpy.run_module(request["command"][3], run_name="__main__", alter_sys=True)
-            return
+            module, *words = request["command"][3:]
+            return _local(module) if module == "flavor.cli.main" and words[:1] in (["run"], ["demo"]) else module
         for descriptor in (theirs, *descriptors):
             os.close(descriptor)
         os.read(ready, 1)  # until it has become what was asked for, as `Popen` waits for the exec
         os.close(ready)
-        channel.send(str(child).encode())
+        channel.send(f"{request['number']} {child}".encode())
 
 
-def _received(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    message, descriptors, _, _ = socket.recv_fds(channel, _LARGEST, 2)
-    return (json.loads(message), descriptors) if message else None
+def _local(module: str) -> str:
+    """Have a local run start its own processes warm: from a child of it that was forked before it did anything.
+
+    Returns in the run's process, and in each process that it starts.
+    """
+    channel, theirs = _channel()
+    bind = die_with_parent()
+    zygote = os.fork()
+    if zygote == 0:
+        assert bind is not None
+        bind()
+        os.setsid()
+        channel.close()
+        _show([], [])  # it is no process of the test's
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in (1, 2):
+            os.dup2(nothing, number)
+        os.close(nothing)
+        return _serve(theirs)
+    theirs.close()
+    starter = Starter(channel)
+    sys.modules["flavor.local.processes"]._spawned = starter.spawned  # type: ignore[attr-defined]
+
+    def ended() -> None:
+        starter.close()
+        os.waitpid(zygote, 0)
+
+    atexit.register(ended)
+    return module
+
+
+def _channel() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _import() -> None:
@@ -262,6 +347,7 @@ def _import() -> None:
         del sys.modules[name]
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"an import has started a thread, which no child would have: {threads}"
+    _SPAWNED.append(sys.modules["flavor.local.processes"]._spawned)
     gc.collect()
     gc.freeze()
 
@@ -275,6 +361,10 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         os.close(descriptor)
     os.chdir(request["cwd"])
     env, command = request["env"], request["command"]
+    if env.get(_UNBUFFERED):
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            setattr(sys, name, _unbuffered(number, getattr(sys, name)))
+            setattr(sys, f"__{name}__", getattr(sys, name))
     os.environ.clear()
     os.environ.update(env)  # copies, so that the memory where the first environment stood can be written over
     _show(command, _lines(env))
@@ -286,6 +376,12 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         sys.modules["numpy.random"].seed()  # `random` does so by itself
     for name in READ_THE_ENVIRONMENT:
         importlib.reload(sys.modules[name])  # in place: who has a function of it has the new one's globals
+
+
+def _unbuffered(number: int, like: TextIO) -> TextIO:
+    raw = io.FileIO(number, "wb", closefd=False)
+    options = {"newline": "\n", "line_buffering": number == 2, "write_through": True}
+    return io.TextIOWrapper(raw, like.encoding, like.errors, **options)  # type: ignore[arg-type]
 
 
 def _show(command: Sequence[str], environment: Sequence[str]) -> None:

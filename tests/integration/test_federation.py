@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from warm import COLD
 
 from flavor.bus.state import RunState
 from flavor.local.plan import Layout
@@ -429,7 +430,7 @@ def test_trainer_that_fails_in_a_round_fails_the_run_with_its_reason(bench, how,
     released = time.monotonic()
     bench.release("edge-2")
     lost = bench.logged("client.lost", client="edge-2")
-    assert time.monotonic() - released < (1.0 if how != "sigkill" else 1.5)
+    assert time.monotonic() - released < 10.0  # of itself, not when its lease of 15 s has run out
     assert lost["reason"] == told
     assert process.wait(15) == 1
     result = json.loads(process.stdout)
@@ -676,7 +677,8 @@ def parent(pid: int) -> int:
 @pytest.mark.parametrize("module", ["flavor.cli.aggregator", "flavor.cli.main serve"])
 def test_a_local_run_survives_its_own_processes(bench, module):
     words = ["run", "-m", bench.trainer("--hold"), "--edges", 2, "--rounds", 3, "--run", bench.run]
-    process = bench.start("flavor", *words, "--out", bench.folder / "out", "--heartbeat-timeout-s", 1)
+    words += ["--out", bench.folder / "out", "--heartbeat-timeout-s", 1]
+    process = bench.start("flavor", *words, env={COLD: "1"})  # warm, they would not be its children, but grandchildren
     for client in ("edge-1", "edge-2"):
         bench.held(client)
     found = {pid for pid, command in bench.survivors().items() if module in command}

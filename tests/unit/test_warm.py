@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from warm import READ_THE_ENVIRONMENT, Forked, Starter
+
+from tests.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
 EDGE = [sys.executable, "-P", "-m", "flavor.cli.edge"]
@@ -38,6 +41,11 @@ def ended(process) -> tuple[int, bytes, bytes]:
         return process.wait(30), out.read(), err.read()
 
 
+def timeless(end: tuple[int, bytes, bytes]) -> tuple[int, bytes, bytes]:
+    code, out, err = end
+    return code, out, re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", b"TIME", err)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -58,7 +66,7 @@ def test_it_says_what_it_says_when_it_is_started_cold(
     cold = starter.popen(command, env=env, cwd=tmp_path)
     assert isinstance(warm, Forked)
     assert isinstance(cold, subprocess.Popen)
-    assert ended(warm) == ended(cold)
+    assert timeless(ended(warm)) == timeless(ended(cold))
 
 
 def test_it_is_a_process_of_its_own_that_shows_what_it_was_started_with(
@@ -95,6 +103,26 @@ def test_what_its_modules_read_of_the_environment_is_read_anew(
     process = starter.popen(serve, env=armed, cwd=tmp_path)
     assert isinstance(process, Forked)
     assert ended(process)[0] == -signal.SIGKILL
+
+
+def test_the_processes_of_a_local_run_are_warm_as_well_and_end_with_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLAVOR_TEST_COLD", raising=False)
+    words = ["run", "-m", bench.trainer("--hold", "--at", 1), "--edges", 1, "--rounds", 1, "--run", bench.run]
+    process = bench.start("flavor", *words, "--out", bench.folder / "out")
+    bench.held("edge-1")
+    (edge,) = (pid for pid, command in bench.survivors().items() if "-P -m flavor.cli.edge" in command)
+    assert parent(parent(edge)) == process.pid
+    assert os.getpgid(edge) == edge
+    assert "[edge-1] flavor: joined" in (bench.folder / "out" / "logs" / "edge-1.log").read_text()
+    process.send(signal.SIGKILL)
+    process.wait()
+    bench.eventually("no process left", lambda: not bench.survivors())
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @pytest.mark.parametrize(
