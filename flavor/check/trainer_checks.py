@@ -79,7 +79,8 @@ FINISHED = Check(
 ENDS = Check(
     "ends",
     "after a round the script waits for the next one; after the last it ends by itself with exit code 0",
-    "loop over TOTAL_ROUNDS rounds, or for ever: WaitEvent then ends the script (do not catch SystemExit)",
+    "loop over TOTAL_ROUNDS rounds, or without end: WaitEvent then ends the script (do not catch SystemExit); a script "
+    "that leaves its loop sooner, to stop early say, is missing from the run's other rounds",
 )
 
 TRAINER_CHECKS: tuple[Check, ...] = (

@@ -2,8 +2,8 @@
 
 Exit codes, of every program: 0 done, which an aggregator is when it is told to end; 1 the run or the check failed;
 2 wrong use; 3 Redis cannot be reached; 4 a wait timed out; 5 the trainer failed; 6 (`flavor event wait` only) the run
-is finished; 7 the run finished early, because its trainers were done before all its rounds were; 8 the run was stopped
-by an operator; 130 interrupted, 143 terminated, with something left to do.
+is finished; 7 the run finished early, because its trainers (for `flavor-fl` also: its own) were done before all its
+rounds were; 8 the run was stopped by an operator; 130 interrupted, 143 terminated, with something left to do.
 """
 
 from __future__ import annotations

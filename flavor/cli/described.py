@@ -12,7 +12,16 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, RoundState, RoundView, RunView
 from flavor.config import RunConfig
-from flavor.coordinator.decision import Client, Standing, close_round, standings, supervise
+from flavor.coordinator.decision import (
+    Action,
+    Client,
+    Standing,
+    begins_anew,
+    close_round,
+    next_round,
+    standings,
+    supervise,
+)
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
 from flavor.ledger.rounds import closed_round
@@ -28,13 +37,15 @@ _MOST_ROUNDS = 100
 def described(runs: RunStore, url: str, *, store: str | None = None, metric: str | None = None) -> dict[str, Any]:
     """A run with its current round and its clients, as plain values.
 
-    `waits_for` is why an open round is open, `absent` who of the run's own processes is not there, in words.
-    The metrics of the newest closed round come from its store, `store` or the one in the run's settings; they are
-    missing where that cannot be read, or does not answer within a few seconds. `metric` is the one whose best value is
-    looked for.
+    `waits_for` is why it does not go on yet, and `held` whether it cannot as it is; `absent` is who of the run's own
+    processes is not there, in words. The metrics of the newest closed round come from its store, `store` or the one in
+    the run's settings; they are missing where that cannot be read, or does not answer within a few seconds. `metric` is
+    the one whose best value is looked for.
     """
     view, now_ms = runs.read(), runs.now_ms()
     round_ = runs.read_round(view.round) if view.round else None
+    config = RunConfig.known(view.config)
+    shut = {name for name, refused in runs.refusals().items() if 0 < config.quarantine_after <= refused}
     hashes = runs.clients(runs.members())
     config = RunConfig.known(view.config)
     gone_s = _goodbyes(runs, hashes, now_ms)
@@ -50,19 +61,13 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
     }
     updates = runs.updates(view.round, round_.expected) if round_ else {}
     standing = standings(round_, updates, members) if round_ else {}
-    waits_for = ""
-    if round_ is not None and round_.state is RoundState.OPEN and not view.state.ended:
-        _, waits_for = close_round(now_ms, round_, standing, config)
-    elif round_ is not None and round_.state is RoundState.AGGREGATING and not view.state.ended:
-        _, waits_for = supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
+    waits_for, held = _waits_for(view, round_, standing, members, now_ms)
     absent = _absent(runs, url, view, round_, standing)
     clients: dict[str, Any] = {}
-    limit = config.quarantine_after
     left_ms = _lease_times(runs, hashes)
     found = _metrics(runs, view, round_, store, metric)
     if found.silent:
         absent.append(f"no metrics are shown: {found.silent}")
-    shut = {name for name, refused in runs.refusals().items() if 0 < limit <= refused}
     for name, (fields, alive) in hashes.items():
         state, why = standing.get(name, ("not expected", ""))
         clients[name] = {
@@ -102,6 +107,7 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
         "in": sum(verdict.accepted for verdict in round_.verdicts.values()) if round_ else 0,
         "heartbeat_timeout_s": config.heartbeat_timeout_s,
         "waits_for": waits_for,
+        "held": held,
         "absent": absent,
         "last_round": found.last,
         "metric": found.metric,
@@ -109,6 +115,28 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
         "global_model": view.global_model.path if view.global_model else None,
         "clients": clients,
     }
+
+
+def _waits_for(
+    view: RunView,
+    round_: RoundView | None,
+    standing: Mapping[str, tuple[Standing, str]],
+    clients: Mapping[str, Client],
+    now_ms: int,
+) -> tuple[str, bool]:
+    """What the coordinator says that the run waits for, and whether it cannot go on as it is."""
+    config = RunConfig.known(view.config)
+    if view.state.ended:
+        return "", False
+    if round_ is not None and round_.state is RoundState.OPEN:
+        action, waits_for = close_round(view.run, now_ms, round_, standing, config)
+    elif round_ is not None and round_.state is RoundState.AGGREGATING:
+        action, waits_for = supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
+    else:
+        closed = round_.round if round_ is not None else max(0, view.round - 1)
+        action, waits_for, _ = next_round(view.run, closed, clients, config, anew=begins_anew(view, closed))
+        return waits_for, action is Action.WAIT
+    return waits_for, action is Action.HOLD
 
 
 @dataclass

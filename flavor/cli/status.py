@@ -83,7 +83,8 @@ def _warn_of_dropped_jobs(redis: Redis) -> None:
 def _show_run(found: dict[str, Any]) -> None:
     ended = found["state"] in _ENDED
     click.echo("  ".join((found["run"], found["state"], f"round {found['round']} of {found['rounds']}", _clock(found))))
-    for line in (*([found["reason"]] if ended or not found["round"] else []), *found["absent"]):
+    lines = [found["reason"]] if ended else [f"waits: {found['waits_for']}"] if found["held"] else []
+    for line in (*lines, *found["absent"]):
         click.echo(printable(line))
     if found["last_round"]:
         click.echo(printable(_last_round(found)))
@@ -128,7 +129,7 @@ def _clock(found: dict[str, Any]) -> str:
         left = found["deadline_s"]
         when = f"{few} in {shown_duration(left)}" if left > 0 else ", the deadline has passed"
         return f"open for {shown_duration(found['open_s'])}, {found['in']} in, closes when all {total} are{when}"
-    return str(found["waits_for"])
+    return "" if found["held"] else str(found["waits_for"])
 
 
 def _last_round(found: dict[str, Any]) -> str:

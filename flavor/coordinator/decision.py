@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flavor.bus.state import ClientState, RoundView, Verdict
+from flavor.bus.state import ClientState, RoundView, RunView, Verdict
 from flavor.config import RunConfig
 
 
@@ -135,11 +135,12 @@ def next_round(
         return Action.OPEN, f"{len(ready)} clients ready, {which} expected", expected
     present = [name for name, client in clients.items() if not (client.gone or client.quarantined)]
     left = [name for name, client in clients.items() if client.state is ClientState.LEFT]
-    if not first and len(present) < wanted and (config.on_quorum_lost == "fail" or len(present) + len(left) >= wanted):
+    early = config.on_quorum_lost != "wait" and len(present) + len(left) >= wanted
+    if not first and len(present) < wanted and (config.on_quorum_lost == "fail" or early):
         lost = {
             name: client for name, client in clients.items() if (client.gone or client.quarantined) and name not in left
         }
-        if len(present) + len(left) >= wanted:
+        if early:
             return (
                 Action.FINISH,
                 _early(closed, config.rounds, left, remain=len(present), needed=wanted),
@@ -153,8 +154,19 @@ def next_round(
     preparing = [name for name, client in clients.items() if client.state is ClientState.JOINED and not client.gone]
     if preparing:
         reason += f"; waiting for {_some(preparing)} to call SetEvent('TrainInitDone')"
-    failed = {name: client.why_gone for name, client in clients.items() if client.gone or client.quarantined}
+    if left:
+        reason += f"; {_come_back(run, closed + 1, left, config, remain=len(present))}"
+    failed = {
+        name: client.why_gone
+        for name, client in clients.items()
+        if (client.gone or client.quarantined) and name not in left
+    }
     return Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason, ()
+
+
+def begins_anew(view: RunView, closed: int) -> bool:
+    """Whether the run was rebuilt from the store or resumed, and has closed no round since."""
+    return (bool(view.recovered_ms) and closed == view.recovered_round) or closed == view.resumed_round
 
 
 def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tuple[str, ...]:
@@ -197,7 +209,7 @@ def standings(
 
 
 def close_round(
-    now_ms: int, round_: RoundView, standings: Mapping[str, tuple[Standing, str]], config: RunConfig
+    run: str, now_ms: int, round_: RoundView, standings: Mapping[str, tuple[Standing, str]], config: RunConfig
 ) -> tuple[Action, str]:
     """In an open round: wait, aggregate, finish (its clients were leaving as it opened), open it again or fail.
 
@@ -215,12 +227,16 @@ def close_round(
     kinds = [standings[name][0].value for name in missing]
     tail = f"; without {_listed(lost)}" if lost else ""
     if accepted + open_ < needed:
-        if round_.round > 1 and accepted + open_ + len(by[Standing.LEFT]) >= needed:
-            closed, remain = round_.round - 1, accepted + open_
-            return Action.FINISH, _early(closed, config.rounds, by[Standing.LEFT], remain=remain, needed=needed)
-        may_come = len(by[Standing.GONE]) + len(by[Standing.REFUSED])
-        short = f"{needed} updates are needed and {accepted + open_} can come"
-        reason = Reason(f"{short}; {_listed(lost)}", f"{short}; {_counted(kinds)}")
+        ended, remain, waits = by[Standing.LEFT], accepted + open_, config.on_quorum_lost == "wait"
+        if round_.round > 1 and not waits and remain + len(ended) >= needed:
+            return Action.FINISH, _early(round_.round - 1, config.rounds, ended, remain=remain, needed=needed)
+        may_come = len(by[Standing.GONE]) + len(by[Standing.REFUSED]) + (len(ended) if waits else 0)
+        short = f"{needed} updates are needed and {remain} can come"
+        counted = f"{short}; {_counted(kinds)}"
+        if ended and waits:
+            short += f"; {_come_back(run, round_.round, ended, config, remain=remain)}"
+            lost = {name: why for name, why in lost.items() if name not in ended}
+        reason = Reason(f"{short}; {_listed(lost)}" if lost else short, counted)
         return _quorum_lost(reason, now_ms, round_, config, hopeless=accepted + open_ + may_come < needed)
     if not open_:
         return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"
@@ -391,6 +407,19 @@ def _early(closed: int, rounds: int, left: Sequence[str], *, remain: int, needed
     )
     when = f"early, after round {closed} of {rounds}"
     return Reason(f"{when}: {whose} {why}", f"{when}: {'1 script' if one else f'{len(left)} scripts'} {why}")
+
+
+def _come_back(run: str, round_: int, left: Sequence[str], config: RunConfig, *, remain: int) -> str:
+    """Whose training scripts ended before this round, so that a run waits for them, and what to do about it."""
+    one = len(left) == 1
+    whose = f"{left[0]}'s script" if one else f"the scripts of {_some(left)}"
+    again = f"{whose} ended before round {round_} of {config.rounds}: start {'it' if one else 'them'} again, or"
+    if not remain:
+        return f"{again} end the run (`flavor stop {run}`)"
+    fewer = f"--min-clients {remain}"
+    if isinstance(config.quorum, int) and config.quorum > remain:
+        fewer += f" --quorum {remain}"
+    return f"{again} lower the quorum (`flavor stop {run}`, then `flavor resume {run} {fewer}`)"
 
 
 _UNITS = (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1))

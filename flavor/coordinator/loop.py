@@ -32,6 +32,7 @@ from flavor.coordinator.decision import (
     Action,
     Standing,
     agreed_structure,
+    begins_anew,
     close_round,
     next_round,
     public,
@@ -509,8 +510,7 @@ class Coordinator:
             while self._round.notes < len(self._round.view.notes):
                 self._tell(f"round {closed}: {self._round.view.notes[self._round.notes]}")
                 self._round.notes += 1
-        anew = bool(self._run.recovered_ms) and closed == self._run.recovered_round
-        anew = anew or closed == self._run.resumed_round
+        anew = begins_anew(self._run, closed)
         action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, anew=anew)
         ends = action in (Action.FAIL, Action.FINISH) and closed < self._config.rounds
         if action is Action.WAIT or self._too_early(action) or (ends and self._just_resumed(closed)):
@@ -632,7 +632,7 @@ class Coordinator:
 
     def _in_open_round(self, round_: _Round) -> bool:
         standing = standings(round_.view, round_.updates, self._members.clients)
-        action, reason = close_round(self._now_ms(), round_.view, standing, self._config)
+        action, reason = close_round(self._name, self._now_ms(), round_.view, standing, self._config)
         if self._decide_structure(round_, standing, closing=action is Action.AGGREGATE):
             return True
         if action is Action.REOPEN and not self._too_early(action):

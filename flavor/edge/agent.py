@@ -19,7 +19,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
-from flavor.edge.arrival import is_over, why_not_there
+from flavor.edge.arrival import ended_early, is_over, why_not_there
 from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
 from flavor.edge.consent import check_consent, check_store, told
@@ -38,6 +38,7 @@ from flavor.errors import (
     MisuseError,
     NotAdmitted,
     RunError,
+    RunFinishedEarly,
     RunRebuilt,
     RunRefused,
     RunStopped,
@@ -107,9 +108,10 @@ class Edge:
     """One client of one run: `run()` joins, trains and leaves.
 
     Every failure of the trainer, and of what it wrote, is reported to the run as a class and an exit code; `run()` then
-    raises `TrainerFailed` with the whole story. `RunRefused` when the site does not take what the run asks, `RunError`
-    when the run is over or ends badly, `StateLost` when Redis no longer has what this edge has seen of it, `RunRebuilt`
-    when it is to be joined again, `LeaseHeld` when this client is already running.
+    raises `TrainerFailed` with the whole story. `RunFinishedEarly` when the run, or the trainer by itself, ended before
+    the last round, `RunRefused` when the site does not take what the run asks, `RunError` when the run is over or ends
+    badly, `StateLost` when Redis no longer has what this edge has seen of it, `RunRebuilt` when it is to be joined
+    again, `LeaseHeld` when this client is already running.
     """
 
     def __init__(self, config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
@@ -258,7 +260,7 @@ class Edge:
             if view is not None and not view.state.ended:
                 break
             if view is not None and view.state is RunState.FINISHED:
-                raise is_over(view, "ask its operator for another run", closed=self._runs.closed(view)[0])
+                raise is_over(view, "ask its operator for another run")
             line = f"waiting for run {self._config.run!r}: {why_not_there(self._config.run, view)}"
             if line != told or time.monotonic() >= tell_at:
                 self._tell(line)
@@ -355,7 +357,8 @@ class Edge:
             if over:
                 return
             if self._left and not self._unjudged and self._behind < self._rounds:
-                return
+                part = f"this site's part in run {self._config.run!r} is finished"
+                raise RunFinishedEarly(f"{part}: early, after round {self._behind} of {self._rounds}")
 
     def _awaited(self) -> str:
         """What this site waits for while it has nothing to do; '' while it has."""
@@ -629,9 +632,20 @@ class Edge:
         if self._training or not self._behind:
             raise self._died(trainer, code, self._where())
         self._left = True
-        self._tell(f"the trainer is done after round {self._behind}")
+        self._tell(self._how_it_left())
         self._report(ClientState.LEFT, {"reason": f"its trainer ended after round {self._behind}"})
         return False
+
+    def _how_it_left(self) -> str:
+        """What the end of the trainer means for the run."""
+        more = self._rounds - self._behind
+        if more <= 0:
+            return f"the trainer is done after round {self._behind}"
+        return (
+            f"the trainer ended by itself after round {self._behind} of {self._rounds}: this site takes no part in the "
+            f"{count_of(more, 'round')} to come, and the run waits for it, or goes on or ends without it; start this "
+            "again to take part again, and let the script loop until WaitEvent says that the run is over"
+        )
 
     def _died(self, trainer: ChildProcess, code: int, where: str) -> Died:
         return Died(obituary("the trainer", code, trainer.last_lines, where), Notice(Failure.ENDED, code, where))
@@ -677,7 +691,10 @@ class Edge:
                 f"run {self._config.run!r} is finished, and its final global model could not be fetched, so that "
                 f"{self._workspace.global_model} holds the one before, if any: {missed}"
             )
-        self._tell(f"run {self._config.run!r} is finished; the final global model is at {self._workspace.global_model}")
+        where = f"the final global model is at {self._workspace.global_model}"
+        if ended_early(view):
+            raise RunFinishedEarly(f"run {self._config.run!r} is finished: {view.reason}; {where}")
+        self._tell(f"run {self._config.run!r} is finished; {where}")
 
     def _give_notice(self, notice: Notice, text: str = "") -> None:
         self._noticed = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flavor.bus.state import RunState, RunView
 from flavor.errors import FlavorError, RunError, RunFinishedEarly, RunStopped
+from flavor.store.paths import round_of
 
 
 def why_not_there(run: str, view: RunView | None) -> str:
@@ -17,9 +18,19 @@ def why_not_there(run: str, view: RunView | None) -> str:
     return f"{is_now} ({view.reason}); its operator goes on with it with `flavor resume {run}`"
 
 
-def is_over(view: RunView, advice: str, *, closed: int = 0) -> FlavorError:
+def closed_rounds(view: RunView) -> int:
+    """How many rounds are closed, by the run's own hash: a site may read no round's."""
+    return round_of(view.manifest.path) if view.manifest is not None else 0
+
+
+def ended_early(view: RunView) -> bool:
+    """Whether the run is finished, and not all its rounds are closed."""
+    return view.state is RunState.FINISHED and closed_rounds(view) < view.rounds
+
+
+def is_over(view: RunView, advice: str) -> FlavorError:
     """What a site that comes too late is told, with the exit code of the run's end."""
     told = f"run {view.run!r} is over ({view.state}: {view.reason}): {advice}"
     if view.state is RunState.STOPPED:
         return RunStopped(told)
-    return RunFinishedEarly(told) if view.state is RunState.FINISHED and closed < view.rounds else RunError(told)
+    return RunFinishedEarly(told) if ended_early(view) else RunError(told)

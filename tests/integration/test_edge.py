@@ -198,6 +198,15 @@ def test_a_site_that_comes_to_a_finished_run_ends_as_the_run_did(alone: Alone) -
     assert (alone.error.exit_code, "ask its operator for another run" in str(alone.error)) == (7, True)
 
 
+def test_a_site_whose_run_is_finished_early_says_so_and_why(alone: Alone) -> None:
+    alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted")')
+    alone.is_ready()
+    alone.runs.end(RunState.FINISHED, "early, after round 0 of 3: 1 script ended")
+    alone.thread.join(DEADLINE_S)
+    assert isinstance(alone.error, RunFinishedEarly)
+    assert "is finished: early, after round 0 of 3: 1 script ended; the final global model is at" in str(alone.error)
+
+
 def test_a_site_says_what_it_waits_for(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idleness, "SILENT_S", 0.1)
     alone.start(

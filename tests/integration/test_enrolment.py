@@ -390,6 +390,35 @@ def test_what_the_operator_is_told(bench) -> None:
     assert renewed.secret.get_secret_value() not in wrong.stderr
 
 
+def test_a_site_that_comes_with_a_token_after_the_end_is_told_how_the_run_ended(bench) -> None:
+    """It may read the run's hash alone, and no round's, pruned or not."""
+    coordinator = bench.serve("--keep-rounds", 1, rounds=3, clients=1)
+    bench.aggregator()
+    assert bench.edge("site-1", bench.trainer()).wait() == 0
+    assert coordinator.wait() == 0, coordinator.stderr
+    token = bench.done("flavor", "enroll", "--unsaved", bench.run, "site-1").stdout.strip()
+    options = ["--join", token, "-m", bench.trainer(), "--join-timeout-s", 0.2, "--workspace", bench.folder / "w"]
+    anew = {"FLAVOR_REDIS_URL": None, "FLAVOR_STORE": str(bench.store)}
+
+    def comes() -> tuple[int, str]:
+        late = bench.done("flavor-fl", *options, env=anew)
+        return late.wait(), late.stderr
+
+    for state, reason, code in [
+        ("finished", "all 3 rounds are closed", 1),
+        ("finished", "early, after round 3 of 4: 1 script ended", 7),
+        ("failed", "2 updates are needed and 1 can come", 1),
+        ("stopped", "a pause", 8),
+    ]:
+        rounds = 4 if "early" in reason else 3
+        bench.redis.hset(bench.runs.keys.state, mapping={"state": state, "reason": reason, "rounds": rounds})
+        came, told = comes()
+        assert (came, f"run {bench.run!r} is over ({state}: {reason})" in told) == (code, True), told
+    bench.done("flavor", "revoke", bench.run, "site-1")
+    came, told = comes()
+    assert (came, "a client that was revoked" in told) == (3, True), told
+
+
 def test_a_client_cannot_enroll_others(url: str, member: Redis) -> None:
     with pytest.raises(BusUnavailable, match="ACL does not allow it"):
         enroll(member, RUN, "site-2", where="here")

@@ -147,3 +147,24 @@ def test_trainers_that_end_early_end_the_run_with_a_code_of_its_own(bench):
     assert f"is finished: early, after round 1 of 3: the scripts of c1, c2 {why}" in coordinator.stderr
     assert bench.runs.read().reason.startswith(f"early, after round 1 of 3: 2 scripts {why}; if that is not meant, let")
     assert "Error" not in coordinator.stderr
+
+
+def test_a_run_that_waits_waits_for_a_site_whose_script_ended_before_the_last_round(bench):
+    trainers = {"c2": ["--rounds", 1]}
+    coordinator, edges = start(bench, ["c1", "c2"], "--on-quorum-lost", "wait", trainers=trainers)
+    assert edges["c2"].wait() == 7
+    assert "takes no part in the 2 rounds to come, and the run waits for it" in edges["c2"].stderr
+    told = "c2's script ended before round 2 of 3: start it again, or lower the quorum (`flavor stop"
+    coordinator.until(told)
+    bench.eventually("status says it", lambda: told in bench.done("flavor", "status", bench.run).stdout)
+    assert bench.runs.read().state == "running"
+    again = bench.edge("c2", bench.trainer())
+    assert [coordinator.wait(), again.wait(), edges["c1"].wait()] == [0, 0, 0]
+
+
+def test_sites_hear_that_a_run_is_finished_early_and_why(bench):
+    coordinator, edges = start(bench, ["c1", "c2"], trainers={"c2": ["--rounds", 1]})
+    assert [coordinator.wait(), edges["c1"].wait(), edges["c2"].wait()] == [7, 7, 7]
+    assert "is finished: early, after round 1 of 3: 1 script ended before round 2" in edges["c1"].stderr
+    late = bench.edge("c1", bench.trainer())
+    assert (late.wait(), "is over (finished: early, after round 1 of 3" in late.stderr) == (7, True)

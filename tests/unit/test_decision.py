@@ -87,10 +87,28 @@ class TestBetweenRounds:
         assert "a's script ended before round 3, and 2 sites remain of the 3" in reason
         assert "let it loop until" in reason
         standing = standings(a=Standing.LEFT, b=Standing.LEFT, c=Standing.LEFT)
-        action, reason = close_round(2_000, ROUND, standing, CONFIG)
+        action, reason = close_round("r", 2_000, ROUND, standing, CONFIG)
         assert action is Action.FINISH
         assert "early, after round 1 of 5: the scripts of a, b, c ended before round 2, and no site remains" in reason
         assert "of a, b" not in public(reason)
+
+    def test_a_run_that_waits_waits_for_a_script_that_ended_too_and_says_what_to_do(self) -> None:
+        config = CONFIG.model_copy(update={"on_quorum_lost": "wait"})
+        action, reason, _ = next_round("r7", 2, {"a": LEFT, "b": READY, "c": READY}, config)
+        assert action is Action.WAIT
+        how = "lower the quorum (`flavor stop r7`, then `flavor resume r7 --min-clients 2`)"
+        told = f"a's script ended before round 3 of 5: start it again, or {how}"
+        assert reason == f"2 of at least 3 clients are ready; {told}"
+        standing = standings(a=Standing.LEFT, b=Standing.ACCEPTED, c=Standing.PENDING)
+        action, reason = close_round("r7", 2_000, replace(ROUND, round=3), standing, config)
+        assert (action, told in reason) == (Action.HOLD, True)
+        fewer = config.model_copy(update={"quorum": 3})
+        assert "--min-clients 2 --quorum 2`" in next_round("r7", 2, {"a": LEFT, "b": READY, "c": READY}, fewer)[1]
+        gone = "the scripts of a, b, c ended before round 3 of 5: start them again, or end the run (`flavor stop r7`)"
+        assert next_round("r7", 2, dict.fromkeys("abc", LEFT), config)[:2] == (
+            Action.WAIT,
+            f"0 of at least 3 clients are ready; {gone}",
+        )
 
     def test_too_few_after_failures_fail_the_run_with_their_reasons(self) -> None:
         action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": FAILED}, CONFIG)
@@ -143,32 +161,32 @@ class TestSampling:
 class TestOpenRound:
     def test_waits_for_the_rest_and_says_for_whom(self) -> None:
         now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.SUBMITTED)
-        action, reason = close_round(2_000, ROUND, now, CONFIG)
+        action, reason = close_round("r", 2_000, ROUND, now, CONFIG)
         assert action is Action.WAIT
         assert "b, c" in reason
         assert "9 s left" in reason
 
     def test_aggregates_as_soon_as_all_are_accepted(self) -> None:
         now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.ACCEPTED)
-        assert close_round(2_000, ROUND, now, CONFIG) == (Action.AGGREGATE, "3 of 3 updates accepted")
+        assert close_round("r", 2_000, ROUND, now, CONFIG) == (Action.AGGREGATE, "3 of 3 updates accepted")
 
     def test_an_impossible_quorum_fails_at_once(self) -> None:
         now = standings(a=Standing.PENDING, b=Standing.PENDING, c=Standing.REFUSED)
-        action, reason = close_round(2_000, ROUND, now, CONFIG)
+        action, reason = close_round("r", 2_000, ROUND, now, CONFIG)
         assert action is Action.FAIL
         assert "c: why" in reason
 
     def test_the_quorum_alone_does_not_close_a_round_before_the_deadline(self) -> None:
         config = replace_config(quorum=2)
         now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.PENDING)
-        assert close_round(10_999, ROUND, now, config)[0] is Action.WAIT
-        action, reason = close_round(11_000, ROUND, now, config)
+        assert close_round("r", 10_999, ROUND, now, config)[0] is Action.WAIT
+        action, reason = close_round("r", 11_000, ROUND, now, config)
         assert action is Action.AGGREGATE
         assert "late: c" in reason
 
     def test_the_lost_do_not_hold_a_round_up(self) -> None:
         now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.GONE)
-        assert close_round(2_000, ROUND, now, replace_config(quorum=2))[0] is Action.AGGREGATE
+        assert close_round("r", 2_000, ROUND, now, replace_config(quorum=2))[0] is Action.AGGREGATE
 
     def test_what_was_handed_in_before_the_deadline_is_inspected_for_a_lease_and_no_longer(self) -> None:
         now, config = (
@@ -176,14 +194,14 @@ class TestOpenRound:
             replace_config(quorum=2),
         )
         last_ms = ROUND.deadline_ms + int(config.aggregation_lease_s * 1000)
-        assert close_round(last_ms - 1, ROUND, now, config)[0] is Action.WAIT
-        action, reason = close_round(last_ms, ROUND, now, config)
+        assert close_round("r", last_ms - 1, ROUND, now, config)[0] is Action.WAIT
+        action, reason = close_round("r", last_ms, ROUND, now, config)
         assert action is Action.AGGREGATE
         assert "not inspected in time: c" in reason
 
     def test_deadline_without_quorum_fails(self) -> None:
         now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.PENDING)
-        action, reason = close_round(11_000, ROUND, now, replace_config(quorum=2))
+        action, reason = close_round("r", 11_000, ROUND, now, replace_config(quorum=2))
         assert action is Action.FAIL
         assert "1 of 2" in reason
 
@@ -192,7 +210,7 @@ class TestOpenRound:
         self, each: list[Standing], now: int, quorum: int
     ) -> None:
         action, reason = close_round(
-            now, ROUND, standings(**dict(zip("abc", each, strict=True))), replace_config(quorum=quorum)
+            "r", now, ROUND, standings(**dict(zip("abc", each, strict=True))), replace_config(quorum=quorum)
         )
         assert reason
         if action is Action.AGGREGATE:
@@ -276,8 +294,8 @@ class TestQuorum:
 
     def test_a_share_counts_of_those_that_were_expected(self) -> None:
         three = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.GONE)
-        assert close_round(2_000, ROUND, three, policy(quorum=0.6))[0] is Action.AGGREGATE
-        assert close_round(2_000, ROUND, three, policy(quorum=0.7))[0] is Action.FAIL
+        assert close_round("r", 2_000, ROUND, three, policy(quorum=0.6))[0] is Action.AGGREGATE
+        assert close_round("r", 2_000, ROUND, three, policy(quorum=0.7))[0] is Action.FAIL
 
 
 class TestQuorumLost:
@@ -287,26 +305,26 @@ class TestQuorumLost:
 
     @pytest.mark.parametrize(("now_ms", "standing"), [(2_000, GONE), (12_000, LATE)])
     def test_wait_holds_the_round_and_says_so(self, now_ms: int, standing: dict) -> None:
-        action, reason = close_round(now_ms, ROUND, standing, policy(on_quorum_lost="wait"))
+        action, reason = close_round("r", now_ms, ROUND, standing, policy(on_quorum_lost="wait"))
         assert action is Action.HOLD
         assert "waiting for clients to come back" in reason
 
     def test_wait_holds_for_a_refused_site_and_fails_what_nobodys_return_could_mend(self) -> None:
-        assert close_round(2_000, ROUND, self.REFUSED, policy(on_quorum_lost="wait"))[0] is Action.HOLD
-        for hopeless in (Standing.SHUT, Standing.LEFT):
-            standing = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=hopeless)
-            first = replace(ROUND, round=1)
-            assert close_round(2_000, first, standing, policy(on_quorum_lost="wait"))[0] is Action.FAIL
+        assert close_round("r", 2_000, ROUND, self.REFUSED, policy(on_quorum_lost="wait"))[0] is Action.HOLD
+        first = replace(ROUND, round=1)
+        for kind, action in ((Standing.SHUT, Action.FAIL), (Standing.LEFT, Action.HOLD)):
+            standing = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=kind)
+            assert close_round("r", 2_000, first, standing, policy(on_quorum_lost="wait"))[0] is action
 
     def test_a_resumed_round_waits_until_its_deadline_for_the_sites_that_ended_with_the_run(self) -> None:
         resumed = replace(ROUND, resumed=True)
-        assert close_round(2_000, resumed, self.GONE, policy())[0] is Action.HOLD
-        assert close_round(12_000, resumed, self.GONE, policy())[0] is Action.FAIL
+        assert close_round("r", 2_000, resumed, self.GONE, policy())[0] is Action.HOLD
+        assert close_round("r", 12_000, resumed, self.GONE, policy())[0] is Action.FAIL
 
     @pytest.mark.parametrize("standing", [GONE, LATE, REFUSED])
     def test_what_every_site_may_read_counts_and_names_nobody(self, standing: dict) -> None:
         told = {name: (kind, f"SECRET of {name}") for name, (kind, _) in standing.items()}
-        action, reason = close_round(12_000, ROUND, told, policy())
+        action, reason = close_round("r", 12_000, ROUND, told, policy())
         assert action is Action.FAIL
         assert "SECRET" in reason or standing is self.LATE
         assert "SECRET" not in public(reason)
@@ -315,8 +333,8 @@ class TestQuorumLost:
     @pytest.mark.parametrize("standing", [GONE, REFUSED])
     def test_retry_opens_again_so_many_times(self, standing: dict) -> None:
         config = policy(on_quorum_lost="retry", round_attempts=2)
-        assert close_round(2_000, ROUND, standing, config)[0] is Action.REOPEN
-        action, reason = close_round(2_000, replace(ROUND, openings=2), standing, config)
+        assert close_round("r", 2_000, ROUND, standing, config)[0] is Action.REOPEN
+        action, reason = close_round("r", 2_000, replace(ROUND, openings=2), standing, config)
         assert action is Action.FAIL
         assert "opened 2 times" in reason
 
@@ -342,7 +360,9 @@ class TestQuorumLost:
     def test_between_rounds_it_waits(self, what: str) -> None:
         clients = {"a": READY, "b": READY, "c": FAILED}
         assert next_round("r", 2, clients, policy(on_quorum_lost=what))[0] is Action.WAIT
-        assert next_round("r", 2, {"a": LEFT, "b": LEFT, "c": READY}, policy(on_quorum_lost=what))[0] is Action.FINISH
+        ended = {"a": LEFT, "b": LEFT, "c": READY}
+        action = Action.WAIT if what == "wait" else Action.FINISH
+        assert next_round("r", 2, ended, policy(on_quorum_lost=what))[0] is action
 
 
 def verdict(structure: str, *, accepted: bool = True) -> Verdict:
@@ -390,24 +410,24 @@ class TestATrainerThatIsDoneAndWhoseUpdateIsForgotten:
     def test_is_waited_for_until_the_deadline(self, what: str) -> None:
         standing = all_standings(self.ROUND, {}, {"a": self.DONE})
         config = policy(min_clients=1, on_quorum_lost=what)
-        assert close_round(2_000, self.ROUND, standing, config)[0] is Action.WAIT
+        assert close_round("r", 2_000, self.ROUND, standing, config)[0] is Action.WAIT
         late = {"fail": Action.FAIL, "wait": Action.HOLD, "retry": Action.REOPEN}[what]
-        assert close_round(12_000, self.ROUND, standing, config)[0] is late
+        assert close_round("r", 12_000, self.ROUND, standing, config)[0] is late
 
     @pytest.mark.parametrize("client", [replace(DONE, alive=False), replace(DONE, behind=0)])
     def test_is_not_where_nobody_can_hand_it_in_again(self, client: Client) -> None:
         standing = all_standings(self.ROUND, {}, {"a": client})
         assert standing["a"][0] is Standing.LEFT
-        for what in ("fail", "wait"):
+        for what, action in (("fail", Action.FAIL), ("wait", Action.HOLD)):  # it may be started again
             config = policy(min_clients=1, on_quorum_lost=what)
-            assert close_round(2_000, self.ROUND, standing, config)[0] is Action.FAIL
+            assert close_round("r", 2_000, self.ROUND, standing, config)[0] is action
 
     def test_does_not_finish_the_run_early(self) -> None:
         later = replace(self.ROUND, round=2)
         done = all_standings(later, {}, {"a": replace(self.DONE, behind=2)})
-        assert close_round(2_000, later, done, policy(min_clients=1))[0] is Action.WAIT
+        assert close_round("r", 2_000, later, done, policy(min_clients=1))[0] is Action.WAIT
         left = all_standings(later, {}, {"a": self.DONE})
-        assert close_round(2_000, later, left, policy(min_clients=1))[0] is Action.FINISH
+        assert close_round("r", 2_000, later, left, policy(min_clients=1))[0] is Action.FINISH
 
 
 class TestAnotherTry:
