@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from flavor.errors import BadObjectPath, DigestMismatch, FlavorError, ObjectMissing
+from flavor.errors import BadObjectPath, DigestMismatch, FlavorError, ObjectMissing, ObjectWithheld, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, Problem, read_chain
 from flavor.ledger.manifest import Manifest
@@ -17,6 +17,7 @@ from flavor.ledger.trust import Trust
 from flavor.resume import changes
 from flavor.store.objects import sha256_file
 from flavor.store.paths import is_of_a_client, manifest_path, round_of, run_record_path
+from flavor.store.trouble import is_of_one_object
 
 _LOOK_S = 0.2
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{16})\.[a-z]+$")
@@ -190,22 +191,27 @@ def _is_there(archive: Archive, chain: Chain, each: Object) -> bool:
         return f"{each.path.rpartition('/')[0]}/" in chain.listing.cut and archive.store.exists(each.path)
     except BadObjectPath:
         return False
+    except ObjectWithheld:  # what it is that is kept back, is told when it is read
+        return True
 
 
 def _came(archive: Archive, round_: int, patience_s: float) -> bool:
     """Whether the manifest of a round that is being closed appears within this time."""
     deadline = time.monotonic() + patience_s
-    while not archive.has(round_):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_LOOK_S)
+    try:
+        while not archive.has(round_):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_S)
+    except ObjectWithheld:
+        pass
     return True
 
 
 def _checked(archive: Archive, each: Object) -> tuple[str, int]:
     """What is wrong with an object's bytes ('' when nothing is), and how many there are.
 
-    Raises `ObjectMissing` or `FileNotFoundError` for what is not there.
+    Raises `ObjectMissing` or `FileNotFoundError` for what is not there, `StoreError` where the store itself fails.
     """
     try:
         size = archive.store.size_bytes(each.path)
@@ -214,8 +220,12 @@ def _checked(archive: Archive, each: Object) -> tuple[str, int]:
         digest, size = sha256_file(archive.store.local(each.path, size_bytes=size), most=size)
     except (BadObjectPath, DigestMismatch):
         return f"{each.what} cannot be read as an object", 0
-    except FileNotFoundError:
+    except (ObjectMissing, FileNotFoundError):
         raise
+    except StoreError as error:  # its owner keeps it back, perhaps: that hides nothing else
+        if not is_of_one_object(archive.store, archive.run, error):
+            raise
+        return f"{each.what} cannot be read: {str(error).removeprefix(f'object {each.path}: ')}", 0
     except OSError as error:
         return f"{each.what} cannot be read: {error.strerror}", 0
     if not digest.startswith(each.digest):  # an unnamed one is known by the beginning of its digest alone

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.bus.names import is_name
-from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, RunNotFound
+from flavor.errors import InvalidRecord, InvalidSetting, ObjectWithheld, OtherProtocol, RunNotFound
 from flavor.ledger.archive import Archive, Listing
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest, RunRecord
@@ -119,7 +119,7 @@ class _Reader:
                 self._wrong(0, path, "missing: nothing says how the run began")
             else:
                 self.chain.record = RunRecord.parse(data, path)
-        except InvalidRecord as error:
+        except (InvalidRecord, ObjectWithheld) as error:
             self._wrong(0, path, _without(path, error))
         if self.chain.record is not None and self.chain.record.run != self._archive.run:
             self._wrong(0, path, f"it is the record of run {self.chain.record.run!r}")
@@ -172,13 +172,13 @@ class _Reader:
         A round of which one of them has staged a manifest is another matter: there the true one was replaced.
         """
         workers, archive = self._trust.workers, self._archive
-        if not workers or (manifest := archive.manifest(round_)) is None or manifest.public_key in workers:
+        if not workers or (manifest := self._true(round_)) is None or manifest.public_key in workers:
             return False
         prefix = f"{staged_manifest_prefix(archive.run, round_)}-"
         staged = (self._parsed(path) for path in self.chain.listing.paths if path.startswith(prefix))
         if any(each is not None and each.public_key in workers for each in staged):
             return False
-        earlier = [each for number in before if (each := archive.manifest(number)) is not None]
+        earlier = [each for number in before if (each := self._true(number)) is not None]
         clients: dict[str, set[str]] = {client: set(keys) for client, keys in self._trust.clients.items()}
         for each in earlier:
             for client in each.expected:
@@ -194,13 +194,20 @@ class _Reader:
         self._wrong(round_, path, f"{witnesses.against(manifest).removeprefix(f'{path} ')} ({hint})")
         return True
 
+    def _true(self, round_: int) -> Manifest | None:
+        """The manifest of a round as the archive knows it; None also where the store does not give it out."""
+        try:
+            return self._archive.manifest(round_)
+        except ObjectWithheld:
+            return None
+
     def _parsed(self, path: str) -> Manifest | None:
         """A staged manifest that is signed with the key that it names; None for anything else."""
         try:
             data = self._archive.read(path)
             manifest = Manifest.parse(data, path) if data is not None else None
             return manifest if manifest is not None and manifest.is_signed() else None
-        except (InvalidRecord, InvalidSetting, OtherProtocol):
+        except (InvalidRecord, InvalidSetting, ObjectWithheld, OtherProtocol):
             return None
 
     def _extends(self, round_: int, before: int) -> bool:
@@ -228,7 +235,7 @@ class _Reader:
                 self._wrong(round_, path, "missing: it was listed, and cannot be read")
                 return Link(round_, None, "")
             return Link(round_, Manifest.parse(data, path), sha256(data))
-        except (InvalidRecord, OtherProtocol) as error:
+        except (InvalidRecord, ObjectWithheld, OtherProtocol) as error:
             if not quiet:
                 self._wrong(round_, path, _without(path, error))
             return Link(round_, None, sha256(data) if data is not None else "")
@@ -289,4 +296,4 @@ def _misplaced(manifest: Manifest) -> Iterator[str]:
 
 
 def _without(path: str, error: Exception) -> str:
-    return str(error).removeprefix(f"{path}: ")
+    return str(error).removeprefix("object ").removeprefix(f"{path}: ")

@@ -32,6 +32,19 @@ _MOST_BYTES = 1 << 26
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_of_one_object(store: ObjectStore, run: str, error: StoreError) -> bool:
+    """Whether one object cannot be had, and neither the store nor this machine is to blame: the record can be had."""
+    if isinstance(error, StoreFull | TransferStopped) or (isinstance(error, LocalFault) and store.private):
+        return False  # `private`: the fault is one of this machine's cache
+    if not isinstance(error, StoreUnavailable | LocalFault):
+        return True
+    try:
+        store.read(run_record_path(run), most=_MOST_BYTES)
+    except (StoreError, OSError):
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Trouble:
     """That the store cannot be used for now."""
