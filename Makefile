@@ -34,7 +34,7 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 	@$(BIN)/flavor demo
 
 test: $(VENV)/.test  ## Run all tests
-	$(BIN)/python -m pytest --numprocesses 4
+	$(BIN)/python -m pytest --numprocesses 4 --durations 20
 
 test-unit: $(VENV)/.test  ## Run the tests that take seconds
 	$(BIN)/python -m pytest tests/unit
