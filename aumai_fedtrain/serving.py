@@ -100,7 +100,7 @@ class RoundServer:
         self._given: tuple[str, ...] = ()  # contributors of the newest round that was given out
         self._claim: _Claim | None = None  # taken by the coordinator's thread, used and given up by the other
         self._claims = threading.Lock()
-        self._refused: tuple[int, int] | None = None  # the newest round and attempt without some of its updates
+        self._refused = ""  # the token of the newest attempt that went without some of its updates
         self._coordinator = Coordinator(
             run,
             config,
@@ -147,7 +147,7 @@ class RoundServer:
         claim = _Claim(Attempt.of(self._context, self.runs, round_, attempt, self._config.aggregation_lease_s))
         with self._claims:
             self._claim = claim
-        if before is None or before.round != round_ or self._refused == (round_, before.number):
+        if before is None or before.round != round_ or self._refused == before.token:
             self._inbox.put(_Ready(round_))
 
     def workers(self) -> int:
@@ -195,9 +195,9 @@ class RoundServer:
             raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
         attempt = claim.attempt
         self._tell(f"round {round_}: {error}")
-        self._refused = (round_, attempt.number)
+        self._refused = attempt.token
         self.runs.fail_attempt(
-            round_, attempt=attempt.number, token=attempt.token, reason=str(error), spoiled=list(error.refused)
+            round_, attempt=attempt.number, token=attempt.token, reason=str(error), unfit=error.refused
         )
 
     def commit(self, round_: int, model: GlobalModel, reason: str) -> None:

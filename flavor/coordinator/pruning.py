@@ -45,6 +45,7 @@ class Pruning:
         self._forgotten = 0  # the newest round whose hashes in Redis are gone
         self._swept = -_SWEEP_ROUNDS  # the round after which the folders were looked through
         self._recorded: int | None = None  # what the newest manifest that was looked at says of --keep-rounds
+        self._missed: set[int] = set()  # rounds whose manifest was told to be gone
         self._told = ""
         self._thread: threading.Thread | None = None
 
@@ -126,7 +127,7 @@ class Pruning:
         """The information and the hashes of rounds long closed, if the store has them as manifests."""
         newest = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds)
         for old in range(max(self._forgotten + 1, newest - _CATCH_UP, 1), newest + 1):
-            if not self._archive.has(old) or not self._is_recorded(old):
+            if not self._is_recorded(old):
                 return
             if (view := self._runs.read_round(old)) is not None:
                 self._store.delete([verdict.info_path for verdict in view.verdicts.values() if verdict.info_path])
@@ -136,16 +137,27 @@ class Pruning:
     def _is_recorded(self, round_: int) -> bool:
         """Whether the manifest in the store is the one that Redis knows, and if need be put it in its place again.
 
-        From then on nothing tells it from another that is signed.
+        Without the hash in Redis nothing tells it from another that is signed, or that it was ever there.
         """
         view = self._runs.read_round(round_)
         if view is None or view.manifest is None:
-            return True
-        digest, data = view.manifest.digest, self._archive.data(round_)
+            return self._archive.has(round_)
+        digest, path = view.manifest.digest, manifest_path(self._archive.run, round_)
+        data = self._archive.read_any(round_)
         if data is not None and sha256(data) == digest:
             return True
-        if done := self._archive.put_back(round_, digest):
-            self._tell(REPLACED.format(round_, manifest_path(self._archive.run, round_)) + "; it is put back")
+        what = (
+            REPLACED.format(round_, path) if data is not None else f"round {round_}: {path} was removed from the store"
+        )
+        done = self._archive.put_back(round_, digest)
+        if done or round_ not in self._missed:
+            self._tell(
+                f"{what}; it is put back"
+                if done
+                else f"{what}, and what its aggregator staged is gone, too: put it back from a backup of the store; "
+                "until then this round and those after it stay in Redis"
+            )
+        self._missed.add(round_)
         return done
 
     def _sweep(self, newest: int, clients: Collection[str]) -> None:

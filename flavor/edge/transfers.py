@@ -69,7 +69,9 @@ class Transfers:
         that has taken too long.
         """
         if self._given_up is not None:  # it may be about to put an older model in the place of a newer one
-            wait([self._given_up])
+            if not with_patience(self._given_up, _TELL_S):
+                self._tell("waiting for an earlier transfer to end: the disk or the store does not answer it")
+                wait([self._given_up])
             self._given_up = None
         if quick:
             with self._put_off(writes):

@@ -133,7 +133,11 @@ class ModelTrust:
         if manifest is None or manifest.public_key not in self.keys:
             data = archive.committed(round_, digest) if digest else None
             manifest = Manifest.parse(data, "") if data is not None else None
-        return manifest is not None and manifest.public_key in self.keys
+        return (
+            manifest is not None
+            and (manifest.run, manifest.round) == (archive.run, round_)
+            and manifest.public_key in self.keys
+        )
 
     def _check_initial(self, model: GlobalModel | None) -> None:
         if model is not None and model.digest not in self.initial:

@@ -82,8 +82,9 @@ def recover(
         if before is not None:
             _check_replaceable(runs, before, chain, replace, url, tell)
             _check_ours(lease, runs)
+        keys = _client_keys(runs, chain, before)
         _remove(runs)
-        return _rebuild(archive, runs, chain, lease, seal)
+        return _rebuild(archive, runs, chain, lease, seal, keys)
 
 
 @contextlib.contextmanager
@@ -160,8 +161,45 @@ def _check_replaceable(
     tell(f"{what}; {lost_is}")
 
 
+@dataclass(frozen=True)
+class _ClientKeys:
+    """The clients' keys that the rebuilt run has."""
+
+    pinned: Mapping[str, str]
+    """Client to the key of its newest update."""
+    stale: Set[str]
+    """Clients whose key on Redis is an earlier one than that."""
+    replaced: Mapping[str, tuple[str, ...]]
+    """Client to the keys that an operator has replaced, oldest first."""
+
+
+def _client_keys(runs: RunStore, chain: Chain, before: RunView | None) -> _ClientKeys:
+    """What the records and Redis know together: what an operator did after the newest record stands on Redis alone.
+
+    On a Redis that has lost the run, only an operator can have pinned a key: one that differs from the records'
+    replaces it.
+    """
+    assert chain.record is not None
+    ours = before is not None and before.run_id == chain.record.run_id
+    now, on_redis = runs.public_keys(), runs.replaced() if ours else {}
+    newest = {c.client: c for m in chain.manifests for c in m.contributors if c.public_key}
+    replaced = {client: dict.fromkeys(c.replaced) for client, c in newest.items()}
+    for client, keys in on_redis.items():
+        replaced.setdefault(client, {}).update(dict.fromkeys(keys))
+    gone = {
+        name for name, c in newest.items() if c.public_key in on_redis.get(name, ()) and c.public_key not in c.replaced
+    }
+    stale = {name for name, c in newest.items() if now.get(name) in c.replaced and name not in gone}
+    if before is None:
+        for name, c in newest.items():
+            if now.get(name, c.public_key) != c.public_key and name not in stale:
+                replaced[name][c.public_key] = None
+    pinned = {name: c.public_key for name, c in newest.items() if name not in gone}
+    return _ClientKeys(pinned, stale, {client: tuple(keys) for client, keys in replaced.items() if keys})
+
+
 def _remove(runs: RunStore) -> None:
-    """Delete the run, its rounds and its clients, if there are any; its log and the pinned keys stay.
+    """Delete the run, its rounds and its clients, if there are any; its log and the clients' keys stay.
 
     What its clients were told and how often they were refused goes too: it is of the history that is lost, and an
     edge that trains a round again would read the old verdict on it. Edges and aggregators that were at work leave
@@ -173,7 +211,9 @@ def _remove(runs: RunStore) -> None:
         runs.redis.unlink(runs.keys.members, runs.keys.refusals, runs.keys.aggregator, runs.keys.state)
 
 
-def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal: str) -> Recovered:
+def _rebuild(
+    archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal: str, client_keys: _ClientKeys
+) -> Recovered:
     """Write the rounds, and then, all at once, the run itself, which no process sees before."""
     assert chain.record is not None
     record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
@@ -208,10 +248,7 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
                 step.hset(keys.verdicts(manifest.round), mapping=round_verdicts(manifest))
             step.execute()
     clients = sorted({name for manifest in manifests for name in manifest.expected})
-    pinned = {c.client: c.public_key for m in manifests for c in m.contributors if c.public_key}
-    former = {(c.client, key) for m in manifests for c in m.contributors for key in c.replaced}
-    stale = {client for client, key in runs.public_keys().items() if (client, key) in former}
-    while not _appears(runs, lease, fields, clients, pinned, stale, reason, now_ms):
+    while not _appears(runs, lease, fields, clients, client_keys, reason, now_ms):
         continue  # our own lease was renewed in that moment
     return Recovered(chain.run, closed, rounds, tuple(clients))
 
@@ -221,8 +258,7 @@ def _appears(
     lease: Lease,
     fields: Mapping[str, str],
     clients: Sequence[str],
-    pinned: Mapping[str, str],
-    stale: Set[str],
+    client_keys: _ClientKeys,
     reason: str,
     now_ms: int,
 ) -> bool:
@@ -242,9 +278,14 @@ def _appears(
         step.hset(keys.state, mapping=dict(fields))
         if clients:
             step.sadd(keys.members, *clients)
-        for client, key in pinned.items():
+        for client, key in client_keys.pinned.items():
             # what an operator has pinned already stands, unless an operator has replaced it since
-            (step.hset if client in stale else step.hsetnx)(keys.public_keys, client, key)
+            (step.hset if client in client_keys.stale else step.hsetnx)(keys.public_keys, client, key)
+        if client_keys.replaced:
+            step.hset(
+                keys.replaced,
+                mapping={name: "".join(f"{k}\n" for k in known) for name, known in client_keys.replaced.items()},
+            )
         step.xadd(keys.log, {"event": "run.recovered", "reason": reason, "round": fields["round"]})
         step.zadd(RUNS, {runs.run: now_ms // 1000})
         step.publish(keys.state, fields["state"])

@@ -335,7 +335,9 @@ def test_a_site_with_another_mask_leaves_the_round_to_the_others(bench: Bench) -
     assert [process.wait() for process in (run, *sites)] == [0, 0, 0, 0]
     (tensors,) = global_models(bench, 1)
     assert tensors["mask"].tolist() == [[0, -np.inf], [0, 0]]
-    assert "site-2: tensor 'mask' is a constant buffer at most sites, and is another here" in run.stderr
+    why = "tensor 'mask' is a constant buffer at most sites, and is another here"
+    assert f"site-2: {why}" in run.stderr
+    assert f"the update was refused: {why}" in sites[1].stderr, "and not that its object was changed in the store"
     assert json.loads(bench.done("flavor", "credits", bench.run, "--json").stdout)["credits"].keys() == {
         "site-1",
         "site-3",

@@ -19,6 +19,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
 from flavor.credits import contributions
 from flavor.errors import StoreError, StoreUnavailable
+from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model
 from flavor.results.folder import ResultFolder
@@ -219,6 +220,30 @@ def test_a_round_whose_manifest_is_not_there_yet_stays_in_redis(runs: RunStore, 
     store.delete([manifest_path("r", 2)])
     Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, store=store.url), print).prune(53, ["a"])
     assert [runs.read_round(number) is not None for number in (1, 2, 3)] == [False, True, True]
+
+
+def test_a_manifest_that_was_removed_or_is_none_is_put_back_from_its_staged_copy(
+    runs: RunStore, store: ObjectStore
+) -> None:
+    archive, told = Archive(store, "r"), list[str]()
+    for round_ in range(1, 56):
+        close(runs, store, round_)
+    for round_ in (2, 3):
+        manifest = archive.manifest(round_)
+        assert manifest is not None
+        archive.stage(manifest)
+    store.delete([manifest_path("r", number) for number in (2, 3, 4)])
+    put(store, manifest_path("r", 3), b"{}")
+    pruning = Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, store=store.url), told.append)
+    for _ in range(2):  # the second time nothing is said again
+        pruning.prune(55, ["a"])
+    assert [archive.has(number) for number in (1, 2, 3, 4, 5)] == [True, True, True, False, True]
+    assert [runs.read_round(number) is not None for number in (1, 2, 3, 4, 5)] == [False, False, False, True, True]
+    assert len(told) == 3
+    assert "round-2.json was removed from the store; it is put back" in told[0]
+    assert "round-3.json was not the manifest that its aggregator has signed" in told[1]
+    assert "round-4.json was removed from the store, and what its aggregator staged is gone, too" in told[2]
+    assert "from a backup" in told[2]
 
 
 class Broken(LocalStore):

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from flavor.bus.admission import replace_key
 from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease
 from flavor.bus.state import ClientState, ManifestRef, RunState, RunView, Verdict
 from flavor.edge.seat import Seat
 from flavor.errors import LeaseLost
 from flavor.ledger.archive import Archive
+from flavor.ledger.audit import audit
+from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.recover import Recovered
 from flavor.ledger.recover import recover as recover_run
+from flavor.ledger.trust import Trust
 from flavor.store.objects import open_store
 from flavor.store.paths import run_record_path
 from tests.conftest import Bench, Process
@@ -245,6 +249,43 @@ def test_nothing_of_the_lost_history_stands_after_it_was_replaced(bench: Bench, 
     left = {key.removeprefix(bench.runs.keys.prefix) for key in bench.redis.scan_iter(match="*") if bench.run in key}
     rounds = {name for number in (1, 2) for name in (f"round:{number}", f"round:{number}:verdicts")}
     assert left == {"run", "log", "members", "public_keys", *rounds}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["--new-key", "--public-key"])
+def test_a_key_that_an_operator_replaced_stays_replaced(bench: Bench, tmp_path: Path, named: bool) -> None:
+    """On a server that is a round behind: what the operator did since the newest record stands there alone."""
+    keys = {"a": SigningKey.generate(), "b": SigningKey.generate()}
+    run = ForgedRun(tmp_path / "s", name=bench.run, clients=keys).complete(1)
+    trust = Trust(frozenset({str(run.worker.public)}))
+    recover_run(run.archive, bench.runs, url=bench.url, trust=trust, tell=lambda _: None)
+    run.close(run.manifest(2))
+    lost, new = str(keys["a"].public), SigningKey.generate()
+    replace_key(bench.runs, "a", str(new.public) if named else "")
+    recover_run(run.archive, bench.runs, url=bench.url, trust=trust, replace=True, tell=lambda _: None)
+    assert bench.runs.public_keys() == {"b": str(keys["b"].public), **({"a": str(new.public)} if named else {})}
+    assert bench.runs.replaced() == {"a": (lost,)}
+    run.clients["a"], run.replaced = new, bench.runs.replaced()
+    run.close(run.manifest(3))
+    assert audit(run.archive, trust=trust).problems == []
+
+
+def test_a_key_that_is_enrolled_on_an_empty_server_replaces_the_recorded_one(bench: Bench, tmp_path: Path) -> None:
+    keys = {"a": SigningKey.generate(), "b": SigningKey.generate()}
+    run = ForgedRun(tmp_path / "s", name=bench.run, clients=keys).complete(2)
+    trust = Trust(frozenset({str(run.worker.public)}))
+    new = str(SigningKey.generate().public)
+    replace_key(bench.runs, "a", new)
+    recover_run(run.archive, bench.runs, url=bench.url, trust=trust, tell=lambda _: None)
+    assert bench.runs.public_keys()["a"] == new
+    assert bench.runs.replaced() == {"a": (str(keys["a"].public),)}
+
+
+def test_what_the_records_have_of_replaced_keys_is_rebuilt(bench: Bench, tmp_path: Path) -> None:
+    keys = {"a": SigningKey.generate(), "b": SigningKey.generate()}
+    former = str(SigningKey.generate().public)
+    run = ForgedRun(tmp_path / "s", name=bench.run, clients=keys, replaced={"a": (former,)}).complete(1)
+    recover_run(run.archive, bench.runs, url=bench.url, trust=Trust(frozenset({str(run.worker.public)})), tell=print)
+    assert bench.runs.replaced() == {"a": (former,)}
 
 
 def test_nothing_that_was_left_on_an_empty_server_stands(bench: Bench, tmp_path: Path) -> None:

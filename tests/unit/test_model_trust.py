@@ -97,3 +97,14 @@ def test_what_is_no_trust(run: ForgedRun, tmp_path: Path) -> None:
     trust = ModelTrust.parse([str(keys), "sha256:" + "0" * 64])
     assert trust.keys == {str(run.worker.public)}
     assert ModelTrust.parse(trust.words()) == trust
+
+
+def test_a_manifest_that_was_copied_to_the_place_of_an_open_round_refuses_no_final_model(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(2)
+    trust, last = ModelTrust.parse([str(run.worker.public)]), run.manifests[-1]
+    model, data = last.global_model.to_global(""), run.archive.data(2)
+    assert data is not None
+    with run.store.stage() as staged:
+        staged.write_bytes(data)
+        run.store.put(manifest_path(run.archive.run, 3), staged, digest=last.digest)
+    trust.check_final(run.archive, run.run_id, 3, model, digest=lambda: last.digest)
