@@ -100,8 +100,10 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
         raise
     finally:
         for client, verdict in verdicts.items():
-            if runs.judge(round_, client, verdict) and not verdict.accepted:
-                context.tell(f"run {run}, round {round_}, {client}: refused: {verdict.reason}")
+            recorded = runs.judge(round_, client, verdict)
+            if recorded and not verdict.accepted:
+                if line := recorded.line(f"run {run}, round {round_}, {client}: refused: {verdict.reason}"):
+                    context.tell(line)
                 inspector.discard(client)
             reach("worker.judged")
 

@@ -52,6 +52,8 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
                                               seal, format, num_examples, info_path,
                                               info_digest, public_key, signature,
                                               constants, blameless
+round:N:entries                       hash    client to number of its entries in the log: those   worker, coordinator
+                                              that it caused in this round; 0 before the first
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 
@@ -230,6 +232,10 @@ class RunKeys:
     def verdicts(self, round_: int) -> str:
         """Hash: client to verdict."""
         return f"{self.prefix}round:{round_}:verdicts"
+
+    def entries(self, round_: int) -> str:
+        """Hash: client to how many entries of the log it has caused in this round; round 0 is before the first."""
+        return f"{self.prefix}round:{round_}:entries"
 
     @property
     def rounds_pattern(self) -> str:

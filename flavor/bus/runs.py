@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
 from importlib.resources import files
 from typing import Any
 
@@ -29,6 +30,7 @@ from flavor.protocol import PROTOCOL, check_run, new_run_id
 
 _LUA = files("flavor.bus") / "lua"
 _PARTS = {"open_round": "give_tasks", "reopen_round": "give_tasks"}
+_PARTS |= {"judge_update": "caused", "note_client": "caused"}
 _PARTS |= {"begin_aggregation": "refuse_spoiled", "return_round": "refuse_spoiled"}
 """What is put before a script: a server has no modules."""
 _LOADS = 5
@@ -48,9 +50,32 @@ _AT_ONCE = 500
 """Hashes of clients that are read by one call of a script."""
 LOG_LENGTH = 100_000
 """Entries that a run's log keeps, about."""
+MOST_ENTRIES = 20
+"""Entries of the log that one client can cause in one round, beside the one of an update that is accepted."""
+MORE_IS_LEFT_OUT = "; what else it causes in this round is counted, and left out"
 
 
-def _late(round_: int, try_id: str) -> Verdict:
+class Recorded(IntEnum):
+    """What became of what a client has caused."""
+
+    NOT = 0
+    """Nothing: it is known already."""
+    TOLD = 1
+    """It is recorded, and in the log."""
+    COUNTED = 2
+    """It is recorded; in the log are enough of that client in that round."""
+    LAST = 3
+    """It is recorded, and the last of that client in that round that is in the log."""
+
+    def line(self, text: str) -> str:
+        """What a terminal is to show of it, '' for nothing: as much as the log does."""
+        if self in (Recorded.NOT, Recorded.COUNTED):
+            return ""
+        return text + MORE_IS_LEFT_OUT if self is Recorded.LAST else text
+
+
+def late(round_: int, try_id: str = "") -> Verdict:
+    """The verdict on a try whose round is no longer open."""
     return Verdict(False, f"late: round {round_} no longer takes updates", try_id=try_id)
 
 
@@ -292,8 +317,8 @@ class RunStore:
 
     # -- transitions of either
 
-    def judge(self, round_: int, client: str, verdict: Verdict) -> bool:
-        """Record a verdict; True when it was the first on this try of the client, else nothing changes.
+    def judge(self, round_: int, client: str, verdict: Verdict) -> Recorded:
+        """Record a verdict, if it is the first on this try of the client, else nothing changes.
 
         An update whose round is no longer open is refused as late, whatever its inspection found. In a round that is
         not there nothing is recorded.
@@ -301,18 +326,30 @@ class RunStore:
         refused = "update.blameless" if verdict.blameless else "update.refused"
         return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict)
 
-    def refuse_late(self, round_: int, client: str, try_id: str = "") -> str:
-        """Refuse a try whose round is no longer open; why, or '' when it has a verdict or the round is open."""
-        late = _late(round_, try_id)
-        return late.reason if self._judge(round_, client, "update.late", late) else ""
+    def refuse_late(self, round_: int, client: str, try_id: str = "") -> Recorded:
+        """Refuse a try as `late`; nothing is recorded when it has a verdict or its round is open."""
+        return self._judge(round_, client, "update.late", late(round_, try_id))
 
-    def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> bool:
+    def note(self, event: str, client: str, reason: str, *, round_: int, names_round: bool = False) -> Recorded:
+        """Log what a client has caused in this round, unless it has caused too much of it there."""
+        keys = [self.keys.entries(round_), self.keys.log]
+        args: list[str | int] = [client, MOST_ENTRIES, MORE_IS_LEFT_OUT, event, reason, round_ if names_round else ""]
+        return Recorded(self._call("note_client", keys, args))
+
+    def left_out(self, round_: int) -> dict[str, int]:
+        """How many entries that it caused in this round are not in the log, of each client with such."""
+        with translated(self.where):
+            found = self.redis.hgetall(self.keys.entries(round_))
+        return {client: int(number) - MOST_ENTRIES for client, number in found.items() if int(number) > MOST_ENTRIES}
+
+    def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> Recorded:
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
-        keys += [self.keys.client(client).verdict(round_), self.keys.refusals]
-        late = _late(round_, verdict.try_id)
-        args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, late.to_json(), late.reason]
-        args.append(verdict.try_id)
-        return bool(self._call("judge_update", keys, args))
+        keys += [self.keys.client(client).verdict(round_), self.keys.refusals, self.keys.entries(round_)]
+        too_late = late(round_, verdict.try_id)
+        args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, too_late.to_json()]
+        args.append(too_late.reason)
+        args += [verdict.try_id, MOST_ENTRIES, MORE_IS_LEFT_OUT]
+        return Recorded(self._call("judge_update", keys, args))
 
     def end(
         self, state: RunState, reason: str, *, detail: str = "", token: str = "", seen: RoundView | None = None
@@ -552,7 +589,7 @@ class RunStore:
         """Delete the per-client keys of an old round; `whole`: its own hash and verdicts as well."""
         from flavor.bus.names import Event
 
-        keys = [self.keys.round(round_), self.keys.verdicts(round_)] if whole else []
+        keys = [self.keys.round(round_), self.keys.verdicts(round_), self.keys.entries(round_)] if whole else []
         for name in clients:
             client = self.keys.client(name)
             keys += [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RoundView, try_of
+from flavor.coordinator.heard import Heard
 
 
 class LateUpdates:
@@ -15,8 +16,8 @@ class LateUpdates:
     it is enough to look once more after each opening; a coordinator that takes over looks for the one before.
     """
 
-    def __init__(self, runs: RunStore, tell: Callable[[str], None]) -> None:
-        self._runs, self._tell = runs, tell
+    def __init__(self, runs: RunStore, heard: Heard) -> None:
+        self._runs, self._heard = runs, heard
         self._round = 0  # the newest that takes no updates any more
         self._missing: set[str] = set()  # of whom none was accepted in it
         self._ignored: set[tuple[int, str]] = set()
@@ -43,14 +44,13 @@ class LateUpdates:
             return
         if verdict is not None and verdict.is_about(fields):
             self._ignore(view, client, fields)
-        elif reason := self._runs.refuse_late(number, client, try_of(fields)):
-            self._tell(f"{client}: the update of round {number} is refused: {reason}")
+        else:
+            self._heard.refuse_late(number, client, try_of(fields))
 
     def _ignore(self, view: RoundView, client: str, fields: Mapping[str, str]) -> None:
-        """Say once that other content than was judged does not count: a site cannot fill the log."""
+        """Say once that other content than was judged does not count."""
         if fields.get("digest", "") == view.verdicts[client].digest or (view.round, client) in self._ignored:
             return
         self._ignored.add((view.round, client))
-        reason = f"round {view.round}: handed in again, with other content: the first verdict stands"
-        self._runs.log("update.ignored", client=client, round_=view.round, reason=reason)
-        self._tell(f"{client}: {reason}")
+        reason = "handed in again, with other content: the first verdict stands"
+        self._heard.note("update.ignored", client, reason, of=view.round)

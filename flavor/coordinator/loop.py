@@ -40,6 +40,7 @@ from flavor.coordinator.decision import (
     standings,
     supervise,
 )
+from flavor.coordinator.heard import Heard
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.coordinator.late import LateUpdates
 from flavor.coordinator.members import LONGEST, Members
@@ -148,7 +149,8 @@ class Coordinator:
         self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
-        self._late = LateUpdates(self._runs, tell)
+        self._heard = Heard(self._runs, tell)
+        self._late = LateUpdates(self._runs, self._heard)
         self._only, self._given_jobs, self._warnings = only, jobs, warnings
         self._history = History(self._runs, Archive(store, run), tell)
         self._round: _Round | None = None
@@ -179,6 +181,7 @@ class Coordinator:
         self._members = Members(
             self._runs,
             self._tell,
+            self._heard,
             quarantine_after=config.quarantine_after,
             lease_s=config.heartbeat_timeout_s,
             only=self._only,
@@ -361,6 +364,7 @@ class Coordinator:
         And that nothing was handed in too late without an answer.
         """
         self._late.refuse_unheard()
+        self._heard.run_is_over()
         view = self._runs.read_round(self._run.round) if self._run.round else None
         if view is not None and view.state is RoundState.CLOSED:
             self._history.settle(view.round, view.manifest)
@@ -374,6 +378,7 @@ class Coordinator:
             self._members.forget()
             self._round = None
         self._run, self._incarnation = view, view.incarnation
+        self._heard.round = view.round
         self._clock_ms = self._runs.now_ms() - time.monotonic() * 1000
         self._members.read_all(token=self._admitting, lenient=self._lenient)
         if self._run.round:
@@ -459,7 +464,7 @@ class Coordinator:
         for client in late:
             self._late.refuse(round_, client)
         new = self._runs.verdicts(round_, judged) if self._round and judged else {}
-        if self._members.recount(clients | judged, refused=not all(v.accepted for v in new.values())):
+        if self._members.recount(clients | judged, refused=self._heard.hears(round_, new.values())):
             clients |= judged  # perhaps quarantined now, or pardoned
         if clients:
             self._members.read(clients, token=self._admitting, lenient=self._lenient)
@@ -510,13 +515,12 @@ class Coordinator:
             while self._round.notes < len(self._round.view.notes):
                 self._tell(f"round {closed}: {self._round.view.notes[self._round.notes]}")
                 self._round.notes += 1
+            self._heard.round_is_over(closed)
         anew = begins_anew(self._run, closed)
         action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, anew=anew)
         ends = action in (Action.FAIL, Action.FINISH) and closed < self._config.rounds
         if action is Action.WAIT or self._too_early(action) or (ends and self._just_resumed(closed)):
-            if reason != self._waiting:
-                self._runs.log("run.waiting", reason=reason)
-            self._tell_waiting(reason)
+            self._tell_waiting(reason, logged=True)
             return False
         self._waiting = ""
         if action is Action.OPEN:
@@ -539,9 +543,12 @@ class Coordinator:
             return False
         return self._now_ms() < run.resumed_ms + self._config.round_timeout_s * 1000
 
-    def _tell_waiting(self, reason: str) -> None:
-        if reason != self._waiting:
-            self._tell(f"waiting: {reason}")
+    def _tell_waiting(self, reason: str, *, logged: bool = False) -> None:
+        if reason == self._waiting or not self._heard.may_wait():
+            return
+        if logged:
+            self._runs.log("run.waiting", reason=reason)
+        self._tell(f"waiting: {reason}")
         self._waiting = reason
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
@@ -565,6 +572,7 @@ class Coordinator:
         )
         self._round = _Round(replace(view, expected=expected))
         self._run = replace(self._run, round=number, state=RunState.RUNNING)
+        self._heard.round = number
         self._tell(f"round {number} of {self._config.rounds}: {reason}")
         self._pruning.after(number - 1, self._members.names)
 
@@ -578,8 +586,7 @@ class Coordinator:
             fields = round_.updates[client]
             if "refused" in fields:
                 reason = fields["refused"][:LONGEST]
-                if self._runs.judge(number, client, Verdict(False, reason, try_id=try_of(fields))):
-                    self._tell(f"round {number}: {client}: {reason}")
+                self._heard.refuse(number, client, Verdict(False, reason, try_id=try_of(fields)))
                 round_.view = self._runs.read_round(number) or round_.view
                 continue
             size = count(fields.get("size")) or 0
@@ -615,9 +622,8 @@ class Coordinator:
             self._tell_waiting("the aggregators cannot use the store for now: their own lines say why; trying again")
             return False
         reason = f"its inspection failed {round_.asked[client]} times"
-        try_id = try_of(round_.updates[client])
-        if self._runs.judge(round_.view.round, client, Verdict(False, reason, try_id=try_id)):
-            self._tell(f"round {round_.view.round}: {client}: {reason}")
+        refused = Verdict(False, reason, try_id=try_of(round_.updates[client]))
+        self._heard.refuse(round_.view.round, client, refused)
         round_.view = self._runs.read_round(round_.view.round) or round_.view
         return True
 
@@ -641,7 +647,7 @@ class Coordinator:
                 self._reopen(round_, expected, f"{reason}; {how}")
                 return True
             reason = f"{reason}; {how}"
-        if action is Action.HOLD and reason != round_.held:
+        if action is Action.HOLD and reason != round_.held and self._heard.may_wait():
             round_.held = reason
             self._tell(f"round {round_.view.round}: {reason}")
             self._runs.log("round.waiting", round_=round_.view.round, reason=reason)

@@ -10,6 +10,7 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState
 from flavor.coordinator.decision import Client
+from flavor.coordinator.heard import Heard
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.protocol import client_refusal, spoken
@@ -18,8 +19,6 @@ _SCAN_S = 0.01
 """Of a large server's keys so much is looked through at a time."""
 LONGEST = 3000
 """Characters of what a client says that go into the log, and onto terminals."""
-_ENTRIES, _ENTRY_S = 20, 30.0
-"""Entries of the log that a client can cause at once, and seconds until it may cause one more."""
 
 
 class Members:
@@ -29,12 +28,14 @@ class Members:
         self,
         runs: RunStore,
         tell: Callable[[str], None],
+        heard: Heard,
         *,
         quarantine_after: int,
         lease_s: float,
         only: frozenset[str] | None,
     ) -> None:
-        self._runs, self._tell, self._quarantine_after, self._only = runs, tell, quarantine_after, only
+        self._runs, self._tell, self._heard = runs, tell, heard
+        self._quarantine_after, self._only = quarantine_after, only
         self._lease_s = lease_s
         self._stopped: dict[str, float] = {}  # client -> when its edge was first seen stopped by a signal (monotonic)
         self.clients: dict[str, Client] = {}
@@ -46,7 +47,6 @@ class Members:
         self._strangers: set[str] = set()
         self._told: dict[str, tuple[str, str]] = {}  # client -> why it is not admitted, and by which key
         self._welcomed: dict[str, str] = {}  # client -> the key by which it was told that it is admitted
-        self._heard: dict[str, tuple[float, float]] = {}  # client -> entries that it has left, and when that was so
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
     def forget(self) -> None:
@@ -92,9 +92,9 @@ class Members:
                 self._quarantine(name)
             elif before is not None and not before.gone and client.gone:
                 event = "client.left" if state is ClientState.LEFT else "client.lost"
-                self._note(event, name, client.why_gone)
+                self._heard.note(event, name, client.why_gone)
             elif before is not None and state is ClientState.STOPPED is not before.state and not client.gone:
-                self._note("client.stopped", name, f"{client.reason or 'its edge was stopped'}: it is awaited")
+                self._heard.note("client.stopped", name, f"{client.reason or 'its edge was stopped'}: it is awaited")
 
     def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
         """Whether the client counts as there: one that was stopped by a signal does for a lease time, as a crashed one.
@@ -152,7 +152,7 @@ class Members:
         elif before != (reason, key):
             self._told[name] = (reason, key)
             self._welcomed.pop(name, None)
-            self._note(event, name, reason)
+            self._heard.note(event, name, reason)
             tell_admission(self._runs, name, admitted=False, reason=reason, public_key=key)
         return reason
 
@@ -179,19 +179,6 @@ class Members:
             )
         self._keys[name] = key
         return ""
-
-    def _note(self, event: str, client: str, reason: str) -> None:
-        """Tell, and log, what a client has caused; no more than so much of it: a site cannot fill the log."""
-        now = time.monotonic()
-        left, since = self._heard.get(client, (float(_ENTRIES), now))
-        left = min(float(_ENTRIES), left + (now - since) / _ENTRY_S)
-        self._heard[client] = (max(0.0, left - 1), now)
-        if left < 1:
-            return
-        if left < 2:
-            reason = f"{reason}; more of it comes too fast, and is left out"
-        self._runs.log(event, client=client, reason=reason)
-        self._tell(f"{client}: {reason}")
 
     def _quarantine(self, client: str) -> None:
         reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"

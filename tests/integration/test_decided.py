@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flavor.bus.connection import connect
-from flavor.bus.runs import RunStore
+from flavor.bus.runs import MORE_IS_LEFT_OUT, MOST_ENTRIES, RunStore
 from flavor.bus.state import GlobalModel, Refusal, RoundState, RoundView, RunState, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator import loop
@@ -284,3 +284,60 @@ def test_no_two_jobs_have_one_name(url: str) -> None:
     with contextlib.closing(connect(url)) as redis:
         waiting = redis.lrange("rq:queue:flavor", 0, -1)
     assert len(set(waiting)) == 5, waiting
+
+
+def test_a_site_that_hands_in_without_end_fills_neither_log_nor_terminal(url: str, tmp_path: Path) -> None:
+    """It says by itself that its update is refused, or hands in what is: while the round is open, and after it."""
+    served = Served(url, tmp_path, quorum=1, round_timeout_s=15.0)
+    key = served.runs.keys.client("b").update(1)
+
+    def hands_in(number: int, **fields: str) -> str:
+        served.runs.redis.delete(key)
+        served.runs.redis.hset(key, mapping={**fields, "try": f"try-{number}"})
+        served.runs.redis.publish(key, "1")
+        return f"try-{number}"
+
+    def floods(first: int) -> None:
+        for number in range(first, first + MOST_ENTRIES):
+            mine = hands_in(number, refused="x" * 100)
+            served.until("it is answered", lambda mine=mine: served.verdict_of("b").get("try") == mine)
+
+    with served.serving():
+        floods(0)
+        for number in range(1000, 1010):  # what a worker finds
+            assert served.runs.judge(1, "b", Verdict(False, "NaN", try_id=hands_in(number, path="b", size="12")))
+        assert served.accept("a")
+        served.until("the round is over", lambda: served.round().state is RoundState.AGGREGATING)
+        floods(100)
+        served.runs.end(RunState.STOPPED, "enough")
+        served.thread.join(LONG_S)
+    log = [fields for _, fields in served.runs.redis.xrange(served.runs.keys.log) if fields.get("client") == "b"]
+    of_b = [fields["reason"] for fields in log if fields["event"] == "update.refused"]
+    assert len(of_b) == MOST_ENTRIES
+    assert [text.endswith(MORE_IS_LEFT_OUT) for text in of_b] == [False] * (MOST_ENTRIES - 1) + [True]
+    told = [line for line in served.told if line.startswith(("round 1: b: ", "b: "))]
+    assert len(told) == MOST_ENTRIES + 1
+    left_out = f"{MOST_ENTRIES + 10} more entries are left out of what it caused in round 1"
+    assert told[-1] == f"b: {left_out}"
+    assert [fields["reason"] for fields in log if fields["event"] == "client.left_out"] == [left_out]
+    assert served.verdict_of("b")["accepted"] == "0", "each is answered all the same"
+
+
+def test_sites_that_come_and_go_fill_neither_with_what_the_run_waits_for(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, min_clients=3)
+    served.thread.start()
+    try:
+        served.until("there is a run", lambda: served.runs.find() is not None)
+        keys = served.runs.keys.client("a")
+        served.runs.redis.set(keys.lease, "x")
+        for number in range(100):
+            state = ("ready", "joined")[number % 2]
+            served.runs.redis.hset(keys.hash, mapping={"state": state, **SPEAKS, "round": "0"})
+            served.runs.redis.publish(keys.state, state)
+            time.sleep(0.01)
+    finally:
+        served.coordinator.stop()
+        served.thread.join(LONG_S)
+    waits = sum(fields["event"] == "run.waiting" for _, fields in served.runs.redis.xrange(served.runs.keys.log))
+    assert 3 < waits <= MOST_ENTRIES + 1
+    assert sum(line.startswith("waiting: ") for line in served.told) == waits

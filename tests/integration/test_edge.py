@@ -15,6 +15,7 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RunState
 from flavor.config import RunConfig
+from flavor.coordinator.heard import Heard
 from flavor.coordinator.members import Members
 from flavor.edge import agent, idleness
 from flavor.edge.config import EdgeConfig
@@ -161,7 +162,9 @@ def test_a_site_is_told_that_it_has_joined_by_the_coordinator_and_never_before_i
     alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
     alone.is_ready()
     assert not any("joined" in line for line in alone.told), "no coordinator has said so"
-    Members(alone.runs, print, quarantine_after=3, lease_s=9.0, only=None).read_all(token=TOKEN, lenient=False)
+    Members(alone.runs, print, Heard(alone.runs, print), quarantine_after=3, lease_s=9.0, only=None).read_all(
+        token=TOKEN, lenient=False
+    )
     alone.says("joined run 'r'")
 
 

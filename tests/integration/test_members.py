@@ -8,8 +8,9 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.lease import Lease
-from flavor.bus.runs import RunStore
+from flavor.bus.runs import MORE_IS_LEFT_OUT, MOST_ENTRIES, RunStore
 from flavor.bus.subscription import Subscription
+from flavor.coordinator.heard import Heard
 from flavor.coordinator.members import Members
 from flavor.errors import LeaseHeld
 from flavor.ledger.keys import SigningKey
@@ -30,7 +31,7 @@ def runs(url: str) -> Iterator[RunStore]:
 
 
 def members(runs: RunStore) -> Members:
-    return Members(runs, lambda _: None, quarantine_after=3, lease_s=15.0, only=None)
+    return Members(runs, lambda _: None, Heard(runs, lambda _: None), quarantine_after=3, lease_s=15.0, only=None)
 
 
 def says(runs: RunStore, client: str, **fields: str) -> None:
@@ -48,9 +49,9 @@ def test_a_site_cannot_fill_the_log(runs: RunStore) -> None:
         for state in ("ready", "failed"):
             says(runs, "a", state=state, public_key=str(SigningKey.generate().public))
             seen.read(["a"], token=TOKEN, lenient=False)
-    assert 15 < entries(runs, "client.lost") + entries(runs, "client.other_key") <= 22
+    assert entries(runs, "client.lost") + entries(runs, "client.other_key") == MOST_ENTRIES
     last = runs.redis.xrevrange(runs.keys.log, count=1)[0][1]["reason"]
-    assert last.endswith("more of it comes too fast, and is left out")
+    assert last.endswith(MORE_IS_LEFT_OUT)
     says(runs, "b", state="ready")
     seen.read(["b"], token=TOKEN, lenient=True)
     says(runs, "b", state="failed", reason="b's own")
@@ -84,7 +85,7 @@ def test_a_client_that_takes_back_what_it_said_is_gone_when_its_lease_is(runs: R
 
 
 def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later(runs: RunStore) -> None:
-    seen = Members(runs, lambda _: None, quarantine_after=3, lease_s=3600.0, only=None)
+    seen = Members(runs, lambda _: None, Heard(runs, lambda _: None), quarantine_after=3, lease_s=3600.0, only=None)
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready")
     seen.read(["a"], token=TOKEN, lenient=False)

@@ -26,6 +26,7 @@ def test_golden_keys() -> None:
         keys.log,
         keys.round(3),
         keys.verdicts(3),
+        keys.entries(3),
     ] == [
         "flavor:runs",
         "flavor:{mnist}:run",
@@ -38,6 +39,7 @@ def test_golden_keys() -> None:
         "flavor:{mnist}:log",
         "flavor:{mnist}:round:3",
         "flavor:{mnist}:round:3:verdicts",
+        "flavor:{mnist}:round:3:entries",
     ]
     assert FEDTRAIN_SESSIONS == "flavor:fedtrain:sessions"
     assert [client.state, client.lease, client.started, client.hash, client.events_pattern] == [

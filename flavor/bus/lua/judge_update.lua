@@ -1,8 +1,9 @@
 -- Record the verdict on one client's update, once, and tell that client.
--- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals
+-- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals  6 round:N:entries
 -- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused, update.blameless or update.late
 --       5 reason
 --       6 verdict (JSON) and 7 reason of one that is too late  8 which try of the client was judged
+--       9 most entries of a client in a round  10 what the last one adds
 -- Invariant: the first verdict on a try stands; a repeated inspection changes nothing. An update that was refused may be
 --            followed by another try while the round is open; one that was accepted is the client's last.
 --            An update is accepted only while its round is open: what is accepted counts; one that the round has left
@@ -12,7 +13,8 @@
 --            A round that is not there has no verdicts: the server may have lost the run while it was inspected.
 --            `refusals` counts a client's refused updates in a row; one that came too late, or whose
 --            global model is to blame (update.blameless), is no fault of its client.
--- Returns 1 when this verdict was recorded, else 0.
+--            An acceptance is logged always; refusals are a client's entries, of which there are only so many.
+-- Returns 0 when this verdict was not recorded; else what `caused` does.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
 local round, late = redis.call('HMGET', KEYS[3], 'state', 'left_out'), event == 'update.late'
 local state, left_out = round[1], false
@@ -40,6 +42,9 @@ end
 redis.call('DEL', KEYS[4])
 redis.call('HSET', KEYS[4], 'accepted', event == 'update.accepted' and '1' or '0', 'reason', reason)
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[4], 'try', ARGV[8]) end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', event, 'round', ARGV[2], 'client', ARGV[1], 'reason', reason)
 redis.call('PUBLISH', KEYS[4], ARGV[2])
+local entry = {'event', event, 'round', ARGV[2], 'client', ARGV[1]}
+if event ~= 'update.accepted' then return caused(KEYS[6], KEYS[2], ARGV[1], ARGV[9], ARGV[10], entry, reason) end
+entry[7], entry[8] = 'reason', reason
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', unpack(entry))
 return 1
