@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -51,6 +52,8 @@ def test_an_edge_stopped_by_a_signal_is_awaited_as_one_that_crashed(faulty, numb
     status = bench.done("flavor", "status", bench.run)
     (line,) = (line for line in status.stdout.splitlines() if line.startswith("c2 "))
     assert re.match(r"c2 +stopped +\d+(\.\d+)? s ", line), "as resume.md says: it is awaited, and was seen just now"
+    found = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
+    assert found["clients"]["c2"]["this_round"] == "pending", "the round still waits for it"
     edges["c2"] = bench.edge("c2", bench.trainer())
     faulty.finish(coordinator, edges)
     assert [contributors(faulty, n) for n in (1, 2)] == [("c1", "c2")] * 2
