@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,10 +13,12 @@ import numpy.typing as npt
 from aggregators.dtypes import Array
 from aggregators.engine import Aggregation, Sink, run
 from aggregators.protocols import Reducer, ServerStep
+from aggregators.quantities import turned_negative
 from aggregators.registry import parse, parse_server_step
 from aggregators.server import Replace
 from aggregators.state import ServerState
 from flavor.errors import AggregationError
+from flavor.patterns import STATISTICS
 
 if TYPE_CHECKING:
     from aggregators.files import ModelFile
@@ -36,6 +39,7 @@ def aggregate(
     out: StrPath | None = None,
     out_format: str | None = None,
     threads: int | None = None,
+    statistics: Sequence[str] = STATISTICS,
 ) -> dict[str, Array] | tuple[dict[str, Array], ServerState]:
     """Aggregate the clients' `models` into a new global model. In a notebook, with no Redis anywhere::
 
@@ -66,6 +70,9 @@ def aggregate(
             dicts a flat safetensors file.
         out_format: `"torch"`, `"pickle"`, `"npz"` or `"safetensors"` instead of that.
         threads: by default one for each core this process may use.
+        statistics: patterns (`*`, `?`, `[…]`) of float tensors that are no parameters, by default the names that a
+            batch norm's means and variances have: the server step leaves them alone, and they become what the reducer
+            makes of them. A `UserWarning` names a tensor that the step alone made negative.
 
     Returns:
         The new global model, name to array of the clients' shapes and dtypes (read-only views of `out` where that
@@ -104,6 +111,7 @@ def aggregate(
             state=state,
             out=sink,
             threads=_cores() if threads is None else threads,
+            statistics=statistics,
         )
 
     if out is None or not opened:
@@ -113,6 +121,8 @@ def aggregate(
 
         files = [file for _, file in [*opened, *([] if base is None else [base])] if file is not None]
         result = write_result(out, files[0] if files else None, opened[0][0], out_format, compute)
+    if result.negative:
+        warnings.warn(turned_negative(result.negative), UserWarning, stacklevel=2)
     return result.model if result.state is None else (result.model, result.state)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -21,11 +21,13 @@ from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
-from aggregators.protocols import Plan, Reducer, ServerStep, Weights
+from aggregators.protocols import Block, Plan, Reducer, ServerStep, Weights
+from aggregators.quantities import matching
 from aggregators.server import Replace
 from aggregators.state import ServerState
 from aggregators.walk import Scratch, Span, block_size, for_each, spans
 from flavor.errors import AggregationError
+from flavor.patterns import STATISTICS
 
 BLOCK_ELEMS = 640 * 1024
 """The most elements of a block; rules that keep several rows in cache take fewer."""
@@ -43,6 +45,10 @@ Sink: TypeAlias = Mapping[str, Array] | Allocate | None
 """Where a result goes: arrays by name, a function that hands them out, or None for new arrays in memory."""
 
 
+FEWEST_SIGNED = 4
+"""Elements below which a tensor says nothing by its signs: a bias of one number crosses 0 as it is trained."""
+
+
 @dataclass(frozen=True)
 class Aggregation:
     """What came out.
@@ -53,7 +59,11 @@ class Aggregation:
     - `weights` `[n]`: with which weight each entered integer and bool tensors;
     - `nonfinite`: the tensors of the model, and `"SLOT/TENSOR"` of the state, that hold NaN or infinity: the models
       did, or what they add up to has no room in its type. Nobody should train from such a model;
-    - `differing`: the integer tensors that are not the same for all clients.
+    - `differing`: the integer tensors that are not the same for all clients;
+    - `statistics`: the float tensors that the server step was not taken with;
+    - `negative`: those that have negative values after the server step, and had none before it, neither in the old
+      global model nor in any client's: if it is a variance, the model is broken.
+      Those of three elements or fewer are not looked at.
     """
 
     model: dict[str, Array]
@@ -62,6 +72,8 @@ class Aggregation:
     weights: Array = field(repr=False)
     nonfinite: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
 
 
 def run(
@@ -78,6 +90,7 @@ def run(
     threads: int = 2,
     block_elems: int = BLOCK_ELEMS,
     held: Mapping[str, Tensor] | None = None,
+    statistics: Iterable[str] = STATISTICS,
 ) -> Aggregation:
     """Reduce the clients' `models` to one and take the server step from `global_model`.
 
@@ -98,6 +111,8 @@ def run(
         threads: how many threads share the work.
         block_elems: the most elements of a block, a matter of speed alone.
         held: tensors by name that come out as they are here, and take part in no distance, norm or state.
+        statistics: patterns (`*`, `?`, `[…]`) of float tensors that are no parameters, as a batch norm's variances:
+            what the reducer makes of them is the result, and the server step keeps no state for them.
 
     Returns:
         The new global model and state, in `out` and `state_out` where given.
@@ -118,18 +133,22 @@ def run(
     source = Models(models, global_model, threads, held=held)
     reducer.check(source.n)
     checked = Weights.of(weights, source.n)
-    float_tensors = {name: models[0][name] for name in source.sizes(Kind.FLOAT)}
+    floats = tuple(source.sizes(Kind.FLOAT))
+    plain = floats if isinstance(server_step, Replace) else tuple(matching(floats, statistics))
+    stepped = {name: models[0][name] for name in floats if name not in frozenset(plain)}
     if state is not None:
-        state.check(server_step.name, server_step.slots, float_tensors)
+        state = state.without(plain)
+        state.check(server_step.name, server_step.slots, stepped)
     model = {name: _claim(out, name, source.shapes[name], source.dtypes[name]) for name in source.names}
     kept = {
         key: _claim(state_out, key, tensor.shape, compute_dtype(tensor.dtype))
         for slot in server_step.slots
-        for name, tensor in float_tensors.items()
+        for name, tensor in stepped.items()
         for key in [f"{slot}/{name}"]
     }
     plan = reducer.plan(source, checked)
     walk = _Walk(source, plan, server_step, (None if state is None else state.tensors, kept), model)
+    walk.stepped = frozenset(stepped)
     walk.held = {
         name: flat(np.asarray(tensor) if isinstance(tensor, EncodedTensor) else tensor)
         for name, tensor in held.items()
@@ -140,7 +159,16 @@ def run(
     after = ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
     nonfinite = tuple(name for name in (*model, *kept) if name in walk.nonfinite)
     differing = tuple(name for name in model if name in walk.differing)
-    return Aggregation(model, after, plan.clients, plan.weights, nonfinite, differing)
+    return Aggregation(
+        model,
+        after,
+        plan.clients,
+        plan.weights,
+        nonfinite,
+        differing,
+        statistics=() if isinstance(server_step, Replace) else plain,
+        negative=tuple(name for name in model if name in walk.negative and name not in walk.signed),
+    )
 
 
 class _Counting:
@@ -180,8 +208,11 @@ class _Walk:
         self.voters = [int(i) for i in np.flatnonzero(plan.weights)]
         self.votes = [float(plan.weights[i]) for i in self.voters]
         self.held: Mapping[str, Stored] = {}
-        self.nonfinite: set[str] = set()  # both are added to from all threads, a name at a time
+        self.stepped: frozenset[str] = frozenset()
+        self.nonfinite: set[str] = set()  # all four are added to from all threads, a name at a time
         self.differing: set[str] = set()
+        self.signed: set[str] = set()  # negative somewhere before the step
+        self.negative: set[str] = set()  # and after it
 
     def block_size(self, name: str, limit: int) -> int:
         if self.source.kinds[name] is not Kind.FLOAT:
@@ -214,12 +245,25 @@ class _Walk:
         # The result is computed where it will lie if it has the type of the computation, else beside it.
         reduced = out if out.dtype == block.dtype else scratch.row("reduced", out.size, block.dtype)
         self.plan.reduce(block, reduced)
-        state = {slot: self._state(slot, start, span, scratch) for slot, start in self.server_step.slots.items()}
-        self.server_step.step(block.base, reduced, state, reduced, scratch)
+        state: dict[str, Array] = {}
+        if span.name in self.stepped:
+            state = {slot: self._state(slot, start, span, scratch) for slot, start in self.server_step.slots.items()}
+            self.server_step.step(block.base, reduced, state, reduced, scratch)
+            self._look_at_signs(span.name, block, reduced)
         if reduced is not out:
             np.copyto(out, reduced, casting="unsafe")
         checked = {span.name: out, **{f"{slot}/{span.name}": array for slot, array in state.items()}}
         self.nonfinite.update(name for name, array in checked.items() if not is_finite(array))
+
+    def _look_at_signs(self, name: str, block: Block, after: Array) -> None:
+        """Note whether a tensor is negative somewhere before the step, which most are at once, and after it."""
+        if name in self.signed or self.source.flat[name][0].size < FEWEST_SIGNED:
+            return
+        before = block.rows if block.base is None else (block.base, *block.rows)
+        if any(row.min() < 0 for row in before):
+            self.signed.add(name)
+        elif after.min() < 0:
+            self.negative.add(name)
 
     def _state(self, slot: str, start: float, span: Span, scratch: Scratch) -> Array:
         key = f"{slot}/{span.name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 _PARTS = ("_extra_state", "rng_state", "random_state", "rng", "seed", "label", "labels", "classes", "classes_")
 _MASKING = 1e4
+_MOST_TOLD = 5
 _COUNTERS = ("num_batches_tracked", "step", "steps", "epoch", "count", "counter", "n", "n_samples_seen_")
 
 
@@ -59,6 +60,17 @@ def is_mask(array: npt.NDArray[Any]) -> bool:
     """Whether a float tensor is made of 0 and values that mask something, -inf most often; NaN is none of them."""
     wide = array.astype(np.float64)
     return bool(((wide == 0) | (np.abs(wide) > _MASKING)).all())
+
+
+def turned_negative(names: Sequence[str]) -> str:
+    """In words, that a server step alone has made these tensors negative."""
+    told = ", ".join(map(repr, names[:_MOST_TOLD]))
+    if len(names) > _MOST_TOLD:
+        told += f" and {len(names) - _MOST_TOLD} more"
+    return (
+        f"{told}: negative values after the server step, and none before it in any model: a negative variance or count "
+        "breaks the model; name a tensor that is a statistic, and no parameter, with --statistics (statistics=)"
+    )
 
 
 def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

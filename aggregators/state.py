@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from aggregators.dtypes import Array, compute_dtype
 from aggregators.encoded import Tensor
@@ -15,7 +15,7 @@ from flavor.errors import AggregationError
 class ServerState:
     """The state of one server step after `rounds` steps.
 
-    `tensors` holds, for each slot of the step and each float tensor of the model, `"SLOT/TENSOR"`: of the
+    `tensors` holds, for each slot of the step and each float tensor of the model that it steps, `"SLOT/TENSOR"`: of the
     tensor's shape, float32 (float64 for float64 tensors). Saved and loaded again, or stored with `metadata`
     and read back with `restore`, a run goes on exactly as if it had never stopped.
     """
@@ -56,6 +56,14 @@ class ServerState:
 
         file = TensorFile.open(path)
         return cls.restore({name: file.tensor(name) for name in file.names}, file.metadata)
+
+    def without(self, names: Collection[str]) -> ServerState:
+        """This state, but for the tensors of these names."""
+        gone = frozenset(names)
+        if not any(key.partition("/")[2] in gone for key in self.tensors):
+            return self
+        kept = {key: tensor for key, tensor in self.tensors.items() if key.partition("/")[2] not in gone}
+        return replace(self, tensors=kept)
 
     def check(self, step: str, slots: Mapping[str, float], model: Mapping[str, Tensor]) -> None:
         """Raise `AggregationError` unless this is the state of `step` for the float tensors of `model`.

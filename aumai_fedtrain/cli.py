@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from flavor import __version__
 from flavor.cli.common import EXIT_CODES, one_line_errors, raise_on_sigterm, redis_option, teller
 from flavor.cli.private import keep_private
 from flavor.errors import AggregationError, FlavorError, InvalidSetting, MisuseError
+from flavor.patterns import with_known
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -107,6 +109,13 @@ def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, 
     help="DiLoCo's outer step, e.g. nesterov:lr=0.7,momentum=0.9; `flavor aggregators` lists the server steps.  "
     "[default: none, the averages are the weights]",
 )
+@click.option(
+    "--statistics",
+    multiple=True,
+    metavar="PATTERN",
+    help="What is no parameter, as a variance is none: the outer optimizer leaves it alone. '*running_mean', "
+    "'*running_var' and their like are known; again for another; `none` leaves out those that are known.",
+)
 @click.option("--weighted", is_flag=True, help="Nodes count by their samples.")
 @click.option("--param-names", default="weight,bias", show_default=True, help="Simulated parameters, by commas.")
 @click.option(
@@ -145,6 +154,7 @@ def run(
     config: Path | None,
     nodes: int | None,
     outer_optimizer: str | None,
+    statistics: tuple[str, ...],
     weighted: bool,
     live: bool,
     as_json: bool,
@@ -167,7 +177,9 @@ def run(
         options["set_"] = _parsed_settings(options["set_"])
     written = _newest(redis_url, home) if config is None else _configured(config)
     chosen = _with_nodes(written, DEFAULT_NODES if nodes is None and config is not None and not live else nodes)
-    coordinator = DiLoCoCoordinator(outer_optimizer=outer_optimizer, weighted=weighted)
+    coordinator = DiLoCoCoordinator(
+        outer_optimizer=outer_optimizer, weighted=weighted, statistics=with_known(statistics)
+    )
     provider: UpdateProvider
     if live:
         assert redis_url is not None
@@ -182,7 +194,7 @@ def run(
     _tell_nodes(written, chosen, nodes)
     if not as_json:
         click.echo(report.heading("Starting", chosen) + "\n")
-    with _recorded(Session(config=chosen, run=name), redis_url, home) as record:
+    with _warnings_told(), _recorded(Session(config=chosen, run=name), redis_url, home) as record:
         done = coordinator.run_training(chosen, participants, provider, on_round=record)
     if as_json:
         click.echo(json.dumps(report.result_json(chosen, done, name)))
@@ -252,6 +264,15 @@ def verify(update: Path, expected: str, as_json: bool) -> None:
     else:
         click.echo(f"Verification FAILED.  Hash: {found}  expected: {expected}")
     sys.exit(0 if passed else 1)
+
+
+@contextlib.contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Show what a coordinator warns of as a line, each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+        yield
 
 
 def _configured(path: Path) -> TrainingConfig:

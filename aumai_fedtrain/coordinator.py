@@ -24,6 +24,7 @@ from aumai_fedtrain.provider import Adapted, GivesUpdates, UpdateProvider
 from aumai_fedtrain.vectors import checked
 from aumai_fedtrain.verifier import HashVerifier
 from flavor.errors import AggregationError, InvalidSetting
+from flavor.patterns import STATISTICS
 
 
 class DiLoCoCoordinator:
@@ -44,6 +45,7 @@ class DiLoCoCoordinator:
         initial_weights: Mapping[str, Any] | None = None,
         weighted: bool = False,
         reports: Reports | str = Reports.PSEUDOGRADIENTS,
+        statistics: Sequence[str] = STATISTICS,
     ) -> None:
         """Make a coordinator.
 
@@ -55,11 +57,13 @@ class DiLoCoCoordinator:
             weighted: whether nodes count by their `samples_used` in averages, those of losses too.
             reports: with an outer optimizer, what nodes report once there are weights: pseudogradients, or their
                 own weights, from which the coordinator takes the difference itself.
+            statistics: patterns of the names of what is no parameter, by default those that a batch norm's means and
+                variances have: the outer optimizer leaves them alone, and they become the nodes' mean.
 
         Raises `InvalidSetting`, a `ValueError`.
 
         """
-        self._outer = None if outer_optimizer is None else OuterOptimizer(outer_optimizer)
+        self._outer = None if outer_optimizer is None else OuterOptimizer(outer_optimizer, statistics)
         self._weighted = weighted
         try:
             self._reports = Reports(reports)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from aggregators import parse_server_step, run
 from aggregators.protocols import ServerStep
+from aggregators.quantities import turned_negative
 from aumai_fedtrain.averager import shaped
 from aumai_fedtrain.models import LocalUpdate, OuterState
 from aumai_fedtrain.vectors import Array, as_array, is_finite, like
 from flavor.errors import AggregationError, InvalidSetting
+from flavor.patterns import STATISTICS
 
 
 class OuterOptimizer:
@@ -22,8 +25,13 @@ class OuterOptimizer:
     that did not.
     """
 
-    def __init__(self, step: ServerStep | str) -> None:
-        """`step` is a server step, or one by name: `"nesterov:lr=0.7,momentum=0.9"`; raises `InvalidSetting`."""
+    def __init__(self, step: ServerStep | str, statistics: Iterable[str] = STATISTICS) -> None:
+        """`step` is a server step, or one by name: `"nesterov:lr=0.7,momentum=0.9"`; raises `InvalidSetting`.
+
+        What a pattern of `statistics` matches is no parameter, as a batch norm's variances: the nodes' mean takes its
+        place, without a step.
+        """
+        self.statistics = tuple(statistics)
         self.step = parse_server_step(step) if isinstance(step, str) else step
         if not isinstance(self.step, ServerStep):
             raise InvalidSetting(
@@ -38,7 +46,8 @@ class OuterOptimizer:
 
         `reduced` holds for each of the `weights` (a parameter that is absent or empty: zeros) the mean pseudogradient
         Δ = mean(θ_global − θ_local), and the step is taken from θ to θ − Δ; or else the nodes' mean θ_local itself.
-        Raises `AggregationError` when the state is another optimizer's or the result is not finite.
+        Raises `AggregationError` when the state is another optimizer's or the result is not finite; warns
+        (`UserWarning`) of a parameter that the step alone made negative.
         """
         names = sorted(weights)
         old = {name: as_array(weights[name]).astype(np.float64, copy=False) for name in names}
@@ -49,7 +58,10 @@ class OuterOptimizer:
             global_model=old,
             state=state.restored() if state is not None and self.step.slots else None,
             threads=1,
+            statistics=self.statistics,
         )
+        if result.negative:
+            warnings.warn(turned_negative(result.negative), UserWarning, stacklevel=2)
         examples: dict[str, Sequence[Any]] = {name: [weights[name], reduced.get(name)] for name in names}
         for name, array in result.model.items():
             if not is_finite(array):

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from flavor.errors import InvalidSetting
+from flavor.patterns import STATISTICS
 from flavor.settings import checked_settings
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
@@ -104,6 +105,8 @@ class RunConfig(BaseModel):
     the first contributor by name."""
     equal: tuple[str, ...] = ()
     """Patterns of the tensors that must be the same at all sites: an update with another is refused."""
+    statistics: tuple[str, ...] = STATISTICS
+    """Patterns of the float tensors that are no parameters: no server step is taken with them."""
     compress: Literal["none", "bf16", "int8"] = "none"
     """What edges send once there is a global model: their parameters, or their change in so few bits."""
     require_signatures: bool = False
@@ -127,7 +130,7 @@ class RunConfig(BaseModel):
             raise ValueError("2 at least, or 0 for all: a slow site may still be fetching the model before the newest")
         return rounds
 
-    @field_validator("keep", "equal")
+    @field_validator("keep", "equal", "statistics")
     @classmethod
     def _patterns_match_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         if not all(pattern.strip() for pattern in patterns):

@@ -14,6 +14,7 @@ from aggregators.entry import Algorithm
 from aggregators.mean import Mean
 from aggregators.protocols import weighs
 from aggregators.registry import parse
+from aggregators.server import Replace
 from aggregators.state import ServerState
 from aggregators.updates import Update
 from flavor.bus.state import GlobalModel
@@ -57,10 +58,12 @@ class Engine:
         constants = {client: verdict.constants for client, verdict in work.verdicts.items() if verdict.constants}
         old = open_global(work.store, work.old) if work.old and _is_needed(work, rule, constants) else None
         held = Held(config, updates, constants, old).settle()
+        steps = not isinstance(rule.server_step, Replace)
         if work.old is None:
             rule = rule.without_global()
         first = next(iter(updates.values()))
-        round_ = _Round(rule, updates, weights, held, _tensors(old) if old and rule.needs_global else None)
+        base = _tensors(old) if old and rule.needs_global else None
+        round_ = _Round(rule, updates, weights, held, base, config.statistics)
         if rule.server_step.slots:
             round_.state = _state(work.store, work.old)
         with TensorFileWriter(target, first.specs, first.metadata) as writer:
@@ -73,7 +76,7 @@ class Engine:
             if small:
                 for spec in writer.specs:
                     writer.write(spec.name, result.model[spec.name])
-            state, chosen, differing = result.state, result.clients, result.differing
+            state, chosen, differing, negative = result.state, result.clients, result.differing, result.negative
             del result, out  # the mapped file is closed with the writer
         state_path, state_digest = _put_state(work, state) if state is not None else ("", "")
         names, info = list(updates), work.info
@@ -84,6 +87,8 @@ class Engine:
         noticed = (
             *notes.of_choice(config.aggregator, [names[i] for i in chosen], names),
             *notes.of_integers(work.round, first, held, differing),
+            *(notes.of_statistics(work, first, held) if steps else ()),
+            *notes.of_signs(work.round, negative),
             *notes.of_constants(work.round, constants),
             *(notes.of_sizes(work) if weighs(rule.reducer) else ()),
             *notes.of_training(work, updates, old, writer.sha256, target),
@@ -100,6 +105,7 @@ class _Round:
     weights: Sequence[float] | None
     held: Mapping[str, Tensor]
     old: Mapping[str, Any] | None
+    statistics: Sequence[str] = ()
     state: ServerState | None = None
 
     def run(
@@ -119,6 +125,7 @@ class _Round:
             completed=completed,
             threads=threads,
             held=self.held,
+            statistics=self.statistics,
         )
 
     def refusal(self, names: Sequence[str], out: Any, threads: int) -> AggregatorFailed:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from aggregators.dtypes import Kind, kind_of
 from aggregators.encoded import Tensor
-from aggregators.quantities import is_counter, suspicious_integers
+from aggregators.quantities import is_counter, matching, suspicious_integers, turned_negative
 from aggregators.updates import Update
 from flavor.store.formats import TensorFile
 from workers.combination import Work
@@ -35,6 +36,24 @@ def of_integers(round_: int, first: Update, held: Mapping[str, Tensor], differin
     unequal = [repr(n) for n in differing if n in specs and n not in suspicious and not is_counter(specs[n])]
     if unequal:
         yield f"warning: integers that are no counters differ between sites: {_some(unequal)}; {_ADVICE}"
+
+
+def of_statistics(work: Work, first: Update, held: Mapping[str, Tensor]) -> Iterator[str]:
+    """Floats that are no parameters, with which no server step is taken; said once a run."""
+    if work.round > 1:
+        return
+    floats = [spec.name for spec in first.specs if spec.name not in held and kind_of(spec.dtype) is Kind.FLOAT]
+    if names := [repr(name) for name in matching(floats, work.config.statistics)]:
+        yield (
+            f"statistics, and no parameters, are {_some(names)}: no server step is taken with them, they become the "
+            "mean, or what the rule makes of the sites' (--statistics)"
+        )
+
+
+def of_signs(round_: int, negative: Sequence[str]) -> Iterator[str]:
+    """Tensors that the server step has carried below 0."""
+    if negative:
+        yield f"warning: round {round_}: {turned_negative(negative)}"
 
 
 def of_sizes(work: Work) -> Iterator[str]:

@@ -66,7 +66,10 @@ class HandedIn:
         except CheckpointError as error:
             self._give_up(TENSORS, f"round {round_}: {_without(error, path)}")
         count = len(local.tensors)
-        self._report.passed(TENSORS, f"{count} tensor{'s' if count > 1 else ''}")
+        counted = f"{count} tensor{'s' if count > 1 else ''}"
+        if known := model.statistics(local.tensors):
+            counted += f"; statistics, with which no server step is taken: {known}"
+        self._report.passed(TENSORS, counted)
         if bad := model.nonfinite(local.tensors):
             self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")
         self._report.passed(FINITE)

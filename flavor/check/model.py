@@ -11,8 +11,9 @@ import numpy as np
 
 from aggregators import engine
 from aggregators.dtypes import Array, Kind, kind_of
-from aggregators.quantities import suspicious_integers
+from aggregators.quantities import matching, suspicious_integers
 from flavor.errors import CheckpointError
+from flavor.patterns import STATISTICS
 from flavor.store.formats import Format, TensorSpec, is_finite, read
 from flavor.store.formats.format import detect_mapped
 from flavor.store.formats.mapped import Mapped
@@ -20,8 +21,6 @@ from flavor.store.formats.nesting import state_dict_of
 from flavor.store.formats.torchfile import load_pickle, load_torch
 
 Tensors = Mapping[str, Array]
-_STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance")
-"""Names of what a normalisation counts along, in the frameworks' words."""
 
 
 def opened(path: Path) -> Format:
@@ -72,8 +71,12 @@ def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
 
 def moves_by_itself(name: str, array: Array) -> bool:
     """Whether it moves without training: a batch norm's statistics, and all that is no float."""
-    last = name.replace("/", ".").rpartition(".")[2]
-    return kind_of(array.dtype) is not Kind.FLOAT or last in _STATISTICS or "batch_stats" in name
+    return kind_of(array.dtype) is not Kind.FLOAT or bool(matching([name], STATISTICS))
+
+
+def statistics(tensors: Tensors) -> str:
+    """The float tensors that are known as statistics and no parameters, in words; empty when there are none."""
+    return some(matching([name for name, array in tensors.items() if kind_of(array.dtype) is Kind.FLOAT], STATISTICS))
 
 
 def suspicious(tensors: Tensors) -> str:

@@ -17,7 +17,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Results": ("out", "as_json", "workspace"),
     "The model: rule, weights, tensors": (
-        *("checkpoint", "aggregator", "server_step", "weights", "keep", "equal", "compress"),
+        *("checkpoint", "aggregator", "server_step", "weights", "keep", "equal", "statistics", "compress"),
     ),
     "When a round closes": (
         *("quorum", "on_quorum_lost", "round_attempts", "round_timeout_s", "heartbeat_timeout_s"),

@@ -80,6 +80,14 @@ def round_options(function: Any) -> Any:
                 "again for another.",
             ),
             click.option(
+                "--statistics",
+                multiple=True,
+                metavar="PATTERN",
+                help="Tensors that are no parameters, as a variance is none: the server step leaves them alone. "
+                "'*running_mean', '*running_var' and their like are known; again for another; `none` leaves out the "
+                "known ones.",
+            ),
+            click.option(
                 "--compress",
                 type=click.Choice(["none", "bf16", "int8"]),
                 default="none",
@@ -341,6 +349,7 @@ def serve(
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.initial import store_initial
     from flavor.coordinator.loop import Coordinator
+    from flavor.patterns import with_known
     from flavor.results.writer import written
     from flavor.settings import parse_settings
     from flavor.stamp import with_times
@@ -348,6 +357,7 @@ def serve(
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
+    settings["statistics"] = with_known(settings["statistics"])
     config = RunConfig.parse({**settings, "settings": parse_settings(set_), "store": objects.url})
     check_rule(config)
     initial = store_initial(objects, run, init_model, opaque=config.is_opaque) if init_model else None

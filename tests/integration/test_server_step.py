@@ -162,6 +162,43 @@ def test_a_changed_server_state_is_found(url: str, tmp_path: Path) -> None:
         redis.close()
 
 
+def norms(round_: int, client: str) -> dict[str, np.ndarray]:
+    """A batch norm whose variances fall, and a count that has no known name."""
+    rng = np.random.default_rng([round_, *map(ord, client)])
+    fall = (0.3**round_ * rng.uniform(0.5, 1.5, 4)).astype(np.float32)
+    return {"bn.weight": rng.normal(size=4).astype(np.float32), "bn.running_var": fall, "codes.size": 8 * fall}
+
+
+def test_statistics_take_the_mean_and_what_turns_negative_is_told(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis = connect(url)
+    redis.flushall()
+    store = open_store(str(tmp_path / "store"), create=True)
+    runs = RunStore(redis, "r", url)
+    config = RunConfig(rounds=3, min_clients=2, server_step="momentum", store=store.url)
+    begin_run(runs, store, config)
+    redis.set(runs.keys.coordinator, TOKEN)
+    set_context(WorkerContext(redis, url, store, name="worker"))
+    monkeypatch.setattr(f"{__name__}.update", lambda client, round_, base: norms(round_, client))
+    try:
+        model: dict[str, np.ndarray] = {}
+        for round_ in (1, 2, 3):
+            model = a_round(runs, store, round_, model)
+            mean = np.average(
+                [norms(round_, client)["bn.running_var"].astype(float) for client in SIZES], axis=0, weights=[1, 3]
+            )
+            np.testing.assert_allclose(model["bn.running_var"], mean, rtol=1e-6)
+        notes = [runs.read_round(round_).notes for round_ in (1, 2, 3)]
+        assert notes[0][0].startswith("statistics, and no parameters, are 'bn.running_var': no server step")
+        assert [note for note in (*notes[1], *notes[2]) if "statistics, and" in note] == []
+        assert notes[2][0].startswith("warning: round 3: 'codes.size': negative values after the server step")
+        assert (model["codes.size"] < 0).any()
+    finally:
+        set_context(None)
+        redis.close()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from aggregators import ServerState, run
+from aggregators import ServerState, aggregate, run
+from aggregators.order import Median
 from aggregators.server import Adagrad, Adam, Momentum, Nesterov, Replace, Yogi
 from flavor.errors import AggregationError
 
@@ -170,3 +171,76 @@ def test_a_missing_global_model_or_a_foreign_state_is_refused():
 def test_values_outside_their_range_are_refused(make):
     with pytest.raises(AggregationError, match=r"needs .*, got"):
         make()
+
+
+# -- statistics, which are no parameters
+
+
+def normalised(round_: int, client: int) -> dict[str, np.ndarray]:
+    """A batch norm's tensors: variances that fall fast, as they do when a network settles."""
+    rng = np.random.default_rng([round_, client])
+    return {
+        "bn.weight": (1 + 0.1 * rng.standard_normal(5)).astype(np.float32),
+        "bn.running_mean": rng.standard_normal(5).astype(np.float32),
+        "bn.running_var": (np.array([9.0, 4, 1, 0.5, 0.1]) * 0.3**round_ * rng.uniform(0.5, 1.5, 5)).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("step", STEPS, ids=ids)
+def test_statistics_are_the_mean_and_parameters_are_stepped(step):
+    theta, state, memories = normalised(0, 0), None, [{} for _ in range(5)]
+    for round_ in range(1, 7):
+        clients = [normalised(round_, client) for client in (1, 2, 3)]
+        result = run(clients, [1, 2, 5], server_step=step, global_model=theta, state=state)
+        means = {
+            name: np.average([c[name].astype(float) for c in clients], axis=0, weights=[1, 2, 5]) for name in theta
+        }
+        for name in ("bn.running_mean", "bn.running_var"):
+            np.testing.assert_allclose(result.model[name], means[name], rtol=1e-6, atol=1e-7)
+        wanted = [
+            plain(step, *args)
+            for args in zip(theta["bn.weight"].astype(float), means["bn.weight"], memories, strict=True)
+        ]
+        np.testing.assert_allclose(result.model["bn.weight"], wanted, rtol=1e-3, atol=1e-5)
+        assert (result.model["bn.running_var"] > 0).all()
+        assert result.statistics == ("bn.running_mean", "bn.running_var")
+        assert {key.partition("/")[2] for key in result.state.tensors} == {"bn.weight"}
+        theta, state = result.model, result.state
+
+
+def test_a_robust_rule_reduces_statistics_too():
+    clients = [{"x.running_var": np.array([v])} for v in (1.0, 2.0, 1e9)]
+    result = run(clients, reducer=Median(), server_step=Momentum(), global_model={"x.running_var": np.array([3.0])})
+    assert result.model["x.running_var"] == [2.0]
+
+
+def test_what_counts_as_statistics_can_be_said():
+    old, new = {"a.var": np.array([4.0]), "a.running_var": np.array([4.0])}, {}
+    new = {name: array - 2 for name, array in old.items()}
+    result = run([new], server_step=Momentum(2.0), global_model=old, statistics=["*.var"])
+    assert (result.model["a.var"][0], result.model["a.running_var"][0]) == (2.0, 0.0)
+    assert result.statistics == ("a.var",)
+
+
+def test_a_state_from_before_statistics_were_known_goes_on():
+    old = {"w": np.array([1.0]), "running_var": np.array([1.0])}
+    state = run([old], server_step=Momentum(), global_model=old, statistics=()).state
+    assert sorted(state.tensors) == ["momentum/running_var", "momentum/w"]
+    after = run([old], server_step=Momentum(), global_model=old, state=state)
+    assert list(after.state.tensors) == ["momentum/w"]
+
+
+@pytest.mark.parametrize("block_elems", [1, 640 * 1024])
+def test_a_tensor_that_the_step_alone_makes_negative_is_named(block_elems):
+    old = {"cluster_size": np.full(4, 3.0), "bias": np.array([3.0, 3, 3, -3]), "fine": np.full(4, 3.0)}
+    clients = [
+        {"cluster_size": np.array([1.0, 2, 2, 2]), "bias": np.ones(4), "fine": np.full(4, 3.0)},
+        {"cluster_size": np.array([0.5, 2, 2, 2]), "bias": np.ones(4), "fine": np.full(4, 3.0)},
+    ]
+    result = run(clients, server_step=Momentum(3.0), global_model=old, block_elems=block_elems)
+    assert result.model["cluster_size"][0] < 0
+    assert result.negative == ("cluster_size",)
+    with pytest.warns(UserWarning, match="'cluster_size': negative values after the server step"):
+        aggregate(clients, server_step=Momentum(3.0), global_model=old)
+    clients[1]["cluster_size"][3] = -0.1
+    assert run(clients, server_step=Momentum(3.0), global_model=old, block_elems=block_elems).negative == ()

@@ -434,3 +434,35 @@ def test_no_number_of_samples_is_too_large_to_weigh() -> None:
     coordinator = DiLoCoCoordinator(weighted=True)
     state = coordinator.collect_updates(1, [used("a", 10**400, 1.0), used("b", 3 * 10**400, 3.0), used("c", 1, 9.0)])
     assert (state.global_weights, state.avg_loss) == ({"w": [2.5]}, 2.5)
+
+
+@pytest.mark.parametrize("reports", ["pseudogradients", "weights"])
+def test_the_outer_step_is_for_parameters_and_statistics_are_the_mean(reports: str) -> None:
+    start = {"bn.running_var": [9.0, 4.0, 1.0, 0.5], "w": [0.0]}
+    coordinator = DiLoCoCoordinator(outer_optimizer="momentum", initial_weights=start, reports=reports)
+    state, b = coordinator.initialize(config(), NODES), 0.0
+    for round_ in range(1, 7):
+        local = {n: np.array(start["bn.running_var"]) * 0.3**round_ * share for n, share in (("a", 1.0), ("b", 0.5))}
+        theta = {name: np.array(value) for name, value in state.global_weights.items()}
+        given = [
+            update(node, round_, **{"bn.running_var": theta["bn.running_var"] - var, "w": theta["w"] - 1.0})
+            if reports == "pseudogradients"
+            else update(node, round_, **{"bn.running_var": var, "w": np.ones(1)})
+            for node, var in local.items()
+        ]
+        b = 0.9 * b + (theta["w"][0] - 1.0)
+        state = GlobalState.model_validate_json(coordinator.run_round(state, given).model_dump_json())
+        mean = (local["a"] + local["b"]) / 2
+        np.testing.assert_allclose(state.global_weights["bn.running_var"], mean, rtol=1e-7, atol=1e-15)
+        np.testing.assert_allclose(state.global_weights["w"], theta["w"] - b, rtol=1e-7)
+        assert list(state.outer_state.tensors) == ["momentum/w"]
+
+
+def test_a_parameter_that_the_outer_step_alone_makes_negative_is_warned_of() -> None:
+    start = {"sizes": [3.0] * 4}
+    coordinator = DiLoCoCoordinator(outer_optimizer="momentum:lr=3", initial_weights=start)
+    with pytest.warns(UserWarning, match="'sizes': negative values after the server step"):
+        coordinator.run_round(coordinator.initialize(config(), NODES), [update("a", 1, sizes=[2.0] * 4)])
+    named = DiLoCoCoordinator(outer_optimizer="momentum:lr=3", initial_weights=start, statistics=["sizes"])
+    state = named.run_round(named.initialize(config(), NODES), [update("a", 1, sizes=[2.0] * 4)])
+    assert state.global_weights == {"sizes": [1.0] * 4}
