@@ -132,9 +132,27 @@ class ClientEvents:
 
         The trainer has taken this round up then: if it ends before TrainFinished, it has failed.
         """
+        self._note_unfinished(after)
         round_ = self._wait(self._starts, None, timeout_s, after=after)
         self.take(round_)
         return round_
+
+    def _note_unfinished(self, round_: int) -> None:
+        """Let the edge know of a trainer that waits for the round after this one without having finished it."""
+        if not round_ or self._starts is not Event.TRAIN_STARTED or (Event.TRAIN_FINISHED, round_) == self._last_set:
+            return
+        with translated(shown(self.url)):
+            if self._redis.get(self._keys.event(round_, Event.TRAIN_FINISHED)) is None:
+                self._redis.set(self._keys.idle, str(round_))
+
+    @property
+    def _last_set(self) -> tuple[Event, int] | None:
+        return None if self._newest is None else self._newest[:2]
+
+    def unfinished(self) -> int:
+        """The round that the trainer was in when it began to wait for the next one, if it had not finished it; or 0."""
+        with translated(shown(self.url)):
+            return int(self._redis.get(self._keys.idle) or 0)
 
     def take(self, round_: int) -> None:
         """Record that the trainer works on this round."""

@@ -27,6 +27,7 @@ client:CLIENT                         hash    protocol, state, reason, round, ho
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
+client:CLIENT:idle                    string  round not finished, of a trainer that waits on  its trainer
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
 client:CLIENT:round:N:update          hash    path, digest, size, format, info_path,          that edge
                                               info_digest, num_examples, public_key,
@@ -134,6 +135,11 @@ class ClientKeys:
     def taken(self) -> str:
         """String: the newest round that the trainer has taken up, so that one that left is not taken for lost."""
         return f"{self.prefix}:taken"
+
+    @property
+    def idle(self) -> str:
+        """String: the round that the trainer is in while it waits for the next one, TrainFinished being not set."""
+        return f"{self.prefix}:idle"
 
     def event(self, round_: int, event: Event) -> str:
         """String: present once the event has happened in this round."""

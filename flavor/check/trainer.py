@@ -7,6 +7,7 @@ records what it saw. What the run cannot go on after ends it, and the checks tha
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,9 @@ from flavor.check.trainer_checks import (
 from flavor.process import INSTALL_FLAVOR, lacks_flavor
 from flavor.readmark import ReadMark
 from flavor.store.info import FILE_NAME
+
+_OTHERS_S = 5.0
+"""So long one process of a script may wait for its first round before another has set TrainInitDone."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,17 @@ class TrainerCheck:
 
     def _await_ready(self) -> None:
         began = time.monotonic()
+
+        def ready() -> bool:
+            return self._bus.events.is_set(Event.TRAIN_INIT_DONE, 0)
+
         try:
-            self._script.wait("TrainInitDone", lambda: self._bus.events.is_set(Event.TRAIN_INIT_DONE, 0))
+            self._script.wait("TrainInitDone", lambda: ready() or self._bus.waiting)
+            if not ready():  # another process of the script may be about to
+                with contextlib.suppress(Late):
+                    self._script.wait("TrainInitDone", ready, limit_s=min(_OTHERS_S, self._settings.timeout_s))
+            if not ready():
+                self._give_up(READY, "it waits for TrainStarted without having set it, so that no round would begin")
         except Ended:
             self._give_up(READY, self._script.obituary("the script", "before TrainInitDone"), hint=self._death_hint)
         except Late:

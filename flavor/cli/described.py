@@ -12,16 +12,8 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, RoundState, RoundView, RunView
 from flavor.config import RunConfig
-from flavor.coordinator.decision import (
-    Action,
-    Client,
-    Standing,
-    begins_anew,
-    close_round,
-    next_round,
-    standings,
-    supervise,
-)
+from flavor.coordinator.awaited import as_clients, what_is_awaited
+from flavor.coordinator.decision import Standing, standings
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
 from flavor.ledger.rounds import closed_round
@@ -49,19 +41,14 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
     hashes = runs.clients(runs.members())
     config = RunConfig.known(view.config)
     gone_s = _goodbyes(runs, hashes, now_ms)
-    members = {
-        name: Client(
-            ClientState(fields["state"]),
-            alive or _is_awaited(fields, gone_s.get(name), config.heartbeat_timeout_s),
-            fields.get("reason", ""),
-            behind=count(fields.get("round")) or 0,
-        )
+    heard = {
+        name: (fields, alive or _is_awaited(fields, gone_s.get(name), config.heartbeat_timeout_s))
         for name, (fields, alive) in hashes.items()
-        if fields.get("state") in tuple(ClientState)
     }
+    members = as_clients(heard, shut)
     updates = runs.updates(view.round, round_.expected) if round_ else {}
     standing = standings(round_, updates, members) if round_ else {}
-    waits_for, held = _waits_for(view, round_, standing, members, now_ms)
+    waits_for, held = what_is_awaited(view, round_, standing, members, now_ms)
     absent = _absent(runs, url, view, round_, standing)
     clients: dict[str, Any] = {}
     left_ms = _lease_times(runs, hashes)
@@ -115,28 +102,6 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
         "global_model": view.global_model.path if view.global_model else None,
         "clients": clients,
     }
-
-
-def _waits_for(
-    view: RunView,
-    round_: RoundView | None,
-    standing: Mapping[str, tuple[Standing, str]],
-    clients: Mapping[str, Client],
-    now_ms: int,
-) -> tuple[str, bool]:
-    """What the coordinator says that the run waits for, and whether it cannot go on as it is."""
-    config = RunConfig.known(view.config)
-    if view.state.ended:
-        return "", False
-    if round_ is not None and round_.state is RoundState.OPEN:
-        action, waits_for = close_round(view.run, now_ms, round_, standing, config)
-    elif round_ is not None and round_.state is RoundState.AGGREGATING:
-        action, waits_for = supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
-    else:
-        closed = round_.round if round_ is not None else max(0, view.round - 1)
-        action, waits_for, _ = next_round(view.run, closed, clients, config, anew=begins_anew(view, closed))
-        return waits_for, action is Action.WAIT
-    return waits_for, action is Action.HOLD
 
 
 @dataclass

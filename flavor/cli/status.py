@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from flavor.cli.described import described
 from flavor.cli.place import connected, opened
 from flavor.coordinator.decision import shown_duration
 from flavor.local.record import is_folder
+from flavor.local.waits import Waits
 from flavor.sizes import amount, shown_bytes
 
 _ENDED = tuple(state.value for state in RunState if state.ended)
@@ -43,6 +45,9 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
         if not is_folder(run):
             _warn_of_dropped_jobs(place.redis)
         found = described(place.runs, place.url, store=place.store, metric=metric)
+        if is_folder(run) and found["state"] not in _ENDED:
+            logs = {log.stem: log for log in sorted((Path(run) / "logs").glob("*.log"))}
+            found["absent"] += Waits(place.runs, logs).said()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

@@ -144,6 +144,8 @@ class Edge:
         self._noticed = False  # the run was told why this edge ends
         self._belongings: Belongings | None = None
         self._idleness = Idleness(tell)
+        self._waits_unfinished = 0  # the round that the trainer has not finished, and waits for the next one
+        self._stuck = ""  # what the run was told of that
         self._started_at = 0.0  # when the trainer was started (monotonic)
         self._spoken_s = _UNREADY_S  # how long it may go on without TrainInitDone until that is told
 
@@ -290,7 +292,7 @@ class Edge:
         round trained again.
         """
         round_ = view.round
-        keys = [self._keys.started, self._keys.taken, self._keys.event(round_, Event.ERROR)]
+        keys = [self._keys.started, self._keys.taken, self._keys.idle, self._keys.event(round_, Event.ERROR)]
         keys += [self._keys.event(other, event) for other in (0, round_ + 1) for event in Event]
         handed_in = round_ and self._seat.has_update(round_)
         verdict = self._seat.verdict(round_) if handed_in else {}
@@ -344,7 +346,11 @@ class Edge:
     def _loop(self) -> None:
         while True:
             self._idleness.waits_for(self._awaited())
-            self._idleness.look()
+            if self._idleness.look() and self._unfinished:
+                self._stuck = (
+                    f"its trainer waits for the next round, and has not set TrainFinished of round {self._unfinished}"
+                )
+                self._announce()
             try:
                 item = self._inbox.get(timeout=self._idleness.left_s() if self._ready else self._unready_left_s())
             except queue.Empty:
@@ -362,6 +368,11 @@ class Edge:
 
     def _awaited(self) -> str:
         """What this site waits for while it has nothing to do; '' while it has."""
+        if self._unfinished:
+            return (
+                f"TrainFinished of round {self._unfinished}: the trainer waits for the next round without having set "
+                "it: call SetEvent('TrainFinished') at the end of every round, once both files are saved"
+            )
         if not self._ready or self._training or self._left:
             return ""
         if not self._behind:
@@ -454,7 +465,8 @@ class Edge:
 
     def _announce(self) -> None:
         if not self._left:
-            self._report(ClientState.READY if self._ready else ClientState.JOINED)
+            why = {"reason": self._stuck} if self._stuck and self._unfinished else {}
+            self._report(ClientState.READY if self._ready else ClientState.JOINED, why)
 
     def _begin(self, round_: int) -> None:
         task = self._seat.task(round_)
@@ -485,6 +497,13 @@ class Edge:
     def _check_finished(self) -> None:
         if self._events.is_set(Event.TRAIN_FINISHED, self._training):
             self._finished(self._training)
+        else:
+            self._waits_unfinished = self._events.unfinished()
+
+    @property
+    def _unfinished(self) -> int:
+        """The round that the trainer is in, if it waits for the next one without having finished it; 0 if not."""
+        return self._training if self._training == self._waits_unfinished else 0
 
     def _is_finished(self, round_: int) -> bool:
         """Whether the trainer has taken up this round and finished it."""

@@ -33,8 +33,10 @@ class Idleness:
             return None
         return max(0.0, self._since + SILENT_S - self._now())
 
-    def look(self) -> None:
-        """Say it, if it is time to."""
-        if self.left_s() == 0.0:
+    def look(self) -> bool:
+        """Say it, if it is time to; whether it was."""
+        due = self.left_s() == 0.0
+        if due:
             self._tell(f"waiting for {self._what}")
             self._told = True
+        return due

@@ -22,6 +22,7 @@ from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup
 from flavor.local.progress import Progress, counted
 from flavor.local.record import Record, own_server
+from flavor.local.waits import Waits
 from flavor.process import described_exit
 from flavor.results.folder import ResultFolder, Results
 from flavor.results.rounds import RoundResult
@@ -30,6 +31,8 @@ from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import run_record_path
 
 _LOOK_MS = 200
+_WAITS_S = 1.0
+"""How often one looks at what is waited for."""
 _END_S = 30.0
 _RESTARTS = 3
 
@@ -150,15 +153,18 @@ class Federation:
             folder.update(runs, store, view)
         with ProcessGroup(self.folder) as processes:
             self._start(processes, url, store.url)
+            waits = Waits(runs, {name: self.layout.log(name) for name in processes.names})
             try:
                 with progress:
-                    self._watch(runs, processes, progress, folder, store, newest)
+                    self._watch(runs, processes, progress, folder, store, newest, waits)
             except BaseException:
+                with contextlib.suppress(Exception):
+                    waits.look(runs.find())
                 with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
                     runs.end(RunState.STOPPED, "interrupted")
                 processes.wait(self._ending(processes, runs), 2.0)
                 with contextlib.suppress(FlavorError, OSError):
-                    progress.left(folder.end(runs, store))
+                    progress.left(folder.end(runs, store), waits.lines(at_least_s=0.0))
                 raise
             processes.wait(self._ending(processes, runs), _END_S)
             try:
@@ -244,10 +250,11 @@ class Federation:
         folder: ResultFolder,
         store: ObjectStore,
         newest: str,
+        waits: Waits,
     ) -> RunView:
         """Follow the run's log, from its entry `newest` on, until the run has ended."""
         told: set[str] = set()
-        looked = 0.0
+        looked, waits_looked = 0.0, time.monotonic()
         while True:
             batches = runs.redis.xread({runs.keys.log: newest}, block=_LOOK_MS)
             entries = batches[0][1] if batches else []
@@ -256,6 +263,11 @@ class Federation:
                 if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed", "round.note"):
                     progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}{_report(runs, fields)}")
             view = runs.find()
+            if time.monotonic() - waits_looked > _WAITS_S:
+                waits.look(view)
+                waits_looked = time.monotonic()
+                for line in () if progress.is_live else waits.news():
+                    progress.tell(line)
             if view is not None:
                 size = view.global_model.size_bytes if view.global_model else 0
                 for closed in self._written(folder, runs, store, view, progress, told):
@@ -263,7 +275,7 @@ class Federation:
                 if view.state.ended:
                     return view
                 if progress.is_live and time.monotonic() - looked > _LOOK_MS / 1000:
-                    progress.look(runs, view)
+                    progress.look(runs, view, waits.lines())
                     looked = time.monotonic()
             self._check(runs, view, processes, progress, told)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -76,17 +77,22 @@ class Progress:
                 f"{shown_metrics(result.metrics)}"
             )
 
-    def look(self, runs: RunStore, view: RunView) -> None:
-        """Draw the run as it is now."""
+    def look(self, runs: RunStore, view: RunView, waits: Sequence[str] = ()) -> None:
+        """Draw the run as it is now, and what it waits for."""
         if self._live is None:
             return
         round_ = runs.read_round(view.round) if view.round else None
         submitted = runs.updates(view.round, round_.expected) if round_ else {}
         clients = runs.clients(runs.members())
-        self._live.update(self._drawn(view, round_, submitted, clients))
+        self._live.update(self._drawn(view, round_, submitted, clients, waits))
 
     def _drawn(
-        self, view: RunView, round_: RoundView | None, submitted: dict[str, Any], clients: dict[str, Any]
+        self,
+        view: RunView,
+        round_: RoundView | None,
+        submitted: dict[str, Any],
+        clients: dict[str, Any],
+        waits: Sequence[str],
     ) -> RenderableType:
         closed = self._newest.round if self._newest else 0
         head = Table.grid(padding=(0, 2))
@@ -119,6 +125,7 @@ class Progress:
         if self._newest:
             lines.append(Text(f"metrics   {shown_metrics(self._newest.metrics)}"))
             lines.append(Text(f"transfer  {shown_bytes(self._uploaded)} up, {shown_bytes(self._downloaded)} down"))
+        lines += [Text(f"now       {printable(line)}") for line in waits]
         return Group(*lines)
 
     def summary(self, results: Results) -> None:
@@ -128,9 +135,11 @@ class Progress:
         self.tell(f"{results.state}: {results.reason}")
         self._where(results)
 
-    def left(self, results: Results) -> None:
-        """What there is of a run that was interrupted."""
+    def left(self, results: Results, waits: Sequence[str] = ()) -> None:
+        """What there is of a run that was interrupted, and what it waited for."""
         self.tell(f"interrupted after round {len(results.rounds)} of {self.rounds}")
+        for line in waits:
+            self.tell(f"at that time:  {line}")
         self._where(results)
 
     def _where(self, results: Results) -> None:

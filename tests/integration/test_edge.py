@@ -12,6 +12,7 @@ import pytest
 
 from flavor.bus.admission import tell_admission
 from flavor.bus.connection import connect
+from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RunState
 from flavor.config import RunConfig
@@ -220,6 +221,22 @@ def test_a_site_says_what_it_waits_for(alone: Alone, monkeypatch: pytest.MonkeyP
     alone.open_round(1)
     alone.update(1)
     alone.says("waiting for the run's next round: round 1 is behind this site")
+
+
+def test_a_script_that_forgets_to_finish_its_round_is_told_of(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the site, and in what the run's operator sees of it; no longer once it has set TrainFinished."""
+    monkeypatch.setattr(idleness, "SILENT_S", 0.1)
+    monkeypatch.setattr(agent, "_RELISTEN_S", 0.1)
+    alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted"); train(); WaitEvent("TrainStarted")\n')
+    alone.is_ready()
+    alone.open_round(1)
+    alone.says("waiting for TrainFinished of round 1: the trainer waits for the next round without having set it")
+    reason = lambda: alone.redis.hget(alone.keys.hash, "reason")  # noqa: E731
+    told = "its trainer waits for the next round, and has not set TrainFinished of round 1"
+    alone.eventually("the run is told", lambda: reason() == told)
+    alone.redis.set(alone.keys.event(1, Event.TRAIN_FINISHED), "1")
+    alone.update(1)
+    alone.eventually("it is no longer so", lambda: reason() == "")
 
 
 def test_a_script_that_never_gets_ready_is_spoken_of_again_and_again(

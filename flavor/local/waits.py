@@ -1,0 +1,125 @@
+"""What a local run waits for, and for how long: in its coordinator's words, and in those of its other processes.
+
+Each of them says in its log what keeps it from going on. Who looks at the run sees it without looking there.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flavor.bus.runs import RunStore
+from flavor.bus.state import RoundState, RunView
+from flavor.config import RunConfig
+from flavor.coordinator.awaited import as_clients, what_is_awaited
+from flavor.coordinator.decision import shown_duration, standings
+from flavor.stamp import without_stamp
+
+_TELL_S = 30.0
+"""A wait of so long is told of where there is no live view, and again after each such time, doubled; what a process
+says keeps it from going on, at once."""
+SHOWN_S = 2.0
+"""A shorter one is not worth a line of the view."""
+_TROUBLE = re.compile(
+    r"takes no writes|does not answer|takes none for now|No space left|trying again|cannot be used|without having set"
+)
+_CLOCK = re.compile(r" \([^()]* left\)|; trying for \d+ s more")
+"""What goes on changing in a line, while that what it says stays the same."""
+_MOST_BYTES = 64 * 1024
+"""Of what was added to a log since the last look."""
+
+
+@dataclass
+class _Wait:
+    text: str
+    since: float
+    spoken_s: float
+
+
+class Waits:
+    """The waits of one run whose processes write these `logs`, by the names of the processes."""
+
+    def __init__(self, runs: RunStore, logs: Mapping[str, Path], *, now: Callable[[], float] = time.monotonic) -> None:
+        self._runs, self._logs, self._now = runs, logs, now
+        self._read: dict[str, int] = {}  # how much of each log has been read
+        self._said: dict[str, str] = {}  # what each process said last, if that is what keeps it from going on
+        self._waits: dict[str, _Wait] = {}
+
+    def look(self, view: RunView | None) -> None:
+        """See what is waited for now."""
+        found = {"run": self._of_run(view)}
+        for name, log in self._logs.items():
+            self._hear(name, log)
+        found |= self._said
+        for name, text in found.items():
+            before = self._waits.get(name)
+            if not text:
+                self._waits.pop(name, None)
+            elif before is None or before.text != text:
+                self._waits[name] = _Wait(text, self._now(), _TELL_S if name == "run" else 0.0)
+
+    def lines(self, *, at_least_s: float = SHOWN_S) -> list[str]:
+        """What is waited for, and for how long: a line each, of those that take so long."""
+        return [self._line(wait) for wait in self._waits.values() if self._age_s(wait) >= at_least_s]
+
+    def said(self) -> list[str]:
+        """What the processes have said last, of what keeps them from going on."""
+        for name, log in self._logs.items():
+            self._hear(name, log)
+        return [text for text in self._said.values() if text]
+
+    def news(self) -> Iterable[str]:
+        """Those lines that it is time to tell."""
+        for wait in self._waits.values():
+            if (age_s := self._age_s(wait)) >= wait.spoken_s:
+                while wait.spoken_s <= age_s:
+                    wait.spoken_s = max(_TELL_S, 2 * wait.spoken_s)
+                yield self._line(wait)
+
+    def _age_s(self, wait: _Wait) -> float:
+        return self._now() - wait.since
+
+    def _line(self, wait: _Wait) -> str:
+        return f"{wait.text}, for {shown_duration(self._age_s(wait))}"
+
+    def _of_run(self, view: RunView | None) -> str:
+        if view is None:
+            return "waiting for the coordinator to begin the run"
+        if view.state.ended:
+            return ""
+        runs, config = self._runs, RunConfig.known(view.config)
+        round_ = runs.read_round(view.round) if view.round else None
+        hashes = runs.clients(runs.members())
+        shut = {name for name, refused in runs.refusals().items() if 0 < config.quarantine_after <= refused}
+        clients = as_clients(hashes, shut)
+        updates = runs.updates(view.round, round_.expected) if round_ else {}
+        standing = standings(round_, updates, clients) if round_ else {}
+        text, _ = what_is_awaited(view, round_, standing, clients, runs.now_ms())
+        if round_ is not None and round_.state in (RoundState.OPEN, RoundState.AGGREGATING):
+            text = f"round {round_.round}: {text}"
+        elif not hashes:
+            text = f"{text}; waiting for the sites to join"
+        return _CLOCK.sub("", text)
+
+    def _hear(self, name: str, log: Path) -> None:
+        """Read what a process has added to its log: its newest line of its own says what it waits for, if anything."""
+        try:
+            size = log.stat().st_size
+            start = max(self._read.get(name, 0), size - _MOST_BYTES)
+            if size <= start:
+                return
+            with log.open("rb") as file:
+                file.seek(start)
+                whole = file.read(size - start).rpartition(b"\n")[0]
+        except OSError:
+            return
+        self._read[name] = start + len(whole) + 1 if whole else start
+        for line in map(without_stamp, whole.decode(errors="replace").splitlines()):
+            own = line.removeprefix(f"[{name}] ")
+            if not own.startswith("flavor: ") and not line.startswith(("[coordinator] ", "[aggregator] ")):
+                continue
+            own = re.sub(r"^(\[\w+\] |flavor: )", "", own)
+            self._said[name] = f"{name}: {_CLOCK.sub('', own)}" if _TROUBLE.search(own) else ""

@@ -1,0 +1,67 @@
+"""What a local run waits for: in its terminal, after Ctrl-C, and in `flavor status` of its folder."""
+
+from __future__ import annotations
+
+import signal
+
+from flavor.bus.state import ClientState
+from flavor.config import RunConfig
+from flavor.local.waits import Waits
+from flavor.store.objects import open_store
+from tests.infos import begin_run
+
+
+def test_waits_are_told_with_their_time_and_by_whom(bench) -> None:
+    at = [0.0]
+    logs = {name: bench.folder / f"{name}.log" for name in ("coordinator", "aggregator", "edge-1")}
+    waits = Waits(bench.runs, logs, now=lambda: at[0])
+
+    def look(now: float) -> list[str]:
+        at[0] = now
+        waits.look(bench.runs.find())
+        return list(waits.news())
+
+    assert look(0.0) == []
+    assert waits.lines(at_least_s=0.0) == ["waiting for the coordinator to begin the run, for 0 s"]
+    store = open_store(str(bench.store), create=True)
+    begin_run(bench.runs, store, RunConfig(rounds=3, min_clients=1, store=store.url))
+    bench.redis.set(bench.runs.keys.coordinator, "token")
+    bench.runs.admit("token", "edge-1", "here")
+    bench.redis.hset(bench.runs.keys.client("edge-1").hash, mapping={"state": ClientState.JOINED.value})
+    bench.redis.set(bench.runs.keys.client("edge-1").lease, "1")
+    told = "0 of at least 1 clients are ready; waiting for edge-1 to call SetEvent('TrainInitDone'), for"
+    assert look(10.0) == []
+    assert waits.lines() == [], "it has only begun"
+    assert look(41.0) == [f"{told} 31 s"]
+    assert look(60.0) == []
+    assert look(75.0) == [f"{told} 1 min 5 s"]
+    full = "its work goes back into the queue, and it takes none for now: No space left on device"
+    logs["aggregator"].write_text(f"2026-01-01 00:00:00 [aggregator] {full}\n")
+    line = "flavor: Redis at unix:///s takes no writes (MISCONF …); trying for {} s more\n"
+    logs["edge-1"].write_text(line.format(60) + "[edge-1] a script says what it likes\n")
+    assert look(76.0) == [
+        f"aggregator: {full}, for 0 s",
+        "edge-1: Redis at unix:///s takes no writes (MISCONF …), for 0 s",
+    ]
+    with logs["edge-1"].open("a") as log:
+        log.write(line.format(55))
+    assert look(90.0) == [], "it is the same"
+    assert waits.lines()[-1].endswith("(MISCONF …), for 14 s")
+    with logs["edge-1"].open("a") as log:
+        log.write("flavor: Redis at unix:///s takes writes again\n")
+    assert look(91.0) == []
+    assert not any("MISCONF" in line for line in waits.lines())
+
+
+def test_after_an_interruption_the_last_lines_say_what_was_waited_for(bench) -> None:
+    words = ["--run", bench.run, "--out", bench.folder / "out", "--edges", 2, "--rounds", 2]
+    run = bench.start("flavor", "run", "-m", bench.trainer("--hold", "--at", 0), *words, "--redis-url", bench.url)
+    for client in ("edge-1", "edge-2"):
+        bench.held(client)
+    awaited = "waiting for edge-1, edge-2 to call SetEvent('TrainInitDone')"
+    bench.eventually("it waits", lambda: awaited in str(bench.log()))
+    status = bench.done("flavor", "status", bench.run)
+    assert awaited in status.stdout
+    run.send(signal.SIGINT)
+    assert run.wait() == 130
+    assert f"at that time:  0 of at least 2 clients are ready; {awaited}, for" in run.stderr
