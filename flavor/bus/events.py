@@ -21,6 +21,8 @@ _REREAD_S = 5.0
 """A waiter reads the keys again this often, should every publication be lost."""
 _EDGE_GONE_S = 30.0
 """An edge whose lease is missing for this long is gone; after an outage of the server, it takes it again sooner."""
+_REFUSED_S = 2.0
+"""A write that took longer was refused for a while, or waited for."""
 _ENDED = ("finished", "failed", "stopped")
 """Those of `RunState` that are ended, by name: every training script imports this module, and need not import that."""
 
@@ -184,7 +186,9 @@ class ClientEvents:
                 now = time.monotonic()
                 missed_since = None if look.state is None or look.holder is not None else missed_since or now
                 if missed_since is not None and now - missed_since >= _EDGE_GONE_S:
-                    raise LeaseLost(f"client {self.client!r}: its edge is gone, so nothing will set {event}")
+                    if not self._edge_may_come_back():
+                        raise LeaseLost(f"client {self.client!r}: its edge is gone, so nothing will set {event}")
+                    missed_since = None
                 left_s = _REREAD_S if deadline is None else min(_REREAD_S, deadline - time.monotonic())
                 if left_s <= 0:
                     raise WaitTimeout(
@@ -200,6 +204,16 @@ class ClientEvents:
                     return newest
                 if round_ is not None and wanted in woken:
                     return round_
+
+    def _edge_may_come_back(self) -> bool:
+        """Whether an edge without a lease is there: its process lives, or the server took no writes until just now."""
+        from flavor.lifeline import lives
+
+        if self._edge and lives(self._edge):
+            return True
+        before = time.monotonic()
+        self.take(self.taken())  # what stands there; it waits as long as the server refuses it
+        return time.monotonic() - before > _REFUSED_S
 
     def _is_news(self, channels: list[str], wanted: str | None) -> bool:
         """Whether a waiter has to look; a script that waits for its next round also hears what it set itself."""

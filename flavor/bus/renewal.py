@@ -33,10 +33,14 @@ class Renewal:
         with self._lock:
             try:
                 return self._extended()
+            except redis.exceptions.OutOfMemoryError:
+                return self._extended_without_room()
             except _BROKEN:
                 self._close()
             try:
                 return self._extended()
+            except redis.exceptions.OutOfMemoryError:
+                return self._extended_without_room()
             except BaseException:
                 self._close()
                 raise
@@ -63,6 +67,19 @@ class Renewal:
                 return False
             if done:  # else somebody touched it, and it is ours all the same: once more
                 return True
+
+    def _extended_without_room(self) -> bool:
+        """At a server that has reached `maxmemory`, which refuses whatever a transaction holds, and SET.
+
+        At worst this extends another's lease once, which that one renews as well; none can be taken there.
+        """
+        self._close()
+        holder, done = self._asked(("GET", self._key), ("PEXPIRE", self._key, self._ttl_ms))
+        if holder != self._token or not done:
+            return False
+        if self._announce:
+            self._asked(("PUBLISH", self._announce, ""))
+        return True
 
     def _is_watched(self) -> bool:
         """A connection that was made anew watches nothing: EXEC would write without a look."""

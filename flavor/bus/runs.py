@@ -13,6 +13,7 @@ import redis
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RUNS, RunKeys
+from flavor.bus.removal import remove_keys
 from flavor.bus.state import (
     ClientState,
     GlobalModel,
@@ -567,17 +568,8 @@ class RunStore:
 
     def remove_keys(self, pattern: str = "") -> None:
         """Remove every key of the run that begins with `pattern`; names that are no text too, which a client chose."""
-        start = f"{self.keys.prefix}{pattern}".replace("{", "\\{").replace("}", "\\}")
-        cursor = 0
         with translated(self.where):
-            while True:
-                cursor, found = self.redis.execute_command(
-                    "SCAN", cursor, "MATCH", f"{start}*", "COUNT", 1000, NEVER_DECODE=True
-                )
-                if found:
-                    self.redis.unlink(*found)
-                if not int(cursor):
-                    return
+            remove_keys(self.redis, f"{self.keys.prefix}{pattern}")
 
     def now_ms(self) -> int:
         """The server's clock, in milliseconds."""

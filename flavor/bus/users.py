@@ -13,6 +13,7 @@ Users belong to one server: Redis copies them neither to replicas nor to the oth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import redis
 from flavor.bus.connection import Redis, translated
 from flavor.bus.keys import RunKeys
 from flavor.bus.names import checked_name
+from flavor.bus.removal import remove_keys
 from flavor.bus.state import ClientState
 from flavor.errors import RunError
 
@@ -115,19 +117,22 @@ def _made(client: Redis, user: str, rules_for: Callable[[str], list[str]], where
 
 
 def revoke(client: Redis, run: str, name: str, *, where: str) -> Kept | None:
-    """Remove the user of a client and end its connections; None when there is no such user.
+    """Remove the user of a client, end its connections and delete all that it wrote; None when there is no such user.
 
-    The client counts as lost from here on, so that no round waits for it.
+    The client counts as lost from here on, so that no round waits for it. What was accepted of it stands in verdicts,
+    which it did not write. A server that the client has filled has room again.
     """
     run_keys = RunKeys(run)
     keys = run_keys.client(name)
     with translated(where):
         if not client.execute_command("ACL DELUSER", user_name(run, name)):  # which ends its connections, too
             return None
-        kept = save_users(client)
-        if client.exists(keys.hash):
-            with client.pipeline(transaction=True) as step:
-                step.delete(keys.hash, keys.lease)  # the hash may be anything: the client wrote it
+        kept, was_there = save_users(client), client.exists(keys.hash)
+        client.unlink(keys.hash)  # it may be anything: the client wrote it
+        remove_keys(client, f"{keys.hash}:")
+        if was_there:
+            # a server that others have filled refuses this; that the client is gone is seen all the same
+            with contextlib.suppress(redis.exceptions.OutOfMemoryError), client.pipeline(transaction=True) as step:
                 step.hset(keys.hash, mapping={"state": ClientState.REVOKED, "reason": "it was revoked"})
                 step.publish(keys.state, ClientState.REVOKED)
                 step.execute()

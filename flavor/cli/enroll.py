@@ -195,7 +195,8 @@ def _certificates(file: str | None) -> str | None:
 def revoke(run: str, client: str, redis_url: str | None) -> None:
     """Take back what `flavor enroll RUN CLIENT` gave: the client is cut off at once, and its token is worth nothing.
 
-    In a run that goes on it counts as failed. Updates of it that were accepted stay.
+    In a run that goes on it counts as failed. What it wrote into Redis is removed, also from one that it has filled.
+    Updates of it that were accepted stay.
     """
     checked_name(run, "run")
     checked_name(client, "client")

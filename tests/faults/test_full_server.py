@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from servers import REDIS, Server
 
+from flavor.bus.connection import connect
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState
+from flavor.bus.users import enroll, revoke
 from flavor.config import RunConfig
 from flavor.edge.seat import Seat
 from tests.conftest import Bench
@@ -40,3 +47,63 @@ def test_commands_that_only_read_need_no_room(tmp_path: Path, bench_at: Callable
             assert bench.run in shown.stdout or "round.opened" in shown.stdout
     finally:
         server.close()
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "redis", program=REDIS or pytest.skip("redis-server is not installed"))
+    yield server
+    server.close()
+
+
+def test_a_lease_is_kept_at_a_server_without_room(full: Server) -> None:
+    """So no trainer takes its edge for gone, and no coordinator an edge; another's lease is not taken for ours."""
+    lost = threading.Event()
+    with connect(full.url, patience_s=0.0) as client, redis.Redis.from_url(full.url, decode_responses=True) as plain:
+        lease = Lease(client, "lease", ttl_s=1.5, what="it", announce="heard")
+        assert lease.try_acquire()
+        keeper = LeaseKeeper(lease, lost=lost.set)
+        keeper.start()
+        plain.config_set("maxmemory", "1mb")
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            plain.set("more", "x")
+        heard = plain.pubsub(ignore_subscribe_messages=True)
+        heard.subscribe("heard")
+        beats, end = 0, time.monotonic() + 60
+        while beats < 6 and time.monotonic() < end:  # two of its lifetimes
+            beats += heard.get_message(timeout=1.0) is not None
+            assert plain.get("lease") == lease.token
+        assert (beats, lost.is_set()) == (6, False)
+        keeper.stop()
+        plain.config_set("maxmemory", "0")
+        plain.set("lease", "another's")
+        plain.config_set("maxmemory", "1mb")
+        assert not lease.renew()
+        heard.close()
+
+
+def test_revoking_the_site_that_filled_a_server_gives_it_room_again(full: Server) -> None:
+    with connect(full.url, patience_s=5.0) as admin, redis.Redis.from_url(full.url) as plain:
+        runs = RunStore(admin, "r", full.url)
+        own, other = runs.keys.client("site-1"), runs.keys.client("site-10")
+        for keys in (own, other):
+            enroll(admin, "r", keys.client, where="here")
+            plain.hset(keys.hash, mapping={"state": "ready"})
+            plain.set(keys.lease, "its")
+        plain.hset(runs.keys.verdicts(1), "site-1", "accepted")
+        plain.hset(own.update(1), "path", "p")
+        plain.config_set("maxmemory", "40mb")
+        for size in (1 << 20, 1000):
+            with contextlib.suppress(redis.exceptions.OutOfMemoryError):
+                for number in range(10_000):
+                    plain.set(f"{own.prefix}:{size}-{number}".encode() + b"\xff", bytes(size))
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            plain.set("others", bytes(1000))
+        revoke(admin, "r", "site-1", where="here")
+        assert [plain.exists(key) for key in (own.lease, own.update(1))] == [0, 0]
+        assert plain.keys(f"{own.prefix.replace('{', '[{]')}:*") == []
+        assert plain.hget(own.hash, "state") == b"revoked"
+        assert (plain.exists(other.lease), plain.hget(other.hash, "state")) == (1, b"ready")
+        assert plain.hget(runs.keys.verdicts(1), "site-1") == b"accepted"
+        assert plain.info("memory")["used_memory"] < 20 << 20
+        plain.set("others", "write again")

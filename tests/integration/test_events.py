@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from flavor.bus.state import RunState
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.cook import utils
 from flavor.errors import LeaseHeld, LeaseLost, RunOver, WaitTimeout
+from flavor.lifeline import lives
 
 KEYS = RunKeys("r").client("c")
 FINISHED = Event.TRAIN_FINISHED
@@ -176,6 +179,28 @@ class TestTrouble:
         server.delete(KEYS.lease)
         with pytest.raises(LeaseLost, match="its edge is gone"):
             events().wait_started(0)
+
+    def test_an_edge_whose_process_lives_is_waited_for_without_a_lease(
+        self, server: redis.Redis, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("flavor.bus.events._REREAD_S", 0.05)
+        monkeypatch.setattr("flavor.bus.events._EDGE_GONE_S", 0.2)
+        server.delete(KEYS.lease)
+        host = socket.gethostname()
+        trainer = ClientEvents(url, "r", "c", edge=f"{host}:{os.getpid()}:token")
+        with pytest.raises(WaitTimeout):
+            trainer.wait_started(0, timeout_s=1.5)
+        trainer.close()
+        with subprocess.Popen(["true"]) as ended:
+            ended.wait()
+        for edge in (f"{host}:{ended.pid}:token", f"elsewhere:{os.getpid()}:token"):
+            orphan = ClientEvents(url, "r", "c", edge=edge)
+            with pytest.raises(LeaseLost, match="its edge is gone"):
+                orphan.wait_started(0, timeout_s=60)
+            orphan.close()
+        with subprocess.Popen(["sleep", "60"]) as younger:  # what has the number of an edge that is gone
+            assert not lives(f"{host}:{younger.pid}:token")
+            younger.kill()
 
     def test_a_trainer_that_outlived_its_edge_disturbs_nobody(self, server: redis.Redis, url: str) -> None:
         orphan = ClientEvents(url, "r", "c", edge="host:1:token")
