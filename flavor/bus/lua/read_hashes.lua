@@ -3,7 +3,7 @@
 -- ARGV  1 most bytes of a field  2 number of hashes  3... names of fields
 -- Returns for each hash: nothing there: 0; no hash: 1; a field that is too large: its name; else the fields' values;
 --         and for each other key whether it is there (1 or 0).
-local most, found = tonumber(ARGV[1]), {}
+local most, found, names = tonumber(ARGV[1]), {}, {unpack(ARGV, 3)}
 for i, key in ipairs(KEYS) do
   local kind = i <= tonumber(ARGV[2]) and redis.call('TYPE', key)['ok']
   if not kind then
@@ -13,15 +13,14 @@ for i, key in ipairs(KEYS) do
   elseif kind ~= 'hash' then
     found[i] = 1
   else
-    local values = {}
-    for j = 3, #ARGV do
-      local size = redis.call('HSTRLEN', key, ARGV[j])
-      if size > most then
-        values = ARGV[j]
+    local values
+    for _, name in ipairs(names) do
+      if redis.call('HSTRLEN', key, name) > most then
+        values = name
         break
       end
-      values[j - 2] = size > 0 and redis.call('HGET', key, ARGV[j])
     end
+    values = values or redis.call('HMGET', key, unpack(names))
     found[i] = values
   end
 end
