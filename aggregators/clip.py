@@ -6,7 +6,7 @@ Sun et al. 2019, "Can you really backdoor federated learning?" (arXiv 1911.07963
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,11 +14,12 @@ import numpy as np
 
 from aggregators.distance import squared_distances
 from aggregators.dtypes import Array
-from aggregators.encoded import Tensor
+from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
-from aggregators.parts import Stored
+from aggregators.parts import Stored, flat, part
 from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, scan_block, weighs
+from aggregators.walk import Scratch
 from flavor.errors import AggregationError
 
 _LEAST_SCALE = 1e-6
@@ -103,6 +104,24 @@ def change_norm(
     """Return ‖θ − θᵢ‖ over all float tensors but those `held` of two compatible models, without a copy of either."""
     squared = Models([model], global_model, threads=1, held=held).sum(_squared_norms, (1,))
     return math.sqrt(float(squared[0]))
+
+
+def whole_change_norm(model: Mapping[str, Tensor], global_model: Mapping[str, Stored], names: Iterable[str]) -> float:
+    """Return ‖θ − θᵢ‖ over these integer tensors of two compatible models; each difference is exact."""
+    squared, scratch = 0.0, Scratch()
+    for name in names:
+        mine, old = model[name], global_model[name]
+        if isinstance(mine, EncodedTensor):  # no integer is
+            continue
+        mine, old = flat(mine), flat(old)
+        for start in range(0, mine.size, SCAN_BLOCK):
+            stop = min(mine.size, start + SCAN_BLOCK)
+            new = part(mine, start, stop, scratch, "new")
+            before = part(old, start, stop, scratch, "old")
+            # modulo 2⁶⁴, which is where the larger one minus the smaller one always has room
+            apart = np.maximum(new, before).astype(np.uint64) - np.minimum(new, before).astype(np.uint64)
+            squared += float(np.square(apart.astype(np.float64)).sum())
+    return math.sqrt(squared)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from rq.timeouts import JobTimeoutException
 
-from aggregators.clip import change_norm
+from aggregators.clip import change_norm, whole_change_norm
 from aggregators.encoded import EncodedTensor
-from aggregators.quantities import is_mask, matching
+from aggregators.quantities import is_counter, is_mask, matching
 from aggregators.updates import Update
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore
@@ -344,18 +345,30 @@ class Inspector:
             raise CheckpointError(problems)
 
     def _check_norm(self, update: Update, constants: Collection[str]) -> None:
-        """The change is no longer than the run allows, measured over all float tensors."""
+        """The change is no longer than the run allows, over all tensors but bool and integers that count something."""
         limit, model = self._config.max_update_norm, self._view.global_model
         if limit is None or model is None:
             return
         base = open_global(self._store, model)
         old = {name: base.stored(name) for name in base.names}
         kept = matching(update.tensors, self._config.keep)
-        norm = change_norm(update.tensors, old, held=frozenset((*constants, *kept)))
+        held = frozenset((*constants, *kept))
+        whole = [s.name for s in update.specs if s.dtype.kind in "iu" and s.name not in held and not is_counter(s)]
+        norm = math.hypot(change_norm(update.tensors, old, held=held), whole_change_norm(update.tensors, old, whole))
         if not norm <= limit:
             raise UpdateRefused(
                 f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows"
+                f"{self._whose_model_it_may_be()}"
             )
+
+    def _whose_model_it_may_be(self) -> str:
+        """What to think of where the model itself may be far off: that of a first round, which nothing bounds."""
+        if self._round != 2 or (first := self._runs.read_round(1)) is None or first.reference is None:
+            return ""
+        return (
+            "; the model may be to blame: it is that of round 1, which began from no model, so that nothing bounded "
+            "its updates; where several sites are refused so, begin a new run from a model of your own (--init-model)"
+        )
 
 
 def _opaque(path: Path, size_bytes: int) -> Inspection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,8 @@ def round_options(function: Any) -> Any:
             click.option(
                 "--max-update-norm",
                 type=float,
-                help="Largest L2 norm of an update's change of the global model.  [default: no limit]",
+                help="Largest L2 norm of an update's change of the global model. Without --init-model it bounds "
+                "nothing in round 1.  [default: no limit]",
             ),
             click.option(
                 "--keep-rounds",
@@ -372,7 +374,7 @@ def serve(
         tell=tell,
         initial=initial,
         patience_s=patience_s,
-        warnings=bound_warnings,
+        warnings=partial(bound_warnings, has_model=initial is not None),
     )
     with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
         view = coordinator.run()

@@ -9,8 +9,11 @@ from aggregators.registry import parse
 from flavor.config import COMMAND, DEFAULT_AGGREGATOR, RunConfig
 
 
-def bound_warnings(config: RunConfig) -> list[str]:
-    """Warnings where one site can take a round for itself: by what it claims, or by how far it goes."""
+def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
+    """Warnings where one site can take a round for itself: by what it claims, or by how far it goes.
+
+    `has_model` says whether the run's first round begins from a model.
+    """
     name = config.aggregator or DEFAULT_AGGREGATOR
     if config.is_opaque or name == COMMAND:
         return []
@@ -31,5 +34,11 @@ def bound_warnings(config: RunConfig) -> list[str]:
         lines.append(
             "warning: nothing bounds how far one update moves the model; where sites are not trusted bound it "
             "(--max-update-norm NUMBER) or choose a rule that does (`flavor aggregators`: norm_clip, median, krum, ...)"
+        )
+    elif isinstance(reducer, Mean) and not has_model:
+        lines.append(
+            "warning: nothing bounds how far an update moves the model of round 1, which begins from no model: "
+            "--max-update-norm and norm_clip measure from round 2 on; where sites are not trusted begin from a model "
+            "(--init-model FILE) or choose a rule that needs none to withstand them (median, krum, ...)"
         )
     return lines

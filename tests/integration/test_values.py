@@ -99,6 +99,19 @@ def w(value: float, **more: np.ndarray) -> Tensors:
     return {"w": np.full((2, 3), value, np.float32), **more}
 
 
+def test_integers_that_are_no_counters_count_in_how_far_an_update_goes(federation: Any) -> None:
+    runs = federation(max_update_norm=5.0)
+    table, steps = np.arange(4), np.array([3], np.int64)
+    runs.closed(a=w(1, ids=table, steps=steps), b=w(1, ids=table, steps=steps))
+    near, far = table + np.array([0, 0, 0, 4]), np.full(4, 2**62)
+    refused = runs.hand_in(
+        a=w(1, ids=near, steps=steps + 1000), b=w(1, ids=far, steps=steps), c=w(2, ids=near + 1, steps=steps)
+    )
+    assert "changes the global model by 9.22337e+18 (L2), more than the 5" in refused.pop("b")
+    assert "changes the global model by 5.83095 (L2)" in refused.pop("c"), "√(6 + 28): with the floats"
+    assert refused == {}
+
+
 class TestOverflow:
     @pytest.mark.parametrize("value", [-3.4e38, 1e30, np.float32(np.inf)])
     @pytest.mark.parametrize("rule", ["diloco", "fedavg", "geometric_median"])
