@@ -57,7 +57,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence
 def goes_on_by(view: RunView) -> str:
     """What an operator does to go on with a run as it stands now: every command says the same."""
     if view.state is RunState.FINISHED:
-        return f"choose another name, or `flavor rm {view.run}`"
+        return f"choose another name, or `flavor rm {view.run} --objects`, which removes its models, too"
     if view.state.ended:
         return f"`flavor resume {view.run}` goes on with it; to begin another run, choose another name"
     return "`flavor serve` with the same options goes on with it"

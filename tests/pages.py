@@ -28,6 +28,12 @@ def prepared(folder: Path) -> dict[str, str]:
         (programs / name).chmod(0o755)
     (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (programs / "python").chmod(0o755)
+    return environment_of(folder)
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """That of a place that was made."""
+    programs = folder / "bin"
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("FLAVOR_") and name not in _FOLDERS
     }

@@ -358,7 +358,10 @@ _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
         "check the user and password in the URL, or the join token: a client that was revoked or enrolled anew needs "
         "a new one, as do all once the server has lost its users",
     ),
-    (redis.exceptions.NoPermissionError, "this user's ACL does not allow it"),
+    (
+        redis.exceptions.NoPermissionError,
+        "this user's ACL does not allow it: what an operator does needs an administrator's URL",
+    ),
     (redis.exceptions.OutOfMemoryError, "the server is full: raise maxmemory or free some"),
     (redis.exceptions.ReadOnlyError, "this is a read-only replica: point the URL at the primary"),
     (redis.exceptions.BusyLoadingError, "it is still loading its data: try again"),

@@ -56,6 +56,7 @@ def demo(
     layout = Layout((out or Path("flavor-runs") / name).absolute())
     data = split(seed)
     layout.check_unused()
+    layout.make()
     for site, held in data.items():
         held.save(layout.out / "sites" / site)
     federation = Federation(

@@ -159,6 +159,7 @@ def enroll(
 def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
     """Before anything has changed: raise `RunError` unless the server saves its users, or that is known."""
     with translated(shown(url)):
+        redis.acl_users()  # which says so where this is no administrator's URL: else the server would be blamed
         kept = save_users(redis)
     if kept is not Kept.SAVED and not unsaved:
         raise RunError(f"Redis at {shown(url)}: {kept}; or enroll with --unsaved, and again after each restart")

@@ -49,7 +49,8 @@ def get(
 ) -> None:
     """Write the global model that a round of RUN has made into a file, in the format that its trainers save.
 
-    FOLDER is the result folder of `flavor run`. The file's path is printed.
+    FOLDER is the result folder of `flavor run`. The file's path is printed. Metrics that sites report in round N are of
+    the model that it began from, of round N-1, unless their script evaluates the one that it has trained.
     """
     from flavor.edge.workspace import EXTENSIONS
     from flavor.ledger.rounds import closed_round

@@ -147,9 +147,14 @@ def _last_round(found: dict[str, Any]) -> str:
     parts = [f"{name} {last['metrics'][name]:.4g}" for name in names[:_MOST_METRICS]]
     if parts and (best := found["best"]) and best["metric"] == names[0]:
         of = "" if best["rounds"] == last["round"] else f" of the last {best['rounds']}"
-        parts[0] += f" (best{of}: {best['value']:.4g}, round {best['round']})"
+        parts[0] += f" (best{of}: {best['value']:.4g}, reported in round {best['round']}, {_began(best['round'])})"
     more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
     return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}"
+
+
+def _began(round_: int) -> str:
+    """What a round's metrics are of, unless a script evaluates what it has trained."""
+    return f"which began from the model of round {round_ - 1}" if round_ > 1 else "the first"
 
 
 _WORDS = {

@@ -317,7 +317,7 @@ class Coordinator:
             self._config = RunConfig.parse({**config, **{name: view.config.get(name) for name in changed}})
             others = {name: line for name, line in others.items() if name not in changed}
         if view.state is RunState.FINISHED and not others:
-            self._tell(f"run {self._name!r} was finished before: choose another name, or `flavor rm {self._name}`")
+            self._tell(f"run {self._name!r} was finished before: {goes_on_by(view)}")
             return False
         if view.state.ended:
             raise RunExists(f"run {self._name!r} is over ({view.state}: {view.reason}): {goes_on_by(view)}")

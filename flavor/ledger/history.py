@@ -128,7 +128,8 @@ class History:
         raise StateLost(
             f"run {run!r} has {count_of(closed, 'closed round')} in the store, but {but}: it came back empty or older, "
             f"or is another one. Nothing was changed. `flavor recover --run {run}`, with the same --redis-url and "
-            f"--store, rebuilds the run after round {closed}; another name starts another run"
+            f"--store, rebuilds the run after round {closed}; another name starts another run, and "
+            f"`flavor rm {run} --objects` removes what one of this name, removed by `flavor rm`, left in the store"
         )
 
     def settle(self, round_: int, ref: ManifestRef | None) -> None:

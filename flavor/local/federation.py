@@ -163,17 +163,29 @@ class Federation:
                 with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
                     runs.end(RunState.STOPPED, "interrupted")
                 processes.wait(self._ending(processes, runs), 2.0)
-                with contextlib.suppress(FlavorError, OSError):
-                    progress.left(folder.end(runs, store), waits.lines(at_least_s=0.0))
+                with contextlib.suppress(FlavorError):
+                    progress.left(self._results(folder, runs, store, progress), waits.lines(at_least_s=0.0))
                 raise
             processes.wait(self._ending(processes, runs), _END_S)
-            try:
-                return folder.end(runs, store)
-            except OSError as error:
+            return self._results(folder, runs, store, progress)
+
+    def _results(self, folder: ResultFolder, runs: RunStore, store: ObjectStore, progress: Progress) -> Results:
+        """The run's results, in their folder; of a run that is not finished what is known, where that takes no more.
+
+        Raises `RunError` for one that is.
+        """
+        try:
+            return folder.end(runs, store)
+        except (FlavorError, OSError) as error:
+            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            known = folder.known(runs)
+            if known.state == RunState.FINISHED:
                 raise RunError(
-                    f"run {self.run!r} is over, and its results cannot be written: {error.filename}: {error.strerror}; "
+                    f"run {self.run!r} is over, and its results cannot be written: {why}; "
                     f"what it made lies in the store, whence `flavor get {shlex.quote(str(folder.out))}` brings models"
                 ) from None
+            progress.tell(f"not all results could be written into {folder.out}: {why}")
+            return known
 
     def _ending(self, processes: ProcessGroup, runs: RunStore) -> list[str]:
         """Those that still run and end by themselves when the run has: an edge that has not joined waits on for it."""

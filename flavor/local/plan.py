@@ -70,9 +70,16 @@ class Layout:
         can enter it is for its owner to say, and what is secret lies in folders that are closed themselves.
         """
         self.check_unused()
+        self.make()
+        try:
+            self.logs.mkdir(mode=0o700)
+        except OSError as error:
+            raise InvalidSetting(f"--out {self.out}: {error.strerror}") from None
+
+    def make(self) -> None:
+        """Make the folder, whoever's results it holds; `InvalidSetting` where it cannot be."""
         try:
             self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
-            self.logs.mkdir(mode=0o700)
         except OSError as error:
             raise InvalidSetting(f"--out {self.out}: {error.strerror}") from None
 

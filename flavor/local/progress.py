@@ -147,6 +147,9 @@ class Progress:
         if results.global_model:
             self.tell(f"global model:  {results.global_model}")
             self.tell(f"another round: flavor get {out} --round NUMBER")
+            if any(for_people(result.metrics) for result in results.rounds):
+                of = "metrics of round N are of the model of round N-1, unless sites evaluate what they have trained"
+                self.tell(f"               {of}")
         self.tell(f"everything:    {results.out}")
         if results.state == RunState.FAILED:
             self.tell(f"go on with it: flavor run --resume {out}")

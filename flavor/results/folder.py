@@ -119,10 +119,21 @@ class ResultFolder:
         if self.rounds:
             self._plot(view.run)
         model = self._final(view, store) if self.rounds else None
-        reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
-        results = Results(view.run, view.state.value, reason, self.rounds, str(model) if model else None, str(self.out))
+        results = self.known(runs, str(model) if model else None)
         write_json(self.out / "summary.json", asdict(results))
         return results
+
+    def known(self, runs: RunStore, model: str | None = None) -> Results:
+        """How the run stands, with the rounds that are in the folder; `model` is its last global model there."""
+        view = runs.read()
+        reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
+        return Results(view.run, view.state.value, reason, self.rounds, model, str(self.out))
+
+    def lacks_plot(self) -> str:
+        """What to say of a plot that is not there, since nothing here can draw it; '' where it is."""
+        if not self.rounds or (self.out / "metrics.png").exists():
+            return ""
+        return " (no metrics.png: matplotlib is not installed: pip install '.[plot]' in a copy of flavor)"
 
     def _final(self, view: RunView, store: ObjectStore) -> Path | None:
         try:

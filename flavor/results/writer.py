@@ -46,7 +46,7 @@ def written(
         try:
             if runs.find() is not None:
                 folder.end(runs, store)
-                tell(f"results: {out}")
+                tell(f"results: {out}{folder.lacks_plot()}")
         except (FlavorError, OSError) as error:
             tell(f"the last results could not be written into {out}: {error}")
         redis.close()

@@ -87,3 +87,10 @@ def test_without_scikit_learn_one_line_says_what_to_install(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "pip install '.[demo]' in flavor's folder" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    done = flavor("demo", "--out", str(tmp_path / "file" / "out"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"Error: --out {tmp_path}/file/out: Not a directory\n"

@@ -12,18 +12,18 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import prepared
+from pages import environment_of, prepared
 from redisserver import needed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
 BLOCKS = re.findall(r"\*\*Terminal (\d) · [^\n]*\*\*\n\n```bash\n(.*?)```", PAGE, flags=re.DOTALL)
+(SITES,) = re.findall(r"\*\*At the sites, in the copy[^\n]*\*\*\n\n```bash\n(.*?)```", PAGE, flags=re.DOTALL)
 DEADLINE_S = 100.0
 
 
@@ -83,20 +83,17 @@ class Terminal:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Three sites with data and the example's script."""
-    example = ROOT / "examples" / "numpy-digits"
-    subprocess.run([sys.executable, example / "prepare.py"], cwd=tmp_path, check=True, capture_output=True)
-    for number in (1, 2, 3):
-        site = tmp_path / f"site-{number}"
-        site.mkdir()
-        shutil.move(tmp_path / f"site{number}", site / "data")
-        shutil.copy(example / "main.py", site)
+    """Three sites with data and the example's script, as the page makes them."""
+    copied = tmp_path / "copy"
+    shutil.copytree(ROOT / "examples" / "numpy-digits", copied / "examples" / "numpy-digits")
+    environment = prepared(tmp_path)
+    subprocess.run(["bash", "-ec", SITES], cwd=copied, env=environment, check=True, capture_output=True)
     return tmp_path
 
 
 @pytest.fixture
 def terminals(place: Path) -> Iterator[dict[str, Terminal]]:
-    environment = prepared(place)
+    environment = environment_of(place)
     opened = {name: Terminal(place, environment, name) for name in "1234567"}
     yield opened
     for name in "4563721":

@@ -424,6 +424,15 @@ def test_a_client_cannot_enroll_others(url: str, member: Redis) -> None:
         enroll(member, RUN, "site-2", where="here")
 
 
+def test_an_aggregators_url_enrolls_no_site_and_the_server_is_not_blamed(bench) -> None:
+    worker = bench.done("flavor", "enroll", "--unsaved", "--worker", "agg-1").stdout.strip()
+    for words in (["enroll", bench.run, "site-7"], ["enroll", "--worker", "x"], ["enroll", "--unsaved", "r", "s"]):
+        refused = bench.done("flavor", *words, env={"FLAVOR_REDIS_URL": worker})
+        assert (refused.wait(), refused.stdout) == (3, "")
+        assert "needs an administrator's URL" in refused.stderr
+        assert "could not save" not in refused.stderr
+
+
 def test_a_server_with_a_users_file_keeps_them(tmp_path: Path) -> None:
     with redis_server(tmp_path / "r", users_file=True, password="operators") as server:
         with connect(server.url) as admin:

@@ -12,6 +12,9 @@ import sys
 
 import pytest
 
+from flavor.results.folder import ResultFolder
+from flavor.results.rounds import RoundResult
+
 STEP = (10 * 1 + 20 * 2) / 30
 """What a round of the clients 1 and 2 adds to every weight: their weighted mean."""
 LOCAL = {"FLAVOR_REDIS_URL": None}
@@ -46,7 +49,7 @@ def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     assert [row["round"] for row in rows(out / "metrics.csv")] == ["1"], "written as the round closed"
     running = bench.done("flavor", "status", out, env=LOCAL)
     assert f"{bench.run}  running  round 2 of 3  open for" in running.stdout, running.stderr
-    assert "round 1: score 1.167 (best: 1.167, round 1)" in running.stdout
+    assert "round 1: score 1.167 (best: 1.167, reported in round 1, the first)" in running.stdout
     first.send(signal.SIGINT)
     assert first.wait() == 130
     assert f"go on with it: flavor run --resume {out}" in first.stderr
@@ -174,6 +177,38 @@ for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
 """
 
 
+def test_a_failed_run_whose_results_cannot_be_written_says_how_it_ended_and_goes_on(bench, out):
+    (out / "metrics.csv").mkdir(parents=True)  # as a full disk, this takes no table
+    failed = local(bench, out, "--fail", "exit3", "--at", 1)
+    assert failed.wait() == 1
+    assert f"not all results could be written into {out}: " in failed.stderr
+    for told in ("failed: round 1: ", f"everything:    {out}", f"go on with it: flavor run --resume {out}"):
+        assert told in failed.stderr
+
+
+def test_a_finished_run_says_what_frees_its_name(bench):
+    coordinator = bench.serve(rounds=1, clients=1)
+    bench.aggregator()
+    bench.edge("c1", bench.trainer())
+    assert coordinator.wait() == 0, coordinator.stderr
+    again = bench.serve(rounds=2, clients=1)
+    assert (again.wait(), f"`flavor rm {bench.run} --objects`" in again.stderr) == (1, True), again.stderr
+    assert bench.done("flavor", "rm", bench.run).wait() == 0
+    left = bench.serve(rounds=2, clients=1)
+    assert (left.wait(), f"`flavor rm {bench.run} --objects` removes what" in left.stderr) == (1, True), left.stderr
+    assert bench.done("flavor", "rm", bench.run, "--objects", "--store", bench.store).wait() == 0
+    bench.serve(rounds=2, clients=1).until("is open for clients")
+
+
+def test_a_folder_that_has_no_plot_says_why(tmp_path):
+    folder = ResultFolder(tmp_path, print)
+    assert folder.lacks_plot() == "", "of no round there is none"
+    folder.rounds.append(RoundResult(1, 0.1, ["a"], 1, 1, {}))
+    assert "pip install '.[plot]'" in folder.lacks_plot()
+    (tmp_path / "metrics.png").touch()
+    assert folder.lacks_plot() == ""
+
+
 def test_letters_that_a_terminal_lacks_and_values_that_are_missing_end_nothing(bench, out):
     script = bench.work / "greeter.py"
     script.write_text(GREETER, encoding="utf-8")
@@ -186,6 +221,6 @@ def test_letters_that_a_terminal_lacks_and_values_that_are_missing_end_nothing(b
     assert [row["auc"] for row in rows(out / "metrics-sites.csv")] == ["", "0.75"]
     shown = bench.done("flavor", "status", out, "--metric", "auc", env=ascii_only)
     assert shown.wait() == 0, shown.stderr
-    assert "auc 0.75 (best: 0.75, round 1), Gr" in shown.stdout
+    assert "auc 0.75 (best: 0.75, reported in round 1, the first), Gr" in shown.stdout
     sites = [line.split() for line in shown.stdout.splitlines() if line.startswith("edge-")]
     assert [(words[1], words[-1]) for words in sites] == [("done", "-"), ("done", "0.75")]
