@@ -13,6 +13,9 @@ from aggregators.dtypes import Array
 from aggregators.protocols import Block, Plan, Scan, Weights
 from flavor.errors import AggregationError
 
+_FEW = 16
+"""Where fewer than one element in so many is equal, each is looked up by its place."""
+
 MAX_SPREAD = 2.0**20
 """Shares further apart than this are multiplied out one by one, for their ratios could overflow."""
 
@@ -44,7 +47,8 @@ class Average:
     """Σ shareᵢ rowᵢ of a block, client by client, so every element sums in the same order.
 
     `shares` `[n]` are > 0 and sum to 1. In the block's own dtype: the error in float32 is at most about
-    2 (n + 1) 2⁻²⁴ Σ shareᵢ |rowᵢ|, and no sum on the way overflows. A single share of 1 gives that row bit for bit.
+    2 (n + 1) 2⁻²⁴ Σ shareᵢ |rowᵢ|, and no sum on the way overflows. A single share of 1 gives that row bit for bit, and
+    so does an element that is the same in all rows: what nobody has trained does not move.
     """
 
     def __init__(self, shares: Sequence[float]) -> None:
@@ -57,11 +61,16 @@ class Average:
         if len(rows) == 1:
             np.multiply(rows[0], self.shares[0], out=out)
             return
-        total = block.temporary("total")[0]
+        equal = None if self.shares == (0.5, 0.5) else equal_places(rows)  # that doubles and halves
+        self._write(rows, block.temporary("total")[0], out)
+        if equal is not None:
+            out[equal] = rows[0][equal]
+
+    def _write(self, rows: Sequence[Array], total: Array, out: Array) -> None:
         if self._is_wide:
             write = partial(_sum_of_products, self.shares, rows, total, out)
         else:
-            write = partial(_nested_sum, _ratios(self.shares, block.dtype.char), rows, total, out)
+            write = partial(_nested_sum, _ratios(self.shares, total.dtype.char), rows, total, out)
         try:
             with np.errstate(over="raise"):
                 write()
@@ -108,6 +117,30 @@ def average(rows: Sequence[Array], out: Array) -> None:
         np.divide(row, len(rows), out=product)
         np.add(out, product, out=out)
     _repair([1 / len(rows)] * len(rows), rows, out)
+
+
+def equal_places(rows: Sequence[Array]) -> slice | Array | None:
+    """Where all `rows` are the same, as an index; None where nothing is.
+
+    There the mean is that value, of which rounding may make another: one unit in the last place is little in a mean,
+    but a server step takes it for a direction, in each round the same. The first two rows are held against each other,
+    the others only where those agree.
+    """
+    equal = rows[0] == rows[1]
+    count = np.count_nonzero(equal)
+    for row in rows[2:]:
+        if count * _FEW < equal.size:
+            break
+        np.logical_and(equal, rows[0] == row, out=equal)
+        count = np.count_nonzero(equal)
+    if count == equal.size:
+        return slice(None)
+    if not count:
+        return None
+    places = np.flatnonzero(equal)
+    for row in rows[2:]:
+        places = places[rows[0][places] == row[places]]
+    return places
 
 
 def _repair(shares: Sequence[float], rows: Sequence[Array], out: Array) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregators import check_compatible, run
+from aggregators import check_compatible, parse, run
 from flavor.errors import AggregationError
 
 EPS32 = 2.0**-24
@@ -209,3 +209,48 @@ def test_a_sink_that_does_not_fit_is_refused_before_anything_is_written():
         with pytest.raises(AggregationError, match=message):
             run(models, out=bad)
     assert not first.any()
+
+
+# -- what nobody has trained
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("weights", [[1, 1, 1], [1, 3], [10, 200, 33], [1, 1], [1, 1, 1, 1, 1, 1, 1], [1, 1e12, 5]])
+@pytest.mark.parametrize("block_elems", [7, 640 * 1024])
+def test_the_mean_of_equal_values_is_that_value(dtype, weights, block_elems):
+    rng = np.random.default_rng(3)
+    same = (rng.standard_normal(5000) * 10.0 ** rng.integers(-4, 4, 5000)).astype(dtype)
+    for places in (slice(None), slice(1200, 3300), rng.random(5000) < 0.02, slice(0, 0)):
+        models = []
+        for _ in weights:
+            model = rng.standard_normal(5000).astype(dtype)
+            model[places] = same[places]
+            models.append({"w": model})
+        result = run(models, weights, block_elems=block_elems).model["w"]
+        assert result[places].tobytes() == same[places].tobytes()
+        exact = np.average([model["w"].astype(np.float64) for model in models], axis=0, weights=weights)
+        eps = max(float(ml_dtypes.finfo(dtype).eps), 2.0**-22 if dtype != np.float64 else 2.0**-50)
+        np.testing.assert_allclose(result.astype(np.float64), exact, rtol=eps, atol=4 * eps)
+
+
+@pytest.mark.parametrize("step", ["nesterov", "momentum", "adam", "yogi", "adagrad"])
+@pytest.mark.parametrize("reducer", ["mean", "trimmed_mean:f=1", "bulyan:f=0", "multi_krum:f=0", "geometric_median"])
+def test_what_no_client_changes_does_not_move_in_300_rounds(step, reducer):
+    rng = np.random.default_rng(5)
+    frozen = rng.standard_normal(300).astype(np.float32)
+    rule, theta, state = parse(reducer, step), {"frozen": frozen, "w": np.zeros(4, np.float32)}, None
+    for _ in range(300 if reducer == "mean" else 30):
+        clients = [
+            {"frozen": theta["frozen"], "w": theta["w"] + rng.standard_normal(4).astype(np.float32)} for _ in range(5)
+        ]
+        result = run(
+            clients,
+            [1, 3, 10, 200, 33],
+            reducer=rule.reducer,
+            server_step=rule.server_step,
+            global_model=theta,
+            state=state,
+            threads=1,
+        )
+        theta, state = result.model, result.state
+    assert theta["frozen"].tobytes() == frozen.tobytes()
