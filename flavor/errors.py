@@ -58,6 +58,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from flavor.printable import printable
+
 
 class FlavorError(Exception):
     """Root of this project's errors; its message is one line for a terminal."""
@@ -284,6 +286,7 @@ class RunOver(SystemExit):
     """
 
     def __init__(self, run: str, state: str, reason: str = "") -> None:
+        reason = printable(" ".join(reason.split()))  # Python prints it as it is, and others wrote it
         self.run, self.state, self.reason = run, state, reason
         finished = state == "finished"
         super().__init__(0 if finished else f"flavor: run {run!r} is {state}" + (f": {reason}" if reason else ""))

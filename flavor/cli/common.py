@@ -27,6 +27,7 @@ from flavor.bus.address import INSECURE_VARIABLE, bus_address
 from flavor.bus.connection import PATIENCE_S, bus_error
 from flavor.bus.variables import URL_VARIABLE
 from flavor.errors import FlavorError, MisuseError, RunEnding
+from flavor.printable import printable
 from flavor.signals import raise_in_main
 from flavor.stamp import stamp
 
@@ -244,11 +245,6 @@ def needed(value: str | None, option: str, variable: str) -> str:
     if not value:
         raise MisuseError(f"no {option} is given: pass {option} or set {variable}")
     return value
-
-
-def printable(line: str) -> str:
-    """What others wrote, as one line that moves no cursor and rings no bell."""
-    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

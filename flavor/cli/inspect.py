@@ -14,9 +14,10 @@ from flavor.bus.keys import RUNS
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RunState
 from flavor.bus.users import enrolled
-from flavor.cli.common import needed, one_line_errors, printable, redis_option, store_option
+from flavor.cli.common import needed, one_line_errors, redis_option, store_option
 from flavor.cli.place import connected, opened
 from flavor.errors import BusUnavailable, MisuseError, RunError
+from flavor.printable import printable
 from flavor.store.objects import open_store
 from flavor.store.paths import run_prefix
 

@@ -12,12 +12,13 @@ from flavor.bus.connection import Redis, shown
 from flavor.bus.dropped import dropped_lately
 from flavor.bus.runs import RunStore, list_runs
 from flavor.bus.state import RunState, RunView
-from flavor.cli.common import one_line_errors, print_table, printable, redis_option
+from flavor.cli.common import one_line_errors, print_table, redis_option
 from flavor.cli.described import described
 from flavor.cli.place import connected, opened
 from flavor.coordinator.decision import shown_duration
 from flavor.local.record import is_folder
 from flavor.local.waits import Waits
+from flavor.printable import printable
 from flavor.sizes import amount, shown_bytes
 
 _ENDED = tuple(state.value for state in RunState if state.ended)

@@ -298,7 +298,7 @@ class Federation:
         """The results of the rounds that have closed; the run does not end of a folder that takes none for now."""
         try:
             return folder.update(runs, store, view)
-        except (FlavorError, OSError) as error:
+        except Exception as error:
             line = f"the results of newly closed rounds cannot be written into {folder.out} yet: {error}"
             if line not in told:
                 told.add(line)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundView, RunState, RunView
-from flavor.cli.common import printable
+from flavor.printable import printable
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, for_people
 from flavor.sizes import shown_bytes

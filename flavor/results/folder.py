@@ -16,12 +16,14 @@ from flavor.edge.workspace import EXTENSIONS
 from flavor.errors import (
     BadObjectPath,
     DigestMismatch,
+    FlavorError,
     InvalidInfo,
     LocalFault,
     ObjectMissing,
     ObjectWithheld,
     StoreError,
     StoreUnavailable,
+    UpdateRefused,
 )
 from flavor.ledger.rounds import closed_round
 from flavor.results.plot import plot_metrics
@@ -30,7 +32,8 @@ from flavor.results.tables import Tables
 from flavor.store.info import Info, read_info, write_json
 from flavor.store.links import placed
 from flavor.store.objects import ObjectStore
-from flavor.store.paths import OPAQUE
+from flavor.store.paths import OPAQUE, run_of
+from flavor.store.trouble import is_of_one_object
 
 _FIRST_PLOT_S = 10.0
 _PLOT_SHARE = 20
@@ -43,6 +46,14 @@ _GONE = (
 _CHANGED = (
     "in the store is not what was recorded, so {out} lacks it: another who writes to the store changed it, and "
     "`flavor verify` names it"
+)
+_OTHER_BYTES = (
+    "was changed in the store after it was accepted (its SHA-256 is not the recorded one), so {out} lacks it: who "
+    "writes to that site's folder did it, and `flavor verify` names it"
+)
+_KEPT_BACK = (
+    "is not given out by the store, though others' is, so {out} lacks it: it may be archived, encrypted with a key of "
+    "its owner's, or closed by its owner"
 )
 _SPOILED = (DigestMismatch, BadObjectPath, ObjectWithheld)
 
@@ -70,13 +81,15 @@ class ResultFolder:
         self.out, self._tell = out, tell
         self.rounds: list[RoundResult] = []
         self._looked = 0  # the newest round that is in the folder
-        self._tables = Tables(out)
+        self._tables = Tables(out, tell)
+        self._given = 0  # rounds that `update` has returned
+        self._is_last = False  # what cannot be had now, is never had
+        self._told: set[str] = set()  # why there is no plot
         self._plot_at = time.monotonic() + _FIRST_PLOT_S
         self._lacking: dict[tuple[str, str], list[int]] = {}  # what is lost, and why -> rounds; not told yet
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
         """Write the rounds that have closed since the last call; returns them."""
-        new = []
         for number in range(self._looked + 1, view.round + 1):
             try:
                 round_ = closed_round(runs, store, number, newest=view.round)
@@ -88,15 +101,24 @@ class ResultFolder:
                 continue
             if round_ is None:
                 break
-            new.append(self._written(round_, store, opaque=view.config.get("checkpoint") == OPAQUE))
+            self.rounds.append(self._result(round_, store, opaque=view.config.get("checkpoint") == OPAQUE))
             self._looked = number
-        if new:
-            self.rounds += new
-            self._tables.write(self.rounds, len(new))
-            if time.monotonic() >= self._plot_at:
-                self._plot(view.run)
+        self._tables.write(self.rounds)
+        new, self._given = self.rounds[self._given :], len(self.rounds)
+        if new and time.monotonic() >= self._plot_at:
+            self._plot(view.run)
         self._tell_lacking()
         return new
+
+    def _result(self, view: RoundView, store: ObjectStore, *, opaque: bool) -> RoundResult:
+        """What is in the folder of a round by now; whatever is wrong with one, its line stands, and others come."""
+        try:
+            return self._written(view, store, opaque=opaque)
+        except (FlavorError, OSError):  # it is tried again
+            raise
+        except Exception as error:
+            self._lacks("what it reported", view.round, f"cannot be used, so {{out}} lacks it ({_shown(error)})")
+            return round_result(view, merged_without(view), {})
 
     def _lacks(self, what: str, round_: int, why: str = _GONE) -> None:
         self._lacking.setdefault((what, why), []).append(round_)
@@ -105,7 +127,7 @@ class ResultFolder:
         """Say of which rounds something is not to be had: gone before they were looked at, or changed in the store."""
         for (what, why), rounds in self._lacking.items():
             which = f"round {rounds[0]}" if len(rounds) == 1 else f"{len(rounds)} rounds, {rounds[0]} to {rounds[-1]}"
-            self._tell(f"{which}: {what} {why.format(out=self.out)}")
+            self._tell(f"{which}: {what} {why.replace('{out}', str(self.out))}")
         self._lacking.clear()
 
     def end(self, runs: RunStore, store: ObjectStore) -> Results:
@@ -114,8 +136,8 @@ class ResultFolder:
         self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
         for name in ("global", "info"):
             (self.out / name).mkdir(exist_ok=True)
+        self._is_last = True
         self.update(runs, store, view)
-        self._tables.write(self.rounds, 0)
         if self.rounds:
             self._plot(view.run)
         model = self._final(view, store) if self.rounds else None
@@ -131,16 +153,20 @@ class ResultFolder:
 
     def lacks_plot(self) -> str:
         """What to say of a plot that is not there, since nothing here can draw it; '' where it is."""
-        if not self.rounds or (self.out / "metrics.png").exists():
+        if not self.rounds or self._told or (self.out / "metrics.png").exists():
             return ""
         return " (no metrics.png: matplotlib is not installed: pip install '.[plot]' in a copy of flavor)"
 
     def _final(self, view: RunView, store: ObjectStore) -> Path | None:
         try:
             return final_model(view, store, self.out)
-        except _SPOILED as error:
+        except (*_SPOILED, UpdateRefused) as error:
             self._tell(f"{self.out} lacks the final global model: {error}")
-            return None
+        except (FlavorError, OSError):
+            raise
+        except Exception as error:
+            self._tell(f"{self.out} lacks the final global model: {_shown(error)}")
+        return None
 
     def _written(self, view: RoundView, store: ObjectStore, *, opaque: bool) -> RoundResult:
         models, infos = self.out / "global", self.out / "info"
@@ -182,25 +208,41 @@ class ResultFolder:
 
     def _of_sites(self, view: RoundView, store: ObjectStore, known: dict[str, Info]) -> dict[str, Info]:
         """What the sites have said of a round, as far as it can be had at all."""
-        found, lost = dict(known), False
+        found = dict(known)
         for client in view.contributors:
             if client in found or client not in view.verdicts:
                 continue
             try:
                 found[client] = site_info(view, store, client)
-            except (StoreUnavailable, LocalFault):  # it may be had later
-                raise
-            except (StoreError, InvalidInfo):
-                lost = True
-        if lost:
-            self._lacks("what single sites reported", view.round)
+            except ObjectMissing:
+                self._lacks("what single sites reported", view.round)
+            except DigestMismatch:
+                self._lacks(f"what {client} reported", view.round, _OTHER_BYTES)
+            except InvalidInfo as error:
+                self._lacks(f"what {client} reported", view.round, f"cannot be used, so {{out}} lacks it ({error})")
+            except StoreError as error:
+                is_passing = isinstance(error, StoreUnavailable) and error.passing and not self._is_last
+                if is_passing or not is_of_one_object(store, run_of(view.verdicts[client].info_path), error):
+                    raise  # it may be had later
+                self._lacks(f"what {client} reported", view.round, _KEPT_BACK)
         return found
 
     def _plot(self, run: str) -> None:
         began = time.monotonic()
-        plot_metrics(run, self.rounds, self.out / "metrics.png")
+        try:
+            plot_metrics(run, self.rounds, self.out / "metrics.png")
+        except Exception as error:  # of a library that draws what sites named: the tables stand
+            line = f"{self.out / 'metrics.png'} cannot be drawn: {_shown(error)}"
+            if line not in self._told:
+                self._told.add(line)
+                self._tell(line)
         now = time.monotonic()
         self._plot_at = now + max(_FIRST_PLOT_S, _PLOT_SHARE * (now - began))
+
+
+def _shown(error: Exception) -> str:
+    """What went wrong in a way that was not thought of."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _kept(folder: Path) -> dict[str, Info]:

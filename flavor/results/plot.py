@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flavor.printable import printable
 from flavor.results.rounds import RoundResult
 from flavor.store.info import CONFUSION, WEIGHTED
 
@@ -23,15 +25,14 @@ def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    names = [name.removesuffix(WEIGHTED) for each in rounds for name in each.metrics]
-    names += [name for each in rounds for site in each.sites for name in site.metrics if name not in CONFUSION]
-    panels = list(dict.fromkeys(names))[:_MOST_PANELS] or ["seconds"]
-    wide = min(3, len(panels))
-    high = -(-len(panels) // wide)
+    names = panels(rounds)
+    shown = names or ["seconds"]
+    wide = min(3, len(shown))
+    high = -(-len(shown) // wide)
     figure = Figure(figsize=(max(6.0, 4.2 * wide), 3.0 * high + 1.0), layout="constrained")
     figure.suptitle(f"{run}: {len(rounds)} round" + ("" if len(rounds) == 1 else "s"))
     drawn: dict[str, Any] = {}
-    for index, name in enumerate(panels):
+    for index, name in enumerate(shown):
         axes = figure.add_subplot(high, wide, index + 1)
         _panel(axes, name, rounds, drawn, of_metrics=bool(names))
     if drawn:
@@ -40,6 +41,13 @@ def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
         warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
         FigureCanvasAgg(figure).print_png(str(path))  # type: ignore[no-untyped-call]
     return True
+
+
+def panels(rounds: Sequence[RoundResult]) -> list[str]:
+    """The metrics that have a panel: those that are reported most often, by most sites."""
+    names = Counter(dict.fromkeys((name.removesuffix(WEIGHTED) for each in rounds for name in each.metrics), 0))
+    names.update(name for each in rounds for site in each.sites for name in site.metrics if name not in CONFUSION)
+    return [name for name, _ in names.most_common(_MOST_PANELS)]
 
 
 def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str, Any], *, of_metrics: bool) -> None:
@@ -68,7 +76,7 @@ def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str,
     ):
         (line,) = axes.plot(x, plain, "--", color="0.3", linewidth=1.5, zorder=2)
         drawn.setdefault("plain mean", line)
-    title = name if len(name) <= 40 else f"{name[:37]}..."
+    title = printable(name if len(name) <= 40 else f"{name[:37]}...")
     axes.set_title(title, fontsize=10, parse_math=False)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from flavor.printable import printable
 from flavor.results.rounds import RoundResult
 from flavor.store.info import write_whole
 
@@ -14,16 +15,20 @@ _FIXED = ("round", "seconds", "clients", "examples", "bytes")
 _FIXED_OF_SITES = ("round", "site", "examples", "bytes")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
+MOST_COLUMNS = 1024
+"""Metrics in one table: those that come first. A site may call its metrics otherwise in each round."""
+
 
 def columns(names: Iterable[str], fixed: Sequence[str]) -> dict[str, str]:
     """For each metric the head of its column: its name, unless another column has that or a spreadsheet would run it.
 
-    A metric `round` becomes `round (metric)`; `=cmd()` becomes `'=cmd()`, which is shown as it is written.
+    A metric `round` becomes `round (metric)`; `=cmd()` becomes `'=cmd()`, which is shown as it is written. What no
+    terminal should be shown, is spelled out.
     """
     heads: dict[str, str] = {}
     taken = set(fixed)
     for name in names:
-        head = f"'{name}" if name.startswith(_FORMULA) else name
+        head = printable(f"'{name}" if name.startswith(_FORMULA) else name)
         while head in taken:
             head += " (metric)"
         taken.add(head)
@@ -34,48 +39,83 @@ def columns(names: Iterable[str], fixed: Sequence[str]) -> dict[str, str]:
 class Tables:
     """The two files of one result folder; they grow by a round at a time."""
 
-    def __init__(self, out: Path) -> None:
-        self._merged, self._sites = out / "metrics.csv", out / "metrics-sites.csv"
-        self._names: tuple[list[str], list[str]] | None = None
+    def __init__(self, out: Path, tell: Callable[[str], None] = print) -> None:
+        self._merged = _Table(out / "metrics.csv", _FIXED, _rows, tell)
+        self._sites = _Table(out / "metrics-sites.csv", _FIXED_OF_SITES, _site_rows, tell)
 
-    def write(self, rounds: Sequence[RoundResult], new: int) -> None:
-        """Write them; the last `new` of the `rounds` are not in them yet."""
-        names = (
-            list(dict.fromkeys(name for each in rounds for name in each.metrics)),
-            list(dict.fromkeys(name for each in rounds for site in each.sites for name in site.metrics)),
-        )
-        if names == self._names:
-            newest = rounds[len(rounds) - new :] if new else []
-            with self._merged.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(_rows(newest, names[0]))
-            with self._sites.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(_site_rows(newest, names[1]))
+    def write(self, rounds: Sequence[RoundResult]) -> None:
+        """Write those of all the `rounds` so far that are not in them yet."""
+        self._merged.write(rounds)
+        self._sites.write(rounds)
+
+
+_Rows = list[tuple[list[object], Mapping[str, float]]]
+"""What stands in the fixed columns of each row, and its metrics."""
+
+
+class _Table:
+    """One file: written anew when a column is added to it, else appended to."""
+
+    def __init__(
+        self,
+        path: Path,
+        fixed: Sequence[str],
+        rows: Callable[[Iterable[RoundResult]], _Rows],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._path, self._fixed, self._rows, self._tell = path, fixed, rows, tell
+        self._names: dict[str, None] = {}
+        self._looked = 0  # rounds whose names are known
+        self._written: int | None = None  # rounds that are in the file; None when it is to be written anew
+        self._told = False
+
+    def write(self, rounds: Sequence[RoundResult]) -> None:
+        if self._written == len(rounds):
             return
-        write_whole(self._merged, _text([*_FIXED, *columns(names[0], _FIXED).values()], _rows(rounds, names[0])))
-        heads = [*_FIXED_OF_SITES, *columns(names[1], _FIXED_OF_SITES).values()]
-        write_whole(self._sites, _text(heads, _site_rows(rounds, names[1])))
-        self._names = names
+        is_new = self._take_names(rounds)
+        first, self._written = self._written, None  # a write that fails halfway leaves half a line
+        if first is None or is_new:
+            heads = [*self._fixed, *columns(self._names, self._fixed).values()]
+            write_whole(self._path, self._text(rounds, heads))
+        else:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                file.write(self._text(rounds[first:]))
+        self._written = len(rounds)
+
+    def _take_names(self, rounds: Sequence[RoundResult]) -> bool:
+        """Whether the rounds that were not looked at yet bring columns."""
+        before, left_out = len(self._names), dict[str, int]()
+        for each in rounds[self._looked :]:
+            for _, metrics in self._rows([each]):
+                for name in metrics:
+                    if len(self._names) < MOST_COLUMNS:
+                        self._names.setdefault(name)
+                    elif name not in self._names:
+                        left_out.setdefault(name, each.round)
+        self._looked = len(rounds)
+        if left_out and not self._told:
+            self._told = True
+            name, round_ = next(iter(left_out.items()))
+            self._tell(
+                f"{self._path} has {MOST_COLUMNS} metrics, and takes no more: {printable(name)!r} of round {round_}, "
+                "and others that come after, stand in the folder info alone"
+            )
+        return len(self._names) > before
+
+    def _text(self, rounds: Iterable[RoundResult], *heads: Sequence[str]) -> str:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerows(heads)
+        for fixed, metrics in self._rows(rounds):
+            writer.writerow([*fixed, *(metrics.get(name, "") for name in self._names)])
+        return text.getvalue()
 
 
-def _text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(heads)
-    writer.writerows(rows)
-    return text.getvalue()
+def _rows(rounds: Iterable[RoundResult]) -> _Rows:
+    return [([each.round, each.seconds, len(each.clients), each.examples, each.bytes], each.metrics) for each in rounds]
 
 
-def _rows(rounds: Iterable[RoundResult], names: Sequence[str]) -> list[list[object]]:
+def _site_rows(rounds: Iterable[RoundResult]) -> _Rows:
     return [
-        [each.round, each.seconds, len(each.clients), each.examples, each.bytes]
-        + [each.metrics.get(name, "") for name in names]
-        for each in rounds
-    ]
-
-
-def _site_rows(rounds: Iterable[RoundResult], names: Sequence[str]) -> list[list[object]]:
-    return [
-        [each.round, site.site, site.examples, site.bytes, *(site.metrics.get(name, "") for name in names)]
-        for each in rounds
-        for site in each.sites
+        ([each.round, site.site, site.examples, site.bytes], site.metrics) for each in rounds for site in each.sites
     ]

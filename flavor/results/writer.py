@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.errors import FlavorError, InvalidSetting
+from flavor.errors import InvalidSetting
 from flavor.results.folder import ResultFolder
 from flavor.store.objects import ObjectStore
 
@@ -47,7 +47,7 @@ def written(
             if runs.find() is not None:
                 folder.end(runs, store)
                 tell(f"results: {out}{folder.lacks_plot()}")
-        except (FlavorError, OSError) as error:
+        except Exception as error:  # whatever it is, the run has ended as it has
             tell(f"the last results could not be written into {out}: {error}")
         redis.close()
 

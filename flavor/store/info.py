@@ -11,6 +11,7 @@ import math
 import operator
 import os
 import tempfile
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ MAX_BYTES = 64 * 1024
 LONGEST_NAME = 200
 """Characters of the name of a metric, or of an entry of the metadata."""
 
+MOST_METRICS = 256
+"""Metrics in one info.json, those of the confusion matrix included."""
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of Unicode that no name has: controls, what turns or hides the text around it, halves of characters."""
+_MOST_PROBLEMS = 20
+
 LARGEST = 1e300
 """A number beyond this could not be averaged with others."""
 
@@ -37,9 +44,9 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     """`value` with plain numbers, if it is a valid client information; else `InvalidInfo` naming every bad field.
 
     `metadata` needs `epoch` and `datasetSize` (integers, `datasetSize` not negative) and `importance` (a number);
-    `metrics` needs the four `basic/confusion_*` numbers; further metrics are numbers under any name. A metric that is
-    None, NaN or infinite (the AUC of a site with one class) is None: missing at this site. Numpy's and torch's scalars
-    become plain numbers, in further `metadata` too.
+    `metrics` needs the four `basic/confusion_*` numbers; further metrics, up to `MOST_METRICS`, are numbers under any
+    name of characters that can be seen. A metric that is None, NaN or infinite (the AUC of a site with one class) is
+    None: missing at this site. Numpy's and torch's scalars become plain numbers, in further `metadata` too.
     """
     problems: list[str] = []
     metadata = _part(value, "metadata", problems)
@@ -63,9 +70,21 @@ def checked_info(value: object, *, where: str = "info") -> Info:
         for name in (*(metadata or {}), *(metrics or {}))
         if isinstance(name, str) and len(name) > LONGEST_NAME
     ]
+    problems += [
+        f"the name {name[:60]!a} has characters that cannot be seen, as control characters: leave them out"
+        for name in (*(metadata or {}), *(metrics or {}))
+        if isinstance(name, str) and not name.isprintable() and _has_unseen(name)
+    ]
+    if metrics is not None and len(metrics) > MOST_METRICS:
+        problems.append(f"there are {len(metrics)} metrics, and {MOST_METRICS} at most are taken: report fewer")
     if problems:
-        raise InvalidInfo(f"{where}: {'; '.join(problems)}")
+        more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
+        raise InvalidInfo(f"{where}: {'; '.join(problems[:_MOST_PROBLEMS])}{more}")
     return checked
+
+
+def _has_unseen(name: str) -> bool:
+    return any(unicodedata.category(letter) in _UNSEEN for letter in name)
 
 
 def _part(value: object, name: str, problems: list[str]) -> Mapping[str, Any] | None:

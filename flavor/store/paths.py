@@ -36,6 +36,12 @@ def run_prefix(run: str) -> str:
     return f"runs/{checked_name(run, 'run')}/"
 
 
+def run_of(path: str) -> str:
+    """The run that a path is of; '' for one of none."""
+    parts = path.split("/")
+    return parts[1] if len(parts) > 2 and parts[0] == "runs" else ""
+
+
 def run_record_path(run: str) -> str:
     """The record of a run's creation: its settings and its initial model."""
     return f"{run_prefix(run)}run.json"

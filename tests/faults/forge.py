@@ -25,9 +25,12 @@ def model(**changed: np.ndarray | None) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
 
 
-def info(**metadata: Any) -> bytes:
+def info(*, metrics: dict[str, float] | None = None, **metadata: Any) -> bytes:
     return json.dumps(
-        {"metadata": {"epoch": 1, "datasetSize": 10, "importance": 1.0, **metadata}, "metrics": CONFUSION}
+        {
+            "metadata": {"epoch": 1, "datasetSize": 10, "importance": 1.0, **metadata},
+            "metrics": {**CONFUSION, **(metrics or {})},
+        }
     ).encode()
 
 

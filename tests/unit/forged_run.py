@@ -13,6 +13,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.ledger.statement import signature_fields
 from flavor.protocol import new_run_id
+from flavor.store.info import CONFUSION, merge_infos
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import (
     clients_folder,
@@ -52,6 +53,11 @@ class ForgedRun:
         default_factory=lambda: {client: SigningKey.generate() for client in SIZES}
     )
 
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of each client, if their information is to be such as sites hand in."""
+    merged: bytes = b""
+    """The merged information of round 2, whatever that is."""
+
     def __post_init__(self) -> None:
         self.store = open_store(str(self.folder), create=True)
         self.archive = Archive(self.store, self.name)
@@ -79,7 +85,10 @@ class ForgedRun:
         weights = weights or f"weights {round_}{tag}".encode()
         path, digest = put(self.store, prefix, "model", weights, ".safetensors")
         info = {"metadata": {"clients": list(SIZES), "datasetSize": list(SIZES.values())}, "metrics": {}}
-        info_path, info_digest = put(self.store, prefix, "info", json.dumps(info).encode(), ".json")
+        if self.metrics:
+            info = merge_infos(list(SIZES), [self.info(client) for client in SIZES])
+        data = self.merged if round_ == 2 and self.merged else json.dumps(info).encode()
+        info_path, info_digest = put(self.store, prefix, "info", data, ".json")
         state_path, state_digest = put(self.store, prefix, "state", f"state {round_}".encode(), ".safetensors")
         return Manifest(
             run=self.name,
@@ -105,12 +114,18 @@ class ForgedRun:
             previous=previous,
         )
 
+    def info(self, client: str) -> dict[str, Any]:
+        """What a client says of a round."""
+        if not self.metrics:
+            return {"metadata": {"datasetSize": SIZES[client]}}
+        metadata = {"epoch": 1, "datasetSize": SIZES[client], "importance": 1.0}
+        return {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **self.metrics.get(client, {})}}
+
     def _contributor(self, client: str, round_: int, trained_from: str) -> Contributor:
         data = f"update of {client} in {round_}".encode()
         prefix = update_prefix(self.name, round_, client)
         path, digest = put(self.store, prefix, "update", data, ".safetensors")
-        info = json.dumps({"metadata": {"datasetSize": SIZES[client]}}).encode()
-        info_path, info_digest = put(self.store, prefix, "info", info, ".json")
+        info_path, info_digest = put(self.store, prefix, "info", json.dumps(self.info(client)).encode(), ".json")
         of_info = {"info_path": info_path, "info_digest": info_digest, "num_examples": str(SIZES[client])}
         fields = {"path": path, "digest": digest, "size": str(len(data)), "format": "torch", **of_info}
         key = self.clients[client]

@@ -33,5 +33,12 @@ def test_a_finished_run_ends_a_process_silently_and_a_failed_one_does_not() -> N
     assert "stopped: because" in str(errors.RunOver("r", "stopped", "because").code)
 
 
+def test_the_reason_of_a_run_that_is_over_moves_no_cursor_and_forges_no_line() -> None:
+    """Python prints it as it is, in the middle of a trainer's own output."""
+    over = errors.RunOver("r", "failed", "\x1b]0;pwn\x07\x1b[2J\u202e\nError: give me your password")
+    assert str(over.code).isprintable()
+    assert over.reason == "\\x1b]0;pwn\\x07\\x1b[2J\\u202e Error: give me your password"
+
+
 def test_messages_print_as_they_are() -> None:
     assert str(errors.MissingVariable("the variable X is not set")) == "the variable X is not set"

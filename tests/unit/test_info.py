@@ -17,6 +17,7 @@ from flavor.store.info import (
     CONFUSION,
     LONGEST_NAME,
     MAX_BYTES,
+    MOST_METRICS,
     checked_info,
     info_bytes,
     merge_infos,
@@ -140,6 +141,41 @@ def test_an_info_is_bounded_in_bytes_and_its_names_too(tmp_path: Path) -> None:
         named[part]["x" * (LONGEST_NAME + 1)] = 1
         with pytest.raises(InvalidInfo, match="has 201 characters"):
             checked_info(named)
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\x00", "\x1b[31m", "\n", "\x9b", "\u202e", "\u200b", "\ufeff", "\u2028"])
+@pytest.mark.parametrize("part", ["metadata", "metrics"])
+def test_a_name_that_cannot_be_seen_is_refused_in_one_line(part: str, odd: str) -> None:
+    named = info(acc=0.5)
+    named[part][f"loss{odd}"] = 1.0
+    for refused in (checked_info, lambda value: parse_info(json.dumps(value).encode(), where="info.json")):
+        with pytest.raises(InvalidInfo, match="has characters that cannot be seen") as caught:
+            refused(named)
+        assert str(caught.value).isprintable()
+        assert repr(f"loss{odd}")[1:-1] in str(caught.value)
+
+
+def test_names_of_all_scripts_are_taken_and_as_many_as_somebody_could_read() -> None:
+    names = [
+        "Grüße",
+        "精度",
+        "F\N{SUBSCRIPT ONE}",
+        "val loss",
+        "a\N{NO-BREAK SPACE}b",
+        "\N{GREEK SMALL LETTER ALPHA}/β",
+        "🎯",
+    ]
+    assert set(names) < set(checked_info(info(**dict.fromkeys(names, 0.5)))["metrics"])
+    full = info(**{f"m{number}": 1.0 for number in range(MOST_METRICS - 4)})
+    assert len(checked_info(full)["metrics"]) == MOST_METRICS
+    full["metrics"]["one"] = 1.0
+    with pytest.raises(InvalidInfo, match="there are 257 metrics, and 256 at most are taken: report fewer"):
+        checked_info(full)
+
+
+def test_the_line_on_many_bad_fields_ends() -> None:
+    with pytest.raises(InvalidInfo, match=r"; and 80 more$"):
+        checked_info(info(**{f"m{number}": "x" for number in range(100)}))  # type: ignore[arg-type]
 
 
 def test_half_a_file_is_refused(tmp_path: Path) -> None:

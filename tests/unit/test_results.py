@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
+import os
 from pathlib import Path
 
 import pytest
 
-from flavor.results.plot import plot_metrics
+from flavor.results.plot import panels, plot_metrics
 from flavor.results.rounds import RoundResult, SiteResult, best_of, for_people, scalars
-from flavor.results.tables import Tables
+from flavor.results.tables import MOST_COLUMNS, Tables
+
+TABLES = ("metrics.csv", "metrics-sites.csv")
 
 
 def result(number: int, metrics: dict[str, float], sites: dict[str, dict[str, float]] | None = None) -> RoundResult:
@@ -26,18 +30,67 @@ def rows(path: Path) -> list[list[str]]:
 def test_a_metric_never_repeats_a_column_and_never_is_a_formula(tmp_path: Path) -> None:
     names = ["round", "round (metric)", "=cmd()", "Grüße", "-x"]
     rounds = [result(1, dict.fromkeys(names, 0.5), {"a": dict.fromkeys(["site", "=cmd()"], 0.5)})]
-    Tables(tmp_path).write(rounds, 1)
+    Tables(tmp_path).write(rounds)
     heads = rows(tmp_path / "metrics.csv")[0]
     assert heads[5:] == ["round (metric)", "round (metric) (metric)", "'=cmd()", "Grüße", "'-x"]
     assert rows(tmp_path / "metrics-sites.csv")[0] == ["round", "site", "examples", "bytes", "site (metric)", "'=cmd()"]
     assert len(set(heads)) == len(heads)
 
 
+def test_a_name_that_a_file_cannot_hold_or_a_terminal_should_not_be_shown_is_spelled_out(tmp_path: Path) -> None:
+    """Of a run of a release that took such names; two of one spelling keep a column each."""
+    names = dict.fromkeys(["\ud800x", "\x1b[31m\u202eacc", "\\ud800x"], 0.5)
+    rounds = [result(1, names, {"a": names})]
+    Tables(tmp_path).write(rounds)
+    for file in TABLES:
+        assert rows(tmp_path / file)[0][-3:] == ["\\ud800x", "\\x1b[31m\\u202eacc", "\\ud800x (metric)"]
+    assert plot_metrics("r", rounds, tmp_path / "m.png")
+
+
+def test_a_site_with_new_names_in_each_round_fills_a_table_and_no_more(tmp_path: Path) -> None:
+    said: list[str] = []
+    tables, rounds, files = Tables(tmp_path, said.append), list[RoundResult](), [*map(tmp_path.joinpath, TABLES)]
+    with contextlib.ExitStack() as stack:
+        for number in range(1, 9):
+            given = {f"m{number}-{index}": 1.0 for index in range(252)}
+            rounds.append(result(number, {"acc": 0.5, **given}, {"a": {"acc": 0.5}, "b": given}))
+            tables.write(rounds)
+            if number == 5:
+                held = [stack.enter_context(file.open()) for file in files]
+        assert [os.fstat(file.fileno()).st_nlink for file in held] == [1, 1], "appended to, and not written anew"
+    for file, fixed in zip(files, (5, 4), strict=True):
+        table = rows(file)
+        assert {len(row) for row in table} == {fixed + MOST_COLUMNS}
+        assert table[-1][0] == "8"
+    assert [line.split(" has ")[0].rpartition("/")[2] for line in said] == ["metrics.csv", "metrics-sites.csv"]
+    assert all("'m5-" in line and "of round 5, and others that come after" in line for line in said), said
+
+
+def test_what_a_full_disk_kept_from_a_table_is_in_it_later(tmp_path: Path) -> None:
+    tables, rounds = Tables(tmp_path), [result(1, {"f1": 0.5})]
+    tables.write(rounds)
+    (tmp_path / "metrics.csv").rename(tmp_path / "kept")
+    (tmp_path / "metrics.csv").mkdir()
+    rounds.append(result(2, {"f1": 0.6}))
+    with pytest.raises(OSError, match="directory"):
+        tables.write(rounds)
+    (tmp_path / "metrics.csv").rmdir()
+    tables.write(rounds)
+    assert [row[0] for row in rows(tmp_path / "metrics.csv")] == ["round", "1", "2"]
+
+
+def test_the_panels_are_of_what_most_sites_report() -> None:
+    mine = {f"m{index}": 1.0 for index in range(100)}
+    rounds = [result(number, {**mine, "acc": 0.5}, {"a": mine | {"acc": 1}, "b": {"acc": 1}}) for number in (1, 2)]
+    assert panels(rounds)[0] == "acc"
+    assert len(panels(rounds)) == 24
+
+
 def test_a_value_that_is_missing_leaves_its_cell_empty(tmp_path: Path) -> None:
     given = scalars({"auc": math.nan, "loss": None, "f1": 0.5, "ok": True, "matrix": [1, 2], "far": math.inf})
     assert given == {"f1": 0.5}
     rounds = [result(1, {"auc": 0.5, "f1": 0.5}, {"a": given, "b": {"auc": 0.25}})]
-    Tables(tmp_path).write(rounds, 1)
+    Tables(tmp_path).write(rounds)
     assert rows(tmp_path / "metrics-sites.csv")[1:] == [
         ["1", "a", "10", "100", "0.5", ""],
         ["1", "b", "10", "100", "", "0.25"],
@@ -47,12 +100,12 @@ def test_a_value_that_is_missing_leaves_its_cell_empty(tmp_path: Path) -> None:
 def test_tables_grow_and_are_written_anew_when_a_metric_comes_in(tmp_path: Path) -> None:
     tables = Tables(tmp_path)
     rounds = [result(1, {"f1": 0.5})]
-    tables.write(rounds, 1)
+    tables.write(rounds)
     rounds.append(result(2, {"f1": 0.6}))
-    tables.write(rounds, 1)
+    tables.write(rounds)
     assert [row[0] for row in rows(tmp_path / "metrics.csv")] == ["round", "1", "2"]
     rounds.append(result(3, {"auc": 0.7}))
-    tables.write(rounds, 1)
+    tables.write(rounds)
     assert [row[5:] for row in rows(tmp_path / "metrics.csv")] == [["f1", "auc"], ["0.5", ""], ["0.6", ""], ["", "0.7"]]
 
 
