@@ -45,6 +45,7 @@ class Update:
             return cls(file.specs, plain, file.metadata)
         if base is None:
             raise CheckpointError("the update is a difference to a global model, and there is none in this round")
+        encoding = encoding.of_file(file, base.specs)
         expected = {spec.name: spec for spec in encoding.specs(base.specs)}
         whose = f"an {encoding.kind} update of the global model"
         if problems := structure_problems({spec.name: spec for spec in file.specs}, expected, whose):
@@ -75,7 +76,7 @@ class Update:
 
 
 def _tensor(file: TensorFile, base: TensorFile, encoding: Encoding, spec: TensorSpec) -> Tensor:
-    if not encoding.covers(spec.dtype):
+    if not encoding.covers(spec.name, spec.dtype):
         return file.stored(spec.name)
     scales = file.tensor(SCALE_PREFIX + spec.name) if encoding.kind == "int8" else None
     return EncodedTensor(base.stored(spec.name), file.stored(spec.name), scales, encoding.block)

@@ -106,7 +106,7 @@ class RunConfig(BaseModel):
     equal: tuple[str, ...] = ()
     """Patterns of the tensors that must be the same at all sites: an update with another is refused."""
     statistics: tuple[str, ...] = STATISTICS
-    """Patterns of the float tensors that are no parameters: no server step is taken with them."""
+    """Patterns of the float tensors that are no parameters: no server step is taken with them, no edge rounds them."""
     compress: Literal["none", "bf16", "int8"] = "none"
     """What edges send once there is a global model: their parameters, or their change in so few bits."""
     require_signatures: bool = False

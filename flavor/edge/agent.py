@@ -235,6 +235,7 @@ class Edge:
             run=config.run,
             format_=config.format,
             compress=settings.compress,
+            statistics=settings.statistics,
             opaque=settings.is_opaque,
             bare=config.strip_prefix,
             habits=self._belongings.habits,

@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ from flavor.bus.state import GlobalModel
 from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError
+from flavor.patterns import STATISTICS
 from flavor.readmark import ReadMark, is_told
 from flavor.store.info import Info, info_bytes, read_info
 from flavor.store.links import copied, is_sole, linked
@@ -63,7 +65,8 @@ class Submission:
 class Exchange:
     """Moves one client's checkpoints.
 
-    `format_` is the trainer's, where the site says so; `compress` is the run's. `habits` are what an earlier process of
+    `format_` is the trainer's, where the site says so; `compress` and the patterns of
+    `statistics`, which are never compressed, are the run's. `habits` are what an earlier process of
     this edge has learned of how the trainer saves, and `learned` is called when that is news. `bare` takes the prefixes
     of wrappers off the names of tensors, and puts them back on the global model.
     """
@@ -76,6 +79,7 @@ class Exchange:
         run: str,
         format_: str | None = None,
         compress: Literal["none", "bf16", "int8"] = "none",
+        statistics: Sequence[str] = STATISTICS,
         opaque: bool = False,
         bare: bool = False,
         habits: Habits | None = None,
@@ -84,6 +88,7 @@ class Exchange:
     ) -> None:
         self._store, self._workspace, self._run = store, workspace, run
         self._compress, self._opaque, self._bare = compress, opaque, bare
+        self._statistics = tuple(statistics)
         self._habits, self._learned, self._tell = habits or Habits(), learned, tell
         self._left_out: tuple[str, ...] = ()  # what was told about already
         self._format = format_ or self._habits.format
@@ -291,7 +296,9 @@ class Exchange:
 
         with self._own_file(given) as model, self._store.stage() as staged:
             base = TensorFile.open(model)
-            wire = encode(source, staged, base, Encoding(kind, given.digest), format_, bare=self._bare)
+            plain = [name for name in base.names if any(fnmatchcase(name, pattern) for pattern in self._statistics)]
+            encoding = Encoding.sparing(kind, given.digest, base.specs, plain)
+            wire = encode(source, staged, base, encoding, format_, bare=self._bare)
             path = named(prefix, "update", wire.sha256, ".safetensors")
             self._store.put(path, staged, digest=wire.sha256)
         return path, wire

@@ -233,7 +233,7 @@ def test_one_that_came_whole_is_accepted_too(runs: RunStore, store: ObjectStore)
             "tensor 'w' has",
         ),
         ({"w": np.ones(6, np.int8)}, {}, "tensor 'w' has shape (6,)"),
-        ({"w": np.ones((2, 3), np.float32)}, {}, "tensor 'w' is float32"),
+        ({"w": np.ones((2, 3), np.float32)}, {}, "tensor 'flavor.scale/w' is not in an int8 update"),
         ({"steps": np.array(8, np.int32)}, {}, "tensor 'steps' is int32; an int8 update of the global model has int64"),
         ({"more": np.ones(1, np.float32)}, {}, "tensor 'more' is not in"),
     ],

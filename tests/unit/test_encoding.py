@@ -25,7 +25,7 @@ from aggregators.walk import SCRATCH_BYTES
 from flavor.errors import CheckpointError, FlavorError
 from flavor.store.formats import Checkpoint, Encoding, Format, TensorFile, TensorFileWriter, TensorSpec, encode, write
 from flavor.store.formats.checkpoint import read
-from flavor.store.formats.encoding import BLOCK, quantise
+from flavor.store.formats.encoding import BLOCK, PLAIN_BELOW, quantise
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 BASE = "ab" * 32
@@ -328,7 +328,7 @@ def encoded(**changes: Any) -> Model:
         (
             encoded(w=np.ones(10, np.float32)),
             hostile(),
-            "tensor 'w' is float32; an int8 update of the global model has",
+            "tensor 'flavor.scale/w' is not in an int8 update",
         ),
         (encoded(w=np.ones(10, np.uint8)), hostile(), "tensor 'w' is uint8"),
         (encoded(), hostile(kind="bf16"), "tensor 'w' is int8; an bf16 update of the global model has bfloat16"),
@@ -401,3 +401,51 @@ def test_damaged_bytes_are_refused_or_decode(tmp_path: Path, data: bytes, at: in
     assert "\n" not in said
     if update and update.encoding:  # else it is a plain file now, whose tensors are not those of the model
         assert {name: tensor.shape for name, tensor in update.tensors.items()} == {"w": (50,), "b": (3,)}
+
+
+# -- what travels as it is
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_small_tensors_and_statistics_travel_as_they_are(tmp_path: Path, kind: str) -> None:
+    """A variance of 1e-3 beside one of 1e5 is not rounded away, and a dense layer still is what it was."""
+    rng = np.random.default_rng(4)
+    variances = np.geomspace(1e-3, 1e5, 2000).astype(np.float32)
+    theta = {
+        "bn.running_var": np.ones(2000, np.float32),
+        "bias": np.zeros(PLAIN_BELOW - 1, np.float32),
+        "w": np.zeros((64, 64), np.float32),
+        "steps": np.array(3),
+    }
+    local = {
+        "bn.running_var": variances,
+        "bias": np.geomspace(1e-9, 1, PLAIN_BELOW - 1).astype(np.float32),
+        "w": rng.standard_normal((64, 64)).astype(np.float32),
+        "steps": np.array(4),
+    }
+    base = saved(tmp_path / "base", theta)
+    saved(tmp_path / "local", local)
+    encoding = Encoding.sparing(kind, BASE, base.specs, ["bn.running_var"])  # type: ignore[arg-type]
+    assert encoding.plain == {"bn.running_var", "bias", "steps"}
+    encode(tmp_path / "local", tmp_path / "update", base, encoding)
+    file = TensorFile.open(tmp_path / "update")
+    update = Update.of(file, base)
+    for name in ("bn.running_var", "bias", "steps"):
+        assert np.asarray(update.tensors[name]).tobytes() == local[name].tobytes()
+    assert isinstance(update.tensors["w"], EncodedTensor)
+    assert ("flavor.scale/w" in file, "flavor.scale/bias" in file) == (kind == "int8", False)
+    means = engine.run([update.tensors, update.tensors], global_model=theta).model
+    np.testing.assert_array_equal(means["bn.running_var"], variances)
+
+
+def test_a_tensor_that_travels_as_it_is_is_looked_at_as_well(tmp_path: Path) -> None:
+    theta = {"b": np.zeros(4, np.float32), "mask": np.array([0, -np.inf], np.float32)}
+    base = saved(tmp_path / "base", theta)
+    encoding = Encoding.sparing("int8", BASE, base.specs, [])
+    saved(tmp_path / "local", theta)
+    encode(tmp_path / "local", tmp_path / "update", base, encoding)
+    mask = Update.of(TensorFile.open(tmp_path / "update"), base).tensors["mask"]
+    assert np.asarray(mask).tobytes() == theta["mask"].tobytes()
+    saved(tmp_path / "local", {**theta, "b": np.array([1, np.nan, 0, 0], np.float32)})
+    with pytest.raises(CheckpointError, match="tensor 'b' has NaN or infinite values"):
+        encode(tmp_path / "local", tmp_path / "update", base, encoding)

@@ -12,6 +12,10 @@ stays a safetensors file that any library reads; `flavor.encoding` in its metada
 int8: q = round(Δ / scale), to nearest even, and scale = max |Δ| / 127 over each `block` consecutive elements of the
 flattened tensor (the last block may be shorter), so `flavor.scale/NAME` is `[⌈elements / block⌉]`, and no element is
 off by more than half its block's scale. A block that has not changed has the scale 0.
+
+Any tensor may also travel as it is, in its own type: an edge sends so what has few elements, and the statistics of a
+normalisation, in which one channel may move a million times as far as another. What int8 rounds to 0 is lost in that
+round, and in each one in which it is again so much smaller than the largest change of its block.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -44,6 +48,8 @@ Kind = Literal["bf16", "int8"]
 BLOCK = 4096
 """Elements that share a scale: 0.1 % more bytes than int8 alone."""
 MAX_BLOCK = 2**20
+PLAIN_BELOW = 1024
+"""Elements below which a tensor travels as it is: there is little to save, and a bias is not rounded."""
 
 _LEVELS = np.float32(127)  # symmetric: -128 is never written
 _CHUNK = 64 * 1024  # elements that are worked on at once, which stay in cache
@@ -64,22 +70,36 @@ class Encoding:
     kind: Kind
     base: str
     block: int = BLOCK
+    plain: frozenset[str] = frozenset()
+    """The tensors that travel as they are although their type is covered. In a file their type shows it."""
 
-    def covers(self, dtype: DType) -> bool:
-        """Whether tensors of this type travel as a difference; the others travel as they are."""
-        return dtype in _COVERED[self.kind]
+    @classmethod
+    def sparing(cls, kind: Kind, base: str, model: Iterable[TensorSpec], statistics: Iterable[str]) -> Encoding:
+        """The encoding of an update of this model, which leaves small tensors as they are, and those of these names."""
+        named = frozenset(statistics)
+        plain = (spec.name for spec in model if spec.name in named or _elements(spec) < PLAIN_BELOW)
+        return cls(kind, base, plain=frozenset(plain))
+
+    def of_file(self, file: TensorFile, model: Iterable[TensorSpec]) -> Encoding:
+        """The same with the tensors of the model that travel as they are in this file."""
+        plain = (spec.name for spec in model if spec.name in file and file.dtype(spec.name) == spec.dtype)
+        return replace(self, plain=frozenset(plain))
+
+    def covers(self, name: str, dtype: DType) -> bool:
+        """Whether this tensor, of this type, travels as a difference; the others travel as they are."""
+        return dtype in _COVERED[self.kind] and name not in self.plain
 
     def specs(self, model: Iterable[TensorSpec]) -> list[TensorSpec]:
         """What an encoded update of a model of these tensors holds, each tensor followed by its scales."""
         return [spec for tensor in model for spec in self._encoded(tensor)]
 
     def _encoded(self, tensor: TensorSpec) -> Iterator[TensorSpec]:
-        if not self.covers(tensor.dtype):
+        if not self.covers(tensor.name, tensor.dtype):
             yield tensor
         elif self.kind == "bf16":
             yield TensorSpec(tensor.name, BFLOAT16, tensor.shape)
         else:
-            elements = tensor.size_bytes // tensor.dtype.itemsize
+            elements = _elements(tensor)
             yield TensorSpec(tensor.name, _INT8, tensor.shape)
             yield TensorSpec(SCALE_PREFIX + tensor.name, _FLOAT32, (-(-elements // self.block),))
 
@@ -112,6 +132,10 @@ class Encoding:
         return cls(kind, base, block)
 
 
+def _elements(tensor: TensorSpec) -> int:
+    return tensor.size_bytes // tensor.dtype.itemsize
+
+
 def encode(
     src: StrPath,
     dest: StrPath,
@@ -140,21 +164,23 @@ def encode(
     with TensorFileWriter(dest, encoding.specs(checkpoint.specs), metadata) as writer:
         target = writer.map()
         for name, array in checkpoint.tensors.items():
-            if not encoding.covers(array.dtype):
+            if not encoding.covers(name, array.dtype):
                 target[name][...] = array
-                continue
-            scales = target.get(SCALE_PREFIX + name)
-            if _encode_tensor(base.tensor(name), array, target[name], scales, encoding.block):
-                continue
-            if same_bits(base.tensor(name), array):  # a mask of -inf, say: −inf − (−inf) is none, yet nothing changed
-                for part in (target[name], scales):
-                    if part is not None:
-                        part.fill(0)
+                fine = name not in encoding.plain or is_finite(array.reshape(-1))
             else:
+                scales = target.get(SCALE_PREFIX + name)
+                fine = _encode_tensor(base.tensor(name), array, target[name], scales, encoding.block)
+            if fine:
+                continue
+            if not same_bits(base.tensor(name), array):
                 raise CheckpointError(
                     f"tensor {name!r} has NaN or infinite values: look for NaN in the data, "
                     "lower the learning rate or clip the gradients"
                 )
+            if encoding.covers(name, array.dtype):  # a mask of -inf, say: −inf − (−inf) is none, yet nothing changed
+                for part in (target[name], target.get(SCALE_PREFIX + name)):
+                    if part is not None:
+                        part.fill(0)
         del target  # the mapped file is closed with the writer
     return WireInfo.of(writer, fmt, own, tuple(checkpoint.tensors), names)
 
