@@ -134,6 +134,7 @@ def command(
     from flavor.confinement import Account, Confinement
     from flavor.errors import InvalidSetting
     from flavor.ledger.keys import SigningKey
+    from flavor.ownfolder import make_own_folder
     from flavor.sizes import parse_size
     from flavor.stamp import with_times
     from flavor.store.objects import open_store
@@ -177,6 +178,7 @@ def command(
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     store = needed(store, "--store", "FLAVOR_STORE")
     name = secrets.token_hex(16)
+    make_own_folder(workspace, needed=False)
     supervised(tell)
     objects = open_store(store, create=True)
     serve(

@@ -260,11 +260,12 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> _Place:
 def _kept_ca(pem: str, workspace: Path) -> str:
     """A file with the token's CA, for this process and its trainer."""
     from flavor.errors import InvalidSetting
+    from flavor.ownfolder import make_own_folder
 
+    make_own_folder(workspace, mode=0o700)
     path = workspace.absolute() / "ca.pem"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(pem, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:

@@ -11,6 +11,7 @@ from flavor.bus.address import to_environment
 from flavor.command import search_path
 from flavor.cook.utils import MERGED_NAME
 from flavor.errors import InvalidSetting
+from flavor.ownfolder import make_own_folder
 from flavor.store.info import FILE_NAME
 
 _ANCESTORS = {"LOGLEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
@@ -75,8 +76,8 @@ class Workspace:
             workspace.log,
             workspace.beside.parent,
         ):
+            make_own_folder(folder.parent)
             try:
-                folder.parent.mkdir(parents=True, exist_ok=True)
                 folder.mkdir(mode=0o700, exist_ok=True)  # models and logs are this user's alone
                 found = folder.stat()
             except OSError as error:

@@ -1,0 +1,66 @@
+"""Folders in which a program keeps what is its own: none that another user can swap for a folder of his."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from flavor.errors import InvalidSetting
+
+_OTHERWISE = "name another --workspace"
+
+
+def make_own_folder(folder: Path, *, mode: int = 0o755, needed: bool = True) -> None:
+    """Make `folder` and what lacks above it; raise `InvalidSetting` where another user may write on the way to it.
+
+    Below the current folder each level has to be this user's or root's, and nobody else's to write. Of what lies
+    elsewhere, and of the current folder and what is above it, only a foreign folder that all may write to is refused:
+    containers mount folders of many owners. One that cannot be made is an error only where it is `needed`.
+    """
+    folder, here = folder.absolute(), Path.cwd()
+    levels = [folder, *folder.parents]
+    strict = levels[: levels.index(here)] if here in levels else []
+    for level in reversed(levels):
+        try:
+            level.mkdir(mode=mode if level == folder else 0o755)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if not needed:
+                return
+            if not level.is_dir():
+                raise InvalidSetting(f"the folder {level} cannot be made: {error.strerror}") from None
+        _check(level, strict=level in strict)
+
+
+def _check(folder: Path, *, strict: bool) -> None:
+    try:
+        found = folder.stat()
+    except OSError as error:
+        raise InvalidSetting(f"the folder {folder} cannot be used: {error.strerror}") from None
+    by_all, by_group = found.st_mode & stat.S_IWOTH, found.st_mode & stat.S_IWGRP
+    if found.st_uid not in (0, os.geteuid()):
+        trusted = os.geteuid() == 0 and not (by_all or by_group)  # root works for it, in a container
+        refused = not trusted if strict else bool(by_all)
+        how = f"belongs to another user, who may put files in the place of yours: {_OTHERWISE}"
+    else:
+        shared = by_all or (by_group and not _is_private_group(found.st_gid))
+        refused = bool(strict and shared and not found.st_mode & stat.S_ISVTX)
+        how = (
+            f"can be written by others, who may put files in the place of yours: `chmod go-w {folder}`, or {_OTHERWISE}"
+        )
+    if refused:
+        raise InvalidSetting(f"the folder {folder} {how}")
+
+
+def _is_private_group(gid: int) -> bool:
+    """Whether this is the group that a system makes for a single user, with this user alone in it."""
+    import grp
+    import pwd
+
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return gid == os.geteuid()
+    return group.gr_name == user and set(group.gr_mem) <= {user}
