@@ -10,6 +10,7 @@ from pathlib import Path
 from flavor.bus.connection import Redis, connect, wait_for_server
 from flavor.bus.runs import RunStore
 from flavor.cli.common import needed
+from flavor.errors import MisuseError
 from flavor.local.record import Record, is_folder, server_of
 
 PATIENCE_S = 5.0
@@ -42,8 +43,19 @@ def opened(run: str, redis_url: str | None) -> Iterator[Place]:
             name, store = record.run, record.store
             if record.embedded:
                 redis_url = stack.enter_context(server_of(out))
+        if not redis_url:
+            _check_named(run)
         redis, url = connected(redis_url)
         yield Place(name, redis, url, store)
+
+
+def _check_named(run: str) -> None:
+    """Raise `MisuseError` for what is no folder of a run, and would be looked for on a server that is not named."""
+    below = Path("flavor-runs") / run
+    if below.is_dir():
+        raise MisuseError(f"no --redis-url is given for run {run!r}: name its result folder, {below}, or pass one")
+    if Path(run).is_dir():
+        raise MisuseError(f"{run} is no result folder of `flavor run` (flavor-runs/NAME), and no --redis-url is given")
 
 
 def connected(redis_url: str | None) -> tuple[Redis, str]:

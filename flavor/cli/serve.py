@@ -63,8 +63,8 @@ def round_options(function: Any) -> Any:
                 type=click.Choice(["datasetSize", "importance", "product", "equal"]),
                 default="datasetSize",
                 show_default=True,
-                help="How much a site counts in a rule that weighs: by its examples, the importance that it names, "
-                "the product of both, or like any other.",
+                help="How much a site counts in a rule that gives sites weights (mean, geometric_median): by its "
+                "examples, the importance that it names, the product of both, or like any other.",
             ),
             click.option(
                 "--keep",
@@ -115,7 +115,7 @@ def round_options(function: Any) -> Any:
                 callback=_patient_where_sites_are_far,
                 help="Decide what happens when the quorum cannot be reached, or is not by the deadline: wait for the "
                 "round's sites to come back, open the round again for those that are ready, or fail the run.  "
-                "[default: wait; fail in `flavor run`]",
+                "[default: wait, and in `flavor run` fail]",
             ),
             click.option(
                 "--round-attempts",

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 from flavor.cli.private import keep_private
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Ctrl-C while everything is imported ends as it does later."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("flavor: interrupted\n")
+        sys.exit(130)
 
 
 def flavor() -> None:
     """`flavor`."""
     keep_private()
-    from flavor.cli.main import main
+    with _importing():
+        from flavor.cli.main import main
 
     main()
 
@@ -18,7 +31,8 @@ def flavor() -> None:
 def edge() -> None:
     """`flavor-fl`."""
     keep_private()
-    from flavor.cli.edge import main
+    with _importing():
+        from flavor.cli.edge import main
 
     main()
 
@@ -26,7 +40,8 @@ def edge() -> None:
 def aggregator() -> None:
     """`flavor-agg`."""
     keep_private()
-    from flavor.cli.aggregator import main
+    with _importing():
+        from flavor.cli.aggregator import main
 
     main()
 
@@ -34,6 +49,7 @@ def aggregator() -> None:
 def fedtrain() -> None:
     """`aumai-fedtrain`, whose `run` must still know that a Redis was named."""
     keep_private({"--redis-url": "--live"} if sys.argv[1:2] == ["run"] else None)
-    from aumai_fedtrain.cli import command_line
+    with _importing():
+        from aumai_fedtrain.cli import command_line
 
     command_line()

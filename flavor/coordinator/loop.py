@@ -322,7 +322,10 @@ class Coordinator:
         if view.state.ended:
             raise RunExists(f"run {self._name!r} is over ({view.state}: {view.reason}): {goes_on_by(view)}")
         if others:
-            raise RunExists(f"run {self._name!r} is there already with other settings: {'; '.join(others.values())}")
+            raise RunExists(
+                f"run {self._name!r} is there already with other settings: {'; '.join(others.values())}; "
+                f"{goes_on_by(view)}, or choose another name"
+            )
         return False
 
     def _lease_lost(self) -> None:

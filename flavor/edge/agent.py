@@ -65,6 +65,13 @@ _UNREADY_S = 30.0
 """A trainer that has not set TrainInitDone for so long is spoken of, and again after each such time, doubled."""
 
 
+_LOOP = (
+    "; it has to go on until the run is over: SetEvent('TrainInitDone') once, then in each round "
+    "WaitEvent('TrainStarted'), training, SetEvent('TrainFinished'); check-fl shows what is missing"
+)
+"""What to do about a script that ended with exit code 0 within a round, or before the first."""
+
+
 @dataclass(frozen=True)
 class _Woken:
     """The bus has news on these channels."""
@@ -668,7 +675,8 @@ class Edge:
         )
 
     def _died(self, trainer: ChildProcess, code: int, where: str) -> Died:
-        return Died(obituary("the trainer", code, trainer.last_lines, where), Notice(Failure.ENDED, code, where))
+        story = obituary("the trainer", code, trainer.last_lines, where)
+        return Died(f"{story}{'' if code else _LOOP}", Notice(Failure.ENDED, code, where))
 
     def _where(self) -> str:
         if self._training:

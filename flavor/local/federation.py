@@ -272,8 +272,11 @@ class Federation:
             entries = batches[0][1] if batches else []
             newest = entries[-1][0] if entries else newest
             for _, fields in entries:
+                if fields["event"] == "client.lost":
+                    told.add(f"lost {fields['client']}")
                 if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed", "round.note"):
-                    progress.tell(f"{fields.get('client') or 'aggregator'}: {fields['reason']}{_report(runs, fields)}")
+                    reason = _with_report(fields["reason"], _report(runs, fields))
+                    progress.tell(f"{fields.get('client') or 'aggregator'}: {reason}")
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:
                 waits.look(view)
@@ -333,16 +336,25 @@ class Federation:
             if is_edge:
                 client = runs.clients([name])[name][0]
                 reason = f"{name}: {client['reason']}" if client.get("reason") else reason
-                if report := client.get("report"):
-                    progress.tell(f"{name}: {report}")
-            progress.tell(f"{reason}; its log: {self.layout.log(name)}")
+                report = None if f"lost {name}" in told else client.get("report")
+                progress.tell(f"{_with_report(reason, report)}; its log: {self.layout.log(name)}")
+            else:
+                progress.tell(f"{reason}; its log: {self.layout.log(name)}")
             kind = "an edge" if is_edge else "the coordinator" if name == "coordinator" else "an aggregator"
             with contextlib.suppress(IllegalMove):
                 runs.end(RunState.FAILED, f"{kind} ended with exit code {code}", detail=reason)
 
 
-def _report(runs: RunStore, entry: Mapping[str, str]) -> str:
-    """What the site itself says about this entry of the log, to be put behind it: here its user is the operator."""
+def _with_report(reason: str, report: str | None) -> str:
+    """A reason with what the site itself says about it; what both say once."""
+    if not report:
+        return reason
+    before, known, detail = report.partition(reason.rpartition("its trainer ")[2])
+    return f"{reason}{detail}" if known and before in ("the trainer ", "") else f"{reason} ({report})"
+
+
+def _report(runs: RunStore, entry: Mapping[str, str]) -> str | None:
+    """What the site itself says about this entry of the log: here its user is the operator."""
     client = entry.get("client", "")
     if entry["event"] == "client.lost":
         report = runs.clients([client])[client][0].get("report")
@@ -350,4 +362,4 @@ def _report(runs: RunStore, entry: Mapping[str, str]) -> str:
         report = runs.updates(int(entry["round"]), [client]).get(client, {}).get("report")
     else:
         report = None
-    return f" ({report})" if report else ""
+    return report

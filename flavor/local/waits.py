@@ -34,6 +34,7 @@ _MOST_BYTES = 64 * 1024
 
 @dataclass
 class _Wait:
+    who: str
     text: str
     since: float
     spoken_s: float
@@ -50,7 +51,7 @@ class Waits:
 
     def look(self, view: RunView | None) -> None:
         """See what is waited for now."""
-        found = {"run": self._of_run(view)}
+        found = {"": self._of_run(view)}
         for name, log in self._logs.items():
             self._hear(name, log)
         found |= self._said
@@ -59,7 +60,7 @@ class Waits:
             if not text:
                 self._waits.pop(name, None)
             elif before is None or before.text != text:
-                self._waits[name] = _Wait(text, self._now(), _TELL_S if name == "run" else 0.0)
+                self._waits[name] = _Wait(name, text, self._now(), 0.0 if name else _TELL_S)
 
     def lines(self, *, at_least_s: float = SHOWN_S) -> list[str]:
         """What is waited for, and for how long: a line each, of those that take so long."""
@@ -69,7 +70,7 @@ class Waits:
         """What the processes have said last, of what keeps them from going on."""
         for name, log in self._logs.items():
             self._hear(name, log)
-        return [text for text in self._said.values() if text]
+        return [f"{name}: {text}" for name, text in self._said.items() if text]
 
     def news(self) -> Iterable[str]:
         """Those lines that it is time to tell."""
@@ -83,7 +84,8 @@ class Waits:
         return self._now() - wait.since
 
     def _line(self, wait: _Wait) -> str:
-        return f"{wait.text}, for {shown_duration(self._age_s(wait))}"
+        age = f", for {shown_duration(self._age_s(wait))}" if self._age_s(wait) >= 1.0 else ""
+        return f"{wait.who}{age}: {wait.text}" if wait.who else f"{wait.text}{age}"
 
     def _of_run(self, view: RunView | None) -> str:
         if view is None:
@@ -122,4 +124,4 @@ class Waits:
             if not own.startswith("flavor: ") and not line.startswith(("[coordinator] ", "[aggregator] ")):
                 continue
             own = re.sub(r"^(\[\w+\] |flavor: )", "", own)
-            self._said[name] = f"{name}: {_CLOCK.sub('', own)}" if _TROUBLE.search(own) else ""
+            self._said[name] = _CLOCK.sub("", own) if _TROUBLE.search(own) else ""

@@ -523,7 +523,8 @@ def test_second_coordinator_is_refused(bench):
     assert other.wait() == 1
     assert (
         without_stamp(other.stderr.splitlines()[-1])
-        == f"Error: run '{bench.run}' is there already with other settings: rounds is 3, not 9"
+        == f"Error: run '{bench.run}' is there already with other settings: rounds is 3, not 9; "
+        "`flavor serve` with the same options goes on with it, or choose another name"
     )
 
 

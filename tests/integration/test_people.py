@@ -186,6 +186,33 @@ def test_a_failed_run_whose_results_cannot_be_written_says_how_it_ended_and_goes
         assert told in failed.stderr
 
 
+def test_what_a_site_and_its_run_say_of_a_failure_stands_there_once(bench, out):
+    failed = local(bench, out, "--fail", "exit3", "--at", 0, "--only", "edge-2")
+    assert failed.wait() == 1
+    told = [line for line in failed.stderr.splitlines() if "cannot read the data set" in line]
+    assert len(told) == 1, failed.stderr
+    assert told[0].startswith("edge-2: its trainer ended before TrainInitDone (exit code 3): cannot read the data set")
+
+
+def test_a_script_that_leaves_no_round_is_told_how_it_goes_on(bench, out):
+    script = bench.work / "once.py"
+    script.write_text("from flavor.cook.utils import SetEvent\nSetEvent('TrainInitDone')\n")
+    words = ["-m", f"{sys.executable} {script}", "--out", out, "--rounds", 1, "--edges", 1]
+    failed = bench.done("flavor", "run", *words, env=LOCAL)
+    assert failed.wait() == 1
+    assert "then in each round WaitEvent('TrainStarted'), training, SetEvent('TrainFinished')" in failed.stderr
+
+
+def test_the_name_of_a_local_run_leads_to_its_folder(bench):
+    (bench.work / "flavor-runs" / "xray").mkdir(parents=True)
+    for words, told in [
+        (["get", "xray"], "name its result folder, flavor-runs/xray, or pass one"),
+        (["status", "flavor-runs"], "flavor-runs is no result folder of `flavor run` (flavor-runs/NAME)"),
+    ]:
+        refused = bench.done("flavor", *words, env=LOCAL)
+        assert (refused.wait(), told in refused.stderr) == (2, True), refused.stderr
+
+
 def test_a_finished_run_says_what_frees_its_name(bench):
     coordinator = bench.serve(rounds=1, clients=1)
     bench.aggregator()

@@ -33,6 +33,23 @@ def test_a_secret_leaves_the_command_line_before_anything_slow_is_imported(progr
     assert done.stdout == " False True\n"
 
 
+@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"check-fl", "check-agg"}))
+def test_an_interruption_while_everything_is_imported_is_one_line(program: str) -> None:
+    module, _, name = PROGRAMS[program].partition(":")
+    script = (
+        f"import sys, {module} as start\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'click':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.argv = ['program', 'status']\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        f"start.{name}()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "flavor: interrupted\n")
+
+
 def test_a_program_ends_without_a_look_through_what_it_imported() -> None:
     script = (
         "import atexit, gc, click\n"
