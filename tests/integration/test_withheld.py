@@ -16,6 +16,7 @@ from flavor.ledger.audit import audit
 from flavor.ledger.canonical import sha256
 from flavor.ledger.recover import recover
 from flavor.ledger.trust import Trust
+from flavor.results.folder import ResultFolder
 from flavor.store.bucket import Endurance
 from flavor.store.cache import FileCache
 from flavor.store.remote import RemoteStore
@@ -27,7 +28,7 @@ class Kept:
 
     def __init__(self, s3: S3, proxy: Proxy, folder: Path) -> None:
         self.proxy, self.folder, self.bucket, self.machines = proxy, folder, s3.bucket(), 0
-        self.made = ForgedRun(folder / "made").complete()
+        self.made = ForgedRun(folder / "made", metrics={"a": {"acc": 0.5}, "b": {"acc": 0.75}}).complete()
         store = self.machine()
         for file in sorted(path for path in (folder / "made/runs").rglob("*") if path.is_file()):
             with store.stage() as staged:
@@ -97,3 +98,26 @@ def test_a_run_is_rebuilt_without_what_its_sites_keep_back(kept: Kept, url: str)
     assert runs.find() is None
     done = recover(kept.keep_back(info="archived", update="400"), runs, url=url, tell=print)
     assert (done.round, runs.read().round) == (3, 3)
+
+
+def test_results_lack_what_one_site_keeps_back_and_nothing_else(kept: Kept, url: str) -> None:
+    """And a round that was read before the store went away is in them, too."""
+    redis = connect(url)
+    redis.flushall()
+    runs, said = RunStore(redis, "r", url), list[str]()
+    recover(kept.keep_back(), runs, url=url, tell=print)
+    store = kept.keep_back(info="archived", model="deny").store
+    folder = ResultFolder(kept.folder / "out", said.append)
+    kept.proxy.faults += [Fault("^(GET|HEAD) .*0002-", "deny", 1000), Fault("^(GET|HEAD) .*run.json", "deny", 1000)]
+    with pytest.raises(StoreUnavailable):
+        folder.update(runs, store, runs.read())
+    del kept.proxy.faults[2:]
+    results = folder.end(runs, store)
+    assert [(each.round, [site.metrics.get("acc") for site in each.sites]) for each in results.rounds] == [
+        (1, [0.5, 0.75]),
+        (2, [0.5, 0.75]),
+        (3, [None, 0.75]),
+    ]
+    assert any(line.startswith("round 3: what a reported is not given out by the store, though") for line in said), said
+    assert any("lacks the final global model: object runs/r/global/0003-model" in line for line in said), said
+    assert len((kept.folder / "out/metrics.csv").read_text().splitlines()) == 4
