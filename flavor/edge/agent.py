@@ -22,7 +22,7 @@ from flavor.config import RunConfig
 from flavor.edge.arrival import ended_early, is_over, why_not_there
 from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
-from flavor.edge.consent import check_consent, check_store, told
+from flavor.edge.consent import check_consent, check_rights, check_store, told
 from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange, Submission
 from flavor.edge.idleness import Idleness
@@ -233,6 +233,7 @@ class Edge:
             raise UnusableStore(str(error)) from None
         self._health = StoreHealth(store, config.run, view.run_id, workspace.global_model.parent)
         self._transfers.health = self._health
+        check_rights(store, config.run, config.client)
         self._transfers.carry(lambda: check_store(store, config.run, view.run_id, tell=self._tell))
         self._archive = Archive(store, config.run)
         self._belongings = Belongings.claim(workspace, view, config.command, tell=self._tell)

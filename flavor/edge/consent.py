@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from flavor.config import RunConfig
-from flavor.errors import DigestMismatch, ObjectMissing, OtherStore, RunRefused, StoreUnavailable
+from flavor.errors import DigestMismatch, ObjectMissing, OtherStore, RunRefused, StoreUnavailable, UnusableStore
 from flavor.ledger.manifest import MOST_BYTES
 from flavor.settings import ALLOWED, settings_not_taken
 from flavor.store.objects import ObjectStore, folder_of
-from flavor.store.paths import run_record_path
+from flavor.store.paths import client_folder, run_record_path
+from flavor.store.shared import lacking_right
 
 
 def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:
@@ -41,6 +43,15 @@ def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Seque
         raise RunRefused(
             f"run {run!r} keeps its objects in the folder {shown} on this machine, which this site has not named: "
             f"start with --store {shown} if that is the run's, or with a token that names it (flavor enroll --store)"
+        )
+
+
+def check_rights(store: ObjectStore, run: str, client: str) -> None:
+    """Raise `UnusableStore` where this site may not put its updates into a folder store, before it trains."""
+    root = folder_of(store.url)
+    if root is not None and (lacks := lacking_right(Path(root), client_folder(run, client), ".staging")):
+        raise UnusableStore(
+            f"store {root}: {lacks}: give those who use it a group (docs/store.md, 'A folder that several users share')"
         )
 
 

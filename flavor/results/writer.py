@@ -30,7 +30,7 @@ def written(
         yield
         return
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, mode=0o700, exist_ok=True)  # names and metrics of each site
     except OSError as error:
         raise InvalidSetting(f"--out {out}: {error.strerror}") from None
     done = threading.Event()

@@ -29,6 +29,7 @@ from flavor.errors import (
 from flavor.store.links import copied, linked, placed
 from flavor.store.objects import check_bytes, check_digest, check_named, check_size, sha256_file
 from flavor.store.paths import checked_path
+from flavor.store.shared import make_folders
 from flavor.store.trees import remove_tree
 
 _STAGING = ".staging"
@@ -75,7 +76,7 @@ class LocalStore:
     def stage(self) -> Iterator[Path]:
         """See `ObjectStore`."""
         with _clear(self._staging):
-            self._staging.mkdir(exist_ok=True)
+            make_folders(self._staging)
             if self._staging.is_symlink():
                 raise BadObjectPath(f"{self._staging} is a link: it would take what is staged out of the store")
         staged = self._staging / secrets.token_hex(12)
@@ -208,6 +209,7 @@ class LocalStore:
             except PermissionError:
                 with self.stage() as copy:
                     _copied_of_another(source, copy, path, most)
+                    copy.chmod(0o444)
                     os.replace(copy, taken)
         return target
 
@@ -224,7 +226,7 @@ class LocalStore:
         folder = self._at(prefix.rstrip("/"))
         self._check_inside(folder, prefix)
         with _clear(folder):
-            self._staging.mkdir(exist_ok=True)
+            make_folders(self._staging)
             remove_tree(folder, self._staging)
 
     def size_bytes(self, path: str) -> int:
@@ -262,7 +264,7 @@ class LocalStore:
         """Make the folder that the object lies in."""
         self._check_inside(target, path)  # also before folders are made, which a link would put elsewhere
         if not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(target.parent)
             self._check_inside(target, path)
 
     def _check_inside(self, target: Path, path: str) -> None:
