@@ -167,9 +167,9 @@ class TestOverflow:
         with runs.store.stage() as staged:
             with TensorFileWriter(staged, [TensorSpec("w", np.dtype(np.float32), (2, 3))]) as writer:
                 writer.write("w", np.full((2, 3), np.nan, np.float32))
-            runs.store.put("runs/r/broken.safetensors", staged, digest=writer.sha256)
+            runs.store.put("runs/r/global/broken.safetensors", staged, digest=writer.sha256)
         key = runs.runs.keys.state
-        broken = {"global_path": "runs/r/broken.safetensors", "global_digest": writer.sha256, "global_seal": ""}
+        broken = {"global_path": "runs/r/global/broken.safetensors", "global_digest": writer.sha256, "global_seal": ""}
         runs.redis.hset(key, mapping={**broken, "global_size": str(writer.size_bytes)})
         nan = w(np.nan)
         nan["w"].view(np.uint32)[0, 0] ^= 1
