@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -40,7 +40,9 @@ from workers.rest import Rest
 
 _KEEP_FAILURES_S = 86_400
 _ALIVE_S = 30
-"""So long after its newest sign a worker without a job counts as one, and for so long after its job's time one with."""
+"""So long after its newest sign a worker counts as one, with a job in hand or without."""
+_BEAT_S = 10.0
+"""So often a worker with a job in hand gives one."""
 _POLL_S = 0.5
 """How long one look into the queue lasts: then this worker hears what it was asked meanwhile."""
 
@@ -50,8 +52,9 @@ class OwnWorker(SimpleWorker):
 
     RQ writes a record of each execution, so that another worker may find an abandoned job after a minute and run it
     again; here the coordinator asks again for whatever was not done, within the lease that it was given. And RQ's own
-    heartbeat, which keeps a key alive for minutes, is written up to five times a job; once a second is enough, and half
-    a minute after the last one a worker is none: who waits for one is told that there is none.
+    heartbeat, which keeps a key alive for minutes and during a job for as long as that may take, is written up to five
+    times a job; once a second is enough, during a job every ten seconds from a thread of its own. Half a minute after
+    the last one a worker that was killed no longer counts, so that people are told when there is none.
 
     It listens to no commands: whoever may publish on its channel could end it. `rq suspend` pauses it, SIGTERM ends it.
     RQ's own handler raises wherever the main thread stands, so that a job may be lost that was just taken; here the
@@ -70,6 +73,7 @@ class OwnWorker(SimpleWorker):
         """In hand from the moment a job is taken until it is done or given back."""
         self.rest = Rest()
         self.tell: Callable[[str], None] = silent
+        self._busy, self._over = False, threading.Event()
 
     def subscribe(self) -> None:
         """Do not listen to the channel of this worker."""
@@ -86,6 +90,7 @@ class OwnWorker(SimpleWorker):
         """
         jobs, wait_s = 0, 1.0
         self.bootstrap(logging_level)
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         try:
             while True:
                 try:
@@ -105,8 +110,16 @@ class OwnWorker(SimpleWorker):
         except Exception:
             self.log.error("the worker cannot go on", exc_info=True)
         finally:
+            self._over.set()
             self.teardown()
         return bool(jobs)
+
+    def _beat(self) -> None:
+        """Live on in the server's eyes while a job is in hand."""
+        while not self._over.wait(_BEAT_S):
+            if self._busy:
+                with contextlib.suppress(redis.exceptions.RedisError):
+                    self.connection.expire(self.key, _ALIVE_S)
 
     def _next_job(self, burst: bool) -> tuple[Job, Queue] | None:
         """The next job, with the errand in hand; None in a burst without one. `StopRequested` once we are to end."""
@@ -152,15 +165,17 @@ class OwnWorker(SimpleWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run one job in this process; one that fails goes to RQ's registry of failed jobs with its trace."""
+        self._busy = True
         try:
             self._execute(job, queue)
         finally:
+            self._busy = False
             self.errand.put_down()
 
     def _execute(self, job: Job, queue: Queue) -> None:
         with self.connection.pipeline() as step:
             self.set_state(WorkerStatus.BUSY, step)
-            step.expire(self.key, math.ceil(job.timeout or queue.DEFAULT_TIMEOUT) + _ALIVE_S)
+            step.expire(self.key, _ALIVE_S)
             step.lrem(queue.intermediate_queue_key, 1, job.id)
             step.execute()
         try:

@@ -386,7 +386,9 @@ class Edge:
             return ""
         if not self._behind:
             return "the run's first round here: its coordinator opens it once enough sites are ready"
-        return f"the run's next round: round {self._behind} is behind this site"
+        if self._unjudged:
+            return f"an aggregator to inspect its update of round {self._unjudged}, or the end of that round"
+        return f"the run's next round: this site's part in round {self._behind} is done"
 
     def _unready_left_s(self) -> float:
         return max(0.0, self._started_at + self._spoken_s - time.monotonic())

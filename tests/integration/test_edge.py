@@ -14,7 +14,7 @@ from flavor.bus.admission import tell_admission
 from flavor.bus.connection import connect
 from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunState
+from flavor.bus.state import RunState, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.heard import Heard
 from flavor.coordinator.members import Members
@@ -220,7 +220,9 @@ def test_a_site_says_what_it_waits_for(alone: Alone, monkeypatch: pytest.MonkeyP
     alone.says("waiting for the run's first round here")
     alone.open_round(1)
     alone.update(1)
-    alone.says("waiting for the run's next round: round 1 is behind this site")
+    alone.says("waiting for an aggregator to inspect its update of round 1, or the end of that round")
+    assert alone.runs.judge(1, "a", Verdict(True, ""))
+    alone.says("waiting for the run's next round: this site's part in round 1 is done")
 
 
 def test_a_script_that_forgets_to_finish_its_round_is_told_of(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -660,6 +661,31 @@ class TestQueue:
         connection.delete(worker.key)  # as its time does with one that was killed
         assert queue.workers() == 0
         worker.register_death()
+
+    def test_a_worker_that_is_killed_with_a_job_in_hand_counts_no_longer_than_another(
+        self, url: str, runs: RunStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The time that its job may take, an hour say, is no sign of life; those that it gives meanwhile are."""
+        connection, queue = Redis.from_url(url, protocol=2), RqJobQueue(url, "q", timeout_s=3600)
+        worker, beats, ttls = make_worker(connection, "q"), threading.Event(), list[int]()
+        expire = type(connection).expire
+
+        def seen(self: Redis, key: str, seconds: int) -> object:
+            if threading.current_thread().name == "heartbeat" and key == worker.key:
+                beats.set()
+            return expire(self, key, seconds)
+
+        def held(*_: object) -> None:
+            ttls.append(int(connection.ttl(worker.key)))
+            assert beats.wait(30), "no sign of life while the job is in hand"
+
+        monkeypatch.setattr("workers.worker._BEAT_S", 0.01)
+        monkeypatch.setattr(type(connection), "expire", seen)
+        monkeypatch.setattr("workers.jobs.inspect_updates", held)  # where the worker looks it up
+        queue.inspect("r", 1, ["a"], attempt=1)
+        worker.work(burst=True, logging_level="CRITICAL")
+        assert len(ttls) == 1
+        assert 0 < ttls[0] <= 30
 
     def test_a_worker_that_looks_whether_it_is_suspended_tells_who_it_is_all_the_same(self, url: str) -> None:
         """As it does in every turn of its loop; and a part that was lost alone is told again."""
