@@ -14,10 +14,15 @@ from flavor.check.trainer_checks import LOADS
 _FEW_WEIGHTS, _FEW_OF_TENSOR = 50, 24
 _CLEAR_SIGMAS, _POSSIBLE_SIGMAS = 4.0, 3.0
 _SHARE = 0.2
+_LITTLE = 0.03
 _LOAD_FIRST = "load it into the model before training, not only before validation, and go on from there"
 _LOAD_ALL = (
     "see that each is loaded (names with another prefix and strict=False are skipped without a word); if the training "
     "always brings them to the same values this tells nothing"
+)
+_SHADOW = (
+    "see that what is saved is what was trained: an average of the weights over time (EMA, SWA) has to begin anew from "
+    "the global model in each round; if the training just goes that far in a round, this tells nothing"
 )
 _OWN_AGAIN = "weights of zero, or an aggregator that copies a model, leave nothing to see: start from other weights"
 _TRAIN_LESS = "for a clear answer let the script train less in a round (fewer steps, a lower learning rate)"
@@ -57,16 +62,38 @@ def not_loaded(before: Tensors, made: Made, after: Tensors) -> list[str]:
     return found
 
 
-def judge(report: Report, round_: int, left: Trace, was_read: bool | None, unloaded: Sequence[str] = ()) -> None:
+def most_left(before: Tensors, made: Made, after: Tensors) -> float:
+    """The largest share of the global model's move that is left in a tensor of weights; 1 if none can tell."""
+    shares = []
+    for name, own in before.items():
+        if kind_of(own.dtype) is Kind.FLOAT and not moves_by_itself(name, own):
+            left = trace({name: own}, {name: made.coins[name]}, {name: after[name]})
+            if left.weights >= _FEW_OF_TENSOR:
+                shares.append(abs(left.share))
+    return max(shares, default=1.0)
+
+
+def judge(
+    report: Report,
+    round_: int,
+    left: Trace,
+    was_read: bool | None,
+    unloaded: Sequence[str] = (),
+    most: float = 1.0,
+) -> None:
     """Whether this round's model was trained from the global model, by what that left in it.
 
-    Where it shows, `unloaded` names the tensors in which it does not.
+    Where it shows, `unloaded` names the tensors in which it does not, and `most` says how much of it is left in the
+    tensor that has most of it.
     """
     where = f"round {round_}"
     few = left.weights < _FEW_WEIGHTS
     if left.sigmas >= _CLEAR_SIGMAS:
         report.passed(LOADS, "it shows clearly in the weights sent in")
-        if unloaded:
+        if most < _LITTLE:
+            seen = f"{where}: it shows, but no more than {most:.2g} of its change is left in any weights sent in"
+            report.warned(LOADS, seen, hint=_SHADOW)
+        elif unloaded:
             report.warned(LOADS, f"{where}: nothing of it is left in {some(unloaded)}", hint=_LOAD_ALL)
     elif was_read is False:
         report.failed(LOADS, f"{where}: $GLOBAL_MODEL_PATH was never read")

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from flavor.check import model
 from flavor.check.aggregation import Made
-from flavor.check.following import compared, judge, not_loaded
+from flavor.check.following import compared, judge, most_left, not_loaded
 from flavor.check.report import Check, Report
 from flavor.check.script import Over
 from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SHAPES, STATE_DICT, TENSORS, TRAINS
@@ -84,7 +84,8 @@ class HandedIn:
             self._look_for_training(round_, made.tensors, local.tensors)
             left = compared(before, made, local.tensors)
             unloaded = not_loaded(before, made, local.tensors)
-            judge(self._report, round_, left, mark.was_read() if mark else None, unloaded)
+            most = most_left(before, made, local.tensors)
+            judge(self._report, round_, left, mark.was_read() if mark else None, unloaded, most)
         return local, format_
 
     def look_at_bytes(self, round_: int, given: Path, handed_in: Path) -> None:

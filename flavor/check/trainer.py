@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from flavor.bus.names import Event
+from flavor.check.again import start_again
 from flavor.check.aggregation import Aggregation, Mean, Sent
 from flavor.check.bus import CLIENT, RUN, FakeBus
 from flavor.check.folders import Folders, Stamp
 from flavor.check.handed_in import HandedIn
+from flavor.check.model import Tensors
 from flavor.check.report import Check, Report
 from flavor.check.screen import Screen
 from flavor.check.script import END_S, Ended, Late, Over, Script
@@ -32,6 +34,7 @@ from flavor.check.trainer_checks import (
     OPAQUE,
     READY,
     SAVES,
+    SEEDED,
     STARTS,
     TRAINER_CHECKS,
     WAITS,
@@ -84,6 +87,7 @@ class TrainerCheck:
         self._set_again = self._waits_again = False
         self._handed_in = HandedIn(self._report, settings.rounds)
         self._mark: ReadMark | None = None
+        self._first: Tensors | None = None  # what was handed in in round one
 
     def run(self) -> Report:
         """Drive the script to its end; it is stopped if it does not get there."""
@@ -105,6 +109,7 @@ class TrainerCheck:
                     self._await_finished(round_)
                     self._collect(round_)
                 self._finish()
+                self._start_again()
             except Over:
                 pass
             finally:
@@ -241,6 +246,8 @@ class TrainerCheck:
         self._report.passed(SAVES, f"{taken.stat().st_size} bytes")
         look = self._handed_in.look_at_model
         content = None if self._settings.ignore_ckpt else look(round_, taken, self._mark)
+        if content and round_ == 1:
+            self._first = content[0].tensors
         if content is None and round_ > 1:
             self._handed_in.look_at_bytes(round_, self._global_copy(round_ - 1), taken)
         elif content and round_ == 1 and (start := self._folders.pretrained) is not None:
@@ -270,6 +277,23 @@ class TrainerCheck:
         if self._folders.stamps() != self._at_event[self._finished_key(rounds)]:
             self._report.failed(FINISHED, f"round {rounds}: the model or info.json changed after TrainFinished")
         self._aggregation.end()
+
+    def _start_again(self) -> None:
+        """See whether a second start begins with the same weights, as each site has to."""
+        if self._first is None or not self._report.ok:
+            return
+        if self._folders.pretrained is not None:
+            self._report.skipped(SEEDED, "round 1 started from the weights at $GLOBAL_MODEL_PATH")
+            return
+        start_again(
+            self._report,
+            self._files,
+            self._first,
+            lambda script, bus: self._launch(self._settings.command, "trainer-again", script, bus),
+            self._screen,
+            rounds=self._settings.rounds,
+            timeout_s=self._settings.timeout_s,
+        )
 
     # -- what was handed in
 
@@ -318,12 +342,14 @@ class TrainerCheck:
     def _finished_key(self, round_: int) -> str:
         return self._bus.keys.event(round_, Event.TRAIN_FINISHED)
 
-    def _launch(self, command: Sequence[str], log: str) -> None:
+    def _launch(
+        self, command: Sequence[str], log: str, script: Script | None = None, bus: FakeBus | None = None
+    ) -> None:
         environment = self._files.trainer_environment(
-            self._base, rounds=self._settings.rounds, run=RUN, client=CLIENT, url=self._bus.url
+            self._base, rounds=self._settings.rounds, run=RUN, client=CLIENT, url=(bus or self._bus).url
         )
         environment["CHECK_FL"] = "true"
-        self._script.launch(command, environment, self._files.log / f"{log}.log")
+        (script or self._script).launch(command, environment, self._files.log / f"{log}.log")
 
     @property
     def _death_hint(self) -> str | None:

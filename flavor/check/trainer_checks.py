@@ -83,6 +83,13 @@ ENDS = Check(
     "that leaves its loop sooner, to stop early say, is missing from the run's other rounds",
 )
 
+SEEDED = Check(
+    "starts from the same weights",
+    "started a second time without a global model, the script hands in a like model in round one, as each site has to",
+    "set a seed before the model is built (torch.manual_seed(0), np.random.default_rng(0)), the same at every site, or "
+    "start the run from one model with --init-model",
+)
+
 TRAINER_CHECKS: tuple[Check, ...] = (
     STARTS,
     READY,
@@ -99,8 +106,9 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     EPOCH,
     FINISHED,
     ENDS,
+    SEEDED,
 )
-CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, INTEGERS, SHAPES, LOADS)
+CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, INTEGERS, SHAPES, LOADS, SEEDED)
 """What is not looked at when the checkpoint is opaque."""
 OPAQUE = "the checkpoint is opaque: any bytes, not looked into"
 """Why."""

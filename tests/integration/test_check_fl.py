@@ -12,6 +12,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flavor.check.bus import FakeBus
@@ -515,7 +516,7 @@ def test_what_cannot_be_told_stands_in_the_verdict(tmp_path, clean):
     assert ran.returncode == 0, ran.stdout
     assert "unclear  trains from the global model" in ran.stdout
     assert "3 weights are too few to tell" in ran.stdout
-    assert "14 passed, 1 unclear: the script is ready for flavor-fl" in ran.stdout
+    assert "15 passed, 1 unclear: the script is ready for flavor-fl" in ran.stdout
     assert ran.stdout.endswith("this check could not tell: trains from the global model\n")
 
 
@@ -547,6 +548,62 @@ def test_pretrained_weights_that_come_back_unchanged(check, tmp_path):
     report = check(script, environment={"GLOBAL_MODEL_PATH": str(path)})
     assert outcome(report, Status.FAILED) == ["changes the model"]
     assert detail(report, "changes the model") == "round 1: what was handed in is the global model, unchanged"
+
+
+@pytest.mark.parametrize(("decay", "warned"), [("0.99999", True), ("0.999", True), ("0", False)])
+def test_a_shadow_that_is_never_reset_is_a_warning(check, decay, warned):
+    """An average of the weights over time is saved, and only the model that it shadows loads the global one."""
+    step = "w, b = w - 0.5 * (x.T @ p) / len(y), b - 0.5 * p.mean(0)\n"
+    script = DIGITS.replace(
+        step, f"{step}        shadow = shadow and [{decay} * s + (1 - {decay}) * v for s, v in zip(shadow, (w, b))]\n"
+    )
+    script = script.replace("with open", "shadow = shadow or [w, b]\n    with open").replace(
+        "np.savez(file, w=w, b=b)", "np.savez(file, w=np.float32(shadow[0]), b=np.float32(shadow[1]))"
+    )
+    report = check(script.replace("cells = ", "shadow = None\ncells = "))
+    assert report.ok
+    assert outcome(report, Status.WARNED) == (["trains from the global model"] if warned else [])
+    told = "round 2: it shows, but no more than" if warned else "it shows clearly"
+    assert detail(report, "trains from the global model").startswith(told)
+
+
+SEEDLESS = (
+    "w, b = np.zeros((64, 10), np.float32), np.zeros(10, np.float32)",
+    "w, b = np.random.default_rng({}).normal(size=(64, 10)).astype(np.float32), np.zeros(10, np.float32)",
+)
+
+
+@pytest.mark.parametrize(
+    ("seed", "shuffled", "status", "told"),
+    [
+        ("", False, Status.WARNED, "two starts handed in weights that have nothing in common"),
+        ("3", False, Status.PASSED, "a second start handed in the same weights, bit for bit"),
+        ("3", True, Status.PASSED, "a second start handed in weights like the first's"),
+    ],
+)
+def test_a_seed_that_was_forgotten_is_a_warning(check, seed, shuffled, status, told):
+    """Each site starts the script by itself; what is random in the training alone is no harm."""
+    script = DIGITS.replace(SEEDLESS[0], SEEDLESS[1].format(seed))
+    if shuffled:
+        half = "pick = np.random.default_rng().permutation(len(digits.target))[:900]\n"
+        script = script.replace("cells = ", f"{half}x, y = x[pick], y[pick]\ncells = ")
+    report = check(script)
+    assert report.ok
+    assert "starts from the same weights" in outcome(report, status)
+    assert detail(report, "starts from the same weights").startswith(told)
+
+
+def test_weights_to_start_from_need_no_seed(check, tmp_path):
+    with open(tmp_path / "given.npz", "wb") as file:
+        np.savez(file, w=np.ones((64, 10), np.float32), b=np.zeros(10, np.float32))
+    script = DIGITS.replace(SEEDLESS[0], SEEDLESS[1].format("")).replace("if epoch:", "if True:")
+    report = check(script, environment={"GLOBAL_MODEL_PATH": str(tmp_path / "given.npz")})
+    assert outcome(report, Status.SKIPPED) == ["starts from the same weights"]
+
+
+def test_statistics_are_named(check):
+    report = check(GOOD.replace('"steps": np.array(0)', '"steps": np.array(0), "bn.running_var": np.ones(3)'))
+    assert detail(report, "holds only tensors").endswith("with which no server step is taken: bn.running_var")
 
 
 def test_statistics_and_counters_are_no_training(check):
@@ -591,7 +648,8 @@ def test_paths_that_are_set_are_used_and_the_pretrained_model_is_put_back(check,
     )
     (paths["INPUT_PATH"] / "data").touch()
     report = check(script, environment={name: str(path) for name, path in paths.items()})
-    assert outcome(report, Status.PASSED) == ALL
+    assert outcome(report, Status.PASSED) == ALL[:-1]
+    assert outcome(report, Status.SKIPPED) == ["starts from the same weights"]
     assert (tmp_path / "out" / "seen").read_text() == "['data']"
     assert paths["LOCAL_MODEL_PATH"].is_file()
     assert (tmp_path / "log" / "trainer.log").is_file()
@@ -651,7 +709,7 @@ def main(tmp_path: Path, script: str) -> str:
 def test_a_passing_script_on_the_terminal(tmp_path, clean):
     ran = check_fl("-y", "-m", main(tmp_path, GOOD + "    print('epoch', epoch)\n"))
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "15 passed: the script is ready for flavor-fl" in ran.stdout
+    assert "16 passed: the script is ready for flavor-fl" in ran.stdout
     assert "| epoch 2" in ran.stderr
     assert "kept" not in ran.stdout
 

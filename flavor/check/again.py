@@ -1,0 +1,105 @@
+"""A second start of a training script: whether round one begins with the same weights each time.
+
+Every site starts the script by itself. Where its first weights come from a random generator without a seed, the sites
+train unrelated models, whose mean is worse than each of them; no number is wrong, and nothing in a run shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from aggregators.dtypes import Array, Kind, kind_of
+from flavor.bus.names import Event
+from flavor.check.bus import FakeBus
+from flavor.check.model import Tensors, differences, moves_by_itself, opened
+from flavor.check.report import Report
+from flavor.check.screen import Screen
+from flavor.check.script import Ended, Late, Script
+from flavor.check.trainer_checks import SEEDED
+from flavor.edge.workspace import Workspace
+from flavor.errors import CheckpointError
+from flavor.store.formats import read
+
+_UNRELATED = 0.3
+_FEW = 100
+"""Numbers of which chance makes a correlation of 0.3 once in a thousand times."""
+
+
+def start_again(
+    report: Report,
+    workspace: Workspace,
+    first: Tensors,
+    launch: Callable[[Script, FakeBus], None],
+    screen: Screen,
+    *,
+    rounds: int,
+    timeout_s: float,
+) -> None:
+    """Start the script once more, without a global model, and compare what it hands in in round one with `first`."""
+    screen.tell("round 1 once more, in a second start")
+    workspace.clear_local()
+    for path in (workspace.global_model, *workspace.merged_infos):
+        path.unlink(missing_ok=True)
+    with FakeBus(rounds, on_set=lambda key: None) as bus:
+        script = Script(bus, screen, timeout_s, mark="| ")
+        try:
+            launch(script, bus)
+            script.wait("TrainInitDone", lambda: bus.events.is_set(Event.TRAIN_INIT_DONE, 0))
+            script.wait("the script to wait for round 1", lambda: bus.looking)
+            bus.events.start_round(1)
+            script.wait("TrainFinished of round 1", lambda: bus.events.is_set(Event.TRAIN_FINISHED, 1))
+        except (Ended, Late):
+            report.unclear(SEEDED, "started once more in the same folders, it did not finish round 1")
+            return
+        finally:
+            screen.waited()
+            script.stop()
+    _compare(report, first, workspace.local_model)
+
+
+def _compare(report: Report, first: Tensors, path: Path) -> None:
+    try:
+        second = read(path, opened(path)).tensors
+    except CheckpointError:
+        report.unclear(SEEDED, "what it handed in in a second start cannot be read")
+        return
+    if differences(first, second):
+        report.unclear(SEEDED, "what it handed in in a second start has other tensors")
+        return
+    one, other = _weights(first, first), _weights(second, first)
+    if all(np.array_equal(array, second[name]) for name, array in first.items()):
+        report.passed(SEEDED, "a second start handed in the same weights, bit for bit")
+    elif one.size < _FEW:
+        if np.allclose(one, other, rtol=0.05, atol=0.05):
+            report.passed(SEEDED, "a second start handed in nearly the same weights")
+        else:
+            report.unclear(SEEDED, f"two starts handed in other weights, and {one.size} are too few to tell why")
+    elif (alike := float(np.mean(one * other))) < _UNRELATED:
+        report.warned(SEEDED, f"two starts handed in weights that have nothing in common (correlation {alike:.2f})")
+    else:
+        report.passed(SEEDED, f"a second start handed in weights like the first's (correlation {alike:.2f})")
+
+
+def _weights(tensors: Tensors, like: Tensors) -> Array:
+    """All weights, each tensor at mean 0 and deviation 1; the matrices alone, if there are any.
+
+    Biases begin at 0 and a normalisation at 1, whatever the seed is.
+    """
+    names = [
+        name
+        for name, array in like.items()
+        if kind_of(array.dtype) is Kind.FLOAT and not moves_by_itself(name, array) and float(np.ptp(array)) > 0
+        if array.size > 1
+    ]
+    names = [name for name in names if like[name].ndim > 1] or names
+    return np.concatenate([np.empty(0), *(_standard(tensors[name]) for name in names)])
+
+
+def _standard(array: Array) -> Array:
+    wide = array.astype(np.float64).reshape(-1)
+    deviation = float(wide.std())
+    centred: Array = (wide - wide.mean()) / (deviation or 1.0)
+    return centred
