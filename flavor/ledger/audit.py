@@ -16,7 +16,7 @@ from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
 from flavor.resume import changes
 from flavor.store.objects import sha256_file
-from flavor.store.paths import is_of_a_client, manifest_path, round_of, run_record_path
+from flavor.store.paths import accepted_path, is_of_a_client, manifest_path, round_of, run_record_path
 from flavor.store.trouble import is_of_one_object
 
 _LOOK_S = 0.2
@@ -74,6 +74,8 @@ def audit(
         problems.append(Problem(0, run_record_path(chain.run), f"no record has the digest {head[:80]} given by --head"))
     objects = list(_named(chain))
     named = {each.path for each in objects}
+    # where sites and aggregators are users of their own, what was accepted is copied, and the site's file goes later
+    named |= {path for path in chain.listing.of_clients if accepted_path(path) in named}
     unnamed = sorted((chain.listing.paths | chain.listing.of_clients) - named)
     objects += _unnamed(path for path in unnamed if not is_of_a_client(path))
     notices = [

@@ -14,10 +14,18 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
+from flavor.errors import (
+    InvalidSetting,
+    ObjectExists,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+    TransferStopped,
+)
 from flavor.signals import asked_to_end
 from flavor.store.aside import aside
 from flavor.store.paths import checked_path
+from flavor.store.silence import silence
 from flavor.store.watch import current_watch, watching
 from flavor.store.wire import proxies_in_use, proxy_for
 
@@ -81,8 +89,16 @@ class Bucket:
 
     def ask(self, key: str, act: Callable[[], T]) -> T:
         """Ask the store for something about this object, in a way that leaves signals to be heard meanwhile."""
-        with self.translated(key):
-            return aside(act)
+        waiting = silence(self.url)
+        try:
+            with waiting.request(), self.translated(key):
+                done = aside(act)
+        except StoreError as error:
+            if not isinstance(error, StoreUnavailable | TransferStopped):
+                waiting.answered()
+            raise
+        waiting.answered()
+        return done
 
     def persist(self, key: str, act: Callable[[], T], *, attempts: int = _ATTEMPTS) -> T:
         """Do it, and again while the store does not answer: obstore repeats no conditional write that timed out.
@@ -90,7 +106,7 @@ class Bucket:
         It is given up when nothing has moved for as long as the store is waited for. Repeating is harmless: what was
         done already is found to exist.
         """
-        with watching() as watch:
+        with watching() as watch, silence(self.url).request():
             patience_s, pause_s, moving = self.endurance.patience_s, 0.2, 0
             deadline = time.monotonic() + patience_s
             for attempt in itertools.count(1):

@@ -168,13 +168,13 @@ def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_agai
 ) -> None:
     """It stood still after it had decided to give the round back: another one did, and the site has repaired it."""
     served = Served(url, tmp_path, quorum=2, on_quorum_lost="wait", round_timeout_s=600.0)
-    runs, decide, decided = served.runs, loop._refusals, list[int]()
+    runs, decide, begun, decided = served.runs, loop._refusals, list[int](), list[int]()
     path = tmp_path / "store" / "runs/r/b"
 
     def paused(view: RoundView) -> list[Refusal]:
         refused = decide(view)
-        if refused and not decided:
-            decided.append(1)
+        if refused and not begun:
+            begun.append(1)
             mine = runs.redis.getset(runs.keys.coordinator, "another")
             if other != "has just come":
                 runs.return_round("another", 1, attempt=1, refused=refused, reason="too few")
@@ -182,6 +182,7 @@ def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_agai
             path.write_bytes(b"good again")
             if other == "has ended":
                 runs.redis.set(runs.keys.coordinator, mine, px=60_000)
+            decided.append(1)
         return refused
 
     monkeypatch.setattr(loop, "_refusals", paused)

@@ -30,7 +30,7 @@ from flavor.errors import (
     TransferStopped,
 )
 from flavor.ledger import archive
-from flavor.store import remote, uploads
+from flavor.store import remote, silence, uploads
 from flavor.store.bucket import Endurance
 from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cache
 from flavor.store.objects import open_store, sha256_file
@@ -106,6 +106,22 @@ class TestFaults:
         assert sha256_file(site.store().local(PATH, digest=digest))[0] == digest
         assert [fault.seen for fault in faults] == [2, 3]
         assert site.s3.keys(site.bucket) == [f"flavor/{PATH}"]
+
+    def test_a_store_that_does_not_answer_is_told_of_and_when_it_answers_again(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """While the request is repeated, and not only once it is given up."""
+        monkeypatch.setattr(silence, "_FIRST_S", 0.2)
+        monkeypatch.setattr(silence, "_LOOK_S", 0.02)
+        store = site.store(create=True)
+        put(store, PATH, SMALL)
+        assert capsys.readouterr().err == ""
+        site.proxy.faults = [Fault("^GET", "500", 6)]
+        assert store.read(PATH, most=2**20) == SMALL
+        told = capsys.readouterr().err.splitlines()
+        assert told[0].startswith(f"flavor: store {store.url} has given no answer that helps for ")
+        assert told[-1] == f"flavor: store {store.url} answers again"
+        assert sum("answers again" in line for line in told) == 1
 
     @pytest.mark.parametrize(("act", "said"), [("500", "answered 500"), ("drop", "no answer"), ("hang", "no answer")])
     def test_what_lasts_is_a_clear_failure(self, site: Site, tmp_path: Path, act: str, said: str) -> None:

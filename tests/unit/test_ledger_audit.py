@@ -15,7 +15,7 @@ from flavor.errors import OtherProtocol, RunNotFound
 from flavor.ledger.audit import audit
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.trust import Trust
-from flavor.store.paths import client_folder, global_prefix, manifest_path, round_of
+from flavor.store.paths import accepted_path, client_folder, global_prefix, manifest_path, round_of
 from tests.unit.forged_run import CONFIG, SIZES, ForgedRun, overwrite, put
 
 
@@ -464,6 +464,18 @@ def test_what_a_client_puts_into_its_own_folder_cannot_make_it_fail(run: ForgedR
     (notice,) = result.notices
     where = f"round {round_}" if round_ in "319" else "the run"
     assert str(notice) == f"{where}: {path}: no record names it: refused, late, or none of this run's"
+
+
+def test_what_was_taken_as_a_copy_is_known_where_its_site_left_it(run: ForgedRun) -> None:
+    """Sites and aggregators that are users of their own: a worker cannot move another's file."""
+    first, *others = run.manifests[2].contributors
+    taken = accepted_path(first.path)
+    copy = run.store.local(first.path).read_bytes()
+    (run.folder / taken).parent.mkdir(parents=True)
+    (run.folder / taken).write_bytes(copy)
+    remade(run, 3, run.worker, contributors=(first.model_copy(update={"path": taken}), *others))
+    result = audit(run.archive)
+    assert (result.problems, result.notices) == ([], [])
 
 
 def test_of_an_update_that_became_a_file_of_terabytes_nothing_is_read(run: ForgedRun) -> None:
