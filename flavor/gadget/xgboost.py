@@ -6,6 +6,8 @@
 
 A booster is passed in, so that nothing here imports xgboost. Its models are XGBoost's own JSON, so the run needs
 `--checkpoint opaque` and an aggregator that puts trees together (examples/xgboost-bagged).
+The aggregator writes *all* trees so far, those that the sites started from and the new ones of each. One that writes
+the new ones alone is right with one site only: of several, trees of earlier rounds would give way to them.
 """
 
 from __future__ import annotations

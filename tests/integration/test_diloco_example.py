@@ -38,6 +38,6 @@ def test_four_sites_train_a_transformer_together(bench: Bench) -> None:
     assert losses[-1] < 3.5
     assert [len(round_["clients"]) for round_ in result["rounds"]] == [4] * 6
     for round_ in result["rounds"]:  # a byte a parameter; the rest is names, shapes and scales
-        assert PARAMETERS < round_["bytes"] / 4 < 1.06 * PARAMETERS
+        assert PARAMETERS < round_["bytes"] / 4 < 1.08 * PARAMETERS
     state = torch.load(result["global_model"], weights_only=True)["state_dict"]
     assert sum(tensor.numel() for tensor in state.values()) == PARAMETERS

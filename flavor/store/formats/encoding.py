@@ -48,7 +48,7 @@ Kind = Literal["bf16", "int8"]
 BLOCK = 4096
 """Elements that share a scale: 0.1 % more bytes than int8 alone."""
 MAX_BLOCK = 2**20
-PLAIN_BELOW = 1024
+PLAIN_BELOW = 256
 """Elements below which a tensor travels as it is: there is little to save, and a bias is not rounded."""
 
 _LEVELS = np.float32(127)  # symmetric: -128 is never written
