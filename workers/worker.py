@@ -29,7 +29,7 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry, unregister
 
-from flavor.bus.connection import REFUSALS
+from flavor.bus.connection import REFUSALS, told_if_silent, where_of
 from flavor.bus.resting import note_resting, note_working
 from flavor.errors import BusUnavailable
 from flavor.signals import Errand, asked_to_end, pause
@@ -115,11 +115,13 @@ class OwnWorker(SimpleWorker):
         return bool(jobs)
 
     def _beat(self) -> None:
-        """Live on in the server's eyes while a job is in hand."""
+        """Live on in the server's eyes while a job is in hand, and say it when the server stands still."""
         while not self._over.wait(_BEAT_S):
-            if self._busy:
-                with contextlib.suppress(redis.exceptions.RedisError):
+            with contextlib.suppress(redis.exceptions.RedisError), told_if_silent(where_of(self.connection)):
+                if self._busy:
                     self.connection.expire(self.key, _ALIVE_S)
+                else:
+                    self.connection.exists(self.key)
 
     def _next_job(self, burst: bool) -> tuple[Job, Queue] | None:
         """The next job, with the errand in hand; None in a burst without one. `StopRequested` once we are to end."""

@@ -74,6 +74,11 @@ class Patience(Retry):
         self._depth = 0  # a connection that can be made says nothing about the command that it is made for
         self._refused_since = self._refused_at = -math.inf
 
+    @property
+    def where(self) -> str:
+        """The server, as it is shown to people."""
+        return self._where
+
     def call_with_retry(
         self,
         do: Callable[[], Any],
@@ -149,6 +154,7 @@ class Patience(Retry):
 
 
 _ANSWERS = "answers again"
+_SILENT_S = 10.0
 
 
 class _Countdown:
@@ -172,6 +178,18 @@ class _Countdown:
         line = f"{stamp()}flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
         print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
 
+    def silent(self, where: str, seconds: float) -> None:
+        """Say that a request to this server has had no answer for so long, once until it has one."""
+        with self._lock:
+            if where in self._back:
+                return
+            self._back[where] = _ANSWERS
+        print(
+            f"{stamp()}flavor: Redis at {where} has given no answer for {seconds:g} s; waiting for it",
+            file=sys.stderr,
+            flush=True,
+        )
+
     def over(self, where: str, *, reads_only: bool = False) -> None:
         """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
         with self._lock:
@@ -188,6 +206,28 @@ class _Countdown:
             if self._shown_at and sys.stderr.isatty():
                 print(file=sys.stderr)
             self._shown_at = 0.0
+
+
+def where_of(client: redis.Redis) -> str:
+    """Which server a client of ours talks to, as it is shown to people."""
+    retry = client.connection_pool.connection_kwargs.get("retry")
+    return retry.where if isinstance(retry, Patience) else "the given URL"
+
+
+@contextlib.contextmanager
+def told_if_silent(where: str, seconds: float = _SILENT_S) -> Iterator[None]:
+    """Say so, when the requests made within this have no answer for `seconds`, and when they have one.
+
+    A server that stands still keeps its connections open, so no request fails.
+    """
+    timer = threading.Timer(seconds, _countdown.silent, [where, seconds])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    _countdown.over(where, reads_only=True)
 
 
 def _said(error: Exception) -> str:

@@ -5,6 +5,7 @@ Written without scripting (WATCH, MULTI), because an edge's user may be denied E
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import redis
 
-from flavor.bus.connection import Redis
+from flavor.bus.connection import Redis, told_if_silent
 from flavor.bus.renewal import Renewal
 from flavor.errors import LeaseHeld
 
@@ -114,7 +115,8 @@ class LeaseKeeper:
 
     `beat` is called after each renewal (an edge publishes its heartbeat there). An unreachable server is not a loss:
     the lease is lost when another holds it, or when it expired and could not be taken again. `late` is called first
-    after a renewal that took so long that leases may have lapsed meanwhile, this one and everybody's.
+    after a renewal that took so long that leases may have lapsed meanwhile, this one and everybody's. A server that
+    stands still is told of on stderr, if `where` it is is given.
     """
 
     def __init__(
@@ -124,8 +126,9 @@ class LeaseKeeper:
         lost: Callable[[], None],
         beat: Callable[[], object] | None = None,
         late: Callable[[], None] | None = None,
+        where: str = "",
     ) -> None:
-        self._lease, self._lost, self._beat, self._late = lease, lost, beat, late
+        self._lease, self._lost, self._beat, self._late, self._where = lease, lost, beat, late, where
         self._renewed_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
@@ -152,7 +155,9 @@ class LeaseKeeper:
     def _keep(self) -> None:
         while not self._stop.wait(self._lease.ttl_s / 3):
             try:
-                if not self._lease.keep():
+                with told_if_silent(self._where) if self._where else contextlib.nullcontext():
+                    is_ours = self._lease.keep()
+                if not is_ours:
                     self._lost()
                     return
                 if self.overdue and self._late is not None:

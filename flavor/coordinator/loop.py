@@ -196,7 +196,7 @@ class Coordinator:
                 self._give_grace()
             if not view.state.ended:
                 self._tell(f"run {self._name!r} goes on from round {view.round}")
-        keeper = self._keeper = LeaseKeeper(lease, lost=self._lease_lost, late=self._give_grace)
+        keeper = self._keeper = LeaseKeeper(lease, lost=self._lease_lost, late=self._give_grace, where=self._runs.where)
         keeper.start()
         subscription = Subscription(
             connect(self._url, patience_s=self._patience_s, client_name=f"flavor-serve:{self._name}:events"),

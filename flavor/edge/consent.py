@@ -73,7 +73,14 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
     except StoreUnavailable as error:
         if error.passing:
             raise
-        tell(f"{error}: whether this is the run's store cannot be told")
+        if error.refused.startswith("403"):  # so it is with the policy that `flavor store policy` prints
+            tell(
+                f"store {store.url}: this site may not read the run's record, which `--records` of `flavor store "
+                "policy` would allow: whether this is the run's store, and the credentials are good, shows in its "
+                "first round"
+            )
+        else:
+            tell(f"{error}: whether this is the run's store cannot be told")
         return
     except (ValueError, KeyError, TypeError, DigestMismatch):
         raise OtherStore(f"{path} in the store {store.url} is no run's record: check --store") from None

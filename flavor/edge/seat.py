@@ -51,7 +51,7 @@ class Seat:
         assert self._lease is not None
         with translated(self._where):
             self._lease.renew()  # its connection is there before anything fills the link
-        self._keeper = LeaseKeeper(self._lease, lost=lost)
+        self._keeper = LeaseKeeper(self._lease, lost=lost, where=self._where)
         self._keeper.start()
 
     def leave(self, *, announce: bool) -> None:

@@ -16,7 +16,7 @@ from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
 from flavor.resume import changes
 from flavor.store.objects import sha256_file
-from flavor.store.paths import accepted_path, is_of_a_client, manifest_path, round_of, run_record_path
+from flavor.store.paths import accepted_folder, accepted_path, is_of_a_client, manifest_path, round_of, run_record_path
 from flavor.store.trouble import is_of_one_object
 
 _LOOK_S = 0.2
@@ -77,6 +77,9 @@ def audit(
     # where sites and aggregators are users of their own, what was accepted is copied, and the site's file goes later
     named |= {path for path in chain.listing.of_clients if accepted_path(path) in named}
     unnamed = sorted((chain.listing.paths | chain.listing.of_clients) - named)
+    if chain.closed < chain.rounds:  # the round that is open: its manifest will name them
+        taken = f"{accepted_folder(chain.run)}{chain.closed + 1:04d}-"
+        unnamed = [path for path in unnamed if not path.startswith(taken)]
     objects += _unnamed(path for path in unnamed if not is_of_a_client(path))
     notices = [
         Problem(round_of(path), path, "no record names it: refused, late, or none of this run's")

@@ -11,6 +11,8 @@ from flavor.config import RunConfig
 from flavor.edge.consent import check_consent, check_store
 from flavor.errors import RunRefused
 from flavor.settings import checked_pattern, settings_not_taken
+from flavor.store.bucket import refusal
+from flavor.store.local import LocalStore
 from flavor.store.objects import open_store
 from flavor.store.paths import run_record_path
 
@@ -82,6 +84,23 @@ def test_a_store_must_hold_the_record_of_this_very_run(tmp_path: Path) -> None:
             check_store(store, "r", "a" * 32, tell=print)
     record.write_text(json.dumps({"run_id": "a" * 32}))
     check_store(store, "r", "a" * 32, tell=print)
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "may not read the run's record"), (404, "answered 404")])
+def test_a_site_that_may_not_read_the_record_is_not_told_that_something_is_wrong(
+    tmp_path: Path, status: int, said: str
+) -> None:
+    """It is so with the policy that is printed for it."""
+
+    class Closed(LocalStore):
+        def read(self, path: str, **_: object) -> bytes:
+            raise refusal("s3://b/p", path, status, "")
+
+    told: list[str] = []
+    check_store(Closed(tmp_path), "r", "a" * 32, tell=told.append)
+    assert len(told) == 1
+    assert said in told[0]
+    assert "check the credentials" not in told[0]
 
 
 def test_a_pattern_that_matches_no_name_is_refused() -> None:

@@ -478,6 +478,16 @@ def test_what_was_taken_as_a_copy_is_known_where_its_site_left_it(run: ForgedRun
     assert (result.problems, result.notices) == ([], [])
 
 
+def test_what_was_taken_for_the_round_in_hand_is_no_stranger(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(2)
+    for round_ in (3, 4):
+        path = run.folder / accepted_path(f"{client_folder('r', 'a')}{round_:04d}-update-0123456789abcdef.bin")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("accepted")
+    (notice,) = audit(run.archive).notices
+    assert notice.round == 4
+
+
 def test_of_an_update_that_became_a_file_of_terabytes_nothing_is_read(run: ForgedRun) -> None:
     path = run.store.local(run.manifests[2].contributors[0].path)
     recorded = path.stat().st_size

@@ -1,0 +1,47 @@
+"""A server that stands still keeps its connections open: no request fails, and people are told all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from flavor.bus import lease as leases
+from flavor.bus.connection import connect, shown, told_if_silent
+from flavor.bus.embedded import embedded_server
+from flavor.bus.lease import Lease, LeaseKeeper
+
+
+def test_a_server_that_stands_still_is_told_of_once_and_when_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(leases, "told_if_silent", lambda where: told_if_silent(where, 0.1))
+    renewed, standing = threading.Event(), threading.Event()
+    with embedded_server(folder=tmp_path) as url, connect(url) as redis:
+        server = redis.info("server")["process_id"]
+        lease = Lease(redis, "lease", ttl_s=30.0, what="the coordinator")
+        lease.acquire(told=print)
+        keep = lease.renew
+
+        class Kept:
+            ttl_s = 0.03
+
+            def keep(self) -> bool:
+                if not standing.is_set():
+                    os.kill(server, signal.SIGSTOP)
+                    threading.Timer(0.5, os.kill, [server, signal.SIGCONT]).start()
+                    standing.set()
+                return keep()
+
+        keeper = LeaseKeeper(Kept(), lost=lambda: None, beat=renewed.set, where=shown(url))
+        keeper.start()
+        assert renewed.wait(30)
+        keeper.stop()
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"flavor: Redis at {shown(url)} has given no answer for 0.1 s; waiting for it",
+        f"flavor: Redis at {shown(url)} answers again",
+    ]
