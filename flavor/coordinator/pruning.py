@@ -57,8 +57,9 @@ class Pruning:
             self._wanted = (closed, tuple(clients))
             self._wake.notify()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="pruning", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="pruning", daemon=True)
+            thread.start()  # a signal may end this process in here, and one that has not started cannot be joined
+            self._thread = thread
 
     def close(self) -> None:
         """Finish what was asked for, if that does not take long."""

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,6 +245,19 @@ def test_a_manifest_that_was_removed_or_is_none_is_put_back_from_its_staged_copy
     assert "round-3.json was not the manifest that its aggregator has signed" in told[1]
     assert "round-4.json was removed from the store, and what its aggregator staged is gone, too" in told[2]
     assert "from a backup" in told[2]
+
+
+def test_a_signal_that_comes_while_its_thread_starts_is_what_ends_the_coordinator(
+    runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    pruning = Pruning(runs, store, RunConfig(rounds=9, keep_rounds=2, store=store.url), print)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pruning.after(1, ["a"])
+    pruning.close()
 
 
 class Broken(LocalStore):

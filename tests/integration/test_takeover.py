@@ -68,7 +68,7 @@ def test_one_that_is_stopped_says_how_its_run_goes_on_and_another_goes_on_at_onc
     edge = bench.edge("c1", bench.trainer("--hold", "--at", 1))
     bench.held("c1")
     first.send(signal.SIGTERM)
-    assert first.wait() == 143
+    assert first.wait() == 143, first.stderr
     said = [without_stamp(line) for line in first.stderr.splitlines()[-2:]]
     assert said[0] == (
         f"[coordinator] stopped: `flavor serve` with the same options goes on with run {bench.run!r}, "
