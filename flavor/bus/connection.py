@@ -222,7 +222,8 @@ def told_if_silent(where: str, seconds: float = _SILENT_S) -> Iterator[None]:
     """
     timer = threading.Timer(seconds, _countdown.silent, [where, seconds])
     timer.daemon = True
-    timer.start()
+    with contextlib.suppress(RuntimeError):  # no thread more is allowed here: then nothing is said
+        timer.start()
     try:
         yield
     finally:

@@ -180,7 +180,8 @@ def _client_keys(runs: RunStore, chain: Chain, before: RunView | None) -> _Clien
     replaces it.
     """
     assert chain.record is not None
-    ours = before is not None and before.run_id == chain.record.run_id
+    # without a run these are of one that was being rebuilt when its process ended
+    ours = before is None or before.run_id == chain.record.run_id
     now, on_redis = runs.public_keys(), runs.replaced() if ours else {}
     newest = {c.client: c for m in chain.manifests for c in m.contributors if c.public_key}
     replaced = {client: dict.fromkeys(c.replaced) for client, c in newest.items()}

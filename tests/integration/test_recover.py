@@ -280,6 +280,18 @@ def test_a_key_that_is_enrolled_on_an_empty_server_replaces_the_recorded_one(ben
     assert bench.runs.replaced() == {"a": (str(keys["a"].public),)}
 
 
+def test_a_rebuilding_that_was_cut_short_forgets_no_replaced_key(bench: Bench, tmp_path: Path) -> None:
+    keys = {"a": SigningKey.generate(), "b": SigningKey.generate()}
+    run = ForgedRun(tmp_path / "s", name=bench.run, clients=keys).complete(2)
+    trust = Trust(frozenset({str(run.worker.public)}))
+    recover_run(run.archive, bench.runs, url=bench.url, trust=trust, tell=lambda _: None)
+    replace_key(bench.runs, "a", "")
+    bench.redis.delete(bench.runs.keys.state)  # as `recover --replace` does first
+    recover_run(run.archive, bench.runs, url=bench.url, trust=trust, tell=lambda _: None)
+    assert bench.runs.public_keys() == {"b": str(keys["b"].public)}
+    assert bench.runs.replaced() == {"a": (str(keys["a"].public),)}
+
+
 def test_what_the_records_have_of_replaced_keys_is_rebuilt(bench: Bench, tmp_path: Path) -> None:
     keys = {"a": SigningKey.generate(), "b": SigningKey.generate()}
     former = str(SigningKey.generate().public)
