@@ -177,17 +177,6 @@ def test_threads_fill_a_mapped_file_in_any_order(tmp_path: Path) -> None:
     assert digest_and_check(tmp_path / "x") == (writer.sha256, writer.size_bytes, None, ())
 
 
-@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="this system does not tell where a file has no pages")
-def test_a_mapped_file_has_its_pages_before_it_is_filled(tmp_path: Path) -> None:
-    """Those that the kernel makes as they are touched are huge, and took a virtual machine 20 times as long."""
-    with TensorFileWriter(tmp_path / "x", [TensorSpec("a", F4, (300_001,))]) as writer:
-        target = writer.map()["a"]
-        with next(tmp_path.glob(".x*")).open("rb") as file:
-            assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == writer.size_bytes
-        assert not target.any()
-        del target
-
-
 def test_the_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
     specs = [TensorSpec("a", F4, (2,)), TensorSpec("b", F4, (3,))]
     path = tmp_path / "x"

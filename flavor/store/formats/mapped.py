@@ -42,7 +42,7 @@ def use_huge_pages(mapped: mmap.mmap) -> None:
     """Ask for what is not yet in the page cache to be put there in huge pages, where the file system can.
 
     Filled so, a file is mapped at one page fault for each 2 MiB instead of 32 to 512: with a warm page cache those
-    faults are half of the time of an aggregation. `TensorFileWriter.write` writes its files that way from the start.
+    faults are half of the time of an aggregation. `TensorFileWriter` writes its files that way from the start.
     """
     if len(mapped) >= HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without huge pages

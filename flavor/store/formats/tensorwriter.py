@@ -15,11 +15,9 @@ import numpy as np
 from flavor.errors import CheckpointError
 from flavor.store.formats.blocks import BLOCK_BYTES, Array, byte_blocks
 from flavor.store.formats.header import TensorSpec, plan
-from flavor.store.formats.mapped import HUGE_PAGE_BYTES, StrPath
+from flavor.store.formats.mapped import HUGE_PAGE_BYTES, StrPath, use_huge_pages
 from flavor.store.formats.replace import cannot_write, replacing
 from flavor.store.formats.trailing import TrailingDigest
-
-_FILL_BYTES = 256 * 1024
 
 
 class TensorFileWriter:
@@ -94,8 +92,10 @@ class TensorFileWriter:
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(self._file.fileno(), 0, self.size_bytes)
-            self._fill()
+            else:  # macOS
+                os.truncate(self._file.fileno(), self.size_bytes)
             self._map = mmap.mmap(self._file.fileno(), self.size_bytes)
+            use_huge_pages(self._map)
         except OSError as error:
             self._abort(error)
             raise cannot_write(self._where, error) from None
@@ -104,17 +104,6 @@ class TensorFileWriter:
             spec.name: np.ndarray(spec.shape, spec.dtype, self._map, self._header.begins[spec.name])
             for spec in self._header.specs.values()
         }
-
-    def _fill(self) -> None:
-        """Write zeros over the whole file, so that whoever fills its map finds pages there.
-
-        Else the kernel makes them as they are touched, in huge ones, which in a virtual machine are mostly such as its
-        host has taken back: 20 to 500 ms of work for 100 MiB, where this and the faults on small pages are 30.
-        """
-        zeros = memoryview(bytes(min(_FILL_BYTES, self.size_bytes)))
-        for start in range(0, self.size_bytes, _FILL_BYTES):
-            self._file.write(zeros[: self.size_bytes - start])
-        self._file.flush()
 
     def completed(self, name: str) -> None:
         """Say that a tensor of `map` is filled: its digest is computed meanwhile, by a thread behind the others."""
