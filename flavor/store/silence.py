@@ -17,6 +17,8 @@ from flavor.store.watch import Watch, current_watch
 _FIRST_S = 10.0
 """So long without an answer is told; then after twice that time, four times, and so on."""
 _LOOK_S = 1.0
+_IDLE_LOOKS = 60
+"""The thread ends after so many looks at which no request waited."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,19 @@ class _Silence:
         number, watch = next(self._numbers), current_watch()
         with self._lock:
             self._waiting[number] = _Request(time.monotonic(), watch)
-            if not self._looks:
-                self._looks = True
-                threading.Thread(target=self._look, name="silence", daemon=True).start()
         try:
+            self._look_on()
             yield
         finally:
             with self._lock:
                 del self._waiting[number]
+
+    def _look_on(self) -> None:
+        """Have the thread; where no thread more is allowed, nothing is said, and the request goes on."""
+        with self._lock, contextlib.suppress(RuntimeError):
+            if not self._looks:
+                threading.Thread(target=self._look, name="silence", daemon=True).start()
+                self._looks = True
 
     def answered(self) -> None:
         """The store has given an answer."""
@@ -67,7 +74,7 @@ class _Silence:
             time.sleep(_LOOK_S)
             with self._lock:
                 idle = 0 if self._waiting else idle + 1
-                if idle > 60:
+                if idle > _IDLE_LOOKS:
                     self._looks = False
                     return
                 now = time.monotonic()
