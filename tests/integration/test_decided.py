@@ -76,6 +76,17 @@ class Served:
             self.coordinator.stop()
             self.thread.join(LONG_S)
 
+    def accepts_at(self, failpoint: str, client: str, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+        """Accept the client's update once the coordinator gets there for the first time; whether that was done."""
+        judged: list[bool] = []
+
+        def reach(name: str) -> None:
+            if name == failpoint and not judged:
+                judged.append(bool(self.accept(client)))
+
+        monkeypatch.setattr(loop, "reach", reach)
+        return judged
+
     def accept(self, client: str) -> bool:
         paths = {"path": f"runs/r/{client}", "info_path": f"runs/r/{client}-info"}
         return self.runs.judge(1, client, Verdict(True, "12 bytes", digest=client, try_id="t", **paths))
@@ -103,13 +114,8 @@ def test_what_is_accepted_after_the_decision_to_aggregate_counts(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two updates at the deadline: one is accepted in the moment after the coordinator went on without it."""
-    served, judged = Served(url, tmp_path, quorum=1, round_timeout_s=1.0, aggregation_lease_s=1.0), []
-
-    def reach(name: str) -> None:
-        if name == "coordinator.closing" and not judged:
-            judged.append(served.accept("b"))
-
-    monkeypatch.setattr(loop, "reach", reach)
+    served = Served(url, tmp_path, quorum=1, round_timeout_s=1.0, aggregation_lease_s=1.0)
+    judged = served.accepts_at("coordinator.closing", "b", monkeypatch)
     with served.serving():
         assert served.accept("a")
         view = served.aggregating()
@@ -123,13 +129,7 @@ def test_a_run_does_not_end_for_the_lack_of_what_is_accepted_in_that_moment(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = Served(url, tmp_path, quorum=2, on_quorum_lost="fail", round_timeout_s=1.0, aggregation_lease_s=1.0)
-    judged: list[bool] = []
-
-    def reach(name: str) -> None:
-        if name == "coordinator.ending" and not judged:
-            judged.append(served.accept("b"))
-
-    monkeypatch.setattr(loop, "reach", reach)
+    judged = served.accepts_at("coordinator.ending", "b", monkeypatch)
     with served.serving():
         assert served.accept("a")
         view = served.aggregating()
