@@ -48,7 +48,7 @@ class Average:
 
     `shares` `[n]` are > 0 and sum to 1. In the block's own dtype: the error in float32 is at most about
     2 (n + 1) 2⁻²⁴ Σ shareᵢ |rowᵢ|, and no sum on the way overflows. A single share of 1 gives that row bit for bit, and
-    so does an element that is the same in all rows: what nobody has trained does not move.
+    so does an element that is the same in all rows: what no site has trained does not move.
     """
 
     def __init__(self, shares: Sequence[float]) -> None:

@@ -236,7 +236,7 @@ class StoreFull(StoreUnavailable):
 
 
 class LocalFault(StoreError):
-    """This machine's own disk, cache folder or mount cannot be used; another machine's may: nobody else is to blame.
+    """This machine's own disk, cache folder or mount cannot be used; another machine's may: no other party is to blame.
 
     `path` is the file that was in hand, where that is known.
     """

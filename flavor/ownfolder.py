@@ -14,7 +14,7 @@ _OTHERWISE = "name another --workspace"
 def make_own_folder(folder: Path, *, mode: int = 0o755, needed: bool = True) -> None:
     """Make `folder` and what lacks above it; raise `InvalidSetting` where another user may write on the way to it.
 
-    Below the current folder each level has to be this user's or root's, and nobody else's to write. Of what lies
+    Below the current folder each level has to be this user's or root's, and no other user may write there. Of what lies
     elsewhere, and of the current folder and what is above it, only a foreign folder that all may write to is refused:
     containers mount folders of many owners. One that cannot be made is an error only where it is `needed`.
     """

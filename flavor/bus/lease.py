@@ -115,7 +115,7 @@ class LeaseKeeper:
 
     `beat` is called after each renewal (an edge publishes its heartbeat there). An unreachable server is not a loss:
     the lease is lost when another holds it, or when it expired and could not be taken again. `late` is called first
-    after a renewal that took so long that leases may have lapsed meanwhile, this one and everybody's. A server that
+    after a renewal that took so long that leases may have lapsed, this one and others. A server that
     stands still is told of on stderr, if `where` it is is given.
     """
 

@@ -211,7 +211,7 @@ class RunStore:
         reason: str,
         refused: Sequence[Refusal] = (),
     ) -> None:
-        """Fix the contributors and start an attempt; `IllegalMove` when another update was accepted meanwhile.
+        """Fix the contributors and start an attempt; `IllegalMove` when another update was accepted since.
 
         `refused` are those that the attempt before has found spoiled.
         """

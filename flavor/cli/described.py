@@ -184,7 +184,7 @@ _LOOKED_BACK = 500
 
 
 def _goodbyes(runs: RunStore, hashes: Mapping[str, tuple[Mapping[str, str], bool]], now_ms: int) -> dict[str, float]:
-    """How many seconds ago each site that gave its lease back said so; those that crashed said nothing."""
+    """How many seconds ago each site gave its lease back; those that crashed are not in it."""
     sought = {
         name: event
         for name, (fields, alive) in hashes.items()

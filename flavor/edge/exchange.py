@@ -152,7 +152,7 @@ class Exchange:
 
     @contextlib.contextmanager
     def _own_file(self, model: GlobalModel) -> Iterator[Path]:
-        """A file that is what was recorded. What has no seal stays what was hashed, whoever renames in the store."""
+        """A file that is what was recorded. What has no seal is hashed where no other party can rename it."""
         if model.seal or self._store.private:
             yield self._store.local(model.path, digest=model.digest, seal=model.seal)
             return

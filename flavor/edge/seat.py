@@ -142,7 +142,7 @@ class Seat:
         self._write(commands)
 
     def report_transfer(self, progress: Progress) -> None:
-        """Say how far a transfer is, or that there is none: for whoever looks at the run, and for nothing else."""
+        """Say how far a transfer is, or that there is none, to people who look at the run."""
         fields = {name: str(value) for name, value in asdict(progress).items()}
         self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
 

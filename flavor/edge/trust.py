@@ -52,7 +52,8 @@ class ModelTrust:
         """What Redis names, as far as it is believed: where keys are named here, without the seal.
 
         A manifest vouches for a digest. With a seal the store takes a file for what has that digest without reading
-        it, so whoever writes it into Redis names any file: a coordinator or a worker may, and no signature binds them.
+        it, so a party that writes it into Redis names any file: a coordinator or a worker may, and no signature binds
+        them.
         """
         return replace(model, seal="") if self.keys and model is not None else model
 

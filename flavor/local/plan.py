@@ -77,7 +77,7 @@ class Layout:
             raise InvalidSetting(f"--out {self.out}: {error.strerror}") from None
 
     def make(self) -> None:
-        """Make the folder, whoever's results it holds; `InvalidSetting` where it cannot be."""
+        """Make the folder; `InvalidSetting` where it cannot be."""
         try:
             self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
         except OSError as error:

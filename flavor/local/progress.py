@@ -136,7 +136,7 @@ class Progress:
         self._where(results)
 
     def left(self, results: Results, waits: Sequence[str] = ()) -> None:
-        """What there is of a run that was interrupted, and what it waited for."""
+        """The results of a run that was interrupted, and what it waited for."""
         self.tell(f"interrupted after round {len(results.rounds)} of {self.rounds}")
         for line in waits:
             self.tell(f"at that time:  {line}")

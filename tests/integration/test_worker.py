@@ -665,7 +665,7 @@ class TestQueue:
     def test_a_worker_that_is_killed_with_a_job_in_hand_counts_no_longer_than_another(
         self, url: str, runs: RunStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The time that its job may take, an hour say, is no sign of life; those that it gives meanwhile are."""
+        """The time that its job may take, an hour say, is no sign of life; those that it gives during the job are."""
         connection, queue = Redis.from_url(url, protocol=2), RqJobQueue(url, "q", timeout_s=3600)
         worker, beats, ttls = make_worker(connection, "q"), threading.Event(), list[int]()
         expire = type(connection).expire

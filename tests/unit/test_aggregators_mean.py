@@ -211,7 +211,7 @@ def test_a_sink_that_does_not_fit_is_refused_before_anything_is_written():
     assert not first.any()
 
 
-# -- what nobody has trained
+# -- what no site has trained
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
