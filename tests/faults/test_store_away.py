@@ -113,6 +113,7 @@ def test_a_share_that_is_unmounted_when_a_round_is_closed(faulty):
     edges = faulty.edges()
     assert bench.aggregator(env={"FLAVOR_FAILPOINT": "worker.claimed:2"}).wait() == -9
     bench.eventually("there is another attempt", lambda: bench.runs.read_round(2).attempt == 2)
+    bench.eventually("its job is in the queue", lambda: bench.redis.llen(f"rq:queue:{bench.run}"))
     coordinator.send(signal.SIGSTOP)
     assert bench.aggregator(env={"FLAVOR_FAILPOINT": "worker.committed"}).wait() == -9
     back = moved_away(bench.store, leave=True)
