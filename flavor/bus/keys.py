@@ -15,8 +15,8 @@ run                                   hash    run_id, protocol, config, state, r
 members                               set     clients that have joined                        coordinator
 public_keys                           hash    client to the public key that its updates must  coordinator, worker,
                                               be signed with                                  operator
-replaced                              hash    client to the keys that an operator has          operator
-                                              replaced since the run began, oldest first
+replaced                              hash    client to the keys that an operator has          operator, `flavor
+                                              replaced since the run began, oldest first      recover`
 coordinator                           string  token of the coordinator's lease (expires)      coordinator
 refusals                              hash    client to number of its refused updates in a row  worker, coordinator
 aggregator                            string  home of the worker that keeps the run's user    worker

@@ -46,6 +46,9 @@ UPDATE_FIELDS = (
     *("public_key", "signature", "refused", "failure", "exit_code", "report", "try", "unread"),
 )
 """All that is read of what a client hands in."""
+RECORDED = "recorded"
+"""Stands for the key of a client that its run's records have, where an operator replaced it on a server without the
+run."""
 LONGEST_FIELD_BYTES = 16 * 1024
 _AT_ONCE = 500
 """Hashes of clients that are read by one call of a script."""
@@ -145,7 +148,7 @@ class RunStore:
         fields = _flat({"run_id": run_id or new_run_id(), "protocol": str(PROTOCOL)})
         fields += _flat(initial.fields()) if initial else []
         fields += _flat(record.fields()) if record else []
-        keys = [self.keys.state, self.keys.log, RUNS]
+        keys = [self.keys.state, self.keys.log, RUNS, self.keys.replaced]
         return bool(self._call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
 
     def admit(self, token: str, client: str, reason: str, *, event: str = "client.joined") -> bool:
@@ -427,7 +430,7 @@ class RunStore:
         """Pin this key for a client, or none, in place of any other: an operator's act, which the run keeps."""
         own = self.keys.client(client)
         keys = [self.keys.state, self.keys.public_keys, own.admission, own.state, self.keys.replaced]
-        self._call("replace_key", keys, [client, public_key])
+        self._call("replace_key", keys, [client, public_key, RECORDED])
 
     def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
         """Append to the run's log."""
@@ -517,7 +520,10 @@ class RunStore:
             return dict(self.redis.hgetall(self.keys.public_keys))
 
     def replaced(self) -> dict[str, tuple[str, ...]]:
-        """Client to the keys that an operator has replaced since the run began, oldest first."""
+        """Client to the keys that an operator has replaced since the run began, oldest first.
+
+        While the run is not there, `RECORDED` among them stands for the one that its records have.
+        """
         with translated(self.where):
             return {client: tuple(keys.split()) for client, keys in self.redis.hgetall(self.keys.replaced).items()}
 

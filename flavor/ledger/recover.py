@@ -12,7 +12,7 @@ import redis as redis_py
 from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease, LeaseKeeper
-from flavor.bus.runs import RunStore
+from flavor.bus.runs import RECORDED, RunStore
 from flavor.bus.state import ManifestRef, RunState, RunView
 from flavor.coordinator.decision import all_closed
 from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
@@ -82,9 +82,8 @@ def recover(
         if before is not None:
             _check_replaceable(runs, before, chain, replace, url, tell)
             _check_ours(lease, runs)
-        keys = _client_keys(runs, chain, before)
-        _remove(runs)
-        return _rebuild(archive, runs, chain, lease, seal, keys)
+        _remove(runs, ours=before is None or (chain.record is not None and before.run_id == chain.record.run_id))
+        return _rebuild(archive, runs, chain, lease, seal, lost=before is None)
 
 
 @contextlib.contextmanager
@@ -173,25 +172,24 @@ class _ClientKeys:
     """Client to the keys that an operator has replaced, oldest first."""
 
 
-def _client_keys(runs: RunStore, chain: Chain, before: RunView | None) -> _ClientKeys:
+def _client_keys(runs: RunStore, chain: Chain, *, lost: bool) -> _ClientKeys:
     """What the records and Redis know together: what an operator did after the newest record stands on Redis alone.
 
-    On a Redis that has lost the run, only an operator can have pinned a key: one that differs from the records'
-    replaces it.
+    On a Redis that has `lost` the run, only an operator can have pinned a key: one that differs from the records'
+    replaces it. The keys that were replaced are of this run: those of another one were removed with it.
     """
-    assert chain.record is not None
-    # without a run these are of one that was being rebuilt when its process ended
-    ours = before is None or before.run_id == chain.record.run_id
-    now, on_redis = runs.public_keys(), runs.replaced() if ours else {}
+    now, on_redis = runs.public_keys(), runs.replaced()
     newest = {c.client: c for m in chain.manifests for c in m.contributors if c.public_key}
     replaced = {client: dict.fromkeys(c.replaced) for client, c in newest.items()}
     for client, keys in on_redis.items():
-        replaced.setdefault(client, {}).update(dict.fromkeys(keys))
-    gone = {
-        name for name, c in newest.items() if c.public_key in on_redis.get(name, ()) and c.public_key not in c.replaced
-    }
+        recorded = newest[client].public_key if client in newest else ""
+        known = replaced.setdefault(client, {})
+        for key in (recorded if key == RECORDED else key for key in keys):
+            if key and key != now.get(client):
+                known[key] = None
+    gone = {name for name, c in newest.items() if c.public_key in replaced[name] and c.public_key not in c.replaced}
     stale = {name for name, c in newest.items() if now.get(name) in c.replaced and name not in gone}
-    if before is None:
+    if lost:
         for name, c in newest.items():
             if now.get(name, c.public_key) != c.public_key and name not in stale:
                 replaced[name][c.public_key] = None
@@ -199,22 +197,22 @@ def _client_keys(runs: RunStore, chain: Chain, before: RunView | None) -> _Clien
     return _ClientKeys(pinned, stale, {client: tuple(keys) for client, keys in replaced.items() if keys})
 
 
-def _remove(runs: RunStore) -> None:
+def _remove(runs: RunStore, *, ours: bool) -> None:
     """Delete the run, its rounds and its clients, if there are any; its log and the clients' keys stay.
 
     What its clients were told and how often they were refused goes too: it is of the history that is lost, and an
     edge that trains a round again would read the old verdict on it. Edges and aggregators that were at work leave
-    something also on a server that has lost the run.
+    something also on a server that has lost the run. The keys that an operator replaced stay if the run is `ours`, and
+    not another one of this name.
     """
+    keys = runs.keys
     for kind in ("round:", "client:", "to:"):
         runs.remove_keys(kind)
     with translated(runs.where):
-        runs.redis.unlink(runs.keys.members, runs.keys.refusals, runs.keys.aggregator, runs.keys.state)
+        runs.redis.unlink(keys.members, keys.refusals, keys.aggregator, keys.state, *(() if ours else (keys.replaced,)))
 
 
-def _rebuild(
-    archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal: str, client_keys: _ClientKeys
-) -> Recovered:
+def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal: str, *, lost: bool) -> Recovered:
     """Write the rounds, and then, all at once, the run itself, which no process sees before."""
     assert chain.record is not None
     record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
@@ -249,8 +247,8 @@ def _rebuild(
                 step.hset(keys.verdicts(manifest.round), mapping=round_verdicts(manifest))
             step.execute()
     clients = sorted({name for manifest in manifests for name in manifest.expected})
-    while not _appears(runs, lease, fields, clients, client_keys, reason, now_ms):
-        continue  # our own lease was renewed in that moment
+    while not _appears(runs, lease, fields, clients, lambda: _client_keys(runs, chain, lost=lost), reason, now_ms):
+        continue  # our own lease was renewed in that moment, or an operator replaced a key
     return Recovered(chain.run, closed, rounds, tuple(clients))
 
 
@@ -259,7 +257,7 @@ def _appears(
     lease: Lease,
     fields: Mapping[str, str],
     clients: Sequence[str],
-    client_keys: _ClientKeys,
+    read_keys: Callable[[], _ClientKeys],
     reason: str,
     now_ms: int,
 ) -> bool:
@@ -269,12 +267,13 @@ def _appears(
     """
     keys = runs.keys
     with translated(runs.where), runs.redis.pipeline(transaction=True) as step:
-        step.watch(keys.state, keys.coordinator)
+        step.watch(keys.state, keys.coordinator, keys.public_keys, keys.replaced)
         if step.exists(keys.state):
             raise RunExists(f"run {runs.run!r} was created while this one was at work: nothing was changed")
         if step.get(keys.coordinator) != lease.token:
             _check_ours(lease, runs)
             return False
+        client_keys = read_keys()
         step.multi()
         step.hset(keys.state, mapping=dict(fields))
         if clients:
@@ -282,6 +281,7 @@ def _appears(
         for client, key in client_keys.pinned.items():
             # what an operator has pinned already stands, unless an operator has replaced it since
             (step.hset if client in client_keys.stale else step.hsetnx)(keys.public_keys, client, key)
+        step.delete(keys.replaced)
         if client_keys.replaced:
             step.hset(
                 keys.replaced,

@@ -18,12 +18,14 @@ from flavor.bus.lease import Lease
 from flavor.bus.state import ClientState, ManifestRef, RunState, RunView, Verdict
 from flavor.edge.seat import Seat
 from flavor.errors import LeaseLost
+from flavor.ledger import recover as recovering
 from flavor.ledger.archive import Archive
 from flavor.ledger.audit import audit
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.recover import Recovered
 from flavor.ledger.recover import recover as recover_run
+from flavor.ledger.rounds import round_fields
 from flavor.ledger.trust import Trust
 from flavor.store.objects import open_store
 from flavor.store.paths import run_record_path
@@ -290,6 +292,35 @@ def test_a_rebuilding_that_was_cut_short_forgets_no_replaced_key(bench: Bench, t
     recover_run(run.archive, bench.runs, url=bench.url, trust=trust, tell=lambda _: None)
     assert bench.runs.public_keys() == {"b": str(keys["b"].public)}
     assert bench.runs.replaced() == {"a": (str(keys["a"].public),)}
+
+
+@pytest.mark.parametrize("during", [False, True], ids=["before", "during"])
+def test_a_key_that_is_forgotten_on_a_server_without_the_run_is_not_pinned_again(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: bool
+) -> None:
+    """It was stolen, say: the records have it, and Redis has nothing of it when its operator says so."""
+    keys = {"a": SigningKey.generate(), "b": SigningKey.generate()}
+    run = ForgedRun(tmp_path / "s", name=bench.run, clients=keys).complete(2)
+    trust = Trust(frozenset({str(run.worker.public)}))
+    for client in ("a", "b"):
+        replace_key(bench.runs, client, "")
+    replace_key(bench.runs, "b", str(keys["b"].public))  # it has found its key again
+    if during:
+        bench.redis.delete(bench.runs.keys.replaced)
+        monkeypatch.setattr(recovering, "round_fields", lambda *of: replace_key(bench.runs, "a") or round_fields(*of))
+    recover_run(run.archive, bench.runs, url=bench.url, trust=trust, tell=lambda _: None)
+    assert bench.runs.public_keys() == {"b": str(keys["b"].public)}
+    assert bench.runs.replaced() == {"a": (str(keys["a"].public),)}
+
+
+def test_of_another_run_of_this_name_no_replaced_key_stays(bench: Bench, tmp_path: Path) -> None:
+    run = older(bench, tmp_path / "s")
+    for client in ("a", "another"):
+        replace_key(bench.runs, client, str(SigningKey.generate().public))
+        replace_key(bench.runs, client, "")
+    assert bench.runs.replaced().keys() == {"a", "another"}
+    rebuilt(bench, run, lambda _: None)
+    assert bench.runs.replaced() == {}
 
 
 def test_what_the_records_have_of_replaced_keys_is_rebuilt(bench: Bench, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
-from flavor.bus.runs import RunStore, list_runs
+from flavor.bus.runs import RECORDED, RunStore, list_runs
 from flavor.bus.state import GlobalModel, Reference, Refusal, RoundState, RunState, Verdict
 from flavor.cli.described import described
 from flavor.cli.inspect import stop
@@ -48,6 +48,16 @@ def test_a_run_is_created_once(runs: RunStore) -> None:
     view = runs.read()
     assert (view.rounds, view.state, view.config) == (3, RunState.WAITING, {"x": 1})
     assert list_runs(runs.redis) == ["r"]
+
+
+def test_a_run_begins_without_a_replaced_key(url: str) -> None:
+    """A client may be enrolled anew before there is the run: then there is no key that was replaced."""
+    runs = RunStore(connect(url), "begins", url)
+    runs.replace_key("a", "")
+    assert runs.replaced() == {"a": (RECORDED,)}
+    assert runs.create(rounds=1, config={})
+    assert runs.replaced() == {}
+    runs.remove_keys()
 
 
 def test_no_such_run(url: str) -> None:

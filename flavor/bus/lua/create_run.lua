@@ -1,5 +1,5 @@
 -- Create a run, once.
--- KEYS  1 run  2 log  3 flavor:runs
+-- KEYS  1 run  2 log  3 flavor:runs  4 replaced: none are, when a run begins
 -- ARGV  1 name  2 rounds  3 config (JSON)  then field, value ... : run_id, protocol, and those of
 --       the initial global model, if any
 -- Returns 1, or 0 when a run of this name is there already, which is left untouched.
@@ -9,6 +9,7 @@ local ms = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
 redis.call('HSET', KEYS[1], 'state', 'waiting', 'round', '0', 'rounds', ARGV[2], 'config', ARGV[3],
            'created_ms', ms, 'reason', 'waiting for clients')
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('DEL', KEYS[4])
 redis.call('ZADD', KEYS[3], now[1], ARGV[1])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', 'run.created', 'reason', ARGV[2] .. ' rounds')
 redis.call('PUBLISH', KEYS[1], 'waiting')

@@ -1,11 +1,14 @@
 -- Pin another key for a client, or none, so that the next one that it announces is pinned.
 -- KEYS  1 run  2 public_keys  3 to:CLIENT:admission  4 client:CLIENT:state (channel)  5 replaced
--- ARGV  1 client  2 key; '' for none
+-- ARGV  1 client  2 key; '' for none  3 what stands for a key that only the run's records have
 -- Invariant: a key that is replaced in a run that is there stays in `replaced`, a line each, which no site reads.
+-- Where the run is not there, its records may pin a key again: for that one stands ARGV[3].
 -- Returns the key that was pinned; '' when there was none.
 local before = redis.call('HGET', KEYS[2], ARGV[1]) or ''
-if before ~= '' and before ~= ARGV[2] and redis.call('EXISTS', KEYS[1]) == 1 then
-  local replaced, line = redis.call('HGET', KEYS[5], ARGV[1]) or '', before .. '\n'
+local gone = before
+if redis.call('EXISTS', KEYS[1]) == 0 then gone = ARGV[3] end
+if gone ~= '' and gone ~= ARGV[2] then
+  local replaced, line = redis.call('HGET', KEYS[5], ARGV[1]) or '', gone .. '\n'
   if not string.find('\n' .. replaced, '\n' .. line, 1, true) then
     redis.call('HSET', KEYS[5], ARGV[1], replaced .. line)
   end
