@@ -27,7 +27,7 @@ from rq.suspension import is_suspended
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry, unregister
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry, register, unregister
 
 from flavor.bus.connection import REFUSALS, told_if_silent, where_of
 from flavor.bus.resting import note_resting, note_working
@@ -115,13 +115,22 @@ class OwnWorker(SimpleWorker):
         return bool(jobs)
 
     def _beat(self) -> None:
-        """Live on in the server's eyes while a job is in hand, and say it when the server stands still."""
+        """Live on in the server's eyes while a job is in hand, and say it when the server stands still.
+
+        A server that was away for so long that it, or another worker, has forgotten this one is told again who it is.
+        """
         while not self._over.wait(_BEAT_S):
-            with contextlib.suppress(redis.exceptions.RedisError), told_if_silent(where_of(self.connection)):
-                if self._busy:
+            # at a limit of threads or memory, as in what the server answers, the next beat may go better
+            with (
+                contextlib.suppress(redis.exceptions.RedisError, OSError, RuntimeError, MemoryError),
+                told_if_silent(where_of(self.connection)),
+            ):
+                if not self._busy:
+                    self.connection.exists(self.key)
+                elif self._is_known():
                     self.connection.expire(self.key, _ALIVE_S)
                 else:
-                    self.connection.exists(self.key)
+                    self._register_again()
 
     def _next_job(self, burst: bool) -> tuple[Job, Queue] | None:
         """The next job, with the errand in hand; None in a burst without one. `StopRequested` once we are to end."""
@@ -216,9 +225,18 @@ class OwnWorker(SimpleWorker):
 
     def register_birth(self) -> None:
         """Say who this worker is; its name is nobody else's, so what is there of it is its own."""
-        self.connection.delete(self.key)
-        super().register_birth()  # type: ignore[no-untyped-call]
-        self.connection.expire(self.key, _ALIVE_S)
+        self.birth_date = self.last_heartbeat = now()
+        with self.connection.pipeline() as step:
+            step.delete(self.key)
+            step.hset(self.key, mapping={**self.serialize(), "state": self._state})
+            register(self, step)
+            step.expire(self.key, _ALIVE_S)
+            step.execute()
+
+    def _register_again(self) -> None:
+        self.register_birth()
+        if self.rest.reason:
+            unregister(self)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Say that this worker lives, on its own at most once a second; to a server that lost it, also who it is."""
@@ -228,9 +246,7 @@ class OwnWorker(SimpleWorker):
                 return
             self._beaten_at = now
         if pipeline is None and not self._is_known():
-            self.register_birth()
-            if self.rest.reason:
-                unregister(self)
+            self._register_again()
         super().heartbeat(timeout or _ALIVE_S, pipeline)
 
     def _is_known(self) -> bool:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,6 +28,7 @@ from flavor.bus.named import connection_class
 from flavor.bus.tls import tls_failure, tls_refusal
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 from flavor.signals import asked_to_end, pause
+from flavor.silence import silence
 from flavor.stamp import stamp
 
 Redis: TypeAlias = Any
@@ -154,7 +156,6 @@ class Patience(Retry):
 
 
 _ANSWERS = "answers again"
-_SILENT_S = 10.0
 
 
 class _Countdown:
@@ -179,13 +180,13 @@ class _Countdown:
         print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
 
     def silent(self, where: str, seconds: float) -> None:
-        """Say that a request to this server has had no answer for so long, once until it has one."""
+        """Say that a request to this server has had no answer for so long, once until one has."""
         with self._lock:
             if where in self._back:
                 return
             self._back[where] = _ANSWERS
         print(
-            f"{stamp()}flavor: Redis at {where} has given no answer for {seconds:g} s; waiting for it",
+            f"{stamp()}flavor: Redis at {where} has given no answer for {seconds:.0f} s; waiting for it",
             file=sys.stderr,
             flush=True,
         )
@@ -215,19 +216,14 @@ def where_of(client: redis.Redis) -> str:
 
 
 @contextlib.contextmanager
-def told_if_silent(where: str, seconds: float = _SILENT_S) -> Iterator[None]:
-    """Say so, when the requests made within this have no answer for `seconds`, and when they have one.
-
-    A server that stands still keeps its connections open, so no request fails.
-    """
-    timer = threading.Timer(seconds, _countdown.silent, [where, seconds])
-    timer.daemon = True
-    with contextlib.suppress(RuntimeError):  # no thread more is allowed here: then nothing is said
-        timer.start()
+def told_if_silent(where: str) -> Iterator[None]:
+    """Say so, when the requests made within this have no answer for a while, and when they have one."""
+    waiting = silence(where, partial(_countdown.silent, where))
     try:
-        yield
+        with waiting.request():
+            yield
     finally:
-        timer.cancel()
+        waiting.answered()
     _countdown.over(where, reads_only=True)
 
 

@@ -165,5 +165,5 @@ class LeaseKeeper:
                 self._renewed_at = time.monotonic()
                 if self._beat is not None:
                     self._beat()
-            except (redis.exceptions.RedisError, OSError):
-                continue  # the next beat tries again; the server's clock decides meanwhile
+            except (redis.exceptions.RedisError, OSError, RuntimeError, MemoryError):
+                continue  # also at a limit of threads or memory the next beat tries again; the server's clock decides

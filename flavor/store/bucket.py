@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,9 +24,10 @@ from flavor.errors import (
     TransferStopped,
 )
 from flavor.signals import asked_to_end
+from flavor.silence import Silence, silence
+from flavor.stamp import stamp
 from flavor.store.aside import aside
 from flavor.store.paths import checked_path
-from flavor.store.silence import silence
 from flavor.store.watch import current_watch, watching
 from flavor.store.wire import proxies_in_use, proxy_for
 
@@ -89,16 +91,29 @@ class Bucket:
 
     def ask(self, key: str, act: Callable[[], T]) -> T:
         """Ask the store for something about this object, in a way that leaves signals to be heard meanwhile."""
-        waiting = silence(self.url)
         try:
-            with waiting.request(), self.translated(key):
+            with self._silence.request(current_watch()), self.translated(key):
                 done = aside(act)
         except StoreError as error:
             if not isinstance(error, StoreUnavailable | TransferStopped):
-                waiting.answered()
+                self._answered()
             raise
-        waiting.answered()
+        self._answered()
         return done
+
+    @property
+    def _silence(self) -> Silence:
+        def tell(silent_s: float) -> None:
+            self._tell(f"has given no answer that helps for {silent_s:.0f} s; trying again and again")
+
+        return silence(self.url, tell)
+
+    def _answered(self) -> None:
+        if self._silence.answered():
+            self._tell("answers again")
+
+    def _tell(self, what: str) -> None:
+        print(f"{stamp()}flavor: store {self.url} {what}", file=sys.stderr, flush=True)
 
     def persist(self, key: str, act: Callable[[], T], *, attempts: int = _ATTEMPTS) -> T:
         """Do it, and again while the store does not answer: obstore repeats no conditional write that timed out.
@@ -106,7 +121,7 @@ class Bucket:
         It is given up when nothing has moved for as long as the store is waited for. Repeating is harmless: what was
         done already is found to exist.
         """
-        with watching() as watch, silence(self.url).request():
+        with watching() as watch, self._silence.request(watch):
             patience_s, pause_s, moving = self.endurance.patience_s, 0.2, 0
             deadline = time.monotonic() + patience_s
             for attempt in itertools.count(1):

@@ -341,6 +341,24 @@ class TestLease:
         assert lost.wait(5)
         keeper.stop()
 
+    def test_a_keeper_at_a_limit_of_threads_or_memory_goes_on(self) -> None:
+        limits, lost, kept = iter([RuntimeError("can't start new thread"), MemoryError()]), threading.Event(), []
+
+        class Kept:
+            ttl_s = 0.03
+
+            def keep(self) -> bool:
+                if error := next(limits, None):
+                    raise error
+                kept.append(True)
+                return len(kept) < 3
+
+        keeper = LeaseKeeper(Kept(), lost=lost.set)
+        keeper.start()
+        assert lost.wait(30)
+        keeper.stop()
+        assert len(kept) == 3
+
     def test_a_renewal_is_one_round_trip(self, server: redis.Redis, url: str) -> None:
         """On a slow link each costs what lies in its queue: three in series were a lease of five seconds."""
         with contextlib.closing(Counting(url.removeprefix("unix://"))) as way:

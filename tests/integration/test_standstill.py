@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flavor.bus import lease as leases
-from flavor.bus.connection import connect, shown, told_if_silent
+from flavor import silence
+from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease, LeaseKeeper
 
@@ -18,7 +18,7 @@ from flavor.bus.lease import Lease, LeaseKeeper
 def test_a_server_that_stands_still_is_told_of_once_and_when_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(leases, "told_if_silent", lambda where: told_if_silent(where, 0.1))
+    monkeypatch.setattr(silence, "FIRST_S", 0.1)
     renewed, standing = threading.Event(), threading.Event()
     with embedded_server(folder=tmp_path) as url, connect(url) as redis:
         server = redis.info("server")["process_id"]
@@ -42,6 +42,6 @@ def test_a_server_that_stands_still_is_told_of_once_and_when_it_answers(
         keeper.stop()
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        f"flavor: Redis at {shown(url)} has given no answer for 0.1 s; waiting for it",
+        f"flavor: Redis at {shown(url)} has given no answer for 0 s; waiting for it",
         f"flavor: Redis at {shown(url)} answers again",
     ]

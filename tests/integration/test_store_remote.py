@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from buckets import ACCESS_KEY, S3, SECRET_KEY, Fault, Proxy, proxied
 
+from flavor import silence
 from flavor.errors import (
     DigestMismatch,
     InvalidRecord,
@@ -30,7 +31,7 @@ from flavor.errors import (
     TransferStopped,
 )
 from flavor.ledger import archive
-from flavor.store import remote, silence, uploads
+from flavor.store import remote, uploads
 from flavor.store.bucket import Endurance
 from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cache
 from flavor.store.objects import open_store, sha256_file
@@ -111,8 +112,7 @@ class TestFaults:
         self, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """While the request is repeated, and not only once it is given up."""
-        monkeypatch.setattr(silence, "_FIRST_S", 0.2)
-        monkeypatch.setattr(silence, "_LOOK_S", 0.02)
+        monkeypatch.setattr(silence, "FIRST_S", 0.2)
         store = site.store(create=True)
         put(store, PATH, SMALL)
         assert capsys.readouterr().err == ""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -686,6 +687,41 @@ class TestQueue:
         worker.work(burst=True, logging_level="CRITICAL")
         assert len(ttls) == 1
         assert 0 < ttls[0] <= 30
+
+    @pytest.mark.parametrize("lost", ["its key", "its place", "both"])
+    def test_a_worker_that_is_forgotten_with_a_job_in_hand_tells_of_itself_again(
+        self, url: str, runs: RunStore, monkeypatch: pytest.MonkeyPatch, lost: str
+    ) -> None:
+        """The server was away for longer than its key lives; and at its limit of threads it goes on beating."""
+        connection, queue = Redis.from_url(url, protocol=2), RqJobQueue(url, "q", timeout_s=3600)
+        worker, known = make_worker(connection, "q"), OwnWorker._is_known
+        limits = iter([RuntimeError("can't start new thread"), MemoryError()])
+
+        def limited(self: OwnWorker) -> bool:
+            if threading.current_thread().name == "heartbeat" and (error := next(limits, None)):
+                raise error
+            return known(self)
+
+        def held(*_: object) -> None:
+            if lost != "its place":
+                connection.delete(worker.key)
+            if lost != "its key":
+                connection.delete("rq:workers:q")
+            deadline = time.monotonic() + 30
+            while not (queue.workers() and connection.hget(worker.key, "birth")):
+                assert time.monotonic() < deadline, "it did not tell of itself"
+                time.sleep(0.01)
+            seen.append((connection.hget(worker.key, "state"), connection.ttl(worker.key)))
+
+        seen: list[tuple[bytes, int]] = []
+        monkeypatch.setattr("workers.worker._BEAT_S", 0.01)
+        monkeypatch.setattr(OwnWorker, "_is_known", limited)
+        monkeypatch.setattr("workers.jobs.inspect_updates", held)  # where the worker looks it up
+        queue.inspect("r", 1, ["a"], attempt=1)
+        worker.work(burst=True, logging_level="CRITICAL")
+        [(state, ttl)] = seen
+        assert state == b"busy"
+        assert 0 < ttl <= 30
 
     def test_a_worker_that_looks_whether_it_is_suspended_tells_who_it_is_all_the_same(self, url: str) -> None:
         """As it does in every turn of its loop; and a part that was lost alone is told again."""
