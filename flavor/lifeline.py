@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import signal
 import socket
@@ -31,14 +32,31 @@ def die_with_parent() -> Callable[[], None] | None:
     return bind
 
 
+def own_name() -> str:
+    """This process's name among all others, `HOST:PID:PLACE`; people know it by host and number.
+
+    The place tells containers and machines apart that have the same host name; it is empty where that is unknown.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{_place()}"
+
+
+def _place() -> str:
+    """Where the numbers of processes are those that this process sees."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
+    except (OSError, ValueError):
+        return ""
+
+
 def lives(token: str) -> bool:
     """Whether the process that a lease's token names is on this machine, and began before this one did.
 
-    False also where that is unknown: it is on another machine, in another container, or this is no Linux.
+    A token begins with the process's `own_name`. False also where that is unknown: it is on another machine, in another
+    container, or this is no Linux.
     """
-    host, _, rest = token.partition(":")
-    pid = rest.partition(":")[0]
-    if host != socket.gethostname() or not pid.isdecimal():
+    host, pid, place, *_ = (*token.split(":"), "", "", "")
+    if (host, place) != (socket.gethostname(), _place()) or not place or not pid.isdecimal():
         return False
     began, own = _began(pid), _began("self")
     return began is not None and own is not None and began <= own  # else the number is another process's by now

@@ -143,6 +143,7 @@ class Patience(Retry):
         Before redis-py is told of the failure, since that raises `WatchError` where something is watched: then the
         caller begins again, and comes back here.
         """
+        _refusals[self._where] += 1
         now = time.monotonic()
         if now - self._refused_at > self._REFUSALS_APART_S:
             self._refused_since = now
@@ -242,6 +243,12 @@ def _passes(error: redis.exceptions.ResponseError) -> bool:
 
 _outages: Counter[str] = Counter()
 """Outages of each server that connections of this process have seen: a connection broke, and the next one, too."""
+_refusals: Counter[str] = Counter()
+
+
+def refusals(url: str) -> int:
+    """How often this server has refused a write of this process that it takes at other times."""
+    return _refusals[shown(url)]
 
 
 class ServerWatch:

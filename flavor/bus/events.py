@@ -10,7 +10,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from flavor.bus.connection import Redis, connect, shown, translated
+from redis.exceptions import RedisError
+
+from flavor.bus.connection import PATIENCE_S, Redis, connect, refusals, shown, translated
 from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
 from flavor.bus.names import Event
@@ -21,8 +23,6 @@ _REREAD_S = 5.0
 """A waiter reads the keys again this often, should every publication be lost."""
 _EDGE_GONE_S = 30.0
 """An edge whose lease is missing for this long is gone; after an outage of the server, it takes it again sooner."""
-_REFUSED_S = 2.0
-"""A write that took longer was refused for a while, or waited for."""
 _ENDED = ("finished", "failed", "stopped")
 """Those of `RunState` that are ended, by name: every training script imports this module, and need not import that."""
 
@@ -92,7 +92,7 @@ class ClientEvents:
             if edge and holder not in (None, edge):
                 raise LeaseLost(f"client {self.client!r} was taken over by another process: this one ends")
             if anew and before != str(round_):  # else it is done, its answer was lost, and the trainer may be at work
-                step.delete(*(self._keys.event(round_, event) for event in Event))
+                step.delete(self._keys.idle, *(self._keys.event(round_, event) for event in Event))
             step.set(started, str(round_))
             step.set(key, "1", nx=True)
             step.publish(key, str(round_))
@@ -186,7 +186,7 @@ class ClientEvents:
                 now = time.monotonic()
                 missed_since = None if look.state is None or look.holder is not None else missed_since or now
                 if missed_since is not None and now - missed_since >= _EDGE_GONE_S:
-                    if not self._edge_may_come_back():
+                    if not self._edge_may_come_back(deadline):
                         raise LeaseLost(f"client {self.client!r}: its edge is gone, so nothing will set {event}")
                     missed_since = None
                 left_s = _REREAD_S if deadline is None else min(_REREAD_S, deadline - time.monotonic())
@@ -205,15 +205,26 @@ class ClientEvents:
                 if round_ is not None and wanted in woken:
                     return round_
 
-    def _edge_may_come_back(self) -> bool:
-        """Whether an edge without a lease is there: its process lives, or the server took no writes until just now."""
+    def _edge_may_come_back(self, deadline: float | None) -> bool:
+        """Whether an edge without a lease is there: its process lives, or the server took no writes until just now.
+
+        That is found out by writing, which is refused as long as that lasts, and no longer than until `deadline`.
+        """
         from flavor.lifeline import lives
 
         if self._edge and lives(self._edge):
             return True
-        before = time.monotonic()
-        self.take(self.taken())  # what stands there; it waits as long as the server refuses it
-        return time.monotonic() - before > _REFUSED_S
+        before, patience_s = refusals(self.url), PATIENCE_S
+        if deadline is not None:
+            patience_s = max(0.0, min(PATIENCE_S, deadline - time.monotonic()))
+        with connect(self.url, patience_s=patience_s, client_name=f"flavor-events:{self.client}") as redis:
+            try:
+                redis.set(self._keys.taken, redis.get(self._keys.taken) or 0)  # what stands there
+            except RedisError:
+                if deadline is None or time.monotonic() < deadline:
+                    raise
+                return True  # nobody knows, and the time is over
+        return refusals(self.url) > before
 
     def _is_news(self, channels: list[str], wanted: str | None) -> bool:
         """Whether a waiter has to look; a script that waits for its next round also hears what it set itself."""

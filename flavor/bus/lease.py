@@ -6,9 +6,7 @@ Written without scripting (WATCH, MULTI), because an edge's user may be denied E
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ import redis
 from flavor.bus.connection import Redis, told_if_silent
 from flavor.bus.renewal import Renewal
 from flavor.errors import LeaseHeld
+from flavor.lifeline import own_name
 
 _GONE, _ENDLESS = -2, -1
 """What PTTL says of a key that is not there, and of one that never expires."""
@@ -35,7 +34,7 @@ class Lease:
         self, client: Redis, key: str, *, ttl_s: float, what: str, token: str = "", announce: str = ""
     ) -> None:
         self._client, self.key, self.ttl_s, self._what = client, key, ttl_s, what
-        self.token = token or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        self.token = token or f"{own_name()}:{secrets.token_hex(8)}"
         self._renewal = Renewal(client, key, self.token, ttl_ms=int(ttl_s * 1000), announce=announce)
 
     def try_acquire(self) -> bool:

@@ -497,7 +497,7 @@ class Edge:
             self._behind = round_
             return
         self._trained_from = model.digest if model else ""
-        self._training = round_
+        self._training, self._waits_unfinished = round_, 0
         self._events.start_round(round_, anew=True, edge=self._seat.token)
 
     def _manifest_digest(self) -> str:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,7 +24,7 @@ from flavor.bus.state import RunState
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.cook import utils
 from flavor.errors import LeaseHeld, LeaseLost, RunOver, WaitTimeout
-from flavor.lifeline import lives
+from flavor.lifeline import lives, own_name
 
 KEYS = RunKeys("r").client("c")
 FINISHED = Event.TRAIN_FINISHED
@@ -186,21 +187,45 @@ class TestTrouble:
         monkeypatch.setattr("flavor.bus.events._REREAD_S", 0.05)
         monkeypatch.setattr("flavor.bus.events._EDGE_GONE_S", 0.2)
         server.delete(KEYS.lease)
-        host = socket.gethostname()
-        trainer = ClientEvents(url, "r", "c", edge=f"{host}:{os.getpid()}:token")
+        host, _, place = own_name().split(":")
+        trainer = ClientEvents(url, "r", "c", edge=f"{own_name()}:token")
         with pytest.raises(WaitTimeout):
             trainer.wait_started(0, timeout_s=1.5)
         trainer.close()
         with subprocess.Popen(["true"]) as ended:
             ended.wait()
-        for edge in (f"{host}:{ended.pid}:token", f"elsewhere:{os.getpid()}:token"):
+        for edge in (f"{host}:{ended.pid}:{place}:token", f"elsewhere:{os.getpid()}:{place}:token"):
             orphan = ClientEvents(url, "r", "c", edge=edge)
             with pytest.raises(LeaseLost, match="its edge is gone"):
                 orphan.wait_started(0, timeout_s=60)
             orphan.close()
         with subprocess.Popen(["sleep", "60"]) as younger:  # what has the number of an edge that is gone
-            assert not lives(f"{host}:{younger.pid}:token")
+            assert not lives(f"{host}:{younger.pid}:{place}:token")
             younger.kill()
+        assert lives(f"{own_name()}:token")
+        assert not lives(f"{host}:{os.getpid()}:another0:token"), "a container of the same name"
+        assert not lives(f"{host}:{os.getpid()}:token")
+
+    def test_a_wait_ends_in_time_also_where_its_edge_is_gone_and_no_write_is_taken(
+        self, server: redis.Redis, events: Callable[[], ClientEvents], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It finds out whether its edge may come back by a write, which waits for minutes otherwise."""
+        monkeypatch.setattr("flavor.bus.events._REREAD_S", 0.05)
+        monkeypatch.setattr("flavor.bus.events._EDGE_GONE_S", 0.2)
+        server.delete(KEYS.lease)
+        server.config_set("maxmemory", "1")
+        began = time.monotonic()
+        try:
+            with pytest.raises(WaitTimeout):
+                events().wait(FINISHED, 1, timeout_s=1.0)
+            assert 1.0 <= time.monotonic() - began < 30.0
+            freed = threading.Timer(1.0, server.config_set, ["maxmemory", "0"])
+            freed.start()
+            with pytest.raises(LeaseLost, match="its edge is gone"):
+                events().wait(FINISHED, 1, timeout_s=60)
+            assert not freed.is_alive(), "while the server took no writes, its edge could keep no lease"
+        finally:
+            server.config_set("maxmemory", "0")
 
     def test_a_trainer_that_outlived_its_edge_disturbs_nobody(self, server: redis.Redis, url: str) -> None:
         orphan = ClientEvents(url, "r", "c", edge="host:1:token")
