@@ -134,8 +134,7 @@ def nearest_mean(dropped: int, block: Block, out: Array) -> None:
     if n % 2:
         np.copyto(centre, ranked[n // 2])
     else:
-        np.copyto(above, ranked[n // 2])
-        midpoint(ranked[n // 2 - 1], above, centre)
+        midpoint(ranked[n // 2 - 1], ranked[n // 2], centre)
     for start in range(dropped):
         lost, gained = ranked[start], ranked[start + kept]
         np.subtract(centre, lost, out=below)

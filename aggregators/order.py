@@ -84,10 +84,21 @@ def median(block: Block, out: Array) -> None:
 
 
 def midpoint(low: Array, high: Array, out: Array) -> None:
-    """Write (low + high) / 2 to `out`, halved first so that nothing overflows; `high` is overwritten."""
-    np.multiply(high, 0.5, out=high)
-    np.multiply(low, 0.5, out=out)
-    np.add(out, high, out=out)
+    """Write (low + high) / 2 to `out`, which is neither of them; where they are equal that is their value.
+
+    Halved first only where the sum has no room in the type, for half of the smallest number is 0.
+    """
+    try:
+        with np.errstate(over="raise"):
+            np.add(low, high, out=out)
+    except FloatingPointError:
+        with np.errstate(over="ignore"):
+            np.add(low, high, out=out)
+        large = np.isinf(out)
+        out[large] = low[large] * 0.5 + high[large] * 0.5
+        np.multiply(out, 0.5, out=out, where=~large)
+    else:
+        np.multiply(out, 0.5, out=out)
 
 
 def trimmed_mean(block: Block, f: int, out: Array) -> None:

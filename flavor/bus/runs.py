@@ -479,6 +479,13 @@ class RunStore:
                 if before == fields:
                     return RoundView.of(round_, fields, verdicts) if fields else None
 
+    def manifest_digests(self, rounds: Sequence[int]) -> list[str]:
+        """The digest of each round's manifest, '' for one that has none, in one round trip."""
+        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
+            for round_ in rounds:
+                reads.hget(self.keys.round(round_), "manifest_digest")
+            return [digest or "" for digest in reads.execute()]
+
     def closed(self, view: RunView) -> tuple[int, RoundView | None]:
         """The number of the newest closed round, 0 before the first; and the run's current round, closed or not."""
         current = self.read_round(view.round) if view.round else None

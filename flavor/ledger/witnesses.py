@@ -21,6 +21,9 @@ from flavor.store.paths import manifest_path
 
 _LOOKED_BACK = 50
 """Rounds whose manifests are asked for the keys of the run's aggregators."""
+_MOST_KNOWN = 1000
+_signed: dict[str, str] = {}
+"""The keys of manifests that this process has read, by their digests: a made-up one has them asked for again."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,23 @@ class Witnesses:
 
 def aggregators(runs: RunStore, archive: Archive, newest: int) -> set[str]:
     """The keys of a run's aggregators: those that signed manifests whose digests Redis has, up to round `newest`."""
-    keys: set[str] = set()
-    for round_ in range(newest, max(0, newest - _LOOKED_BACK), -1):
-        view = runs.read_round(round_)
-        if view is None or view.manifest is None:
-            continue
-        data = archive.committed(round_, view.manifest.digest)
-        if data is not None:
-            keys.add(Manifest.parse(data, manifest_path(archive.run, round_)).public_key)
-    return keys
+    rounds = range(newest, max(0, newest - _LOOKED_BACK), -1)
+    digests = runs.manifest_digests(rounds)
+    keys = (_signed_with(archive, round_, digest) for round_, digest in zip(rounds, digests, strict=True) if digest)
+    return {key for key in keys if key}
+
+
+def _signed_with(archive: Archive, round_: int, digest: str) -> str:
+    """The key of the manifest with this digest, '' where that is in the store no more."""
+    if known := _signed.get(digest):
+        return known
+    data = archive.committed(round_, digest)
+    if data is None:
+        return ""
+    if len(_signed) >= _MOST_KNOWN:
+        _signed.clear()
+    key = _signed[digest] = Manifest.parse(data, manifest_path(archive.run, round_)).public_key
+    return key
 
 
 def needed(run: str, config: Mapping[str, Any]) -> int | None:

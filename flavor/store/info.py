@@ -26,8 +26,8 @@ MAX_BYTES = 64 * 1024
 LONGEST_NAME = 200
 """Characters of the name of a metric, or of an entry of the metadata."""
 
-MOST_METRICS = 256
-"""Metrics in one info.json, those of the confusion matrix included."""
+MOST_METRICS = 2048
+"""Metrics in one info.json, those of the confusion matrix included: `MAX_BYTES` has no room for many more."""
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of Unicode that no name has: controls, what turns or hides the text around it, halves of characters."""
 _MOST_PROBLEMS = 20

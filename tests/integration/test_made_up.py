@@ -20,6 +20,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest
 from flavor.ledger.recover import recover
 from flavor.ledger.trust import Trust
+from flavor.ledger.witnesses import aggregators
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import manifest_path
 from tests.integration.test_signatures import KEY, OTHER, TOKEN, aggregate, begun, submit_both
@@ -84,6 +85,17 @@ def put(store: ObjectStore, manifest: Manifest, key: SigningKey) -> Manifest:
     store.delete([manifest_path(manifest.run, manifest.round)])
     archive._put(manifest_path(manifest.run, manifest.round), signed.to_bytes())
     return signed
+
+
+def test_the_runs_aggregators_are_read_once_however_often_one_is_made_up(
+    runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, archive, asked = first_round(runs, store), Archive(store, "r"), list[int]()
+    committed = Archive.committed
+    monkeypatch.setattr(Archive, "committed", lambda *of: asked.append(of[1]) or committed(*of))
+    for _ in range(3):
+        assert aggregators(runs, archive, 2) == {before.public_key}
+    assert asked == [1]
 
 
 def test_one_that_a_site_has_made_up_stops_nothing(runs: RunStore, store: ObjectStore, told: list[str]) -> None:

@@ -111,6 +111,17 @@ def test_median(seed, n, dtype):
     np.testing.assert_allclose(reduce(Median(), rows), np.median(rows, axis=0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_middle_of_two_values_has_room_and_of_the_same_value_is_that(dtype):
+    """From the smallest number, whose half is 0, to the largest, whose sum is infinite."""
+    limits = np.finfo(dtype)
+    least, most = limits.smallest_subnormal, limits.max
+    low = np.resize(np.array([least, 3 * least, most, -most, -most, 1, 0], dtype), 20)
+    high = np.resize(np.array([least, 3 * least, most, -most, most, 3, 0], dtype), 20)
+    expected = np.resize(np.array([least, 3 * least, most, -most, 0, 2, 0], dtype), 20)
+    assert reduce(Median(), np.stack([low, high])).tobytes() == expected.tobytes()
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds, n=st.integers(1, 12), data=st.data())
 def test_trimmed_mean(seed, n, data):

@@ -169,8 +169,13 @@ def test_names_of_all_scripts_are_taken_and_as_many_as_somebody_could_read() -> 
     full = info(**{f"m{number}": 1.0 for number in range(MOST_METRICS - 4)})
     assert len(checked_info(full)["metrics"]) == MOST_METRICS
     full["metrics"]["one"] = 1.0
-    with pytest.raises(InvalidInfo, match="there are 257 metrics, and 256 at most are taken: report fewer"):
+    with pytest.raises(InvalidInfo, match="there are 2049 metrics, and 2048 at most are taken: report fewer"):
         checked_info(full)
+
+
+def test_a_metric_of_each_of_a_thousand_classes_has_room() -> None:
+    full = info(**{f"recall/class-{number:04}": number / 1777 for number in range(1000)})
+    assert len(info_bytes(checked_info(full))) < MAX_BYTES
 
 
 def test_the_line_on_many_bad_fields_ends() -> None:
