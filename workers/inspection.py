@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from rq.timeouts import JobTimeoutException
 
-from aggregators.clip import change_norm, whole_change_norm
 from aggregators.encoded import EncodedTensor
-from aggregators.quantities import is_counter, is_mask, matching
+from aggregators.quantities import is_mask, matching
 from aggregators.updates import Update
 from flavor.bus.names import count
 from flavor.bus.runs import RunStore
@@ -38,6 +36,7 @@ from flavor.store.paths import OPAQUE, accepted_path, checked_global, checked_pa
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
+from workers.norm import check_norm
 from workers.signatures import Signatures
 from workers.structure import structure, structure_digest, structure_of_object
 from workers.updates import check_base, open_global, opened
@@ -267,7 +266,9 @@ class Inspector:
         if update is None:
             return found, None, "", []
         constants = self._constants(update, found.odd if update.encoding is None else _decoded_odd(found, update))
-        self._check_norm(update, constants)
+        if (model := self._view.global_model) is not None and (limit := self._config.max_update_norm) is not None:
+            held = (*constants, *matching(update.tensors, self._config.keep))
+            check_norm(update, open_global(self._store, model), limit, held, otherwise=self._whose_model_it_may_be)
         shape = "" if self._view.global_model else structure_digest(update.specs)
         return found, update.encoding, shape, constants
 
@@ -343,23 +344,6 @@ class Inspector:
         required = structure_of_object(self._store, reference.path, reference.digest, seal, reference.size_bytes)  # type: ignore[arg-type]
         if problems := structure_problems(structure(update.specs), required, whose):
             raise CheckpointError(problems)
-
-    def _check_norm(self, update: Update, constants: Collection[str]) -> None:
-        """The change is no longer than the run allows, over all tensors but bool and integers that count something."""
-        limit, model = self._config.max_update_norm, self._view.global_model
-        if limit is None or model is None:
-            return
-        base = open_global(self._store, model)
-        old = {name: base.stored(name) for name in base.names}
-        kept = matching(update.tensors, self._config.keep)
-        held = frozenset((*constants, *kept))
-        whole = [s.name for s in update.specs if s.dtype.kind in "iu" and s.name not in held and not is_counter(s)]
-        norm = math.hypot(change_norm(update.tensors, old, held=held), whole_change_norm(update.tensors, old, whole))
-        if not norm <= limit:
-            raise UpdateRefused(
-                f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows"
-                f"{self._whose_model_it_may_be()}"
-            )
 
     def _whose_model_it_may_be(self) -> str:
         """What to think of where the model itself may be far off: that of a first round, which nothing bounds."""
