@@ -16,7 +16,8 @@ def make_own_folder(folder: Path, *, mode: int = 0o755, needed: bool = True) -> 
 
     Below the current folder each level has to be this user's or root's, and no other user may write there. Of what lies
     elsewhere, and of the current folder and what is above it, only a foreign folder that all may write to is refused:
-    containers mount folders of many owners. One that cannot be made is an error only where it is `needed`.
+    containers mount folders of many owners. So it is with a foreign link, where all may write to the folder that it
+    lies in. A folder that cannot be made is an error only where it is `needed`.
     """
     folder, here = folder.absolute(), Path.cwd()
     levels = [folder, *folder.parents]
@@ -26,19 +27,22 @@ def make_own_folder(folder: Path, *, mode: int = 0o755, needed: bool = True) -> 
             level.mkdir(mode=mode if level == folder else 0o755)
         except FileExistsError:
             pass
-        except OSError as error:
-            if not needed:
-                return
-            if not level.is_dir():
+        except OSError as error:  # an automount may say so of a folder that is there, too
+            if not os.path.isdir(level):
+                if not needed:
+                    return
                 raise InvalidSetting(f"the folder {level} cannot be made: {error.strerror}") from None
         _check(level, strict=level in strict)
 
 
 def _check(folder: Path, *, strict: bool) -> None:
     try:
-        found = folder.stat()
+        found, name, above = folder.stat(), folder.lstat(), folder.parent.stat()
     except OSError as error:
         raise InvalidSetting(f"the folder {folder} cannot be used: {error.strerror}") from None
+    is_foreign_link = stat.S_ISLNK(name.st_mode) and name.st_uid not in (0, os.geteuid())
+    if is_foreign_link and (above.st_mode & stat.S_IWOTH or (strict and os.geteuid() != 0)):
+        raise InvalidSetting(f"the folder {folder} is a link of another user, who may lead it elsewhere: {_OTHERWISE}")
     by_all, by_group = found.st_mode & stat.S_IWOTH, found.st_mode & stat.S_IWGRP
     if found.st_uid not in (0, os.geteuid()):
         trusted = os.geteuid() == 0 and not (by_all or by_group)  # root works for it, in a container

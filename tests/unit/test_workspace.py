@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -59,6 +60,46 @@ def test_nobody_swaps_a_folder_on_the_way_to_the_workspace(
         with pytest.raises(InvalidSetting, match=said):
             make()
     assert not list(planted.iterdir()), "nothing was put there"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a link to another user")
+@pytest.mark.parametrize(("mode", "refused"), [(0o1777, True), (0o777, True), (0o755, False)])
+def test_nobody_leads_the_way_to_the_workspace_elsewhere(tmp_path: Path, mode: int, refused: bool) -> None:
+    """By a link of its own to a folder of this user's; where that user alone can put one, it is trusted."""
+    common, precious = tmp_path / "common", tmp_path / "precious"
+    common.mkdir()
+    precious.mkdir()
+    (common / "work").symlink_to(precious)
+    os.lchown(common / "work", 65534, 65534)
+    common.chmod(mode)
+    if not refused:
+        make_own_folder(common / "work" / "site-1")
+        return
+    with pytest.raises(InvalidSetting, match="work is a link of another user, who may lead it elsewhere: name another"):
+        make_own_folder(common / "work" / "site-1")
+    assert not [*precious.iterdir()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a folder to another user")
+def test_what_lies_below_a_folder_that_cannot_be_made_anew_is_checked_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some automounts and network file systems say so of a folder that is there, where others say that it exists."""
+    place = tmp_path / "net"
+    planted = place / "work"
+    planted.mkdir(parents=True)
+    os.chown(planted, 65534, 65534)
+    planted.chmod(0o777)
+    mkdir = Path.mkdir
+
+    def made(folder: Path, mode: int = 0o777) -> None:
+        if folder == place:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        mkdir(folder, mode)
+
+    monkeypatch.setattr(Path, "mkdir", made)
+    with pytest.raises(InvalidSetting, match="belongs to another user"):
+        make_own_folder(planted, needed=False)
 
 
 def test_what_is_made_on_the_way_to_the_workspace_is_not_for_others_to_write(
