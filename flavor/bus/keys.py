@@ -54,7 +54,8 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
                                               info_digest, public_key, signature,
                                               constants, blameless
 round:N:entries                       hash    client to number of its entries in the log: those   worker, coordinator
-                                              that it caused in this round; 0 before the first
+                                              that it caused in this round; 0 before the first;
+                                              told:CLIENT, again:CLIENT (expires after a week)
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 

@@ -55,8 +55,9 @@ _AT_ONCE = 500
 LOG_LENGTH = 100_000
 """Entries that a run's log keeps, about."""
 MOST_ENTRIES = 20
-"""Entries of the log that one client can cause in one round, beside the one of an update that is accepted."""
-MORE_IS_LEFT_OUT = "; what else it causes in this round is counted, and left out"
+"""Entries of the log that one client can cause in one round, beside the one of an update that is accepted; later one
+more each ten minutes."""
+MORE_IS_LEFT_OUT = "; what else it causes in this round is counted, and left out for ten minutes"
 
 
 class Recorded(IntEnum):
@@ -69,7 +70,7 @@ class Recorded(IntEnum):
     COUNTED = 2
     """It is recorded; in the log are enough of that client in that round."""
     LAST = 3
-    """It is recorded, and the last of that client in that round that is in the log."""
+    """It is recorded, and for now the last of that client in that round that is in the log."""
 
     def line(self, text: str) -> str:
         """What a terminal is to show of it, '' for nothing: as much as the log does."""
@@ -340,11 +341,25 @@ class RunStore:
         args: list[str | int] = [client, MOST_ENTRIES, MORE_IS_LEFT_OUT, event, reason, round_ if names_round else ""]
         return Recorded(self._call("note_client", keys, args))
 
-    def left_out(self, round_: int) -> dict[str, int]:
-        """How many entries that it caused in this round are not in the log, of each client with such."""
+    def take_left_out(self, round_: int) -> dict[str, int]:
+        """How many entries that it caused in this round are not in the log, of each client with such.
+
+        Each is given once: the coordinator that takes them tells of them, and no other.
+        """
+        key = self.keys.entries(round_)
         with translated(self.where):
-            found = self.redis.hgetall(self.keys.entries(round_))
-        return {client: int(number) - MOST_ENTRIES for client, number in found.items() if int(number) > MOST_ENTRIES}
+            found = self.redis.hgetall(key)
+            new = {
+                client: more
+                for client, number in found.items()
+                if ":" not in client and (more := int(number) - MOST_ENTRIES - int(found.get(f"told:{client}", 0))) > 0
+            }
+            if new:
+                with self.redis.pipeline(transaction=False) as marks:
+                    for client, more in new.items():
+                        marks.hincrby(key, f"told:{client}", more)
+                    marks.execute()
+        return new
 
     def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> Recorded:
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]

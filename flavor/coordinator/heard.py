@@ -12,6 +12,23 @@ _WAIT_S = 600.0
 """Beside as many lines in each round as a site can cause, one about what the run waits for is shown this often."""
 
 
+class _Allowance:
+    """So many lines at once, and one more each `_WAIT_S`."""
+
+    def __init__(self) -> None:
+        self._left, self._at = float(MOST_ENTRIES), time.monotonic()
+
+    def take(self) -> bool:
+        """Whether there is one left, which is taken."""
+        now = time.monotonic()
+        self._left = min(MOST_ENTRIES, self._left + (now - self._at) / _WAIT_S)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class Heard:
     """One way for all of it. The server counts, so that workers and coordinators that follow each other agree."""
 
@@ -20,9 +37,7 @@ class Heard:
         self.round = 0
         """The current one; 0 before the first."""
         self._looked_for: set[int] = set()  # rounds of which entries may have been left out since that was told
-        self._told: dict[tuple[int, str], int] = {}  # of a round and a client: entries left out, as told
-
-        self._waits_of, self._waits, self._waits_at = 0, float(MOST_ENTRIES), time.monotonic()
+        self._waits_of, self._waits, self._of_store = 0, _Allowance(), _Allowance()
 
     def note(self, event: str, client: str, reason: str, *, of: int | None = None) -> None:
         """Log and tell what a client has caused: in round `of`, which the entry names then, or just now."""
@@ -54,38 +69,29 @@ class Heard:
 
     def may_wait(self) -> bool:
         """Whether one more line about what the run waits for is of use: sites that come and go can make many."""
-        now = time.monotonic()
         if self._waits_of != self.round:
-            self._waits_of, self._waits, self._waits_at = self.round, float(MOST_ENTRIES), now
-        self._waits = min(MOST_ENTRIES, self._waits + (now - self._waits_at) / _WAIT_S)
-        self._waits_at = now
-        if self._waits < 1:
-            return False
-        self._waits -= 1
-        return True
+            self._waits_of, self._waits = self.round, _Allowance()
+        return self._waits.take()
+
+    def may_tell_of_store(self) -> bool:
+        """The same of the store, which has its own share of lines: it can say something else each second."""
+        return self._of_store.take()
 
     def round_is_over(self, round_: int) -> None:
         """Log and tell how much was left out of this round, if anything was."""
         if round_ in self._looked_for:
             self._looked_for.discard(round_)
-            for client, number in self._new(round_).items():
+            for client, number in self._runs.take_left_out(round_).items():
                 self._tell_left_out(client, number, _in_round(round_))
 
     def run_is_over(self) -> None:
         """Log and tell how much was left out that was not told, in a line for each client."""
         rounds, self._looked_for = sorted(self._looked_for), set()
-        new = {round_: self._new(round_) for round_ in rounds}
+        new = {round_: self._runs.take_left_out(round_) for round_ in rounds}
         for client in sorted({client for numbers in new.values() for client in numbers}):
             of = [round_ for round_, numbers in new.items() if client in numbers]
             where = _in_round(of[0]) if len(of) == 1 else f"in {len(of)} rounds"
             self._tell_left_out(client, sum(new[round_][client] for round_ in of), where)
-
-    def _new(self, round_: int) -> dict[str, int]:
-        """Entries that were left out, of each client, as far as that was not told."""
-        found = self._runs.left_out(round_)
-        new = {client: number - self._told.get((round_, client), 0) for client, number in found.items()}
-        self._told.update({(round_, client): number for client, number in found.items()})
-        return {client: number for client, number in new.items() if number > 0}
 
     def _tell_left_out(self, client: str, number: int, where: str) -> None:
         what = "1 more entry is" if number == 1 else f"{number} more entries are"

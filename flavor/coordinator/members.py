@@ -70,12 +70,12 @@ class Members:
             if self._is_stranger(name):
                 continue
             try:
-                state = ClientState(fields["state"])
+                state, speaks = ClientState(fields["state"]), True
             except (KeyError, ValueError):  # it says nothing, or nothing known: what it said before stands
                 if before is None:
                     continue
-                state = before.state
-            if not state.gone and (refused := self._refusal(name, fields)):
+                state, speaks = before.state, "state" in fields
+            if speaks and not state.gone and (refused := self._refusal(name, fields)):
                 if name in self.names:  # it was another edge that spoke for it
                     self.clients[name] = Client(ClientState.FAILED, False, refused, False)
                 continue

@@ -42,6 +42,26 @@ def test_a_run_outlives_a_server_that_is_killed_again_and_again(on_port, redis_s
     on_port.finish(coordinator, edges)
 
 
+def test_on_a_server_that_was_emptied_the_run_is_told_to_be_gone(faulty):
+    """Row 24: while all go on; no edge is told that it is of an earlier release."""
+    bench, gates = faulty.bench, {client: faulty.gate(client) for client in faulty.clients}
+    coordinator = faulty.serve(*LAPSE)
+    bench.aggregator()
+    edges = faulty.edges(only={c: ("--gate", g.path, "--at", 2) for c, g in gates.items()})
+    for gate in gates.values():
+        gate.reached()
+    bench.redis.flushall()
+    status = bench.done("flavor", "status", bench.run)
+    assert status.wait() == 1
+    assert f"there is no run {bench.run!r} on Redis at " in status.stderr
+    assert coordinator.wait() == 1
+    assert "Redis does not know it any more: it came back empty" in coordinator.stderr.splitlines()[-1]
+    for edge in edges.values():
+        assert edge.wait() == 1
+        assert f"run {bench.run!r} is gone from Redis at {bench.url}, which came back empty" in edge.stderr
+    assert not any("protocol" in process.stderr for process in (coordinator, *edges.values()))
+
+
 def test_a_server_that_comes_back_empty_is_refused_and_the_run_rebuilt_from_the_store(on_port, redis_server):
     """Row 24: in training of the third round; everybody refuses it, a new coordinator too, until `flavor recover`."""
     on_port.rounds, bench = 4, on_port.bench

@@ -108,6 +108,59 @@ def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later
     assert entries(runs, "client.stopped") == 2, "each time that it is stopped"
 
 
+def test_a_client_of_which_redis_forgot_everything_is_of_no_earlier_release(runs: RunStore) -> None:
+    told = list[str]()
+    seen = Members(runs, told.append, Heard(runs, told.append), quarantine_after=3, lease_s=15.0, only=None)
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    says(runs, "a", state="ready")
+    seen.read(["a"], token=TOKEN, lenient=False)
+    runs.redis.delete(runs.keys.client("a").hash)
+    before = list(told)
+    for fields in ({}, {"phase": "uploading"}):
+        if fields:
+            runs.redis.hset(runs.keys.client("a").hash, mapping=fields)
+        seen.read(["a"], token=TOKEN, lenient=False)
+    assert told == before
+    assert seen.clients["a"].ready
+    assert runs.redis.hget(f"{runs.keys.client('a').to}:admission", "admitted") == "1"
+
+
+def test_one_more_entry_of_a_site_is_let_through_each_ten_minutes(runs: RunStore) -> None:
+    """A round that is held for days, and a site whose link comes and goes."""
+    told = list[str]()
+    heard = Heard(runs, told.append)
+    heard.round = 1
+    for _ in range(MOST_ENTRIES + 5):
+        heard.note("client.lost", "a", "its heartbeat stopped")
+    assert entries(runs, "client.lost") == len(told) == MOST_ENTRIES
+    entries_of = runs.keys.entries(1)
+    runs.redis.hincrby(entries_of, "again:a", -600_000)
+    for _ in range(3):
+        heard.note("client.lost", "a", "its heartbeat stopped")
+    assert entries(runs, "client.lost") == len(told) == MOST_ENTRIES + 1
+    assert told[-1].endswith(MORE_IS_LEFT_OUT)
+    heard.round_is_over(1)
+    assert told[-1] == "a: 7 more entries are left out of what it caused in round 1"
+    assert 0 < runs.redis.ttl(entries_of) <= 7 * 24 * 3600, "also of a round that was pruned before"
+
+
+def test_a_coordinator_that_takes_over_does_not_tell_again_what_was_left_out(runs: RunStore) -> None:
+    told = list[str]()
+    for _ in range(2):
+        heard = Heard(runs, told.append)
+        heard.round = 1
+        for _ in range(MOST_ENTRIES + 1):
+            heard.note("client.lost", "a", "its heartbeat stopped")
+        heard.round_is_over(1)
+        heard.run_is_over()
+    found = [line for line in told if "left out of" in line]
+    assert found == [
+        "a: 1 more entry is left out of what it caused in round 1",
+        f"a: {MOST_ENTRIES + 1} more entries are left out of what it caused in round 1",
+    ]
+    assert entries(runs, "client.left_out") == 2
+
+
 def test_a_lease_that_never_ends_is_said_to_be_one(runs: RunStore) -> None:
     runs.redis.set("l", "somebody")
     with pytest.raises(LeaseHeld, match="held without end by 'somebody': `DEL l`"):
