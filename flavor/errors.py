@@ -36,7 +36,8 @@
     │   └── RunStopped                an operator stopped it; exit code 8
     └── StoreError                    the object store
         ├── StoreUnavailable          it cannot be reached, or refused us
-        │   └── StoreFull             it has no room left, which passes once somebody makes some
+        │   ├── StoreFull             it has no room left, which passes once somebody makes some
+        │   └── ShareAway             its folder is empty or not there, which passes once its share is mounted
         ├── LocalFault                this machine's own disk, cache or mount cannot be used
         ├── TransferStopped           it was ended halfway: nobody wants it any more
         ├── ObjectWithheld            the store does not give out this one, though it gives out others
@@ -229,7 +230,18 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreUnavailable):
-    """The object store, or the disk that a file was to lie on, has no room left: it passes once somebody makes some."""
+    """The object store, or the disk that a file was to lie on, has no room left: it passes once somebody makes some.
+
+    `path` is the file that was in hand, where that is known.
+    """
+
+    def __init__(self, message: str, *, path: Path | None = None) -> None:
+        self.path = path
+        super().__init__(message, passing=True)
+
+
+class ShareAway(StoreUnavailable):
+    """The folder that is to be the store is not there or empty, as it is before a share is mounted there."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, passing=True)

@@ -7,7 +7,6 @@ through is no verdict on anybody: the job goes back into the queue, for another 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable
 
 from flavor.bus.state import RunView
@@ -15,8 +14,8 @@ from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
 from flavor.ledger.archive import Archive
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import run_record_path
+from flavor.store.room import FULL, file_of, found_no_room
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OWN = (
     *(errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT),
@@ -36,10 +35,10 @@ def own_fault(store: ObjectStore, view: RunView, error: BaseException) -> Flavor
     if isinstance(error, LocalFault | StoreFull):
         return error
     if isinstance(error, OSError):
-        where = os.fsdecode(error.filename) if error.filename else "this machine"
-        if error.errno in _FULL:
-            return StoreFull(f"{where}: {error.strerror}: free some space")
+        if error.errno in FULL:
+            return found_no_room(error)
         if error.errno in _OWN:
+            where = file_of(error, "this machine")
             return LocalFault(f"{where}: {error.strerror}: check this machine, its disks and its mounts")
     if not isinstance(error, StoreError | OSError):
         return None

@@ -55,7 +55,7 @@ from flavor.resume import goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import run_record_path
-from flavor.store.trouble import StoreHealth
+from flavor.store.trouble import MOST_UNSURE, StoreHealth
 
 _RESYNC_S = 5.0
 _TICK_S = 1.0
@@ -157,7 +157,8 @@ class Coordinator:
         self._run: RunView
         self._incarnation: tuple[str, int, int] | None = None
         self._waiting = ""
-        self._store_is_away = False
+        self._store_trouble = ""  # why it cannot be used for now, as told
+        self._unsure = 0  # faults in a row that may be the store's, and may not
         self._lost = False
         self._grace_until = 0.0  # monotonic; before that, clients that are missing may be on their way back
         self._watch = ServerWatch(self._redis, redis_url)
@@ -344,21 +345,25 @@ class Coordinator:
     def _wait_for_store(self, error: StoreError | OSError) -> None:
         """Wait a moment if it is the store that cannot be used for now: full, away, read-only, unmounted; else raise.
 
-        The coordinator has no other files in hand than the store's.
+        The coordinator has no other files in hand than the store's. What may be no fault of it is tried a few times.
         """
         passing = error if isinstance(error, StoreUnavailable) and error.passing else None
         if passing is None:
             trouble = StoreHealth(self._store, self._name, self._run.run_id).trouble(error, writes=True)
-            if trouble is None:
+            if trouble is None or (not trouble.is_sure and self._unsure >= MOST_UNSURE):
                 raise error
-            passing = trouble.error
-        self._store_is_away = True
-        self._tell_waiting(f"{passing}; trying again until it can be used")
+            passing = trouble.error if trouble.is_sure else None
+        self._unsure = 0 if passing else self._unsure + 1
+        if passing is not None and (why := str(passing)) != self._store_trouble and self._heard.may_tell_of_store():
+            self._store_trouble = why
+            self._tell(f"waiting: {why}; trying again until it can be used")
         self._stopped.wait(_TICK_S)
 
     def _tell_store_is_back(self) -> None:
-        if self._store_is_away:
-            self._store_is_away, self._waiting = False, ""
+        """What needed the store could be done."""
+        self._unsure = 0
+        if self._store_trouble:
+            self._store_trouble = ""
             self._tell("the store can be used again: going on")
 
     def _settle(self) -> None:

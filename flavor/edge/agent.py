@@ -22,7 +22,7 @@ from flavor.config import RunConfig
 from flavor.edge.arrival import ended_early, is_over, why_not_there
 from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
-from flavor.edge.consent import check_consent, check_rights, check_store, told
+from flavor.edge.consent import check_consent, check_rights, check_store, in_wait_for_share, told
 from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange, Submission
 from flavor.edge.idleness import Idleness
@@ -34,7 +34,6 @@ from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
     FlavorError,
-    InvalidSetting,
     MisuseError,
     NotAdmitted,
     RunError,
@@ -45,7 +44,6 @@ from flavor.errors import (
     StoreError,
     TrainerFailed,
     TransferStopped,
-    UnusableStore,
     UpdateRefused,
     WaitTimeout,
 )
@@ -56,7 +54,8 @@ from flavor.ledger.keys import SigningKey
 from flavor.ledger.statement import signature_fields
 from flavor.process import ChildProcess, obituary
 from flavor.protocol import check_run
-from flavor.store.objects import open_store
+from flavor.store.objects import ObjectStore, open_store
+from flavor.store.room import FULL, found_no_room
 from flavor.store.trouble import StoreHealth
 
 _RELISTEN_S = 5.0
@@ -221,20 +220,15 @@ class Edge:
             raise
         except OSError as error:
             text = f"{error.filename or 'a file'}: {error.strerror}: check the disk and the paths"
+            if error.errno in FULL:
+                text = str(found_no_room(error))
             self._give_notice(notice_of(error), text)
             raise StoreError(text) from error
 
     def _furnish(self, view: RunView, settings: RunConfig) -> None:
         """Make the workspace this run's, and open its store."""
         config, workspace = self._config, self._workspace
-        try:
-            store = open_store(config.store or settings.store)
-        except InvalidSetting as error:
-            raise UnusableStore(str(error)) from None
-        self._health = StoreHealth(store, config.run, view.run_id, workspace.global_model.parent)
-        self._transfers.health = self._health
-        check_rights(store, config.run, config.client)
-        self._transfers.carry(lambda: check_store(store, config.run, view.run_id, tell=self._tell))
+        store = self._opened_store(config.store or settings.store, view.run_id)
         self._archive = Archive(store, config.run)
         self._belongings = Belongings.claim(workspace, view, config.command, tell=self._tell)
         self._exchange = Exchange(
@@ -250,6 +244,25 @@ class Edge:
             learned=self._belongings.learn,
             tell=self._tell,
         )
+
+    def _opened_store(self, url: str, run_id: str) -> ObjectStore:
+        """The run's store, once its share is mounted: after a reboot the edge may be there first."""
+        config = self._config
+
+        def opened() -> ObjectStore:
+            with in_wait_for_share(url):
+                return open_store(url)
+
+        def checked() -> None:
+            with in_wait_for_share(url):
+                check_rights(store, config.run, config.client)
+                check_store(store, config.run, run_id, tell=self._tell)
+
+        store = self._transfers.carry(opened, quick=True)
+        self._health = StoreHealth(store, config.run, run_id, self._workspace.global_model.parent)
+        self._transfers.health = self._health
+        self._transfers.carry(checked)
+        return store
 
     def _subscribed(self) -> Subscription:
         config, keys = self._config, self._keys

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flavor.config import RunConfig
-from flavor.errors import DigestMismatch, ObjectMissing, OtherStore, RunRefused, StoreUnavailable, UnusableStore
+from flavor.errors import (
+    DigestMismatch,
+    InvalidSetting,
+    ObjectMissing,
+    OtherStore,
+    RunRefused,
+    ShareAway,
+    StoreUnavailable,
+    UnusableStore,
+)
 from flavor.ledger.manifest import MOST_BYTES
 from flavor.settings import ALLOWED, settings_not_taken
 from flavor.store.objects import ObjectStore, folder_of
-from flavor.store.paths import client_folder, run_record_path
+from flavor.store.paths import STAGING, client_folder, run_record_path
 from flavor.store.shared import lacking_right
+from flavor.store.trouble import without_share
 
 
 def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:
@@ -46,10 +57,26 @@ def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Seque
         )
 
 
+@contextlib.contextmanager
+def in_wait_for_share(url: str) -> Iterator[None]:
+    """Raise `ShareAway`, which is waited for, in place of what says that this is not the run's store, or is none.
+
+    That is so as long as its folder, or the one in which it should be, is as empty as before a share is mounted there.
+    """
+    try:
+        yield
+    except (InvalidSetting, OtherStore) as error:
+        if why := without_share(url):
+            raise ShareAway(f"store {url}: {why}") from error
+        if isinstance(error, OtherStore | UnusableStore):
+            raise
+        raise UnusableStore(str(error)) from None
+
+
 def check_rights(store: ObjectStore, run: str, client: str) -> None:
     """Raise `UnusableStore` where this site may not put its updates into a folder store, before it trains."""
     root = folder_of(store.url)
-    if root is not None and (lacks := lacking_right(Path(root), client_folder(run, client), ".staging")):
+    if root is not None and (lacks := lacking_right(Path(root), client_folder(run, client), STAGING)):
         raise UnusableStore(
             f"store {root}: {lacks}: give those who use it a group (docs/store.md, 'A folder that several users share')"
         )

@@ -26,7 +26,7 @@ from flavor.patterns import STATISTICS
 from flavor.readmark import ReadMark, is_told
 from flavor.store.info import Info, info_bytes, read_info
 from flavor.store.links import copied, is_sole, linked
-from flavor.store.objects import ObjectStore, sha256_file
+from flavor.store.objects import ObjectStore, naming, sha256_file
 from flavor.store.paths import OPAQUE, checked_global, named, update_prefix
 from flavor.store.watch import current_watch
 
@@ -127,7 +127,8 @@ class Exchange:
         if merged is not None:
             for info in self._workspace.merged_infos:
                 temporary = info.with_name(f".{info.name}.{os.getpid()}")
-                temporary.write_bytes(merged)
+                with naming(temporary):
+                    temporary.write_bytes(merged)
                 current_watch().check()
                 os.replace(temporary, info)
 
@@ -209,7 +210,8 @@ class Exchange:
         digest = hashlib.sha256(data).hexdigest()
         path = named(prefix, "info", digest, ".json")
         with self._store.stage() as staged:
-            staged.write_bytes(data)
+            with naming(staged):
+                staged.write_bytes(data)
             self._store.put(path, staged, digest=digest)
         return path, digest
 

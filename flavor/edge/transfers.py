@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from flavor.errors import LocalFault, StoreFull, StoreUnavailable, TransferStopped
+from flavor.errors import LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable, TransferStopped
 from flavor.sizes import amount
 from flavor.store.aside import begun, with_patience
-from flavor.store.trouble import FAULTS, StoreHealth, Trouble
+from flavor.store.trouble import FAULTS, MOST_UNSURE, StoreHealth, Trouble
 from flavor.store.watch import Progress, Watch, watched
 
 T = TypeVar("T")
@@ -23,8 +23,6 @@ _REPORT_S = 1.0
 _TELL_S, _TELL_LIVE_S = 5.0, 0.5
 _AGAIN_S = 1.0
 """A store that is full, or cannot be used, is tried so often."""
-_UNSURE = 5
-"""So many attempts in a row may fail while the store looks well before the fault is this site's own."""
 _UNWIND_S = 1.5
 """How long a transfer that nobody wants any more is waited for at once; the next one waits until it has ended."""
 
@@ -136,10 +134,10 @@ class Transfers:
                 unsure = 0 if trouble.is_sure else unsure + 1
                 since = since or time.monotonic()
                 is_over = time.monotonic() >= since + self._patience_s
-                if unsure > _UNSURE or (is_over and not trouble.is_sure):
+                if unsure > MOST_UNSURE or (is_over and not trouble.is_sure):
                     raise
                 if is_over:
-                    raise self._given_up_on(trouble.error) from None
+                    raise self._given_up_on(trouble) from None
                 if not told and trouble.is_sure:
                     told = (
                         "there is room again" if isinstance(trouble.error, StoreFull) else "the store can be used again"
@@ -162,16 +160,19 @@ class Transfers:
 
     def _trouble(self, error: Exception, writes: bool) -> Trouble:
         """What is wrong with the store; raises the error that is none of the store's."""
+        if isinstance(error, ShareAway):  # before there is a store
+            return Trouble(error)
         trouble = self.health.trouble(error, writes=writes) if self.health is not None else None
         if trouble is not None:
             return trouble
         if isinstance(error, StoreFull):  # the disk that is full is another one
-            raise LocalFault(str(error)) from error
+            raise LocalFault(str(error), path=error.path) from error
         raise error
 
-    def _given_up_on(self, error: StoreUnavailable) -> StoreUnavailable:
+    def _given_up_on(self, trouble: Trouble) -> StoreError:
+        error = trouble.error
         if isinstance(error, StoreFull):
-            return error
+            return LocalFault(str(error), path=error.path) if trouble.is_own else error
         return StoreUnavailable(
             f"{error}; waited for {self._patience_s:g} s (--patience-s): start this again once it can be used",
             passing=True,

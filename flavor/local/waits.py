@@ -25,6 +25,7 @@ SHOWN_S = 2.0
 """A shorter one is not worth a line of the view."""
 _TROUBLE = re.compile(
     r"takes no writes|does not answer|takes none for now|No space left|trying again|cannot be used|without having set"
+    r"|waiting for (the store|room), for at most|waiting for an earlier transfer"
 )
 _CLOCK = re.compile(r" \([^()]* left\)|; trying for \d+ s more")
 """What goes on changing in a line, while that what it says stays the same."""

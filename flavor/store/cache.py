@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from flavor.errors import InvalidSetting, LocalFault
+from flavor.store.room import FULL, disk_of, file_of
 
 DEFAULT_SIZE_BYTES = 16 * 2**30
 _IN_USE_S = 60.0
@@ -172,9 +173,14 @@ class FileCache:
         try:
             yield
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            advice = "free some space, or name another folder with --store-cache" if full else "check --store-cache"
-            raise LocalFault(f"{error.filename or self.folder}: {error.strerror}: {advice}") from error
+            file = Path(file_of(error, self.folder))
+            if file.parent == self.folder / "staging":  # whose names are new each time
+                file = file.parent
+            advice = "check --store-cache"
+            if error.errno in FULL:
+                disk = disk_of(file)
+                advice = f"free some space on the disk at {disk}, or name another folder with --store-cache"
+            raise LocalFault(f"{file}: {error.strerror}: {advice}") from error
 
     def trim(self) -> None:
         """Remove what was not used for longest until the rest fits; if another process is at it, leave it to that."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flavor.errors import InvalidInfo
+from flavor.store.objects import naming
 
 FILE_NAME = "info.json"
 WEIGHTED = " (weighted)"
@@ -200,7 +201,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file, in UTF-8, so that a reader sees the old file or the whole new one."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with naming(path), os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
             os.fchmod(handle, 0o644)  # by its handle: the folder may be one that another user can write to
         os.replace(temporary, path)

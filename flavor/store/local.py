@@ -24,15 +24,14 @@ from flavor.errors import (
     ObjectExists,
     ObjectMissing,
     ObjectWithheld,
-    StoreFull,
 )
 from flavor.store.links import copied, linked, placed
 from flavor.store.objects import check_bytes, check_digest, check_named, check_size, sha256_file
-from flavor.store.paths import checked_path
+from flavor.store.paths import STAGING, checked_path
+from flavor.store.room import FULL, file_of, found_no_room
 from flavor.store.shared import make_folders
 from flavor.store.trees import remove_tree
 
-_STAGING = ".staging"
 _BLOCK_BYTES = 1 << 20
 _LEFT_OVER_S = 60.0
 """An empty object is one of a process that died if it is so old: between its name and its bytes lies no work."""
@@ -53,7 +52,7 @@ class LocalStore:
             if create:
                 root.mkdir(parents=True, exist_ok=True)
             self._root = root.resolve(strict=True)
-            self._staging = self._root / _STAGING
+            self._staging = self._root / STAGING
             if create:
                 with self.stage() as probe:
                     probe.touch()
@@ -340,8 +339,8 @@ def _clear(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(f"{error.filename or path}: {error.strerror}: free some space") from error
+        if error.errno in FULL:
+            raise found_no_room(error, path) from error
         raise LocalFault(
-            f"{error.filename or path}: {error.strerror}: check the folder, its mount and its permissions", path=path
+            f"{file_of(error, path)}: {error.strerror}: check the folder, its mount and its permissions", path=path
         ) from error

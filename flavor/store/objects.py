@@ -141,7 +141,7 @@ def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
 
     So a file that grows while it is read ends somewhere, and has not the size that it should.
     """
-    with _naming(path), path.open("rb", buffering=0) as file:
+    with naming(path), path.open("rb", buffering=0) as file:
         if most is None:
             return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         digest, block, left = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES)), most + 1
@@ -152,8 +152,8 @@ def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Have an error in reading the file name it."""
+def naming(path: Path) -> Iterator[None]:
+    """Have an error in reading or writing the file name it."""
     try:
         yield
     except OSError as error:

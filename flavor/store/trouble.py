@@ -24,12 +24,17 @@ from flavor.errors import (
     UpdateRefused,
 )
 from flavor.store.objects import ObjectStore, folder_of
-from flavor.store.paths import run_record_path
+from flavor.store.paths import STAGING, run_record_path
+from flavor.store.room import FULL, file_of, found_no_room
 
 FAULTS = (StoreError, UpdateRefused, OSError)
 """What a store that cannot be used may look like to who uses it."""
+MOST_UNSURE = 5
+"""So many attempts in a row may fail while the store looks well before the fault is this process's own."""
 _MOST_BYTES = 1 << 26
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What a process, or its machine, has too little of: whichever file it was about, no store is to blame."""
+_OF_A_DISK = "lost+found"
 
 
 def is_of_one_object(store: ObjectStore, run: str, error: StoreError) -> bool:
@@ -52,6 +57,8 @@ class Trouble:
     error: StoreUnavailable
     is_sure: bool = True
     """Otherwise it looks well now, and the next attempts show whether it was the store."""
+    is_own: bool = False
+    """Its disk has no room, and what found none is a file of this machine's own on the same disk."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,13 @@ class StoreHealth:
         """`error` as a fault of the store; None where it is not. `writes` if something was to be put there."""
         if isinstance(error, TransferStopped):
             return None
-        if isinstance(error, StoreFull) or (isinstance(error, OSError) and error.errno in _FULL):
-            full = error if isinstance(error, StoreFull) else StoreFull(f"{error}: free some space")
-            return Trouble(full) if writes or self._is_on_own_disk() else None
         root = folder_of(self.store.url)
+        if isinstance(error, StoreFull) or (isinstance(error, OSError) and error.errno in FULL):
+            return self._full(error, root, writes=writes)
         if root is None or isinstance(error, StoreUnavailable):
             return None
+        if any(cause.errno in _LIMITS for cause in _causes(error) if isinstance(cause, OSError)):
+            return Trouble(self._unusable(_told(error, root)), is_sure=False)
         if why := self.why_not(writes=writes):
             return Trouble(self._unusable(why))
         if not isinstance(error, LocalFault | OSError):
@@ -81,7 +89,14 @@ class StoreHealth:
         inside = {Path(name).is_relative_to(root) for name in _named(error)}
         if inside == {False}:
             return None
-        return Trouble(self._unusable(str(error)), is_sure=inside == {True})
+        return Trouble(self._unusable(_told(error, root)), is_sure=inside == {True})
+
+    def _full(self, error: StoreFull | OSError, root: str | None, *, writes: bool) -> Trouble | None:
+        """A disk without room: the store's, unless it was a file of this machine's own, on another disk."""
+        full = error if isinstance(error, StoreFull) else found_no_room(error, root)
+        inside = {root is not None and Path(name).is_relative_to(root) for name in _named(error)}
+        is_own = root is None or inside == {False} or not (inside or writes)
+        return None if is_own and not self._is_on_own_disk() else Trouble(full, is_own=is_own)
 
     def why_not(self, *, writes: bool) -> str:
         """What is wrong with a folder as the store of this run; '' for nothing, and for a bucket."""
@@ -97,17 +112,22 @@ class StoreHealth:
         except ObjectMissing:
             return f"{path} is not there: is the share mounted?"
         except OSError as error:
-            return f"{error.filename or path}: {error.strerror}"
+            return f"{file_of(error, path)}: {error.strerror}"
         except StoreError as error:
             return str(error)
         except (ValueError, KeyError, TypeError):
             return f"{path} cannot be read as a run's record"
         return ""
 
-    def require(self) -> None:
-        """Raise `LocalFault` if the folder lacks the run's record: what is put into it then, no other party finds."""
-        if folder_of(self.store.url) is not None and not self.store.exists(path := run_record_path(self.run)):
-            raise LocalFault(f"{path} is not in the store {self.store.url}: is the share mounted?")
+    def require(self, *, whose: bool = False) -> None:
+        """Raise `LocalFault` if the folder lacks the run's record: what is put into it then, no other party finds.
+
+        With `whose`, also if it is the record of another run.
+        """
+        if not whose:
+            require_mounted(self.store, self.run)
+        elif why := self.why_not(writes=False):
+            raise LocalFault(f"store {self.store.url}: {why}")
 
     def _unusable(self, why: str) -> StoreUnavailable:
         return StoreUnavailable(f"store {self.store.url}: {why}", passing=True)
@@ -121,15 +141,46 @@ class StoreHealth:
             return False
 
 
+def require_mounted(store: ObjectStore, run: str) -> None:
+    """Raise `LocalFault` if a folder lacks the run's record: what else is missing there may be in its place again."""
+    if folder_of(store.url) is not None and not store.exists(path := run_record_path(run)):
+        raise LocalFault(f"{path} is not in the store {store.url}: is the share mounted?")
+
+
+def without_share(url: str) -> str:
+    """Why no share seems to be mounted where the store at `url` is to be; '' where one may be, and for a bucket.
+
+    A share that is not mounted is an empty folder: the store's own, or the one in which it would be.
+    """
+    if (root := folder_of(url)) is None:
+        return ""
+    folder = Path(root).absolute()
+    try:
+        place = next(level for level in (folder, *folder.parents) if level.is_dir())
+        is_empty = not {entry.name for entry in os.scandir(place)} - {STAGING, _OF_A_DISK}
+    except OSError:
+        return ""
+    return f"the folder {place} is empty: is the run's share mounted there?" if is_empty else ""
+
+
+def _told(error: BaseException, root: str) -> str:
+    return f"{file_of(error, root)}: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
 def _named(error: BaseException) -> Iterator[str]:
     """The files that what an error came of names, or else the one that was in hand."""
-    cause: BaseException | None = error
     found = False
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, OSError):
             names = [os.fsdecode(name) for name in (cause.filename, cause.filename2) if isinstance(name, str | bytes)]
             found = found or bool(names)
             yield from names
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, LocalFault) and error.path is not None and not found:
+    if isinstance(error, LocalFault | StoreFull) and error.path is not None and not found:
         yield os.fspath(error.path)

@@ -249,6 +249,11 @@ def tmpfs(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def remounted(folder: Path, how: str) -> None:
+    """Make a file system take no writes (`ro`), or take them again (`rw`)."""
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+
+
 def filled(folder: Path) -> Path:
     """A file that takes all the room that there is."""
     ballast = folder / "ballast"

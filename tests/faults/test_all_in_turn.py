@@ -113,7 +113,7 @@ def in_turn(made: Federation, server: Server) -> None:
     # 4: a wrong store
     gates[4].reached()
     stopped(edges["c1"])
-    (bench.folder / "wrong").mkdir()
+    (bench.folder / "wrong" / "notes").mkdir(parents=True)
     wrong = made.start("c1", FLAVOR_STORE=str(bench.folder / "wrong"))
     assert wrong.wait() == 2
     assert f"this is not the store of run {bench.run!r}: name the one that its coordinator names" in wrong.stderr

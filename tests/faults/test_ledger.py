@@ -123,7 +123,7 @@ def test_a_site_that_lost_its_key_is_told_at_joining_and_the_run_goes_on(faulty)
 
 
 def test_a_site_with_a_wrong_store_is_told_at_joining_and_the_run_goes_on(faulty) -> None:
-    """Row 43: a folder of its own, empty or with another run of the name; nothing is trained or written there."""
+    """Row 43: a folder of its own, without the run or with another of the name; nothing is trained or written there."""
     bench = faulty.bench
     coordinator = faulty.serve("--on-quorum-lost", "wait")
     bench.aggregator()
@@ -132,7 +132,7 @@ def test_a_site_with_a_wrong_store_is_told_at_joining_and_the_run_goes_on(faulty
         bench.held(client)
     assert stopped(edges["c2"]) == 143
     wrong, other = bench.folder / "wrong", bench.folder / "other"
-    wrong.mkdir()
+    (wrong / "notes").mkdir(parents=True)  # an empty folder may be where a share is mounted later
     record = other / "runs" / bench.run / "run.json"
     shutil.copytree(bench.store / "runs" / bench.run, record.parent)
     record.write_text(json.dumps({**json.loads(record.read_text()), "run_id": 32 * "0"}))

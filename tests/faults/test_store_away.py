@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from federation import TAKEN_OVER
-from servers import tmpfs
+from servers import remounted, tmpfs
 
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a tmpfs")
 TIMED = r"^\d{4}(-\d\d){2} \d\d:\d\d:\d\d "
-
-
-def remounted(store: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", str(store)], check=True)
 
 
 def moved_away(store: Path, *, leave: bool) -> Callable[[], None]:
@@ -123,3 +118,30 @@ def test_a_share_that_is_unmounted_when_a_round_is_closed(faulty):
     coordinator.until("the store can be used again: going on")
     bench.aggregator()
     faulty.finish(coordinator, edges)
+
+
+@pytest.mark.parametrize("how", ["empty", "staged", "within"])
+def test_an_edge_that_starts_before_its_share_is_mounted_waits_for_it(faulty, how):
+    """Row 45: after a reboot; the mount point is empty, or an aggregator was there, or it is the folder above."""
+    bench, faulty.clients = faulty.bench, ("c1",)
+    coordinator = faulty.serve()
+    bench.aggregator()
+    coordinator.until("is open for clients")
+    point = bench.folder / "mnt"
+    point.mkdir()
+    if how == "staged":
+        (point / ".staging").mkdir()
+    named = point / "flavor" if how == "within" else point
+    (edge,) = faulty.edges(env={"FLAVOR_STORE": str(named)}).values()
+    edge.until(
+        f"waiting for the store, for at most 180 s: store {named}: the folder {point} is empty: is the run's share"
+        if how == "within"
+        else f": the folder {point} is empty: is the run's share mounted there?"
+    )
+    if how == "within":
+        named.symlink_to(bench.store)
+    else:
+        point.rename(bench.folder / "covered")
+        point.symlink_to(bench.store)
+    edge.until("the store can be used again: going on")
+    faulty.finish(coordinator, {"c1": edge})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +14,16 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import MORE_IS_LEFT_OUT, MOST_ENTRIES, RunStore
-from flavor.bus.state import GlobalModel, Refusal, RoundState, RoundView, RunState, Verdict
+from flavor.bus.state import GlobalModel, ManifestRef, Refusal, RoundState, RoundView, RunState, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator import loop
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError, LeaseLost
+from flavor.ledger.canonical import sha256
 from flavor.protocol import SPEAKS
 from flavor.store.local import LocalStore
+from flavor.store.trouble import MOST_UNSURE
+from tests.faults.servers import remounted, tmpfs
 
 LONG_S = 60.0
 
@@ -45,8 +50,8 @@ class NoJobs:
 class Served:
     """A run with a coordinator of its own, in a thread, and the clients `a` and `b`, which have handed in."""
 
-    def __init__(self, url: str, folder: Path, **settings: object) -> None:
-        self.store = LocalStore(folder / "store", create=True)
+    def __init__(self, url: str, folder: Path, kind: type[LocalStore] = LocalStore, **settings: object) -> None:
+        self.store = kind(folder / "store", create=True)
         self.runs = RunStore(connect(url), "r", url)
         self.runs.redis.flushall()
         self.told: list[str] = []
@@ -339,6 +344,92 @@ def test_sites_that_come_and_go_fill_neither_with_what_the_run_waits_for(url: st
     finally:
         served.coordinator.stop()
         served.thread.join(LONG_S)
+    assert not served.coordinator._heard.may_wait()
+    assert served.coordinator._heard.may_tell_of_store(), "the store's faults are told all the same"
     waits = sum(fields["event"] == "run.waiting" for _, fields in served.runs.redis.xrange(served.runs.keys.log))
     assert 3 < waits <= MOST_ENTRIES + 1
     assert sum(line.startswith("waiting: ") for line in served.told) == waits
+
+
+class Faulty(LocalStore):
+    """It is asked for a place to stage a file so often, and `breaks` while it does."""
+
+    asked = 0
+    breaks: Callable[[], None] | None = None
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        self.asked += 1
+        if self.breaks is not None:
+            self.breaks()
+        with super().stage() as staged:
+            yield staged
+
+
+def close_without_manifest(served: Served, *, after: Callable[[], None]) -> None:
+    """Close round 1 as a worker that dies before the manifest is in its place: the coordinator is to put it there."""
+    assert served.accept("a")
+    assert served.accept("b")
+    served.aggregating()
+    model, path, data = GlobalModel("runs/r/global/0001-model", "0" * 64, 1), "runs/r/manifests/staged-1.json", b"{}"
+    with served.store.stage() as staged:
+        staged.write_bytes(data)
+        served.store.put(path, staged, digest=sha256(data))
+    after()
+    served.runs.claim_round(1, attempt=1, token="w", ttl_s=60)
+    served.runs.commit_round(1, attempt=1, token="w", model=model, reason="", manifest=ManifestRef(path, sha256(data)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")
+def test_a_store_that_takes_no_writes_is_told_once_and_waited_for(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt stages a file under another name: that is no news, and takes nothing of what else may be told."""
+    monkeypatch.setattr(loop, "_TICK_S", 0.01)
+    with tmpfs(tmp_path / "store", "1m") as folder:
+        served = Served(url, tmp_path, Faulty, quorum=1)
+        store = served.store
+        assert isinstance(store, Faulty)
+        with served.serving():
+            while served.coordinator._heard.may_wait():  # sites have used up what may be said of them in this round
+                pass
+            close_without_manifest(served, after=lambda: remounted(folder, "ro"))
+            asked = store.asked
+            served.until("it has tried often", lambda: store.asked > asked + 3 * MOST_ENTRIES)
+            remounted(folder, "rw")
+            served.until("the run is over", lambda: served.runs.read().state is RunState.FINISHED)
+            served.thread.join(LONG_S)
+    away = [line for line in served.told if "store file://" in line]
+    assert away == [
+        f"waiting: store file://{folder}: {folder}/.staging: Read-only file system; trying again until it can be used"
+    ]
+    assert served.told.count("the store can be used again: going on") == 1
+
+
+def test_what_may_be_no_fault_of_the_store_ends_the_coordinator_after_a_few_attempts(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files, or an error that names none."""
+    monkeypatch.setattr(loop, "_TICK_S", 0.01)
+    served = Served(url, tmp_path, Faulty, quorum=1)
+    store, ended = served.store, list[OSError]()
+    tries = list[int]()
+    assert isinstance(store, Faulty)
+
+    def breaks() -> None:
+        tries.append(1)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(tmp_path / "store" / "x"))
+
+    def run() -> None:
+        try:
+            served.coordinator.run()
+        except OSError as error:
+            ended.append(error)
+
+    served.thread = threading.Thread(target=run)
+    with served.serving():
+        close_without_manifest(served, after=lambda: setattr(store, "breaks", breaks))
+        served.thread.join(LONG_S)
+    assert [error.errno for error in ended] == [errno.EMFILE]
+    assert tries == [1] * (MOST_UNSURE + 1)
+    assert served.runs.read().state is RunState.RUNNING, "another goes on with it"

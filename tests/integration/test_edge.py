@@ -171,7 +171,7 @@ def test_a_site_is_told_that_it_has_joined_by_the_coordinator_and_never_before_i
 
 def test_a_site_with_another_store_tells_the_run_so(alone: Alone, tmp_path: Path) -> None:
     """The operator sees why it is not there: not that it "does not take part"."""
-    open_store(str(tmp_path / "other"), create=True)
+    (tmp_path / "other" / "runs").mkdir(parents=True)
     for store, failure in (("other", "other-store"), ("missing", "unusable-store")):
         alone.start("", store=str(tmp_path / store))
         alone.thread.join(DEADLINE_S)

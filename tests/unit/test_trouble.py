@@ -10,12 +10,29 @@ from pathlib import Path
 
 import pytest
 
+from flavor.bus.connection import connect
+from flavor.bus.runs import RunStore
 from flavor.edge.notice import notice_of
 from flavor.edge.transfers import Transfers
-from flavor.errors import CheckpointError, LocalFault, ObjectMissing, StoreFull, StoreUnavailable, TransferStopped
+from flavor.errors import (
+    CheckpointError,
+    LocalFault,
+    ObjectMissing,
+    ShareAway,
+    StoreFull,
+    StoreUnavailable,
+    TransferStopped,
+)
+from flavor.local.waits import Waits
+from flavor.store.cache import FileCache
+from flavor.store.formats.replace import cannot_write
+from flavor.store.info import write_json
 from flavor.store.local import LocalStore
+from flavor.store.objects import naming
 from flavor.store.paths import run_record_path
-from flavor.store.trouble import StoreHealth
+from flavor.store.room import found_no_room
+from flavor.store.trouble import StoreHealth, without_share
+from tests.faults.servers import filled, tmpfs
 
 ELSEWHERE = Path("/proc")
 """Another disk than that of any store."""
@@ -96,6 +113,69 @@ def test_a_full_disk_is_the_stores_if_it_is_the_one(health: StoreHealth, store: 
         assert isinstance(health.trouble(error, writes=True).error, StoreFull)  # type: ignore[union-attr]
         assert health.trouble(error, writes=False) is None
         assert StoreHealth(store, "r", "1", tmp_path).trouble(error, writes=False) is not None
+    in_store, own = failed(errno.ENOSPC, tmp_path / "store" / "x"), failed(errno.ENOSPC, tmp_path / "work" / "x")
+    assert not health.trouble(in_store, writes=True).is_own  # type: ignore[union-attr]
+    for error in (own, StoreFull("full", path=tmp_path / "work" / "x"), cannot_write(tmp_path / "work" / "x", own)):
+        assert health.trouble(error, writes=True) is None, "it is on a disk of its own"
+        assert StoreHealth(store, "r", "1", tmp_path).trouble(error, writes=True).is_own  # type: ignore[union-attr]
+    bucket = StoreHealth(Bucket(tmp_path / "store"), "r", "1", tmp_path)
+    assert bucket.trouble(failed(errno.ENOSPC), writes=True) is None, "a bucket has no disk here"
+
+
+class Bucket(LocalStore):
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.url = "s3://bucket/runs"
+
+
+def test_a_file_without_room_is_named_with_its_disk(tmp_path: Path) -> None:
+    mount = next(level for level in (tmp_path, *tmp_path.parents) if level.is_mount())
+    line = f"{tmp_path}/x: No space left on device: free some space on the disk at {mount}"
+    assert str(found_no_room(failed(errno.ENOSPC), tmp_path / "x")) == line
+    assert str(found_no_room(failed(errno.ENOSPC, tmp_path / "from", tmp_path / "x"))) == line
+    assert str(found_no_room(failed(errno.ENOSPC))) == "this machine: No space left on device: free some space"
+
+
+def test_what_is_staged_is_named_by_its_folder_so_that_each_attempt_says_the_same(
+    health: StoreHealth, store: LocalStore, tmp_path: Path
+) -> None:
+    staging = f"{tmp_path}/store/.staging"
+    for number in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        told = set()
+        for _ in range(2):
+            with store.stage() as staged:
+                for error in (failed(number, staged), failed(number, staged, staged)):
+                    told.add(str(health.trouble(error, writes=True).error))  # type: ignore[union-attr]
+        assert len(told) == 1, told
+        assert f"{staging}: {os.strerror(number)}" in told.pop()
+
+
+def test_what_this_process_has_too_little_of_is_not_the_stores_for_long(health: StoreHealth, tmp_path: Path) -> None:
+    for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        inside = failed(number, tmp_path / "store" / "x")
+        for error in (inside, as_local_fault(inside, tmp_path / "store" / "x")):
+            trouble = health.trouble(error, writes=True)
+            assert trouble is not None
+            assert not trouble.is_sure
+
+
+def test_an_aggregator_asks_whose_record_it_is(store: LocalStore) -> None:
+    StoreHealth(store, "r", "1").require(whose=True)
+    StoreHealth(store, "r", "2").require()
+    with pytest.raises(LocalFault, match="is another share mounted there"):
+        StoreHealth(store, "r", "2").require(whose=True)
+
+
+def test_an_empty_folder_is_a_share_that_is_not_mounted(tmp_path: Path) -> None:
+    place = tmp_path / "mnt"
+    place.mkdir()
+    why = f"the folder {place} is empty: is the run's share mounted there?"
+    assert without_share(str(place)) == without_share(f"file://{place}") == without_share(str(place / "flavor")) == why
+    (place / ".staging").mkdir()  # an aggregator was there before
+    assert without_share(str(place)) == why
+    (place / "runs").mkdir()
+    assert without_share(str(place)) == without_share(str(place / "typo")) == ""
+    assert without_share("s3://bucket/runs") == ""
 
 
 def transfers(health: StoreHealth, told: list[str], inbox: queue.SimpleQueue[object], patience_s: float) -> Transfers:
@@ -161,3 +241,62 @@ def test_a_fault_of_the_sites_own_file_is_its_own_and_ends_at_once(health: Store
         moving.carry(lambda: collect(StoreFull("no room here")), quick=quick)
     assert notice_of(full.value).reason == "a file at the site could not be read or written"
     assert told == []
+
+
+def test_the_sites_own_disk_is_not_told_to_be_the_store(store: LocalStore, tmp_path: Path) -> None:
+    """Where it is the store's as well, room is waited for; it is told as what it was."""
+    told, model = list[str](), tmp_path / "global" / "model"
+
+    def fetch() -> None:
+        raise StoreFull(f"{model}: No space left on device", path=model)
+
+    with pytest.raises(LocalFault, match="model: No space left on device") as full:
+        transfers(StoreHealth(store, "r", "1", tmp_path), told, queue.SimpleQueue(), 0.1).carry(fetch, writes=True)
+    assert told[0].startswith("waiting for room, for at most 0.1 s: ")
+    assert notice_of(full.value).reason == "a file at the site could not be read or written"
+
+
+def test_a_local_run_shows_what_its_edges_wait_for(health: StoreHealth, store: LocalStore, tmp_path: Path) -> None:
+    told, log = list[str](), tmp_path / "edge-1.log"
+    waits, tries = Waits(RunStore(connect("redis://nowhere"), "r"), {"edge-1": log}), 0
+
+    def hear() -> list[str]:
+        log.write_text("".join(f"2026-01-01 00:00:00 [edge-1] flavor: {line}\n" for line in told))
+        return waits.said()
+
+    for error in (StoreFull("full", path=tmp_path / "store" / "x"), ShareAway("store file:///s: empty"), failed(5)):
+        told.clear()
+        log.unlink(missing_ok=True)
+        waits = Waits(RunStore(connect("redis://nowhere"), "r"), {"edge-1": log})
+        tries = 0
+
+        def work(error: Exception = error) -> list[str]:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                raise error
+            return hear()
+
+        while_away = transfers(health, told, queue.SimpleQueue(), 60).carry(work, writes=True)
+        assert while_away == ([f"edge-1: {told[0]}"] if told else []), error
+        assert hear() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")
+def test_a_write_that_finds_no_room_names_its_file_and_the_disk(tmp_path: Path) -> None:
+    """Python names none where it opens a file and cannot write it; one that is staged has another name each time."""
+    with tmpfs(tmp_path / "small", "64k") as small:
+        cache = FileCache(small / "cache", 10**6)
+        filled(small)
+        with pytest.raises(OSError, match="No space left on device") as full:
+            write_json(small / "state.json", {"a": "b" * 10_000})
+        assert str(found_no_room(full.value)).startswith(f"{small}/state.json: ")
+        told = set()
+        for _ in range(2):
+            with pytest.raises(LocalFault) as fault, cache.clear(), cache.stage() as staged, naming(staged):
+                staged.write_bytes(bytes(10_000))
+            told.add(str(fault.value))
+        assert told == {
+            f"{small}/cache/staging: No space left on device: free some space on the disk at {small}, or name another "
+            "folder with --store-cache"
+        }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from flavor.errors import LocalFault, StoreError, StoreFull
+from flavor.errors import LocalFault, StoreError
 from flavor.store.formats.mapped import StrPath
+from flavor.store.room import FULL, no_room
 from flavor.store.watch import current_watch
 
 
@@ -23,10 +23,10 @@ def temporary_beside(path: StrPath) -> Path:
 
 def cannot_write(path: StrPath, error: OSError) -> StoreError:
     """The error for a file that could not be written; usually a full disk or a missing folder."""
-    line = f"{os.fspath(path)}: cannot be written: {error.strerror or error}; "
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFull(f"{line}make room, then try again")
-    return LocalFault(f"{line}fix the folder, then try again", path=Path(path))
+    why = f"cannot be written: {error.strerror or error}"
+    if error.errno in FULL:
+        return no_room(path, why)
+    return LocalFault(f"{os.fspath(path)}: {why}; fix the folder, then try again", path=Path(path))
 
 
 @contextmanager

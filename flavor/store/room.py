@@ -1,0 +1,38 @@
+"""What a disk says, in words: which file was in hand, and, where there is no room left, which disk it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from flavor.errors import StoreFull
+from flavor.store.paths import shown_path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where there is no room: on the disk, or for this user."""
+
+
+def file_of(error: OSError, otherwise: str | os.PathLike[str]) -> str:
+    """The file that an error names, as it is named to people: of two the one that found no room, where that is it."""
+    names = (error.filename2, error.filename) if error.errno in FULL else (error.filename,)
+    name = next((name for name in names if isinstance(name, str | bytes | os.PathLike)), otherwise)
+    return shown_path(os.fsdecode(name))
+
+
+def no_room(path: str | os.PathLike[str], why: str | None) -> StoreFull:
+    """The error for a file that found no room; it names the disk by where that is mounted."""
+    file = Path(path)
+    return StoreFull(f"{file}: {why}: free some space on the disk at {disk_of(file)}", path=file)
+
+
+def disk_of(file: Path) -> Path:
+    """Where the disk is mounted on which a file lies, or would lie."""
+    return next(level for level in (file.absolute(), *file.absolute().parents) if os.path.ismount(level))
+
+
+def found_no_room(error: OSError, otherwise: str | os.PathLike[str] | None = None) -> StoreFull:
+    """The same of what the system says, of the file that it names, or else of this one."""
+    if file := file_of(error, otherwise or ""):
+        return no_room(file, error.strerror)
+    return StoreFull(f"this machine: {error.strerror}: free some space")
