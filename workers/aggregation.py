@@ -81,8 +81,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
             try:
                 refuse_if_recorded(context, run, round_)
                 model, manifest, reason, notes = _aggregated(context, view, config, attempt)
-                if view.manifest is not None:  # else what was put may lie where a share was mounted
-                    StoreHealth(context.store, run, view.run_id).require()
+                StoreHealth(context.store, run, view.run_id).require(whose=True)  # another share may lie there now
                 runs.commit_round(
                     round_,
                     attempt=attempt_number,

@@ -13,6 +13,7 @@ from flavor.ledger.history import REPLACED
 from flavor.ledger.manifest import Manifest
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import accepted_folder, client_folder, global_folder, is_info, manifest_path, round_of
+from flavor.store.trouble import require_mounted
 
 _KEPT_IN_REDIS = 50
 """Rounds whose hashes stay in Redis, and whose information stays in the store, for those who follow the run.
@@ -86,7 +87,12 @@ class Pruning:
                 self._told = ""
 
     def prune(self, closed: int, clients: Collection[str]) -> None:
-        """Remove what is not kept after round `closed`. Doing it again does nothing."""
+        """Remove what is not kept after round `closed`. Doing it again does nothing.
+
+        Raises `LocalFault`, and what was not removed is told to be neither gone nor missing, while a folder store is
+        not mounted.
+        """
+        require_mounted(self._store, self._runs.run)
         if keep := self._kept_of(closed):
             newest = closed - keep
             for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
@@ -111,7 +117,9 @@ class Pruning:
             return now
         path = manifest_path(self._archive.run, closed)
         data = self._archive.data(closed)
-        said = Manifest.parse(data, path).config.get("keep_rounds") if data is not None else None
+        if data is None:  # not in its place yet, or removed: what it says is not known, and the next one says it, too
+            return 0
+        said = Manifest.parse(data, path).config.get("keep_rounds")
         if not isinstance(said, int):
             return now
         self._recorded = said
@@ -122,6 +130,7 @@ class Pruning:
         view = self._runs.read_round(round_)
         if view is not None:
             self._store.delete([verdict.path for verdict in view.verdicts.values() if verdict.path])
+            require_mounted(self._store, self._runs.run)  # else they are still there, and Redis alone names them
         self._runs.forget_round(round_, sorted(clients))
 
     def _forget_hashes(self, closed: int) -> None:
@@ -147,6 +156,7 @@ class Pruning:
         data = self._archive.read_any(round_)
         if data is not None and sha256(data) == digest:
             return True
+        require_mounted(self._store, self._runs.run)
         what = (
             REPLACED.format(round_, path) if data is not None else f"round {round_}: {path} was removed from the store"
         )

@@ -15,6 +15,8 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.bus.state import GlobalModel, Verdict
 from flavor.config import RunConfig
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import Model, RunRecord
 from flavor.store.formats import Encoding, TensorFile, TensorFileWriter, TensorSpec, encode
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store, sha256_file
@@ -161,7 +163,9 @@ def runs(url: str, store: ObjectStore, request: pytest.FixtureRequest) -> Iterat
     config = RunConfig(rounds=3, compress=getattr(request, "param", "int8"), store=store.url)
     path, writer = put(store, global_prefix("r", 0), THETA, {})
     initial = GlobalModel(path, writer.sha256, writer.size_bytes, "", "npz", store.seal(path))
-    runs.create(rounds=3, config=config.to_mapping(), initial=initial)
+    record = RunRecord(run="r", run_id="0" * 32, rounds=3, config=config.to_mapping(), initial=Model.of(initial))
+    Archive(store, "r").begin(record)
+    runs.create(rounds=3, config=config.to_mapping(), initial=initial, run_id=record.run_id)
     redis.set(runs.keys.coordinator, "coordinator")
     runs.open_round("coordinator", 1, expected=["a"], timeout_s=60, reason="go")
     set_context(WorkerContext(redis, url, store, name="worker-1"))

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,10 @@ from flavor.bus.state import ClientState, GlobalModel, ManifestRef, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
 from flavor.credits import contributions
-from flavor.errors import StoreError, StoreUnavailable
+from flavor.errors import LocalFault, StoreError, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
-from flavor.ledger.manifest import Contributor, Manifest, Model
+from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.results.folder import ResultFolder
 from flavor.store.local import LocalStore
 from flavor.store.objects import ObjectStore, open_store
@@ -45,7 +45,9 @@ def runs(url: str, store: ObjectStore) -> Iterator[RunStore]:
     redis = connect(url)
     redis.flushall()
     runs = RunStore(redis, "r", url)
-    runs.create(rounds=100, config=RunConfig(rounds=100, store=store.url).to_mapping())
+    config = RunConfig(rounds=100, store=store.url).to_mapping()
+    Archive(store, "r").begin(RunRecord(run="r", run_id="0" * 32, rounds=100, config=config))
+    runs.create(rounds=100, config=config, run_id="0" * 32)
     redis.set(runs.keys.coordinator, TOKEN)
     yield runs
     redis.close()
@@ -247,6 +249,75 @@ def test_a_manifest_that_was_removed_or_is_none_is_put_back_from_its_staged_copy
     assert "from a backup" in told[2]
 
 
+def away(tmp_path: Path) -> Path:
+    """What an unmounted share looks like: an empty folder. Returns where the store is."""
+    elsewhere = (tmp_path / "store").rename(tmp_path / "elsewhere")
+    (tmp_path / "store").mkdir()
+    return elsewhere
+
+
+def back(tmp_path: Path) -> None:
+    (tmp_path / "store").rmdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "store")
+
+
+def updates(store: ObjectStore) -> list[int]:
+    return [round_of(path) for path in store.list("runs/r/clients/a/") if not is_info(path)]
+
+
+def test_nothing_is_told_to_be_lost_or_forgotten_while_the_share_is_away(
+    runs: RunStore, store: ObjectStore, tmp_path: Path
+) -> None:
+    told = list[str]()
+    for round_ in range(1, 54):
+        close(runs, store, round_)
+    pruning = Pruning(runs, store, RunConfig(rounds=100, keep_rounds=2, store=store.url), told.append)
+    away(tmp_path)
+    pruning.after(53, ["a"])
+    pruning.close()
+    assert not [*(tmp_path / "store").iterdir()], "nothing is written where the share belongs"
+    assert len(told) == 1
+    assert told[0].endswith("is the share mounted?")
+    assert all(runs.redis.exists(runs.keys.client("a").update(number)) for number in (1, 51))
+    back(tmp_path)
+    pruning.prune(53, ["a"])
+    assert (runs.read_round(1), updates(store), len(told)) == (None, [52, 53], 1)
+
+
+class Unmounted(LocalStore):
+    """Its share is unmounted while updates are deleted, or manifests looked at."""
+
+    at = ""
+
+    def delete(self, paths: Sequence[str]) -> None:
+        if self.at == "delete":
+            away(self._root.parent)
+        super().delete(paths)
+
+    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
+        if self.at == "read" and path == manifest_path("r", 1):
+            away(self._root.parent)
+        return super().read(path, most=most, digest=digest)
+
+
+@pytest.mark.parametrize("at", ["delete", "read"])
+def test_nor_where_the_share_goes_in_the_middle_of_it(
+    runs: RunStore, store: ObjectStore, tmp_path: Path, at: str
+) -> None:
+    told = list[str]()
+    for round_ in range(1, 54):
+        close(runs, store, round_)
+    moving = Unmounted(tmp_path / "store")
+    pruning, moving.at = Pruning(runs, moving, RunConfig(rounds=100, keep_rounds=2, store="x"), told.append), at
+    with pytest.raises(LocalFault, match="is the share mounted"):
+        pruning.prune(53, ["a"])
+    moving.at = ""
+    back(tmp_path)
+    assert runs.read_round(1) is not None
+    pruning.prune(53, ["a"])
+    assert (runs.read_round(1), updates(store), told) == (None, [52, 53], [])
+
+
 def test_a_signal_that_comes_while_its_thread_starts_is_what_ends_the_coordinator(
     runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,23 +339,25 @@ class Broken(LocalStore):
 def test_what_a_resumed_run_keeps_no_longer_goes_once_a_manifest_says_so(runs: RunStore, store: ObjectStore) -> None:
     """Else `flavor verify` calls it missing until the next round is closed: the manifests are all that it has."""
 
-    def kept() -> list[int]:
-        return [round_of(path) for path in store.list("runs/r/clients/a/") if not is_info(path)]
-
     for round_ in range(1, 7):
         close(runs, store, round_, keep=4)
     Pruning(runs, store, RunConfig(rounds=9, keep_rounds=4, store=store.url), print).prune(6, ["a"])
-    assert kept() == [3, 4, 5, 6]
+    assert updates(store) == [3, 4, 5, 6]
     resumed = Pruning(runs, store, RunConfig(rounds=9, keep_rounds=1, store=store.url), print)
     resumed.prune(6, ["a"])
-    assert kept() == [3, 4, 5, 6]
+    assert updates(store) == [3, 4, 5, 6]
     close(runs, store, 7, keep=1)
+    manifest = store.read(manifest_path("r", 7), most=10**6)
+    store.delete([manifest_path("r", 7)])  # its worker has committed the round, and not put it in place yet
     resumed.prune(7, ["a"])
-    assert kept() == [7]
+    assert updates(store) == [3, 4, 5, 6, 7]
+    put(store, manifest_path("r", 7), manifest)
+    resumed.prune(7, ["a"])
+    assert updates(store) == [7]
     of_all = Pruning(runs, store, RunConfig(rounds=9, keep_rounds=1, store=store.url), print)
     close(runs, store, 8, keep=0)
     of_all.prune(8, ["a"])
-    assert kept() == [7, 8]
+    assert updates(store) == [7, 8]
 
 
 def test_whatever_goes_wrong_ends_no_run_and_is_told_once(runs: RunStore, store: ObjectStore, tmp_path: Path) -> None:

@@ -598,6 +598,28 @@ class TestAggregation:
         assert view is not None
         assert (view.state, view.attempt) == (RoundState.CLOSED, 1)
 
+    def test_what_was_put_into_another_share_is_not_committed(self, runs: RunStore, store: ObjectStore) -> None:
+        """Also in the first round: a share goes, or another is mounted in its place, while the worker combines."""
+        self.prepared(runs, store)
+        record = store.local("runs/r/run.json")
+        ours = record.read_bytes()
+
+        class Moved(Engine):
+            def combine(self, work: Work, target: Path) -> Combined:
+                done = super().combine(work, target)
+                rewritten(record, ours.replace(b"0" * 32, b"1" * 32))
+                return done
+
+        set_context(WorkerContext(runs.redis, "", store, Moved(threads=1), name="worker-1"))
+        with pytest.raises(GivenBack, match=r"run.json of another run: is another share mounted there\?"):
+            jobs.aggregate("r", 1, 1)
+        rewritten(record, ours)
+        set_context(WorkerContext(runs.redis, "", store, name="worker-2"))
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert (view.state, view.attempt) == (RoundState.CLOSED, 1)
+
 
 def failing(error: Exception) -> Any:
     def fail(*arguments: object, **options: object) -> None:
