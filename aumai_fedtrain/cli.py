@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from aumai_fedtrain import report
 from aumai_fedtrain.core import DiLoCoCoordinator, HashVerifier, UpdateProvider
-from aumai_fedtrain.files import explained, load
+from aumai_fedtrain.files import NoSuchFile, explained, load
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
 from aumai_fedtrain.session import HOME, Session, Sessions, Status, open_sessions, read_sessions
 from aumai_fedtrain.simulation import SimulatedProvider
@@ -36,7 +36,7 @@ _SIMULATION_ONLY = ("param_names", "param_size", "seed")
 
 
 class BadConfiguration(FlavorError):
-    """The file of --config is not a configuration."""
+    """The file of --config holds no configuration."""
 
 
 def _home_option(function: Command) -> Command:
@@ -276,9 +276,11 @@ def _warnings_told() -> Iterator[None]:
 
 
 def _configured(path: Path) -> TrainingConfig:
-    """The configuration at `path`; a bad one ends the command with exit code 1."""
+    """The configuration at `path`; a bad one ends the command with exit code 1, and none with 2."""
     try:
         return load(path, TrainingConfig)
+    except NoSuchFile:
+        raise
     except MisuseError as error:
         raise BadConfiguration(str(error)) from None
 

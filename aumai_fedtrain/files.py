@@ -13,12 +13,16 @@ from flavor.errors import MisuseError
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class NoSuchFile(MisuseError):
+    """There is no file of that name that can be read."""
+
+
 def load(path: Path, model: type[Model]) -> Model:
-    """The `model` in the JSON file at `path`; raises `MisuseError` for a file, a text or a field that is none."""
+    """The `model` in the JSON file at `path`; raises `MisuseError` for a text or a field that is none, `NoSuchFile`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
-        raise MisuseError(f"{path}: {error.strerror}") from None
+        raise NoSuchFile(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise MisuseError(f"{path}: not a JSON file, which is text in UTF-8") from None
     except (ValueError, RecursionError) as error:

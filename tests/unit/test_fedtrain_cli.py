@@ -115,8 +115,8 @@ def test_an_update_with_a_missing_or_invalid_field(here: Path, values: object, m
 
 @pytest.mark.parametrize("name", ["absent.json", "."])
 def test_a_file_that_is_none(here: Path, name: str) -> None:
-    refused(["run", "--config", name], f"{name}: ", 1)
-    refused(["init", "--config", name], f"{name}: ", 1)
+    for command in ("run", "init", "status"):
+        refused([command, "--config", name], f"{name}: ")
     refused(["verify", "--update", name, "--hash", "x"], f"{name}: ")
 
 
