@@ -60,6 +60,8 @@ from flavor.store.trouble import StoreHealth
 
 _RELISTEN_S = 5.0
 _REMIND_S = 60.0
+_TOGETHER_S = 3.0
+"""So much later its coordinator may be there that was started together with this edge, as in a local run."""
 _UNREADY_S = 30.0
 """A trainer that has not set TrainInitDone for so long is spoken of, and again after each such time, doubled."""
 
@@ -277,24 +279,28 @@ class Edge:
 
     def _await_run(self, subscription: Subscription) -> RunView:
         deadline = None if self._config.join_timeout_s is None else time.monotonic() + self._config.join_timeout_s
-        tell_at = time.monotonic()
-        told = ""
+        tell_at, told = time.monotonic(), ""
+        quiet_until = tell_at + _TOGETHER_S
         while True:
             view = self._runs.find()
             if view is not None and not view.state.ended:
                 break
             if view is not None and view.state is RunState.FINISHED:
                 raise is_over(view, "ask its operator for another run")
-            line = f"waiting for run {self._config.run!r}: {why_not_there(self._config.run, view)}"
-            if line != told or time.monotonic() >= tell_at:
+            why = why_not_there(self._config.run, view)
+            line = f"waiting for run {self._config.run!r}: {why}"
+            now = time.monotonic()
+            is_early = view is None and now < quiet_until
+            if not is_early and (line != told or now >= tell_at):
                 self._tell(line)
-                told, tell_at = line, time.monotonic() + _REMIND_S
-            left_s = _RELISTEN_S if deadline is None else min(_RELISTEN_S, deadline - time.monotonic())
+                told, tell_at = line, now + _REMIND_S
+            left_s = quiet_until - now if is_early else _RELISTEN_S
+            left_s = left_s if deadline is None else min(left_s, deadline - now)
             if left_s <= 0:
                 within = f"within {self._config.join_timeout_s:g} s"
                 if view is not None:
                     raise is_over(view, f"it did not go on {within}: start this again once its operator resumed it")
-                raise WaitTimeout(f"run {self._config.run!r} did not appear {within}")
+                raise WaitTimeout(f"run {self._config.run!r} did not appear {within}: {why}")
             subscription.wait(left_s)
         check_run(self._config.run, view.protocol)
         return view

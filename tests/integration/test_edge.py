@@ -194,6 +194,25 @@ def test_a_site_that_comes_to_a_stopped_run_waits_until_it_goes_on(alone: Alone)
     alone.is_ready()
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["soon", "late"])
+def test_a_site_that_is_started_with_its_coordinator_says_nothing_of_a_run_that_is_not_there(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """As in a local run: who reads its log takes that for a fault. One whose run does not come says so."""
+    monkeypatch.setattr(agent, "_TOGETHER_S", 0.1 if late else DEADLINE_S)
+    state = alone.runs.keys.state
+    alone.redis.rename(state, "elsewhere")
+    alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
+    if late:
+        alone.says("waiting for run 'r': there is none of this name on this Redis yet")
+    else:
+        alone.eventually("it listens", lambda: dict(alone.redis.pubsub_numsub(state))[state])
+    alone.redis.rename("elsewhere", state)
+    alone.redis.publish(state, "waiting")
+    alone.is_ready()
+    assert any(line.startswith("waiting for run") for line in alone.told) is late
+
+
 def test_a_site_that_comes_to_a_finished_run_ends_as_the_run_did(alone: Alone) -> None:
     alone.runs.end(RunState.FINISHED, "early, after round 1 of 3")
     alone.start("")
