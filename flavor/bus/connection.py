@@ -11,12 +11,9 @@ import contextlib
 import math
 import re
 import socket
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,12 +21,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flavor.bus.countdown import countdown, said
 from flavor.bus.named import connection_class
 from flavor.bus.tls import tls_failure, tls_refusal
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 from flavor.signals import asked_to_end, pause
-from flavor.silence import silence
-from flavor.stamp import stamp
 
 Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, whatever `decode_responses` says."""
@@ -120,7 +116,7 @@ class Patience(Retry):
                 if failures == 2:
                     _outages[self._where] += 1
                 if failures > 1:  # a connection that had gone stale is not worth a word
-                    _countdown.show(self._where, left_s, error)
+                    countdown.show(self._where, left_s, error)
                     pause(min(pause_s, left_s))
                     pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
             else:
@@ -135,7 +131,7 @@ class Patience(Retry):
             if time.monotonic() - self._refused_at <= self._REFUSALS_APART_S:
                 return
             self._refused_at = -math.inf
-        _countdown.over(self._where)
+        countdown.over(self._where)
 
     def _wait_for_writes(self, error: redis.exceptions.ResponseError) -> None:
         """Pause after a refusal, or raise it once it has lasted for too long.
@@ -150,64 +146,10 @@ class Patience(Retry):
         left_s = self._refused_since + self._patience_s - now
         if left_s <= 0 or asked_to_end():
             raise error
-        _countdown.show(self._where, left_s, error)
+        countdown.show(self._where, left_s, error)
         pause_s = (now - self._refused_since) / 4
         pause(min(max(pause_s, self._FIRST_PAUSE_S), self._LONGEST_PAUSE_S, left_s))
         self._refused_at = time.monotonic()
-
-
-_ANSWERS = "answers again"
-
-
-class _Countdown:
-    """One line for however many connections wait: rewritten in a terminal, else repeated every few seconds."""
-
-    def __init__(self) -> None:
-        self._lock, self._shown_at = threading.Lock(), 0.0
-        self._back: dict[str, str] = {}
-        """What to say of each server that is waited for once that is over."""
-
-    def show(self, where: str, left_s: float, error: Exception) -> None:
-        live = sys.stderr.isatty()
-        with self._lock:
-            now = time.monotonic()
-            if now - self._shown_at < (0.5 if live else 5.0):
-                return
-            self._shown_at = now
-            refused = isinstance(error, redis.exceptions.ResponseError)
-            self._back[where] = "takes writes again" if refused else _ANSWERS
-        how = f"takes no writes ({_said(error)[:120]})" if refused else "does not answer"
-        line = f"{stamp()}flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
-        print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
-
-    def silent(self, where: str, seconds: float) -> None:
-        """Say that a request to this server has had no answer for so long, once until one has."""
-        with self._lock:
-            if where in self._back:
-                return
-            self._back[where] = _ANSWERS
-        print(
-            f"{stamp()}flavor: Redis at {where} has given no answer for {seconds:.0f} s; waiting for it",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def over(self, where: str, *, reads_only: bool = False) -> None:
-        """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
-        with self._lock:
-            back = self._back.get(where)
-            if back is None or (reads_only and back != _ANSWERS):
-                return
-            del self._back[where]
-        start, end = ("\r", "\033[K\n") if sys.stderr.isatty() else ("", "\n")
-        print(f"{start}{stamp()}flavor: Redis at {where} {back}", end=end, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        with self._lock:
-            self._back.clear()
-            if self._shown_at and sys.stderr.isatty():
-                print(file=sys.stderr)
-            self._shown_at = 0.0
 
 
 def where_of(client: redis.Redis) -> str:
@@ -216,27 +158,10 @@ def where_of(client: redis.Redis) -> str:
     return retry.where if isinstance(retry, Patience) else "the given URL"
 
 
-@contextlib.contextmanager
-def told_if_silent(where: str) -> Iterator[None]:
-    """Say so, when the requests made within this have no answer for a while, and when they have one."""
-    waiting = silence(where, partial(_countdown.silent, where))
-    try:
-        with waiting.request():
-            yield
-    finally:
-        waiting.answered()
-    _countdown.over(where, reads_only=True)
-
-
-def _said(error: Exception) -> str:
-    """What the server said: redis-py puts the command of a pipeline before it."""
-    return " ".join(str(error).split()).rpartition(" of pipeline caused error: ")[2]
-
-
 def _passes(error: redis.exceptions.ResponseError) -> bool:
     """Whether the server refuses for a reason that an operator, or time, takes away."""
     kinds = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.BusyLoadingError)
-    return isinstance(error, kinds) or _said(error).startswith(
+    return isinstance(error, kinds) or said(error).startswith(
         ("MISCONF", "OOM ", "READONLY ", "MASTERDOWN ", "NOREPLICAS")
     )
 
@@ -273,7 +198,6 @@ class ServerWatch:
 
 
 _DATABASE = re.compile(r"/?[0-9]*")
-_countdown = _Countdown()
 REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 """The server knows our user or password no more."""
 
@@ -377,7 +301,7 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     """The error of this project for one of redis-py's, with what to do."""
     if failure := tls_failure(error):
         return BusUnavailable(f"Redis at {where}: {failure}")
-    text = _said(error).rstrip(".")
+    text = said(error).rstrip(".")
     if text.startswith("max number of clients"):
         return BusUnavailable(
             f"Redis at {where}: {text}: it takes no more connections: raise maxclients, or end those that fill it up "
@@ -427,6 +351,6 @@ def wait_for_server(client: Redis, url: str) -> None:
         with translated(shown(url)):
             client.ping()
     except BaseException:
-        _countdown.end()
+        countdown.end()
         raise
-    _countdown.over(shown(url), reads_only=True)
+    countdown.over(shown(url), reads_only=True)

@@ -14,7 +14,8 @@ from typing import Protocol
 
 import redis
 
-from flavor.bus.connection import Redis, told_if_silent
+from flavor.bus.connection import Redis
+from flavor.bus.countdown import told_if_silent
 from flavor.bus.renewal import Renewal
 from flavor.errors import LeaseHeld
 from flavor.lifeline import own_name

@@ -326,6 +326,19 @@ class TestFace:
         assert edge.is_set(FINISHED, 1)
         assert not edge.is_set(FINISHED, 2)
 
+    def test_a_round_that_is_started_anew_is_not_one_that_its_trainer_waits_in(
+        self, events: Callable[[], ClientEvents]
+    ) -> None:
+        edge, trainer = events(), events()
+        edge.start_round(1)
+        with pytest.raises(WaitTimeout):
+            trainer.wait_started(1, timeout_s=0)
+        assert edge.unfinished() == 1
+        edge.start_round(1)
+        assert edge.unfinished() == 1, "told again, as after a failover"
+        edge.start_round(2, anew=True)
+        assert edge.unfinished() == 0
+
 
 class TestLease:
     def test_one_holder_at_a_time(self, server: redis.Redis) -> None:

@@ -1,0 +1,88 @@
+"""What people are told of a server that is waited for: that it is away, for how long still, and that it is back."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import redis
+
+from flavor.silence import silence
+from flavor.stamp import stamp
+
+_ANSWERS = "answers again"
+
+
+class _Countdown:
+    """One line for however many connections wait: rewritten in a terminal, else repeated every few seconds."""
+
+    def __init__(self) -> None:
+        self._lock, self._shown_at = threading.Lock(), 0.0
+        self._back: dict[str, str] = {}
+        """What to say of each server that is waited for once that is over."""
+
+    def show(self, where: str, left_s: float, error: Exception) -> None:
+        live = sys.stderr.isatty()
+        with self._lock:
+            now = time.monotonic()
+            if now - self._shown_at < (0.5 if live else 5.0):
+                return
+            self._shown_at = now
+            refused = isinstance(error, redis.exceptions.ResponseError)
+            self._back[where] = "takes writes again" if refused else _ANSWERS
+        how = f"takes no writes ({said(error)[:120]})" if refused else "does not answer"
+        line = f"{stamp()}flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
+        print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+
+    def silent(self, where: str, seconds: float) -> None:
+        """Say that a request to this server has had no answer for so long, once until one has."""
+        with self._lock:
+            if where in self._back:
+                return
+            self._back[where] = _ANSWERS
+        print(
+            f"{stamp()}flavor: Redis at {where} has given no answer for {seconds:.0f} s; waiting for it",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def over(self, where: str, *, reads_only: bool = False) -> None:
+        """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
+        with self._lock:
+            back = self._back.get(where)
+            if back is None or (reads_only and back != _ANSWERS):
+                return
+            del self._back[where]
+        start, end = ("\r", "\033[K\n") if sys.stderr.isatty() else ("", "\n")
+        print(f"{start}{stamp()}flavor: Redis at {where} {back}", end=end, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        with self._lock:
+            self._back.clear()
+            if self._shown_at and sys.stderr.isatty():
+                print(file=sys.stderr)
+            self._shown_at = 0.0
+
+
+countdown = _Countdown()
+
+
+@contextlib.contextmanager
+def told_if_silent(where: str) -> Iterator[None]:
+    """Say so, when the requests made within this have no answer for a while, and when they have one."""
+    waiting = silence(where, partial(countdown.silent, where))
+    try:
+        with waiting.request():
+            yield
+    finally:
+        waiting.answered()
+    countdown.over(where, reads_only=True)
+
+
+def said(error: Exception) -> str:
+    """What the server said: redis-py puts the command of a pipeline before it."""
+    return " ".join(str(error).split()).rpartition(" of pipeline caused error: ")[2]
