@@ -94,9 +94,11 @@ class StoreHealth:
     def _full(self, error: StoreFull | OSError, root: str | None, *, writes: bool) -> Trouble | None:
         """A disk without room: the store's, unless it was a file of this machine's own, on another disk."""
         full = error if isinstance(error, StoreFull) else found_no_room(error, root)
-        inside = {root is not None and Path(name).is_relative_to(root) for name in _named(error)}
+        names = [*_named(error)]
+        inside = {root is not None and Path(name).is_relative_to(root) for name in names}
         is_own = root is None or inside == {False} or not (inside or writes)
-        return None if is_own and not self._is_on_own_disk() else Trouble(full, is_own=is_own)
+        own = Path(names[0]).parent if names else self.own
+        return None if is_own and not _is_same_disk(root, own) else Trouble(full, is_own=is_own)
 
     def why_not(self, *, writes: bool) -> str:
         """What is wrong with a folder as the store of this run; '' for nothing, and for a bucket."""
@@ -132,13 +134,13 @@ class StoreHealth:
     def _unusable(self, why: str) -> StoreUnavailable:
         return StoreUnavailable(f"store {self.store.url}: {why}", passing=True)
 
-    def _is_on_own_disk(self) -> bool:
-        """Whether the store lies on the disk that this machine's own files lie on, and is as full."""
-        root, own = folder_of(self.store.url), self.own
-        try:
-            return root is not None and own is not None and os.stat(root).st_dev == os.stat(own).st_dev
-        except OSError:
-            return False
+
+def _is_same_disk(root: str | None, own: Path | None) -> bool:
+    """Whether a store in the folder `root` lies on the disk of a folder of this machine's own, and is as full."""
+    try:
+        return root is not None and own is not None and os.stat(root).st_dev == os.stat(own).st_dev
+    except OSError:
+        return False
 
 
 def require_mounted(store: ObjectStore, run: str) -> None:

@@ -113,11 +113,14 @@ def test_a_full_disk_is_the_stores_if_it_is_the_one(health: StoreHealth, store: 
         assert isinstance(health.trouble(error, writes=True).error, StoreFull)  # type: ignore[union-attr]
         assert health.trouble(error, writes=False) is None
         assert StoreHealth(store, "r", "1", tmp_path).trouble(error, writes=False) is not None
-    in_store, own = failed(errno.ENOSPC, tmp_path / "store" / "x"), failed(errno.ENOSPC, tmp_path / "work" / "x")
-    assert not health.trouble(in_store, writes=True).is_own  # type: ignore[union-attr]
-    for error in (own, StoreFull("full", path=tmp_path / "work" / "x"), cannot_write(tmp_path / "work" / "x", own)):
-        assert health.trouble(error, writes=True) is None, "it is on a disk of its own"
-        assert StoreHealth(store, "r", "1", tmp_path).trouble(error, writes=True).is_own  # type: ignore[union-attr]
+    in_store = health.trouble(failed(errno.ENOSPC, tmp_path / "store" / "x"), writes=True)
+    assert in_store is not None
+    assert not in_store.is_own
+    for file, is_same_disk in ((ELSEWHERE / "x", False), (tmp_path / "x", True)):
+        own = failed(errno.ENOSPC, file)
+        for error in (own, StoreFull("full", path=file), cannot_write(file, own)):
+            trouble = health.trouble(error, writes=True)
+            assert (trouble is not None and trouble.is_own) is is_same_disk
     bucket = StoreHealth(Bucket(tmp_path / "store"), "r", "1", tmp_path)
     assert bucket.trouble(failed(errno.ENOSPC), writes=True) is None, "a bucket has no disk here"
 
@@ -243,9 +246,23 @@ def test_a_fault_of_the_sites_own_file_is_its_own_and_ends_at_once(health: Store
     assert told == []
 
 
+def test_who_waits_for_a_share_in_vain_is_told_what_was_waited_for(health: StoreHealth) -> None:
+    """And the operator that it is the store: nothing says that this is another one."""
+    moving = transfers(health, [], queue.SimpleQueue(), 0.1)
+    moving.health = None  # there is no store yet
+    with pytest.raises(StoreUnavailable, match=r"mounted there\?; waited for 0.1 s \(--patience-s\)") as raised:
+        moving.carry(lambda: fail(ShareAway("store /mnt: the folder /mnt is empty: is the run's share mounted there?")))
+    assert raised.value.exit_code == 1
+    assert notice_of(raised.value).reason == "its edge cannot use the object store"
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
 def test_the_sites_own_disk_is_not_told_to_be_the_store(store: LocalStore, tmp_path: Path) -> None:
     """Where it is the store's as well, room is waited for; it is told as what it was."""
-    told, model = list[str](), tmp_path / "global" / "model"
+    told, model = list[str](), tmp_path / "model"
 
     def fetch() -> None:
         raise StoreFull(f"{model}: No space left on device", path=model)
