@@ -33,7 +33,7 @@ from flavor.store.info import Info, read_info, write_json
 from flavor.store.links import placed
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import OPAQUE, run_of
-from flavor.store.trouble import is_of_one_object
+from flavor.store.trouble import is_of_one_object, require_mounted
 
 _FIRST_PLOT_S = 10.0
 _PLOT_SHARE = 20
@@ -89,19 +89,32 @@ class ResultFolder:
         self._lacking: dict[tuple[str, str], list[int]] = {}  # what is lost, and why -> rounds; not told yet
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
-        """Write the rounds that have closed since the last call; returns them."""
+        """Write the rounds that have closed since the last call; returns them.
+
+        Raises `LocalFault` while a folder store is not mounted: what is missing there then can be had later.
+        """
         for number in range(self._looked + 1, view.round + 1):
+            require_mounted(store, runs.run)
             try:
                 round_ = closed_round(runs, store, number, newest=view.round)
             except (StoreUnavailable, LocalFault):
                 raise
             except StoreError:  # neither Redis nor the store has it any more
+                require_mounted(store, runs.run)
                 self._lacks("all of it", number)
                 self._looked = number
                 continue
             if round_ is None:
                 break
-            self.rounds.append(self._result(round_, store, opaque=view.config.get("checkpoint") == OPAQUE))
+            result = self._result(round_, store, opaque=view.config.get("checkpoint") == OPAQUE)
+            try:
+                require_mounted(store, runs.run)
+            except LocalFault:  # what seemed to be lost was away
+                self._lacking = {
+                    lost: others for lost, of in self._lacking.items() if (others := [n for n in of if n != number])
+                }
+                raise
+            self.rounds.append(result)
             self._looked = number
         self._tables.write(self.rounds)
         new, self._given = self.rounds[self._given :], len(self.rounds)

@@ -212,6 +212,27 @@ def test_a_store_that_is_away_takes_nothing_of_the_results(runs: RunStore, store
     assert rows(tmp_path / "out/metrics-sites.csv") == [["1", "a", "0.001"]]
 
 
+@pytest.mark.parametrize("in_the_middle", [False, True])
+def test_results_take_nothing_of_a_share_that_is_away_to_be_lost(
+    runs: RunStore, store: ObjectStore, tmp_path: Path, in_the_middle: bool
+) -> None:
+    close(runs, store, 1)
+    told, moving = list[str](), Unmounted(tmp_path / "store")
+    folder = ResultFolder(tmp_path / "out", told.append)
+    if in_the_middle:
+        moving.at = "local"
+    else:
+        away(tmp_path)
+    with pytest.raises(LocalFault, match="is the share mounted"):
+        folder.update(runs, moving, runs.read())
+    moving.at = ""
+    back(tmp_path)
+    assert len(folder.update(runs, moving, runs.read())) == 1
+    assert told == []
+    assert (tmp_path / "out/global/round-0001.safetensors").read_bytes() == b"model"
+    assert rows(tmp_path / "out/metrics-sites.csv") == [["1", "a", "0.001"]]
+
+
 def rows(path: Path) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return [[row["round"], row["site"], row["auc"]] for row in csv.DictReader(file)]
@@ -285,7 +306,7 @@ def test_nothing_is_told_to_be_lost_or_forgotten_while_the_share_is_away(
 
 
 class Unmounted(LocalStore):
-    """Its share is unmounted while updates are deleted, or manifests looked at."""
+    """Its share is unmounted while updates are deleted, or manifests or models looked at."""
 
     at = ""
 
@@ -293,6 +314,12 @@ class Unmounted(LocalStore):
         if self.at == "delete":
             away(self._root.parent)
         super().delete(paths)
+
+    def local(self, path: str, *, digest: str | None = None, seal: str = "", size_bytes: int | None = None) -> Path:
+        if self.at == "local":
+            self.at = ""
+            away(self._root.parent)
+        return super().local(path, digest=digest, seal=seal, size_bytes=size_bytes)
 
     def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
         if self.at == "read" and path == manifest_path("r", 1):
