@@ -94,7 +94,6 @@ class ResultFolder:
         Raises `LocalFault` while a folder store is not mounted: what is missing there then can be had later.
         """
         for number in range(self._looked + 1, view.round + 1):
-            require_mounted(store, runs.run)
             try:
                 round_ = closed_round(runs, store, number, newest=view.round)
             except (StoreUnavailable, LocalFault):
