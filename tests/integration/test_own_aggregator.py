@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from flavor.bus.keys import RunKeys
+from flavor.bus.lease import LeaseKeeper
 from flavor.bus.state import RoundState, RunState
 from flavor.errors import AggregatorFailed, BusUnavailable
 from flavor.store.objects import open_store
@@ -311,9 +312,17 @@ signal.pause()
 """
 
 
+class IdleKeeper(LeaseKeeper):
+    """One whose thread is not there, so that none outlives its test either."""
+
+    def start(self) -> None:
+        pass
+
+
 @pytest.fixture
 def residents(bench, monkeypatch):
     """Those of a worker whose lease keepers do nothing by themselves: the tests do it for them."""
+    monkeypatch.setattr("workers.resident.LeaseKeeper", IdleKeeper)
     monkeypatch.setenv("PYTHONPATH", bench.env["PYTHONPATH"])
     program = bench.work / "slow_to_end.py"
     program.write_text(SLOW_TO_END)
