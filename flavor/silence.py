@@ -1,4 +1,4 @@
-"""A server that gives no answer is told of, while whoever asked it waits on.
+"""A server that gives no answer is told of, while those who asked it wait on.
 
 Redis may stand still with its connections open, so that no request fails; and a bucket's library repeats a request
 without a word. One thread of the process looks at all that waits, when the first of it is due, and ends a while after
@@ -39,7 +39,7 @@ class Silence:
 
     @contextlib.contextmanager
     def request(self, watch: Moving | None = None) -> Iterator[None]:
-        """Within this an answer is waited for; what moves meanwhile, by its `watch`, counts as one."""
+        """Within this an answer is waited for; what moves in that time, by its `watch`, counts as one."""
         request = _Request(self, time.monotonic(), watch)
         watcher = _watcher
         watcher.add(request)

@@ -223,7 +223,7 @@ class ClientEvents:
             except RedisError:
                 if deadline is None or time.monotonic() < deadline:
                     raise
-                return True  # nobody knows, and the time is over
+                return True  # that is not known, and the time is over
         return refusals(self.url) > before
 
     def _is_news(self, channels: list[str], wanted: str | None) -> bool:
