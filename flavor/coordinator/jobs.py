@@ -70,7 +70,11 @@ class RqJobQueue:
         self._enqueue(AGGREGATE, _job_name("aggregate", run, round_, "", attempt), run, round_, attempt)
 
     def _enqueue(self, function: str, job_id: str, *args: object) -> str:
-        self._queue.enqueue_call(function, args=args, job_id=job_id, result_ttl=0, failure_ttl=_KEEP_FAILURES_S)
+        with self._connection.pipeline() as step:  # of its own accord RQ asks twice
+            self._queue.enqueue_call(
+                function, args=args, job_id=job_id, result_ttl=0, failure_ttl=_KEEP_FAILURES_S, pipeline=step
+            )
+            step.execute()
         return job_id
 
     def waits(self, job: str) -> bool:

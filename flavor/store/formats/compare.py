@@ -11,7 +11,7 @@ from flavor.store.formats.header import TensorSpec
 from flavor.store.formats.unmapped import FileTensor
 
 _MOST_TOLD = 3
-_BLOCK_BYTES = 128 * 1024
+_BLOCK_BYTES = 512 * 1024
 
 
 def same_bits(one: Array | FileTensor, other: Array | FileTensor) -> bool:
@@ -21,26 +21,31 @@ def same_bits(one: Array | FileTensor, other: Array | FileTensor) -> bool:
     """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    elements = max(1, _BLOCK_BYTES // one.dtype.itemsize)
-    parts = [_parts(tensor, min(elements, one.size)) for tensor in (one, other)]
+    size, step = one.size * one.dtype.itemsize, max(1, _BLOCK_BYTES // one.dtype.itemsize) * one.dtype.itemsize
+    bytes_of = [_bytes_of(tensor, min(step, size)) for tensor in (one, other)]
     return all(
-        np.array_equal(parts[0](start, stop), parts[1](start, stop))
-        for start in range(0, one.size, elements)
-        for stop in [min(start + elements, one.size)]
+        bytes_of[0](start, stop) == bytes_of[1](start, stop)
+        for start in range(0, size, step)
+        for stop in [min(start + step, size)]
     )
 
 
-def _parts(tensor: Array | FileTensor, most: int) -> Callable[[int, int], Array]:
-    """What gives the bytes of the elements from one to another, of which there are at most so many."""
+def _bytes_of(tensor: Array | FileTensor, most: int) -> Callable[[int, int], bytearray]:
+    """What gives the tensor's bytes from one place to another, at most so many, in memory that it uses again."""
+    room = bytearray(most)
+    flat = np.empty(0, np.uint8)
     if not isinstance(tensor, FileTensor):
-        flat = np.ascontiguousarray(tensor).reshape(-1)
-        return lambda start, stop: flat[start:stop].view(np.uint8)
-    room = np.empty(most, tensor.dtype)
+        flat = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
 
-    def read(start: int, stop: int) -> Array:
-        block = room[: stop - start]
-        tensor.read(start, block)
-        return block.view(np.uint8)
+    def read(start: int, stop: int) -> bytearray:
+        if stop - start < len(room):
+            del room[stop - start :]
+        into = np.frombuffer(room, np.uint8)
+        if isinstance(tensor, FileTensor):
+            tensor.read(start // tensor.dtype.itemsize, into.view(tensor.dtype))
+        else:
+            into[:] = flat[start:stop]
+        return room
 
     return read
 
