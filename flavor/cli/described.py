@@ -122,8 +122,9 @@ def _metrics(
 ) -> _Metrics:
     """The metrics as far as the store can be read: status shows the rest without it."""
     found = _Metrics()
-    closed, _ = runs.closed(view)
-    last = round_ if round_ is not None and round_.round == closed else runs.read_round(closed) if closed else None
+    last = round_
+    if round_ is not None and round_.state is not RoundState.CLOSED:  # as it was read: it may have closed since
+        last = runs.read_round(round_.round - 1) if round_.round > 1 else None
     brief: BriefStore | None = None
     with contextlib.suppress(FlavorError, OSError):
         brief = BriefStore(store or view.config["store"])

@@ -174,14 +174,14 @@ def _doing(client: dict[str, Any], *, ended: bool) -> str:
         return f"{moved['phase']} {amount(moved['done_bytes'], moved['total_bytes'])}"
     if state in ("quarantined", "revoked", "failed"):
         return state
+    if not ended and not client["alive"]:  # what it has handed in is no reason to count on it
+        return state if state == "left" else "stopped" if client["awaited"] else "gone"
     if round_ in ("accepted", "refused", "submitted"):
         return "done" if ended and round_ == "accepted" else _WORDS.get(round_, round_)
     if state == "left":
         return state
     if ended:
         return "-"
-    if not client["alive"]:
-        return "stopped" if client["awaited"] else "gone"
     if state == "joined":
         return "starting"
     return _WORDS.get(round_, round_)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,13 +15,15 @@ from click.testing import CliRunner
 from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RECORDED, RunStore, list_runs
-from flavor.bus.state import GlobalModel, Reference, Refusal, RoundState, RunState, Verdict
+from flavor.bus.state import GlobalModel, Reference, Refusal, RoundState, RoundView, RunState, Verdict
 from flavor.cli.described import described
 from flavor.cli.inspect import stop
 from flavor.cli.status import status
 from flavor.config import RunConfig
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
+from flavor.store.objects import open_store
 from tests.conftest import Bench
+from tests.infos import put_info
 
 MODEL = GlobalModel("runs/r/global/0001-model", "d" * 64, 12, "runs/r/info", "npz")
 TOKEN = "coordinator"
@@ -480,6 +485,81 @@ def test_status_shows_what_a_site_says_of_its_failure(runs: RunStore, url: str) 
     shown = CliRunner().invoke(status, [runs.run, "--redis-url", url]).stdout
     row = next(line for line in shown.splitlines() if line.startswith("a "))
     assert row.endswith("its trainer ended (exit code 3) (cannot read\\x1b[2J the data set)")
+
+
+class ClosesMeanwhile(RunStore):
+    """The current round closes, and the next one opens, as soon as it was read."""
+
+    model: GlobalModel
+    pending = True
+
+    def read_round(self, round_: int) -> RoundView | None:
+        view = super().read_round(round_)
+        if self.pending:
+            self.pending = False
+            self.begin_aggregation(TOKEN, round_, attempt=1, contributors=["a"], reason="all")
+            self.claim_round(round_, attempt=1, token="w1", ttl_s=5)
+            self.commit_round(round_, attempt=1, token="w1", model=self.model, reason="done")
+            self.open_round(TOKEN, round_ + 1, expected=["a"], timeout_s=9, reason="ready")
+        return view
+
+
+def test_status_has_its_metrics_while_rounds_close_under_its_hands(url: str, tmp_path: Path) -> None:
+    """A round that closed after it was read was looked through for metrics that it did not have when it was read."""
+    store = open_store(str(tmp_path / "store"), create=True)
+    merged = {"metadata": {"datasetSize": [1]}, "metrics": {"accuracy": 0.5}}
+    path = put_info(store, "runs/quick/global/0001-", merged)
+    runs = ClosesMeanwhile(connect(url), "quick", url)
+    runs.model = replace(MODEL, info_path=path["info_path"], info_digest=path["info_digest"])
+    runs.remove_keys()
+    runs.create(rounds=9, config=RunConfig(rounds=9, store=store.url).to_mapping())
+    runs.redis.set(runs.keys.coordinator, TOKEN)
+    runs.open_round(TOKEN, 1, expected=["a"], timeout_s=9, reason="ready")
+    for closed in (0, 1, 2):
+        runs.judge(closed + 1, "a", Verdict(True, "good", try_id="t"))
+        runs.pending = True
+        found = described(runs, url)
+        assert found["round"] == closed + 1
+        assert found["last_round"] == ({"round": closed, "metrics": {"accuracy": 0.5}} if closed else None)
+    assert described(runs, url)["last_round"]["round"] == 3
+    assert "round 3: accuracy 0.5" in CliRunner().invoke(status, ["quick", "--redis-url", url]).stdout
+    runs.remove_keys()
+
+
+def test_status_says_of_a_site_that_went_between_rounds_that_it_is_away(url: str) -> None:
+    """What it has handed in counts, and shows in the other columns; it was shown as `done`."""
+    runs = RunStore(connect(url), "between", url)
+    runs.remove_keys()
+    runs.create(rounds=3, config=RunConfig(rounds=3, store="s").to_mapping())
+    runs.redis.set(runs.keys.coordinator, TOKEN)
+    sites = {
+        "crashed": "ready",
+        "here": "ready",
+        "left": "left",
+        "long": "stopped",
+        "stopped": "stopped",
+        "waits": "left",
+    }
+    runs.open_round(TOKEN, 1, expected=[*sites], timeout_s=9, reason="ready")
+    runs.redis.sadd(runs.keys.members, *sites)
+    for site, state in sites.items():
+        runs.redis.hset(runs.keys.client(site).hash, mapping={"state": state, "reason": f"it says {state}"})
+        runs.judge(1, site, Verdict(True, "good", num_examples=7, try_id="t"))
+    for site in ("here", "waits"):
+        runs.redis.set(runs.keys.client(site).lease, "1", ex=9)
+    now = runs.now_ms()
+    runs.redis.delete(runs.keys.log)
+    for site, at in (("long", now - 3600_000), ("stopped", now)):
+        runs.redis.xadd(runs.keys.log, {"event": "client.stopped", "client": site}, id=str(at))
+    told = CliRunner().invoke(status, ["between", "--redis-url", url]).stdout.split("SITE")[1].splitlines()[1:]
+    assert [row.split("  ")[0].split()[0] for row in told] == [*sites]
+    words = {row.split()[0]: " ".join(row.split()[1:]) for row in told}
+    assert re.fullmatch(r"stopped \d+ s 7 - it says stopped", words["stopped"])
+    assert re.fullmatch(r"gone 1 h 7 - it says stopped", words["long"])
+    assert words["crashed"].startswith("gone over ")
+    assert words["left"].startswith("left - 7")
+    assert (words["here"][:4], words["waits"][:4]) == ("done", "done")
+    runs.remove_keys()
 
 
 def test_a_store_that_is_away_is_noted_in_an_open_round_alone(runs: RunStore) -> None:
