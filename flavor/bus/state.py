@@ -293,7 +293,8 @@ class RoundView:
     reference: Reference | None = None
     """The update whose structure the round's updates must have, once that is decided, in a round without a model."""
     waits: int = 0
-    """Attempts that ended because of what passes by itself, such as a full store: they count for none."""
+    """Attempts that ended because of what passes by itself, such as a full store, or of a site's update that is left
+    out of the next one: they count for none."""
     passing_ms: int | None = None
     """When the last attempt ended so; None when it did not."""
     notes: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from flavor.cli.described import described
 from flavor.cli.inspect import stop
 from flavor.cli.status import status
 from flavor.config import RunConfig
+from flavor.coordinator.decision import Action, supervise
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound
 from flavor.store.objects import open_store
 from tests.conftest import Bench
@@ -628,6 +629,46 @@ def test_a_round_is_taken_back_only_from_the_attempt_that_failed(runs: RunStore)
     unchanged(IllegalMove, attempt=2)  # repeated after an answer that was lost
     with pytest.raises(IllegalMove):
         runs.commit_round(1, attempt=2, token="w2", model=MODEL, reason="late")
+
+
+def test_a_site_that_changes_each_object_that_was_accepted_of_it_is_refused_for_good(runs: RunStore) -> None:
+    """The first time it may be the store; in each later one the round had been aggregated for nothing, without end."""
+    open_round(runs)
+    runs.judge(1, "a", Verdict(True, "good", try_id="t"))
+    found = []
+    for number in range(4):
+        assert runs.judge(1, "b", Verdict(True, "good", try_id=f"t{number}"))
+        assert runs.refusals() == {}, "as after any update that was accepted"
+        runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b"], reason="all")
+        runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+        runs.fail_attempt(1, attempt=1, token="w1", reason="other bytes", spoiled=["b"])
+        changed = Refusal("b", Verdict(False, "changed", try_id=f"t{number}"), False)
+        runs.return_round(TOKEN, 1, attempt=1, refused=[changed], reason="too few")
+        found.append(runs.refusals().get("b", 0))
+    assert found == [0, 1, 2, 3], "three shut it out"
+
+
+def test_an_attempt_that_a_site_has_spoiled_counts_for_none(runs: RunStore) -> None:
+    """Two sites, one after the other, had left the round no attempt for an aggregator that is killed."""
+    config = RunConfig(rounds=3, store="s", quorum=1, aggregation_attempts=2)
+    runs.open_round(TOKEN, 1, expected=["a", "b", "c"], timeout_s=9, reason="ready")
+    clients = ["a", "b", "c"]
+    for client in clients:
+        runs.judge(1, client, Verdict(True, "good", try_id="t"))
+    spoiled: list[str] = []
+    for attempt in (1, 2, 3, 4):
+        refused = [Refusal(client, Verdict(False, "changed", try_id="t"), False) for client in spoiled]
+        clients = [client for client in clients if client not in spoiled]
+        runs.begin_aggregation(TOKEN, 1, attempt=attempt, contributors=clients, reason="go", refused=refused)
+        runs.claim_round(1, attempt=attempt, token="w", ttl_s=5)
+        spoiled = clients[-1:] if attempt < 3 else []
+        runs.fail_attempt(1, attempt=attempt, token="w", reason="boom", spoiled=spoiled)
+        view = runs.read_round(1)
+        assert view is not None
+        action, reason = supervise(0, view, enqueued_ms=0, workers=1, config=config)
+        assert action is (Action.RETRY if attempt < 4 else Action.FAIL), reason
+    assert (view.contributors, view.waits) == (("a",), 2)
+    assert reason == "round 1: attempt 2 of 2: boom"
 
 
 def test_a_run_ends_only_for_what_is_still_so(runs: RunStore) -> None:

@@ -26,7 +26,10 @@ if first then
 end
 redis.call('HSET', KEYS[3], 'state', 'aggregating', 'attempt', ARGV[3])
 if first or redis.call('HEXISTS', KEYS[3], 'spoiled') == 1 then redis.call('HSET', KEYS[3], 'contributors', ARGV[4]) end
-if redis.call('HEXISTS', KEYS[3], 'passing_ms') == 1 then redis.call('HINCRBY', KEYS[3], 'waits', 1) end
+-- An attempt that ended for what passes by itself, or for a site's update, says nothing about aggregation.
+if redis.call('HEXISTS', KEYS[3], 'passing_ms') + redis.call('HEXISTS', KEYS[3], 'spoiled') > 0 then
+  redis.call('HINCRBY', KEYS[3], 'waits', 1)
+end
 redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'unfit', 'passing_ms')
 refuse_spoiled(ARGV[2], KEYS[3], KEYS[5], KEYS[6], 7, 6)
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.aggregating', 'round', ARGV[2], 'reason', ARGV[5])
