@@ -268,7 +268,8 @@ class Inspector:
         constants = self._constants(update, found.odd if update.encoding is None else _decoded_odd(found, update))
         if (model := self._view.global_model) is not None and (limit := self._config.max_update_norm) is not None:
             held = (*constants, *matching(update.tensors, self._config.keep))
-            check_norm(update, open_global(self._store, model), limit, held, otherwise=self._whose_model_it_may_be)
+            base, statistics = open_global(self._store, model), self._config.statistics
+            check_norm(update, base, limit, held, statistics, otherwise=self._whose_model_it_may_be)
         shape = "" if self._view.global_model else structure_digest(update.specs)
         return found, update.encoding, shape, constants
 

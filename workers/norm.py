@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aggregators.clip import change_norm, whole_change_norm
-from aggregators.quantities import is_counter
+from aggregators.parts import Stored
+from aggregators.quantities import is_counter, matching
 from aggregators.updates import Update
 from flavor.errors import UpdateRefused
 from flavor.store.formats import TensorFile
 
 
 def check_norm(
-    update: Update, base: TensorFile, limit: float, held: Collection[str], *, otherwise: Callable[[], str]
+    update: Update,
+    base: TensorFile,
+    limit: float,
+    held: Collection[str],
+    statistics: Sequence[str],
+    *,
+    otherwise: Callable[[], str],
 ) -> None:
     """Refuse an update that changes the global model `base` by more than `limit`.
 
-    All tensors count but those `held`, bool, and integers that count something. What to think of a refusal that is not
-    due to integers, `otherwise` says.
+    All tensors count but those `held`, bool, and integers that count something. Those that match `statistics` count:
+    a variance near 0 breaks a model as a parameter can, and what did not count, nothing would bound. What to think of
+    a refusal that is due neither to integers nor to statistics, `otherwise` says.
     """
     held = frozenset(held)
     old = {name: base.stored(name) for name in base.names}
@@ -26,11 +34,30 @@ def check_norm(
     whole = {name: whole_change_norm(update.tensors, old, [name]) for name in counted}
     floats = change_norm(update.tensors, old, held=held)
     norm = math.hypot(floats, *whole.values())
-    if not norm <= limit:
-        raise UpdateRefused(
-            f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows"
-            f"{_integers_to_blame(whole) if floats <= limit else otherwise()}"
-        )
+    if norm <= limit:
+        return
+    if floats <= limit:
+        why = _integers_to_blame(whole)
+    else:
+        named = [s.name for s in update.specs if s.dtype.kind not in "iub" and s.name not in held]
+        counting = matching(named, statistics)
+        rest = math.hypot(change_norm(update.tensors, old, held=held | frozenset(counting)), *whole.values())
+        why = _statistics_to_blame(update, old, counting) if counting and rest <= limit else otherwise()
+    raise UpdateRefused(
+        f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows{why}"
+    )
+
+
+def _statistics_to_blame(update: Update, old: Mapping[str, Stored], names: Sequence[str]) -> str:
+    """What to think of where all parameters together are within the bound."""
+    everything = frozenset(old)
+    norms = {name: change_norm(update.tensors, old, held=everything - {name}) for name in names}
+    name, norm = max(norms.items(), key=lambda item: item[1])
+    return (
+        f"; without its statistics it is within that, and most of them is tensor {name!r} with {norm:.6g}: they count, "
+        "since a variance that is wrong breaks a model, too; where that is honest, have the sites scale their inputs "
+        "alike, raise --max-update-norm, or leave the statistics out of the checkpoint, so that each site keeps its own"
+    )
 
 
 def _integers_to_blame(norms: Mapping[str, float]) -> str:

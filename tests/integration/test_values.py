@@ -114,6 +114,23 @@ def test_integers_that_are_no_counters_count_in_how_far_an_update_goes(federatio
     assert refused == {}
 
 
+def test_statistics_count_in_how_far_an_update_goes_and_a_refusal_says_so(federation: Any) -> None:
+    """What did not count would be the way in: one site's variance near 0 breaks everybody's model."""
+    runs = federation(max_update_norm=5.0)
+
+    def update(value: float, mean: float, variance: float) -> Tensors:
+        counted = {"bn.running_mean": mean, "bn.running_var": variance}
+        return w(value, **{name: np.full(4, value, np.float32) for name, value in counted.items()})
+
+    runs.closed(a=update(1, 0, 1), b=update(1, 0, 1))
+    refused = runs.hand_in(a=update(1.5, 1, 2), b=update(2, 4, 10), c=update(9, 0, 10))
+    said = "without its statistics it is within that, and most of them is tensor 'bn.running_var' with 18"
+    assert f"changes the global model by 19.8494 (L2), more than the 5 that this run allows; {said}" in refused["b"]
+    assert "changes the global model by 26.6083 (L2)" in refused["c"]
+    assert "statistics" not in refused["c"], "its parameters are too far by themselves"
+    assert sorted(refused) == ["b", "c"]
+
+
 class TestOverflow:
     @pytest.mark.parametrize("value", [-3.4e38, 1e30, np.float32(np.inf)])
     @pytest.mark.parametrize("rule", ["diloco", "fedavg", "geometric_median"])
