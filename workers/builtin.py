@@ -27,6 +27,7 @@ from workers import notes
 from workers.blame import refusal
 from workers.combination import Combined, Work
 from workers.held import Held
+from workers.start import of_start
 from workers.updates import open_global, open_updates, opened
 from workers.weights import weights_of
 
@@ -85,6 +86,7 @@ class Engine:
         elif len(chosen) < len(names):
             info = {**info, "metadata": {**info["metadata"], "chosen": list(chosen)}}
         noticed = (
+            *(of_start(updates, held, config.statistics) if work.old is None else ()),
             *notes.of_choice(config.aggregator, [names[i] for i in chosen], names),
             *notes.of_integers(work.round, first, held, differing),
             *(notes.of_statistics(work, first, held) if steps else ()),

@@ -93,7 +93,8 @@ def round_options(function: Any) -> Any:
                 type=click.Choice(["none", "bf16", "int8"]),
                 default="none",
                 show_default=True,
-                help="What edges send from the second round on: float32 parameters, or their change in 16 or 8 bits.",
+                help="What edges send from the second round on: float32 parameters, or their change in 16 or 8 bits. "
+                "int8 never sends a change below 1/254 of the largest in its block of 4,096 numbers.",
             ),
             click.option(
                 "--fraction",

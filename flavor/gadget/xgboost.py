@@ -5,7 +5,8 @@
     save_update_xgbmodel(bst, os.environ["LOCAL_MODEL_PATH"])     # the newest trees alone
 
 A booster is passed in, so that nothing here imports xgboost. Its models are XGBoost's own JSON, so the run needs
-`--checkpoint opaque` and an aggregator that puts trees together (examples/xgboost-bagged).
+`--checkpoint opaque` and an aggregator that puts trees together and remembers those of earlier rounds (`--init-once`).
+In examples/xgboost-bagged, which does without this module, sites hand in whole boosters, and nothing is remembered.
 The aggregator writes *all* trees so far, those that the sites started from and the new ones of each. One that writes
 the new ones alone is right with one site only: of several, trees of earlier rounds would give way to them.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -31,13 +32,6 @@ SECTIONS = {
     title: re.findall(r"```(\w+)(?: (\w+))?\n(.*?)```", text, flags=re.DOTALL)
     for title, text in re.findall(r"^### … (.*?)\n(.*?)(?=^##|\Z)", PAGE, flags=re.DOTALL | re.MULTILINE)
 }
-AGGREGATOR = """
-import pickle
-from flavor.cook.utils import GetPaths
-models = [pickle.load(open(path, "rb"))["state_dict"] for path in GetPaths("localModels")]
-mean = {name: sum(model[name] for model in models) / len(models) for name in models[0]}
-pickle.dump({"state_dict": mean}, open(GetPaths("globalModel")[0], "wb"))
-"""
 
 
 @dataclass
@@ -70,8 +64,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
     environment = prepared(tmp_path)
     for name in ("main.py", "prepare.py"):
         shutil.copy(ROOT / "examples" / "numpy-digits" / name, tmp_path)
-    shutil.copytree(ROOT / "examples" / "shell", tmp_path / "examples" / "shell")
-    (tmp_path / "aggregate.py").write_text(AGGREGATOR)
+    for name in ("shell", "xgboost-bagged"):
+        shutil.copytree(ROOT / "examples" / name, tmp_path / "examples" / name)
+    (tmp_path / "aggregate.py").write_text(labelled("aggregate")[0])
     with redis_server(tmp_path / "redis", users_file=True, password="secret") as server:
         environment["FLAVOR_REDIS_URL"] = server.url.replace("://:", "://default:")
         environment["FLAVOR_STORE"] = str(tmp_path / "store")
@@ -133,7 +128,8 @@ def test_every_question_has_an_answer_that_one_can_run() -> None:
 
 
 ASKED = """TensorBoard MLflow browser evaluate best early resume FedProx differential secure LoRA personalisation GPUs
-Kubernetes message notebook Windows WSL upgrade hurts settings 100 leaves aggregator Python slow key MinIO offline"""
+Kubernetes message notebook Windows WSL upgrade hurts settings 100 leaves aggregator Python XGBoost slow key MinIO
+offline"""
 
 
 @pytest.mark.parametrize("word", ASKED.split())
@@ -224,6 +220,56 @@ def test_what_is_not_saved_neither_leaves_nor_changes(tmp_path: Path, monkeypatc
         assert list(torch.load(tmp_path / "LOCAL_MODEL_PATH")["state_dict"]) == [sent]
         assert torch.equal(model.state_dict()[kept], before)
         assert (model.state_dict()[sent] == 7.0).all()
+
+
+def test_an_aggregator_by_hand_weighs_as_the_default_rule_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {kind: [tmp_path / f"{kind}-{i}"] for i, kind in enumerate(("globalModel", "globalInfo"))}
+    paths["localModels"] = [tmp_path / "a", tmp_path / "b"]
+    for path, value in zip(paths["localModels"], (1.0, 5.0), strict=True):
+        path.write_bytes(pickle.dumps({"state_dict": {"w": np.full(3, value, np.float32)}}))
+    paths["globalInfo"][0].write_text('{"metadata": {"datasetSize": [300, 100]}}')
+    for kind, named in paths.items():
+        (tmp_path / f"{kind}.json").write_text(json.dumps(list(map(str, named))))
+        (tmp_path / kind).write_text("".join(f"{path}\n" for path in named))
+    monkeypatch.setenv("OUTPUT_PATH", str(tmp_path))
+    exec(labelled("aggregate")[0], {})
+    made = pickle.loads(paths["globalModel"][0].read_bytes())["state_dict"]["w"]
+    assert made.tolist() == [2.0] * 3
+
+
+def test_trees_of_each_round_alone_add_up_where_all_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The aggregator of the page's words: it remembers all trees, and appends the new ones of each site."""
+    xgboost = pytest.importorskip("xgboost")
+    (snippet,) = labelled("xgboost")
+    monkeypatch.setenv("GLOBAL_MODEL_PATH", str(tmp_path / "global"))
+    monkeypatch.setenv("LOCAL_MODEL_PATH", str(tmp_path / "local"))
+    coins = np.random.default_rng(1)
+    parameters = {"objective": "binary:logistic", "base_score": 0.5, "max_depth": 2, "nthread": 1}
+    data = [xgboost.DMatrix(x, label=x[:, 0] * x[:, 1] > 0) for x in coins.normal(size=(2, 200, 3))]
+    sites = [{"os": os, "bst": xgboost.Booster(parameters, [each]), "dtrain": each} for each in data]
+    everything, margins = None, []
+    for _ in range(3):
+        for site in sites:
+            exec(snippet, site)
+            update = (tmp_path / "local").read_bytes()
+            margins.append(xgboost.Booster(model_file=bytearray(update)).predict(data[0], output_margin=True))
+            new = json.loads(update)
+            if everything is None:
+                everything = new
+                continue
+            known, more = (each["learner"]["gradient_booster"]["model"] for each in (everything, new))
+            known["trees"] += more["trees"]
+            known["tree_info"] += more["tree_info"]
+            known["iteration_indptr"] = list(range(len(known["trees"]) + 1))
+            known["gbtree_model_param"]["num_trees"] = str(len(known["trees"]))
+            for number, tree in enumerate(known["trees"]):
+                tree["id"] = number
+        (tmp_path / "global").write_text(json.dumps(everything))
+    model = xgboost.Booster(model_file=bytearray((tmp_path / "global").read_bytes()))
+    assert (model.num_boosted_rounds(), len(set(model.get_dump()))) == (6, 6)
+    np.testing.assert_allclose(model.predict(data[0], output_margin=True), sum(margins), atol=1e-5)
 
 
 def test_the_noise_is_added_to_a_change_of_bounded_length() -> None:

@@ -131,6 +131,37 @@ def test_statistics_count_in_how_far_an_update_goes_and_a_refusal_says_so(federa
     assert sorted(refused) == ["b", "c"]
 
 
+class TestStart:
+    """Sites that began from other weights train unrelated models, whose mean is worse than each of them."""
+
+    SIZES = (40, 60)
+
+    def begun(self, seed: int, site: int, *, size: tuple[int, int] = SIZES) -> Tensors:
+        """A model from the weights of this seed, after some training at this site."""
+        start, trained = (np.random.default_rng(each).normal(size=size) for each in (seed, 100 + site))
+        weights = {"w": start + 0.7 * trained, "bias": np.full(2000, site), "bn.running_var": np.full((3, 900), 2.0)}
+        weights["bn.running_var"][:, site] += site
+        return {name: array.astype(np.float32) for name, array in weights.items()}
+
+    @pytest.mark.parametrize("rule", ["fedavg", "median"])
+    def test_whose_first_model_has_nothing_in_common_with_the_others_is_named(self, federation: Any, rule: str) -> None:
+        runs = federation(aggregator=rule)
+        view = runs.closed(a=self.begun(0, 1), b=self.begun(0, 2), c=self.begun(7, 3))
+        (told,) = [note for note in view.notes if "nothing in common" in note]
+        assert told.startswith("warning: the first models of a and c have nothing in common (correlation ")
+        assert "set the same seed at every site" in told
+        assert "check-fl" in told
+        view = runs.closed(a=self.begun(0, 1), b=self.begun(1, 2), c=self.begun(2, 3))
+        assert "nothing in common" not in str(view.notes), "there is a model now, which all began from"
+
+    @pytest.mark.parametrize("size", [SIZES, (30, 30)], ids=["same weights", "too few to tell"])
+    def test_nothing_is_said_without_a_reason(self, federation: Any, size: tuple[int, int]) -> None:
+        seeds = (0, 0) if size == self.SIZES else (0, 1)
+        models = [self.begun(seed, site, size=size) for site, seed in enumerate(seeds)]
+        view = federation().closed(a=models[0], b=models[1], c=models[0])
+        assert "nothing in common" not in str(view.notes)
+
+
 class TestOverflow:
     @pytest.mark.parametrize("value", [-3.4e38, 1e30, np.float32(np.inf)])
     @pytest.mark.parametrize("rule", ["diloco", "fedavg", "geometric_median"])

@@ -449,3 +449,27 @@ def test_a_tensor_that_travels_as_it_is_is_looked_at_as_well(tmp_path: Path) -> 
     saved(tmp_path / "local", {**theta, "b": np.array([1, np.nan, 0, 0], np.float32)})
     with pytest.raises(CheckpointError, match="tensor 'b' has NaN or infinite values"):
         encode(tmp_path / "local", tmp_path / "update", base, encoding)
+
+
+@pytest.mark.parametrize(("kind", "arrived"), [("none", 2.336), ("bf16", 2.335), ("int8", 0.0)])
+def test_what_int8_rounds_away_never_arrives_as_the_docs_say(kind: str, arrived: float) -> None:
+    """Two sites go 1 % of the way to 3 in each round, beside one number that each moves by 10, to opposite sides."""
+
+    def sent(change: np.ndarray) -> np.ndarray:
+        if kind != "int8":
+            return change if kind == "none" else change.astype(BF16).astype(np.float32)
+        values, scales = np.empty(change.size, np.int8), np.empty(1, np.float32)
+        assert quantise(change, values, scales, BLOCK)
+        return values * scales[0]
+
+    theta = np.zeros(1000, np.float32)
+    for _ in range(150):
+        changes = []
+        for apart in (10, -10):
+            local = theta + np.float32(0.01) * (3 - theta)
+            local[0] = theta[0] + apart
+            changes.append(sent(theta - local))
+        theta = theta - np.mean(changes, axis=0, dtype=np.float32)
+    assert np.allclose(theta[1:], arrived, atol=6e-4)
+    page = (Path(__file__).parents[2] / "docs" / "how-do-i.md").read_text(encoding="utf-8")
+    assert "| 2.336 | 2.335 | 0.000 |" in page

@@ -15,7 +15,8 @@ off by more than half its block's scale. A block that has not changed has the sc
 
 Any tensor may also travel as it is, in its own type: an edge sends so what has few elements, and the statistics of a
 normalisation, in which one channel may move a million times as far as another. What int8 rounds to 0 is lost in that
-round, and in each one in which it is again so much smaller than the largest change of its block.
+round, and in each one in which it is again so much smaller than the largest change of its block: there is no error
+feedback, that is, a site keeps nothing of it for the next round.
 """
 
 from __future__ import annotations

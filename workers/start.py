@@ -1,0 +1,73 @@
+"""Whether the sites of a first round began from the same weights, as far as their updates tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from aggregators.dtypes import Array, Kind, kind_of
+from aggregators.encoded import EncodedTensor, Tensor
+from aggregators.parts import flat, part
+from aggregators.quantities import matching
+from aggregators.updates import Update
+from aggregators.walk import Scratch
+
+UNRELATED = 0.1
+FEWEST = 1000
+"""Numbers of which unrelated ones have a correlation beyond 0.1 once in 600 times."""
+_MOST_TENSORS = 8
+_MOST_ELEMENTS = 16 * 1024
+"""Of each, from its beginning: what is looked at costs nothing beside the aggregation."""
+
+
+def of_start(updates: Mapping[str, Update], held: Collection[str], statistics: Sequence[str]) -> Iterator[str]:
+    """Sites whose models have nothing in common with the first one's after a round that began from no model.
+
+    Models that are trained from the same weights stay alike, and those from others have nothing in common. Neither have
+    two that were trained for very long on quite other data: so this says what it has seen, and what to look at.
+    """
+    (name, first), *others = updates.items()
+    names = _matrices(first, held, statistics)
+    found = {other: _likeness(first.tensors, update.tensors, names) for other, update in others}
+    unrelated = {other: alike for other, alike in found.items() if alike is not None and abs(alike) < UNRELATED}
+    if unrelated:
+        told = ", ".join([*unrelated][:5]) + (f" and {len(unrelated) - 5} more" if len(unrelated) > 5 else "")
+        most = max(unrelated.values(), key=abs)
+        yield (
+            f"warning: the first models of {name} and {told} have nothing in common (correlation {most:.2f}): where "
+            "scripts begin with random weights, set the same seed at every site before the model is built, or begin "
+            "from a model (--init-model); check-fl tells whether a script begins with the same weights each time, and "
+            "where it does, train fewer steps in a round"
+        )
+
+
+def _matrices(update: Update, held: Collection[str], statistics: Sequence[str]) -> list[str]:
+    """The largest tensors of two dimensions or more: biases begin at 0 and a normalisation at 1, whatever the seed."""
+    specs = [s for s in update.specs if len(s.shape) > 1 and s.name not in held and kind_of(s.dtype) is Kind.FLOAT]
+    named = set(matching([spec.name for spec in specs], statistics))
+    specs = [spec for spec in specs if spec.name not in named]
+    return [s.name for s in sorted(specs, key=lambda s: (-int(np.prod(s.shape)), s.name))[:_MOST_TENSORS]]
+
+
+def _likeness(one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Sequence[str]) -> float | None:
+    """The correlation over these tensors, each at mean 0 and deviation 1; None where there is too little to tell."""
+    total, size = 0.0, 0
+    for name in names:
+        mine, theirs = _standard(one[name]), _standard(other[name])
+        if mine is not None and theirs is not None:
+            total += float(mine @ theirs)
+            size += mine.size
+    return total / size if size >= FEWEST else None
+
+
+def _standard(tensor: Tensor) -> Array | None:
+    if isinstance(tensor, EncodedTensor):  # in a first round without a model there is none
+        return None
+    stop = min(tensor.size, _MOST_ELEMENTS)
+    wide = part(flat(tensor), 0, stop, Scratch(), "start").astype(np.float64)
+    deviation = float(wide.std())
+    if not (np.isfinite(deviation) and deviation > 0):
+        return None
+    centred: Array = (wide - wide.mean()) / deviation
+    return centred
