@@ -37,7 +37,7 @@
     └── StoreError                    the object store
         ├── StoreUnavailable          it cannot be reached, or refused us
         │   ├── StoreFull             it has no room left, which passes once somebody makes some
-        │   └── ShareAway             its folder is empty or not there, which passes once its share is mounted
+        │   └── ShareAway             its folder is empty, not there or gives errors, which passes with its share
         ├── LocalFault                this machine's own disk, cache or mount cannot be used
         ├── TransferStopped           it was ended halfway: nobody wants it any more
         ├── ObjectWithheld            the store does not give out this one, though it gives out others
@@ -241,7 +241,7 @@ class StoreFull(StoreUnavailable):
 
 
 class ShareAway(StoreUnavailable):
-    """The folder that is to be the store is not there or empty, as it is before a share is mounted there."""
+    """The folder that is to be the store is empty or not there, as before a share is mounted there, or gives errors."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, passing=True)

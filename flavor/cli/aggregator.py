@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -137,7 +138,7 @@ def command(
     from flavor.ownfolder import make_own_folder
     from flavor.sizes import parse_size
     from flavor.stamp import with_times
-    from flavor.store.objects import open_store
+    from flavor.store.opening import opened_once_usable
     from flavor.supervision import supervised
     from workers.command import UserCommand
     from workers.environment import withheld
@@ -180,19 +181,19 @@ def command(
     name = secrets.token_hex(16)
     make_own_folder(workspace, needed=False)
     supervised(tell)
-    objects = open_store(store, create=True)
-    serve(
-        url,
-        objects,
-        queue=queue,
-        threads=threads,
-        tell=tell,
-        patience_s=patience_s,
-        command=own,
-        init_once=init_once,
-        key=SigningKey.kept(key, workspace / "aggregator.key", tell, "--key"),
-        name=name,
-    )
+    with contextlib.suppress(KeyboardInterrupt):  # from when it listens on its queue on, this is heard otherwise
+        serve(
+            url,
+            opened_once_usable(store, create=True, tell=tell),
+            queue=queue,
+            threads=threads,
+            tell=tell,
+            patience_s=patience_s,
+            command=own,
+            init_once=init_once,
+            key=SigningKey.kept(key, workspace / "aggregator.key", tell, "--key"),
+            name=name,
+        )
 
 
 def main() -> None:

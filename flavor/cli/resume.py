@@ -71,7 +71,7 @@ def resume(
     from flavor.coordinator.resume import resume as go_on
     from flavor.results.writer import written
     from flavor.stamp import with_times
-    from flavor.store.objects import open_store
+    from flavor.store.opening import opened_once_usable
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     given = {name: value for name, value in settings.items() if _is_given(name)}
@@ -81,7 +81,8 @@ def resume(
     redis = connect(url, patience_s=patience_s, client_name=f"flavor-resume:{run}")
     wait_for_server(redis, url)
     runs = RunStore(redis, run, url)
-    objects = None if detach else open_store(store or runs.read().config["store"])
+    raise_on_sigterm()
+    objects = None if detach else opened_once_usable(store or runs.read().config["store"], tell=tell)
     done = go_on(runs, url=url, given=given, check=check_rule, tell=tell)
     for line in done.changed:
         tell(f"changed: {line}")
@@ -93,7 +94,6 @@ def resume(
     if objects is None:
         tell(f"start `flavor serve --run {run}` again, with the options that it had")
         return
-    raise_on_sigterm()
     coordinator = Coordinator(
         run, done.config, redis_url=url, store=objects, tell=tell, patience_s=patience_s, warnings=bound_warnings
     )

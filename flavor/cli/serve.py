@@ -356,17 +356,21 @@ def serve(
     from flavor.results.writer import written
     from flavor.settings import parse_settings
     from flavor.stamp import with_times
-    from flavor.store.objects import open_store
+    from flavor.store.opening import once_usable, opened_once_usable
 
-    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    objects = open_store(needed(store, "--store", "FLAVOR_STORE"), create=True)
+    url, store = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"), needed(store, "--store", "FLAVOR_STORE")
     settings["statistics"] = with_known(settings["statistics"])
-    config = RunConfig.parse({**settings, "settings": parse_settings(set_), "store": objects.url})
+    config = RunConfig.parse({**settings, "settings": parse_settings(set_), "store": store})
     check_rule(config)
-    initial = store_initial(objects, run, init_model, opaque=config.is_opaque) if init_model else None
     with_times()
     tell = teller("[coordinator] ")
     raise_on_sigterm()
+    objects = opened_once_usable(store, create=True, tell=tell)
+    config = config.model_copy(update={"store": objects.url})
+    initial = None
+    if init_model is not None:
+        place = partial(store_initial, objects, run, init_model, opaque=config.is_opaque)
+        initial = once_usable(objects.url, place, tell=tell)
     coordinator = Coordinator(
         run,
         config,

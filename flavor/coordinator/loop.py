@@ -54,6 +54,7 @@ from flavor.protocol import new_run_id
 from flavor.resume import goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore
+from flavor.store.opening import once_usable
 from flavor.store.paths import run_record_path
 from flavor.store.trouble import MOST_UNSURE, StoreHealth
 
@@ -208,7 +209,7 @@ class Coordinator:
         try:
             self._serve(lease, subscription)
             if self._run.state.ended:
-                self._settle_patiently()
+                self._patiently(self._settle)
                 self.closed = self._runs.closed(self._run)[0]
                 self._run = replace(self._run, reason=self._runs.how_it_ended() or self._run.reason)
                 self._tell(f"run {self._name!r} is {self._run.state}: {self._run.reason}")
@@ -223,7 +224,8 @@ class Coordinator:
     def _serve(self, lease: Lease, subscription: Subscription) -> None:
         """Act on what happens until the run ends, or `stop` is called."""
         with translated(shown(self._url)):
-            self._history.check()
+            self._run = self._runs.read()
+            self._patiently(self._history.check)
             subscription.open()
             self._watch.was_away()  # from here on
             self._redis.publish(self._runs.keys.state, "serving")  # every edge announces itself
@@ -299,14 +301,15 @@ class Coordinator:
         config = self._config.to_mapping()
         if self._runs.find() is None:
             initial = Model.of(self._initial) if self._initial else None
-            begun = self._history.begin(
-                RunRecord(
-                    run=self._name, run_id=new_run_id(), rounds=self._config.rounds, config=config, initial=initial
-                )
+            record = RunRecord(
+                run=self._name, run_id=new_run_id(), rounds=self._config.rounds, config=config, initial=initial
             )
-            record = ManifestRef(run_record_path(self._name), begun.digest)
+            begun = once_usable(
+                self._store.url, lambda: self._history.begin(record), tell=self._tell, pause=self._stopped.wait
+            )
+            left = ManifestRef(run_record_path(self._name), begun.digest)
             if self._runs.create(
-                rounds=begun.rounds, config=config, initial=self._initial, record=record, run_id=begun.run_id
+                rounds=begun.rounds, config=config, initial=self._initial, record=left, run_id=begun.run_id
             ):
                 self._tell(f"run {self._name!r} is open for clients (id {begun.run_id})")
                 return True
@@ -332,11 +335,11 @@ class Coordinator:
     def _lease_lost(self) -> None:
         self._lost = True
 
-    def _settle_patiently(self) -> None:
-        """Settle, also where the store is full or away for now."""
+    def _patiently(self, work: Callable[[], None]) -> None:
+        """Do it, also where the store is full or away for now."""
         while not self._stopped.is_set():
             try:
-                self._settle()
+                work()
                 self._tell_store_is_back()
                 return
             except (StoreError, OSError) as error:

@@ -24,12 +24,14 @@ from flavor.errors import (
     ObjectExists,
     ObjectMissing,
     ObjectWithheld,
+    ShareAway,
+    StoreUnavailable,
 )
 from flavor.store.links import copied, linked, placed
 from flavor.store.objects import check_bytes, check_digest, check_named, check_size, sha256_file
 from flavor.store.paths import STAGING, checked_path
-from flavor.store.room import FULL, file_of, found_no_room
-from flavor.store.shared import make_folders
+from flavor.store.room import AWAY, FULL, file_of, found_no_room
+from flavor.store.shared import is_read_only, make_folders
 from flavor.store.trees import remove_tree
 
 _BLOCK_BYTES = 1 << 20
@@ -42,7 +44,8 @@ _STAGED_S = 86_400.0
 class LocalStore:
     """`ObjectStore` in the folder `root`. With `create`, the folder is made; otherwise it must be there.
 
-    Otherwise, too, nothing is written there before there is an object to put: it may be a wrong one.
+    Otherwise, too, nothing is written there before there is an object to put: it may be a wrong one. Raises
+    `ShareAway` or `StoreFull` where that passes, and `InvalidSetting` where another folder is to be named.
     """
 
     private = False
@@ -57,12 +60,10 @@ class LocalStore:
                 with self.stage() as probe:
                     probe.touch()
                     self._sweep(before_s=probe.stat().st_mtime - _STAGED_S)
-            elif not self._staging.is_dir() and not os.access(self._root, os.W_OK):
+            elif not (self._staging.is_dir() or os.access(self._root, os.W_OK) or is_read_only(self._root)):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except OSError as error:
-            raise InvalidSetting(
-                f"store {str(root)!r} cannot be used ({error.strerror}): name a folder that exists and can be written"
-            ) from None
+        except (OSError, LocalFault) as error:
+            raise _unusable(root, error) from None
         self.url = f"file://{self._root}"
 
     def _sweep(self, *, before_s: float) -> None:
@@ -332,6 +333,18 @@ def _read_up_to(file: IO[bytes], most: int) -> bytes:
         parts.append(part)
         most -= len(part)
     return b"".join(parts)
+
+
+def _unusable(root: Path, error: OSError | LocalFault) -> InvalidSetting | StoreUnavailable:
+    """Why this folder is no store: for now, or because it is the wrong one, such as none where none can be made."""
+    said = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(said, OSError):
+        if said.errno in FULL:
+            return found_no_room(said, root)
+        if said.errno in AWAY and (said.errno != errno.EROFS or root.exists()):
+            return ShareAway(f"store {str(root)!r} cannot be used ({said.strerror}): check its disk and its mount")
+    why = said.strerror if isinstance(said, OSError) else str(error)
+    return InvalidSetting(f"store {str(root)!r} cannot be used ({why}): name a folder that exists and can be written")
 
 
 @contextlib.contextmanager

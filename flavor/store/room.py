@@ -11,6 +11,10 @@ from flavor.store.paths import shown_path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where there is no room: on the disk, or for this user."""
+GONE = (errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
+"""What it says where a disk or a share is away that is mounted."""
+AWAY = (*GONE, errno.EIO, errno.EROFS)
+"""What it says where one cannot be used for now, whichever file is asked for."""
 
 
 def file_of(error: OSError, otherwise: str | os.PathLike[str]) -> str:

@@ -24,6 +24,11 @@ def make_folders(folder: Path) -> None:
         folder.chmod(stat.S_IMODE(folder.stat().st_mode) | (above & (stat.S_ISGID | stat.S_IRWXG)))
 
 
+def is_read_only(folder: Path) -> bool:
+    """Whether the file system is, on which it lies: whoever may write there cannot, for now."""
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 def lacking_right(root: Path, *folders: str) -> str:
     """What keeps this process from putting objects into these folders below `root`, or make them; '' for nothing.
 
@@ -35,7 +40,7 @@ def lacking_right(root: Path, *folders: str) -> str:
             if not os.access(at, os.X_OK) or not (at / part).is_dir():
                 break
             at /= part
-        if at.is_dir() and not os.access(at, os.W_OK | os.X_OK) and not os.statvfs(at).f_flag & os.ST_RDONLY:
+        if at.is_dir() and not os.access(at, os.W_OK | os.X_OK) and not is_read_only(at):
             found = at.stat()
             return (
                 f"user {os.geteuid()} may not write to the folder {at}, which is of user {found.st_uid} and group "

@@ -80,13 +80,13 @@ class StoreHealth:
             return self._full(error, root, writes=writes)
         if root is None or isinstance(error, StoreUnavailable):
             return None
-        if any(cause.errno in _LIMITS for cause in _causes(error) if isinstance(cause, OSError)):
+        if any(cause.errno in _LIMITS for cause in causes(error) if isinstance(cause, OSError)):
             return Trouble(self._unusable(_told(error, root)), is_sure=False)
         if why := self.why_not(writes=writes):
             return Trouble(self._unusable(why))
         if not isinstance(error, LocalFault | OSError):
             return None
-        inside = {Path(name).is_relative_to(root) for name in _named(error)}
+        inside = {Path(name).is_relative_to(root) for name in named(error)}
         if inside == {False}:
             return None
         return Trouble(self._unusable(_told(error, root)), is_sure=inside == {True})
@@ -94,7 +94,7 @@ class StoreHealth:
     def _full(self, error: StoreFull | OSError, root: str | None, *, writes: bool) -> Trouble | None:
         """A disk without room: the store's, unless it was a file of this machine's own, on another disk."""
         full = error if isinstance(error, StoreFull) else found_no_room(error, root)
-        names = [*_named(error)]
+        names = [*named(error)]
         inside = {root is not None and Path(name).is_relative_to(root) for name in names}
         is_own = root is None or inside == {False} or not (inside or writes)
         own = Path(names[0]).parent if names else self.own
@@ -169,17 +169,18 @@ def _told(error: BaseException, root: str) -> str:
     return f"{file_of(error, root)}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it came of, what that came of, and so on."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
 
 
-def _named(error: BaseException) -> Iterator[str]:
+def named(error: BaseException) -> Iterator[str]:
     """The files that what an error came of names, or else the one that was in hand."""
     found = False
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, OSError):
             names = [os.fsdecode(name) for name in (cause.filename, cause.filename2) if isinstance(name, str | bytes)]
             found = found or bool(names)

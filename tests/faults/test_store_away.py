@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -145,3 +146,42 @@ def test_an_edge_that_starts_before_its_share_is_mounted_waits_for_it(faulty, ho
         point.symlink_to(bench.store)
     edge.until("the store can be used again: going on")
     faulty.finish(coordinator, {"c1": edge})
+
+
+@needs_mounts
+@pytest.mark.parametrize("why", ["Read-only file system", "No space left on device"])
+def test_a_run_whose_programs_start_while_its_store_takes_no_writes_waits_for_it(faulty, why):
+    """Row 45: after a reboot; systemd starts none again that ended with 2."""
+    bench, faulty.clients = faulty.bench, ("c1",)
+    with tmpfs(bench.store, "4m,nr_inodes=200") as store:
+        if why.startswith("Read-only"):
+            remounted(store, "ro")
+        else:
+            for number in range(200):
+                with contextlib.suppress(OSError):
+                    (store / f"full-{number}").touch()
+        coordinator, aggregator = faulty.serve(), bench.aggregator()
+        for each in (coordinator, aggregator):
+            each.until(
+                f"waiting: store '{store}' cannot be used ({why})" if why.startswith("Read") else f": {why}: free"
+            )
+            each.until("; trying again until it can be used")
+        if why.startswith("Read-only"):
+            remounted(store, "rw")
+        for number in range(200):
+            (store / f"full-{number}").unlink(missing_ok=True)
+        for each in (coordinator, aggregator):
+            each.until("the store can be used again: going on")
+        faulty.finish(coordinator, faulty.edges())
+
+
+@needs_mounts
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_waits_for_a_store_when_it_starts_ends_when_it_is_told_to(faulty, number):
+    with tmpfs(faulty.bench.store, "1m") as store:
+        remounted(store, "ro")
+        coordinator, aggregator = faulty.serve(), faulty.bench.aggregator()
+        for each in (coordinator, aggregator):
+            each.until("trying again until it can be used")
+            each.send(number)
+        assert (coordinator.wait(), aggregator.wait()) == (128 + number, 0), coordinator.stderr + aggregator.stderr

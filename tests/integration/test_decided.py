@@ -21,6 +21,7 @@ from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError, LeaseLost
 from flavor.ledger.canonical import sha256
 from flavor.protocol import SPEAKS
+from flavor.store import opening
 from flavor.store.local import LocalStore
 from flavor.store.trouble import MOST_UNSURE
 from tests.faults.servers import remounted, tmpfs
@@ -433,3 +434,64 @@ def test_what_may_be_no_fault_of_the_store_ends_the_coordinator_after_a_few_atte
     assert [error.errno for error in ended] == [errno.EMFILE]
     assert tries == [1] * (MOST_UNSURE + 1)
     assert served.runs.read().state is RunState.RUNNING, "another goes on with it"
+
+    for _ in range(2):  # what has worked in between shows that it was not this process
+        served.coordinator._tell_store_is_back()
+        for _ in range(MOST_UNSURE):
+            served.coordinator._wait_for_store(ended[0])
+    with pytest.raises(OSError, match="Too many open files"):
+        served.coordinator._wait_for_store(ended[0])
+
+
+class Ailing(LocalStore):
+    """What is asked of it gives an error, so many times, as on a share whose server is away."""
+
+    ailing = 0
+
+    def _ails(self) -> None:
+        if self.ailing:
+            self.ailing -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self._root))
+
+    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
+        self._ails()
+        return super().read(path, most=most, digest=digest)
+
+    def exists(self, path: str) -> bool:
+        self._ails()
+        return super().exists(path)
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        self._ails()
+        with super().stage() as staged:
+            yield staged
+
+
+def test_a_coordinator_that_starts_while_the_store_gives_errors_waits_for_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it begins a run or goes on with one."""
+    monkeypatch.setattr(loop, "_TICK_S", 0.01)
+    monkeypatch.setattr(opening, "_AGAIN_S", 0.01)
+    for goes_on in (False, True):
+        served = Served(url, tmp_path / str(goes_on), Ailing)
+        store = served.store
+        assert isinstance(store, Ailing)
+        if goes_on:
+            with served.serving():
+                pass
+            config = served.coordinator._config
+            served.coordinator = loop.Coordinator(
+                "r", config, redis_url=url, store=store, tell=served.told.append, jobs=NoJobs()
+            )
+            served.thread = threading.Thread(target=served.coordinator.run)
+        store.ailing = 3
+        with served.serving():
+            served.accept("a")
+            served.accept("b")
+            served.aggregating()
+        assert store.ailing == 0
+        told = [line for line in served.told if "store" in line]
+        assert [line.partition(" ")[0] for line in told] == ["waiting:", "the"], served.told
+        assert "Input/output error" in told[0]
