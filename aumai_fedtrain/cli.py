@@ -26,6 +26,7 @@ from flavor.cli.common import EXIT_CODES, one_line_errors, raise_on_sigterm, red
 from flavor.cli.private import keep_private
 from flavor.errors import AggregationError, FlavorError, InvalidSetting, MisuseError
 from flavor.patterns import with_known
+from flavor.say import say
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -271,7 +272,7 @@ def _warnings_told() -> Iterator[None]:
     """Show what a coordinator warns of as a line, each time."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
         yield
 
 

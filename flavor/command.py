@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from flavor.errors import CommandNotFound, InvalidSetting
+from flavor.say import say
 
 _SHELL = frozenset({">", ">>", "<", "|", "||", "&&", ";", "&", "2>", "2>&1", "&>"})
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "env"})
@@ -34,16 +35,14 @@ def parse_command(text: str, option: str, *, path: str | None = None) -> list[st
         )
     unread = [word for word in words[1:] if _VARIABLE.search(word)]
     if unread and os.path.basename(words[0]) not in _SHELLS:
-        print(
+        say(
             f"flavor: {option} {text!r}: {unread[0]!r} is passed on as it is written, because the command runs without "
             "a shell: read the variable in the script (os.environ in Python), or use: sh -c '...'",
-            file=sys.stderr,
         )
     if odd := [word for word in words if word in _SHELL]:
-        print(
+        say(
             f"flavor: {option} {text!r}: {odd[0]!r} is passed on as an argument, because the command runs without a "
             "shell; for shell syntax use: sh -c '...'",
-            file=sys.stderr,
         )
     return words
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import redis
 
+from flavor.say import say
 from flavor.silence import silence
 from flavor.stamp import stamp
 
@@ -36,7 +37,7 @@ class _Countdown:
             self._back[where] = "takes writes again" if refused else _ANSWERS
         how = f"takes no writes ({said(error)[:120]})" if refused else "does not answer"
         line = f"{stamp()}flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
-        print(f"\r{line}  " if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+        say(f"\r{line}  " if live else line, end="" if live else "\n")
 
     def silent(self, where: str, seconds: float) -> None:
         """Say that a request to this server has had no answer for so long, once until one has."""
@@ -44,11 +45,7 @@ class _Countdown:
             if where in self._back:
                 return
             self._back[where] = _ANSWERS
-        print(
-            f"{stamp()}flavor: Redis at {where} has given no answer for {seconds:.0f} s; waiting for it",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{stamp()}flavor: Redis at {where} has given no answer for {seconds:.0f} s; waiting for it")
 
     def over(self, where: str, *, reads_only: bool = False) -> None:
         """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
@@ -58,13 +55,13 @@ class _Countdown:
                 return
             del self._back[where]
         start, end = ("\r", "\033[K\n") if sys.stderr.isatty() else ("", "\n")
-        print(f"{start}{stamp()}flavor: Redis at {where} {back}", end=end, file=sys.stderr, flush=True)
+        say(f"{start}{stamp()}flavor: Redis at {where} {back}", end=end)
 
     def end(self) -> None:
         with self._lock:
             self._back.clear()
             if self._shown_at and sys.stderr.isatty():
-                print(file=sys.stderr)
+                say("")
             self._shown_at = 0.0
 
 

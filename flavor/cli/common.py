@@ -28,6 +28,7 @@ from flavor.bus.connection import PATIENCE_S, bus_error
 from flavor.bus.variables import URL_VARIABLE
 from flavor.errors import FlavorError, MisuseError, RunEnding
 from flavor.printable import printable
+from flavor.say import say
 from flavor.signals import raise_in_main
 from flavor.stamp import stamp
 
@@ -64,10 +65,10 @@ def one_line_errors(function: Command) -> Command:
                 raise
             fail(FlavorError(f"the output could not be written: {error.strerror}"), debug)
         except KeyboardInterrupt:
-            click.echo(f"{stamp()}flavor: interrupted", err=True)
+            say(f"{stamp()}flavor: interrupted")
             sys.exit(130)
         except Terminated:
-            click.echo(f"{stamp()}flavor: terminated", err=True)
+            say(f"{stamp()}flavor: terminated")
             sys.exit(143)
 
     return wrapped  # type: ignore[return-value]
@@ -76,9 +77,12 @@ def one_line_errors(function: Command) -> Command:
 def run_program(command: click.Command, name: str) -> NoReturn:
     """Run a program to its exit code; an interruption ends each in the same way, wherever it comes.
 
-    A letter that the terminal's encoding lacks, in a metric's name say, is replaced and ends nothing.
+    A letter that the terminal's encoding lacks, in a metric's name say, is replaced and ends nothing. Nor does a stderr
+    that was closed before.
     """
     atexit.register(gc.freeze)  # nothing is looked for among all that was imported: a fifth of a short command's time
+    if sys.stderr is None:  # type: ignore[unreachable,unused-ignore]
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -88,7 +92,7 @@ def run_program(command: click.Command, name: str) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo(f"{stamp()}flavor: interrupted", err=True)
+        say(f"{stamp()}flavor: interrupted")
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -96,9 +100,9 @@ def run_program(command: click.Command, name: str) -> NoReturn:
 def fail(error: FlavorError, debug: bool = False) -> None:
     """Print `error` as one line and exit with its code."""
     if debug:
-        traceback.print_exc()
+        say(traceback.format_exc(), end="")
     kind = "flavor" if isinstance(error, RunEnding) else "Error"
-    click.echo(f"{stamp()}{kind}: {printable(' '.join(str(error).split()))}", err=True)
+    say(f"{stamp()}{kind}: {printable(' '.join(str(error).split()))}")
     sys.exit(error.exit_code)
 
 
@@ -262,9 +266,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def teller(prefix: str) -> Callable[[str], None]:
-    """A function that prints a line for the user on stderr, with the time in a program that runs for long."""
+    """A function that says a line to the user, with the time in a program that runs for long."""
 
     def tell(line: str) -> None:
-        print(f"{stamp()}{prefix}{printable(line)}", file=sys.stderr, flush=True)
+        say(f"{stamp()}{prefix}{printable(line)}")
 
     return tell

@@ -12,6 +12,7 @@ import click
 from flavor.cli.common import needed, one_line_errors, patience_option, redis_option, run_option, store_option
 from flavor.cli.place import named_store
 from flavor.errors import InvalidSetting
+from flavor.say import say
 from flavor.sizes import shown_bytes
 from flavor.store.objects import open_store
 
@@ -244,7 +245,7 @@ def recover(
         trust=trust,
         head=head,
         run_id=run_id,
-        tell=lambda line: click.echo(line, err=True),
+        tell=say,
     )
     ending = "it is finished" if done.round >= done.rounds else "`flavor serve` with the same options goes on"
     click.echo(

@@ -12,6 +12,7 @@ from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from flavor.errors import LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable, TransferStopped
+from flavor.say import say
 from flavor.sizes import amount
 from flavor.store.aside import begun, with_patience
 from flavor.store.trouble import FAULTS, MOST_UNSURE, StoreHealth, Trouble
@@ -197,10 +198,10 @@ class _Line:
         self._shown_at = now
         text = f"{progress.phase} {amount(progress.done, progress.total)}"
         if self._live:
-            print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+            say(f"\r{text}\033[K", end="")
         else:
             self._tell(text)
 
     def end(self) -> None:
         if self._live and self._shown_at:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            say("\r\033[K", end="")

@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from flavor.errors import (
     StoreUnavailable,
     TransferStopped,
 )
+from flavor.say import say
 from flavor.signals import asked_to_end
 from flavor.silence import Silence, silence
 from flavor.stamp import stamp
@@ -113,7 +113,7 @@ class Bucket:
             self._tell("answers again")
 
     def _tell(self, what: str) -> None:
-        print(f"{stamp()}flavor: store {self.url} {what}", file=sys.stderr, flush=True)
+        say(f"{stamp()}flavor: store {self.url} {what}")
 
     def persist(self, key: str, act: Callable[[], T], *, attempts: int = _ATTEMPTS) -> T:
         """Do it, and again while the store does not answer: obstore repeats no conditional write that timed out.

@@ -197,3 +197,17 @@ def test_a_place_that_cannot_be_used_is_found_at_the_start(bench):
     cache = {"FLAVOR_STORE_CACHE": str(below), "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     done = bench.done("flavor-agg", "--store", "s3://bucket/x", env=cache)
     assert (done.wait(), str(below) in done.stderr.splitlines()[-1]) == (2, True)
+
+
+def test_a_log_on_a_full_disk_ends_nothing(faulty):
+    """Each line that a program says finds no room; what it says last neither, and its exit code is right."""
+    bench = faulty.bench
+    full = ("sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+    words = ["--run", bench.run, "--store", bench.store, "--queue", bench.run, *KEEP]
+    coordinator = bench.start("flavor", "serve", *words, "--rounds", 3, "--min-clients", 2, under=full)
+    aggregator = bench.start("flavor-agg", "--queue", bench.run, "--store", bench.store, under=full)
+    edges = {client: bench.edge(client, bench.trainer(), under=full) for client in faulty.clients}
+    faulty.finish(coordinator, edges)
+    aggregator.send(signal.SIGTERM)
+    assert aggregator.wait() == 0
+    assert bench.done("flavor", "serve", *words, "--rounds", 0, under=full).wait() == 2
