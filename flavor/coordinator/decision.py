@@ -29,7 +29,9 @@ class Standing(StrEnum):
     REFUSED = "refused"
     """Its site may hand in another update, as long as the round is open."""
     SHUT = "shut out"
-    """Quarantined or revoked: nothing comes from it until an operator lets it."""
+    """Quarantined: nothing comes from it until an operator pardons it."""
+    REVOKED = "revoked"
+    """Nothing comes from it."""
     LEFT = "left"
     """Its trainer was done before this round."""
     GONE = "gone"
@@ -178,7 +180,7 @@ def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tu
     return tuple(sorted(draw.sample(sorted(ready), size)))
 
 
-_ENDINGS = {ClientState.LEFT: Standing.LEFT, ClientState.REVOKED: Standing.SHUT}
+_ENDINGS = {ClientState.LEFT: Standing.LEFT, ClientState.REVOKED: Standing.REVOKED}
 
 
 def standings(
@@ -230,7 +232,8 @@ def close_round(
         ended, remain, waits = by[Standing.LEFT], accepted + open_, config.on_quorum_lost == "wait"
         if round_.round > 1 and not waits and remain + len(ended) >= needed:
             return Action.FINISH, _early(round_.round - 1, config.rounds, ended, remain=remain, needed=needed)
-        may_come = len(by[Standing.GONE]) + len(by[Standing.REFUSED]) + (len(ended) if waits else 0)
+        may_come = sum(len(by[kind]) for kind in (Standing.GONE, Standing.REFUSED, Standing.SHUT))
+        may_come += len(ended) if waits else 0
         short = f"{needed} updates are needed and {remain} can come"
         counted = f"{short}; {_counted(kinds)}"
         if ended and waits:
@@ -314,7 +317,7 @@ def reopened(
     or not, are given its task; those that were refused are left out,
     unless they train it again.
     """
-    refused = {name for name, (standing, _) in standings.items() if standing in (Standing.REFUSED, Standing.SHUT)}
+    refused = {name for name, (standing, _) in standings.items() if standing in _UNWANTED}
     kept = {name for name, (standing, _) in standings.items() if standing in (Standing.ACCEPTED, Standing.SUBMITTED)}
     ready = {name for name, client in clients.items() if client.ready}
     expected = tuple(sorted((kept | ready) - refused))
@@ -374,7 +377,8 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
     return Action.RETRY, f"attempt {counted + 1} of {config.aggregation_attempts}, because: {problem}"
 
 
-_LOST = (Standing.REFUSED, Standing.SHUT, Standing.LEFT, Standing.GONE)
+_UNWANTED = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED)
+_LOST = (*_UNWANTED, Standing.LEFT, Standing.GONE)
 _LONGEST_WAIT_MS = 15_000
 """What passes by itself is tried again at least so often."""
 

@@ -77,7 +77,8 @@ def test_a_refused_update_is_handed_in_again_in_the_same_round(faulty):
     assert bench.done("flavor", "verify", bench.run, "--store", bench.store).wait() == 0
 
 
-def test_three_refused_tries_in_one_round_shut_a_site_out(faulty):
+def test_three_refused_tries_in_one_round_shut_a_site_out_and_end_nobody_elses_run(faulty):
+    """The run waits, as for any site that it cannot do without, until an operator pardons it, or lowers the quorum."""
     bench = faulty.bench
     coordinator = readme_serve(faulty)
     bench.aggregator()
@@ -87,9 +88,13 @@ def test_three_refused_tries_in_one_round_shut_a_site_out(faulty):
         stopped(edges["c2"])
         if number < 2:
             edges["c2"] = bench.edge("c2", bench.trainer("--fail", "nan", "--at", 1))
-    assert coordinator.wait() == 1
-    assert "1 shut out" in bench.runs.read().reason
-    assert "c2" not in bench.runs.read().reason
+    assert "3 of its updates in a row" in bench.logged("client.quarantined", client="c2")["reason"]
+    assert bench.runs.read().state is RunState.RUNNING
+    assert bench.done("flavor", "pardon", bench.run, "c2").wait() == 0
+    edges["c2"] = bench.edge("c2", bench.trainer())
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert [edge.wait() for edge in edges.values()] == [0, 0]
+    assert contributors(faulty, 1) == ("c1", "c2")
 
 
 def test_a_lid_closed_past_the_lease_and_opened_again(faulty):

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,34 @@ def test_whose_accepted_update_counts_no_more_is_told_why(
     assert view.contributors == (("a",) if others_suffice else ())
     assert (view.spoiled, view.unfit) == ((), {})
     assert runs.refusals() == ({"b": 2} if reason else {})
+
+
+def test_a_site_that_changes_whatever_was_accepted_of_it_does_not_keep_the_others_round_going(
+    url: str, tmp_path: Path
+) -> None:
+    """Each time the others' updates were aggregated for nothing, and no time was the last."""
+    served = Served(url, tmp_path, quorum=2, on_quorum_lost="wait", round_timeout_s=600.0, quarantine_after=2)
+    runs, update = served.runs, served.runs.keys.client("b").update(1)
+    with served.serving():
+        assert served.accept("a")
+        for number in range(3):
+            runs.redis.hset(update, mapping={"path": "b", "digest": "b", "size": "12", "try": f"t{number}"})
+            good = Verdict(
+                True, "12 bytes", digest="b", try_id=f"t{number}", path="runs/r/b", info_path="runs/r/b-info"
+            )
+            assert runs.judge(1, "b", good)
+            served.aggregating()
+            runs.claim_round(1, attempt=1, token="w", ttl_s=60)
+            runs.fail_attempt(1, attempt=1, token="w", reason="other bytes", spoiled=["b"])
+            served.until("the round is open again", lambda: served.round().state is RoundState.OPEN)
+        served.until("b is shut out", lambda: any("b is quarantined" in line for line in served.told))
+        view = served.round()
+        assert (view.state, view.verdicts["a"].accepted) == (RoundState.OPEN, True)
+        assert (runs.refusals(), runs.read().state) == ({"b": 2}, RunState.RUNNING)
+        runs.pardon("b")
+        runs.redis.hset(update, mapping={"path": "b", "digest": "b", "size": "12", "try": "mended"})
+        assert runs.judge(1, "b", replace(good, try_id="mended"))
+        assert served.aggregating().contributors == ("a", "b"), "an operator may let it"
 
 
 def test_no_two_jobs_have_one_name(url: str) -> None:

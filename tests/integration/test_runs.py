@@ -499,7 +499,7 @@ class ClosesMeanwhile(RunStore):
         if self.pending:
             self.pending = False
             self.begin_aggregation(TOKEN, round_, attempt=1, contributors=["a"], reason="all")
-            self.claim_round(round_, attempt=1, token="w1", ttl_s=5)
+            self.claim_round(round_, attempt=1, token="w1", ttl_s=60)
             self.commit_round(round_, attempt=1, token="w1", model=self.model, reason="done")
             self.open_round(TOKEN, round_ + 1, expected=["a"], timeout_s=9, reason="ready")
         return view
@@ -531,7 +531,7 @@ def test_status_says_of_a_site_that_went_between_rounds_that_it_is_away(url: str
     """What it has handed in counts, and shows in the other columns; it was shown as `done`."""
     runs = RunStore(connect(url), "between", url)
     runs.remove_keys()
-    runs.create(rounds=3, config=RunConfig(rounds=3, store="s").to_mapping())
+    runs.create(rounds=3, config=RunConfig(rounds=3, store="s", heartbeat_timeout_s=600).to_mapping())
     runs.redis.set(runs.keys.coordinator, TOKEN)
     sites = {
         "crashed": "ready",
@@ -547,7 +547,7 @@ def test_status_says_of_a_site_that_went_between_rounds_that_it_is_away(url: str
         runs.redis.hset(runs.keys.client(site).hash, mapping={"state": state, "reason": f"it says {state}"})
         runs.judge(1, site, Verdict(True, "good", num_examples=7, try_id="t"))
     for site in ("here", "waits"):
-        runs.redis.set(runs.keys.client(site).lease, "1", ex=9)
+        runs.redis.set(runs.keys.client(site).lease, "1", ex=600)
     now = runs.now_ms()
     runs.redis.delete(runs.keys.log)
     for site, at in (("long", now - 3600_000), ("stopped", now)):
@@ -640,7 +640,7 @@ def test_a_site_that_changes_each_object_that_was_accepted_of_it_is_refused_for_
         assert runs.judge(1, "b", Verdict(True, "good", try_id=f"t{number}"))
         assert runs.refusals() == {}, "as after any update that was accepted"
         runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b"], reason="all")
-        runs.claim_round(1, attempt=1, token="w1", ttl_s=5)
+        runs.claim_round(1, attempt=1, token="w1", ttl_s=60)
         runs.fail_attempt(1, attempt=1, token="w1", reason="other bytes", spoiled=["b"])
         changed = Refusal("b", Verdict(False, "changed", try_id=f"t{number}"), False)
         runs.return_round(TOKEN, 1, attempt=1, refused=[changed], reason="too few")
@@ -660,7 +660,7 @@ def test_an_attempt_that_a_site_has_spoiled_counts_for_none(runs: RunStore) -> N
         refused = [Refusal(client, Verdict(False, "changed", try_id="t"), False) for client in spoiled]
         clients = [client for client in clients if client not in spoiled]
         runs.begin_aggregation(TOKEN, 1, attempt=attempt, contributors=clients, reason="go", refused=refused)
-        runs.claim_round(1, attempt=attempt, token="w", ttl_s=5)
+        runs.claim_round(1, attempt=attempt, token="w", ttl_s=60)
         spoiled = clients[-1:] if attempt < 3 else []
         runs.fail_attempt(1, attempt=attempt, token="w", reason="boom", spoiled=spoiled)
         view = runs.read_round(1)

@@ -312,7 +312,11 @@ class TestQuorumLost:
     def test_wait_holds_for_a_refused_site_and_fails_what_nobodys_return_could_mend(self) -> None:
         assert close_round("r", 2_000, ROUND, self.REFUSED, policy(on_quorum_lost="wait"))[0] is Action.HOLD
         first = replace(ROUND, round=1)
-        for kind, action in ((Standing.SHUT, Action.FAIL), (Standing.LEFT, Action.HOLD)):
+        for kind, action in (
+            (Standing.REVOKED, Action.FAIL),
+            (Standing.SHUT, Action.HOLD),  # as between two rounds: an operator may pardon it
+            (Standing.LEFT, Action.HOLD),
+        ):
             standing = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=kind)
             assert close_round("r", 2_000, first, standing, policy(on_quorum_lost="wait"))[0] is action
 
@@ -448,7 +452,7 @@ class TestAnotherTry:
     def test_quarantine_and_revocation_end_that(self) -> None:
         shut = replace(READY, quarantined=True)
         assert self.standing({"a": {"try": "t2"}}, shut) is Standing.SHUT
-        assert self.standing({}, Client(ClientState.REVOKED, alive=False)) is Standing.SHUT
+        assert self.standing({}, Client(ClientState.REVOKED, alive=False)) is Standing.REVOKED
 
 
 class TestWhatPasses:
