@@ -25,10 +25,11 @@ from flavor.errors import AggregationError, CheckpointError, StoreError
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_odd
 from flavor.store.info import merge_infos
 from flavor.store.objects import ObjectStore, sha256_file
-from flavor.store.paths import checked_global, global_prefix, named
+from flavor.store.paths import global_prefix, named
 from workers.held import Held
 from workers.infos import accepted_infos, read_client_info
-from workers.updates import open_global, open_updates, update_file
+from workers.reading import Reading, reading
+from workers.updates import open_global, open_update, open_updates
 
 _STATE_KEY = "fedtrain.state"
 _CONSTANTS_KEY = "fedtrain.constants"
@@ -41,7 +42,7 @@ def read_updates(
 ) -> list[LocalUpdate]:
     """The accepted updates of a round, in the order of its contributors, after checking each file's seal or SHA-256.
 
-    Their `gradients` are views of the mapped files (`Reports.WEIGHTS`), or float64 differences to the global model
+    Their `gradients` are the tensors of the files (`Reports.WEIGHTS`), or float64 differences to the global model
     `base` that they were trained from. `loss` is the metric of that name, None where it was not reported. Constant
     buffers that hold infinities are left out; `UpdatesRefused` names the nodes where one is another than elsewhere.
     """
@@ -52,12 +53,14 @@ def read_updates(
     if expects is Reports.PSEUDOGRADIENTS:
         if base is None:
             raise AggregationError("there is no global model yet, so nodes cannot report pseudogradients")
-        start = floats_of(open_model(store, base), constants)
-    return [_update(store, round_, client, start, constants, loss_metric) for client in round_.contributors]
+        with reading(store) as opened:
+            start = floats_of(open_global(opened, base), constants)
+    with reading(store) as opened:
+        return [_update(opened, round_, client, start, constants, loss_metric) for client in round_.contributors]
 
 
 def _update(
-    store: ObjectStore,
+    opened: Reading,
     round_: RoundView,
     client: str,
     start: Mapping[str, Array] | None,
@@ -65,11 +68,11 @@ def _update(
     loss_metric: str,
 ) -> LocalUpdate:
     verdict = round_.verdicts[client]
-    local = floats_of(TensorFile.open(update_file(store, verdict)), constants)
+    local = floats_of(open_update(opened, verdict), constants)
     if start is not None:
         with np.errstate(invalid="ignore"):
             local = {name: start[name].astype(np.float64) - array.astype(np.float64) for name, array in local.items()}
-    info = read_client_info(store, verdict.info_path, verdict.info_digest)
+    info = read_client_info(opened.store, verdict.info_path, verdict.info_digest)
     try:
         return LocalUpdate(
             node_id=client,
@@ -91,10 +94,11 @@ def _constants(round_: RoundView) -> tuple[str, ...]:
 def _check_constants(store: ObjectStore, round_: RoundView, base: GlobalModel | None, names: Sequence[str]) -> None:
     """Raise `UpdatesRefused` unless each is the same at all contributors, and in `base`, as in any run."""
     verdicts = {client: round_.verdicts[client] for client in round_.contributors}
-    updates = dict(zip(verdicts, open_updates(store, list(verdicts.values()), base), strict=True))
-    old = None if base is None else open_global(store, base)
     constants = {client: verdict.constants for client, verdict in verdicts.items()}
-    Held(RunConfig(rounds=1, store=store.url), updates, constants, old).settle()
+    with reading(store) as opened:
+        updates = dict(zip(verdicts, open_updates(opened, list(verdicts.values()), base), strict=True))
+        old = None if base is None else open_global(opened, base)
+        Held(RunConfig(rounds=1, store=store.url), updates, constants, old).settle()
 
 
 def floats_of(file: TensorFile, without: Collection[str] = ()) -> dict[str, Array]:
@@ -113,7 +117,7 @@ def parameters_of(file: TensorFile) -> dict[str, Array]:
 
 def open_model(store: ObjectStore, model: GlobalModel) -> TensorFile:
     """A global model's file, checked."""
-    return TensorFile.open(store.local(checked_global(model.path), digest=model.digest, seal=model.seal))
+    return open_global(Reading(store), model)
 
 
 def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalState) -> GlobalModel:
@@ -123,18 +127,19 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
     state lacks one of its parameters, or a number is too large for its type.
     """
     verdicts = [round_.verdicts[client] for client in round_.contributors]
-    files = [TensorFile.open(update_file(store, verdict)) for verdict in verdicts]
     prefix = global_prefix(run, round_.round)
     constants = _constants(round_)
-    floats = {
-        spec.name: _narrowed(state.global_weights, spec)
-        for spec in files[0].specs
-        if kind_of(spec.dtype) is Kind.FLOAT and spec.name not in constants
-    }
-    tensors = floats | _others(files, [verdict.num_examples for verdict in verdicts])
-    tensors |= {name: files[0].tensor(name) for name in constants}
-    specs = files[0].specs
-    path, digest, size = _put(store, prefix, "model", specs, tensors, files[0].metadata)
+    with reading(store) as opened:
+        files = [open_update(opened, verdict) for verdict in verdicts]
+        floats = {
+            spec.name: _narrowed(state.global_weights, spec)
+            for spec in files[0].specs
+            if kind_of(spec.dtype) is Kind.FLOAT and spec.name not in constants
+        }
+        tensors = floats | _others(files, [verdict.num_examples for verdict in verdicts])
+        tensors |= {name: files[0].tensor(name) for name in constants}
+        specs, metadata = files[0].specs, files[0].metadata
+    path, digest, size = _put(store, prefix, "model", specs, tensors, metadata)
     state_path, state_digest, _ = _put_state(store, prefix, state, floats, constants)
     with store.stage() as staged:
         infos = accepted_infos(store, verdicts)
@@ -163,13 +168,18 @@ def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
         if model.info_path:
             raise StoreError(f"{model.path}: its round was not coordinated by aumai_fedtrain: choose another run")
         return GlobalState(round_id=0, global_weights=dict(sorted(parameters_of(open_model(store, model)).items())))
-    file = TensorFile.open(store.local(model.state_path, digest=model.state_digest))
+    with reading(store) as opened:
+        return _state_of(opened, model)
+
+
+def _state_of(opened: Reading, model: GlobalModel) -> GlobalState:
+    file = opened.open(model.state_path, digest=model.state_digest)
     try:
         fields = json.loads(file.metadata[_STATE_KEY])
         constants = json.loads(file.metadata.get(_CONSTANTS_KEY, "[]"))
     except (KeyError, ValueError):
         raise StoreError(f"{model.state_path}: this is no state of aumai_fedtrain: choose another run") from None
-    floats = floats_of(open_model(store, model), constants)
+    floats = floats_of(open_global(opened, model), constants)
     exact = {name: file.tensor(_WEIGHTS + name) if _WEIGHTS + name in file else floats[name] for name in floats}
     if fields["outer_state"] is not None:
         kept = [name for name in file.names if name.startswith(_OUTER)]

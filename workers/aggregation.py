@@ -5,36 +5,40 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rq.timeouts import JobTimeoutException
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, ManifestRef, RunView, Verdict
+from flavor.bus.state import GlobalModel, ManifestRef, RunView
 from flavor.config import RunConfig
 from flavor.errors import (
-    BadObjectPath,
-    DigestMismatch,
     FlavorError,
     IllegalMove,
     LeaseLost,
-    ObjectMissing,
     StoreError,
     StoreUnavailable,
     UpdatesRefused,
 )
 from flavor.failpoints import reach
 from flavor.store.info import merge_infos, summed
-from flavor.store.objects import ObjectStore, sha256_file
+from flavor.store.objects import sha256_file
 from flavor.store.paths import global_prefix, named
 from flavor.store.trouble import StoreHealth
-from workers.combination import Work
+from workers.combination import Combined, Work
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import accepted_infos, read_client_info
 from workers.notes import of_reading
+from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
 from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
-from workers.updates import update_file
+from workers.updates import open_update, update_file
+
+_LOOKS = 3
+"""Times that the updates of a round are read in one attempt, where one of them is changed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
                 context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
                 unfit = error.refused if isinstance(error, UpdatesRefused) else {}
-                spoiled = _spoiled(context, runs, round_) if _is_of_an_object(error) else []
+                spoiled = []
+                if _is_of_an_object(error):
+                    spoiled = _spoiled(context, runs, round_, error, opaque=config.is_opaque)
                 runs.fail_attempt(
                     round_,
                     attempt=attempt_number,
@@ -141,9 +147,6 @@ def _own_fault(
     return None
 
 
-_CHANGED = (DigestMismatch, ObjectMissing, BadObjectPath)
-
-
 def _is_of_an_object(error: Exception) -> bool:
     """Whether some object may be to blame for an error: it is one of the store's, and not one that passes by itself."""
     if isinstance(error, StoreUnavailable):
@@ -151,9 +154,10 @@ def _is_of_an_object(error: Exception) -> bool:
     return isinstance(error, StoreError | OSError)
 
 
-def _spoiled(context: WorkerContext, runs: RunStore, round_: int) -> list[str]:
+def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Exception, *, opaque: bool) -> list[str]:
     """The contributors whose objects are not what was inspected: changed or removed since, or made unreadable.
 
+    One that was not when it was read is none, whatever it is now.
     If no contributor's object can be read, it is the store that cannot be, or this worker that cannot read it: then
     only those are named whose objects were changed for certain.
     """
@@ -161,15 +165,22 @@ def _spoiled(context: WorkerContext, runs: RunStore, round_: int) -> list[str]:
     if view is None:
         return []
     changed, unreadable = set(), set()
+    known = error.paths if isinstance(error, NotAsAccepted) else ()
     for client in view.contributors:
-        try:
-            verdict = view.verdicts[client]
-            update_file(context.store, verdict)
-            read_client_info(context.store, verdict.info_path, verdict.info_digest)
-        except _CHANGED:
+        verdict = view.verdicts[client]
+        if verdict.path in known or verdict.info_path in known:
             changed.add(client)
-        except (StoreError, OSError) as error:
-            if _is_of_an_object(error):
+            continue
+        try:
+            if opaque:
+                update_file(context.store, verdict)
+            else:
+                open_update(Reading(context.store), verdict)
+            read_client_info(context.store, verdict.info_path, verdict.info_digest)
+        except CHANGED:
+            changed.add(client)
+        except (StoreError, OSError) as problem:
+            if _is_of_an_object(problem):
                 unreadable.add(client)
     if len(changed) + len(unreadable) == len(view.contributors):
         unreadable.clear()
@@ -199,17 +210,23 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
         thread.join()
 
 
-@contextmanager
-def _unchanged(store: ObjectStore, verdicts: Iterable[Verdict]) -> Iterator[None]:
-    """Raise `DigestMismatch` afterwards if a site has written to what it handed in while that was read."""
-    before = []
-    for each in () if store.private else verdicts:
-        with suppress(StoreError):  # whoever opens it says what is wrong with it
-            before.append((each, store.seal(each.path, strict=True)))
-    yield
-    for verdict, seal in before:
-        if store.seal(verdict.path, strict=True) != seal:
-            store.local(verdict.path, digest=verdict.digest, size_bytes=verdict.size_bytes)
+def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:
+    """What the combiner makes of the objects as they were accepted, at `staged`.
+
+    A site that writes to its object while it is read may have had anything read, whatever the object holds before and
+    after; one whose edge removes a link to it has changed nothing. So it is read again, a few times, and then
+    `ChangedWhileRead` is raised, or where the time is over.
+    """
+    for looks_left in reversed(range(_LOOKS)):
+        try:
+            with reading(context.store) as opened:
+                return context.combiner.combine(replace(work, opened=opened), staged)
+        except ChangedWhileRead as error:
+            if not looks_left or isinstance(error.__cause__, JobTimeoutException):
+                raise
+            context.tell(f"run {work.run}, round {work.round}: {error}: it is read again")
+            staged.unlink(missing_ok=True)
+    raise AssertionError
 
 
 def _aggregated(
@@ -231,10 +248,10 @@ def _aggregated(
         verdicts=verdicts,
         infos=infos,
         info=merge_infos(list(infos), list(infos.values())),
+        opened=Reading(context.store),
     )
     with context.store.stage() as staged:
-        with _unchanged(context.store, verdicts.values()):
-            combined = context.combiner.combine(work, staged)
+        combined = _combined(context, work, staged)
         reach("worker.combined")
         path = named(prefix, "model", combined.digest, ".bin" if config.is_opaque else ".safetensors")
         context.store.put(path, staged, digest=combined.digest)

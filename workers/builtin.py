@@ -21,14 +21,14 @@ from flavor.bus.state import GlobalModel
 from flavor.config import COMMAND, DEFAULT_AGGREGATOR
 from flavor.errors import AggregatorFailed
 from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_finite
-from flavor.store.objects import ObjectStore
 from flavor.store.paths import named
 from workers import notes
 from workers.blame import refusal
 from workers.combination import Combined, Work
 from workers.held import Held
+from workers.reading import Reading
 from workers.start import of_start
-from workers.updates import open_global, open_updates, opened
+from workers.updates import open_global, open_updates
 from workers.weights import weights_of
 
 _SMALL_BYTES = 2 * 1024 * 1024
@@ -53,11 +53,11 @@ class Engine:
                 "start it as `flavor-agg -m 'python aggregate.py'`"
             )
         verdicts = list(work.verdicts.values())
-        updates = dict(zip(work.verdicts, open_updates(work.store, verdicts, work.old), strict=True))
+        updates = dict(zip(work.verdicts, open_updates(work.opened, verdicts, work.old), strict=True))
         weights = weights_of(config.weights, list(work.infos.values()))
         rule = _rule(config.aggregator or DEFAULT_AGGREGATOR, config.server_step)
         constants = {client: verdict.constants for client, verdict in work.verdicts.items() if verdict.constants}
-        old = open_global(work.store, work.old) if work.old and _is_needed(work, rule, constants) else None
+        old = open_global(work.opened, work.old) if work.old and _is_needed(work, rule, constants) else None
         held = Held(config, updates, constants, old).settle()
         steps = not isinstance(rule.server_step, Replace)
         if work.old is None:
@@ -66,7 +66,7 @@ class Engine:
         base = _tensors(old) if old and rule.needs_global else None
         round_ = _Round(rule, updates, weights, held, base, config.statistics)
         if rule.server_step.slots:
-            round_.state = _state(work.store, work.old)
+            round_.state = _state(work.opened, work.old)
         with TensorFileWriter(target, first.specs, first.metadata) as writer:
             small = writer.size_bytes * len(updates) < _SMALL_BYTES
             out = None if small else writer.map()
@@ -154,11 +154,11 @@ def _is_needed(work: Work, rule: Algorithm, constants: Mapping[str, Sequence[str
     return rule.needs_global or bool(work.config.keep or work.config.equal or constants) or at_hand
 
 
-def _state(store: ObjectStore, model: GlobalModel | None) -> ServerState | None:
+def _state(opened: Reading, model: GlobalModel | None) -> ServerState | None:
     """The server state that belongs to the old global model; None before the first step."""
     if model is None or not model.state_path:
         return None
-    file = opened(store, store.local(model.state_path, digest=model.state_digest), model.state_path)
+    file = opened.open(model.state_path, digest=model.state_digest)
     return ServerState.restore(_tensors(file), file.metadata)
 
 

@@ -11,6 +11,7 @@ from flavor.bus.state import GlobalModel, Verdict
 from flavor.config import RunConfig
 from flavor.store.info import Info
 from flavor.store.objects import ObjectStore
+from workers.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Work:
     """The contributors' information, in the same order."""
     info: Info
     """The clients' merged information."""
+    opened: Reading
+    """Through it objects are opened that their sites can still write to."""
 
 
 @dataclass(frozen=True)
@@ -49,4 +52,7 @@ class Combiner(Protocol):
     """Makes a round's global model."""
 
     def combine(self, work: Work, target: Path) -> Combined:
-        """Write the global model to the file `target`. Raises `FlavorError` with the reason of a failed attempt."""
+        """Write the global model to the file `target`. Raises `FlavorError` with the reason of a failed attempt.
+
+        Whether what `work.opened` gave stayed what it was is seen afterwards, unless it looks itself (`finish`).
+        """

@@ -308,6 +308,7 @@ def _laid_out(work: Work, folder: Path) -> Place:
             _fetch(work, verdict, path)
         else:
             _lay_out_tensors(work, verdict, path)
+    work.opened.finish()  # the command takes its time, in which a site may do with its object what it likes
     return place
 
 
@@ -333,7 +334,7 @@ def _fetch(work: Work, verdict: Verdict, path: Path) -> None:
 
 
 def _opened(work: Work, verdict: Verdict) -> Update:
-    (update,) = open_updates(work.store, [verdict], work.old)
+    (update,) = open_updates(work.opened, [verdict], work.old)
     return update
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from flavor.bus.state import Verdict
 from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore
+from workers.reading import as_accepted
 
 
 def read_client_info(store: ObjectStore, path: str, digest: str) -> Info:
@@ -20,7 +21,11 @@ def read_client_info(store: ObjectStore, path: str, digest: str) -> Info:
 
 def accepted_infos(store: ObjectStore, verdicts: Iterable[Verdict]) -> list[Info]:
     """The information that belongs to each of these accepted updates; raises what `read_client_info` raises."""
-    return [read_client_info(store, verdict.info_path, verdict.info_digest) for verdict in verdicts]
+    found = []
+    for verdict in verdicts:
+        with as_accepted(verdict.info_path):
+            found.append(read_client_info(store, verdict.info_path, verdict.info_digest))
+    return found
 
 
 @functools.lru_cache(256)  # what a worker inspects it often aggregates, too, and a bucket answers slowly

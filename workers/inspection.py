@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from rq.timeouts import JobTimeoutException
@@ -31,15 +30,16 @@ from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check
 from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.formats.limits import MAX_HEADER_BYTES
 from flavor.store.info import MAX_BYTES
-from flavor.store.objects import ObjectStore, sha256_file
+from flavor.store.objects import ObjectStore
 from flavor.store.paths import OPAQUE, accepted_path, checked_global, checked_path, is_handed_in_by
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
 from workers.norm import check_norm
+from workers.reading import Reading
 from workers.signatures import Signatures
 from workers.structure import structure, structure_digest, structure_of_object
-from workers.updates import check_base, open_global, opened
+from workers.updates import check_base, open_global
 from workers.weights import check_weight
 
 _LOOKS = 3
@@ -193,9 +193,9 @@ class Inspector:
             said = f"{fields.get('size', 'none')[:40]} were {'signed' if signed.signature else 'handed in'}"
             raise UpdateRefused(f"object {path} has {size_bytes} bytes; {said}")
         for _ in range(_LOOKS):
-            seal = self._store.seal(path, strict=True)
-            found, encoding, shape, constants = self._look(path, fields.get("digest", ""), size_bytes)
-            if self._store.seal(path, strict=True) == seal:  # so all that was looked at are the bytes with this digest
+            opened = Reading(self._store)
+            found, seal, encoding, shape, constants = self._look(opened, path, fields.get("digest", ""), size_bytes)
+            if not opened.changed():  # so all that was looked at are the bytes with this digest
                 break
         else:
             raise DigestMismatch(f"object {path} was changed again and again while it was being inspected")
@@ -247,31 +247,32 @@ class Inspector:
         if largest is not None and size_bytes > largest:
             raise UpdateRefused(f"the checkpoint has {size_bytes} bytes, more than the {largest} that this run allows")
 
-    def _look(self, path: str, digest: str, size_bytes: int) -> tuple[Inspection, Encoding | None, str, list[str]]:
-        """What the object holds, how its tensors are encoded, if so, its structure, and which may hold infinities.
+    def _look(
+        self, opened: Reading, path: str, digest: str, size_bytes: int
+    ) -> tuple[Inspection, str, Encoding | None, str, list[str]]:
+        """What the object holds, its seal, its encoding, if any, its structure, and which tensors may hold infinities.
 
         The structure is told in a round from no model.
 
         Its header is judged first: a file of another structure costs no more than that, however large it is.
         """
-        opaque = self._config.is_opaque
-        if not opaque and self._store.private and size_bytes > _CHEAP_BYTES:  # a folder has nothing to fetch
+        if self._config.is_opaque:
+            (sha256, size), seal = opened.opaque(path, size_bytes=size_bytes)
+            _check_submitted(path, sha256, digest)
+            return Inspection(sha256, size, None), seal, None, "", []
+        if self._store.private and size_bytes > _CHEAP_BYTES:  # a folder has nothing to fetch
             self._check_heading(path, size_bytes)
-        local = self._store.local(path, size_bytes=size_bytes)
-        file = None if opaque else opened(self._store, local, path)
-        update = None if file is None else self._checked_header(path, file)
-        found = _opaque(local, size_bytes) if file is None else digest_and_check(file)
-        if found.sha256 != digest:
-            raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found.sha256[:12]}…")
-        if update is None:
-            return found, None, "", []
+        file, seal = opened.unknown(path, size_bytes=size_bytes)
+        update = self._checked_header(path, file)
+        found = digest_and_check(file)
+        _check_submitted(path, found.sha256, digest)
         constants = self._constants(update, found.odd if update.encoding is None else _decoded_odd(found, update))
         if (model := self._view.global_model) is not None and (limit := self._config.max_update_norm) is not None:
             held = (*constants, *matching(update.tensors, self._config.keep))
-            base, statistics = open_global(self._store, model), self._config.statistics
+            base, statistics = open_global(Reading(self._store), model), self._config.statistics
             check_norm(update, base, limit, held, statistics, otherwise=self._whose_model_it_may_be)
         shape = "" if self._view.global_model else structure_digest(update.specs)
-        return found, update.encoding, shape, constants
+        return found, seal, update.encoding, shape, constants
 
     def _constants(self, update: Update, odd: Collection[str]) -> list[str]:
         """Those `odd` tensors that may be so: constant buffers, the same as in the global model to the last bit.
@@ -280,7 +281,7 @@ class Inspector:
         `CheckpointError` for the others.
         """
         model = self._view.global_model
-        base = open_global(self._store, model) if odd and model else None
+        base = open_global(Reading(self._store), model) if odd and model else None
         for name in odd:
             array = np.asarray(update.tensors[name])
             nan = bool(np.isnan(array).any())
@@ -309,7 +310,7 @@ class Inspector:
             with staged.open("xb") as file:
                 file.write(self._store.start(path, 8 + length))
                 file.truncate(size_bytes)
-            self._checked_header(path, opened(self._store, staged, path))
+            self._checked_header(path, TensorFile.reading(staged, f"object {path}"))
 
     def _checked_header(self, path: str, file: TensorFile) -> Update:
         """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""
@@ -325,7 +326,7 @@ class Inspector:
                 )
             check_base(encoding, model)
             assert model is not None
-            return Update.of(file, open_global(self._store, model))
+            return Update.of(file, open_global(Reading(self._store), model))
         update = Update.of(file, None)
         self._check_structure(path, update, None if model else self._runs.reference(self._round))
         return update
@@ -356,9 +357,9 @@ class Inspector:
         )
 
 
-def _opaque(path: Path, size_bytes: int) -> Inspection:
-    digest, size = sha256_file(path, most=size_bytes)
-    return Inspection(digest, size, None)
+def _check_submitted(path: str, found: str, digest: str) -> None:
+    if found != digest:
+        raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found[:12]}…")
 
 
 def _decoded_odd(found: Inspection, update: Update) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from flavor.store.formats import TensorSpec
 from flavor.store.objects import ObjectStore
-from workers.updates import opened
+from workers.reading import reading
 
 Structure = Mapping[str, TensorSpec]
 
@@ -30,5 +30,5 @@ def structure_of_object(
     store: ObjectStore, path: str, digest: str, seal: str = "", size_bytes: int | None = None
 ) -> Structure:
     """The same of an object's, after checking its size, and its seal or its digest; a worker does so once."""
-    file = store.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
-    return structure(opened(store, file, path).specs)
+    with reading(store) as opened:
+        return structure(opened.open(path, digest=digest, seal=seal, size_bytes=size_bytes).specs)

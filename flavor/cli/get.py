@@ -55,8 +55,7 @@ def get(
     from flavor.edge.workspace import EXTENSIONS
     from flavor.ledger.rounds import closed_round
     from flavor.store.formats import Format, from_safetensors
-    from flavor.store.links import copied
-    from flavor.store.objects import open_store
+    from flavor.store.objects import copy_of, open_store
     from flavor.store.paths import OPAQUE
 
     with opened(run, redis_url) as place:
@@ -76,18 +75,19 @@ def get(
         if saved == OPAQUE and format_:
             raise InvalidSetting("--format: this run's models are files that flavor does not look into (opaque)")
         format_ = format_ or saved
-        try:
-            source = objects.local(found.path, digest=found.digest)
-        except StoreError as error:
-            raise RunError(f"the model of round {number} of run {place.run!r} cannot be read: {error}") from None
         target = output or Path(f"{place.run}-round-{number:04d}{EXTENSIONS[format_]}")
         if target.exists():
             raise InvalidSetting(f"{target} exists already: name another file by -o")
-        try:
-            if format_ in (OPAQUE, "safetensors"):
-                copied(source, target)  # a link would be the store's own object, and open to whoever writes to this one
-            else:
-                from_safetensors(source, target, Format(format_))
+        own = target if format_ in (OPAQUE, "safetensors") else target.with_name(f".{target.name}.wire")
+        try:  # a copy: a link would be the store's own object, and open to whoever writes to this one
+            copy_of(objects, found.path, own, digest=found.digest)
+            if own != target:
+                from_safetensors(own, target, Format(format_))
+        except StoreError as error:
+            raise RunError(f"the model of round {number} of run {place.run!r} cannot be read: {error}") from None
         except OSError as error:
             raise InvalidSetting(f"{target}: {error.strerror or error}") from None
+        finally:
+            if own != target:
+                own.unlink(missing_ok=True)
         click.echo(str(target))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from flavor.bus.state import GlobalModel
 from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
-from flavor.errors import BadObjectPath, CheckpointError
+from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch
 from flavor.patterns import STATISTICS
 from flavor.readmark import ReadMark, is_told
 from flavor.store.info import Info, info_bytes, read_info
@@ -155,7 +155,10 @@ class Exchange:
     def _own_file(self, model: GlobalModel) -> Iterator[Path]:
         """A file that is what was recorded. What has no seal is hashed where no other party can rename it."""
         if model.seal or self._store.private:
+            before = "" if self._store.private else self._store.seal(model.path)
             yield self._store.local(model.path, digest=model.digest, seal=model.seal)
+            if before and self._store.seal(model.path) != before:
+                raise DigestMismatch(f"object {model.path}: changed in the store while it was read")
             return
         own = self._workspace.global_model.with_name(f".given.{os.getpid()}")
         try:

@@ -30,8 +30,7 @@ from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
 from flavor.results.tables import Tables
 from flavor.store.info import Info, read_info, write_json
-from flavor.store.links import placed
-from flavor.store.objects import ObjectStore
+from flavor.store.objects import ObjectStore, copy_of
 from flavor.store.paths import OPAQUE, run_of
 from flavor.store.trouble import is_of_one_object, require_mounted
 
@@ -188,7 +187,7 @@ class ResultFolder:
         target = models / f"round-{view.round:04d}{'.ckpt' if opaque else '.safetensors'}"
         if not target.exists():
             try:
-                placed(store.local(view.path, digest=view.digest), target)
+                store.fetch(view.path, target, digest=view.digest)
             except ObjectMissing:  # older ones may be pruned
                 pass
             except _SPOILED:
@@ -273,9 +272,14 @@ def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     assert view.global_model is not None
     format_ = view.global_model.format or "safetensors"
     target = out / f"global_model{EXTENSIONS[format_]}"
-    source = store.local(view.global_model.path, digest=view.global_model.digest)
+    path, digest = view.global_model.path, view.global_model.digest
     if format_ in (OPAQUE, "safetensors"):
-        placed(source, target)
-    else:
-        from_safetensors(source, target, Format(format_))
+        store.fetch(path, target, digest=digest)
+        return target
+    own = target.with_name(f".{target.name}.wire")
+    try:
+        copy_of(store, path, own, digest=digest)
+        from_safetensors(own, target, Format(format_))
+    finally:
+        own.unlink(missing_ok=True)
     return target

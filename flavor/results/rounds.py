@@ -14,6 +14,8 @@ from flavor.errors import InvalidInfo, StoreError
 from flavor.store.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, parse_info
 from flavor.store.objects import ObjectStore
 
+_MOST_MERGED_BYTES = 2**28
+
 
 @dataclass(frozen=True)
 class SiteResult:
@@ -84,8 +86,12 @@ def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
 
     What an earlier release has committed to Redis lacks the digest.
     """
-    path = store.local(view.info_path, digest=view.info_digest or None)
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    digest = view.info_digest or None
+    if store.private:
+        data = store.local(view.info_path, digest=digest).read_bytes()
+    else:  # what others may change meanwhile is read once
+        data = store.read(view.info_path, most=_MOST_MERGED_BYTES, digest=digest)
+    found: dict[str, Any] = json.loads(data)
     return found
 
 

@@ -31,6 +31,7 @@ from flavor.store.links import copied, linked, placed
 from flavor.store.objects import check_bytes, check_digest, check_named, check_size, sha256_file
 from flavor.store.paths import STAGING, checked_path
 from flavor.store.room import AWAY, FULL, file_of, found_no_room
+from flavor.store.seals import is_strict, seal_of
 from flavor.store.shared import is_read_only, make_folders
 from flavor.store.trees import remove_tree
 
@@ -131,7 +132,7 @@ class LocalStore:
         self._check_inside(target, path)
         if size_bytes is not None:
             check_size(target.stat().st_size, size_bytes, f"object {path}")
-        if digest and (not seal or self.seal(path, strict=seal.count(":") == 3) != seal):
+        if digest and (not seal or self.seal(path, strict=is_strict(seal)) != seal):
             check_digest(target, digest, f"object {path}", size_bytes=size_bytes)
         return target
 
@@ -142,9 +143,7 @@ class LocalStore:
         file that was replaced, cut off or written to, without reading it; not one written to through a mapping that
         was writable before. The time of the last change is the kernel's own, but each new link to the file changes it.
         """
-        found = self.local(path).stat()
-        changed = f":{found.st_ctime_ns}" if strict else ""
-        return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}{changed}"
+        return seal_of(self.local(path).stat(), strict=strict)
 
     def fetch(
         self,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flavor.store.bucket import Endurance
 
 _BLOCK_BYTES = 256 * 1024
+_COPIED_BYTES = 2**20
 
 
 class ObjectStore(Protocol):
@@ -161,6 +162,30 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def copy_of(store: ObjectStore, path: str, destination: Path, *, digest: str, size_bytes: int | None = None) -> None:
+    """Make `destination`, which is not there, this caller's own copy of the object, whose digest is the copy's.
+
+    Who links it, or reads it after its digest was computed, may get what somebody else has written to it since. Raises
+    `ObjectMissing`, and `DigestMismatch` with no copy left; with `size_bytes` no more than that is read.
+    """
+    check_named(digest, f"object {path}")
+    what, found, left = f"object {path}", hashlib.sha256(), -1 if size_bytes is None else size_bytes + 1
+    source = store.local(path, digest=digest if store.private else None, size_bytes=size_bytes)
+    try:
+        with source.open("rb", buffering=0) as file, destination.open("xb", buffering=0) as copy:
+            while left and (block := file.read(_COPIED_BYTES if left < 0 else min(left, _COPIED_BYTES))):
+                found.update(block)
+                copy.write(block)
+                left -= len(block) if left > 0 else 0
+            size = copy.tell()
+        check_size(size, size_bytes, what)
+        if found.hexdigest() != digest:
+            raise other_bytes(what, found.hexdigest(), size, digest)
+    except BaseException:
+        destination.unlink(missing_ok=True)
+        raise
+
+
 def check_named(digest: str | None, what: str) -> None:
     """Raise `DigestMismatch` for an empty digest: what is named without one is not known, and not to be taken."""
     if digest is not None and not digest:
@@ -176,7 +201,7 @@ def check_size(size_bytes: int, expected: int | None, what: str) -> None:
         )
 
 
-def check_bytes(data: bytes, what: str, *, most: int, digest: str | None) -> None:
+def check_bytes(data: bytes | memoryview, what: str, *, most: int, digest: str | None) -> None:
     """Raise `DigestMismatch` unless these are no more than `most` bytes, and those with this SHA-256."""
     if len(data) > most:
         raise DigestMismatch(f"{what}: larger than {most} bytes")
@@ -192,7 +217,12 @@ def check_digest(path: Path, digest: str, what: str, *, size_bytes: int | None =
     found, size = sha256_file(path, most=size_bytes)
     check_size(size, size_bytes, what)
     if found != digest:
-        raise DigestMismatch(
-            f"{what}: the bytes are not those that were recorded (SHA-256 {found[:12]}… of {size} bytes, expected "
-            f"{digest[:12]}…): it was changed or cut off in the store"
-        )
+        raise other_bytes(what, found, size, digest)
+
+
+def other_bytes(what: str, found: str, size_bytes: int, digest: str) -> DigestMismatch:
+    """The error of something whose SHA-256 is `found`, and should be `digest`."""
+    return DigestMismatch(
+        f"{what}: the bytes are not those that were recorded (SHA-256 {found[:12]}… of {size_bytes} bytes, expected "
+        f"{digest[:12]}…): it was changed or cut off in the store"
+    )

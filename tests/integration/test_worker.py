@@ -29,6 +29,7 @@ from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, 
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.store.formats import Inspection, TensorFile, TensorFileWriter, TensorSpec, finite, wire
+from flavor.store.formats.unmapped import WHOLE_BYTES, Unmapped
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import accepted_path, named, update_prefix
@@ -320,7 +321,7 @@ class TestInspection:
         self, runs: RunStore, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As its edge removes a link to it when it has handed in."""
-        path = store.local(submit(runs, store, "a", model(1)))
+        path = store.local(submit(runs, store, "a", {"w": np.ones(WHOLE_BYTES, np.float32)}))  # too large for memory
         link = tmp_path / "the edge's own name"
         link.hardlink_to(path)
         looks = []
@@ -510,6 +511,53 @@ class TestAggregation:
         view = runs.read_round(1)
         assert view is not None
         assert (view.state, view.spoiled) == (RoundState.AGGREGATING, ("b",))
+
+    @pytest.mark.parametrize("elements", [10, 500_000], ids=["read whole", "read part by part"])
+    @pytest.mark.parametrize("value", [999.0, np.nan, np.inf])
+    @pytest.mark.parametrize("times", [1, 100])
+    def test_what_a_site_shows_only_while_it_is_read_is_never_aggregated(
+        self,
+        runs: RunStore,
+        store: ObjectStore,
+        monkeypatch: pytest.MonkeyPatch,
+        elements: int,
+        value: float,
+        times: int,
+    ) -> None:
+        """It puts the accepted bytes back each time, so that each digest before and after is right."""
+        for client in "abc":
+            handed_in = store.local(submit(runs, store, client, {"w": np.ones(elements, np.float32)}))
+            handed_in.chmod(0o644)
+        jobs.inspect("r", 1, ["a", "b", "c"])
+        runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b", "c"], reason="3 of 3")
+        path = store.local(runs.verdicts(1, ["b"])["b"].path)
+        good, start = path.read_bytes(), path.stat().st_size - 4 * elements
+        bad = np.full(elements, value, np.float32).tobytes()
+        kept, read, shown = os.open(path, os.O_RDWR), Unmapped.read, []
+
+        def read_while_it_shows_others(self: Unmapped, offset: int, out: Any) -> None:
+            shows = self.path == os.fspath(path) and offset + memoryview(out).nbytes > start and len(shown) < times
+            if shows:
+                shown.append(offset)
+                os.pwrite(kept, bad, start)
+            read(self, offset, out)
+            if shows:
+                os.pwrite(kept, good, 0)
+
+        monkeypatch.setattr(Unmapped, "read", read_while_it_shows_others)
+        jobs.aggregate("r", 1, 1)
+        os.close(kept)
+        view, run = runs.read_round(1), runs.read()
+        assert view is not None
+        assert shown
+        assert path.read_bytes() == good
+        if times == 1 and elements > WHOLE_BYTES:
+            assert view.state is RoundState.CLOSED, "it was read again"
+            assert run.global_model is not None
+            np.testing.assert_array_equal(TensorFile.open(store.local(run.global_model.path)).tensor("w"), 1)
+        else:
+            assert (view.state, view.spoiled, view.unfit) == (RoundState.AGGREGATING, ("b",), {})
+            assert f"object {runs.verdicts(1, ['b'])['b'].path}: " in (view.error or "")
 
     def test_a_failure_is_reported_to_the_coordinator(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)

@@ -386,7 +386,7 @@ def test_an_empty_digest_is_refused_and_switches_no_check_off(place: Place, tmp_
 UNCHECKED = {
     "flavor/store/local.py": 6,  # its own looks: a size, a time, a file that is opened, one whose link is hashed
     "flavor/ledger/audit.py": 1,  # which computes the digest, to say what it is
-    "workers/inspection.py": 1,  # likewise: an update that nobody has judged yet
+    "workers/reading.py": 3,  # which computes it of what it opens: an update to judge, an opaque one, one in a folder
 }
 """Where an object is taken without its digest on purpose, and how often."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import Any
 
 import numpy as np
@@ -32,22 +33,30 @@ class Unmapped:
         self.path, self.name = os.fspath(path), name or os.fspath(path)
         self._handle = -1
         try:
-            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self.size_bytes = os.fstat(self._handle).st_size
+            self._handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe by now, perhaps
+            found = self.status()
+            self.size_bytes = found.st_size
         except OSError as error:
             if error.errno in _OWN:
                 raise
-            raise CheckpointError(f"{self.name}: cannot be read: {error.strerror}") from None
+            raise CheckpointError(f"{self.name}: cannot be read: {error.strerror}") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"{self.name}: cannot be read: it is no file")
         if self.size_bytes == 0:
             raise CheckpointError(f"{self.name}: the file is empty; save the checkpoint before you report it")
-        self._whole: memoryview | None = None
+        self.whole: memoryview | None = None
+        """All its bytes, if it is small: nobody can change these any more."""
         if self.size_bytes <= WHOLE_BYTES:
-            self._whole = memoryview(_Window(self)[0 : self.size_bytes]).toreadonly()
+            self.whole = memoryview(_Window(self)[0 : self.size_bytes]).toreadonly()
+
+    def status(self) -> os.stat_result:
+        """What is known of the file that is open now, whatever stands under its name."""
+        return os.fstat(self._handle)
 
     @property
     def view(self) -> Any:
         """Its bytes. Made anew each time: were it kept, the two would hold each other, and the file stay open."""
-        return _Window(self) if self._whole is None else self._whole
+        return _Window(self) if self.whole is None else self.whole
 
     def read(self, offset: int, out: Any) -> None:
         """Fill the buffer `out` from `offset` on; `DigestMismatch` where the file has no longer so many bytes."""

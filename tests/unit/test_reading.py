@@ -1,0 +1,117 @@
+"""Objects in a folder that their sites can write to while a worker reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flavor.errors import DigestMismatch
+from flavor.store import seals
+from flavor.store.formats import TensorFileWriter, TensorSpec
+from flavor.store.local import LocalStore
+from workers.reading import ChangedWhileRead, NotAsAccepted, Reading, as_accepted, reading
+
+ELEMENTS = 100_000
+PATH = "runs/r/accepted/0001-a-update-0000.safetensors"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path, create=True)
+    file = tmp_path / PATH
+    file.parent.mkdir(parents=True)
+    with TensorFileWriter(file, [TensorSpec("w", np.dtype(np.float32), (ELEMENTS,))]) as writer:
+        writer.write("w", np.ones(ELEMENTS, np.float32))
+    return store
+
+
+def digest_of(store: LocalStore) -> str:
+    return hashlib.sha256((Path(store.url.removeprefix("file://")) / PATH).read_bytes()).hexdigest()
+
+
+def test_bytes_that_were_shown_and_taken_back_are_told_by_the_seal_alone(store: LocalStore) -> None:
+    digest, seal = digest_of(store), store.seal(PATH, strict=True)
+    file = Path(store.url.removeprefix("file://")) / PATH
+
+    def read() -> None:
+        with reading(store) as opened:
+            tensors = opened.open(PATH, digest=digest, seal=seal)
+            good = file.read_bytes()
+            with file.open("r+b") as kept:
+                kept.seek(-4, os.SEEK_END)
+                kept.write(np.float32(999).tobytes())
+            assert tensors.tensor("w")[-1] == 999
+            file.write_bytes(good)
+
+    with pytest.raises(ChangedWhileRead, match=r"0000\.safetensors: changed in the store while it was read") as raised:
+        read()
+    assert raised.value.paths == (PATH,)
+    assert digest_of(store) == digest
+
+
+def test_an_error_that_came_of_such_bytes_is_none_of_its_own(store: LocalStore) -> None:
+
+    def read() -> None:
+        with reading(store) as opened:
+            opened.open(PATH, digest=digest_of(store))
+            os.utime(Path(store.url.removeprefix("file://")) / PATH)
+            raise ZeroDivisionError
+
+    with pytest.raises(ChangedWhileRead) as raised:
+        read()
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def test_a_folder_that_is_put_in_place_of_another_and_taken_away_shows_nothing(store: LocalStore) -> None:
+    """The seal is that of the file that is read, and not of the one that has its name before and after."""
+    digest, seal = digest_of(store), store.seal(PATH, strict=True)
+    folder = (Path(store.url.removeprefix("file://")) / PATH).parent
+    aside, other = folder.with_name("aside"), folder.with_name("other")
+    other.mkdir()
+    with TensorFileWriter(other / Path(PATH).name, [TensorSpec("w", np.dtype(np.float32), (ELEMENTS,))]) as writer:
+        writer.write("w", np.full(ELEMENTS, 9, np.float32))
+    folder.rename(aside)
+    other.rename(folder)
+    with pytest.raises(NotAsAccepted), as_accepted(PATH):
+        Reading(store).open(PATH, digest=digest, seal=seal)
+    folder.rename(other)
+    aside.rename(folder)
+    assert store.seal(PATH, strict=True) == seal
+    assert Reading(store).open(PATH, digest=digest, seal=seal).tensor("w").sum() == ELEMENTS
+
+
+def test_a_pipe_under_the_name_keeps_nobody_waiting(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(store.url.removeprefix("file://")) / PATH
+    digest = digest_of(store)
+    file.unlink()
+    os.mkfifo(file)
+    monkeypatch.setattr(LocalStore, "local", lambda *_, **__: file)  # it was a file when the store looked
+    with pytest.raises(DigestMismatch), as_accepted(PATH):
+        Reading(store).open(PATH, digest=digest)
+
+
+def test_a_seal_stands_for_a_digest_once_the_tick_of_its_last_change_is_over(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter([100, 100, 100, 104, 104])
+    monkeypatch.setattr(seals, "_tells_changes_apart", lambda _: False)
+    monkeypatch.setattr(seals, "_now_ns", lambda _: next(ticks))
+    assert seals.has_settled(store, 100)
+    assert list(ticks) == [104]
+    monkeypatch.setattr(seals, "_now_ns", lambda _: 100)
+    assert not seals.has_settled(store, 100), "a clock that is ahead is not waited for"
+
+
+def test_two_changes_within_a_tick_are_told_apart_or_waited_for(store: LocalStore, tmp_path: Path) -> None:
+    """As the file system of this machine does it: whatever that is, the later change has another seal."""
+    file = tmp_path / PATH
+    for _ in range(50):
+        os.utime(file)
+        assert seals.has_settled(store, file.stat().st_ctime_ns)
+        before = store.seal(PATH, strict=True)
+        os.utime(file)
+        assert store.seal(PATH, strict=True) != before

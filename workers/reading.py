@@ -1,0 +1,171 @@
+"""Objects that are read while their sites can still write to them: what was read is what was accepted, or it is seen.
+
+In a folder a digest says what a file held while it was computed, and nothing of another moment; nor does a second one.
+So a file is opened once. Its seal is taken, by that very handle, before its digest is computed, or known by the seal;
+if it has the same one after the last byte was read, all of them are those with the digest. A small file is read whole,
+and the digest computed of the bytes in memory. A file that a bucket has given is this process's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+
+from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, ObjectMissing
+from flavor.store.formats import TensorFile
+from flavor.store.formats.unmapped import Unmapped
+from flavor.store.objects import ObjectStore, check_bytes, check_named, check_size, other_bytes, sha256_file
+from flavor.store.seals import has_settled, is_strict, seal_of
+
+_BLOCK_BYTES = 2**20
+
+
+CHANGED = (DigestMismatch, ObjectMissing, BadObjectPath)
+"""What is raised for an object that is another by now, for certain: it can be read, or is gone."""
+
+
+class NotAsAccepted(DigestMismatch):
+    """The objects at `paths` were not what was accepted when they were read, whatever they are now."""
+
+    def __init__(self, message: str, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        super().__init__(message)
+
+
+class ChangedWhileRead(NotAsAccepted):
+    """Somebody wrote to the objects at `paths` while they were read: nothing that was made of them can be used."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        super().__init__(f"object {' and '.join(paths)}: changed in the store while it was read", paths)
+
+
+@contextlib.contextmanager
+def as_accepted(path: str) -> Iterator[None]:
+    """Raise `NotAsAccepted` where the body finds the object `path` to be another.
+
+    Its site may show another one for as long as that takes: who looks again finds what was accepted.
+    """
+    try:
+        yield
+    except CHANGED as error:
+        raise NotAsAccepted(str(error), [path]) from error
+
+
+class Reading:
+    """The objects of one store that are read for one purpose."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+        self._open: list[tuple[str, Unmapped, str]] = []  # path, file, and its seal when its digest was known
+
+    def open(self, path: str, *, digest: str, seal: str = "", size_bytes: int | None = None) -> TensorFile:
+        """The object as it was recorded: mapped if it is private, else only read.
+
+        Its site can cut its own file off whenever it likes, and would end whoever has it mapped. Raises what
+        `ObjectStore.local` raises.
+        """
+        what, store = f"object {path}", self.store
+        check_named(digest, what)
+        if store.private:
+            return TensorFile.open(store.local(path, digest=digest, seal=seal, size_bytes=size_bytes))
+        try:
+            file = self._unmapped(path, size_bytes)
+        except CheckpointError as error:  # it was readable when it was accepted
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise ObjectMissing(f"object {path} is no file any more") from None
+        if file.whole is not None:
+            check_bytes(file.whole, what, most=file.size_bytes, digest=digest)  # these very bytes
+            return TensorFile(file)
+        strict = not seal or is_strict(seal)
+        found = seal_of(file.status(), strict=strict)
+        if found != seal:
+            found = settled(store, file, strict=strict)
+            if (other := _sha256(file)) != digest:
+                raise other_bytes(what, other, file.size_bytes, digest)
+        self._open.append((path, file, found))
+        return TensorFile(file)
+
+    def unknown(self, path: str, *, size_bytes: int) -> tuple[TensorFile, str]:
+        """An object whose digest is still to be computed, and the seal that stands for that digest then."""
+        if self.store.private:
+            seal = self.store.seal(path, strict=True)
+            return TensorFile.open(self.store.local(path, size_bytes=size_bytes)), seal
+        file = self._unmapped(path, size_bytes)
+        if file.whole is not None:
+            return TensorFile(file), seal_of(file.status(), strict=True)
+        seal = settled(self.store, file, strict=True)
+        self._open.append((path, file, seal))
+        return TensorFile(file), seal
+
+    def opaque(self, path: str, *, size_bytes: int) -> tuple[tuple[str, int], str]:
+        """The SHA-256 and size of an object of any kind, and the seal that stands for it."""
+        if self.store.private:
+            seal = self.store.seal(path, strict=True)
+            return sha256_file(self.store.local(path, size_bytes=size_bytes), most=size_bytes), seal
+        file = self._unmapped(path, size_bytes)
+        seal = settled(self.store, file, strict=True)
+        self._open.append((path, file, seal))
+        return (_sha256(file), file.size_bytes), seal
+
+    def _unmapped(self, path: str, size_bytes: int | None) -> Unmapped:
+        what = f"object {path}"
+        file = Unmapped(self.store.local(path, size_bytes=size_bytes), what)
+        check_size(file.size_bytes, size_bytes, what)
+        return file
+
+    def changed(self) -> list[str]:
+        """The paths of those that somebody has written to since their digest was known."""
+        return [path for path, file, seal in self._open if now(file, strict=is_strict(seal)) != seal]
+
+    def finish(self) -> None:
+        """All was read; raises `ChangedWhileRead` if that is not what was accepted."""
+        changed, self._open = self.changed(), []
+        if changed:
+            raise ChangedWhileRead(changed)
+
+
+@contextlib.contextmanager
+def reading(store: ObjectStore) -> Iterator[Reading]:
+    """What is opened in the body is what was recorded, to the body's end, whatever that may have raised; or it raises.
+
+    Raises `ChangedWhileRead`.
+    """
+    opened = Reading(store)
+    try:
+        yield opened
+    except Exception as error:
+        if changed := opened.changed():
+            raise ChangedWhileRead(changed) from error
+        raise
+    opened.finish()
+
+
+def settled(store: ObjectStore, file: Unmapped, *, strict: bool) -> str:
+    """The seal of a file, once each change that is made from now on gives it another.
+
+    Where that takes too long, as on a share whose clock is ahead of its server's, it is what it is.
+    """
+    found = file.status()
+    has_settled(store, found.st_ctime_ns)
+    return seal_of(found, strict=strict)  # as it was before the wait: a change in a later tick is seen, too
+
+
+def now(file: Unmapped, *, strict: bool) -> str:
+    """Its seal, asked for anew where a network file system remembers the last one: opening it asks the server."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    return seal_of(file.status(), strict=strict)
+
+
+def _sha256(file: Unmapped) -> str:
+    if file.whole is not None:
+        return hashlib.sha256(file.whole).hexdigest()
+    found, block = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES))
+    for start in range(0, file.size_bytes, _BLOCK_BYTES):
+        part = block[: min(_BLOCK_BYTES, file.size_bytes - start)]
+        file.read(start, part)
+        found.update(part)
+    return found.hexdigest()
