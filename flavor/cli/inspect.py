@@ -96,7 +96,9 @@ def pardon(run: str, client: str, redis_url: str | None) -> None:
         known = ", ".join(sorted(members)) or "none yet"
         raise RunError(f"client {client!r} is not in run {run!r}; there are: {known}")
     done = runs.pardon(client)
-    told = "gets tasks again" if done else "has no refused update since its last accepted one: nothing to forget"
+    told = "has no refused update since its last accepted one: nothing to forget"
+    if done:
+        told = "gets tasks again: start flavor-fl there once more to train the open round"
     click.echo(f"client {client} of run {run} {told}", err=True)
 
 

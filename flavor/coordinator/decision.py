@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from flavor.bus.state import ClientState, RoundView, RunView, Verdict
 from flavor.config import RunConfig
+from flavor.coordinator.advice import Reason, finished_early, some, way_on
 
 
 class Standing(StrEnum):
@@ -29,9 +30,9 @@ class Standing(StrEnum):
     REFUSED = "refused"
     """Its site may hand in another update, as long as the round is open."""
     SHUT = "shut out"
-    """Quarantined: nothing comes from it until an operator pardons it."""
+    """Quarantined: nothing of it counts until an operator pardons it."""
     REVOKED = "revoked"
-    """Nothing comes from it."""
+    """Cut off: nothing comes from it until an operator enrolls it again."""
     LEFT = "left"
     """Its trainer was done before this round."""
     GONE = "gone"
@@ -53,24 +54,6 @@ class Action(StrEnum):
     REQUEUE = "requeue"
     FINISH = "finish"
     FAIL = "fail"
-
-
-class Reason(str):
-    """Why something is done: the text is for the operator, `public` for everybody."""
-
-    __slots__ = ("public",)
-    public: str
-
-    def __new__(cls, text: str, public: str = "") -> Reason:
-        """`public` is the text itself where that holds nothing about a single site."""
-        made = super().__new__(cls, text)
-        made.public = public or text
-        return made
-
-
-def public(reason: str) -> str:
-    """What every site may read of a reason."""
-    return reason.public if isinstance(reason, Reason) else reason
 
 
 @dataclass(frozen=True)
@@ -112,7 +95,7 @@ class Client:
     @property
     def how_gone(self) -> str:
         """The same as a class, which says nothing about the site."""
-        if self.quarantined:
+        if self.quarantined and self.state is not ClientState.REVOKED:
             return "quarantined"
         return self.state.value if self.state.gone else "away"
 
@@ -145,19 +128,20 @@ def next_round(
         if early:
             return (
                 Action.FINISH,
-                _early(closed, config.rounds, left, remain=len(present), needed=wanted),
+                finished_early(closed, config.rounds, left, remain=len(present), needed=wanted),
                 (),
             )
         short = f"{wanted} clients are needed and {len(present)} remain"
         why = {name: client.why_gone for name, client in lost.items()}
         counted = _counted(client.how_gone for client in lost.values())
-        return Action.FAIL, Reason(f"{short}; {_listed(why)}", f"{short}; {counted}"), ()
+        advice = way_on(run, closed + 1, config, remain=len(present), shut=_shut(clients), ended=True)
+        return Action.FAIL, Reason("; ".join([short, _listed(why), *advice]), f"{short}; {counted}"), ()
     reason = f"{len(ready)} of at least {wanted} clients are ready"
     preparing = [name for name, client in clients.items() if client.state is ClientState.JOINED and not client.gone]
     if preparing:
-        reason += f"; waiting for {_some(preparing)} to call SetEvent('TrainInitDone')"
-    if left:
-        reason += f"; {_come_back(run, closed + 1, left, config, remain=len(present))}"
+        reason += f"; waiting for {some(preparing)} to call SetEvent('TrainInitDone')"
+    for line in way_on(run, closed + 1, config, remain=len(present), left=left, shut=_shut(clients)):
+        reason += f"; {line}"
     failed = {
         name: client.why_gone
         for name, client in clients.items()
@@ -194,7 +178,7 @@ def standings(
     found: dict[str, tuple[Standing, str]] = {}
     for name in round_.expected:
         verdict, client = round_.verdicts.get(name), clients.get(name)
-        if verdict is not None and not verdict.accepted and client is not None and client.quarantined:
+        if verdict is not None and not verdict.accepted and client is not None and client.how_gone == "quarantined":
             found[name] = (Standing.SHUT, verdict.reason)
         elif verdict is not None and (verdict.accepted or (name in updates and verdict.is_about(updates[name]))):
             found[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)
@@ -231,16 +215,14 @@ def close_round(
     if accepted + open_ < needed:
         ended, remain, waits = by[Standing.LEFT], accepted + open_, config.on_quorum_lost == "wait"
         if round_.round > 1 and not waits and remain + len(ended) >= needed:
-            return Action.FINISH, _early(round_.round - 1, config.rounds, ended, remain=remain, needed=needed)
-        may_come = sum(len(by[kind]) for kind in (Standing.GONE, Standing.REFUSED, Standing.SHUT))
-        may_come += len(ended) if waits else 0
+            return Action.FINISH, finished_early(round_.round - 1, config.rounds, ended, remain=remain, needed=needed)
         short = f"{needed} updates are needed and {remain} can come"
-        counted = f"{short}; {_counted(kinds)}"
-        if ended and waits:
-            short += f"; {_come_back(run, round_.round, ended, config, remain=remain)}"
-            lost = {name: why for name, why in lost.items() if name not in ended}
-        reason = Reason(f"{short}; {_listed(lost)}" if lost else short, counted)
-        return _quorum_lost(reason, now_ms, round_, config, hopeless=accepted + open_ + may_come < needed)
+        shut = {name: _NOW[kind] for kind in _NOW for name in by[kind]}
+        again = {"left": ended if waits else (), "refused": by[Standing.REFUSED] if waits else ()}
+        advice = way_on(run, round_.round, config, remain=remain, of=total, shut=shut, ended=not waits, **again)
+        lost = {name: why for name, why in lost.items() if not (waits and name in ended)}
+        reason = Reason("; ".join([short, *advice, *([_listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
+        return _quorum_lost(reason, now_ms, round_, config)
     if not open_:
         return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"
     if now_ms < round_.deadline_ms:
@@ -248,15 +230,15 @@ def close_round(
         left = shown_duration((round_.deadline_ms - now_ms) / 1000)
         return (
             Action.WAIT,
-            f"{accepted} of {total} updates accepted, waiting for {_some(waiting)} ({left} left){tail}",
+            f"{accepted} of {total} updates accepted, waiting for {some(waiting)} ({left} left){tail}",
         )
     if by[Standing.SUBMITTED] and now_ms < round_.deadline_ms + config.aggregation_lease_s * 1000:
         return (
             Action.WAIT,
-            f"deadline passed, {_some(by[Standing.SUBMITTED])} handed in and being inspected{tail}",
+            f"deadline passed, {some(by[Standing.SUBMITTED])} handed in and being inspected{tail}",
         )
-    late = f"; late: {_some(by[Standing.PENDING])}" if by[Standing.PENDING] else ""
-    late += f"; not inspected in time: {_some(by[Standing.SUBMITTED])}" if by[Standing.SUBMITTED] else ""
+    late = f"; late: {some(by[Standing.PENDING])}" if by[Standing.PENDING] else ""
+    late += f"; not inspected in time: {some(by[Standing.SUBMITTED])}" if by[Standing.SUBMITTED] else ""
     if accepted >= needed:
         return Action.AGGREGATE, f"deadline passed with {accepted} of {total} updates, {needed} needed{late}{tail}"
     short = f"the deadline passed with {accepted} of {needed} needed updates"
@@ -264,21 +246,19 @@ def close_round(
     return _quorum_lost(Reason(f"{short}{late}{tail}", f"{short}; {_counted(kinds)}"), now_ms, round_, config)
 
 
-def _quorum_lost(
-    reason: Reason, now_ms: int, round_: RoundView, config: RunConfig, *, hopeless: bool = False
-) -> tuple[Action, str]:
-    """What to do then. A round is `hopeless` when even the return of all its clients would not be enough.
+def _quorum_lost(reason: Reason, now_ms: int, round_: RoundView, config: RunConfig) -> tuple[Action, str]:
+    """What to do then. One that was resumed waits until its deadline for the sites that ended with the run.
 
-    One that was resumed waits until its deadline for the sites that ended with the run.
+    Also one that lacks only what an operator has shut out: he may let it in again, or resume the run with fewer.
     """
-    if config.on_quorum_lost == "wait" and not hopeless:
+    if config.on_quorum_lost == "wait":
         return Action.HOLD, f"{reason}; waiting for clients to come back"
     where, times = f"round {round_.round}: ", ""
     if config.on_quorum_lost == "retry":
         if round_.openings < config.round_attempts:
             return Action.REOPEN, reason
         times = f"; it was opened {round_.openings} times"
-    elif round_.resumed and not hopeless and now_ms < round_.deadline_ms:
+    elif round_.resumed and now_ms < round_.deadline_ms:
         return Action.HOLD, f"{reason}; the run was resumed: waiting for clients to come back"
     return Action.FAIL, Reason(f"{where}{reason}{times}", f"{where}{reason.public}{times}")
 
@@ -317,7 +297,8 @@ def reopened(
     or not, are given its task; those that were refused are left out,
     unless they train it again.
     """
-    refused = {name for name, (standing, _) in standings.items() if standing in _UNWANTED}
+    out = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED)
+    refused = {name for name, (standing, _) in standings.items() if standing in out}
     kept = {name for name, (standing, _) in standings.items() if standing in (Standing.ACCEPTED, Standing.SUBMITTED)}
     ready = {name for name, client in clients.items() if client.ready}
     expected = tuple(sorted((kept | ready) - refused))
@@ -364,7 +345,7 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
             changed = _counted([*kinds, *["not usable with the others"] * len(round_.unfit)])
             action = Action.FAIL if config.on_quorum_lost == "fail" else Action.RETURN
             return action, Reason(f"{short}: {problem}", f"{short}: {changed}")
-        return Action.RETRY, f"without {_some(round_.spoiled)}, because: {problem}"
+        return Action.RETRY, f"without {some(round_.spoiled)}, because: {problem}"
     if round_.passing_ms is not None:
         if now_ms < round_.passing_ms + min(config.aggregation_lease_s * 1000, _LONGEST_WAIT_MS):
             return Action.HOLD, f"waiting, because: {problem}"
@@ -377,8 +358,8 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
     return Action.RETRY, f"attempt {counted + 1} of {config.aggregation_attempts}, because: {problem}"
 
 
-_UNWANTED = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED)
-_LOST = (*_UNWANTED, Standing.LEFT, Standing.GONE)
+_LOST = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)
+_NOW = {Standing.SHUT: "quarantined", Standing.REVOKED: "revoked"}
 _LONGEST_WAIT_MS = 15_000
 """What passes by itself is tried again at least so often."""
 
@@ -387,6 +368,11 @@ def _listed(reasons: Mapping[str, str]) -> str:
     if not reasons:
         return "no client was lost"
     return "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
+
+
+def _shut(clients: Mapping[str, Client]) -> dict[str, str]:
+    """Whom an operator alone can let in again, and as what."""
+    return {name: client.how_gone for name, client in clients.items() if client.how_gone in _NOW.values()}
 
 
 def _counted(kinds: Iterable[str]) -> str:
@@ -400,32 +386,6 @@ def all_closed(rounds: int) -> str:
     return "its only round is closed" if rounds == 1 else f"all {rounds} rounds are closed"
 
 
-def _early(closed: int, rounds: int, left: Sequence[str], *, remain: int, needed: int) -> Reason:
-    """Why a run is finished before its last round: training scripts that ended, and what to do about it."""
-    one = len(left) == 1
-    whose = f"{left[0]}'s script" if one else f"the scripts of {_some(left)}"
-    sites = f"{remain} sites remain" if remain > 1 else f"{remain or 'no'} site remains"
-    why = (
-        f"ended before round {closed + 1}, and {sites} of the {needed} that a round needs; if that is not meant, let "
-        f"{'it' if one else 'them'} loop until WaitEvent says that the run is over, TOTAL_ROUNDS rounds"
-    )
-    when = f"early, after round {closed} of {rounds}"
-    return Reason(f"{when}: {whose} {why}", f"{when}: {'1 script' if one else f'{len(left)} scripts'} {why}")
-
-
-def _come_back(run: str, round_: int, left: Sequence[str], config: RunConfig, *, remain: int) -> str:
-    """Whose training scripts ended before this round, so that a run waits for them, and what to do about it."""
-    one = len(left) == 1
-    whose = f"{left[0]}'s script" if one else f"the scripts of {_some(left)}"
-    again = f"{whose} ended before round {round_} of {config.rounds}: start {'it' if one else 'them'} again, or"
-    if not remain:
-        return f"{again} end the run (`flavor stop {run}`)"
-    fewer = f"--min-clients {remain}"
-    if isinstance(config.quorum, int) and config.quorum > remain:
-        fewer += f" --quorum {remain}"
-    return f"{again} lower the quorum (`flavor stop {run}`, then `flavor resume {run} {fewer}`)"
-
-
 _UNITS = (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1))
 
 
@@ -437,8 +397,3 @@ def shown_duration(seconds: float) -> str:
             rest = whole % size // smaller_size
             return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
     return f"{whole} s"
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(sorted(names)[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

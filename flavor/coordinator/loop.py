@@ -28,6 +28,7 @@ from flavor.bus.state import (
 )
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
+from flavor.coordinator.advice import public
 from flavor.coordinator.decision import (
     Action,
     Standing,
@@ -35,7 +36,6 @@ from flavor.coordinator.decision import (
     begins_anew,
     close_round,
     next_round,
-    public,
     reopened,
     standings,
     supervise,
@@ -593,7 +593,8 @@ class Coordinator:
         number = round_.view.round
         small: list[str] = []
         small_in_flight = False
-        for client in round_.unjudged:
+        unjudged = [client for client in round_.unjudged if not self._is_shut_out(round_, client)]
+        for client in unjudged:
             fields = round_.updates[client]
             if "refused" in fields:
                 reason = fields["refused"][:LONGEST]
@@ -614,7 +615,7 @@ class Coordinator:
                 self._ask(round_, [client], size)
         if small and not small_in_flight:
             self._ask(round_, small, SMALL_UPDATE_BYTES)
-        if not round_.unjudged:
+        if not any(client in unjudged for client in round_.unjudged):
             round_.unjudged_since = 0.0
         elif not round_.unjudged_since:
             round_.unjudged_since = now
@@ -622,6 +623,10 @@ class Coordinator:
             round_.told = self._jobs.absence()
             self._tell(f"round {number}: {round_.told}")
             self._runs.log("round.waiting", round_=number, reason=round_.told)
+
+    def _is_shut_out(self, round_: _Round, client: str) -> bool:
+        """Whether it was refused in this round once too often: by one more try it would let itself in again."""
+        return client in round_.view.verdicts and self._members.is_quarantined(client)
 
     def _given_up(self, round_: _Round, client: str) -> bool:
         """Refuse an update whose inspection never comes to an end although somebody inspects."""

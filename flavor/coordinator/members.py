@@ -96,6 +96,11 @@ class Members:
             elif before is not None and state is ClientState.STOPPED is not before.state and not client.gone:
                 self._heard.note("client.stopped", name, f"{client.reason or 'its edge was stopped'}: it is awaited")
 
+    def is_quarantined(self, name: str) -> bool:
+        """Whether this client is given no more tasks for now, and nothing is taken of it."""
+        client = self.clients.get(name)
+        return client is not None and client.quarantined
+
     def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
         """Whether the client counts as there: one that was stopped by a signal does for a lease time, as a crashed one.
 

@@ -77,24 +77,72 @@ def test_a_refused_update_is_handed_in_again_in_the_same_round(faulty):
     assert bench.done("flavor", "verify", bench.run, "--store", bench.store).wait() == 0
 
 
-def test_three_refused_tries_in_one_round_shut_a_site_out_and_end_nobody_elses_run(faulty):
-    """The run waits, as for any site that it cannot do without, until an operator pardons it, or lowers the quorum."""
+def refused_thrice(faulty: Faulty) -> dict:
+    """A run whose site c2 was refused three times in round 1; returns its edges."""
     bench = faulty.bench
-    coordinator = readme_serve(faulty)
-    bench.aggregator()
     edges = faulty.edges(only={"c2": ("--fail", "nan", "--at", 1)})
     for number in range(3):
         bench.eventually("refused", lambda n=number: bench.runs.refusals().get("c2") == n + 1)
         stopped(edges["c2"])
         if number < 2:
             edges["c2"] = bench.edge("c2", bench.trainer("--fail", "nan", "--at", 1))
-    assert "3 of its updates in a row" in bench.logged("client.quarantined", client="c2")["reason"]
-    assert bench.runs.read().state is RunState.RUNNING
-    assert bench.done("flavor", "pardon", bench.run, "c2").wait() == 0
+    return edges
+
+
+def test_three_refused_tries_in_one_round_shut_a_site_out_until_it_is_pardoned(faulty):
+    """And end the run for nobody: by `serve`'s own defaults it waits, and says what lets it go on."""
+    faulty.rounds = 2
+    bench = faulty.bench
+    coordinator = readme_serve(faulty)
+    bench.aggregator()
+    edges = refused_thrice(faulty)
+    told = f"c2 is quarantined: `flavor pardon {bench.run} c2`, then start flavor-fl there again, or lower the quorum"
+    coordinator.until(told)
+    bench.eventually("said", lambda: told in bench.done("flavor", "status", bench.run).stdout)
+    bench.eventually("logged", lambda: told in bench.done("flavor", "log", bench.run).stdout)
     edges["c2"] = bench.edge("c2", bench.trainer())
+    tried = bench.runs.read_round(1).verdicts["c2"].try_id
+    update = bench.runs.keys.client("c2").update(1)
+    bench.eventually("handed in again", lambda: bench.redis.hget(update, "try") not in (None, tried))
+    bench.done("flavor", "pardon", bench.run, "c2")
     assert coordinator.wait() == 0, coordinator.stderr
     assert [edge.wait() for edge in edges.values()] == [0, 0]
-    assert contributors(faulty, 1) == ("c1", "c2")
+    assert [contributors(faulty, n) for n in (1, 2)] == [("c1", "c2")] * 2
+    events = [entry["event"] for entry in bench.log() if entry.get("client") == "c2"]
+    assert events.index("client.pardoned") < events.index("update.accepted"), "it does not let itself in again"
+
+
+@pytest.mark.parametrize("policy", ["wait", "fail"])
+def test_a_run_without_a_site_that_was_shut_out_goes_on_as_its_operator_says(faulty, policy):
+    """As the coordinator's own words say it is done; where it has failed, `resume` is no second failure at once."""
+    bench = faulty.bench
+    coordinator = readme_serve(faulty, "--on-quorum-lost", policy, *FAR)
+    bench.aggregator()
+    edges = faulty.edges(only={"c2": ("--hold", "--at", 1)})
+    bench.held("c2")
+    bench.logged("update.accepted", client="c1", round=1)
+    bench.done("flavor", "enroll", bench.run, "c2", "--unsaved")
+    edges["c2"].send(signal.SIGKILL)
+    edges["c2"].wait()
+    bench.done("flavor", "revoke", bench.run, "c2")
+    told = f"c2 is revoked: `flavor enroll {bench.run} c2` lets it join with a new token, or lower the quorum ("
+    if policy == "wait":
+        coordinator.until(f"{told}`flavor stop {bench.run}`, then `flavor resume {bench.run} --min-clients 1`)")
+        bench.done("flavor", "stop", bench.run)
+        assert coordinator.wait() == 8
+    else:
+        assert coordinator.wait() == 1
+        assert f"{told}`flavor resume {bench.run} --min-clients 1`)" in coordinator.stderr
+        assert "c2" not in bench.runs.read().reason, "which sites can read"
+        again = bench.start("flavor", "resume", bench.run)
+        again.until("the run was resumed: waiting for clients to come back")
+        bench.done("flavor", "stop", bench.run)
+        assert again.wait() == 8
+    assert edges["c1"].wait() in (1, 8)
+    again = bench.start("flavor", "resume", bench.run, "--min-clients", 1)
+    edge = bench.edge("c1", bench.trainer())
+    assert (again.wait(), edge.wait()) == (0, 0)
+    assert contributors(faulty, 1) == ("c1",)
 
 
 def test_a_lid_closed_past_the_lease_and_opened_again(faulty):

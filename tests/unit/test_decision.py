@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flavor.bus.state import ClientState, RoundState, RoundView, Verdict
 from flavor.config import RunConfig
+from flavor.coordinator.advice import public
 from flavor.coordinator.decision import (
     Action,
     Client,
@@ -17,7 +18,6 @@ from flavor.coordinator.decision import (
     agreed_structure,
     close_round,
     next_round,
-    public,
     reopened,
     sample,
     shown_duration,
@@ -309,19 +309,49 @@ class TestQuorumLost:
         assert action is Action.HOLD
         assert "waiting for clients to come back" in reason
 
-    def test_wait_holds_for_a_refused_site_and_fails_what_nobodys_return_could_mend(self) -> None:
-        assert close_round("r", 2_000, ROUND, self.REFUSED, policy(on_quorum_lost="wait"))[0] is Action.HOLD
-        first = replace(ROUND, round=1)
-        for kind, action in (
-            (Standing.REVOKED, Action.FAIL),
-            (Standing.SHUT, Action.HOLD),  # as between two rounds: an operator may pardon it
-            (Standing.LEFT, Action.HOLD),
-        ):
+    @pytest.mark.parametrize("kind", [Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE])
+    def test_wait_ends_for_no_site_that_is_lost_in_whatever_way(self, kind: Standing) -> None:
+        for number in (1, 2):
             standing = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=kind)
-            assert close_round("r", 2_000, first, standing, policy(on_quorum_lost="wait"))[0] is action
+            first = replace(ROUND, round=number)
+            assert close_round("r", 2_000, first, standing, policy(on_quorum_lost="wait"))[0] is Action.HOLD
+            every = standings(a=kind, b=kind, c=kind)
+            assert close_round("r", 99_000, first, every, policy(on_quorum_lost="wait"))[0] is Action.HOLD
+
+    @pytest.mark.parametrize(
+        ("kind", "told"),
+        [
+            (Standing.REFUSED, "c's update was refused: its site tries again once flavor-fl is started there again"),
+            (Standing.SHUT, "c is quarantined: `flavor pardon r c`, then start flavor-fl there again"),
+            (Standing.REVOKED, "c is revoked: `flavor enroll r c` lets it join with a new token"),
+        ],
+    )
+    def test_a_run_says_what_lets_it_go_on(self, kind: Standing, told: str) -> None:
+        standing = {**standings(a=Standing.ACCEPTED, b=Standing.PENDING), "c": (kind, "NaN in w")}
+        _, reason = close_round("r", 2_000, ROUND, standing, policy(on_quorum_lost="wait"))
+        fewer = "lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 2`)"
+        assert f"; {told}, or {fewer}; c: NaN in w; waiting" in reason
+        _, reason = close_round("r", 2_000, ROUND, standing, policy(on_quorum_lost="wait", quorum=1.0))
+        assert "`flavor resume r --min-clients 2 --quorum 2`" in reason
+        if kind is Standing.REFUSED:
+            return
+        for settings in ({}, {"on_quorum_lost": "retry", "round_attempts": 1}):
+            action, reason = close_round("r", 2_000, ROUND, standing, policy(**settings))
+            assert action is Action.FAIL
+            assert f"{told}, or lower the quorum (`flavor resume r --min-clients 2`)" in reason, "it has ended by then"
+            assert "pardon" not in public(reason)
+            assert "enroll" not in public(reason)
+
+    def test_several_sites_are_told_of_together(self) -> None:
+        standing = standings(a=Standing.SHUT, b=Standing.SHUT, c=Standing.REVOKED)
+        _, reason = close_round("r", 2_000, ROUND, standing, policy(on_quorum_lost="wait"))
+        assert "a, b are quarantined: `flavor pardon r SITE`" in reason
+        assert "new token, or end the run (`flavor stop r`)" in reason
 
     def test_a_resumed_round_waits_until_its_deadline_for_the_sites_that_ended_with_the_run(self) -> None:
         resumed = replace(ROUND, resumed=True)
+        shut = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.SHUT)
+        assert close_round("r", 2_000, resumed, shut, policy())[0] is Action.HOLD, "or it would end again at once"
         assert close_round("r", 2_000, resumed, self.GONE, policy())[0] is Action.HOLD
         assert close_round("r", 12_000, resumed, self.GONE, policy())[0] is Action.FAIL
 
@@ -481,3 +511,13 @@ class TestQuarantine:
         action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": self.SHUT}, CONFIG)
         assert action is Action.FAIL
         assert "c: it is quarantined" in reason
+        assert "`flavor pardon r c`, then start flavor-fl there again, or lower the quorum (`flavor resume r" in reason
+
+    def test_a_run_that_waits_says_between_rounds_who_lets_it_go_on(self) -> None:
+        revoked = Client(ClientState.REVOKED, alive=False, reason="it was revoked")
+        config = policy(on_quorum_lost="wait")
+        for client, told in ((self.SHUT, "`flavor pardon r c`"), (revoked, "`flavor enroll r c`")):
+            action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": client}, config)
+            assert action is Action.WAIT
+            assert told in reason
+            assert "or lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 2`)" in reason

@@ -1,0 +1,104 @@
+"""What a reason says to people: whom a run waits for, what an operator can do about it, and what is for every site."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from flavor.config import RunConfig
+
+
+class Reason(str):
+    """Why something is done: the text is for the operator, `public` for everybody."""
+
+    __slots__ = ("public",)
+    public: str
+
+    def __new__(cls, text: str, public: str = "") -> Reason:
+        """`public` is the text itself where that holds nothing about a single site."""
+        made = super().__new__(cls, text)
+        made.public = public or text
+        return made
+
+
+def public(reason: str) -> str:
+    """What every site may read of a reason."""
+    return reason.public if isinstance(reason, Reason) else reason
+
+
+def finished_early(closed: int, rounds: int, left: Sequence[str], *, remain: int, needed: int) -> Reason:
+    """Why a run is finished before its last round: training scripts that ended, and what to do about it."""
+    one = len(left) == 1
+    whose = f"{left[0]}'s script" if one else f"the scripts of {some(left)}"
+    sites = f"{remain} sites remain" if remain > 1 else f"{remain or 'no'} site remains"
+    why = (
+        f"ended before round {closed + 1}, and {sites} of the {needed} that a round needs; if that is not meant, let "
+        f"{'it' if one else 'them'} loop until WaitEvent says that the run is over, TOTAL_ROUNDS rounds"
+    )
+    when = f"early, after round {closed} of {rounds}"
+    return Reason(f"{when}: {whose} {why}", f"{when}: {'1 script' if one else f'{len(left)} scripts'} {why}")
+
+
+def way_on(
+    run: str,
+    round_: int,
+    config: RunConfig,
+    *,
+    remain: int,
+    of: int = 0,
+    left: Sequence[str] = (),
+    refused: Sequence[str] = (),
+    shut: Mapping[str, str] | None = None,
+    ended: bool = False,
+) -> list[str]:
+    """What lets a run go on that lacks clients which do not come back by themselves; nothing where there are none.
+
+    Of the clients of round `round_`, `of` in number (0 before it is open), `remain` count. `left`: their training
+    scripts have ended. `refused`: so was their update. `shut`: "quarantined" or "revoked". `ended`: the run has failed.
+    """
+    lines = []
+    if left:
+        one = len(left) == 1
+        whose = f"{left[0]}'s script" if one else f"the scripts of {some(left)}"
+        lines.append(f"{whose} ended before round {round_} of {config.rounds}: start {'it' if one else 'them'} again")
+    if refused:
+        one = len(refused) == 1
+        what = "update was refused: its site tries" if one else "updates were refused: their sites try"
+        lines.append(f"{_of(refused)} {what} again once flavor-fl is started there again")
+    if quarantined := [name for name, how in (shut or {}).items() if how == "quarantined"]:
+        pardon = f"`flavor pardon {run} {quarantined[0] if len(quarantined) == 1 else 'SITE'}`"
+        lines.append(f"{_are(quarantined)} quarantined: {pardon}, then start flavor-fl there again")
+    if revoked := [name for name, how in (shut or {}).items() if how == "revoked"]:
+        enroll = f"`flavor enroll {run} {revoked[0] if len(revoked) == 1 else 'SITE'}`"
+        lines.append(f"{_are(revoked)} revoked: {enroll} lets it join with a new token")
+    if lines:
+        lines[-1] += f", or {_with_fewer(run, config, remain=remain, of=of, ended=ended)}"
+    return lines
+
+
+def _with_fewer(run: str, config: RunConfig, *, remain: int, of: int, ended: bool) -> str:
+    """How to go on without those that are missing."""
+    if not remain:
+        return "begin another run" if ended else f"end the run (`flavor stop {run}`)"
+    fewer = f"--min-clients {remain}"
+    needed = config.quorum
+    if isinstance(needed, float):  # a share, of those who are expected
+        needed = math.ceil(needed * max(of, remain))
+    if needed is not None and needed > remain:
+        fewer += f" --quorum {remain}"
+    again = f"`flavor resume {run} {fewer}`"
+    return f"lower the quorum ({again})" if ended else f"lower the quorum (`flavor stop {run}`, then {again})"
+
+
+def _of(names: Sequence[str]) -> str:
+    return f"{names[0]}'s" if len(names) == 1 else f"the {len(names)} sites' ({some(names)})"
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{some(names)} {'is' if len(names) == 1 else 'are'}"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first of these names, and how many more there are."""
+    shown = ", ".join(sorted(names)[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
