@@ -22,6 +22,7 @@ from flavor.errors import (
     CheckpointError,
     DigestMismatch,
     FlavorError,
+    StoreError,
     StoreUnavailable,
     UpdateRefused,
 )
@@ -38,7 +39,7 @@ from workers.infos import read_client_info
 from workers.norm import check_norm
 from workers.reading import Reading
 from workers.signatures import Signatures
-from workers.structure import structure, structure_digest, structure_of_object
+from workers.structure import Structure, structure, structure_digest, structure_of_object
 from workers.updates import check_base, open_global
 from workers.weights import check_weight
 
@@ -50,6 +51,8 @@ _CHEAP_BYTES = 2**20
 """What is no larger is fetched as a whole, before it is looked at."""
 _HEADER_SLACK_BYTES = 2**20
 """By so much an update's header may be longer than the global model."""
+_MOST_ASKED = 5
+"""Objects that are tried to say in what a structure differs from that of most sites."""
 _LONGEST_REASON = 2000
 """Characters; it quotes names that a client chose, and stands in Redis, in the log and on terminals."""
 
@@ -337,15 +340,34 @@ class Inspector:
         That is one of those that most sites agree with; None as long as the coordinator has not found that out.
         """
         if (model := self._view.global_model) is not None:
-            reference, seal = Reference(checked_global(model.path), model.digest, model.size_bytes), model.seal
-            whose = "the global model"
-        elif first is not None and first.path != path:
-            reference, seal, whose = first, "", "the model of the other sites"
-        else:
+            path, whose = checked_global(model.path), "the global model"
+            required = structure_of_object(self._store, path, model.digest, model.seal, model.size_bytes)  # type: ignore[arg-type]
+        elif first is None or first.path == path or first.structure == structure_digest(update.specs):
             return
-        required = structure_of_object(self._store, reference.path, reference.digest, seal, reference.size_bytes)  # type: ignore[arg-type]
+        else:
+            whose, found = "the model of the other sites", self._structure_of_most(first)
+            if found is None:
+                raise CheckpointError(
+                    "the tensors' names, shapes or dtypes are not those of the model of the other sites: train the "
+                    "same model at every site"
+                )
+            required = found
         if problems := structure_problems(structure(update.specs), required, whose):
             raise CheckpointError(problems)
+
+    def _structure_of_most(self, first: Reference) -> Structure | None:
+        """What most sites agree on, from the object of any of them; None where each has made its own unreadable.
+
+        No site's object keeps another from being judged, and no error about it is another's reason.
+        """
+        round_ = self._runs.read_round(self._round)
+        accepted = [each for each in round_.verdicts.values() if each.accepted] if round_ else []
+        others = [each for each in accepted if each.structure == first.structure and each.path != first.path]
+        known = [(each.path, each.digest, each.seal, each.size_bytes) for each in others[:_MOST_ASKED]]
+        for path, digest, seal, size_bytes in [(first.path, first.digest, "", first.size_bytes), *known]:
+            with suppress(StoreError, CheckpointError, OSError):
+                return structure_of_object(self._store, path, digest, seal, size_bytes)  # type: ignore[arg-type]
+        return None
 
     def _whose_model_it_may_be(self) -> str:
         """What to think of where the model itself may be far off: that of a first round, which nothing bounds."""

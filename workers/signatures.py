@@ -79,6 +79,11 @@ class Signatures:
 
     def _check_key(self, client: str, key: str, pinned: str | None) -> None:
         PublicKey.parse(key)
+        if pinned == "":
+            raise UpdateRefused(
+                f"the update is signed with key {fingerprint(key)}, which the operator has replaced in this run "
+                "(flavor enroll): start flavor-fl with another one (--key)"
+            )
         if pinned and key != pinned:
             raise UpdateRefused(
                 f"the update is signed with key {fingerprint(key)}, and client {client!r} has the pinned key "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flavor.bus.connection import translated
 from flavor.bus.runs import RunStore
+from flavor.errors import InvalidSetting
 
 
 def tell_admission(runs: RunStore, client: str, *, admitted: bool, reason: str, public_key: str) -> None:
@@ -22,9 +23,13 @@ def replace_key(runs: RunStore, client: str, public_key: str = "") -> None:
     """Pin this key for a client in place of another; without one the next key that it announces is pinned.
 
     For operators alone: no edge may write these hashes. The run need not be there yet; one that is there keeps the key
-    that was replaced, for its manifests.
+    that was replaced, for its manifests. Raises `InvalidSetting` for a key that was replaced before.
     """
-    runs.replace_key(client, public_key)
+    if not runs.replace_key(client, public_key):
+        raise InvalidSetting(
+            f"--public-key: {client!r} had this key in run {runs.run!r} until an operator replaced it: a key that was "
+            "replaced is pinned no more; name another"
+        )
     if runs.find() is not None:
         what = "pinned by an operator" if public_key else "forgotten by an operator: the next one is pinned"
         runs.log("client.key_replaced", client=client, reason=f"its key is {what}")

@@ -428,24 +428,25 @@ class RunStore:
                     return str(fields.get("reason", ""))
         return ""
 
-    def pin_key(self, client: str, public_key: str, *, replace: bool = False) -> str:
+    def pin_key(self, client: str, public_key: str) -> str:
         """Make `public_key` the one that this client's updates must be signed with; returns the one that stands.
 
-        The first stands, unless an operator replaces it. For trusted processes alone: no edge may write that hash.
+        The first stands, unless an operator replaces it; '' for one that was replaced: that is never pinned again. For
+        trusted processes alone: no edge may write that hash.
         """
         from flavor.bus.names import checked_name
 
-        key, field = self.keys.public_keys, checked_name(client, "client")
-        with translated(self.where), self.redis.pipeline(transaction=True) as step:
-            (step.hset if replace else step.hsetnx)(key, field, public_key)
-            step.hget(key, field)
-            return str(step.execute()[1])
+        keys = [self.keys.public_keys, self.keys.replaced]
+        return str(self._call("pin_key", keys, [checked_name(client, "client"), public_key]))
 
-    def replace_key(self, client: str, public_key: str) -> None:
-        """Pin this key for a client, or none, in place of any other: an operator's act, which the run keeps."""
+    def replace_key(self, client: str, public_key: str) -> bool:
+        """Pin this key for a client, or none, in place of any other: an operator's act, which the run keeps.
+
+        False, and nothing is done, for a key that was replaced before.
+        """
         own = self.keys.client(client)
         keys = [self.keys.state, self.keys.public_keys, own.admission, own.state, self.keys.replaced]
-        self._call("replace_key", keys, [client, public_key, RECORDED])
+        return bool(self._call("replace_key", keys, [client, public_key, RECORDED]))
 
     def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
         """Append to the run's log."""

@@ -251,16 +251,18 @@ class Reference:
     digest: str
     size_bytes: int | None = None
     """None in a round that an older release has opened."""
+    structure: str = ""
+    """The digest of its structure: the object itself, which its site may spoil, only serves to say what differs."""
 
     def __str__(self) -> str:
         """As it stands in the round's hash."""
-        return f"{self.path} {self.digest} {self.size_bytes}"
+        return f"{self.path} {self.digest} {self.size_bytes} {self.structure}".rstrip()
 
     @classmethod
     def of(cls, text: str) -> Reference:
         """From there."""
-        path, digest, *size = text.split(" ")
-        return cls(path, digest, int(size[0]) if size else None)
+        path, digest, *more = text.split(" ")
+        return cls(path, digest, int(more[0]) if more else None, *more[1:2])
 
 
 @dataclass(frozen=True)

@@ -696,10 +696,11 @@ class Coordinator:
             if agreed is None:
                 return False
             leader, others = verdicts[agreed[0]], agreed[1]
-            reference = Reference(leader.path, leader.digest, leader.size_bytes)
+            reference = Reference(leader.path, leader.digest, leader.size_bytes, leader.structure)
         else:  # what was accepted at the same moment
             accepted = {client: verdict for client, verdict in verdicts.items() if verdict.accepted}
-            known = next((each.structure for each in accepted.values() if each.path == fixed.path), None)
+            of_its_site = next((each.structure for each in accepted.values() if each.path == fixed.path), None)
+            known = fixed.structure or of_its_site
             others = tuple(sorted(client for client, each in accepted.items() if known not in (None, each.structure)))
             reference = fixed
             if not others:

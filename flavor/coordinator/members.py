@@ -177,6 +177,11 @@ class Members:
         except InvalidSetting:  # what it wrote instead is not for others to read
             return "its public key cannot be used: have flavor-fl make one, or openssl genpkey -algorithm ed25519"
         if (pinned := self._runs.pin_key(name, key)) != key:
+            if not pinned:
+                return (
+                    f"its key is {fingerprint(key)}, which the operator has replaced in this run (flavor enroll): "
+                    "start flavor-fl with another one (--key)"
+                )
             return (
                 f"its key is {fingerprint(key)}, and this run knows it by key {fingerprint(pinned)}: start flavor-fl "
                 "with the file of that key (--key), or have the operator forget it "

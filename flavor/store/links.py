@@ -36,17 +36,21 @@ def is_sole(source: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
 
 
-def copied(source: Path, target: Path) -> None:
-    """Copy the file's bytes to a new one, as far as whoever watches wants it; raises `OSError`, `TransferStopped`."""
+def copied(source: Path, target: Path) -> tuple[os.stat_result, os.stat_result]:
+    """Copy the file's bytes to a new one, as far as whoever watches wants it; raises `OSError`, `TransferStopped`.
+
+    Returns what the file that was read was before, and after.
+    """
     watch = current_watch()
     with (
         source.open("rb", buffering=0) as reading,
         target.open("xb") as writing,
-        watch.phase("copying", os.fstat(reading.fileno()).st_size),
+        watch.phase("copying", (before := os.fstat(reading.fileno())).st_size),
     ):
         while block := _read_of(source, reading):
             writing.write(block)
             watch.moved(len(block))
+        return before, os.fstat(reading.fileno())
 
 
 def _read_of(source: Path, reading: io.FileIO) -> bytes:
@@ -58,22 +62,28 @@ def _read_of(source: Path, reading: io.FileIO) -> bytes:
         raise
 
 
-def placed(source: Path, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
+def placed(
+    source: Path, destination: Path, *, check: Callable[[Path, tuple[os.stat_result, ...]], None] = lambda *_: None
+) -> None:
     """Put a link to `source`, or a copy, at `destination` in one step, replacing what is there.
 
-    It is the link or the copy that `check` is called with, before: another may give `source` another name at any time.
+    It is the link or the copy that `check` is called with, before: another may give `source` another name at any time;
+    and with what the file that was linked, or copied, was then, and after the copying.
     Raises `OSError`, and what `check` raises; `TransferStopped`, with nothing replaced, where that is no longer wanted.
     """
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    if not linked(source, temporary):
+    was: tuple[os.stat_result, ...]
+    if linked(source, temporary):
+        was = (temporary.lstat(),)
+    else:
         try:
-            copied(source, temporary)
+            was = copied(source, temporary)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     try:
-        check(temporary)
+        check(temporary, was)
         current_watch().check()
         os.replace(temporary, destination)
     finally:

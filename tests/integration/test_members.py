@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from flavor.bus.admission import replace_key
 from flavor.bus.connection import connect
 from flavor.bus.lease import Lease
 from flavor.bus.runs import MORE_IS_LEFT_OUT, MOST_ENTRIES, RunStore
@@ -82,6 +83,28 @@ def test_a_client_that_takes_back_what_it_said_is_gone_when_its_lease_is(runs: R
     runs.redis.delete(runs.keys.client("a").hash, runs.keys.client("a").lease)
     seen.read(["a"], token=TOKEN, lenient=False)
     assert seen.clients["a"].gone
+
+
+def test_a_key_that_an_operator_forgot_is_not_learnt_anew_from_what_redis_has_of_the_site(runs: RunStore) -> None:
+    """Its edge may be long gone; the hash that it wrote is not."""
+    lost, new = (str(SigningKey.generate().public) for _ in range(2))
+    seen = members(runs)
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    says(runs, "a", state="ready", public_key=lost)
+    seen.read_all(token=TOKEN, lenient=False)
+    assert runs.public_keys() == {"a": lost}
+    replace_key(runs, "a")
+    for _ in range(2):
+        seen.read_all(token=TOKEN, lenient=False)
+        assert runs.public_keys() == {}
+    admission = runs.redis.hgetall(runs.keys.client("a").admission)
+    assert admission["admitted"] == "0"
+    assert "which the operator has replaced in this run" in admission["reason"]
+    says(runs, "a", state="ready", public_key=new)
+    seen.read_all(token=TOKEN, lenient=False)
+    assert runs.public_keys() == {"a": new}
+    assert runs.redis.hget(runs.keys.client("a").admission, "admitted") == "1"
+    assert seen.clients["a"].ready
 
 
 def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later(runs: RunStore) -> None:

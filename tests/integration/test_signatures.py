@@ -15,7 +15,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.state import ManifestRef, RoundState, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
-from flavor.errors import ObjectMissing, StateLost, StoreError
+from flavor.errors import InvalidSetting, ObjectMissing, StateLost, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
 from flavor.ledger.keys import SigningKey
@@ -159,7 +159,7 @@ def test_an_update_signed_in_an_earlier_run_of_the_name(runs: RunStore, store: O
 def test_a_key_that_was_replaced_names_its_site_to_no_other(runs: RunStore) -> None:
     """Every site reads the run's hash."""
     runs.pin_key("site-b", "one")
-    for key in ("two", "", "three", "two"):
+    for key in ("two", "", "three", "four"):
         replace_key(runs, "site-b", key)
     assert runs.replaced() == {"site-b": ("one", "two", "three")}
     assert "site-b" not in str(runs.redis.hgetall(runs.keys.state))
@@ -168,7 +168,25 @@ def test_a_key_that_was_replaced_names_its_site_to_no_other(runs: RunStore) -> N
 def test_the_first_key_stands_unless_an_operator_replaces_it(runs: RunStore) -> None:
     assert runs.pin_key("a", "one") == "one"
     assert runs.pin_key("a", "two") == "one"
-    assert runs.pin_key("a", "two", replace=True) == "two"
+    replace_key(runs, "a", "two")
+    assert runs.pin_key("a", "one") == "two"
+
+
+def test_a_key_that_was_replaced_is_pinned_by_nothing(runs: RunStore, store: ObjectStore) -> None:
+    """What the site has written with it, or whoever has stolen it, stands in Redis still."""
+    submit(runs, store, "a", model(1))
+    sign(runs, "a", KEY)
+    runs.pin_key("a", str(KEY.public))
+    replace_key(runs, "a")
+    assert runs.pin_key("a", str(KEY.public)) == ""
+    found = verdict(runs, "a")
+    assert not found.accepted
+    assert f"signed with key {KEY.public.fingerprint}, which the operator has replaced in this run" in found.reason
+    with pytest.raises(InvalidSetting, match="a key that was replaced is pinned no more; name another"):
+        replace_key(runs, "a", str(KEY.public))
+    assert runs.public_keys() == {}
+    assert runs.pin_key("a", str(OTHER.public)) == str(OTHER.public)
+    assert runs.pin_key("b", str(KEY.public)) == str(KEY.public), "it is this client's alone"
 
 
 # -- the manifest of a round

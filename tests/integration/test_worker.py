@@ -164,7 +164,8 @@ def verdict(runs: RunStore, client: str, round_: int = 1) -> Verdict:
 
 def decide(runs: RunStore, found: Verdict) -> None:
     """Fix the first round's structure, as the coordinator does once most of its sites agree on it."""
-    runs.decide_structure(TOKEN, 1, Reference(found.path, found.digest, found.size_bytes), others=(), reason="2 of 3")
+    first = Reference(found.path, found.digest, found.size_bytes, found.structure)
+    runs.decide_structure(TOKEN, 1, first, others=(), reason="2 of 3")
 
 
 def model(value: float) -> dict[str, np.ndarray]:
@@ -308,14 +309,27 @@ class TestInspection:
         whose = {1: "the model of the other sites", 2: "the global model"}[round_]
         assert f"tensor 'w' has shape (1099511627776,); {whose}" in verdict(runs, "b", round_).reason
 
-    def test_of_a_reference_that_became_a_file_of_terabytes_nothing_is_read(
-        self, runs: RunStore, store: ObjectStore
+    @pytest.mark.parametrize("how", ["terabytes", "other bytes", "gone"])
+    def test_the_structure_that_was_agreed_on_outlives_the_object_that_had_it(
+        self, runs: RunStore, store: ObjectStore, how: str
     ) -> None:
+        """Its site may spoil it; the others are judged by the structure, and told nothing of that site."""
         path = submit(runs, store, "a", model(1))
         decide(runs, verdict(runs, "a"))
-        os.truncate(store.local(accepted_path(path)), 2**42)
-        submit(runs, store, "b", model(2))
-        assert f"({2**42} of them, expected " in verdict(runs, "b").reason
+        file = store.local(accepted_path(path))
+        if how == "terabytes":
+            os.truncate(file, 2**42)
+        elif how == "other bytes":
+            rewritten(file, b"x" * file.stat().st_size)
+        else:
+            file.unlink()
+        submit(runs, store, "b", {"w": np.zeros((3, 2), np.float32)})
+        assert verdict(runs, "b").reason.startswith("the tensors' names, shapes or dtypes are not those of the model")
+        submit(runs, store, "c", model(2))
+        assert verdict(runs, "c").accepted
+        runs.redis.hdel(runs.keys.verdicts(1), "b")
+        submit(runs, store, "b", {"w": np.zeros((3, 2), np.float32)})
+        assert "tensor 'w' has shape (3, 2); the model of the other sites has (2, 3)" in verdict(runs, "b").reason
 
     def test_an_object_whose_links_change_while_it_is_inspected_is_inspected_again(
         self, runs: RunStore, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

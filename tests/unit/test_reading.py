@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from flavor.errors import DigestMismatch
-from flavor.store import seals
+from flavor.store import links, seals
 from flavor.store.formats import TensorFileWriter, TensorSpec
 from flavor.store.local import LocalStore
+from flavor.store.objects import copy_of
 from workers.reading import ChangedWhileRead, NotAsAccepted, Reading, as_accepted, reading
 
 ELEMENTS = 100_000
@@ -115,3 +118,50 @@ def test_two_changes_within_a_tick_are_told_apart_or_waited_for(store: LocalStor
         before = store.seal(PATH, strict=True)
         os.utime(file)
         assert store.seal(PATH, strict=True) != before
+
+
+@pytest.mark.parametrize("are_linked", [True, False], ids=["linked", "copied"])
+@pytest.mark.parametrize("has_seal", [True, False], ids=["seal", "digest"])
+def test_what_is_placed_is_what_was_checked_and_not_what_had_its_name_a_moment_ago(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, are_linked: bool, has_seal: bool
+) -> None:
+    """Another has the name of the object as it is given to a site, and the object has it before and after."""
+    digest, seal = digest_of(store), store.seal(PATH) if has_seal else "1:2:3"
+    file, aside, other, target = tmp_path / PATH, tmp_path / "aside", tmp_path / "other", tmp_path / "target"
+    other.write_bytes(bytes(file.stat().st_size))
+    really = {"linked": links.linked, "copied": links.copied}
+
+    def swapped(how: str) -> Callable[[Path, Path], Any]:
+        def place(source: Path, temporary: Path) -> Any:
+            if how == "linked" and not are_linked:
+                return False
+            file.rename(aside)
+            other.rename(file)
+            try:
+                return really[how](source, temporary)
+            finally:
+                file.rename(other)
+                aside.rename(file)
+
+        return place
+
+    for how in really:
+        monkeypatch.setattr(links, how, swapped(how))
+    target.write_bytes(b"as it was")
+    with pytest.raises(DigestMismatch):
+        store.fetch(PATH, target, digest=digest, seal=seal)
+    assert target.read_bytes() == b"as it was"
+    monkeypatch.undo()
+    store.fetch(PATH, target, digest=digest, seal=seal)
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == digest
+
+
+def test_a_copy_is_hashed_as_it_is_made(store: LocalStore, tmp_path: Path) -> None:
+    digest, target = digest_of(store), tmp_path / "copy"
+    copy_of(store, PATH, target, digest=digest)
+    assert target.read_bytes() == (tmp_path / PATH).read_bytes()
+    target.unlink()
+    (tmp_path / PATH).write_bytes(b"others")
+    with pytest.raises(DigestMismatch, match="the bytes are not those that were recorded"):
+        copy_of(store, PATH, target, digest=digest)
+    assert not target.exists()

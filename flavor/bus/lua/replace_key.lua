@@ -3,7 +3,12 @@
 -- ARGV  1 client  2 key; '' for none  3 what stands for a key that only the run's records have
 -- Invariant: a key that is replaced in a run that is there stays in `replaced`, a line each, which no site reads.
 -- Where the run is not there, its records may pin a key again: for that one stands ARGV[3].
--- Returns the key that was pinned; '' when there was none.
+-- Such a key is not pinned again.
+-- Returns 1; 0 when the key was replaced before: nothing is done then.
+if ARGV[2] ~= '' then
+  local known = redis.call('HGET', KEYS[5], ARGV[1]) or ''
+  if string.find('\n' .. known, '\n' .. ARGV[2] .. '\n', 1, true) then return 0 end
+end
 local before = redis.call('HGET', KEYS[2], ARGV[1]) or ''
 local gone = before
 if redis.call('EXISTS', KEYS[1]) == 0 then gone = ARGV[3] end
@@ -20,4 +25,4 @@ else
 end
 redis.call('DEL', KEYS[3])
 redis.call('PUBLISH', KEYS[4], '')
-return before
+return 1
