@@ -156,7 +156,8 @@ class TensorRound:
 
     def _write(self, tensors: model.Tensors, path: Path) -> None:
         """Write a local model as `flavor-agg` does: only what has crossed the wire, in the trainer's format."""
-        write(path, Checkpoint(dict(tensors), self._local.structure), self._format)
+        structure = self._local.structure and self._local.structure.without_texts()
+        write(path, Checkpoint(dict(tensors), structure), self._format)
 
 
 def _without(error: Exception | str, path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,12 +22,17 @@ from hypothesis import strategies as st
 from flavor.errors import CheckpointError
 from flavor.store.formats import (
     Checkpoint,
+    Encoding,
     Format,
     Structure,
+    TensorFile,
+    check_metadata,
     describe,
     detect,
+    encode,
     from_safetensors,
     read,
+    take_safetensors,
     to_safetensors,
     write,
 )
@@ -151,8 +157,9 @@ def assert_equal_nest(left: Any, right: Any) -> None:
 def test_any_nesting_survives_the_wire(tmp_path: Path, state_dict: dict[Any, Any]) -> None:
     source, wire, back = tmp_path / "a", tmp_path / "b", tmp_path / "c"
     source.write_bytes(pickle.dumps({"state_dict": state_dict}))
-    to_safetensors(source, wire)
-    from_safetensors(wire, back, Format.PICKLE)
+    info = to_safetensors(source, wire)
+    own = info.structure and Structure.from_json(info.structure.to_json(), "as the site keeps it, with its texts")
+    from_safetensors(wire, back, Format.PICKLE, own)
     assert_equal_nest(state_dict, load(back, Format.PICKLE))
 
 
@@ -299,7 +306,7 @@ def test_leaves_come_back_as_what_they_were(tmp_path: Path) -> None:
     for how in "zip", "pickle":
         source = save(tmp_path / "source", how, {"state_dict": state_dict})
         info = to_safetensors(source, wire)
-        from_safetensors(wire, tmp_path / "back", info.format)
+        from_safetensors(wire, tmp_path / "back", info.format, info.structure)
         path = tmp_path / "back"
         back = (pickle.loads(path.read_bytes()) if how == "pickle" else torch.load(path, weights_only=False))[
             "state_dict"
@@ -308,6 +315,39 @@ def test_leaves_come_back_as_what_they_were(tmp_path: Path) -> None:
         assert torch.equal(back["torch"], state_dict["torch"])
         assert same(back["numpy"], state_dict["numpy"])
         assert {key: back[key] for key in list(back)[2:]} == {key: state_dict[key] for key in list(back)[2:]}
+
+
+@pytest.mark.parametrize("how", ["whole", "change", "as it is"])
+def test_text_between_the_tensors_stays_at_its_site(tmp_path: Path, how: str) -> None:
+    """It went into the header of the update, and the first site's into everybody's global model."""
+    source, wire, back = tmp_path / "source", tmp_path / "wire", tmp_path / "back"
+    tensors = {"w": np.ones(2, np.float32)}
+    nested = {"net": {**tensors, "columns": ["age", "SECRET-1"], "none": None}, "site": "SECRET-2"}
+    source.write_bytes(pickle.dumps({"state_dict": nested}))
+    if how == "whole":
+        info = to_safetensors(source, wire)
+    elif how == "change":
+        safetensors.numpy.save_file({"net/w": tensors["w"]}, tmp_path / "base")
+        base = TensorFile.open(tmp_path / "base")
+        info = encode(source, wire, base, Encoding("bf16", "0" * 64))
+    else:
+        own = tmp_path / "own"
+        write(own, read(source), Format.SAFETENSORS)
+        assert b"SECRET" in own.read_bytes()
+        assert take_safetensors(own) is None, "it is converted instead"
+        with pytest.raises(CheckpointError, match="holds text between the tensors"):
+            check_metadata(own)
+        info = to_safetensors(own, wire)
+    assert b"SECRET" not in wire.read_bytes()
+    check_metadata(wire)
+    if how == "change":
+        return
+    from_safetensors(wire, back, Format.PICKLE, info.structure)
+    assert load(back, Format.PICKLE)["net"]["columns"] == ["age", "SECRET-1"], "at the site it stands there again"
+    from_safetensors(wire, back, Format.PICKLE)
+    assert load(back, Format.PICKLE)["site"] is None
+    assert info.structure is not None
+    assert info.structure.texts == ("net/columns/0", "net/columns/1", "site")
 
 
 def test_an_average_of_integers_is_rounded(tmp_path: Path) -> None:

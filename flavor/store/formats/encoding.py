@@ -153,11 +153,12 @@ def encode(
     be written. `bare` takes the prefixes of wrappers off the names.
     """
     fmt = fmt or detect(src)
-    own = checkpoint = public(read(src, fmt), os.fspath(src))
+    own = read(src, fmt)
+    checkpoint = public(own, os.fspath(src))
     names: dict[str, str] = {}
     if bare:
         names = bare_names(own.tensors)
-        checkpoint = renamed(own, {mine: name for name, mine in names.items()})
+        checkpoint = renamed(checkpoint, {mine: name for name, mine in names.items()})
     local = {spec.name: spec for spec in checkpoint.specs}
     if problems := structure_problems(local, {spec.name: spec for spec in base.specs}, "the global model"):
         raise CheckpointError(problems)

@@ -3,7 +3,7 @@
 On the wire a structure is JSON, with one short key a node::
 
     {"t": NAME}  {"t": NAME, "as": "int"}     a leaf: a tensor, or what was not one before
-    {"c": null}  {"c": "text"}                a constant, which no aggregation touches
+    {"c": null}                               a constant, which no aggregation touches; its text stays at the site
     {"d": [[KEY, NODE], ...]}                 a dict; a key is text or an integer
     {"l": [NODE, ...]}  {"u": [NODE, ...]}    a list, a tuple
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from flavor.errors import CheckpointError
@@ -75,6 +75,29 @@ class Structure:
             elif isinstance(node, Branch):
                 stack.extend(reversed(node.items))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Where a text is, as paths, in the trainer's order: no more than ten."""
+        found: list[str] = []
+        stack: list[tuple[Node, str]] = [(self.root, "")] if self.root else []
+        while stack and len(found) < 10:
+            node, path = stack.pop()
+            if isinstance(node, Constant) and node.value is not None:
+                found.append(path)
+            elif isinstance(node, Branch):
+                keys = node.keys or range(len(node.items))
+                below = [(item, f"{path}/{key}".lstrip("/")) for key, item in zip(keys, node.items, strict=True)]
+                stack.extend(reversed(below))
+        return tuple(found)
+
+    def without_texts(self) -> Structure:
+        """The same nesting with None for each text: what may leave the site."""
+        if not self.texts:
+            return self
+        root = _without_texts(self.root)
+        assert isinstance(root, Branch)
+        return replace(self, root=root)
+
     def check(self, names: Iterable[str], where: str) -> None:
         """Raise `CheckpointError` unless the leaves are exactly these tensors."""
         leaves = [leaf.name for leaf in self.leaves()]
@@ -108,6 +131,12 @@ class Structure:
             raise CheckpointError(
                 f"{where}: its flavor.structure is damaged ({error}); let the edge write the file again"
             ) from None
+
+
+def _without_texts(node: Node | None) -> Node:
+    if isinstance(node, Branch):
+        return replace(node, items=tuple(_without_texts(item) for item in node.items))
+    return node if isinstance(node, Leaf) else Constant(None)
 
 
 def _to_json(node: Node) -> dict[str, object]:

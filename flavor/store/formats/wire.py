@@ -73,26 +73,31 @@ def to_safetensors(
     """Convert a trainer's checkpoint for the wire, block by block, digest included, in one pass.
 
     `bare` takes the prefixes of wrappers off the names (see `flavor.store.formats.prefix`).
-    `dest` is a path or a binary file. The structure travels in the metadata; of what else a trainer noted in
-    its safetensors file only "format" does, the rest stays on its site. Raises `CheckpointError` for what
-    cannot be read or aggregated, `StoreError` when `dest` cannot be written.
+    `dest` is a path or a binary file. The structure travels in the metadata, without text between the tensors; of what
+    else a trainer noted in its safetensors file only "format" does, the rest stays on its site. Raises
+    `CheckpointError` for what cannot be read or aggregated, `StoreError` when `dest` cannot be written.
     """
     fmt = fmt or detect(src)
-    own = checkpoint = public(read(src, fmt), os.fspath(src))
+    own = read(src, fmt)
+    checkpoint = public(own, os.fspath(src))
     names: dict[str, str] = {}
     if bare:
         names = bare_names(own.tensors)
-        checkpoint = renamed(own, {mine: name for name, mine in names.items()})
+        checkpoint = renamed(checkpoint, {mine: name for name, mine in names.items()})
     with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
         fill(writer, checkpoint)
     return WireInfo.of(writer, fmt, own, tuple(checkpoint.tensors), names)
 
 
 def public(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """The checkpoint without what a trainer noted for itself. Raises `CheckpointError` if it has no tensors."""
+    """The checkpoint without what a trainer noted for itself. Raises `CheckpointError` if it has no tensors.
+
+    That is free text beside the tensors, and text between them: a name, a path, a patient's number.
+    """
     check_not_empty(checkpoint.tensors, where)
     kept = {key: value for key, value in checkpoint.metadata.items() if key in WIRE_METADATA}
-    return replace(checkpoint, metadata=kept)
+    structure = checkpoint.structure and checkpoint.structure.without_texts()
+    return replace(checkpoint, metadata=kept, structure=structure)
 
 
 def check_not_empty(names: Collection[str], where: str) -> None:
@@ -110,8 +115,10 @@ def take_safetensors(path: StrPath) -> WireInfo | None:
     if not set(file.metadata) <= WIRE_METADATA | {STRUCTURE_KEY}:
         return None
     check_not_empty(file.names, file.path)
-    digest = hashlib.sha256(file.source.view).hexdigest()
     structure = read(path, Format.SAFETENSORS).structure
+    if structure is not None and structure.texts:
+        return None
+    digest = hashlib.sha256(file.source.view).hexdigest()
     return WireInfo(digest, file.size_bytes, Format.SAFETENSORS, file.names, structure)
 
 
@@ -130,7 +137,12 @@ def check_metadata(source: StrPath | TensorFile) -> None:
             raise CheckpointError(f"{file.path}: metadata {key!r} is too long; let the edge write it")
     if (text := file.metadata.get(STRUCTURE_KEY)) is not None:
         tensors = [name for name in file.names if not name.startswith(SCALE_PREFIX)]
-        Structure.from_json(text, file.path).check(tensors, file.path)
+        structure = Structure.from_json(text, file.path)
+        structure.check(tensors, file.path)
+        if structure.texts:
+            raise CheckpointError(
+                f"{file.path}: its flavor.structure holds text between the tensors; let the edge write it"
+            )
 
 
 def check_given(path: StrPath) -> None:
