@@ -32,15 +32,15 @@ class Moving(Protocol):
 
 
 class Silence:
-    """What is told of one server: `tell` is called with how long it has given no answer, in seconds."""
+    """What is told of one server: `tell` is called with how long a request has had no answer of it, in seconds."""
 
     def __init__(self, tell: Callable[[float], None]) -> None:
-        self.tell, self.told_s = tell, 0.0  # the silence that was told last; 0 for none
+        self.tell, self._told_s = tell, 0.0  # the silence that was told last; 0 for none
 
     @contextlib.contextmanager
     def request(self, watch: Moving | None = None) -> Iterator[None]:
         """Within this an answer is waited for; what moves in that time, by its `watch`, counts as one."""
-        request = _Request(self, time.monotonic(), watch)
+        request = _Request(self, time.monotonic(), watch, threading.get_ident())
         watcher = _watcher
         watcher.add(request)
         try:
@@ -48,10 +48,17 @@ class Silence:
         finally:
             watcher.remove(request)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it was told that a request has no answer, and not yet that all have."""
+        return bool(self._told_s)
+
     def answered(self) -> bool:
-        """Note that the server has given an answer; whether it was told that it gave none."""
-        told_s, self.told_s = self.told_s, 0.0
-        return bool(told_s)
+        """Note that the server has answered this thread; whether that ends a silence that was told.
+
+        It does not while it leaves another thread's request without an answer.
+        """
+        return self.is_told and _watcher.end(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,7 @@ class _Request:
     silence: Silence
     since: float
     watch: Moving | None
+    thread: int
 
     def silent_s(self, now: float) -> float:
         """How long it has had no answer, and nothing has moved."""
@@ -66,7 +74,7 @@ class _Request:
 
     def left_s(self, now: float) -> float:
         """How long that may go on without a word."""
-        return (2 * self.silence.told_s or FIRST_S) - self.silent_s(now)
+        return (2 * self.silence._told_s or FIRST_S) - self.silent_s(now)
 
 
 class _Watcher:
@@ -94,6 +102,16 @@ class _Watcher:
         with self._changed:
             self._waiting.discard(request)
 
+    def end(self, silence: Silence) -> bool:
+        """End what was told of this server, if none but this thread's requests to it have waited for long."""
+        with self._changed:
+            now, thread = time.monotonic(), threading.get_ident()
+            for request in self._waiting:
+                if request.silence is silence and request.thread != thread and request.silent_s(now) >= FIRST_S:
+                    return False
+            told_s, silence._told_s = silence._told_s, 0.0
+            return bool(told_s)
+
     def _look(self) -> None:
         waited_at = time.monotonic()
         while True:
@@ -112,6 +130,7 @@ class _Watcher:
             for silence, silent_s in due.items():
                 with contextlib.suppress(OSError, ValueError):  # stderr is closed
                     silence.tell(silent_s)
+                silence._told_s = silent_s  # now: that it answers again is told afterwards
 
     def _due(self, now: float) -> dict[Silence, float]:
         """Which servers are to be told of, and how long each has been silent."""
@@ -119,8 +138,6 @@ class _Watcher:
         for request in self._waiting:
             if request.left_s(now) <= 0:
                 due[request.silence] = max(request.silent_s(now), due.get(request.silence, 0.0))
-        for silence, silent_s in due.items():
-            silence.told_s = silent_s
         return due
 
 

@@ -40,12 +40,12 @@ class _Countdown:
         say(f"\r{line}  " if live else line, end="" if live else "\n")
 
     def silent(self, where: str, seconds: float) -> None:
-        """Say that a request to this server has had no answer for so long, once until one has."""
+        """Say that a request to this server has had no answer for so long, once until all have."""
         with self._lock:
             if where in self._back:
                 return
             self._back[where] = _ANSWERS
-        say(f"{stamp()}flavor: Redis at {where} has given no answer for {seconds:.0f} s; waiting for it")
+        say(f"{stamp()}flavor: Redis at {where} has given a request no answer for {seconds:.0f} s; waiting for it")
 
     def over(self, where: str, *, reads_only: bool = False) -> None:
         """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
@@ -77,7 +77,8 @@ def told_if_silent(where: str) -> Iterator[None]:
             yield
     finally:
         waiting.answered()
-    countdown.over(where, reads_only=True)
+    if not waiting.is_told:  # of another thread's request, which it still leaves without an answer
+        countdown.over(where, reads_only=True)
 
 
 def said(error: Exception) -> str:

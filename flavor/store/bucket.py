@@ -104,7 +104,7 @@ class Bucket:
     @property
     def _silence(self) -> Silence:
         def tell(silent_s: float) -> None:
-            self._tell(f"has given no answer that helps for {silent_s:.0f} s; trying again and again")
+            self._tell(f"has given a request no answer that helps for {silent_s:.0f} s; trying again and again")
 
         return silence(self.url, tell)
 

@@ -42,6 +42,6 @@ def test_a_server_that_stands_still_is_told_of_once_and_when_it_answers(
         keeper.stop()
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        f"flavor: Redis at {shown(url)} has given no answer for 0 s; waiting for it",
+        f"flavor: Redis at {shown(url)} has given a request no answer for 0 s; waiting for it",
         f"flavor: Redis at {shown(url)} answers again",
     ]

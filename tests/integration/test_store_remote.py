@@ -37,7 +37,7 @@ from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cac
 from flavor.store.objects import open_store, sha256_file
 from flavor.store.paths import manifest_path, run_record_path
 from flavor.store.remote import RemoteStore
-from flavor.store.watch import Watch, watched
+from flavor.store.watch import Watch, watched, watching
 
 IMPATIENT = Endurance(patience_s=0.2, request_s=0.6, silence_s=0.2)
 PATIENT = Endurance(patience_s=30.0, request_s=20.0, silence_s=20.0)
@@ -119,9 +119,26 @@ class TestFaults:
         site.proxy.faults = [Fault("^GET", "500", 6)]
         assert store.read(PATH, most=2**20) == SMALL
         told = capsys.readouterr().err.splitlines()
-        assert told[0].startswith(f"flavor: store {store.url} has given no answer that helps for ")
+        assert told[0].startswith(f"flavor: store {store.url} has given a request no answer that helps for ")
         assert told[-1] == f"flavor: store {store.url} answers again"
         assert sum("answers again" in line for line in told) == 1
+
+    def test_a_request_that_moves_something_is_not_told_of(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """However long it takes."""
+        monkeypatch.setattr(silence, "FIRST_S", 0.05)
+        bucket, told = site.store()._bucket, threading.Semaphore(0)
+        other = silence.Silence(lambda _: told.release())
+
+        def act() -> None:
+            with other.request():
+                assert all(told.acquire(timeout=30) for _ in range(2))
+
+        with watching() as watch:
+            watch.moved_at = time.monotonic() + 1000  # and goes on
+            bucket.ask(PATH, act)
+        assert capsys.readouterr().err == ""
 
     @pytest.mark.parametrize(("act", "said"), [("500", "answered 500"), ("drop", "no answer"), ("hang", "no answer")])
     def test_what_lasts_is_a_clear_failure(self, site: Site, tmp_path: Path, act: str, said: str) -> None:

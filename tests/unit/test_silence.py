@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -133,3 +134,38 @@ def test_a_fork_looks_on_its_own() -> None:
                 time.sleep(LONG_S)
             os._exit(4)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+
+def test_one_that_hangs_while_others_are_answered_is_no_news_each_time() -> None:
+    told, hanging, over = Told(), threading.Event(), threading.Event()
+    server = Silence(told)
+
+    def hang() -> None:
+        with server.request():
+            hanging.set()
+            over.wait(LONG_S)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    hanging.wait(LONG_S)
+    while len(told.seconds) < 3:
+        with server.request():
+            time.sleep(0.001)
+        assert not server.answered()
+    over.set()
+    thread.join(LONG_S)
+    assert all(later >= 2 * sooner for sooner, later in pairwise(told.seconds)), told.seconds
+    assert server.is_told
+    assert server.answered()
+    assert not server.is_told
+
+
+def test_who_has_its_answer_has_it_within_a_longer_request() -> None:
+    """A request that is repeated until it helps is one that waits, too."""
+    told = Told()
+    server = Silence(told)
+    with server.request():
+        told.until(1)
+        with server.request():
+            pass
+        assert server.answered()
