@@ -14,9 +14,9 @@ from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
 from flavor.ledger.archive import Archive
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import run_record_path
-from flavor.store.room import FULL, GONE, file_of, found_no_room
+from flavor.store.room import FULL, GONE, LIMITS, file_of, found_no_room
 
-_OWN = (errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, *GONE)
+_OWN = (errno.EROFS, *LIMITS, *GONE)
 """What no other party's file can cause: a full table, a mount that is gone."""
 
 

@@ -1,9 +1,10 @@
 """What all commands share: options, errors as one line, exit codes.
 
-Exit codes, of every program: 0 done, which an aggregator is when it is told to end; 1 the run or the check failed;
-2 wrong use; 3 Redis cannot be reached; 4 a wait timed out; 5 the trainer failed; 6 (`flavor event wait` only) the run
-is finished; 7 the run finished early, because its trainers (for `flavor-fl` also: its own) were done before all its
-rounds were; 8 the run was stopped by an operator; 130 interrupted, 143 terminated, with something left to do.
+Exit codes, of every program: 0 done, which an aggregator is when it is told to end; 1 the run or the check failed; 2
+wrong use, which a full disk or a mount that gives errors is not; 3 Redis cannot be reached; 4 a wait timed out; 5 the
+trainer failed; 6 (`flavor event wait` only) the run is finished; 7 the run finished early, because its trainers (for
+`flavor-fl` also: its own) were done before all its rounds were; 8 the run was stopped by an operator; 130
+interrupted, 143 terminated, with something left to do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from flavor.printable import printable
 from flavor.say import say
 from flavor.signals import raise_in_main
 from flavor.stamp import stamp
+from flavor.store.room import is_of_the_machine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -98,12 +100,12 @@ def run_program(command: click.Command, name: str) -> NoReturn:
 
 
 def fail(error: FlavorError, debug: bool = False) -> None:
-    """Print `error` as one line and exit with its code."""
+    """Print `error` as one line and exit with its code: 1 for wrong use that is none, as the machine is to blame."""
     if debug:
         say(traceback.format_exc(), end="")
     kind = "flavor" if isinstance(error, RunEnding) else "Error"
     say(f"{stamp()}{kind}: {printable(' '.join(str(error).split()))}")
-    sys.exit(error.exit_code)
+    sys.exit(1 if error.exit_code == 2 and is_of_the_machine(error) else error.exit_code)
 
 
 def raise_on_sigterm(kind: type[BaseException] = Terminated) -> None:

@@ -56,6 +56,7 @@ from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore
 from flavor.store.opening import once_usable
 from flavor.store.paths import run_record_path
+from flavor.store.room import file_of
 from flavor.store.trouble import MOST_UNSURE, StoreHealth
 
 _RESYNC_S = 5.0
@@ -354,7 +355,10 @@ class Coordinator:
         if passing is None:
             trouble = StoreHealth(self._store, self._name, self._run.run_id).trouble(error, writes=True)
             if trouble is None or (not trouble.is_sure and self._unsure >= MOST_UNSURE):
-                raise error
+                if not isinstance(error, OSError):
+                    raise error
+                where = file_of(error, "this machine")
+                raise LocalFault(f"{where}: {error.strerror}: check this machine, its disks and its limits") from error
             passing = trouble.error if trouble.is_sure else None
         self._unsure = 0 if passing else self._unsure + 1
         if passing is not None and (why := str(passing)) != self._store_trouble and self._heard.may_tell_of_store():

@@ -17,7 +17,7 @@ from flavor.errors import (
 )
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import MOST_BYTES, Manifest, RunRecord
-from flavor.store.objects import ObjectStore
+from flavor.store.objects import ObjectStore, naming
 from flavor.store.paths import (
     accepted_folder,
     clients_folder,
@@ -43,7 +43,8 @@ class Archive:
 
     def _put(self, path: str, data: bytes) -> None:
         with self.store.stage() as staged:
-            staged.write_bytes(data)
+            with naming(staged):
+                staged.write_bytes(data)
             self.store.put(path, staged, digest=sha256(data))
 
     def read(self, path: str) -> bytes | None:

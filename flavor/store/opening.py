@@ -13,8 +13,8 @@ from typing import TypeVar
 from flavor.errors import ShareAway, StoreError, StoreFull, StoreUnavailable
 from flavor.signals import pause
 from flavor.store.objects import ObjectStore, folder_of, open_store
-from flavor.store.room import AWAY, FULL, found_no_room
-from flavor.store.trouble import causes, named
+from flavor.store.room import AWAY, FULL, causes, found_no_room
+from flavor.store.trouble import named
 
 T = TypeVar("T")
 

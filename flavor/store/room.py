@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from flavor.errors import StoreFull
@@ -13,8 +14,24 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where there is no room: on the disk, or for this user."""
 GONE = (errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
 """What it says where a disk or a share is away that is mounted."""
+LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What it says where a process, or its machine, has too little of something: no file is to blame, nor its disk."""
 AWAY = (*GONE, errno.EIO, errno.EROFS)
 """What it says where one cannot be used for now, whichever file is asked for."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it came of, what that came of, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether it came of what this machine cannot do for now, and can later with the same words."""
+    passing = {*FULL, *LIMITS, *GONE, errno.EIO}  # without EROFS: a read-only system is most often meant to be so
+    return any(isinstance(cause, OSError) and cause.errno in passing for cause in causes(error))
 
 
 def file_of(error: OSError, otherwise: str | os.PathLike[str]) -> str:

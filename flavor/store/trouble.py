@@ -7,7 +7,6 @@ file can be written there.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -25,15 +24,13 @@ from flavor.errors import (
 )
 from flavor.store.objects import ObjectStore, folder_of
 from flavor.store.paths import STAGING, run_record_path
-from flavor.store.room import FULL, file_of, found_no_room
+from flavor.store.room import FULL, LIMITS, causes, file_of, found_no_room
 
 FAULTS = (StoreError, UpdateRefused, OSError)
 """What a store that cannot be used may look like to who uses it."""
 MOST_UNSURE = 5
 """So many attempts in a row may fail while the store looks well before the fault is this process's own."""
 _MOST_BYTES = 1 << 26
-_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What a process, or its machine, has too little of: whichever file it was about, no store is to blame."""
 _OF_A_DISK = "lost+found"
 
 
@@ -80,7 +77,7 @@ class StoreHealth:
             return self._full(error, root, writes=writes)
         if root is None or isinstance(error, StoreUnavailable):
             return None
-        if any(cause.errno in _LIMITS for cause in causes(error) if isinstance(cause, OSError)):
+        if any(cause.errno in LIMITS for cause in causes(error) if isinstance(cause, OSError)):
             return Trouble(self._unusable(_told(error, root)), is_sure=False)
         if why := self.why_not(writes=writes):
             return Trouble(self._unusable(why))
@@ -167,14 +164,6 @@ def without_share(url: str) -> str:
 
 def _told(error: BaseException, root: str) -> str:
     return f"{file_of(error, root)}: {error.strerror}" if isinstance(error, OSError) else str(error)
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it came of, what that came of, and so on."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def named(error: BaseException) -> Iterator[str]:

@@ -19,7 +19,7 @@ from flavor.bus.state import GlobalModel, ManifestRef, Refusal, RoundState, Roun
 from flavor.config import RunConfig
 from flavor.coordinator import loop
 from flavor.coordinator.jobs import RqJobQueue
-from flavor.errors import FlavorError, LeaseLost
+from flavor.errors import FlavorError, LeaseLost, LocalFault
 from flavor.ledger.canonical import sha256
 from flavor.protocol import SPEAKS
 from flavor.store import opening
@@ -442,34 +442,38 @@ def test_what_may_be_no_fault_of_the_store_ends_the_coordinator_after_a_few_atte
     """Too many open files, or an error that names none."""
     monkeypatch.setattr(loop, "_TICK_S", 0.01)
     served = Served(url, tmp_path, Faulty, quorum=1)
-    store, ended = served.store, list[OSError]()
+    store, ended = served.store, list[LocalFault]()
     tries = list[int]()
     assert isinstance(store, Faulty)
 
+    failed = OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(tmp_path / "store" / "x"))
+
     def breaks() -> None:
         tries.append(1)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(tmp_path / "store" / "x"))
+        raise failed
 
     def run() -> None:
         try:
             served.coordinator.run()
-        except OSError as error:
+        except LocalFault as error:
             ended.append(error)
 
     served.thread = threading.Thread(target=run)
     with served.serving():
         close_without_manifest(served, after=lambda: setattr(store, "breaks", breaks))
         served.thread.join(LONG_S)
-    assert [error.errno for error in ended] == [errno.EMFILE]
+    assert [str(error) for error in ended] == [
+        f"{tmp_path}/store/x: Too many open files: check this machine, its disks and its limits"
+    ]
     assert tries == [1] * (MOST_UNSURE + 1)
     assert served.runs.read().state is RunState.RUNNING, "another goes on with it"
 
     for _ in range(2):  # what has worked in between shows that it was not this process
         served.coordinator._tell_store_is_back()
         for _ in range(MOST_UNSURE):
-            served.coordinator._wait_for_store(ended[0])
-    with pytest.raises(OSError, match="Too many open files"):
-        served.coordinator._wait_for_store(ended[0])
+            served.coordinator._wait_for_store(failed)
+    with pytest.raises(LocalFault, match="Too many open files"):
+        served.coordinator._wait_for_store(failed)
 
 
 class Ailing(LocalStore):

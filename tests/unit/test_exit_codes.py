@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from flavor.cli import aggregator, edge, main
+from flavor.cli.common import fail
+from flavor.errors import InvalidSetting
+from flavor.ownfolder import make_own_folder
 from flavor.supervision import _of_one_that_ended
 
 RESUME = Path(__file__).parents[2] / "docs" / "resume.md"
@@ -29,3 +35,35 @@ def test_help_names_the_codes_of_the_table() -> None:
 
 def test_an_aggregator_that_was_told_to_end_before_it_listens_did_as_it_was_told() -> None:
     assert [_of_one_that_ended(code) for code in (0, 3, 143, -15, -2, -7, -9)] == [0, 3, 143, 0, 0, 135, 137]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *(
+            (errno.ENOSPC, 1),
+            (errno.EDQUOT, 1),
+            (errno.EIO, 1),
+            (errno.ESTALE, 1),
+            (errno.ENOTCONN, 1),
+            (errno.EMFILE, 1),
+        ),
+        *((errno.EACCES, 2), (errno.ENOENT, 2), (errno.ENOTDIR, 2), (errno.EROFS, 2)),
+    ],
+)
+def test_what_the_machine_cannot_do_for_now_is_not_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """After which a service is not started again."""
+
+    def mkdir(path: Path, mode: int = 0o777) -> None:
+        if path == tmp_path / "work":
+            raise OSError(number, os.strerror(number), str(path))
+        raise FileExistsError
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(InvalidSetting, match="cannot be made") as error:
+        make_own_folder(tmp_path / "work")
+    with pytest.raises(SystemExit) as ended:
+        fail(error.value)
+    assert ended.value.code == code
