@@ -25,6 +25,7 @@ from flavor.edge.config import EdgeConfig
 from flavor.edge.consent import check_consent, check_rights, check_store, in_wait_for_share, told
 from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange, Submission
+from flavor.edge.hold import held
 from flavor.edge.idleness import Idleness
 from flavor.edge.journal import note_handed_in
 from flavor.edge.notice import Died, Failure, Notice, notice_of
@@ -168,6 +169,12 @@ class Edge:
         self._workspace = Workspace.prepare(
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
+        with held(self._workspace, config.run, config.client):
+            self._join(view, subscription)
+
+    def _join(self, view: RunView, subscription: Subscription) -> None:
+        """Take the client's seat, and part in the run."""
+        config = self._config
         settings, self._rounds = RunConfig.of_run(config.run, view.config), view.rounds
         self._key = SigningKey.load_or_create(config.key_path, config.client)
         token = self._seat.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
@@ -311,6 +318,8 @@ class Edge:
         self._tell(f"joining {run} as {self._config.client!r}, {signs}")
         for line in told(settings):
             self._tell(line)
+        if named := [name for name in ("LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH") if os.environ.get(name)]:
+            self._tell(f"taken from the environment: {', '.join(f'{name}={os.environ[name]}' for name in named)}")
 
     def _forget_past(self, view: RunView) -> None:
         """Remove what an earlier process of this client left of the current round, so that it is trained again.

@@ -19,8 +19,6 @@ from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.store.info import write_json
 
-MARKER = ".flavor-run.json"
-
 
 @dataclass(frozen=True)
 class Habits:
@@ -55,7 +53,7 @@ class Belongings:
         Files of the same run stay, so that an edge that is started again goes on with them.
         """
         mine = cls(workspace, view.run, view.run_id)
-        known = _read(workspace.root / MARKER)
+        known = _read(workspace.marker)
         habits, words = known.get("habits", {}), "\0".join(command)
         with contextlib.suppress(TypeError):
             mine.habits = Habits(**habits) if habits.get("command") == words else Habits(command=words)
@@ -98,7 +96,7 @@ class Belongings:
             self._write({str(path): seen for path in self.workspace.handed_files if (seen := _seen(path))})
 
     def _write(self, left: dict[str, list[int]]) -> None:
-        path = self.workspace.root / MARKER
+        path = self.workspace.marker
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"run": self.run, "identity": self.identity, "left": left, "habits": asdict(self.habits)})
 

@@ -89,6 +89,11 @@ class Workspace:
         return workspace
 
     @property
+    def marker(self) -> Path:
+        """Where the edge notes of which run all this is."""
+        return self.root / ".flavor-run.json"
+
+    @property
     def local_info(self) -> Path:
         """The client's info.json."""
         return self.local_model.parent / FILE_NAME

@@ -56,3 +56,21 @@ def test_events_that_another_runs_trainer_left_end_no_round(faulty):
         bench.redis.set(keys.event(0, Event.TRAIN_INIT_DONE), "1")
         bench.redis.mset({keys.started: "3", keys.taken: "3"})
     faulty.finish(coordinator, faulty.edges())
+
+
+def test_two_sites_with_one_local_model_path_do_not_hand_in_each_others_model(faulty):
+    """A path in the environment of both: the second is told so before it has touched anything."""
+    bench = faulty.bench
+    coordinator = faulty.serve()
+    bench.aggregator()
+    shared = bench.folder / "shared" / "model.pkl"
+    named = {"LOCAL_MODEL_PATH": str(shared)}
+    first = bench.edge("c1", bench.trainer("--hold", "--at", 1), env=named)
+    first.until(f"taken from the environment: LOCAL_MODEL_PATH={shared}")
+    second = bench.edge("c2", bench.trainer(), env=named)
+    assert second.wait() == 2
+    assert f"the folder {shared.parent} is in use: flavor-fl of 'c1' in run {bench.run!r}" in second.stderr
+    second = bench.edge("c2", bench.trainer())
+    bench.held("c1")
+    bench.release("c1")
+    faulty.finish(coordinator, {"c1": first, "c2": second})

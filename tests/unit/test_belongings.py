@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flavor.bus.state import RunState, RunView
-from flavor.edge.belongings import MARKER, Belongings, Habits
+from flavor.edge.belongings import Belongings, Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 
@@ -119,11 +119,11 @@ def test_how_the_trainer_saves_is_remembered_as_long_as_it_is_the_same_command(t
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"habits": {"colour": 1}}', "\0"])
 def test_a_marker_that_is_damaged_is_of_no_run(tmp_path: Path, text: str) -> None:
     workspace = prepared(tmp_path / "w")
-    (workspace.root / MARKER).write_text(text)
+    workspace.marker.write_text(text)
     filled(workspace)
     claim(workspace, 1, [])
     assert not any(path.exists() for path in workspace.handed_files)
-    assert json.loads((workspace.root / MARKER).read_text())["run"] == "r"
+    assert json.loads(workspace.marker.read_text())["run"] == "r"
 
 
 def test_the_folders_are_the_users_alone(tmp_path: Path) -> None:
