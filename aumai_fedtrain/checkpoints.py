@@ -26,6 +26,7 @@ from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_od
 from flavor.store.info import merge_infos
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import global_prefix, named
+from workers.combination import of_most
 from workers.held import Held
 from workers.infos import accepted_infos, read_client_info
 from workers.reading import Reading, reading
@@ -148,7 +149,8 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
         info_path = named(prefix, "info", info_digest, ".json")
         store.put(info_path, staged, digest=info_digest)
     seal = store.seal(path)
-    return GlobalModel(path, digest, size, info_path, verdicts[0].format, seal, state_path, state_digest, info_digest)
+    format_ = of_most([verdict.format for verdict in verdicts])
+    return GlobalModel(path, digest, size, info_path, format_, seal, state_path, state_digest, info_digest)
 
 
 def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> GlobalModel:

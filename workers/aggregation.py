@@ -268,7 +268,7 @@ def _aggregated(
         combined.digest,
         combined.size_bytes,
         info_path,
-        next(iter(verdicts.values())).format,
+        work.format,
         context.store.seal(path),
         combined.state_path,
         combined.state_digest,

@@ -24,7 +24,7 @@ from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_fi
 from flavor.store.paths import named
 from workers import notes
 from workers.blame import refusal
-from workers.combination import Combined, Work
+from workers.combination import Combined, Work, of_most
 from workers.held import Held
 from workers.reading import Reading
 from workers.start import of_start
@@ -62,7 +62,7 @@ class Engine:
         steps = not isinstance(rule.server_step, Replace)
         if work.old is None:
             rule = rule.without_global()
-        first = next(iter(updates.values()))
+        first = _of_most(list(updates.values()))
         base = _tensors(old) if old and rule.needs_global else None
         round_ = _Round(rule, updates, weights, held, base, config.statistics)
         if rule.server_step.slots:
@@ -146,6 +146,12 @@ class _Round:
             self.old,
             lambda clients: self.run(clients, out, threads).nonfinite,
         )
+
+
+def _of_most(updates: Sequence[Update]) -> Update:
+    """One whose order and nesting of the tensors most sites have: every site is given the model so."""
+    kinds = [(tuple(spec.name for spec in each.specs), tuple(sorted(each.metadata.items()))) for each in updates]
+    return updates[kinds.index(of_most(kinds))]
 
 
 def _is_needed(work: Work, rule: Algorithm, constants: Mapping[str, Sequence[str]]) -> bool:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from flavor.bus.state import GlobalModel, Verdict
 from flavor.config import RunConfig
 from flavor.store.info import Info
 from flavor.store.objects import ObjectStore
 from workers.reading import Reading
+
+T = TypeVar("T", bound=Hashable)
+
+
+def of_most(values: Sequence[T], before: T | None = None) -> T:
+    """What most have, so that no site chooses alone; of those that as many have, `before`, or else the first."""
+    counts = Counter(values)
+    best = [value for value, number in counts.items() if number == max(counts.values())]
+    return before if before is not None and before in best else best[0]
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,11 @@ class Work:
     """The clients' merged information."""
     opened: Reading
     """Through it objects are opened that their sites can still write to."""
+
+    @property
+    def format(self) -> str:
+        """The checkpoint format that most sites save in: all are given the global model so."""
+        return of_most([each.format for each in self.verdicts.values()], self.old.format if self.old else None)
 
 
 @dataclass(frozen=True)

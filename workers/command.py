@@ -300,8 +300,7 @@ def _brought_home(place: Place, account: Account, said: str) -> Place:
 
 def _laid_out(work: Work, folder: Path) -> Place:
     """The contributors' models as their trainers saved them, and all information."""
-    first = next(iter(work.verdicts.values()))
-    extension = ".ckpt" if work.config.is_opaque else Format(first.format).extension
+    extension = ".ckpt" if work.config.is_opaque else Format(work.format).extension
     place = Place.prepare(folder, work.infos, work.info, extension=extension)
     for verdict, path in zip(work.verdicts.values(), place.local_models, strict=True):
         if work.config.is_opaque:

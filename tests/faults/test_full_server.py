@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -16,7 +19,7 @@ from flavor.bus.connection import connect
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState
-from flavor.bus.users import enroll, revoke
+from flavor.bus.users import enroll, revoke, user_name
 from flavor.config import RunConfig
 from flavor.edge.seat import Seat
 from tests.conftest import Bench
@@ -107,3 +110,34 @@ def test_revoking_the_site_that_filled_a_server_gives_it_room_again(full: Server
         assert plain.hget(runs.keys.verdicts(1), "site-1") == b"accepted"
         assert plain.info("memory")["used_memory"] < 20 << 20
         plain.set("others", "write again")
+
+
+def test_what_a_site_asks_for_and_does_not_read_fills_no_server(full: Server) -> None:
+    """With the line of docs/deployment.md: answers that wait for a connection count as much as what is stored."""
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (share,) = re.findall(r"^maxmemory-clients (\S+)$", page, flags=re.MULTILINE)
+    with connect(full.url, patience_s=5.0) as admin, redis.Redis.from_url(full.url) as plain:
+        plain.config_set("maxmemory", "100mb")
+        plain.config_set("maxmemory-clients", share)
+        secret, _ = enroll(admin, "r", "site-1", where="here")
+        own = RunStore(admin, "r", full.url).keys.client("site-1").prefix
+        at = urlsplit(full.url)
+        with socket.create_connection((at.hostname, at.port), timeout=30) as site:
+            site.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            site.sendall(packed("AUTH", user_name("r", "site-1"), secret))
+            assert site.recv(100) == b"+OK\r\n"
+            site.sendall(packed("SET", f"{own}:x", "x" * (8 << 20)))
+            assert site.recv(100) == b"+OK\r\n"
+            with contextlib.suppress(OSError):  # it is cut off
+                site.sendall(packed("GET", f"{own}:x") * 40)
+            give_up = time.monotonic() + 60
+            while user_name("r", "site-1") in str(plain.client_list()):
+                assert time.monotonic() < give_up, "it is still connected"
+                time.sleep(0.05)
+        assert plain.set("another's", "write")
+
+
+def packed(*words: str) -> bytes:
+    """A command, as it goes over the wire."""
+    parts = [f"${len(word)}\r\n{word}\r\n" for word in words]
+    return f"*{len(words)}\r\n{''.join(parts)}".encode()

@@ -476,6 +476,19 @@ class TestAggregation:
         assert merged["metadata"]["datasetSize"] == [600]
         assert "clients" not in merged["metadata"], "a site sees sums, not the others"
 
+    def test_no_site_chooses_the_format_and_nesting_of_all_alone(self, runs: RunStore, store: ObjectStore) -> None:
+        """What all are given is in the format, order and nesting that most save in, whoever comes first by name."""
+        for client in "abc":
+            tensors = model(1) if client != "a" else dict(reversed(model(1).items()))
+            submit(runs, store, client, tensors, format="torch" if client == "a" else "npz")
+        jobs.inspect("r", 1, ["a", "b", "c"])
+        runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b", "c"], reason="3 of 3")
+        jobs.aggregate("r", 1, 1)
+        view = runs.read()
+        assert view.global_model is not None
+        assert view.global_model.format == "npz"
+        assert TensorFile.open(store.local(view.global_model.path)).names == tuple(model(1))
+
     def test_twice_is_once(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
         jobs.aggregate("r", 1, 1)

@@ -46,6 +46,7 @@ def test_nothing_is_published_to_the_host() -> None:
 def test_redis_keeps_what_it_was_told() -> None:
     assert "--appendonly yes --appendfsync everysec" in services()["redis"]
     assert 'volumes: ["redis:/data"]' in services()["redis"]
+    assert re.search(r"--maxmemory \S+ --maxmemory-policy noeviction --maxmemory-clients \d+%", services()["redis"])
 
 
 def test_plain_redis_is_allowed_where_it_is_used() -> None:
