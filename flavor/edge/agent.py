@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from flavor.bus.connection import connect, shown, wait_for_server
 from flavor.bus.events import ClientEvents
 from flavor.bus.names import Event, count
-from flavor.bus.runs import RunStore
+from flavor.bus.runs import RunStore, late
 from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
@@ -147,6 +147,7 @@ class Edge:
         self._newest = 0  # the newest round this client was given a task for
         self._behind = 0  # the newest round that is behind this client
         self._unjudged = 0  # the round of a submitted update without a verdict
+        self._refused = 0  # the round whose update was refused, if another try may follow
         self._submitted: tuple[int, dict[str, str]] | None = None  # the newest update, as it was handed in
         self._left = False
         self._joined = False  # its user was told that the coordinator has admitted it
@@ -416,6 +417,11 @@ class Edge:
             return "the run's first round here: its coordinator opens it once enough sites are ready"
         if self._unjudged:
             return f"an aggregator to inspect its update of round {self._unjudged}, or the end of that round"
+        if self._refused == self._behind:
+            return (
+                f"the run's next round, while the run may wait for this site: its update of round {self._refused} was "
+                "refused; mend that, then end this (Ctrl-C) and start it again, and it trains that round again"
+            )
         return f"the run's next round: this site's part in round {self._behind} is done"
 
     def _unready_left_s(self) -> float:
@@ -651,9 +657,16 @@ class Edge:
             return
         if round_ == self._unjudged:
             self._unjudged = 0
+        if verdict.get("accepted") == "1":
+            return
         own = self._submitted is not None and self._submitted[0] == round_ and "refused" in self._submitted[1]
-        if verdict.get("accepted") != "1" and not own:  # why this edge itself refused it was told already
-            self._tell(f"round {round_}: the update was refused: {verdict.get('reason', '')}")
+        reason = verdict.get("reason", "")
+        told = [] if own else [f"the update was refused: {reason}"]  # why this edge itself refused it was told already
+        if self._newest <= round_ and reason != late(round_).reason and self._refused != round_:
+            self._refused = round_
+            told.append(f"once that is mended start this again, and it trains round {round_} again while that is open")
+        if told:
+            self._tell(f"round {round_}: {'; '.join(told)}")
 
     def _is_past(self, round_: int) -> Callable[[object], bool]:
         """Whether what has come says that the run is no longer in this round."""

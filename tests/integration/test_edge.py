@@ -244,6 +244,22 @@ def test_a_site_says_what_it_waits_for(alone: Alone, monkeypatch: pytest.MonkeyP
     alone.says("waiting for the run's next round: this site's part in round 1 is done")
 
 
+def test_a_site_whose_update_was_refused_says_what_to_do(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said that its part was done, while the run waited for it."""
+    monkeypatch.setattr(idleness, "SILENT_S", 0.1)
+    alone.start(
+        'SetEvent("TrainInitDone"); WaitEvent("TrainStarted"); train(); SetEvent("TrainFinished")\n'
+        'WaitEvent("TrainStarted")\n'
+    )
+    alone.open_round(1)
+    alone.update(1)
+    assert alone.runs.judge(1, "a", Verdict(False, "NaN", try_id=alone.update(1)["try"]))
+    again = "start this again, and it trains round 1 again while that is open"
+    alone.says(f"round 1: the update was refused: NaN; once that is mended {again}")
+    alone.says("its update of round 1 was refused; mend that, then end this (Ctrl-C) and start it again")
+    assert not any("is done" in line for line in alone.told)
+
+
 def test_a_script_that_forgets_to_finish_its_round_is_told_of(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the site, and in what the run's operator sees of it; no longer once it has set TrainFinished."""
     monkeypatch.setattr(idleness, "SILENT_S", 0.1)

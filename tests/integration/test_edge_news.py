@@ -10,7 +10,7 @@ import pytest
 from flavor.bus.connection import connect
 from flavor.bus.events import ClientEvents
 from flavor.bus.names import Event
-from flavor.bus.runs import RunStore
+from flavor.bus.runs import RunStore, late
 from flavor.bus.state import Verdict
 from flavor.bus.subscription import RESYNC
 from flavor.edge.agent import Edge
@@ -89,7 +89,22 @@ def test_an_edge_that_is_started_again_awaits_the_verdict_on_its_new_try(
     runs.judge(1, "a", Verdict(False, "tensor 'w' has inf", try_id="t2"))
     third._read_verdict(1)
     assert third._unjudged == 0
-    assert third.told == ["round 1: the update was refused: tensor 'w' has inf"]  # type: ignore[attr-defined]
+    again = "once that is mended start this again, and it trains round 1 again while that is open"
+    assert third.told == [f"round 1: the update was refused: tensor 'w' has inf; {again}"]  # type: ignore[attr-defined]
+    third._hand_in(1, {"refused": "its checkpoint cannot be used", "try": "t3"})
+    third._refused = 0
+    runs.judge(1, "a", Verdict(False, "its checkpoint cannot be used", try_id="t3"))
+    third._read_verdict(1)
+    assert third.told[1:] == [f"round 1: {again}"], "why was told when it was found"  # type: ignore[attr-defined]
+
+
+def test_an_update_that_was_too_late_is_not_tried_again(runs: RunStore, edge: Callable[[], Edge]) -> None:
+    one = edge()
+    one._hand_in(1, {"path": "x", "digest": "1", "try": "t1"})
+    runs.judge(1, "a", late(1, "t1"))
+    one._read_verdict(1)
+    assert one.told == ["round 1: the update was refused: late: round 1 no longer takes updates"]  # type: ignore[attr-defined]
+    assert one._refused == 0
 
 
 @pytest.mark.parametrize("round_", [0, 1])
