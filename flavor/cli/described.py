@@ -12,7 +12,7 @@ from flavor.bus.names import count
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState, RoundState, RoundView, RunView
 from flavor.config import RunConfig
-from flavor.coordinator.awaited import as_clients, what_is_awaited
+from flavor.coordinator.awaited import as_clients, what_is_awaited, with_absent
 from flavor.coordinator.decision import Standing, standings
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
@@ -48,7 +48,7 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
     members = as_clients(heard, shut)
     updates = runs.updates(view.round, round_.expected) if round_ else {}
     standing = standings(round_, updates, members) if round_ else {}
-    waits_for, held = what_is_awaited(view, round_, standing, members, now_ms)
+    waits_for, held = what_is_awaited(view, round_, standing, with_absent(hashes, members), now_ms)
     absent = _absent(runs, url, view, round_, standing)
     clients: dict[str, Any] = {}
     left_ms = _lease_times(runs, hashes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from flavor.bus.names import count
 from flavor.bus.state import ClientState, RoundState, RoundView, RunView
@@ -31,6 +31,12 @@ def as_clients(hashes: Mapping[str, tuple[Mapping[str, str], bool]], shut: Colle
         for name, (fields, alive) in hashes.items()
         if fields.get("state") in tuple(ClientState)
     }
+
+
+def with_absent(members: Iterable[str], clients: Mapping[str, Client]) -> dict[str, Client]:
+    """The same with those members of whom nothing is known since the run was rebuilt: they have not come back yet."""
+    absent = Client(ClientState.STOPPED, alive=False, reason="it has not come back yet")
+    return {**dict.fromkeys(members, absent), **clients}
 
 
 def what_is_awaited(

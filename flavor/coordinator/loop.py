@@ -29,6 +29,7 @@ from flavor.bus.state import (
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.advice import public
+from flavor.coordinator.awaited import with_absent
 from flavor.coordinator.decision import (
     Action,
     Standing,
@@ -532,7 +533,8 @@ class Coordinator:
                 self._round.notes += 1
             self._heard.round_is_over(closed)
         anew = begins_anew(self._run, closed)
-        action, reason, expected = next_round(self._name, closed, self._members.clients, self._config, anew=anew)
+        clients = with_absent(self._members.names, self._members.clients)
+        action, reason, expected = next_round(self._name, closed, clients, self._config, anew=anew)
         ends = action in (Action.FAIL, Action.FINISH) and closed < self._config.rounds
         if action is Action.WAIT or self._too_early(action) or (ends and self._just_resumed(closed)):
             self._tell_waiting(reason, logged=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from flavor.bus.runs import RunStore
 from flavor.bus.state import RoundState, RunView
 from flavor.config import RunConfig
-from flavor.coordinator.awaited import as_clients, what_is_awaited
+from flavor.coordinator.awaited import as_clients, what_is_awaited, with_absent
 from flavor.coordinator.decision import shown_duration, standings
 from flavor.stamp import without_stamp
 
@@ -100,7 +100,7 @@ class Waits:
         clients = as_clients(hashes, shut)
         updates = runs.updates(view.round, round_.expected) if round_ else {}
         standing = standings(round_, updates, clients) if round_ else {}
-        text, _ = what_is_awaited(view, round_, standing, clients, runs.now_ms())
+        text, _ = what_is_awaited(view, round_, standing, with_absent(hashes, clients), runs.now_ms())
         if round_ is not None and round_.state in (RoundState.OPEN, RoundState.AGGREGATING):
             text = f"round {round_.round}: {text}"
         elif not hashes:

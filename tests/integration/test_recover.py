@@ -123,6 +123,11 @@ def test_an_empty_server_is_refused_by_all_and_the_run_is_rebuilt(
 
         coordinator = bench.serve(*DILOCO, rounds=ROUNDS)
         coordinator.until("waiting: 0 of at least 2 clients are ready")  # however long its edges take
+        missing = "; edge-1: it has not come back yet; edge-2: it has not come back yet"
+        coordinator.until(missing)
+        status = bench.done("flavor", "status", bench.run).stdout
+        assert missing in status
+        assert all(f"{name}  gone" in status for name in EDGES), "and not done, as before the loss"
         edges = [bench.edge(name, bench.trainer()) for name in EDGES]
         assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0]
         check_end(bench, uninterrupted)
