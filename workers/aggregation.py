@@ -198,8 +198,8 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
                 attempt.renew()
             except (IllegalMove, LeaseLost):
                 return  # the commit finds out
-            except FlavorError:
-                continue  # the next renewal tries again; the server's clock decides meanwhile
+            except (FlavorError, OSError, RuntimeError, MemoryError):
+                continue  # also at a limit of threads or memory the next renewal tries again
 
     thread = threading.Thread(target=renew, name="round-lease", daemon=True)
     thread.start()

@@ -39,6 +39,7 @@ from flavor.store.formats import (
 from flavor.store.formats.compare import same_bits, structure_problems
 from flavor.store.info import Info
 from flavor.store.objects import sha256_file
+from flavor.store.room import file_of
 from workers.combination import Combined, Work
 from workers.environment import user_environment
 from workers.folder import RunFolder
@@ -259,7 +260,7 @@ class CommandCombiner:
                     account.let_through(of_round)
                 place.announce(self.command.output or folder.output)
             except OSError as error:
-                where = error.filename or self.command.workspace
+                where = file_of(error, f"the folder {self.command.workspace}, or an object of the store")
                 raise LocalFault(
                     f"{where}: {error.strerror}: check the disk and the aggregator's --workspace"
                 ) from error

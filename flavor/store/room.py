@@ -44,7 +44,7 @@ def file_of(error: OSError, otherwise: str | os.PathLike[str]) -> str:
 def no_room(path: str | os.PathLike[str], why: str | None) -> StoreFull:
     """The error for a file that found no room; it names the disk by where that is mounted."""
     file = Path(path)
-    return StoreFull(f"{file}: {why}: free some space on the disk at {disk_of(file)}", path=file)
+    return StoreFull(f"{shown_path(str(file))}: {why}: free some space on the disk at {disk_of(file)}", path=file)
 
 
 def disk_of(file: Path) -> Path:

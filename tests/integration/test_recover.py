@@ -299,9 +299,9 @@ def test_a_rebuilding_that_was_cut_short_forgets_no_replaced_key(bench: Bench, t
     assert bench.runs.replaced() == {"a": (str(keys["a"].public),)}
 
 
-@pytest.mark.parametrize("during", [False, True], ids=["before", "during"])
+@pytest.mark.parametrize("when", ["before", "during", "once its keys are read"])
 def test_a_key_that_is_forgotten_on_a_server_without_the_run_is_not_pinned_again(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: bool
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """It was stolen, say: the records have it, and Redis has nothing of it when its operator says so."""
     keys = {"a": SigningKey.generate(), "b": SigningKey.generate()}
@@ -310,9 +310,20 @@ def test_a_key_that_is_forgotten_on_a_server_without_the_run_is_not_pinned_again
     for client in ("a", "b"):
         replace_key(bench.runs, client, "")
     replace_key(bench.runs, "b", str(keys["b"].public))  # it has found its key again
-    if during:
+    if when != "before":
         bench.redis.delete(bench.runs.keys.replaced)
+    if when == "during":
         monkeypatch.setattr(recovering, "round_fields", lambda *of: replace_key(bench.runs, "a") or round_fields(*of))
+    if when == "once its keys are read":
+        read = recovering._client_keys
+
+        def read_then_replaced(*of: object, **how: object) -> object:
+            found = read(*of, **how)
+            if not bench.runs.replaced():
+                replace_key(bench.runs, "a")
+            return found
+
+        monkeypatch.setattr(recovering, "_client_keys", read_then_replaced)
     recover_run(run.archive, bench.runs, url=bench.url, trust=trust, tell=lambda _: None)
     assert bench.runs.public_keys() == {"b": str(keys["b"].public)}
     assert bench.runs.replaced() == {"a": (str(keys["a"].public),)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,28 @@ from flavor import silence
 from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease, LeaseKeeper
+
+
+def test_who_renews_a_lease_late_is_told_before_it_counts_as_renewed() -> None:
+    late, seen = threading.Event(), list[bool]()
+
+    class Kept:
+        ttl_s = 0.06
+
+        def keep(self) -> bool:
+            while not keeper.overdue:  # the server stands still, or this process
+                time.sleep(0.001)
+            return True
+
+    def note() -> None:
+        seen.append(keeper.overdue)
+        late.set()
+
+    keeper = LeaseKeeper(Kept(), lost=lambda: None, late=note)
+    keeper.start()
+    assert late.wait(30)
+    keeper.stop()
+    assert all(seen)
 
 
 def test_a_server_that_stands_still_is_told_of_once_and_when_it_answers(

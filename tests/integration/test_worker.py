@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -35,6 +35,7 @@ from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import accepted_path, named, update_prefix
 from tests.infos import put_info
 from workers import inspection, jobs
+from workers.aggregation import Attempt, _renewing
 from workers.builtin import Engine
 from workers.combination import Combined, Work
 from workers.context import WorkerContext, set_context
@@ -720,6 +721,9 @@ class TestQueue:
             unfit.execute_job(*taken(unfit))
             assert (queue.workers(), runs.verdicts(1, "abc")) == (0, {}), turn
             assert queue.absence() == "every aggregator on queue 'q' gives its work back for now: no mount"
+        connection.delete(unfit.key)  # the server has forgotten it, and it says again who it is
+        unfit.heartbeat(30)
+        assert (connection.exists(unfit.key), queue.workers()) == (1, 0)
         assert told == ["its work goes back into the queue, and it takes none for now: no mount"]
         assert 0 < unfit.rest.left_s() <= 2 * unfit.rest.FIRST_S
         set_context(WorkerContext(runs.redis, url, store))
@@ -856,3 +860,20 @@ class TestQueue:
             connection.hset(job.key, "webhooks", '[{"url": "http://127.0.0.1:9/x", "statuses": ["finished"]}]')
         self.drain(url)
         assert not marker.exists()
+
+
+def test_what_a_renewal_of_a_rounds_lease_comes_upon_does_not_end_the_others() -> None:
+    """A limit of threads or memory may be over at the next one."""
+    errors = [MemoryError(), RuntimeError("can't start new thread"), OSError(24, "Too many open files")]
+    renewed = threading.Event()
+
+    class Renewed:
+        lease_s = 0.03
+
+        def renew(self) -> None:
+            if errors:
+                raise errors.pop()
+            renewed.set()
+
+    with _renewing(cast(Attempt, Renewed())):
+        assert renewed.wait(30)

@@ -149,6 +149,7 @@ def test_what_is_staged_is_named_by_its_folder_so_that_each_attempt_says_the_sam
             with store.stage() as staged:
                 for error in (failed(number, staged), failed(number, staged, staged)):
                     told.add(str(health.trouble(error, writes=True).error))  # type: ignore[union-attr]
+                assert staged.name not in str(cannot_write(staged, failed(number)))
         assert len(told) == 1, told
         assert f"{staging}: {os.strerror(number)}" in told.pop()
 

@@ -11,6 +11,7 @@ from typing import IO
 
 from flavor.errors import LocalFault, StoreError
 from flavor.store.formats.mapped import StrPath
+from flavor.store.paths import shown_path
 from flavor.store.room import FULL, no_room
 from flavor.store.watch import current_watch
 
@@ -26,7 +27,7 @@ def cannot_write(path: StrPath, error: OSError) -> StoreError:
     why = f"cannot be written: {error.strerror or error}"
     if error.errno in FULL:
         return no_room(path, why)
-    return LocalFault(f"{os.fspath(path)}: {why}; fix the folder, then try again", path=Path(path))
+    return LocalFault(f"{shown_path(os.fspath(path))}: {why}; fix the folder, then try again", path=Path(path))
 
 
 @contextmanager
