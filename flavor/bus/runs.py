@@ -26,7 +26,7 @@ from flavor.bus.state import (
     RunView,
     Verdict,
 )
-from flavor.errors import IllegalMove, LeaseLost, RunNotFound
+from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
 from flavor.protocol import PROTOCOL, check_run, new_run_id
 
 _LUA = files("flavor.bus") / "lua"
@@ -464,7 +464,15 @@ class RunStore:
         """The run, or None when there is none of this name."""
         with translated(self.where):
             fields = self.redis.hgetall(self.keys.state)
-        return RunView.of(self.run, fields) if fields else None
+        if not fields:
+            return None
+        try:
+            return RunView.of(self.run, fields)
+        except ValueError:  # who administers the server can write anything there
+            raise RunError(
+                f"run {self.run!r} on Redis at {self.where}: what stands there is no state of a run: who administers "
+                "the server may have changed it, and `flavor recover` rebuilds it from the store"
+            ) from None
 
     def read(self) -> RunView:
         """The run; raises `RunNotFound`."""

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from flavor.protocol import PROTOCOL, spoken
 
+_LONGEST_REASON = 10_000
+"""Characters of a run's reason that are read: sites print it."""
+
 
 class RunState(StrEnum):
     """Where a run is."""
@@ -165,7 +168,7 @@ class RunView:
             round=int(fields["round"]),
             rounds=int(fields["rounds"]),
             config=json.loads(fields["config"]),
-            reason=fields.get("reason", ""),
+            reason=fields.get("reason", "")[:_LONGEST_REASON],
             global_model=GlobalModel.of(fields),
             created_ms=int(fields.get("created_ms", 0)),
             ended_ms=int(fields["ended_ms"]) if "ended_ms" in fields else None,

@@ -21,7 +21,7 @@ from flavor.cli.inspect import stop
 from flavor.cli.status import status
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Action, supervise
-from flavor.errors import IllegalMove, LeaseLost, RunNotFound
+from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
 from flavor.store.objects import open_store
 from tests.conftest import Bench
 from tests.infos import put_info
@@ -669,6 +669,17 @@ def test_an_attempt_that_a_site_has_spoiled_counts_for_none(runs: RunStore) -> N
         assert action is (Action.RETRY if attempt < 4 else Action.FAIL), reason
     assert (view.contributors, view.waits) == (("a",), 2)
     assert reason == "round 1: attempt 2 of 2: boom"
+
+
+@pytest.mark.parametrize("field", ["round", "rounds", "config", "state", "created_ms"])
+def test_a_state_that_is_none_is_one_line(runs: RunStore, field: str) -> None:
+    """An administrator of Redis may write there what Python does not read: a number of 5000 digits."""
+    runs.redis.hset(runs.keys.state, mapping={field: "9" * 5000, "reason": "long" * 1_000_000})
+    with pytest.raises(RunError, match="what stands there is no state of a run"):
+        runs.read()
+    runs.redis.hset(runs.keys.state, mapping={"round": "1", "rounds": "3", "config": "{}", "state": "running"})
+    runs.redis.hdel(runs.keys.state, "created_ms")
+    assert len(runs.read().reason) == 10_000
 
 
 def test_a_run_ends_only_for_what_is_still_so(runs: RunStore) -> None:
