@@ -150,6 +150,12 @@ def silence(server: str, tell: Callable[[float], None]) -> Silence:
     return _silences.setdefault(server, Silence(tell))
 
 
+def is_silent(server: str) -> bool:
+    """Whether it was told that this server gives a request of this process no answer."""
+    found = _silences.get(server)
+    return found is not None and found.is_told
+
+
 def _forget() -> None:
     """A fork has no thread, and nothing that waits."""
     global _watcher  # noqa: PLW0603 - one thread a process

@@ -138,6 +138,7 @@ class Edge:
             report=self._seat.report_transfer,
             tell=tell,
             patience_s=config.patience_s,
+            awaits=self._tell_awaited,
         )
         self._closing = threading.Event()
         self._trainer: ChildProcess | None = None
@@ -156,6 +157,7 @@ class Edge:
         self._idleness = Idleness(tell)
         self._waits_unfinished = 0  # the round that the trainer has not finished, and waits for the next one
         self._stuck = ""  # what the run was told of that
+        self._store_awaited = ""  # what of the store this edge waits for
         self._started_at = 0.0  # when the trainer was started (monotonic)
         self._spoken_s = _UNREADY_S  # how long it may go on without TrainInitDone until that is told
 
@@ -510,8 +512,15 @@ class Edge:
 
     def _announce(self) -> None:
         if not self._left:
-            why = {"reason": self._stuck} if self._stuck and self._unfinished else {}
+            stuck = self._store_awaited or (self._stuck if self._unfinished else "")
+            why = {"reason": stuck} if stuck else {}
             self._report(ClientState.READY if self._ready else ClientState.JOINED, why)
+
+    def _tell_awaited(self, what: str) -> None:
+        """Tell the run's operator that this edge waits for the store, or no longer."""
+        self._store_awaited = what and f"it waits for {what}"
+        if self._belongings is not None:  # before that it has not joined
+            self._announce()
 
     def _begin(self, round_: int) -> None:
         task = self._seat.task(round_)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from flavor.errors import LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable, TransferStopped
 from flavor.say import say
+from flavor.silence import is_silent
 from flavor.sizes import amount
 from flavor.store.aside import begun, with_patience
 from flavor.store.trouble import FAULTS, MOST_UNSURE, StoreHealth, Trouble
@@ -24,6 +25,7 @@ _REPORT_S = 1.0
 _TELL_S, _TELL_LIVE_S = 5.0, 0.5
 _AGAIN_S = 1.0
 """A store that is full, or cannot be used, is tried so often."""
+_UNUSABLE = "the object store, which cannot be used for now"
 _UNWIND_S = 1.5
 """How long a transfer that nobody wants any more is waited for at once; the next one waits until it has ended."""
 
@@ -34,7 +36,8 @@ class Transfers:
     What is `broken` ends a transfer, and what has moved is kept for the next process. A store that `health` finds full,
     read-only, unmounted or faulty is waited for as long as `patience_s`, and both is told.
 
-    `report` is called about once a second with how far one is, and with nothing when it is done, if it takes that long.
+    `report` is called about once a second with how far one is, and with nothing when it is done, if it takes that long;
+    `awaits` with what it waits for of a store that does not let it be done, and with nothing once it does.
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class Transfers:
         report: Callable[[Progress], None],
         tell: Callable[[str], None],
         patience_s: float = 0.0,
+        awaits: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._inbox, self._broken, self._report, self._tell = inbox, broken, report, tell
-        self._patience_s = patience_s
+        self._inbox, self._broken, self.report, self.tell = inbox, broken, report, tell
+        self._patience_s, self.awaits = patience_s, awaits
+        self._awaited = ""  # what of the store the work waits for, as its thread has found
         self.health: StoreHealth | None = None
         """Of the run's store, once that is known."""
         self._given_up: Future[Any] | None = None  # what was told to end, and has not yet
@@ -69,7 +74,7 @@ class Transfers:
         """
         if self._given_up is not None:  # it may be about to put an older model in the place of a newer one
             if not with_patience(self._given_up, _TELL_S):
-                self._tell("waiting for an earlier transfer to end: the disk or the store does not answer it")
+                self.tell("waiting for an earlier transfer to end: the disk or the store does not answer it")
                 wait([self._given_up])
             self._given_up = None
         if quick:
@@ -77,7 +82,7 @@ class Transfers:
                 return work()
         watch, done, held = Watch(), object(), list[Any]()
         ended = threading.Lock()  # taken by whoever comes first: the work, or who waits for it no more
-        line = _Line(self._tell)
+        telling = _Telling(self, watch)
 
         def watched_work() -> T:
             with watched(watch):
@@ -85,7 +90,6 @@ class Transfers:
 
         future = begun(watched_work)
         future.add_done_callback(lambda _: self._inbox.put(done) if ended.acquire(blocking=False) else None)
-        reported_at = began = time.monotonic()
         try:
             while True:
                 try:
@@ -101,24 +105,24 @@ class Transfers:
                         watch.stop(unwanted=not broken)
                         self._let_go(future)
                         raise TransferStopped("the transfer was ended: what it was for is over")
-                now = time.monotonic()
-                if watch.progress.phase and now - began >= _REPORT_S:
-                    line.show(watch.progress)
-                    if now - reported_at >= _REPORT_S:
-                        reported_at = now
-                        self._report(watch.progress)
+                telling.look()
         except BaseException:
             watch.stop()
             self._let_go(future)
             raise
         finally:
-            line.end()
+            telling.end()
             if not ended.acquire(blocking=False):  # what says so is in the inbox, unless it was taken out
                 held += [item for item in self._emptied() if item is not done]
             for item in held:
                 self._inbox.put(item)
-            if reported_at != began:
-                self._report(Progress())
+            telling.take_back()
+
+    def what_is_awaited(self) -> str:
+        """What of the store the work waits for; '' for nothing."""
+        if not self._awaited and self.health is not None and is_silent(self.health.store.url):
+            return "the object store, which gives no answer"
+        return self._awaited
 
     def _let_go(self, future: Future[Any]) -> None:
         if not with_patience(future, _UNWIND_S):
@@ -126,6 +130,7 @@ class Transfers:
 
     def _while_away(self, work: Callable[[], T], watch: Watch, writes: bool) -> T:
         """Do the work, again and again while it is the store that does not let it be done."""
+        self._awaited = ""
         since, told, unsure = 0.0, "", 0
         while True:
             try:
@@ -144,10 +149,11 @@ class Transfers:
                         "there is room again" if isinstance(trouble.error, StoreFull) else "the store can be used again"
                     )
                     what = "room" if isinstance(trouble.error, StoreFull) else "the store"
-                    self._tell(f"waiting for {what}, for at most {self._patience_s:g} s: {trouble.error}")
+                    self._awaited = f"{what} in the object store" if what == "room" else _UNUSABLE
+                    self.tell(f"waiting for {what}, for at most {self._patience_s:g} s: {trouble.error}")
             else:
                 if told:
-                    self._tell(f"{told}: going on")
+                    self.tell(f"{told}: going on")
                 return done
             watch.pause(_AGAIN_S, unless=lambda: False)
 
@@ -183,6 +189,38 @@ class Transfers:
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._inbox.get_nowait()
+
+
+class _Telling:
+    """What people are told of one piece of work while it goes on: at the site, and at the run."""
+
+    def __init__(self, transfers: Transfers, watch: Watch) -> None:
+        self._transfers, self._watch, self._line = transfers, watch, _Line(transfers.tell)
+        self._reported_at = self._began = time.monotonic()
+        self._awaited = ""
+
+    def look(self) -> None:
+        """Tell what is news."""
+        if (awaited := self._transfers.what_is_awaited()) != self._awaited:
+            self._awaited = awaited
+            self._transfers.awaits(awaited)
+        now, progress = time.monotonic(), self._watch.progress
+        if progress.phase and now - self._began >= _REPORT_S:
+            self._line.show(progress)
+            if now - self._reported_at >= _REPORT_S:
+                self._reported_at = now
+                self._transfers.report(progress)
+
+    def end(self) -> None:
+        """No more of it at the site."""
+        self._line.end()
+
+    def take_back(self) -> None:
+        """Nor at the run, if it was told of it."""
+        if self._reported_at != self._began:
+            self._transfers.report(Progress())
+        if self._awaited:
+            self._transfers.awaits("")
 
 
 class _Line:

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import queue
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -182,8 +184,21 @@ def test_an_empty_folder_is_a_share_that_is_not_mounted(tmp_path: Path) -> None:
     assert without_share("s3://bucket/runs") == ""
 
 
-def transfers(health: StoreHealth, told: list[str], inbox: queue.SimpleQueue[object], patience_s: float) -> Transfers:
-    found = Transfers(inbox, broken=lambda _: False, report=lambda _: None, tell=told.append, patience_s=patience_s)
+def transfers(
+    health: StoreHealth,
+    told: list[str],
+    inbox: queue.SimpleQueue[object],
+    patience_s: float,
+    awaits: Callable[[str], None] = lambda _: None,
+) -> Transfers:
+    found = Transfers(
+        inbox,
+        broken=lambda _: False,
+        report=lambda _: None,
+        tell=told.append,
+        patience_s=patience_s,
+        awaits=awaits,
+    )
     found.health = health
     return found
 
@@ -198,14 +213,23 @@ def test_a_share_that_is_away_is_waited_for_in_a_download(
         nonlocal tries
         tries += 1
         if tries == 3:
+            assert seen.wait(60)
             (tmp_path / "away").rename(tmp_path / "store")
         return store.read(run_record_path("r"), most=1000)
 
+    def awaits(what: str) -> None:
+        told.append(f"[{what}]")
+        seen.set()
+
+    seen = threading.Event()
     (tmp_path / "store").rename(tmp_path / "away")
-    assert transfers(health, told, queue.SimpleQueue(), 60).carry(fetch, quick=quick)
-    assert [line.partition(" ")[0] for line in told] == ["waiting", "the"]
+    assert transfers(health, told, queue.SimpleQueue(), 60, awaits).carry(fetch, quick=quick)
     assert told[0].endswith("run.json is not there: is the share mounted?")
-    assert told[1] == "the store can be used again: going on"
+    assert told[1:] == [
+        "[the object store, which cannot be used for now]",
+        "the store can be used again: going on",
+        "[]",
+    ], "the run's operator sees it, too"
 
 
 def test_the_wait_for_a_share_ends_with_the_patience_or_with_the_round(
