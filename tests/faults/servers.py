@@ -249,6 +249,22 @@ def tmpfs(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@contextlib.contextmanager
+def dead_mount(folder: Path) -> Iterator[Path]:
+    """A share whose server, or whose FUSE process, is gone: whatever is asked of it is an error. For root alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    device = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        how = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+        subprocess.run(["mount", "-i", "-t", "fuse", "-o", how, "dead", str(folder)], check=True, pass_fds=[device])
+    finally:
+        os.close(device)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def remounted(folder: Path, how: str) -> None:
     """Make a file system take no writes (`ro`), or take them again (`rw`)."""
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)

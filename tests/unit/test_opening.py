@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from flavor.edge.consent import in_wait_for_share
 from flavor.errors import InvalidSetting, LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable
 from flavor.store.local import LocalStore
 from flavor.store.objects import open_store
 from flavor.store.opening import once_usable, opened_once_usable, passing_fault
 from flavor.store.room import AWAY, FULL
-from tests.faults.servers import remounted, tmpfs
+from tests.faults.servers import dead_mount, remounted, tmpfs
 
 
 def failed(number: int, *names: Path) -> OSError:
@@ -51,6 +52,16 @@ def test_a_folder_that_gives_errors_for_now_is_no_wrong_setting(
     for number in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP):
         with pytest.raises(InvalidSetting, match="name a folder that exists and can"):
             opened(number)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="root alone mounts a file system")
+def test_a_share_whose_server_is_gone_is_waited_for_by_all(tmp_path: Path) -> None:
+    with dead_mount(tmp_path / "share") as share:
+        for create in (True, False):
+            with pytest.raises(ShareAway, match="Transport endpoint is not connected"):
+                open_store(str(share), create=create)
+        with pytest.raises(ShareAway, match="Transport endpoint is not connected"), in_wait_for_share(str(share)):
+            open_store(str(share))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")
