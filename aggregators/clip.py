@@ -72,7 +72,7 @@ class NormClip:
         def reduce(block: Block, out: Array) -> None:
             plan.reduce(clipped(block, kept), out)
 
-        return replace(plan, reduce=reduce, live_rows=plan.live_rows + len(plan.clients))
+        return replace(plan, reduce=reduce, live_rows=plan.live_rows + len(plan.clients), streams=False)
 
 
 def clipped(block: Block, scales: Array) -> Block:

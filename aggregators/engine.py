@@ -219,7 +219,7 @@ class _Walk:
             rows = whole.LIVE_ROWS if self.plan.whole is whole.integer_mean else whole.LIVE_ROWS + len(self.voters)
             return block_size(limit, rows, 8, self.source.threads)
         computed = compute_dtype(self.source.dtypes[name])
-        written = self.source.written_rows(name, self.plan.clients)
+        written = self.source.written_rows(name, self.plan.clients, streamed=self.plan.streams)
         rows = self.plan.live_rows + written + 2 * len(self.server_step.slots)
         return block_size(limit, rows, computed.itemsize, self.source.threads)
 
@@ -240,7 +240,7 @@ class _Walk:
         self.plan.whole(rows, self.votes, out, scratch)
 
     def _float(self, span: Span, scratch: Scratch) -> None:
-        block = self.source.block(span, self.plan.clients, scratch)
+        block = self.source.block(span, self.plan.clients, scratch, streamed=self.plan.streams)
         out = self.model[span.name][span.start : span.stop]
         # The result is computed where it will lie if it has the type of the computation, else beside it.
         reduced = out if out.dtype == block.dtype else scratch.row("reduced", out.size, block.dtype)

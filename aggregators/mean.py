@@ -40,7 +40,7 @@ class Mean:
 
 def plan_of(clients: tuple[int, ...], shares: Sequence[float], weights: Array) -> Plan:
     """Return the plan that averages `clients` by `shares` (sum 1); integer tensors by `weights` `[n]`."""
-    return Plan(Average(shares), clients, weights, live_rows=1)
+    return Plan(Average(shares), clients, weights, live_rows=1, streams=True)
 
 
 class Average:
@@ -61,16 +61,16 @@ class Average:
         if len(rows) == 1:
             np.multiply(rows[0], self.shares[0], out=out)
             return
-        equal = None if self.shares == (0.5, 0.5) else equal_places(rows)  # that doubles and halves
-        self._write(rows, block.temporary("total")[0], out)
+        equal = None if self.shares == (0.5, 0.5) else EqualPlaces(rows[0])  # that doubles and halves
+        self._write(rows, block.temporary("total")[0], out, equal)
         if equal is not None:
-            out[equal] = rows[0][equal]
+            equal.put(out)
 
-    def _write(self, rows: Sequence[Array], total: Array, out: Array) -> None:
+    def _write(self, rows: Sequence[Array], total: Array, out: Array, equal: EqualPlaces | None) -> None:
         if self._is_wide:
-            write = partial(_sum_of_products, self.shares, rows, total, out)
+            write = partial(_sum_of_products, self.shares, rows, total, out, equal)
         else:
-            write = partial(_nested_sum, _ratios(self.shares, total.dtype.char), rows, total, out)
+            write = partial(_nested_sum, _ratios(self.shares, total.dtype.char), rows, total, out, equal)
         try:
             with np.errstate(over="raise"):
                 write()
@@ -79,33 +79,72 @@ class Average:
             _repair(self.shares, rows, out)
 
 
+class EqualPlaces:
+    """Where the rows that it has seen are the same as the first.
+
+    There the mean is that value, of which rounding may make another: one unit in the last place is little in a mean,
+    but a server step takes it for a direction, in each round the same. All places are compared while many are equal,
+    then only those that were.
+    """
+
+    def __init__(self, first: Array) -> None:
+        self._first = first
+        self._mask: Array | None = None
+        self._places: Array | None = None
+
+    def see(self, row: Array) -> None:
+        """Take one more row into account; the same again changes nothing."""
+        if self._places is not None:
+            if self._places.size:
+                self._places = self._places[self._first[self._places] == row[self._places]]
+            return
+        if self._mask is None:
+            self._mask = self._first == row
+        else:
+            np.logical_and(self._mask, self._first == row, out=self._mask)
+        if np.count_nonzero(self._mask) * _FEW < self._mask.size:
+            self._places = np.flatnonzero(self._mask)
+
+    def put(self, out: Array) -> None:
+        """Write the first row's values to `out` at those places."""
+        if self._places is not None:
+            out[self._places] = self._first[self._places]
+        elif self._mask is None or self._mask.all():
+            np.copyto(out, self._first)
+        else:
+            np.copyto(out, self._first, where=self._mask)
+
+
 Ratios = tuple[np.floating[Any] | None, ...]
 
 
-def _nested_sum(ratios: Ratios, rows: Sequence[Array], total: Array, out: Array) -> None:
-    """Write (((row₀ r₀ + row₁) r₁ + row₂) r₂ …) to `out`; None stands for a ratio of 1.
+def _nested_sum(ratios: Ratios, rows: Sequence[Array], total: Array, out: Array, equal: EqualPlaces | None) -> None:
+    """Write (((row₀ r₀ + row₁) r₁ + row₂) r₂ …) to `out`; None stands for a ratio of 1. `equal` sees all rows.
 
     Each row is read by the addition itself, which leaves only `total` to keep in cache and is faster than adding
     products; where shares are equal nothing is multiplied but the sum. `out` is touched once, by the last of it.
     """
-    first = ratios[0]
-    if first is None:
-        np.add(rows[0], rows[1], out=total)
-    else:
-        np.multiply(rows[0], first, out=total)
-        np.add(total, rows[1], out=total)
-    for row, ratio in zip(rows[2:], ratios[1:], strict=False):
+    so_far = rows[0]
+    for index, ratio in zip(range(1, len(rows)), ratios, strict=False):
+        row = rows[index]
+        if equal is not None:
+            equal.see(row)
         if ratio is not None:
-            np.multiply(total, ratio, out=total)
-        np.add(total, row, out=total)
+            so_far = np.multiply(so_far, ratio, out=total)
+        so_far = np.add(so_far, row, out=total)
     last = ratios[-1]
-    np.multiply(total, 1 if last is None else last, out=out)
+    np.multiply(so_far, 1 if last is None else last, out=out)
 
 
-def _sum_of_products(shares: Sequence[float], rows: Sequence[Array], product: Array, out: Array) -> None:
+def _sum_of_products(
+    shares: Sequence[float], rows: Sequence[Array], product: Array, out: Array, equal: EqualPlaces | None
+) -> None:
     np.multiply(rows[0], shares[0], out=out)
-    for row, share in zip(rows[1:], shares[1:], strict=True):
-        np.multiply(row, share, out=product)
+    for index in range(1, len(rows)):
+        row = rows[index]
+        if equal is not None:
+            equal.see(row)
+        np.multiply(row, shares[index], out=product)
         np.add(out, product, out=out)
 
 
@@ -117,30 +156,6 @@ def average(rows: Sequence[Array], out: Array) -> None:
         np.divide(row, len(rows), out=product)
         np.add(out, product, out=out)
     _repair([1 / len(rows)] * len(rows), rows, out)
-
-
-def equal_places(rows: Sequence[Array]) -> slice | Array | None:
-    """Where all `rows` are the same, as an index; None where nothing is.
-
-    There the mean is that value, of which rounding may make another: one unit in the last place is little in a mean,
-    but a server step takes it for a direction, in each round the same. The first two rows are held against each other,
-    the others only where those agree.
-    """
-    equal = rows[0] == rows[1]
-    count = np.count_nonzero(equal)
-    for row in rows[2:]:
-        if count * _FEW < equal.size:
-            break
-        np.logical_and(equal, rows[0] == row, out=equal)
-        count = np.count_nonzero(equal)
-    if count == equal.size:
-        return slice(None)
-    if not count:
-        return None
-    places = np.flatnonzero(equal)
-    for row in rows[2:]:
-        places = places[rows[0][places] == row[places]]
-    return places
 
 
 def _repair(shares: Sequence[float], rows: Sequence[Array], out: Array) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
 from aggregators.encoded import EncodedTensor, Tensor
@@ -50,6 +51,31 @@ def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mappi
                 )
 
 
+class Streamed(Sequence[Array]):
+    """Rows that are written when they are asked for: the first to memory of its own, the others all to the same.
+
+    A row other than the first is gone once another one is asked for; asked for again, it is written again. So the
+    memory that a block takes does not grow with the clients, and stays in a cache.
+    """
+
+    def __init__(self, count: int, row: Callable[[int, int], Array]) -> None:
+        """`row(index, slot)` writes a row to slot 0 or 1, and returns it."""
+        self._count, self._row = count, row
+        self._held: dict[int, tuple[int, Array]] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        slot = min(index, 1)
+        held = self._held.get(slot)
+        if held is None or held[0] != index:
+            held = self._held[slot] = (index, self._row(index, slot))
+        return held[1]
+
+
 class Models:
     """Flat views of n compatible models and, where there is one, of the old global model.
 
@@ -80,33 +106,46 @@ class Models:
         """Return the number of elements of each tensor of these kinds."""
         return {name: self.flat[name][0].size for name in self.names if self.kinds[name] in kinds}
 
-    def block(self, span: Span, clients: Sequence[int], scratch: Scratch) -> Block:
-        """Return `span` of these clients' float tensor, in the type that it is reduced in."""
-        tensors = self.flat[span.name]
-        dtype = compute_dtype(self.dtypes[span.name])
-        size = span.stop - span.start
-        room = iter(scratch.rows("widened", self.written_rows(span.name, clients), size, dtype))
-        rows: list[Array] = []
-        for client in clients:
-            tensor = tensors[client]
-            if isinstance(tensor, EncodedTensor):
-                rows.append(next(room))
-                tensor.decode(span.start, span.stop, rows[-1], scratch)
-            elif tensor.dtype != dtype:
-                rows.append(next(room))
-                widen(part(tensor, span.start, span.stop, scratch, "narrow"), rows[-1])
-            elif isinstance(tensor, FileTensor):
-                rows.append(next(room))
-                tensor.read(span.start, rows[-1])
-            else:
-                rows.append(tensor[span.start : span.stop])
+    def block(self, span: Span, clients: Sequence[int], scratch: Scratch, *, streamed: bool = False) -> Block:
+        """Return `span` of these clients' float tensor, in the type that it is reduced in.
+
+        `streamed`: what has to be written is written when it is asked for; see `Streamed`.
+        """
+        written = self.written_rows(span.name, clients, streamed=streamed)
+        room = scratch.rows("widened", written, span.stop - span.start, compute_dtype(self.dtypes[span.name]))
+        rows: Sequence[Array]
+        if streamed:
+            rows = Streamed(len(clients), lambda index, slot: self._row(span, clients[index], room[slot:], scratch))
+        else:
+            rows, used = [], 0
+            for client in clients:
+                rows.append(self._row(span, client, room[used:], scratch))
+                used += self._is_written(span.name, client)
         return Block(rows, self.base_block(span, scratch), scratch)
 
-    def written_rows(self, name: str, clients: Sequence[int]) -> int:
-        """Return how many of these clients' rows `block` has to write: those it cannot show as they lie."""
-        if self.dtypes[name] != compute_dtype(self.dtypes[name]):
-            return len(clients)
-        return sum(isinstance(self.flat[name][client], EncodedTensor | FileTensor) for client in clients)
+    def _row(self, span: Span, client: int, room: Array, scratch: Scratch) -> Array:
+        """One client's row: a view where it can be one, else written to the first row of `room`."""
+        tensor = self.flat[span.name][client]
+        if isinstance(tensor, EncodedTensor):
+            tensor.decode(span.start, span.stop, room[0], scratch)
+        elif tensor.dtype != compute_dtype(tensor.dtype):
+            widen(part(tensor, span.start, span.stop, scratch, "narrow"), room[0])
+        elif isinstance(tensor, FileTensor):
+            tensor.read(span.start, room[0])
+        else:
+            return tensor[span.start : span.stop]
+        written: Array = room[0]
+        return written
+
+    def _is_written(self, name: str, client: int) -> bool:
+        """Whether this client's rows have to be written, and cannot be shown as they lie."""
+        tensor = self.flat[name][client]
+        return tensor.dtype != compute_dtype(tensor.dtype) or isinstance(tensor, EncodedTensor | FileTensor)
+
+    def written_rows(self, name: str, clients: Sequence[int], *, streamed: bool = False) -> int:
+        """Return how many rows `block` needs for what it has to write of these clients' tensor."""
+        written = sum(self._is_written(name, client) for client in clients)
+        return min(written and 2, len(clients)) if streamed else written
 
     def slices(self, span: Span, clients: Sequence[int], scratch: Scratch) -> list[Array]:
         """Return `span` of these clients' integer or bool tensor, as it lies."""

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from aggregators.dtypes import Array
-from aggregators.mean import average, equal_places
+from aggregators.mean import EqualPlaces, average
 from aggregators.network import network
 from aggregators.protocols import Block, Plan, Scan, Weights
 from aggregators.whole import integer_median, integer_trimmed_mean
@@ -122,5 +122,7 @@ def mean_upwards(rows: Sequence[Array], out: Array) -> None:
         average(rows, out)
     else:
         np.divide(out, len(rows), out=out)
-    if (equal := equal_places(rows)) is not None:
-        out[equal] = rows[0][equal]
+    equal = EqualPlaces(rows[0])
+    for row in rows[1:]:
+        equal.see(row)
+    equal.put(out)

@@ -117,6 +117,8 @@ class Plan:
     - `clients`: whose rows the blocks hold, in this order;
     - `weights` `[n]`: what integer and bool tensors are averaged with;
     - `live_rows`: how many rows `reduce` touches again and again, so that the engine keeps them in cache;
+    - `streams`: whether `reduce` takes the rows one after another, by index, and looks back at the first alone: then
+      those that the engine has to read or decode share one row of scratch (`aggregators.models.Streamed`);
     - `whole`: how integer tensors become one, of the clients whose weight is not 0; by default their weighted mean.
     """
 
@@ -125,6 +127,7 @@ class Plan:
     weights: Array
     live_rows: int
     whole: WholeRule = integer_mean
+    streams: bool = False
 
 
 @runtime_checkable
