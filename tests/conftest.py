@@ -291,8 +291,9 @@ def bench_at(tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
     places: list[Bench] = []
 
     def make(url: str) -> Bench:
-        (tmp_path / "bench").mkdir()
-        places.append(Bench(url, tmp_path / "bench"))
+        folder = tmp_path / (f"bench-{len(places) + 1}" if places else "bench")
+        folder.mkdir()
+        places.append(Bench(url, folder))
         return places[-1]
 
     yield make

@@ -100,9 +100,9 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 raise
             except Exception as error:
                 if (fault := _own_fault(context, runs, view, round_, error)) is not None:
-                    reason = " ".join(str(fault).split())
-                    runs.give_back_round(round_, attempt=attempt_number, token=attempt.token, reason=reason)
-                    raise GivenBack(reason) from error
+                    given_back = GivenBack.of(fault)
+                    runs.give_back_round(round_, attempt=attempt_number, token=attempt.token, reason=str(given_back))
+                    raise given_back from error
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
                 context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
                 unfit = error.refused if isinstance(error, UpdatesRefused) else {}

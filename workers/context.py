@@ -59,7 +59,7 @@ class WorkerContext:
         try:
             require_record(self.store, view)
         except StoreError as error:
-            raise GivenBack(str(error)) from error
+            raise GivenBack.of(error) from error
         self._known.add(run)
 
 

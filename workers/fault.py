@@ -21,7 +21,27 @@ _OWN = (errno.EROFS, *LIMITS, *GONE)
 
 
 class GivenBack(Exception):
-    """A job that this worker could not do and nobody is to blame for; the message is one line on why."""
+    """A job that this worker could not do and no site is to blame for; the message is one line on why.
+
+    `run` is set where that holds for this run's jobs alone, and says nothing about those of other runs.
+    """
+
+    def __init__(self, reason: str, *, run: str = "") -> None:
+        super().__init__(reason)
+        self.run = run
+
+    @classmethod
+    def of(cls, fault: BaseException) -> GivenBack:
+        """What `own_fault` or `require_record` found."""
+        return cls(" ".join(str(fault).split()), run=fault.run if isinstance(fault, NotItsStore) else "")
+
+
+class NotItsStore(LocalFault):
+    """This worker's store is not that of `run`."""
+
+    def __init__(self, message: str, run: str) -> None:
+        self.run = run
+        super().__init__(message)
 
 
 def own_fault(store: ObjectStore, view: RunView, error: BaseException) -> FlavorError | None:
@@ -47,16 +67,17 @@ def own_fault(store: ObjectStore, view: RunView, error: BaseException) -> Flavor
 
 
 def require_record(store: ObjectStore, view: RunView) -> None:
-    """Raise `LocalFault` unless this store has the record of the run: else it is another store, or an empty folder.
+    """Raise `NotItsStore` unless this store has the record of the run: else it is another store, or an empty folder.
 
     A share that is not mounted is an empty folder. Raises `StoreUnavailable` where that cannot be told.
     """
     record, path = Archive(store, view.run).beginning(), run_record_path(view.run)
     if record is None or record.run_id != view.run_id:
         has = "does not have" if record is None else "has another run's"
-        raise LocalFault(
+        raise NotItsStore(
             f"the store {store.url} {has} {path}, with which run {view.run!r} began: "
-            "mount the share here, or start the aggregator with the run's own --store"
+            "mount the share here, or have an aggregator with the run's own --store on this queue",
+            view.run,
         )
 
 

@@ -164,7 +164,7 @@ class Inspector:
         be read, it is this worker that is not let in.
         """
         if fault := own_fault(self._store, self._view, error):
-            raise GivenBack(str(fault)) from error
+            raise GivenBack.of(fault) from error
         if not isinstance(error, StoreUnavailable):
             return
         if error.passing:

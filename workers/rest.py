@@ -1,4 +1,4 @@
-"""How long a worker that cannot work for a fault of its own takes none, so that others do."""
+"""How long a worker that cannot work for a fault of its own takes no work, or none of one run, so that others do."""
 
 from __future__ import annotations
 

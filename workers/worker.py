@@ -44,8 +44,15 @@ _ALIVE_S = 30
 """So long after its newest sign a worker counts as one, with a job in hand or without."""
 _BEAT_S = 10.0
 """So often a worker with a job in hand gives one."""
+_PASSED_S = 0.1
+"""How long to leave a queue alone that holds nothing but work of runs whose store this worker does not have."""
 _POLL_S = 0.5
 """How long one look into the queue lasts: then this worker hears what it was asked meanwhile."""
+
+
+def _run_of(job: Job) -> str:
+    """The run that one of this project's jobs is of."""
+    return str(job.args[0])
 
 
 class OwnWorker(SimpleWorker):
@@ -61,7 +68,8 @@ class OwnWorker(SimpleWorker):
     RQ's own handler raises wherever the main thread stands, so that a job may be lost that was just taken; here the
     signal is noted (`flavor.signals`), and the worker looks whether it was, at each place where it can end.
 
-    What it cannot do for a fault of its own it gives back, and then takes no work for a while; see `Rest`.
+    What it cannot do for a fault of its own it gives back, and then takes no work for a while; see `Rest`. Where it
+    only lacks the store of one run, it takes none of that run's, and goes on with the others'.
     """
 
     _REPEAT_S = 1.0
@@ -73,6 +81,10 @@ class OwnWorker(SimpleWorker):
         self.errand = Errand()
         """In hand from the moment a job is taken until it is done or given back."""
         self.rest = Rest()
+        self.aside: dict[str, Rest] = {}
+        """Runs whose store this worker does not have, as far as it knows."""
+        self._passed: set[str] = set()
+        """Their jobs that it has put behind the others, since it last did one."""
         self.tell: Callable[[str], None] = silent
         self._busy, self._over = False, threading.Event()
 
@@ -149,8 +161,27 @@ class OwnWorker(SimpleWorker):
                 )
                 if found is not None:
                     self.reorder_queues(reference_queue=found[1])
+                    if self._passes(*found):
+                        if burst:
+                            return None
+                        continue
                 return found
         raise StopRequested
+
+    def _passes(self, job: Job, queue: Queue) -> bool:
+        """Put a job of a run that was set aside behind the others; whether it was one."""
+        rest = self.aside.get(_run_of(job))
+        if rest is None or rest.left_s() <= 0:
+            return False
+        with self.connection.pipeline() as step:
+            step.lrem(queue.intermediate_queue_key, 1, job.id)
+            step.rpush(queue.key, job.id)
+            step.execute()
+        self.errand.put_down()
+        if job.id in self._passed:  # nothing else is there
+            pause(_PASSED_S)
+        self._passed.add(job.id)
+        return True
 
     def _take_a_rest(self) -> None:
         while (left_s := self.rest.left_s()) > 0 and not asked_to_end():
@@ -194,7 +225,7 @@ class OwnWorker(SimpleWorker):
             with self.death_penalty_class(job.timeout or queue.DEFAULT_TIMEOUT, JobTimeoutException, job_id=job.id):
                 job.perform()
         except (GivenBack, BusUnavailable) as fault:
-            self._give_back(job, queue, str(fault))
+            self._give_back(job, queue, str(fault), getattr(fault, "run", ""))
         except Exception:
             self.log.error("job %s failed", job.id, exc_info=True)
             with contextlib.suppress(ResponseError):
@@ -205,13 +236,20 @@ class OwnWorker(SimpleWorker):
                 self.set_state(WorkerStatus.IDLE, step)
                 step.delete(job.key)
                 step.execute()
+            self._passed.clear()
+            if self.aside.pop(_run_of(job), None):
+                note_working(self.connection, self.queue_names(), self.name, [_run_of(job)])
+                self.tell(f"it takes the work of run {_run_of(job)!r} again")
             if self.rest.over():
                 note_working(self.connection, self.queue_names(), self.name)
                 self.register_birth()
                 self.tell("it takes work again")
 
-    def _give_back(self, job: Job, queue: Queue, reason: str) -> None:
-        """Put the job behind the others in its queue, and be no worker of it until one is done."""
+    def _give_back(self, job: Job, queue: Queue, reason: str, run: str) -> None:
+        """Put the job behind the others in its queue, and be no worker of it, or not of `run`, until one is done."""
+        if run:
+            self._set_aside(job, queue, reason, run)
+            return
         if self.rest.begin(reason):
             self.tell(f"its work goes back into the queue, and it takes none for now: {reason}")
         try:
@@ -221,6 +259,18 @@ class OwnWorker(SimpleWorker):
                 step.execute()
             self.set_state(WorkerStatus.IDLE)
             note_resting(self.connection, self.queue_names(), self.name, reason)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            pass  # the coordinator asks again
+
+    def _set_aside(self, job: Job, queue: Queue, reason: str, run: str) -> None:
+        if self.aside.setdefault(run, Rest()).begin(reason):
+            self.tell(f"the work of run {run!r} goes back into the queue, and it takes none of it for now: {reason}")
+        try:
+            with self.connection.pipeline() as step:
+                step.rpush(queue.key, job.id)
+                step.execute()
+            self.set_state(WorkerStatus.IDLE)
+            note_resting(self.connection, self.queue_names(), self.name, reason, run)
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             pass  # the coordinator asks again
 
@@ -263,7 +313,7 @@ class OwnWorker(SimpleWorker):
         """Say goodbye; to a server that is away, or lets us in no more, it is not said."""
         with contextlib.suppress(redis.exceptions.RedisError):
             super().teardown()  # type: ignore[no-untyped-call]
-            note_working(self.connection, self.queue_names(), self.name)
+            note_working(self.connection, self.queue_names(), self.name, list(self.aside))
 
     def set_state(self, state: str, pipeline: Any = None) -> None:
         """Record a new state; the one it is in already is not written again."""

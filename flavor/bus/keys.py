@@ -61,9 +61,9 @@ log                                   stream  every transition with its reason  
 ====================================  ======  ==============================================  =====================
 
 Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds); `flavor:dropped`, a
-stream of jobs that workers refused to run (queue, job, reason); `flavor:resting:QUEUE`, a hash of an RQ worker's name
-to why it gives its work back (written by it; expires); `flavor:fedtrain:sessions`, a hash of model name to the JSON
-that `aumai-fedtrain status` shows.
+stream of jobs that workers refused to run (queue, job, reason); `flavor:resting:QUEUE`, a hash of an RQ worker's name,
+or `NAME RUN` for the work of one run alone, to why it gives its work back (written by it; expires);
+`flavor:fedtrain:sessions`, a hash of model name to the JSON that `aumai-fedtrain status` shows.
 
 A client writes below `client:CLIENT` and nowhere else; what is meant for it alone lies below `to:CLIENT`, where it only
 reads. Beside these it reads `run`. `flavor.bus.users` makes Redis hold it to that.

@@ -1,8 +1,11 @@
-"""Aggregators that give their work back, and why: coordinators and operators should know."""
+"""Aggregators that give their work back, and why: coordinators and operators should know.
+
+A worker gives back either all work, for a fault of its machine, or that of single runs, whose store it does not have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flavor.bus.keys import resting_key
@@ -12,24 +15,43 @@ _KEEP_S = 60
 """Longer than a worker rests: it says so again each time."""
 
 
-def note_resting(connection: Any, queues: Sequence[str], worker: str, reason: str) -> None:
-    """Note that a worker of these queues takes no work, and why."""
+def note_resting(connection: Any, queues: Sequence[str], worker: str, reason: str, run: str = "") -> None:
+    """Note that a worker of these queues takes no work, or none of `run`, and why."""
     with connection.pipeline(transaction=False) as step:
         for queue in queues:
-            step.hset(resting_key(queue), worker, reason[:_LONGEST])
+            step.hset(resting_key(queue), _field(worker, run), reason[:_LONGEST])
             step.expire(resting_key(queue), _KEEP_S)
         step.execute()
 
 
-def note_working(connection: Any, queues: Sequence[str], worker: str) -> None:
-    """Note that it takes work again, or has ended."""
+def note_working(connection: Any, queues: Sequence[str], worker: str, runs: Sequence[str] = ()) -> None:
+    """Note that it takes work again, also of these `runs`, or has ended."""
     with connection.pipeline(transaction=False) as step:
         for queue in queues:
-            step.hdel(resting_key(queue), worker)
+            step.hdel(resting_key(queue), worker, *(_field(worker, run) for run in runs))
         step.execute()
 
 
-def resting(connection: Any, queue: str) -> list[str]:
-    """Why workers of this queue take no work, each reason once, sorted."""
-    found = connection.hvals(resting_key(queue))
-    return sorted({reason.decode(errors="replace") if isinstance(reason, bytes) else reason for reason in found})
+def resting(connection: Any, queue: str, run: str = "") -> list[str]:
+    """Why workers of this queue take no work, or none of `run`: each reason once, sorted."""
+    return sorted({reason for _, of, reason in _notes(connection, queue) if of in ("", run)})
+
+
+def without(connection: Any, queue: str, run: str) -> set[str]:
+    """The workers of this queue that take no work of `run`."""
+    return {worker for worker, of, _ in _notes(connection, queue) if of == run}
+
+
+def _field(worker: str, run: str) -> str:
+    return f"{worker} {run}" if run else worker
+
+
+def _notes(connection: Any, queue: str) -> Iterator[tuple[str, str, str]]:
+    """Worker, run (empty: all) and reason."""
+    for field, reason in connection.hgetall(resting_key(queue)).items():
+        worker, _, run = _text(field).partition(" ")
+        yield worker, run, _text(reason)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

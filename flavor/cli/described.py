@@ -237,7 +237,7 @@ def _absent(
     uninspected = any(state is Standing.SUBMITTED for state, _ in standing.values())
     unclaimed = round_ is not None and round_.state is RoundState.AGGREGATING and round_.lease_ms is None
     queue = RunConfig.known(view.config).queue
-    jobs = RqJobQueue(url, queue, timeout_s=1, patience_s=5)
+    jobs = RqJobQueue(url, queue, timeout_s=1, patience_s=5, run=view.run)
     if (uninspected or unclaimed) and not jobs.workers():
         found.append(jobs.absence())
     return found

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from flavor.bus.connection import options
-from flavor.bus.resting import resting
+from flavor.bus.resting import resting, without
 
 INSPECT = "workers.jobs.inspect"
 AGGREGATE = "workers.jobs.aggregate"
@@ -45,16 +45,23 @@ def _job_name(what: str, run: str, round_: int, first: str, attempt: int, *clien
     return f"{shown.replace('.', '_')}-{digest}"
 
 
+def _worker_of(key: bytes | str) -> str:
+    """The name of a worker by its key in RQ's registry."""
+    return (key.decode() if isinstance(key, bytes) else key).removeprefix("rq:worker:")
+
+
 class RqJobQueue:
     """`JobQueue` on RQ, with the JSON serializer and one named queue."""
 
-    def __init__(self, url: str, queue: str, *, timeout_s: float, patience_s: float = 60.0) -> None:
+    def __init__(self, url: str, queue: str, *, timeout_s: float, patience_s: float = 60.0, run: str = "") -> None:
+        """Open the queue; with `run` those that take no work of this run are not counted among its workers."""
         from redis import Redis
         from rq import Queue
         from rq.serializers import JSONSerializer
 
         # RQ reads bytes, so this is a connection of its own
         self._connection = Redis.from_url(url, **options(url, patience_s))
+        self._run = run
         self._queue = Queue(
             queue, connection=self._connection, serializer=JSONSerializer, default_timeout=math.ceil(timeout_s)
         )
@@ -86,10 +93,13 @@ class RqJobQueue:
         from rq.worker_registration import get_keys
 
         keys = get_keys(queue=self._queue)
+        if keys and self._run:
+            away = without(self._connection, self._queue.name, self._run)
+            keys = {key for key in keys if _worker_of(key) not in away}
         return int(self._connection.exists(*keys)) if keys else 0
 
     def absence(self) -> str:
         """See `JobQueue`."""
-        if reasons := resting(self._connection, self._queue.name):
+        if reasons := resting(self._connection, self._queue.name, self._run):
             return f"every aggregator on queue {self._queue.name!r} gives its work back for now: {'; '.join(reasons)}"
         return f"no aggregator listens on queue {self._queue.name!r}: start one with `flavor-agg`"

@@ -191,7 +191,11 @@ class Coordinator:
             only=self._only,
         )
         self._jobs = self._given_jobs or RqJobQueue(
-            self._url, config.queue, timeout_s=config.aggregation_timeout_s, patience_s=self._patience_s
+            self._url,
+            config.queue,
+            timeout_s=config.aggregation_timeout_s,
+            patience_s=self._patience_s,
+            run=self._name,
         )
         lease = self._acquired()
         if taken_over:  # whatever ended the last coordinator may have ended the edges too

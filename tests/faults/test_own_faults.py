@@ -67,12 +67,29 @@ def test_a_share_that_is_not_mounted_is_no_sites_fault(faulty):
     coordinator = faulty.serve(*TAKEN_OVER, "--round-timeout-s", 60)
     unmounted = bench.start("flavor-agg", "--queue", bench.run, "--store", bench.folder / "empty")
     edges = faulty.edges()
-    unmounted.until("its work goes back into the queue, and it takes none for now: the store file://")
+    unmounted.until("goes back into the queue, and it takes none of it for now: the store file://")
     coordinator.until("every aggregator on queue")
     bench.aggregator()
     faulty.finish(coordinator, edges)
     assert not [entry for entry in bench.log() if entry["event"] in ("update.refused", "round.attempt_failed")]
     assert f"does not have runs/{bench.run}/run.json" in unmounted.stderr
+
+
+def test_runs_with_stores_of_their_own_share_a_queue(faulty, bench_at):
+    """Row 41: each aggregator has the store of one run, and gives the other's work back without resting itself."""
+    ours, others = faulty, Faulty(bench_at(faulty.bench.url))
+    queue = ("--queue", ours.bench.run)
+    ours.rounds = others.rounds = 8
+    coordinators = {each: each.serve(*queue, "--on-quorum-lost", "wait") for each in (ours, others)}
+    aggregators = {each: each.bench.aggregator(*queue) for each in (ours, others)}
+    for aggregator in aggregators.values():
+        aggregator.until("listens on queue")
+    edges = {each: each.edges() for each in (ours, others)}
+    for each, coordinator in coordinators.items():
+        each.finish(coordinator, edges[each])
+    for aggregator in aggregators.values():
+        assert "it takes none for now" not in aggregator.stderr
+        assert aggregator.stderr.count("it takes none of it for now") <= 1
 
 
 @needs_mounts

@@ -733,6 +733,39 @@ class TestQueue:
         assert "no aggregator listens" in queue.absence()
         unfit.register_death()
 
+    def test_a_worker_without_the_store_of_one_run_stays_one_for_the_others(
+        self, url: str, runs: RunStore, store: ObjectStore
+    ) -> None:
+        submit(runs, store, "a", model(1))
+        queue, others = (RqJobQueue(url, "q", timeout_s=60, run=run) for run in ("r", "s"))
+        connection, told = Redis.from_url(url, protocol=2), []
+        queue.inspect("r", 1, ["a"], attempt=1)
+        others.inspect("s", 1, ["a"], attempt=1)  # of which there is nothing to do
+        worker = make_worker(connection, "q", tell=told.append)
+        worker.register_birth()
+        missing = Archived(store, "runs/r/run.json", error=ObjectMissing("there is none"))
+        paths = [fields["path"] for fields in runs.updates(1, "a").values()]
+        missing._paths = (*missing._paths, *paths, *map(accepted_path, paths))
+        set_context(WorkerContext(runs.redis, url, missing))
+        worker.execute_job(*taken(worker))
+        assert (queue.workers(), others.workers()) == (0, 1)
+        assert "does not have runs/r/run.json" in queue.absence()
+        assert "no aggregator listens" in others.absence()
+        assert told[0].startswith("the work of run 'r' goes back into the queue, and it takes none of it for now: ")
+        assert worker.rest.reason == ""
+        worker.work(burst=True, logging_level="CRITICAL")
+        assert connection.llen(OwnQueue("q", connection=connection).key) == 1, (
+            "the other job is done, and this one waits"
+        )
+        assert connection.llen(OwnQueue("q", connection=connection).intermediate_queue_key) == 0
+        worker.aside["r"]._until = 0.0
+        worker.register_birth()
+        set_context(WorkerContext(runs.redis, url, store))
+        worker.execute_job(*taken(worker))
+        assert runs.verdicts(1, "a").keys() == {"a"}
+        assert (queue.workers(), told[1:]) == (1, ["it takes the work of run 'r' again"])
+        worker.register_death()
+
     def drain(self, url: str) -> None:
         make_worker(Redis.from_url(url, protocol=2), "q").work(burst=True, logging_level="CRITICAL")
 
