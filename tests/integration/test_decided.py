@@ -324,7 +324,7 @@ def test_no_two_jobs_have_one_name(url: str) -> None:
 
 def test_a_site_that_hands_in_without_end_fills_neither_log_nor_terminal(url: str, tmp_path: Path) -> None:
     """It says by itself that its update is refused, or hands in what is: while the round is open, and after it."""
-    served = Served(url, tmp_path, quorum=1, round_timeout_s=15.0)
+    served = Served(url, tmp_path, quorum=1, round_timeout_s=15.0, quarantine_after=0)
     key = served.runs.keys.client("b").update(1)
 
     def hands_in(number: int, **fields: str) -> str:
