@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,13 +27,15 @@ _MOST_ROUNDS = 100
 """Rounds among which the best metric is looked for."""
 
 
-def described(runs: RunStore, url: str, *, store: str | None = None, metric: str | None = None) -> dict[str, Any]:
+def described(
+    runs: RunStore, url: str, *, store: str | None = None, metric: str | None = None, left_in: str = ""
+) -> dict[str, Any]:
     """A run with its current round and its clients, as plain values.
 
     `waits_for` is why it does not go on yet, and `held` whether it cannot as it is; `absent` is who of the run's own
     processes is not there, in words. The metrics of the newest closed round come from its store, `store` or the one in
     the run's settings; they are missing where that cannot be read, or does not answer within a few seconds. `metric` is
-    the one whose best value is looked for.
+    the one whose best value is looked for, `left_in` the result folder of a local run whose `flavor run` has ended.
     """
     view, now_ms = runs.read(), runs.now_ms()
     round_ = runs.read_round(view.round) if view.round else None
@@ -49,7 +52,7 @@ def described(runs: RunStore, url: str, *, store: str | None = None, metric: str
     updates = runs.updates(view.round, round_.expected) if round_ else {}
     standing = standings(round_, updates, members) if round_ else {}
     waits_for, held = what_is_awaited(view, round_, standing, with_absent(hashes, members), now_ms)
-    absent = _absent(runs, url, view, round_, standing)
+    absent = _absent(runs, url, view, round_, standing, left_in)
     clients: dict[str, Any] = {}
     left_ms = _lease_times(runs, hashes)
     found = _metrics(runs, view, round_, store, metric)
@@ -226,11 +229,18 @@ def _quarantined(run: str, client: str) -> str:
 
 
 def _absent(
-    runs: RunStore, url: str, view: RunView, round_: RoundView | None, standing: Mapping[str, tuple[Standing, str]]
+    runs: RunStore,
+    url: str,
+    view: RunView,
+    round_: RoundView | None,
+    standing: Mapping[str, tuple[Standing, str]],
+    left_in: str,
 ) -> list[str]:
     """What a run that goes on does not go on without, and has not got."""
     if view.state.ended:
         return []
+    if left_in:  # and all its processes have ended with it
+        return [f"`flavor run` does not run it any more: go on with it: flavor run --resume {shlex.quote(left_in)}"]
     with translated(shown(url)):
         served = runs.redis.exists(runs.keys.coordinator)
     found = [] if served else [f"no coordinator serves it: start `flavor serve --run {view.run} …` again"]

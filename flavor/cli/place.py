@@ -25,6 +25,8 @@ class Place:
     url: str = field(repr=False)
     store: str | None
     """Of a local run; else None: it is in the run's settings."""
+    is_left: bool = False
+    """Whether the `flavor run` of a local run has ended, so that none of its processes is there."""
 
     @property
     def runs(self) -> RunStore:
@@ -36,17 +38,17 @@ class Place:
 def opened(run: str, redis_url: str | None) -> Iterator[Place]:
     """The run of this name, or that of this folder: its own server is started when it does not run, and ended then."""
     with contextlib.ExitStack() as stack:
-        name, store = run, None
+        name, store, runs = run, None, True
         if is_folder(run):
             out = Path(run).absolute()
             record = Record.of(out)
             name, store = record.run, record.store
             if record.embedded:
-                redis_url = stack.enter_context(server_of(out))
+                redis_url, runs = stack.enter_context(server_of(out))
         if not redis_url:
             _check_named(run)
         redis, url = connected(redis_url)
-        yield Place(name, redis, url, store)
+        yield Place(name, redis, url, store, not runs)
 
 
 def _check_named(run: str) -> None:

@@ -45,7 +45,8 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
     with opened(run, redis_url) as place:
         if not is_folder(run):
             _warn_of_dropped_jobs(place.redis)
-        found = described(place.runs, place.url, store=place.store, metric=metric)
+        left = run if place.is_left else ""
+        found = described(place.runs, place.url, store=place.store, metric=metric, left_in=left)
         if is_folder(run) and found["state"] not in _ENDED:
             logs = {log.stem: log for log in sorted((Path(run) / "logs").glob("*.log"))}
             found["absent"] += Waits(place.runs, logs).said()

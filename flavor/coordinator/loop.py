@@ -52,7 +52,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
 from flavor.ledger.manifest import Model, RunRecord
 from flavor.protocol import new_run_id
-from flavor.resume import goes_on_by
+from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore
 from flavor.store.opening import once_usable
@@ -104,6 +104,14 @@ def differences(view: RunView, config: RunConfig) -> dict[str, str]:
         for name, value in config.to_mapping().items()
         if view.config.get(name) != value
     }
+
+
+def _change_by(run: str, config: RunConfig, names: Iterable[str]) -> str:
+    """How an operator gives a run these settings, if it can have them."""
+    if not MAY_CHANGE.issuperset(names):
+        return ""
+    options = [f"--{name.replace('_', '-')} {value}" for name in names if (value := getattr(config, name)) is not None]
+    return f"; `flavor stop {run}`, then `flavor resume {' '.join([run, *options])}` changes that"
 
 
 def _setting(value: object) -> str:
@@ -334,7 +342,7 @@ class Coordinator:
         if others:
             raise RunExists(
                 f"run {self._name!r} is there already with other settings: {'; '.join(others.values())}; "
-                f"{goes_on_by(view)}, or choose another name"
+                f"{goes_on_by(view)}{_change_by(view.run, self._config, others)}, or choose another name"
             )
         return False
 

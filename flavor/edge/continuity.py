@@ -21,6 +21,11 @@ def checked_continuity(
             "can rebuild it with `flavor recover`; then start this edge again"
         )
     if view.incarnation != incarnation:
+        if view.run_id == incarnation[0] and view.recovered_ms < incarnation[2]:
+            raise StateLost(
+                f"run {run!r} on Redis at {where} is from before its `flavor recover`: Redis came back older; its "
+                "operator can rebuild the run with `flavor recover`; then start this edge again"
+            )
         if view.recovered_ms and view.run_id == incarnation[0]:
             raise RunRebuilt(f"run {run!r} was rebuilt from the store after round {view.recovered_round}")
         raise StateLost(f"run {run!r} was removed, and another one has its name: start this edge again to join that")

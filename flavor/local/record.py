@@ -78,23 +78,24 @@ def own_server(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def server_of(out: Path) -> Iterator[str]:
-    """The URL of a local run's server: of the one that runs, else of one that is started for as long as is looked."""
+def server_of(out: Path) -> Iterator[tuple[str, bool]]:
+    """The URL of a local run's server, and whether that runs: else one is started for as long as is looked."""
     folder = out / "redis"
     if not folder.is_dir():
         raise InvalidSetting(f"{out}: what its server kept is not there (redis/)")
     deadline = time.monotonic() + _ANSWER_S
     while True:
         with contextlib.ExitStack() as stack:
+            runs = False
             try:
                 url = stack.enter_context(own_server(folder))
             except RunError:
                 running = _running(folder)
                 if running is None and time.monotonic() > deadline:
                     raise
-                url = running or ""
+                url, runs = running or "", True
             if url:
-                yield url
+                yield url, runs
                 return
         time.sleep(0.05)
 

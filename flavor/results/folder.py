@@ -132,7 +132,9 @@ class ResultFolder:
             return round_result(view, merged_without(view), {})
 
     def _lacks(self, what: str, round_: int, why: str = _GONE) -> None:
-        self._lacking.setdefault((what, why), []).append(round_)
+        rounds = self._lacking.setdefault((what, why), [])
+        if round_ not in rounds[-1:]:  # of each site of a round
+            rounds.append(round_)
 
     def _tell_lacking(self) -> None:
         """Say of which rounds something is not to be had: gone before they were looked at, or changed in the store."""

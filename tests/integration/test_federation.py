@@ -524,7 +524,8 @@ def test_second_coordinator_is_refused(bench):
     assert (
         without_stamp(other.stderr.splitlines()[-1])
         == f"Error: run '{bench.run}' is there already with other settings: rounds is 3, not 9; "
-        "`flavor serve` with the same options goes on with it, or choose another name"
+        f"`flavor serve` with the same options goes on with it; `flavor stop {bench.run}`, then "
+        f"`flavor resume {bench.run} --rounds 9` changes that, or choose another name"
     )
 
 

@@ -101,6 +101,9 @@ def test_a_killed_run_goes_on_from_what_lies_there(bench, out, data):
     first.send(signal.SIGKILL)
     first.wait()
     bench.eventually("everything is gone", lambda: not bench.survivors())
+    looked = bench.done("flavor", "status", out, env=LOCAL).stdout
+    assert f"`flavor run` does not run it any more: go on with it: flavor run --resume {out}" in looked
+    assert "flavor serve" not in looked
     if data == "lost":
         shutil.rmtree(out / "redis")
     again = bench.start("flavor", "run", "--resume", out, env=LOCAL)

@@ -69,6 +69,15 @@ def test_information_that_a_site_changed_is_told_with_its_name(tmp_path: Path, u
     assert any(line.startswith("round 2: what single sites reported is no longer in the store") for line in said), said
 
 
+def test_what_of_all_sites_of_a_round_is_gone_is_one_round(tmp_path: Path, url: str) -> None:
+    """It was counted once for each site: 57 rounds, 1 to 19."""
+    made = run_of(tmp_path)
+    for path in (made.folder / clients_folder("r")).glob("*/*-info-*"):
+        path.unlink()
+    said, _ = ended(made, url, tmp_path / "out")
+    assert any(line.startswith("3 rounds, 1 to 3: what single sites reported is no longer") for line in said), said
+
+
 def test_a_plot_that_cannot_be_drawn_is_a_line(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/metrics.png").mkdir()
