@@ -13,6 +13,7 @@ from flavor.bus.address import check_files, database, is_this_machine, tls_ca
 from flavor.bus.admission import replace_key
 from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
 from flavor.bus.names import checked_name
+from flavor.bus.persistence import unread_warnings
 from flavor.bus.runs import RunStore
 from flavor.bus.users import Kept, enrolled, is_open, save_users
 from flavor.bus.users import enroll as enroll_user
@@ -153,6 +154,8 @@ def enroll(
             "this server lets anyone in as its user 'default', so tokens protect nothing yet: give that user a "
             "password (ACL SETUSER default '>PASSWORD', or requirepass), and use it in --redis-url"
         )
+    for line in unread_warnings(redis, url):
+        tell(line)
     _check_reachable(public, tell)
 
 

@@ -17,6 +17,7 @@ from servers import REDIS, Server
 
 from flavor.bus.connection import connect
 from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.persistence import unread_warnings
 from flavor.bus.runs import RunStore
 from flavor.bus.state import ClientState
 from flavor.bus.users import enroll, revoke, user_name
@@ -117,8 +118,12 @@ def test_what_a_site_asks_for_and_does_not_read_fills_no_server(full: Server) ->
     page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
     (share,) = re.findall(r"^maxmemory-clients (\S+)$", page, flags=re.MULTILINE)
     with connect(full.url, patience_s=5.0) as admin, redis.Redis.from_url(full.url) as plain:
+        assert unread_warnings(admin, full.url) == []
         plain.config_set("maxmemory", "100mb")
+        (warning,) = unread_warnings(admin, full.url)
+        assert f"CONFIG SET maxmemory-clients {share}" in warning
         plain.config_set("maxmemory-clients", share)
+        assert unread_warnings(admin, full.url) == []
         secret, _ = enroll(admin, "r", "site-1", where="here")
         own = RunStore(admin, "r", full.url).keys.client("site-1").prefix
         at = urlsplit(full.url)
