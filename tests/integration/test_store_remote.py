@@ -35,6 +35,7 @@ from flavor.store import remote, uploads
 from flavor.store.bucket import Endurance
 from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cache
 from flavor.store.objects import open_store, sha256_file
+from flavor.store.opening import once_usable
 from flavor.store.paths import manifest_path, run_record_path
 from flavor.store.remote import RemoteStore
 from flavor.store.watch import Watch, watched, watching
@@ -122,6 +123,20 @@ class TestFaults:
         assert told[0].startswith(f"flavor: store {store.url} has given a request no answer that helps for ")
         assert told[-1] == f"flavor: store {store.url} answers again"
         assert sum("answers again" in line for line in told) == 1
+
+    def test_one_that_gives_no_answer_when_a_process_starts_is_waited_for(self, site: Site) -> None:
+        site.proxy.faults, told = [Fault("^PUT", "drop", 3)], list[str]()
+        store = once_usable(
+            f"s3://{site.bucket}/flavor",
+            lambda: site.store(create=True, endurance=IMPATIENT),
+            tell=told.append,
+            pause=lambda _: False,
+        )
+        put(store, PATH, SMALL)
+        assert len(told) == 2, told
+        assert told[0].startswith(f"waiting: store {store.url}: .probe/")
+        assert told[0].endswith("; trying again until it can be used")
+        assert told[1] == "the store can be used again: going on"
 
     def test_a_request_that_moves_something_is_not_told_of(
         self, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
