@@ -14,6 +14,8 @@ from flavor.bus.names import checked_name
 from flavor.errors import InvalidSetting
 
 _PREFIX = "flavor-join:"
+_LONGEST_NAME = 255
+"""Of a file, on any file system."""
 _MOST_BYTES = 1 << 20
 
 
@@ -56,7 +58,11 @@ class JoinToken(BaseModel):
                 "prints a token, and nothing where it fails: ask the run's operator for another one"
             )
         if not word.startswith(_PREFIX):
-            raise InvalidSetting(f"this is not a join token, which begins with {_PREFIX!r}: `flavor enroll` prints one")
+            is_file = len(text) < _LONGEST_NAME and Path(text).is_file()
+            file = f"; one in a file is given as --join @{text}" if is_file else ""
+            raise InvalidSetting(
+                f"this is not a join token, which begins with {_PREFIX!r}: `flavor enroll` prints one{file}"
+            )
         try:
             body = word.removeprefix(_PREFIX)
             decoded = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)

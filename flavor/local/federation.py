@@ -158,13 +158,14 @@ class Federation:
                 with progress:
                     self._watch(runs, processes, progress, folder, store, newest, waits)
             except BaseException:
-                with contextlib.suppress(Exception):
-                    waits.look(runs.find())
-                with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
-                    runs.end(RunState.STOPPED, "interrupted")
-                processes.wait(self._ending(processes, runs), 2.0)
-                with contextlib.suppress(FlavorError):
-                    progress.left(self._results(folder, runs, store, progress), waits.lines(at_least_s=0.0))
+                with progress.saying_how_to_go_on(folder.out):  # also when it is interrupted once more in here
+                    with contextlib.suppress(Exception):
+                        waits.look(runs.find())
+                    with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
+                        runs.end(RunState.STOPPED, "interrupted")
+                    processes.wait(self._ending(processes, runs), 2.0)
+                    with contextlib.suppress(FlavorError):
+                        progress.left(self._results(folder, runs, store, progress), waits.lines(at_least_s=0.0))
                 raise
             processes.wait(self._ending(processes, runs), _END_S)
             return self._results(folder, runs, store, progress)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -141,6 +143,16 @@ class Progress:
         for line in waits:
             self.tell(f"at that time:  {line}")
         self._where(results)
+
+    @contextlib.contextmanager
+    def saying_how_to_go_on(self, out: Path) -> Iterator[None]:
+        """Say it also of a run whose end is interrupted, before all its results are written."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a signal
+                self.tell(f"go on with it: flavor run --resume {shlex.quote(str(out))}")
+            raise
 
     def _where(self, results: Results) -> None:
         out = shlex.quote(results.out)

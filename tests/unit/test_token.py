@@ -154,3 +154,13 @@ def test_an_empty_token_is_told_from_a_wrong_one(tmp_path):
         JoinToken.parse(f"@{file}")
     with pytest.raises(InvalidSetting, match="the join token is empty"):
         JoinToken.parse(" ")
+
+
+def test_a_file_that_is_given_without_its_at_sign_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("site.token").write_text("flavor-join:x")
+    with pytest.raises(InvalidSetting, match=r"prints one; one in a file is given as --join @site\.token$"):
+        JoinToken.parse("site.token")
+    for text in ("other", "x" * 5000):
+        with pytest.raises(InvalidSetting, match=r"prints one$"):
+            JoinToken.parse(text)
