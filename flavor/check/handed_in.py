@@ -70,7 +70,7 @@ class HandedIn:
         if known := model.statistics(local.tensors):
             counted += f"; statistics, with which no server step is taken: {known}"
         if local.structure is not None and (texts := local.structure.texts):
-            counted += f"; text, which stays at its site: {', '.join(texts)}"
+            counted += f"; text, which stays at the site and is put back: {model.some(texts)}"
         self._report.passed(TENSORS, counted)
         if bad := model.nonfinite(local.tensors):
             self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")

@@ -156,7 +156,7 @@ class TensorRound:
 
     def _write(self, tensors: model.Tensors, path: Path) -> None:
         """Write a local model as `flavor-agg` does: only what has crossed the wire, in the trainer's format."""
-        structure = self._local.structure and self._local.structure.without_texts()
+        structure = self._local.structure and self._local.structure.shared()
         write(path, Checkpoint(dict(tensors), structure), self._format)
 
 

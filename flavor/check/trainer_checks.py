@@ -32,7 +32,8 @@ STATE_DICT = Check(
 )
 TENSORS = Check(
     "holds only tensors",
-    "everything in the state_dict is a tensor, an ndarray or a number",
+    "everything in the state_dict is a tensor, an ndarray or a number; None and text may stand between them, and "
+    "text stays at its site",
     "leave objects out of state_dict (beside it, under keys of their own, they do no harm)",
 )
 FINITE = Check(

@@ -1,6 +1,7 @@
 """Checkpoints on their way between a trainer's files and the store.
 
-Only safetensors crosses the wire (and opaque checkpoints, which nothing looks into). A trainer that saves safetensors
+Only safetensors crosses the wire (and opaque checkpoints, which nothing looks into), without the texts of a
+state_dict: they are put back into the global model. A trainer that saves safetensors
 has its file linked into the store and the global model linked out of it; any other format is converted in one pass. A
 file that has another name as well, or is a symbolic link, is copied instead: it is not the edge's to share or to lock.
 Where the run compresses, the change to the global model that the trainer was given is encoded instead, whatever the
@@ -91,6 +92,7 @@ class Exchange:
         self._statistics = tuple(statistics)
         self._habits, self._learned, self._tell = habits or Habits(), learned, tell
         self._left_out: tuple[str, ...] = ()  # what was told about already
+        self._told_texts = False
         self._format = format_ or self._habits.format
         self._structure: Structure | None = None  # how this trainer nests its state_dict; None as long as none was seen
         self._given: GlobalModel | None = None  # what the trainer trains from
@@ -149,7 +151,14 @@ class Exchange:
         with self._own_file(model) as source:
             check_given(source)
             beside = read_beside(self._workspace.beside)
-            from_safetensors(source, target, Format(format_), self._known_structure(), beside=beside, own_names=names)
+            own = self._known_structure()
+            placed = from_safetensors(source, target, Format(format_), own, beside=beside, own_names=names).structure
+        if own is None and placed is not None and (texts := placed.texts) and not self._told_texts:
+            self._told_texts = True
+            self._tell(
+                f"the model has a text at {', '.join(texts[:5])}{', …' if len(texts) > 5 else ''}: texts never leave "
+                "their site, and the trainer finds an empty one there until it has saved its own"
+            )
 
     @contextlib.contextmanager
     def _own_file(self, model: GlobalModel) -> Iterator[Path]:

@@ -24,7 +24,7 @@ from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, TransferStopped
 from flavor.store import objects
-from flavor.store.formats import TensorFileWriter, TensorSpec
+from flavor.store.formats import TensorFileWriter, TensorSpec, to_safetensors
 from flavor.store.formats.header import plan
 from flavor.store.formats.replace import replacing
 from flavor.store.objects import ObjectStore, open_store
@@ -328,3 +328,32 @@ def test_a_transfer_that_was_given_up_replaces_no_newer_model(store: ObjectStore
     transfers.carry(lambda: place(b"new"), quick=True)
     assert go_on.is_set(), "the next one does not begin before it has ended"
     assert workspace.global_model.read_bytes() == b"new"
+
+
+def test_a_site_that_has_saved_no_text_yet_finds_an_empty_one_and_is_told_once(
+    store: ObjectStore, workspace: Workspace, tmp_path: Path
+) -> None:
+    """The text of the site that the model came from has not left it; its own comes back once it has saved it."""
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(pickle.dumps({"state_dict": {"w": np.ones(3, np.float32), "who": "MEIER", "all": ["MEIER"]}}))
+    wire = to_safetensors(theirs, tmp_path / "wire")
+    path, digest = put(store, "runs/r/global/0001-model.safetensors", (tmp_path / "wire").read_bytes())
+    model = GlobalModel(path, digest, wire.size_bytes, format="pickle", seal=store.seal(path))
+    told: list[str] = []
+    exchange = Exchange(store, workspace, run="r", tell=told.append)
+    for _ in range(2):
+        exchange.place_global(model)
+        given = pickle.loads(workspace.global_model.read_bytes())["state_dict"]
+        assert (given["who"], given["all"]) == ("", "")
+    assert len(told) == 1
+    assert "the model has a text at who, all:" in told[0]
+    workspace.local_model.write_bytes(
+        pickle.dumps({"state_dict": {"w": np.ones(3, np.float32), "who": "HUBER", "all": ["HUBER"]}})
+    )
+    workspace.local_info.write_text(json.dumps(INFO))
+    sent = exchange.collect("r", 1, "a")
+    assert b"HUBER" not in store.local(sent.path).read_bytes()
+    exchange.place_global(model)
+    given = pickle.loads(workspace.global_model.read_bytes())["state_dict"]
+    assert (given["who"], given["all"]) == ("HUBER", ["HUBER"])
+    assert len(told) == 1

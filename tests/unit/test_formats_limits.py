@@ -145,9 +145,10 @@ def test_what_a_file_says_of_itself_may_not_be_anything(tmp_path: Path) -> None:
 
     check()
     check(format="pt")
-    check(**{"flavor.structure": '{"root":{"d":[["a",{"l":[{"t":"w"}]}]]}}', "flavor.other": "x"})
+    check(**{"flavor.structure": '{"root":{"d":[["a",{"l":[{"t":"w"}]}]]}}'})
     for bad in (
         {"owner": "me"},
+        {"flavor.other": "x"},
         {"format": "x" * 5000},
         {"flavor.structure": "{"},
         {"flavor.structure": '{"root":{"d":[["a",{"t":"other"}]]}}'},

@@ -3,16 +3,19 @@
 On the wire a structure is JSON, with one short key a node::
 
     {"t": NAME}  {"t": NAME, "as": "int"}     a leaf: a tensor, or what was not one before
-    {"c": null}                               a constant, which no aggregation touches; its text stays at the site
+    {"c": null}  {"c": ""}                    a constant, which no aggregation touches: None; a text stood here
     {"d": [[KEY, NODE], ...]}                 a dict; a key is text or an integer
     {"l": [NODE, ...]}  {"u": [NODE, ...]}    a list, a tuple
+
+No text of a site is on the wire: its edge keeps the texts, and puts them back into the global model. At the site, where
+its own structure is kept, `{"c": "text"}` has it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from flavor.errors import CheckpointError
@@ -46,6 +49,10 @@ class Constant:
     value: str | None
 
 
+NO_TEXT = Constant("")
+"""What stands on the wire where a text stood, or a dict, list or tuple of texts without a tensor in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Branch:
     """A dict, whose keys stand beside its items, or a list or tuple, without keys."""
@@ -75,28 +82,30 @@ class Structure:
             elif isinstance(node, Branch):
                 stack.extend(reversed(node.items))
 
+    def shared(self) -> Structure:
+        """The structure as other sites may see it: without text but for the keys that lead to tensors or stand by them.
+
+        A branch that leads to no tensor goes as one, with its keys: they are the names of nothing that is averaged.
+        """
+        if self.root is None:
+            return self
+        root, _, _ = _shared(self.root)
+        return Structure(root if isinstance(root, Branch) else Branch(self.root.form, ()), self.prefix)
+
     @property
     def texts(self) -> tuple[str, ...]:
-        """Where a text is, as paths, in the trainer's order: no more than ten."""
+        """Where texts stand: the path of each, or that of the branch in which there is no tensor."""
         found: list[str] = []
-        stack: list[tuple[Node, str]] = [(self.root, "")] if self.root else []
-        while stack and len(found) < 10:
+        stack: list[tuple[Node, str]] = [(self.shared().root, "")] if self.root else []  # type: ignore[list-item]
+        while stack:
             node, path = stack.pop()
-            if isinstance(node, Constant) and node.value is not None:
+            if node == NO_TEXT:
                 found.append(path)
             elif isinstance(node, Branch):
-                keys = node.keys or range(len(node.items))
-                below = [(item, f"{path}/{key}".lstrip("/")) for key, item in zip(keys, node.items, strict=True)]
-                stack.extend(reversed(below))
+                parts = [str(key) for key in node.keys or range(len(node.items))]
+                inner = [f"{path}/{part}" if path else part for part in parts]
+                stack.extend(reversed(list(zip(node.items, inner, strict=True))))
         return tuple(found)
-
-    def without_texts(self) -> Structure:
-        """The same nesting with None for each text: what may leave the site."""
-        if not self.texts:
-            return self
-        root = _without_texts(self.root)
-        assert isinstance(root, Branch)
-        return replace(self, root=root)
 
     def check(self, names: Iterable[str], where: str) -> None:
         """Raise `CheckpointError` unless the leaves are exactly these tensors."""
@@ -133,12 +142,6 @@ class Structure:
             ) from None
 
 
-def _without_texts(node: Node | None) -> Node:
-    if isinstance(node, Branch):
-        return replace(node, items=tuple(_without_texts(item) for item in node.items))
-    return node if isinstance(node, Leaf) else Constant(None)
-
-
 def _to_json(node: Node) -> dict[str, object]:
     if isinstance(node, Leaf):
         return {"t": node.name} if node.kind is Kind.TENSOR else {"t": node.name, "as": node.kind}
@@ -146,6 +149,20 @@ def _to_json(node: Node) -> dict[str, object]:
         return {"c": node.value}
     items = [_to_json(item) for item in node.items]
     return {node.form: [list(pair) for pair in zip(node.keys, items, strict=True)] if node.form == "d" else items}
+
+
+def _shared(node: Node) -> tuple[Node, bool, bool]:
+    """The node as other sites may see it, whether there is a tensor in it, and whether there was a text."""
+    if isinstance(node, Leaf):
+        return node, True, False
+    if isinstance(node, Constant):
+        return (node, False, False) if node.value is None else (NO_TEXT, False, True)
+    parts = [_shared(item) for item in node.items]
+    has_tensor = any(tensor for _, tensor, _ in parts)
+    has_text = any(text for _, _, text in parts) or (bool(node.keys) and not has_tensor)
+    if has_text and not has_tensor:
+        return NO_TEXT, False, True
+    return Branch(node.form, tuple(part for part, _, _ in parts), node.keys), has_tensor, has_text
 
 
 def _from_json(value: object, depth: int) -> Node:

@@ -11,6 +11,7 @@ from typing import IO
 from flavor.errors import CheckpointError
 from flavor.store.formats.beside import Beside
 from flavor.store.formats.checkpoint import (
+    ENCODING_KEY,
     SCALE_PREFIX,
     STRUCTURE_KEY,
     Checkpoint,
@@ -20,15 +21,15 @@ from flavor.store.formats.checkpoint import (
     write,
 )
 from flavor.store.formats.format import Format, detect
-from flavor.store.formats.limits import MAX_NAME_CHARS
 from flavor.store.formats.mapped import StrPath
 from flavor.store.formats.prefix import bare_names, renamed
 from flavor.store.formats.structure import Structure
 from flavor.store.formats.tensorfile import TensorFile
 from flavor.store.formats.tensorwriter import TensorFileWriter
 
-OWN_METADATA = "flavor."
-WIRE_METADATA = frozenset({"format"})  # "pt" or "np", which other libraries look for
+FORMAT_KEY = "format"
+LIBRARIES = frozenset({"pt", "np", "tf", "flax", "jax", "mlx", "paddle"})
+"""What `FORMAT_KEY` says, which other libraries look for; any other value may be a text of the site's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,10 @@ def to_safetensors(
     """Convert a trainer's checkpoint for the wire, block by block, digest included, in one pass.
 
     `bare` takes the prefixes of wrappers off the names (see `flavor.store.formats.prefix`).
-    `dest` is a path or a binary file. The structure travels in the metadata, without text between the tensors; of what
-    else a trainer noted in its safetensors file only "format" does, the rest stays on its site. Raises
-    `CheckpointError` for what cannot be read or aggregated, `StoreError` when `dest` cannot be written.
+    `dest` is a path or a binary file. The structure travels in the metadata, without its texts; of what else a
+    trainer noted in its safetensors file only "format" does, the rest stays on its site, as the texts do: `WireInfo`
+    has them. Raises `CheckpointError` for what
+    cannot be read or aggregated, `StoreError` when `dest` cannot be written.
     """
     fmt = fmt or detect(src)
     own = read(src, fmt)
@@ -83,21 +85,21 @@ def to_safetensors(
     names: dict[str, str] = {}
     if bare:
         names = bare_names(own.tensors)
-        checkpoint = renamed(checkpoint, {mine: name for name, mine in names.items()})
+        checkpoint = renamed(own, {mine: name for name, mine in names.items()})
     with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
         fill(writer, checkpoint)
     return WireInfo.of(writer, fmt, own, tuple(checkpoint.tensors), names)
 
 
 def public(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """The checkpoint without what a trainer noted for itself. Raises `CheckpointError` if it has no tensors.
+    """The checkpoint without what is its site's alone: texts, and what a trainer noted for itself.
 
-    That is free text beside the tensors, and text between them: a name, a path, a patient's number.
+    Raises `CheckpointError` if it has no tensors.
     """
     check_not_empty(checkpoint.tensors, where)
-    kept = {key: value for key, value in checkpoint.metadata.items() if key in WIRE_METADATA}
-    structure = checkpoint.structure and checkpoint.structure.without_texts()
-    return replace(checkpoint, metadata=kept, structure=structure)
+    kept = {key: value for key, value in checkpoint.metadata.items() if key == FORMAT_KEY and value in LIBRARIES}
+    structure = checkpoint.structure.shared() if checkpoint.structure is not None else None
+    return replace(checkpoint, structure=structure, metadata=kept)
 
 
 def check_not_empty(names: Collection[str], where: str) -> None:
@@ -112,13 +114,11 @@ def take_safetensors(path: StrPath) -> WireInfo | None:
     None when its metadata holds what should stay on its site: then it is to be converted. Raises `CheckpointError`.
     """
     file = TensorFile.open(path)
-    if not set(file.metadata) <= WIRE_METADATA | {STRUCTURE_KEY}:
+    if ENCODING_KEY in file.metadata or any(_objection(key, file) for key in file.metadata):
         return None
     check_not_empty(file.names, file.path)
-    structure = read(path, Format.SAFETENSORS).structure
-    if structure is not None and structure.texts:
-        return None
     digest = hashlib.sha256(file.source.view).hexdigest()
+    structure = read(path, Format.SAFETENSORS).structure
     return WireInfo(digest, file.size_bytes, Format.SAFETENSORS, file.names, structure)
 
 
@@ -126,23 +126,32 @@ def check_metadata(source: StrPath | TensorFile) -> None:
     """Raise `CheckpointError` unless a file from the wire says no more about itself than an edge writes.
 
     One client's metadata become the global model's, so what stands there reaches every site: a library's format, this
-    project's own entries, and a nesting that fits the tensors.
+    project's own entries, and a nesting that fits the tensors and has no text of the site's.
     """
     file = source if isinstance(source, TensorFile) else TensorFile.open(source)
     check_not_empty(file.names, file.path)
     for key in file.metadata:
-        if key not in WIRE_METADATA and not key.startswith(OWN_METADATA):
-            raise CheckpointError(f"{file.path}: metadata {key[:40]!r} may not cross the wire; let the edge write it")
-        if key in WIRE_METADATA and len(file.metadata[key]) > MAX_NAME_CHARS:
-            raise CheckpointError(f"{file.path}: metadata {key!r} is too long; let the edge write it")
-    if (text := file.metadata.get(STRUCTURE_KEY)) is not None:
-        tensors = [name for name in file.names if not name.startswith(SCALE_PREFIX)]
-        structure = Structure.from_json(text, file.path)
-        structure.check(tensors, file.path)
-        if structure.texts:
-            raise CheckpointError(
-                f"{file.path}: its flavor.structure holds text between the tensors; let the edge write it"
+        if objection := _objection(key, file):
+            raise CheckpointError(f"{file.path}: {objection}")
+
+
+def _objection(key: str, file: TensorFile) -> str:
+    """Why what a file says about itself under this key is not to cross the wire; '' when it may."""
+    value = file.metadata[key]
+    if key == STRUCTURE_KEY:
+        structure = Structure.from_json(value, file.path)
+        structure.check([name for name in file.names if not name.startswith(SCALE_PREFIX)], file.path)
+        if structure.shared().to_json() != value:
+            return (
+                f"its {STRUCTURE_KEY} holds text of the state_dict, or more than an edge writes, and would reach every "
+                "site: let an edge of this release write it, which keeps the text at the site"
             )
+    elif key == FORMAT_KEY:
+        if value not in LIBRARIES:
+            return f"metadata {key!r} is none of {', '.join(sorted(LIBRARIES))}; let the edge write it"
+    elif key != ENCODING_KEY:
+        return f"metadata {key[:40]!r} may not cross the wire; let the edge write it"
+    return ""
 
 
 def check_given(path: StrPath) -> None:
