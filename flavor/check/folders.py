@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from flavor.edge.hold import Hold
 from flavor.edge.workspace import Workspace
 
 
@@ -39,6 +40,7 @@ class Folders:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="check-fl-"))
         self.input_is_empty = not environment.get("INPUT_PATH")
+        self._hold = Hold("check-fl", str(self.root), tell=lambda _: None)
         try:
             if self.input_is_empty:
                 (self.root / "input").mkdir()
@@ -47,11 +49,13 @@ class Folders:
                 environment=environment,
                 input_path=self.root / "input" if self.input_is_empty else None,
             )
+            self._hold.take(self.workspace)  # an edge's files would be replaced by the script's
             self.before = {
                 path: self._copy(path, f"before/{path.name}")
                 for path in (self.workspace.global_model, *self.workspace.merged_infos)
             }
         except BaseException:
+            self._hold.leave()
             shutil.rmtree(self.root, ignore_errors=True)
             raise
 
@@ -84,6 +88,7 @@ class Folders:
                 path.unlink(missing_ok=True)
                 if saved is not None:
                     shutil.copy2(saved, path)
+        self._hold.leave()
         if keep:
             return self.root
         shutil.rmtree(self.root, ignore_errors=True)

@@ -25,7 +25,7 @@ from flavor.edge.config import EdgeConfig
 from flavor.edge.consent import check_consent, check_rights, check_store, in_wait_for_share, told
 from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange, Submission
-from flavor.edge.hold import held
+from flavor.edge.hold import Hold
 from flavor.edge.idleness import Idleness
 from flavor.edge.journal import note_handed_in
 from flavor.edge.notice import Died, Failure, Notice, notice_of
@@ -172,19 +172,16 @@ class Edge:
         self._workspace = Workspace.prepare(
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
-        with held(self._workspace, config.run, config.client):
-            self._join(view, subscription)
-
-    def _join(self, view: RunView, subscription: Subscription) -> None:
-        """Take the client's seat, and part in the run."""
-        config = self._config
         settings, self._rounds = RunConfig.of_run(config.run, view.config), view.rounds
         self._key = SigningKey.load_or_create(config.key_path, config.client)
         token = self._seat.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
         view = self._runs.read()  # the wait for the seat may have been long
         self._incarnation, self._run_id = view.incarnation, view.run_id
         self._seat.keep(lost=lambda: self._inbox.put(_Failure(self._seat.replaced())))
+        identity = f"{self._run_id}/{config.client}"
+        hold = Hold(f"client {config.client!r} of run {config.run!r}", identity, tell=self._tell)
         try:
+            hold.take(self._workspace)
             with self._giving_notice():
                 self._take_part(view, settings, token, subscription)
         finally:
@@ -193,6 +190,7 @@ class Edge:
                 self._trainer.stop(2.0)
             if self._belongings is not None:
                 self._belongings.leave()
+            hold.leave()
             self._seat.leave(announce=not self._noticed)
 
     def _take_part(self, view: RunView, settings: RunConfig, token: str, subscription: Subscription) -> None:
@@ -242,7 +240,7 @@ class Edge:
         config, workspace = self._config, self._workspace
         store = self._opened_store(config.store or settings.store, view.run_id)
         self._archive = Archive(store, config.run)
-        self._belongings = Belongings.claim(workspace, view, config.command, tell=self._tell)
+        self._belongings = Belongings.claim(workspace, view, config.client, config.command, tell=self._tell)
         self._exchange = Exchange(
             store,
             workspace,
@@ -319,10 +317,10 @@ class Edge:
         signs = f"signing with key {self._key.public.fingerprint}, {self._config.key_path}"
         run = f"run {self._config.run!r} ({count_of(self._rounds, 'round')}, id {self._run_id})"
         self._tell(f"joining {run} as {self._config.client!r}, {signs}")
+        if given := self._workspace.given:
+            self._tell(f"taken from the environment: {', '.join(f'{name}={path}' for name, path in given.items())}")
         for line in told(settings):
             self._tell(line)
-        if named := [name for name in ("LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH") if os.environ.get(name)]:
-            self._tell(f"taken from the environment: {', '.join(f'{name}={os.environ[name]}' for name in named)}")
 
     def _forget_past(self, view: RunView) -> None:
         """Remove what an earlier process of this client left of the current round, so that it is trained again.

@@ -1,7 +1,8 @@
 """What lies in a client's folders, and of which run it is: what is of another run is out of the trainer's sight.
 
-A file `.flavor-run.json` in the workspace says which run (its id, not its name) the workspace was last used for, what
-its edge left there, and how its trainer saves. A new run may have the name of an old one, and the folders stay.
+A file `.flavor-run.json` in the workspace says which run (its id, not its name) and which client the workspace was last
+used for, what its edge left there, and how its trainer saves. A new run may have the name of an old one, and the
+folders stay.
 """
 
 from __future__ import annotations
@@ -39,25 +40,27 @@ class Belongings:
     workspace: Workspace
     run: str
     identity: str
+    client: str
     habits: Habits = field(default_factory=Habits)
 
     @classmethod
     def claim(
-        cls, workspace: Workspace, view: RunView, command: Iterable[str], *, tell: Callable[[str], None]
+        cls, workspace: Workspace, view: RunView, client: str, command: Iterable[str], *, tell: Callable[[str], None]
     ) -> Belongings:
-        """Make the workspace this run's: remove, or move aside, the model and information files of any other.
+        """Make the workspace this run's and this client's: remove, or move aside, the files of any other.
 
         A file in the workspace's own folders that an earlier run left is removed, and so is one elsewhere (where
         `GLOBAL_MODEL_PATH` and the like pointed already) that nobody has touched since the edge put it there. Any other
         is somebody's own: it is renamed, in its folder, and `tell` says so. Raises `InvalidSetting` when it cannot be.
         Files of the same run stay, so that an edge that is started again goes on with them.
         """
-        mine = cls(workspace, view.run, view.run_id)
+        mine = cls(workspace, view.run, view.run_id, client)
         known = _read(workspace.marker)
-        habits, words = known.get("habits", {}), "\0".join(command)
+        is_mine = known.get("client", client) == client
+        habits, words = known.get("habits", {}) if is_mine else {}, "\0".join(command)
         with contextlib.suppress(TypeError):
             mine.habits = Habits(**habits) if habits.get("command") == words else Habits(command=words)
-        if known.get("identity") != mine.identity:
+        if known.get("identity") != mine.identity or not is_mine:
             workspace.beside.unlink(missing_ok=True)  # the edge's own
             left = known.get("left", {})
             for path in workspace.handed_files:
@@ -98,7 +101,16 @@ class Belongings:
     def _write(self, left: dict[str, list[int]]) -> None:
         path = self.workspace.marker
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"run": self.run, "identity": self.identity, "left": left, "habits": asdict(self.habits)})
+        write_json(
+            path,
+            {
+                "run": self.run,
+                "identity": self.identity,
+                "client": self.client,
+                "left": left,
+                "habits": asdict(self.habits),
+            },
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flavor.bus.address import to_environment
@@ -36,6 +36,8 @@ class Workspace:
     log: Path
     beside: Path
     """What the trainer saved beside its state_dict: the edge's own file."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """What the environment named: variable to path."""
 
     @classmethod
     def prepare(
@@ -48,8 +50,12 @@ class Workspace:
     ) -> Workspace:
         """Make the folders; `format_` only chooses the checkpoints' file name extension."""
 
+        given: dict[str, str] = {}
+
         def chosen(variable: str, default: Path) -> Path:
-            return Path(environment.get(variable) or default).absolute()
+            if named := environment.get(variable):
+                given[variable] = named
+            return Path(named or default).absolute()
 
         extension = EXTENSIONS[format_] if format_ else ".ckpt"
         workspace = cls(
@@ -60,6 +66,7 @@ class Workspace:
             global_model=chosen("GLOBAL_MODEL_PATH", root / "global" / f"model{extension}"),
             log=chosen("LOG_PATH", root / "logs"),
             beside=root.absolute() / ".edge" / "beside",
+            given=given,
         )
         if workspace.local_model == workspace.global_model:
             raise InvalidSetting(

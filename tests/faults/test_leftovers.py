@@ -69,7 +69,10 @@ def test_two_sites_with_one_local_model_path_do_not_hand_in_each_others_model(fa
     first.until(f"taken from the environment: LOCAL_MODEL_PATH={shared}")
     second = bench.edge("c2", bench.trainer(), env=named)
     assert second.wait() == 2
-    assert f"the folder {shared.parent} is in use: flavor-fl of 'c1' in run {bench.run!r}" in second.stderr
+    assert (
+        f"the folder {shared.parent} is in use: client 'c1' of run {bench.run!r} has it (pid {first.pid})"
+        in second.stderr
+    )
     second = bench.edge("c2", bench.trainer())
     bench.held("c1")
     bench.release("c1")

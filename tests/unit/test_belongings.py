@@ -33,8 +33,10 @@ def filled(workspace: Workspace) -> tuple[Path, ...]:
     return workspace.handed_files
 
 
-def claim(workspace: Workspace, run: int, told: list[str], command: tuple[str, ...] = COMMAND) -> Belongings:
-    return Belongings.claim(workspace, view(run), command, tell=told.append)
+def claim(
+    workspace: Workspace, run: int, told: list[str], command: tuple[str, ...] = COMMAND, client: str = "site-1"
+) -> Belongings:
+    return Belongings.claim(workspace, view(run), client, command, tell=told.append)
 
 
 KINDS = ("local model", "local info", "global model", "merged info", "info beside the global model")
@@ -130,3 +132,15 @@ def test_the_folders_are_the_users_alone(tmp_path: Path) -> None:
     workspace = prepared(tmp_path / "w", LOG_PATH=tmp_path / "logs")
     for folder in (workspace.root, workspace.local_model.parent, workspace.global_model.parent, workspace.log):
         assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_what_another_client_of_the_run_left_is_removed(tmp_path: Path) -> None:
+    """Which had the same workspace before: its model is not this client's, nor are the texts of its state_dict."""
+    workspace, told = prepared(tmp_path / "w"), list[str]()
+    first = claim(workspace, 1, told, client="site-1")
+    first.learn(Habits(command="\0".join(COMMAND), structure='{"root":{"d":[["who",{"c":"MEIER"}]]}}'))
+    filled(workspace)
+    second = claim(workspace, 1, told, client="site-2")
+    assert not [path for path in workspace.handed_files if path.exists()]
+    assert second.habits.structure == ""
+    assert "MEIER" not in (workspace.marker).read_text()

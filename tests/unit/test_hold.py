@@ -1,65 +1,137 @@
-"""Two sites whose edges hand files over at one place would take each other's models."""
+"""No two edges hand files over in one folder, and an edge that is gone holds none."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flavor.edge.hold import held
+from flavor.check.folders import Folders
+from flavor.edge.hold import LOCK, Hold
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 
 
 def prepared(root: Path, **environment: Path) -> Workspace:
-    named = {name: str(path) for name, path in environment.items()}
-    return Workspace.prepare(root, environment=named, input_path=Path("/"))
-
-
-@pytest.mark.parametrize("shared", ["LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "info.json", "a link", "workspace"])
-def test_a_folder_has_one_site_at_a_time(tmp_path: Path, shared: str) -> None:
-    folder = tmp_path / "x"
-    folder.mkdir()
-    (tmp_path / "link").symlink_to(folder)
-    one, other = {
-        "LOCAL_MODEL_PATH": ({"LOCAL_MODEL_PATH": folder / "model"}, {"LOCAL_MODEL_PATH": folder / "model"}),
-        "GLOBAL_MODEL_PATH": ({"GLOBAL_MODEL_PATH": folder / "model"}, {"GLOBAL_MODEL_PATH": folder / "model"}),
-        "info.json": ({"LOCAL_MODEL_PATH": folder / "one"}, {"LOCAL_MODEL_PATH": folder / "other"}),
-        "a link": ({"LOCAL_MODEL_PATH": folder / "one"}, {"LOCAL_MODEL_PATH": tmp_path / "link" / "one"}),
-        "workspace": ({}, {}),
-    }[shared]
-    first = prepared(tmp_path / "w", **one)
-    second = prepared(tmp_path / ("w" if shared == "workspace" else "v"), **other)
-    with held(first, "r", "site-1"):
-        for run, client in (("r", "site-2"), ("s", "site-1")):
-            with (
-                pytest.raises(InvalidSetting, match=r"is in use: flavor-fl of 'site-1' in run 'r'"),
-                held(second, run, client),
-            ):
-                pytest.fail("both have it")
-        with held(second, "r", "site-1"):  # the same client: its lease decides
-            pass
-        with pytest.raises(InvalidSetting, match="is in use"), held(second, "r", "site-2"):
-            pytest.fail("the first one still has it")
-    with held(second, "r", "site-2"):
-        pass
-    assert not list(tmp_path.rglob(".flavor-lock")), "nothing is left behind"
-
-
-def test_one_that_was_killed_leaves_no_lock(tmp_path: Path) -> None:
-    workspace = prepared(tmp_path)
-    script = (
-        "import os, sys; from pathlib import Path; from flavor.edge.hold import held\n"
-        "from flavor.edge.workspace import Workspace\n"
-        "w = Workspace.prepare(Path(sys.argv[1]), environment={}, input_path=Path('/'))\n"
-        "with held(w, 'r', 'site-1'): os.kill(os.getpid(), 9)\n"
+    return Workspace.prepare(
+        root, environment={name: str(path) for name, path in environment.items()}, input_path=Path("/")
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=False).returncode == -9
-    assert list(tmp_path.rglob(".flavor-lock"))
-    with held(workspace, "s", "site-2"):
-        pass
-    assert not list(tmp_path.rglob(".flavor-lock"))
+
+
+def hold(who: str, told: list[str] | None = None) -> Hold:
+    return Hold(who, who, tell=(told if told is not None else []).append)
+
+
+def left(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(LOCK)]
+
+
+@pytest.mark.parametrize(
+    ("variable", "first", "second"),
+    [
+        ("LOCAL_MODEL_PATH", "shared/local.ckpt", "shared/local.ckpt"),
+        ("LOCAL_MODEL_PATH", "shared/one.ckpt", "shared/two.ckpt"),  # info.json would be one
+        ("GLOBAL_MODEL_PATH", "shared/global.ckpt", "linked/global.ckpt"),
+        ("OUTPUT_PATH", "shared", "shared"),
+    ],
+)
+def test_a_path_of_another_edge_is_refused_by_name(tmp_path: Path, variable: str, first: str, second: str) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "linked").symlink_to("shared")
+    mine, theirs = hold("client 'site-1' of run 'r'"), hold("client 'site-2' of run 's'")
+    mine.take(prepared(tmp_path / "a", **{variable: tmp_path / first}))
+    with pytest.raises(InvalidSetting) as refused:
+        theirs.take(prepared(tmp_path / "b", **{variable: tmp_path / second}))
+    said = str(refused.value)
+    assert said.startswith(f"{variable} {tmp_path / second}: ")
+    assert f"client 'site-1' of run 'r' has it (pid {os.getpid()})" in said
+    assert f"unset {variable}" in said
+    assert left(tmp_path / "b") == [], "a process that was refused holds nothing"
+    mine.leave()
+    theirs.take(prepared(tmp_path / "b", **{variable: tmp_path / second}))
+    theirs.leave()
+    assert left(tmp_path) == []
+
+
+def test_a_workspace_of_another_edge_is_refused(tmp_path: Path) -> None:
+    mine, theirs = hold("client 'site-1' of run 'r'"), hold("client 'site-2' of run 'r'")
+    mine.take(prepared(tmp_path / "w"))
+    with pytest.raises(InvalidSetting, match=r"/w is in use: client 'site-1'.*another --workspace"):
+        theirs.take(prepared(tmp_path / "w"))
+    mine.leave()
+
+
+def test_one_edge_may_have_all_in_one_folder(tmp_path: Path) -> None:
+    both = {"LOCAL_MODEL_PATH": tmp_path / "x/local", "GLOBAL_MODEL_PATH": tmp_path / "x/global"}
+    mine = hold("a")
+    mine.take(prepared(tmp_path / "x", OUTPUT_PATH=tmp_path / "x", **both))
+    assert left(tmp_path) == [LOCK]
+    mine.leave()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from flavor.edge.hold import Hold
+from flavor.edge.workspace import Workspace
+hold = Hold("client 'gone'", "gone", tell=print)
+hold.take(Workspace.prepare(Path(sys.argv[1]), environment={}, input_path=Path("/")))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "w")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InvalidSetting, match=rf"'gone' has it \(pid {holder.pid}\)"):
+            hold("next").take(prepared(tmp_path / "w"))
+        holder.send_signal(signal.SIGKILL)
+    mine = hold("next")
+    mine.take(prepared(tmp_path / "w"))
+    mine.leave()
+
+
+def test_the_same_client_takes_over_and_is_not_undone_by_the_one_before(tmp_path: Path) -> None:
+    """Who has taken the client's seat goes on; the paused one ends when it wakes, and removes no other's lock."""
+    workspace = prepared(tmp_path / "w")
+    paused, mine, other = hold("site-1"), hold("site-1"), hold("site-2")
+    paused.take(workspace)
+    mine.take(workspace)
+    paused.leave()
+    with pytest.raises(InvalidSetting, match="site-1 has it"):
+        other.take(workspace)
+    mine.leave()
+    other.take(workspace)
+    other.leave()
+
+
+def test_a_folder_that_cannot_be_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    workspace, told = prepared(tmp_path / "w"), list[str]()
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    hold("a", told).take(workspace)
+    assert told[0] == f"{tmp_path / 'w'} cannot be locked (Operation not supported): see that no other edge uses it"
+
+
+def test_check_fl_does_not_run_on_an_edges_files(tmp_path: Path) -> None:
+    mine = hold("client 'site-1' of run 'r'")
+    workspace = prepared(tmp_path / "w", LOCAL_MODEL_PATH=tmp_path / "x/local")
+    mine.take(workspace)
+    workspace.local_model.write_text("of the edge")
+    with pytest.raises(InvalidSetting, match=r"LOCAL_MODEL_PATH .* client 'site-1'"):
+        Folders({"LOCAL_MODEL_PATH": str(workspace.local_model)})
+    assert workspace.local_model.read_text() == "of the edge"
+    mine.leave()
+    Folders({"LOCAL_MODEL_PATH": str(workspace.local_model)}).close(keep=False)
+    assert left(tmp_path) == []
