@@ -160,12 +160,14 @@ class Trace:
 
     `weights` counts those that the global model moved (zeros it does not). `share` is the least-squares
     share of its move that is left after the round: near 1 for a model that was loaded and trained a little,
-    near 0 for one that was not loaded.
+    near 0 for one that was not loaded. `share_error` is the standard deviation of the share that chance alone makes
+    where the coins left nothing.
     """
 
     weights: int
     sigmas: float
     share: float
+    share_error: float = 0.0
 
 
 def trace(before: Tensors, global_model: Tensors, after: Tensors) -> Trace:
@@ -187,7 +189,9 @@ def trace(before: Tensors, global_model: Tensors, after: Tensors) -> Trace:
         alike_squares += float(np.sum(likeness * likeness))
         norm += float(np.sum(moved * moved))
     sigmas = max(_in_sigmas(plain, plain_squares), _in_sigmas(alike, alike_squares))
-    return Trace(weights, sigmas, plain / norm if norm else 0.0)
+    if not norm:
+        return Trace(weights, sigmas, 0.0)
+    return Trace(weights, sigmas, plain / norm, math.sqrt(plain_squares) / norm)
 
 
 def _in_sigmas(total: float, squares: float) -> float:

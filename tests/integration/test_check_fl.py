@@ -567,6 +567,31 @@ def test_a_shadow_that_is_never_reset_is_a_warning(check, decay, warned):
     assert detail(report, "trains from the global model").startswith(told)
 
 
+@pytest.mark.parametrize("average", [True, False])
+def test_small_tensors_do_not_hide_a_shadow_that_is_never_reset(check, average):
+    """A layer's biases that begin at 0 are trained far, so in its shadow their share of the coins is mostly chance."""
+    script = changed(
+        ("size=(16, 12)", "size=(16, 64)"),
+        ("np.zeros(12, np.float32)", "np.zeros(64, np.float32)"),
+        ("size=(12, 4)", "size=(64, 4)"),
+        ("steps=30, rate=0.3", "steps=10, rate=0.3"),
+        ('SetEvent("TrainInitDone")', 'shadow = dict(model)\nSetEvent("TrainInitDone")'),
+        (
+            "    train(model)\n",
+            "    for _ in range(10):\n"
+            "        train(model, 1)\n"
+            "        shadow = {k: (0.999 * v + 0.001 * model[k]).astype(v.dtype) for k, v in shadow.items()}\n",
+        ),
+    )
+    if average:
+        script = script.replace('{"state_dict": model}', '{"state_dict": shadow}')
+    report = check(script)
+    assert report.ok
+    assert outcome(report, Status.WARNED) == (["trains from the global model"] if average else [])
+    told = "round 2: it shows, but no more than" if average else "it shows clearly"
+    assert detail(report, "trains from the global model").startswith(told)
+
+
 SEEDLESS = (
     "w, b = np.zeros((64, 10), np.float32), np.zeros(10, np.float32)",
     "w, b = np.random.default_rng({}).normal(size=(64, 10)).astype(np.float32), np.zeros(10, np.float32)",
