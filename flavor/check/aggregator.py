@@ -21,6 +21,7 @@ from flavor.check.screen import Screen
 from flavor.check.script import Over
 from flavor.check.tensors import TensorRound
 from flavor.check.trainer_checks import OPAQUE
+from flavor.check.weighing import is_out_of_scale
 from flavor.store.info import FILE_NAME
 
 
@@ -41,6 +42,12 @@ class Round(Protocol[Result]):
     def hand_over(self, life: Life, where: str, target: Path) -> None:
         """Write the global model to `target`, as the trainer will find it."""
 
+    def total(self, made: Result) -> float | None:
+        """What the local models' shares in the global one sum to; None if nothing tells."""
+
+    def fail_scale(self, life: Life, where: str, sum_: float) -> None:
+        """Record that they sum to something else than 1 in every round, and raise `Over`."""
+
     def made(self, made: Result) -> Made | None:
         """What the trainer's next model is compared with; None if nothing can be."""
 
@@ -58,6 +65,7 @@ class CommandAggregation:
         self._root = folders.root / "aggregator"
         self._life = self._new_life(self._root, "aggregator")
         self._history: list[Place] = []
+        self._sums: list[float | None] = []  # of the local models' shares, round by round
         self._before: Path | None = None  # what the trainer sent in the round before
         if opaque:
             for check in CONTENT:
@@ -111,6 +119,9 @@ class CommandAggregation:
             self._screen.tell(f"aggregating {where} again, with one local model changed at a time")
             trial = Trial(self._new_life, self._root / "again", self._history, work.place, work.look_at)
             work.try_changes(self._life, trial, result)
+        self._sums.append(work.total(result))
+        if is_out_of_scale(self._sums) and (sum_ := self._sums[-1]) is not None:
+            work.fail_scale(self._life, where, sum_)
         work.hand_over(self._life, where, target)
         shutil.copyfile(work.place.merged, target.with_name(FILE_NAME))
         self._history.append(self._put_away(work.place, round_))

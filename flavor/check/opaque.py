@@ -73,6 +73,12 @@ class OpaqueRound:
         """Copy the global model for the trainer."""
         shutil.copyfile(self.place.target, target)
 
+    def total(self, made: Path) -> float | None:
+        """Nothing that could be told."""
+
+    def fail_scale(self, life: Life, where: str, sum_: float) -> None:
+        """Nothing is known of it."""
+
     def made(self, made: Path) -> Made | None:
         """Nothing that could be compared."""
 

@@ -13,7 +13,7 @@ from flavor.check.aggregator_checks import FINITE, FOLLOWS, LOADABLE, SHAPES, WE
 from flavor.check.changes import Trial
 from flavor.check.life import Life
 from flavor.check.place import CLIENTS, Place, sizes_of
-from flavor.check.weighing import Weighing, exchanged, weighing
+from flavor.check.weighing import Weighing, exchanged, explained, is_about_one, total, weighing
 from flavor.errors import CheckpointError, StoreError
 from flavor.store.formats import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
 from flavor.store.info import Info
@@ -21,6 +21,7 @@ from flavor.store.info import Info
 _SPREAD = 0.5
 _CLEARLY = 10.0
 """A change shows if it moves the result this many times as far as running again on the same inputs does."""
+_SCALE = "divide by what the weights sum to, once: else the global model is too large or too small by this factor"
 _TELLING = 16
 """Numbers of a tensor in which a change of one local model shows by any rule; the median of a few may stay."""
 
@@ -114,6 +115,9 @@ class TensorRound:
     def _look_at_weights(self, life: Life, trial: Trial[model.Tensors], made: model.Tensors, unchanged: float) -> None:
         """Whether the local models count by their clients' examples; where shares cannot be told, by trying others."""
         sizes = sizes_of(self._info)
+        if (sum_ := self.total(made)) is not None and not is_about_one(sum_):
+            life.report.warned(WEIGHS, self._out_of_scale(sum_), hint=_SCALE)
+            return
         how, name, shares = weighing(self._models, made, sizes)
         told = f"of datasetSize {', '.join(map(str, sizes))} the shares are {', '.join(f'{s:.3f}' for s in shares)}"
         told += f" in {name}" if name and how is not Weighing.BY_SIZE else ""
@@ -135,6 +139,17 @@ class TensorRound:
                     life.report.warned(WEIGHS, told)
                 else:
                     life.report.passed(WEIGHS, "with other sizes another model comes out")
+
+    def total(self, made: model.Tensors) -> float | None:
+        """What the local models' shares in it sum to; None if nothing tells."""
+        return total(self._models, made)
+
+    def fail_scale(self, life: Life, where: str, sum_: float) -> None:
+        """Fail because the shares sum to `sum_`."""
+        life.fail(WEIGHS, f"{where}: {self._out_of_scale(sum_)}", hint=_SCALE)
+
+    def _out_of_scale(self, sum_: float) -> str:
+        return f"the shares of the local models sum to {sum_:.4g}, not to 1{explained(sum_, sizes_of(self._info))}"
 
     def hand_over(self, life: Life, where: str, target: Path) -> None:
         """Write the global model as the trainer will find it: over the wire's safetensors into the trainer's format."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 import numpy as np
 
 from aggregators.dtypes import Array, Kind, kind_of
+from flavor.check.model import moves_by_itself
 
 Tensors = Mapping[str, Array]
 
 _ENOUGH = 8
 """Numbers other than 0 of a tensor whose weights are told by itself."""
 _RESIDUAL, _CLOSE = 5e-3, 0.02
+_REST = 0.1
+"""The share of a model's numbers that may tell no sum."""
+_ABOUT_ONE = 0.1
+"""How far from 1 a sum of shares may lie: a server may let the weights decay a little."""
+_MOST_OF_A_STEP = 2.5
 _SURELY, _HARDLY, _TELLING = 0.999, 0.5, 16
 
 
@@ -44,6 +51,62 @@ def weighing(models: Sequence[Tensors], made: Tensors, sizes: Sequence[int]) -> 
         if how > worst[0] or not worst[2]:
             worst = (max(how, worst[0]), names[0] if large else "", [] if found is None else found.tolist())
     return worst
+
+
+def total(models: Sequence[Tensors], made: Tensors) -> float | None:
+    """What the shares of the local `models` in the global model `made` sum to; None unless nearly all of it tells one.
+
+    A mean's are 1 together, a median's of three, and those of every step from a model that is close to the local ones.
+    Statistics take part in none of the steps, and are left out.
+    """
+    floats = [name for name, array in made.items() if not moves_by_itself(name, array)]
+    large = [[name] for name in floats if np.count_nonzero(models[0][name]) >= _ENOUGH]
+    told: list[float] = []
+    numbers = untold = 0
+    for names in large or ([floats] if floats else []):
+        found = _shares([_flat(model, names) for model in models], _flat(made, names))
+        size = sum(made[name].size for name in names)
+        numbers += size
+        if found is None:
+            untold += size
+        else:
+            told.append(float(found.sum()))
+    if not told or untold > _REST * numbers or not _is_close(max(told), min(told)):
+        return None
+    return float(np.mean(told))
+
+
+def is_about_one(sum_: float) -> bool:
+    """Whether shares that sum to this make a model of the local ones' scale."""
+    return abs(sum_ - 1) <= _ABOUT_ONE
+
+
+def is_out_of_scale(sums: Sequence[float | None]) -> bool:
+    """Whether these sums of shares, of one round after another, say that the global model is out of scale.
+
+    A server step by some rate, from a model of zeros that the command knows, has another sum than 1 in round one (1.9
+    with Nesterov's momentum of 0.9). It is not the same in the next round, which begins from other weights.
+    """
+    first = sums[0]
+    if first is None or is_about_one(first):
+        return False
+    if first > _MOST_OF_A_STEP:
+        return True
+    return len(sums) > 1 and all(each is not None and _is_close(each, first) for each in sums)
+
+
+def explained(sum_: float, sizes: Sequence[int]) -> str:
+    """What a sum of shares that is not 1 looks like, as a question; empty if it looks like nothing known."""
+    n = len(sizes)
+    if any(math.isclose(sum_, each, rel_tol=_CLOSE) for each in (n, sum(sizes))):
+        return ": a sum in place of a mean?"
+    if any(math.isclose(sum_, 1 / each, rel_tol=_CLOSE) for each in (n, sum(sizes))):
+        return ": divided twice?"
+    return ""
+
+
+def _is_close(sum_: float, other: float) -> bool:
+    return abs(sum_ - other) <= _CLOSE * max(abs(sum_), abs(other))
 
 
 def exchanged(models: Sequence[Tensors], made: Tensors) -> tuple[str, str] | None:

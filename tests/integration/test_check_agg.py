@@ -260,6 +260,59 @@ def test_each_tensor_and_the_share_of_each_site_is_looked_at(check, name):
     assert [result.check.name for result in outcome.failed] == ([where] if status is Status.FAILED else [])
 
 
+SCALED = {  # what the model is made of, in which round that fails, and what the shares of all sites sum to
+    "twice": (f"2 * {MEAN}", 2, "2, not to 1"),
+    "a sum": ("np.sum([m[k] for m in models], axis=0)", 1, "3, not to 1: a sum in place of a mean?"),
+    "not divided by the sizes": (
+        "np.sum([s * m[k] for s, m in zip(sizes, models)], axis=0)",
+        1,
+        "1400, not to 1: a sum in place of a mean?",
+    ),
+    "divided twice": (f"{MEAN} / len(models)", 2, "0.3333, not to 1: divided twice?"),
+    "twice a median": ("2 * np.median([m[k] for m in models], axis=0)", 2, "2, not to 1"),
+}
+
+
+@pytest.mark.parametrize(("name", "once"), [*((name, False) for name in SCALED), ("twice", True)])
+def test_a_model_that_is_too_large_or_too_small_by_a_factor_fails(check, name, once):
+    made, round_, told = SCALED[name]
+    outcome = check(replaced(ONCE if once else ANEW, (MEAN, made)), once=once)
+    (failed,) = outcome.failed
+    assert failed.check.name == "weighs by datasetSize", outcome.failed
+    assert failed.detail.startswith(f"round {round_}: the shares of the local models sum to {told}"), failed
+    assert failed.hint.startswith("divide by what the weights sum to, once")
+
+
+STEPS = {  # of a server of the user's own: from which model, with which velocity, and whether it begins with zeros
+    "a rate of 0.5 from zeros": ("0.5 * (m - old)", True, Status.WARNED),
+    "Nesterov from zeros": ("0.7 * (1.9 * (m - old) + 0.81 * v)", True, Status.WARNED),
+    "Nesterov": ("0.7 * (1.9 * (m - old) + 0.81 * v)", False, Status.PASSED),
+    "heavy momentum": ("0.95 * v + m - old", False, Status.PASSED),
+    "signs": ("0.01 * np.sign(m - old)", False, Status.PASSED),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_server_step_of_ones_own_is_not_out_of_scale(check, name, tmp_path):
+    step, from_zeros, status = STEPS[name]
+    state = str(tmp_path / "state")
+    first = "{k: 0 * v for k, v in made.items()}" if from_zeros else "made"
+    body = (
+        f"    old, velocity = pickle.load(open({state!r} + at, 'rb')) if at else ({first}, {{}})\n"
+        "    def moved(k, m, old, v):\n"
+        f"        return (old + {step}).astype(m.dtype) if m.dtype.kind == 'f' else m\n"
+        "    mean = made\n"
+        "    made = {k: moved(k, m, old[k], velocity.get(k, 0)) for k, m in mean.items()}\n"
+        "    velocity = {k: 0.9 * velocity.get(k, 0) + m - old[k] for k, m in mean.items()}\n"
+    )
+    # started anew, it keeps its state in a file for each round, and knows the round by the files there are
+    known = f"    at = '1' if sizes and 'round-2' in GetPaths('globalModel')[0] else ''\n{body}"
+    kept = f"    at or pickle.dump((made, velocity), open({state!r} + '1', 'wb'))\n"
+    outcome = check(replaced(ANEW, (SAVE, known + kept + SAVE)))
+    assert not outcome.failed, outcome.failed
+    assert outcome.of("weighs by datasetSize").status is status, outcome.of("weighs by datasetSize")
+
+
 EVENTS = {
     "is for starting anew": (ANEW, "waits for AggregateStarted", "leave out --init-once"),
     "gets its paths too early": (
