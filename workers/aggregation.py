@@ -38,7 +38,7 @@ from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.updates import open_update, update_file
 
 _LOOKS = 3
-"""Times that the updates of a round are read in one attempt, where one of them is changed meanwhile."""
+"""Times that the updates of a round are read in one attempt, where one of them is changed during the reading."""
 
 
 @dataclass(frozen=True)

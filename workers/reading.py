@@ -63,7 +63,7 @@ class Reading:
     def open(self, path: str, *, digest: str, seal: str = "", size_bytes: int | None = None) -> TensorFile:
         """The object as it was recorded: mapped if it is private, else only read.
 
-        Its site can cut its own file off whenever it likes, and would end whoever has it mapped. Raises what
+        Its site can cut its own file off whenever it likes, and would end each process that has it mapped. Raises what
         `ObjectStore.local` raises.
         """
         what, store = f"object {path}", self.store

@@ -79,7 +79,7 @@ def get(
         if target.exists():
             raise InvalidSetting(f"{target} exists already: name another file by -o")
         own = target if format_ in (OPAQUE, "safetensors") else target.with_name(f".{target.name}.wire")
-        try:  # a copy: a link would be the store's own object, and open to whoever writes to this one
+        try:  # a copy: a link would be the store's own object, and open to each process that writes to this one
             copy_of(objects, found.path, own, digest=found.digest)
             if own != target:
                 from_safetensors(own, target, Format(format_))

@@ -89,7 +89,7 @@ def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
     digest = view.info_digest or None
     if store.private:
         data = store.local(view.info_path, digest=digest).read_bytes()
-    else:  # what others may change meanwhile is read once
+    else:  # what others may change during the reading is read once
         data = store.read(view.info_path, most=_MOST_MERGED_BYTES, digest=digest)
     found: dict[str, Any] = json.loads(data)
     return found

@@ -37,7 +37,7 @@ def is_sole(source: Path) -> bool:
 
 
 def copied(source: Path, target: Path) -> tuple[os.stat_result, os.stat_result]:
-    """Copy the file's bytes to a new one, as far as whoever watches wants it; raises `OSError`, `TransferStopped`.
+    """Copy the file's bytes to a new one, until the watcher ends it; raises `OSError`, `TransferStopped`.
 
     Returns what the file that was read was before, and after.
     """

@@ -42,7 +42,7 @@ def has_settled(store: ObjectStore, changed_ns: int) -> bool:
 
 
 def _now_ns(store: ObjectStore) -> int:
-    """The time that a change made now is given, by the clock of whoever keeps the folder."""
+    """The time that a change made now is given, by the clock of the machine that keeps the folder."""
     with store.stage() as probe:
         probe.touch()
         return probe.stat().st_ctime_ns

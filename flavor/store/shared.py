@@ -25,7 +25,7 @@ def make_folders(folder: Path) -> None:
 
 
 def is_read_only(folder: Path) -> bool:
-    """Whether the file system is, on which it lies: whoever may write there cannot, for now."""
+    """Whether the file system is, on which it lies: who may write there cannot, for now."""
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 

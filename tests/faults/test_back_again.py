@@ -90,7 +90,7 @@ def refused_thrice(faulty: Faulty) -> dict:
 
 
 def test_three_refused_tries_in_one_round_shut_a_site_out_until_it_is_pardoned(faulty):
-    """And end the run for nobody: by `serve`'s own defaults it waits, and says what lets it go on."""
+    """And end the run for no site: by `serve`'s own defaults it waits, and says what lets it go on."""
     faulty.rounds = 2
     bench = faulty.bench
     coordinator = readme_serve(faulty)

@@ -173,7 +173,7 @@ def test_the_first_key_stands_unless_an_operator_replaces_it(runs: RunStore) -> 
 
 
 def test_a_key_that_was_replaced_is_pinned_by_nothing(runs: RunStore, store: ObjectStore) -> None:
-    """What the site has written with it, or whoever has stolen it, stands in Redis still."""
+    """What the site has written with it, or a thief of it, stands in Redis still."""
     submit(runs, store, "a", model(1))
     sign(runs, "a", KEY)
     runs.pin_key("a", str(KEY.public))

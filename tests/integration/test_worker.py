@@ -478,7 +478,7 @@ class TestAggregation:
         assert "clients" not in merged["metadata"], "a site sees sums, not the others"
 
     def test_no_site_chooses_the_format_and_nesting_of_all_alone(self, runs: RunStore, store: ObjectStore) -> None:
-        """What all are given is in the format, order and nesting that most save in, whoever comes first by name."""
+        """What all are given is in the format, order and nesting that most save in, not the first by name."""
         for client in "abc":
             tensors = model(1) if client != "a" else dict(reversed(model(1).items()))
             submit(runs, store, client, tensors, format="torch" if client == "a" else "npz")

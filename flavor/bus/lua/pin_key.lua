@@ -2,7 +2,7 @@
 -- KEYS  1 public_keys  2 replaced
 -- ARGV  1 client  2 key
 -- Invariant: the first stands, and one that an operator has replaced is never pinned again: what was written with it
--- before, or by whoever has it now, stands in Redis still.
+-- before, or the one that has it now, stands in Redis still.
 -- Returns the key that is pinned; '' when none is, because this one was replaced.
 local pinned = redis.call('HGET', KEYS[1], ARGV[1])
 if pinned then return pinned end

@@ -45,7 +45,7 @@ class Unmapped:
         if self.size_bytes == 0:
             raise CheckpointError(f"{self.name}: the file is empty; save the checkpoint before you report it")
         self.whole: memoryview | None = None
-        """All its bytes, if it is small: nobody can change these any more."""
+        """All its bytes, if it is small: no other process can change these any more."""
         if self.size_bytes <= WHOLE_BYTES:
             self.whole = memoryview(_Window(self)[0 : self.size_bytes]).toreadonly()
 
