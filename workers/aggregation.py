@@ -66,8 +66,11 @@ class Attempt:
         self.runs.claim_round(self.round, attempt=self.number, token=self.token, ttl_s=self.lease_s, renew=True)
 
 
-def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_number: int) -> None:
-    """Run one attempt. A stale or doubled job changes nothing; a failure is reported for the coordinator to judge."""
+def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_number: int) -> bool:
+    """Run one attempt. A stale or doubled job changes nothing; a failure is reported for the coordinator to judge.
+
+    Returns whether the round was aggregated here: another outcome shows nothing of what this worker can do.
+    """
     runs = context.run(run)
     view = runs.read_own()
     config = RunConfig.of_run(run, view.config)
@@ -75,9 +78,10 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
         home = context.residents.elsewhere(run, view.rounds, config.aggregation_lease_s)
         if home is not None:
             context.hand_over(home, run, round_, attempt_number, config.aggregation_timeout_s)
-            return
+            return False
     context.require_record(view)
     attempt = Attempt.of(context, runs, round_, attempt_number, config.aggregation_lease_s)
+    committed = False
     with suppress(IllegalMove, LeaseLost):  # another attempt is current, or another worker has this one
         attempt.claim()
         reach("worker.claimed")
@@ -121,10 +125,12 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 if not spoiled and not isinstance(error, FlavorError):
                     raise
             else:
+                committed = True
                 publish_manifest(context, run, round_, manifest)
                 for note in notes:
                     context.tell(f"run {run}, round {round_}: {note}")
         context.tell(f"run {run}, round {round_}: {reason}")
+    return committed
 
 
 def _own_fault(

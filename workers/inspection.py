@@ -57,18 +57,19 @@ _LONGEST_REASON = 2000
 """Characters; it quotes names that a client chose, and stands in Redis, in the log and on terminals."""
 
 
-def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> None:
+def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> bool:
     """Judge each of these clients' updates that has no verdict yet, and small ones that arrive meanwhile.
 
     Those spare a job each. The verdicts are recorded at the end, so that nobody asks for another job in between. If the
     store or the time fails at one update, what was found before is recorded; the coordinator asks for each that is left
-    in a job of its own then, so that one site's object keeps nobody else's from being judged.
+    in a job of its own then, so that one site's object keeps nobody else's from being judged. Returns whether an
+    update was judged: a job that found none shows nothing of what this worker can do.
     """
     runs = context.run(run)
     view = runs.read_own()
     round_view = runs.read_round(round_)
     if view.state.ended or round_view is None or round_view.state is not RoundState.OPEN:
-        return
+        return False
     verdicts: dict[str, Verdict] = {}
     context.require_record(view)
     expected, accepted = round_view.expected, {c: v.path for c, v in round_view.verdicts.items() if v.accepted}
@@ -109,6 +110,7 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
                     context.tell(line)
                 inspector.discard(client)
             reach("worker.judged")
+    return bool(verdicts)
 
 
 def is_small(fields: Mapping[str, str]) -> bool:

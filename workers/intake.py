@@ -62,7 +62,7 @@ class OwnJob(Job):
         self._status = JobStatus.QUEUED
 
     @property
-    def func(self) -> Callable[..., None]:
+    def func(self) -> Callable[..., bool]:
         """The function of the allow-list; `ForeignJob` for any other name, or arguments that are not such a job's."""
         try:
             name, instance, arguments, named = self.func_name, self.instance, self.args, self.kwargs

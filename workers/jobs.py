@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from flavor.bus.names import is_name
 from flavor.errors import InvalidSetting, OtherProtocol
@@ -12,25 +11,25 @@ from workers.context import context
 from workers.inspection import inspect_updates
 
 
-def inspect(run: str, round_: int, clients: Sequence[str]) -> None:
-    """Inspect these clients' updates of one round, and record a verdict on each that has none."""
-    with _of_another_release(run):
-        inspect_updates(context(), run, int(round_), [str(client) for client in clients])
+def inspect(run: str, round_: int, clients: Sequence[str]) -> bool:
+    """Inspect these clients' updates of one round, and record a verdict on each that has none; whether one had none."""
+    return _unless_of_another_release(
+        run, lambda: inspect_updates(context(), run, int(round_), [str(client) for client in clients])
+    )
 
 
-def aggregate(run: str, round_: int, attempt: int) -> None:
-    """Aggregate one round and commit it, unless another attempt or another worker has the right to."""
-    with _of_another_release(run):
-        aggregate_round(context(), run, int(round_), int(attempt))
+def aggregate(run: str, round_: int, attempt: int) -> bool:
+    """Aggregate one round and commit it, unless another attempt or worker has the right to; whether it was done."""
+    return _unless_of_another_release(run, lambda: aggregate_round(context(), run, int(round_), int(attempt)))
 
 
-@contextmanager
-def _of_another_release(run: str) -> Iterator[None]:
+def _unless_of_another_release(run: str, work: Callable[[], bool]) -> bool:
     """Leave the job of a run that this release cannot serve to another worker: the coordinator asks again."""
     try:
-        yield
+        return work()
     except (OtherProtocol, InvalidSetting) as error:
         context().tell(f"a job of run {run} was left undone: {error}")
+        return False
 
 
 def fits(name: str, arguments: object) -> bool:

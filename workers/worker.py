@@ -223,7 +223,7 @@ class OwnWorker(SimpleWorker):
             step.execute()
         try:
             with self.death_penalty_class(job.timeout or queue.DEFAULT_TIMEOUT, JobTimeoutException, job_id=job.id):
-                job.perform()
+                done = job.perform()
         except (GivenBack, BusUnavailable) as fault:
             self._give_back(job, queue, str(fault), getattr(fault, "run", ""))
         except Exception:
@@ -237,6 +237,8 @@ class OwnWorker(SimpleWorker):
                 step.delete(job.key)
                 step.execute()
             self._passed.clear()
+            if not done:  # of a round that is over: that it came to an end says nothing of the store or the disk
+                return
             if self.aside.pop(_run_of(job), None):
                 note_working(self.connection, self.queue_names(), self.name, [_run_of(job)])
                 self.tell(f"it takes the work of run {_run_of(job)!r} again")

@@ -760,8 +760,14 @@ class TestQueue:
         assert connection.llen(OwnQueue("q", connection=connection).intermediate_queue_key) == 0
         worker.aside["r"]._until = 0.0
         worker.register_birth()
+        queue.inspect("r", 2, ["a"], attempt=1)  # of a round that is not open
+        stale, given_back = taken(worker), taken(worker)
+        if "2" not in str(stale[0].args):
+            stale, given_back = given_back, stale
+        worker.execute_job(*stale)
+        assert (len(told), set(worker.aside)) == (1, {"r"}), "a job in which nothing was to be done shows nothing"
         set_context(WorkerContext(runs.redis, url, store))
-        worker.execute_job(*taken(worker))
+        worker.execute_job(*given_back)
         assert runs.verdicts(1, "a").keys() == {"a"}
         assert (queue.workers(), told[1:]) == (1, ["it takes the work of run 'r' again"])
         worker.register_death()
