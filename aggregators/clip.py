@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from aggregators.blocks import Scratch
 from aggregators.distance import squared_distances
 from aggregators.dtypes import Array
 from aggregators.encoded import EncodedTensor, Tensor
@@ -19,7 +20,6 @@ from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
 from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, scan_block, weighs
-from aggregators.walk import Scratch
 from flavor.errors import AggregationError
 
 _LEAST_SCALE = 1e-6

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from aggregators.blocks import Scratch
 from aggregators.dtypes import Array, compute_dtype, widen
 from aggregators.parts import Stored, flat, part
-from aggregators.walk import Scratch
 from flavor.errors import AggregationError
 
 _SPAN = 64 * 1024

@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from aggregators import whole
+from aggregators import integers
+from aggregators.blocks import Scratch, Span, block_size, for_each, spans
 from aggregators.dtypes import Array, Kind, compute_dtype, is_finite
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.mean import Mean
@@ -25,7 +26,6 @@ from aggregators.protocols import Block, Plan, Reducer, ServerStep, Weights
 from aggregators.quantities import matching
 from aggregators.server import Replace
 from aggregators.state import ServerState
-from aggregators.walk import Scratch, Span, block_size, for_each, spans
 from flavor.errors import AggregationError
 from flavor.patterns import STATISTICS
 
@@ -216,7 +216,11 @@ class _Walk:
 
     def block_size(self, name: str, limit: int) -> int:
         if self.source.kinds[name] is not Kind.FLOAT:
-            rows = whole.LIVE_ROWS if self.plan.whole is whole.integer_mean else whole.LIVE_ROWS + len(self.voters)
+            rows = (
+                integers.LIVE_ROWS
+                if self.plan.whole is integers.integer_mean
+                else integers.LIVE_ROWS + len(self.voters)
+            )
             return block_size(limit, rows, 8, self.source.threads)
         computed = compute_dtype(self.source.dtypes[name])
         written = self.source.written_rows(name, self.plan.clients, streamed=self.plan.streams)
@@ -233,7 +237,7 @@ class _Walk:
             return
         rows = self.source.slices(span, self.voters, scratch)
         if self.source.kinds[span.name] is Kind.BOOL:
-            whole.majority(rows, self.votes, out, scratch)
+            integers.majority(rows, self.votes, out, scratch)
             return
         if span.name not in self.differing and any(not np.array_equal(rows[0], row) for row in rows[1:]):
             self.differing.add(span.name)

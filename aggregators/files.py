@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from aggregators.dtypes import Array
 from aggregators.engine import Aggregation, Sink
+from flavor.checkpoints import Checkpoint, Format, TensorFile, TensorFileWriter, TensorSpec, detect, read, write
+from flavor.checkpoints.checkpoint import safetensors_metadata
 from flavor.errors import InvalidSetting
-from flavor.store.formats import Checkpoint, Format, TensorFile, TensorFileWriter, TensorSpec, detect, read, write
-from flavor.store.formats.checkpoint import safetensors_metadata
 
 StrPath = str | os.PathLike[str]
 

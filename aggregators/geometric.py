@@ -9,11 +9,11 @@ import numpy as np
 
 from aggregators.distance import pairwise, squared_distances
 from aggregators.dtypes import Array, is_finite
+from aggregators.integers import integer_weighted_median
 from aggregators.mean import Average, plan_of
-from aggregators.network import network
-from aggregators.order import median
+from aggregators.order_statistics import median
 from aggregators.protocols import Block, Plan, Scan, Weights, scan_block
-from aggregators.whole import integer_weighted_median
+from aggregators.sorting_network import network
 from flavor.errors import AggregationError
 
 MOST_PAIRED = 16

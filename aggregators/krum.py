@@ -18,11 +18,11 @@ import numpy as np
 
 from aggregators.distance import pairwise
 from aggregators.dtypes import Array
+from aggregators.integers import integer_median
 from aggregators.mean import plan_of
-from aggregators.network import network
-from aggregators.order import mean_upwards, midpoint
+from aggregators.order_statistics import mean_upwards, midpoint
 from aggregators.protocols import Block, Plan, Scan, Weights
-from aggregators.whole import integer_median
+from aggregators.sorting_network import network
 from flavor.errors import AggregationError
 
 

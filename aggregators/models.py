@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from aggregators.blocks import Scratch, Span, ordered_sum, spans
 from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.parts import Stored, flat, part
 from aggregators.protocols import SCAN_BLOCK, Block, scan_block
-from aggregators.walk import Scratch, Span, ordered_sum, spans
+from flavor.checkpoints.unmapped import FileTensor
 from flavor.errors import AggregationError
-from flavor.store.formats.unmapped import FileTensor
 
 
 def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mapping[str, Stored] | None = None) -> None:

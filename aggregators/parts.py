@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from aggregators.blocks import Scratch
 from aggregators.dtypes import Array
-from aggregators.walk import Scratch
-from flavor.store.formats.unmapped import FileTensor
+from flavor.checkpoints.unmapped import FileTensor
 
 Stored: TypeAlias = Array | FileTensor
 """A tensor whose elements are stored as they are."""

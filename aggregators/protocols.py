@@ -13,9 +13,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from aggregators.blocks import Scratch
 from aggregators.dtypes import Array
-from aggregators.walk import Scratch
-from aggregators.whole import WholeRule, integer_mean
+from aggregators.integers import WholeRule, integer_mean
 from flavor.errors import AggregationError
 
 SCAN_BLOCK = 256 * 1024

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aggregators.builtin import ENTRIES
+from aggregators.catalogue import ENTRIES
 from aggregators.clip import NormClip
 from aggregators.entry import Algorithm, Entry
 from aggregators.plugins import entries, literal

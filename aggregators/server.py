@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aggregators.blocks import Scratch
 from aggregators.dtypes import Array
-from aggregators.walk import Scratch
 from flavor.errors import AggregationError
 
 

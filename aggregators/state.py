@@ -39,7 +39,7 @@ class ServerState:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all; raises `StoreError` when the disk does not take it."""
-        from flavor.store.formats import TensorFileWriter, TensorSpec  # dicts alone need no writer of files
+        from flavor.checkpoints import TensorFileWriter, TensorSpec  # dicts alone need no writer of files
 
         specs = [TensorSpec(name, tensor.dtype, tensor.shape) for name, tensor in self.tensors.items()]
         with TensorFileWriter(path, specs, self.metadata) as writer:
@@ -52,7 +52,7 @@ class ServerState:
 
         Raises `CheckpointError` for a file that is not safetensors, `AggregationError` for one without a state.
         """
-        from flavor.store.formats import TensorFile
+        from flavor.checkpoints import TensorFile
 
         file = TensorFile.open(path)
         return cls.restore({name: file.tensor(name) for name in file.names}, file.metadata)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aggregators.blocks import Scratch
 from aggregators.dtypes import Array
 from aggregators.encoded import EncodedTensor, Tensor
-from aggregators.walk import Scratch
+from flavor.checkpoints import TensorFile, TensorSpec, is_finite, is_odd
+from flavor.checkpoints.checkpoint import ENCODING_KEY, SCALE_PREFIX
+from flavor.checkpoints.compare import structure_problems
+from flavor.checkpoints.encoding import Encoding
 from flavor.errors import CheckpointError
-from flavor.store.formats import TensorFile, TensorSpec, is_finite, is_odd
-from flavor.store.formats.checkpoint import ENCODING_KEY, SCALE_PREFIX
-from flavor.store.formats.compare import structure_problems
-from flavor.store.formats.encoding import Encoding
 
 _SPAN = 128 * 1024
 

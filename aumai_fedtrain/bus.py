@@ -12,15 +12,15 @@ from aumai_fedtrain.provider import UpdateProvider
 from aumai_fedtrain.serving import RoundServer
 from aumai_fedtrain.session import HOME
 from flavor.bus.connection import connect, wait_for_server
-from flavor.bus.names import checked_name
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, RoundView
 from flavor.config import RunConfig
-from flavor.coordinator.initial import store_initial
+from flavor.coordinator.initial_model import store_initial
 from flavor.coordinator.loop import differences
 from flavor.errors import MisuseError, RunExists, UpdatesRefused
 from flavor.ledger.keys import SigningKey
-from flavor.settings import checked_settings
+from flavor.records.names import checked_name
+from flavor.records.states import GlobalModel, RoundView
+from flavor.script_settings import checked_settings
 from flavor.store.objects import open_store
 
 

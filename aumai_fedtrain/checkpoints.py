@@ -19,14 +19,14 @@ from aggregators.dtypes import Kind, kind_of
 from aumai_fedtrain.files import explained
 from aumai_fedtrain.models import GlobalState, LocalUpdate, OuterState, Reports
 from aumai_fedtrain.vectors import Array, as_array, is_finite
-from flavor.bus.state import GlobalModel, RoundView
+from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_odd
 from flavor.config import RunConfig
 from flavor.errors import AggregationError, CheckpointError, StoreError
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_odd
+from flavor.records.states import GlobalModel, RoundView
 from flavor.store.info import merge_infos
 from flavor.store.objects import ObjectStore, sha256_file
 from flavor.store.paths import global_prefix, named
-from workers.combination import of_most
+from workers.combiner import of_most
 from workers.held import Held
 from workers.infos import accepted_infos, read_client_info
 from workers.reading import Reading, reading

@@ -23,7 +23,7 @@ from aumai_fedtrain.session import HOME, Session, Sessions, Status, open_session
 from aumai_fedtrain.simulation import SimulatedProvider
 from flavor import __version__
 from flavor.cli.common import EXIT_CODES, one_line_errors, raise_on_sigterm, redis_option, teller
-from flavor.cli.private import keep_private
+from flavor.cli.secrets import keep_private
 from flavor.errors import AggregationError, FlavorError, InvalidSetting, MisuseError
 from flavor.patterns import with_known
 from flavor.say import say
@@ -321,14 +321,14 @@ def _check_options(context: click.Context, live: bool) -> None:
 
 
 def _parsed_settings(texts: tuple[str, ...]) -> dict[str, str]:
-    from flavor.settings import parse_settings
+    from flavor.script_settings import parse_settings
 
     return parse_settings(texts)
 
 
 def _live_nodes(name: str, redis_url: str, home: Path, options: dict[str, Any]) -> UpdateProvider:
     from aumai_fedtrain.bus import BusUpdateProvider
-    from flavor.bus.names import is_name
+    from flavor.records.names import is_name
 
     if not is_name(name):
         raise InvalidSetting(f"{name!r} cannot be the name of a run: pass --run with letters, digits, '.', '_' and '-'")

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from flavor.bus.connection import connect
 from flavor.bus.lease import LeaseKeeper
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, ManifestRef, RoundView, RunState, RunView
 from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError, UpdatesRefused
 from flavor.ledger.keys import SigningKey
+from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunState, RunView
 from flavor.store.objects import ObjectStore
 from workers.aggregation import Attempt
 from workers.context import WorkerContext
 from workers.inspection import inspect_updates
-from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
+from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 
 _JOIN_S = 10.0
 

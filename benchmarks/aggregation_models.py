@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 
 MIB = 2**20
 TENSORS = 16

@@ -3,7 +3,7 @@
 Four workers hold a quarter each of eight plays (1.1 million characters) and train the character-level transformer of
 examples/diloco-char, 106,240 parameters, for 600 steps of AdamW, each on one thread. Every method has the same initial
 weights, the same batches in the same order and the same schedule; all are tested on the last twentieth of each quarter,
-which nobody trains on. Everything runs in this process: between the workers lie `flavor.store.formats.encode`, as at an
+which nobody trains on. Everything runs in this process: between the workers lie `flavor.checkpoints.encode`, as at an
 edge, and the aggregation engine, as in a worker, but no bus.
 
     sync          one model; each step averages the four workers' gradients
@@ -45,7 +45,7 @@ from machine import save, table
 from aggregators import parse, run
 from aggregators.state import ServerState
 from aggregators.updates import Update
-from flavor.store.formats import Encoding, TensorFile, TensorFileWriter, TensorSpec, encode
+from flavor.checkpoints import Encoding, TensorFile, TensorFileWriter, TensorSpec, encode
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "diloco-char"
 sys.path.insert(0, str(EXAMPLE))

@@ -21,9 +21,9 @@ from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.events import ClientEvents
 from flavor.bus.keys import RunKeys
-from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
+from flavor.records.names import Event
 
 BLOCK, BLOCKS = 100, 10
 TARGET_RATIO = 3.0

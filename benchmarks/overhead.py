@@ -28,9 +28,9 @@ from machine import save, table
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
+from flavor.checkpoints import TensorFile
 from flavor.ledger.rounds import closed_rounds
 from flavor.local.processes import ProcessGroup
-from flavor.store.formats import TensorFile
 from flavor.store.objects import open_store
 
 TRAINER = Path(__file__).with_name("overhead_trainer.py")

@@ -31,12 +31,12 @@ from machine import save, table
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.keys import RunKeys
-from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
+from flavor.checkpoints import TensorFileWriter, TensorSpec
 from flavor.local.processes import ProcessGroup
 from flavor.protocol import SPEAKS
-from flavor.store.formats import TensorFileWriter, TensorSpec
+from flavor.records.names import Event
 from flavor.store.info import CONFUSION, info_bytes
 from flavor.store.objects import open_store
 from flavor.store.paths import named, update_prefix

@@ -46,15 +46,15 @@ from history import Broken, History  # noqa: E402
 from servers import Proxy, Server, filled, tmpfs  # noqa: E402
 
 from flavor.bus.connection import connect  # noqa: E402
-from flavor.bus.names import Event  # noqa: E402
 from flavor.bus.runs import RunStore  # noqa: E402
-from flavor.bus.state import RoundState  # noqa: E402
 from flavor.coordinator.jobs import RqJobQueue  # noqa: E402
 from flavor.errors import FlavorError  # noqa: E402
 from flavor.ledger.archive import Archive  # noqa: E402
 from flavor.ledger.audit import audit  # noqa: E402
-from flavor.lifeline import die_with_parent  # noqa: E402
 from flavor.local.processes import ProcessGroup  # noqa: E402
+from flavor.programs.parent_death import die_with_parent  # noqa: E402
+from flavor.records.names import Event  # noqa: E402
+from flavor.records.states import RoundState  # noqa: E402
 from flavor.store.objects import open_store  # noqa: E402
 
 RUN, QUEUE = "soak", "soak"

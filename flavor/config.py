@@ -19,7 +19,7 @@ from pydantic import (
 
 from flavor.errors import InvalidSetting
 from flavor.patterns import STATISTICS
-from flavor.settings import checked_settings
+from flavor.script_settings import checked_settings
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
@@ -112,7 +112,7 @@ class RunConfig(BaseModel):
     require_signatures: bool = False
     """Whether updates of clients that have no pinned key must be signed, too."""
     settings: Mapping[str, str] = Field(default_factory=dict)
-    """Environment variables that each edge sets for its trainer, e.g. LEARNING_RATE; see `flavor.settings`."""
+    """Environment variables that each edge sets for its trainer, e.g. LEARNING_RATE; see `flavor.script_settings`."""
     queue: str = "flavor"
     """RQ queue that the aggregators listen on."""
     store: str

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flavor.bus.state import RunState, RunView
 from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
+from flavor.records.states import RunState, RunView
 
 MAY_CHANGE = frozenset(
     {

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from flavor import failpoints
-from flavor.lifeline import die_with_parent
-from flavor.process import described_exit
+from flavor.programs.parent_death import die_with_parent
+from flavor.programs.process import described_exit
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _SETTLED_S = 60.0

@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from flavor.lifeline import die_with_parent
+from flavor.programs.parent_death import die_with_parent
 
 PROGRAMS = ("flavor.cli.main", "flavor.cli.edge", "flavor.cli.aggregator", "aumai_fedtrain.cli")
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
@@ -38,13 +38,13 @@ IMPORTED = (
     *PROGRAMS,
     "flavor.cli.enroll",
     "flavor.cli.get",
-    "flavor.cli.inspect",
-    "flavor.cli.ledger",
+    "flavor.cli.runs",
+    "flavor.cli.verify",
     "flavor.cli.resume",
     "flavor.cli.run",
     "flavor.cli.serve",
     "flavor.cli.status",
-    "flavor.cli.trainer",
+    "flavor.cli.event",
     "flavor.coordinator.loop",
     "flavor.edge.agent",
     "flavor.ledger.recover",
@@ -53,7 +53,7 @@ IMPORTED = (
     "workers.resident",
     "workers.serving",
 )
-READ_THE_ENVIRONMENT = ("flavor.edge.journal", "flavor.failpoints")
+READ_THE_ENVIRONMENT = ("flavor.edge.acknowledged", "flavor.failpoints")
 """Modules that do so when they are imported; `tests/unit/test_warm.py` finds any other."""
 _MAY_DIFFER = re.compile(
     r"(FLAVOR|AWS|XDG|TEST|PYTEST)_\w+|(INPUT|OUTPUT|LOG|LOCAL_MODEL|GLOBAL_MODEL)_PATH|HOME|PWD|OLDPWD|COLUMNS"

@@ -13,7 +13,6 @@ from pathlib import Path
 from rq.timeouts import JobTimeoutException
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, ManifestRef, RunView
 from flavor.config import RunConfig
 from flavor.errors import (
     FlavorError,
@@ -24,17 +23,18 @@ from flavor.errors import (
     UpdatesRefused,
 )
 from flavor.failpoints import reach
+from flavor.records.states import GlobalModel, ManifestRef, RunView
 from flavor.store.info import merge_infos, summed
 from flavor.store.objects import sha256_file
 from flavor.store.paths import global_prefix, named
 from flavor.store.trouble import StoreHealth
-from workers.combination import Combined, Work
+from workers.combiner import Combined, Work
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import accepted_infos, read_client_info
+from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.notes import of_reading
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
-from workers.record import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.updates import open_update, update_file
 
 _LOOKS = 3

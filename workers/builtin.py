@@ -17,14 +17,14 @@ from aggregators.registry import parse
 from aggregators.server import Replace
 from aggregators.state import ServerState
 from aggregators.updates import Update
-from flavor.bus.state import GlobalModel
+from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_finite
 from flavor.config import COMMAND, DEFAULT_AGGREGATOR
 from flavor.errors import AggregatorFailed
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec, is_finite
+from flavor.records.states import GlobalModel
 from flavor.store.paths import named
 from workers import notes
 from workers.blame import refusal
-from workers.combination import Combined, Work, of_most
+from workers.combiner import Combined, Work, of_most
 from workers.held import Held
 from workers.reading import Reading
 from workers.start import of_start

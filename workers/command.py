@@ -21,12 +21,7 @@ import numpy as np
 from rq.timeouts import JobTimeoutException
 
 from aggregators.updates import Update
-from flavor.bus.state import Verdict
-from flavor.config import COMMAND
-from flavor.confinement import UNLIMITED, Account, Confinement
-from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, InvalidSetting, LocalFault
-from flavor.process import ChildProcess, obituary, quoted
-from flavor.store.formats import (
+from flavor.checkpoints import (
     Format,
     TensorFile,
     TensorFileWriter,
@@ -36,11 +31,16 @@ from flavor.store.formats import (
     is_finite,
     to_safetensors,
 )
-from flavor.store.formats.compare import same_bits, structure_problems
+from flavor.checkpoints.compare import same_bits, structure_problems
+from flavor.config import COMMAND
+from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, InvalidSetting, LocalFault
+from flavor.programs.confinement import UNLIMITED, Account, Confinement
+from flavor.programs.process import ChildProcess, obituary, quoted
+from flavor.records.states import Verdict
 from flavor.store.info import Info
 from flavor.store.objects import sha256_file
 from flavor.store.room import file_of
-from workers.combination import Combined, Work
+from workers.combiner import Combined, Work
 from workers.environment import user_environment
 from workers.folder import RunFolder
 from workers.place import Place

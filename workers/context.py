@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from flavor.bus.connection import Redis
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunView
 from flavor.errors import StoreError
 from flavor.ledger.keys import SigningKey
+from flavor.records.states import RunView
 from flavor.store.objects import ObjectStore
 from workers.builtin import Engine
-from workers.combination import Combiner
+from workers.combiner import Combiner
 from workers.fault import GivenBack, require_record
 from workers.resident import Residents
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-from flavor.bus.state import RunView
 from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
 from flavor.ledger.archive import Archive
+from flavor.records.states import RunView
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import run_record_path
 from flavor.store.room import FULL, GONE, LIMITS, file_of, found_no_room

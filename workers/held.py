@@ -11,9 +11,9 @@ import numpy as np
 from aggregators.encoded import Tensor
 from aggregators.quantities import matching
 from aggregators.updates import Update
+from flavor.checkpoints import TensorFile
 from flavor.config import RunConfig
 from flavor.errors import AggregatorFailed, UpdatesRefused
-from flavor.store.formats import TensorFile
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
-from flavor.bus.state import Verdict
+from flavor.records.states import Verdict
 from flavor.store.info import MAX_BYTES, Info, parse_info
 from flavor.store.objects import ObjectStore
 from workers.reading import as_accepted

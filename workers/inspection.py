@@ -12,9 +12,10 @@ from rq.timeouts import JobTimeoutException
 from aggregators.encoded import EncodedTensor
 from aggregators.quantities import is_mask, matching
 from aggregators.updates import Update
-from flavor.bus.names import count
 from flavor.bus.runs import RunStore
-from flavor.bus.state import Reference, RoundState, RunView, Verdict, try_of
+from flavor.checkpoints import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
+from flavor.checkpoints.compare import same_bits, structure_problems
+from flavor.checkpoints.limits import MAX_HEADER_BYTES
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import (
     BrokenModel,
@@ -27,9 +28,8 @@ from flavor.errors import (
     UpdateRefused,
 )
 from flavor.failpoints import reach
-from flavor.store.formats import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
-from flavor.store.formats.compare import same_bits, structure_problems
-from flavor.store.formats.limits import MAX_HEADER_BYTES
+from flavor.records.names import count
+from flavor.records.states import Reference, RoundState, RunView, Verdict, try_of
 from flavor.store.info import MAX_BYTES
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import OPAQUE, accepted_path, checked_global, checked_path, is_handed_in_by

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flavor.bus.names import is_name
 from flavor.errors import InvalidSetting, OtherProtocol
+from flavor.records.names import is_name
 from workers.aggregation import aggregate_round
 from workers.context import context
 from workers.inspection import inspect_updates

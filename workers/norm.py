@@ -9,8 +9,8 @@ from aggregators.clip import change_norm, whole_change_norm
 from aggregators.parts import Stored
 from aggregators.quantities import is_counter, matching
 from aggregators.updates import Update
+from flavor.checkpoints import TensorFile
 from flavor.errors import UpdateRefused
-from flavor.store.formats import TensorFile
 
 
 def check_norm(

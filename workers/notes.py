@@ -9,8 +9,8 @@ from aggregators.dtypes import Kind, kind_of
 from aggregators.encoded import Tensor
 from aggregators.quantities import is_counter, matching, suspicious_integers, turned_negative
 from aggregators.updates import Update
-from flavor.store.formats import TensorFile
-from workers.combination import Work
+from flavor.checkpoints import TensorFile
+from workers.combiner import Work
 from workers.unchanged import is_unchanged, unchanged_updates
 
 _MOST_TOLD = 5

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flavor.errors import AggregatorFailed
-from flavor.handover import announce
+from flavor.programs.aggregator_paths import announce
 from flavor.store.info import FILE_NAME, Info, write_json
 
 

@@ -13,9 +13,9 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
+from flavor.checkpoints import TensorFile
+from flavor.checkpoints.unmapped import Unmapped
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, ObjectMissing
-from flavor.store.formats import TensorFile
-from flavor.store.formats.unmapped import Unmapped
 from flavor.store.objects import ObjectStore, check_bytes, check_named, check_size, other_bytes, sha256_file
 from flavor.store.seals import has_settled, is_strict, seal_of
 

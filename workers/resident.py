@@ -19,13 +19,13 @@ from flavor.bus.embedded import embedded_server
 from flavor.bus.events import ClientEvents
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
-from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunState
 from flavor.bus.subscription import Subscription
 from flavor.errors import AggregatorFailed, FlavorError
-from flavor.process import ChildProcess, quoted
-from workers.combination import Work
+from flavor.programs.process import ChildProcess, quoted
+from flavor.records.names import Event
+from flavor.records.states import RunState
+from workers.combiner import Work
 from workers.command import UserCommand, overdue
 from workers.folder import RunFolder
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flavor.bus.names import count
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunView
 from flavor.errors import InvalidSetting, UpdateRefused
 from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.ledger.statement import Statement
+from flavor.records.names import count
+from flavor.records.states import RunView
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from aggregators.blocks import Scratch
 from aggregators.dtypes import Array, Kind, kind_of
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.parts import flat, part
 from aggregators.quantities import matching
 from aggregators.updates import Update
-from aggregators.walk import Scratch
 
 UNRELATED = 0.1
 FEWEST = 1000

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
-from flavor.store.formats import TensorSpec
+from flavor.checkpoints import TensorSpec
 from flavor.store.objects import ObjectStore
 from workers.reading import reading
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.updates import Update
-from flavor.bus.state import GlobalModel, Verdict
-from flavor.store.formats import TensorFile
-from flavor.store.formats.compare import same_bits
+from flavor.checkpoints import TensorFile
+from flavor.checkpoints.compare import same_bits
+from flavor.records.states import GlobalModel, Verdict
 
 
 def unchanged_updates(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aggregators.updates import Update
-from flavor.bus.state import GlobalModel, Verdict
+from flavor.checkpoints import Encoding, TensorFile
 from flavor.errors import CheckpointError
-from flavor.store.formats import Encoding, TensorFile
+from flavor.records.states import GlobalModel, Verdict
 from flavor.store.objects import ObjectStore, copy_of
 from flavor.store.paths import checked_global
 from workers.reading import Reading, as_accepted

@@ -36,7 +36,7 @@ from flavor.errors import BusUnavailable
 from flavor.signals import Errand, asked_to_end, pause
 from workers.context import silent
 from workers.fault import GivenBack
-from workers.intake import OwnJob, OwnQueue
+from workers.own_jobs import OwnJob, OwnQueue
 from workers.rest import Rest
 
 _KEEP_FAILURES_S = 86_400

@@ -16,7 +16,7 @@ import redis
 
 from flavor.bus.sockets import fits, private_folder, socket_in, socket_url
 from flavor.errors import BusUnavailable, MisuseError
-from flavor.lifeline import die_with_parent
+from flavor.programs.parent_death import die_with_parent
 
 _START_S = 10.0
 

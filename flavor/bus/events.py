@@ -15,9 +15,9 @@ from redis.exceptions import RedisError
 from flavor.bus.connection import PATIENCE_S, Redis, connect, refusals, shown, translated
 from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
-from flavor.bus.names import Event
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.errors import LeaseLost, RunOver, WaitTimeout
+from flavor.records.names import Event
 
 _REREAD_S = 5.0
 """A waiter reads the keys again this often, should every publication be lost."""
@@ -210,7 +210,7 @@ class ClientEvents:
 
         That is found out by writing, which is refused as long as that lasts, and no longer than until `deadline`.
         """
-        from flavor.lifeline import lives
+        from flavor.programs.parent_death import lives
 
         if self._edge and lives(self._edge):
             return True

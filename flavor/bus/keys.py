@@ -66,7 +66,7 @@ or `NAME RUN` for the work of one run alone, to why it gives its work back (writ
 `flavor:fedtrain:sessions`, a hash of model name to the JSON that `aumai-fedtrain status` shows.
 
 A client writes below `client:CLIENT` and nowhere else; what is meant for it alone lies below `to:CLIENT`, where it only
-reads. Beside these it reads `run`. `flavor.bus.users` makes Redis hold it to that.
+reads. Beside these it reads `run`. `flavor.bus.acl` makes Redis hold it to that.
 
 `run`, `round:N`, events, updates, tasks, admissions and a client's verdicts are channels too: a publication on a key's
 name announces that it has changed (`round:N`: that it is closed, or that an attempt went wrong). What is published is
@@ -78,7 +78,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flavor.bus.names import Event, checked_name, is_name
+from flavor.records.names import Event, checked_name, is_name
 
 RUNS = "flavor:runs"
 FEDTRAIN_SESSIONS = "flavor:fedtrain:sessions"

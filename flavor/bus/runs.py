@@ -14,7 +14,9 @@ import redis
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RUNS, RunKeys
 from flavor.bus.removal import remove_keys
-from flavor.bus.state import (
+from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
+from flavor.protocol import PROTOCOL, check_run, new_run_id
+from flavor.records.states import (
     ClientState,
     GlobalModel,
     ManifestRef,
@@ -26,8 +28,6 @@ from flavor.bus.state import (
     RunView,
     Verdict,
 )
-from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
-from flavor.protocol import PROTOCOL, check_run, new_run_id
 
 _LUA = files("flavor.bus") / "lua"
 _PARTS = {"open_round": "give_tasks", "reopen_round": "give_tasks"}
@@ -434,7 +434,7 @@ class RunStore:
         The first stands, unless an operator replaces it; '' for one that was replaced: that is never pinned again. For
         trusted processes alone: no edge may write that hash.
         """
-        from flavor.bus.names import checked_name
+        from flavor.records.names import checked_name
 
         keys = [self.keys.public_keys, self.keys.replaced]
         return str(self._call("pin_key", keys, [checked_name(client, "client"), public_key]))
@@ -616,7 +616,7 @@ class RunStore:
 
     def forget_round(self, round_: int, clients: Iterable[str], *, whole: bool = False) -> None:
         """Delete the per-client keys of an old round; `whole`: its own hash and verdicts as well."""
-        from flavor.bus.names import Event
+        from flavor.records.names import Event
 
         keys = [self.keys.round(round_), self.keys.verdicts(round_), self.keys.entries(round_)] if whole else []
         for name in clients:

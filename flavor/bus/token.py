@@ -10,8 +10,8 @@ from urllib.parse import quote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_serializer
 
 from flavor.bus.connection import checked_url
-from flavor.bus.names import checked_name
 from flavor.errors import InvalidSetting
+from flavor.records.names import checked_name
 
 _PREFIX = "flavor-join:"
 _LONGEST_NAME = 255

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from aggregators.dtypes import Array, Kind, kind_of
-from flavor.bus.names import Event
-from flavor.check.bus import FakeBus
+from flavor.check.fake_bus import FakeBus
 from flavor.check.model import Tensors, differences, moves_by_itself, opened
+from flavor.check.output import Screen
 from flavor.check.report import Report
-from flavor.check.screen import Screen
 from flavor.check.script import Ended, Late, Script
 from flavor.check.trainer_checks import SEEDED
+from flavor.checkpoints import read
 from flavor.edge.workspace import Workspace
 from flavor.errors import CheckpointError
-from flavor.store.formats import read
+from flavor.records.names import Event
 
 _UNRELATED = 0.3
 _FEW = 100

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from flavor.check import model
-from flavor.check.bus import CLIENT
-from flavor.store.formats import Checkpoint, Format, write
+from flavor.check.fake_bus import CLIENT
+from flavor.checkpoints import Checkpoint, Format, write
 from flavor.store.info import FILE_NAME, Info, merge_infos, summed, write_json
 
 

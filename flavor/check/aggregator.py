@@ -10,15 +10,15 @@ from typing import Protocol
 
 from flavor.check.aggregation import Made, Sent
 from flavor.check.aggregator_checks import ACCEPTED, ANEW_CHECKS, CONTENT, INFO, ONCE_CHECKS
-from flavor.check.changes import Result, Trial
+from flavor.check.aggregator_kept import Once
+from flavor.check.aggregator_process import Aggregator, Anew, Life
 from flavor.check.folders import Folders
-from flavor.check.life import Aggregator, Anew, Life
-from flavor.check.once import Once
 from flavor.check.opaque import OpaqueRound
+from flavor.check.output import Screen
 from flavor.check.place import Place
 from flavor.check.report import Report
-from flavor.check.screen import Screen
 from flavor.check.script import Over
+from flavor.check.sensitivity import Result, Trial
 from flavor.check.tensors import TensorRound
 from flavor.check.trainer_checks import OPAQUE
 from flavor.check.weighing import is_out_of_scale
@@ -61,7 +61,7 @@ class CommandAggregation:
         self.report = Report(ONCE_CHECKS if init_once else ANEW_CHECKS)
         self._aggregator, self._screen, self._opaque = aggregator, screen, opaque
         self._kind: type[Once | Anew] = Once if init_once else Anew
-        self._tried = 2 if init_once or opaque else 1  # flavor.check.changes says why
+        self._tried = 2 if init_once or opaque else 1  # flavor.check.sensitivity says why
         self._root = folders.root / "aggregator"
         self._life = self._new_life(self._root, "aggregator")
         self._history: list[Place] = []

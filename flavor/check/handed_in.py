@@ -9,13 +9,13 @@ from typing import NoReturn
 
 from flavor.check import model
 from flavor.check.aggregation import Made
-from flavor.check.following import compared, judge, most_left, not_loaded
 from flavor.check.report import Check, Report
 from flavor.check.script import Over
+from flavor.check.trained_from import compared, judge, most_left, not_loaded
 from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SHAPES, STATE_DICT, TENSORS, TRAINS
+from flavor.checkpoints import Checkpoint, Format, read
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.readmark import ReadMark
-from flavor.store.formats import Checkpoint, Format, read
 from flavor.store.info import Info, read_info
 
 

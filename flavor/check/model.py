@@ -12,13 +12,13 @@ import numpy as np
 from aggregators import engine
 from aggregators.dtypes import Array, Kind, kind_of
 from aggregators.quantities import matching, suspicious_integers
+from flavor.checkpoints import Format, TensorSpec, is_finite, read
+from flavor.checkpoints.format import detect_mapped
+from flavor.checkpoints.mapped import Mapped
+from flavor.checkpoints.nesting import state_dict_of
+from flavor.checkpoints.torchfile import load_pickle, load_torch
 from flavor.errors import CheckpointError
 from flavor.patterns import STATISTICS
-from flavor.store.formats import Format, TensorSpec, is_finite, read
-from flavor.store.formats.format import detect_mapped
-from flavor.store.formats.mapped import Mapped
-from flavor.store.formats.nesting import state_dict_of
-from flavor.store.formats.torchfile import load_pickle, load_torch
 
 Tensors = Mapping[str, Array]
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from flavor.check.aggregation import Made, Sent
 from flavor.check.aggregator_checks import FOLLOWS
-from flavor.check.changes import Trial
-from flavor.check.life import Life
+from flavor.check.aggregator_process import Life
 from flavor.check.place import CLIENTS, Place, Writer
+from flavor.check.sensitivity import Trial
 from flavor.store.info import Info
 
 _Choice = tuple[bool, ...]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavor.check.bus import CLIENT
+from flavor.check.fake_bus import CLIENT
 from flavor.check.folders import Stamp, stamp
-from flavor.handover import announce
+from flavor.programs.aggregator_paths import announce
 from flavor.store.info import FILE_NAME, Info, merge_infos, write_json
 
 CLIENTS = (CLIENT, "second", "third")

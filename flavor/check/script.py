@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from flavor.check.screen import Screen
-from flavor.process import ChildProcess, described_exit
+from flavor.check.output import Screen
+from flavor.programs.process import ChildProcess, described_exit
 
 _TICK_S = 1.0
 _LAST_LINES = 8

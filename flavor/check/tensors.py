@@ -10,12 +10,12 @@ from pathlib import Path
 from flavor.check import model
 from flavor.check.aggregation import Made, Sent
 from flavor.check.aggregator_checks import FINITE, FOLLOWS, LOADABLE, SHAPES, WEIGHS
-from flavor.check.changes import Trial
-from flavor.check.life import Life
+from flavor.check.aggregator_process import Life
 from flavor.check.place import CLIENTS, Place, sizes_of
+from flavor.check.sensitivity import Trial
 from flavor.check.weighing import Weighing, exchanged, explained, is_about_one, total, weighing
+from flavor.checkpoints import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
 from flavor.errors import CheckpointError, StoreError
-from flavor.store.formats import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
 from flavor.store.info import Info
 
 _SPREAD = 0.5

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from flavor.bus.names import Event
 from flavor.check.again import start_again
 from flavor.check.aggregation import Aggregation, Mean, Sent
-from flavor.check.bus import CLIENT, RUN, FakeBus
+from flavor.check.fake_bus import CLIENT, RUN, FakeBus
 from flavor.check.folders import Folders, Stamp
 from flavor.check.handed_in import HandedIn
 from flavor.check.model import Tensors
+from flavor.check.output import Screen
 from flavor.check.report import Check, Report
-from flavor.check.screen import Screen
 from flavor.check.script import END_S, Ended, Late, Over, Script
 from flavor.check.trainer_checks import (
     CONTENT,
@@ -39,8 +38,9 @@ from flavor.check.trainer_checks import (
     TRAINER_CHECKS,
     WAITS,
 )
-from flavor.process import INSTALL_FLAVOR, lacks_flavor
+from flavor.programs.process import INSTALL_FLAVOR, lacks_flavor
 from flavor.readmark import ReadMark
+from flavor.records.names import Event
 from flavor.store.info import FILE_NAME
 
 _OTHERS_S = 5.0

@@ -20,7 +20,7 @@ from flavor.cli.common import (
     version_option,
 )
 from flavor.cli.help import GroupedCommand
-from flavor.cli.private import keep_private
+from flavor.cli.secrets import keep_private
 
 _EXIT_CODES = (
     "Exit codes: 0 told to end (SIGTERM, SIGINT), 1 failed, 2 wrong use, 3 no Redis; told twice, with a job in hand: "
@@ -131,11 +131,11 @@ def command(
     once a run and repeats WaitEvent("AggregateStarted"), SetEvent("AggregateFinished"); of several workers one keeps a
     run's process. Try it with check-agg.
     """
-    from flavor.command import parse_command
-    from flavor.confinement import Account, Confinement
     from flavor.errors import InvalidSetting
     from flavor.ledger.keys import SigningKey
     from flavor.ownfolder import make_own_folder
+    from flavor.programs.command import parse_command
+    from flavor.programs.confinement import Account, Confinement
     from flavor.sizes import parse_size
     from flavor.stamp import with_times
     from flavor.store.opening import opened_once_usable

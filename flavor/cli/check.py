@@ -83,7 +83,7 @@ def command(
     With --ignore-ckpt only an aggregator of your own can make the second round's global model: name it with -am, or
     one round is run.
     """
-    from flavor.command import parse_command
+    from flavor.programs.command import parse_command
 
     parsed = parse_command(main_command, "-m")
     preprocess = parse_command(preprocess_command, "-p") if preprocess_command else None
@@ -113,7 +113,7 @@ def command(
     rounds = rounds or (1 if opaque else 2)
 
     from flavor.check.folders import Folders
-    from flavor.check.screen import Screen, show
+    from flavor.check.output import Screen, show
     from flavor.check.trainer import Settings, TrainerCheck
     from flavor.local.progress import counted
 

@@ -84,7 +84,7 @@ def command(
     The aggregator is run a few times more on its own, to see that its result follows each local model. Both find the
     environment that they will find under flavor-agg and flavor-fl; the script's paths are those of check-fl.
     """
-    from flavor.command import parse_command
+    from flavor.programs.command import parse_command
 
     aggregator = parse_command(main_command, "-m")
     trainer = parse_command(client_command, "-cm")
@@ -126,9 +126,9 @@ def check_both(
 ) -> NoReturn:
     """Check these two commands together, print what was found, and exit with the code that says whether it failed."""
     from flavor.check.aggregator import CommandAggregation
+    from flavor.check.aggregator_process import Aggregator
     from flavor.check.folders import Folders
-    from flavor.check.life import Aggregator
-    from flavor.check.screen import Screen
+    from flavor.check.output import Screen
     from flavor.check.trainer import Settings, TrainerCheck
 
     if rounds < 2:
@@ -159,7 +159,7 @@ def check_both(
 
 
 def _print(sections: dict[str, Report], kept: str | None, *, as_json: bool) -> None:
-    from flavor.check.screen import show
+    from flavor.check.output import show
 
     if as_json:
         checks = [{"section": name, **result.as_dict()} for name, part in sections.items() for result in part.results]

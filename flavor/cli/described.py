@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flavor.bus.connection import shown, translated
-from flavor.bus.names import count
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ClientState, RoundState, RoundView, RunView
 from flavor.config import RunConfig
 from flavor.coordinator.awaited import as_clients, what_is_awaited, with_absent
 from flavor.coordinator.decision import Standing, standings
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
 from flavor.ledger.rounds import closed_round
+from flavor.records.names import count
+from flavor.records.states import ClientState, RoundState, RoundView, RunView
 from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
 from flavor.store.brief import BriefStore
 from flavor.store.objects import ObjectStore

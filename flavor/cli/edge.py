@@ -27,7 +27,7 @@ from flavor.cli.common import (
     version_option,
 )
 from flavor.cli.help import GroupedCommand
-from flavor.cli.private import keep_private
+from flavor.cli.secrets import keep_private
 from flavor.edge.config import CheckpointFormat
 
 
@@ -167,11 +167,11 @@ def command(
     Starts the command given by -m, which trains one round between TrainStarted and TrainFinished, and moves its
     checkpoints. The command is parsed as a shell would, and run without one; its success is its exit code.
     """
-    from flavor.bus.names import checked_name
-    from flavor.command import parse_command
     from flavor.edge.agent import Stopped, take_part
     from flavor.edge.config import EdgeConfig, default_key
-    from flavor.settings import checked_pattern
+    from flavor.programs.command import parse_command
+    from flavor.records.names import checked_name
+    from flavor.script_settings import checked_pattern
     from flavor.stamp import with_times
     from flavor.store.cache import cache_settings, set_cache
 

@@ -9,18 +9,18 @@ from urllib.parse import urlsplit
 
 import click
 
+from flavor.bus.acl import Kept, enrolled, is_open, save_users
+from flavor.bus.acl import enroll as enroll_user
+from flavor.bus.acl import revoke as revoke_user
 from flavor.bus.address import check_files, database, is_this_machine, tls_ca
 from flavor.bus.admission import replace_key
 from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
-from flavor.bus.names import checked_name
 from flavor.bus.persistence import unread_warnings
 from flavor.bus.runs import RunStore
-from flavor.bus.users import Kept, enrolled, is_open, save_users
-from flavor.bus.users import enroll as enroll_user
-from flavor.bus.users import revoke as revoke_user
 from flavor.cli.common import needed, one_line_errors, redis_option, teller
 from flavor.errors import InvalidSetting, MisuseError, RunError
 from flavor.ledger.keys import PublicKey, read_public_key
+from flavor.records.names import checked_name
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
@@ -103,8 +103,8 @@ def enroll(
     """
     from pydantic import SecretStr
 
+    from flavor.bus.acl import enroll_worker, user_name, worker_user
     from flavor.bus.token import JoinToken, with_credentials, without_credentials
-    from flavor.bus.users import enroll_worker, user_name, worker_user
     from flavor.edge.trust import ModelTrust
 
     if new_key and public_key:

@@ -52,9 +52,9 @@ def get(
     FOLDER is the result folder of `flavor run`. The file's path is printed. Metrics that sites report in round N are of
     the model that it began from, of round N-1, unless their script evaluates the one that it has trained.
     """
+    from flavor.checkpoints import Format, from_safetensors
     from flavor.edge.workspace import EXTENSIONS
     from flavor.ledger.rounds import closed_round
-    from flavor.store.formats import Format, from_safetensors
     from flavor.store.objects import copy_of, open_store
     from flavor.store.paths import OPAQUE
 

@@ -129,13 +129,13 @@ def run(
     """
     if resume is not None:
         sys.exit(_resumed(resume.absolute(), redis_url, as_json))
-    from flavor.bus.names import checked_name
-    from flavor.command import parse_command
     from flavor.config import RunConfig
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites
-    from flavor.settings import parse_settings
+    from flavor.programs.command import parse_command
+    from flavor.records.names import checked_name
+    from flavor.script_settings import parse_settings
 
     if main_command is None:
         raise click.UsageError("Missing option '-m' / '--main': the training command, e.g. -m 'python main.py'.")
@@ -191,9 +191,9 @@ def run(
 
 def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) -> None:
     """Raise `InvalidSetting` or `CommandNotFound` unless the options about a user's aggregator go together."""
-    from flavor.command import parse_command
     from flavor.config import COMMAND
     from flavor.errors import InvalidSetting
+    from flavor.programs.command import parse_command
 
     advice = "an aggregator of your own: --aggregator-main 'python aggregate.py'"
     if main is not None:

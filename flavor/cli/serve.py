@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flavor.bus.state import RunState, RunView
 from flavor.cli.common import (
     Terminated,
     needed,
@@ -24,6 +23,7 @@ from flavor.cli.common import (
 )
 from flavor.cli.help import GroupedCommand
 from flavor.errors import CheckpointError, InvalidSetting
+from flavor.records.states import RunState, RunView
 
 if TYPE_CHECKING:
     from flavor.config import RunConfig
@@ -273,7 +273,7 @@ def check_rule(config: RunConfig) -> None:
 
 def check_initial(path: Path, *, opaque: bool) -> None:
     """Raise `InvalidSetting` unless `path` is a checkpoint that a run can start from."""
-    from flavor.store.formats import describe
+    from flavor.checkpoints import describe
 
     if opaque:
         return
@@ -350,11 +350,11 @@ def serve(
     """
     from flavor.config import RunConfig
     from flavor.coordinator.bounds import bound_warnings
-    from flavor.coordinator.initial import store_initial
+    from flavor.coordinator.initial_model import store_initial
     from flavor.coordinator.loop import Coordinator
     from flavor.patterns import with_known
     from flavor.results.writer import written
-    from flavor.settings import parse_settings
+    from flavor.script_settings import parse_settings
     from flavor.stamp import with_times
     from flavor.store.opening import once_usable, opened_once_usable
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from flavor.cli.private import keep_private
+from flavor.cli.secrets import keep_private
 
 
 @contextlib.contextmanager

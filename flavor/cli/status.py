@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from flavor.bus.connection import Redis, shown
-from flavor.bus.dropped import dropped_lately
+from flavor.bus.dropped_jobs import dropped_lately
 from flavor.bus.runs import RunStore, list_runs
-from flavor.bus.state import RunState, RunView
 from flavor.cli.common import one_line_errors, print_table, redis_option
 from flavor.cli.described import described
 from flavor.cli.place import connected, opened
@@ -19,6 +18,7 @@ from flavor.coordinator.decision import shown_duration
 from flavor.local.record import is_folder
 from flavor.local.waits import Waits
 from flavor.printable import printable
+from flavor.records.states import RunState, RunView
 from flavor.sizes import amount, shown_bytes
 
 _ENDED = tuple(state.value for state in RunState if state.ended)

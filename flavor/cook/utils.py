@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flavor.bus.names import Event, event_name
 from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
-from flavor.handover import KINDS, read_paths, write_paths
+from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
+from flavor.records.names import Event, event_name
 from flavor.store.info import FILE_NAME, checked_info, merge_infos, read_info, write_json
 
 if TYPE_CHECKING:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from flavor.bus.names import count
-from flavor.bus.state import ClientState, RoundState, RoundView, RunView
 from flavor.config import RunConfig
 from flavor.coordinator.decision import (
     Action,
@@ -16,6 +14,8 @@ from flavor.coordinator.decision import (
     next_round,
     supervise,
 )
+from flavor.records.names import count
+from flavor.records.states import ClientState, RoundState, RoundView, RunView
 
 
 def as_clients(hashes: Mapping[str, tuple[Mapping[str, str], bool]], shut: Collection[str]) -> dict[str, Client]:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flavor.bus.state import ClientState, RoundView, RunView, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.advice import Reason, finished_early, some, way_on
+from flavor.records.states import ClientState, RoundView, RunView, Verdict
 
 
 class Standing(StrEnum):

@@ -11,21 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from flavor.bus.connection import ServerWatch, connect, shown, translated, wait_for_server
 from flavor.bus.lease import Lease, LeaseKeeper
-from flavor.bus.names import count
 from flavor.bus.persistence import persistence_warnings
 from flavor.bus.runs import RunStore
-from flavor.bus.state import (
-    GlobalModel,
-    ManifestRef,
-    Reference,
-    Refusal,
-    RoundState,
-    RoundView,
-    RunState,
-    RunView,
-    Verdict,
-    try_of,
-)
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.advice import public
@@ -43,7 +30,7 @@ from flavor.coordinator.decision import (
 )
 from flavor.coordinator.heard import Heard
 from flavor.coordinator.jobs import JobQueue, RqJobQueue
-from flavor.coordinator.late import LateUpdates
+from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import LONGEST, Members
 from flavor.coordinator.pruning import Pruning
 from flavor.errors import IllegalMove, LeaseLost, LocalFault, RunExists, RunNotFound, StoreError, StoreUnavailable
@@ -52,6 +39,19 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
 from flavor.ledger.manifest import Model, RunRecord
 from flavor.protocol import new_run_id
+from flavor.records.names import count
+from flavor.records.states import (
+    GlobalModel,
+    ManifestRef,
+    Reference,
+    Refusal,
+    RoundState,
+    RoundView,
+    RunState,
+    RunView,
+    Verdict,
+    try_of,
+)
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.objects import ObjectStore

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from flavor.bus.admission import tell_admission
-from flavor.bus.names import count
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ClientState
 from flavor.coordinator.decision import Client
 from flavor.coordinator.heard import Heard
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.protocol import client_refusal, spoken
+from flavor.records.names import count
+from flavor.records.states import ClientState
 
 _SCAN_S = 0.01
 """Of a large server's keys so much is looked through at a time."""

@@ -10,9 +10,9 @@ from typing import Any
 from flavor.bus.connection import shown, translated
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RunState, RunView
 from flavor.config import RunConfig
 from flavor.errors import RunError
+from flavor.records.states import RoundState, RunState, RunView
 from flavor.resume import changes, goes_on_by, resumed_config
 
 _LEASE_S = 15.0

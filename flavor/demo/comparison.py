@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from flavor.checkpoints import read
 from flavor.demo.data import CLASSES, SITES, SiteData
 from flavor.demo.model import evaluated
 from flavor.demo.trainer import alone
-from flavor.store.formats import read
 
 _BAR = 25
 

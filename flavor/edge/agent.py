@@ -14,22 +14,20 @@ from dataclasses import dataclass
 
 from flavor.bus.connection import connect, shown, wait_for_server
 from flavor.bus.events import ClientEvents
-from flavor.bus.names import Event, count
 from flavor.bus.runs import RunStore, late
-from flavor.bus.state import ClientState, GlobalModel, RunState, RunView
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
+from flavor.edge.acknowledged import note_handed_in
 from flavor.edge.arrival import ended_early, is_over, why_not_there
 from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
 from flavor.edge.consent import check_consent, check_rights, check_store, in_wait_for_share, told
-from flavor.edge.continuity import checked_continuity
 from flavor.edge.exchange import Exchange, Submission
 from flavor.edge.hold import Hold
 from flavor.edge.idleness import Idleness
-from flavor.edge.journal import note_handed_in
+from flavor.edge.membership import Seat
 from flavor.edge.notice import Died, Failure, Notice, notice_of
-from flavor.edge.seat import Seat
+from flavor.edge.run_identity import checked_continuity
 from flavor.edge.transfers import Transfers
 from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
@@ -53,8 +51,10 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.history import count_of
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.statement import signature_fields
-from flavor.process import ChildProcess, obituary
+from flavor.programs.process import ChildProcess, obituary
 from flavor.protocol import check_run
+from flavor.records.names import Event, count
+from flavor.records.states import ClientState, GlobalModel, RunState, RunView
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.room import FULL, found_no_room
 from flavor.store.trouble import StoreHealth

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flavor.bus.state import RunState, RunView
 from flavor.errors import FlavorError, RunError, RunFinishedEarly, RunStopped
+from flavor.records.states import RunState, RunView
 from flavor.store.paths import round_of
 
 

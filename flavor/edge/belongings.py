@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flavor.bus.state import RunView
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
+from flavor.records.states import RunView
 from flavor.store.info import write_json
 
 

@@ -20,7 +20,7 @@ from flavor.errors import (
     UnusableStore,
 )
 from flavor.ledger.manifest import MOST_BYTES
-from flavor.settings import ALLOWED, settings_not_taken
+from flavor.script_settings import ALLOWED, settings_not_taken
 from flavor.store.objects import ObjectStore, folder_of
 from flavor.store.paths import STAGING, client_folder, run_record_path
 from flavor.store.shared import lacking_right

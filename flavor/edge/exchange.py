@@ -19,12 +19,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from flavor.bus.state import GlobalModel
 from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch
 from flavor.patterns import STATISTICS
 from flavor.readmark import ReadMark, is_told
+from flavor.records.states import GlobalModel
 from flavor.store.info import Info, info_bytes, read_info
 from flavor.store.links import copied, is_sole, linked
 from flavor.store.objects import ObjectStore, naming, sha256_file
@@ -32,7 +32,7 @@ from flavor.store.paths import OPAQUE, checked_global, named, update_prefix
 from flavor.store.watch import current_watch
 
 if TYPE_CHECKING:
-    from flavor.store.formats import Format, Structure, WireInfo
+    from flavor.checkpoints import Format, Structure, WireInfo
 
 _QUICK_BYTES = 2**20
 _MOST_MERGED_BYTES = 2**28
@@ -139,7 +139,7 @@ class Exchange:
 
         A trainer may read it in a way that runs what stands in a file of another kind.
         """
-        from flavor.store.formats import Format, check_given, from_safetensors, read_beside
+        from flavor.checkpoints import Format, check_given, from_safetensors, read_beside
 
         format_ = self._format or model.format or Format.SAFETENSORS
         if format_ not in tuple(Format):
@@ -189,7 +189,7 @@ class Exchange:
     def _known_structure(self) -> Structure | None:
         """How this trainer nests, as seen by this process or an earlier one; None when none has seen it."""
         if self._structure is None and self._habits.structure:
-            from flavor.store.formats import Structure
+            from flavor.checkpoints import Structure
 
             self._structure = Structure.from_json(self._habits.structure, str(self._workspace.root))
         return self._structure
@@ -252,7 +252,7 @@ class Exchange:
         return path, digest, size
 
     def _put_tensors(self, source: Path, prefix: str) -> tuple[str, str, int]:
-        from flavor.store.formats import Structure, detect
+        from flavor.checkpoints import Structure, detect
 
         format_ = detect(source)
         self._format = format_.value
@@ -273,7 +273,7 @@ class Exchange:
 
     def _keep_beside(self, wire: WireInfo) -> None:
         """Keep what the trainer saved beside its state_dict, which it finds beside the global model's."""
-        from flavor.store.formats import write_beside
+        from flavor.checkpoints import write_beside
 
         if wire.beside:
             write_beside(self._workspace.beside, wire.beside)
@@ -288,7 +288,7 @@ class Exchange:
 
     def _put_whole(self, source: Path, format_: Format, prefix: str) -> tuple[str, WireInfo]:
         """Put the trainer's parameters into the store, linked there where they can be sent as they are."""
-        from flavor.store.formats import Format, take_safetensors, to_safetensors
+        from flavor.checkpoints import Format, take_safetensors, to_safetensors
 
         with self._store.stage() as staged:
             taken = None
@@ -306,7 +306,7 @@ class Exchange:
         self, source: Path, format_: Format, prefix: str, kind: Literal["bf16", "int8"], given: GlobalModel
     ) -> tuple[str, WireInfo]:
         """Put the change from the global model `given` to the trainer's parameters into the store."""
-        from flavor.store.formats import Encoding, TensorFile, encode
+        from flavor.checkpoints import Encoding, TensorFile, encode
 
         with self._own_file(given) as model, self._store.stage() as staged:
             base = TensorFile.open(model)

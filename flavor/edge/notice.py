@@ -22,7 +22,7 @@ from flavor.errors import (
     UnusableStore,
     UpdateRefused,
 )
-from flavor.process import described_exit
+from flavor.programs.process import described_exit
 
 LONGEST_REPORT = 3000
 """Characters of what `--report-output` shares."""

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from flavor.bus.state import GlobalModel
 from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, StoreError, UntrustedModel
 from flavor.ledger.archive import Archive
 from flavor.ledger.keys import fingerprint, read_public_key
 from flavor.ledger.manifest import Manifest
+from flavor.records.states import GlobalModel
 from flavor.store.paths import manifest_path
 
 _INITIAL = re.compile(r"sha256:([0-9a-f]{64})")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flavor.bus.address import to_environment
-from flavor.command import search_path
 from flavor.cook.utils import MERGED_NAME
 from flavor.errors import InvalidSetting
 from flavor.ownfolder import make_own_folder
+from flavor.programs.command import search_path
 from flavor.store.info import FILE_NAME
 
 _ANCESTORS = {"LOGLEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}

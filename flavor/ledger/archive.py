@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flavor.bus.state import ManifestRef
 from flavor.errors import (
     DigestMismatch,
     InvalidRecord,
@@ -17,6 +16,7 @@ from flavor.errors import (
 )
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import MOST_BYTES, Manifest, RunRecord
+from flavor.records.states import ManifestRef
 from flavor.store.objects import ObjectStore, naming
 from flavor.store.paths import (
     accepted_folder,

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flavor.bus.names import is_name
 from flavor.errors import InvalidRecord, InvalidSetting, ObjectWithheld, OtherProtocol, RunNotFound
 from flavor.ledger.archive import Archive, Listing
 from flavor.ledger.canonical import sha256
@@ -14,6 +13,7 @@ from flavor.ledger.manifest import Manifest, RunRecord
 from flavor.ledger.signers import Signers
 from flavor.ledger.trust import Trust
 from flavor.ledger.witnesses import Witnesses, needed
+from flavor.records.names import is_name
 from flavor.resume import fixed_settings_differ
 from flavor.store.paths import global_prefix, is_update_of, manifest_path, run_record_path, staged_manifest_prefix
 

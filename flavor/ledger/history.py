@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ManifestRef
 from flavor.errors import InvalidRecord, ObjectExists, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest, RunRecord, settings_differ
 from flavor.ledger.witnesses import Witnesses, aggregators
+from flavor.records.states import ManifestRef
 from flavor.store.paths import manifest_path
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flavor.bus.names import is_name
 from flavor.errors import InvalidSetting
 from flavor.ledger.canonical import sha256
 from flavor.ledger.curve import key_problem
+from flavor.records.names import is_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

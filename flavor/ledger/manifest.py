@@ -12,12 +12,12 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flavor.bus.state import GlobalModel
 from flavor.errors import InvalidRecord
 from flavor.ledger.canonical import canonical, sha256
 from flavor.ledger.keys import PublicKey, SigningKey
 from flavor.ledger.statement import Statement
 from flavor.protocol import PROTOCOL, check_run, spoken
+from flavor.records.states import GlobalModel
 
 MOST_BYTES = 1 << 26
 """A record beyond this is refused unread."""

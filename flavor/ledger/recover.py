@@ -13,7 +13,6 @@ from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RECORDED, RunStore
-from flavor.bus.state import ManifestRef, RunState, RunView
 from flavor.coordinator.decision import all_closed
 from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
@@ -21,6 +20,7 @@ from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.history import count_of
 from flavor.ledger.rounds import round_fields, round_verdicts
 from flavor.ledger.trust import Trust
+from flavor.records.states import ManifestRef, RunState, RunView
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.store.paths import manifest_path, run_record_path
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ManifestRef, RoundState, RoundView, Verdict
 from flavor.errors import StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest
+from flavor.records.states import ManifestRef, RoundState, RoundView, Verdict
 from flavor.store.objects import ObjectStore
 from flavor.store.paths import manifest_path
 

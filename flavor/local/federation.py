@@ -14,7 +14,6 @@ from typing import Any
 from flavor.bus.address import to_environment
 from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunState, RunView
 from flavor.coordinator.resume import no_coordinator
 from flavor.coordinator.resume import resume as go_on
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
@@ -23,7 +22,8 @@ from flavor.local.processes import ProcessGroup
 from flavor.local.progress import Progress, counted
 from flavor.local.record import Record, own_server
 from flavor.local.waits import Waits
-from flavor.process import described_exit
+from flavor.programs.process import described_exit
+from flavor.records.states import RunState, RunView
 from flavor.results.folder import ResultFolder, Results
 from flavor.results.rounds import RoundResult
 from flavor.store.cache import cache_environment

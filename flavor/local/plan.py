@@ -11,8 +11,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavor.bus.names import checked_name
 from flavor.errors import InvalidSetting
+from flavor.records.names import checked_name
 
 _OURS = re.compile(r"coordinator|aggregator(-\d+)?")
 """Names of our own processes and their logs."""

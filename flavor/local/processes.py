@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavor.lifeline import die_with_parent
+from flavor.programs.parent_death import die_with_parent
 from flavor.stamp import without_stamp
 
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundView, RunState, RunView
 from flavor.printable import printable
+from flavor.records.states import RoundView, RunState, RunView
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, for_people
 from flavor.sizes import shown_bytes

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundView, RunView
 from flavor.edge.workspace import EXTENSIONS
 from flavor.errors import (
     BadObjectPath,
@@ -26,6 +25,7 @@ from flavor.errors import (
     UpdateRefused,
 )
 from flavor.ledger.rounds import closed_round
+from flavor.records.states import RoundView, RunView
 from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
 from flavor.results.tables import Tables
@@ -269,7 +269,7 @@ def _kept(folder: Path) -> dict[str, Info]:
 
 def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     """The last global model, in the format that the trainers save."""
-    from flavor.store.formats import Format, from_safetensors
+    from flavor.checkpoints import Format, from_safetensors
 
     assert view.global_model is not None
     format_ = view.global_model.format or "safetensors"

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flavor.bus.state import RoundView
 from flavor.errors import InvalidInfo, StoreError
+from flavor.records.states import RoundView
 from flavor.store.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, parse_info
 from flavor.store.objects import ObjectStore
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import re
 
-from flavor.bus.names import checked_name
 from flavor.errors import BadObjectPath
+from flavor.records.names import checked_name
 
 STAGING = ".staging"
 """The folder, in a folder that is the store, of what is on its way into it, under a new name each time."""

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState
+from flavor.records.names import Event
+from flavor.records.states import RoundState
 from flavor.store.objects import ObjectStore
 
 KEEP = ("--keep-rounds", "0")

@@ -12,7 +12,7 @@ import redis
 from federation import MISSED, Faulty
 from servers import REDIS, Server
 
-from flavor.bus.state import RunState
+from flavor.records.states import RunState
 from flavor.store.objects import open_store
 from flavor.store.paths import accepted_folder, global_folder, round_of
 

@@ -9,8 +9,8 @@ import threading
 from federation import Faulty
 from servers import Proxy
 
-from flavor.bus.names import Event
 from flavor.protocol import SPEAKS
+from flavor.records.names import Event
 
 PATIENT = ("--heartbeat-timeout-s", "30")
 """For tests that pause an edge, and are about something else than its lease."""

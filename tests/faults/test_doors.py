@@ -17,10 +17,10 @@ from redisserver import redis_server
 
 from flavor.bus.connection import connect
 from flavor.bus.keys import DROPPED, RunKeys
-from flavor.bus.names import Event
 from flavor.bus.token import JoinToken
 from flavor.certs import make_certificates
 from flavor.protocol import SPEAKS
+from flavor.records.names import Event
 
 OPERATOR = "0perators-passw0rd"
 

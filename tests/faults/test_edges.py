@@ -12,7 +12,7 @@ from federation import MISSED, Faulty
 from servers import Server, tmpfs
 
 from flavor.bus.connection import SILENCE_S
-from flavor.bus.names import Event
+from flavor.records.names import Event
 
 WAIT = ("--on-quorum-lost", "wait")
 BEATS = ("--heartbeat-timeout-s", 3)

@@ -15,14 +15,14 @@ import pytest
 import redis
 from servers import REDIS, Server
 
+from flavor.bus.acl import enroll, revoke, user_name
 from flavor.bus.connection import connect
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.persistence import unread_warnings
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ClientState
-from flavor.bus.users import enroll, revoke, user_name
 from flavor.config import RunConfig
-from flavor.edge.seat import Seat
+from flavor.edge.membership import Seat
+from flavor.records.states import ClientState
 from tests.conftest import Bench
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from test_back_again import stopped
 
-from flavor.bus.state import RunState
 from flavor.ledger.keys import SigningKey
+from flavor.records.states import RunState
 from flavor.store.paths import manifest_path, run_prefix
 
 

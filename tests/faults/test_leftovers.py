@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from federation import Faulty
 
-from flavor.bus.names import Event
+from flavor.records.names import Event
 
 
 def numbers(edge) -> list[str]:

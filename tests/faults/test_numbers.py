@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from federation import Faulty
 
-from flavor.store.formats import TensorFile
+from flavor.checkpoints import TensorFile
 from flavor.store.objects import open_store
 
 

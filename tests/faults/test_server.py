@@ -14,7 +14,7 @@ from federation import Faulty
 from sentinel import Replicated
 from servers import REDIS, Server, tmpfs
 
-from flavor.bus.names import Event
+from flavor.records.names import Event
 
 LAPSE = ("--heartbeat-timeout-s", 3)
 """Leases lapse while the server is away, and nobody is to be counted as gone for that."""

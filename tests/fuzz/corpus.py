@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from targets import GOOD_INFO, bench
 
-from flavor.store.formats import Checkpoint, Format, read, to_safetensors, write
+from flavor.checkpoints import Checkpoint, Format, read, to_safetensors, write
 
 
 @functools.cache

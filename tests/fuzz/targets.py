@@ -17,13 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from flavor.bus.keys import RunKeys
-from flavor.bus.names import count, is_name
-from flavor.bus.state import GlobalModel, RunState, RunView, Verdict
-from flavor.errors import CheckpointError, FlavorError, InvalidInfo, StoreError
-from flavor.ledger.archive import Archive
-from flavor.ledger.manifest import RunRecord
-from flavor.protocol import new_run_id
-from flavor.store.formats import (
+from flavor.checkpoints import (
     Checkpoint,
     Format,
     Structure,
@@ -37,6 +31,12 @@ from flavor.store.formats import (
     to_safetensors,
     write,
 )
+from flavor.errors import CheckpointError, FlavorError, InvalidInfo, StoreError
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import RunRecord
+from flavor.protocol import new_run_id
+from flavor.records.names import count, is_name
+from flavor.records.states import GlobalModel, RunState, RunView, Verdict
 from flavor.store.info import MAX_BYTES, merge_infos, parse_info
 from flavor.store.objects import open_store, sha256_file
 from flavor.store.paths import accepted_path, checked_path, update_prefix

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from targets import GOOD_INFO, TARGETS, bench
 
-from flavor.store.formats import read
+from flavor.checkpoints import read
 from flavor.store.info import parse_info
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]

@@ -12,8 +12,8 @@ from buckets import S3, Proxy, proxied
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState
 from flavor.config import RunConfig
+from flavor.records.states import RoundState
 from flavor.store.bucket import Endurance
 from flavor.store.cache import FileCache
 from flavor.store.remote import RemoteStore

@@ -16,10 +16,10 @@ from test_check_fl import ALL_ROUNDS, GOOD, WRONG, changed, clean  # noqa: F401 
 
 from flavor.check.aggregator import CommandAggregation
 from flavor.check.aggregator_checks import ANEW_CHECKS, CONTENT, ONCE_CHECKS
+from flavor.check.aggregator_process import Aggregator
 from flavor.check.folders import Folders
-from flavor.check.life import Aggregator
+from flavor.check.output import Screen
 from flavor.check.report import Report, Result, Status
-from flavor.check.screen import Screen
 from flavor.check.trainer import Settings, TrainerCheck
 from flavor.check.trainer_checks import TRAINER_CHECKS
 
@@ -404,7 +404,7 @@ def test_wrong_use_of_events_fails_the_check_for_it_and_no_other(check, name, mo
     """Each would take ten minutes if the time limit alone told."""
     script, wanted, hint = EVENTS[name]
     if name in ("does not end", "polls, and never hears of the end"):
-        monkeypatch.setattr("flavor.check.once.END_S", 1.0)
+        monkeypatch.setattr("flavor.check.aggregator_kept.END_S", 1.0)
     (failed,) = check(script, once=True).failed
     assert failed.check.name == wanted, failed
     assert hint in failed.hint

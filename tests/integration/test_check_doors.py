@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from flavor.bus.embedded import embedded_server
-from flavor.check.bus import FakeBus
-from flavor.check.server import COMMANDS, _Requests
+from flavor.check.fake_bus import FakeBus
+from flavor.check.fake_server import COMMANDS, _Requests
 
 NOBODY = 65534
 
@@ -109,8 +109,8 @@ def test_a_script_has_the_commands_of_a_script_alone(client, words):
 
 
 def test_what_an_enrolled_trainer_may_send_is_taken(client):
-    from flavor.bus.users import COMMANDS as ENROLLED
-    from flavor.bus.users import SUBSCRIPTIONS
+    from flavor.bus.acl import COMMANDS as ENROLLED
+    from flavor.bus.acl import SUBSCRIPTIONS
 
     of_its_edge = {"pexpire", "pttl", "hset"}
     names = {name for name in (*ENROLLED, *SUBSCRIPTIONS) if "|" not in name} - of_its_edge

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flavor.check.bus import FakeBus
+from flavor.check.fake_bus import FakeBus
 from flavor.check.folders import Folders
+from flavor.check.output import Screen
 from flavor.check.report import Status
-from flavor.check.screen import Screen
 from flavor.check.trainer import Settings, TrainerCheck
 from flavor.check.trainer_checks import CONTENT, TRAINER_CHECKS
 from flavor.readmark import ReadMark
@@ -696,8 +696,8 @@ def test_a_read_mark_tells_reading_from_looking(tmp_path):
 
 def test_the_bus_sees_a_look_and_a_write_before_the_script_goes_on(clean):
     from flavor.bus.events import ClientEvents
-    from flavor.bus.names import Event
     from flavor.errors import RunOver
+    from flavor.records.names import Event
 
     seen = []
     with FakeBus(2, on_set=lambda key: seen.append((key, bus.events.is_set(Event.TRAIN_INIT_DONE, 0)))) as bus:

@@ -13,11 +13,11 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, Verdict
+from flavor.checkpoints import Encoding, TensorFile, TensorFileWriter, TensorSpec, encode
 from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Model, RunRecord
-from flavor.store.formats import Encoding, TensorFile, TensorFileWriter, TensorSpec, encode
+from flavor.records.states import GlobalModel, Verdict
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store, sha256_file
 from flavor.store.paths import global_prefix, named, update_prefix

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flavor.confinement import Account, Confinement
 from flavor.errors import CommandNotFound, InvalidSetting
-from flavor.process import ChildProcess
+from flavor.programs.confinement import Account, Confinement
+from flavor.programs.process import ChildProcess
 from workers.command import UserCommand
 
 GREEDY = """

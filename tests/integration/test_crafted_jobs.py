@@ -25,7 +25,7 @@ from rq.repeat import Repeat
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
-from flavor.bus.dropped import dropped_lately
+from flavor.bus.dropped_jobs import dropped_lately
 from flavor.bus.keys import DROPPED
 from workers.context import WorkerContext, set_context
 from workers.jobs import ALLOWED

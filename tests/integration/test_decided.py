@@ -15,13 +15,13 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import MORE_IS_LEFT_OUT, MOST_ENTRIES, RunStore
-from flavor.bus.state import GlobalModel, ManifestRef, Refusal, RoundState, RoundView, RunState, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator import loop
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError, LeaseLost, LocalFault
 from flavor.ledger.canonical import sha256
 from flavor.protocol import SPEAKS
+from flavor.records.states import GlobalModel, ManifestRef, Refusal, RoundState, RoundView, RunState, Verdict
 from flavor.store import opening
 from flavor.store.local import LocalStore
 from flavor.store.trouble import MOST_UNSURE

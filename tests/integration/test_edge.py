@@ -12,9 +12,7 @@ import pytest
 
 from flavor.bus.admission import tell_admission
 from flavor.bus.connection import connect
-from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunState, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.heard import Heard
 from flavor.coordinator.members import Members
@@ -22,6 +20,8 @@ from flavor.edge import agent, idleness
 from flavor.edge.config import EdgeConfig
 from flavor.errors import FlavorError, NotAdmitted, RunFinishedEarly
 from flavor.ledger.keys import SigningKey
+from flavor.records.names import Event
+from flavor.records.states import RunState, Verdict
 from flavor.store.objects import open_store
 from tests.conftest import DEADLINE_S, Bench
 from tests.infos import begin_run

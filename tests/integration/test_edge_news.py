@@ -9,14 +9,14 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.events import ClientEvents
-from flavor.bus.names import Event
 from flavor.bus.runs import RunStore, late
-from flavor.bus.state import Verdict
 from flavor.bus.subscription import RESYNC
 from flavor.edge.agent import Edge
 from flavor.edge.config import EdgeConfig
 from flavor.edge.notice import Died, Failure
 from flavor.ledger.keys import SigningKey
+from flavor.records.names import Event
+from flavor.records.states import Verdict
 
 TOKEN = "coordinator"
 

@@ -12,18 +12,18 @@ import pytest
 import redis
 from redisserver import redis_server
 
+from flavor.bus.acl import Kept, enroll, enrolled, is_open, revoke, rules
 from flavor.bus.connection import Redis, connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.events import ClientEvents
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease
-from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunState
 from flavor.bus.subscription import Subscription
 from flavor.bus.token import JoinToken, with_credentials
-from flavor.bus.users import Kept, enroll, enrolled, is_open, revoke, rules
 from flavor.errors import BusUnavailable
+from flavor.records.names import Event
+from flavor.records.states import RunState
 
 RUN, CLIENT = "mammo", "site-1"
 RUN_KEYS = RunKeys(RUN)

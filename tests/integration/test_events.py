@@ -18,13 +18,13 @@ from flavor.bus.connection import connect
 from flavor.bus.events import ClientEvents
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
-from flavor.bus.names import Event
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunState
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.cook import utils
 from flavor.errors import LeaseHeld, LeaseLost, RunOver, WaitTimeout
-from flavor.lifeline import lives, own_name
+from flavor.programs.parent_death import lives, own_name
+from flavor.records.names import Event
+from flavor.records.states import RunState
 
 KEYS = RunKeys("r").client("c")
 FINISHED = Event.TRAIN_FINISHED

@@ -105,7 +105,7 @@ def test_shell_learns_the_weights_that_no_site_can_learn_alone(example, environm
 
 def test_shell_reads_and_writes_every_float_exactly(tmp_path):
     np = pytest.importorskip("numpy")
-    from flavor.store.formats import Format, read
+    from flavor.checkpoints import Format, read
 
     rng = np.random.default_rng(0)
     numbers = rng.standard_normal(300) * 10.0 ** rng.integers(-44, 38, 300)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from warm import COLD
 
-from flavor.bus.state import RunState
 from flavor.local.plan import Layout
 from flavor.local.record import own_server
+from flavor.records.states import RunState
 from flavor.stamp import without_stamp
 
 STEP = (10 * 1 + 20 * 2) / 30

@@ -17,13 +17,13 @@ import pytest
 
 from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, FederatedNode, GlobalState, TrainingConfig
 from aumai_fedtrain.outer import OuterOptimizer
-from flavor.bus.state import RoundState, RunState
+from flavor.checkpoints import Format, read
 from flavor.credits import Ledger, contributions
 from flavor.errors import InvalidSetting, LeaseHeld, MisuseError, RunExists, RunStopped, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model
-from flavor.store.formats import Format, read
+from flavor.records.states import RoundState, RunState
 from flavor.store.objects import open_store
 from tests.conftest import Bench, Process
 

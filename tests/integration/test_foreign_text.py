@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RunState
 from flavor.cli import common
 from flavor.cli.status import status
 from flavor.config import RunConfig
 from flavor.errors import RunError
 from flavor.local.progress import Progress, rounds_table
+from flavor.records.states import RunState
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult
 

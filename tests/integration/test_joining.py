@@ -18,10 +18,10 @@ from redisserver import redis_server
 
 from flavor.bus.connection import connect, options
 from flavor.bus.embedded import embedded_server
-from flavor.bus.state import RunState
 from flavor.bus.token import JoinToken
 from flavor.certs import Certificates, make_certificates
-from flavor.store.formats import Format, read
+from flavor.checkpoints import Format, read
+from flavor.records.states import RunState
 
 OPERATOR = "the-0perator's/pass?word"
 SHELL_TRAINER = """#!/bin/sh

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flavor.store.formats import TensorSpec
-from flavor.store.formats.emit import Bytes, Call, Global, Persistent, dtype_value, emit, tensor_value
-from flavor.store.formats.format import LEGACY_MAGIC
-from flavor.store.formats.header import plan
+from flavor.checkpoints import TensorSpec
+from flavor.checkpoints.format import LEGACY_MAGIC
+from flavor.checkpoints.header import plan
+from flavor.checkpoints.pickle_writer import Bytes, Call, Global, Persistent, dtype_value, emit, tensor_value
 
 F4 = np.dtype(np.float32)
 COUNT = 1_500_000_007  # 6 GB of float32, and not a multiple of anything
@@ -116,7 +116,7 @@ print(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
 
 
 READ = """
-from flavor.store.formats import describe, detect, read
+from flavor.checkpoints import describe, detect, read
 path = sys.argv[1]
 w = read(path).tensors["w"]
 print(detect(path), w.shape, w.dtype, describe(path)["w"][1], w[0], w[2**30 + 7], w[-1])
@@ -142,7 +142,7 @@ EACH = 20_000_000
 """75 tensors of 80 MB are 6 GB; that they share one storage spares the page cache, and is told nowhere below."""
 
 CONVERT = """
-from flavor.store.formats import to_safetensors
+from flavor.checkpoints import to_safetensors
 class Sink:
     size = 0
     def write(self, data):
@@ -162,7 +162,7 @@ def test_six_gigabytes_are_converted_as_a_stream(tmp_path: Path) -> None:
 AGGREGATE = """
 import mmap
 from aggregators import run
-from flavor.store.formats import read
+from flavor.checkpoints import read
 models = [read(path).tensors for path in sys.argv[1:]]
 room = -(-next(iter(models[0].values())).nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 place = {name: number * room for number, name in enumerate(models[0])}

@@ -9,7 +9,6 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState
 from flavor.config import RunConfig
 from flavor.edge.trust import ModelTrust
 from flavor.errors import StateLost, UntrustedModel
@@ -21,6 +20,7 @@ from flavor.ledger.manifest import Contributor, Manifest
 from flavor.ledger.recover import recover
 from flavor.ledger.trust import Trust
 from flavor.ledger.witnesses import aggregators
+from flavor.records.states import RoundState
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import manifest_path
 from tests.integration.test_signatures import KEY, OTHER, TOKEN, aggregate, begun, submit_both

@@ -11,13 +11,13 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ManifestRef
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
 from flavor.ledger.audit import audit
 from flavor.ledger.history import History
 from flavor.ledger.recover import recover
 from flavor.ledger.trust import Trust
+from flavor.records.states import ManifestRef
 from flavor.store.paths import manifest_path
 from tests.unit.forged_run import CONFIG, ForgedRun
 

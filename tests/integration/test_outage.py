@@ -10,7 +10,7 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
-from flavor.bus.state import RunState
+from flavor.records.states import RunState
 
 
 @pytest.mark.parametrize("quorum", [None, 1])

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import LeaseKeeper
-from flavor.bus.state import RoundState, RunState
 from flavor.errors import AggregatorFailed, BusUnavailable
+from flavor.records.states import RoundState, RunState
 from flavor.store.objects import open_store
 from flavor.store.paths import update_prefix
 from tests.infos import put_info

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from flavor.bus.lease import Lease
-from flavor.bus.state import RunState
 from flavor.config import RunConfig
 from flavor.protocol import PROTOCOL, SPEAKS
+from flavor.records.states import RunState
 from flavor.store.paths import manifest_path, run_record_path
 from tests.conftest import Bench, Process
 from tests.unit.forged_run import ForgedRun, overwrite

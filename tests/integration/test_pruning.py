@@ -15,7 +15,6 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import LONGEST_FIELD_BYTES, RunStore
-from flavor.bus.state import ClientState, GlobalModel, ManifestRef, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
 from flavor.credits import contributions
@@ -23,6 +22,7 @@ from flavor.errors import LocalFault, StoreError, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
+from flavor.records.states import ClientState, GlobalModel, ManifestRef, Verdict
 from flavor.results.folder import ResultFolder
 from flavor.store.local import LocalStore
 from flavor.store.objects import ObjectStore, open_store

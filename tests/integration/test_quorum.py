@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from flavor.bus.state import RoundState
+from flavor.records.states import RoundState
 
 
 def closed(bench, round_):

@@ -111,7 +111,7 @@ print(aggregate(clients, aggregator="winsorized:share=0.5", server_step="damped:
 
 
 def test_the_aggregation_page_has_every_rule() -> None:
-    from aggregators.builtin import ENTRIES
+    from aggregators.catalogue import ENTRIES
 
     for entry in ENTRIES:
         assert f"`{entry.name}" in AGGREGATION

@@ -15,8 +15,7 @@ import pytest
 from flavor.bus.admission import replace_key
 from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease
-from flavor.bus.state import ClientState, ManifestRef, RunState, RunView, Verdict
-from flavor.edge.seat import Seat
+from flavor.edge.membership import Seat
 from flavor.errors import LeaseLost
 from flavor.ledger import recover as recovering
 from flavor.ledger.archive import Archive
@@ -27,6 +26,7 @@ from flavor.ledger.recover import Recovered
 from flavor.ledger.recover import recover as recover_run
 from flavor.ledger.rounds import round_fields
 from flavor.ledger.trust import Trust
+from flavor.records.states import ClientState, ManifestRef, RunState, RunView, Verdict
 from flavor.store.objects import open_store
 from flavor.store.paths import run_record_path
 from tests.conftest import Bench, Process

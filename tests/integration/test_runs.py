@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RECORDED, RunStore, list_runs
-from flavor.bus.state import GlobalModel, Reference, Refusal, RoundState, RoundView, RunState, Verdict
 from flavor.cli.described import described
-from flavor.cli.inspect import stop
+from flavor.cli.runs import stop
 from flavor.cli.status import status
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Action, supervise
 from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
+from flavor.records.states import GlobalModel, Reference, Refusal, RoundState, RoundView, RunState, Verdict
 from flavor.store.objects import open_store
 from tests.conftest import Bench
 from tests.infos import put_info

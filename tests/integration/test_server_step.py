@@ -11,10 +11,10 @@ import pytest
 import aggregators
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, Verdict
+from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.config import RunConfig
 from flavor.errors import DigestMismatch
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
+from flavor.records.states import RoundState, Verdict
 from flavor.store.info import CONFUSION
 from flavor.store.objects import open_store
 from flavor.store.paths import named, update_prefix

@@ -9,8 +9,8 @@ import pytest
 import redis
 from redisserver import redis_server
 
+from flavor.bus.acl import Kept, enroll_worker, save_users
 from flavor.bus.connection import ServerWatch, bus_error, checked_url, connect
-from flavor.bus.users import Kept, enroll_worker, save_users
 from flavor.errors import InvalidSetting
 
 

@@ -12,7 +12,6 @@ import pytest
 from flavor.bus.admission import replace_key
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ManifestRef, RoundState, Verdict
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
 from flavor.errors import InvalidSetting, ObjectMissing, StateLost, StoreError
@@ -21,6 +20,7 @@ from flavor.ledger.history import History
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.statement import signature_fields
+from flavor.records.states import ManifestRef, RoundState, Verdict
 from flavor.store.local import LocalStore
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import manifest_path, update_prefix

@@ -14,10 +14,10 @@ import pytest
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
-from flavor.bus.state import ClientState, RunState
 from flavor.config import RunConfig
 from flavor.coordinator.loop import Coordinator
 from flavor.protocol import SPEAKS
+from flavor.records.states import ClientState, RunState
 from flavor.stamp import without_stamp
 from flavor.store.objects import open_store
 from tests.conftest import Bench

@@ -12,10 +12,10 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import RoundState, RoundView
+from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
+from flavor.checkpoints.encoding import Encoding, encode
 from flavor.config import RunConfig
-from flavor.store.formats import TensorFile, TensorFileWriter, TensorSpec
-from flavor.store.formats.encoding import Encoding, encode
+from flavor.records.states import RoundState, RoundView
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import named, update_prefix
 from tests.infos import begin_run

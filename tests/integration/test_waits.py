@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from flavor.bus.state import ClientState
 from flavor.config import RunConfig
 from flavor.local.waits import Waits
+from flavor.records.states import ClientState
 from flavor.store.objects import open_store
 from tests.infos import begin_run
 

@@ -22,14 +22,14 @@ from rq.serializers import JSONSerializer
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.bus.state import GlobalModel, Reference, RoundState, Verdict
+from flavor.checkpoints import Inspection, TensorFile, TensorFileWriter, TensorSpec, convert, finite
+from flavor.checkpoints.unmapped import WHOLE_BYTES, Unmapped
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, StoreFull, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
-from flavor.store.formats import Inspection, TensorFile, TensorFileWriter, TensorSpec, finite, wire
-from flavor.store.formats.unmapped import WHOLE_BYTES, Unmapped
+from flavor.records.states import GlobalModel, Reference, RoundState, Verdict
 from flavor.store.info import CONFUSION
 from flavor.store.objects import ObjectStore, open_store
 from flavor.store.paths import accepted_path, named, update_prefix
@@ -37,10 +37,10 @@ from tests.infos import put_info
 from workers import inspection, jobs
 from workers.aggregation import Attempt, _renewing
 from workers.builtin import Engine
-from workers.combination import Combined, Work
+from workers.combiner import Combined, Work
 from workers.context import WorkerContext, set_context
 from workers.fault import GivenBack
-from workers.intake import OwnQueue
+from workers.own_jobs import OwnQueue
 from workers.worker import OwnWorker, make_worker
 
 TOKEN = "coordinator"
@@ -344,7 +344,7 @@ class TestInspection:
         def check_metadata(file: TensorFile) -> None:
             link.unlink(missing_ok=True)
             looks.append(file)
-            wire.check_metadata(file)
+            convert.check_metadata(file)
 
         monkeypatch.setattr(inspection, "check_metadata", check_metadata)
         assert verdict(runs, "a").accepted

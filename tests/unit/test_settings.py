@@ -7,7 +7,7 @@ import pytest
 from flavor.config import RunConfig
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
-from flavor.settings import checked_settings, parse_settings
+from flavor.script_settings import checked_settings, parse_settings
 
 
 def test_settings_are_written_as_name_and_value() -> None:

@@ -1,0 +1,173 @@
+"""A Redis user for each client, which can do what an edge and its trainer do, and nothing else.
+
+The rules, for run R and client C (`flavor.bus.keys` has the table of keys):
+
+- keys: all below `client:C` for reading and writing; `run` and all below `to:C` for reading;
+- channels: to publish on, those below `client:C`; to subscribe to, these, those below `to:C`, and `run`;
+- commands: those of `COMMANDS`, by name. No scripts, nothing that lists, configures or empties the server.
+
+And one for an aggregator, which needs every run, the job queues and scripts, and is no administrator.
+
+Users belong to one server: Redis copies them neither to replicas nor to the other nodes of a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from collections.abc import Callable
+from enum import StrEnum
+
+import redis
+
+from flavor.bus.connection import Redis, translated
+from flavor.bus.keys import RunKeys
+from flavor.bus.removal import remove_keys
+from flavor.errors import RunError
+from flavor.records.names import checked_name
+from flavor.records.states import ClientState
+
+COMMANDS = (
+    *("get", "set", "del", "exists", "pexpire", "pttl", "hset", "hget", "hmget", "hgetall"),
+    *("multi", "exec", "discard", "watch", "unwatch", "publish"),
+    *("ping", "time", "client|setname"),  # auth, hello, reset and quit are anybody's
+)
+"""What an edge, its trainer and `flavor event` send; a trainer that speaks to Redis itself gets by with it, too."""
+SUBSCRIPTIONS = ("subscribe", "psubscribe", "unsubscribe", "punsubscribe")
+_SECRET_BYTES = 32
+_TOO_OLD = "ACL SETUSER modifier"
+
+
+class Kept(StrEnum):
+    """What becomes of a server's users when it is restarted, for a line to the operator."""
+
+    SAVED = "saved"
+    LOST = (
+        "this server keeps its users in memory alone, and a restart forgets them: start it with --aclfile FILE, or "
+        "with a configuration file (`redis-server redis.conf`)"
+    )
+    UNKNOWN = "the server could not save its users (ACL SAVE, CONFIG REWRITE), and a restart may forget them"
+
+
+def user_name(run: str, client: str) -> str:
+    """The Redis user of a client. `InvalidSetting` for names that cannot be."""
+    return f"flavor:{checked_name(run, 'run')}:{checked_name(client, 'client')}"
+
+
+def rules(run: str, client: str, secret: str, *, database: int = 0) -> list[str]:
+    """What `ACL SETUSER` is told about a client; `secret` itself is not in it, only its SHA-256."""
+    run_keys = RunKeys(run)
+    keys = run_keys.client(client)
+    hashed = hashlib.sha256(secret.encode()).hexdigest()
+    hears = (keys.own_pattern, keys.events_pattern, keys.to_pattern, run_keys.state)  # PSUBSCRIBE is allowed literally
+    subscribes = [f"+{name}" for name in SUBSCRIPTIONS] + [f"&{channel}" for channel in hears]
+    return [
+        *("reset", "on", f"#{hashed}", "resetkeys", "resetchannels", "-@all"),
+        *(f"+{command}" for command in COMMANDS),
+        *([f"+select|{database}"] if database else []),
+        *(f"~{keys.hash}", f"~{keys.own_pattern}", f"%R~{run_keys.state}", f"%R~{keys.to_pattern}"),
+        f"&{keys.own_pattern}",
+        f"({' '.join(['-@all', *subscribes])})",
+    ]
+
+
+def worker_user(name: str) -> str:
+    """The Redis user of an aggregator. `InvalidSetting` for a name that cannot be."""
+    return f"flavor-worker:{checked_name(name, 'worker')}"
+
+
+def worker_rules(secret: str, *, database: int = 0) -> list[str]:
+    """What `ACL SETUSER` is told about an aggregator: all runs and job queues, no command of an administrator."""
+    hashed = hashlib.sha256(secret.encode()).hexdigest()
+    return [
+        *("reset", "on", f"#{hashed}", "resetkeys", "resetchannels"),
+        *("+@all", "-@admin", "-@dangerous", "-@scripting", "+info", "+client|setname"),
+        *(f"+{command}" for command in ("eval", "evalsha", "script|load")),
+        *([] if database else ["-select"]),
+        *("~flavor:*", "~rq:*", "&flavor:*", "&rq:*"),
+    ]
+
+
+def enroll_worker(client: Redis, name: str, *, where: str, database: int = 0) -> tuple[str, Kept]:
+    """Make, or renew, the user of an aggregator; see `enroll`."""
+    return _made(client, worker_user(name), lambda secret: worker_rules(secret, database=database), where)
+
+
+def enroll(client: Redis, run: str, name: str, *, where: str, database: int = 0) -> tuple[str, Kept]:
+    """Make, or renew, the user of client `name` of `run`; returns its new secret, and whether a restart keeps it.
+
+    `client` is connected as an administrator. Whoever is connected with an earlier secret is cut off. Raises
+    `BusUnavailable` when the server refuses, `RunError` when it is too old; nothing has changed then.
+    """
+    return _made(client, user_name(run, name), lambda secret: rules(run, name, secret, database=database), where)
+
+
+def _made(client: Redis, user: str, rules_for: Callable[[str], list[str]], where: str) -> tuple[str, Kept]:
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    with translated(where):
+        try:
+            client.execute_command("ACL SETUSER", user, *rules_for(secret))
+        except redis.exceptions.ResponseError as error:
+            if _TOO_OLD not in str(error):
+                raise
+            raise RunError(f"Redis at {where} cannot restrict a client: it needs Redis 7 or Valkey") from None
+        client.execute_command("CLIENT KILL", "USER", user)
+    return secret, save_users(client)
+
+
+def revoke(client: Redis, run: str, name: str, *, where: str) -> Kept | None:
+    """Remove the user of a client, end its connections and delete all that it wrote; None when there is no such user.
+
+    The client counts as lost from here on, so that no round waits for it. What was accepted of it stands in verdicts,
+    which it did not write. A server that the client has filled has room again.
+    """
+    run_keys = RunKeys(run)
+    keys = run_keys.client(name)
+    with translated(where):
+        if not client.execute_command("ACL DELUSER", user_name(run, name)):  # which ends its connections, too
+            return None
+        kept, was_there = save_users(client), client.exists(keys.hash)
+        client.unlink(keys.hash)  # it may be anything: the client wrote it
+        remove_keys(client, f"{keys.hash}:")
+        if was_there:
+            # a server that others have filled refuses this; that the client is gone is seen all the same
+            with contextlib.suppress(redis.exceptions.OutOfMemoryError), client.pipeline(transaction=True) as step:
+                step.hset(keys.hash, mapping={"state": ClientState.REVOKED, "reason": "it was revoked"})
+                step.publish(keys.state, ClientState.REVOKED)
+                step.execute()
+    return kept
+
+
+def enrolled(client: Redis, run: str, *, where: str) -> list[str]:
+    """The clients of a run that have a user, sorted."""
+    prefix = user_name(run, "x").removesuffix("x")
+    with translated(where):
+        return sorted(user.removeprefix(prefix) for user in client.acl_users() if user.startswith(prefix))
+
+
+def is_open(client: Redis) -> bool:
+    """Whether anyone who reaches the server may do anything there, as its user `default`; False when nobody says."""
+    try:
+        default = client.acl_getuser("default")
+    except redis.exceptions.ResponseError:
+        return False
+    return bool(default) and {"on", "nopass"} <= set(default["flags"])
+
+
+def save_users(client: Redis) -> Kept:
+    """Have the server save its users as they are now: in its aclfile, or in its configuration file."""
+    try:
+        client.execute_command("ACL SAVE")
+    except redis.exceptions.ResponseError as error:
+        if "not configured to use an ACL file" not in str(error):
+            return Kept.UNKNOWN
+    else:
+        return Kept.SAVED
+    try:
+        if not client.info("server").get("config_file"):
+            return Kept.LOST
+        client.execute_command("CONFIG REWRITE")
+    except redis.exceptions.ResponseError:
+        return Kept.UNKNOWN
+    return Kept.SAVED

@@ -1,0 +1,162 @@
+"""One life of the user's aggregator: a command with a bus, an `$OUTPUT_PATH` and a memory of its own.
+
+A check leads one life beside the trainer, and to try changes a few short ones more. `Anew` is the life of a command
+that is started for each round; `flavor.check.aggregator_kept` has the one that is started once.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from flavor.check.aggregator_checks import EXITS, INPUTS, STARTS, WRITES
+from flavor.check.fake_bus import RUN
+from flavor.check.folders import Stamp
+from flavor.check.output import Screen
+from flavor.check.place import Place
+from flavor.check.report import Check, Report
+from flavor.check.script import Bell, Ended, Late, Over, QuietBell, Script
+from workers.environment import user_environment
+
+REPAIR = "repair what its last lines say"
+_NO_EVENTS = "an aggregator that is started anew in each round has no events: leave them out, or pass --init-once"
+_NO_LOOP = "let it end after one aggregation; if it loops over AggregateStarted, pass --init-once"
+
+
+@dataclass(frozen=True)
+class Aggregator:
+    """The command, and how it is run."""
+
+    command: Sequence[str]
+    rounds: int
+    timeout_s: float
+    environment: Mapping[str, str]
+    """The environment of the check, of which the command sees what `flavor-agg` would let it see."""
+    passed: Sequence[str]
+    """Names of variables that it sees besides (`--env`)."""
+    logs: Path
+    only: bool = False
+    """It sees what a program needs, and what is in `passed`, alone (`--env-only`)."""
+
+
+class Life(ABC):
+    """Aggregates one round after another. Every method may record a failed check and raise `Over`."""
+
+    def __init__(
+        self, aggregator: Aggregator, folder: Path, report: Report, screen: Screen, bell: Bell, *, log: str
+    ) -> None:
+        self.report = report
+        self._aggregator, self._log = aggregator, aggregator.logs / f"{log}.log"
+        self._output = folder / "output"
+        self._output.mkdir(parents=True)
+        self._script = Script(bell, screen, aggregator.timeout_s, mark="agg| ", alarm=self._alarm)
+        self._inputs: tuple[Stamp | None, ...] = ()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin it; raises `CommandNotFound` for a program that cannot be started."""
+
+    @abstractmethod
+    def aggregate(self, round_: int, place: Place, where: str) -> None:
+        """Have the command aggregate what is at `place`; `where` says in words which round that is."""
+
+    def watch(self) -> None:
+        """See that all is well between two rounds."""
+        self._alarm()
+
+    @abstractmethod
+    def end(self) -> None:
+        """End it as the end of the run would."""
+
+    def stop(self) -> None:
+        """Stop whatever runs."""
+        self._script.stop()
+
+    def fail(self, check: Check, detail: str, *, hint: str | None = None) -> NoReturn:
+        """Stop the command, record the failed check with its last lines, and raise `Over`."""
+        self.stop()  # and all that it has printed is known
+        self.report.failed(check, detail + self._script.last_words(), hint=hint)
+        raise Over
+
+    def _died(self, check: Check, where: str, hint: str | None) -> NoReturn:
+        """Likewise for a command that has ended."""
+        detail = self._script.obituary("the aggregator", where)
+        self.stop()
+        self.report.failed(check, detail, hint=hint)
+        raise Over
+
+    @abstractmethod
+    def _alarm(self) -> None:
+        """While the command is waited for, again and again."""
+
+    def _launch(self, extra: Mapping[str, str]) -> None:
+        aggregator = self._aggregator
+        environment = {
+            **user_environment(aggregator.environment, aggregator.passed, only=aggregator.only),
+            "OUTPUT_PATH": os.fspath(self._output),
+            "LOG_PATH": os.fspath(aggregator.logs),
+            "TOTAL_ROUNDS": str(aggregator.rounds),
+            "FLAVOR_ROLE": "aggregator",
+            "FLAVOR_RUN": RUN,
+            **extra,
+        }
+        self._script.launch(aggregator.command, environment, self._log)
+        self.report.passed(STARTS)
+
+    def _announce(self, place: Place) -> None:
+        self._inputs = place.stamps()
+        place.announce(self._output)
+
+    def _look_at_files(self, place: Place, where: str) -> None:
+        """Whether it wrote where it should, and nowhere else."""
+        changed = [
+            str(index) for index, (was, is_) in enumerate(zip(self._inputs, place.stamps(), strict=True)) if was != is_
+        ]
+        if changed:
+            self.fail(INPUTS, f"{where}: it changed the file at GetPaths('localModels')[{', '.join(changed)}]")
+        self.report.passed(INPUTS)
+        if not place.target.is_file():
+            beside = place.target.with_name(f"{place.target.name}.npz")
+            hint = f"{beside.name} is there: np.savez appends .npz, so give it an open file"
+            detail = f"{where}: there is no file at GetPaths('globalModel')[0]"
+            self.fail(WRITES, detail, hint=hint if beside.is_file() else None)
+        if not (size := place.target.stat().st_size):
+            self.fail(WRITES, f"{where}: the file at GetPaths('globalModel')[0] is empty")
+        self.report.passed(WRITES, f"{size} bytes")
+
+
+class Anew(Life):
+    """Starts the command for each round. As under `flavor-agg`, it has no bus."""
+
+    def __init__(self, aggregator: Aggregator, folder: Path, report: Report, screen: Screen, *, log: str) -> None:
+        super().__init__(aggregator, folder, report, screen, QuietBell(), log=log)
+
+    def start(self) -> None:
+        """Nothing runs before the first round."""
+
+    def end(self) -> None:
+        """Nothing runs after the last round."""
+
+    def _alarm(self) -> None:
+        """Nothing is heard of the command but its end."""
+
+    def aggregate(self, round_: int, place: Place, where: str) -> None:
+        """See `Life`: run the command to its end."""
+        self._announce(place)
+        self._launch({})
+        try:
+            self._script.wait(f"the aggregator ({where})", lambda: False)
+        except Late:
+            self.fail(EXITS, f"{where}: still running after {self._script.limit}", hint=_NO_LOOP)
+        except Ended:
+            if self._script.exit_code() != 0:
+                # what the events of flavor.cook.utils say where there is no bus
+                no_bus = "started anew in each round has no events" in self._script.last_words()
+                self._died(EXITS, f"in {where}", _NO_EVENTS if no_bus else REPAIR)
+        self.report.passed(EXITS)
+        self._script.stop()  # what it has started, too
+        self._look_at_files(place, where)

@@ -1,0 +1,194 @@
+"""Between a trainer's file and the wire, where only safetensors travels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import IO
+
+from flavor.checkpoints.beside import Beside
+from flavor.checkpoints.checkpoint import (
+    ENCODING_KEY,
+    SCALE_PREFIX,
+    STRUCTURE_KEY,
+    Checkpoint,
+    fill,
+    read,
+    safetensors_metadata,
+    write,
+)
+from flavor.checkpoints.format import Format, detect
+from flavor.checkpoints.mapped import StrPath
+from flavor.checkpoints.prefix import bare_names, renamed
+from flavor.checkpoints.structure import Structure
+from flavor.checkpoints.tensorfile import TensorFile
+from flavor.checkpoints.tensorwriter import TensorFileWriter
+from flavor.errors import CheckpointError
+
+FORMAT_KEY = "format"
+LIBRARIES = frozenset({"pt", "np", "tf", "flax", "jax", "mlx", "paddle"})
+"""What `FORMAT_KEY` says, which other libraries look for; any other value may be a text of the site's."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireInfo:
+    """What an edge records about the file that it sends."""
+
+    sha256: str
+    size_bytes: int
+    format: Format  # of the trainer's file, in which it wants the global model back
+    names: tuple[str, ...]
+    structure: Structure | None
+    beside: Beside = field(default_factory=dict)  # what else the file held: for `write_beside`, before the file goes
+    left_out: tuple[str, ...] = ()  # keys of what cannot be kept of it
+    own_names: Mapping[str, str] = field(default_factory=dict)
+    """Each name on the wire to the trainer's own, where prefixes were taken off."""
+
+    @classmethod
+    def of(
+        cls,
+        writer: TensorFileWriter,
+        fmt: Format,
+        own: Checkpoint,
+        names: tuple[str, ...],
+        own_names: Mapping[str, str],
+    ) -> WireInfo:
+        """About the file that `writer` has written of the trainer's checkpoint `own` in its format `fmt`."""
+        return cls(
+            writer.sha256,
+            writer.size_bytes,
+            fmt,
+            names,
+            own.structure,
+            own.beside,
+            own.left_out,
+            own_names,
+        )
+
+
+def to_safetensors(
+    src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None = None, *, bare: bool = False
+) -> WireInfo:
+    """Convert a trainer's checkpoint for the wire, block by block, digest included, in one pass.
+
+    `bare` takes the prefixes of wrappers off the names (see `flavor.checkpoints.prefix`).
+    `dest` is a path or a binary file. The structure travels in the metadata, without its texts; of what else a
+    trainer noted in its safetensors file only "format" does, the rest stays on its site, as the texts do: `WireInfo`
+    has them. Raises `CheckpointError` for what
+    cannot be read or aggregated, `StoreError` when `dest` cannot be written.
+    """
+    fmt = fmt or detect(src)
+    own = read(src, fmt)
+    checkpoint = public(own, os.fspath(src))
+    names: dict[str, str] = {}
+    if bare:
+        names = bare_names(own.tensors)
+        checkpoint = renamed(own, {mine: name for name, mine in names.items()})
+    with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
+        fill(writer, checkpoint)
+    return WireInfo.of(writer, fmt, own, tuple(checkpoint.tensors), names)
+
+
+def public(checkpoint: Checkpoint, where: str) -> Checkpoint:
+    """The checkpoint without what is its site's alone: texts, and what a trainer noted for itself.
+
+    Raises `CheckpointError` if it has no tensors.
+    """
+    check_not_empty(checkpoint.tensors, where)
+    kept = {key: value for key, value in checkpoint.metadata.items() if key == FORMAT_KEY and value in LIBRARIES}
+    structure = checkpoint.structure.shared() if checkpoint.structure is not None else None
+    return replace(checkpoint, structure=structure, metadata=kept)
+
+
+def check_not_empty(names: Collection[str], where: str) -> None:
+    """Raise `CheckpointError` if a checkpoint has no tensors: a round of such would close, and train nothing."""
+    if not names:
+        raise CheckpointError(f"{where}: its state_dict is empty; save model.state_dict() of a model with parameters")
+
+
+def take_safetensors(path: StrPath) -> WireInfo | None:
+    """What an edge records about a safetensors file that can be sent as it is, without a copy.
+
+    None when its metadata holds what should stay on its site: then it is to be converted. Raises `CheckpointError`.
+    """
+    file = TensorFile.open(path)
+    if ENCODING_KEY in file.metadata or any(_objection(key, file) for key in file.metadata):
+        return None
+    check_not_empty(file.names, file.path)
+    digest = hashlib.sha256(file.source.view).hexdigest()
+    structure = read(path, Format.SAFETENSORS).structure
+    return WireInfo(digest, file.size_bytes, Format.SAFETENSORS, file.names, structure)
+
+
+def check_metadata(source: StrPath | TensorFile) -> None:
+    """Raise `CheckpointError` unless a file from the wire says no more about itself than an edge writes.
+
+    One client's metadata become the global model's, so what stands there reaches every site: a library's format, this
+    project's own entries, and a nesting that fits the tensors and has no text of the site's.
+    """
+    file = source if isinstance(source, TensorFile) else TensorFile.open(source)
+    check_not_empty(file.names, file.path)
+    for key in file.metadata:
+        if objection := _objection(key, file):
+            raise CheckpointError(f"{file.path}: {objection}")
+
+
+def _objection(key: str, file: TensorFile) -> str:
+    """Why what a file says about itself under this key is not to cross the wire; '' when it may."""
+    value = file.metadata[key]
+    if key == STRUCTURE_KEY:
+        structure = Structure.from_json(value, file.path)
+        structure.check([name for name in file.names if not name.startswith(SCALE_PREFIX)], file.path)
+        if structure.shared().to_json() != value:
+            return (
+                f"its {STRUCTURE_KEY} holds text of the state_dict, or more than an edge writes, and would reach every "
+                "site: let an edge of this release write it, which keeps the text at the site"
+            )
+    elif key == FORMAT_KEY:
+        if value not in LIBRARIES:
+            return f"metadata {key!r} is none of {', '.join(sorted(LIBRARIES))}; let the edge write it"
+    elif key != ENCODING_KEY:
+        return f"metadata {key[:40]!r} may not cross the wire; let the edge write it"
+    return ""
+
+
+def check_given(path: StrPath) -> None:
+    """Raise `CheckpointError` unless a file is a global model as an aggregator writes it.
+
+    Its header is laid out so that no pickle, archive or script can begin with the same bytes: whatever the trainer
+    opens it with, it is read as safetensors or not at all.
+    """
+    try:
+        aligned = TensorFile.reading(path).is_aligned
+    except CheckpointError as error:
+        raise CheckpointError(f"the global model is no safetensors file: {error}") from None
+    if not aligned:
+        raise CheckpointError(f"the global model {path} is no file that an aggregator wrote: its header is not aligned")
+
+
+def from_safetensors(
+    src: StrPath,
+    dest: StrPath,
+    fmt: Format,
+    structure: Structure | None = None,
+    *,
+    beside: Beside | None = None,
+    own_names: Mapping[str, str] | None = None,
+) -> Checkpoint:
+    """Write the global model in a trainer's own format; returns what was written.
+
+    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file; so is
+    `beside`, which is put beside the tensors. `own_names` gives each name on the wire the one that the trainer uses.
+    Raises `CheckpointError` when the file is damaged or does not hold that structure's tensors.
+    """
+    checkpoint = read(src, Format.SAFETENSORS)
+    if own_names:
+        checkpoint = renamed(replace(checkpoint, structure=None), own_names)
+    if beside is not None:
+        checkpoint = replace(checkpoint, beside=beside)
+    if structure is not None:
+        checkpoint = replace(checkpoint, structure=structure)
+    write(dest, checkpoint, fmt)
+    return checkpoint

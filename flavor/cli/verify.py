@@ -1,0 +1,262 @@
+"""`flavor verify` and `flavor recover`: what a run left in the object store, checked and put to use."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flavor.cli.common import needed, one_line_errors, patience_option, redis_option, run_option, store_option
+from flavor.cli.place import named_store
+from flavor.errors import InvalidSetting
+from flavor.say import say
+from flavor.sizes import shown_bytes
+from flavor.store.objects import open_store
+
+if TYPE_CHECKING:
+    from flavor.ledger.audit import Audit
+    from flavor.ledger.chain import Link
+
+trust_option = click.option(
+    "--trust",
+    "trusted",
+    multiple=True,
+    metavar="KEY",
+    help="Public keys that you have from elsewhere: aggregator.key.pub, client.key.pub, or a file with one a line, "
+    "`ed25519:HEX` for an aggregator, `CLIENT ed25519:HEX` for a client; or one of these itself. May be repeated.",
+)
+
+
+_CLOSING_S = 10.0
+"""How long `flavor verify` waits for the manifest of a round that is being closed."""
+_SHA256 = re.compile("[0-9a-f]{64}")
+_RUN_ID = re.compile("[0-9a-f]{32}")
+
+run_id_option = click.option(
+    "--run-id",
+    metavar="ID",
+    default="",
+    help="The run's id, as `flavor serve`, `flavor-fl` and `flavor status --json` show it: tells the run from an "
+    "earlier one of the same name.",
+)
+
+
+def _checked(head: str, run_id: str) -> None:
+    """Raise `InvalidSetting` unless these are what they should be, or ''."""
+    if head and not _SHA256.fullmatch(head):
+        raise InvalidSetting(f"--head {head[:80]!r} is no SHA-256: give all 64 hexadecimal digits that were printed")
+    if run_id and not _RUN_ID.fullmatch(run_id):
+        raise InvalidSetting(f"--run-id {run_id[:80]!r} is no run's id: give all 32 hexadecimal digits")
+
+
+@click.command()
+@click.argument("run", metavar="RUN|FOLDER")
+@store_option
+@trust_option
+@run_id_option
+@click.option("--head", metavar="SHA256", default="", help="A head printed earlier: it must still be in the chain.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@one_line_errors
+def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, head: str, as_json: bool) -> None:
+    """Check a run's whole history from the object store alone: who contributed what to which global model.
+
+    Reads every manifest, signature and object, and needs no Redis. Prints a table, and for each thing that is wrong a
+    line with its round and file; exit code 1 when there is one. Updates that --keep-rounds has pruned are known by
+    their digests alone. The run may go on meanwhile.
+
+    Without --trust a signature shows only that its key's owner made it, not who that is: whoever can write to the
+    store could replace the newest manifests by others, signed with a key of their own. An earlier head finds that, too.
+    An earlier run of the same name, put back whole, is found with --run-id or --head alone.
+
+    FOLDER is the result folder of `flavor run`, which has a store of its own.
+    """
+    from flavor.ledger.archive import Archive
+    from flavor.ledger.audit import audit
+    from flavor.ledger.trust import Trust
+    from flavor.records.names import checked_name
+
+    _checked(head, run_id)
+    trust = Trust.read(trusted)
+    run, store = named_store(run, store)
+    archive = Archive(open_store(store), checked_name(run, "run"))
+    with _progress() as progress:
+        found = audit(archive, trust, head=head, run_id=run_id, patience_s=_CLOSING_S, progress=progress)
+    if as_json:
+        click.echo(json.dumps(_described(found), indent=2))
+    else:
+        _show(found, trusted=bool(trust.workers))
+    for notice in found.notices:
+        click.echo(f"notice: {notice}", err=True)
+    for problem in found.problems:
+        click.echo(f"wrong: {problem}", err=True)
+    sys.exit(1 if found.problems else 0)
+
+
+def _progress() -> Any:
+    """A context manager around a function (done, total): a bar on stderr in a terminal, else nothing."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    @contextmanager
+    def shown() -> Any:
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("objects", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    return shown()
+
+
+def _verdict(found: Audit, link: Link) -> str:
+    if any(problem.round == link.round for problem in found.problems):
+        return "WRONG"
+    gone = found.gone.get(link.round, [])
+    return f"ok, {len(gone)} pruned" if gone else "ok"
+
+
+def _show(found: Audit, *, trusted: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from flavor.ledger.history import count_of
+    from flavor.ledger.keys import fingerprint
+
+    chain = found.chain
+    table = Table("round", "client", "examples", "key", "global model", "signed by", "", box=None, header_style="bold")
+    for link in chain.links:
+        manifest = link.manifest
+        if manifest is None:
+            table.add_row(str(link.round), "", "", "", "", "", "WRONG")
+            continue
+        parts = manifest.contributors
+        table.add_row(
+            str(link.round),
+            "\n".join(each.client for each in parts),
+            "\n".join(str(each.num_examples) for each in parts),
+            "\n".join(fingerprint(each.public_key) if each.signature else "unsigned" for each in parts),
+            manifest.global_model.digest[:12],
+            fingerprint(manifest.public_key),
+            _verdict(found, link),
+        )
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
+    rounds = chain.rounds or "?"
+    said = count_of(len(found.problems), "thing") + " wrong" if found.problems else "nothing is wrong"
+    if chain.record:
+        click.echo(f"run id: {chain.record.run_id}")
+    click.echo(
+        f"run {chain.run}: {chain.closed} of {rounds} rounds closed, {count_of(found.checked, 'object')} read "
+        f"({shown_bytes(found.bytes)}): {said}"
+    )
+    if found.gone:
+        click.echo(
+            f"not there any more, so known by digest alone: {count_of(sum(map(len, found.gone.values())), 'object')}"
+        )
+    if chain.head:
+        click.echo(f"head: {chain.head}")
+    if not trusted and chain.links:
+        click.echo("not checked: whose keys the manifests are signed with (--trust names those you know)", err=True)
+
+
+def _described(found: Audit) -> dict[str, Any]:
+    """The audit as plain values."""
+    chain = found.chain
+    return {
+        "run": chain.run,
+        "run_id": chain.record.run_id if chain.record else None,
+        "rounds": chain.rounds or None,
+        "closed": chain.closed,
+        "head": chain.head,
+        "objects_read": found.checked,
+        "bytes_read": found.bytes,
+        "chain": [
+            {
+                "round": link.round,
+                "digest": link.digest,
+                "verdict": _verdict(found, link),
+                "gone": found.gone.get(link.round, []),
+                "manifest": link.manifest.model_dump(mode="json") if link.manifest else None,
+            }
+            for link in chain.links
+        ],
+        "notices": [notice.__dict__ for notice in found.notices],
+        "problems": [problem.__dict__ for problem in found.problems],
+    }
+
+
+@click.command()
+@run_option
+@redis_option
+@store_option
+@trust_option
+@run_id_option
+@click.option("--head", metavar="SHA256", default="", help="The head that the store must have: its newest manifest.")
+@click.option("--untrusted", is_flag=True, help="Rebuild from records signed with whatever keys, without --trust.")
+@click.option("--replace", is_flag=True, help="Remove what Redis has of the run, where that is older than the store.")
+@patience_option
+@one_line_errors
+def recover(
+    run: str,
+    redis_url: str | None,
+    store: str | None,
+    trusted: tuple[str, ...],
+    run_id: str,
+    head: str,
+    untrusted: bool,
+    replace: bool,
+    patience_s: float,
+) -> None:
+    """Rebuild a run on Redis from the object store, as it was when its newest round was closed.
+
+    For a Redis that came back empty or older. Start `flavor serve` with the same options afterwards: it goes on with
+    the next round, and edges that are started again join as ever; sites whose Redis users went with the old server must
+    be enrolled again. What was handed in for a round that was not closed is lost, and the round is done again.
+
+    Whoever can write to the store could have put other records there, or those of an earlier run: name the aggregators'
+    keys by --trust, and what else you know of the run by --run-id and --head, or say --untrusted.
+    """
+    from flavor.bus.acl import enrolled
+    from flavor.bus.connection import connect, shown, wait_for_server
+    from flavor.bus.runs import RunStore
+    from flavor.ledger.archive import Archive
+    from flavor.ledger.recover import recover as rebuild
+    from flavor.ledger.trust import Trust
+    from flavor.records.names import checked_name
+
+    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    _checked(head, run_id)
+    trust = Trust.read(trusted, records=bool(head or untrusted))
+    if not (trust.workers or head or untrusted):
+        raise InvalidSetting(
+            "whose records are to be believed? --trust names the aggregators' keys (aggregator.key.pub), --head the "
+            "newest manifest by its SHA-256; --untrusted takes whatever lies in the store"
+        )
+    archive = Archive(open_store(needed(store, "--store", "FLAVOR_STORE")), checked_name(run, "run"))
+    redis = connect(url, patience_s=patience_s, client_name=f"flavor-recover:{run}")
+    wait_for_server(redis, url)
+    done = rebuild(
+        archive,
+        RunStore(redis, run, url),
+        url=url,
+        replace=replace,
+        trust=trust,
+        head=head,
+        run_id=run_id,
+        tell=say,
+    )
+    ending = "it is finished" if done.round >= done.rounds else "`flavor serve` with the same options goes on"
+    click.echo(
+        f"run {run} is rebuilt on {shown(url)} after round {done.round} of {done.rounds}, "
+        f"with {len(done.clients)} known clients: {ending}",
+        err=True,
+    )
+    if without := sorted(set(done.clients) - set(enrolled(redis, run, where=shown(url)))):
+        names = ", ".join(without)
+        click.echo(
+            f"Redis has no users of {names}: those that joined with tokens, and were not revoked since, are to be "
+            "enrolled again (`flavor enroll`)",
+            err=True,
+        )

@@ -1,0 +1,174 @@
+"""A client's seat in a run: its lease, and all that its edge reads and writes below its keys, fenced by that lease."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flavor.bus.connection import Redis, shown, translated
+from flavor.bus.fence import fenced
+from flavor.bus.keys import RunKeys
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.errors import LeaseLost
+from flavor.protocol import SPEAKS
+from flavor.records.states import ClientState, RunState, try_of
+from flavor.store.watch import Progress
+
+
+class Seat:
+    """Taken by one process at a time.
+
+    What is written is written only while no other process has the seat: this one may have been paused for so long that
+    another took it. Raises `LeaseLost` then, and `BusUnavailable` when the server is gone.
+    """
+
+    def __init__(self, redis: Redis, url: str, run: RunKeys, client: str) -> None:
+        self._redis, self._where, self._client = redis, shown(url), client
+        self._run, self._keys = run, run.client(client)
+        self._lease: Lease | None = None
+        self._keeper: LeaseKeeper | None = None
+
+    def take(self, *, ttl_s: float, told: Callable[[str], None]) -> str:
+        """Wait until whoever had it is gone, and take it; returns the lease's token. Raises `LeaseHeld`."""
+        what, channel = f"client {self._client!r}", self._keys.state
+        self._lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=what, announce=channel)
+        with translated(self._where):
+            self._lease.acquire(told=told)
+        return self._lease.token
+
+    @property
+    def token(self) -> str:
+        """Of its lease: what this process writes is known by it."""
+        assert self._lease is not None
+        return self._lease.token
+
+    def keep(self, *, lost: Callable[[], None]) -> None:
+        """Renew the lease from now on, in a thread, which calls `lost` when another process has taken it."""
+        assert self._lease is not None
+        with translated(self._where):
+            self._lease.renew()  # its connection is there before anything fills the link
+        self._keeper = LeaseKeeper(self._lease, lost=lost, where=self._where)
+        self._keeper.start()
+
+    def leave(self, *, announce: bool) -> None:
+        """Give the seat up; `announce` when nothing else tells the coordinator so."""
+        assert self._lease is not None
+        if self._keeper is not None:
+            self._keeper.stop()
+        with contextlib.suppress(Exception):  # the lease runs out by itself
+            self._lease.release()
+            if announce:
+                self._wake_coordinator()
+
+    def _wake_coordinator(self) -> None:
+        """Have it look at this client."""
+        self._redis.publish(self._keys.state, "")
+
+    def replaced(self) -> LeaseLost:
+        """What there is to say when another process has the seat."""
+        return LeaseLost(f"client {self._client!r} was taken over by another process: this one ends")
+
+    # -- what the coordinator and the workers wrote
+
+    def task(self, round_: int) -> Mapping[str, str]:
+        """What to train from in this round; empty when the client is not in it."""
+        return self._read(self._keys.task(round_))
+
+    def verdict(self, round_: int) -> Mapping[str, str]:
+        """What became of the update of this round that lies there now; empty while it is not known.
+
+        A refusal of an earlier try, which another process of this client may have handed in, says nothing of it.
+        """
+        with translated(self._where), self._redis.pipeline(transaction=False) as reads:
+            reads.hgetall(self._keys.verdict(round_))
+            reads.hget(self._keys.update(round_), "try")
+            verdict, try_id = reads.execute()
+        judged = verdict.get("try", "")
+        if verdict.get("accepted") != "1" and judged and judged != try_of({"try": try_id or ""}):
+            return {}
+        return dict(verdict)
+
+    def admission(self) -> Mapping[str, str]:
+        """Whether this client may take part, and why not; empty while the coordinator has not said."""
+        return self._read(self._keys.admission)
+
+    def _read(self, key: str) -> Mapping[str, str]:
+        with translated(self._where):
+            found: dict[str, str] = self._redis.hgetall(key)
+            return found
+
+    # -- what this client wrote, and writes
+
+    def has_update(self, round_: int) -> bool:
+        """Whether an update of this round was handed in."""
+        with translated(self._where):
+            return bool(self._redis.exists(self._keys.update(round_)))
+
+    def hand_in(self, round_: int, fields: Mapping[str, str]) -> bool:
+        """Hand in the update of this round, in place of one that was; False when the run is no longer in it."""
+        key = self._keys.update(round_)
+
+        def commands(step: Redis) -> None:
+            step.delete(key)
+            step.hset(key, mapping=dict(fields))
+            step.publish(key, str(round_))
+
+        return self._write(commands, round_)
+
+    def report(self, state: ClientState, why: Mapping[str, str], *, behind: int, public_key: str) -> None:
+        """Say what this client is at, and `why` (see `flavor.edge.notice`).
+
+        `behind` is the newest round that it has behind it.
+        """
+        fields = {
+            **SPEAKS,
+            "state": state.value,
+            **dict.fromkeys(("reason", "failure", "exit_code", "report"), ""),
+            **why,
+            "round": str(behind),
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+            "public_key": public_key,
+        }
+
+        def commands(step: Redis) -> None:
+            step.hset(self._keys.hash, mapping=fields)
+            step.publish(self._keys.state, state.value)
+
+        self._write(commands)
+
+    def report_transfer(self, progress: Progress) -> None:
+        """Say how far a transfer is, or that there is none, to people who look at the run."""
+        fields = {name: str(value) for name, value in asdict(progress).items()}
+        self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
+
+    def clear(self, keys: Iterable[str]) -> None:
+        """Remove what an earlier process left at these."""
+        names = list(keys)
+        self._write(lambda step: step.delete(*names))
+
+    def _write(self, commands: Callable[[Redis], object], round_: int | None = None) -> bool:
+        """Run these commands in one transaction, in which neither the lease nor (if given) the run's round changes.
+
+        False, and nothing is written, when the run is in another round, or over.
+        """
+        lease = self._lease
+        assert lease is not None
+        key, token = lease.key, lease.token
+
+        def write(step: Redis, answers: list[Any]) -> bool:
+            holder, (state, current) = answers
+            if holder not in (None, token):
+                raise self.replaced()
+            goes = round_ is None or (state == RunState.RUNNING and current == str(round_))
+            if goes:
+                commands(step)
+            return goes
+
+        watched = [key] if round_ is None else [key, self._run.state]
+        with translated(self._where):
+            return fenced(self._redis, watched, [("GET", key), ("HMGET", self._run.state, "state", "round")], write)

@@ -1,0 +1,1 @@
+"""What starts and confines the programs of users: trainers, evaluators and aggregators."""

@@ -1,0 +1,254 @@
+"""A child process of the user's: its output line by line, its end at once, its whole group stopped."""
+
+from __future__ import annotations
+
+import array
+import collections
+import contextlib
+import fcntl
+import os
+import re
+import selectors
+import signal
+import subprocess
+import termios
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from flavor.errors import CommandNotFound
+from flavor.programs.confinement import Confinement
+from flavor.programs.parent_death import die_with_parent
+
+LAST_LINES = 20
+"""Lines kept for the report of a failure."""
+_MAX_LINE = 64 * 1024
+_LINE_SHOWN = 500
+"""Characters of a line that a report of a failure quotes."""
+_LINES_SHOWN = 5
+_DRAIN_S = 0.3
+
+
+class ChildProcess:
+    """A command in a process group of its own, its output copied to `log` and, prefixed, to `echo`.
+
+    `confinement` is what it may use; it inherits the descriptors in `inherited`. `ended` is called from a thread of
+    this object once the process has ended and its output is read. `private`: the log, and what the process makes, is
+    for this user alone.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        prefix: str = "",
+        echo: IO[str] | None = None,
+        ended: Callable[[int], None] | None = None,
+        inherited: Sequence[int] = (),
+        confinement: Confinement | None = None,
+        private: bool = False,
+    ) -> None:
+        bound = die_with_parent()
+        options = confinement.popen_options(bound) if confinement is not None else {"preexec_fn": bound}
+        if private:
+            options = {"umask": 0o077, **options}
+        self._prefix, self._echo, self._ended = prefix, echo, ended
+        self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        self._lock = threading.Condition()  # notified when something was read
+        self._code: int | None = None
+        self._ending = threading.Lock()
+        self._reaped = False  # its number may be another group's then
+        self._log = open(log, "ab", opener=_private if private else None)  # noqa: SIM115 - closed by `_wait`
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=inherited,
+                **options,  # a preexec_fn among them, which does nothing but system calls
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            self._log.close()
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CommandNotFound(f"{command[0]!r} cannot be started: {reason}") from None
+        self._reader = threading.Thread(target=self._read, name="output", daemon=True)
+        self._waiter = threading.Thread(target=self._wait, name="waiter", daemon=True)
+        for thread in (self._reader, self._waiter):
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code once the process has ended; negative for the signal that ended it."""
+        return self._code
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The newest lines of what it has printed until now, oldest first."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._unread, _DRAIN_S)
+            return list(self._lines)
+
+    @property
+    def _unread(self) -> bool:
+        """Whether something that it has printed still lies in a pipe."""
+        count = array.array("i", [0])
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None and not pipe.closed:
+                fcntl.ioctl(pipe, termios.FIONREAD, count)
+                if count[0]:
+                    return True
+        return False
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the end and return the exit code; None when `timeout_s` ran out."""
+        self._waiter.join(timeout_s)
+        return None if self._waiter.is_alive() else self._code
+
+    def stop(self, grace_s: float) -> None:
+        """End the whole group, also what an ended process left in it: SIGTERM, and SIGKILL after `grace_s` seconds.
+
+        Until then an ended process stays a zombie, so that its number, the group's, is nobody else's.
+        """
+        with self._ending:
+            if self._reaped:
+                return
+            if self._code is None:
+                self._signal(signal.SIGTERM)
+                self.wait(grace_s)
+            self._signal(signal.SIGKILL)  # whatever it left behind, too
+            self.wait(5.0)
+            self._reap()
+
+    def __del__(self) -> None:
+        """Leave no zombie of a process that ended by itself and was never stopped."""
+        if hasattr(self, "_process"):
+            self._reap()
+
+    def _reap(self) -> None:
+        if self._code is not None and not self._reaped:
+            self._reaped = True  # first, should an alarm interrupt this: no signal after it
+            self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def _read(self) -> None:
+        """Read to the end, whatever becomes of the log and the terminal: a full pipe would stop the child.
+
+        One thread for both pipes, so that lines keep their order; of what is there at once stderr comes last, since
+        that is where a program says why it ends.
+        """
+        out, err = self._process.stdout, self._process.stderr
+        assert out is not None
+        assert err is not None
+        unfinished = {out.fileno(): b"", err.fileno(): b""}
+        with selectors.DefaultSelector() as selector:
+            for order, pipe in enumerate((out, err)):
+                selector.register(pipe, selectors.EVENT_READ, order)
+            while selector.get_map():
+                for key, _ in sorted(selector.select(), key=lambda ready: ready[0].data):
+                    with self._lock:
+                        data = os.read(key.fd, _MAX_LINE)
+                        if not data:
+                            selector.unregister(key.fileobj)
+                        *lines, rest = (unfinished[key.fd] + data).split(b"\n")
+                        if rest and (not data or len(rest) >= _MAX_LINE):
+                            lines, rest = [*lines, rest], b""
+                        unfinished[key.fd] = rest
+                        for line in lines:
+                            self._take(line)
+                        self._lock.notify_all()
+        with self._lock:
+            out.close()
+            err.close()
+
+    def _take(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        self._lines.append(text)
+        with contextlib.suppress(OSError, ValueError):  # a full disk; closed, as the process is gone
+            self._log.write(line + b"\n")
+            self._log.flush()
+        if self._echo is not None:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        assert self._echo is not None
+        encoding = getattr(self._echo, "encoding", None) or "utf-8"
+        printable = text.encode(encoding, errors="replace").decode(encoding)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads the terminal any more
+            self._echo.write(f"{self._prefix}{printable}\n")
+            self._echo.flush()
+
+    def _awaited(self) -> int:
+        """Its exit code once it has ended; it is left to be reaped by `_reap`, but where the system cannot do that."""
+        if hasattr(os, "waitid"):
+            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the system reaps, and tells nothing
+                found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+                assert found is not None
+                return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        code = self._process.wait()
+        self._reaped = True
+        return code
+
+    def _wait(self) -> None:
+        self._code = code = self._awaited()
+        self._reader.join(_DRAIN_S)  # a grandchild may hold the pipe open
+        with self._lock:
+            self._log.close()
+        if self._ended is not None:
+            self._ended(code)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)  # a link that lay there would lead the output elsewhere
+
+
+def described_exit(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"killed by signal {-code}"
+
+
+def obituary(who: str, code: int, lines: Sequence[str], where: str = "") -> str:
+    """One line about an end: how, the last thing it said, and what it said before that."""
+    told = _told(lines)
+    how = f"{who} ended {where + ' ' if where else ''}({described_exit(code)})"
+    if not told:
+        return f"{how}, silently"
+    before = f"; before that: {' | '.join(told[:-1])}" if told[:-1] else ""
+    advice = f": {INSTALL_FLAVOR}" if lacks_flavor(told) else ""
+    return f"{how}: {told[-1]}{advice}{before}"
+
+
+INSTALL_FLAVOR = "install flavor in the environment that runs the script, too"
+
+
+def lacks_flavor(lines: Iterable[str]) -> bool:
+    """Whether what a Python script printed says that its environment has no flavor."""
+    return any(re.search(r"No module named '?(flavor|aggregators)\b", line) for line in lines)
+
+
+def quoted(lines: Sequence[str]) -> str:
+    """The last lines of an output, to be put behind a statement about it."""
+    told = _told(lines)
+    return f"; its last lines: {' | '.join(told)}" if told else "; it printed nothing"
+
+
+def _told(lines: Sequence[str]) -> list[str]:
+    return [line[-_LINE_SHOWN:].strip() for line in lines if line.strip(" ^~")][-_LINES_SHOWN:]

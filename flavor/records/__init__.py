@@ -1,0 +1,1 @@
+"""What the project speaks of: names, states, runs, rounds, clients, updates. Plain values that know no server."""

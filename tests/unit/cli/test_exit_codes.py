@@ -1,0 +1,69 @@
+"""One table of exit codes: what the documentation says, what --help says, and what programs do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flavor.cli import aggregator, edge, main
+from flavor.cli.common import fail
+from flavor.errors import InvalidSetting
+from flavor.ownfolder import make_own_folder
+from flavor.supervision import _of_one_that_ended
+
+RESUME = Path(__file__).parents[3] / "docs" / "resume.md"
+
+
+def help_of(command: object) -> str:
+    return " ".join(CliRunner().invoke(command, ["--help"]).output.split())  # type: ignore[arg-type]
+
+
+def test_help_names_the_codes_of_the_table() -> None:
+    rows = re.findall(r"^\| ([0-9, ]+) \|", RESUME.read_text(), flags=re.MULTILINE)
+    table = {code.strip() for row in rows for code in row.split(",")}
+    for command in (main.cli, edge.command, aggregator.command):
+        named = set(re.findall(r"\b\d+\b", help_of(command).partition("Exit codes:")[2]))
+        assert named <= table, named - table
+        assert named >= {"0", "1", "2", "3", "130", "143"}
+    assert "0 told to end (SIGTERM, SIGINT)" in help_of(aggregator.command)
+
+
+def test_an_aggregator_that_was_told_to_end_before_it_listens_did_as_it_was_told() -> None:
+    assert [_of_one_that_ended(code) for code in (0, 3, 143, -15, -2, -7, -9)] == [0, 3, 143, 0, 0, 135, 137]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *(
+            (errno.ENOSPC, 1),
+            (errno.EDQUOT, 1),
+            (errno.EIO, 1),
+            (errno.ESTALE, 1),
+            (errno.ENOTCONN, 1),
+            (errno.EMFILE, 1),
+        ),
+        *((errno.EACCES, 2), (errno.ENOENT, 2), (errno.ENOTDIR, 2), (errno.EROFS, 2)),
+    ],
+)
+def test_what_the_machine_cannot_do_for_now_is_not_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """After which a service is not started again."""
+
+    def mkdir(path: Path, mode: int = 0o777) -> None:
+        if path == tmp_path / "work":
+            raise OSError(number, os.strerror(number), str(path))
+        raise FileExistsError
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(InvalidSetting, match="cannot be made") as error:
+        make_own_folder(tmp_path / "work")
+    with pytest.raises(SystemExit) as ended:
+        fail(error.value)
+    assert ended.value.code == code

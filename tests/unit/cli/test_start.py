@@ -1,0 +1,61 @@
+"""The programs' first moments: no secret waits in the process list for what takes time to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["scripts"]
+SECRET = "redis://u:s3cret@127.0.0.1:1"
+SLOW = ("redis", "click", "pydantic", "numpy", "rich", "rq", "cryptography", "aumai_fedtrain")
+ENTRY = """
+import os, sys
+module, _, name = {entry!r}.partition(":")
+sys.argv = ["program", "status", "--redis-url", {secret!r}]
+sys.orig_argv = [*sys.orig_argv, *sys.argv[1:]]
+def told(program, words, environment):
+    loaded = [name for name in {slow!r} if name in sys.modules]
+    print(" ".join(loaded), {secret!r} in words, environment["FLAVOR_REDIS_URL"] == {secret!r})
+    raise SystemExit(0)
+os.execve = told
+getattr(__import__(module, fromlist=[name]), name)()
+"""
+
+
+@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"check-fl", "check-agg"}))  # these take no secret
+def test_a_secret_leaves_the_command_line_before_anything_slow_is_imported(program: str) -> None:
+    script = ENTRY.format(entry=PROGRAMS[program], secret=SECRET, slow=SLOW)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == " False True\n"
+
+
+@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"check-fl", "check-agg"}))
+def test_an_interruption_while_everything_is_imported_is_one_line(program: str) -> None:
+    module, _, name = PROGRAMS[program].partition(":")
+    script = (
+        f"import sys, {module} as start\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'click':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.argv = ['program', 'status']\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        f"start.{name}()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "flavor: interrupted\n")
+
+
+def test_a_program_ends_without_a_look_through_what_it_imported() -> None:
+    script = (
+        "import atexit, gc, click\n"
+        "from flavor.cli.common import run_program\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "run_program(click.Command('x', callback=lambda: None), 'x')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "True\n"

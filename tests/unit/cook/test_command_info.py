@@ -1,0 +1,55 @@
+"""The information that a user's aggregator leaves: any text at all is read as metrics or refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, cast
+
+import pytest
+
+from flavor.errors import AggregatorFailed
+from flavor.store.info import Info
+from workers.combiner import Work
+from workers.command import _info
+from workers.place import Place
+
+
+class OnlyInfo:
+    """What of a `Work` is read."""
+
+    info: ClassVar[Info] = {"metadata": {"clients": ["c1"]}, "metrics": {"a": 1}}
+
+
+def left(folder: Path, text: str) -> Info:
+    place = Place.prepare(folder / "round", {}, OnlyInfo.info, extension=".ckpt")
+    place.global_info.write_text(text)
+    return _info(cast(Work, OnlyInfo), place)
+
+
+def test_numbers_and_lists_of_numbers_are_taken(tmp_path: Path) -> None:
+    found = left(tmp_path, '{"metrics": {"a": 1, "b": [0.5, -2], "c": 1e300}}')
+    assert found == {"metadata": {"clients": ["c1"]}, "metrics": {"a": 1, "b": [0.5, -2], "c": 1e300}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"metrics": {"a": 1e999}}',
+        '{"metrics": {"a": [1, -1e999]}}',
+        '{"metrics": {"a": NaN}}',
+        '{"metrics": {"a": 1' + "0" * 400 + "}}",
+        '{"metrics": {"a": 1' + "0" * 5000 + "}}",
+        '{"metrics": ' + "[" * 200_000,
+        '{"metrics": ' + '{"a":' * 200_000,
+        '{"metrics": {"a": true}}',
+        '{"metrics": {"a": [[1]]}}',
+        '{"metrics": []}',
+        "[]",
+        "",
+    ],
+    ids=lambda text: text[:24],
+)
+def test_what_cannot_be_metrics_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(AggregatorFailed, match=r"GetPaths.'globalInfo'") as raised:
+        left(tmp_path, text)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,523 @@
+"""The pure decisions of the coordinator, with no network and no clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flavor.config import RunConfig
+from flavor.coordinator.advice import public
+from flavor.coordinator.decision import (
+    Action,
+    Client,
+    Standing,
+    agreed_structure,
+    close_round,
+    next_round,
+    reopened,
+    sample,
+    shown_duration,
+    supervise,
+)
+from flavor.coordinator.decision import standings as all_standings
+from flavor.errors import InvalidSetting
+from flavor.records.states import ClientState, RoundState, RoundView, Verdict
+
+CONFIG = RunConfig(rounds=5, min_clients=3, store="file:///s")
+READY = Client(ClientState.READY, alive=True)
+LEFT = Client(ClientState.LEFT, alive=False, reason="its trainer ended")
+FAILED = Client(ClientState.FAILED, alive=False, reason="exit code 3")
+JOINED = Client(ClientState.JOINED, alive=True)
+
+ROUND = RoundView(
+    round=2,
+    state=RoundState.OPEN,
+    expected=("a", "b", "c"),
+    contributors=(),
+    opened_ms=1_000,
+    deadline_ms=11_000,
+    closed_ms=None,
+    attempt=0,
+    lease_ms=None,
+    reason="",
+    error=None,
+    path="",
+    digest="",
+    size_bytes=0,
+    info_path="",
+    verdicts={},
+)
+
+
+def standings(**of: Standing) -> dict[str, tuple[Standing, str]]:
+    return {name: (standing, "why") for name, standing in of.items()}
+
+
+class TestBetweenRounds:
+    def test_waits_until_enough_clients_are_ready_and_says_how_many(self) -> None:
+        action, reason, _ = next_round("r", 0, {"a": READY, "b": READY, "c": JOINED}, CONFIG)
+        assert action is Action.WAIT
+        assert "2 of at least 3" in reason
+
+    def test_names_who_failed_while_waiting(self) -> None:
+        action, reason, _ = next_round("r", 0, {"a": READY, "b": READY, "c": FAILED}, CONFIG)
+        assert action is Action.WAIT
+        assert "c: exit code 3" in reason
+
+    def test_opens_for_all_that_are_ready_in_order(self) -> None:
+        action, _, expected = next_round("r", 0, {"c": READY, "a": READY, "b": READY, "d": JOINED}, CONFIG)
+        assert (action, expected) == (Action.OPEN, ("a", "b", "c"))
+
+    def test_finishes_after_the_last_round(self) -> None:
+        assert next_round("r", 5, {"a": READY}, CONFIG)[:2] == (Action.FINISH, "all 5 rounds are closed")
+        once = RunConfig(rounds=1, min_clients=3, store="file:///s")
+        assert next_round("r", 1, {"a": READY}, once)[:2] == (Action.FINISH, "its only round is closed")
+
+    def test_trainers_that_are_done_end_the_run_early_but_well(self) -> None:
+        action, reason, _ = next_round("r", 2, {"a": LEFT, "b": LEFT, "c": READY}, CONFIG)
+        assert action is Action.FINISH
+        advice = "let them loop until WaitEvent says that the run is over, TOTAL_ROUNDS rounds"
+        why = f"ended before round 3, and 1 site remains of the 3 that a round needs; if that is not meant, {advice}"
+        assert reason == f"early, after round 2 of 5: the scripts of a, b {why}"
+        assert public(reason) == f"early, after round 2 of 5: 2 scripts {why}", "no site is named to the others"
+        _, reason, _ = next_round("r", 2, {"a": LEFT, "b": READY, "c": READY}, CONFIG)
+        assert "a's script ended before round 3, and 2 sites remain of the 3" in reason
+        assert "let it loop until" in reason
+        standing = standings(a=Standing.LEFT, b=Standing.LEFT, c=Standing.LEFT)
+        action, reason = close_round("r", 2_000, ROUND, standing, CONFIG)
+        assert action is Action.FINISH
+        assert "early, after round 1 of 5: the scripts of a, b, c ended before round 2, and no site remains" in reason
+        assert "of a, b" not in public(reason)
+
+    def test_a_run_that_waits_waits_for_a_script_that_ended_too_and_says_what_to_do(self) -> None:
+        config = CONFIG.model_copy(update={"on_quorum_lost": "wait"})
+        action, reason, _ = next_round("r7", 2, {"a": LEFT, "b": READY, "c": READY}, config)
+        assert action is Action.WAIT
+        how = "lower the quorum (`flavor stop r7`, then `flavor resume r7 --min-clients 2`)"
+        told = f"a's script ended before round 3 of 5: start it again, or {how}"
+        assert reason == f"2 of at least 3 clients are ready; {told}"
+        standing = standings(a=Standing.LEFT, b=Standing.ACCEPTED, c=Standing.PENDING)
+        action, reason = close_round("r7", 2_000, replace(ROUND, round=3), standing, config)
+        assert (action, told in reason) == (Action.HOLD, True)
+        fewer = config.model_copy(update={"quorum": 3})
+        assert "--min-clients 2 --quorum 2`" in next_round("r7", 2, {"a": LEFT, "b": READY, "c": READY}, fewer)[1]
+        gone = "the scripts of a, b, c ended before round 3 of 5: start them again, or end the run (`flavor stop r7`)"
+        assert next_round("r7", 2, dict.fromkeys("abc", LEFT), config)[:2] == (
+            Action.WAIT,
+            f"0 of at least 3 clients are ready; {gone}",
+        )
+
+    def test_too_few_after_failures_fail_the_run_with_their_reasons(self) -> None:
+        action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": FAILED}, CONFIG)
+        assert action is Action.FAIL
+        assert "c: exit code 3" in reason
+
+    def test_a_client_that_is_starting_again_is_waited_for(self) -> None:
+        assert next_round("r", 2, {"a": READY, "b": READY, "c": JOINED}, CONFIG)[0] is Action.WAIT
+
+    def test_a_rebuilt_run_waits_for_its_clients_as_at_its_beginning(self) -> None:
+        config = CONFIG.model_copy(update={"quorum": 1})
+        for clients in ({}, {"a": READY, "b": FAILED}, {"a": READY, "b": READY}):
+            assert next_round("r", 2, clients, config, anew=True)[0] is Action.WAIT
+        everyone = {"a": READY, "b": READY, "c": READY}
+        assert next_round("r", 2, everyone, config, anew=True)[0] is Action.OPEN
+        assert next_round("r", 2, {"a": READY}, config)[0] is Action.OPEN
+        assert next_round("r", 5, {}, config, anew=True)[0] is Action.FINISH
+
+    def test_a_silent_client_is_gone_even_if_it_said_ready(self) -> None:
+        silent = Client(ClientState.READY, alive=False)
+        action, reason, _ = next_round("r", 1, {"a": READY, "b": READY, "c": silent}, CONFIG)
+        assert action is Action.FAIL
+        assert "heartbeat" in reason
+
+
+class TestSampling:
+    @given(st.integers(1, 40), st.floats(0.01, 1.0), st.integers(1, 9), st.integers(0, 3))
+    def test_size_and_repeatability(self, ready: int, fraction: float, round_: int, seed: int) -> None:
+        config = RunConfig(rounds=9, min_clients=1, fraction=fraction, seed=seed, store="s")
+        names = [f"c{i:02d}" for i in range(ready)]
+        chosen = sample("run", round_, names, config)
+        assert len(set(chosen)) == len(chosen) == max(1, min(ready, -(-int(ready * fraction * 1e9) // 10**9)))
+        assert chosen == sample("run", round_, names[::-1], config)
+        assert set(chosen) <= set(names)
+
+    def test_never_below_the_quorum(self) -> None:
+        config = RunConfig(rounds=1, min_clients=4, quorum=4, fraction=0.1, store="s")
+        assert len(sample("run", 1, list("abcdefgh"), config)) == 4
+
+    def test_a_fraction_samples_that_share_although_all_must_be_there_to_begin(self) -> None:
+        config = RunConfig(rounds=1, min_clients=10, fraction=0.3, store="s")
+        assert config.needed == 3
+        assert len(sample("run", 1, list("abcdefghij"), config)) == 3
+
+    def test_rounds_draw_differently(self) -> None:
+        config = RunConfig(rounds=1, fraction=0.2, store="s")
+        assert len({sample("run", n, [f"c{i}" for i in range(30)], config) for n in range(10)}) > 1
+
+
+class TestOpenRound:
+    def test_waits_for_the_rest_and_says_for_whom(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.SUBMITTED)
+        action, reason = close_round("r", 2_000, ROUND, now, CONFIG)
+        assert action is Action.WAIT
+        assert "b, c" in reason
+        assert "9 s left" in reason
+
+    def test_aggregates_as_soon_as_all_are_accepted(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.ACCEPTED)
+        assert close_round("r", 2_000, ROUND, now, CONFIG) == (Action.AGGREGATE, "3 of 3 updates accepted")
+
+    def test_an_impossible_quorum_fails_at_once(self) -> None:
+        now = standings(a=Standing.PENDING, b=Standing.PENDING, c=Standing.REFUSED)
+        action, reason = close_round("r", 2_000, ROUND, now, CONFIG)
+        assert action is Action.FAIL
+        assert "c: why" in reason
+
+    def test_the_quorum_alone_does_not_close_a_round_before_the_deadline(self) -> None:
+        config = replace_config(quorum=2)
+        now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.PENDING)
+        assert close_round("r", 10_999, ROUND, now, config)[0] is Action.WAIT
+        action, reason = close_round("r", 11_000, ROUND, now, config)
+        assert action is Action.AGGREGATE
+        assert "late: c" in reason
+
+    def test_the_lost_do_not_hold_a_round_up(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.GONE)
+        assert close_round("r", 2_000, ROUND, now, replace_config(quorum=2))[0] is Action.AGGREGATE
+
+    def test_what_was_handed_in_before_the_deadline_is_inspected_for_a_lease_and_no_longer(self) -> None:
+        now, config = (
+            standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.SUBMITTED),
+            replace_config(quorum=2),
+        )
+        last_ms = ROUND.deadline_ms + int(config.aggregation_lease_s * 1000)
+        assert close_round("r", last_ms - 1, ROUND, now, config)[0] is Action.WAIT
+        action, reason = close_round("r", last_ms, ROUND, now, config)
+        assert action is Action.AGGREGATE
+        assert "not inspected in time: c" in reason
+
+    def test_deadline_without_quorum_fails(self) -> None:
+        now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.PENDING)
+        action, reason = close_round("r", 11_000, ROUND, now, replace_config(quorum=2))
+        assert action is Action.FAIL
+        assert "1 of 2" in reason
+
+    @given(st.lists(st.sampled_from(Standing), min_size=3, max_size=3), st.integers(0, 30_000), st.integers(1, 3))
+    def test_never_aggregates_below_the_quorum_and_always_says_why(
+        self, each: list[Standing], now: int, quorum: int
+    ) -> None:
+        action, reason = close_round(
+            "r", now, ROUND, standings(**dict(zip("abc", each, strict=True))), replace_config(quorum=quorum)
+        )
+        assert reason
+        if action is Action.AGGREGATE:
+            assert each.count(Standing.ACCEPTED) >= quorum
+            assert Standing.SUBMITTED not in each or now >= ROUND.deadline_ms + CONFIG.aggregation_lease_s * 1000
+        if now >= ROUND.deadline_ms and Standing.SUBMITTED not in each:
+            assert action is not Action.WAIT
+
+
+class TestAggregation:
+    def aggregating(self, **changes: object) -> RoundView:
+        return replace(ROUND, state=RoundState.AGGREGATING, attempt=1, **changes)  # type: ignore[arg-type]
+
+    def test_waits_while_the_lease_is_renewed(self) -> None:
+        view = self.aggregating(lease_ms=50_000)
+        assert supervise(40_000, view, enqueued_ms=0, workers=None, config=CONFIG)[0] is Action.WAIT
+
+    def test_another_attempt_when_the_worker_falls_silent(self) -> None:
+        view = self.aggregating(lease_ms=50_000)
+        action, reason = supervise(50_001, view, enqueued_ms=0, workers=None, config=CONFIG)
+        assert action is Action.RETRY
+        assert "attempt 2 of 3" in reason
+
+    def test_gives_up_after_the_configured_attempts(self) -> None:
+        view = replace(self.aggregating(error="boom"), attempt=3)
+        action, reason = supervise(0, view, enqueued_ms=0, workers=None, config=CONFIG)
+        assert action is Action.FAIL
+        assert "boom" in reason
+
+    @pytest.mark.parametrize(
+        ("policy", "then"), [("wait", Action.RETURN), ("retry", Action.RETURN), ("fail", Action.FAIL)]
+    )
+    def test_too_few_objects_left_are_a_quorum_that_is_lost(self, policy: str, then: Action) -> None:
+        view = replace(self.aggregating(error="c1's object is gone"), contributors=("a", "b", "c"), spoiled=("c",))
+        config = CONFIG.model_copy(update={"on_quorum_lost": policy, "min_clients": 3, "quorum": 3})
+        action, reason = supervise(0, view, enqueued_ms=0, workers=None, config=config)
+        assert action is then
+        assert "c1" in reason
+        assert public(reason).endswith("updates are needed and 2 are left: 1 changed or removed in the store")
+        _, reason = supervise(
+            0, replace(view, unfit={"c": "c1's is another"}), enqueued_ms=0, workers=None, config=config
+        )
+        assert public(reason).endswith("updates are needed and 2 are left: 1 not usable with the others")
+
+    def test_a_job_that_nobody_took_is_queued_again_unless_nobody_listens(self) -> None:
+        view = self.aggregating()
+        late = 20_000
+        assert supervise(late, view, enqueued_ms=0, workers=1, config=CONFIG)[0] is Action.REQUEUE
+        action, reason = supervise(late, view, enqueued_ms=0, workers=0, config=CONFIG)
+        assert action is Action.WAIT
+        assert "flavor-agg" in reason
+
+
+def replace_config(**changes: object) -> RunConfig:
+    return CONFIG.model_copy(update=changes)
+
+
+def test_a_quorum_above_min_clients_is_refused() -> None:
+    with pytest.raises(ValueError, match="quorum 4 is more than min_clients 3"):
+        RunConfig.parse({"rounds": 1, "min_clients": 3, "quorum": 4, "store": "s"})
+
+
+def policy(**settings: object) -> RunConfig:
+    return RunConfig.parse({"rounds": 5, "min_clients": 3, "store": "file:///s", **settings})
+
+
+class TestQuorum:
+    @pytest.mark.parametrize(
+        ("written", "of_3", "of_10"),
+        [(2, 2, 2), ("3", 3, 3), ("0.6", 2, 6), ("60%", 2, 6), (1.0, 3, 10), ("1.0", 3, 10)],
+    )
+    def test_is_a_number_or_a_share_of_the_rounds_clients(self, written: object, of_3: int, of_10: int) -> None:
+        config = policy(quorum=written)
+        assert (config.needed_of(3), config.needed_of(10)) == (of_3, of_10)
+        assert RunConfig.parse(config.to_mapping()) == config
+
+    @pytest.mark.parametrize("written", [0, "0", -1, "1.5", "0.0", "120%", "many", True, "nan", "inf", ""])
+    def test_nothing_else(self, written: object) -> None:
+        with pytest.raises(InvalidSetting, match=r"--quorum: .*(share|number)"):
+            policy(quorum=written)
+
+    def test_a_share_counts_of_those_that_were_expected(self) -> None:
+        three = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.GONE)
+        assert close_round("r", 2_000, ROUND, three, policy(quorum=0.6))[0] is Action.AGGREGATE
+        assert close_round("r", 2_000, ROUND, three, policy(quorum=0.7))[0] is Action.FAIL
+
+
+class TestQuorumLost:
+    GONE = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.GONE)
+    LATE = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.PENDING)
+    REFUSED = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.REFUSED)
+
+    @pytest.mark.parametrize(("now_ms", "standing"), [(2_000, GONE), (12_000, LATE)])
+    def test_wait_holds_the_round_and_says_so(self, now_ms: int, standing: dict) -> None:
+        action, reason = close_round("r", now_ms, ROUND, standing, policy(on_quorum_lost="wait"))
+        assert action is Action.HOLD
+        assert "waiting for clients to come back" in reason
+
+    @pytest.mark.parametrize("kind", [Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE])
+    def test_wait_ends_for_no_site_that_is_lost_in_whatever_way(self, kind: Standing) -> None:
+        for number in (1, 2):
+            standing = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=kind)
+            first = replace(ROUND, round=number)
+            assert close_round("r", 2_000, first, standing, policy(on_quorum_lost="wait"))[0] is Action.HOLD
+            every = standings(a=kind, b=kind, c=kind)
+            assert close_round("r", 99_000, first, every, policy(on_quorum_lost="wait"))[0] is Action.HOLD
+
+    @pytest.mark.parametrize(
+        ("kind", "told"),
+        [
+            (Standing.REFUSED, "c's update was refused: its site tries again once flavor-fl is started there again"),
+            (Standing.SHUT, "c is quarantined: `flavor pardon r c`, then start flavor-fl there again"),
+            (Standing.REVOKED, "c is revoked: `flavor enroll r c` lets it join with a new token"),
+        ],
+    )
+    def test_a_run_says_what_lets_it_go_on(self, kind: Standing, told: str) -> None:
+        standing = {**standings(a=Standing.ACCEPTED, b=Standing.PENDING), "c": (kind, "NaN in w")}
+        _, reason = close_round("r", 2_000, ROUND, standing, policy(on_quorum_lost="wait"))
+        fewer = "lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 2`)"
+        assert f"; {told}, or {fewer}; c: NaN in w; waiting" in reason
+        _, reason = close_round("r", 2_000, ROUND, standing, policy(on_quorum_lost="wait", quorum=1.0))
+        assert "`flavor resume r --min-clients 2 --quorum 2`" in reason
+        if kind is Standing.REFUSED:
+            return
+        for settings in ({}, {"on_quorum_lost": "retry", "round_attempts": 1}):
+            action, reason = close_round("r", 2_000, ROUND, standing, policy(**settings))
+            assert action is Action.FAIL
+            assert f"{told}, or lower the quorum (`flavor resume r --min-clients 2`)" in reason, "it has ended by then"
+            assert "pardon" not in public(reason)
+            assert "enroll" not in public(reason)
+
+    def test_several_sites_are_told_of_together(self) -> None:
+        standing = standings(a=Standing.SHUT, b=Standing.SHUT, c=Standing.REVOKED)
+        _, reason = close_round("r", 2_000, ROUND, standing, policy(on_quorum_lost="wait"))
+        assert "a, b are quarantined: `flavor pardon r SITE`" in reason
+        assert "new token, or end the run (`flavor stop r`)" in reason
+
+    def test_a_resumed_round_waits_until_its_deadline_for_the_sites_that_ended_with_the_run(self) -> None:
+        resumed = replace(ROUND, resumed=True)
+        shut = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.SHUT)
+        assert close_round("r", 2_000, resumed, shut, policy())[0] is Action.HOLD, "or it would end again at once"
+        assert close_round("r", 2_000, resumed, self.GONE, policy())[0] is Action.HOLD
+        assert close_round("r", 12_000, resumed, self.GONE, policy())[0] is Action.FAIL
+
+    @pytest.mark.parametrize("standing", [GONE, LATE, REFUSED])
+    def test_what_every_site_may_read_counts_and_names_nobody(self, standing: dict) -> None:
+        told = {name: (kind, f"SECRET of {name}") for name, (kind, _) in standing.items()}
+        action, reason = close_round("r", 12_000, ROUND, told, policy())
+        assert action is Action.FAIL
+        assert "SECRET" in reason or standing is self.LATE
+        assert "SECRET" not in public(reason)
+        assert public(reason).startswith("round 2: the deadline passed with 1 of 3") or "1 " in public(reason)
+
+    @pytest.mark.parametrize("standing", [GONE, REFUSED])
+    def test_retry_opens_again_so_many_times(self, standing: dict) -> None:
+        config = policy(on_quorum_lost="retry", round_attempts=2)
+        assert close_round("r", 2_000, ROUND, standing, config)[0] is Action.REOPEN
+        action, reason = close_round("r", 2_000, replace(ROUND, openings=2), standing, config)
+        assert action is Action.FAIL
+        assert "opened 2 times" in reason
+
+    def test_who_is_in_a_round_that_opens_again(self) -> None:
+        clients = {"a": LEFT, "b": READY, "c": FAILED, "d": READY, "e": JOINED}
+        found = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.GONE)
+        action, reason, expected = reopened(ROUND, found, clients, policy(on_quorum_lost="retry"))
+        assert (action, expected) == (Action.REOPEN, ("a", "b", "d"))
+        assert "opening 2 of 3" in reason
+
+    def test_a_refused_client_is_not_asked_again_in_the_same_round(self) -> None:
+        clients = dict.fromkeys("abcd", READY)
+        action, _, expected = reopened(ROUND, self.REFUSED, clients, policy(on_quorum_lost="retry"))
+        assert (action, expected) == (Action.REOPEN, ("a", "b", "d"))
+
+    def test_it_is_held_until_enough_are_there(self) -> None:
+        clients = {"a": READY, "b": READY, "c": FAILED}
+        action, reason, _ = reopened(ROUND, self.GONE, clients, policy(on_quorum_lost="retry"))
+        assert action is Action.HOLD
+        assert "2 of the 3 clients" in reason
+
+    @pytest.mark.parametrize("what", ["wait", "retry"])
+    def test_between_rounds_it_waits(self, what: str) -> None:
+        clients = {"a": READY, "b": READY, "c": FAILED}
+        assert next_round("r", 2, clients, policy(on_quorum_lost=what))[0] is Action.WAIT
+        ended = {"a": LEFT, "b": LEFT, "c": READY}
+        action = Action.WAIT if what == "wait" else Action.FINISH
+        assert next_round("r", 2, ended, policy(on_quorum_lost=what))[0] is action
+
+
+def verdict(structure: str, *, accepted: bool = True) -> Verdict:
+    return Verdict(accepted, "why", path="p", structure=structure)
+
+
+class TestStructure:
+    """Of a first round that starts from no model."""
+
+    def agreed(self, *, open_: int = 0, needed: int = 2, closing: bool = False, **of: str):
+        verdicts = {name: verdict(structure) for name, structure in of.items()}
+        return agreed_structure(verdicts, open_=open_, needed=needed, closing=closing)
+
+    def test_the_odd_one_that_came_first_decides_nothing(self) -> None:
+        assert self.agreed(a="module", open_=2) is None
+        assert self.agreed(a="module", b="plain", open_=1) is None
+        assert self.agreed(a="module", b="plain", c="plain") == ("b", ("a",))
+
+    def test_it_is_decided_as_soon_as_nothing_that_comes_could_change_it(self) -> None:
+        assert self.agreed(a="x", b="x", open_=2) is None
+        assert self.agreed(a="x", b="x", open_=1) == ("a", ())
+
+    def test_a_round_that_closes_takes_what_most_have_and_of_two_the_first_by_name(self) -> None:
+        assert self.agreed(a="x", b="y", closing=True, open_=5) == ("a", ("b",))
+        assert self.agreed(a="x", closing=True) is None
+
+    def test_refused_ones_have_no_say(self) -> None:
+        verdicts = {"a": verdict("x"), "b": verdict("y", accepted=False), "c": verdict("x")}
+        assert agreed_structure(verdicts, open_=0, needed=2, closing=False) == ("a", ())
+
+
+def test_who_left_with_a_run_that_was_resumed_may_come_back() -> None:
+    resumed = replace(ROUND, resumed=True, expected=("a",))
+    assert all_standings(resumed, {}, {"a": LEFT})["a"][0] is Standing.GONE
+    assert all_standings(replace(resumed, resumed=False), {}, {"a": LEFT})["a"][0] is Standing.LEFT
+
+
+class TestATrainerThatIsDoneAndWhoseUpdateIsForgotten:
+    """Its edge knows what it has handed in, and does so again, as long as it lives."""
+
+    ROUND = replace(ROUND, round=1, expected=("a",))
+    DONE = replace(LEFT, alive=True, behind=1)
+
+    @pytest.mark.parametrize("what", ["fail", "wait", "retry"])
+    def test_is_waited_for_until_the_deadline(self, what: str) -> None:
+        standing = all_standings(self.ROUND, {}, {"a": self.DONE})
+        config = policy(min_clients=1, on_quorum_lost=what)
+        assert close_round("r", 2_000, self.ROUND, standing, config)[0] is Action.WAIT
+        late = {"fail": Action.FAIL, "wait": Action.HOLD, "retry": Action.REOPEN}[what]
+        assert close_round("r", 12_000, self.ROUND, standing, config)[0] is late
+
+    @pytest.mark.parametrize("client", [replace(DONE, alive=False), replace(DONE, behind=0)])
+    def test_is_not_where_nobody_can_hand_it_in_again(self, client: Client) -> None:
+        standing = all_standings(self.ROUND, {}, {"a": client})
+        assert standing["a"][0] is Standing.LEFT
+        for what, action in (("fail", Action.FAIL), ("wait", Action.HOLD)):  # it may be started again
+            config = policy(min_clients=1, on_quorum_lost=what)
+            assert close_round("r", 2_000, self.ROUND, standing, config)[0] is action
+
+    def test_does_not_finish_the_run_early(self) -> None:
+        later = replace(self.ROUND, round=2)
+        done = all_standings(later, {}, {"a": replace(self.DONE, behind=2)})
+        assert close_round("r", 2_000, later, done, policy(min_clients=1))[0] is Action.WAIT
+        left = all_standings(later, {}, {"a": self.DONE})
+        assert close_round("r", 2_000, later, left, policy(min_clients=1))[0] is Action.FINISH
+
+
+class TestAnotherTry:
+    REFUSED = Verdict(False, "NaN", try_id="t1")
+
+    def standing(self, updates: dict, client: Client = READY) -> Standing:
+        view = replace(ROUND, expected=("a",), verdicts={"a": self.REFUSED})
+        return all_standings(view, updates, {"a": client})["a"][0]
+
+    def test_a_refusal_is_about_one_try(self) -> None:
+        assert self.standing({"a": {"try": "t1"}}) is Standing.REFUSED
+        assert self.standing({"a": {"try": "t2"}}) is Standing.SUBMITTED
+
+    def test_an_edge_that_took_its_update_back_trains_again(self) -> None:
+        assert self.standing({}) is Standing.PENDING
+        assert self.standing({}, FAILED) is Standing.GONE
+
+    def test_quarantine_and_revocation_end_that(self) -> None:
+        shut = replace(READY, quarantined=True)
+        assert self.standing({"a": {"try": "t2"}}, shut) is Standing.SHUT
+        assert self.standing({}, Client(ClientState.REVOKED, alive=False)) is Standing.REVOKED
+
+
+class TestWhatPasses:
+    def test_counts_for_no_attempt_and_is_tried_again_in_a_while(self) -> None:
+        view = replace(ROUND, state=RoundState.AGGREGATING, attempt=9, waits=8, error="store full", passing_ms=50_000)
+        assert supervise(50_001, view, enqueued_ms=0, workers=None, config=CONFIG)[0] is Action.HOLD
+        assert supervise(65_000, view, enqueued_ms=0, workers=None, config=CONFIG)[0] is Action.RETRY
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min"), (86_399, "23 h 59 min"), (86_400, "1 d"), (93_700, "1 d 2 h")],
+)
+def test_durations_are_for_people(seconds: float, shown: str) -> None:
+    assert shown_duration(seconds) == shown
+
+
+class TestQuarantine:
+    SHUT = Client(ClientState.READY, alive=True, quarantined=True)
+
+    def test_is_given_no_task(self) -> None:
+        clients = {"a": READY, "b": READY, "c": READY, "d": self.SHUT}
+        assert next_round("r", 2, clients, CONFIG)[2] == ("a", "b", "c")
+
+    def test_counts_as_lost_and_says_why(self) -> None:
+        action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": self.SHUT}, CONFIG)
+        assert action is Action.FAIL
+        assert "c: it is quarantined" in reason
+        assert "`flavor pardon r c`, then start flavor-fl there again, or lower the quorum (`flavor resume r" in reason
+
+    def test_a_run_that_waits_says_between_rounds_who_lets_it_go_on(self) -> None:
+        revoked = Client(ClientState.REVOKED, alive=False, reason="it was revoked")
+        config = policy(on_quorum_lost="wait")
+        for client, told in ((self.SHUT, "`flavor pardon r c`"), (revoked, "`flavor enroll r c`")):
+            action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": client}, config)
+            assert action is Action.WAIT
+            assert told in reason
+            assert "or lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 2`)" in reason

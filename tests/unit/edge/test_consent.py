@@ -1,0 +1,109 @@
+"""What a run asks of a site is declined unless the site's own user has agreed to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flavor.config import RunConfig
+from flavor.edge.consent import check_consent, check_store
+from flavor.errors import RunRefused
+from flavor.script_settings import checked_pattern, settings_not_taken
+from flavor.store.bucket import refusal
+from flavor.store.local import LocalStore
+from flavor.store.objects import open_store
+from flavor.store.paths import run_record_path
+
+DANGEROUS = ["HF_ENDPOINT", "MAKEFLAGS", "INTEL_LIBITTNOTIFY64", "TORCH_HOME", "KUBECONFIG", "DATABASE_URL"]
+DANGEROUS += ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TRITON_CACHE_DIR", "OMP_TOOL_LIBRARIES", "WANDB_BASE_URL"]
+
+
+def config(**settings: str) -> RunConfig:
+    return RunConfig.parse({"rounds": 1, "store": "s", "settings": settings})
+
+
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_names_that_are_not_listed_are_declined_and_can_be_allowed(name: str) -> None:
+    with pytest.raises(RunRefused, match=rf"{name}=x.*--allow-set {name}"):
+        check_consent("r", config(**{name: "x"}), opaque=False, allow_set=(), store="s")
+    check_consent("r", config(**{name: "x"}), opaque=False, allow_set=[name[:3] + "*"], store="s")
+
+
+@pytest.mark.parametrize("value", ["0.01", "-1e-3", "64,64", "adam", "", "cosine:0.1"])
+def test_plain_values_of_listed_names_are_taken(value: str) -> None:
+    assert settings_not_taken({"LEARNING_RATE": value, "HP_WIDTH": value}) == []
+
+
+@pytest.mark.parametrize("value", ["$(id)", "--out=x", "a/b", "x;y", "http://x", "`id`", "a\\nb"])
+def test_other_values_are_not(value: str) -> None:
+    assert settings_not_taken({"LEARNING_RATE": value}) == ["LEARNING_RATE"]
+
+
+def test_opaque_checkpoints_need_the_sites_word() -> None:
+    opaque = RunConfig.parse({"rounds": 1, "store": "s", "checkpoint": "opaque"})
+    with pytest.raises(RunRefused, match="--opaque"):
+        check_consent("r", opaque, opaque=False, allow_set=(), store="s")
+    check_consent("r", opaque, opaque=True, allow_set=(), store="s")
+
+
+@pytest.mark.parametrize(
+    ("named", "typed"),
+    [
+        ("/srv/runs", "--store /srv/runs"),
+        ("file:///srv/runs", "--store /srv/runs"),
+        ("runs", "--store runs"),
+        ("~/x; rm y", "--store '~/x; rm y'"),
+    ],
+)
+def test_a_folder_that_the_run_names_needs_the_sites_word(named: str, typed: str) -> None:
+    run = RunConfig.parse({"rounds": 1, "store": named})
+    for silent in (None, ""):
+        with pytest.raises(RunRefused) as refused:
+            check_consent("r", run, opaque=False, allow_set=(), store=silent)
+        assert f"start with {typed}" in str(refused.value)
+        assert "flavor enroll --store" in str(refused.value)
+    check_consent("r", run, opaque=False, allow_set=(), store="/mnt/elsewhere")
+
+
+@pytest.mark.parametrize("named", ["s3://bucket/prefix", "gs://bucket", "az://container"])
+def test_a_bucket_that_the_run_names_is_used(named: str) -> None:
+    check_consent("r", RunConfig.parse({"rounds": 1, "store": named}), opaque=False, allow_set=(), store=None)
+
+
+def test_a_store_must_hold_the_record_of_this_very_run(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), create=True)
+    with pytest.raises(RunRefused, match="not the store of run"):
+        check_store(store, "r", "a" * 32, tell=print)
+    record = tmp_path / run_record_path("r")
+    record.parent.mkdir(parents=True)
+    for text, match in (("{", "no run's record"), (json.dumps({"run_id": "b" * 32}), "another run of the name")):
+        record.write_text(text)
+        with pytest.raises(RunRefused, match=match):
+            check_store(store, "r", "a" * 32, tell=print)
+    record.write_text(json.dumps({"run_id": "a" * 32}))
+    check_store(store, "r", "a" * 32, tell=print)
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "may not read the run's record"), (404, "answered 404")])
+def test_a_site_that_may_not_read_the_record_is_not_told_that_something_is_wrong(
+    tmp_path: Path, status: int, said: str
+) -> None:
+    """It is so with the policy that is printed for it."""
+
+    class Closed(LocalStore):
+        def read(self, path: str, **_: object) -> bytes:
+            raise refusal("s3://b/p", path, status, "")
+
+    told: list[str] = []
+    check_store(Closed(tmp_path), "r", "a" * 32, tell=told.append)
+    assert len(told) == 1
+    assert said in told[0]
+    assert "check the credentials" not in told[0]
+
+
+def test_a_pattern_that_matches_no_name_is_refused() -> None:
+    assert checked_pattern("LR_*") == "LR_*"
+    with pytest.raises(ValueError, match="--allow-set"):
+        checked_pattern("lr*")

@@ -1,0 +1,125 @@
+"""A process group is signalled as long as its number is its own, and never after."""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flavor.programs.process import ChildProcess, obituary
+
+LEAVES = (
+    "import os, time\nif os.fork() == 0:\n    while True: time.sleep(1)\nprint(os.getpid(), flush=True)\nos._exit(3)"
+)
+
+
+def eventually(look: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def started(tmp_path: Path, program: str) -> ChildProcess:
+    return ChildProcess([sys.executable, "-c", program], environment=dict(os.environ), log=tmp_path / "log")
+
+
+def members(group: int) -> list[str]:
+    """The states of the processes of a group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, number = stat.read_text().rpartition(") ")[2].split()[:3]
+        except OSError:
+            continue
+        if int(number) == group:
+            found.append(state)
+    return found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_an_ended_leader_keeps_its_number_until_its_group_is_stopped(tmp_path: Path) -> None:
+    process = started(tmp_path, LEAVES)
+    assert process.wait(20) == process.exit_code == 3
+    assert sorted(members(process.pid)) == ["S", "Z"], "the number could be given to a stranger"
+    process.stop(0.1)
+    eventually(lambda: "S" not in members(process.pid))  # the orphan is for init to reap
+    with pytest.raises(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+    assert process.exit_code == 3
+
+
+def test_no_group_is_signalled_once_its_leader_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    process = started(tmp_path, "pass")
+    assert process.wait(20) == 0
+    process.stop(0.1)
+    monkeypatch.setattr(os, "killpg", lambda group, number: sent.append((group, number)))
+    process.stop(0.1)
+    assert sent == []
+
+
+@pytest.mark.parametrize(("how", "code"), [("os._exit(7)", 7), ("os.kill(os.getpid(), 9)", -9), ("os.abort()", -6)])
+def test_the_exit_code_is_the_one_that_popen_has(tmp_path: Path, how: str, code: int) -> None:
+    process = started(tmp_path, f"import os\n{how}")
+    assert process.wait(20) == code
+    process.stop(0.1)
+    assert process.exit_code == code
+
+
+def test_a_running_one_is_stopped_with_sigterm_and_one_that_does_not_listen_with_sigkill(tmp_path: Path) -> None:
+    program = "import signal, time\n{}\nprint('up', flush=True)\nwhile True: time.sleep(1)"
+    for listens, code in (("", -signal.SIGTERM), ("signal.signal(15, signal.SIG_IGN)", -signal.SIGKILL)):
+        process = started(tmp_path, program.format(listens))
+        eventually(lambda process=process: process.last_lines)
+        process.stop(0.5)
+        assert process.exit_code == code
+
+
+def test_one_that_was_never_stopped_leaves_no_zombie(tmp_path: Path) -> None:
+    process = started(tmp_path, "pass")
+    pid = process.pid
+    assert process.wait(20) == 0
+    del process
+    gc.collect()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def test_what_it_had_printed_by_now_is_known_however_late_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an aggregator that sets an event right after its last line, and lives on."""
+
+    class Late(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            found = super().select(timeout)
+            time.sleep(0.1)
+            return found
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Late)
+    reading, writing = os.pipe()
+    program = f"import os, time\nprint('saved it', flush=True)\nos.write({writing}, b'x')\nwhile True: time.sleep(1)"
+    process = ChildProcess(
+        [sys.executable, "-c", program], environment=dict(os.environ), log=tmp_path / "log", inherited=[writing]
+    )
+    os.close(writing)
+    with open(reading, "rb", buffering=0) as event:
+        assert event.read(1) == b"x"
+    assert process.last_lines == ["saved it"]
+    process.stop(0.1)
+    assert process.last_lines == ["saved it"]
+
+
+def test_a_script_whose_environment_has_no_flavor_is_told_what_to_do() -> None:
+    lines = ["Traceback (most recent call last):", "ModuleNotFoundError: No module named 'flavor'"]
+    told = obituary("the trainer", 1, lines, "before TrainInitDone")
+    assert "No module named 'flavor': install flavor in the environment that runs the script, too; before that" in told
+    assert "install" not in obituary("the trainer", 1, ["ModuleNotFoundError: No module named 'flavors'"])

@@ -1,0 +1,91 @@
+"""The manifest of a round that is about to be committed: made, signed and staged; put in place once it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from flavor.errors import FlavorError, StateLost
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import Contributor, Manifest, Model
+from flavor.ledger.witnesses import Witnesses
+from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunView, Verdict
+
+if TYPE_CHECKING:
+    from workers.context import WorkerContext
+
+
+def refuse_if_recorded(context: WorkerContext, run: str, round_: int) -> None:
+    """Raise `StateLost` when the round that Redis has as open has its manifest already: Redis came back older.
+
+    One that another party has made up is told of, and stops nothing: the coordinator puts the true one in its place.
+    """
+    archive, runs = Archive(context.store, run), context.run(run)
+    manifest = archive.manifest(round_)
+    if manifest is None:
+        return
+    own = str(context.key.public)
+    witnesses = Witnesses.of_run(runs, archive, runs.read().config, newest=round_ - 1, own=own)
+    if witnesses.vouch_for(manifest):
+        raise StateLost(
+            f"round {round_} is closed in the object store, but not on Redis, which came back older: "
+            "`flavor recover` rebuilds the run from the store"
+        )
+    told = f"round {round_}: {witnesses.against(manifest)}"
+    runs.log("round.note", round_=round_, reason=told)
+    context.tell(f"run {run}, {told}")
+
+
+def stage_manifest(
+    context: WorkerContext,
+    view: RunView,
+    round_: RoundView,
+    attempt: int,
+    *,
+    model: GlobalModel,
+    verdicts: Mapping[str, Verdict],
+    now_ms: int,
+) -> ManifestRef:
+    """Put the signed manifest of this attempt beside its model."""
+    replaced = context.run(view.run).replaced()
+    manifest = Manifest(
+        run=view.run,
+        run_id=view.run_id,
+        round=round_.round,
+        attempt=attempt,
+        config=dict(view.config),  # as its coordinator wrote it, which may be of another version
+        opened_ms=round_.opened_ms,
+        closed_ms=now_ms,
+        expected=round_.expected,
+        trained_from=view.global_model.digest if view.global_model else "",
+        contributors=tuple(
+            _contributor(client, verdict, replaced.get(client, ())) for client, verdict in verdicts.items()
+        ),
+        global_model=Model.of(model),
+        previous=view.manifest.digest if view.manifest else "",
+    )
+    return Archive(context.store, view.run).stage(manifest.signed(context.key))
+
+
+def _contributor(client: str, verdict: Verdict, replaced: tuple[str, ...]) -> Contributor:
+    return Contributor(
+        client=client,
+        path=verdict.path,
+        digest=verdict.digest,
+        size_bytes=verdict.size_bytes,
+        format=verdict.format,
+        num_examples=verdict.num_examples,
+        info_path=verdict.info_path,
+        info_digest=verdict.info_digest,
+        public_key=verdict.public_key,
+        signature=verdict.signature,
+        replaced=replaced,
+    )
+
+
+def publish_manifest(context: WorkerContext, run: str, round_: int, ref: ManifestRef) -> None:
+    """Put the manifest of a committed round in place. What fails here the coordinator does again."""
+    try:
+        Archive(context.store, run).publish(round_, ref)
+    except (FlavorError, OSError) as error:
+        context.tell(f"run {run}, round {round_}: its manifest could not be put in place: {error}")
