@@ -1,0 +1,53 @@
+"""An object of the store as the records name it: where it lies, and what it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from flavor.records.names import count
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """One object of the store.
+
+    The digest says which bytes it must hold. In Redis a reference is three or four fields of a hash, whose names begin
+    with a prefix that the record chooses: `path`, `digest`, `size` and `seal`.
+    """
+
+    path: str
+    digest: str
+    """SHA-256 of its bytes, in hexadecimal digits; '' where the record does not say: the store refuses to read it."""
+    size_bytes: int | None = None
+    """None where the record does not say."""
+    seal: str = ""
+    """The store's mark of the object when its digest was computed (`flavor.store.seals`); '' for none."""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("an object needs a path")
+
+    def sealed(self, seal: str) -> ObjectRef:
+        """The same object, with this mark."""
+        return replace(self, seal=seal)
+
+    def to_hash(self, prefix: str = "") -> dict[str, str]:
+        """The fields of a hash; size and seal only where they are known."""
+        fields = {f"{prefix}path": self.path, f"{prefix}digest": self.digest}
+        if self.size_bytes is not None:
+            fields[f"{prefix}size"] = str(self.size_bytes)
+        if self.seal:
+            fields[f"{prefix}seal"] = self.seal
+        return fields
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str], prefix: str = "") -> ObjectRef | None:
+        """Read these fields; None where there is no path. Raises `ValueError` where the size is no number."""
+        path, size = fields.get(f"{prefix}path"), fields.get(f"{prefix}size")
+        if not path:
+            return None
+        size_bytes = count(size)
+        if size and size_bytes is None:
+            raise ValueError(f"{prefix}size {size[:40]!r} is no number of bytes")
+        return cls(path, fields.get(f"{prefix}digest", ""), size_bytes, fields.get(f"{prefix}seal", ""))
