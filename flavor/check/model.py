@@ -13,10 +13,10 @@ from aggregators import engine
 from aggregators.dtypes import Array, Kind, kind_of
 from aggregators.quantities import matching, suspicious_integers
 from flavor.checkpoints import Format, TensorSpec, is_finite, read
-from flavor.checkpoints.format import detect_mapped
+from flavor.checkpoints.detection import detect_mapped
 from flavor.checkpoints.mapped import Mapped
-from flavor.checkpoints.nesting import state_dict_of
-from flavor.checkpoints.torchfile import load_pickle, load_torch
+from flavor.checkpoints.state_dict.nesting import state_dict_of
+from flavor.checkpoints.torch.reader import load_pickle, load_torch
 from flavor.errors import CheckpointError
 from flavor.patterns import STATISTICS
 

@@ -1,27 +1,43 @@
-"""Checkpoint bytes: every format that a trainer may use, and the one that crosses the wire.
+"""Checkpoint files: every format that a trainer may use, and the one that crosses the wire.
+
+- `kind`: what a run's checkpoints are; `kinds` finds one by name, `tensors` and `opaque` are built in;
+- `format` and `detection`: the formats of a trainer's file, and how one is told by its content;
+- `checkpoint`: read and write a file of any format; `convert` and `encoding`: between that file and the wire;
+- `state_dict/`: how a trainer nests its tensors, and what it saves beside them;
+- `safetensors/`, `torch/`, `pickles/`, `npz`: the readers and writers of each format;
+- `compare` and `finite`: what is looked at in the tensors themselves.
 
 Nothing here imports torch or runs anything that a checkpoint names. Whatever is wrong with a file is
 a `CheckpointError` of one line; a disk that does not take what is written is a `StoreError`.
+
+The names below are imported when they are first used: an edge and a command start without numpy.
 """
 
-from flavor.checkpoints.beside import read_beside
-from flavor.checkpoints.checkpoint import Checkpoint, describe, read, write
-from flavor.checkpoints.convert import (
-    WireInfo,
-    check_given,
-    check_metadata,
-    from_safetensors,
-    take_safetensors,
-    to_safetensors,
-)
-from flavor.checkpoints.encoding import Encoding, encode
-from flavor.checkpoints.finite import Inspection, check_finite, digest_and_check, is_finite, is_odd
-from flavor.checkpoints.format import Format, detect
-from flavor.checkpoints.header import TensorSpec
-from flavor.checkpoints.structure import Structure
-from flavor.checkpoints.tensorfile import TensorFile
-from flavor.checkpoints.tensorwriter import TensorFileWriter
-from flavor.checkpoints.torchwriter import write_beside
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flavor.checkpoints.checkpoint import Checkpoint, describe, read, write
+    from flavor.checkpoints.convert import (
+        WireInfo,
+        check_given,
+        check_metadata,
+        from_safetensors,
+        take_safetensors,
+        to_safetensors,
+    )
+    from flavor.checkpoints.detection import detect
+    from flavor.checkpoints.encoding import Encoding, encode
+    from flavor.checkpoints.finite import Inspection, digest_and_check, is_finite, is_odd
+    from flavor.checkpoints.format import Format
+    from flavor.checkpoints.safetensors.header import TensorSpec
+    from flavor.checkpoints.safetensors.reader import TensorFile
+    from flavor.checkpoints.safetensors.writer import TensorFileWriter
+    from flavor.checkpoints.state_dict.beside import read_beside
+    from flavor.checkpoints.state_dict.structure import Structure
+    from flavor.checkpoints.torch.writer import write_beside
 
 __all__ = [
     "Checkpoint",
@@ -33,7 +49,6 @@ __all__ = [
     "TensorFileWriter",
     "TensorSpec",
     "WireInfo",
-    "check_finite",
     "check_given",
     "check_metadata",
     "describe",
@@ -50,3 +65,34 @@ __all__ = [
     "write",
     "write_beside",
 ]
+
+_MODULES = {
+    "checkpoint": ("Checkpoint", "describe", "read", "write"),
+    "convert": (
+        "WireInfo",
+        "check_given",
+        "check_metadata",
+        "from_safetensors",
+        "take_safetensors",
+        "to_safetensors",
+    ),
+    "detection": ("detect",),
+    "encoding": ("Encoding", "encode"),
+    "finite": ("Inspection", "digest_and_check", "is_finite", "is_odd"),
+    "format": ("Format",),
+    "safetensors.header": ("TensorSpec",),
+    "safetensors.reader": ("TensorFile",),
+    "safetensors.writer": ("TensorFileWriter",),
+    "state_dict.beside": ("read_beside",),
+    "state_dict.structure": ("Structure",),
+    "torch.writer": ("write_beside",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import what `name` is from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value

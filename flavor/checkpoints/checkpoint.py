@@ -6,20 +6,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flavor.checkpoints.beside import Beside, beside_of
 from flavor.checkpoints.blocks import Array
+from flavor.checkpoints.detection import detect_mapped
 from flavor.checkpoints.dtypes import DType
-from flavor.checkpoints.format import Format, detect_mapped
-from flavor.checkpoints.header import TensorSpec
+from flavor.checkpoints.format import Format
 from flavor.checkpoints.limits import is_bomb
 from flavor.checkpoints.mapped import Mapped, StrPath
-from flavor.checkpoints.nesting import flatten, state_dict_of
 from flavor.checkpoints.npz import read_npz, write_npz
-from flavor.checkpoints.structure import Kind, Structure
-from flavor.checkpoints.tensorfile import TensorFile
-from flavor.checkpoints.tensorwriter import TensorFileWriter
-from flavor.checkpoints.torchfile import load_pickle, load_torch
-from flavor.checkpoints.torchwriter import write_pickle, write_torch
+from flavor.checkpoints.safetensors.header import TensorSpec
+from flavor.checkpoints.safetensors.reader import TensorFile
+from flavor.checkpoints.safetensors.writer import TensorFileWriter
+from flavor.checkpoints.state_dict.beside import Beside, beside_of
+from flavor.checkpoints.state_dict.nesting import flatten, state_dict_of
+from flavor.checkpoints.state_dict.structure import LeafKind, Structure
+from flavor.checkpoints.torch.reader import load_pickle, load_torch
+from flavor.checkpoints.torch.writer import write_pickle, write_torch
 from flavor.errors import CheckpointError
 
 STRUCTURE_KEY = "flavor.structure"
@@ -65,7 +66,7 @@ def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
         tensors, structure = read_npz(source)
     else:
         root = load_torch(source) if fmt is Format.TORCH else load_pickle(source)
-        native = Kind.TORCH if fmt is Format.TORCH else Kind.NUMPY
+        native = LeafKind.TORCH if fmt is Format.TORCH else LeafKind.NUMPY
         tensors, structure = flatten(state_dict_of(root, source.name), source.name, native)
         beside = beside_of(root)
     claimed, size = sum(array.nbytes for array in tensors.values()), len(source.view)

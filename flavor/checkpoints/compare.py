@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from flavor.checkpoints.blocks import Array
-from flavor.checkpoints.header import TensorSpec
+from flavor.checkpoints.safetensors.header import TensorSpec
 from flavor.checkpoints.unmapped import FileTensor
 
 _MOST_TOLD = 3

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO
 
-from flavor.checkpoints.beside import Beside
 from flavor.checkpoints.checkpoint import (
     ENCODING_KEY,
     SCALE_PREFIX,
@@ -19,12 +18,14 @@ from flavor.checkpoints.checkpoint import (
     safetensors_metadata,
     write,
 )
-from flavor.checkpoints.format import Format, detect
+from flavor.checkpoints.detection import detect
+from flavor.checkpoints.format import Format
 from flavor.checkpoints.mapped import StrPath
-from flavor.checkpoints.prefix import bare_names, renamed
-from flavor.checkpoints.structure import Structure
-from flavor.checkpoints.tensorfile import TensorFile
-from flavor.checkpoints.tensorwriter import TensorFileWriter
+from flavor.checkpoints.safetensors.reader import TensorFile
+from flavor.checkpoints.safetensors.writer import TensorFileWriter
+from flavor.checkpoints.state_dict.beside import Beside
+from flavor.checkpoints.state_dict.structure import Structure
+from flavor.checkpoints.state_dict.wrapper_prefix import bare_names, renamed
 from flavor.errors import CheckpointError
 
 FORMAT_KEY = "format"
@@ -73,7 +74,7 @@ def to_safetensors(
 ) -> WireInfo:
     """Convert a trainer's checkpoint for the wire, block by block, digest included, in one pass.
 
-    `bare` takes the prefixes of wrappers off the names (see `flavor.checkpoints.prefix`).
+    `bare` takes the prefixes of wrappers off the names (see `flavor.checkpoints.state_dict.wrapper_prefix`).
     `dest` is a path or a binary file. The structure travels in the metadata, without its texts; of what else a
     trainer noted in its safetensors file only "format" does, the rest stays on its site, as the texts do: `WireInfo`
     has them. Raises `CheckpointError` for what

@@ -34,17 +34,18 @@ from flavor.checkpoints.blocks import Array, map_of
 from flavor.checkpoints.checkpoint import ENCODING_KEY, SCALE_PREFIX, read, safetensors_metadata
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.checkpoints.convert import WireInfo, public
+from flavor.checkpoints.detection import detect
 from flavor.checkpoints.dtypes import BFLOAT16, DType
 from flavor.checkpoints.finite import is_finite
-from flavor.checkpoints.format import Format, detect
-from flavor.checkpoints.header import TensorSpec
+from flavor.checkpoints.format import Format
 from flavor.checkpoints.mapped import StrPath, release
-from flavor.checkpoints.prefix import bare_names, renamed
-from flavor.checkpoints.tensorfile import TensorFile
-from flavor.checkpoints.tensorwriter import TensorFileWriter
+from flavor.checkpoints.safetensors.header import TensorSpec
+from flavor.checkpoints.safetensors.reader import TensorFile
+from flavor.checkpoints.safetensors.writer import TensorFileWriter
+from flavor.checkpoints.state_dict.wrapper_prefix import bare_names, renamed
 from flavor.errors import CheckpointError
 
-Kind = Literal["bf16", "int8"]
+EncodingKind = Literal["bf16", "int8"]
 
 BLOCK = 4096
 """Elements that share a scale: 0.1 % more bytes than int8 alone."""
@@ -68,14 +69,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Encoding:
     """How an update is encoded, and the digest of the global model that it is a difference to."""
 
-    kind: Kind
+    kind: EncodingKind
     base: str
     block: int = BLOCK
     plain: frozenset[str] = frozenset()
     """The tensors that travel as they are although their type is covered. In a file their type shows it."""
 
     @classmethod
-    def sparing(cls, kind: Kind, base: str, model: Iterable[TensorSpec], statistics: Iterable[str]) -> Encoding:
+    def sparing(cls, kind: EncodingKind, base: str, model: Iterable[TensorSpec], statistics: Iterable[str]) -> Encoding:
         """The encoding of an update of this model, which leaves small tensors as they are, and those of these names."""
         named = frozenset(statistics)
         plain = (spec.name for spec in model if spec.name in named or _elements(spec) < PLAIN_BELOW)
@@ -124,8 +125,10 @@ class Encoding:
         if not isinstance(table, dict) or table.keys() != {"kind", "block", "base"}:
             raise CheckpointError(f"{ENCODING_KEY} is damaged: it holds kind, block and base; let the edge write it")
         kind, block, base = table["kind"], table["block"], table["base"]
-        if kind not in get_args(Kind):
-            raise CheckpointError(f"{ENCODING_KEY}: unknown kind {kind!r:.40}; there are: {', '.join(get_args(Kind))}")
+        if kind not in get_args(EncodingKind):
+            raise CheckpointError(
+                f"{ENCODING_KEY}: unknown kind {kind!r:.40}; there are: {', '.join(get_args(EncodingKind))}"
+            )
         if type(block) is not int or not 1 <= block <= MAX_BLOCK:
             raise CheckpointError(f"{ENCODING_KEY}: block is {block!r:.40}; it is an integer from 1 to {MAX_BLOCK}")
         if not isinstance(base, str) or not _DIGEST.fullmatch(base):

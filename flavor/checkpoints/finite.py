@@ -19,7 +19,7 @@ import numpy.typing as npt
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.dtypes import BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2, DType
 from flavor.checkpoints.mapped import Mapped, StrPath, release
-from flavor.checkpoints.tensorfile import TensorFile
+from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.unmapped import FileTensor
 
 BLOCK_ELEMENTS = 128 * 1024
@@ -69,11 +69,6 @@ def _blocks(array: Array) -> Iterator[Values]:
     scratch = np.empty(min(BLOCK_ELEMENTS, flat.size), np.uint16) if array.dtype in _EXPONENTS else None
     for start in range(0, flat.size, BLOCK_ELEMENTS):
         yield _look(flat[start : start + BLOCK_ELEMENTS], scratch)
-
-
-def check_finite(file: TensorFile) -> str | None:
-    """The first tensor, in the trainer's order, that holds NaN or infinity; None when all are finite."""
-    return next((name for name in file.names if not is_finite(file.tensor(name))), None)
 
 
 def digest_and_check(source: StrPath | TensorFile) -> Inspection:

@@ -19,8 +19,8 @@ from flavor.checkpoints.blocks import Array, byte_blocks
 from flavor.checkpoints.dtypes import ACCEPTED, FOREIGN, DType, is_supported, native
 from flavor.checkpoints.limits import is_shape, shape_bytes
 from flavor.checkpoints.mapped import Mapped, StrPath
-from flavor.checkpoints.structure import Structure
-from flavor.checkpoints.zip_entries import Archive, open_entry
+from flavor.checkpoints.state_dict.structure import Structure
+from flavor.checkpoints.zip_entries import ZipEntries, open_entry
 from flavor.errors import CheckpointError
 
 PREFIXES = ("state_dict/", "state_dict.")
@@ -30,7 +30,7 @@ _MAX_HEADER_BYTES = 4096
 
 def read_npz(source: Mapped) -> tuple[dict[str, Array], Structure | None]:
     """The tensors in the order of the zip; stored ones are views of the file, deflated ones copies."""
-    archive = Archive(source)
+    archive = ZipEntries(source)
     arrays: dict[str, Array] = {}
     for entry in archive.names:
         if not entry.endswith(_SUFFIX):

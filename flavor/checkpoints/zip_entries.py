@@ -52,7 +52,7 @@ class _ViewFile(io.RawIOBase):
         return len(part)
 
 
-class Archive:
+class ZipEntries:
     """The entries of a mapped zip file; stored ones are views, deflated ones are unpacked when asked for."""
 
     def __init__(self, source: Mapped) -> None:

@@ -1,1 +1,1 @@
-"""All that knows bytes at rest: object paths, stores, checkpoint formats and info.json."""
+"""All that knows bytes at rest: object paths, stores and info.json."""

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from flavor.checkpoints import TensorSpec
-from flavor.checkpoints.format import LEGACY_MAGIC
-from flavor.checkpoints.header import plan
-from flavor.checkpoints.pickle_writer import Bytes, Call, Global, Persistent, dtype_value, emit, tensor_value
+from flavor.checkpoints.detection import LEGACY_MAGIC
+from flavor.checkpoints.pickles.writer import Bytes, Call, Global, Persistent, dtype_value, emit, tensor_value
+from flavor.checkpoints.safetensors.header import plan
 
 F4 = np.dtype(np.float32)
 COUNT = 1_500_000_007  # 6 GB of float32, and not a multiple of anything

@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from flavor.checkpoints import Checkpoint, Format, TensorFile, digest_and_check, read, to_safetensors, write
-from flavor.checkpoints.pickle_reader import Reader, Recipe, load
-from flavor.checkpoints.torchfile import LEGACY_NUMBER
+from flavor.checkpoints.pickles.reader import Reader, Recipe, load
+from flavor.checkpoints.torch.reader import LEGACY_NUMBER
 from flavor.errors import CheckpointError
 
 
@@ -129,7 +129,7 @@ def op(*parts: bytes) -> bytes:
 
 def test_opcodes_that_reach_for_attributes_do_nothing(tmp_path: Path) -> None:
     """BUILD with a slot state would set attributes on whatever lies on the stack, our functions too."""
-    from flavor.checkpoints.numpy_pickles import NUMPY_GLOBALS
+    from flavor.checkpoints.pickles.arrays import NUMPY_GLOBALS
 
     before = {name: getattr(value, "make", None) for name, value in NUMPY_GLOBALS.items()}
     path = tmp_path / "x"
@@ -163,7 +163,7 @@ def test_opcodes_that_reach_for_attributes_do_nothing(tmp_path: Path) -> None:
 
 
 def test_a_small_pickle_cannot_look_endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flavor.checkpoints.nesting.MAX_NODES", 5000)  # to be refused sooner
+    monkeypatch.setattr("flavor.checkpoints.state_dict.nesting.MAX_NODES", 5000)  # to be refused sooner
     bomb: Any = []
     for _ in range(60):
         bomb = [bomb, bomb]
@@ -186,7 +186,7 @@ def test_a_small_pickle_cannot_look_endless(tmp_path: Path, monkeypatch: pytest.
 
 def rebuild(offset: Any, shape: Any, strides: Any, numel: int = 4) -> bytes:
     """A torch zip with one tensor of these claims over a storage of four floats."""
-    from flavor.checkpoints.pickle_writer import Call, Global, Persistent, emit
+    from flavor.checkpoints.pickles.writer import Call, Global, Persistent, emit
 
     text = io.BytesIO()
     storage = Persistent(("storage", Global("torch", "FloatStorage"), "0", "cpu", numel))
@@ -400,7 +400,7 @@ def test_headers_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         file.truncate(200_000_000)
     with pytest.raises(CheckpointError, match="at most 100000000"):
         TensorFile.open(path)
-    monkeypatch.setattr("flavor.checkpoints.header.MAX_TENSORS", 1000)
+    monkeypatch.setattr("flavor.checkpoints.safetensors.header.MAX_TENSORS", 1000)
     many = {str(number): entry(shape=(0,), offsets=(0, 0)) for number in range(1001)}
     path.write_bytes(safetensors_bytes(many))
     with pytest.raises(CheckpointError, match="1001 tensors; at most 1000 "):

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flavor.checkpoints import Checkpoint, Format, TensorFile, check_metadata, digest_and_check, header, read, write
+from flavor.checkpoints import Checkpoint, Format, TensorFile, check_metadata, digest_and_check, read, write
 from flavor.checkpoints.limits import MAX_JSON_OBJECTS, MAX_JSON_VALUES, check_json
-from flavor.checkpoints.structure import Structure
+from flavor.checkpoints.safetensors import header
+from flavor.checkpoints.state_dict.structure import Structure
 from flavor.errors import CheckpointError
 
 
@@ -48,7 +49,7 @@ def test_a_header_of_too_many_tensors_is_refused_before_it_is_parsed(escaped: bo
     key = b"dt\\u0079pe" if escaped else b"dtype"
     entry = b'{"' + key + b'":"F32","shape":[0],"data_offsets":[0,0]}'
     many = b"{" + b",".join(b'"%d":' % number + entry for number in range(700_000 if escaped else 300_000)) + b"}"
-    monkeypatch.setattr("flavor.checkpoints.header.json", None)
+    monkeypatch.setattr("flavor.checkpoints.safetensors.header.json", None)
     said = f"at most {MAX_JSON_OBJECTS} are read" if escaped else "300000 tensors; at most 100000 are carried"
     with pytest.raises(CheckpointError, match=said):
         header.parse(memoryview(safetensors(many)), "x")

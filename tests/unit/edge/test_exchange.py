@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from flavor.atomic import replacing
 from flavor.checkpoints import TensorFileWriter, TensorSpec, to_safetensors
-from flavor.checkpoints.header import plan
+from flavor.checkpoints.safetensors.header import plan
 from flavor.edge.belongings import Habits
 from flavor.edge.exchange import Exchange
 from flavor.edge.transfers import Transfers

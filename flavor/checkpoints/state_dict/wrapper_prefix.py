@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from flavor.checkpoints.checkpoint import Checkpoint
-from flavor.checkpoints.structure import Branch, Leaf, Structure
+from flavor.checkpoints.state_dict.structure import Branch, Leaf, Structure
 from flavor.errors import CheckpointError
 
 PARALLEL, COMPILED = "module.", "_orig_mod."

@@ -3,8 +3,8 @@
 None of it leaves the site. Its edge keeps it, and puts it beside the global model's tensors when it writes them in the
 trainer's own format, so that a framework which resumes from its whole checkpoint (Lightning's `ckpt_path`) finds one.
 
-Kept is what is read by the allow-list of `unpickle`: numbers, texts, bytes, None, dicts, lists, tuples, tensors and
-arrays. An item that holds anything else is left out whole, and named.
+The edge keeps what the allow-list of `flavor.checkpoints.pickles` reads: numbers, texts, bytes, None, dicts, lists,
+tuples, tensors and arrays. An item that holds anything else is left out whole, and named.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.dtypes import TORCH_NAMES
 from flavor.checkpoints.limits import MAX_DEPTH, MAX_NODES
 from flavor.checkpoints.mapped import Mapped, StrPath
-from flavor.checkpoints.nesting import KEY
-from flavor.checkpoints.numpy_pickles import PickledArray
-from flavor.checkpoints.pickle_writer import Call, Global, scalar_value
-from flavor.checkpoints.torch_pickles import PickledTensor
-from flavor.checkpoints.torchfile import load_torch
+from flavor.checkpoints.pickles.arrays import PickledArray
+from flavor.checkpoints.pickles.writer import Call, Global, scalar_value
+from flavor.checkpoints.state_dict.nesting import KEY
+from flavor.checkpoints.torch.reader import load_torch
+from flavor.checkpoints.torch.tensors import PickledTensor
 from flavor.errors import CheckpointError
 
 Beside = Mapping[str | int, object]

@@ -22,7 +22,7 @@ from flavor.checkpoints.limits import MAX_DEPTH, check_json
 from flavor.errors import CheckpointError
 
 
-class Kind(StrEnum):
+class LeafKind(StrEnum):
     """What a leaf was in the trainer's file."""
 
     TENSOR = "tensor"  # whatever the format itself calls a tensor
@@ -39,7 +39,7 @@ class Leaf:
     """A tensor of the flat dictionary, under its name there."""
 
     name: str
-    kind: Kind = Kind.TENSOR
+    kind: LeafKind = LeafKind.TENSOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Structure:
 
 def _to_json(node: Node) -> dict[str, object]:
     if isinstance(node, Leaf):
-        return {"t": node.name} if node.kind is Kind.TENSOR else {"t": node.name, "as": node.kind}
+        return {"t": node.name} if node.kind is LeafKind.TENSOR else {"t": node.name, "as": node.kind}
     if isinstance(node, Constant):
         return {"c": node.value}
     items = [_to_json(item) for item in node.items]
@@ -170,7 +170,7 @@ def _from_json(value: object, depth: int) -> Node:
         raise ValueError("a node is no object, or too deep")
     match value:
         case {"t": str(name), **rest} if rest.keys() <= {"as"}:
-            return Leaf(name, Kind(rest.get("as", Kind.TENSOR)))
+            return Leaf(name, LeafKind(rest.get("as", LeafKind.TENSOR)))
         case {"c": str() | None as constant}:
             return Constant(constant)
         case {"d": list(pairs)}:

@@ -7,11 +7,9 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 
 from flavor.atomic import replacing
-from flavor.checkpoints.beside import Beside, emittable
 from flavor.checkpoints.blocks import Array, byte_blocks
 from flavor.checkpoints.mapped import StrPath
-from flavor.checkpoints.nesting import nest
-from flavor.checkpoints.pickle_writer import (
+from flavor.checkpoints.pickles.writer import (
     Bytes,
     Call,
     Global,
@@ -21,8 +19,10 @@ from flavor.checkpoints.pickle_writer import (
     storage_id,
     tensor_value,
 )
-from flavor.checkpoints.structure import Structure
-from flavor.checkpoints.torchfile import LEGACY_NUMBER
+from flavor.checkpoints.state_dict.beside import Beside, emittable
+from flavor.checkpoints.state_dict.nesting import nest
+from flavor.checkpoints.state_dict.structure import Structure
+from flavor.checkpoints.torch.reader import LEGACY_NUMBER
 from flavor.checkpoints.zip_entries import open_entry
 
 _NOTHING: Beside = {}

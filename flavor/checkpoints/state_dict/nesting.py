@@ -14,18 +14,18 @@ import numpy as np
 
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.limits import MAX_DEPTH, MAX_NODES, MAX_TENSORS
-from flavor.checkpoints.numpy_pickles import PickledArray
-from flavor.checkpoints.pickle_reader import Inert
-from flavor.checkpoints.pickle_writer import Call, Global, array_value, scalar_value
-from flavor.checkpoints.structure import Branch, Constant, Kind, Leaf, Node, Structure
-from flavor.checkpoints.torch_pickles import PickledTensor
+from flavor.checkpoints.pickles.arrays import PickledArray
+from flavor.checkpoints.pickles.reader import Inert
+from flavor.checkpoints.pickles.writer import Call, Global, array_value, scalar_value
+from flavor.checkpoints.state_dict.structure import Branch, Constant, Leaf, LeafKind, Node, Structure
+from flavor.checkpoints.torch.tensors import PickledTensor
 from flavor.errors import CheckpointError
 
 KEY = "state_dict"
-_SCALARS: dict[type, tuple[Kind, Any]] = {
-    bool: (Kind.BOOL, np.bool_),
-    int: (Kind.INT, np.int64),
-    float: (Kind.FLOAT, np.float64),
+_SCALARS: dict[type, tuple[LeafKind, Any]] = {
+    bool: (LeafKind.BOOL, np.bool_),
+    int: (LeafKind.INT, np.int64),
+    float: (LeafKind.FLOAT, np.float64),
 }
 
 
@@ -50,7 +50,7 @@ def state_dict_of(root: object, where: str) -> object:
 class _Flattener:
     """Collects the tensors of one nested state_dict."""
 
-    def __init__(self, where: str, native: Kind) -> None:
+    def __init__(self, where: str, native: LeafKind) -> None:
         self.where, self.native = where, native
         self.tensors: dict[str, Array] = {}
         self.nodes = 0
@@ -95,13 +95,13 @@ class _Flattener:
             keys.append(key)
         return Branch("d", tuple(items), tuple(keys))
 
-    def _leaf(self, value: object, name: str) -> tuple[Array, Kind]:
+    def _leaf(self, value: object, name: str) -> tuple[Array, LeafKind]:
         where = f"{self.where}: {KEY} {name!r}"
         if isinstance(value, PickledTensor):
-            return value.realize(where), Kind.TENSOR if self.native is Kind.TORCH else Kind.TORCH
+            return value.realize(where), LeafKind.TENSOR if self.native is LeafKind.TORCH else LeafKind.TORCH
         if isinstance(value, PickledArray):
-            kind = Kind.TENSOR if self.native is Kind.NUMPY else Kind.NUMPY
-            return value.realize(where), Kind.NUMBER if value.is_scalar else kind
+            kind = LeafKind.TENSOR if self.native is LeafKind.NUMPY else LeafKind.NUMPY
+            return value.realize(where), LeafKind.NUMBER if value.is_scalar else kind
         if type(value) in _SCALARS:
             kind, dtype = _SCALARS[type(value)]
             try:
@@ -113,7 +113,7 @@ class _Flattener:
         raise CheckpointError(f"{where} is a {_kind_of(value)}, not a tensor; save plain tensors")
 
 
-def flatten(state_dict: object, where: str, native: Kind) -> tuple[dict[str, Array], Structure | None]:
+def flatten(state_dict: object, where: str, native: LeafKind) -> tuple[dict[str, Array], Structure | None]:
     """Tensors by name, and the structure unless it was a flat dict of tensors with textual keys.
 
     `native` says which leaves are the tensors of the format: those of torch or those of numpy.
@@ -127,7 +127,7 @@ def flatten(state_dict: object, where: str, native: Kind) -> tuple[dict[str, Arr
     root = flattener.walk(state_dict, None, 0)
     is_flat = isinstance(root, Branch) and root.form == "d" and root.keys == tuple(flattener.tensors)
     is_plain = isinstance(root, Branch) and all(
-        isinstance(item, Leaf) and item.kind is Kind.TENSOR for item in root.items
+        isinstance(item, Leaf) and item.kind is LeafKind.TENSOR for item in root.items
     )
     if not isinstance(root, Branch) or (is_flat and is_plain):
         return flattener.tensors, None
@@ -202,20 +202,20 @@ def _leaf_value(
     leaf: Leaf, array: Array, where: str, native: Callable[[Array], object], torch: Callable[[Array], object]
 ) -> object:
     match leaf.kind:
-        case Kind.TENSOR:
+        case LeafKind.TENSOR:
             return native(array)
-        case Kind.TORCH:
+        case LeafKind.TORCH:
             return torch(array)
-        case Kind.NUMPY:
+        case LeafKind.NUMPY:
             return array_value(array)
     if array.size != 1:
         raise CheckpointError(f"{where}: {leaf.name!r} was one number and has the shape {array.shape}; keep it")
-    if leaf.kind is Kind.NUMBER:
+    if leaf.kind is LeafKind.NUMBER:
         return scalar_value(array)
     number = array.reshape(-1)[0]
-    if leaf.kind is Kind.FLOAT:
+    if leaf.kind is LeafKind.FLOAT:
         return float(number)
     if not np.isfinite(number):
         raise CheckpointError(f"{where}: {leaf.name!r} was an integer and is {number} now; look at the aggregation")
     whole = round(float(number)) if array.dtype.kind not in "iub" else int(number)
-    return bool(whole) if leaf.kind is Kind.BOOL else whole
+    return bool(whole) if leaf.kind is LeafKind.BOOL else whole

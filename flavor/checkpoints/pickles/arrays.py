@@ -12,7 +12,7 @@ import numpy as np
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.dtypes import ACCEPTED, FOREIGN, DType, is_supported, native
 from flavor.checkpoints.limits import is_shape, shape_bytes
-from flavor.checkpoints.pickle_reader import Globals, Inert, Recipe
+from flavor.checkpoints.pickles.reader import Globals, Inert, Recipe
 from flavor.errors import CheckpointError
 
 _PLAIN = re.compile(r"[<>=|]?([biuf][1248]|\?)")

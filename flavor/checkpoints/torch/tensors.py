@@ -11,8 +11,8 @@ import numpy as np
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.dtypes import BY_STORAGE, BY_TORCH, UNREAD_STORAGES, DType
 from flavor.checkpoints.limits import is_bomb, is_shape, shape_bytes
-from flavor.checkpoints.numpy_pickles import NUMPY_GLOBALS
-from flavor.checkpoints.pickle_reader import Globals, Inert, Recipe
+from flavor.checkpoints.pickles.arrays import NUMPY_GLOBALS
+from flavor.checkpoints.pickles.reader import Globals, Inert, Recipe
 from flavor.errors import CheckpointError
 
 

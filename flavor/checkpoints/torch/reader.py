@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flavor.checkpoints.limits import MAX_TENSORS
 from flavor.checkpoints.mapped import Mapped
-from flavor.checkpoints.pickle_reader import Globals, Inert, Reader, load
-from flavor.checkpoints.torch_pickles import Storage, StorageType, torch_globals
-from flavor.checkpoints.zip_entries import Archive
+from flavor.checkpoints.pickles.reader import Globals, Inert, Reader, load
+from flavor.checkpoints.torch.tensors import Storage, StorageType, torch_globals
+from flavor.checkpoints.zip_entries import ZipEntries
 from flavor.errors import CheckpointError
 
 LEGACY_NUMBER = 0x1950A86A20F9469CFC6C
@@ -34,7 +34,7 @@ def _globals(where: str) -> Globals:
 
 
 def _load_zip(source: Mapped) -> object:
-    archive = Archive(source)
+    archive = ZipEntries(source)
     pickles = [name for name in archive.names if name.partition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
         raise CheckpointError(f"{source.name}: a zip without one data.pkl; save it with torch.save")
