@@ -26,9 +26,9 @@ class S3:
         self._server.start()
         self.address: tuple[str, int] = self._server.get_host_and_port()
 
-    def bucket(self) -> str:
+    def bucket(self, name: str = "") -> str:
         """A new one; its name."""
-        name = f"b-{uuid.uuid4().hex[:12]}"
+        name = name or f"b-{uuid.uuid4().hex[:12]}"
         request = urllib.request.Request(f"{self.endpoint()}/{name}", method="PUT")
         with urllib.request.urlopen(request, timeout=10):
             return name
@@ -49,6 +49,10 @@ class S3:
             aws_secret_access_key=SECRET_KEY,
         )
         client.copy_object(Bucket=bucket, Key=key, CopySource=f"{bucket}/{key}", StorageClass="GLACIER")
+
+    def read(self, bucket: str, key: str) -> bytes:
+        """An object, as it lies there."""
+        return bytes(self._client(bucket).get(key).bytes())
 
     def keys(self, bucket: str) -> list[str]:
         """All of a bucket, in order."""

@@ -111,13 +111,13 @@ class Process:
 class Bench:
     """One test's place: a folder, a server, a run's name, and the processes that the test starts."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, run: str = "") -> None:
         self.url, self.folder = url, folder
-        self.run = f"t-{uuid.uuid4().hex[:8]}"
+        self.run = run or f"t-{uuid.uuid4().hex[:8]}"
         self.tag = uuid.uuid4().hex
         self.store = folder / "store"
         self.work = folder / "work"
-        self.work.mkdir()
+        self.work.mkdir(parents=True)
         self.handed_in = folder / "handed-in"  # the journal of all edges
         self.redis: Redis = connect(url)
         self.runs = RunStore(self.redis, self.run, url)
@@ -290,10 +290,9 @@ def bench_at(tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
     """For tests with a server of their own."""
     places: list[Bench] = []
 
-    def make(url: str) -> Bench:
+    def make(url: str, run: str = "") -> Bench:
         folder = tmp_path / (f"bench-{len(places) + 1}" if places else "bench")
-        folder.mkdir()
-        places.append(Bench(url, folder))
+        places.append(Bench(url, folder, run))
         return places[-1]
 
     yield make
