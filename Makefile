@@ -53,6 +53,7 @@ check: lint test  ## What CI runs
 bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/overhead.py --table
+	$(BIN)/python benchmarks/local_run.py
 	$(BIN)/python benchmarks/fedtrain.py
 	$(BIN)/python benchmarks/aggregation.py
 	$(BIN)/python benchmarks/robustness.py --plot

@@ -6,6 +6,7 @@ for the third time. Without it a failpoint costs one comparison.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -39,12 +40,19 @@ def take_along(process: int) -> None:
     _taken_along.append(process)
 
 
-_ARMED, _, _TIMES = os.environ.get("FLAVOR_FAILPOINT", "").partition(":")
 _reached = itertools.count(1)
+
+
+@functools.cache
+def _armed() -> tuple[str, int]:
+    """The failpoint that the environment names, and which time it is meant; read where the first one is reached."""
+    name, _, times = os.environ.get("FLAVOR_FAILPOINT", "").partition(":")
+    return name, int(times or 1)
 
 
 def reach(name: str) -> None:
     """Die here if the environment says so."""
-    if name == _ARMED and next(_reached) == int(_TIMES or 1):
+    armed, times = _armed()
+    if name == armed and next(_reached) == times:
         for process in (*_taken_along, os.getpid()):
             os.kill(process, signal.SIGKILL)

@@ -17,8 +17,9 @@ from flavor.bus.runs import RunStore
 from flavor.coordinator.resume import no_coordinator
 from flavor.coordinator.resume import resume as go_on
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
+from flavor.local.forked import ForkServer
 from flavor.local.plan import Layout, Site
-from flavor.local.processes import ProcessGroup
+from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress, counted
 from flavor.local.record import Record, own_server
 from flavor.local.waits import Waits
@@ -95,12 +96,13 @@ class Federation:
             self.layout.prepare()
             if self.store is None:
                 self.layout.store.mkdir(mode=0o700)
+            start = self._starting(stack)
             url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
             runs = self._connected(url)
             store = open_store(self.store or str(self.layout.store), create=True)
             self._record(store.url).write(self.layout.out)
             progress.tell(f"run {self.run}: {counted(len(self.sites), 'site')}, {counted(self.rounds, 'round')}")
-            return self._followed(runs, store, progress, url)
+            return self._followed(runs, store, progress, url, start)
 
     def go_on(self, progress: Progress, given: Mapping[str, Any]) -> Results:
         """Go on with the run in this folder that was interrupted, failed or stopped, or is to have more rounds.
@@ -108,6 +110,7 @@ class Federation:
         `given` are the settings of the run that change. Raises `FlavorError` when it cannot go on.
         """
         with contextlib.ExitStack() as stack:
+            start = self._starting(stack)
             url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
             runs = self._connected(url)
             store = open_store(self.store or str(self.layout.store), create=True)
@@ -126,7 +129,7 @@ class Federation:
                 ready = replace(self, rounds=done.config.rounds)
                 ready._record(store.url).write(self.layout.out)
                 ready = replace(ready, rounds=self.rounds)  # the coordinator is told how the run began
-            return ready._followed(runs, store, progress, url)
+            return ready._followed(runs, store, progress, url, start)
 
     def _rebuilt(self, runs: RunStore, store: ObjectStore, url: str, progress: Progress) -> bool:
         """Rebuild the run from the store, where its server kept nothing; False when it never began."""
@@ -144,14 +147,21 @@ class Federation:
         wait_for_server(redis, url)
         return RunStore(redis, self.run, url)
 
-    def _followed(self, runs: RunStore, store: ObjectStore, progress: Progress, url: str) -> Results:
+    def _starting(self, stack: contextlib.ExitStack) -> Start:
+        """What starts the processes: by a fork, where that is possible."""
+        if not ForkServer.is_possible():
+            return started
+        environment = {**os.environ, **self.environment, "PYTHONUNBUFFERED": "1"}
+        return stack.enter_context(ForkServer.of(environment)).start
+
+    def _followed(self, runs: RunStore, store: ObjectStore, progress: Progress, url: str, start: Start) -> Results:
         """Start everything, follow the run to its end, and leave its results, whatever ends it."""
         folder = ResultFolder(self.layout.out, progress.tell)
         entries = runs.redis.xrevrange(runs.keys.log, count=1)
         newest = entries[0][0] if entries else "0"
         if (view := runs.find()) is not None:
             folder.update(runs, store, view)
-        with ProcessGroup(self.folder) as processes:
+        with ProcessGroup(self.folder, start=start) as processes:
             self._start(processes, url, store.url)
             waits = Waits(runs, {name: self.layout.log(name) for name in processes.names})
             try:

@@ -9,12 +9,34 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from flavor.programs.parent_death import die_with_parent
 from flavor.stamp import without_stamp
+
+
+class Process(Protocol):
+    """What a group needs of a process; `subprocess.Popen` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, which is also that of its session."""
+
+    def poll(self) -> int | None:
+        """The exit code once it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code; `subprocess.TimeoutExpired` after `timeout` seconds."""
+
+    def terminate(self) -> None:
+        """Send it SIGTERM, unless it has ended."""
+
+
+Start = Callable[[Sequence[str], Mapping[str, str], Path, str], Process]
+"""Starts a command with an environment, its output at the end of a file, in a folder."""
 
 
 @dataclass
@@ -22,11 +44,12 @@ class _Member:
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     restarts: int = 0
 
 
-def _spawned(command: Sequence[str], environment: Mapping[str, str], log: Path, folder: str) -> subprocess.Popen[bytes]:
+def started(command: Sequence[str], environment: Mapping[str, str], log: Path, folder: str) -> Process:
+    """Start a command in a session of its own, its output at the end of a file; it dies with this process."""
     with log.open("ab") as output:
         return subprocess.Popen(
             list(command),
@@ -43,8 +66,8 @@ def _spawned(command: Sequence[str], environment: Mapping[str, str], log: Path, 
 class ProcessGroup:
     """Named child processes in one folder. As a context manager it stops whatever still runs when it is left."""
 
-    def __init__(self, folder: str = ".") -> None:
-        self._folder = folder
+    def __init__(self, folder: str = ".", *, start: Start = started) -> None:
+        self._folder, self._start = folder, start
         self._members: dict[str, _Member] = {}
 
     def start(
@@ -55,14 +78,14 @@ class ProcessGroup:
         The current folder is the user's, so -P keeps its modules (a `workers.py`, say) from being taken for ours.
         """
         command = [sys.executable, "-P", "-m", module, *arguments]
-        self._members[name] = _Member(command, environment, log, _spawned(command, environment, log, self._folder))
+        self._members[name] = _Member(command, environment, log, self._start(command, environment, log, self._folder))
 
     def restart(self, name: str, *, most: int) -> bool:
         """Start one that has ended once more; False when that was done `most` times already."""
         member = self._members[name]
         if member.restarts >= most:
             return False
-        member.process = _spawned(member.command, member.environment, member.log, self._folder)
+        member.process = self._start(member.command, member.environment, member.log, self._folder)
         member.restarts += 1
         return True
 

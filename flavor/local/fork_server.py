@@ -1,0 +1,154 @@
+"""The process that the processes of a local run are forked from: it imports what they need once, for all of them.
+
+    python -P -m flavor.local.fork_server FD MODULES PROGRAMS ROOM
+
+The other end of the socket FD (`flavor.local.forked.ForkServer`) asks for a fork or for an exit code; the end of the
+socket ends this process. Nothing is done here but importing and forking: this process has one thread, default signal
+handlers and no connection, so a child starts as a process does that `exec` has started. Each child takes the session,
+folder, environment, output and command line that were asked for, then runs its program's module as `python -m` does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from flavor.programs.parent_death import die_with_parent
+
+LARGEST_BYTES = 128 * 1024
+"""Size of a message: the system's limit for one is 208 KiB by default."""
+UNBUFFERED = "PYTHONUNBUFFERED"
+_NAME = "flavor.local.fork_server"
+
+
+def main() -> None:
+    """Import the modules, then fork; returns in a child, once its program has returned."""
+    channel, modules, programs = socket.socket(fileno=int(sys.argv[1])), sys.argv[2].split(","), sys.argv[3].split(",")
+    os.set_inheritable(channel.fileno(), False)
+    prepare(modules, programs)
+    show([*sys.orig_argv[:2], "-m", _NAME], None)
+    run(serve(channel))
+
+
+def prepare(modules: Sequence[str], programs: Sequence[str]) -> None:
+    """Import modules; the programs among them are executed anew in each child.
+
+    Ends this process with exit code 1 if a thread is left over after that: no child would have it. The threads of a
+    BLAS library do not count: it ends them when a process forks, and starts them again when it needs them.
+    """
+    for name in modules:
+        importlib.import_module(name)
+    for name in programs:
+        sys.modules.pop(name, None)
+    gc.collect()
+    gc.freeze()
+    if (trial := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(trial, 0)
+    if len(os.listdir("/proc/self/task")) > 1:
+        sys.exit("an import has started a thread, which no child would have")
+
+
+def serve(channel: socket.socket) -> dict[str, Any]:
+    """Answer requests until the other end is closed, then end this process. Returns in each child, with its request."""
+    bind = die_with_parent()
+    channel.send(b"0 0")
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(channel, LARGEST_BYTES, 2)
+        if not message:
+            os._exit(0)
+        request = json.loads(message)
+        if "reap" in request:
+            _, status = os.waitpid(request["reap"], 0)
+            channel.send(f"{request['number']} {os.waitstatus_to_exitcode(status)}".encode())
+            continue
+        ready, theirs = os.pipe()
+        try:
+            child = os.fork()
+        except OSError as error:  # too many processes
+            child = -(error.errno or 1)
+        if child == 0:
+            if request["bound"] and bind is not None:
+                bind()
+            os.close(ready)
+            channel.close()
+            become(request, descriptors)
+            os.close(theirs)
+            return dict(request)
+        for descriptor in (theirs, *descriptors):
+            os.close(descriptor)
+        os.read(ready, 1)  # until it has become what was asked for, as `Popen` waits for the exec
+        os.close(ready)
+        channel.send(f"{request['number']} {child}".encode())
+
+
+def run(request: Mapping[str, Any]) -> None:
+    """Run the program that a child was asked to be."""
+    runpy.run_module(request["command"][3], run_name="__main__", alter_sys=True)
+
+
+def become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+    """Take on what `exec` and the interpreter's start would have given this process."""
+    os.setsid()
+    os.umask(request["umask"])
+    for number, descriptor in enumerate(descriptors, start=1):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(request["cwd"])
+    environment, command = {**os.environ, **request["changed"]}, request["command"]
+    for name in request["removed"]:
+        environment.pop(name, None)
+    if environment.get(UNBUFFERED) and not os.environ.get(UNBUFFERED):
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            setattr(sys, name, _unbuffered(number, getattr(sys, name)))
+            setattr(sys, f"__{name}__", getattr(sys, name))
+    os.environ.clear()
+    os.environ.update(environment)  # copies, so that the memory where the first environment stood can be written over
+    show(command, environment)
+    sys.orig_argv[:] = command
+    sys.argv[:] = ["-m", *command[4:]]
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()  # `random` does so by itself
+
+
+def show(command: Sequence[str], environment: Mapping[str, str] | None) -> None:
+    """Write what /proc shows of this process into the memory where the kernel laid what it was started with.
+
+    A command line that does not fit is cut off; an environment that does not fit is not written.
+    """
+    places = list(map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]))
+    _write(places[0], places[1], _joined(command)[: places[1] - places[0]])
+    if environment is not None:
+        text = _joined([f"{name}={value}" for name, value in environment.items()])
+        if len(text) <= places[3] - places[2]:
+            _write(places[2], places[3], text)
+
+
+def _write(start: int, end: int, text: bytes) -> None:
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, text, len(text))
+
+
+def _joined(words: Sequence[str]) -> bytes:
+    return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+def _unbuffered(number: int, like: TextIO) -> TextIO:
+    raw = io.FileIO(number, "wb", closefd=False)
+    options: dict[str, Any] = {"newline": "\n", "line_buffering": number == 2, "write_through": True}
+    made: Callable[..., TextIO] = io.TextIOWrapper
+    return made(raw, like.encoding, like.errors, **options)
+
+
+if __name__ == "__main__":
+    main()
