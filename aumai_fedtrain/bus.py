@@ -21,7 +21,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.records.names import checked_name
 from flavor.records.states import GlobalModel, RoundView
 from flavor.script_settings import checked_settings
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 
 
 def _silent(_: str) -> None:

@@ -22,10 +22,11 @@ from aumai_fedtrain.vectors import Array, as_array, is_finite
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_odd
 from flavor.config import RunConfig
 from flavor.errors import AggregationError, CheckpointError, StoreError
+from flavor.records.info import merge_infos
 from flavor.records.states import GlobalModel, RoundView
-from flavor.store.info import merge_infos
-from flavor.store.objects import ObjectStore, sha256_file
+from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
+from flavor.store.protocol import ObjectStore
 from workers.combiner import of_most
 from workers.held import Held
 from workers.infos import accepted_infos, read_client_info

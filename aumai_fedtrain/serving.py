@@ -17,7 +17,7 @@ from flavor.coordinator.loop import Coordinator
 from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError, UpdatesRefused
 from flavor.ledger.keys import SigningKey
 from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunState, RunView
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 from workers.aggregation import Attempt
 from workers.context import WorkerContext
 from workers.inspection import inspect_updates

@@ -31,7 +31,7 @@ from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile
 from flavor.ledger.rounds import closed_rounds
 from flavor.local.processes import ProcessGroup
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 
 TRAINER = Path(__file__).with_name("overhead_trainer.py")
 MIB = 2**20

@@ -36,9 +36,9 @@ from flavor.bus.subscription import RESYNC, Subscription
 from flavor.checkpoints import TensorFileWriter, TensorSpec
 from flavor.local.processes import ProcessGroup
 from flavor.protocol import SPEAKS
+from flavor.records.info import CONFUSION, info_bytes
 from flavor.records.names import Event
-from flavor.store.info import CONFUSION, info_bytes
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
 
 RUN = "scale"

@@ -29,7 +29,8 @@ from flavor.config import RunConfig
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
+from flavor.store.protocol import ObjectStore
 from workers.serving import serve
 
 QUEUE, JOBS = "q", 60

@@ -55,7 +55,7 @@ from flavor.local.processes import ProcessGroup  # noqa: E402
 from flavor.programs.parent_death import die_with_parent  # noqa: E402
 from flavor.records.names import Event  # noqa: E402
 from flavor.records.states import RoundState  # noqa: E402
-from flavor.store.objects import open_store  # noqa: E402
+from flavor.store.open import open_store  # noqa: E402
 
 RUN, QUEUE = "soak", "soak"
 EDGES = [f"c{number}" for number in range(1, 9)]

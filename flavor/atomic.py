@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from flavor.checkpoints.mapped import StrPath
+from flavor.disk import FULL, StrPath, naming, no_room, shown_path
 from flavor.errors import LocalFault, StoreError
-from flavor.store.paths import shown_path
-from flavor.store.room import FULL, no_room
-from flavor.store.watch import current_watch
+from flavor.watch import current_watch
 
 
 def temporary_beside(path: StrPath) -> Path:
@@ -48,3 +48,21 @@ def replacing(path: StrPath) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):  # on a disk that takes no writes any more
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON so that a reader sees the old file or the whole new one."""
+    write_whole(path, json.dumps(value, allow_nan=False))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, in UTF-8, so that a reader sees the old file or the whole new one."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with naming(path), os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            os.fchmod(handle, 0o644)  # by its handle: the folder may be one that another user can write to
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flavor.bus.runs import RunStore
 from flavor.errors import InvalidInfo
 from flavor.ledger.rounds import closed_rounds
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _IDLE_S = 60.0
 
 
 class Moving(Protocol):
-    """What a request may move, such as a `flavor.store.watch.Watch`."""
+    """What a request may move, such as a `flavor.watch.Watch`."""
 
     @property
     def moved_at(self) -> float:

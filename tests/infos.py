@@ -11,8 +11,8 @@ from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.protocol import new_run_id
-from flavor.store.objects import ObjectStore
 from flavor.store.paths import named
+from flavor.store.protocol import ObjectStore
 
 
 def put_info(store: ObjectStore, prefix: str, info: dict[str, Any] | bytes) -> dict[str, str]:

@@ -23,9 +23,9 @@ from flavor.errors import (
     UpdatesRefused,
 )
 from flavor.failpoints import reach
+from flavor.records.info import merge_infos, summed
 from flavor.records.states import GlobalModel, ManifestRef, RunView
-from flavor.store.info import merge_infos, summed
-from flavor.store.objects import sha256_file
+from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
 from flavor.store.trouble import StoreHealth
 from workers.combiner import Combined, Work

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from flavor.config import RunConfig
+from flavor.records.info import Info
 from flavor.records.states import GlobalModel, Verdict
-from flavor.store.info import Info
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 from workers.reading import Reading
 
 T = TypeVar("T", bound=Hashable)

@@ -33,13 +33,13 @@ from flavor.checkpoints import (
 )
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.config import COMMAND
+from flavor.disk import file_of
 from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, InvalidSetting, LocalFault
 from flavor.programs.confinement import UNLIMITED, Account, Confinement
 from flavor.programs.process import ChildProcess, obituary, quoted
+from flavor.records.info import Info
 from flavor.records.states import Verdict
-from flavor.store.info import Info
-from flavor.store.objects import sha256_file
-from flavor.store.room import file_of
+from flavor.store.digests import sha256_file
 from workers.combiner import Combined, Work
 from workers.environment import user_environment
 from workers.folder import RunFolder

@@ -12,7 +12,7 @@ from flavor.bus.runs import RunStore
 from flavor.errors import StoreError
 from flavor.ledger.keys import SigningKey
 from flavor.records.states import RunView
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 from workers.builtin import Engine
 from workers.combiner import Combiner
 from workers.fault import GivenBack, require_record

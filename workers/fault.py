@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
+from flavor.disk import FULL, GONE, LIMITS, file_of, found_no_room
 from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
 from flavor.ledger.archive import Archive
 from flavor.records.states import RunView
-from flavor.store.objects import ObjectStore
 from flavor.store.paths import run_record_path
-from flavor.store.room import FULL, GONE, LIMITS, file_of, found_no_room
+from flavor.store.protocol import ObjectStore
 
 _OWN = (errno.EROFS, *LIMITS, *GONE)
 """What no other party's file can cause: a full table, a mount that is gone."""

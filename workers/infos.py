@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
+from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.states import Verdict
-from flavor.store.info import MAX_BYTES, Info, parse_info
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 from workers.reading import as_accepted
 
 

@@ -28,11 +28,11 @@ from flavor.errors import (
     UpdateRefused,
 )
 from flavor.failpoints import reach
+from flavor.records.info import MAX_BYTES
 from flavor.records.names import count
 from flavor.records.states import Reference, RoundState, RunView, Verdict, try_of
-from flavor.store.info import MAX_BYTES
-from flavor.store.objects import ObjectStore
 from flavor.store.paths import OPAQUE, accepted_path, checked_global, checked_path, is_handed_in_by
+from flavor.store.protocol import ObjectStore
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flavor.atomic import write_json
 from flavor.errors import AggregatorFailed
 from flavor.programs.aggregator_paths import announce
-from flavor.store.info import FILE_NAME, Info, write_json
+from flavor.records.info import FILE_NAME, Info
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from flavor.checkpoints import TensorFile
 from flavor.checkpoints.unmapped import Unmapped
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, ObjectMissing
-from flavor.store.objects import ObjectStore, check_bytes, check_named, check_size, other_bytes, sha256_file
+from flavor.store.digests import check_bytes, check_named, check_size, other_bytes, sha256_file
+from flavor.store.protocol import ObjectStore
 from flavor.store.seals import has_settled, is_strict, seal_of
 
 _BLOCK_BYTES = 2**20

@@ -16,7 +16,7 @@ from flavor.bus.connection import connect, options, wait_for_server
 from flavor.errors import BusUnavailable
 from flavor.ledger.keys import SigningKey
 from flavor.signals import Listener, asked_to_end, hung_up_or_ended
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 from workers.builtin import Engine
 from workers.command import CommandCombiner, StartedAnew, UserCommand
 from workers.context import WorkerContext, set_context

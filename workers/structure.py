@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from flavor.checkpoints import TensorSpec
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 from workers.reading import reading
 
 Structure = Mapping[str, TensorSpec]

@@ -9,8 +9,9 @@ from aggregators.updates import Update
 from flavor.checkpoints import Encoding, TensorFile
 from flavor.errors import CheckpointError
 from flavor.records.states import GlobalModel, Verdict
-from flavor.store.objects import ObjectStore, copy_of
+from flavor.store.digests import copy_of
 from flavor.store.paths import checked_global
+from flavor.store.protocol import ObjectStore
 from workers.reading import Reading, as_accepted
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from flavor.atomic import write_json
 from flavor.check import model
 from flavor.check.fake_bus import CLIENT
 from flavor.checkpoints import Checkpoint, Format, write
-from flavor.store.info import FILE_NAME, Info, merge_infos, summed, write_json
+from flavor.records.info import FILE_NAME, Info, merge_infos, summed
 
 
 @dataclass(frozen=True)

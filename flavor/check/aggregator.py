@@ -22,7 +22,7 @@ from flavor.check.sensitivity import Result, Trial
 from flavor.check.tensors import TensorRound
 from flavor.check.trainer_checks import OPAQUE
 from flavor.check.weighing import is_out_of_scale
-from flavor.store.info import FILE_NAME
+from flavor.records.info import FILE_NAME
 
 
 class Round(Protocol[Result]):

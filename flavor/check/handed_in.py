@@ -16,7 +16,7 @@ from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SHAPES, S
 from flavor.checkpoints import Checkpoint, Format, read
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.readmark import ReadMark
-from flavor.store.info import Info, read_info
+from flavor.records.info import Info, read_info
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from flavor.check.aggregator_checks import FOLLOWS
 from flavor.check.aggregator_process import Life
 from flavor.check.place import CLIENTS, Place, Writer
 from flavor.check.sensitivity import Trial
-from flavor.store.info import Info
+from flavor.records.info import Info
 
 _Choice = tuple[bool, ...]
 """For each client, whether it has the file of this round, not that of the round before."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flavor.atomic import write_json
 from flavor.check.fake_bus import CLIENT
 from flavor.check.folders import Stamp, stamp
 from flavor.programs.aggregator_paths import announce
-from flavor.store.info import FILE_NAME, Info, merge_infos, write_json
+from flavor.records.info import FILE_NAME, Info, merge_infos
 
 CLIENTS = (CLIENT, "second", "third")
 

@@ -16,7 +16,7 @@ from flavor.check.sensitivity import Trial
 from flavor.check.weighing import Weighing, exchanged, explained, is_about_one, total, weighing
 from flavor.checkpoints import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
 from flavor.errors import CheckpointError, StoreError
-from flavor.store.info import Info
+from flavor.records.info import Info
 
 _SPREAD = 0.5
 _CLEARLY = 10.0

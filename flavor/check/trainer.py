@@ -40,8 +40,8 @@ from flavor.check.trainer_checks import (
 )
 from flavor.programs.process import INSTALL_FLAVOR, lacks_flavor
 from flavor.readmark import ReadMark
+from flavor.records.info import FILE_NAME
 from flavor.records.names import Event
-from flavor.store.info import FILE_NAME
 
 _OTHERS_S = 5.0
 """So long one process of a script may wait for its first round before another has set TrainInitDone."""

@@ -11,7 +11,7 @@ from flavor.checkpoints.detection import detect_mapped
 from flavor.checkpoints.dtypes import DType
 from flavor.checkpoints.format import Format
 from flavor.checkpoints.limits import is_bomb
-from flavor.checkpoints.mapped import Mapped, StrPath
+from flavor.checkpoints.mapped import Mapped
 from flavor.checkpoints.npz import read_npz, write_npz
 from flavor.checkpoints.safetensors.header import TensorSpec
 from flavor.checkpoints.safetensors.reader import TensorFile
@@ -21,6 +21,7 @@ from flavor.checkpoints.state_dict.nesting import flatten, state_dict_of
 from flavor.checkpoints.state_dict.structure import LeafKind, Structure
 from flavor.checkpoints.torch.reader import load_pickle, load_torch
 from flavor.checkpoints.torch.writer import write_pickle, write_torch
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 STRUCTURE_KEY = "flavor.structure"

@@ -20,12 +20,12 @@ from flavor.checkpoints.checkpoint import (
 )
 from flavor.checkpoints.detection import detect
 from flavor.checkpoints.format import Format
-from flavor.checkpoints.mapped import StrPath
 from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.safetensors.writer import TensorFileWriter
 from flavor.checkpoints.state_dict.beside import Beside
 from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.state_dict.wrapper_prefix import bare_names, renamed
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 FORMAT_KEY = "format"

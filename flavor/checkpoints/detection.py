@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flavor.checkpoints.format import Format
 from flavor.checkpoints.limits import MAX_HEADER_BYTES
-from flavor.checkpoints.mapped import Mapped, StrPath
+from flavor.checkpoints.mapped import Mapped
 from flavor.checkpoints.zip_entries import ZipEntries
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 ACCEPTED = "torch.save, pickle of ndarrays, np.savez or safetensors"

@@ -38,11 +38,12 @@ from flavor.checkpoints.detection import detect
 from flavor.checkpoints.dtypes import BFLOAT16, DType
 from flavor.checkpoints.finite import is_finite
 from flavor.checkpoints.format import Format
-from flavor.checkpoints.mapped import StrPath, release
+from flavor.checkpoints.mapped import release
 from flavor.checkpoints.safetensors.header import TensorSpec
 from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.safetensors.writer import TensorFileWriter
 from flavor.checkpoints.state_dict.wrapper_prefix import bare_names, renamed
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 EncodingKind = Literal["bf16", "int8"]

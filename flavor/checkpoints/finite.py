@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.dtypes import BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2, DType
-from flavor.checkpoints.mapped import Mapped, StrPath, release
+from flavor.checkpoints.mapped import Mapped, release
 from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.unmapped import FileTensor
+from flavor.disk import StrPath
 
 BLOCK_ELEMENTS = 128 * 1024
 _EXPONENTS: dict[DType, int] = {

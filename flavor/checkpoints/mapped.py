@@ -7,9 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
-
-StrPath = str | os.PathLike[str]
 
 HUGE_PAGE_BYTES = 2 * 2**20
 """Of x86-64, and of 64-bit ARM with pages of 4 KiB."""

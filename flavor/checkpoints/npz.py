@@ -18,9 +18,10 @@ from flavor.atomic import replacing
 from flavor.checkpoints.blocks import Array, byte_blocks
 from flavor.checkpoints.dtypes import ACCEPTED, FOREIGN, DType, is_supported, native
 from flavor.checkpoints.limits import is_shape, shape_bytes
-from flavor.checkpoints.mapped import Mapped, StrPath
+from flavor.checkpoints.mapped import Mapped
 from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.zip_entries import ZipEntries, open_entry
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 PREFIXES = ("state_dict/", "state_dict.")

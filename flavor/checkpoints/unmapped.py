@@ -16,7 +16,7 @@ import numpy as np
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.dtypes import DType
 from flavor.checkpoints.limits import elements
-from flavor.checkpoints.mapped import StrPath
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError, DigestMismatch
 
 _OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)

@@ -27,12 +27,12 @@ from flavor import __version__
 from flavor.bus.address import INSECURE_VARIABLE, bus_address
 from flavor.bus.connection import PATIENCE_S, bus_error
 from flavor.bus.variables import URL_VARIABLE
+from flavor.disk import is_of_the_machine
 from flavor.errors import FlavorError, MisuseError, RunEnding
 from flavor.printable import printable
 from flavor.say import say
 from flavor.signals import raise_in_main
 from flavor.stamp import stamp
-from flavor.store.room import is_of_the_machine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

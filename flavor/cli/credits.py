@@ -12,7 +12,7 @@ from flavor.bus.runs import RunStore
 from flavor.cli.common import one_line_errors, redis_option, store_option
 from flavor.cli.place import opened
 from flavor.errors import StoreError
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 
 if TYPE_CHECKING:
     from rich.table import Table

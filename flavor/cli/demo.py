@@ -43,13 +43,13 @@ def demo(
     `flavor run` does it for a script of your own; then each trains alone for as many steps, and all
     models are tested on the same images. Exit code 0 only for a finished run.
     """
+    from flavor.atomic import write_json
     from flavor.demo.comparison import Comparison
     from flavor.demo.data import SITES, split
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, Site, new_run_name
     from flavor.local.progress import Progress
     from flavor.records.names import checked_name
-    from flavor.store.info import write_json
 
     raise_on_sigterm()
     name = checked_name(run_name or new_run_name(), "--run")

@@ -20,8 +20,8 @@ from flavor.records.names import count
 from flavor.records.states import ClientState, RoundState, RoundView, RunView
 from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
 from flavor.store.brief import BriefStore
-from flavor.store.objects import ObjectStore
-from flavor.store.watch import PHASES
+from flavor.store.protocol import ObjectStore
+from flavor.watch import PHASES
 
 _MOST_ROUNDS = 100
 """Rounds among which the best metric is looked for."""

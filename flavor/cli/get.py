@@ -55,7 +55,8 @@ def get(
     from flavor.checkpoints import Format, from_safetensors
     from flavor.edge.workspace import EXTENSIONS
     from flavor.ledger.rounds import closed_round
-    from flavor.store.objects import copy_of, open_store
+    from flavor.store.digests import copy_of
+    from flavor.store.open import open_store
     from flavor.store.paths import OPAQUE
 
     with opened(run, redis_url) as place:

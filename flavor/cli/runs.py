@@ -18,7 +18,7 @@ from flavor.cli.place import connected, opened
 from flavor.errors import BusUnavailable, MisuseError, RunError
 from flavor.printable import printable
 from flavor.records.states import RunState
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.paths import run_prefix
 
 

@@ -14,7 +14,7 @@ from flavor.cli.place import named_store
 from flavor.errors import InvalidSetting
 from flavor.say import say
 from flavor.sizes import shown_bytes
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 
 if TYPE_CHECKING:
     from flavor.ledger.audit import Audit

@@ -24,10 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flavor.atomic import write_json
 from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
+from flavor.records.info import FILE_NAME, checked_info, merge_infos, read_info
 from flavor.records.names import Event, event_name
-from flavor.store.info import FILE_NAME, checked_info, merge_infos, read_info, write_json
 
 if TYPE_CHECKING:
     from flavor.bus.events import ClientEvents

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flavor.errors import CheckpointError, InvalidSetting
 from flavor.records.states import GlobalModel
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 
 
 def store_initial(
@@ -17,7 +17,7 @@ def store_initial(
     import numpy as np
 
     from flavor.checkpoints import TensorFile, detect, digest_and_check, to_safetensors
-    from flavor.store.objects import sha256_file
+    from flavor.store.digests import sha256_file
     from flavor.store.paths import OPAQUE, global_prefix, named
 
     prefix = global_prefix(run, 0)

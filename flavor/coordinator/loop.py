@@ -33,6 +33,7 @@ from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import LONGEST, Members
 from flavor.coordinator.pruning import Pruning
+from flavor.disk import file_of
 from flavor.errors import IllegalMove, LeaseLost, LocalFault, RunExists, RunNotFound, StoreError, StoreUnavailable
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
@@ -54,10 +55,9 @@ from flavor.records.states import (
 )
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.resume import shown as shown_setting
-from flavor.store.objects import ObjectStore
 from flavor.store.opening import once_usable
 from flavor.store.paths import run_record_path
-from flavor.store.room import file_of
+from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import MOST_UNSURE, StoreHealth
 
 _RESYNC_S = 5.0

@@ -11,8 +11,8 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.history import REPLACED
 from flavor.ledger.manifest import Manifest
-from flavor.store.objects import ObjectStore
 from flavor.store.paths import accepted_folder, client_folder, global_folder, is_info, manifest_path, round_of
+from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
 _KEPT_IN_REDIS = 50

@@ -17,6 +17,7 @@ from flavor.bus.events import ClientEvents
 from flavor.bus.runs import RunStore, late
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
+from flavor.disk import FULL, found_no_room
 from flavor.edge.acknowledged import note_handed_in
 from flavor.edge.arrival import ended_early, is_over, why_not_there
 from flavor.edge.belongings import Belongings
@@ -55,8 +56,8 @@ from flavor.programs.process import ChildProcess, obituary
 from flavor.protocol import check_run
 from flavor.records.names import Event, count
 from flavor.records.states import ClientState, GlobalModel, RunState, RunView
-from flavor.store.objects import ObjectStore, open_store
-from flavor.store.room import FULL, found_no_room
+from flavor.store.open import open_store
+from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import StoreHealth
 
 _RELISTEN_S = 5.0

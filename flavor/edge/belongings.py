@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flavor.atomic import write_json
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.records.states import RunView
-from flavor.store.info import write_json
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flavor.config import RunConfig
+from flavor.disk import STAGING
 from flavor.errors import (
     DigestMismatch,
     InvalidSetting,
@@ -21,10 +22,11 @@ from flavor.errors import (
 )
 from flavor.ledger.manifest import MOST_BYTES
 from flavor.script_settings import ALLOWED, settings_not_taken
-from flavor.store.objects import ObjectStore, folder_of
-from flavor.store.paths import STAGING, client_folder, run_record_path
+from flavor.store.paths import client_folder, run_record_path
+from flavor.store.protocol import ObjectStore
 from flavor.store.shared import lacking_right
 from flavor.store.trouble import without_share
+from flavor.store.url import folder_of
 
 
 def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:

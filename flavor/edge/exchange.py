@@ -19,17 +19,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from flavor.disk import naming
 from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch
 from flavor.patterns import STATISTICS
 from flavor.readmark import ReadMark, is_told
+from flavor.records.info import Info, info_bytes, read_info
 from flavor.records.states import GlobalModel
-from flavor.store.info import Info, info_bytes, read_info
+from flavor.store.digests import sha256_file
 from flavor.store.links import copied, is_sole, linked
-from flavor.store.objects import ObjectStore, naming, sha256_file
 from flavor.store.paths import OPAQUE, checked_global, named, update_prefix
-from flavor.store.watch import current_watch
+from flavor.store.protocol import ObjectStore
+from flavor.watch import current_watch
 
 if TYPE_CHECKING:
     from flavor.checkpoints import Format, Structure, WireInfo

@@ -16,7 +16,7 @@ from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.errors import LeaseLost
 from flavor.protocol import SPEAKS
 from flavor.records.states import ClientState, RunState, try_of
-from flavor.store.watch import Progress
+from flavor.watch import Progress
 
 
 class Seat:

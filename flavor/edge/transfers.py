@@ -17,7 +17,7 @@ from flavor.silence import is_silent
 from flavor.sizes import amount
 from flavor.store.aside import begun, with_patience
 from flavor.store.trouble import FAULTS, MOST_UNSURE, StoreHealth, Trouble
-from flavor.store.watch import Progress, Watch, watched
+from flavor.watch import Progress, Watch, watched
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from flavor.cook.utils import MERGED_NAME
 from flavor.errors import InvalidSetting
 from flavor.ownfolder import make_own_folder
 from flavor.programs.command import search_path
-from flavor.store.info import FILE_NAME
+from flavor.records.info import FILE_NAME
 
 _ANCESTORS = {"LOGLEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
 """What trainers of the framework whose protocol this is find in their environment, unless it says otherwise."""

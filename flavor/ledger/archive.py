@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from flavor.disk import naming
 from flavor.errors import (
     DigestMismatch,
     InvalidRecord,
@@ -17,7 +18,6 @@ from flavor.errors import (
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import MOST_BYTES, Manifest, RunRecord
 from flavor.records.states import ManifestRef
-from flavor.store.objects import ObjectStore, naming
 from flavor.store.paths import (
     accepted_folder,
     clients_folder,
@@ -29,6 +29,7 @@ from flavor.store.paths import (
     run_record_path,
     staged_manifest_prefix,
 )
+from flavor.store.protocol import ObjectStore
 
 _MOST_CLIENTS, _MOST_OF_A_CLIENT = 10_000, 10_000
 """Folders of clients, and objects in each, that are listed: what sites leave there must not hold anybody up."""

@@ -15,7 +15,7 @@ from flavor.ledger.chain import Chain, Problem, read_chain
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
 from flavor.resume import changes
-from flavor.store.objects import sha256_file
+from flavor.store.digests import sha256_file
 from flavor.store.paths import accepted_folder, accepted_path, is_of_a_client, manifest_path, round_of, run_record_path
 from flavor.store.trouble import is_of_one_object
 

@@ -11,8 +11,8 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest
 from flavor.records.states import ManifestRef, RoundState, RoundView, Verdict
-from flavor.store.objects import ObjectStore
 from flavor.store.paths import manifest_path
+from flavor.store.protocol import ObjectStore
 
 
 def closed_rounds(runs: RunStore, store: ObjectStore | None, *, after: int = 0) -> Iterator[RoundView]:

@@ -28,8 +28,9 @@ from flavor.records.states import RunState, RunView
 from flavor.results.folder import ResultFolder, Results
 from flavor.results.rounds import RoundResult
 from flavor.store.cache import cache_environment
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
+from flavor.store.protocol import ObjectStore
 
 _LOOK_MS = 200
 _WAITS_S = 1.0

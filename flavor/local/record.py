@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flavor.atomic import write_json
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
-from flavor.store.info import write_json
 
 _FILE = "federation.json"
 _VERSION = 1

@@ -10,8 +10,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from flavor.atomic import write_json, write_whole
 from flavor.errors import InvalidSetting
-from flavor.store.info import FILE_NAME, write_json, write_whole
+from flavor.records.info import FILE_NAME
 
 KINDS = ("localModels", "localInfos", "globalModel", "globalInfo")
 

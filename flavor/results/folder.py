@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flavor.atomic import write_json
 from flavor.bus.runs import RunStore
 from flavor.edge.workspace import EXTENSIONS
 from flavor.errors import (
@@ -25,13 +26,14 @@ from flavor.errors import (
     UpdateRefused,
 )
 from flavor.ledger.rounds import closed_round
+from flavor.records.info import Info, read_info
 from flavor.records.states import RoundView, RunView
 from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
 from flavor.results.tables import Tables
-from flavor.store.info import Info, read_info, write_json
-from flavor.store.objects import ObjectStore, copy_of
+from flavor.store.digests import copy_of
 from flavor.store.paths import OPAQUE, run_of
+from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import is_of_one_object, require_mounted
 
 _FIRST_PLOT_S = 10.0

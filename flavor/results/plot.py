@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flavor.printable import printable
+from flavor.records.info import CONFUSION, WEIGHTED
 from flavor.results.rounds import RoundResult
-from flavor.store.info import CONFUSION, WEIGHTED
 
 _MOST_PANELS = 24
 _MOST_LABELS = 10

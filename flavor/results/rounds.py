@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.errors import InvalidInfo, StoreError
+from flavor.records.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, parse_info
 from flavor.records.states import RoundView
-from flavor.store.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, parse_info
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 
 _MOST_MERGED_BYTES = 2**28
 

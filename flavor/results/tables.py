@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from flavor.atomic import write_whole
 from flavor.printable import printable
 from flavor.results.rounds import RoundResult
-from flavor.store.info import write_whole
 
 _FIXED = ("round", "seconds", "clients", "examples", "bytes")
 _FIXED_OF_SITES = ("round", "site", "examples", "bytes")

@@ -11,7 +11,7 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.errors import InvalidSetting
 from flavor.results.folder import ResultFolder
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 
 _LOOK_MS = 1000
 _PAUSE_S = 5.0

@@ -1,1 +1,1 @@
-"""All that knows bytes at rest: object paths, stores and info.json."""
+"""Stores of write-once objects: object paths, a folder, a bucket, and what a third party adds."""

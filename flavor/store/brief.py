@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from flavor.errors import StoreUnavailable
 from flavor.store.bucket import Endurance
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
+from flavor.store.protocol import ObjectStore
 
 _BRIEF = Endurance(patience_s=1.0, request_s=3.0, silence_s=3.0)
 

@@ -28,8 +28,8 @@ from flavor.silence import Silence, silence
 from flavor.stamp import stamp
 from flavor.store.aside import aside
 from flavor.store.paths import checked_path
-from flavor.store.watch import current_watch, watching
 from flavor.store.wire import proxies_in_use, proxy_for
+from flavor.watch import current_watch, watching
 
 _ATTEMPTS = 2
 """At least so many times a write is tried, even if the first took all patience to time out."""

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from flavor.disk import FULL, disk_of, file_of
 from flavor.errors import InvalidSetting, LocalFault
-from flavor.store.room import FULL, disk_of, file_of
 
 DEFAULT_SIZE_BYTES = 16 * 2**30
 _IN_USE_S = 60.0

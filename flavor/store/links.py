@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from flavor.store.watch import current_watch
+from flavor.watch import current_watch
 
 _BLOCK_BYTES = 2**20
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)

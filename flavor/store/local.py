@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from flavor.disk import AWAY, FULL, STAGING, file_of, found_no_room
 from flavor.errors import (
     BadObjectPath,
     DigestMismatch,
@@ -27,10 +28,9 @@ from flavor.errors import (
     ShareAway,
     StoreUnavailable,
 )
+from flavor.store.digests import check_bytes, check_digest, check_named, check_size, sha256_file
 from flavor.store.links import copied, linked, placed
-from flavor.store.objects import check_bytes, check_digest, check_named, check_size, sha256_file
-from flavor.store.paths import STAGING, checked_path
-from flavor.store.room import AWAY, FULL, file_of, found_no_room
+from flavor.store.paths import checked_path
 from flavor.store.seals import is_strict, seal_of
 from flavor.store.shared import is_read_only, make_folders
 from flavor.store.trees import remove_tree

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from flavor.disk import AWAY, FULL, causes, found_no_room
 from flavor.errors import ShareAway, StoreError, StoreFull, StoreUnavailable
 from flavor.signals import pause
-from flavor.store.objects import ObjectStore, folder_of, open_store
-from flavor.store.room import AWAY, FULL, causes, found_no_room
+from flavor.store.open import open_store
+from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import named
+from flavor.store.url import folder_of
 
 T = TypeVar("T")
 

@@ -19,8 +19,6 @@ import re
 from flavor.errors import BadObjectPath
 from flavor.records.names import checked_name
 
-STAGING = ".staging"
-"""The folder, in a folder that is the store, of what is on its way into it, under a new name each time."""
 OPAQUE = "opaque"
 """What stands for the format of a checkpoint that nothing looks into."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -31,12 +29,6 @@ _OF_CLIENT = re.compile(
     rf"runs/[^/]+/(?:clients/([^/]+)/[0-9]{{4,9}}-|accepted/[0-9]{{4,9}}-([^/]+)-{_TAIL.pattern})[^/]*"
 )
 _MANIFEST = re.compile(r"round-([1-9][0-9]{0,8})\.json")
-
-
-def shown_path(file: str) -> str:
-    """How a file of a store is named to people: one on its way there by its folder, or each attempt would be news."""
-    folder, _, _ = file.rpartition("/")
-    return folder if folder.rpartition("/")[2] == STAGING else file
 
 
 def run_prefix(run: str) -> str:

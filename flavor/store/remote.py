@@ -21,12 +21,12 @@ from flavor.sizes import shown_size
 from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, Endurance, already_there, chosen_endurance
 from flavor.store.cache import Entry, FileCache, cache_settings, default_folder
+from flavor.store.digests import check_bytes, check_named, check_size
 from flavor.store.links import placed
-from flavor.store.objects import check_bytes, check_named, check_size
 from flavor.store.paths import checked_path, run_record_path
 from flavor.store.uploads import Notes, S3Uploads
-from flavor.store.watch import Watch, current_watch, watching
 from flavor.store.wire import LANES, Pace
+from flavor.watch import Watch, current_watch, watching
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

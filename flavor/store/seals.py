@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 
 _PAUSES_S = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 _WITHIN_NS = 900_000

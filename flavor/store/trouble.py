@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from flavor.disk import FULL, LIMITS, STAGING, causes, file_of, found_no_room
 from flavor.errors import (
     LocalFault,
     ObjectMissing,
@@ -22,9 +23,9 @@ from flavor.errors import (
     TransferStopped,
     UpdateRefused,
 )
-from flavor.store.objects import ObjectStore, folder_of
-from flavor.store.paths import STAGING, run_record_path
-from flavor.store.room import FULL, LIMITS, causes, file_of, found_no_room
+from flavor.store.paths import run_record_path
+from flavor.store.protocol import ObjectStore
+from flavor.store.url import folder_of
 
 FAULTS = (StoreError, UpdateRefused, OSError)
 """What a store that cannot be used may look like to who uses it."""

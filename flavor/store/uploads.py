@@ -22,8 +22,8 @@ from typing import Any
 from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreUnavailable
 from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, already_there, failure, no_credentials
-from flavor.store.watch import Watch, current_watch, watched
 from flavor.store.wire import Silence, Wire
+from flavor.watch import Watch, current_watch, watched
 
 PART_BYTES = 5 * 2**20
 """The smallest that S3 takes: what is lost when a link breaks is at most one."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from flavor.errors import InvalidSetting
-from flavor.store.watch import Watch
+from flavor.watch import Watch
 
 FAST_BYTES_S = 2**20
 """A link of this speed or above needs no care."""

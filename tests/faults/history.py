@@ -27,7 +27,7 @@ from safetensors.numpy import load_file
 from flavor.bus.runs import RunStore
 from flavor.records.names import Event
 from flavor.records.states import RoundState
-from flavor.store.objects import ObjectStore
+from flavor.store.protocol import ObjectStore
 
 KEEP = ("--keep-rounds", "0")
 """Options of `flavor serve` with which nothing of the history is removed."""

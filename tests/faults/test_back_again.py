@@ -13,7 +13,7 @@ from federation import MISSED, Faulty
 from servers import REDIS, Server
 
 from flavor.records.states import RunState
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.paths import accepted_folder, global_folder, round_of
 
 FAR = ("--heartbeat-timeout-s", 60)

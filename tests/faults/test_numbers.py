@@ -6,7 +6,7 @@ import numpy as np
 from federation import Faulty
 
 from flavor.checkpoints import TensorFile
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 
 
 def test_a_finite_update_that_overflows_costs_its_site_alone(own_url, bench_at):

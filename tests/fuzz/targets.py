@@ -35,10 +35,11 @@ from flavor.errors import CheckpointError, FlavorError, InvalidInfo, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.protocol import new_run_id
+from flavor.records.info import MAX_BYTES, merge_infos, parse_info
 from flavor.records.names import count, is_name
 from flavor.records.states import GlobalModel, RunState, RunView, Verdict
-from flavor.store.info import MAX_BYTES, merge_infos, parse_info
-from flavor.store.objects import open_store, sha256_file
+from flavor.store.digests import sha256_file
+from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, checked_path, update_prefix
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small

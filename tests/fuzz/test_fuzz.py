@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from targets import GOOD_INFO, TARGETS, bench
 
 from flavor.checkpoints import read
-from flavor.store.info import parse_info
+from flavor.records.info import parse_info
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 MOST_BYTES = 256 * 2**20

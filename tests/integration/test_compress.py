@@ -17,10 +17,12 @@ from flavor.checkpoints import Encoding, TensorFile, TensorFileWriter, TensorSpe
 from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Model, RunRecord
+from flavor.records.info import CONFUSION
 from flavor.records.states import GlobalModel, Verdict
-from flavor.store.info import CONFUSION
-from flavor.store.objects import ObjectStore, open_store, sha256_file
+from flavor.store.digests import sha256_file
+from flavor.store.open import open_store
 from flavor.store.paths import global_prefix, named, update_prefix
+from flavor.store.protocol import ObjectStore
 from tests.conftest import Bench
 from tests.infos import put_info
 from workers import jobs

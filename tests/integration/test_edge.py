@@ -22,7 +22,7 @@ from flavor.errors import FlavorError, NotAdmitted, RunFinishedEarly
 from flavor.ledger.keys import SigningKey
 from flavor.records.names import Event
 from flavor.records.states import RunState, Verdict
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from tests.conftest import DEADLINE_S, Bench
 from tests.infos import begin_run
 

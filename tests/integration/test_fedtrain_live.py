@@ -24,7 +24,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model
 from flavor.records.states import RoundState, RunState
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from tests.conftest import Bench, Process
 
 TRAINER = Path(__file__).with_name("fedtrain_trainer.py")

@@ -21,8 +21,9 @@ from flavor.ledger.recover import recover
 from flavor.ledger.trust import Trust
 from flavor.ledger.witnesses import aggregators
 from flavor.records.states import RoundState
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
 from flavor.store.paths import manifest_path
+from flavor.store.protocol import ObjectStore
 from tests.integration.test_signatures import KEY, OTHER, TOKEN, aggregate, begun, submit_both
 from tests.unit.forged_run import ForgedRun, overwrite
 from workers.context import context, set_context

@@ -16,7 +16,7 @@ from flavor.edge.membership import Seat
 from flavor.errors import LeaseLost
 from flavor.records.names import Event
 from flavor.records.states import ClientState, RunState, Verdict
-from flavor.store.watch import Progress
+from flavor.watch import Progress
 from tests.integration.test_events import Counting
 
 TOKEN = "coordinator"

@@ -20,7 +20,7 @@ from flavor.bus.keys import RunKeys
 from flavor.bus.lease import LeaseKeeper
 from flavor.errors import AggregatorFailed, BusUnavailable
 from flavor.records.states import RoundState, RunState
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.paths import update_prefix
 from tests.infos import put_info
 from workers.command import UserCommand

@@ -25,8 +25,9 @@ from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.records.states import ClientState, GlobalModel, ManifestRef, Verdict
 from flavor.results.folder import ResultFolder
 from flavor.store.local import LocalStore
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
 from flavor.store.paths import global_prefix, is_info, manifest_path, named, round_of, update_prefix
+from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
 
 TOKEN = "coordinator"

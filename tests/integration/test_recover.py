@@ -27,7 +27,7 @@ from flavor.ledger.recover import recover as recover_run
 from flavor.ledger.rounds import round_fields
 from flavor.ledger.trust import Trust
 from flavor.records.states import ClientState, ManifestRef, RunState, RunView, Verdict
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
 from tests.conftest import Bench, Process
 from tests.unit.forged_run import ForgedRun

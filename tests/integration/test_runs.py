@@ -22,7 +22,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.decision import Action, supervise
 from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
 from flavor.records.states import GlobalModel, Reference, Refusal, RoundState, RoundView, RunState, Verdict
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from tests.conftest import Bench
 from tests.infos import put_info
 

@@ -14,9 +14,9 @@ from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.config import RunConfig
 from flavor.errors import DigestMismatch
+from flavor.records.info import CONFUSION
 from flavor.records.states import RoundState, Verdict
-from flavor.store.info import CONFUSION
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
 from tests.conftest import Bench
 from tests.infos import begin_run, put_info

@@ -13,8 +13,8 @@ import pytest
 
 from flavor.edge.consent import check_rights
 from flavor.errors import UnusableStore
+from flavor.store.digests import sha256_file
 from flavor.store.local import LocalStore
-from flavor.store.objects import sha256_file
 from flavor.store.shared import make_folders
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")

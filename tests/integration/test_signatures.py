@@ -22,8 +22,9 @@ from flavor.ledger.manifest import Manifest
 from flavor.ledger.statement import signature_fields
 from flavor.records.states import ManifestRef, RoundState, Verdict
 from flavor.store.local import LocalStore
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
 from flavor.store.paths import manifest_path, update_prefix
+from flavor.store.protocol import ObjectStore
 from tests.conftest import Bench
 from tests.infos import begin_run, put_info
 from tests.integration.test_worker import info, model, submit

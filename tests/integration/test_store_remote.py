@@ -34,11 +34,12 @@ from flavor.ledger import archive
 from flavor.store import remote, uploads
 from flavor.store.bucket import Endurance
 from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cache
-from flavor.store.objects import open_store, sha256_file
+from flavor.store.digests import sha256_file
+from flavor.store.open import open_store
 from flavor.store.opening import once_usable
 from flavor.store.paths import manifest_path, run_record_path
 from flavor.store.remote import RemoteStore
-from flavor.store.watch import Watch, watched, watching
+from flavor.watch import Watch, watched, watching
 
 IMPATIENT = Endurance(patience_s=0.2, request_s=0.6, silence_s=0.2)
 PATIENT = Endurance(patience_s=30.0, request_s=20.0, silence_s=20.0)
@@ -466,7 +467,7 @@ class TestCache:
         site.proxy.requests.clear()
         program = (
             "import sys\nfrom pathlib import Path\nfrom flavor.store.cache import FileCache\n"
-            "from flavor.store.remote import RemoteStore\nfrom flavor.store.objects import sha256_file\n"
+            "from flavor.store.remote import RemoteStore\nfrom flavor.store.digests import sha256_file\n"
             "store = RemoteStore(sys.argv[1], cache=FileCache(Path(sys.argv[2]), 2**30))\n"
             "print(sha256_file(store.local(sys.argv[3]))[0])\n"
         )

@@ -19,7 +19,7 @@ from flavor.coordinator.loop import Coordinator
 from flavor.protocol import SPEAKS
 from flavor.records.states import ClientState, RunState
 from flavor.stamp import without_stamp
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from tests.conftest import Bench
 
 HEARTBEAT_S = 1.5

@@ -12,7 +12,7 @@ from flavor.bus.token import JoinToken
 from flavor.ledger.canonical import sha256
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.paths import global_prefix, manifest_path
 from tests.conftest import Bench, Process
 

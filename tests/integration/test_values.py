@@ -16,8 +16,9 @@ from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.checkpoints.encoding import Encoding, encode
 from flavor.config import RunConfig
 from flavor.records.states import RoundState, RoundView
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
+from flavor.store.protocol import ObjectStore
 from tests.infos import begin_run
 from tests.integration.test_worker import TOKEN, open_round, submit, verdict
 from workers import jobs

@@ -7,7 +7,7 @@ import signal
 from flavor.config import RunConfig
 from flavor.local.waits import Waits
 from flavor.records.states import ClientState
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from tests.infos import begin_run
 
 

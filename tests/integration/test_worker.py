@@ -29,10 +29,11 @@ from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, StoreFull, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
+from flavor.records.info import CONFUSION
 from flavor.records.states import GlobalModel, Reference, RoundState, Verdict
-from flavor.store.info import CONFUSION
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, named, update_prefix
+from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
 from workers import inspection, jobs
 from workers.aggregation import Attempt, _renewing

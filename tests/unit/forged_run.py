@@ -13,8 +13,8 @@ from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.ledger.statement import signature_fields
 from flavor.protocol import new_run_id
-from flavor.store.info import CONFUSION, merge_infos
-from flavor.store.objects import ObjectStore, open_store
+from flavor.records.info import CONFUSION, merge_infos
+from flavor.store.open import open_store
 from flavor.store.paths import (
     clients_folder,
     global_folder,
@@ -24,6 +24,7 @@ from flavor.store.paths import (
     run_record_path,
     update_prefix,
 )
+from flavor.store.protocol import ObjectStore
 
 CONFIG = {"rounds": 3, "keep_rounds": 2, "store": "file:///elsewhere", "heartbeat_timeout_s": 15.0, "name": "Zürich"}
 SIZES = {"a": 10, "b": 20}

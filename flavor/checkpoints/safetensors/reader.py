@@ -6,10 +6,11 @@ import numpy as np
 
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.dtypes import DType
-from flavor.checkpoints.mapped import Mapped, StrPath
+from flavor.checkpoints.mapped import Mapped
 from flavor.checkpoints.safetensors.header import Header, TensorSpec, parse
 from flavor.checkpoints.unmapped import FileTensor, Unmapped
 from flavor.checkpoints.zip_entries import ALIGNMENT
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from flavor.atomic import cannot_write, replacing
 from flavor.checkpoints.blocks import BLOCK_BYTES, Array, byte_blocks
-from flavor.checkpoints.mapped import HUGE_PAGE_BYTES, StrPath, use_huge_pages
+from flavor.checkpoints.mapped import HUGE_PAGE_BYTES, use_huge_pages
 from flavor.checkpoints.safetensors.background_digest import TrailingDigest
 from flavor.checkpoints.safetensors.header import TensorSpec, plan
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 

@@ -17,12 +17,13 @@ import numpy as np
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.dtypes import TORCH_NAMES
 from flavor.checkpoints.limits import MAX_DEPTH, MAX_NODES
-from flavor.checkpoints.mapped import Mapped, StrPath
+from flavor.checkpoints.mapped import Mapped
 from flavor.checkpoints.pickles.arrays import PickledArray
 from flavor.checkpoints.pickles.writer import Call, Global, scalar_value
 from flavor.checkpoints.state_dict.nesting import KEY
 from flavor.checkpoints.torch.reader import load_torch
 from flavor.checkpoints.torch.tensors import PickledTensor
+from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 Beside = Mapping[str | int, object]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 from flavor.atomic import replacing
 from flavor.checkpoints.blocks import Array, byte_blocks
-from flavor.checkpoints.mapped import StrPath
 from flavor.checkpoints.pickles.writer import (
     Bytes,
     Call,
@@ -24,6 +23,7 @@ from flavor.checkpoints.state_dict.nesting import nest
 from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.torch.reader import LEGACY_NUMBER
 from flavor.checkpoints.zip_entries import open_entry
+from flavor.disk import StrPath
 
 _NOTHING: Beside = {}
 _ROOT = "archive"

@@ -14,10 +14,11 @@ from aumai_fedtrain.checkpoints import open_model, parameters_of, put_initial, p
 from aumai_fedtrain.models import GlobalState, OuterState, Reports
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.errors import AggregationError, CheckpointError, DigestMismatch, StoreError, UpdatesRefused
+from flavor.records.info import CONFUSION
 from flavor.records.states import GlobalModel, RoundState, RoundView, Verdict
-from flavor.store.info import CONFUSION
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
+from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
 
 SIZES = {"a": 100, "b": 300}

@@ -18,7 +18,7 @@ from flavor.edge.config import EdgeConfig
 from flavor.errors import InvalidSetting
 from flavor.local.federation import Federation
 from flavor.local.plan import Layout
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from workers.context import WorkerContext
 
 SECRET = "s3cr3t/+ä#?@"

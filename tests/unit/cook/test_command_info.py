@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import pytest
 
 from flavor.errors import AggregatorFailed
-from flavor.store.info import Info
+from flavor.records.info import Info
 from workers.combiner import Work
 from workers.command import _info
 from workers.place import Place

@@ -13,7 +13,7 @@ from flavor.errors import RunRefused
 from flavor.script_settings import checked_pattern, settings_not_taken
 from flavor.store.bucket import refusal
 from flavor.store.local import LocalStore
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
 
 DANGEROUS = ["HF_ENDPOINT", "MAKEFLAGS", "INTEL_LIBITTNOTIFY64", "TORCH_HOME", "KUBECONFIG", "DATABASE_URL"]

@@ -26,8 +26,9 @@ from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, TransferStopped
 from flavor.records.states import GlobalModel
-from flavor.store import objects
-from flavor.store.objects import ObjectStore, open_store
+from flavor.store import digests
+from flavor.store.open import open_store
+from flavor.store.protocol import ObjectStore
 
 BASIC = [f"basic/confusion_{kind}" for kind in ("tp", "fp", "fn", "tn")]
 
@@ -132,7 +133,7 @@ def test_what_is_renamed_over_a_model_while_it_is_hashed_reaches_no_trainer(
     """The bytes that are hashed are those that are placed, whatever has the object's name by then."""
     model = global_model(store, b"first", b"{}", 1)
     place, other = store.local(model.path), store.local(put(store, "runs/r/clients/a/0001-update-x.bin", b"other")[0])
-    hashed = objects.sha256_file
+    hashed = digests.sha256_file
 
     def then_renamed(*words: object, **options: object) -> tuple[str, int]:
         found = hashed(*words, **options)  # type: ignore[arg-type]
@@ -140,7 +141,7 @@ def test_what_is_renamed_over_a_model_while_it_is_hashed_reaches_no_trainer(
             other.rename(place)
         return found
 
-    monkeypatch.setattr(objects, "sha256_file", then_renamed)
+    monkeypatch.setattr(digests, "sha256_file", then_renamed)
     Exchange(store, workspace, run="r", opaque=True).place_global(model)
     assert place.read_bytes() == b"other"
     assert workspace.global_model.read_bytes() == b"first"

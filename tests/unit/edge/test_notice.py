@@ -9,7 +9,7 @@ import pytest
 from flavor.edge.consent import check_store
 from flavor.edge.notice import notice_of
 from flavor.errors import InvalidSetting, OtherStore, RunRefused, UnusableStore
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 
 
 def test_a_site_with_another_store_says_so_and_does_not_name_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from flavor.errors import StoreUnavailable
 from flavor.store.brief import BriefStore
 from flavor.store.bucket import Endurance
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 
 PATH = "runs/r/global/0001-info.json"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from flavor.disk import AWAY, FULL
 from flavor.edge.consent import in_wait_for_share
 from flavor.errors import InvalidSetting, LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable
 from flavor.store.local import LocalStore
-from flavor.store.objects import open_store
+from flavor.store.open import open_store
 from flavor.store.opening import once_usable, opened_once_usable, passing_fault
-from flavor.store.room import AWAY, FULL
 from tests.faults.servers import dead_mount, remounted, tmpfs
 
 

@@ -18,8 +18,10 @@ from buckets import S3
 import flavor
 from flavor.errors import BadObjectPath, DigestMismatch, InvalidSetting, ObjectExists, ObjectMissing, ObjectWithheld
 from flavor.store.cache import FileCache
+from flavor.store.digests import sha256_file
 from flavor.store.local import LocalStore
-from flavor.store.objects import ObjectStore, open_store, sha256_file
+from flavor.store.open import open_store
+from flavor.store.protocol import ObjectStore
 from flavor.store.remote import RemoteStore
 
 

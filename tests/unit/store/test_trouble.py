@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from flavor.atomic import cannot_write
+from flavor.atomic import cannot_write, write_json
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
+from flavor.disk import found_no_room, naming
 from flavor.edge.notice import notice_of
 from flavor.edge.transfers import Transfers
 from flavor.errors import (
@@ -28,11 +29,8 @@ from flavor.errors import (
 )
 from flavor.local.waits import Waits
 from flavor.store.cache import FileCache
-from flavor.store.info import write_json
 from flavor.store.local import LocalStore
-from flavor.store.objects import naming
 from flavor.store.paths import run_record_path
-from flavor.store.room import found_no_room
 from flavor.store.trouble import StoreHealth, without_share
 from tests.faults.servers import filled, tmpfs
 

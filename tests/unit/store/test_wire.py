@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flavor.store.watch import Watch
 from flavor.store.wire import Wire
+from flavor.watch import Watch
 
 BODY = memoryview(bytes(300_000))
 

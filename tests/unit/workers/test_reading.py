@@ -14,8 +14,8 @@ import pytest
 from flavor.checkpoints import TensorFileWriter, TensorSpec
 from flavor.errors import DigestMismatch
 from flavor.store import links, seals
+from flavor.store.digests import copy_of
 from flavor.store.local import LocalStore
-from flavor.store.objects import copy_of
 from workers.reading import ChangedWhileRead, NotAsAccepted, Reading, as_accepted, reading
 
 ELEMENTS = 100_000

@@ -9,15 +9,12 @@ import contextlib
 import json
 import math
 import operator
-import os
-import tempfile
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flavor.errors import InvalidInfo
-from flavor.store.objects import naming
 
 FILE_NAME = "info.json"
 WEIGHTED = " (weighted)"
@@ -190,24 +187,6 @@ def parse_info(data: bytes, *, where: str) -> Info:
     except (ValueError, RecursionError) as error:
         raise InvalidInfo(f"{where}: not complete JSON ({error}): write it with SaveInfoJson") from None
     return checked_info(value, where=where)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON so that a reader sees the old file or the whole new one."""
-    write_whole(path, json.dumps(value, allow_nan=False))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, in UTF-8, so that a reader sees the old file or the whole new one."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with naming(path), os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            os.fchmod(handle, 0o644)  # by its handle: the folder may be one that another user can write to
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def summed(merged: Info) -> Info:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flavor.errors import InvalidInfo
-from flavor.store.info import (
+from flavor.records.info import (
     CONFUSION,
     LONGEST_NAME,
     MAX_BYTES,

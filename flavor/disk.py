@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from flavor.errors import StoreFull
-from flavor.store.paths import shown_path
 
+StrPath = str | os.PathLike[str]
+STAGING = ".staging"
+"""The folder, in a folder that is the store, of what is on its way into it, under a new name each time."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where there is no room: on the disk, or for this user."""
 GONE = (errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
@@ -39,6 +42,22 @@ def file_of(error: OSError, otherwise: str | os.PathLike[str]) -> str:
     names = (error.filename2, error.filename) if error.errno in FULL else (error.filename,)
     name = next((name for name in names if isinstance(name, str | bytes | os.PathLike)), otherwise)
     return shown_path(os.fsdecode(name))
+
+
+def shown_path(file: str) -> str:
+    """How a file of a store is named to people: one on its way there by its folder, or each attempt would be news."""
+    folder, _, _ = file.rpartition("/")
+    return folder if folder.rpartition("/")[2] == STAGING else file
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error in reading or writing the file name it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def no_room(path: str | os.PathLike[str], why: str | None) -> StoreFull:
