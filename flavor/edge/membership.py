@@ -1,4 +1,4 @@
-"""A client's seat in a run: its lease, and all that its edge reads and writes below its keys, fenced by that lease."""
+"""A client's membership in a run: its lease, and what its edge reads and writes below its keys, fenced by the lease."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from flavor.records.states import ClientState, RunState, try_of
 from flavor.watch import Progress
 
 
-class Seat:
+class Membership:
     """Taken by one process at a time.
 
-    What is written is written only while no other process has the seat: this one may have been paused for so long that
-    another took it. Raises `LeaseLost` then, and `BusUnavailable` when the server is gone.
+    Each method writes only while no other process has the membership: this process may have been paused for so long
+    that another took it. Raises `LeaseLost` then, and `BusUnavailable` when the server is gone.
     """
 
     def __init__(self, redis: Redis, url: str, run: RunKeys, client: str) -> None:
@@ -33,7 +33,7 @@ class Seat:
         self._keeper: LeaseKeeper | None = None
 
     def take(self, *, ttl_s: float, told: Callable[[str], None]) -> str:
-        """Wait until whoever had it is gone, and take it; returns the lease's token. Raises `LeaseHeld`."""
+        """Wait until the process that had it is gone, and take it; returns the lease's token. Raises `LeaseHeld`."""
         what, channel = f"client {self._client!r}", self._keys.state
         self._lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=what, announce=channel)
         with translated(self._where):
@@ -55,7 +55,7 @@ class Seat:
         self._keeper.start()
 
     def leave(self, *, announce: bool) -> None:
-        """Give the seat up; `announce` when nothing else tells the coordinator so."""
+        """Give the membership up; `announce` when nothing else tells the coordinator so."""
         assert self._lease is not None
         if self._keeper is not None:
             self._keeper.stop()
@@ -69,7 +69,7 @@ class Seat:
         self._redis.publish(self._keys.state, "")
 
     def replaced(self) -> LeaseLost:
-        """What there is to say when another process has the seat."""
+        """The error to raise when another process has the membership."""
         return LeaseLost(f"client {self._client!r} was taken over by another process: this one ends")
 
     # -- what the coordinator and the workers wrote

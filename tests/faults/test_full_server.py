@@ -21,7 +21,7 @@ from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.persistence import unread_warnings
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.edge.membership import Seat
+from flavor.edge.membership import Membership
 from flavor.records.states import ClientState
 from tests.conftest import Bench
 
@@ -43,7 +43,7 @@ def test_commands_that_only_read_need_no_room(tmp_path: Path, bench_at: Callable
         bench.redis.config_set("maxmemory", "1mb")
         with pytest.raises(redis.exceptions.OutOfMemoryError), redis.Redis.from_url(server.url) as plain:
             plain.set("more", "x")
-        assert Seat(bench.redis, server.url, runs.keys, "c1").verdict(1) == {}
+        assert Membership(bench.redis, server.url, runs.keys, "c1").verdict(1) == {}
         for words in (["status", bench.run], ["status", bench.run, "--json"], ["status"], ["log", bench.run]):
             shown = bench.done("flavor", *words)
             assert shown.wait() == 0, (words, shown.stderr)

@@ -16,7 +16,7 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.heard import Heard
 from flavor.coordinator.members import Members
-from flavor.edge import agent, idleness
+from flavor.edge import agent, idleness, inbox, joining, trainer
 from flavor.edge.config import EdgeConfig
 from flavor.errors import FlavorError, NotAdmitted, RunFinishedEarly
 from flavor.ledger.keys import SigningKey
@@ -199,7 +199,7 @@ def test_a_site_that_is_started_with_its_coordinator_says_nothing_of_a_run_that_
     alone: Alone, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
     """As in a local run: who reads its log takes that for a fault. One whose run does not come says so."""
-    monkeypatch.setattr(agent, "_TOGETHER_S", 0.1 if late else DEADLINE_S)
+    monkeypatch.setattr(joining, "_TOGETHER_S", 0.1 if late else DEADLINE_S)
     state = alone.runs.keys.state
     alone.redis.rename(state, "elsewhere")
     alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
@@ -263,7 +263,7 @@ def test_a_site_whose_update_was_refused_says_what_to_do(alone: Alone, monkeypat
 def test_a_script_that_forgets_to_finish_its_round_is_told_of(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the site, and in what the run's operator sees of it; no longer once it has set TrainFinished."""
     monkeypatch.setattr(idleness, "SILENT_S", 0.1)
-    monkeypatch.setattr(agent, "_RELISTEN_S", 0.1)
+    monkeypatch.setattr(inbox, "RELISTEN_S", 0.1)
     alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted"); train(); WaitEvent("TrainStarted")\n')
     alone.is_ready()
     alone.open_round(1)
@@ -281,7 +281,7 @@ def test_a_script_that_never_gets_ready_is_spoken_of_again_and_again(
 ) -> None:
     """Scripts 5: at the site itself, with no terminal; and no longer once it is."""
 
-    monkeypatch.setattr(agent, "_UNREADY_S", 0.2)
+    monkeypatch.setattr(trainer, "_UNREADY_S", 0.2)
     os.mkfifo(tmp_path / "ready")
     alone.start('gate("ready"); SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
     said = "waiting for the trainer to call SetEvent('TrainInitDone'), for {} s now: no round begins before it has"

@@ -2,32 +2,83 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.events import ClientEvents
 from flavor.bus.runs import RunStore, late
-from flavor.bus.subscription import RESYNC
-from flavor.edge.agent import Edge
+from flavor.config import RunConfig
 from flavor.edge.config import EdgeConfig
-from flavor.edge.notice import Died, Failure
+from flavor.edge.inbox import EVERYTHING
+from flavor.edge.joining import Site
+from flavor.edge.loop import Loop
+from flavor.edge.membership import Membership
+from flavor.edge.notice import Died, Failure, Notice
+from flavor.edge.part import Part, Phase
+from flavor.edge.past import take_over
+from flavor.edge.standing import Standing
+from flavor.edge.updates import Updates
 from flavor.ledger.keys import SigningKey
 from flavor.records.names import Event
 from flavor.records.states import Verdict
 
 TOKEN = "coordinator"
+AGAIN = "once that is mended start this again, and it trains round 1 again while that is open"
 
 
-class NoFiles:
-    """An edge's files, of which there are none."""
+class Process:
+    """One process of client `a`, without a trainer and without files: each takes the place of the one before."""
 
-    def has_local(self) -> bool:
-        return False
+    def __init__(self, runs: RunStore, url: str, folder: Path) -> None:
+        self.told: list[str] = []
+        membership = Membership(runs.redis, url, runs.keys, "a")
+        membership.take(ttl_s=60, told=self.told.append)
+        self.leave = lambda: membership.leave(announce=False)
+        config = EdgeConfig(run="r", client="a", redis_url=url, command=("true",), workspace=folder)
+        key = SigningKey.load_or_create(folder / "key", "a")
+        nothing: Any = None
+        self.site = Site(
+            config, runs, membership, runs.read(), RunConfig(rounds=3, store="none"), nothing, key, self.told.append
+        )
+        self.standing = Standing(self.site)
+        self.updates = Updates(self.site, self.standing)
+        self.events = ClientEvents(url, "r", "a", redis=runs.redis)
+        self.loop = Loop(
+            self.site,
+            queue.SimpleQueue(),
+            standing=self.standing,
+            trainer=nothing,
+            work=NoWork(),
+            updates=self.updates,
+            events=self.events,
+            run_ended=lambda _: None,
+        )
 
-    def release_local(self) -> None:
+    def goes_on(self) -> Process:
+        """Take over what the process before has left."""
+        self.standing.part = take_over(self.site, self.site.runs.read(), self.events, has_files=lambda: False).part
+        return self
+
+    @property
+    def part(self) -> Part:
+        return self.standing.part
+
+
+class NoWork:
+    """The work of a process whose trainer does nothing."""
+
+    def begin(self, round_: int, task: object) -> None:
+        raise AssertionError("no test here opens a round that is new to its process")
+
+    def look(self, news: object) -> None:
+        pass
+
+    def repeat_if_forgotten(self, round_: int) -> None:
         pass
 
 
@@ -45,90 +96,99 @@ def runs(url: str) -> Iterator[RunStore]:
 
 
 @pytest.fixture
-def edge(runs: RunStore, url: str, tmp_path: Path) -> Iterator[Callable[[], Edge]]:
-    """A process of client `a` after another: each has its seat."""
-    edges: list[Edge] = []
+def process(runs: RunStore, url: str, tmp_path: Path) -> Iterator[Callable[[], Process]]:
+    started: list[Process] = []
 
-    def started() -> Edge:
-        for before in edges:
-            before._seat.leave(announce=False)
-        config = EdgeConfig(run="r", client="a", redis_url=url, command=("true",), workspace=tmp_path)
-        told: list[str] = []
-        edge = Edge(config, tell=told.append)
-        edge.told = told  # type: ignore[attr-defined]
-        edge._seat.take(ttl_s=60, told=told.append)
-        edge._exchange = NoFiles()  # type: ignore[assignment]
-        edge._incarnation, edge._rounds = runs.read().incarnation, 3
-        edge._key = SigningKey.load_or_create(tmp_path / "key", "a")
-        edges[:] = [edge]
-        return edge
+    def start() -> Process:
+        for before in started:
+            before.leave()
+        started[:] = [Process(runs, url, tmp_path)]
+        return started[0]
 
-    yield started
-    for left in edges:
-        left._seat.leave(announce=False)
+    yield start
+    for left in started:
+        left.leave()
+
+
+def try_of(runs: RunStore) -> str:
+    """The try of client `a` in round 1 that lies in Redis now."""
+    return runs.updates(1, ["a"])["a"]["try"]
 
 
 def test_an_edge_that_is_started_again_awaits_the_verdict_on_its_new_try(
-    runs: RunStore, edge: Callable[[], Edge]
+    runs: RunStore, process: Callable[[], Process]
 ) -> None:
-    edge()._hand_in(1, {"path": "x", "digest": "1", "try": "t1"})
-    runs.judge(1, "a", Verdict(False, "tensor 'w' has NaN", try_id="t1"))
+    process().updates.hand_in(1, {"path": "x", "digest": "1"})
+    runs.judge(1, "a", Verdict(False, "tensor 'w' has NaN", try_id=try_of(runs)))
 
-    second = edge()
-    second._forget_past(runs.read())
+    second = process().goes_on()
     assert not runs.updates(1, ["a"]), "it is trained again"
-    second._hand_in(1, {"path": "y", "digest": "2", "try": "t2"})
-    second._read_verdict(1)
-    assert second._unjudged == 1
-    assert len(second.told) == 1, second.told  # type: ignore[attr-defined]  # that of the first try, as it started
+    second.updates.hand_in(1, {"path": "y", "digest": "2"})
+    second.updates.read_verdict(1)
+    assert second.part.unjudged == 1
+    assert len(second.told) == 1, second.told  # that of the first try, as it started
+    newest = try_of(runs)
 
-    third = edge()
-    third._forget_past(runs.read())
-    assert runs.updates(1, ["a"])["a"]["try"] == "t2", "which nobody has inspected"
-    assert third._unjudged == 1
-    runs.judge(1, "a", Verdict(False, "tensor 'w' has inf", try_id="t2"))
-    third._read_verdict(1)
-    assert third._unjudged == 0
-    again = "once that is mended start this again, and it trains round 1 again while that is open"
-    assert third.told == [f"round 1: the update was refused: tensor 'w' has inf; {again}"]  # type: ignore[attr-defined]
-    third._hand_in(1, {"refused": "its checkpoint cannot be used", "try": "t3"})
-    third._refused = 0
-    runs.judge(1, "a", Verdict(False, "its checkpoint cannot be used", try_id="t3"))
-    third._read_verdict(1)
-    assert third.told[1:] == [f"round 1: {again}"], "why was told when it was found"  # type: ignore[attr-defined]
+    third = process().goes_on()
+    assert try_of(runs) == newest, "no aggregator has inspected it"
+    assert third.part.unjudged == 1
+    runs.judge(1, "a", Verdict(False, "tensor 'w' has inf", try_id=newest))
+    third.updates.read_verdict(1)
+    assert (third.part.unjudged, third.part.refused) == (0, 1)
+    assert third.told == [f"round 1: the update was refused: tensor 'w' has inf; {AGAIN}"]
+    third.updates.refuse(1, Notice(Failure.CHECKPOINT), "no tensors")
+    runs.judge(1, "a", Verdict(False, "its checkpoint cannot be used", try_id=try_of(runs)))
+    third.updates.read_verdict(1)
+    assert third.told[1:] == ["round 1: the update cannot be used: no tensors", f"round 1: {AGAIN}"]
 
 
-def test_an_update_that_was_too_late_is_not_tried_again(runs: RunStore, edge: Callable[[], Edge]) -> None:
-    one = edge()
-    one._hand_in(1, {"path": "x", "digest": "1", "try": "t1"})
-    runs.judge(1, "a", late(1, "t1"))
-    one._read_verdict(1)
-    assert one.told == ["round 1: the update was refused: late: round 1 no longer takes updates"]  # type: ignore[attr-defined]
-    assert one._refused == 0
+def test_an_update_that_was_too_late_is_not_tried_again(runs: RunStore, process: Callable[[], Process]) -> None:
+    one = process()
+    one.updates.hand_in(1, {"path": "x", "digest": "1"})
+    runs.judge(1, "a", late(1, try_of(runs)))
+    one.updates.read_verdict(1)
+    assert one.told == ["round 1: the update was refused: late: round 1 no longer takes updates"]
+    assert not one.part.refused
+
+
+def test_an_update_that_redis_has_forgotten_is_handed_in_again_as_it_was(
+    runs: RunStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    one.updates.hand_in(1, {"path": "x", "digest": "1"})
+    before = runs.updates(1, ["a"])["a"]
+    one.updates.repeat_if_forgotten(1)
+    assert not one.told
+    runs.redis.delete(runs.keys.client("a").update(1))
+    one.updates.repeat_if_forgotten(2)
+    assert not runs.updates(1, ["a"]), "the run is in another round"
+    one.updates.repeat_if_forgotten(1)
+    assert runs.updates(1, ["a"])["a"] == before
+    assert one.told == ["Redis has forgotten the update of round 1: handing it in again"]
 
 
 @pytest.mark.parametrize("round_", [0, 1])
 def test_the_event_error_is_read_where_its_publication_was_lost(
-    runs: RunStore, edge: Callable[[], Edge], url: str, round_: int
+    runs: RunStore, process: Callable[[], Process], url: str, round_: int
 ) -> None:
-    site = edge()
-    site._forget_past(runs.read())
-    site._ready, site._training, site._newest = bool(round_), round_, 1
+    site = process().goes_on()
     if round_:
-        site._events.start_round(1, anew=True)
+        site.standing.part = Part(Phase.WORKING, round=1, newest=1)
+        site.events.start_round(1, anew=True)
     trainer = ClientEvents(url, "r", "a")
     trainer.set(Event.ERROR, round_)
     trainer.close()
     with pytest.raises(Died, match="set the event Error") as died:
-        site._news((RESYNC,))
+        site.loop.hear(EVERYTHING)
     assert died.value.notice.failure is Failure.ERROR_EVENT
 
 
-def test_the_event_error_of_an_earlier_process_s_trainer_ends_nobody(runs: RunStore, edge: Callable[[], Edge]) -> None:
-    first = edge()
-    first._hand_in(1, {"path": "x", "digest": "1", "try": "t1"})
-    first._events.set(Event.ERROR, 1)
-    second = edge()
-    second._forget_past(runs.read())
-    assert second._behind == 1
-    assert not second._news((RESYNC,))
+def test_the_event_error_of_an_earlier_process_s_trainer_ends_nobody(
+    runs: RunStore, process: Callable[[], Process]
+) -> None:
+    first = process()
+    first.updates.hand_in(1, {"path": "x", "digest": "1"})
+    first.events.set(Event.ERROR, 1)
+    second = process().goes_on()
+    assert second.part.behind == 1
+    assert not second.loop.hear(EVERYTHING)

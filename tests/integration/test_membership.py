@@ -12,7 +12,7 @@ import pytest
 from flavor.bus.connection import Redis, connect
 from flavor.bus.events import ClientEvents
 from flavor.bus.runs import RunStore
-from flavor.edge.membership import Seat
+from flavor.edge.membership import Membership
 from flavor.errors import LeaseLost
 from flavor.records.names import Event
 from flavor.records.states import ClientState, RunState, Verdict
@@ -35,8 +35,8 @@ def runs(url: str) -> Iterator[RunStore]:
     redis.close()
 
 
-def seat(runs: RunStore, url: str) -> Seat:
-    taken = Seat(runs.redis, url, runs.keys, "a")
+def seat(runs: RunStore, url: str) -> Membership:
+    taken = Membership(runs.redis, url, runs.keys, "a")
     taken.take(ttl_s=60, told=lambda _: None)
     return taken
 
@@ -205,7 +205,7 @@ def test_a_round_whose_start_is_repeated_keeps_what_the_trainer_set_since(runs: 
 def test_a_fenced_write_is_two_round_trips(runs: RunStore, url: str) -> None:
     with contextlib.closing(Counting(url.removeprefix("unix://"))) as way:
         client = connect(way.url)
-        mine, events = Seat(client, way.url, runs.keys, "a"), ClientEvents(way.url, "r", "a", redis=client)
+        mine, events = Membership(client, way.url, runs.keys, "a"), ClientEvents(way.url, "r", "a", redis=client)
         mine.take(ttl_s=60, told=lambda _: None)
         writes: list[Callable[[], object]] = [
             lambda: mine.hand_in(1, {"path": "p"}),

@@ -15,7 +15,7 @@ import pytest
 from flavor.bus.admission import replace_key
 from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease
-from flavor.edge.membership import Seat
+from flavor.edge.membership import Membership
 from flavor.errors import LeaseLost
 from flavor.ledger import recover as recovering
 from flavor.ledger.archive import Archive
@@ -454,7 +454,7 @@ def test_an_update_that_the_server_forgot_is_handed_in_again_for_a_trainer_that_
     bench.eventually("it listens again", lambda: listener() not in ("", listening) or not coordinator.running)
     assert coordinator.running, coordinator.stderr
     for other in ("edge-2", "edge-3"):  # the second is seen after whatever it does on looking again
-        seat = Seat(bench.redis, bench.url, bench.runs.keys, other)
+        seat = Membership(bench.redis, bench.url, bench.runs.keys, other)
         seat.take(ttl_s=60, told=print)
         seat.report(ClientState.JOINED, {}, behind=0, public_key="")
         coordinator.until(f"{other} joined")

@@ -1,0 +1,57 @@
+"""The end of the run at this site: the final global model, the trainer's last seconds, and how the edge ends."""
+
+from __future__ import annotations
+
+from flavor.edge.arrival import ended_early
+from flavor.edge.joining import Site
+from flavor.edge.models import GlobalModels
+from flavor.edge.standing import Standing
+from flavor.edge.trainer import Trainer
+from flavor.edge.transfers import Transfers
+from flavor.errors import RunError, RunFinishedEarly, RunStopped, StoreError, UpdateRefused
+from flavor.records.states import RunState, RunView
+
+
+class Ending:
+    """Ends the site's part in a run that is over."""
+
+    def __init__(
+        self, site: Site, standing: Standing, trainer: Trainer, *, transfers: Transfers, models: GlobalModels
+    ) -> None:
+        self._site, self._standing, self._trainer = site, standing, trainer
+        self._transfers, self._models = transfers, models
+
+    def follow(self, view: RunView) -> None:
+        """Place the final global model if there is one, let the trainer end, and tell how the run has ended.
+
+        Raises `RunStopped`, `RunFinishedEarly` or `RunError` after such an end, `Died` when the trainer fails after the
+        last round, and `StoreError` or `UpdateRefused` when the final global model could not be fetched.
+        """
+        is_finished, missed = view.state is RunState.FINISHED, None
+        if is_finished:
+            try:
+                self._transfers.carry(lambda: self._models.place_final(view))
+            except (UpdateRefused, StoreError) as error:
+                missed = error
+        else:
+            self._trainer.stop_unless_ended()
+        code = self._trainer.end_with_run()
+        if code and is_finished and not self._standing.part.has_left:
+            raise self._trainer.died(code, "after the last round")
+        self._tell_end(view, missed)
+
+    def _tell_end(self, view: RunView, missed: UpdateRefused | StoreError | None) -> None:
+        run, target = self._site.config.run, self._site.workspace.global_model
+        if view.state is RunState.STOPPED:
+            raise RunStopped(f"run {run!r} is {view.state}: {view.reason}")
+        if view.state is not RunState.FINISHED:
+            raise RunError(f"run {run!r} is {view.state}: {view.reason}")
+        if missed is not None:
+            raise type(missed)(
+                f"run {run!r} is finished, and its final global model could not be fetched, so that {target} holds the "
+                f"one before, if any: {missed}"
+            )
+        where = f"the final global model is at {target}"
+        if ended_early(view):
+            raise RunFinishedEarly(f"run {run!r} is finished: {view.reason}; {where}")
+        self._site.tell(f"run {run!r} is finished; {where}")

@@ -1,0 +1,92 @@
+"""Joining a run: waiting until it is there, and what an edge knows of it and of its own site from then on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flavor.bus.runs import RunStore
+from flavor.bus.subscription import Subscription
+from flavor.config import RunConfig
+from flavor.edge import inbox
+from flavor.edge.arrival import is_over, why_not_there
+from flavor.edge.config import EdgeConfig
+from flavor.edge.consent import told as told_of_run
+from flavor.edge.membership import Membership
+from flavor.edge.workspace import Workspace
+from flavor.errors import WaitTimeout
+from flavor.ledger.history import count_of
+from flavor.ledger.keys import SigningKey
+from flavor.protocol import check_run
+from flavor.records.states import RunState, RunView
+
+_REMIND_S = 60.0
+_TOGETHER_S = 3.0
+"""A coordinator that was started together with this edge, as in a local run, may be there so much later."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One client of the run that it has joined: what it was told, and by what it speaks to the run and to its user."""
+
+    config: EdgeConfig
+    runs: RunStore
+    membership: Membership
+    run: RunView
+    """The run as it was when this client joined."""
+    settings: RunConfig
+    workspace: Workspace
+    key: SigningKey
+    tell: Callable[[str], None]
+
+    def shared(self, text: str) -> str | None:
+        """`text`, if the site's own user shares it with the run's operator."""
+        return text if self.config.report_output else None
+
+
+def await_run(
+    config: EdgeConfig, runs: RunStore, subscription: Subscription, *, tell: Callable[[str], None]
+) -> RunView:
+    """The run, as soon as it goes on.
+
+    Raises `RunError`, or what fits the run's end, when it is over, and `WaitTimeout` when it does not appear within
+    `join_timeout_s`.
+    """
+    deadline = None if config.join_timeout_s is None else time.monotonic() + config.join_timeout_s
+    tell_at, told = time.monotonic(), ""
+    quiet_until = tell_at + _TOGETHER_S
+    while True:
+        view = runs.find()
+        if view is not None and not view.state.ended:
+            break
+        if view is not None and view.state is RunState.FINISHED:
+            raise is_over(view, "ask its operator for another run")
+        why = why_not_there(config.run, view)
+        line = f"waiting for run {config.run!r}: {why}"
+        now = time.monotonic()
+        is_early = view is None and now < quiet_until
+        if not is_early and (line != told or now >= tell_at):
+            tell(line)
+            told, tell_at = line, now + _REMIND_S
+        left_s = quiet_until - now if is_early else inbox.RELISTEN_S
+        left_s = left_s if deadline is None else min(left_s, deadline - now)
+        if left_s <= 0:
+            within = f"within {config.join_timeout_s:g} s"
+            if view is not None:
+                raise is_over(view, f"it did not go on {within}: start this again once its operator resumed it")
+            raise WaitTimeout(f"run {config.run!r} did not appear {within}: {why}")
+        subscription.wait(left_s)
+    check_run(config.run, view.protocol)
+    return view
+
+
+def tell_joining(site: Site) -> None:
+    """Tell the site's user which run this client joins, and what the run asks of the site."""
+    signs = f"signing with key {site.key.public.fingerprint}, {site.config.key_path}"
+    run = f"run {site.config.run!r} ({count_of(site.run.rounds, 'round')}, id {site.run.run_id})"
+    site.tell(f"joining {run} as {site.config.client!r}, {signs}")
+    if given := site.workspace.given:
+        site.tell(f"taken from the environment: {', '.join(f'{name}={path}' for name, path in given.items())}")
+    for line in told_of_run(site.settings):
+        site.tell(line)

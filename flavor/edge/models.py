@@ -1,0 +1,48 @@
+"""The run's global models on their way to the trainer: fetched only as far as this site trusts who made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flavor.edge.exchange import Exchange
+from flavor.edge.joining import Site
+from flavor.edge.trust import ModelTrust
+from flavor.ledger.archive import Archive
+from flavor.records.states import GlobalModel, RunView
+from flavor.store.protocol import ObjectStore
+
+
+class GlobalModels:
+    """Checks each global model against the signed manifests (`--trust`), and places it where the trainer reads it."""
+
+    def __init__(self, site: Site, store: ObjectStore, trust: ModelTrust, exchange: Exchange) -> None:
+        self._site, self._trust, self._exchange = site, trust, exchange
+        self._archive = Archive(store, site.config.run)
+
+    def of_task(self, task: Mapping[str, str]) -> GlobalModel | None:
+        """The model that a task names, as far as it is believed; None when the trainer begins from its own."""
+        return self._trust.named(GlobalModel.of(task))
+
+    def is_quick(self, model: GlobalModel | None) -> bool:
+        """Whether to place it takes no longer than to ask another thread to do it."""
+        return model is None or self._exchange.is_quick(model.size_bytes)
+
+    def place(self, round_: int, model: GlobalModel | None) -> None:
+        """Place the model that round `round_` starts from.
+
+        Raises `UntrustedModel`, and whatever `Exchange.place_global` raises; the trainer's file stays as it was then.
+        """
+        self._trust.check(self._archive, self._site.run.run_id, round_ - 1, model, digest=self._manifest_digest)
+        self._exchange.place_global(model)
+
+    def place_final(self, view: RunView) -> None:
+        """Place the model that the run has ended with. Raises as `place`."""
+        model = self._trust.named(view.global_model)
+        run_id = self._site.run.run_id
+        self._trust.check_final(self._archive, run_id, view.round, model, digest=self._manifest_digest)
+        self._exchange.place_global(model)
+
+    def _manifest_digest(self) -> str:
+        """Of the newest closed round, as Redis has it."""
+        view = self._site.runs.find()
+        return view.manifest.digest if view is not None and view.manifest is not None else ""

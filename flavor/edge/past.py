@@ -1,0 +1,56 @@
+"""What an earlier process of this client left in Redis of the round that the run is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flavor.bus.events import ClientEvents
+from flavor.edge.joining import Site
+from flavor.edge.part import HandedIn, Judgement, Part
+from flavor.records.names import Event
+from flavor.records.states import RunView
+
+
+@dataclass(frozen=True)
+class Past:
+    """Where this process goes on."""
+
+    part: Part
+    trained: int = 0
+    """The round that the earlier process's trainer had finished, whose files are still to be handed in; 0 for none."""
+
+
+def take_over(site: Site, view: RunView, events: ClientEvents, *, has_files: Callable[[], bool]) -> Past:
+    """Remove what an earlier process of this client left of the run's round, so that it is trained again.
+
+    A round whose training was finished is handed in as it is, if its trainer had taken it up and the files are
+    still there (`has_files`): what the trainer was told to be set stays set. An update that was refused is taken back,
+    and the round trained again.
+    """
+    round_, membership = view.round, site.membership
+    keys = site.runs.keys.client(site.config.client)
+    of_round = [keys.event(round_, event) for event in Event]
+    remove = [keys.started, keys.taken, keys.idle, keys.event(round_, Event.ERROR)]
+    remove += [keys.event(other, event) for other in (0, round_ + 1) for event in Event]
+    past = Past(Part())
+    handed_in = round_ and membership.has_update(round_)
+    verdict = membership.verdict(round_) if handed_in else {}
+    if handed_in and verdict.get("accepted") == "0":
+        site.tell(f"round {round_}: the update was refused ({verdict.get('reason', '')}): training it again")
+        remove += [keys.update(round_), *of_round]
+    elif handed_in:  # the next task is the one to do
+        judgement = Judgement.ACCEPTED if verdict else Judgement.AWAITED
+        past = Past(Part(behind=round_, update=HandedIn(round_, judgement=judgement)))
+    elif round_ and _is_finished(events, round_) and has_files():
+        past = Past(Part(trained_from=membership.task(round_).get("global_digest", "")), trained=round_)
+        remove.remove(keys.taken)  # it stays taken up until it is handed in, perhaps by the process after this
+    else:
+        remove += of_round
+    membership.clear(remove)
+    return past
+
+
+def _is_finished(events: ClientEvents, round_: int) -> bool:
+    """Whether the trainer has taken up this round and finished it."""
+    return events.is_set(Event.TRAIN_FINISHED, round_) and events.taken() >= round_

@@ -1,0 +1,83 @@
+"""How this site stands in its run, and what the run's operator is told of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from flavor.edge.joining import Site
+from flavor.edge.notice import Failure, Notice
+from flavor.edge.part import Part
+from flavor.errors import NotAdmitted
+from flavor.records.states import ClientState
+
+
+class Standing:
+    """Holds the site's `part`, and writes what the operator sees of it into the client's hash."""
+
+    def __init__(self, site: Site, part: Part | None = None) -> None:
+        self._site = site
+        self.part = part or Part()
+        self.noticed = False
+        """Whether the run was told why this edge ends."""
+        self._joined = False  # the run was told that this client is there
+        self._admitted = False  # its user was told that the coordinator has admitted it
+        self._store_awaited = ""  # what of the store this edge waits for
+        self._stuck = ""  # what the run was told of a trainer that does not finish its round
+
+    def join(self) -> None:
+        """Tell the run that this client is there."""
+        self._joined = True
+        self._report(ClientState.JOINED)
+
+    def announce(self) -> None:
+        """Tell the run again whether this client's trainer is ready, and what this client waits for."""
+        if not self.part.has_left:
+            stuck = self._store_awaited or (self._stuck if self.part.stalled else "")
+            why = {"reason": stuck} if stuck else {}
+            self._report(ClientState.READY if self.part.is_ready else ClientState.JOINED, why)
+
+    def await_store(self, what: str) -> None:
+        """Tell the run that this client waits for the store, or, with '', no longer."""
+        self._store_awaited = what and f"it waits for {what}"
+        if self._joined:
+            self.announce()
+
+    def stall(self) -> None:
+        """Tell the run that the trainer does not finish its round."""
+        self._stuck = (
+            f"its trainer waits for the next round, and has not set TrainFinished of round {self.part.stalled}"
+        )
+        self.announce()
+
+    def leave(self) -> None:
+        """Tell the run that the trainer has ended by itself."""
+        self.part = self.part.left()
+        self._report(ClientState.LEFT, {"reason": f"its trainer ended after round {self.part.behind}"})
+
+    def give_notice(self, notice: Notice, text: str = "") -> None:
+        """Tell the run why this edge ends; `text` is for its operator where the site's user shares it."""
+        self.noticed = True
+        state = ClientState.STOPPED if notice.failure is Failure.SIGNAL else ClientState.FAILED
+        with contextlib.suppress(Exception):  # an edge that cannot say goodbye is missed by its lease
+            self._report(state, {"reason": notice.reason, **notice.fields(self._site.shared(text))})
+
+    def check_admitted(self) -> None:
+        """Raise `NotAdmitted` when the coordinator does not let this client take part, by the key that it has now."""
+        site = self._site
+        told = site.membership.admission()
+        if told.get("public_key", "") not in ("", str(site.key.public)):
+            return
+        if told.get("admitted") == "1" and not self._admitted:
+            self._admitted = True
+            site.tell(f"joined run {site.config.run!r}")
+        if told.get("admitted") != "0":
+            return
+        signs = f"this edge signs with {site.config.key_path}"
+        raise NotAdmitted(
+            f"run {site.config.run!r} does not admit {site.config.client!r}: {told.get('reason', '')} ({signs})"
+        )
+
+    def _report(self, state: ClientState, why: Mapping[str, str] | None = None) -> None:
+        site = self._site
+        site.membership.report(state, why or {}, behind=self.part.behind, public_key=str(site.key.public))

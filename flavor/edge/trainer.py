@@ -1,0 +1,143 @@
+"""The site's training script, from its preprocess command to its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from flavor.edge.inbox import Ended, Inbox
+from flavor.edge.joining import Site
+from flavor.edge.notice import Died, Failure, Notice
+from flavor.edge.part import Part, Phase
+from flavor.ledger.history import count_of
+from flavor.programs.process import ChildProcess, obituary
+
+_STOP_S = 2.0
+_UNREADY_S = 30.0
+"""A trainer that has not set TrainInitDone for so long is spoken of, and again after each such time, doubled."""
+_LOOP = (
+    "; it has to go on until the run is over: SetEvent('TrainInitDone') once, then in each round "
+    "WaitEvent('TrainStarted'), training, SetEvent('TrainFinished'); check-fl shows what is missing"
+)
+"""What to do about a script that ended with exit code 0 within a round, or before the first."""
+
+
+class Trainer:
+    """Starts the user's commands, tells when they get ready late, and ends them with the edge."""
+
+    def __init__(self, site: Site, inbox: Inbox) -> None:
+        self._site, self._inbox = site, inbox
+        self._child: ChildProcess | None = None
+        self._started_at = 0.0
+        self._spoken_s = _UNREADY_S  # how long it may go on without TrainInitDone until that is told
+
+    def start(self) -> None:
+        """Run the preprocess command, if there is one, to its end; then start the trainer. Raises `TrainerFailed`."""
+        site = self._site
+        environment = site.workspace.trainer_environment(
+            os.environ,
+            rounds=site.run.rounds,
+            run=site.config.run,
+            client=site.config.client,
+            url=site.config.redis_url,
+            edge=site.membership.token,
+            settings=site.settings.settings,
+        )
+        self._preprocess(environment)
+        self._child = self._started(site.config.command, environment, "trainer")
+        self._started_at = time.monotonic()
+
+    def _preprocess(self, environment: dict[str, str]) -> None:
+        if self._site.config.preprocess is None:
+            return
+        self._site.tell("preprocessing")
+        child = self._started(self._site.config.preprocess, environment, "preprocess", report_end=False)
+        self._child = child
+        code = child.wait()
+        self._child = None
+        if code != 0:
+            notice = Notice(Failure.PREPROCESS, code)
+            raise Died(obituary("the preprocess command", code or 0, child.last_lines), notice)
+
+    def _started(
+        self, command: tuple[str, ...], environment: dict[str, str], log: str, *, report_end: bool = True
+    ) -> ChildProcess:
+        return ChildProcess(
+            command,
+            environment=environment,
+            log=self._site.workspace.log / f"{log}.log",
+            prefix=f"[{self._site.config.client}] ",
+            echo=sys.stdout,
+            private=True,
+            ended=(lambda code: self._inbox.put(Ended(code))) if report_end else None,
+        )
+
+    # -- before it is ready
+
+    def unready_left_s(self) -> float:
+        """Seconds until `tell_unready` has something to say of a trainer that has not set TrainInitDone."""
+        return max(0.0, self._started_at + self._spoken_s - time.monotonic())
+
+    def tell_unready(self) -> None:
+        """Tell the site's user that the trainer has not set TrainInitDone."""
+        self._site.tell(
+            f"waiting for the trainer to call SetEvent('TrainInitDone'), for {self._spoken_s:.0f} s now: no round "
+            "begins before it has"
+        )
+        self._spoken_s *= 2
+
+    # -- its end
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if self._child is not None:
+            self._child.stop(_STOP_S)
+
+    def stop_unless_ended(self) -> None:
+        """End it, if it has not ended by itself."""
+        if self._child is not None and self._child.exit_code is None:
+            self._child.stop(_STOP_S)
+
+    def end_with_run(self) -> int:
+        """Wait until it has ended, now that the run has; returns its exit code, or 0 if it had to be stopped."""
+        if self._child is None:
+            return 0
+        grace_s = self._site.config.grace_s
+        code = self._child.wait(grace_s)
+        if code is None:
+            self._site.tell(f"the trainer is still running {grace_s:g} s after the end of the run: stopping it")
+            self._child.stop(_STOP_S)
+        return code or 0
+
+    def died(self, code: int, where: str) -> Died:
+        """The error to raise for a trainer that ended with this exit code, `where` in its round."""
+        assert self._child is not None
+        story = obituary("the trainer", code, self._child.last_lines, where)
+        return Died(f"{story}{'' if code else _LOOP}", Notice(Failure.ENDED, code, where))
+
+
+def died_of_error() -> Died:
+    """The error to raise for a trainer that has set the event Error."""
+    return Died("the trainer set the event Error", Notice(Failure.ERROR_EVENT))
+
+
+def where(part: Part) -> str:
+    """Where in its rounds a trainer is, in words of this project's own."""
+    if part.round:
+        return f"in round {part.round}, before TrainFinished"
+    if part.phase is Phase.STARTING:
+        return "before TrainInitDone"
+    return f"after round {part.behind}" if part.behind else "before its first round"
+
+
+def how_it_left(part: Part, rounds: int) -> str:
+    """What the successful end of the trainer means for a run of so many rounds."""
+    more = rounds - part.behind
+    if more <= 0:
+        return f"the trainer is done after round {part.behind}"
+    return (
+        f"the trainer ended by itself after round {part.behind} of {rounds}: this site takes no part in the "
+        f"{count_of(more, 'round')} to come, and the run waits for it, or goes on or ends without it; start this "
+        "again to take part again, and let the script loop until WaitEvent says that the run is over"
+    )

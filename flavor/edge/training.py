@@ -1,0 +1,163 @@
+"""A round's way through this site: the task is taken, the trainer trains, and its files are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from flavor.bus.events import ClientEvents
+from flavor.bus.subscription import RESYNC
+from flavor.edge.exchange import Exchange, Submission
+from flavor.edge.inbox import News, Woken
+from flavor.edge.joining import Site
+from flavor.edge.models import GlobalModels
+from flavor.edge.notice import Failure, Notice, notice_of
+from flavor.edge.standing import Standing
+from flavor.edge.transfers import Transfers
+from flavor.edge.updates import Updates
+from flavor.errors import MisuseError, TransferStopped, UpdateRefused
+from flavor.failpoints import reach
+from flavor.ledger.statement import signature_fields
+from flavor.records.names import Event
+from flavor.store.trouble import StoreHealth
+
+
+class Training:
+    """Has the trainer train the tasks of this client. A `Work`.
+
+    Raises `BusUnavailable`, `StoreError`, and `LeaseLost` when another process is this client; the trainer's files stay
+    then, for the process that comes after.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        standing: Standing,
+        updates: Updates,
+        *,
+        events: ClientEvents,
+        transfers: Transfers,
+        exchange: Exchange,
+        models: GlobalModels,
+        health: StoreHealth,
+    ) -> None:
+        self._site, self._standing, self._updates, self._events = site, standing, updates, events
+        self._transfers, self._exchange, self._models, self._health = transfers, exchange, models, health
+
+    def begin(self, round_: int, task: Mapping[str, str]) -> None:
+        """Place the global model that the task names, and set TrainStarted; skip a round that is over before that."""
+        model = self._models.of_task(task)
+        self._site.workspace.clear_local()
+        try:
+            self._transfers.carry(
+                lambda: self._models.place(round_, model),
+                quick=self._models.is_quick(model),
+                over=self._is_past(round_),
+            )
+        except TransferStopped:  # the run's end, or its next round, is what comes next
+            self._standing.part = self._standing.part.skipped(round_)
+            return
+        self._standing.part = self._standing.part.began(round_, trained_from=model.digest if model else "")
+        self._events.start_round(round_, anew=True, edge=self._site.membership.token)
+
+    def repeat_if_forgotten(self, round_: int) -> None:
+        """Set TrainStarted of the round in hand again, if that is the run's and Redis has lost the event."""
+        if self._standing.part.round == round_ and not self._events.is_set(Event.TRAIN_STARTED, round_):
+            self._events.start_round(round_, edge=self._site.membership.token)
+
+    def look(self, news: News) -> None:
+        """Hand in the round in hand, if the trainer has finished it."""
+        round_ = self._standing.part.round
+        if round_ and news.is_set(Event.TRAIN_FINISHED, round_):
+            self._finished(round_)
+        elif round_ and news.resync:
+            self._check_finished(round_)
+
+    def _check_finished(self, round_: int) -> None:
+        """Read whether the trainer has finished this round, and hand it in if so."""
+        if self._events.is_set(Event.TRAIN_FINISHED, round_):
+            self._finished(round_)
+        else:
+            self._standing.part = self._standing.part.waits_without_finishing(self._events.unfinished())
+
+    def _finished(self, round_: int) -> None:
+        """Hand in what the trainer made of the round, if it has taken it up: else it trained from something else."""
+        if self._events.taken() >= round_:
+            self.hand_in(round_)
+            return
+        self._standing.part = self._standing.part.finished(round_)
+        self._updates.refuse(
+            round_,
+            Notice(Failure.NOT_TAKEN_UP),
+            f"the trainer set TrainFinished of round {round_} without having waited for its TrainStarted, so what it "
+            "saved is of another global model: call WaitEvent('TrainStarted') at the beginning of every round",
+        )
+
+    def hand_in(self, round_: int) -> None:
+        """Hand in the trainer's files of this round, or the reason why they cannot be used."""
+        self._standing.part = self._standing.part.finished(round_)
+        if (newest := self._standing.part.newest) > round_:
+            self._site.tell(f"round {round_}: trained too late: round {newest} is open already")
+            return
+        reach("edge.trained")
+        try:
+            done = self._transfers.carry(
+                lambda: self._collected(round_),
+                quick=self._exchange.is_collected_quickly(),
+                writes=True,
+                over=self._is_past(round_),
+            )
+        except TransferStopped:
+            self._site.tell(f"round {round_}: the upload is ended: the run is no longer in it")
+            return
+        except (UpdateRefused, MisuseError) as error:
+            self._updates.refuse(round_, notice_of(error), str(error))
+            return
+        fields = self._signed(round_, done.fields())
+        reach("edge.stored")
+        if self._updates.hand_in(round_, {**fields, **self._unread(round_)}):
+            self._exchange.release_local()
+        reach("edge.submitted")
+
+    def _collected(self, round_: int) -> Submission:
+        self._health.require()
+        done = self._exchange.collect(self._site.config.run, round_, self._site.config.client)
+        self._health.require()  # what is put into a folder whose share is not mounted, no other party finds
+        return done
+
+    def _signed(self, round_: int, fields: dict[str, str]) -> dict[str, str]:
+        site = self._site
+        return fields | signature_fields(
+            site.key,
+            site.config.run,
+            round_,
+            site.config.client,
+            fields,
+            run_id=site.run.run_id,
+            trained_from=self._standing.part.trained_from,
+        )
+
+    def _unread(self, round_: int) -> dict[str, str]:
+        """What to say of an update whose trainer has not looked at the global model."""
+        if self._exchange.was_read() is not False:
+            return {}
+        self._site.tell(
+            f"round {round_}: the trainer did not read the global model ({self._site.workspace.global_model}): it "
+            "trains on from a model of its own; load $GLOBAL_MODEL_PATH after each WaitEvent (check-fl shows what a "
+            "script does)"
+        )
+        return {"unread": "1"}
+
+    def _is_past(self, round_: int) -> Callable[[object], bool]:
+        """Whether what has come says that the run is no longer in this round."""
+        runs = self._site.runs
+
+        def over(item: object) -> bool:
+            telling = (RESYNC, runs.keys.state)
+            if not isinstance(item, Woken) or not any(
+                channel in telling or channel.endswith(":task") for channel in item.channels
+            ):
+                return False
+            view = runs.find()
+            return view is None or view.state.ended or view.round != round_
+
+        return over

@@ -1,0 +1,26 @@
+"""What a site waits for while it has nothing to do, in words for its user."""
+
+from __future__ import annotations
+
+from flavor.edge.part import Part, Phase
+
+
+def awaited(part: Part) -> str:
+    """What this site waits for; '' while it has something to do."""
+    if part.stalled:
+        return (
+            f"TrainFinished of round {part.stalled}: the trainer waits for the next round without having set "
+            "it: call SetEvent('TrainFinished') at the end of every round, once both files are saved"
+        )
+    if part.phase is not Phase.IDLE:
+        return ""
+    if not part.behind:
+        return "the run's first round here: its coordinator opens it once enough sites are ready"
+    if part.unjudged:
+        return f"an aggregator to inspect its update of round {part.unjudged}, or the end of that round"
+    if part.refused == part.behind:
+        return (
+            f"the run's next round, while the run may wait for this site: its update of round {part.refused} was "
+            "refused; mend that, then end this (Ctrl-C) and start it again, and it trains that round again"
+        )
+    return f"the run's next round: this site's part in round {part.behind} is done"

@@ -1,0 +1,33 @@
+"""What an edge does with a task that its client is given.
+
+The loop knows no kind of task: it hands each task to a `Work`, and lets that look at each piece of news.
+`flavor.edge.training.Training` is the only kind today. Where others will go:
+
+- **A task of another kind than training** (evaluation, say: another command runs once for that task) is another class
+  with these methods, which `flavor.edge.loop.Loop` chooses by the task's kind in its method `_begin`.
+- **A relay** (an edge above that serves rounds below) is a `Work` whose `begin` opens a round of its own run below, and
+  whose `look` hands in that round's global model, with its examples added up, once the round below is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from flavor.edge.inbox import News
+
+
+class Work(Protocol):
+    """Does the tasks of one kind, one at a time."""
+
+    def begin(self, round_: int, task: Mapping[str, str]) -> None:
+        """Begin the task that this client is given in this round, and return while it is worked on."""
+        ...
+
+    def look(self, news: News) -> None:
+        """Hand in the task's result, if the news says that it is there."""
+        ...
+
+    def repeat_if_forgotten(self, round_: int) -> None:
+        """Write again what Redis has lost in a failover of the task in hand, if that is of the run's round `round_`."""
+        ...

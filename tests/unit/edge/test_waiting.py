@@ -1,0 +1,37 @@
+"""What a site says that it waits for, in each phase."""
+
+from __future__ import annotations
+
+import pytest
+
+from flavor.edge.part import Part, Phase
+from flavor.edge.waiting import awaited
+
+IDLE = Part(Phase.IDLE, newest=1, behind=1)
+UPDATE = {"path": "x"}
+
+
+@pytest.mark.parametrize(
+    ("part", "start"),
+    [
+        (Part(), ""),
+        (Part(Phase.WORKING, round=1), ""),
+        (Part(Phase.WORKING, round=1, unfinished=1), "TrainFinished of round 1: the trainer waits for the next round"),
+        (Part(Phase.LEFT, behind=1), ""),
+        (Part(Phase.IDLE), "the run's first round here"),
+        (IDLE, "the run's next round: this site's part in round 1 is done"),
+        (IDLE.handed_in(1, UPDATE), "an aggregator to inspect its update of round 1"),
+        (IDLE.handed_in(1, UPDATE).judged(accepted=True), "the run's next round: this site's part in round 1 is done"),
+        (
+            IDLE.handed_in(1, UPDATE).judged(accepted=False),
+            "the run's next round, while the run may wait for this site",
+        ),
+        (
+            IDLE.handed_in(1, UPDATE).judged(accepted=False).heard_of(2).skipped(2),
+            "the run's next round: this site's part in round 2 is done",
+        ),
+    ],
+)
+def test_what_is_awaited(part: Part, start: str) -> None:
+    assert awaited(part).startswith(start)
+    assert bool(awaited(part)) is bool(start)
