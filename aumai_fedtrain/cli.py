@@ -22,9 +22,12 @@ from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, Train
 from aumai_fedtrain.session import HOME, Session, Sessions, Status, open_sessions, read_sessions
 from aumai_fedtrain.simulation import SimulatedProvider
 from flavor import __version__
-from flavor.cli.common import EXIT_CODES, one_line_errors, raise_on_sigterm, redis_option, teller
+from flavor.cli.options import redis_option
+from flavor.cli.output import teller
+from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.secrets import keep_private
 from flavor.errors import AggregationError, FlavorError, InvalidSetting, MisuseError
+from flavor.exit_codes import OF_RUNS, exit_codes_line
 from flavor.patterns import with_known
 from flavor.say import say
 
@@ -64,7 +67,7 @@ def _config_option(required: bool, help_: str) -> Callable[[Command], Command]:
     return click.option("--config", type=click.Path(path_type=Path), required=required, metavar="FILE", help=help_)
 
 
-@click.group("aumai-fedtrain", epilog=EXIT_CODES)
+@click.group("aumai-fedtrain", epilog=exit_codes_line(OF_RUNS))
 @click.version_option(__version__, prog_name="aumai-fedtrain")
 def main() -> None:
     """Federated training by rounds: nodes train locally, a coordinator averages, or takes DiLoCo's outer step.

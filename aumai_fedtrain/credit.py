@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flavor.credits import Ledger
+from flavor.credits import CreditBook
 from flavor.errors import InvalidInfo
 
 
@@ -10,8 +10,8 @@ class CreditTracker:
     """Samples processed by each node; `flavor credits RUN` counts a run's in the same ledger."""
 
     def __init__(self) -> None:
-        self._ledger = Ledger()
-        self._by_round: dict[int, Ledger] = {}
+        self._book = CreditBook()
+        self._by_round: dict[int, CreditBook] = {}
 
     def record_contribution(self, node_id: str, samples: int, round_id: int | None = None) -> None:
         """Add `samples` (an int, 0 or more) to what the node has contributed, and to its part in round `round_id`.
@@ -21,13 +21,13 @@ class CreditTracker:
         """
         if round_id is not None and (isinstance(round_id, bool) or not isinstance(round_id, int) or round_id < 0):
             raise InvalidInfo(f"{node_id}: round_id must be an int, 0 or more, not {round_id!r}")
-        self._ledger.add(node_id, samples)
+        self._book.add(node_id, samples)
         if round_id is not None:
-            self._by_round.setdefault(round_id, Ledger()).add(node_id, samples)
+            self._by_round.setdefault(round_id, CreditBook()).add(node_id, samples)
 
     def get_credits(self, node_id: str) -> int:
         """The samples of one node; 0 for one that has contributed nothing."""
-        return self._ledger.samples(node_id)
+        return self._book.samples(node_id)
 
     def round_credits(self, round_id: int) -> dict[str, int]:
         """The samples of every node in one round, by name; a copy. Empty for a round of which nothing is recorded."""
@@ -36,4 +36,4 @@ class CreditTracker:
 
     def all_credits(self) -> dict[str, int]:
         """The samples of every node, by name; a copy."""
-        return self._ledger.totals()
+        return self._book.totals()

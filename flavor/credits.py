@@ -21,19 +21,19 @@ class Contribution:
     samples: int
 
 
-class Ledger:
+class CreditBook:
     """Samples by client, added up."""
 
     def __init__(self) -> None:
         self._samples: dict[str, int] = {}
 
     @classmethod
-    def of(cls, contributions: Iterable[Contribution]) -> Ledger:
-        """The ledger of these contributions."""
-        ledger = cls()
+    def of(cls, contributions: Iterable[Contribution]) -> CreditBook:
+        """The book of these contributions."""
+        book = cls()
         for contribution in contributions:
-            ledger.add(contribution.client, contribution.samples)
-        return ledger
+            book.add(contribution.client, contribution.samples)
+        return book
 
     def add(self, client: str, samples: int) -> None:
         """Add `samples` (an int, 0 or more) to a client's; raises `InvalidInfo`, a `ValueError`."""

@@ -59,19 +59,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from flavor.exit_codes import ExitCode
 from flavor.printable import printable
 
 
 class FlavorError(Exception):
     """Root of this project's errors; its message is one line for a terminal."""
 
-    exit_code = 1
+    exit_code: ExitCode = ExitCode.FAILED
 
 
 class MisuseError(FlavorError):
     """The caller asked for something that cannot be."""
 
-    exit_code = 2
+    exit_code = ExitCode.WRONG_USE
 
 
 class UnknownEvent(MisuseError, ValueError):
@@ -103,13 +104,13 @@ class CommandNotFound(MisuseError):
 class BusUnavailable(FlavorError):
     """Redis cannot be reached, or does not let us in."""
 
-    exit_code = 3
+    exit_code = ExitCode.NO_REDIS
 
 
 class WaitTimeout(FlavorError, TimeoutError):
     """An event did not come within the caller's timeout."""
 
-    exit_code = 4
+    exit_code = ExitCode.TIMED_OUT
 
 
 class RunError(FlavorError):
@@ -147,7 +148,7 @@ class RunRebuilt(RunError):
 class RunRefused(RunError):
     """A site does not take what the run asks of it; its own user can allow it. Exit code 2, as for a missing option."""
 
-    exit_code = 2
+    exit_code = ExitCode.WRONG_USE
 
 
 class OtherStore(RunRefused):
@@ -165,7 +166,7 @@ class LeaseLost(FlavorError):
 class TrainerFailed(FlavorError):
     """The trainer or the preprocess command ended badly."""
 
-    exit_code = 5
+    exit_code = ExitCode.TRAINER_FAILED
 
 
 class AggregatorFailed(FlavorError):
@@ -205,13 +206,13 @@ class RunEnding(FlavorError):
 class RunFinishedEarly(RunEnding):
     """A run's trainers were done before all its rounds were closed."""
 
-    exit_code = 7
+    exit_code = ExitCode.FINISHED_EARLY
 
 
 class RunStopped(RunEnding):
     """An operator stopped the run; `flavor resume` goes on with it."""
 
-    exit_code = 8
+    exit_code = ExitCode.STOPPED
 
 
 class StoreError(FlavorError):

@@ -9,17 +9,10 @@ from pathlib import Path
 
 import click
 
-from flavor.cli.common import (
-    needed,
-    one_line_errors,
-    patience_option,
-    redis_option,
-    run_program,
-    store_option,
-    teller,
-    version_option,
-)
 from flavor.cli.help import GroupedCommand
+from flavor.cli.options import needed, patience_option, redis_option, store_option, version_option
+from flavor.cli.output import teller
+from flavor.cli.program import one_line_errors, run_program
 from flavor.cli.secrets import keep_private
 
 _EXIT_CODES = (

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from flavor.cli.common import one_line_errors
+from flavor.cli.program import one_line_errors
 
 _TITLES = {
     "alias": "Aggregators with a server step of their own",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flavor.cli.common import one_line_errors
+from flavor.cli.program import one_line_errors
 
 
 @click.command()

@@ -8,14 +8,14 @@ import sys
 
 import click
 
-from flavor.cli.common import one_line_errors, raise_on_sigterm, version_option
 from flavor.cli.help import SpelledCommand
+from flavor.cli.options import version_option
+from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.errors import InvalidSetting
+from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
-_EXIT_CODES = "Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 interrupted."
 
-
-@click.command(cls=SpelledCommand, epilog=_EXIT_CODES)
+@click.command(cls=SpelledCommand, epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"))
 @click.option(
     "-m",
     "--main",

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from flavor.cli.common import one_line_errors, raise_on_sigterm, version_option
 from flavor.cli.help import SpelledCommand
+from flavor.cli.options import version_option
+from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.errors import InvalidSetting
+from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
 if TYPE_CHECKING:
     from flavor.check.report import Report
 
 
-@click.command(
-    cls=SpelledCommand, epilog="Exit codes: 0 nothing failed, 1 a check failed, 2 wrong use, 130 interrupted."
-)
+@click.command(cls=SpelledCommand, epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"))
 @click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="The aggregator's command.")
 @click.option("-cm", "--client-main", "client_command", required=True, metavar="CMD", help="The training command.")
 @click.option("-cp", "--client-preprocess", "preprocess_command", metavar="CMD", help="A command to run once before.")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from flavor.bus.runs import RunStore
-from flavor.cli.common import one_line_errors, redis_option, store_option
-from flavor.cli.place import opened
+from flavor.cli.opened_run import opened_run
+from flavor.cli.options import redis_option, store_option
+from flavor.cli.program import one_line_errors
 from flavor.errors import StoreError
 from flavor.store.open import open_store
 
@@ -33,9 +34,9 @@ def show_credits(run: str, by_round: bool, as_json: bool, redis_url: str | None,
     Counted are the updates that were aggregated, by the datasetSize of their info. --store is needed only when
     the verdicts of the run are no longer in Redis.
     """
-    with opened(run, redis_url) as place:
-        run = place.run
-        found = _contributions(place.runs, store or place.store)
+    with opened_run(run, redis_url) as found_run:
+        run = found_run.run
+        found = _contributions(found_run.runs, store or found_run.store)
     if as_json:
         click.echo(json.dumps(_as_json(run, found), indent=2))
     elif not found:
@@ -58,20 +59,20 @@ def _contributions(runs: RunStore, store: str | None) -> list[Contribution]:
 
 
 def _as_json(run: str, found: list[Contribution]) -> dict[str, object]:
-    from flavor.credits import Ledger
+    from flavor.credits import CreditBook
 
     rounds: dict[int, dict[str, int]] = {}
     for one in found:
         rounds.setdefault(one.round, {})[one.client] = one.samples
     listed = [{"round": number, "samples": samples} for number, samples in rounds.items()]
-    return {"run": run, "credits": Ledger.of(found).totals(), "rounds": listed}
+    return {"run": run, "credits": CreditBook.of(found).totals(), "rounds": listed}
 
 
 def _totals(found: list[Contribution]) -> Table:
-    from flavor.credits import Ledger
+    from flavor.credits import CreditBook
 
     rounds = Counter(one.client for one in found)
-    totals = Ledger.of(found).totals()
+    totals = CreditBook.of(found).totals()
     everything = sum(totals.values()) or 1
     table = _table("client", "rounds", "samples", "share")
     for client, samples in totals.items():

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
+from flavor.cli.options import redis_option, store_option
+from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run import result_options
 
 

@@ -13,25 +13,16 @@ from click.core import ParameterSource
 
 from flavor.bus.address import bus_address
 from flavor.bus.variables import JOIN_VARIABLE
-from flavor.cli.common import (
-    EXIT_CODES,
-    Terminated,
-    needed,
-    one_line_errors,
-    patience_option,
-    raise_on_sigterm,
-    redis_option,
-    run_program,
-    store_option,
-    teller,
-    version_option,
-)
 from flavor.cli.help import GroupedCommand
+from flavor.cli.options import needed, patience_option, redis_option, store_option, version_option
+from flavor.cli.output import teller
+from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.secrets import keep_private
 from flavor.edge.config import CheckpointFormat
+from flavor.exit_codes import OF_RUNS, exit_codes_line
 
 
-@click.command(cls=GroupedCommand, epilog=EXIT_CODES)
+@click.command(cls=GroupedCommand, epilog=exit_codes_line(OF_RUNS))
 @click.option(
     "-m",
     "--main",
@@ -176,26 +167,26 @@ def command(
     from flavor.store.cache import cache_settings, set_cache
 
     if join:
-        place = _joined(join, workspace, store)
+        identity = _joined(join, workspace, store)
     else:
-        place = _Place(
+        identity = _Identity(
             checked_name(needed(run, "--run", "FLAVOR_RUN"), "run"),
             checked_name(client or socket.gethostname(), "client"),
             needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"),
             store,
             (),
         )
-    run, client = place.run, place.client
+    run, client = identity.run, identity.client
     set_cache(replace(cache_settings(), uploads=(workspace or _workspace(run, client)).absolute() / "uploads"))
     config = EdgeConfig(
         run=run,
         client=client,
-        redis_url=place.address,
-        store=place.store,
+        redis_url=identity.address,
+        store=identity.store,
         command=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,
         workspace=workspace or _workspace(run, client),
-        trust=(*trust, *place.trust),
+        trust=(*trust, *identity.trust),
         key=key or default_key(client, workspace, _workspace(run, client), os.environ),
         input=input_path,
         format=format_,
@@ -218,7 +209,7 @@ def command(
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Identity:
     """Which client of which run this edge is, and where the bus and the store are."""
 
     run: str
@@ -228,7 +219,7 @@ class _Place:
     trust: tuple[str, ...]
 
 
-def _joined(text: str, workspace: Path | None, store: str | None) -> _Place:
+def _joined(text: str, workspace: Path | None, store: str | None) -> _Identity:
     """What a join token says, above what the environment says; options that say something else are refused.
 
     Where the site reaches its store, and which CA it trusts, the site knows better.
@@ -252,7 +243,7 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> _Place:
     tls = {name: context.params[name] for name in ("tls_ca", "tls_cert", "tls_key", "insecure")}
     if token.ca is not None and not tls["tls_ca"]:
         tls["tls_ca"] = _kept_ca(token.ca, workspace or _workspace(token.run, token.client))
-    return _Place(
+    return _Identity(
         token.run, token.client, bus_address(token.credentials(), **tls), store or token.store, token.trust or ()
     )
 

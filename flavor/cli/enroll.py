@@ -1,4 +1,4 @@
-"""`flavor enroll` and `flavor revoke`: who may take part in a run."""
+"""`flavor enroll`: let a client take part in a run."""
 
 from __future__ import annotations
 
@@ -9,27 +9,21 @@ from urllib.parse import urlsplit
 
 import click
 
-from flavor.bus.acl import Kept, enrolled, is_open, save_users
+from flavor.bus.acl import Kept, is_open, save_users
 from flavor.bus.acl import enroll as enroll_user
-from flavor.bus.acl import revoke as revoke_user
 from flavor.bus.address import check_files, database, is_this_machine, tls_ca
 from flavor.bus.admission import replace_key
-from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
+from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.persistence import unread_warnings
 from flavor.bus.runs import RunStore
-from flavor.cli.common import needed, one_line_errors, redis_option, teller
+from flavor.cli.opened_run import connected
+from flavor.cli.options import needed, redis_option
+from flavor.cli.output import teller
+from flavor.cli.program import one_line_errors
 from flavor.errors import InvalidSetting, MisuseError, RunError
 from flavor.ledger.keys import PublicKey, read_public_key
-from flavor.records.names import checked_name
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
-
-
-def _connected(redis_url: str | None) -> tuple[Redis, str]:
-    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    redis = connect(url, patience_s=5.0)
-    wait_for_server(redis, url)
-    return redis, url
 
 
 @click.command()
@@ -116,7 +110,7 @@ def enroll(
         if run is not None or new_key or public_key:
             raise MisuseError("--worker NAME goes without RUN, CLIENT and their key: an aggregator works for all runs")
         user = worker_user(worker)
-        redis, url = _connected(url)
+        redis, url = connected(url)
         _check_saved(redis, url, unsaved)
         secret, _ = enroll_worker(redis, worker, where=shown(url), database=database(public))
         click.echo(with_credentials(public, user, secret))
@@ -128,7 +122,7 @@ def enroll(
     pinned = _one_key(public_key, client) if public_key else None
     trusted = ModelTrust.parse(trust).words()
     ca = _certificates(public_ca or (tls_ca(url) if public.startswith("rediss:") else None))
-    redis, url = _connected(url)
+    redis, url = connected(url)
     _check_saved(redis, url, unsaved)
     secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
     token = JoinToken(
@@ -189,30 +183,3 @@ def _certificates(file: str | None) -> str | None:
         return None
     check_files(file)
     return "".join(_CERTIFICATE.findall(Path(file).read_text(encoding="utf-8", errors="replace")))
-
-
-@click.command()
-@click.argument("run")
-@click.argument("client")
-@redis_option
-@one_line_errors
-def revoke(run: str, client: str, redis_url: str | None) -> None:
-    """Take back what `flavor enroll RUN CLIENT` gave: the client is cut off at once, and its token is worth nothing.
-
-    In a run that goes on it counts as failed. What it wrote into Redis is removed, also from one that it has filled.
-    Updates of it that were accepted stay.
-    """
-    checked_name(run, "run")
-    checked_name(client, "client")
-    redis, url = _connected(redis_url)
-    kept = revoke_user(redis, run, client, where=shown(url))
-    if kept is None:
-        others = enrolled(redis, run, where=shown(url))
-        raise RunError(
-            f"no client {client!r} is enrolled for run {run!r} on Redis at {shown(url)}: "
-            + (f"there is {', '.join(others)}" if others else "nobody is")
-        )
-    tell = teller("flavor: ")
-    tell(f"{client} is revoked for run {run}")
-    if kept is Kept.UNKNOWN:
-        tell("the server could not save that: look at its log, or the user is back after a restart")

@@ -1,18 +1,15 @@
-"""`flavor event` and `flavor info`: the trainer's face for scripts that are not Python."""
+"""`flavor event`: events for training scripts that are not Python."""
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import IO
 
 import click
 
-from flavor.cli.common import one_line_errors
+from flavor.cli.program import one_line_errors
 from flavor.cook import utils
-from flavor.errors import InvalidInfo, RunOver
-
-_RUN_FINISHED = 6
+from flavor.errors import RunOver
+from flavor.exit_codes import ExitCode
 
 
 @click.group()
@@ -42,7 +39,7 @@ def event_wait(name: str, timeout_s: float | None) -> None:
         click.echo(utils.WaitEvent(name, timeout_s=timeout_s))
     except RunOver as over:
         if over.state == "finished":
-            sys.exit(_RUN_FINISHED)
+            sys.exit(ExitCode.RUN_FINISHED)
         raise
 
 
@@ -52,20 +49,3 @@ def event_wait(name: str, timeout_s: float | None) -> None:
 def event_is_set(name: str) -> None:
     """Exit with 0 if the event NAME has happened in the current round, else with 1."""
     sys.exit(0 if utils.IsSetEvent(name) else 1)
-
-
-@click.group()
-def info() -> None:
-    """Client information, from a training script in any language."""
-
-
-@info.command("save")
-@click.argument("file", type=click.File("r"))
-@one_line_errors
-def info_save(file: IO[str]) -> None:
-    """Check the client information in the JSON FILE (- for stdin) and save it beside $LOCAL_MODEL_PATH."""
-    try:
-        value = json.load(file)
-    except ValueError as error:
-        raise InvalidInfo(f"{file.name}: not complete JSON: {error}") from None
-    utils.SaveInfoJson(value)

@@ -7,8 +7,9 @@ from typing import get_args
 
 import click
 
-from flavor.cli.common import one_line_errors, redis_option, store_option
-from flavor.cli.place import opened
+from flavor.cli.opened_run import opened_run
+from flavor.cli.options import redis_option, store_option
+from flavor.cli.program import one_line_errors
 from flavor.edge.config import CheckpointFormat
 from flavor.errors import InvalidSetting, RunError, StoreError
 
@@ -59,24 +60,24 @@ def get(
     from flavor.store.open import open_store
     from flavor.store.paths import OPAQUE
 
-    with opened(run, redis_url) as place:
-        runs = place.runs
+    with opened_run(run, redis_url) as found_run:
+        runs = found_run.runs
         view = runs.read()
         closed, _ = runs.closed(view)
         number = closed if round_ is None else round_
-        objects = open_store(store or place.store or view.config["store"])
+        objects = open_store(store or found_run.store or view.config["store"])
         try:
             found = closed_round(runs, objects, number, newest=view.round)
         except StoreError as error:
-            raise RunError(f"the model of round {number} of run {place.run!r} cannot be read: {error}") from None
+            raise RunError(f"the model of round {number} of run {found_run.run!r} cannot be read: {error}") from None
         if found is None:
             have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
-            raise RunError(f"run {place.run!r} has no model of round {number or 1}: {have}")
+            raise RunError(f"run {found_run.run!r} has no model of round {number or 1}: {have}")
         saved = (view.global_model.format if view.global_model else "") or "safetensors"
         if saved == OPAQUE and format_:
             raise InvalidSetting("--format: this run's models are files that flavor does not look into (opaque)")
         format_ = format_ or saved
-        target = output or Path(f"{place.run}-round-{number:04d}{EXTENSIONS[format_]}")
+        target = output or Path(f"{found_run.run}-round-{number:04d}{EXTENSIONS[format_]}")
         if target.exists():
             raise InvalidSetting(f"{target} exists already: name another file by -o")
         own = target if format_ in (OPAQUE, "safetensors") else target.with_name(f".{target.name}.wire")
@@ -85,7 +86,7 @@ def get(
             if own != target:
                 from_safetensors(own, target, Format(format_))
         except StoreError as error:
-            raise RunError(f"the model of round {number} of run {place.run!r} cannot be read: {error}") from None
+            raise RunError(f"the model of round {number} of run {found_run.run!r} cannot be read: {error}") from None
         except OSError as error:
             raise InvalidSetting(f"{target}: {error.strerror or error}") from None
         finally:

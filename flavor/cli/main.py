@@ -9,8 +9,10 @@ import importlib
 
 import click
 
-from flavor.cli.common import EXIT_CODES, run_program, version_option
+from flavor.cli.options import version_option
+from flavor.cli.program import run_program
 from flavor.cli.secrets import keep_private
+from flavor.exit_codes import OF_RUNS, exit_codes_line
 
 _COMMANDS = {
     "demo": ("flavor.cli.demo", "demo", "Federate handwritten digits over three sites, on this machine."),
@@ -23,20 +25,20 @@ _COMMANDS = {
         "List the rules that --aggregator and --server-step take.",
     ),
     "status": ("flavor.cli.status", "status", "Show all runs, or one with its round and its sites."),
-    "log": ("flavor.cli.runs", "log", "Show every transition of a run with its reason."),
+    "log": ("flavor.cli.log", "log", "Show every transition of a run with its reason."),
     "get": ("flavor.cli.get", "get", "Write a global model of a run into a file."),
     "credits": ("flavor.cli.credits", "show_credits", "Show how many samples each client has put into a run."),
-    "stop": ("flavor.cli.runs", "stop", "Stop a run."),
-    "pardon": ("flavor.cli.runs", "pardon", "End the quarantine of a client."),
-    "rm": ("flavor.cli.runs", "rm", "Forget an ended run."),
+    "stop": ("flavor.cli.stop", "stop", "Stop a run."),
+    "pardon": ("flavor.cli.pardon", "pardon", "End the quarantine of a client."),
+    "rm": ("flavor.cli.rm", "rm", "Forget an ended run."),
     "enroll": ("flavor.cli.enroll", "enroll", "Let a client take part in a run, and print its join token."),
-    "revoke": ("flavor.cli.enroll", "revoke", "Cut a client off."),
+    "revoke": ("flavor.cli.revoke", "revoke", "Cut a client off."),
     "store": ("flavor.cli.store", "store", "Print what a bucket must allow a site."),
     "certs": ("flavor.cli.certs", "certs", "Make certificates to try TLS with."),
     "verify": ("flavor.cli.verify", "verify", "Check a run's history, from the object store alone."),
-    "recover": ("flavor.cli.verify", "recover", "Rebuild a run on Redis from the object store."),
+    "recover": ("flavor.cli.recover", "recover", "Rebuild a run on Redis from the object store."),
     "event": ("flavor.cli.event", "event", "Set and wait for events, from a script in any language."),
-    "info": ("flavor.cli.event", "info", "Save client information, from a script in any language."),
+    "info": ("flavor.cli.info", "info", "Save client information, from a script in any language."),
 }
 
 
@@ -65,7 +67,7 @@ class LazyGroup(click.Group):
 @click.command(
     cls=LazyGroup,
     epilog="A site takes part with `flavor-fl`, an aggregator runs with `flavor-agg`, a script is tried with "
-    f"`check-fl`. {EXIT_CODES}",
+    f"`check-fl`. {exit_codes_line(OF_RUNS)}",
 )
 @version_option
 def cli() -> None:

@@ -1,4 +1,4 @@
-"""Where a run is that a command is about: on a Redis that is named, or in the result folder of `flavor run`."""
+"""The run that a command is about, opened: on a Redis that is named, or in the result folder of `flavor run`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flavor.bus.connection import Redis, connect, wait_for_server
 from flavor.bus.runs import RunStore
-from flavor.cli.common import needed
+from flavor.cli.options import needed
 from flavor.errors import MisuseError
 from flavor.local.record import Record, is_folder, server_of
 
@@ -17,7 +17,7 @@ PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Place:
+class OpenedRun:
     """A run, its server and its store."""
 
     run: str
@@ -35,7 +35,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def opened(run: str, redis_url: str | None) -> Iterator[Place]:
+def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
     """The run of this name, or that of this folder: its own server is started when it does not run, and ended then."""
     with contextlib.ExitStack() as stack:
         name, store, runs = run, None, True
@@ -48,7 +48,7 @@ def opened(run: str, redis_url: str | None) -> Iterator[Place]:
         if not redis_url:
             _check_named(run)
         redis, url = connected(redis_url)
-        yield Place(name, redis, url, store, not runs)
+        yield OpenedRun(name, redis, url, store, not runs)
 
 
 def _check_named(run: str) -> None:

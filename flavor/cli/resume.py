@@ -8,8 +8,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flavor.cli.common import needed, one_line_errors, patience_option, raise_on_sigterm, redis_option, teller
 from flavor.cli.help import GroupedCommand
+from flavor.cli.options import needed, patience_option, redis_option
+from flavor.cli.output import teller
+from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.serve import check_rule, ended, out_option, round_options, saying_how_to_go_on
 from flavor.resume import MAY_CHANGE
 

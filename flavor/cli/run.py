@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
-from flavor.cli.common import one_line_errors, raise_on_sigterm, redis_option, store_option
 from flavor.cli.help import GroupedCommand
+from flavor.cli.options import redis_option, store_option
+from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.serve import check_initial, check_rule, round_options
 from flavor.edge.config import CheckpointFormat
 

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flavor.cli.common import (
-    Terminated,
-    needed,
-    one_line_errors,
-    patience_option,
-    raise_on_sigterm,
-    redis_option,
-    run_option,
-    store_option,
-    teller,
-)
 from flavor.cli.help import GroupedCommand
+from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option
+from flavor.cli.output import teller
+from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.errors import CheckpointError, InvalidSetting
 from flavor.records.states import RunState, RunView
 

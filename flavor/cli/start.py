@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from flavor.cli.secrets import keep_private
+from flavor.exit_codes import ExitCode
 
 
 @contextlib.contextmanager
@@ -16,7 +17,7 @@ def _importing() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.stderr.write("flavor: interrupted\n")
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def flavor() -> None:

@@ -11,9 +11,11 @@ import click
 from flavor.bus.connection import Redis, shown
 from flavor.bus.dropped_jobs import dropped_lately
 from flavor.bus.runs import RunStore, list_runs
-from flavor.cli.common import one_line_errors, print_table, redis_option
 from flavor.cli.described import described
-from flavor.cli.place import connected, opened
+from flavor.cli.opened_run import connected, opened_run
+from flavor.cli.options import redis_option
+from flavor.cli.output import print_table
+from flavor.cli.program import one_line_errors
 from flavor.coordinator.decision import shown_duration
 from flavor.local.record import is_folder
 from flavor.local.waits import Waits
@@ -42,14 +44,14 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
         views = [RunStore(redis, name, url).find() for name in list_runs(redis, url)]
         _show_all([view for view in views if view is not None], as_json, redis, url)
         return
-    with opened(run, redis_url) as place:
+    with opened_run(run, redis_url) as found_run:
         if not is_folder(run):
-            _warn_of_dropped_jobs(place.redis)
-        left = run if place.is_left else ""
-        found = described(place.runs, place.url, store=place.store, metric=metric, left_in=left)
+            _warn_of_dropped_jobs(found_run.redis)
+        left = run if found_run.is_left else ""
+        found = described(found_run.runs, found_run.url, store=found_run.store, metric=metric, left_in=left)
         if is_folder(run) and found["state"] not in _ENDED:
             logs = {log.stem: log for log in sorted((Path(run) / "logs").glob("*.log"))}
-            found["absent"] += Waits(place.runs, logs).said()
+            found["absent"] += Waits(found_run.runs, logs).said()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

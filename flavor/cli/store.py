@@ -6,7 +6,8 @@ import json
 
 import click
 
-from flavor.cli.common import needed, one_line_errors, store_option
+from flavor.cli.options import needed, store_option
+from flavor.cli.program import one_line_errors
 
 
 @click.group()

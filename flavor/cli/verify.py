@@ -1,18 +1,17 @@
-"""`flavor verify` and `flavor recover`: what a run left in the object store, checked and put to use."""
+"""`flavor verify`: check a run's history from the object store alone."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flavor.cli.common import needed, one_line_errors, patience_option, redis_option, run_option, store_option
-from flavor.cli.place import named_store
-from flavor.errors import InvalidSetting
-from flavor.say import say
+from flavor.cli.opened_run import named_store
+from flavor.cli.options import store_option
+from flavor.cli.program import one_line_errors
+from flavor.cli.trust_options import check_ids, run_id_option, trust_option
 from flavor.sizes import shown_bytes
 from flavor.store.open import open_store
 
@@ -20,36 +19,8 @@ if TYPE_CHECKING:
     from flavor.ledger.audit import Audit
     from flavor.ledger.chain import Link
 
-trust_option = click.option(
-    "--trust",
-    "trusted",
-    multiple=True,
-    metavar="KEY",
-    help="Public keys that you have from elsewhere: aggregator.key.pub, client.key.pub, or a file with one a line, "
-    "`ed25519:HEX` for an aggregator, `CLIENT ed25519:HEX` for a client; or one of these itself. May be repeated.",
-)
-
-
 _CLOSING_S = 10.0
 """How long `flavor verify` waits for the manifest of a round that is being closed."""
-_SHA256 = re.compile("[0-9a-f]{64}")
-_RUN_ID = re.compile("[0-9a-f]{32}")
-
-run_id_option = click.option(
-    "--run-id",
-    metavar="ID",
-    default="",
-    help="The run's id, as `flavor serve`, `flavor-fl` and `flavor status --json` show it: tells the run from an "
-    "earlier one of the same name.",
-)
-
-
-def _checked(head: str, run_id: str) -> None:
-    """Raise `InvalidSetting` unless these are what they should be, or ''."""
-    if head and not _SHA256.fullmatch(head):
-        raise InvalidSetting(f"--head {head[:80]!r} is no SHA-256: give all 64 hexadecimal digits that were printed")
-    if run_id and not _RUN_ID.fullmatch(run_id):
-        raise InvalidSetting(f"--run-id {run_id[:80]!r} is no run's id: give all 32 hexadecimal digits")
 
 
 @click.command()
@@ -78,7 +49,7 @@ def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, h
     from flavor.ledger.trust import Trust
     from flavor.records.names import checked_name
 
-    _checked(head, run_id)
+    check_ids(head, run_id)
     trust = Trust.read(trusted)
     run, store = named_store(run, store)
     archive = Archive(open_store(store), checked_name(run, "run"))
@@ -185,78 +156,3 @@ def _described(found: Audit) -> dict[str, Any]:
         "notices": [notice.__dict__ for notice in found.notices],
         "problems": [problem.__dict__ for problem in found.problems],
     }
-
-
-@click.command()
-@run_option
-@redis_option
-@store_option
-@trust_option
-@run_id_option
-@click.option("--head", metavar="SHA256", default="", help="The head that the store must have: its newest manifest.")
-@click.option("--untrusted", is_flag=True, help="Rebuild from records signed with whatever keys, without --trust.")
-@click.option("--replace", is_flag=True, help="Remove what Redis has of the run, where that is older than the store.")
-@patience_option
-@one_line_errors
-def recover(
-    run: str,
-    redis_url: str | None,
-    store: str | None,
-    trusted: tuple[str, ...],
-    run_id: str,
-    head: str,
-    untrusted: bool,
-    replace: bool,
-    patience_s: float,
-) -> None:
-    """Rebuild a run on Redis from the object store, as it was when its newest round was closed.
-
-    For a Redis that came back empty or older. Start `flavor serve` with the same options afterwards: it goes on with
-    the next round, and edges that are started again join as ever; sites whose Redis users went with the old server must
-    be enrolled again. What was handed in for a round that was not closed is lost, and the round is done again.
-
-    Whoever can write to the store could have put other records there, or those of an earlier run: name the aggregators'
-    keys by --trust, and what else you know of the run by --run-id and --head, or say --untrusted.
-    """
-    from flavor.bus.acl import enrolled
-    from flavor.bus.connection import connect, shown, wait_for_server
-    from flavor.bus.runs import RunStore
-    from flavor.ledger.archive import Archive
-    from flavor.ledger.recover import recover as rebuild
-    from flavor.ledger.trust import Trust
-    from flavor.records.names import checked_name
-
-    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    _checked(head, run_id)
-    trust = Trust.read(trusted, records=bool(head or untrusted))
-    if not (trust.workers or head or untrusted):
-        raise InvalidSetting(
-            "whose records are to be believed? --trust names the aggregators' keys (aggregator.key.pub), --head the "
-            "newest manifest by its SHA-256; --untrusted takes whatever lies in the store"
-        )
-    archive = Archive(open_store(needed(store, "--store", "FLAVOR_STORE")), checked_name(run, "run"))
-    redis = connect(url, patience_s=patience_s, client_name=f"flavor-recover:{run}")
-    wait_for_server(redis, url)
-    done = rebuild(
-        archive,
-        RunStore(redis, run, url),
-        url=url,
-        replace=replace,
-        trust=trust,
-        head=head,
-        run_id=run_id,
-        tell=say,
-    )
-    ending = "it is finished" if done.round >= done.rounds else "`flavor serve` with the same options goes on"
-    click.echo(
-        f"run {run} is rebuilt on {shown(url)} after round {done.round} of {done.rounds}, "
-        f"with {len(done.clients)} known clients: {ending}",
-        err=True,
-    )
-    if without := sorted(set(done.clients) - set(enrolled(redis, run, where=shown(url)))):
-        names = ", ".join(without)
-        click.echo(
-            f"Redis has no users of {names}: those that joined with tokens, and were not revoked since, are to be "
-            "enrolled again (`flavor enroll`)",
-            err=True,
-        )

@@ -18,7 +18,7 @@ import pytest
 from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, FederatedNode, GlobalState, TrainingConfig
 from aumai_fedtrain.outer import OuterOptimizer
 from flavor.checkpoints import Format, read
-from flavor.credits import Ledger, contributions
+from flavor.credits import CreditBook, contributions
 from flavor.errors import InvalidSetting, LeaseHeld, MisuseError, RunExists, RunStopped, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
@@ -182,7 +182,7 @@ def test_credits_are_the_same_numbers_everywhere(bench: Bench) -> None:
     assert json.loads(bench.done("flavor", "credits", bench.run, "--json").stdout) == shown
     again = bench.done("flavor", "credits", bench.run, "--store", bench.store, "--json")
     assert json.loads(again.stdout) == shown
-    assert Ledger.of(contributions(bench.runs, open_store(str(bench.store)))).totals() == shown["credits"]
+    assert CreditBook.of(contributions(bench.runs, open_store(str(bench.store)))).totals() == shown["credits"]
     absent = bench.done("flavor", "credits", "nobody")
     assert absent.wait() == 1
     assert "there is no run 'nobody'" in absent.stderr

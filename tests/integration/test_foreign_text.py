@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.cli import common
+from flavor.cli.program import fail
 from flavor.cli.status import status
 from flavor.config import RunConfig
 from flavor.errors import RunError
@@ -50,7 +50,7 @@ def test_status_shows_it_as_it_is(runs: RunStore, url: str, words: list[str]) ->
 
 def test_an_error_that_quotes_it_is_one_printable_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        common.fail(RunError(f"run 'r' is failed: evil: {EVIL}"))
+        fail(RunError(f"run 'r' is failed: evil: {EVIL}"))
     said = capsys.readouterr().err
     assert said.rstrip("\n").isprintable()
     assert "\\x1b[2J" in said

@@ -16,8 +16,8 @@ from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RECORDED, RunStore, list_runs
 from flavor.cli.described import described
-from flavor.cli.runs import stop
 from flavor.cli.status import status
+from flavor.cli.stop import stop
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Action, supervise
 from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound

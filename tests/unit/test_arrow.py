@@ -23,6 +23,7 @@ LEAVES = (
     "flavor.certs",
     "flavor.disk",
     "flavor.errors",
+    "flavor.exit_codes",
     "flavor.failpoints",
     "flavor.ownfolder",
     "flavor.patterns",

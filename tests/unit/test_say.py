@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flavor.bus.countdown import countdown
-from flavor.cli.common import teller
+from flavor.cli.output import teller
 from flavor.say import say
 
 

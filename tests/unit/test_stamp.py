@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from flavor import stamp
-from flavor.cli.common import teller
+from flavor.cli.output import teller
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aumai_fedtrain import CreditTracker, GradientAverager, HashVerifier, LocalUpdate
-from flavor.credits import Contribution, Ledger
+from flavor.credits import Contribution, CreditBook
 
 
 def of(*gradients: dict[str, object], samples: Sequence[int] | None = None) -> list[LocalUpdate]:
@@ -180,7 +180,7 @@ def test_credits_add_up() -> None:
     tracker.all_credits()["a"] = 0
     assert tracker.get_credits("a") == 5
     contributions = [Contribution(1, "b", 10), Contribution(1, "a", 5), Contribution(2, "b", 7)]
-    assert Ledger.of(contributions).totals() == tracker.all_credits()
+    assert CreditBook.of(contributions).totals() == tracker.all_credits()
 
 
 @pytest.mark.parametrize("samples", [-1, 1.5, "3", True, None])

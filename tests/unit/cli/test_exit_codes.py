@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from flavor import errors
 from flavor.cli import aggregator, edge, main
-from flavor.cli.common import fail
+from flavor.cli.program import fail
 from flavor.errors import InvalidSetting
+from flavor.exit_codes import ExitCode
 from flavor.ownfolder import make_own_folder
 from flavor.supervision import _of_one_that_ended
 
@@ -31,6 +33,31 @@ def test_help_names_the_codes_of_the_table() -> None:
         assert named <= table, named - table
         assert named >= {"0", "1", "2", "3", "130", "143"}
     assert "0 told to end (SIGTERM, SIGINT)" in help_of(aggregator.command)
+
+
+def test_the_table_for_readers_is_that_of_the_code() -> None:
+    section = RESUME.read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([0-9, ]+) \|", section, flags=re.MULTILINE)
+    assert [int(code) for row in rows for code in row.split(",")] == list(ExitCode)
+
+
+def test_each_error_ends_a_program_with_a_code_of_the_table() -> None:
+    kinds = [errors.FlavorError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        assert isinstance(kind.exit_code, ExitCode), kind
+
+
+def test_no_module_spells_an_exit_code_of_its_own() -> None:
+    root = Path(__file__).parents[3]
+    spelled = [
+        f"{path.relative_to(root)}:{number}"
+        for folder in ("flavor/cli", "aumai_fedtrain")
+        for path in (root / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(r"exit\(.*\b(?:[2-9]|1[0-9]+)\b", line)
+    ]
+    assert not spelled
 
 
 def test_an_aggregator_that_was_told_to_end_before_it_listens_did_as_it_was_told() -> None:

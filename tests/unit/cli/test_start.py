@@ -53,7 +53,7 @@ def test_an_interruption_while_everything_is_imported_is_one_line(program: str) 
 def test_a_program_ends_without_a_look_through_what_it_imported() -> None:
     script = (
         "import atexit, gc, click\n"
-        "from flavor.cli.common import run_program\n"
+        "from flavor.cli.program import run_program\n"
         "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
         "run_program(click.Command('x', callback=lambda: None), 'x')\n"
     )

@@ -158,7 +158,7 @@ def test_the_bytes_that_a_client_signs() -> None:
 
 def test_cryptography_is_loaded_only_by_who_signs() -> None:
     code = (  # redis imports the empty package itself
-        "import sys, flavor.cook.utils, flavor.cli.main, flavor.cli.runs, flavor.edge.agent, flavor.ledger.archive; "
+        "import sys, flavor.cook.utils, flavor.cli.main, flavor.cli.stop, flavor.edge.agent, flavor.ledger.archive; "
         "print('cryptography.hazmat' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)

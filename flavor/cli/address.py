@@ -1,0 +1,19 @@
+"""The options of the bus, made one address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flavor.bus.address import bus_address
+
+_OF_ADDRESS = ("tls_ca", "tls_cert", "tls_key", "insecure")
+
+
+def with_address(options: dict[str, Any]) -> dict[str, Any]:
+    """A command's options with the bus's whole address for `redis_url`; those of other commands as they are."""
+    if "tls_ca" not in options:
+        return options
+    given = {name: options[name] for name in _OF_ADDRESS}
+    url = None if options.get("join") else options.get("redis_url")  # a join token names the bus itself
+    others = {name: value for name, value in options.items() if name not in _OF_ADDRESS}
+    return {**others, "redis_url": bus_address(url, **given) if url else None}

@@ -1,0 +1,29 @@
+"""`flavor info`: client information for training scripts that are not Python."""
+
+from __future__ import annotations
+
+import json
+from typing import IO
+
+import click
+
+from flavor.cli.program import one_line_errors
+from flavor.cook import utils
+from flavor.errors import InvalidInfo
+
+
+@click.group()
+def info() -> None:
+    """Client information, from a training script in any language."""
+
+
+@info.command("save")
+@click.argument("file", type=click.File("r"))
+@one_line_errors
+def info_save(file: IO[str]) -> None:
+    """Check the client information in the JSON FILE (- for stdin) and save it beside $LOCAL_MODEL_PATH."""
+    try:
+        value = json.load(file)
+    except ValueError as error:
+        raise InvalidInfo(f"{file.name}: not complete JSON: {error}") from None
+    utils.SaveInfoJson(value)

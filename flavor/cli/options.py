@@ -1,0 +1,149 @@
+"""Options that several commands share: the run, the bus, the object store, how long to wait."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from flavor import __version__
+from flavor.bus.address import INSECURE_VARIABLE
+from flavor.bus.connection import PATIENCE_S
+from flavor.bus.variables import URL_VARIABLE
+from flavor.cli.program import fail
+from flavor.errors import MisuseError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def version_option(function: Command) -> Command:
+    """`--version`."""
+    return click.version_option(__version__, prog_name="flavor")(function)
+
+
+def redis_option(function: Command) -> Command:
+    """`--redis-url` and what belongs to it; the command gets all of it as `redis_url`, from `bus_address`."""
+    for option in (
+        click.option(
+            "--insecure",
+            is_flag=True,
+            envvar=INSECURE_VARIABLE,
+            show_envvar=True,
+            help="Allow redis:// to another machine: whoever is in between reads the password.",
+        ),
+        click.option(
+            "--tls-key", metavar="FILE", envvar="FLAVOR_TLS_KEY", show_envvar=True, help="The key of --tls-cert (PEM)."
+        ),
+        click.option(
+            "--tls-cert",
+            metavar="FILE",
+            envvar="FLAVOR_TLS_CERT",
+            show_envvar=True,
+            help="Our own certificate, for a server that wants one (PEM).",
+        ),
+        click.option(
+            "--tls-ca",
+            metavar="FILE",
+            envvar="FLAVOR_TLS_CA",
+            show_envvar=True,
+            help="The CA that signed the server's certificate (PEM).  [default: the system's]",
+        ),
+        click.option(
+            "--redis-url",
+            envvar=URL_VARIABLE,
+            show_envvar=True,
+            metavar="URL",
+            help="The bus: rediss:// (TLS), redis:// (this machine only) or unix:// URL.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def store_option(function: Command) -> Command:
+    """`--store`, and where files of a remote one are kept: `--store-cache`, `--store-cache-size`."""
+
+    def choose(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        from dataclasses import replace
+
+        from flavor.sizes import parse_size
+        from flavor.store.cache import cache_settings, set_cache
+
+        if value is not None and parameter.name == "store_cache":
+            set_cache(replace(cache_settings(), folder=value))
+        elif value is not None:
+            try:
+                set_cache(replace(cache_settings(), size_bytes=parse_size(value, "--store-cache-size")))
+            except MisuseError as error:
+                fail(error)
+
+    for option in (
+        click.option(
+            "--store-cache-size",
+            envvar="FLAVOR_STORE_CACHE_SIZE",
+            show_envvar=True,
+            metavar="SIZE",
+            callback=choose,
+            expose_value=False,
+            help="How much of it; what was not used for longest goes.  [default: 16GiB]",
+        ),
+        click.option(
+            "--store-cache",
+            envvar="FLAVOR_STORE_CACHE",
+            show_envvar=True,
+            type=click.Path(file_okay=False, path_type=Path),
+            callback=choose,
+            expose_value=False,
+            help="Where files of a remote store are kept on this machine.  [default: ~/.cache/flavor]",
+        ),
+        click.option(
+            "--store",
+            envvar="FLAVOR_STORE",
+            show_envvar=True,
+            metavar="URL",
+            help="The object store: a folder that coordinator, aggregators and edges all reach, or s3://BUCKET/PREFIX "
+            "(gs://, az://), with endpoint and credentials from AWS_* as usual.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def run_option(function: Command) -> Command:
+    """`--run`."""
+    return click.option(
+        "--run", envvar="FLAVOR_RUN", show_envvar=True, metavar="RUN", required=True, help="Name of the run."
+    )(function)
+
+
+def patience_option(function: Command) -> Command:
+    """`--patience-s`, of the bus and of a remote store."""
+
+    def choose(context: click.Context, parameter: click.Parameter, value: float) -> float:
+        from flavor.store.bucket import set_patience
+
+        set_patience(value)
+        return value
+
+    return click.option(
+        "--patience-s",
+        envvar="FLAVOR_PATIENCE_S",
+        show_envvar=True,
+        type=click.FloatRange(min=0),
+        default=PATIENCE_S,
+        show_default=True,
+        callback=choose,
+        help="How long to wait for a Redis or a remote store that does not answer.",
+    )(function)
+
+
+def needed(value: str | None, option: str, variable: str) -> str:
+    """`value`, or `MisuseError` that names the option and its variable."""
+    if not value and variable in os.environ:
+        raise MisuseError(f"{variable} is set, and empty: set it to what {option} takes, or pass {option}")
+    if not value:
+        raise MisuseError(f"no {option} is given: pass {option} or set {variable}")
+    return value

@@ -1,0 +1,31 @@
+"""`flavor pardon`: end the quarantine of a client."""
+
+from __future__ import annotations
+
+import click
+
+from flavor.bus.runs import RunStore
+from flavor.cli.opened_run import connected
+from flavor.cli.options import redis_option
+from flavor.cli.program import one_line_errors
+from flavor.errors import RunError
+
+
+@click.command()
+@click.argument("run")
+@click.argument("client")
+@redis_option
+@one_line_errors
+def pardon(run: str, client: str, redis_url: str | None) -> None:
+    """End a client's quarantine: its refused updates are forgotten, and it gets tasks again."""
+    redis, url = connected(redis_url)
+    runs = RunStore(redis, run, url)
+    runs.read()
+    if client not in (members := runs.members()):
+        known = ", ".join(sorted(members)) or "none yet"
+        raise RunError(f"client {client!r} is not in run {run!r}; there are: {known}")
+    done = runs.pardon(client)
+    told = "has no refused update since its last accepted one: nothing to forget"
+    if done:
+        told = "gets tasks again: start flavor-fl there once more to train the open round"
+    click.echo(f"client {client} of run {run} {told}", err=True)

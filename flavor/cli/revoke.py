@@ -1,0 +1,42 @@
+"""`flavor revoke`: cut a client off."""
+
+from __future__ import annotations
+
+import click
+
+from flavor.bus.acl import Kept, enrolled
+from flavor.bus.acl import revoke as revoke_user
+from flavor.bus.connection import shown
+from flavor.cli.opened_run import connected
+from flavor.cli.options import redis_option
+from flavor.cli.output import teller
+from flavor.cli.program import one_line_errors
+from flavor.errors import RunError
+from flavor.records.names import checked_name
+
+
+@click.command()
+@click.argument("run")
+@click.argument("client")
+@redis_option
+@one_line_errors
+def revoke(run: str, client: str, redis_url: str | None) -> None:
+    """Take back what `flavor enroll RUN CLIENT` gave: the client is cut off at once, and its token is worth nothing.
+
+    In a run that goes on it counts as failed. What it wrote into Redis is removed, also from one that it has filled.
+    Updates of it that were accepted stay.
+    """
+    checked_name(run, "run")
+    checked_name(client, "client")
+    redis, url = connected(redis_url)
+    kept = revoke_user(redis, run, client, where=shown(url))
+    if kept is None:
+        others = enrolled(redis, run, where=shown(url))
+        raise RunError(
+            f"no client {client!r} is enrolled for run {run!r} on Redis at {shown(url)}: "
+            + (f"there is {', '.join(others)}" if others else "nobody is")
+        )
+    tell = teller("flavor: ")
+    tell(f"{client} is revoked for run {run}")
+    if kept is Kept.UNKNOWN:
+        tell("the server could not save that: look at its log, or the user is back after a restart")

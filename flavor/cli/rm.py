@@ -1,0 +1,48 @@
+"""`flavor rm`: forget an ended run."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+
+from flavor.bus.acl import enrolled
+from flavor.bus.connection import shown, translated
+from flavor.bus.keys import RUNS
+from flavor.bus.runs import RunStore
+from flavor.cli.opened_run import connected
+from flavor.cli.options import needed, redis_option, store_option
+from flavor.cli.program import one_line_errors
+from flavor.errors import BusUnavailable, MisuseError
+from flavor.store.open import open_store
+from flavor.store.paths import run_prefix
+
+
+@click.command()
+@click.argument("run")
+@click.option("--objects", is_flag=True, help="Remove its objects from the store, too.")
+@redis_option
+@store_option
+@one_line_errors
+def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> None:
+    """Forget an ended run: its keys in Redis go; its objects in the store stay, unless --objects is given.
+
+    As long as they are there, its name is taken, and `flavor recover` can bring it back.
+    """
+    redis, url = connected(redis_url)
+    runs = RunStore(redis, run, url)
+    kept = open_store(needed(store, "--store", "FLAVOR_STORE")) if objects else None
+    view = runs.find()
+    if view is None and not (kept and (kept.list(run_prefix(run)) or kept.folders(run_prefix(run)))):
+        runs.read()  # says that there is none
+    if view is not None and not view.state.ended:
+        raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")
+    runs.remove_keys()
+    with translated(shown(url)):
+        redis.zrem(RUNS, run)
+    if kept is not None:
+        kept.remove(run_prefix(run))
+    click.echo(f"run {run} is forgotten{'' if objects else '; its objects stay in the store'}", err=True)
+    with contextlib.suppress(BusUnavailable):  # whoever may end a run need not be one who enrolls
+        if left := enrolled(redis, run, where=shown(url)):
+            click.echo(f"still enrolled for a run of this name: {', '.join(left)} (`flavor revoke`)", err=True)

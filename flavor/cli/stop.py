@@ -1,0 +1,29 @@
+"""`flavor stop`: end a run."""
+
+from __future__ import annotations
+
+import click
+
+from flavor.bus.runs import RunStore
+from flavor.cli.opened_run import connected
+from flavor.cli.options import redis_option
+from flavor.cli.program import one_line_errors
+from flavor.records.states import RunState
+
+
+@click.command()
+@click.argument("run")
+@click.option("--reason", default="stopped by `flavor stop`", show_default=True, help="What to tell everyone.")
+@redis_option
+@one_line_errors
+def stop(run: str, reason: str, redis_url: str | None) -> None:
+    """Stop a run: trainers, edges and the coordinator end; what is closed stays."""
+    redis, url = connected(redis_url)
+    runs = RunStore(redis, run, url)
+    view = runs.read()
+    if view.state.ended:
+        click.echo(f"run {run} is {view.state} already: {view.reason}", err=True)
+        return
+    runs.end(RunState.STOPPED, reason)
+    closed, _ = runs.closed(runs.read())  # read anew: a round may have been closed in that moment
+    click.echo(f"run {run} is stopped after round {closed} of {view.rounds}", err=True)

@@ -1,0 +1,38 @@
+"""The options of `flavor verify` and `flavor recover` that say which records are believed."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from flavor.errors import InvalidSetting
+
+trust_option = click.option(
+    "--trust",
+    "trusted",
+    multiple=True,
+    metavar="KEY",
+    help="Public keys that you have from elsewhere: aggregator.key.pub, client.key.pub, or a file with one a line, "
+    "`ed25519:HEX` for an aggregator, `CLIENT ed25519:HEX` for a client; or one of these itself. May be repeated.",
+)
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_RUN_ID = re.compile("[0-9a-f]{32}")
+
+run_id_option = click.option(
+    "--run-id",
+    metavar="ID",
+    default="",
+    help="The run's id, as `flavor serve`, `flavor-fl` and `flavor status --json` show it: tells the run from an "
+    "earlier one of the same name.",
+)
+
+
+def check_ids(head: str, run_id: str) -> None:
+    """Raise `InvalidSetting` unless these are what they should be, or ''."""
+    if head and not _SHA256.fullmatch(head):
+        raise InvalidSetting(f"--head {head[:80]!r} is no SHA-256: give all 64 hexadecimal digits that were printed")
+    if run_id and not _RUN_ID.fullmatch(run_id):
+        raise InvalidSetting(f"--run-id {run_id[:80]!r} is no run's id: give all 32 hexadecimal digits")
