@@ -14,8 +14,8 @@ from aumai_fedtrain.session import HOME
 from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.beginning import differences
 from flavor.coordinator.initial_model import store_initial
-from flavor.coordinator.loop import differences
 from flavor.errors import MisuseError, RunExists, UpdatesRefused
 from flavor.ledger.keys import SigningKey
 from flavor.records.names import checked_name

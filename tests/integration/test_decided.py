@@ -16,8 +16,9 @@ import pytest
 from flavor.bus.connection import connect
 from flavor.bus.runs import MORE_IS_LEFT_OUT, MOST_ENTRIES, RunStore
 from flavor.config import RunConfig
-from flavor.coordinator import loop
+from flavor.coordinator import aggregation, attempts, context, store_wait
 from flavor.coordinator.jobs import RqJobQueue
+from flavor.coordinator.loop import Coordinator
 from flavor.errors import FlavorError, LeaseLost, LocalFault
 from flavor.ledger.canonical import sha256
 from flavor.protocol import SPEAKS
@@ -28,6 +29,12 @@ from flavor.store.trouble import MOST_UNSURE
 from tests.faults.servers import remounted, tmpfs
 
 LONG_S = 60.0
+
+
+def reached(reach: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `reach` called at the failpoints of an attempt's beginning and of the run's end."""
+    monkeypatch.setattr(attempts, "reach", reach)
+    monkeypatch.setattr(context, "reach", reach)
 
 
 class NoJobs:
@@ -58,7 +65,7 @@ class Served:
         self.runs.redis.flushall()
         self.told: list[str] = []
         config = RunConfig.parse({"rounds": 1, "min_clients": 2, "store": self.store.url, **settings})
-        self.coordinator = loop.Coordinator(
+        self.coordinator = Coordinator(
             "r", config, redis_url=url, store=self.store, tell=self.told.append, jobs=NoJobs()
         )
         self.thread = threading.Thread(target=self.coordinator.run)
@@ -91,7 +98,7 @@ class Served:
             if name == failpoint and not judged:
                 judged.append(bool(self.accept(client)))
 
-        monkeypatch.setattr(loop, "reach", reach)
+        reached(reach, monkeypatch)
         return judged
 
     def accept(self, client: str) -> bool:
@@ -158,7 +165,7 @@ def test_a_run_does_not_fail_for_an_attempt_that_is_committed_in_that_moment(
             committed.append(1)
             runs.commit_round(1, attempt=1, token="w", model=model, reason="two updates")
 
-    monkeypatch.setattr(loop, "reach", reach)
+    reached(reach, monkeypatch)
     with served.serving():
         assert served.accept("a")
         assert served.accept("b")
@@ -175,7 +182,7 @@ def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_agai
 ) -> None:
     """It stood still after it had decided to give the round back: another one did, and the site has repaired it."""
     served = Served(url, tmp_path, quorum=2, on_quorum_lost="wait", round_timeout_s=600.0)
-    runs, decide, begun, decided = served.runs, loop._refusals, list[int](), list[int]()
+    runs, decide, begun, decided = served.runs, aggregation.refusals_of_spoiled, list[int](), list[int]()
     path = tmp_path / "store" / "runs/r/b"
 
     def paused(view: RoundView) -> list[Refusal]:
@@ -192,7 +199,7 @@ def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_agai
             decided.append(1)
         return refused
 
-    monkeypatch.setattr(loop, "_refusals", paused)
+    monkeypatch.setattr(aggregation, "refusals_of_spoiled", paused)
     ended: list[BaseException | None] = []
     served.thread = threading.Thread(target=lambda: ended.append(raised(served.coordinator.run)))
     with served.serving():
@@ -219,24 +226,6 @@ def raised(call: Callable[[], object]) -> BaseException | None:
     except FlavorError as error:
         return error
     return None
-
-
-def test_what_was_taken_back_is_inspected_anew_but_not_without_end(url: str, tmp_path: Path) -> None:
-    served = Served(url, tmp_path, aggregation_attempts=3, round_timeout_s=600.0)
-    runs, coordinator = served.runs, served.coordinator
-    runs.create(rounds=1, config={})
-    runs.redis.set(runs.keys.coordinator, "c")
-    runs.open_round("c", 1, expected=["a"], timeout_s=600, reason="")
-    update = runs.keys.client("a").update(1)
-    coordinator._round = round_ = loop._Round(served.round())
-    for times in range(5):
-        runs.redis.hset(update, mapping={"path": "a", "digest": "a", "size": "12", "try": "t"})
-        coordinator._read_updates(["a"])
-        round_.asked["a"], round_.inspecting["a"] = 2, 1e9
-        runs.redis.delete(update)
-        coordinator._read_updates(["a"])
-        assert round_.asked["a"] == 0, "it is no nearer to being refused"
-        assert ("a" in round_.inspecting) == (times >= 3), "and a site can have no number of jobs made"
 
 
 EQUAL = "tensor 'vocab' must be equal at all sites (--equal), and is not what most have"
@@ -415,7 +404,7 @@ def test_a_store_that_takes_no_writes_is_told_once_and_waited_for(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt stages a file under another name: that is no news, and takes nothing of what else may be told."""
-    monkeypatch.setattr(loop, "_TICK_S", 0.01)
+    monkeypatch.setattr(store_wait, "_AGAIN_S", 0.01)
     with tmpfs(tmp_path / "store", "1m") as folder:
         served = Served(url, tmp_path, Faulty, quorum=1)
         store = served.store
@@ -440,7 +429,7 @@ def test_what_may_be_no_fault_of_the_store_ends_the_coordinator_after_a_few_atte
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too many open files, or an error that names none."""
-    monkeypatch.setattr(loop, "_TICK_S", 0.01)
+    monkeypatch.setattr(store_wait, "_AGAIN_S", 0.01)
     served = Served(url, tmp_path, Faulty, quorum=1)
     store, ended = served.store, list[LocalFault]()
     tries = list[int]()
@@ -468,12 +457,13 @@ def test_what_may_be_no_fault_of_the_store_ends_the_coordinator_after_a_few_atte
     assert tries == [1] * (MOST_UNSURE + 1)
     assert served.runs.read().state is RunState.RUNNING, "another goes on with it"
 
+    store_away = served.coordinator._store_wait
     for _ in range(2):  # what has worked in between shows that it was not this process
-        served.coordinator._tell_store_is_back()
+        store_away.is_back()
         for _ in range(MOST_UNSURE):
-            served.coordinator._wait_for_store(failed)
+            store_away.wait(failed, run_id="")
     with pytest.raises(LocalFault, match="Too many open files"):
-        served.coordinator._wait_for_store(failed)
+        store_away.wait(failed, run_id="")
 
 
 class Ailing(LocalStore):
@@ -505,7 +495,7 @@ def test_a_coordinator_that_starts_while_the_store_gives_errors_waits_for_it(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it begins a run or goes on with one."""
-    monkeypatch.setattr(loop, "_TICK_S", 0.01)
+    monkeypatch.setattr(store_wait, "_AGAIN_S", 0.01)
     monkeypatch.setattr(opening, "_AGAIN_S", 0.01)
     for goes_on in (False, True):
         served = Served(url, tmp_path / str(goes_on), Ailing)
@@ -515,7 +505,7 @@ def test_a_coordinator_that_starts_while_the_store_gives_errors_waits_for_it(
             with served.serving():
                 pass
             config = served.coordinator._config
-            served.coordinator = loop.Coordinator(
+            served.coordinator = Coordinator(
                 "r", config, redis_url=url, store=store, tell=served.told.append, jobs=NoJobs()
             )
             served.thread = threading.Thread(target=served.coordinator.run)

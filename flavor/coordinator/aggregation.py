@@ -1,0 +1,77 @@
+"""A round that is being aggregated: supervise the attempt, make another, return the round, or end the run."""
+
+from __future__ import annotations
+
+import contextlib
+
+from flavor.coordinator.attempts import begin_attempt, refusals_of_spoiled
+from flavor.coordinator.context import RunContext
+from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.decision import Action
+from flavor.errors import IllegalMove, LocalFault, StoreUnavailable
+from flavor.records.states import RoundView, RunState
+
+
+class Aggregation:
+    """A `Stage`: an aggregator makes the round's model."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def step(self, round_: CurrentRound | None) -> bool:
+        """See `Stage`."""
+        assert round_ is not None
+        context, current, config = self._context, self._context.current, self._context.config
+        now_ms = current.now_ms()
+        overdue = now_ms - round_.enqueued_ms > config.aggregation_lease_s * 1000
+        if overdue:
+            current.read_round_view(round_)
+            if round_.is_closed:
+                current.read_run()
+                return True
+        workers = context.jobs.workers() if overdue and round_.view.lease_ms is None else None
+        action, reason = context.policy.supervise(
+            now_ms, round_.view, enqueued_ms=round_.enqueued_ms, workers=workers, config=config
+        )
+        if action is Action.WAIT and workers == 0:
+            reason = context.jobs.absence()
+        if ((overdue and action is Action.WAIT) or action is Action.HOLD) and reason != round_.told:
+            context.tell(f"round {round_.number}: {reason}")
+            round_.told = reason
+        if action is Action.RETRY:
+            spoiled = round_.view.spoiled
+            contributors = [client for client in round_.view.contributors if client not in spoiled]
+            begin_attempt(context, round_, round_.view.attempt + 1, contributors, reason, worth_telling=True)
+        elif action is Action.RETURN:
+            self._return(round_.view, reason)
+            return True
+        elif action is Action.REQUEUE:
+            context.jobs.aggregate(context.runs.run, round_.number, attempt=round_.view.attempt)
+            round_.enqueued_ms = now_ms
+        elif action is Action.FAIL:
+            context.end(RunState.FAILED, reason)
+            return True
+        return False
+
+    def _return(self, view: RoundView, reason: str) -> None:
+        """The round is open again, without the updates that were spoiled; its quorum decides what then."""
+        context, refused = self._context, refusals_of_spoiled(view)
+        self._check_unchanged(view)  # else it would remove what was handed in again since
+        with contextlib.suppress(StoreUnavailable, LocalFault):  # a worker refuses what it finds there
+            context.store.delete([path for _, verdict, _ in refused for path in (verdict.path, verdict.info_path)])
+        context.runs.return_round(
+            context.tenure.token, view.round, attempt=view.attempt, refused=refused, reason=reason
+        )
+        context.tell(f"{reason}; the round is open again")
+        context.current.read_round_anew()
+
+    def _check_unchanged(self, seen: RoundView) -> None:
+        """Raise `LeaseLost` or `IllegalMove` unless the run is still ours, and its round where it was `seen`.
+
+        For what no script can do: this process may have been paused while another took over, and ended.
+        """
+        runs = self._context.runs
+        self._context.tenure.keep()
+        now = runs.read_round(seen.round)
+        if now is None or (now.state, now.attempt, now.error) != (seen.state, seen.attempt, seen.error):
+            raise IllegalMove(f"run {runs.run!r}: round {seen.round} has gone on since it was looked at")

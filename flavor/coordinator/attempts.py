@@ -1,0 +1,49 @@
+"""Begins an attempt to aggregate a round, with the updates that count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flavor.coordinator.context import RunContext
+from flavor.coordinator.current_round import CurrentRound
+from flavor.failpoints import reach
+from flavor.records.states import Refusal, RoundView
+
+
+def begin_attempt(
+    context: RunContext,
+    round_: CurrentRound,
+    attempt: int,
+    contributors: list[str],
+    reason: str,
+    *,
+    worth_telling: bool,
+) -> None:
+    """Fix the contributors of this attempt, and put it into the aggregators' queue."""
+    number = round_.number
+    reach("coordinator.closing")
+    context.runs.begin_aggregation(
+        context.tenure.token,
+        number,
+        attempt=attempt,
+        contributors=contributors,
+        reason=reason,
+        refused=refusals_of_spoiled(round_.view),
+    )
+    reach("coordinator.aggregating")
+    context.jobs.aggregate(context.runs.run, number, attempt=attempt)
+    reach("coordinator.enqueued")
+    round_.enqueued_ms = context.current.now_ms()
+    context.current.read_round_view(round_)
+    if worth_telling:
+        context.tell(f"round {number}: {reason}")
+
+
+def refusals_of_spoiled(view: RoundView) -> list[Refusal]:
+    """What becomes of the updates that the last attempt has found spoiled."""
+    changed = "its object was changed or removed in the store after it was accepted"
+    return [
+        Refusal(client, replace(verdict, accepted=False, reason=view.unfit.get(client, changed)), client in view.unfit)
+        for client in view.spoiled
+        if (verdict := view.verdicts.get(client)) is not None
+    ]

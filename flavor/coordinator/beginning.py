@@ -1,0 +1,94 @@
+"""How a coordinator begins: it creates its run, or finds it there with the same settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from flavor.bus.persistence import persistence_warnings
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.errors import RunExists
+from flavor.ledger.history import History
+from flavor.ledger.manifest import Model, RunRecord
+from flavor.protocol import new_run_id
+from flavor.records.states import GlobalModel, ManifestRef, RunState, RunView
+from flavor.resume import MAY_CHANGE, goes_on_by
+from flavor.resume import shown as shown_setting
+from flavor.store.opening import once_usable
+from flavor.store.paths import run_record_path
+
+
+def create_or_find(
+    runs: RunStore,
+    config: RunConfig,
+    history: History,
+    *,
+    url: str,
+    store_url: str,
+    initial: GlobalModel | None,
+    tell: Callable[[str], None],
+    pause: Callable[[float], bool],
+) -> tuple[bool, RunConfig]:
+    """Create the run; whether it was there already, and its settings, which `flavor resume` may have changed.
+
+    Raises `RunExists` for a run that is over, or that has other settings.
+    """
+    for line in persistence_warnings(runs.redis, url):
+        tell(line)
+    settings = config.to_mapping()
+    if runs.find() is None:
+        record = RunRecord(
+            run=runs.run,
+            run_id=new_run_id(),
+            rounds=config.rounds,
+            config=settings,
+            initial=Model.of(initial) if initial else None,
+        )
+        begun = once_usable(store_url, lambda: history.begin(record), tell=tell, pause=pause)
+        left = ManifestRef(run_record_path(runs.run), begun.digest)
+        if runs.create(rounds=begun.rounds, config=settings, initial=initial, record=left, run_id=begun.run_id):
+            tell(f"run {runs.run!r} is open for clients (id {begun.run_id})")
+            return False, config
+    return True, _found(runs.read_own(), config, tell)
+
+
+def _found(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> RunConfig:
+    """The settings of the run that is there, if this coordinator may serve it."""
+    others = differences(view, config)
+    if changed := [name for name in others if name in view.changed]:
+        settings = ", ".join(f"{name} {shown_setting(view.config.get(name))}" for name in changed)
+        tell(f"run {view.run!r} was resumed with {settings}: that stands")
+        config = RunConfig.parse({**config.to_mapping(), **{name: view.config.get(name) for name in changed}})
+        others = {name: line for name, line in others.items() if name not in changed}
+    if view.state is RunState.FINISHED and not others:
+        tell(f"run {view.run!r} was finished before: {goes_on_by(view)}")
+        return config
+    if view.state.ended:
+        raise RunExists(f"run {view.run!r} is over ({view.state}: {view.reason}): {goes_on_by(view)}")
+    if others:
+        raise RunExists(
+            f"run {view.run!r} is there already with other settings: {'; '.join(others.values())}; "
+            f"{goes_on_by(view)}{_change_by(view.run, config, others)}, or choose another name"
+        )
+    return config
+
+
+def differences(view: RunView, config: RunConfig) -> dict[str, str]:
+    """How the settings of the run that is there differ from `config`, a line for each name."""
+    return {
+        name: f"{name} is {_setting(view.config.get(name))}, not {_setting(value)}"
+        for name, value in config.to_mapping().items()
+        if view.config.get(name) != value
+    }
+
+
+def _change_by(run: str, config: RunConfig, names: Iterable[str]) -> str:
+    """How an operator gives a run these settings, if it can have them."""
+    if not MAY_CHANGE.issuperset(names):
+        return ""
+    options = [f"--{name.replace('_', '-')} {value}" for name in names if (value := getattr(config, name)) is not None]
+    return f"; `flavor stop {run}`, then `flavor resume {' '.join([run, *options])}` changes that"
+
+
+def _setting(value: object) -> str:
+    return "not set" if value is None else repr(value)

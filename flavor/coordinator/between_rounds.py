@@ -1,0 +1,78 @@
+"""Between two rounds: settle the one that was closed, and open the next one, wait for clients, or end the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flavor.coordinator.awaited import with_absent
+from flavor.coordinator.context import RunContext
+from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.decision import Action, begins_anew
+from flavor.failpoints import reach
+from flavor.records.states import RoundState, RoundView, RunState
+
+
+class BetweenRounds:
+    """A `Stage`: the run has no round yet, or its newest is closed."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def step(self, round_: CurrentRound | None) -> bool:
+        """See `Stage`."""
+        context, current, config = self._context, self._context.current, self._context.config
+        closed = round_.number if round_ else 0
+        if round_:
+            self._settle(round_)
+        anew = begins_anew(current.view, closed)
+        clients = with_absent(context.members.names, context.members.clients)
+        action, reason, expected = context.policy.next_round(context.runs.run, closed, clients, config, anew=anew)
+        ends = action in (Action.FAIL, Action.FINISH) and closed < config.rounds
+        if action is Action.WAIT or context.is_too_early(action) or (ends and self._is_just_resumed(closed)):
+            context.waits.of_run(reason, logged=True)
+            return False
+        context.waits.forget()
+        if action is Action.OPEN:
+            self._open(closed + 1, expected, reason)
+        else:
+            context.end(RunState.FINISHED if action is Action.FINISH else RunState.FAILED, reason)
+        return True
+
+    def _settle(self, round_: CurrentRound) -> None:
+        """See that the closed round has its manifest, and tell what its aggregation noticed."""
+        self._context.history.settle(round_.number, round_.view.manifest)
+        for note in round_.view.notes[round_.notes :]:
+            self._context.tell(f"round {round_.number}: {note}")
+        round_.notes = max(round_.notes, len(round_.view.notes))
+        self._context.heard.round_is_over(round_.number)
+
+    def _is_just_resumed(self, closed: int) -> bool:
+        """Whether the run was resumed and has closed no more than the round that was open: its sites are on the way."""
+        run = self._context.current.view
+        if run.resumed_round is None or closed > run.resumed_round + 1:
+            return False
+        return self._context.current.now_ms() < run.resumed_ms + self._context.config.round_timeout_s * 1000
+
+    def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
+        context, config = self._context, self._context.config
+        reach("coordinator.opening")
+        opened_ms = context.runs.open_round(
+            context.tenure.token, number, expected=expected, timeout_s=config.round_timeout_s, reason=reason
+        )
+        reach("coordinator.opened")
+        context.late.refuse_unheard()
+        context.current.set_clock(opened_ms)
+        view = RoundView.of(
+            number,
+            {
+                "state": RoundState.OPEN,
+                "expected": "[]",
+                "opened_ms": str(opened_ms),
+                "deadline_ms": str(opened_ms + int(config.round_timeout_s * 1000)),
+                "attempt": "0",
+            },
+            {},
+        )
+        context.current.opened(replace(view, expected=expected))
+        context.tell(f"round {number} of {config.rounds}: {reason}")
+        context.pruning.after(number - 1, context.members.names)

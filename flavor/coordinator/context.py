@@ -1,0 +1,67 @@
+"""What the stages of a run's rounds work with, and how each of them ends the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.coordinator.advice import public
+from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.decision import Action
+from flavor.coordinator.heard import Heard
+from flavor.coordinator.inspections import Inspections
+from flavor.coordinator.jobs import JobQueue
+from flavor.coordinator.late_updates import LateUpdates
+from flavor.coordinator.members import Members
+from flavor.coordinator.policy import Policy
+from flavor.coordinator.pruning import Pruning
+from flavor.coordinator.tenure import Tenure
+from flavor.coordinator.waits import Waits
+from flavor.errors import IllegalMove
+from flavor.failpoints import reach
+from flavor.ledger.history import History
+from flavor.records.states import RunState
+from flavor.store.protocol import ObjectStore
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run that is served: what was read of it, and what acts on it."""
+
+    runs: RunStore
+    config: RunConfig
+    store: ObjectStore
+    policy: Policy
+    current: CurrentRun
+    members: Members
+    jobs: JobQueue
+    inspections: Inspections
+    tenure: Tenure
+    history: History
+    pruning: Pruning
+    heard: Heard
+    late: LateUpdates
+    waits: Waits
+    tell: Callable[[str], None]
+
+    def is_too_early(self, action: Action) -> bool:
+        """Whether `action` would end the run before its clients had the time to come back, too; a deadline stands."""
+        round_ = self.current.round
+        if round_ is not None and round_.is_open and self.current.now_ms() >= round_.view.deadline_ms:
+            return False
+        return action in (Action.FAIL, Action.REOPEN) and self.tenure.is_lenient
+
+    def end(self, state: RunState, reason: str) -> None:
+        """End the run. Raises `IllegalMove` when the round has gone on since that was decided."""
+        reach("coordinator.ending")
+        seen = self.current.round.view if self.current.round else None
+        try:
+            self.runs.end(state, public(reason), detail=reason, token=self.tenure.token, seen=seen)
+        except IllegalMove:
+            self.current.read_run()
+            if not self.current.view.state.ended:
+                raise
+        reach("coordinator.ended")
+        self.current.read_run()

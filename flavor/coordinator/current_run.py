@@ -1,0 +1,167 @@
+"""The run that is served, as far as this coordinator has read it: all of it can be read again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.heard import Heard
+from flavor.coordinator.late_updates import LateUpdates
+from flavor.coordinator.members import Members
+from flavor.coordinator.tenure import Tenure
+from flavor.records.names import count
+from flavor.records.states import RoundState, RoundView, RunState, RunView
+
+_TICK_S = 1.0
+
+
+class CurrentRun:
+    """A run with its current round and its clients, on the server's clock."""
+
+    def __init__(
+        self,
+        runs: RunStore,
+        config: RunConfig,
+        *,
+        members: Members,
+        heard: Heard,
+        late: LateUpdates,
+        tenure: Tenure,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._runs, self._config, self._tell = runs, config, tell
+        self._members, self._heard, self._late, self._tenure = members, heard, late, tenure
+        self.view: RunView = runs.read()
+        self.round: CurrentRound | None = None
+        """The newest round; None before the first."""
+        self._incarnation: tuple[str, int, int] | None = None
+        self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
+
+    @property
+    def rounds(self) -> tuple[CurrentRound | None, ...]:
+        """The rounds that there is something to do about: the current one, which is None before the first."""
+        return (self.round,)
+
+    # -- the clock
+
+    def now_ms(self) -> int:
+        """The server's clock, as far as it is known here."""
+        return int(time.monotonic() * 1000 + self._clock_ms)
+
+    def set_clock(self, now_ms: int) -> None:
+        """The server's clock shows this now."""
+        self._clock_ms = now_ms - time.monotonic() * 1000
+
+    def pause_s(self) -> float:
+        """How long to listen before looking at the clock again."""
+        if self.round is None or not self.round.is_open:
+            return _TICK_S
+        left_ms = self.round.view.deadline_ms - self.now_ms()
+        return min(_TICK_S, max(1, left_ms) / 1000) if left_ms > -1000 else _TICK_S
+
+    # -- what this coordinator has done
+
+    def opened(self, view: RoundView) -> None:
+        """This round was opened."""
+        self.round = CurrentRound(view)
+        self.view = replace(self.view, round=view.round, state=RunState.RUNNING)
+        self._heard.round = view.round
+
+    def read_run(self) -> None:
+        """Read the run itself anew."""
+        self.view = self._runs.read()
+
+    def read_round_view(self, round_: CurrentRound) -> None:
+        """Read the hash and the verdicts of a round anew; one that is gone stays as it was read."""
+        round_.view = self._runs.read_round(round_.number) or round_.view
+
+    def read_round_anew(self) -> None:
+        """Forget everything about the current round, and read it."""
+        self.round = None
+        self._read_round()
+
+    # -- reading
+
+    def read_all(self) -> None:
+        """Read everything: it may be another server, or one that has forgotten something."""
+        view = self._runs.read()
+        if self._incarnation not in (None, view.incarnation):
+            self._tell(f"run {view.run!r} was rebuilt from the store after round {view.round}")
+            self._members.forget()
+            self.round = None
+        self.view, self._incarnation = view, view.incarnation
+        self._heard.round = view.round
+        self.set_clock(self._runs.now_ms())
+        self._members.read_all(token=self._admitting, lenient=self._tenure.is_lenient)
+        if self.view.round:
+            if self.round is None and (before := self._runs.read_round(self.view.round - 1)):  # another's round
+                self._late.expect(before)
+                self._late.refuse_unheard()
+            self._read_round()
+        self._late.refuse_unheard()
+
+    @property
+    def _admitting(self) -> str | None:
+        """The token to admit clients by, while there is a run to admit them to."""
+        return None if self.view.state.ended else self._tenure.token
+
+    def _read_round(self) -> None:
+        view = self._runs.read_round(self.view.round)
+        if view is None:
+            return
+        if self.round is None or self.round.number != view.round:
+            self.round = CurrentRound(view, enqueued_ms=self.now_ms())
+        self.round.view = view
+        if view.state is RoundState.OPEN:
+            self.read_updates(client for client in view.expected if self.round.may_hand_in(client))
+        else:
+            self._late.expect(view)
+
+    def read_updates(self, clients: Iterable[str]) -> None:
+        """Read what these clients have handed in for the current round."""
+        names, round_ = list(clients), self.round
+        assert round_ is not None
+        found = self._runs.updates(round_.number, names)
+        round_.learn_updates(names, found, most_taken_back=self._config.aggregation_attempts)
+
+    def read(self, channels: list[str]) -> None:
+        """Read what these channels say has changed."""
+        clients: set[str] = set()
+        updates: set[str] = set()
+        judged: set[str] = set()
+        number = self.round.number if self.round else 0
+        for channel in channels:
+            parsed = self._runs.keys.parse_client_channel(channel)
+            if parsed is not None:
+                client, rest = parsed
+                if rest == "state":
+                    clients.add(client)
+                elif rest == f"round:{number}:update":
+                    updates.add(client)
+                elif rest == f"round:{number}:verdict":
+                    judged.add(client)
+                elif rest.endswith(":update") and (other := count(rest.split(":")[1])) is not None:
+                    self._late.refuse(other, client)
+        late = updates if self.round and not self.round.is_open else set()
+        for client in late:
+            self._late.refuse(number, client)
+        new = self._runs.verdicts(number, judged) if self.round and judged else {}
+        if self._members.recount(clients | judged, refused=self._heard.hears(number, new.values())):
+            clients |= judged  # perhaps quarantined now, or pardoned
+        if clients:
+            self._members.read(clients, token=self._admitting, lenient=self._tenure.is_lenient)
+            updates |= self.round.taken_back(clients) if self.round else set()
+        if self._runs.keys.state in channels:
+            self.read_run()
+        if self.round and new:
+            self.round.learn_verdicts(new)
+        if self.round and self._runs.keys.round(number) in channels:
+            self.read_round_view(self.round)
+            if self.round.is_closed:
+                self.read_run()
+        if updates - late:
+            self.read_updates(client for client in updates if self.round and client in self.round.view.expected)

@@ -1,0 +1,110 @@
+"""An open round: have its updates inspected, and aggregate it, open it again, hold it or end the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from flavor.coordinator.attempts import begin_attempt
+from flavor.coordinator.context import RunContext
+from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.decision import Action, Standing, standings
+from flavor.records.states import Reference, RunState
+
+
+class OpenRound:
+    """A `Stage`: clients train, and hand in."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def step(self, round_: CurrentRound | None) -> bool:
+        """See `Stage`."""
+        assert round_ is not None
+        context, config = self._context, self._context.config
+        context.inspections.ask(round_)
+        clients = context.members.clients
+        standing = standings(round_.view, round_.updates, clients)
+        now_ms = context.current.now_ms()
+        action, reason = context.policy.close_round(context.runs.run, now_ms, round_.view, standing, config)
+        if self._decide_structure(round_, standing, closing=action is Action.AGGREGATE):
+            return True
+        if action is Action.REOPEN and not context.is_too_early(action):
+            action, how, expected = context.policy.reopened(round_.view, standing, clients, config)
+            if action is Action.REOPEN:
+                self._reopen(round_, expected, f"{reason}; {how}")
+                return True
+            reason = f"{reason}; {how}"
+        if action is Action.HOLD:
+            context.waits.held(round_, reason)
+        if action in (Action.WAIT, Action.HOLD):
+            return False
+        if context.is_too_early(action):
+            context.waits.of_run(reason)
+            return False
+        if action in (Action.FAIL, Action.FINISH):
+            context.end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)
+            return True
+        self._aggregate(round_, reason)
+        return True
+
+    def _aggregate(self, round_: CurrentRound, reason: str) -> None:
+        verdicts = round_.view.verdicts
+        self._context.late.expect(round_.view)
+        contributors = [client for client in round_.view.expected if (v := verdicts.get(client)) and v.accepted]
+        complete = len(contributors) == len(round_.view.expected)
+        begin_attempt(self._context, round_, 1, contributors, reason, worth_telling=not complete)
+
+    def _decide_structure(
+        self, round_: CurrentRound, standing: Mapping[str, tuple[Standing, str]], *, closing: bool
+    ) -> bool:
+        """In a round from no model, fix the structure that most have; True when others' acceptance was taken back."""
+        context, config, verdicts = self._context, self._context.config, round_.view.verdicts
+        if context.current.view.global_model is not None or config.is_opaque:
+            return False
+        fixed = round_.view.reference
+        if fixed is None:
+            open_ = sum(each in (Standing.PENDING, Standing.SUBMITTED) for each, _ in standing.values())
+            needed = config.needed_of(len(round_.view.expected))
+            agreed = context.policy.agreed_structure(verdicts, open_=open_, needed=needed, closing=closing)
+            if agreed is None:
+                return False
+            leader, others = verdicts[agreed[0]], agreed[1]
+            reference = Reference(leader.path, leader.digest, leader.size_bytes, leader.structure)
+        else:  # what was accepted at the same moment
+            accepted = {client: verdict for client, verdict in verdicts.items() if verdict.accepted}
+            of_its_site = next((each.structure for each in accepted.values() if each.path == fixed.path), None)
+            known = fixed.structure or of_its_site
+            others = tuple(sorted(client for client, each in accepted.items() if known not in (None, each.structure)))
+            reference = fixed
+            if not others:
+                return False
+        having = sum(verdict.accepted for verdict in verdicts.values()) - len(others)
+        reason = f"the tensors' names, shapes and dtypes are those of {having} updates, and not those of {len(others)}"
+        context.runs.decide_structure(context.tenure.token, round_.number, reference, others=others, reason=reason)
+        context.current.read_round_view(round_)
+        for client in others:  # they are inspected again, which refuses them by what differs
+            round_.asked.forget(client)
+        if others:
+            context.tell(f"round {round_.number}: {reason}: {', '.join(others)}")
+        return bool(others)
+
+    def _reopen(self, round_: CurrentRound, expected: tuple[str, ...], reason: str) -> None:
+        """The round begins again, with a new deadline, for these clients; who is new in it gets its task."""
+        context, before = self._context, round_.view
+        number, opening = before.round, before.openings + 1
+        new = [client for client in expected if client not in before.expected]
+        left_out = tuple(sorted({*before.expected, *before.left_out} - set(expected)))
+        deadline_ms = context.runs.reopen_round(
+            context.tenure.token,
+            number,
+            expected=expected,
+            new=new,
+            left_out=left_out,
+            opening=opening,
+            timeout_s=context.config.round_timeout_s,
+            reason=reason,
+        )
+        round_.view = replace(before, expected=expected, left_out=left_out, openings=opening, deadline_ms=deadline_ms)
+        context.current.read_updates(new)  # of one that was left out, and handed in meanwhile
+        context.tell(f"round {number}: {reason}")
