@@ -9,19 +9,21 @@ from pathlib import Path
 from aumai_fedtrain.checkpoints import open_model, parameters_of, put_initial, put_round, read_state, read_updates
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
 from aumai_fedtrain.provider import UpdateProvider
-from aumai_fedtrain.serving import RoundServer
 from aumai_fedtrain.session import HOME
-from flavor.bus.connection import connect, wait_for_server
+from flavor.bus.connection import Redis, connect, wait_for_server
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.beginning import differences
 from flavor.coordinator.initial_model import store_initial
+from flavor.coordinator.round_server import RoundServer
 from flavor.errors import MisuseError, RunExists, UpdatesRefused
 from flavor.ledger.keys import SigningKey
 from flavor.records.names import checked_name
 from flavor.records.states import GlobalModel, RoundView
 from flavor.script_settings import checked_settings
 from flavor.store.open import open_store
+from workers.context import WorkerContext
+from workers.in_process import InProcessAggregator
 
 
 def _silent(_: str) -> None:
@@ -186,14 +188,19 @@ class BusUpdateProvider(UpdateProvider):
                 "live nodes are there during a training only: use run_training, or `with provider.training(config, "
                 "nodes):` around your own rounds"
             )
-        config = self._config(self.config, nodes)
+        config, store = self._config(self.config, nodes), self._store
+        key = SigningKey.kept(self._key, HOME / "aggregator.key", self._tell, "BusUpdateProvider(key=…)")
+
+        def aggregator(redis: Redis) -> InProcessAggregator:
+            return InProcessAggregator(WorkerContext(redis, self._url, store, tell=self._tell, key=key))
+
         self._server = RoundServer(
             self._run,
             config,
             redis_url=self._url,
-            store=self._store,
+            store=store,
             tell=self._tell,
-            key=SigningKey.kept(self._key, HOME / "aggregator.key", self._tell, "BusUpdateProvider(key=…)"),
+            aggregator=aggregator,
             initial=self._initial(state),
             patience_s=self._patience_s,
             only=frozenset(checked_name(node.node_id, "node") for node in nodes) if nodes else None,

@@ -516,7 +516,7 @@ def test_a_run_that_redis_lost_is_not_started_over_and_goes_on_exactly_once_rebu
 UNPUBLISHED = """
 import os, signal, sys
 from pathlib import Path
-import aumai_fedtrain.serving as serving
+import workers.in_process as serving
 from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, TrainingConfig
 
 serving.publish_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -5,25 +5,49 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
-from flavor.bus.connection import connect
-from flavor.bus.lease import LeaseKeeper
+from flavor.bus.connection import Redis, connect
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.claim import Attempt, Claim
 from flavor.coordinator.loop import Coordinator
-from flavor.errors import BusUnavailable, FlavorError, IllegalMove, LeaseLost, RunError, UpdatesRefused
-from flavor.ledger.keys import SigningKey
-from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunState, RunView
+from flavor.errors import FlavorError, IllegalMove, RunError, UpdatesRefused
+from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunState, RunView, Verdict
 from flavor.store.protocol import ObjectStore
-from workers.aggregation import Attempt
-from workers.context import WorkerContext
-from workers.inspection import inspect_updates
-from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 
 _JOIN_S = 10.0
+
+
+class Aggregator(Protocol):
+    """What an aggregator does about a run, but for the model itself, in this process."""
+
+    def inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
+        """Judge what these clients have handed in."""
+
+    def attempt(self, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
+        """One attempt to aggregate a round, not claimed yet."""
+
+    def refuse_if_recorded(self, run: str, round_: int) -> None:
+        """Raise `StateLost` when the store has the round closed already."""
+
+    def stage_manifest(
+        self,
+        run: RunView,
+        round_: RoundView,
+        attempt: int,
+        *,
+        model: GlobalModel,
+        verdicts: Mapping[str, Verdict],
+        now_ms: int,
+    ) -> ManifestRef:
+        """Put the signed manifest of this attempt beside its model."""
+
+    def publish_manifest(self, run: str, round_: int, manifest: ManifestRef) -> None:
+        """Put the manifest of a committed round in its place."""
 
 
 @dataclass(frozen=True)
@@ -47,35 +71,12 @@ class _Broken:
     error: BaseException
 
 
-class _Claim:
-    """The right to commit an attempt, renewed until it is given up."""
-
-    def __init__(self, attempt: Attempt) -> None:
-        self.attempt, self.ttl_s = attempt, attempt.lease_s
-        attempt.claim()
-        self._keeper = LeaseKeeper(self, lost=lambda: None)  # the commit finds out
-        self._keeper.start()
-
-    def keep(self) -> bool:
-        """Renew it; False when another attempt is current."""
-        try:
-            self.attempt.renew()
-        except (IllegalMove, LeaseLost):
-            return False
-        except BusUnavailable:
-            return True  # the next renewal tries again; the server's clock decides meanwhile
-        return True
-
-    def give_up(self) -> None:
-        """Stop renewing."""
-        self._keeper.stop()
-
-
 class RoundServer:
     """One run: opens rounds, judges updates as aggregators do, and hands complete rounds to whoever averages them.
 
     It is the `JobQueue` of its own coordinator: what others put into RQ is done here. As with any coordinator a second
-    process that serves the run waits for the first one's lease, and carries on where it stopped.
+    process that serves the run waits for the first one's lease, and carries on where it stopped. `aggregator` makes,
+    for a connection, what does here as aggregators do.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class RoundServer:
         redis_url: str,
         store: ObjectStore,
         tell: Callable[[str], None],
-        key: SigningKey,
+        aggregator: Callable[[Redis], Aggregator],
         initial: GlobalModel | None = None,
         patience_s: float = 60.0,
         only: frozenset[str] | None = None,
@@ -94,11 +95,11 @@ class RoundServer:
         self._run, self._config, self._tell = run, config, tell
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"aumai-fedtrain:{run}")
         self.runs = RunStore(self._redis, run, redis_url)
-        self._context = WorkerContext(self._redis, redis_url, store, tell=tell, key=key)
+        self._aggregator = aggregator(self._redis)
         self._inspectors = ThreadPoolExecutor(2, thread_name_prefix="inspect")
         self._inbox: queue.SimpleQueue[_Ready | _Ended | _Broken] = queue.SimpleQueue()
         self._given: tuple[str, ...] = ()  # contributors of the newest round that was given out
-        self._claim: _Claim | None = None  # taken by the coordinator's thread, used and given up by the other
+        self._claim: Claim | None = None  # taken by the coordinator's thread, used and given up by the other
         self._claims = threading.Lock()
         self._refused = ""  # the token of the newest attempt that went without some of its updates
         self._coordinator = Coordinator(
@@ -134,7 +135,7 @@ class RoundServer:
 
     def _inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
         try:
-            inspect_updates(self._context, run, round_, clients)
+            self._aggregator.inspect(run, round_, clients)
         except Exception as error:  # the coordinator asks again, and then gives the update up
             self._tell(f"round {round_}: the inspection of {', '.join(clients)} failed: {error}")
 
@@ -144,7 +145,7 @@ class RoundServer:
         if before is not None and (before.round, before.number) == (round_, attempt):
             return
         self._give_up(self._claim)
-        claim = _Claim(Attempt.of(self._context, self.runs, round_, attempt, self._config.aggregation_lease_s))
+        claim = Claim(self._aggregator.attempt(self.runs, round_, attempt, self._config.aggregation_lease_s))
         with self._claims:
             self._claim = claim
         if before is None or before.round != round_ or self._refused == before.token:
@@ -210,10 +211,10 @@ class RoundServer:
         if claim is None or claim.attempt.round != round_:
             raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
         number, token = claim.attempt.number, claim.attempt.token
-        refuse_if_recorded(self._context, self._run, round_)
+        self._aggregator.refuse_if_recorded(self._run, round_)
         manifest = self._staged(round_, number, model)
         self.runs.commit_round(round_, attempt=number, token=token, model=model, reason=reason, manifest=manifest)
-        publish_manifest(self._context, self._run, round_, manifest)
+        self._aggregator.publish_manifest(self._run, round_, manifest)
         self._give_up(claim)
 
     def _staged(self, round_: int, attempt: int, model: GlobalModel) -> ManifestRef:
@@ -223,8 +224,7 @@ class RoundServer:
             raise IllegalMove(f"run {self._run!r}: round {round_} is gone")
         if view.contributors != self._given:
             raise IllegalMove(f"run {self._run!r}: round {round_} is of other contributors now: start again to go on")
-        return stage_manifest(
-            self._context,
+        return self._aggregator.stage_manifest(
             self.runs.read(),
             view,
             attempt,
@@ -258,7 +258,7 @@ class RoundServer:
                 self.runs.end(RunState.STOPPED, f"the training ended after round {closed} of {view.rounds}")
         self._thread.join(_JOIN_S)
 
-    def _give_up(self, claim: _Claim | None) -> None:
+    def _give_up(self, claim: Claim | None) -> None:
         """Give this claim up; one that the other thread has taken meanwhile, for the next round, stays."""
         with self._claims:
             if self._claim is claim:

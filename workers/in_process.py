@@ -1,0 +1,51 @@
+"""An aggregator without a queue: what a worker does about a run, for a coordinator in the same process.
+
+It is the `flavor.coordinator.round_server.Aggregator` of `aumai_fedtrain`, which computes its models by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flavor.bus.runs import RunStore
+from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunView, Verdict
+from workers.aggregation import Attempt
+from workers.context import WorkerContext
+from workers.inspection import inspect_updates
+from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
+
+
+class InProcessAggregator:
+    """Inspects updates, claims attempts and leaves signed manifests, as a worker does."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+
+    def inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
+        """Judge what these clients have handed in."""
+        inspect_updates(self._context, run, round_, clients)
+
+    def attempt(self, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
+        """One attempt to aggregate a round, not claimed yet."""
+        return Attempt.of(self._context, runs, round_, number, lease_s)
+
+    def refuse_if_recorded(self, run: str, round_: int) -> None:
+        """Raise `StateLost` when the store has the round closed already."""
+        refuse_if_recorded(self._context, run, round_)
+
+    def stage_manifest(
+        self,
+        run: RunView,
+        round_: RoundView,
+        attempt: int,
+        *,
+        model: GlobalModel,
+        verdicts: Mapping[str, Verdict],
+        now_ms: int,
+    ) -> ManifestRef:
+        """Put the signed manifest of this attempt beside its model."""
+        return stage_manifest(self._context, run, round_, attempt, model=model, verdicts=verdicts, now_ms=now_ms)
+
+    def publish_manifest(self, run: str, round_: int, manifest: ManifestRef) -> None:
+        """Put the manifest of a committed round in its place."""
+        publish_manifest(self._context, run, round_, manifest)
