@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from federation import Faulty
-from servers import REDIS, Server
 
 from flavor.bus.embedded import embedded_server
+from tests.faults.federation import Faulty
+from tests.faults.servers import REDIS, Server
 
 
 @pytest.fixture

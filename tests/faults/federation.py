@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from history import KEEP, History
-from servers import Gate
-
 from flavor.store.open import open_store
+from tests.faults.history import KEEP, History
+from tests.faults.servers import Gate
 
 MISSED = ("--heartbeat-timeout-s", "1.5", "--on-quorum-lost", "wait")
 """An edge or a coordinator that is silent is missed within seconds; one that was only slow comes back."""

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import redis
-from servers import REDIS, Proxy, Server
+
+from tests.faults.servers import REDIS, Proxy, Server
 
 MASTER = "flavor"
 

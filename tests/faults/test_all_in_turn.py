@@ -11,9 +11,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from federation import KEEP, Faulty
-from servers import REDIS, Gate, Proxy, Server, filled, tmpfs
 from test_back_again import contributors, readme_serve, stopped
+
+from tests.faults.federation import KEEP, Faulty
+from tests.faults.servers import REDIS, Gate, Proxy, Server, filled, tmpfs
 
 SITES = ("c1", "c2", "c3")
 ROUNDS = 8

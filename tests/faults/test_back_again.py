@@ -9,12 +9,12 @@ import signal
 
 import pytest
 import redis
-from federation import MISSED, Faulty
-from servers import REDIS, Server
 
 from flavor.records.states import RunState
 from flavor.store.open import open_store
 from flavor.store.paths import accepted_folder, global_folder, round_of
+from tests.faults.federation import MISSED, Faulty
+from tests.faults.servers import REDIS, Server
 
 FAR = ("--heartbeat-timeout-s", 60)
 """A lease that outlasts any pause of a busy machine."""

@@ -6,11 +6,10 @@ import os
 import signal
 import threading
 
-from federation import Faulty
-from servers import Proxy
-
 from flavor.protocol import SPEAKS
 from flavor.records.names import Event
+from tests.faults.federation import Faulty
+from tests.faults.servers import Proxy
 
 PATIENT = ("--heartbeat-timeout-s", "30")
 """For tests that pause an edge, and are about something else than its lease."""

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from federation import Faulty
-from history import KEEP
 from redisserver import redis_server
 
 from flavor.bus.connection import connect
@@ -21,6 +19,8 @@ from flavor.bus.token import JoinToken
 from flavor.certs import make_certificates
 from flavor.protocol import SPEAKS
 from flavor.records.names import Event
+from tests.faults.federation import Faulty
+from tests.faults.history import KEEP
 
 OPERATOR = "0perators-passw0rd"
 

@@ -8,11 +8,11 @@ import signal
 
 import networks
 import pytest
-from federation import MISSED, Faulty
-from servers import Server, tmpfs
 
 from flavor.bus.connection import SILENCE_S
 from flavor.records.names import Event
+from tests.faults.federation import MISSED, Faulty
+from tests.faults.servers import Server, tmpfs
 
 WAIT = ("--on-quorum-lost", "wait")
 BEATS = ("--heartbeat-timeout-s", 3)

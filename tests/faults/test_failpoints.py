@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
-from federation import MISSED, TAKEN_OVER
 
 from flavor.failpoints import COORDINATOR, EDGE, WORKER
+from tests.faults.federation import MISSED, TAKEN_OVER
 
 
 def armed(name: str) -> dict[str, str]:

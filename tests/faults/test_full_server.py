@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from servers import REDIS, Server
 
 from flavor.bus.acl import enroll, revoke, user_name
 from flavor.bus.connection import connect
@@ -24,6 +23,7 @@ from flavor.config import RunConfig
 from flavor.edge.membership import Membership
 from flavor.records.states import ClientState
 from tests.conftest import Bench
+from tests.faults.servers import REDIS, Server
 
 
 def test_commands_that_only_read_need_no_room(tmp_path: Path, bench_at: Callable[[str], Bench]) -> None:

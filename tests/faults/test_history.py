@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 
 import pytest
-from history import Broken
+
+from tests.faults.history import Broken
 
 
 def test_each_broken_invariant_is_found(faulty) -> None:

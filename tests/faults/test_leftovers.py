@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from federation import Faulty
-
 from flavor.records.names import Event
+from tests.faults.federation import Faulty
 
 
 def numbers(edge) -> list[str]:

@@ -14,8 +14,9 @@ import time
 import networks
 import pytest
 from buckets import ACCESS_KEY, SECRET_KEY, Fault, proxied
-from federation import MISSED
-from servers import Server, free_port
+
+from tests.faults.federation import MISSED
+from tests.faults.servers import Server, free_port
 
 LARGE = ("--elements", 5_000_000)
 """Four parts."""

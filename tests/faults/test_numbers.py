@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from federation import Faulty
 
 from flavor.checkpoints import TensorFile
 from flavor.store.open import open_store
+from tests.faults.federation import Faulty
 
 
 def test_a_finite_update_that_overflows_costs_its_site_alone(own_url, bench_at):

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from buckets import Fault, proxied
-from federation import Faulty
-from forge import STATE, Forge, info, model
-from history import KEEP
 
 from flavor.bus.embedded import embedded_server
+from tests.faults.federation import Faulty
+from tests.faults.forge import STATE, Forge, info, model
+from tests.faults.history import KEEP
 
 
 def rewritten(path, change: Callable[[bytes], bytes]) -> None:

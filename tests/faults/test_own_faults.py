@@ -11,8 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from federation import KEEP, TAKEN_OVER, Faulty
-from servers import filled, tmpfs
+
+from tests.faults.federation import KEEP, TAKEN_OVER, Faulty
+from tests.faults.servers import filled, tmpfs
 
 ROOT = Path(__file__).parents[2]
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a tmpfs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from federation import MISSED
+from tests.faults.federation import MISSED
 
 
 def test_what_a_client_hands_in_for_a_round_opened_again_without_it_is_judged(faulty):

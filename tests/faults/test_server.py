@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from federation import Faulty
-from sentinel import Replicated
-from servers import REDIS, Server, tmpfs
 
 from flavor.records.names import Event
+from tests.faults.federation import Faulty
+from tests.faults.sentinel import Replicated
+from tests.faults.servers import REDIS, Server, tmpfs
 
 LAPSE = ("--heartbeat-timeout-s", 3)
 """Leases lapse while the server is away, and nobody is to be counted as gone for that."""

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from federation import TAKEN_OVER
-from servers import remounted, tmpfs
+
+from tests.faults.federation import TAKEN_OVER
+from tests.faults.servers import remounted, tmpfs
 
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a tmpfs")
 TIMED = r"^\d{4}(-\d\d){2} \d\d:\d\d:\d\d "

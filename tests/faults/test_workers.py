@@ -12,9 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
-from federation import TAKEN_OVER
-
 from flavor.coordinator.jobs import RqJobQueue
+from tests.faults.federation import TAKEN_OVER
 
 TOY = Path(__file__).parents[1] / "integration" / "toy_aggregator.py"
 SILENT = "its aggregator stopped without a word"
