@@ -8,7 +8,6 @@ destroy it, so a command holds the folder's lock while it has the server; `statu
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import time
@@ -23,6 +22,7 @@ from flavor.bus.connection import Redis, connect, shown, translated, wait_for_se
 from flavor.bus.embedded import embedded_server
 from flavor.bus.keys import FEDTRAIN_SESSIONS
 from flavor.errors import BusUnavailable, InvalidSetting, LeaseHeld
+from flavor.locks import locked
 
 HOME = Path(".aumai-fedtrain")
 """Where sessions, and the store of live nodes, lie unless other places are named."""
@@ -120,8 +120,8 @@ def open_sessions(redis_url: str | None, home: Path) -> Iterator[Sessions]:
     folder = _data_folder(home)
     deadline = time.monotonic() + _LOCK_S
     while True:
-        with _lock(folder) as held:
-            if held:
+        with locked(folder / "lock") as is_mine:
+            if is_mine:
                 with _served(folder) as sessions:
                     yield sessions
                 return
@@ -143,8 +143,8 @@ def read_sessions(redis_url: str | None, home: Path) -> list[Session]:
     folder = _data_folder(home)
     deadline = time.monotonic() + _LOCK_S
     while True:
-        with _lock(folder) as held:
-            if held:
+        with locked(folder / "lock") as is_mine:
+            if is_mine:
                 with _served(folder) as sessions:
                     return sessions.all()
         with contextlib.suppress(BusUnavailable, OSError):  # it may be starting, or just ending
@@ -173,18 +173,6 @@ def _data_folder(home: Path) -> Path:
     except OSError as error:
         raise InvalidSetting(f"--home {home}: {error.strerror}: name a folder that can be written") from None
     return folder
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Whether the folder is ours, for as long as this lasts; a process that dies gives it up."""
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -35,6 +34,7 @@ from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.config import COMMAND
 from flavor.disk import file_of
 from flavor.errors import AggregatorFailed, CheckpointError, FlavorError, InvalidSetting, LocalFault
+from flavor.locks import take
 from flavor.programs.confinement import UNLIMITED, Account, Confinement
 from flavor.programs.process import ChildProcess, obituary, quoted
 from flavor.records.info import Info
@@ -143,13 +143,11 @@ class UserCommand:
         """Keep other workers away from `$OUTPUT_PATH` as long as this process lives; `InvalidSetting` if one has it."""
         if self.output is not None:
             handle = os.open(self.output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not take(handle):
                 os.close(handle)
                 raise InvalidSetting(
                     f"OUTPUT_PATH {self.output} is another flavor-agg's on this machine: give each its own, or none"
-                ) from None
+                )
 
     def obituary(self, code: int, lines: Sequence[str], where: str = "") -> str:
         """One line about its end, and which limit it reached."""

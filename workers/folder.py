@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from flavor.locks import take
 
 
 class RunFolder:
@@ -23,12 +24,9 @@ class RunFolder:
             self.path = workspace / (run if number == 1 else f"{run}+{number}")  # no run has a + in its name
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self.lock)
-            else:
+            if take(self.lock):
                 break
+            os.close(self.lock)
         self.logs.mkdir(exist_ok=True)
         self.output.mkdir(exist_ok=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -16,6 +15,7 @@ from flavor.atomic import write_json
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
+from flavor.locks import locked
 
 _FILE = "federation.json"
 _VERSION = 1
@@ -64,11 +64,9 @@ def is_folder(run: str) -> bool:
 def own_server(folder: Path) -> Iterator[str]:
     """The URL of a server whose data lie in `folder` and outlive it; `RunError` when another process runs it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{folder.parent}: another process is at this run now: wait for it, or stop it") from None
+    with locked(folder / "lock") as is_mine:
+        if not is_mine:
+            raise RunError(f"{folder.parent}: another process is at this run now: wait for it, or stop it")
         with embedded_server(append_only=True, folder=folder) as url:
             (folder / "url").write_text(url, encoding="utf-8")
             try:

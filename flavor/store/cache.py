@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ from typing import IO
 
 from flavor.disk import FULL, disk_of, file_of
 from flavor.errors import InvalidSetting, LocalFault
+from flavor.locks import locked, take, waited_for
 
 DEFAULT_SIZE_BYTES = 16 * 2**30
 _IN_USE_S = 60.0
@@ -153,14 +153,7 @@ class FileCache:
     def entry(self, name: str) -> Iterator[Entry]:
         """What is known of the object of this name, which includes its store; others wait meanwhile."""
         path = self.folder / "known" / hashlib.sha256(name.encode()).hexdigest()
-        with self.clear(), contextlib.ExitStack() as stack:
-            while True:
-                file = stack.enter_context(open(path, "a+"))
-                fcntl.flock(file, fcntl.LOCK_EX)
-                with contextlib.suppress(FileNotFoundError):
-                    if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                        break  # else it was trimmed between the two calls: another file has the name now
-            file.seek(0)
+        with self.clear(), waited_for(path) as file:
             yield Entry(self, file)
 
     def path_of(self, digest: str) -> Path:
@@ -184,8 +177,9 @@ class FileCache:
 
     def trim(self) -> None:
         """Remove what was not used for longest until the rest fits; if another process is at it, leave it to that."""
-        with contextlib.suppress(OSError), open(self.folder / "trimming", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError), locked(self.folder / "trimming") as is_mine:
+            if not is_mine:
+                return
             now = time.time()
             files = [(path, path.stat()) for path in (self.folder / "objects").glob("*/*")]
             excess = sum(found.st_size for _, found in files) - self.size_bytes
@@ -203,10 +197,11 @@ class FileCache:
                 path.unlink(missing_ok=True)
         for path in (self.folder / "known").iterdir():
             with contextlib.suppress(OSError), path.open("r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                digest = Entry(self, file).digest
-                if not digest or not self.path_of(digest).exists():
+                if take(file.fileno()) and not self._has(Entry(self, file).digest):
                     path.unlink(missing_ok=True)
+
+    def _has(self, digest: str) -> bool:
+        return bool(digest) and self.path_of(digest).exists()
 
 
 def _seal(found: os.stat_result) -> str:

@@ -25,6 +25,7 @@ LEAVES = (
     "flavor.errors",
     "flavor.exit_codes",
     "flavor.failpoints",
+    "flavor.locks",
     "flavor.ownfolder",
     "flavor.patterns",
     "flavor.printable",

@@ -89,23 +89,14 @@ class Structure:
         """
         if self.root is None:
             return self
-        root, _, _ = _shared(self.root)
+        root, _ = _shared(self.root)
         return Structure(root if isinstance(root, Branch) else Branch(self.root.form, ()), self.prefix)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Where texts stand: the path of each, or that of the branch in which there is no tensor."""
-        found: list[str] = []
-        stack: list[tuple[Node, str]] = [(self.shared().root, "")] if self.root else []  # type: ignore[list-item]
-        while stack:
-            node, path = stack.pop()
-            if node == NO_TEXT:
-                found.append(path)
-            elif isinstance(node, Branch):
-                parts = [str(key) for key in node.keys or range(len(node.items))]
-                inner = [f"{path}/{part}" if path else part for part in parts]
-                stack.extend(reversed(list(zip(node.items, inner, strict=True))))
-        return tuple(found)
+        root = self.shared().root
+        return tuple(_texts(root, "")) if root is not None else ()
 
     def check(self, names: Iterable[str], where: str) -> None:
         """Raise `CheckpointError` unless the leaves are exactly these tensors."""
@@ -151,18 +142,27 @@ def _to_json(node: Node) -> dict[str, object]:
     return {node.form: [list(pair) for pair in zip(node.keys, items, strict=True)] if node.form == "d" else items}
 
 
-def _shared(node: Node) -> tuple[Node, bool, bool]:
-    """The node as other sites may see it, whether there is a tensor in it, and whether there was a text."""
+def _shared(node: Node) -> tuple[Node, bool]:
+    """The node as other sites may see it, and whether there is a tensor in it."""
     if isinstance(node, Leaf):
-        return node, True, False
+        return node, True
     if isinstance(node, Constant):
-        return (node, False, False) if node.value is None else (NO_TEXT, False, True)
+        return node if node.value is None else NO_TEXT, False
     parts = [_shared(item) for item in node.items]
-    has_tensor = any(tensor for _, tensor, _ in parts)
-    has_text = any(text for _, _, text in parts) or (bool(node.keys) and not has_tensor)
-    if has_text and not has_tensor:
-        return NO_TEXT, False, True
-    return Branch(node.form, tuple(part for part, _, _ in parts), node.keys), has_tensor, has_text
+    items = tuple(item for item, _ in parts)
+    has_tensor = any(has for _, has in parts)
+    if not has_tensor and (node.keys or NO_TEXT in items):  # keys are texts, too
+        return NO_TEXT, False
+    return Branch(node.form, items, node.keys), has_tensor
+
+
+def _texts(node: Node, path: str) -> Iterator[str]:
+    """The paths of the texts that were taken out of a shared node, which is at `path`."""
+    if node == NO_TEXT:
+        yield path
+    elif isinstance(node, Branch):
+        for key, item in zip(node.keys or range(len(node.items)), node.items, strict=True):
+            yield from _texts(item, f"{path}/{key}" if path else str(key))
 
 
 def _from_json(value: object, depth: int) -> Node:

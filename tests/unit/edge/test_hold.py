@@ -101,7 +101,7 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_the_same_client_takes_over_and_is_not_undone_by_the_one_before(tmp_path: Path) -> None:
-    """Who has taken the client's seat goes on; the paused one ends when it wakes, and removes no other's lock."""
+    """A later process of the client goes on; the paused one ends when it wakes, and removes no other's lock."""
     workspace = prepared(tmp_path / "w")
     paused, mine, other = hold("site-1"), hold("site-1"), hold("site-2")
     paused.take(workspace)
