@@ -20,7 +20,7 @@ _SPAN = 128 * 1024
 
 
 @dataclass(frozen=True)
-class Update:
+class ClientModel:
     """One client's model, as its reducer sees it.
 
     `specs` are its tensors in the trainer's order; `tensors` the same in the order in which they lie in a plain file;
@@ -33,7 +33,7 @@ class Update:
     encoding: Encoding | None = None
 
     @classmethod
-    def of(cls, file: TensorFile, base: TensorFile | None) -> Update:
+    def of(cls, file: TensorFile, base: TensorFile | None) -> ClientModel:
         """The update in `file`; `base` is the global model, which only an encoded one needs.
 
         Whether `base` is the model that it is a difference to is for the caller to see: `encoding.base`. Raises

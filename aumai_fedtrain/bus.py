@@ -18,8 +18,9 @@ from flavor.coordinator.initial_model import store_initial
 from flavor.coordinator.round_server import RoundServer
 from flavor.errors import MisuseError, RunExists, UpdatesRefused
 from flavor.ledger.keys import SigningKey
+from flavor.records.model import GlobalModel
 from flavor.records.names import checked_name
-from flavor.records.states import GlobalModel, RoundView
+from flavor.records.round import RoundView
 from flavor.script_settings import checked_settings
 from flavor.store.open import open_store
 from workers.context import WorkerContext
@@ -174,7 +175,7 @@ class BusUpdateProvider(UpdateProvider):
         if self._server is None or round_ is None or round_.round != state.round_id:
             raise MisuseError(f"there are no updates of round {state.round_id}: call get_updates first")
         model = put_round(self._store, self._run, round_, state)
-        samples = sum(round_.verdicts[client].num_examples for client in round_.contributors)
+        samples = sum(round_.inspected(client).num_examples for client in round_.contributors)
         loss = "" if state.avg_loss is None else f", loss {state.avg_loss:.6g}"
         reason = f"{len(round_.contributors)} updates, {samples} examples, {model.size_bytes} bytes{loss}"
         self._tell(f"round {state.round_id}: {reason}")

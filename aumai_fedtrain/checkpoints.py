@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_odd
 from flavor.config import RunConfig
 from flavor.errors import AggregationError, CheckpointError, StoreError
 from flavor.records.info import merge_infos
-from flavor.records.states import GlobalModel, RoundView
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
 from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
 from flavor.store.protocol import ObjectStore
@@ -69,19 +72,19 @@ def _update(
     constants: Collection[str],
     loss_metric: str,
 ) -> LocalUpdate:
-    verdict = round_.verdicts[client]
-    local = floats_of(open_update(opened, verdict), constants)
+    handed_in = round_.inspected(client)
+    local = floats_of(open_update(opened, handed_in), constants)
     if start is not None:
         with np.errstate(invalid="ignore"):
             local = {name: start[name].astype(np.float64) - array.astype(np.float64) for name, array in local.items()}
-    info = read_client_info(opened.store, verdict.info_path, verdict.info_digest)
+    info = read_client_info(opened.store, handed_in.info)
     try:
         return LocalUpdate(
             node_id=client,
             round_id=round_.round,
             gradients=local,
             loss=info["metrics"].get(loss_metric),
-            samples_used=verdict.num_examples,
+            samples_used=handed_in.num_examples,
         )
     except ValidationError as error:
         raise AggregationError(f"the update of node {client!r} cannot be used: {explained(error)}") from None
@@ -97,8 +100,9 @@ def _check_constants(store: ObjectStore, round_: RoundView, base: GlobalModel | 
     """Raise `UpdatesRefused` unless each is the same at all contributors, and in `base`, as in any run."""
     verdicts = {client: round_.verdicts[client] for client in round_.contributors}
     constants = {client: verdict.constants for client, verdict in verdicts.items()}
+    accepted = [verdict.inspected for verdict in verdicts.values()]
     with reading(store) as opened:
-        updates = dict(zip(verdicts, open_updates(opened, list(verdicts.values()), base), strict=True))
+        updates = dict(zip(verdicts, open_updates(opened, accepted, base), strict=True))
         old = None if base is None else open_global(opened, base)
         Held(RunConfig(rounds=1, store=store.url), updates, constants, old).settle()
 
@@ -128,30 +132,30 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
     The checkpoint has the tensors, types and nesting of the first contributor's. Raises `AggregationError` when the
     state lacks one of its parameters, or a number is too large for its type.
     """
-    verdicts = [round_.verdicts[client] for client in round_.contributors]
+    updates = [round_.inspected(client) for client in round_.contributors]
     prefix = global_prefix(run, round_.round)
     constants = _constants(round_)
     with reading(store) as opened:
-        files = [open_update(opened, verdict) for verdict in verdicts]
+        files = [open_update(opened, update) for update in updates]
         floats = {
             spec.name: _narrowed(state.global_weights, spec)
             for spec in files[0].specs
             if kind_of(spec.dtype) is Kind.FLOAT and spec.name not in constants
         }
-        tensors = floats | _others(files, [verdict.num_examples for verdict in verdicts])
+        tensors = floats | _others(files, [update.num_examples for update in updates])
         tensors |= {name: files[0].tensor(name) for name in constants}
         specs, metadata = files[0].specs, files[0].metadata
-    path, digest, size = _put(store, prefix, "model", specs, tensors, metadata)
-    state_path, state_digest, _ = _put_state(store, prefix, state, floats, constants)
+    model = _put(store, prefix, "model", specs, tensors, metadata)
+    memory = _put_state(store, prefix, state, floats, constants)
     with store.stage() as staged:
-        infos = accepted_infos(store, verdicts)
+        infos = accepted_infos(store, updates)
         staged.write_text(json.dumps(merge_infos(list(round_.contributors), infos), allow_nan=False), encoding="utf-8")
         info_digest, _ = sha256_file(staged)
         info_path = named(prefix, "info", info_digest, ".json")
         store.put(info_path, staged, digest=info_digest)
-    seal = store.seal(path)
-    format_ = of_most([verdict.format for verdict in verdicts])
-    return GlobalModel(path, digest, size, info_path, format_, seal, state_path, state_digest, info_digest)
+    format_ = of_most([update.format for update in updates])
+    sealed = model.sealed(store.seal(model.path))
+    return GlobalModel(sealed, ObjectRef(info_path, info_digest), replace(memory, size_bytes=None), format_)
 
 
 def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> GlobalModel:
@@ -161,27 +165,27 @@ def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> Glo
         for name, value in weights.items()
     }
     specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
-    path, digest, size = _put(store, global_prefix(run, 0), "model", specs, tensors, {})
-    return GlobalModel(path, digest, size, "", "", store.seal(path))
+    model = _put(store, global_prefix(run, 0), "model", specs, tensors, {})
+    return GlobalModel(model.sealed(store.seal(model.path)))
 
 
 def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
     """The state that `put_round` has put beside a global model; round 0 for one that no round has made."""
-    if not model.state_path:
-        if model.info_path:
-            raise StoreError(f"{model.path}: its round was not coordinated by aumai_fedtrain: choose another run")
+    if model.state is None:
+        if model.info is not None:
+            raise StoreError(f"{model.model.path}: its round was not coordinated by aumai_fedtrain: choose another run")
         return GlobalState(round_id=0, global_weights=dict(sorted(parameters_of(open_model(store, model)).items())))
     with reading(store) as opened:
-        return _state_of(opened, model)
+        return _state_of(opened, model, model.state)
 
 
-def _state_of(opened: Reading, model: GlobalModel) -> GlobalState:
-    file = opened.open(model.state_path, digest=model.state_digest)
+def _state_of(opened: Reading, model: GlobalModel, state: ObjectRef) -> GlobalState:
+    file = opened.open(state)
     try:
         fields = json.loads(file.metadata[_STATE_KEY])
         constants = json.loads(file.metadata.get(_CONSTANTS_KEY, "[]"))
     except (KeyError, ValueError):
-        raise StoreError(f"{model.state_path}: this is no state of aumai_fedtrain: choose another run") from None
+        raise StoreError(f"{state.path}: this is no state of aumai_fedtrain: choose another run") from None
     floats = floats_of(open_global(opened, model), constants)
     exact = {name: file.tensor(_WEIGHTS + name) if _WEIGHTS + name in file else floats[name] for name in floats}
     if fields["outer_state"] is not None:
@@ -194,7 +198,7 @@ def _state_of(opened: Reading, model: GlobalModel) -> GlobalState:
 
 def _put_state(
     store: ObjectStore, prefix: str, state: GlobalState, narrowed: Mapping[str, Array], constants: Sequence[str]
-) -> tuple[str, str, int]:
+) -> ObjectRef:
     """What the checkpoint does not hold: the state's fields, the outer memory, and weights that had to be rounded."""
     exact = {
         _WEIGHTS + name: as_array(value)
@@ -217,15 +221,15 @@ def _put(
     specs: Sequence[TensorSpec],
     tensors: Mapping[str, Array],
     metadata: Mapping[str, str],
-) -> tuple[str, str, int]:
-    """Path, SHA-256 and size of the safetensors file that was put."""
+) -> ObjectRef:
+    """The safetensors file that was put."""
     with store.stage() as staged:
         with TensorFileWriter(staged, specs, metadata) as writer:
             for spec in writer.specs:
                 writer.write(spec.name, tensors[spec.name])
         path = named(prefix, stem, writer.sha256, ".safetensors")
         store.put(path, staged, digest=writer.sha256)
-    return path, writer.sha256, writer.size_bytes
+    return ObjectRef(path, writer.sha256, writer.size_bytes)
 
 
 def _narrowed(weights: Mapping[str, Any], spec: TensorSpec) -> Array:

@@ -44,7 +44,7 @@ from machine import save, table
 
 from aggregators import parse, run
 from aggregators.state import ServerState
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import Encoding, TensorFile, TensorFileWriter, TensorSpec, encode
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "diloco-char"
@@ -215,16 +215,16 @@ class Sender:
         self._residual: Model = {}
         self._rng = np.random.default_rng([seed, number])
 
-    def send(self, local: Model, base: TensorFile) -> tuple[Update, int]:
+    def send(self, local: Model, base: TensorFile) -> tuple[ClientModel, int]:
         if not self._method.kind:
             size = written(self._path, local)
-            return Update.of(TensorFile.open(self._path), None), size
+            return ClientModel.of(TensorFile.open(self._path), None), size
         if self._method.feedback:  # what the last rounding kept back is added to this change
             local = {name: array - self._residual.get(name, np.float32(0)) for name, array in local.items()}
         sent = self._dithered(local, base) if self._method.dither else local
         written(self._local, sent)
         encode(self._local, self._path, base, Encoding(self._method.kind, "0" * 64))  # type: ignore[arg-type]
-        update = Update.of(TensorFile.open(self._path), base)
+        update = ClientModel.of(TensorFile.open(self._path), base)
         if self._method.feedback:
             self._residual = {name: np.asarray(update.tensors[name]) - array for name, array in local.items()}
         return update, self._path.stat().st_size

@@ -21,6 +21,7 @@ from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
 from flavor.programs.parent_death import die_with_parent
 from flavor.records.names import Event
+from flavor.records.update import Update
 from tests.faults.servers import filled
 
 ENDS_S = 30.0
@@ -336,7 +337,8 @@ class Injector:
 
         def spoil() -> bool:
             store, round_ = self.driver.folder / "store", self.driver.runs.read().round
-            path = self.driver.runs.updates(round_, [fault.target]).get(fault.target, {}).get("path", "")
+            handed_in = self.driver.runs.updates(round_, [fault.target]).get(fault.target)
+            path = handed_in.object.path if isinstance(handed_in, Update) else ""
             whole = store / path
             if not path or not whole.is_file():
                 return False

@@ -64,7 +64,7 @@ def contributions(runs: RunStore, store: ObjectStore | None = None) -> list[Cont
     `StoreError` where neither has it.
     """
     return [
-        Contribution(round_.round, client, round_.verdicts[client].num_examples)
+        Contribution(round_.round, client, round_.inspected(client).num_examples)
         for round_ in closed_rounds(runs, store)
         for client in sorted(round_.contributors)
     ]

@@ -12,7 +12,8 @@ from typing import Any
 
 from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 
 MAY_CHANGE = frozenset(
     {

@@ -24,7 +24,9 @@ from flavor.errors import (
 )
 from flavor.failpoints import reach
 from flavor.records.info import merge_infos, summed
-from flavor.records.states import GlobalModel, ManifestRef, RunView
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.run import RunView
 from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
 from flavor.store.trouble import StoreHealth
@@ -147,7 +149,7 @@ def _own_fault(
     found = runs.read_round(round_)
     if found is None:
         return None
-    readable = [any_readable(context.store, [found.verdicts[client].path]) for client in found.contributors]
+    readable = [any_readable(context.store, [found.inspected(client).object.path]) for client in found.contributors]
     if all(readable) if error.passing else not any(readable):
         return error
     return None
@@ -171,18 +173,18 @@ def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Excepti
     if view is None:
         return []
     changed, unreadable = set(), set()
-    known = error.paths if isinstance(error, NotAsAccepted) else ()
+    known = frozenset(error.paths if isinstance(error, NotAsAccepted) else ())
     for client in view.contributors:
-        verdict = view.verdicts[client]
-        if verdict.path in known or verdict.info_path in known:
+        update = view.inspected(client)
+        if not known.isdisjoint(update.paths):
             changed.add(client)
             continue
         try:
             if opaque:
-                update_file(context.store, verdict)
+                update_file(context.store, update)
             else:
-                open_update(Reading(context.store), verdict)
-            read_client_info(context.store, verdict.info_path, verdict.info_digest)
+                open_update(Reading(context.store), update)
+            read_client_info(context.store, update.info)
         except CHANGED:
             changed.add(client)
         except (StoreError, OSError) as problem:
@@ -237,12 +239,13 @@ def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:
 
 def _aggregated(
     context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt
-) -> tuple[GlobalModel, ManifestRef, str, tuple[str, ...]]:
+) -> tuple[GlobalModel, ObjectRef, str, tuple[str, ...]]:
     round_view = attempt.runs.read_round(attempt.round)
     if round_view is None:
         raise IllegalMove(f"run {view.run!r}: round {attempt.round} is gone")
     verdicts = {client: round_view.verdicts[client] for client in round_view.contributors}
-    infos = dict(zip(verdicts, accepted_infos(context.store, verdicts.values()), strict=True))
+    updates = {client: verdict.inspected for client, verdict in verdicts.items()}
+    infos = dict(zip(updates, accepted_infos(context.store, updates.values()), strict=True))
     prefix = global_prefix(view.run, attempt.round)
     work = Work(
         run=view.run,
@@ -251,7 +254,8 @@ def _aggregated(
         store=context.store,
         prefix=prefix,
         old=view.global_model,
-        verdicts=verdicts,
+        updates=updates,
+        constants={client: verdict.constants for client, verdict in verdicts.items() if verdict.constants},
         infos=infos,
         info=merge_infos(list(infos), list(infos.values())),
         opened=Reading(context.store),
@@ -268,25 +272,15 @@ def _aggregated(
         info_path = named(prefix, "info", info_digest, ".json")
         context.store.put(info_path, staged, digest=info_digest)
     reach("worker.stored")
-    examples = sum(verdict.num_examples for verdict in verdicts.values())
-    model = GlobalModel(
-        path,
-        combined.digest,
-        combined.size_bytes,
-        info_path,
-        work.format,
-        context.store.seal(path),
-        combined.state_path,
-        combined.state_digest,
-        info_digest,
-    )
+    examples = sum(update.num_examples for update in updates.values())
+    ref = ObjectRef(path, combined.digest, combined.size_bytes, context.store.seal(path))
+    model = GlobalModel(ref, ObjectRef(info_path, info_digest), combined.state, work.format)
     manifest = stage_manifest(
         context,
         view,
         round_view,
         attempt.number,
         model=model,
-        verdicts=verdicts,
         now_ms=attempt.runs.now_ms(),
     )
     reason = f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes"

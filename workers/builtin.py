@@ -16,11 +16,12 @@ from aggregators.protocols import weighs
 from aggregators.registry import parse
 from aggregators.server import Replace
 from aggregators.state import ServerState
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_finite
 from flavor.config import COMMAND, DEFAULT_AGGREGATOR
 from flavor.errors import AggregatorFailed
-from flavor.records.states import GlobalModel
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
 from flavor.store.paths import named
 from workers import notes
 from workers.blame import refusal
@@ -52,11 +53,11 @@ class Engine:
                 f"run {work.run!r} {what}, and this worker has no aggregator of its own: "
                 "start it as `flavor-agg -m 'python aggregate.py'`"
             )
-        verdicts = list(work.verdicts.values())
-        updates = dict(zip(work.verdicts, open_updates(work.opened, verdicts, work.old), strict=True))
+        models = open_updates(work.opened, list(work.updates.values()), work.old)
+        updates = dict(zip(work.updates, models, strict=True))
         weights = weights_of(config.weights, list(work.infos.values()))
         rule = _rule(config.aggregator or DEFAULT_AGGREGATOR, config.server_step)
-        constants = {client: verdict.constants for client, verdict in work.verdicts.items() if verdict.constants}
+        constants = work.constants
         old = open_global(work.opened, work.old) if work.old and _is_needed(work, rule, constants) else None
         held = Held(config, updates, constants, old).settle()
         steps = not isinstance(rule.server_step, Replace)
@@ -77,9 +78,9 @@ class Engine:
             if small:
                 for spec in writer.specs:
                     writer.write(spec.name, result.model[spec.name])
-            state, chosen, differing, negative = result.state, result.clients, result.differing, result.negative
+            made, chosen, differing, negative = result.state, result.clients, result.differing, result.negative
             del result, out  # the mapped file is closed with the writer
-        state_path, state_digest = _put_state(work, state) if state is not None else ("", "")
+        state = _put_state(work, made) if made is not None else None
         names, info = list(updates), work.info
         if isinstance(rule.reducer, Mean):
             chosen = tuple(range(len(names)))  # whose weight is 0 was not left out by the rule
@@ -95,7 +96,7 @@ class Engine:
             *(notes.of_sizes(work) if weighs(rule.reducer) else ()),
             *notes.of_training(work, updates, old, writer.sha256, target),
         )
-        return Combined(writer.sha256, writer.size_bytes, info, state_path, state_digest, noticed)
+        return Combined(writer.sha256, writer.size_bytes, info, state, noticed)
 
 
 @dataclass
@@ -103,7 +104,7 @@ class _Round:
     """What the engine is given, of all contributors or some."""
 
     rule: Algorithm
-    updates: Mapping[str, Update]
+    updates: Mapping[str, ClientModel]
     weights: Sequence[float] | None
     held: Mapping[str, Tensor]
     old: Mapping[str, Any] | None
@@ -148,7 +149,7 @@ class _Round:
         )
 
 
-def _of_most(updates: Sequence[Update]) -> Update:
+def _of_most(updates: Sequence[ClientModel]) -> ClientModel:
     """One whose order and nesting of the tensors most sites have: every site is given the model so."""
     kinds = [(tuple(spec.name for spec in each.specs), tuple(sorted(each.metadata.items()))) for each in updates]
     return updates[kinds.index(of_most(kinds))]
@@ -162,14 +163,14 @@ def _is_needed(work: Work, rule: Algorithm, constants: Mapping[str, Sequence[str
 
 def _state(opened: Reading, model: GlobalModel | None) -> ServerState | None:
     """The server state that belongs to the old global model; None before the first step."""
-    if model is None or not model.state_path:
+    if model is None or model.state is None:
         return None
-    file = opened.open(model.state_path, digest=model.state_digest)
+    file = opened.open(model.state)
     return ServerState.restore(_tensors(file), file.metadata)
 
 
-def _put_state(work: Work, state: ServerState) -> tuple[str, str]:
-    """Put the server state into the store: its path and SHA-256."""
+def _put_state(work: Work, state: ServerState) -> ObjectRef:
+    """Put the server state into the store."""
     specs = [TensorSpec(key, array.dtype, array.shape) for key, array in state.tensors.items()]
     with work.store.stage() as staged:
         with TensorFileWriter(staged, specs, state.metadata) as writer:
@@ -177,7 +178,7 @@ def _put_state(work: Work, state: ServerState) -> tuple[str, str]:
                 writer.write(spec.name, state.tensors[spec.name])
         path = named(work.prefix, "state", writer.sha256, ".safetensors")
         work.store.put(path, staged, digest=writer.sha256)
-    return path, writer.sha256
+    return ObjectRef(path, writer.sha256)
 
 
 def _tensors(file: TensorFile) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from typing import Protocol, TypeVar
 
 from flavor.config import RunConfig
 from flavor.records.info import Info
-from flavor.records.states import GlobalModel, Verdict
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Update
 from flavor.store.protocol import ObjectStore
 from workers.reading import Reading
 
@@ -26,7 +28,7 @@ def of_most(values: Sequence[T], before: T | None = None) -> T:
 
 @dataclass(frozen=True)
 class Work:
-    """One attempt's inputs. `verdicts` are the contributors' by name, in the order of `info`'s `metadata.clients`."""
+    """One attempt's inputs. `updates` are the contributors' by name, in the order of `info`'s `metadata.clients`."""
 
     run: str
     round: int
@@ -36,7 +38,10 @@ class Work:
     """Where in the store the round's results lie."""
     old: GlobalModel | None
     """The global model that the clients trained from; None in a first round without pre-trained weights."""
-    verdicts: Mapping[str, Verdict]
+    updates: Mapping[str, Update]
+    """What was accepted of each contributor."""
+    constants: Mapping[str, Sequence[str]]
+    """Contributor to the tensors of its update that may hold infinities; only those that have such."""
     infos: Mapping[str, Info]
     """The contributors' information, in the same order."""
     info: Info
@@ -47,18 +52,17 @@ class Work:
     @property
     def format(self) -> str:
         """The checkpoint format that most sites save in: all are given the global model so."""
-        return of_most([each.format for each in self.verdicts.values()], self.old.format if self.old else None)
+        return of_most([each.format for each in self.updates.values()], self.old.format if self.old else None)
 
 
 @dataclass(frozen=True)
 class Combined:
-    """What came out: the staged model's SHA-256 and size, the information, and where the server state lies."""
+    """What came out: the staged model's SHA-256 and size, the information, and the server state."""
 
     digest: str
     size_bytes: int
     info: Info
-    state_path: str = ""
-    state_digest: str = ""
+    state: ObjectRef | None = None
     notes: tuple[str, ...] = ()
     """What the operator should know of this round, a line each."""
 

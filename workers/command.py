@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from rq.timeouts import JobTimeoutException
 
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import (
     Format,
     TensorFile,
@@ -38,7 +38,7 @@ from flavor.locks import take
 from flavor.programs.confinement import UNLIMITED, Account, Confinement
 from flavor.programs.process import ChildProcess, obituary, quoted
 from flavor.records.info import Info
-from flavor.records.states import Verdict
+from flavor.records.update import Update
 from flavor.store.digests import sha256_file
 from workers.combiner import Combined, Work
 from workers.environment import user_environment
@@ -301,39 +301,39 @@ def _laid_out(work: Work, folder: Path) -> Place:
     """The contributors' models as their trainers saved them, and all information."""
     extension = ".ckpt" if work.config.is_opaque else Format(work.format).extension
     place = Place.prepare(folder, work.infos, work.info, extension=extension)
-    for verdict, path in zip(work.verdicts.values(), place.local_models, strict=True):
+    for update, path in zip(work.updates.values(), place.local_models, strict=True):
         if work.config.is_opaque:
-            _fetch(work, verdict, path)
+            _fetch(work, update, path)
         else:
-            _lay_out_tensors(work, verdict, path)
+            _lay_out_tensors(work, update, path)
     work.opened.finish()  # the command takes its time, in which a site may do with its object what it likes
     return place
 
 
-def _lay_out_tensors(work: Work, verdict: Verdict, path: Path) -> None:
-    update = _opened(work, verdict)
-    if update.encoding is None and verdict.format == Format.SAFETENSORS:
-        _fetch(work, verdict, path)
-    elif update.encoding is None:
+def _lay_out_tensors(work: Work, update: Update, path: Path) -> None:
+    model = _opened(work, update)
+    if model.encoding is None and update.format == Format.SAFETENSORS:
+        _fetch(work, update, path)
+    elif model.encoding is None:
         ours = path.with_name(f".{path.name}.wire")
-        place_update(work.store, verdict, ours)
-        from_safetensors(ours, path, Format(verdict.format))
+        place_update(work.store, update, ours)
+        from_safetensors(ours, path, Format(update.format))
         ours.unlink()
     else:
-        with TensorFileWriter(path, update.specs, update.metadata) as writer:
+        with TensorFileWriter(path, model.specs, model.metadata) as writer:
             for spec in writer.specs:
-                writer.write(spec.name, np.asarray(update.tensors[spec.name]))
-        if verdict.format != Format.SAFETENSORS:
-            from_safetensors(path, path, Format(verdict.format))
+                writer.write(spec.name, np.asarray(model.tensors[spec.name]))
+        if update.format != Format.SAFETENSORS:
+            from_safetensors(path, path, Format(update.format))
 
 
-def _fetch(work: Work, verdict: Verdict, path: Path) -> None:
-    place_update(work.store, verdict, path)
+def _fetch(work: Work, update: Update, path: Path) -> None:
+    place_update(work.store, update, path)
 
 
-def _opened(work: Work, verdict: Verdict) -> Update:
-    (update,) = open_updates(work.opened, [verdict], work.old)
-    return update
+def _opened(work: Work, update: Update) -> ClientModel:
+    (model,) = open_updates(work.opened, [update], work.old)
+    return model
 
 
 def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
@@ -347,14 +347,15 @@ def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
         digest, size = sha256_file(made)
         shutil.move(made, target)
         return Combined(digest, size, info, notes=_notes(work, digest))
-    first = next(iter(work.verdicts.values()))
+    client, first = next(iter(work.updates.items()))
+    constants = work.constants.get(client, ())
     try:
         wire = to_safetensors(made, target, detect(made))
         found, update, model = digest_and_check(target), _opened(work, first), TensorFile.open(target)
         if problems := structure_problems(structure(model.specs), structure(update.specs), "the local models"):
             raise CheckpointError(problems)
         for name in found.odd if found.nonfinite else ():
-            constant = name in first.constants and same_bits(np.asarray(update.tensors[name]), model.tensor(name))
+            constant = name in constants and same_bits(np.asarray(update.tensors[name]), model.tensor(name))
             if not constant and not is_finite(model.tensor(name)):
                 raise CheckpointError(f"tensor {name!r} has NaN or infinite values")
     except CheckpointError as error:
@@ -365,7 +366,7 @@ def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
 
 def _notes(work: Work, digest: str) -> tuple[str, ...]:
     """That the model did not change, told by its bytes alone."""
-    same = work.old is not None and digest == work.old.digest
+    same = work.old is not None and digest == work.old.model.digest
     return (f"warning: the model did not change in round {work.round}",) if same else ()
 
 

@@ -11,7 +11,7 @@ from flavor.bus.connection import Redis
 from flavor.bus.runs import RunStore
 from flavor.errors import StoreError
 from flavor.ledger.keys import SigningKey
-from flavor.records.states import RunView
+from flavor.records.run import RunView
 from flavor.store.protocol import ObjectStore
 from workers.builtin import Engine
 from workers.combiner import Combiner

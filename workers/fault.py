@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from flavor.disk import FULL, GONE, LIMITS, file_of, found_no_room
 from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
 from flavor.ledger.archive import Archive
-from flavor.records.states import RunView
+from flavor.records.run import RunView
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from aggregators.encoded import Tensor
 from aggregators.quantities import matching
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from flavor.config import RunConfig
 from flavor.errors import AggregatorFailed, UpdatesRefused
@@ -21,7 +21,7 @@ class Held:
     """What comes out of a round as it went in, by name; and who disagrees about that, with the reason."""
 
     config: RunConfig
-    updates: Mapping[str, Update]
+    updates: Mapping[str, ClientModel]
     """By client."""
     constants: Mapping[str, Sequence[str]]
     """Client to the tensors that its inspection found to hold infinities."""

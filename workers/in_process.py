@@ -5,10 +5,13 @@ It is the `flavor.coordinator.round_server.Aggregator` of `aumai_fedtrain`, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from flavor.bus.runs import RunStore
-from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunView, Verdict
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
 from workers.aggregation import Attempt
 from workers.context import WorkerContext
 from workers.inspection import inspect_updates
@@ -40,12 +43,11 @@ class InProcessAggregator:
         attempt: int,
         *,
         model: GlobalModel,
-        verdicts: Mapping[str, Verdict],
         now_ms: int,
-    ) -> ManifestRef:
+    ) -> ObjectRef:
         """Put the signed manifest of this attempt beside its model."""
-        return stage_manifest(self._context, run, round_, attempt, model=model, verdicts=verdicts, now_ms=now_ms)
+        return stage_manifest(self._context, run, round_, attempt, model=model, now_ms=now_ms)
 
-    def publish_manifest(self, run: str, round_: int, manifest: ManifestRef) -> None:
+    def publish_manifest(self, run: str, round_: int, manifest: ObjectRef) -> None:
         """Put the manifest of a committed round in its place."""
         publish_manifest(self._context, run, round_, manifest)

@@ -6,25 +6,26 @@ import functools
 from collections.abc import Iterable
 
 from flavor.records.info import MAX_BYTES, Info, parse_info
-from flavor.records.states import Verdict
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Update
 from flavor.store.protocol import ObjectStore
 from workers.reading import as_accepted
 
 
-def read_client_info(store: ObjectStore, path: str, digest: str) -> Info:
-    """The information that was handed in as the object `path`.
+def read_client_info(store: ObjectStore, ref: ObjectRef) -> Info:
+    """The information that was handed in as the object `ref`.
 
     Raises `InvalidInfo` for what is none, `StoreError` unless it is what was recorded.
     """
-    return parse_info(_data(store, path, digest), where="info.json")  # type: ignore[arg-type]
+    return parse_info(_data(store, ref.path, ref.digest), where="info.json")  # type: ignore[arg-type]
 
 
-def accepted_infos(store: ObjectStore, verdicts: Iterable[Verdict]) -> list[Info]:
+def accepted_infos(store: ObjectStore, updates: Iterable[Update]) -> list[Info]:
     """The information that belongs to each of these accepted updates; raises what `read_client_info` raises."""
     found = []
-    for verdict in verdicts:
-        with as_accepted(verdict.info_path):
-            found.append(read_client_info(store, verdict.info_path, verdict.info_digest))
+    for update in updates:
+        with as_accepted(update.info.path):
+            found.append(read_client_info(store, update.info))
     return found
 
 

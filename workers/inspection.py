@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from rq.timeouts import JobTimeoutException
 
 from aggregators.encoded import EncodedTensor
 from aggregators.quantities import is_mask, matching
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.bus.runs import RunStore
 from flavor.checkpoints import Encoding, Format, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
 from flavor.checkpoints.compare import same_bits, structure_problems
@@ -29,8 +29,12 @@ from flavor.errors import (
 )
 from flavor.failpoints import reach
 from flavor.records.info import MAX_BYTES
-from flavor.records.names import count
-from flavor.records.states import Reference, RoundState, RunView, Verdict, try_of
+from flavor.records.objects import ObjectRef
+from flavor.records.round import Reference
+from flavor.records.run import RunView
+from flavor.records.states import RoundState
+from flavor.records.update import Refused, Update
+from flavor.records.verdict import Verdict
 from flavor.store.paths import OPAQUE, accepted_path, checked_global, checked_path, is_handed_in_by
 from flavor.store.protocol import ObjectStore
 from workers.context import WorkerContext
@@ -72,12 +76,13 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
         return False
     verdicts: dict[str, Verdict] = {}
     context.require_record(view)
-    expected, accepted = round_view.expected, {c: v.path for c, v in round_view.verdicts.items() if v.accepted}
+    expected, accepted = round_view.expected, {c: each.object.path for c, each in round_view.accepted.items()}
+    base = view.global_model.model if view.global_model else None
 
     def neighbours(client: str) -> Iterator[str]:
         yield from (path for name, path in accepted.items() if name != client)
-        for name, fields in runs.updates(round_, expected).items():
-            path = fields.get("path", "")
+        for name, handed_in in runs.updates(round_, expected).items():
+            path = handed_in.object.path if isinstance(handed_in, Update) else ""
             if name != client and is_handed_in_by(path, run, round_, name):
                 yield from (path, accepted_path(path))  # where it lies once it was taken
 
@@ -85,18 +90,18 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     refused = {client: verdict for client, verdict in round_view.verdicts.items() if not verdict.accepted}
     unjudged = [c for c in round_view.expected if c not in round_view.verdicts or c in refused]
 
-    def new(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    def new(names: Sequence[str]) -> dict[str, Update | Refused]:
         """Their updates, but for a try that was refused before."""
-        found = runs.updates(round_, names)
-        return {c: fields for c, fields in found.items() if c not in refused or not refused[c].is_about(fields)}
+        found = runs.updates(round_, names, base=base)
+        return {c: each for c, each in found.items() if c not in refused or not refused[c].is_about(each)}
 
     updates = new([client for client in unjudged if client in clients])
     try:
         while updates:
-            for client, fields in updates.items():
-                verdicts[client] = inspector.judge(client, fields)
+            for client, handed_in in updates.items():
+                verdicts[client] = inspector.judge(client, handed_in)
             arrived = new([client for client in unjudged if client not in verdicts])
-            updates = {client: fields for client, fields in arrived.items() if is_small(fields)}
+            updates = {client: each for client, each in arrived.items() if is_small(each)}
         reach("worker.inspected")
     except StoreUnavailable as error:
         if error.passing:
@@ -113,10 +118,10 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     return bool(verdicts)
 
 
-def is_small(fields: Mapping[str, str]) -> bool:
+def is_small(handed_in: Update | Refused) -> bool:
     """Whether an update is so small that a job of its own costs more than its inspection."""
-    size = count(fields.get("size"))
-    return "refused" not in fields and size is not None and size < SMALL_UPDATE_BYTES
+    size = handed_in.object.size_bytes if isinstance(handed_in, Update) else None
+    return size is not None and size < SMALL_UPDATE_BYTES
 
 
 class Inspector:
@@ -136,17 +141,19 @@ class Inspector:
         self._signatures, self._config = signatures, RunConfig.of_run(view.run, view.config)
         self._taken: dict[str, list[str]] = {}  # client -> what lies out of its reach
 
-    def judge(self, client: str, fields: Mapping[str, str]) -> Verdict:
+    def judge(self, client: str, handed_in: Update | Refused) -> Verdict:
         """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's.
 
         Raises `GivenBack` for what is wrong with this worker or its store, `StoreUnavailable` for what may have passed
         when the coordinator asks again.
         """
-        return replace(self._judged(client, fields), try_id=try_of(fields))
+        return replace(self._judged(client, handed_in), try_id=handed_in.try_id)
 
-    def _judged(self, client: str, fields: Mapping[str, str]) -> Verdict:
+    def _judged(self, client: str, handed_in: Update | Refused) -> Verdict:
+        if isinstance(handed_in, Refused):
+            return Verdict(False, handed_in.reason[:_LONGEST_REASON])
         try:
-            verdict = self._accepted(client, fields)
+            verdict = self._accepted(client, handed_in)
             verdict.to_json()
         except JobTimeoutException:
             raise
@@ -177,29 +184,31 @@ class Inspector:
         if readable is None:
             raise error
 
-    def _accepted(self, client: str, fields: Mapping[str, str]) -> Verdict:
-        path, info_path = (self._own(client, fields.get(name, "")) for name in ("path", "info_path"))
-        opaque, format_ = self._config.is_opaque, fields.get("format", "")
+    def _accepted(self, client: str, update: Update) -> Verdict:
+        path, info_path = (self._own(client, ref.path) for ref in (update.object, update.info))
+        opaque, format_ = self._config.is_opaque, update.format
         if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
             expected = "opaque" if opaque else ", ".join(Format)
             raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {expected} expected")
-        claimed = count(fields.get("size")) or 0
+        claimed = update.object.size_bytes or 0
         most = min(claimed, self._config.max_update_bytes or claimed)
         path, info_path = self._take(client, path, most=most), self._take(client, info_path, most=MAX_BYTES)
-        info = read_client_info(self._store, info_path, fields.get("info_digest", ""))
+        update = replace(update, info=replace(update.info, path=info_path))
+        info = read_client_info(self._store, update.info)
         num_examples: int = info["metadata"]["datasetSize"]
-        if fields.get("num_examples") != str(num_examples):
+        if update.num_examples != num_examples:
             raise UpdateRefused(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
-        signed = self._signatures.check(self._view, self._round, client, fields, num_examples)
+        update = self._signatures.check(self._view, self._round, client, update)
         size_bytes = self._store.size_bytes(path)
         self._check_limits(num_examples, size_bytes)
         check_weight(self._config.weights, info)
-        if str(size_bytes) != fields.get("size"):
-            said = f"{fields.get('size', 'none')[:40]} were {'signed' if signed.signature else 'handed in'}"
+        if size_bytes != update.object.size_bytes:
+            size = "none" if update.object.size_bytes is None else update.object.size_bytes
+            said = f"{size} were {'signed' if update.signature else 'handed in'}"
             raise UpdateRefused(f"object {path} has {size_bytes} bytes; {said}")
         for _ in range(_LOOKS):
             opened = Reading(self._store)
-            found, seal, encoding, shape, constants = self._look(opened, path, fields.get("digest", ""), size_bytes)
+            found, seal, encoding, shape, constants = self._look(opened, path, update, size_bytes)
             if not opened.changed():  # so all that was looked at are the bytes with this digest
                 break
         else:
@@ -207,19 +216,9 @@ class Inspector:
         return Verdict(
             True,
             f"{found.size_bytes} bytes{f' of {encoding.kind}' if encoding else ''}, {num_examples} examples",
-            path=path,
-            digest=found.sha256,
-            size_bytes=found.size_bytes,
-            seal=seal,
-            format=format_,
-            num_examples=num_examples,
-            info_path=info_path,
-            info_digest=signed.info_digest,
-            public_key=signed.public_key,
-            signature=signed.signature,
+            replace(update, object=ObjectRef(path, found.sha256, found.size_bytes, seal)),
             structure=shape,
             constants=tuple(constants),
-            unread=fields.get("unread") == "1",
         )
 
     def _own(self, client: str, path: str) -> str:
@@ -253,7 +252,7 @@ class Inspector:
             raise UpdateRefused(f"the checkpoint has {size_bytes} bytes, more than the {largest} that this run allows")
 
     def _look(
-        self, opened: Reading, path: str, digest: str, size_bytes: int
+        self, opened: Reading, path: str, handed_in: Update, size_bytes: int
     ) -> tuple[Inspection, str, Encoding | None, str, list[str]]:
         """What the object holds, its seal, its encoding, if any, its structure, and which tensors may hold infinities.
 
@@ -263,14 +262,14 @@ class Inspector:
         """
         if self._config.is_opaque:
             (sha256, size), seal = opened.opaque(path, size_bytes=size_bytes)
-            _check_submitted(path, sha256, digest)
+            _check_submitted(path, sha256, handed_in.object.digest)
             return Inspection(sha256, size, None), seal, None, "", []
         if self._store.private and size_bytes > _CHEAP_BYTES:  # a folder has nothing to fetch
-            self._check_heading(path, size_bytes)
+            self._check_heading(path, handed_in, size_bytes)
         file, seal = opened.unknown(path, size_bytes=size_bytes)
-        update = self._checked_header(path, file)
+        update = self._checked_header(path, handed_in, file)
         found = digest_and_check(file)
-        _check_submitted(path, found.sha256, digest)
+        _check_submitted(path, found.sha256, handed_in.object.digest)
         constants = self._constants(update, found.odd if update.encoding is None else _decoded_odd(found, update))
         if (model := self._view.global_model) is not None and (limit := self._config.max_update_norm) is not None:
             held = (*constants, *matching(update.tensors, self._config.keep))
@@ -279,7 +278,7 @@ class Inspector:
         shape = "" if self._view.global_model else structure_digest(update.specs)
         return found, seal, update.encoding, shape, constants
 
-    def _constants(self, update: Update, odd: Collection[str]) -> list[str]:
+    def _constants(self, update: ClientModel, odd: Collection[str]) -> list[str]:
         """Those `odd` tensors that may be so: constant buffers, the same as in the global model to the last bit.
 
         In a first round without a model they must look like masks, and the aggregation compares the sites. Raises
@@ -304,7 +303,7 @@ class Inspector:
             raise CheckpointError(f"{len(odd)} tensors have infinite values: leave such buffers out of the checkpoint")
         return list(dict.fromkeys(odd))
 
-    def _check_heading(self, path: str, size_bytes: int) -> None:
+    def _check_heading(self, path: str, handed_in: Update, size_bytes: int) -> None:
         """Judge the header before the rest is fetched, in a file of the object's size that has nothing else in it."""
         length = int.from_bytes(self._store.start(path, 8), "little")
         model = self._view.global_model
@@ -315,9 +314,9 @@ class Inspector:
             with staged.open("xb") as file:
                 file.write(self._store.start(path, 8 + length))
                 file.truncate(size_bytes)
-            self._checked_header(path, TensorFile.reading(staged, f"object {path}"))
+            self._checked_header(path, handed_in, TensorFile.reading(staged, f"object {path}"))
 
-    def _checked_header(self, path: str, file: TensorFile) -> Update:
+    def _checked_header(self, path: str, handed_in: Update, file: TensorFile) -> ClientModel:
         """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""
         check_metadata(file)
         model = self._view.global_model
@@ -329,22 +328,22 @@ class Inspector:
                 raise UpdateRefused(
                     f"the update is compressed to {encoding.kind}; this run has --compress {self._config.compress}"
                 )
-            check_base(encoding, model)
+            check_base(encoding, handed_in.base)
             assert model is not None
-            return Update.of(file, open_global(Reading(self._store), model))
-        update = Update.of(file, None)
+            return ClientModel.of(file, open_global(Reading(self._store), model))
+        update = ClientModel.of(file, None)
         self._check_structure(path, update, None if model else self._runs.reference(self._round))
         return update
 
-    def _check_structure(self, path: str, update: Update, first: Reference | None) -> None:
+    def _check_structure(self, path: str, update: ClientModel, first: Reference | None) -> None:
         """Same names, shapes and dtypes as the global model; in a round without one, as the update `first`.
 
         That is one of those that most sites agree with; None as long as the coordinator has not found that out.
         """
         if (model := self._view.global_model) is not None:
-            path, whose = checked_global(model.path), "the global model"
-            required = structure_of_object(self._store, path, model.digest, model.seal, model.size_bytes)  # type: ignore[arg-type]
-        elif first is None or first.path == path or first.structure == structure_digest(update.specs):
+            checked_global(model.model.path)
+            whose, required = "the global model", structure_of_object(self._store, model.model)  # type: ignore[arg-type]
+        elif first is None or first.object.path == path or first.structure == structure_digest(update.specs):
             return
         else:
             whose, found = "the model of the other sites", self._structure_of_most(first)
@@ -364,11 +363,11 @@ class Inspector:
         """
         round_ = self._runs.read_round(self._round)
         accepted = [each for each in round_.verdicts.values() if each.accepted] if round_ else []
-        others = [each for each in accepted if each.structure == first.structure and each.path != first.path]
-        known = [(each.path, each.digest, each.seal, each.size_bytes) for each in others[:_MOST_ASKED]]
-        for path, digest, seal, size_bytes in [(first.path, first.digest, "", first.size_bytes), *known]:
+        alike = [each.inspected.object for each in accepted if each.structure == first.structure]
+        others = [ref for ref in alike if ref.path != first.object.path]
+        for ref in (first.object, *others[:_MOST_ASKED]):
             with suppress(StoreError, CheckpointError, OSError):
-                return structure_of_object(self._store, path, digest, seal, size_bytes)  # type: ignore[arg-type]
+                return structure_of_object(self._store, ref)  # type: ignore[arg-type]
         return None
 
     def _whose_model_it_may_be(self) -> str:
@@ -386,7 +385,7 @@ def _check_submitted(path: str, found: str, digest: str) -> None:
         raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found[:12]}…")
 
 
-def _decoded_odd(found: Inspection, update: Update) -> list[str]:
+def _decoded_odd(found: Inspection, update: ClientModel) -> list[str]:
     """The odd tensors of an encoded update: those that travelled as they are, and what the others decode to."""
     if found.nonfinite is not None and found.nonfinite not in update.tensors:  # a scale
         raise _no_number(found.nonfinite, nan=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flavor.errors import FlavorError, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Contributor, Manifest, Model
 from flavor.ledger.witnesses import Witnesses
-from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunView, Verdict
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
 
 if TYPE_CHECKING:
     from workers.context import WorkerContext
@@ -43,9 +45,8 @@ def stage_manifest(
     attempt: int,
     *,
     model: GlobalModel,
-    verdicts: Mapping[str, Verdict],
     now_ms: int,
-) -> ManifestRef:
+) -> ObjectRef:
     """Put the signed manifest of this attempt beside its model."""
     replaced = context.run(view.run).replaced()
     manifest = Manifest(
@@ -57,9 +58,9 @@ def stage_manifest(
         opened_ms=round_.opened_ms,
         closed_ms=now_ms,
         expected=round_.expected,
-        trained_from=view.global_model.digest if view.global_model else "",
+        trained_from=view.global_model.model.digest if view.global_model else "",
         contributors=tuple(
-            _contributor(client, verdict, replaced.get(client, ())) for client, verdict in verdicts.items()
+            Contributor.of(client, round_.inspected(client), replaced.get(client, ())) for client in round_.contributors
         ),
         global_model=Model.of(model),
         previous=view.manifest.digest if view.manifest else "",
@@ -67,23 +68,7 @@ def stage_manifest(
     return Archive(context.store, view.run).stage(manifest.signed(context.key))
 
 
-def _contributor(client: str, verdict: Verdict, replaced: tuple[str, ...]) -> Contributor:
-    return Contributor(
-        client=client,
-        path=verdict.path,
-        digest=verdict.digest,
-        size_bytes=verdict.size_bytes,
-        format=verdict.format,
-        num_examples=verdict.num_examples,
-        info_path=verdict.info_path,
-        info_digest=verdict.info_digest,
-        public_key=verdict.public_key,
-        signature=verdict.signature,
-        replaced=replaced,
-    )
-
-
-def publish_manifest(context: WorkerContext, run: str, round_: int, ref: ManifestRef) -> None:
+def publish_manifest(context: WorkerContext, run: str, round_: int, ref: ObjectRef) -> None:
     """Put the manifest of a committed round in place. What fails here the coordinator does again."""
     try:
         Archive(context.store, run).publish(round_, ref)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from aggregators.clip import change_norm, whole_change_norm
 from aggregators.parts import Stored
 from aggregators.quantities import is_counter, matching
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from flavor.errors import UpdateRefused
 
 
 def check_norm(
-    update: Update,
+    update: ClientModel,
     base: TensorFile,
     limit: float,
     held: Collection[str],
@@ -48,7 +48,7 @@ def check_norm(
     )
 
 
-def _statistics_to_blame(update: Update, old: Mapping[str, Stored], names: Sequence[str]) -> str:
+def _statistics_to_blame(update: ClientModel, old: Mapping[str, Stored], names: Sequence[str]) -> str:
     """What to think of where all parameters together are within the bound."""
     everything = frozenset(old)
     norms = {name: change_norm(update.tensors, old, held=everything - {name}) for name in names}

@@ -8,7 +8,7 @@ from pathlib import Path
 from aggregators.dtypes import Kind, kind_of
 from aggregators.encoded import Tensor
 from aggregators.quantities import is_counter, matching, suspicious_integers, turned_negative
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from workers.combiner import Work
 from workers.unchanged import is_unchanged, unchanged_updates
@@ -24,7 +24,7 @@ def of_choice(aggregator: str | None, chosen: Sequence[str], names: Sequence[str
         yield f"{aggregator} kept {_some(chosen)}, and left out {_some(left)}"
 
 
-def of_integers(round_: int, first: Update, held: Mapping[str, Tensor], differing: Sequence[str]) -> Iterator[str]:
+def of_integers(round_: int, first: ClientModel, held: Mapping[str, Tensor], differing: Sequence[str]) -> Iterator[str]:
     """Integers that are perhaps no quantities; said once a run."""
     if round_ > 1:
         return
@@ -38,7 +38,7 @@ def of_integers(round_: int, first: Update, held: Mapping[str, Tensor], differin
         yield f"warning: integers that are no counters differ between sites: {_some(unequal)}; {_ADVICE}"
 
 
-def of_statistics(work: Work, first: Update, held: Mapping[str, Tensor]) -> Iterator[str]:
+def of_statistics(work: Work, first: ClientModel, held: Mapping[str, Tensor]) -> Iterator[str]:
     """Floats that are no parameters, with which no server step is taken; said once a run."""
     if work.round > 1:
         return
@@ -58,9 +58,9 @@ def of_signs(round_: int, negative: Sequence[str]) -> Iterator[str]:
 
 def of_sizes(work: Work) -> Iterator[str]:
     """A mean that should weigh, and had nothing to weigh by."""
-    if work.config.weights == "datasetSize" and not any(each.num_examples for each in work.verdicts.values()):
+    if work.config.weights == "datasetSize" and not any(each.num_examples for each in work.updates.values()):
         yield (
-            f"warning: datasetSize is 0 at all sites ({len(work.verdicts)}), so they count alike; if that is meant, "
+            f"warning: datasetSize is 0 at all sites ({len(work.updates)}), so they count alike; if that is meant, "
             "--weights equal says so"
         )
 
@@ -75,7 +75,7 @@ def of_constants(round_: int, constants: Mapping[str, Sequence[str]]) -> Iterato
 
 def of_reading(work: Work) -> Iterator[str]:
     """Sites that train on from models of their own."""
-    if unread := [client for client, verdict in work.verdicts.items() if verdict.unread]:
+    if unread := [client for client, verdict in work.updates.items() if verdict.unread]:
         yield (
             f"warning: {_some(unread)} did not read the global model ($GLOBAL_MODEL_PATH), so what {_its(unread)} "
             "trained is no part of one model: check-fl shows what a script does"
@@ -83,13 +83,13 @@ def of_reading(work: Work) -> Iterator[str]:
 
 
 def of_training(
-    work: Work, updates: Mapping[str, Update], old: TensorFile | None, digest: str, target: Path
+    work: Work, updates: Mapping[str, ClientModel], old: TensorFile | None, digest: str, target: Path
 ) -> Iterator[str]:
     """Training that was lost."""
     if work.old is None:
         return
-    idle = unchanged_updates(work.verdicts, updates, work.old, old)
-    if empty := [client for client in idle if not work.verdicts[client].num_examples]:
+    idle = unchanged_updates(work.updates, updates, work.old, old)
+    if empty := [client for client in idle if not work.updates[client].num_examples]:
         yield (
             f"warning: {_some(empty)} had no examples (datasetSize 0) and handed in the global model, unchanged: is "
             "the data there where the script looks for it ($INPUT_PATH)?"
@@ -99,9 +99,9 @@ def of_training(
             f"warning: {_some(idle)} handed in the global model, unchanged: is it loaded before the training, and "
             "saved after it?"
         )
-    is_same = digest == work.old.digest
+    is_same = digest == work.old.model.digest
     if old is not None and not is_same:
-        is_same = is_unchanged(Update.of(TensorFile.open(target), None).tensors, old)
+        is_same = is_unchanged(ClientModel.of(TensorFile.open(target), None).tensors, old)
     if is_same:
         yield f"warning: the model did not change in round {work.round}"
 

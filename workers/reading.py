@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from flavor.checkpoints import TensorFile
 from flavor.checkpoints.unmapped import Unmapped
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, ObjectMissing
+from flavor.records.objects import ObjectRef
 from flavor.store.digests import check_bytes, check_named, check_size, other_bytes, sha256_file
 from flavor.store.protocol import ObjectStore
 from flavor.store.seals import has_settled, is_strict, seal_of
@@ -61,22 +62,22 @@ class Reading:
         self.store = store
         self._open: list[tuple[str, Unmapped, str]] = []  # path, file, and its seal when its digest was known
 
-    def open(self, path: str, *, digest: str, seal: str = "", size_bytes: int | None = None) -> TensorFile:
+    def open(self, ref: ObjectRef) -> TensorFile:
         """The object as it was recorded: mapped if it is private, else only read.
 
         Its site can cut its own file off whenever it likes, and would end each process that has it mapped. Raises what
         `ObjectStore.local` raises.
         """
-        what, store = f"object {path}", self.store
+        what, store, digest, seal = f"object {ref.path}", self.store, ref.digest, ref.seal
         check_named(digest, what)
         if store.private:
-            return TensorFile.open(store.local(path, digest=digest, seal=seal, size_bytes=size_bytes))
+            return TensorFile.open(store.local(ref.path, digest=digest, seal=seal, size_bytes=ref.size_bytes))
         try:
-            file = self._unmapped(path, size_bytes)
+            file = self._unmapped(ref.path, ref.size_bytes)
         except CheckpointError as error:  # it was readable when it was accepted
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None
-            raise ObjectMissing(f"object {path} is no file any more") from None
+            raise ObjectMissing(f"{what} is no file any more") from None
         if file.whole is not None:
             check_bytes(file.whole, what, most=file.size_bytes, digest=digest)  # these very bytes
             return TensorFile(file)
@@ -86,7 +87,7 @@ class Reading:
             found = settled(store, file, strict=strict)
             if (other := _sha256(file)) != digest:
                 raise other_bytes(what, other, file.size_bytes, digest)
-        self._open.append((path, file, found))
+        self._open.append((ref.path, file, found))
         return TensorFile(file)
 
     def unknown(self, path: str, *, size_bytes: int) -> tuple[TensorFile, str]:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flavor.bus.runs import RunStore
 from flavor.errors import InvalidSetting, UpdateRefused
 from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.ledger.statement import Statement
-from flavor.records.names import count
-from flavor.records.states import RunView
-
-
-@dataclass(frozen=True)
-class Signed:
-    """What the verdict on an update keeps of its signature; '' twice for an unsigned one."""
-
-    info_digest: str
-    public_key: str = ""
-    signature: str = ""
+from flavor.records.run import RunView
+from flavor.records.update import Update
 
 
 @dataclass(frozen=True)
@@ -35,14 +26,13 @@ class Signatures:
         """As they are now."""
         return cls(runs, runs.public_keys(), bool(view.config.get("require_signatures")))
 
-    def check(self, view: RunView, round_: int, client: str, fields: Mapping[str, str], num_examples: int) -> Signed:
-        """Check an update's signature; `UpdateRefused` says what is wrong with it.
+    def check(self, view: RunView, round_: int, client: str, update: Update) -> Update:
+        """Check an update's signature; `UpdateRefused` says what is wrong with it. Returns it, unsigned for sure if so.
 
         It is over what the update claims to be, whose digest and size are for the caller to check. A client that
         has no pinned key, and signs, has the one it signed with pinned.
         """
-        info_digest = fields.get("info_digest", "")
-        key, signature, pinned = fields.get("public_key", ""), fields.get("signature", ""), self.pinned.get(client)
+        key, signature, pinned = update.public_key, update.signature, self.pinned.get(client)
         if not signature:
             if pinned or self.required:
                 why = (
@@ -51,21 +41,10 @@ class Signatures:
                     else "this run takes no other updates (--require-signatures)"
                 )
                 raise UpdateRefused(f"the update is not signed, and {why}: run a flavor-fl that signs, with its --key")
-            return Signed(info_digest)
+            return replace(update, public_key="")
         try:
             self._check_key(client, key, pinned)
-            statement = Statement(
-                run=view.run,
-                run_id=view.run_id,
-                round=round_,
-                client=client,
-                digest=fields.get("digest", ""),
-                size_bytes=count(fields.get("size")) or 0,
-                format=fields.get("format", ""),
-                num_examples=num_examples,
-                info_digest=info_digest,
-                trained_from=view.global_model.digest if view.global_model else "",
-            )
+            statement = Statement.of(update, run=(view.run, view.run_id), round_=round_, client=client)
             if not statement.is_signed(key, signature):
                 raise UpdateRefused(
                     "the signature is not that of this update: of this run, round and client, its digest, size, "
@@ -75,7 +54,7 @@ class Signatures:
             raise UpdateRefused(str(error)) from None
         if not pinned:
             self._check_key(client, key, self.runs.pin_key(client, key))
-        return Signed(info_digest, key, signature)
+        return update
 
     def _check_key(self, client: str, key: str, pinned: str | None) -> None:
         PublicKey.parse(key)

@@ -11,7 +11,7 @@ from aggregators.dtypes import Array, Kind, kind_of
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.parts import flat, part
 from aggregators.quantities import matching
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 
 UNRELATED = 0.1
 FEWEST = 1000
@@ -21,7 +21,7 @@ _MOST_ELEMENTS = 16 * 1024
 """Of each, from its beginning: what is looked at costs nothing beside the aggregation."""
 
 
-def of_start(updates: Mapping[str, Update], held: Collection[str], statistics: Sequence[str]) -> Iterator[str]:
+def of_start(updates: Mapping[str, ClientModel], held: Collection[str], statistics: Sequence[str]) -> Iterator[str]:
     """Sites whose models have nothing in common with the first one's after a round that began from no model.
 
     Models that are trained from the same weights stay alike, and those from others have nothing in common. Neither have
@@ -42,7 +42,7 @@ def of_start(updates: Mapping[str, Update], held: Collection[str], statistics: S
         )
 
 
-def _matrices(update: Update, held: Collection[str], statistics: Sequence[str]) -> list[str]:
+def _matrices(update: ClientModel, held: Collection[str], statistics: Sequence[str]) -> list[str]:
     """The largest tensors of two dimensions or more: biases begin at 0 and a normalisation at 1, whatever the seed."""
     specs = [s for s in update.specs if len(s.shape) > 1 and s.name not in held and kind_of(s.dtype) is Kind.FLOAT]
     named = set(matching([spec.name for spec in specs], statistics))

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from flavor.checkpoints import TensorSpec
+from flavor.records.objects import ObjectRef
 from flavor.store.protocol import ObjectStore
 from workers.reading import reading
 
@@ -26,9 +27,7 @@ def structure_digest(specs: Iterable[TensorSpec]) -> str:
 
 
 @functools.lru_cache(8)
-def structure_of_object(
-    store: ObjectStore, path: str, digest: str, seal: str = "", size_bytes: int | None = None
-) -> Structure:
+def structure_of_object(store: ObjectStore, ref: ObjectRef) -> Structure:
     """The same of an object's, after checking its size, and its seal or its digest; a worker does so once."""
     with reading(store) as opened:
-        return structure(opened.open(path, digest=digest, seal=seal, size_bytes=size_bytes).specs)
+        return structure(opened.open(ref).specs)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aggregators.encoded import EncodedTensor, Tensor
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from flavor.checkpoints.compare import same_bits
-from flavor.records.states import GlobalModel, Verdict
+from flavor.records.model import GlobalModel
+from flavor.records.update import Update
 
 
 def unchanged_updates(
-    verdicts: Mapping[str, Verdict], updates: Mapping[str, Update], old: GlobalModel, base: TensorFile | None
+    updates: Mapping[str, Update], models: Mapping[str, ClientModel], old: GlobalModel, base: TensorFile | None
 ) -> list[str]:
     """The clients that handed in the global model; without the file `base` those whose file is its, byte for byte."""
     return [
         client
-        for client, verdict in verdicts.items()
-        if verdict.digest == old.digest or (base is not None and is_unchanged(updates[client].tensors, base))
+        for client, update in updates.items()
+        if update.object.digest == old.model.digest or (base is not None and is_unchanged(models[client].tensors, base))
     ]
 
 

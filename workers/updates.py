@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import Encoding, TensorFile
 from flavor.errors import CheckpointError
-from flavor.records.states import GlobalModel, Verdict
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Update
 from flavor.store.digests import copy_of
 from flavor.store.paths import checked_global
 from flavor.store.protocol import ObjectStore
@@ -17,60 +19,58 @@ from workers.reading import Reading, as_accepted
 
 def open_global(opened: Reading, model: GlobalModel) -> TensorFile:
     """The global model; raises `StoreError` unless it is what was recorded."""
-    return opened.open(checked_global(model.path), digest=model.digest, seal=model.seal)
+    checked_global(model.model.path)
+    return opened.open(model.model)
 
 
-def open_update(opened: Reading, verdict: Verdict) -> TensorFile:
-    """The file that this verdict has accepted; raises `StoreError` unless it still is."""
-    with as_accepted(verdict.path):
-        return opened.open(verdict.path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
+def open_update(opened: Reading, update: Update) -> TensorFile:
+    """The file of an accepted update; raises `StoreError` unless it is still what was accepted."""
+    with as_accepted(update.object.path):
+        return opened.open(update.object)
 
 
-def update_file(store: ObjectStore, verdict: Verdict) -> Path:
-    """A local file with what this verdict has accepted; raises `StoreError` unless it still is."""
-    return store.local(verdict.path, digest=verdict.digest, seal=verdict.seal, size_bytes=verdict.size_bytes)
+def update_file(store: ObjectStore, update: Update) -> Path:
+    """A local file with an accepted update; raises `StoreError` unless it is still what was accepted."""
+    ref = update.object
+    return store.local(ref.path, digest=ref.digest, seal=ref.seal, size_bytes=ref.size_bytes)
 
 
-def open_updates(opened: Reading, verdicts: Sequence[Verdict], model: GlobalModel | None) -> list[Update]:
-    """What these verdicts have accepted, `opened`; `model` is the global model of the round.
+def open_updates(opened: Reading, updates: Sequence[Update], model: GlobalModel | None) -> list[ClientModel]:
+    """The models of these accepted updates, `opened`; `model` is the global model of the round.
 
     Encoded updates share one of it. Raises `StoreError` when a file is not what was inspected.
     """
-    files = [open_update(opened, verdict) for verdict in verdicts]
+    files = [open_update(opened, update) for update in updates]
     base: TensorFile | None = None
-    updates = []
+    models = []
     for file in files:
         encoding = Encoding.of(file)
         if encoding is not None:
-            check_base(encoding, model)
+            check_base(encoding, model.model if model else None)
             base = base or (open_global(opened, model) if model else None)
-        updates.append(Update.of(file, base))
-    return updates
+        models.append(ClientModel.of(file, base))
+    return models
 
 
-def place_update(store: ObjectStore, verdict: Verdict, destination: Path) -> None:
-    """Put what this verdict has accepted at `destination`, for a program that may map it; raises `StoreError`.
+def place_update(store: ObjectStore, update: Update, destination: Path) -> None:
+    """Put an accepted update at `destination`, for a program that may map it; raises `StoreError`.
 
     What its site can still write to is copied, and what was copied has the digest that was accepted; else it is linked.
     """
-    with as_accepted(verdict.path):
-        _place(store, verdict, destination)
+    ref = update.object
+    with as_accepted(ref.path):
+        if store.private:
+            store.fetch(ref.path, destination, digest=ref.digest, seal=ref.seal, size_bytes=ref.size_bytes)
+        else:
+            copy_of(store, ref.path, destination, digest=ref.digest, size_bytes=ref.size_bytes)
 
 
-def _place(store: ObjectStore, verdict: Verdict, destination: Path) -> None:
-    seen = {"digest": verdict.digest, "seal": verdict.seal, "size_bytes": verdict.size_bytes}
-    if store.private:
-        store.fetch(verdict.path, destination, **seen)  # type: ignore[arg-type]
-        return
-    copy_of(store, verdict.path, destination, digest=verdict.digest, size_bytes=verdict.size_bytes)
-
-
-def check_base(encoding: Encoding, model: GlobalModel | None) -> None:
-    """Raise `CheckpointError` unless `model` is what an update of this encoding is a difference to."""
-    if model is None:
+def check_base(encoding: Encoding, base: ObjectRef | None) -> None:
+    """Raise `CheckpointError` unless `base` is what an update of this encoding is a difference to."""
+    if base is None:
         raise CheckpointError("the update is a difference to a global model, and there is none in this round")
-    if encoding.base != model.digest:
+    if encoding.base != base.digest:
         raise CheckpointError(
             f"the update is a difference to another global model (SHA-256 {encoding.base[:12]}…) than this round's "
-            f"({model.digest[:12]}…): train from the model that the round gives"
+            f"({base.digest[:12]}…): train from the model that the round gives"
         )

@@ -16,18 +16,14 @@ from flavor.bus.keys import RUNS, RunKeys
 from flavor.bus.removal import remove_keys
 from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
 from flavor.protocol import PROTOCOL, check_run, new_run_id
-from flavor.records.states import (
-    ClientState,
-    GlobalModel,
-    ManifestRef,
-    Reference,
-    Refusal,
-    RoundState,
-    RoundView,
-    RunState,
-    RunView,
-    Verdict,
-)
+from flavor.records import update
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.round import Reference, RoundView
+from flavor.records.run import RunView
+from flavor.records.states import ClientState, RoundState, RunState
+from flavor.records.update import Refused, Update
+from flavor.records.verdict import Refusal, Verdict
 
 _LUA = files("flavor.bus") / "lua"
 _PARTS = {"open_round": "give_tasks", "reopen_round": "give_tasks"}
@@ -41,11 +37,6 @@ CLIENT_FIELDS = (
     *("round", "host", "pid", "public_key", "protocol", "phase", "done", "total", "since_ms"),
 )
 """All that is read of what a client says of itself."""
-UPDATE_FIELDS = (
-    *("path", "digest", "size", "format", "info_path", "info_digest", "num_examples"),
-    *("public_key", "signature", "refused", "failure", "exit_code", "report", "try", "unread"),
-)
-"""All that is read of what a client hands in."""
 RECORDED = "recorded"
 """Stands for the key of a client that its run's records have, where an operator replaced it on a server without the
 run."""
@@ -139,7 +130,7 @@ class RunStore:
         rounds: int,
         config: Mapping[str, Any],
         initial: GlobalModel | None = None,
-        record: ManifestRef | None = None,
+        record: ObjectRef | None = None,
         run_id: str = "",
     ) -> bool:
         """Create the run, whose record in the store is `record`; False when it exists already: it is left untouched.
@@ -147,8 +138,8 @@ class RunStore:
         `run_id` is that of its record; a new one where it has none.
         """
         fields = _flat({"run_id": run_id or new_run_id(), "protocol": str(PROTOCOL)})
-        fields += _flat(initial.fields()) if initial else []
-        fields += _flat(record.fields()) if record else []
+        fields += _flat(initial.to_hash()) if initial else []
+        fields += _flat(record.to_hash("manifest_")) if record else []
         keys = [self.keys.state, self.keys.log, RUNS, self.keys.replaced]
         return bool(self._call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
 
@@ -203,7 +194,7 @@ class RunStore:
         """Fix whose structure the round's updates must have; the acceptance of the `others` is taken back."""
         keys = [self.keys.coordinator, self.keys.round(round_), self.keys.log, self.keys.verdicts(round_)]
         keys += [self.keys.client(client).verdict(round_) for client in others]
-        self._move("decide_structure", keys, [token, round_, str(reference), reason, *others])
+        self._move("decide_structure", keys, [token, round_, reference.to_text(), reason, *others])
 
     def begin_aggregation(
         self,
@@ -254,21 +245,19 @@ class RunStore:
         token: str,
         model: GlobalModel,
         reason: str,
-        manifest: ManifestRef | None = None,
+        manifest: ObjectRef | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         """Close the round with `model` as the run's global model, and its manifest, which is staged.
 
         `notes` are for the operator: they stand in the log and in the round's hash, which no site reads.
         """
-        of_manifest = manifest.fields() if manifest else {}
+        of_manifest = manifest.to_hash("manifest_") if manifest else {}
         of_round = {
             **of_manifest,
-            "path": model.path,
-            "digest": model.digest,
-            "size": str(model.size_bytes),
-            "info_path": model.info_path,
-            "info_digest": model.info_digest,
+            **model.model.sealed("").to_hash(),
+            "info_path": model.info.path if model.info else "",
+            "info_digest": model.info.digest if model.info else "",
             **({"notes": json.dumps(list(notes))} if notes else {}),
         }
         args: list[str | int] = [
@@ -278,7 +267,7 @@ class RunStore:
             reason,
             2 * len(of_round),
             *_flat(of_round),
-            *_flat({**of_manifest, **model.fields()}),
+            *_flat({**of_manifest, **model.to_hash()}),
         ]
         self._move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
 
@@ -318,7 +307,7 @@ class RunStore:
         """The object whose structure this round's updates must have, or None as long as that is not decided."""
         with translated(self.where):
             decided = self.redis.hget(self.keys.round(round_), "reference")
-        return Reference.of(decided) if decided else None
+        return Reference.from_text(decided) if decided else None
 
     # -- transitions of either
 
@@ -467,7 +456,7 @@ class RunStore:
         if not fields:
             return None
         try:
-            return RunView.of(self.run, fields)
+            return RunView.from_hash(self.run, fields)
         except ValueError:  # who administers the server can write anything there
             raise RunError(
                 f"run {self.run!r} on Redis at {self.where}: what stands there is no state of a run: who administers "
@@ -501,7 +490,7 @@ class RunStore:
                         reads.hgetall(key).hgetall(self.keys.verdicts(round_)).hgetall(key).execute()
                     )
                 if before == fields:
-                    return RoundView.of(round_, fields, verdicts) if fields else None
+                    return RoundView.from_hash(round_, fields, verdicts) if fields else None
 
     def manifest_digests(self, rounds: Sequence[int]) -> list[str]:
         """The digest of each round's manifest, '' for one that has none, in one round trip."""
@@ -524,7 +513,7 @@ class RunStore:
             return {}
         with translated(self.where):
             texts = self.redis.hmget(self.keys.verdicts(round_), names)
-        return {name: Verdict.of(text) for name, text in zip(names, texts, strict=True) if text is not None}
+        return {name: Verdict.from_json(text) for name, text in zip(names, texts, strict=True) if text is not None}
 
     def refusals(self) -> dict[str, int]:
         """How many updates in a row were refused, of each client whose last one was."""
@@ -580,12 +569,16 @@ class RunStore:
             for name, (said, lives) in zip(names, found, strict=True)
         }
 
-    def updates(self, round_: int, names: Iterable[str]) -> dict[str, dict[str, str]]:
-        """For each client that submitted one: the known fields of its update in this round."""
+    def updates(
+        self, round_: int, names: Iterable[str], *, base: ObjectRef | None = None
+    ) -> dict[str, Update | Refused]:
+        """For each client that handed something in: what it was, in this round, whose global model is `base`."""
         names = list(names)
-        found = self._of_clients([self.keys.client(name).update(round_) for name in names], UPDATE_FIELDS)
-        updates = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
-        return {name: fields for name, fields in zip(names, updates, strict=True) if fields}
+        found = self._of_clients([self.keys.client(name).update(round_) for name in names], update.FIELDS)
+        handed_in = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
+        return {
+            name: update.from_hash(fields, base=base) for name, fields in zip(names, handed_in, strict=True) if fields
+        }
 
     def _of_clients(
         self, hashes: Sequence[str], names: Sequence[str], others: Sequence[str] = ()

@@ -17,7 +17,10 @@ from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
 from flavor.ledger.rounds import closed_round
 from flavor.records.names import count
-from flavor.records.states import ClientState, RoundState, RoundView, RunView
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import ClientState, RoundState
+from flavor.records.update import Refused, Update
 from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
 from flavor.store.brief import BriefStore
 from flavor.store.protocol import ObjectStore
@@ -72,9 +75,9 @@ def described(
             "samples": found.samples.get(name),
             "metrics": found.sites.get(name, {}),
             "transfer": _transfer(fields) if alive else None,
-            "failure": _own_words(fields, updates.get(name, {}), "failure"),
-            "report": _own_words(fields, updates.get(name, {}), "report"),
-            "update_bytes": count(updates.get(name, {}).get("size")),
+            "failure": fields.get("failure") or _of_refused(updates.get(name), "failure"),
+            "report": fields.get("report") or _of_refused(updates.get(name), "report"),
+            "update_bytes": handed_in.object.size_bytes if isinstance(handed_in := updates.get(name), Update) else None,
             "reason": _quarantined(runs.run, name)
             if name in shut
             else fields.get("reason", "") or (why if state == Standing.REFUSED else ""),
@@ -102,7 +105,7 @@ def described(
         "last_round": found.last,
         "metric": found.metric,
         "best": found.best,
-        "global_model": view.global_model.path if view.global_model else None,
+        "global_model": view.global_model.model.path if view.global_model else None,
         "clients": clients,
     }
 
@@ -147,8 +150,8 @@ def _metrics(
 
 
 def _sites(found: _Metrics, round_: RoundView, store: ObjectStore | None) -> None:
-    accepted = {client: verdict for client, verdict in round_.verdicts.items() if verdict.accepted}
-    found.samples |= {client: verdict.num_examples for client, verdict in accepted.items()}
+    accepted = round_.accepted
+    found.samples |= {client: update.num_examples for client, update in accepted.items()}
     for site, info in site_infos(replace(round_, contributors=tuple(accepted)), store).items():
         found.sites[site] = for_people(scalars(info["metrics"]))
 
@@ -219,9 +222,9 @@ def _transfer(fields: Mapping[str, str]) -> dict[str, Any] | None:
     return {"phase": phase, "done_bytes": done, "total_bytes": total, "since_ms": since_ms}
 
 
-def _own_words(client: Mapping[str, str], update: Mapping[str, str], name: str) -> str | None:
-    """What a site says of its failure, or of an update that its edge refused (see `flavor.edge.notice`)."""
-    return client.get(name) or update.get(name) or None
+def _of_refused(handed_in: Update | Refused | None, name: str) -> str | None:
+    """What a site says of an update that its edge refused (see `flavor.edge.notice`)."""
+    return getattr(handed_in, name) or None if isinstance(handed_in, Refused) else None
 
 
 def _quarantined(run: str, client: str) -> str:

@@ -70,7 +70,7 @@ def get(
             found = closed_round(runs, objects, number, newest=view.round)
         except StoreError as error:
             raise RunError(f"the model of round {number} of run {found_run.run!r} cannot be read: {error}") from None
-        if found is None:
+        if found is None or found.model is None:
             have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
             raise RunError(f"run {found_run.run!r} has no model of round {number or 1}: {have}")
         saved = (view.global_model.format if view.global_model else "") or "safetensors"
@@ -82,7 +82,7 @@ def get(
             raise InvalidSetting(f"{target} exists already: name another file by -o")
         own = target if format_ in (OPAQUE, "safetensors") else target.with_name(f".{target.name}.wire")
         try:  # a copy: a link would be the store's own object, and open to each process that writes to this one
-            copy_of(objects, found.path, own, digest=found.digest)
+            copy_of(objects, found.model.path, own, digest=found.model.digest)
             if own != target:
                 from_safetensors(own, target, Format(format_))
         except StoreError as error:

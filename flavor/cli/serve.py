@@ -15,7 +15,8 @@ from flavor.cli.options import needed, patience_option, redis_option, run_option
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.errors import CheckpointError, InvalidSetting
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 
 if TYPE_CHECKING:
     from flavor.config import RunConfig

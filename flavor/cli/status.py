@@ -20,7 +20,8 @@ from flavor.coordinator.decision import shown_duration
 from flavor.local.record import is_folder
 from flavor.local.waits import Waits
 from flavor.printable import printable
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.sizes import amount, shown_bytes
 
 _ENDED = tuple(state.value for state in RunState if state.ended)

@@ -9,7 +9,8 @@ from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.decision import Action
 from flavor.errors import IllegalMove, LocalFault, StoreUnavailable
-from flavor.records.states import RoundView, RunState
+from flavor.records.round import RoundView
+from flavor.records.states import RunState
 
 
 class Aggregation:
@@ -58,7 +59,7 @@ class Aggregation:
         context, refused = self._context, refusals_of_spoiled(view)
         self._check_unchanged(view)  # else it would remove what was handed in again since
         with contextlib.suppress(StoreUnavailable, LocalFault):  # a worker refuses what it finds there
-            context.store.delete([path for _, verdict, _ in refused for path in (verdict.path, verdict.info_path)])
+            context.store.delete([path for _, verdict, _ in refused for path in verdict.inspected.paths])
         context.runs.return_round(
             context.tenure.token, view.round, attempt=view.attempt, refused=refused, reason=reason
         )

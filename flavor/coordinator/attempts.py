@@ -7,7 +7,8 @@ from dataclasses import replace
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
 from flavor.failpoints import reach
-from flavor.records.states import Refusal, RoundView
+from flavor.records.round import RoundView
+from flavor.records.verdict import Refusal
 
 
 def begin_attempt(

@@ -15,7 +15,9 @@ from flavor.coordinator.decision import (
     supervise,
 )
 from flavor.records.names import count
-from flavor.records.states import ClientState, RoundState, RoundView, RunView
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import ClientState, RoundState
 
 
 def as_clients(hashes: Mapping[str, tuple[Mapping[str, str], bool]], shut: Collection[str]) -> dict[str, Client]:

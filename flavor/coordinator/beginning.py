@@ -11,7 +11,10 @@ from flavor.errors import RunExists
 from flavor.ledger.history import History
 from flavor.ledger.manifest import Model, RunRecord
 from flavor.protocol import new_run_id
-from flavor.records.states import GlobalModel, ManifestRef, RunState, RunView
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.opening import once_usable
@@ -45,7 +48,7 @@ def create_or_find(
             initial=Model.of(initial) if initial else None,
         )
         begun = once_usable(store_url, lambda: history.begin(record), tell=tell, pause=pause)
-        left = ManifestRef(run_record_path(runs.run), begun.digest)
+        left = ObjectRef(run_record_path(runs.run), begun.digest)
         if runs.create(rounds=begun.rounds, config=settings, initial=initial, record=left, run_id=begun.run_id):
             tell(f"run {runs.run!r} is open for clients (id {begun.run_id})")
             return False, config

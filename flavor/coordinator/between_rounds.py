@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flavor.coordinator.awaited import with_absent
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.decision import Action, begins_anew
 from flavor.failpoints import reach
-from flavor.records.states import RoundState, RoundView, RunState
+from flavor.records.round import RoundView
+from flavor.records.states import RunState
 
 
 class BetweenRounds:
@@ -62,17 +61,7 @@ class BetweenRounds:
         reach("coordinator.opened")
         context.late.refuse_unheard()
         context.current.set_clock(opened_ms)
-        view = RoundView.of(
-            number,
-            {
-                "state": RoundState.OPEN,
-                "expected": "[]",
-                "opened_ms": str(opened_ms),
-                "deadline_ms": str(opened_ms + int(config.round_timeout_s * 1000)),
-                "attempt": "0",
-            },
-            {},
-        )
-        context.current.opened(replace(view, expected=expected))
+        deadline_ms = opened_ms + int(config.round_timeout_s * 1000)
+        context.current.opened(RoundView.opened(number, expected, opened_ms=opened_ms, deadline_ms=deadline_ms))
         context.tell(f"round {number} of {config.rounds}: {reason}")
         context.pruning.after(number - 1, context.members.names)

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from flavor.records.states import RoundState, RoundView, Verdict
+from flavor.records.round import RoundView
+from flavor.records.states import RoundState
+from flavor.records.update import Refused, Update
+from flavor.records.verdict import Verdict
 
 
 @dataclass
@@ -45,7 +48,7 @@ class CurrentRound:
     """A round with the updates that lie there, and what this process has asked for and told about it."""
 
     view: RoundView
-    updates: dict[str, dict[str, str]] = field(default_factory=dict)
+    updates: dict[str, Update | Refused] = field(default_factory=dict)
     asked: Asked = field(default_factory=Asked)
     enqueued_ms: int = 0
     """When its aggregation was put into the queue, on the server's clock."""
@@ -75,7 +78,7 @@ class CurrentRound:
     def unjudged(self) -> list[str]:
         """Clients whose update, or whose newest try, has no verdict yet."""
         verdicts = self.view.verdicts
-        return [c for c, fields in self.updates.items() if c not in verdicts or not verdicts[c].is_about(fields)]
+        return [c for c, each in self.updates.items() if c not in verdicts or not verdicts[c].is_about(each)]
 
     def may_hand_in(self, client: str) -> bool:
         """Whether an update of this client may come while the round is open: it has no verdict, or was refused."""
@@ -88,10 +91,12 @@ class CurrentRound:
             return set()
         return {client for client in self.view.verdicts.keys() & clients if self.may_hand_in(client)}
 
-    def learn_updates(self, names: Iterable[str], found: Mapping[str, dict[str, str]], *, most_taken_back: int) -> None:
+    def learn_updates(
+        self, names: Iterable[str], found: Mapping[str, Update | Refused], *, most_taken_back: int
+    ) -> None:
         """Of these clients the updates in `found` lie there now, and no others."""
-        for client, fields in found.items():
-            self.updates[client] = fields
+        for client, handed_in in found.items():
+            self.updates[client] = handed_in
             self._ask_anew_if_refused(client)
         for client in self.updates.keys() & (set(names) - found.keys()):  # taken back, or lost in a failover
             del self.updates[client]
@@ -105,6 +110,6 @@ class CurrentRound:
 
     def _ask_anew_if_refused(self, client: str) -> None:
         """Have the newest try of a client inspected at once, where the one before has its verdict."""
-        fields, verdict = self.updates.get(client), self.view.verdicts.get(client)
-        if fields is not None and verdict is not None and not verdict.is_about(fields):
+        handed_in, verdict = self.updates.get(client), self.view.verdicts.get(client)
+        if handed_in is not None and verdict is not None and not verdict.is_about(handed_in):
             self.asked.forget(client)

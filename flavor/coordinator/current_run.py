@@ -14,7 +14,9 @@ from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
 from flavor.coordinator.tenure import Tenure
 from flavor.records.names import count
-from flavor.records.states import RoundState, RoundView, RunState, RunView
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import RoundState, RunState
 
 _TICK_S = 1.0
 

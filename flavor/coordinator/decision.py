@@ -16,7 +16,11 @@ from enum import StrEnum
 
 from flavor.config import RunConfig
 from flavor.coordinator.advice import Reason, finished_early, some, way_on
-from flavor.records.states import ClientState, RoundView, RunView, Verdict
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import ClientState
+from flavor.records.update import Refused, Update
+from flavor.records.verdict import Verdict
 
 
 class Standing(StrEnum):
@@ -126,11 +130,7 @@ def next_round(
             name: client for name, client in clients.items() if (client.gone or client.quarantined) and name not in left
         }
         if early:
-            return (
-                Action.FINISH,
-                finished_early(closed, config.rounds, left, remain=len(present), needed=wanted),
-                (),
-            )
+            return Action.FINISH, finished_early(closed, config.rounds, left, remain=len(present), needed=wanted), ()
         short = f"{wanted} clients are needed and {len(present)} remain"
         why = {name: client.why_gone for name, client in lost.items()}
         counted = _counted(client.how_gone for client in lost.values())
@@ -168,7 +168,7 @@ _ENDINGS = {ClientState.LEFT: Standing.LEFT, ClientState.REVOKED: Standing.REVOK
 
 
 def standings(
-    round_: RoundView, updates: Mapping[str, Mapping[str, str]], clients: Mapping[str, Client]
+    round_: RoundView, updates: Mapping[str, Update | Refused], clients: Mapping[str, Client]
 ) -> dict[str, tuple[Standing, str]]:
     """Each expected client's standing in a round, and why where it is refused or gone.
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from flavor.bus.runs import MOST_ENTRIES, Recorded, RunStore, late
-from flavor.records.states import Verdict
+from flavor.records.verdict import Verdict
 
 _WAIT_S = 600.0
 """Beside as many lines in each round as a site can cause, one about what the run waits for is shown this often."""

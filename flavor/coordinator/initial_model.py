@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from flavor.errors import CheckpointError, InvalidSetting
-from flavor.records.states import GlobalModel
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
 from flavor.store.protocol import ObjectStore
 
 
@@ -27,7 +28,7 @@ def store_initial(
             digest, size = sha256_file(staged)
             target = named(prefix, "model", digest, ".bin")
             store.put(target, staged, digest=digest)
-            return GlobalModel(target, digest, size, "", OPAQUE, store.seal(target))
+            return GlobalModel(ObjectRef(target, digest, size, store.seal(target)), format=OPAQUE)
         try:
             format_ = detect(path)
             wire = to_safetensors(path, staged, format_)
@@ -40,4 +41,4 @@ def store_initial(
             raise InvalidSetting(f"{what} {path}: tensor {nan!r} has NaN values")
         target = named(prefix, "model", wire.sha256, ".safetensors")
         store.put(target, staged, digest=wire.sha256)
-    return GlobalModel(target, wire.sha256, wire.size_bytes, "", format_.value, store.seal(target))
+    return GlobalModel(ObjectRef(target, wire.sha256, wire.size_bytes, store.seal(target)), format=format_.value)

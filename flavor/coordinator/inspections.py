@@ -13,8 +13,8 @@ from flavor.coordinator.heard import Heard
 from flavor.coordinator.jobs import JobQueue
 from flavor.coordinator.members import LONGEST, Members
 from flavor.coordinator.waits import Waits
-from flavor.records.names import count
-from flavor.records.states import Verdict, try_of
+from flavor.records.update import Refused
+from flavor.records.verdict import Verdict
 
 _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
@@ -47,12 +47,11 @@ class Inspections:
         small_in_flight = False
         unjudged = [client for client in round_.unjudged if not self._is_shut_out(round_, client)]
         for client in unjudged:
-            fields = round_.updates[client]
-            if "refused" in fields:
-                reason = fields["refused"][:LONGEST]
-                self._refuse(round_, client, reason)
+            handed_in = round_.updates[client]
+            if isinstance(handed_in, Refused):
+                self._refuse(round_, client, handed_in.reason[:LONGEST])
                 continue
-            size = count(fields.get("size")) or 0
+            size = handed_in.size_bytes
             again_at = asked.again_at.get(client)
             if again_at is not None and now >= again_at and self._jobs.waits(asked.jobs[client]):
                 again_at = asked.again_at[client] = now + self._config.aggregation_lease_s  # it was not tried yet
@@ -93,7 +92,7 @@ class Inspections:
         return True
 
     def _refuse(self, round_: CurrentRound, client: str, reason: str) -> None:
-        refused = Verdict(False, reason, try_id=try_of(round_.updates[client]))
+        refused = Verdict(False, reason, try_id=round_.updates[client].try_id)
         self._heard.refuse(round_.number, client, refused)
         self._current.read_round_view(round_)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flavor.bus.runs import RunStore
 from flavor.coordinator.heard import Heard
-from flavor.records.states import RoundState, RoundView, try_of
+from flavor.records.round import RoundView
+from flavor.records.states import RoundState
+from flavor.records.update import Refused, Update
 
 
 class LateUpdates:
@@ -39,18 +39,23 @@ class LateUpdates:
         view = self._runs.read_round(number)
         if view is None or view.state is RoundState.OPEN or client not in (*view.expected, *view.left_out):
             return  # open: by another coordinator, which was not paused as this one
-        fields, verdict = self._runs.updates(number, [client]).get(client), view.verdicts.get(client)
-        if fields is None:
+        handed_in, verdict = self._runs.updates(number, [client]).get(client), view.verdicts.get(client)
+        if handed_in is None:
             return
-        if verdict is not None and verdict.is_about(fields):
-            self._ignore(view, client, fields)
+        if verdict is not None and verdict.is_about(handed_in):
+            self._ignore(view, client, handed_in)
         else:
-            self._heard.refuse_late(number, client, try_of(fields))
+            self._heard.refuse_late(number, client, handed_in.try_id)
 
-    def _ignore(self, view: RoundView, client: str, fields: Mapping[str, str]) -> None:
+    def _ignore(self, view: RoundView, client: str, handed_in: Update | Refused) -> None:
         """Say once that other content than was judged does not count."""
-        if fields.get("digest", "") == view.verdicts[client].digest or (view.round, client) in self._ignored:
+        judged = view.verdicts[client].update
+        if _digest(handed_in) == _digest(judged) or (view.round, client) in self._ignored:
             return
         self._ignored.add((view.round, client))
         reason = "handed in again, with other content: the first verdict stands"
         self._heard.note("update.ignored", client, reason, of=view.round)
+
+
+def _digest(handed_in: Update | Refused | None) -> str:
+    return handed_in.object.digest if isinstance(handed_in, Update) else ""

@@ -28,7 +28,9 @@ from flavor.coordinator.waits import Waits
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
-from flavor.records.states import GlobalModel, RoundState, RunView
+from flavor.records.model import GlobalModel
+from flavor.records.run import RunView
+from flavor.records.states import RoundState
 from flavor.store.protocol import ObjectStore
 
 _RESYNC_S = 5.0

@@ -9,7 +9,8 @@ from flavor.coordinator.attempts import begin_attempt
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.decision import Action, Standing, standings
-from flavor.records.states import Reference, RunState
+from flavor.records.round import Reference
+from flavor.records.states import RunState
 
 
 class OpenRound:
@@ -70,10 +71,11 @@ class OpenRound:
             if agreed is None:
                 return False
             leader, others = verdicts[agreed[0]], agreed[1]
-            reference = Reference(leader.path, leader.digest, leader.size_bytes, leader.structure)
+            reference = Reference(leader.inspected.object.sealed(""), leader.structure)
         else:  # what was accepted at the same moment
             accepted = {client: verdict for client, verdict in verdicts.items() if verdict.accepted}
-            of_its_site = next((each.structure for each in accepted.values() if each.path == fixed.path), None)
+            path = fixed.object.path
+            of_its_site = next((e.structure for e in accepted.values() if e.inspected.object.path == path), None)
             known = fixed.structure or of_its_site
             others = tuple(sorted(client for client, each in accepted.items() if known not in (None, each.structure)))
             reference = fixed

@@ -12,7 +12,8 @@ from typing import Protocol
 from flavor.config import RunConfig
 from flavor.coordinator import decision
 from flavor.coordinator.decision import Action, Client, Standing
-from flavor.records.states import RoundView, Verdict
+from flavor.records.round import RoundView
+from flavor.records.verdict import Verdict
 
 
 class Policy(Protocol):

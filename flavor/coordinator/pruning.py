@@ -129,7 +129,7 @@ class Pruning:
         """The updates that were recorded of one round, and what its clients wrote into Redis."""
         view = self._runs.read_round(round_)
         if view is not None:
-            self._store.delete([verdict.path for verdict in view.verdicts.values() if verdict.path])
+            self._store.delete([verdict.update.object.path for verdict in view.verdicts.values() if verdict.update])
             require_mounted(self._store, self._runs.run)  # else they are still there, and Redis alone names them
         self._runs.forget_round(round_, sorted(clients))
 
@@ -140,7 +140,13 @@ class Pruning:
             if not self._is_recorded(old):
                 return
             if (view := self._runs.read_round(old)) is not None:
-                self._store.delete([verdict.info_path for verdict in view.verdicts.values() if verdict.info_path])
+                self._store.delete(
+                    [
+                        path
+                        for verdict in view.verdicts.values()
+                        if verdict.update and (path := verdict.update.info.path)
+                    ]
+                )
             self._runs.forget_round(old, (), whole=True)
             self._forgotten = old
 

@@ -12,7 +12,8 @@ from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.errors import RunError
-from flavor.records.states import RoundState, RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RoundState, RunState
 from flavor.resume import changes, goes_on_by, resumed_config
 
 _LEASE_S = 15.0

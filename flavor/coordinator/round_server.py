@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +16,11 @@ from flavor.config import RunConfig
 from flavor.coordinator.claim import Attempt, Claim
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import FlavorError, IllegalMove, RunError, UpdatesRefused
-from flavor.records.states import GlobalModel, ManifestRef, RoundView, RunState, RunView, Verdict
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.store.protocol import ObjectStore
 
 _JOIN_S = 10.0
@@ -41,12 +45,11 @@ class Aggregator(Protocol):
         attempt: int,
         *,
         model: GlobalModel,
-        verdicts: Mapping[str, Verdict],
         now_ms: int,
-    ) -> ManifestRef:
+    ) -> ObjectRef:
         """Put the signed manifest of this attempt beside its model."""
 
-    def publish_manifest(self, run: str, round_: int, manifest: ManifestRef) -> None:
+    def publish_manifest(self, run: str, round_: int, manifest: ObjectRef) -> None:
         """Put the manifest of a committed round in its place."""
 
 
@@ -217,7 +220,7 @@ class RoundServer:
         self._aggregator.publish_manifest(self._run, round_, manifest)
         self._give_up(claim)
 
-    def _staged(self, round_: int, attempt: int, model: GlobalModel) -> ManifestRef:
+    def _staged(self, round_: int, attempt: int, model: GlobalModel) -> ObjectRef:
         """The round's manifest, beside its model."""
         view = self.runs.read_round(round_)
         if view is None:
@@ -229,7 +232,6 @@ class RoundServer:
             view,
             attempt,
             model=model,
-            verdicts={client: view.verdicts[client] for client in view.contributors},
             now_ms=self.runs.now_ms(),
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flavor.errors import FlavorError, RunError, RunFinishedEarly, RunStopped
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.store.paths import round_of
 
 

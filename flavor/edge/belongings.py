@@ -18,7 +18,7 @@ from typing import Any
 from flavor.atomic import write_json
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
-from flavor.records.states import RunView
+from flavor.records.run import RunView
 
 
 @dataclass(frozen=True)

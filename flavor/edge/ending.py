@@ -9,7 +9,8 @@ from flavor.edge.standing import Standing
 from flavor.edge.trainer import Trainer
 from flavor.edge.transfers import Transfers
 from flavor.errors import RunError, RunFinishedEarly, RunStopped, StoreError, UpdateRefused
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 
 
 class Ending:

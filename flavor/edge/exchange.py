@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,7 +26,9 @@ from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch
 from flavor.patterns import STATISTICS
 from flavor.readmark import ReadMark, is_told
 from flavor.records.info import Info, info_bytes, read_info
-from flavor.records.states import GlobalModel
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Update
 from flavor.store.digests import sha256_file
 from flavor.store.links import copied, is_sole, linked
 from flavor.store.paths import OPAQUE, checked_global, named, update_prefix
@@ -38,31 +40,6 @@ if TYPE_CHECKING:
 
 _QUICK_BYTES = 2**20
 _MOST_MERGED_BYTES = 2**28
-
-
-@dataclass(frozen=True)
-class Submission:
-    """An update that lies in the store."""
-
-    path: str
-    digest: str
-    size_bytes: int
-    format: str
-    info_path: str
-    info_digest: str
-    num_examples: int
-
-    def fields(self) -> dict[str, str]:
-        """As fields of the update's hash."""
-        return {
-            "path": self.path,
-            "digest": self.digest,
-            "size": str(self.size_bytes),
-            "format": self.format,
-            "info_path": self.info_path,
-            "info_digest": self.info_digest,
-            "num_examples": str(self.num_examples),
-        }
 
 
 class Exchange:
@@ -114,14 +91,14 @@ class Exchange:
         self._given, self._reading = model, None
         if model is None:
             return
-        self._check_named(model.path, model.digest)
+        self._check_named(model.model)
         merged = None
-        if model.info_path:
-            self._check_named(model.info_path, model.info_digest)
-            merged = self._store.read(model.info_path, most=_MOST_MERGED_BYTES, digest=model.info_digest)
+        if model.info is not None:
+            self._check_named(model.info)
+            merged = self._store.read(model.info.path, most=_MOST_MERGED_BYTES, digest=model.info.digest)
         target = self._workspace.global_model
         if self._opaque:
-            self._store.fetch(model.path, target, digest=model.digest, seal=model.seal)
+            self._store.fetch(model.model.path, target, digest=model.model.digest, seal=model.model.seal)
         else:
             self._place_tensors(model, target)
         if is_sole(target):  # a mark on a link would be on the store's object, too
@@ -148,9 +125,10 @@ class Exchange:
             raise CheckpointError(f"the run's checkpoints are in the format {format_[:40]!r}, which there is not")
         names = self._habits.names if self._bare else {}
         if format_ == Format.SAFETENSORS and not names:
-            self._store.fetch(model.path, target, digest=model.digest, seal=model.seal, check=check_given)
+            ref = model.model
+            self._store.fetch(ref.path, target, digest=ref.digest, seal=ref.seal, check=check_given)
             return
-        with self._own_file(model) as source:
+        with self._own_file(model.model) as source:
             check_given(source)
             beside = read_beside(self._workspace.beside)
             own = self._known_structure()
@@ -163,7 +141,7 @@ class Exchange:
             )
 
     @contextlib.contextmanager
-    def _own_file(self, model: GlobalModel) -> Iterator[Path]:
+    def _own_file(self, model: ObjectRef) -> Iterator[Path]:
         """A file that is what was recorded. What has no seal is hashed where no other party can rename it."""
         if model.seal or self._store.private:
             before = "" if self._store.private else self._store.seal(model.path)
@@ -182,11 +160,11 @@ class Exchange:
         """Whether the trainer has read the global model that was placed; None where that cannot be told."""
         return None if self._reading is None else self._reading.was_read()
 
-    def _check_named(self, path: str, digest: str) -> None:
+    def _check_named(self, ref: ObjectRef) -> None:
         """Raise `BadObjectPath` unless a round of the run made what is named to this site, and its digest is known."""
-        if not digest:
-            raise BadObjectPath(f"object path {path[:200]!r} is named without a digest, and is not read")
-        checked_global(path, self._run)
+        if not ref.digest:
+            raise BadObjectPath(f"object path {ref.path[:200]!r} is named without a digest, and is not read")
+        checked_global(ref.path, self._run)
 
     def _known_structure(self) -> Structure | None:
         """How this trainer nests, as seen by this process or an earlier one; None when none has seen it."""
@@ -196,7 +174,7 @@ class Exchange:
             self._structure = Structure.from_json(self._habits.structure, str(self._workspace.root))
         return self._structure
 
-    def collect(self, run: str, round_: int, client: str) -> Submission:
+    def collect(self, run: str, round_: int, client: str) -> Update:
         """Put the trainer's checkpoint of this round into the store, and read its info.
 
         Raises `CheckpointError`, `InvalidInfo`, `StoreError`. The trainer's files stay, so that an edge that is killed
@@ -214,12 +192,15 @@ class Exchange:
             )
             raise CheckpointError(f"{source}: not written: {advice}")
         prefix = update_prefix(run, round_, client)
-        path, digest, size = self._put_opaque(source, prefix) if self._opaque else self._put_tensors(source, prefix)
-        info_path, info_digest = self._put_info(info, prefix)
-        format_ = OPAQUE if self._opaque else self._format or ""
-        return Submission(path, digest, size, format_, info_path, info_digest, info["metadata"]["datasetSize"])
+        ref = self._put_opaque(source, prefix) if self._opaque else self._put_tensors(source, prefix)
+        return Update(
+            object=ref,
+            info=self._put_info(info, prefix),
+            format=OPAQUE if self._opaque else self._format or "",
+            num_examples=info["metadata"]["datasetSize"],
+        )
 
-    def _put_info(self, info: Info, prefix: str) -> tuple[str, str]:
+    def _put_info(self, info: Info, prefix: str) -> ObjectRef:
         data = info_bytes(info)
         digest = hashlib.sha256(data).hexdigest()
         path = named(prefix, "info", digest, ".json")
@@ -227,7 +208,7 @@ class Exchange:
             with naming(staged):
                 staged.write_bytes(data)
             self._store.put(path, staged, digest=digest)
-        return path, digest
+        return ObjectRef(path, digest)
 
     def is_collected_quickly(self) -> bool:
         """Whether the trainer's checkpoint `is_quick` to move; so is one that is not there."""
@@ -242,7 +223,7 @@ class Exchange:
         """The update is on the bus: free the trainer's file, whose pages are what the next one is written to."""
         self._workspace.local_model.unlink(missing_ok=True)
 
-    def _put_opaque(self, source: Path, prefix: str) -> tuple[str, str, int]:
+    def _put_opaque(self, source: Path, prefix: str) -> ObjectRef:
         if not source.stat().st_size:
             raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
         with self._store.stage() as staged:
@@ -251,9 +232,9 @@ class Exchange:
             digest, size = sha256_file(staged)
             path = named(prefix, "update", digest, ".bin")
             self._store.put(path, staged, digest=digest)
-        return path, digest, size
+        return ObjectRef(path, digest, size)
 
-    def _put_tensors(self, source: Path, prefix: str) -> tuple[str, str, int]:
+    def _put_tensors(self, source: Path, prefix: str) -> ObjectRef:
         from flavor.checkpoints import Structure, detect
 
         format_ = detect(source)
@@ -271,7 +252,7 @@ class Exchange:
             if self._learned is not None:
                 self._learned(self._habits)
         self._keep_beside(wire)
-        return path, wire.sha256, wire.size_bytes
+        return ObjectRef(path, wire.sha256, wire.size_bytes)
 
     def _keep_beside(self, wire: WireInfo) -> None:
         """Keep what the trainer saved beside its state_dict, which it finds beside the global model's."""
@@ -310,10 +291,10 @@ class Exchange:
         """Put the change from the global model `given` to the trainer's parameters into the store."""
         from flavor.checkpoints import Encoding, TensorFile, encode
 
-        with self._own_file(given) as model, self._store.stage() as staged:
+        with self._own_file(given.model) as model, self._store.stage() as staged:
             base = TensorFile.open(model)
             plain = [name for name in base.names if any(fnmatchcase(name, pattern) for pattern in self._statistics)]
-            encoding = Encoding.sparing(kind, given.digest, base.specs, plain)
+            encoding = Encoding.sparing(kind, given.model.digest, base.specs, plain)
             wire = encode(source, staged, base, encoding, format_, bare=self._bare)
             path = named(prefix, "update", wire.sha256, ".safetensors")
             self._store.put(path, staged, digest=wire.sha256)

@@ -19,7 +19,8 @@ from flavor.errors import WaitTimeout
 from flavor.ledger.history import count_of
 from flavor.ledger.keys import SigningKey
 from flavor.protocol import check_run
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 
 _REMIND_S = 60.0
 _TOGETHER_S = 3.0

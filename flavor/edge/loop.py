@@ -19,7 +19,7 @@ from flavor.edge.waiting import awaited
 from flavor.edge.work import Work
 from flavor.errors import RunFinishedEarly
 from flavor.records.names import Event
-from flavor.records.states import RunView
+from flavor.records.run import RunView
 
 
 class Loop:

@@ -15,7 +15,10 @@ from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.errors import LeaseLost
 from flavor.protocol import SPEAKS
-from flavor.records.states import ClientState, RunState, try_of
+from flavor.records.states import ClientState, RunState
+from flavor.records.task import Task
+from flavor.records.update import LONGEST_TRY, Refused, Update
+from flavor.records.verdict import Answer
 from flavor.watch import Progress
 
 
@@ -74,23 +77,23 @@ class Membership:
 
     # -- what the coordinator and the workers wrote
 
-    def task(self, round_: int) -> Mapping[str, str]:
-        """What to train from in this round; empty when the client is not in it."""
-        return self._read(self._keys.task(round_))
+    def task(self, round_: int) -> Task | None:
+        """What to train from in this round; None when the client is not in it."""
+        return Task.from_hash(round_, self._read(self._keys.task(round_)))
 
-    def verdict(self, round_: int) -> Mapping[str, str]:
-        """What became of the update of this round that lies there now; empty while it is not known.
+    def answer(self, round_: int) -> Answer | None:
+        """What became of the update of this round that lies there now; None while it is not known.
 
         A refusal of an earlier try, which another process of this client may have handed in, says nothing of it.
         """
         with translated(self._where), self._redis.pipeline(transaction=False) as reads:
             reads.hgetall(self._keys.verdict(round_))
             reads.hget(self._keys.update(round_), "try")
-            verdict, try_id = reads.execute()
-        judged = verdict.get("try", "")
-        if verdict.get("accepted") != "1" and judged and judged != try_of({"try": try_id or ""}):
-            return {}
-        return dict(verdict)
+            fields, try_id = reads.execute()
+        answer = Answer.from_hash(fields)
+        if answer is not None and not answer.accepted and answer.try_id not in ("", (try_id or "")[:LONGEST_TRY]):
+            return None
+        return answer
 
     def admission(self) -> Mapping[str, str]:
         """Whether this client may take part, and why not; empty while the coordinator has not said."""
@@ -108,13 +111,13 @@ class Membership:
         with translated(self._where):
             return bool(self._redis.exists(self._keys.update(round_)))
 
-    def hand_in(self, round_: int, fields: Mapping[str, str]) -> bool:
+    def hand_in(self, round_: int, handed_in: Update | Refused) -> bool:
         """Hand in the update of this round, in place of one that was; False when the run is no longer in it."""
         key = self._keys.update(round_)
 
         def commands(step: Redis) -> None:
             step.delete(key)
-            step.hset(key, mapping=dict(fields))
+            step.hset(key, mapping=handed_in.to_hash())
             step.publish(key, str(round_))
 
         return self._write(commands, round_)

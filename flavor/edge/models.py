@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flavor.edge.exchange import Exchange
 from flavor.edge.joining import Site
 from flavor.edge.trust import ModelTrust
 from flavor.ledger.archive import Archive
-from flavor.records.states import GlobalModel, RunView
+from flavor.records.model import GlobalModel
+from flavor.records.run import RunView
+from flavor.records.task import Task
 from flavor.store.protocol import ObjectStore
 
 
@@ -19,9 +19,9 @@ class GlobalModels:
         self._site, self._trust, self._exchange = site, trust, exchange
         self._archive = Archive(store, site.config.run)
 
-    def of_task(self, task: Mapping[str, str]) -> GlobalModel | None:
+    def of_task(self, task: Task) -> GlobalModel | None:
         """The model that a task names, as far as it is believed; None when the trainer begins from its own."""
-        return self._trust.named(GlobalModel.of(task))
+        return self._trust.named(task.base)
 
     def is_quick(self, model: GlobalModel | None) -> bool:
         """Whether to place it takes no longer than to ask another thread to do it."""

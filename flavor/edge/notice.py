@@ -23,6 +23,7 @@ from flavor.errors import (
     UpdateRefused,
 )
 from flavor.programs.process import described_exit
+from flavor.records.update import Refused
 
 LONGEST_REPORT = 3000
 """Characters of what `--report-output` shares."""
@@ -96,6 +97,11 @@ class Notice:
         if self.exit_code is not None:
             fields["exit_code"] = str(self.exit_code)
         return fields if report is None else {**fields, "report": " ".join(report.split())[:LONGEST_REPORT]}
+
+    def refused(self, report: str | None) -> Refused:
+        """What is handed in in place of an update that cannot be used."""
+        fields = self.fields(report)
+        return Refused(self.reason, fields["failure"], fields.get("exit_code", ""), fields.get("report"))
 
 
 class Died(TrainerFailed):

@@ -7,11 +7,13 @@ a file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from flavor.errors import IllegalMove
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Refused, Update
 
 
 class Phase(StrEnum):
@@ -69,8 +71,8 @@ class HandedIn:
     """The update of one round, as it was handed in last."""
 
     round: int
-    fields: Mapping[str, str] = field(default_factory=dict)
-    """The fields of its hash; empty when an earlier process of this client handed it in."""
+    content: Update | Refused | None = None
+    """None when an earlier process of this client handed it in."""
     judgement: Judgement = Judgement.AWAITED
 
 
@@ -85,8 +87,8 @@ class Part:
     """The newest round that the run is in, as far as this site was told."""
     behind: int = 0
     """The newest round that is behind this site: handed in, refused or missed."""
-    trained_from: str = ""
-    """SHA-256 of the global model that the trainer was given last; '' for none."""
+    base: ObjectRef | None = None
+    """The global model that the trainer was given last; None for none."""
     update: HandedIn | None = None
     """The newest update; None before the first."""
     unfinished: int = 0
@@ -134,9 +136,9 @@ class Part:
         """The trainer has set TrainInitDone."""
         return self._moved(Move.GET_READY)
 
-    def began(self, round_: int, *, trained_from: str) -> Part:
-        """The trainer was given the task of this round, and the global model with this SHA-256."""
-        return self._moved(Move.BEGIN, round=round_, trained_from=trained_from, unfinished=0)
+    def began(self, round_: int, *, base: ObjectRef | None) -> Part:
+        """The trainer was given the task of this round, and this global model."""
+        return self._moved(Move.BEGIN, round=round_, base=base, unfinished=0)
 
     def finished(self, round_: int) -> Part:
         """The trainer is done with this round, whether or not an update can be handed in."""
@@ -164,10 +166,10 @@ class Part:
 
     # -- news of the update
 
-    def handed_in(self, round_: int, fields: Mapping[str, str]) -> Part:
-        """The update of this round lies in Redis, or the reason why there is none (the field `refused`)."""
-        judgement = Judgement.WITHHELD if "refused" in fields else Judgement.AWAITED
-        return replace(self, update=HandedIn(round_, fields, judgement))
+    def handed_in(self, round_: int, content: Update | Refused) -> Part:
+        """The update of this round lies in Redis, or the reason why there is none."""
+        judgement = Judgement.WITHHELD if isinstance(content, Refused) else Judgement.AWAITED
+        return replace(self, update=HandedIn(round_, content, judgement))
 
     def judged(self, *, accepted: bool, late: bool = False) -> Part:
         """An aggregator has accepted the newest update or refused it, which is `late` when its round was over."""

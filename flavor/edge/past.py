@@ -9,7 +9,7 @@ from flavor.bus.events import ClientEvents
 from flavor.edge.joining import Site
 from flavor.edge.part import HandedIn, Judgement, Part
 from flavor.records.names import Event
-from flavor.records.states import RunView
+from flavor.records.run import RunView
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,16 @@ def take_over(site: Site, view: RunView, events: ClientEvents, *, has_files: Cal
     remove += [keys.event(other, event) for other in (0, round_ + 1) for event in Event]
     past = Past(Part())
     handed_in = round_ and membership.has_update(round_)
-    verdict = membership.verdict(round_) if handed_in else {}
-    if handed_in and verdict.get("accepted") == "0":
-        site.tell(f"round {round_}: the update was refused ({verdict.get('reason', '')}): training it again")
+    answer = membership.answer(round_) if handed_in else None
+    if answer is not None and not answer.accepted:
+        site.tell(f"round {round_}: the update was refused ({answer.reason}): training it again")
         remove += [keys.update(round_), *of_round]
     elif handed_in:  # the next task is the one to do
-        judgement = Judgement.ACCEPTED if verdict else Judgement.AWAITED
+        judgement = Judgement.AWAITED if answer is None else Judgement.ACCEPTED
         past = Past(Part(behind=round_, update=HandedIn(round_, judgement=judgement)))
     elif round_ and _is_finished(events, round_) and has_files():
-        past = Past(Part(trained_from=membership.task(round_).get("global_digest", "")), trained=round_)
+        task = membership.task(round_)
+        past = Past(Part(base=task.base.model if task is not None and task.base is not None else None), trained=round_)
         remove.remove(keys.taken)  # it stays taken up until it is handed in, perhaps by the process after this
     else:
         remove += of_round

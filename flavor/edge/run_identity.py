@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flavor.errors import RunRebuilt, StateLost
-from flavor.records.states import RunView
+from flavor.records.run import RunView
 
 
 def checked_continuity(

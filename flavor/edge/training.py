@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 
 from flavor.bus.events import ClientEvents
 from flavor.bus.subscription import RESYNC
-from flavor.edge.exchange import Exchange, Submission
+from flavor.edge.exchange import Exchange
 from flavor.edge.inbox import News, Woken
 from flavor.edge.joining import Site
 from flavor.edge.models import GlobalModels
@@ -16,8 +17,10 @@ from flavor.edge.transfers import Transfers
 from flavor.edge.updates import Updates
 from flavor.errors import MisuseError, TransferStopped, UpdateRefused
 from flavor.failpoints import reach
-from flavor.ledger.statement import signature_fields
+from flavor.ledger.statement import signed
 from flavor.records.names import Event
+from flavor.records.task import Task
+from flavor.records.update import Update
 from flavor.store.trouble import StoreHealth
 
 
@@ -43,7 +46,7 @@ class Training:
         self._site, self._standing, self._updates, self._events = site, standing, updates, events
         self._transfers, self._exchange, self._models, self._health = transfers, exchange, models, health
 
-    def begin(self, round_: int, task: Mapping[str, str]) -> None:
+    def begin(self, round_: int, task: Task) -> None:
         """Place the global model that the task names, and set TrainStarted; skip a round that is over before that."""
         model = self._models.of_task(task)
         self._site.workspace.clear_local()
@@ -56,7 +59,7 @@ class Training:
         except TransferStopped:  # the run's end, or its next round, is what comes next
             self._standing.part = self._standing.part.skipped(round_)
             return
-        self._standing.part = self._standing.part.began(round_, trained_from=model.digest if model else "")
+        self._standing.part = self._standing.part.began(round_, base=model.model if model else None)
         self._events.start_round(round_, anew=True, edge=self._site.membership.token)
 
     def repeat_if_forgotten(self, round_: int) -> None:
@@ -112,40 +115,33 @@ class Training:
         except (UpdateRefused, MisuseError) as error:
             self._updates.refuse(round_, notice_of(error), str(error))
             return
-        fields = self._signed(round_, done.fields())
+        update = self._signed(round_, replace(done, base=self._standing.part.base))
         reach("edge.stored")
-        if self._updates.hand_in(round_, {**fields, **self._unread(round_)}):
+        if self._updates.hand_in(round_, replace(update, unread=self._is_unread(round_))):
             self._exchange.release_local()
         reach("edge.submitted")
 
-    def _collected(self, round_: int) -> Submission:
+    def _collected(self, round_: int) -> Update:
         self._health.require()
         done = self._exchange.collect(self._site.config.run, round_, self._site.config.client)
         self._health.require()  # what is put into a folder whose share is not mounted, no other party finds
         return done
 
-    def _signed(self, round_: int, fields: dict[str, str]) -> dict[str, str]:
+    def _signed(self, round_: int, update: Update) -> Update:
         site = self._site
-        return fields | signature_fields(
-            site.key,
-            site.config.run,
-            round_,
-            site.config.client,
-            fields,
-            run_id=site.run.run_id,
-            trained_from=self._standing.part.trained_from,
-        )
+        run = (site.config.run, site.run.run_id)
+        return signed(update, site.key, run=run, round_=round_, client=site.config.client)
 
-    def _unread(self, round_: int) -> dict[str, str]:
-        """What to say of an update whose trainer has not looked at the global model."""
+    def _is_unread(self, round_: int) -> bool:
+        """Whether the trainer has not looked at the global model, which the site's user is told then."""
         if self._exchange.was_read() is not False:
-            return {}
+            return False
         self._site.tell(
             f"round {round_}: the trainer did not read the global model ({self._site.workspace.global_model}): it "
             "trains on from a model of its own; load $GLOBAL_MODEL_PATH after each WaitEvent (check-fl shows what a "
             "script does)"
         )
-        return {"unread": "1"}
+        return True
 
     def _is_past(self, round_: int) -> Callable[[object], bool]:
         """Whether what has come says that the run is no longer in this round."""

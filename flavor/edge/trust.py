@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flavor.errors import InvalidRecord, InvalidSetting, OtherProtocol, StoreError, UntrustedModel
 from flavor.ledger.archive import Archive
 from flavor.ledger.keys import fingerprint, read_public_key
 from flavor.ledger.manifest import Manifest
-from flavor.records.states import GlobalModel
+from flavor.records.model import GlobalModel
 from flavor.store.paths import manifest_path
 
 _INITIAL = re.compile(r"sha256:([0-9a-f]{64})")
@@ -55,7 +55,7 @@ class ModelTrust:
         it, so a party that writes it into Redis names any file: a coordinator or a worker may, and no signature binds
         them.
         """
-        return replace(model, seal="") if self.keys and model is not None else model
+        return model.unsealed() if self.keys and model is not None else model
 
     def check(
         self,
@@ -141,10 +141,10 @@ class ModelTrust:
         )
 
     def _check_initial(self, model: GlobalModel | None) -> None:
-        if model is not None and model.digest not in self.initial:
+        if model is not None and model.model.digest not in self.initial:
             raise UntrustedModel(
                 f"the run starts from weights that no aggregator has signed: if they are those that you expect, name "
-                f"them by --trust sha256:{model.digest}"
+                f"them by --trust sha256:{model.model.digest}"
             )
 
     def _problem(self, run: str, run_id: str, round_: int, manifest: Manifest, model: GlobalModel) -> str:
@@ -156,10 +156,9 @@ class ModelTrust:
         if not manifest.is_signed():
             return "was changed: its signature is not that of its key"
         made = manifest.global_model
-        if (made.digest, made.size_bytes) != (model.digest, model.size_bytes):
-            return f"is of a model with SHA-256 {made.digest[:12]}…, and Redis names {model.digest[:12]}…"
-        if (made.info_digest, made.format) != (model.info_digest, model.format) or bool(made.info_path) != bool(
-            model.info_path
-        ):
+        if (made.digest, made.size_bytes) != (model.model.digest, model.model.size_bytes):
+            return f"is of a model with SHA-256 {made.digest[:12]}…, and Redis names {model.model.digest[:12]}…"
+        info_digests = [None if info is None else info.digest for info in (made.info, model.info)]
+        if info_digests[0] != info_digests[1] or made.format != model.format:
             return "is of other merged information, or of another format, than Redis names"
         return ""

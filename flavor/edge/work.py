@@ -11,16 +11,16 @@ The loop knows no kind of task: it hands each task to a `Work`, and lets that lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from flavor.edge.inbox import News
+from flavor.records.task import Task
 
 
 class Work(Protocol):
     """Does the tasks of one kind, one at a time."""
 
-    def begin(self, round_: int, task: Mapping[str, str]) -> None:
+    def begin(self, round_: int, task: Task) -> None:
         """Begin the task that this client is given in this round, and return while it is worked on."""
         ...
 

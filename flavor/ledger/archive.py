@@ -17,7 +17,7 @@ from flavor.errors import (
 )
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import MOST_BYTES, Manifest, RunRecord
-from flavor.records.states import ManifestRef
+from flavor.records.objects import ObjectRef
 from flavor.store.paths import (
     accepted_folder,
     clients_folder,
@@ -71,13 +71,13 @@ class Archive:
 
     # -- its rounds
 
-    def stage(self, manifest: Manifest) -> ManifestRef:
+    def stage(self, manifest: Manifest) -> ObjectRef:
         """Put a manifest into the store before its round is committed: it is not the round's yet."""
         data = manifest.to_bytes()
         digest = sha256(data)
         path = self._staged(manifest.round, digest)
         self._put(path, data)
-        return ManifestRef(path, digest)
+        return ObjectRef(path, digest)
 
     def _staged(self, round_: int, digest: str) -> str:
         return f"{staged_manifest_prefix(self.run, round_)}-{digest[:16]}.json"
@@ -109,7 +109,7 @@ class Archive:
             return False
         return True
 
-    def publish(self, round_: int, ref: ManifestRef) -> None:
+    def publish(self, round_: int, ref: ObjectRef) -> None:
         """Make a staged manifest the round's, once the round is committed. Doing it again does nothing.
 
         Raises `ObjectMissing`, `ObjectExists` (the round has another one), `InvalidRecord` (it was changed).

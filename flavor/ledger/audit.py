@@ -14,6 +14,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, Problem, read_chain
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
+from flavor.records.objects import ObjectRef
 from flavor.resume import changes
 from flavor.store.digests import sha256_file
 from flavor.store.paths import accepted_folder, accepted_path, is_of_a_client, manifest_path, round_of, run_record_path
@@ -24,16 +25,19 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{16})\.[a-z]+$")
 
 
 @dataclass(frozen=True)
-class Object:
+class Named:
     """An object that a record names."""
 
     round: int
-    path: str
-    digest: str
-    size_bytes: int | None
+    object: ObjectRef
     what: str
     must_be: bool
     """Whether it has to be there still."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        return self.object.path
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def audit(
     ]
     gone: dict[int, list[str]] = {}
     checked = size = 0
-    missing, vanished = list[Object](), list[Object]()
+    missing, vanished = list[Named](), list[Named]()
     for done, each in enumerate(objects):
         progress(done, len(objects))
         if each.path not in chain.listing and not _is_there(archive, chain, each):
@@ -142,7 +146,7 @@ def _told(chain: Chain) -> Iterator[Problem]:
             yield Problem(manifest.round, path, "the model did not change in this round: nothing was trained")
 
 
-def _named(chain: Chain) -> Iterator[Object]:
+def _named(chain: Chain) -> Iterator[Named]:
     """Every object that the records name, oldest first.
 
     What a run needs to go on must be there: its initial model, the newest global model with its information and server
@@ -151,21 +155,19 @@ def _named(chain: Chain) -> Iterator[Object]:
     record, closed, pruned = chain.record, chain.closed, _pruned(chain)
     if record is not None and record.initial is not None:
         initial = record.initial
-        yield Object(0, initial.path, initial.digest, initial.size_bytes, "the initial model", closed == 0)
+        yield Named(0, initial.object, "the initial model", closed == 0)
     for manifest in chain.manifests:
         newest, model = manifest.round == closed, manifest.global_model
         kept = manifest.round > pruned
-        yield Object(manifest.round, model.path, model.digest, model.size_bytes, "the global model", newest)
-        if model.info_path and model.info_digest:
-            yield Object(manifest.round, model.info_path, model.info_digest, None, "the merged information", newest)
-        if model.state_path and model.state_digest:
-            yield Object(manifest.round, model.state_path, model.state_digest, None, "the server state", newest)
+        yield Named(manifest.round, model.object, "the global model", newest)
+        for ref, what in ((model.info, "the merged information"), (model.state, "the server state")):
+            if ref is not None and ref.digest:
+                yield Named(manifest.round, ref, what, newest)
         for each in manifest.contributors:
-            what = f"the update of {each.client}"
-            yield Object(manifest.round, each.path, each.digest, each.size_bytes, what, kept)
-            if each.info_path and each.info_digest:
-                what = f"the information of {each.client}"
-                yield Object(manifest.round, each.info_path, each.info_digest, None, what, kept)
+            update = each.to_update()
+            yield Named(manifest.round, update.object, f"the update of {each.client}", kept)
+            if update.info.path and update.info.digest:
+                yield Named(manifest.round, update.info, f"the information of {each.client}", kept)
 
 
 def _pruned(chain: Chain) -> float:
@@ -183,14 +185,14 @@ def _pruned(chain: Chain) -> float:
     return newest
 
 
-def _unnamed(paths: Iterable[str]) -> Iterator[Object]:
+def _unnamed(paths: Iterable[str]) -> Iterator[Named]:
     """Objects that no record names, and whose name carries a digest: staged manifests, what was given up."""
     for path in paths:
         if match := _DIGEST_IN_NAME.search(path):
-            yield Object(round_of(path), path, match[1], None, "an object that no record names", True)
+            yield Named(round_of(path), ObjectRef(path, match[1]), "an object that no record names", True)
 
 
-def _is_there(archive: Archive, chain: Chain, each: Object) -> bool:
+def _is_there(archive: Archive, chain: Chain, each: Named) -> bool:
     """Whether an object is there that was not listed, in a folder with too much in it."""
     try:
         return f"{each.path.rpartition('/')[0]}/" in chain.listing.cut and archive.store.exists(each.path)
@@ -213,15 +215,16 @@ def _came(archive: Archive, round_: int, patience_s: float) -> bool:
     return True
 
 
-def _checked(archive: Archive, each: Object) -> tuple[str, int]:
+def _checked(archive: Archive, each: Named) -> tuple[str, int]:
     """What is wrong with an object's bytes ('' when nothing is), and how many there are.
 
     Raises `ObjectMissing` or `FileNotFoundError` for what is not there, `StoreError` where the store itself fails.
     """
     try:
         size = archive.store.size_bytes(each.path)
-        if each.size_bytes is not None and size != each.size_bytes:  # terabytes of nothing are quickly made
-            return f"{each.what} was changed: it has {size} bytes, not the recorded {each.size_bytes}", 0
+        recorded = each.object.size_bytes
+        if recorded is not None and size != recorded:  # terabytes of nothing are quickly made
+            return f"{each.what} was changed: it has {size} bytes, not the recorded {recorded}", 0
         digest, size = sha256_file(archive.store.local(each.path, size_bytes=size), most=size)
     except (BadObjectPath, DigestMismatch):
         return f"{each.what} cannot be read as an object", 0
@@ -233,8 +236,8 @@ def _checked(archive: Archive, each: Object) -> tuple[str, int]:
         return f"{each.what} cannot be read: {str(error).removeprefix(f'object {each.path}: ')}", 0
     except OSError as error:
         return f"{each.what} cannot be read: {error.strerror}", 0
-    if not digest.startswith(each.digest):  # an unnamed one is known by the beginning of its digest alone
-        return f"{each.what} was changed: its SHA-256 is {digest[:16]}…, not {each.digest[:16]}…", size
+    if not digest.startswith(each.object.digest):  # an unnamed one is known by the beginning of its digest alone
+        return f"{each.what} was changed: its SHA-256 is {digest[:16]}…, not {each.object.digest[:16]}…", size
     return "", size
 
 

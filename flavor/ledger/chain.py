@@ -280,7 +280,9 @@ def _misplaced(manifest: Manifest) -> Iterator[str]:
     """A manifest names objects of its own round, and clients that can be."""
     model = manifest.global_model
     prefix = global_prefix(manifest.run, manifest.round)
-    yield from (f"{path!r} is not an object of this round" for path in model.objects() if not path.startswith(prefix))
+    for ref in model.objects():
+        if not ref.path.startswith(prefix):
+            yield f"{ref.path!r} is not an object of this round"
     for each in manifest.contributors:
         if not is_name(each.client):
             yield f"{each.client!r} is not a client's name"

@@ -16,7 +16,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest, RunRecord, settings_differ
 from flavor.ledger.witnesses import Witnesses, aggregators
-from flavor.records.states import ManifestRef
+from flavor.records.objects import ObjectRef
 from flavor.store.paths import manifest_path
 
 
@@ -132,7 +132,7 @@ class History:
             f"`flavor rm {run} --objects` removes what one of this name, removed by `flavor rm`, left in the store"
         )
 
-    def settle(self, round_: int, ref: ManifestRef | None) -> None:
+    def settle(self, round_: int, ref: ObjectRef | None) -> None:
         """Put the manifest of a committed round in place, if its worker did not live (or has not come) to do so.
 
         Raises `StateLost` when the store has another one, `StoreError` when what was staged is gone or changed.

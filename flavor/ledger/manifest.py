@@ -17,7 +17,9 @@ from flavor.ledger.canonical import canonical, sha256
 from flavor.ledger.keys import PublicKey, SigningKey
 from flavor.ledger.statement import Statement
 from flavor.protocol import PROTOCOL, check_run, spoken
-from flavor.records.states import GlobalModel
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Update
 
 MOST_BYTES = 1 << 26
 """A record beyond this is refused unread."""
@@ -84,16 +86,40 @@ class Model(_Strict):
     @classmethod
     def of(cls, model: GlobalModel) -> Model:
         """Without the seal, which is a mark of this store at this time."""
-        return cls(**{name: getattr(model, name) for name in cls.model_fields})
+        info, state = model.info, model.state
+        return cls(
+            path=model.model.path,
+            digest=model.model.digest,
+            size_bytes=model.size_bytes,
+            format=model.format,
+            info_path=info.path if info else "",
+            info_digest=info.digest if info else "",
+            state_path=state.path if state else "",
+            state_digest=state.digest if state else "",
+        )
+
+    @property
+    def object(self) -> ObjectRef:
+        """The model itself."""
+        return ObjectRef(self.path, self.digest, self.size_bytes)
+
+    @property
+    def info(self) -> ObjectRef | None:
+        """The merged information; None where there is none."""
+        return ObjectRef(self.info_path, self.info_digest) if self.info_path else None
+
+    @property
+    def state(self) -> ObjectRef | None:
+        """The server state; None where there is none."""
+        return ObjectRef(self.state_path, self.state_digest) if self.state_path else None
 
     def to_global(self, seal: str) -> GlobalModel:
         """As the bus holds it."""
-        return GlobalModel(**self.model_dump(), seal=seal)
+        return GlobalModel(self.object.sealed(seal), self.info, self.state, self.format)
 
-    def objects(self) -> dict[str, str]:
-        """The path and digest of each object."""
-        pairs = ((self.path, self.digest), (self.info_path, self.info_digest), (self.state_path, self.state_digest))
-        return {path: digest for path, digest in pairs if path}
+    def objects(self) -> list[ObjectRef]:
+        """Each of its objects."""
+        return [ref for ref in (self.object, self.info, self.state) if ref is not None]
 
 
 class Contributor(_Strict):
@@ -116,6 +142,34 @@ class Contributor(_Strict):
     """By that key on the update's `Statement`."""
     replaced: tuple[str, ...] = ()
     """Keys of this client that an operator has replaced in this run (`flavor enroll --new-key`), oldest first."""
+
+    @classmethod
+    def of(cls, client: str, update: Update, replaced: tuple[str, ...] = ()) -> Contributor:
+        """The part of a client whose `update` was aggregated."""
+        return cls(
+            client=client,
+            path=update.object.path,
+            digest=update.object.digest,
+            size_bytes=update.size_bytes,
+            format=update.format,
+            num_examples=update.num_examples,
+            info_path=update.info.path,
+            info_digest=update.info.digest,
+            public_key=update.public_key,
+            signature=update.signature,
+            replaced=replaced,
+        )
+
+    def to_update(self) -> Update:
+        """The update that was aggregated."""
+        return Update(
+            object=ObjectRef(self.path, self.digest, self.size_bytes),
+            info=ObjectRef(self.info_path, self.info_digest),
+            format=self.format,
+            num_examples=self.num_examples,
+            public_key=self.public_key,
+            signature=self.signature,
+        )
 
 
 class RunRecord(_Record):
@@ -177,18 +231,8 @@ class Manifest(_Record):
 
     def statement(self, of: Contributor) -> Statement:
         """What a contributor has signed."""
-        return Statement(
-            run=self.run,
-            run_id=self.run_id,
-            round=self.round,
-            client=of.client,
-            digest=of.digest,
-            size_bytes=of.size_bytes,
-            format=of.format,
-            num_examples=of.num_examples,
-            info_digest=of.info_digest,
-            trained_from=self.trained_from,
-        )
+        update, run = of.to_update(), (self.run, self.run_id)
+        return Statement.of(update, run=run, round_=self.round, client=of.client, trained_from=self.trained_from)
 
 
 def settings_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,9 @@ from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.history import count_of
 from flavor.ledger.rounds import round_fields, round_verdicts
 from flavor.ledger.trust import Trust
-from flavor.records.states import ManifestRef, RunState, RunView
+from flavor.records.objects import ObjectRef
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.store.paths import manifest_path, run_record_path
 
@@ -124,8 +126,8 @@ def _sealed(archive: Archive, chain: Chain) -> str:
         raise StateLost(f"run {chain.run!r} cannot be rebuilt: {lost[0]}{more}; {after}")
     model = chain.manifests[-1].global_model if chain.links else chain.record.initial
     seal = archive.store.seal(model.path) if model else ""
-    for path, digest in (model.objects() if model else {}).items():
-        archive.store.local(path, digest=digest)
+    for ref in model.objects() if model else ():
+        archive.store.local(ref.path, digest=ref.digest)
     return seal
 
 
@@ -235,14 +237,14 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
         "reason": all_closed(closed) if finished else reason,
         "recovered_ms": str(now_ms),
         "recovered_round": str(closed),
-        **ManifestRef(path, chain.head).fields(),
-        **(model.to_global(seal).fields() if model else {}),
+        **ObjectRef(path, chain.head).to_hash("manifest_"),
+        **(model.to_global(seal).to_hash() if model else {}),
         **({"ended_ms": str(manifests[-1].closed_ms)} if finished else {}),
     }
     for first in range(0, closed, _BATCH):
         with translated(runs.where), runs.redis.pipeline(transaction=False) as step:
             for manifest, link in zip(manifests[first : first + _BATCH], chain.links[first:], strict=False):
-                ref = ManifestRef(manifest_path(chain.run, link.round), link.digest)
+                ref = ObjectRef(manifest_path(chain.run, link.round), link.digest)
                 step.hset(keys.round(manifest.round), mapping=round_fields(manifest, ref))
                 step.hset(keys.verdicts(manifest.round), mapping=round_verdicts(manifest))
             step.execute()

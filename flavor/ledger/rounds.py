@@ -10,7 +10,10 @@ from flavor.errors import StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest
-from flavor.records.states import ManifestRef, RoundState, RoundView, Verdict
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
+from flavor.records.states import RoundState
+from flavor.records.verdict import Verdict
 from flavor.store.paths import manifest_path
 from flavor.store.protocol import ObjectStore
 
@@ -42,11 +45,11 @@ def _recorded(run: str, store: ObjectStore | None, round_: int) -> RoundView:
         where = "name the --store of the run" if store is None else f"and its manifest from the store {store.url}"
         raise StoreError(f"round {round_} of run {run!r} is gone from Redis: {where}")
     manifest = Manifest.parse(data, manifest_path(run, round_))
-    ref = ManifestRef(manifest_path(run, round_), sha256(data))
-    return RoundView.of(round_, round_fields(manifest, ref), round_verdicts(manifest))
+    ref = ObjectRef(manifest_path(run, round_), sha256(data))
+    return RoundView.from_hash(round_, round_fields(manifest, ref), round_verdicts(manifest))
 
 
-def round_fields(manifest: Manifest, ref: ManifestRef) -> dict[str, str]:
+def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:
     """A closed round's hash."""
     examples = sum(each.num_examples for each in manifest.contributors)
     return {
@@ -57,32 +60,17 @@ def round_fields(manifest: Manifest, ref: ManifestRef) -> dict[str, str]:
         "deadline_ms": str(manifest.closed_ms),
         "closed_ms": str(manifest.closed_ms),
         "attempt": str(manifest.attempt),
-        "path": manifest.global_model.path,
-        "digest": manifest.global_model.digest,
-        "size": str(manifest.global_model.size_bytes),
+        **manifest.global_model.object.to_hash(),
         "info_path": manifest.global_model.info_path,
         "info_digest": manifest.global_model.info_digest,
         "reason": f"{len(manifest.contributors)} updates, {examples} examples (rebuilt from the store)",
-        **ref.fields(),
+        **ref.to_hash("manifest_"),
     }
 
 
 def round_verdicts(manifest: Manifest) -> Mapping[str, str]:
     """Verdicts with all that a manifest keeps of them."""
-    found: dict[str, str] = {}
-    for each in manifest.contributors:
-        verdict = Verdict(
-            True,
-            "rebuilt from the store",
-            path=each.path,
-            digest=each.digest,
-            size_bytes=each.size_bytes,
-            format=each.format,
-            num_examples=each.num_examples,
-            info_path=each.info_path,
-            info_digest=each.info_digest,
-            public_key=each.public_key,
-            signature=each.signature,
-        )
-        found[each.client] = verdict.to_json()
-    return found
+    return {
+        each.client: Verdict(True, "rebuilt from the store", each.to_update()).to_json()
+        for each in manifest.contributors
+    }

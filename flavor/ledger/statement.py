@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flavor.ledger.canonical import canonical
 from flavor.ledger.keys import PublicKey, SigningKey
 from flavor.protocol import PROTOCOL
+from flavor.records.update import Update
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,25 @@ class Statement:
     trained_from: str
     """SHA-256 of the global model that the client was given; '' where there was none."""
 
+    @classmethod
+    def of(
+        cls, update: Update, *, run: tuple[str, str], round_: int, client: str, trained_from: str | None = None
+    ) -> Statement:
+        """The statement on `update`, in a `run` of this name and id; `trained_from` where its `base` is not known."""
+        name, run_id = run
+        return cls(
+            run=name,
+            run_id=run_id,
+            round=round_,
+            client=client,
+            digest=update.object.digest,
+            size_bytes=update.size_bytes,
+            format=update.format,
+            num_examples=update.num_examples,
+            info_digest=update.info.digest,
+            trained_from=update.trained_from if trained_from is None else trained_from,
+        )
+
     def message(self) -> bytes:
         """The bytes that are signed: canonical JSON of these fields, `kind` and `protocol`."""
         return canonical({"kind": "flavor.update", "protocol": PROTOCOL, **self.__dict__})
@@ -46,27 +65,10 @@ class Statement:
         return PublicKey.parse(public_key).verifies(signature, self.message())
 
 
-def signature_fields(
-    key: SigningKey,
-    run: str,
-    round_: int,
-    client: str,
-    fields: Mapping[str, str],
-    *,
-    run_id: str,
-    trained_from: str,
-) -> dict[str, str]:
-    """What an edge adds to the `fields` of its update, so that it can be told from anyone else's."""
-    statement = Statement(
-        run=run,
-        run_id=run_id,
-        round=round_,
-        client=client,
-        digest=fields["digest"],
-        size_bytes=int(fields["size"]),
-        format=fields["format"],
-        num_examples=int(fields["num_examples"]),
-        info_digest=fields["info_digest"],
-        trained_from=trained_from,
-    )
-    return {"public_key": str(key.public), "signature": key.sign(statement.message())}
+def signed(update: Update, key: SigningKey, *, run: tuple[str, str], round_: int, client: str) -> Update:
+    """`update` with the signature of its edge, by which it can be told from what any other party hands in.
+
+    `run` is the run's name and id.
+    """
+    statement = Statement.of(update, run=run, round_=round_, client=client)
+    return replace(update, public_key=str(key.public), signature=key.sign(statement.message()))

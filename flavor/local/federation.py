@@ -24,7 +24,8 @@ from flavor.local.progress import Progress, counted
 from flavor.local.record import Record, own_server
 from flavor.local.waits import Waits
 from flavor.programs.process import described_exit
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.results.folder import ResultFolder, Results
 from flavor.results.rounds import RoundResult
 from flavor.store.cache import cache_environment
@@ -371,7 +372,7 @@ def _report(runs: RunStore, entry: Mapping[str, str]) -> str | None:
     if entry["event"] == "client.lost":
         report = runs.clients([client])[client][0].get("report")
     elif entry["event"] == "update.refused":
-        report = runs.updates(int(entry["round"]), [client]).get(client, {}).get("report")
+        report = getattr(runs.updates(int(entry["round"]), [client]).get(client), "report", None)
     else:
         report = None
     return report

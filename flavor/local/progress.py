@@ -16,7 +16,9 @@ from rich.text import Text
 
 from flavor.bus.runs import RunStore
 from flavor.printable import printable
-from flavor.records.states import RoundView, RunState, RunView
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, for_people
 from flavor.sizes import shown_bytes

@@ -15,7 +15,8 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.awaited import as_clients, what_is_awaited, with_absent
 from flavor.coordinator.decision import shown_duration, standings
-from flavor.records.states import RoundState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RoundState
 from flavor.stamp import without_stamp
 
 _TELL_S = 30.0

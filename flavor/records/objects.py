@@ -24,10 +24,6 @@ class ObjectRef:
     seal: str = ""
     """The store's mark of the object when its digest was computed (`flavor.store.seals`); '' for none."""
 
-    def __post_init__(self) -> None:
-        if not self.path:
-            raise ValueError("an object needs a path")
-
     def sealed(self, seal: str) -> ObjectRef:
         """The same object, with this mark."""
         return replace(self, seal=seal)

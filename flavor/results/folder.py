@@ -27,7 +27,8 @@ from flavor.errors import (
 )
 from flavor.ledger.rounds import closed_round
 from flavor.records.info import Info, read_info
-from flavor.records.states import RoundView, RunView
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
 from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
 from flavor.results.tables import Tables
@@ -191,7 +192,9 @@ class ResultFolder:
         target = models / f"round-{view.round:04d}{'.ckpt' if opaque else '.safetensors'}"
         if not target.exists():
             try:
-                store.fetch(view.path, target, digest=view.digest)
+                if view.model is None:
+                    raise ObjectMissing(f"round {view.round} has no global model")
+                store.fetch(view.model.path, target, digest=view.model.digest)
             except ObjectMissing:  # older ones may be pruned
                 pass
             except _SPOILED:
@@ -237,7 +240,7 @@ class ResultFolder:
                 self._lacks(f"what {client} reported", view.round, f"cannot be used, so {{out}} lacks it ({error})")
             except StoreError as error:
                 is_passing = isinstance(error, StoreUnavailable) and error.passing and not self._is_last
-                if is_passing or not is_of_one_object(store, run_of(view.verdicts[client].info_path), error):
+                if is_passing or not is_of_one_object(store, run_of(view.inspected(client).info.path), error):
                     raise  # it may be had later
                 self._lacks(f"what {client} reported", view.round, _KEPT_BACK)
         return found
@@ -276,7 +279,7 @@ def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     assert view.global_model is not None
     format_ = view.global_model.format or "safetensors"
     target = out / f"global_model{EXTENSIONS[format_]}"
-    path, digest = view.global_model.path, view.global_model.digest
+    path, digest = view.global_model.model.path, view.global_model.model.digest
     if format_ in (OPAQUE, "safetensors"):
         store.fetch(path, target, digest=digest)
         return target

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flavor.errors import InvalidInfo, StoreError
+from flavor.errors import InvalidInfo, ObjectMissing, StoreError
 from flavor.records.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, parse_info
-from flavor.records.states import RoundView
+from flavor.records.round import RoundView
 from flavor.store.protocol import ObjectStore
 
 _MOST_MERGED_BYTES = 2**28
@@ -52,8 +52,8 @@ def site_infos(view: RoundView, store: ObjectStore | None, known: Mapping[str, I
 
 def site_info(view: RoundView, store: ObjectStore, client: str) -> Info:
     """What one contributor has said of a round; raises `StoreError` or `InvalidInfo` when it cannot be had."""
-    verdict = view.verdicts[client]
-    data = store.read(verdict.info_path, most=MAX_BYTES, digest=verdict.info_digest)
+    info = view.inspected(client).info
+    data = store.read(info.path, most=MAX_BYTES, digest=info.digest)
     return parse_info(data, where="info.json")
 
 
@@ -63,8 +63,8 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
     sites = [
         SiteResult(
             client,
-            view.verdicts[client].num_examples,
-            view.verdicts[client].size_bytes,
+            view.inspected(client).num_examples,
+            view.inspected(client).size_bytes,
             scalars(infos[client]["metrics"]) if client in infos else {},
         )
         for client in view.contributors
@@ -75,7 +75,7 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
         seconds=(view.closed_ms - view.opened_ms) / 1000,
         clients=list(view.contributors),
         examples=sum(info["metadata"]["datasetSize"]),
-        bytes=sum(view.verdicts[client].size_bytes for client in view.contributors if client in view.verdicts),
+        bytes=sum(site.bytes for site in sites),
         metrics=scalars(info["metrics"]),
         sites=sites,
     )
@@ -86,18 +86,20 @@ def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
 
     What an earlier release has committed to Redis lacks the digest.
     """
-    digest = view.info_digest or None
+    if view.info is None:
+        raise ObjectMissing(f"round {view.round} has no merged information")
+    path, digest = view.info.path, view.info.digest or None
     if store.private:
-        data = store.local(view.info_path, digest=digest).read_bytes()
+        data = store.local(path, digest=digest).read_bytes()
     else:  # what others may change during the reading is read once
-        data = store.read(view.info_path, most=_MOST_MERGED_BYTES, digest=digest)
+        data = store.read(path, most=_MOST_MERGED_BYTES, digest=digest)
     found: dict[str, Any] = json.loads(data)
     return found
 
 
 def merged_without(view: RoundView) -> dict[str, Any]:
     """What a closed round's merged information is when it is no longer in the store: examples, and no metrics."""
-    examples = [view.verdicts[client].num_examples for client in view.contributors if client in view.verdicts]
+    examples = [view.inspected(client).num_examples for client in view.contributors if client in view.verdicts]
     return {"metadata": {"datasetSize": examples}, "metrics": {}}
 
 

@@ -26,6 +26,7 @@ from safetensors.numpy import load_file
 
 from flavor.bus.runs import RunStore
 from flavor.records.names import Event
+from flavor.records.objects import ObjectRef
 from flavor.records.states import RoundState
 from flavor.store.protocol import ObjectStore
 
@@ -78,7 +79,7 @@ class History:
             raise Broken(f"I1: {self.since + len(closed)} rounds are closed, not {rounds}")
         for number in closed:
             view = self._runs.read_round(number)
-            if view is None or view.state is not RoundState.CLOSED or not view.path:
+            if view is None or view.state is not RoundState.CLOSED or view.model is None:
                 raise Broken(f"I1: round {number} is closed in the log, and in its hash {view}")
 
     def _i2(self, number: int) -> None:
@@ -92,22 +93,22 @@ class History:
         for verdict, size in zip(verdicts, sizes, strict=True):
             if not verdict.accepted:
                 raise Broken(f"I2: round {number}: a refused update counted: {verdict.reason}")
-            for name, array in self._object(verdict.path, verdict.digest).items():
+            for name, array in self._object(verdict.inspected.object).items():
                 total[name] = total.get(name, 0.0) + array.astype(np.float64) * (size / sum(sizes))
-        found = self._object(view.path, view.digest)
+        found = self._object(view.model)
         if found.keys() != total.keys():
             raise Broken(f"I2: round {number}: tensors {sorted(found)} of {sorted(total)}")
         for name, array in found.items():
             if not np.allclose(array, total[name], rtol=1e-5, atol=1e-6):
                 raise Broken(f"I2: round {number}: {name} is {array.ravel()[:3]}, not {total[name].ravel()[:3]}")
-        info = json.loads(self._store.local(view.info_path).read_text())
+        info = json.loads(self._store.local(view.info.path).read_text())
         if (info["metadata"]["sites"], info["metadata"]["datasetSize"]) != (len(sizes), [sum(sizes)]):
             raise Broken(f"I2: round {number}: merged info of {info['metadata']}")
 
-    def _object(self, path: str, digest: str) -> dict[str, np.ndarray]:
-        local = self._store.local(path)
-        if hashlib.sha256(local.read_bytes()).hexdigest() != digest:
-            raise Broken(f"I2: {path} is not what was recorded")
+    def _object(self, ref: ObjectRef) -> dict[str, np.ndarray]:
+        local = self._store.local(ref.path)
+        if hashlib.sha256(local.read_bytes()).hexdigest() != ref.digest:
+            raise Broken(f"I2: {ref.path} is not what was recorded")
         return load_file(local)
 
     def lost(self) -> list[str]:

@@ -25,6 +25,6 @@ def test_a_finite_update_that_overflows_costs_its_site_alone(own_url, bench_at):
     assert refused == [("c3", "2"), ("c3", "3")]
     assert [bench.runs.read_round(n).contributors for n in (1, 2, 3)] == [faulty.clients, ("c1", "c2"), ("c1", "c2")]
     store, model = open_store(str(bench.store)), bench.runs.read().global_model
-    for path in (model.path, model.state_path):
+    for path in (model.model.path, model.state.path):
         file = TensorFile.open(store.local(path))
         assert all(np.isfinite(file.tensor(name)).all() for name in file.names)

@@ -64,7 +64,7 @@ def test_an_object_that_is_changed_after_it_was_accepted_is_never_aggregated(fau
     bench.held("c2")
     for client in ("c1", "c3"):
         bench.logged("update.accepted", client=client, round=2)
-    path = bench.runs.read_round(2).verdicts["c1"].path
+    path = bench.runs.read_round(2).inspected("c1").object.path
     rewritten(bench.store / path, flipped)
     bench.release("c2")
     faulty.finish(coordinator, edges)
@@ -83,7 +83,7 @@ def test_an_object_that_becomes_endless_or_leaves_the_store_after_it_was_accepte
     bench.held("c2")
     for client in ("c1", "c3", "c4"):
         bench.logged("update.accepted", client=client, round=2)
-    paths = {client: bench.store / bench.runs.read_round(2).verdicts[client].path for client in ("c1", "c3")}
+    paths = {client: bench.store / bench.runs.read_round(2).inspected(client).object.path for client in ("c1", "c3")}
     os.truncate(paths["c1"], 4 * 2**40)
     elsewhere = bench.folder / "elsewhere"
     paths["c3"].rename(elsewhere)
@@ -106,7 +106,7 @@ def test_a_round_that_needs_an_object_that_was_changed_fails_and_says_which(faul
     edges = faulty.edges(only={"c2": ("--hold", "--at", 2)})
     bench.held("c2")
     bench.logged("update.accepted", client="c1", round=2)
-    path = bench.runs.read_round(2).verdicts["c1"].path
+    path = bench.runs.read_round(2).inspected("c1").object.path
     rewritten(bench.store / path, flipped)
     bench.release("c2")
     assert coordinator.wait() == 1
@@ -128,7 +128,7 @@ def test_a_round_that_needs_an_object_that_was_changed_waits_for_its_site_to_han
     edges = faulty.edges(only={"c2": ("--hold", "--at", 2)})
     bench.held("c2")
     bench.logged("update.accepted", client="c1", round=2)
-    rewritten(bench.store / bench.runs.read_round(2).verdicts["c1"].path, flipped)
+    rewritten(bench.store / bench.runs.read_round(2).inspected("c1").object.path, flipped)
     bench.release("c2")
     bench.logged("round.returned", round=2)
     edges["c1"].until("its object was changed or removed in the store")

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,13 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.protocol import new_run_id
 from flavor.records.info import MAX_BYTES, merge_infos, parse_info
+from flavor.records.model import GlobalModel
 from flavor.records.names import count, is_name
-from flavor.records.states import GlobalModel, RunState, RunView, Verdict
+from flavor.records.objects import ObjectRef
+from flavor.records.run import RunView
+from flavor.records.states import RunState
+from flavor.records.update import from_hash
+from flavor.records.verdict import Verdict
 from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, checked_path, update_prefix
@@ -119,17 +125,19 @@ def fuzz_update(data: bytes) -> None:
     for part in data.split(b"\0"):
         if part:
             fields[names[part[0] % len(names)]] = part[1:].decode("utf-8", "replace")
-    model = GlobalModel(*here.model)
+    model = GlobalModel(ObjectRef(*here.model))
     view = RunView("r", RunState.RUNNING, 2, 3, here.config, "", model, 0, None, run_id=here.run_id)
-    is_small(fields)
+    handed_in = from_hash(fields, base=model.model)
+    is_small(handed_in)
     nobody_pinned = Signatures(None, {}, required=False)  # type: ignore[arg-type] - nothing is signed, so none is pinned
-    verdict = Inspector(None, here.store, view, 2, nobody_pinned).judge("a", fields)  # type: ignore[arg-type] - there is a model
+    verdict = Inspector(None, here.store, view, 2, nobody_pinned).judge("a", handed_in)  # type: ignore[arg-type] - there is a model
     assert not verdict.reason.startswith("unusable update"), verdict.reason
     assert len(verdict.reason) <= 2000, "it stands in Redis, in the log and on terminals"
-    assert Verdict.of(verdict.to_json()) == verdict
+    as_read = Verdict.from_json(verdict.to_json())
+    assert verdict == replace(as_read, update=as_read.update and replace(as_read.update, base=model.model))
     if verdict.accepted:
-        assert verdict.path == accepted_path(here.update[0])
-        assert verdict.digest == here.update[1]
+        assert verdict.inspected.object.path == accepted_path(here.update[0])
+        assert verdict.inspected.object.digest == here.update[1]
 
 
 GOOD_INFO = {

@@ -18,13 +18,14 @@ from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Model, RunRecord
 from flavor.records.info import CONFUSION
-from flavor.records.states import GlobalModel, Verdict
+from flavor.records.verdict import Verdict
 from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
 from flavor.store.paths import global_prefix, named, update_prefix
 from flavor.store.protocol import ObjectStore
 from tests.conftest import Bench
 from tests.infos import put_info
+from tests.recorded import global_model
 from workers import jobs
 from workers.context import WorkerContext, set_context
 
@@ -164,7 +165,7 @@ def runs(url: str, store: ObjectStore, request: pytest.FixtureRequest) -> Iterat
     runs = RunStore(redis, "r", url)
     config = RunConfig(rounds=3, compress=getattr(request, "param", "int8"), store=store.url)
     path, writer = put(store, global_prefix("r", 0), THETA, {})
-    initial = GlobalModel(path, writer.sha256, writer.size_bytes, "", "npz", store.seal(path))
+    initial = global_model(path, writer.sha256, writer.size_bytes, format="npz", seal=store.seal(path))
     record = RunRecord(run="r", run_id="0" * 32, rounds=3, config=config.to_mapping(), initial=Model.of(initial))
     Archive(store, "r").begin(record)
     runs.create(rounds=3, config=config.to_mapping(), initial=initial, run_id=record.run_id)
@@ -193,7 +194,7 @@ def verdict(runs: RunStore, store: ObjectStore, tensors: dict[str, np.ndarray], 
 def encoding(runs: RunStore, **changes: Any) -> dict[str, str]:
     model = runs.read().global_model
     assert model is not None
-    return {"flavor.encoding": json.dumps({"kind": "int8", "block": 4, "base": model.digest} | changes)}
+    return {"flavor.encoding": json.dumps({"kind": "int8", "block": 4, "base": model.model.digest} | changes)}
 
 
 def encoded(**changes: np.ndarray) -> dict[str, np.ndarray]:
@@ -212,7 +213,7 @@ def test_a_good_one_is_accepted_and_aggregated(runs: RunStore, store: ObjectStor
     jobs.aggregate("r", 1, 1)
     model = runs.read().global_model
     assert model is not None
-    file = TensorFile.open(store.local(model.path))
+    file = TensorFile.open(store.local(model.model.path))
     assert file.metadata == {}
     assert file.names == ("w", "steps")
     np.testing.assert_array_equal(file.tensor("w"), THETA["w"] - 1)

@@ -22,11 +22,15 @@ from flavor.coordinator.loop import Coordinator
 from flavor.errors import FlavorError, LeaseLost, LocalFault
 from flavor.ledger.canonical import sha256
 from flavor.protocol import SPEAKS
-from flavor.records.states import GlobalModel, ManifestRef, Refusal, RoundState, RoundView, RunState, Verdict
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
+from flavor.records.states import RoundState, RunState
+from flavor.records.verdict import Refusal, Verdict
 from flavor.store import opening
 from flavor.store.local import LocalStore
 from flavor.store.trouble import MOST_UNSURE
 from tests.faults.servers import remounted, tmpfs
+from tests.recorded import accepted, global_model
 
 LONG_S = 60.0
 
@@ -103,7 +107,7 @@ class Served:
 
     def accept(self, client: str) -> bool:
         paths = {"path": f"runs/r/{client}", "info_path": f"runs/r/{client}-info"}
-        return self.runs.judge(1, client, Verdict(True, "12 bytes", digest=client, try_id="t", **paths))
+        return self.runs.judge(1, client, accepted("12 bytes", digest=client, try_id="t", **paths))
 
     def round(self) -> RoundView:
         view = self.runs.read_round(1)
@@ -158,7 +162,7 @@ def test_a_run_does_not_fail_for_an_attempt_that_is_committed_in_that_moment(
     """Its worker was silent for longer than its lease, and comes back."""
     served = Served(url, tmp_path, aggregation_attempts=1, aggregation_lease_s=1.0, round_timeout_s=600.0)
     runs, committed = served.runs, list[int]()
-    model = GlobalModel("runs/r/global/0001-model", "d" * 64, 12)
+    model = global_model("runs/r/global/0001-model", "d" * 64, 12)
 
     def reach(name: str) -> None:
         if name == "coordinator.ending" and not committed:
@@ -212,7 +216,7 @@ def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_agai
         if other != "has ended":
             served.until("it has ended", lambda: bool(ended))
         else:
-            again = Verdict(True, "12 bytes", digest="b", try_id="t2", path="runs/r/b", info_path="runs/r/b-info")
+            again = accepted("12 bytes", digest="b", try_id="t2", path="runs/r/b", info_path="runs/r/b-info")
             assert runs.judge(1, "b", again)
             served.aggregating()
     assert path.read_bytes() == b"good again"
@@ -276,9 +280,7 @@ def test_a_site_that_changes_whatever_was_accepted_of_it_does_not_keep_the_other
         assert served.accept("a")
         for number in range(3):
             runs.redis.hset(update, mapping={"path": "b", "digest": "b", "size": "12", "try": f"t{number}"})
-            good = Verdict(
-                True, "12 bytes", digest="b", try_id=f"t{number}", path="runs/r/b", info_path="runs/r/b-info"
-            )
+            good = accepted("12 bytes", digest="b", try_id=f"t{number}", path="runs/r/b", info_path="runs/r/b-info")
             assert runs.judge(1, "b", good)
             served.aggregating()
             runs.claim_round(1, attempt=1, token="w", ttl_s=60)
@@ -390,13 +392,13 @@ def close_without_manifest(served: Served, *, after: Callable[[], None]) -> None
     assert served.accept("a")
     assert served.accept("b")
     served.aggregating()
-    model, path, data = GlobalModel("runs/r/global/0001-model", "0" * 64, 1), "runs/r/manifests/staged-1.json", b"{}"
+    model, path, data = global_model("runs/r/global/0001-model", "0" * 64, 1), "runs/r/manifests/staged-1.json", b"{}"
     with served.store.stage() as staged:
         staged.write_bytes(data)
         served.store.put(path, staged, digest=sha256(data))
     after()
     served.runs.claim_round(1, attempt=1, token="w", ttl_s=60)
-    served.runs.commit_round(1, attempt=1, token="w", model=model, reason="", manifest=ManifestRef(path, sha256(data)))
+    served.runs.commit_round(1, attempt=1, token="w", model=model, reason="", manifest=ObjectRef(path, sha256(data)))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")

@@ -21,7 +21,8 @@ from flavor.edge.config import EdgeConfig
 from flavor.errors import FlavorError, NotAdmitted, RunFinishedEarly
 from flavor.ledger.keys import SigningKey
 from flavor.records.names import Event
-from flavor.records.states import RunState, Verdict
+from flavor.records.states import RunState
+from flavor.records.verdict import Verdict
 from flavor.store.open import open_store
 from tests.conftest import DEADLINE_S, Bench
 from tests.infos import begin_run

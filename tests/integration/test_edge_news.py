@@ -25,7 +25,8 @@ from flavor.edge.standing import Standing
 from flavor.edge.updates import Updates
 from flavor.ledger.keys import SigningKey
 from flavor.records.names import Event
-from flavor.records.states import Verdict
+from flavor.records.verdict import Verdict
+from tests.recorded import accepted
 
 TOKEN = "coordinator"
 AGAIN = "once that is mended start this again, and it trains round 1 again while that is open"
@@ -112,18 +113,18 @@ def process(runs: RunStore, url: str, tmp_path: Path) -> Iterator[Callable[[], P
 
 def try_of(runs: RunStore) -> str:
     """The try of client `a` in round 1 that lies in Redis now."""
-    return runs.updates(1, ["a"])["a"]["try"]
+    return runs.updates(1, ["a"])["a"].try_id
 
 
 def test_an_edge_that_is_started_again_awaits_the_verdict_on_its_new_try(
     runs: RunStore, process: Callable[[], Process]
 ) -> None:
-    process().updates.hand_in(1, {"path": "x", "digest": "1"})
+    process().updates.hand_in(1, accepted(path="x", digest="1").inspected)
     runs.judge(1, "a", Verdict(False, "tensor 'w' has NaN", try_id=try_of(runs)))
 
     second = process().goes_on()
     assert not runs.updates(1, ["a"]), "it is trained again"
-    second.updates.hand_in(1, {"path": "y", "digest": "2"})
+    second.updates.hand_in(1, accepted(path="y", digest="2").inspected)
     second.updates.read_verdict(1)
     assert second.part.unjudged == 1
     assert len(second.told) == 1, second.told  # that of the first try, as it started
@@ -144,7 +145,7 @@ def test_an_edge_that_is_started_again_awaits_the_verdict_on_its_new_try(
 
 def test_an_update_that_was_too_late_is_not_tried_again(runs: RunStore, process: Callable[[], Process]) -> None:
     one = process()
-    one.updates.hand_in(1, {"path": "x", "digest": "1"})
+    one.updates.hand_in(1, accepted(path="x", digest="1").inspected)
     runs.judge(1, "a", late(1, try_of(runs)))
     one.updates.read_verdict(1)
     assert one.told == ["round 1: the update was refused: late: round 1 no longer takes updates"]
@@ -155,7 +156,7 @@ def test_an_update_that_redis_has_forgotten_is_handed_in_again_as_it_was(
     runs: RunStore, process: Callable[[], Process]
 ) -> None:
     one = process()
-    one.updates.hand_in(1, {"path": "x", "digest": "1"})
+    one.updates.hand_in(1, accepted(path="x", digest="1").inspected)
     before = runs.updates(1, ["a"])["a"]
     one.updates.repeat_if_forgotten(1)
     assert not one.told
@@ -187,7 +188,7 @@ def test_the_event_error_of_an_earlier_process_s_trainer_ends_nobody(
     runs: RunStore, process: Callable[[], Process]
 ) -> None:
     first = process()
-    first.updates.hand_in(1, {"path": "x", "digest": "1"})
+    first.updates.hand_in(1, accepted(path="x", digest="1").inspected)
     first.events.set(Event.ERROR, 1)
     second = process().goes_on()
     assert second.part.behind == 1

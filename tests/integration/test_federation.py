@@ -547,7 +547,7 @@ def test_edge_killed_and_started_again_joins_the_current_round(bench):
     assert f"round 2 starts from {STEP:.4f}" in again.stdout
     assert "round 1" not in again.stdout
     assert committed(bench) == [1, 2, 3]
-    model = bench.store / bench.runs.read().global_model.path
+    model = bench.store / bench.runs.read().global_model.model.path
     np.testing.assert_allclose(final_model(model)["w"], 3 * STEP, rtol=1e-6)
 
 

@@ -194,7 +194,7 @@ def test_a_run_of_enrolled_sites(bench_at, door: Door, tmp_path: Path) -> None:
     for _ in range(3):
         expected = (10 * (expected + 1) + 20 * (expected + 2) + 30 * 0.0) / 60
     assert view.global_model is not None
-    model = read(bench.store / view.global_model.path, Format.SAFETENSORS).tensors
+    model = read(bench.store / view.global_model.model.path, Format.SAFETENSORS).tensors
     for array in model.values():
         np.testing.assert_allclose(array, expected, rtol=1e-6)
     for edge in edges:

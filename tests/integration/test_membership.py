@@ -15,9 +15,12 @@ from flavor.bus.runs import RunStore
 from flavor.edge.membership import Membership
 from flavor.errors import LeaseLost
 from flavor.records.names import Event
-from flavor.records.states import ClientState, RunState, Verdict
+from flavor.records.states import ClientState, RunState
+from flavor.records.update import Update
+from flavor.records.verdict import Answer, Verdict
 from flavor.watch import Progress
 from tests.integration.test_events import Counting
+from tests.recorded import accepted
 
 TOKEN = "coordinator"
 
@@ -35,6 +38,10 @@ def runs(url: str) -> Iterator[RunStore]:
     redis.close()
 
 
+def update(path: str, try_id: str = "") -> Update:
+    return accepted(path=path, try_id=try_id).inspected
+
+
 def seat(runs: RunStore, url: str) -> Membership:
     taken = Membership(runs.redis, url, runs.keys, "a")
     taken.take(ttl_s=60, told=lambda _: None)
@@ -43,15 +50,15 @@ def seat(runs: RunStore, url: str) -> Membership:
 
 def test_an_update_is_handed_in_only_for_the_round_that_the_run_is_in(runs: RunStore, url: str) -> None:
     mine = seat(runs, url)
-    assert mine.hand_in(1, {"path": "p"})
-    assert mine.hand_in(1, {"path": "another"})
-    assert runs.updates(1, ["a"]) == {"a": {"path": "another"}}
+    assert mine.hand_in(1, update("p"))
+    assert mine.hand_in(1, update("another"))
+    assert runs.updates(1, ["a"]) == {"a": update("another")}
     for other in (0, 2):
-        assert not mine.hand_in(other, {"path": "p"})
+        assert not mine.hand_in(other, update("p"))
         assert not mine.has_update(other)
     runs.end(RunState.STOPPED, "by an operator")
-    assert not mine.hand_in(1, {"path": "too late"})
-    assert runs.updates(1, ["a"]) == {"a": {"path": "another"}}
+    assert not mine.hand_in(1, update("too late"))
+    assert runs.updates(1, ["a"]) == {"a": update("another")}
 
 
 def test_a_round_that_opens_meanwhile_is_seen(runs: RunStore, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +72,7 @@ def test_a_round_that_opens_meanwhile_is_seen(runs: RunStore, url: str, monkeypa
         watched(self)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(runs.redis.pipeline()), "multi", opened_meanwhile)
-    assert not mine.hand_in(1, {"path": "p"})
+    assert not mine.hand_in(1, update("p"))
     assert not mine.has_update(1)
 
 
@@ -73,7 +80,7 @@ def test_who_was_replaced_writes_nothing(runs: RunStore, url: str) -> None:
     mine = seat(runs, url)
     runs.redis.set(runs.keys.client("a").lease, "another")
     with pytest.raises(LeaseLost, match="'a' was taken over"):
-        mine.hand_in(1, {"path": "p"})
+        mine.hand_in(1, update("p"))
     with pytest.raises(LeaseLost):
         mine.report(ClientState.READY, {}, behind=0, public_key="")
     assert not mine.has_update(1)
@@ -82,15 +89,15 @@ def test_who_was_replaced_writes_nothing(runs: RunStore, url: str) -> None:
 
 def test_the_refusal_of_an_earlier_try_says_nothing_of_what_lies_there_now(runs: RunStore, url: str) -> None:
     mine = seat(runs, url)
-    assert mine.hand_in(1, {"path": "p", "try": "t1"})
+    assert mine.hand_in(1, update("p", "t1"))
     assert runs.judge(1, "a", Verdict(False, "NaN", try_id="t1"))
-    assert mine.verdict(1)["reason"] == "NaN"
-    assert mine.hand_in(1, {"path": "p2", "try": "t2"})
-    assert mine.verdict(1) == {}
+    assert mine.answer(1) == Answer(False, "NaN", "t1")
+    assert mine.hand_in(1, update("p2", "t2"))
+    assert mine.answer(1) is None
     assert runs.judge(1, "a", Verdict(True, "good", try_id="t2"))
-    assert mine.verdict(1)["accepted"] == "1"
-    assert mine.hand_in(1, {"path": "p3", "try": "t3"})
-    assert mine.verdict(1)["accepted"] == "1", "what was accepted is the last"
+    assert mine.answer(1) == Answer(True, "good", "t2")
+    assert mine.hand_in(1, update("p3", "t3"))
+    assert mine.answer(1) == Answer(True, "good", "t2"), "what was accepted is the last"
 
 
 # -- an edge that was paused past its lease, and one whose answer was lost
@@ -208,7 +215,7 @@ def test_a_fenced_write_is_two_round_trips(runs: RunStore, url: str) -> None:
         mine, events = Membership(client, way.url, runs.keys, "a"), ClientEvents(way.url, "r", "a", redis=client)
         mine.take(ttl_s=60, told=lambda _: None)
         writes: list[Callable[[], object]] = [
-            lambda: mine.hand_in(1, {"path": "p"}),
+            lambda: mine.hand_in(1, update("p")),
             lambda: mine.report(ClientState.READY, {}, behind=0, public_key=""),
             lambda: events.start_round(1, anew=True, edge=mine.token),
         ]

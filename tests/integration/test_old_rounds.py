@@ -17,7 +17,7 @@ from flavor.ledger.audit import audit
 from flavor.ledger.history import History
 from flavor.ledger.recover import recover
 from flavor.ledger.trust import Trust
-from flavor.records.states import ManifestRef
+from flavor.records.objects import ObjectRef
 from flavor.store.paths import manifest_path
 from tests.unit.forged_run import CONFIG, ForgedRun
 
@@ -55,7 +55,7 @@ class Cost:
         self.recover = calls(lambda: recover(archive, runs, url=url, replace=False, trust=trust, tell=lambda _: None))
         closed = len(run.manifests)
         assert runs.read().round == closed
-        ref = ManifestRef(manifest_path(run.name, closed), run.manifests[-1].digest)
+        ref = ObjectRef(manifest_path(run.name, closed), run.manifests[-1].digest)
 
         def start() -> None:
             """As a coordinator does that takes the run over."""

@@ -22,13 +22,16 @@ from flavor.errors import LocalFault, StoreError, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
-from flavor.records.states import ClientState, GlobalModel, ManifestRef, Verdict
+from flavor.records import update
+from flavor.records.objects import ObjectRef
+from flavor.records.states import ClientState
 from flavor.results.folder import ResultFolder
 from flavor.store.local import LocalStore
 from flavor.store.open import open_store
 from flavor.store.paths import global_prefix, is_info, manifest_path, named, round_of, update_prefix
 from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
+from tests.recorded import accepted, global_model
 
 TOKEN = "coordinator"
 KEY = SigningKey.generate()
@@ -68,7 +71,7 @@ def close(runs: RunStore, store: ObjectStore, round_: int, *, keep: int | None =
     put(store, path, b"update")
     info = put_info(store, prefix, {"metadata": INFO, "metrics": {**METRICS, "auc": round_ / 1000}})
     runs.redis.hset(runs.keys.client("a").update(round_), mapping={"path": path})
-    verdict = Verdict(True, "", path=path, num_examples=1, info_path=info["info_path"], info_digest=info["info_digest"])
+    verdict = accepted("", path=path, num_examples=1, info_path=info["info_path"], info_digest=info["info_digest"])
     assert runs.judge(round_, "a", verdict)
     runs.begin_aggregation(TOKEN, round_, attempt=1, contributors=["a"], reason="all")
     runs.claim_round(round_, attempt=1, token="worker", ttl_s=60)
@@ -76,8 +79,8 @@ def close(runs: RunStore, store: ObjectStore, round_: int, *, keep: int | None =
     put(store, made, b"model")
     of_all = {"metadata": {"clients": ["a"], "datasetSize": [1]}, "metrics": {"auc": round_ / 1000}}
     merged = put_info(store, global_prefix("r", round_), of_all)
-    model = GlobalModel(
-        made, hashlib.sha256(b"model").hexdigest(), 5, info_path=merged["info_path"], info_digest=merged["info_digest"]
+    model = global_model(
+        made, hashlib.sha256(b"model").hexdigest(), 5, info=(merged["info_path"], merged["info_digest"])
     )
     contributor = Contributor(
         client="a",
@@ -101,7 +104,7 @@ def close(runs: RunStore, store: ObjectStore, round_: int, *, keep: int | None =
         contributors=(contributor,),
         global_model=Model.of(model),
     ).signed(KEY)
-    ref = ManifestRef("staged", manifest.digest)
+    ref = ObjectRef("staged", manifest.digest)
     runs.commit_round(round_, attempt=1, token="worker", model=model, reason="", manifest=ref)
     put(store, manifest_path("r", round_), manifest.to_bytes())
 
@@ -175,7 +178,7 @@ def test_what_was_changed_in_the_store_is_told_once_and_the_rest_is_written(
     for round_ in (1, 2, 4):
         view = runs.read_round(round_)
         assert view is not None
-        path = tmp_path / "store" / (view.info_path if round_ == 1 else view.path)
+        path = tmp_path / "store" / (view.info if round_ == 1 else view.model).path
         path.chmod(0o644)
         path.write_text("{}")
     told: list[str] = []
@@ -420,7 +423,7 @@ def test_of_what_a_client_writes_only_known_fields_of_sensible_size_are_read(run
     runs.redis.hset(key.hash, mapping={"state": "ready", "junk": "x" * 10_000_000})
     runs.redis.hset(key.update(1), mapping={"path": "p", "junk": "x" * 10_000_000})
     assert runs.clients(["a", "b"]) == {"a": ({"state": "ready"}, False), "b": ({}, False)}
-    assert runs.updates(1, ["a", "b"]) == {"a": {"path": "p"}}
+    assert runs.updates(1, ["a", "b"]) == {"a": update.from_hash({"path": "p"})}
     runs.redis.set(key.lease, "x")
     runs.redis.hset(key.hash, "reason", "x" * (LONGEST_FIELD_BYTES + 1))
     runs.redis.hset(key.update(1), "info_path", "x" * (LONGEST_FIELD_BYTES + 1))
@@ -428,12 +431,12 @@ def test_of_what_a_client_writes_only_known_fields_of_sensible_size_are_read(run
     assert alive
     assert fields["state"] == ClientState.FAILED
     assert "'reason' is larger than" in fields["reason"]
-    assert "'info_path' is larger than" in runs.updates(1, ["a"])["a"]["refused"]
+    assert "'info_path' is larger than" in runs.updates(1, ["a"])["a"].reason
     for name in (key.hash, key.update(1)):
         runs.redis.delete(name)
         runs.redis.set(name, json.dumps({}))
     assert "no hash" in runs.clients(["a"])["a"][0]["reason"]
-    assert "no hash" in runs.updates(1, ["a"])["a"]["refused"]
+    assert "no hash" in runs.updates(1, ["a"])["a"].reason
 
 
 def test_credits_and_rounds_of_a_long_run_are_whole(runs: RunStore, store: ObjectStore) -> None:

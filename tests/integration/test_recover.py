@@ -26,7 +26,10 @@ from flavor.ledger.recover import Recovered
 from flavor.ledger.recover import recover as recover_run
 from flavor.ledger.rounds import round_fields
 from flavor.ledger.trust import Trust
-from flavor.records.states import ClientState, ManifestRef, RunState, RunView, Verdict
+from flavor.records.objects import ObjectRef
+from flavor.records.run import RunView
+from flavor.records.states import ClientState, RunState
+from flavor.records.verdict import Verdict
 from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
 from tests.conftest import Bench, Process
@@ -232,7 +235,7 @@ def test_a_coordinator_that_lives_is_not_pulled_away(bench: Bench) -> None:
 def older(bench: Bench, folder: Path) -> ForgedRun:
     """A run with two closed rounds in the store, and on Redis the first one, open, with an update that was refused."""
     run = ForgedRun(folder, name=bench.run).complete(2)
-    record = ManifestRef(run_record_path(bench.run), run.record.digest)
+    record = ObjectRef(run_record_path(bench.run), run.record.digest)
     runs, token = bench.runs, "old"
     runs.create(rounds=3, config=run.config, record=record)
     bench.redis.set(runs.keys.coordinator, token)

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,18 @@ from flavor.cli.stop import stop
 from flavor.config import RunConfig
 from flavor.coordinator.decision import Action, supervise
 from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
-from flavor.records.states import GlobalModel, Reference, Refusal, RoundState, RoundView, RunState, Verdict
+from flavor.records import update
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.round import Reference, RoundView
+from flavor.records.states import RoundState, RunState
+from flavor.records.verdict import Refusal, Verdict
 from flavor.store.open import open_store
 from tests.conftest import Bench
 from tests.infos import put_info
+from tests.recorded import accepted, changed, global_model
 
-MODEL = GlobalModel("runs/r/global/0001-model", "d" * 64, 12, "runs/r/info", "npz")
+MODEL = global_model("runs/r/global/0001-model", "d" * 64, 12, info=("runs/r/info", ""), format="npz")
 TOKEN = "coordinator"
 
 
@@ -113,7 +118,7 @@ def test_a_client_is_told_its_own_verdict_alone_also_when_it_came_too_late(runs:
     heard.psubscribe(runs.keys.client("a").to_pattern)
     assert heard.get_message(timeout=5)["type"] == "psubscribe"
     begin(runs)
-    assert runs.judge(1, "a", Verdict(True, "good", num_examples=7))
+    assert runs.judge(1, "a", accepted("good", num_examples=7))
     assert heard.get_message(timeout=5)["channel"] == runs.keys.client("a").verdict(1)
     heard.close()
     late = "late: round 1 no longer takes updates"
@@ -127,7 +132,7 @@ def test_nothing_is_late_for_a_round_that_is_open(runs: RunStore) -> None:
     assert not runs.refuse_late(1, "a")
     assert runs.verdicts(1, ["a"]) == {}
     assert not runs.redis.exists(runs.keys.client("a").verdict(1))
-    assert runs.judge(1, "a", Verdict(True, "good", num_examples=7))
+    assert runs.judge(1, "a", accepted("good", num_examples=7))
     begin(runs)
     assert runs.refuse_late(1, "b")
     assert not runs.refusals(), "no fault of its content"
@@ -172,7 +177,7 @@ def test_a_round_commits_once_and_only_by_its_holder(runs: RunStore) -> None:
         runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="again")
     view, run = runs.read_round(1), runs.read()
     assert view is not None
-    assert (view.state, view.path, run.global_model) == (RoundState.CLOSED, MODEL.path, MODEL)
+    assert (view.state, view.model.path, run.global_model) == (RoundState.CLOSED, MODEL.model.path, MODEL)
 
 
 def test_the_newest_closed_round(runs: RunStore) -> None:
@@ -279,11 +284,11 @@ def test_forgetting_a_round_leaves_its_result(runs: RunStore) -> None:
 
 def test_nothing_is_recorded_of_a_round_that_is_not_there(runs: RunStore) -> None:
     """A server that lost the run while an update was inspected has no such round."""
-    for verdict in (Verdict(True, "good", num_examples=7), Verdict(False, "bad")):
+    for verdict in (accepted("good", num_examples=7), Verdict(False, "bad")):
         assert not runs.judge(1, "a", verdict)
     runs.redis.set(runs.keys.coordinator, TOKEN)
     with pytest.raises(IllegalMove, match="decide_structure"):
-        runs.decide_structure(TOKEN, 1, Reference("p", "d", 3), others=[], reason="")
+        runs.decide_structure(TOKEN, 1, Reference(ObjectRef("p", "d", 3)), others=[], reason="")
     assert runs.redis.keys(f"{runs.keys.prefix}*round*") == []
     assert not runs.refusals()
 
@@ -321,14 +326,14 @@ def test_a_round_that_is_opened_again_keeps_what_was_handed_in(runs: RunStore) -
     view = runs.read_round(1)
     assert view is not None
     assert (view.expected, view.left_out) == (("a", "b"), ())
-    assert runs.updates(1, ["b"]) == {"b": {"path": "p"}}
+    assert runs.updates(1, ["b"]) == {"b": update.from_hash({"path": "p"})}
 
 
 def test_a_decision_without_what_was_accepted_meanwhile_changes_nothing(runs: RunStore) -> None:
     open_round(runs)
     runs.judge(1, "b", Verdict(False, "bad", try_id="t1"))
-    runs.judge(1, "a", Verdict(True, "good", try_id="t"))
-    runs.judge(1, "b", Verdict(True, "good", try_id="t2"))
+    runs.judge(1, "a", accepted("good", try_id="t"))
+    runs.judge(1, "b", accepted("good", try_id="t2"))
     before = runs.read_round(1)
     with pytest.raises(IllegalMove, match="decided without b, which is accepted"):
         begin(runs)
@@ -342,26 +347,26 @@ def test_the_update_of_a_client_that_is_left_out_is_not_accepted(runs: RunStore)
     """Until the round is opened again for it, too: what is accepted counts."""
     open_round(runs)
     runs.reopen_round(TOKEN, 1, expected=["a"], new=[], left_out=["b"], opening=2, timeout_s=9, reason="")
-    assert not runs.judge(1, "b", Verdict(True, "good", try_id="t"))
+    assert not runs.judge(1, "b", accepted("good", try_id="t"))
     assert not runs.verdicts(1, ["b"])
     assert not runs.redis.exists(runs.keys.client("b").verdict(1))
     runs.reopen_round(TOKEN, 1, expected=["a", "b"], new=["b"], left_out=[], opening=3, timeout_s=9, reason="")
-    assert runs.judge(1, "b", Verdict(True, "good", try_id="t"))
+    assert runs.judge(1, "b", accepted("good", try_id="t"))
     assert runs.verdicts(1, ["b"])["b"].accepted
 
 
 def test_the_last_try_is_answered_too_when_its_round_is_over(runs: RunStore) -> None:
     open_round(runs)
     assert runs.judge(1, "b", Verdict(False, "NaN", try_id="t1"))
-    runs.judge(1, "a", Verdict(True, "good", try_id="t"))
+    runs.judge(1, "a", accepted("good", try_id="t"))
     begin(runs)
     late = "late: round 1 no longer takes updates"
     assert not runs.refuse_late(1, "b", "t1"), "it has its verdict"
     assert not runs.refuse_late(1, "a", "t2"), "what was accepted is the last"
     assert runs.refuse_late(1, "b", "t2")
-    assert not runs.judge(1, "b", Verdict(True, "good", try_id="t2"))
+    assert not runs.judge(1, "b", accepted("good", try_id="t2"))
     assert runs.redis.hgetall(runs.keys.client("b").verdict(1)) == {"accepted": "0", "reason": late, "try": "t2"}
-    assert runs.judge(1, "b", Verdict(True, "good", try_id="t3")), "whose inspection ended now"
+    assert runs.judge(1, "b", accepted("good", try_id="t3")), "whose inspection ended now"
     assert runs.redis.hgetall(runs.keys.client("b").verdict(1)) == {"accepted": "0", "reason": late, "try": "t3"}
     assert runs.refusals() == {"b": 1}
 
@@ -370,11 +375,11 @@ def test_what_structure_counts_is_decided_once_and_others_are_judged_again(runs:
     open_round(runs)
     assert runs.reference(1) is None
     for client in ("a", "b"):
-        runs.judge(1, client, Verdict(True, "good"))
-    first = Reference("p1", "d1", 3)
+        runs.judge(1, client, accepted("good"))
+    first = Reference(ObjectRef("p1", "d1", 3))
     runs.decide_structure(TOKEN, 1, first, others=["b"], reason="why")
     with pytest.raises(IllegalMove, match="otherwise"):
-        runs.decide_structure(TOKEN, 1, Reference("p2", "d2", 4), others=[], reason="why")
+        runs.decide_structure(TOKEN, 1, Reference(ObjectRef("p2", "d2", 4)), others=[], reason="why")
     view = runs.read_round(1)
     assert view is not None
     assert (runs.reference(1), view.reference, set(view.verdicts)) == (first, first, {"a"})
@@ -384,17 +389,17 @@ def test_what_structure_counts_is_decided_once_and_others_are_judged_again(runs:
 def test_a_refused_update_may_be_followed_by_another_try_while_the_round_is_open(runs: RunStore) -> None:
     open_round(runs)
     assert runs.judge(1, "a", Verdict(False, "bad", try_id="t1"))
-    assert not runs.judge(1, "a", Verdict(True, "good", try_id="t1"))
+    assert not runs.judge(1, "a", accepted("good", try_id="t1"))
     assert runs.judge(1, "a", Verdict(False, "bad", try_id="t2"))
     assert runs.refusals() == {"a": 2}
-    assert runs.judge(1, "a", Verdict(True, "good", try_id="t3"))
+    assert runs.judge(1, "a", accepted("good", try_id="t3"))
     assert not runs.judge(1, "a", Verdict(False, "bad", try_id="t4"))
     assert runs.refusals() == {}
 
 
 def test_an_ended_run_goes_on_with_its_round_open_again(runs: RunStore) -> None:
     open_round(runs)
-    runs.judge(1, "a", Verdict(True, "good"))
+    runs.judge(1, "a", accepted("good"))
     config = {**runs.read().config, "rounds": 9}
 
     def resume(token: str = TOKEN, round_: int = 1) -> None:
@@ -438,7 +443,7 @@ def test_an_attempt_that_failed_for_what_passes_counts_for_none(runs: RunStore) 
 def test_a_reference_of_an_older_release_is_read(runs: RunStore) -> None:
     open_round(runs)
     runs.redis.hset(runs.keys.round(1), "reference", "p d")
-    assert runs.reference(1) == Reference("p", "d")
+    assert runs.reference(1) == Reference(ObjectRef("p", "d"))
 
 
 def test_status_says_who_of_the_runs_own_processes_is_not_there(bench: Bench) -> None:
@@ -511,13 +516,13 @@ def test_status_has_its_metrics_while_rounds_close_under_its_hands(url: str, tmp
     merged = {"metadata": {"datasetSize": [1]}, "metrics": {"accuracy": 0.5}}
     path = put_info(store, "runs/quick/global/0001-", merged)
     runs = ClosesMeanwhile(connect(url), "quick", url)
-    runs.model = replace(MODEL, info_path=path["info_path"], info_digest=path["info_digest"])
+    runs.model = changed(MODEL, info_path=path["info_path"], info_digest=path["info_digest"])
     runs.remove_keys()
     runs.create(rounds=9, config=RunConfig(rounds=9, store=store.url).to_mapping())
     runs.redis.set(runs.keys.coordinator, TOKEN)
     runs.open_round(TOKEN, 1, expected=["a"], timeout_s=9, reason="ready")
     for closed in (0, 1, 2):
-        runs.judge(closed + 1, "a", Verdict(True, "good", try_id="t"))
+        runs.judge(closed + 1, "a", accepted("good", try_id="t"))
         runs.pending = True
         found = described(runs, url)
         assert found["round"] == closed + 1
@@ -545,7 +550,7 @@ def test_status_says_of_a_site_that_went_between_rounds_that_it_is_away(url: str
     runs.redis.sadd(runs.keys.members, *sites)
     for site, state in sites.items():
         runs.redis.hset(runs.keys.client(site).hash, mapping={"state": state, "reason": f"it says {state}"})
-        runs.judge(1, site, Verdict(True, "good", num_examples=7, try_id="t"))
+        runs.judge(1, site, accepted("good", num_examples=7, try_id="t"))
     for site in ("here", "waits"):
         runs.redis.set(runs.keys.client(site).lease, "1", ex=600)
     now = runs.now_ms()
@@ -595,7 +600,7 @@ def test_a_round_is_taken_back_only_from_the_attempt_that_failed(runs: RunStore)
     """And by its coordinator: who decided on an earlier one, or before an answer that was lost, changes nothing."""
     open_round(runs)
     for client in ("a", "b"):
-        runs.judge(1, client, Verdict(True, "good", try_id="t"))
+        runs.judge(1, client, accepted("good", try_id="t"))
     spoiled = [Refusal("b", Verdict(False, "NaN", try_id="t"), True)]
 
     def unchanged(raises: type[Exception], *, attempt: int = 1, token: str = TOKEN, round_: int = 1) -> None:
@@ -634,10 +639,10 @@ def test_a_round_is_taken_back_only_from_the_attempt_that_failed(runs: RunStore)
 def test_a_site_that_changes_each_object_that_was_accepted_of_it_is_refused_for_good(runs: RunStore) -> None:
     """The first time it may be the store; in each later one the round had been aggregated for nothing, without end."""
     open_round(runs)
-    runs.judge(1, "a", Verdict(True, "good", try_id="t"))
+    runs.judge(1, "a", accepted("good", try_id="t"))
     found = []
     for number in range(4):
-        assert runs.judge(1, "b", Verdict(True, "good", try_id=f"t{number}"))
+        assert runs.judge(1, "b", accepted("good", try_id=f"t{number}"))
         assert runs.refusals() == {}, "as after any update that was accepted"
         runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b"], reason="all")
         runs.claim_round(1, attempt=1, token="w1", ttl_s=60)
@@ -654,7 +659,7 @@ def test_an_attempt_that_a_site_has_spoiled_counts_for_none(runs: RunStore) -> N
     runs.open_round(TOKEN, 1, expected=["a", "b", "c"], timeout_s=9, reason="ready")
     clients = ["a", "b", "c"]
     for client in clients:
-        runs.judge(1, client, Verdict(True, "good", try_id="t"))
+        runs.judge(1, client, accepted("good", try_id="t"))
     spoiled: list[str] = []
     for attempt in (1, 2, 3, 4):
         refused = [Refusal(client, Verdict(False, "changed", try_id="t"), False) for client in spoiled]
@@ -685,7 +690,7 @@ def test_a_state_that_is_none_is_one_line(runs: RunStore, field: str) -> None:
 def test_a_run_ends_only_for_what_is_still_so(runs: RunStore) -> None:
     open_round(runs)
     seen = runs.read_round(1)
-    runs.judge(1, "b", Verdict(True, "good", try_id="t"))
+    runs.judge(1, "b", accepted("good", try_id="t"))
     with pytest.raises(IllegalMove, match="decided without b, which is accepted"):
         runs.end(RunState.FAILED, "too few", token=TOKEN, seen=seen)
     seen = runs.read_round(1)

@@ -15,11 +15,12 @@ from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.config import RunConfig
 from flavor.errors import DigestMismatch
 from flavor.records.info import CONFUSION
-from flavor.records.states import RoundState, Verdict
+from flavor.records.states import RoundState
 from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
 from tests.conftest import Bench
 from tests.infos import begin_run, put_info
+from tests.recorded import accepted
 from workers import jobs
 from workers.context import WorkerContext, set_context
 
@@ -54,17 +55,15 @@ def a_round(runs: RunStore, store, round_: int, base: dict[str, np.ndarray]) -> 
             path = named(update_prefix("r", round_, client), "update", writer.sha256, ".safetensors")
             store.put(path, staged, digest=writer.sha256)
         of_info = put_info(store, update_prefix("r", round_, client), info)
-        verdict = Verdict(
-            True,
-            "fine",
-            path,
-            writer.sha256,
-            writer.size_bytes,
-            store.seal(path),
-            "pickle",
-            size,
-            of_info["info_path"],
-            of_info["info_digest"],
+        verdict = accepted(
+            path=path,
+            digest=writer.sha256,
+            size_bytes=writer.size_bytes,
+            seal=store.seal(path),
+            format="pickle",
+            num_examples=size,
+            info_path=of_info["info_path"],
+            info_digest=of_info["info_digest"],
         )
         assert runs.judge(round_, client, verdict)
     runs.begin_aggregation(TOKEN, round_, attempt=1, contributors=sorted(SIZES), reason="all")
@@ -74,7 +73,7 @@ def a_round(runs: RunStore, store, round_: int, base: dict[str, np.ndarray]) -> 
     assert view.state is RoundState.CLOSED, view.error
     model = runs.read().global_model
     assert model is not None
-    file = TensorFile.open(store.local(model.path))
+    file = TensorFile.open(store.local(model.model.path))
     return {spec.name: np.array(file.tensor(spec.name)) for spec in file.specs}
 
 
@@ -130,7 +129,7 @@ def test_each_round_in_a_fresh_worker_is_bit_for_bit_one_go(
                 assert array.tobytes() == base[name].tobytes(), (round_, name)
         model = runs.read().global_model
         assert model is not None
-        assert bool(model.state_path) == bool(aggregators.parse(aggregator, server_step).server_step.slots)
+        assert bool(model.state) == bool(aggregators.parse(aggregator, server_step).server_step.slots)
     finally:
         set_context(None)
         redis.close()
@@ -150,7 +149,7 @@ def test_a_changed_server_state_is_found(url: str, tmp_path: Path) -> None:
         base = a_round(runs, store, 2, base)
         model = runs.read().global_model
         assert model is not None
-        state = store.local(model.state_path)
+        state = store.local(model.state.path)
         state.chmod(0o644)
         data = bytearray(state.read_bytes())
         data[-1] ^= 1

@@ -19,8 +19,11 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest
-from flavor.ledger.statement import signature_fields
-from flavor.records.states import ManifestRef, RoundState, Verdict
+from flavor.ledger.statement import signed
+from flavor.records.objects import ObjectRef
+from flavor.records.states import RoundState
+from flavor.records.update import Update, from_hash
+from flavor.records.verdict import Verdict
 from flavor.store.local import LocalStore
 from flavor.store.open import open_store
 from flavor.store.paths import manifest_path, update_prefix
@@ -64,9 +67,11 @@ def sign(runs: RunStore, client: str, key: SigningKey, round_: int = 1, trained_
     """Sign a submitted update as its edge does; `lies` are about what is signed."""
     name = runs.keys.client(client).update(round_)
     run_id = lies.pop("run_id", runs.read().run_id)
-    fields = {**runs.redis.hgetall(name), **lies}
-    signed = signature_fields(key, "r", round_, client, fields, run_id=run_id, trained_from=trained_from)
-    runs.redis.hset(name, mapping=signed)
+    base = ObjectRef("", trained_from) if trained_from else None
+    update = from_hash({**runs.redis.hgetall(name), **lies}, base=base)
+    assert isinstance(update, Update)
+    done = signed(update, key, run=("r", run_id), round_=round_, client=client)
+    runs.redis.hset(name, mapping={"public_key": done.public_key, "signature": done.signature})
 
 
 def verdict(runs: RunStore, client: str, round_: int = 1) -> Verdict:
@@ -81,7 +86,7 @@ def test_a_signed_update_is_accepted_and_its_key_pinned(runs: RunStore, store: O
     sign(runs, "a", KEY)
     found = verdict(runs, "a")
     assert found.accepted, found.reason
-    assert found.public_key == str(KEY.public)
+    assert found.inspected.public_key == str(KEY.public)
     assert runs.public_keys() == {"a": str(KEY.public)}
 
 
@@ -89,7 +94,7 @@ def test_an_unsigned_update_is_taken_from_a_client_without_a_key(runs: RunStore,
     submit(runs, store, "a", model(1))
     found = verdict(runs, "a")
     assert found.accepted
-    assert (found.public_key, runs.public_keys()) == ("", {})
+    assert (found.inspected.public_key, runs.public_keys()) == ("", {})
 
 
 def test_a_run_may_take_signed_updates_only(url: str, store: ObjectStore) -> None:
@@ -217,7 +222,7 @@ def test_a_closed_round_leaves_its_manifest(runs: RunStore, store: ObjectStore) 
     assert view.manifest is not None
     assert view.manifest.digest == manifest.digest
     assert manifest.config == view.config
-    assert manifest.global_model.to_global(view.global_model.seal) == view.global_model
+    assert manifest.global_model.to_global(view.global_model.model.seal) == view.global_model
     assert [(each.client, each.public_key) for each in manifest.contributors] == [
         ("a", str(KEY.public)),
         ("b", str(OTHER.public)),
@@ -272,10 +277,10 @@ def test_another_round_in_the_store_than_on_redis_is_refused(runs: RunStore, sto
     aggregate(runs)
     history = History(runs, Archive(store, "r"), lambda _: None)
     history.check()
-    forged = ManifestRef("elsewhere", "0" * 64)
+    forged = ObjectRef("elsewhere", "0" * 64)
     with pytest.raises(StateLost, match="Redis has another round 1"):
         history.settle(1, forged)
-    runs.redis.hset(runs.keys.round(1), mapping=forged.fields())
+    runs.redis.hset(runs.keys.round(1), mapping=forged.to_hash("manifest_"))
     with pytest.raises(StateLost, match="has 1 closed round in the store, but Redis has another round 1"):
         history.check()
     runs.redis.hset(runs.keys.round(1), "state", "open")
@@ -417,5 +422,5 @@ def test_models_of_one_round_differ_by_who_contributed(runs: RunStore, store: Ob
     manifest = Manifest.parse(store.local(manifest_path("r", 1)).read_bytes(), "")
     view = runs.read_round(1)
     assert view is not None
-    assert [each.digest for each in manifest.contributors] == [view.verdicts[c].digest for c in ("a", "b")]
-    assert manifest.contributors[0].digest != runs.updates(1, ["a"])["a"]["digest"]
+    assert [each.digest for each in manifest.contributors] == [view.inspected(c).object.digest for c in ("a", "b")]
+    assert manifest.contributors[0].digest != runs.updates(1, ["a"])["a"].object.digest

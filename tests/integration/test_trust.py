@@ -79,7 +79,7 @@ def test_an_enrolled_site_has_its_key_pinned_before_it_comes_and_its_trust_in_it
     site = joined(right, "own.key")
     assert [site.wait(), coordinator.wait()] == [0, 0], site.stderr
     assert f"joined run {bench.run!r}" in site.stderr
-    assert bench.runs.read_round(2).verdicts["edge-1"].public_key == str(own.public)
+    assert bench.runs.read_round(2).inspected("edge-1").public_key == str(own.public)
 
 
 def test_a_site_that_does_not_trust_the_final_model_does_not_end_well(bench: Bench) -> None:

@@ -15,7 +15,8 @@ from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.checkpoints.encoding import Encoding, encode
 from flavor.config import RunConfig
-from flavor.records.states import RoundState, RoundView
+from flavor.records.round import RoundView
+from flavor.records.states import RoundState
 from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
 from flavor.store.protocol import ObjectStore
@@ -76,14 +77,14 @@ class Federation:
     def model(self) -> Tensors:
         model = self.runs.read().global_model
         assert model is not None
-        file = TensorFile.open(self.store.local(model.path))
+        file = TensorFile.open(self.store.local(model.model.path))
         return {name: np.array(file.tensor(name)) for name in file.names}
 
     @property
     def merged(self) -> dict[str, Any]:
         model = self.runs.read().global_model
         assert model is not None
-        merged: dict[str, Any] = json.loads(self.store.local(model.info_path).read_text())
+        merged: dict[str, Any] = json.loads(self.store.local(model.info.path).read_text())
         return merged
 
 
@@ -197,7 +198,7 @@ class TestOverflow:
             "a: with this update the new global model, or the server's state, is not finite in 'v/w'" in told["reason"]
         )
         model = runs.runs.read().global_model
-        state = TensorFile.open(runs.store.local(model.state_path))
+        state = TensorFile.open(runs.store.local(model.state.path))
         assert all(np.isfinite(state.tensor(name)).all() for name in state.names)
 
     def test_two_who_only_overflow_together_are_found_and_no_third(self, federation: Any) -> None:
@@ -253,7 +254,7 @@ class TestMasks:
         runs = federation(compress="int8")
         runs.closed(a=w(1, mask=MASK), b=w(2, mask=MASK))
         model = runs.runs.read().global_model
-        base = TensorFile.open(runs.store.local(model.path))
+        base = TensorFile.open(runs.store.local(model.model.path))
         trained = tmp_path / "trained.safetensors"
         with TensorFileWriter(trained, base.specs) as writer:
             for spec in writer.specs:
@@ -262,7 +263,7 @@ class TestMasks:
         open_round(runs.runs, runs.round)
         sent = tmp_path / "sent.safetensors"
         for client in "ab":
-            made = encode(trained, sent, base, Encoding("int8", model.digest))
+            made = encode(trained, sent, base, Encoding("int8", model.model.digest))
             submit(runs.runs, runs.store, client, w(1), round_=runs.round)
             path = named(update_prefix("r", runs.round, client), "update", made.sha256, ".safetensors")
             runs.store.put(path, sent, digest=made.sha256)
@@ -332,13 +333,13 @@ class TestCompressed:
         open_round(runs.runs, runs.round)
         model = runs.runs.read().global_model
         assert model is not None
-        base, sent = TensorFile.open(runs.store.local(model.path)), folder / "sent.safetensors"
+        base, sent = TensorFile.open(runs.store.local(model.model.path)), folder / "sent.safetensors"
         for client, tensors in updates.items():
             trained = folder / f"{client}.safetensors"
             with TensorFileWriter(trained, base.specs) as writer:
                 for spec in writer.specs:
                     writer.write(spec.name, tensors[spec.name])
-            made = encode(trained, sent, base, Encoding("int8", model.digest))
+            made = encode(trained, sent, base, Encoding("int8", model.model.digest))
             submit(runs.runs, runs.store, client, w(1), round_=runs.round)
             path = named(update_prefix("r", runs.round, client), "update", made.sha256, ".safetensors")
             runs.store.put(path, sent, digest=made.sha256)

@@ -30,7 +30,10 @@ from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, 
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.records.info import CONFUSION
-from flavor.records.states import GlobalModel, Reference, RoundState, Verdict
+from flavor.records.model import GlobalModel
+from flavor.records.round import Reference
+from flavor.records.states import RoundState
+from flavor.records.verdict import Verdict
 from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, named, update_prefix
 from flavor.store.protocol import ObjectStore
@@ -166,7 +169,7 @@ def verdict(runs: RunStore, client: str, round_: int = 1) -> Verdict:
 
 def decide(runs: RunStore, found: Verdict) -> None:
     """Fix the first round's structure, as the coordinator does once most of its sites agree on it."""
-    first = Reference(found.path, found.digest, found.size_bytes, found.structure)
+    first = Reference(found.inspected.object.sealed(""), found.structure)
     runs.decide_structure(TOKEN, 1, first, others=(), reason="2 of 3")
 
 
@@ -179,7 +182,11 @@ class TestInspection:
         path = submit(runs, store, "a", model(1))
         found = verdict(runs, "a")
         assert found.accepted
-        assert (found.path, found.format, found.num_examples) == (accepted_path(path), "npz", 100)
+        assert (found.inspected.object.path, found.inspected.format, found.inspected.num_examples) == (
+            accepted_path(path),
+            "npz",
+            100,
+        )
         assert not store.exists(path), "it is out of its site's reach"
 
     def test_one_object_that_cannot_be_read_keeps_no_other_from_being_judged(
@@ -445,7 +452,7 @@ class TestInspection:
 
     def test_no_tensors_at_all(self, runs: RunStore, store: ObjectStore) -> None:
         submit(runs, store, "a", model(1))
-        path = store.local(runs.updates(1, ["a"])["a"]["path"])
+        path = store.local(runs.updates(1, ["a"])["a"].object.path)
         path.chmod(0o644)
         path.write_bytes(b"not a checkpoint")
         found = verdict(runs, "a")
@@ -471,10 +478,10 @@ class TestAggregation:
         jobs.aggregate("r", 1, 1)
         view = runs.read()
         assert view.global_model is not None
-        file = TensorFile.open(store.local(view.global_model.path))
+        file = TensorFile.open(store.local(view.global_model.model.path))
         np.testing.assert_allclose(file.tensor("w"), 14 / 6, rtol=1e-6)
         assert file.tensor("steps") == 7
-        merged = json.loads(store.local(view.global_model.info_path).read_text())
+        merged = json.loads(store.local(view.global_model.info.path).read_text())
         assert merged["metadata"]["datasetSize"] == [600]
         assert "clients" not in merged["metadata"], "a site sees sums, not the others"
 
@@ -489,7 +496,7 @@ class TestAggregation:
         view = runs.read()
         assert view.global_model is not None
         assert view.global_model.format == "npz"
-        assert TensorFile.open(store.local(view.global_model.path)).names == tuple(model(1))
+        assert TensorFile.open(store.local(view.global_model.model.path)).names == tuple(model(1))
 
     def test_twice_is_once(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
@@ -508,7 +515,9 @@ class TestAggregation:
         jobs.aggregate("r", 1, 1)
         view = runs.read()
         assert view.global_model is not None
-        np.testing.assert_allclose(TensorFile.open(store.local(view.global_model.path)).tensor("w"), 14 / 6, rtol=1e-6)
+        np.testing.assert_allclose(
+            TensorFile.open(store.local(view.global_model.model.path)).tensor("w"), 14 / 6, rtol=1e-6
+        )
 
     @pytest.mark.parametrize("how", ["cut off", "written to"])
     def test_a_site_that_changes_its_object_while_it_is_aggregated_is_left_out(
@@ -519,7 +528,7 @@ class TestAggregation:
             submit(runs, store, client, {"w": np.ones(500_000, np.float32)})
         jobs.inspect("r", 1, ["a", "b", "c"])
         runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b", "c"], reason="3 of 3")
-        path = store.local(runs.verdicts(1, ["b"])["b"].path)
+        path = store.local(runs.verdicts(1, ["b"])["b"].inspected.object.path)
         path.chmod(0o644)
         kept = os.open(path, os.O_RDWR)
 
@@ -559,7 +568,7 @@ class TestAggregation:
             handed_in.chmod(0o644)
         jobs.inspect("r", 1, ["a", "b", "c"])
         runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b", "c"], reason="3 of 3")
-        path = store.local(runs.verdicts(1, ["b"])["b"].path)
+        path = store.local(runs.verdicts(1, ["b"])["b"].inspected.object.path)
         good, start = path.read_bytes(), path.stat().st_size - 4 * elements
         bad = np.full(elements, value, np.float32).tobytes()
         kept, read, shown = os.open(path, os.O_RDWR), Unmapped.read, []
@@ -583,10 +592,10 @@ class TestAggregation:
         if times == 1 and elements > WHOLE_BYTES:
             assert view.state is RoundState.CLOSED, "it was read again"
             assert run.global_model is not None
-            np.testing.assert_array_equal(TensorFile.open(store.local(run.global_model.path)).tensor("w"), 1)
+            np.testing.assert_array_equal(TensorFile.open(store.local(run.global_model.model.path)).tensor("w"), 1)
         else:
             assert (view.state, view.spoiled, view.unfit) == (RoundState.AGGREGATING, ("b",), {})
-            assert f"object {runs.verdicts(1, ['b'])['b'].path}: " in (view.error or "")
+            assert f"object {runs.verdicts(1, ['b'])['b'].inspected.object.path}: " in (view.error or "")
 
     def test_a_failure_is_reported_to_the_coordinator(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
@@ -612,7 +621,7 @@ class TestAggregation:
     ) -> None:
         """As after a chmod by its site, if the worker is not root; what nobody expected is no reason to fail all."""
         self.prepared(runs, store)
-        broken = runs.verdicts(1, ["b"])["b"].path
+        broken = runs.verdicts(1, ["b"])["b"].inspected.object.path
         set_context(WorkerContext(runs.redis, "", Archived(store, broken, error=error), name="worker-1"))
         jobs.aggregate("r", 1, 1)
         view = runs.read_round(1)
@@ -622,7 +631,10 @@ class TestAggregation:
 
     def test_an_object_that_stays_away_for_a_while_is_nobodys_fault(self, runs: RunStore, store: ObjectStore) -> None:
         self.prepared(runs, store)
-        broken, error = runs.verdicts(1, ["b"])["b"].path, StoreUnavailable("it answered 503", passing=True)
+        broken, error = (
+            runs.verdicts(1, ["b"])["b"].inspected.object.path,
+            StoreUnavailable("it answered 503", passing=True),
+        )
         set_context(WorkerContext(runs.redis, "", Archived(store, broken, error=error), name="worker-1"))
         jobs.aggregate("r", 1, 1)
         view = runs.read_round(1)
@@ -633,7 +645,7 @@ class TestAggregation:
         self, runs: RunStore, store: ObjectStore
     ) -> None:
         self.prepared(runs, store)
-        paths = {client: found.path for client, found in runs.verdicts(1, ["a", "b", "c"]).items()}
+        paths = {client: found.inspected.object.path for client, found in runs.verdicts(1, ["a", "b", "c"]).items()}
         refused = StoreUnavailable("it does not let us in")
         set_context(WorkerContext(runs.redis, "", Archived(store, *paths.values(), error=refused), name="worker-1"))
         with pytest.raises(GivenBack, match="it does not let us in"):
@@ -657,8 +669,8 @@ class TestAggregation:
         model = runs.read().global_model
         assert model is not None
         task = runs.redis.hgetall(runs.keys.client("b").task(2))
-        assert GlobalModel.of(task) == replace(model, state_path="", state_digest="")
-        assert task["info_digest"] == hashlib.sha256(store.local(model.info_path).read_bytes()).hexdigest()
+        assert GlobalModel.from_hash(task) == replace(model, state=None)
+        assert task["info_digest"] == hashlib.sha256(store.local(model.info.path).read_bytes()).hexdigest()
         submit(runs, store, "a", {"w": np.zeros((9, 9), np.float32), "steps": np.array(1, np.int64)}, round_=2)
         assert "the global model has (2, 3)" in verdict(runs, "a", 2).reason
 
@@ -715,7 +727,7 @@ class TestQueue:
         unfit = make_worker(connection, "q", tell=told.append)
         unfit.register_birth()
         context = WorkerContext(runs.redis, url, Archived(store, "runs/r/run.json", error=LocalFault("no mount")))
-        paths = [fields["path"] for fields in runs.updates(1, "abc").values()]
+        paths = [each.object.path for each in runs.updates(1, "abc").values()]
         context.store._paths = (*context.store._paths, *paths, *map(accepted_path, paths))
         set_context(context)
         for turn in range(2):
@@ -745,7 +757,7 @@ class TestQueue:
         worker = make_worker(connection, "q", tell=told.append)
         worker.register_birth()
         missing = Archived(store, "runs/r/run.json", error=ObjectMissing("there is none"))
-        paths = [fields["path"] for fields in runs.updates(1, "a").values()]
+        paths = [each.object.path for each in runs.updates(1, "a").values()]
         missing._paths = (*missing._paths, *paths, *map(accepted_path, paths))
         set_context(WorkerContext(runs.redis, url, missing))
         worker.execute_job(*taken(worker))

@@ -11,9 +11,11 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
-from flavor.ledger.statement import signature_fields
+from flavor.ledger.statement import signed
 from flavor.protocol import new_run_id
 from flavor.records.info import CONFUSION, merge_infos
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Update
 from flavor.store.open import open_store
 from flavor.store.paths import (
     clients_folder,
@@ -126,31 +128,19 @@ class ForgedRun:
         data = f"update of {client} in {round_}".encode()
         prefix = update_prefix(self.name, round_, client)
         path, digest = put(self.store, prefix, "update", data, ".safetensors")
-        info_path, info_digest = put(self.store, prefix, "info", json.dumps(self.info(client)).encode(), ".json")
-        of_info = {"info_path": info_path, "info_digest": info_digest, "num_examples": str(SIZES[client])}
-        fields = {"path": path, "digest": digest, "size": str(len(data)), "format": "torch", **of_info}
-        key = self.clients[client]
-        about = {"run_id": self.run_id, "trained_from": trained_from}
-        signed = signature_fields(key, self.name, round_, client, fields, **about) if key else {}
-        return Contributor(
-            client=client,
-            path=path,
-            digest=digest,
-            size_bytes=len(data),
-            format="torch",
-            num_examples=SIZES[client],
-            info_path=info_path,
-            info_digest=info_digest,
-            replaced=self.replaced.get(client, ()),
-            **signed,
-        )
+        info = ObjectRef(*put(self.store, prefix, "info", json.dumps(self.info(client)).encode(), ".json"))
+        base = ObjectRef("", trained_from) if trained_from else None
+        update = Update(ObjectRef(path, digest, len(data)), info, "torch", SIZES[client], base)
+        if key := self.clients[client]:
+            update = signed(update, key, run=(self.name, self.run_id), round_=round_, client=client)
+        return Contributor.of(client, update, self.replaced.get(client, ()))
 
     def close(self, manifest: Manifest, key: SigningKey | None = None) -> Manifest:
         """Sign a manifest and put it in place, as a worker does."""
-        signed = manifest.signed(key or self.worker)
-        self.archive.publish(signed.round, self.archive.stage(signed))
-        self.manifests.append(signed)
-        return signed
+        closed = manifest.signed(key or self.worker)
+        self.archive.publish(closed.round, self.archive.stage(closed))
+        self.manifests.append(closed)
+        return closed
 
     def complete(self, rounds: int = 3) -> ForgedRun:
         """Begin it, and close this many rounds."""

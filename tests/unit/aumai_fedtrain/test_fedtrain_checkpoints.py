@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -15,11 +16,15 @@ from aumai_fedtrain.models import GlobalState, OuterState, Reports
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.errors import AggregationError, CheckpointError, DigestMismatch, StoreError, UpdatesRefused
 from flavor.records.info import CONFUSION
-from flavor.records.states import GlobalModel, RoundState, RoundView, Verdict
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
+from flavor.records.states import RoundState
 from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
 from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
+from tests.recorded import accepted, global_model
 
 SIZES = {"a": 100, "b": 300}
 
@@ -71,9 +76,16 @@ def a_round(
             "metrics": {**dict.fromkeys(CONFUSION, -1), **({"loss": 0.25} if client == "a" else {})},
         }
         told = put_info(store, update_prefix("r", number, client), info)
-        of_info = (SIZES[client], told["info_path"], told["info_digest"])
-        verdicts[client] = Verdict(
-            True, "", path, digest, size, store.seal(path), "pickle", *of_info, constants
+        of_info = {"info_path": told["info_path"], "info_digest": told["info_digest"]}
+        verdicts[client] = accepted(
+            path=path,
+            digest=digest,
+            size_bytes=size,
+            seal=store.seal(path),
+            format="pickle",
+            num_examples=SIZES[client],
+            constants=constants,
+            **of_info,
         ).to_json()
     fields = {
         "state": RoundState.AGGREGATING,
@@ -81,12 +93,12 @@ def a_round(
         "contributors": json.dumps(list(updates)),
         **dict.fromkeys(("opened_ms", "deadline_ms", "attempt"), "1"),
     }
-    return RoundView.of(number, fields, verdicts)
+    return RoundView.from_hash(number, fields, verdicts)
 
 
 def base(store: ObjectStore, values: Mapping[str, np.ndarray]) -> GlobalModel:
     path, digest, size = put(store, "runs/r/global/0002-", values)
-    return GlobalModel(path, digest, size, "i.json", "pickle", store.seal(path))
+    return global_model(path, digest, size, info=("i.json", ""), format="pickle", seal=store.seal(path))
 
 
 def test_updates_are_the_float_tensors_or_their_exact_differences(store: ObjectStore) -> None:
@@ -110,7 +122,7 @@ def test_updates_are_the_float_tensors_or_their_exact_differences(store: ObjectS
 @pytest.mark.parametrize("sealed", [True, False])
 def test_an_update_that_was_changed_is_found(store: ObjectStore, sealed: bool) -> None:
     round_ = a_round(store, {"a": tensors(1), "b": tensors(2)})
-    file = store.local(round_.verdicts["b"].path)
+    file = store.local(round_.inspected("b").object.path)
     file.chmod(0o644)
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -146,14 +158,14 @@ def test_a_state_comes_back_as_the_same_bits(store: ObjectStore, as_lists: bool)
     assert read_state(store, model) == state
     assert model.format == "pickle"
 
-    file = TensorFile.open(store.local(model.path))
+    file = TensorFile.open(store.local(model.model.path))
     for name in FLOATS:
         found = file.tensor(name)
         assert (found.dtype, found.shape) == (tensors(1)[name].dtype, tensors(1)[name].shape)
         np.testing.assert_array_equal(found, weights(4)[name].astype(found.dtype))
     assert int(file.tensor("steps")) == round((100 * 10 + 300 * 20) / 400)
     np.testing.assert_array_equal(file.tensor("mask"), tensors(2)["mask"])  # it has three quarters of the samples
-    info = json.loads(store.local(model.info_path).read_text())
+    info = json.loads(store.local(model.info.path).read_text())
     assert info["metadata"]["datasetSize"] == [100, 300]
 
 
@@ -162,7 +174,7 @@ def test_a_state_without_memory_needs_no_second_copy_of_the_weights(store: Objec
     state = GlobalState(round_id=3, global_weights=dict(sorted(exact.items())))
     model = put_round(store, "r", a_round(store, {"a": tensors(1), "b": tensors(2)}), state)
     assert read_state(store, model) == state
-    assert TensorFile.open(store.local(model.state_path)).names == ()
+    assert TensorFile.open(store.local(model.state.path)).names == ()
 
 
 def test_what_cannot_be_written_is_refused_and_nothing_is_put(store: ObjectStore) -> None:
@@ -183,7 +195,7 @@ def test_initial_weights_are_a_model_of_round_0(store: ObjectStore) -> None:
     model = put_initial(
         store, "r", GlobalState(round_id=0, global_weights={"l": [[1, 2]], "a": tensors(1)["w64"]}).global_weights
     )
-    file = TensorFile.open(store.local(model.path))
+    file = TensorFile.open(store.local(model.model.path))
     assert (file.dtype("l"), file.dtype("a")) == (np.float32, np.float64)
     state = read_state(store, model)
     assert (state.round_id, state.outer_state) == (0, None)
@@ -194,7 +206,7 @@ def test_a_run_of_another_coordinator_is_told_apart(store: ObjectStore) -> None:
     with pytest.raises(StoreError, match="was not coordinated by aumai_fedtrain"):
         read_state(store, base(store, tensors(1)))
     path, digest, _ = put(store, "runs/r/global/0002-", {"momentum/w": np.zeros(3)})
-    foreign = GlobalModel(**{**base(store, tensors(1)).__dict__, "state_path": path, "state_digest": digest})
+    foreign = replace(base(store, tensors(1)), state=ObjectRef(path, digest))
     with pytest.raises(StoreError, match="no state of aumai_fedtrain"):
         read_state(store, foreign)
 
@@ -212,7 +224,7 @@ def test_constant_buffers_with_infinities_are_no_parameters_and_stay_as_they_are
             assert set(update.gradients) == set(FLOATS)
     state = GlobalState(round_id=3, global_weights=weights(4))
     model = put_round(store, "r", round_, state)
-    file = TensorFile.open(store.local(model.path))
+    file = TensorFile.open(store.local(model.model.path))
     assert all(file.tensor(name).tolist() == buffer.tolist() for name, buffer in buffers.items())
     assert read_state(store, model) == state  # what goes on from it has no infinities either
     assert set(parameters_of(open_model(store, start))) == set(FLOATS)

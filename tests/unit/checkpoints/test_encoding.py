@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from aggregators import engine, parse
 from aggregators.blocks import SCRATCH_BYTES
 from aggregators.encoded import EncodedTensor
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import Checkpoint, Encoding, Format, TensorFile, TensorFileWriter, TensorSpec, encode, write
 from flavor.checkpoints.checkpoint import read
 from flavor.checkpoints.encoding import BLOCK, PLAIN_BELOW, quantise
@@ -40,12 +40,12 @@ def saved(path: Path, model: Model, metadata: dict[str, str] | None = None) -> T
     return TensorFile.open(path)
 
 
-def sent(folder: Path, theta: Model, local: Model, kind: str, block: int = BLOCK, name: str = "update") -> Update:
+def sent(folder: Path, theta: Model, local: Model, kind: str, block: int = BLOCK, name: str = "update") -> ClientModel:
     """`local` as it arrives after having been encoded against `theta`."""
     base = saved(folder / "base", theta)
     saved(folder / "local", local)
     encode(folder / "local", folder / name, base, Encoding(kind, BASE, block))  # type: ignore[arg-type]
-    return Update.of(TensorFile.open(folder / name), base)
+    return ClientModel.of(TensorFile.open(folder / name), base)
 
 
 def model(seed: int, like: Model | None = None) -> Model:
@@ -181,7 +181,7 @@ def test_the_trainers_format_and_nesting_do_not_matter(tmp_path: Path, kind: str
     info = encode(tmp_path / "local", tmp_path / "update", base, Encoding(kind, BASE))  # type: ignore[arg-type]
     assert (info.format, info.names) == (format_, ("w", "b"))
     assert info.size_bytes == (tmp_path / "update").stat().st_size
-    update = Update.of(TensorFile.open(tmp_path / "update"), base)
+    update = ClientModel.of(TensorFile.open(tmp_path / "update"), base)
     np.testing.assert_allclose(np.asarray(update.tensors["w"]), local["w"], atol=0.1)
     assert "flavor.encoding" not in update.metadata
 
@@ -194,7 +194,7 @@ def test_the_nesting_travels(tmp_path: Path) -> None:
     flat = read(tmp_path / "local").tensors
     base = saved(tmp_path / "base", flat)
     encode(tmp_path / "local", tmp_path / "update", base, Encoding("int8", BASE))
-    update = Update.of(TensorFile.open(tmp_path / "update"), base)
+    update = ClientModel.of(TensorFile.open(tmp_path / "update"), base)
     back = saved(tmp_path / "back", {name: np.asarray(t) for name, t in update.tensors.items()}, update.metadata)
     own = read(tmp_path / "local").structure
     assert own is not None
@@ -257,7 +257,7 @@ def test_memory_is_a_few_blocks_whatever_the_size(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         encode(tmp_path / "local", tmp_path / "update", base, Encoding("int8", BASE))
-        update = Update.of(TensorFile.open(tmp_path / "update"), base)
+        update = ClientModel.of(TensorFile.open(tmp_path / "update"), base)
         engine.run([update.tensors] * 5, out=out)
         assert update.nonfinite() is None
         _, peak = tracemalloc.get_traced_memory()
@@ -342,7 +342,7 @@ def test_a_lying_encoding_is_refused_in_one_line(
     base = saved(tmp_path / "base", {"w": np.zeros(10, np.float32)})
     file = saved(tmp_path / "update", tensors, metadata)
     with pytest.raises(FlavorError) as caught:
-        Update.of(file, base)
+        ClientModel.of(file, base)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
@@ -355,13 +355,13 @@ def test_scales_that_decode_to_infinity_are_found(tmp_path: Path, dtype: Any, sc
     tensors = encoded(v=np.ones(3, np.int8), **{"flavor.scale/v": np.ones(1, np.float32)})
     tensors["w"][9] = -128
     tensors["flavor.scale/w"][2] = scale
-    assert Update.of(saved(tmp_path / "update", tensors, hostile()), base).nonfinite() == "w"
+    assert ClientModel.of(saved(tmp_path / "update", tensors, hostile()), base).nonfinite() == "w"
 
 
 def test_a_scale_beyond_float16_is_found(tmp_path: Path) -> None:
     base = saved(tmp_path / "base", {"w": np.zeros(10, np.float16)})
     tensors = encoded(**{"flavor.scale/w": np.full(3, 1e5, np.float32)})
-    assert Update.of(saved(tmp_path / "update", tensors, hostile()), base).nonfinite() == "w"
+    assert ClientModel.of(saved(tmp_path / "update", tensors, hostile()), base).nonfinite() == "w"
 
 
 def test_a_compressed_update_is_no_checkpoint(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_a_name_that_scales_need_is_refused(tmp_path: Path) -> None:
 def test_encoding_needs_a_global_model(tmp_path: Path) -> None:
     file = saved(tmp_path / "update", encoded(), hostile())
     with pytest.raises(CheckpointError, match="there is none in this round"):
-        Update.of(file, None)
+        ClientModel.of(file, None)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -396,7 +396,7 @@ def test_damaged_bytes_are_refused_or_decode(tmp_path: Path, data: bytes, at: in
     (tmp_path / "damaged").write_bytes(whole)
     said = ""
     try:
-        update = Update.of(TensorFile.open(tmp_path / "damaged"), base)
+        update = ClientModel.of(TensorFile.open(tmp_path / "damaged"), base)
         update.nonfinite()
     except FlavorError as error:
         said, update = str(error), None
@@ -431,7 +431,7 @@ def test_small_tensors_and_statistics_travel_as_they_are(tmp_path: Path, kind: s
     assert encoding.plain == {"bn.running_var", "bias", "steps"}
     encode(tmp_path / "local", tmp_path / "update", base, encoding)
     file = TensorFile.open(tmp_path / "update")
-    update = Update.of(file, base)
+    update = ClientModel.of(file, base)
     for name in ("bn.running_var", "bias", "steps"):
         assert np.asarray(update.tensors[name]).tobytes() == local[name].tobytes()
     assert isinstance(update.tensors["w"], EncodedTensor)
@@ -446,7 +446,7 @@ def test_a_tensor_that_travels_as_it_is_is_looked_at_as_well(tmp_path: Path) -> 
     encoding = Encoding.sparing("int8", BASE, base.specs, [])
     saved(tmp_path / "local", theta)
     encode(tmp_path / "local", tmp_path / "update", base, encoding)
-    mask = Update.of(TensorFile.open(tmp_path / "update"), base).tensors["mask"]
+    mask = ClientModel.of(TensorFile.open(tmp_path / "update"), base).tensors["mask"]
     assert np.asarray(mask).tobytes() == theta["mask"].tobytes()
     saved(tmp_path / "local", {**theta, "b": np.array([1, np.nan, 0, 0], np.float32)})
     with pytest.raises(CheckpointError, match="tensor 'b' has NaN or infinite values"):

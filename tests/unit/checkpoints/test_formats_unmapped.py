@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from aggregators import engine, parse
-from aggregators.updates import Update
+from aggregators.updates import ClientModel
 from flavor.checkpoints import Encoding, TensorFile, TensorFileWriter, TensorSpec, digest_and_check, encode
 from flavor.checkpoints.compare import same_bits
 from flavor.checkpoints.unmapped import WHOLE_BYTES, FileTensor
@@ -81,7 +81,7 @@ def test_server_states_and_encoded_updates_too(paths, tmp_path):
     for path, target in zip(paths[1:], small, strict=False):
         encode(path, target, base, Encoding("int8", digest))
     for opened in (TensorFile.open, TensorFile.reading):
-        models = [Update.of(opened(path), opened(paths[0])).tensors for path in small]
+        models = [ClientModel.of(opened(path), opened(paths[0])).tensors for path in small]
         old, state = tensors(opened(paths[0])), None
         for turn in range(2):
             result = engine.run(models, server_step=algorithm.server_step, global_model=old, state=state)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from flavor.coordinator.current_round import CurrentRound
-from flavor.records.states import RoundState, RoundView, Verdict
+from dataclasses import replace
 
-UPDATE = {"path": "a", "digest": "a", "size": "12", "try": "t"}
+from flavor.coordinator.current_round import CurrentRound
+from flavor.records.round import RoundView
+from flavor.records.verdict import Verdict
+from tests.recorded import accepted
+
+UPDATE = accepted(path="a", digest="a", size_bytes=12, try_id="t").inspected
 
 
 def opened(*clients: str) -> CurrentRound:
-    fields = {"state": RoundState.OPEN, "expected": "[]", "opened_ms": "1", "deadline_ms": "2", "attempt": "0"}
-    round_ = CurrentRound(RoundView.of(1, fields, {}))
+    round_ = CurrentRound(RoundView.opened(1, (), opened_ms=1, deadline_ms=2))
     for client in clients:
-        round_.learn_updates([client], {client: {**UPDATE, "path": client}}, most_taken_back=3)
+        round_.learn_updates([client], {client: UPDATE}, most_taken_back=3)
     return round_
 
 
@@ -37,7 +40,7 @@ def test_a_newer_try_of_a_refused_client_is_inspected_at_once() -> None:
     round_.asked.times["a"], round_.asked.again_at["a"] = 1, 1e9
     round_.learn_verdicts({"a": Verdict(False, "NaN", try_id="t")})
     assert (round_.unjudged, round_.asked.times["a"]) == ([], 1), "this try has its verdict"
-    round_.learn_updates(["a"], {"a": {**UPDATE, "try": "t2"}}, most_taken_back=3)
+    round_.learn_updates(["a"], {"a": replace(UPDATE, try_id="t2")}, most_taken_back=3)
     assert (round_.unjudged, round_.asked.times["a"]) == (["a"], 0)
     assert "a" not in round_.asked.again_at
 

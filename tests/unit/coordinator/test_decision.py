@@ -24,7 +24,10 @@ from flavor.coordinator.decision import (
 )
 from flavor.coordinator.decision import standings as all_standings
 from flavor.errors import InvalidSetting
-from flavor.records.states import ClientState, RoundState, RoundView, Verdict
+from flavor.records import update
+from flavor.records.round import RoundView
+from flavor.records.states import ClientState, RoundState
+from flavor.records.verdict import Verdict
 
 CONFIG = RunConfig(rounds=5, min_clients=3, store="file:///s")
 READY = Client(ClientState.READY, alive=True)
@@ -32,24 +35,7 @@ LEFT = Client(ClientState.LEFT, alive=False, reason="its trainer ended")
 FAILED = Client(ClientState.FAILED, alive=False, reason="exit code 3")
 JOINED = Client(ClientState.JOINED, alive=True)
 
-ROUND = RoundView(
-    round=2,
-    state=RoundState.OPEN,
-    expected=("a", "b", "c"),
-    contributors=(),
-    opened_ms=1_000,
-    deadline_ms=11_000,
-    closed_ms=None,
-    attempt=0,
-    lease_ms=None,
-    reason="",
-    error=None,
-    path="",
-    digest="",
-    size_bytes=0,
-    info_path="",
-    verdicts={},
-)
+ROUND = RoundView.opened(2, ("a", "b", "c"), opened_ms=1_000, deadline_ms=11_000)
 
 
 def standings(**of: Standing) -> dict[str, tuple[Standing, str]]:
@@ -400,7 +386,7 @@ class TestQuorumLost:
 
 
 def verdict(structure: str, *, accepted: bool = True) -> Verdict:
-    return Verdict(accepted, "why", path="p", structure=structure)
+    return Verdict(accepted, "why", structure=structure)
 
 
 class TestStructure:
@@ -472,8 +458,8 @@ class TestAnotherTry:
         return all_standings(view, updates, {"a": client})["a"][0]
 
     def test_a_refusal_is_about_one_try(self) -> None:
-        assert self.standing({"a": {"try": "t1"}}) is Standing.REFUSED
-        assert self.standing({"a": {"try": "t2"}}) is Standing.SUBMITTED
+        assert self.standing({"a": update.from_hash({"try": "t1"})}) is Standing.REFUSED
+        assert self.standing({"a": update.from_hash({"try": "t2"})}) is Standing.SUBMITTED
 
     def test_an_edge_that_took_its_update_back_trains_again(self) -> None:
         assert self.standing({}) is Standing.PENDING
@@ -481,7 +467,7 @@ class TestAnotherTry:
 
     def test_quarantine_and_revocation_end_that(self) -> None:
         shut = replace(READY, quarantined=True)
-        assert self.standing({"a": {"try": "t2"}}, shut) is Standing.SHUT
+        assert self.standing({"a": update.from_hash({"try": "t2"})}, shut) is Standing.SHUT
         assert self.standing({}, Client(ClientState.REVOKED, alive=False)) is Standing.REVOKED
 
 

@@ -10,7 +10,8 @@ import pytest
 from flavor.edge.belongings import Belongings, Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 
 COMMAND = ("python", "main.py")
 
@@ -18,7 +19,7 @@ COMMAND = ("python", "main.py")
 def view(created_ms: int) -> RunView:
     """A run `r`: each with a creation time of its own is another one."""
     fields = {"state": RunState.WAITING, "round": "0", "rounds": "3", "config": "{}", "created_ms": str(created_ms)}
-    return RunView.of("r", {**fields, "run_id": f"{created_ms:032x}", "protocol": "2"})
+    return RunView.from_hash("r", {**fields, "run_id": f"{created_ms:032x}", "protocol": "2"})
 
 
 def prepared(root: Path, **environment: Path) -> Workspace:

@@ -8,7 +8,6 @@ import json
 import pickle
 import queue
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,12 @@ from flavor.edge.transfers import Transfers
 from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, TransferStopped
-from flavor.records.states import GlobalModel
+from flavor.records.model import GlobalModel
 from flavor.store import digests
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
+from tests.recorded import changed
+from tests.recorded import global_model as model_at
 
 BASIC = [f"basic/confusion_{kind}" for kind in ("tp", "fp", "fn", "tn")]
 
@@ -60,7 +61,7 @@ def put(store: ObjectStore, path: str, content: bytes) -> tuple[str, str]:
 def global_model(store: ObjectStore, weights: bytes, info: bytes, round_: int) -> GlobalModel:
     path, digest = put(store, f"runs/r/global/000{round_}-model.bin", weights)
     info_path, info_digest = put(store, f"runs/r/global/000{round_}-info.json", info)
-    return GlobalModel(path, digest, len(weights), info_path, "opaque", info_digest=info_digest)
+    return model_at(path, digest, len(weights), info=(info_path, info_digest), format="opaque")
 
 
 def test_merged_information_that_was_changed_is_refused_and_nothing_replaced(
@@ -69,10 +70,10 @@ def test_merged_information_that_was_changed_is_refused_and_nothing_replaced(
     exchange = Exchange(store, workspace, run="r", opaque=True)
     exchange.place_global(global_model(store, b"first", b"{}", 1))
     second = global_model(store, b"second", b'{"metadata": {}}', 2)
-    changed = store.local(second.info_path)
-    changed.chmod(0o644)
-    changed.write_bytes(b'{"metadata": []}')
-    with pytest.raises(DigestMismatch, match=second.info_path):
+    other = store.local(second.info.path)
+    other.chmod(0o644)
+    other.write_bytes(b'{"metadata": []}')
+    with pytest.raises(DigestMismatch, match=second.info.path):
         exchange.place_global(second)
     assert workspace.global_model.read_bytes() == b"first"
     assert all(path.read_bytes() == b"{}" for path in workspace.merged_infos)
@@ -98,7 +99,7 @@ def test_what_is_no_object_of_the_run_or_has_no_digest_is_not_read(
     put(store, "etc/private.json", b"{}")
     with pytest.raises(BadObjectPath, match="is not read"):
         Exchange(store, workspace, run="r", opaque=True).place_global(
-            replace(global_model(store, b"first", b"{}", 1), **odd)
+            changed(global_model(store, b"first", b"{}", 1), **odd)
         )
     assert not workspace.global_model.exists()
 
@@ -114,14 +115,14 @@ def test_a_seal_is_not_believed_where_aggregators_keys_are_named(
             writer.write("w", np.full(3, value, np.float32))
     _, digest = put(store, "runs/r/global/0001-model.safetensors", honest.read_bytes())
     path, _ = put(store, "runs/r/global/0001-made-up.safetensors", other.read_bytes())
-    model = GlobalModel(path, digest, honest.stat().st_size, format=format_, seal=store.seal(path))
+    model = model_at(path, digest, honest.stat().st_size, format=format_, seal=store.seal(path))
     trust = ModelTrust(frozenset({"ed25519:" + "0" * 64}))
     exchange = Exchange(store, workspace, run="r", opaque=format_ == "opaque")
     with pytest.raises(DigestMismatch, match="made-up"):
         exchange.place_global(trust.named(model))
     assert not workspace.global_model.exists()
     assert [each.name for each in workspace.global_model.parent.iterdir() if "given" in each.name] == []
-    named = trust.named(replace(model, path="runs/r/global/0001-model.safetensors"))
+    named = trust.named(changed(model, path="runs/r/global/0001-model.safetensors"))
     exchange.place_global(named)
     assert workspace.global_model.exists()
     assert ModelTrust().named(model) == model
@@ -132,7 +133,8 @@ def test_what_is_renamed_over_a_model_while_it_is_hashed_reaches_no_trainer(
 ) -> None:
     """The bytes that are hashed are those that are placed, whatever has the object's name by then."""
     model = global_model(store, b"first", b"{}", 1)
-    place, other = store.local(model.path), store.local(put(store, "runs/r/clients/a/0001-update-x.bin", b"other")[0])
+    place = store.local(model.model.path)
+    other = store.local(put(store, "runs/r/clients/a/0001-update-x.bin", b"other")[0])
     hashed = digests.sha256_file
 
     def then_renamed(*words: object, **options: object) -> tuple[str, int]:
@@ -170,7 +172,7 @@ def test_a_symbolic_link_is_followed_and_what_it_leads_to_is_left_alone(
     exchange = Exchange(store, workspace, run="r")
     done = exchange.collect("r", 1, "c")
     exchange.release_local()
-    stored = store.local(done.path)
+    stored = store.local(done.object.path)
     assert not stored.is_symlink()
     assert stored.read_bytes() == content == own.read_bytes()
     assert (own.stat().st_mode, own.stat().st_nlink) == (before.st_mode, 1)
@@ -190,14 +192,14 @@ def test_a_file_that_has_another_name_is_copied_and_keeps_its_mode(
     exchange.release_local()
     assert own.stat().st_mode & 0o777 == 0o640
     own.write_bytes(b"the next round's")
-    assert store.local(done.path).read_bytes() != b"the next round's"
+    assert store.local(done.object.path).read_bytes() != b"the next round's"
 
 
 def test_the_edges_own_file_is_linked_and_not_copied(store: ObjectStore, workspace: Workspace) -> None:
     trained(workspace)
     inode = workspace.local_model.stat().st_ino
     done = Exchange(store, workspace, run="r").collect("r", 1, "c")
-    assert store.local(done.path).stat().st_ino == inode
+    assert store.local(done.object.path).stat().st_ino == inode
 
 
 @pytest.mark.parametrize("compress", ["none", "bf16"])
@@ -208,16 +210,16 @@ def test_prefixes_are_taken_off_and_put_back_also_by_an_edge_that_is_started_aga
     exchange = Exchange(store, workspace, run="r", bare=True, compress=compress, learned=habits.append)
     trained(workspace, "module._orig_mod.w")
     done = exchange.collect("r", 1, "c")
-    assert list(load_file(store.local(done.path))) == ["w"]
+    assert list(load_file(store.local(done.object.path))) == ["w"]
     info_path, info_digest = put(store, "runs/r/global/0001-info.json", b"{}")
-    path = as_global(store, done.path)
-    model = GlobalModel(path, done.digest, done.size_bytes, info_path, "safetensors", info_digest=info_digest)
+    path = as_global(store, done.object.path)
+    model = model_at(path, done.object.digest, done.size_bytes, info=(info_path, info_digest), format="safetensors")
     again = Exchange(store, workspace, run="r", bare=True, compress=compress, habits=habits[-1])
     for each in (exchange, again):
         each.place_global(model)
         assert list(load_file(workspace.global_model)) == ["module._orig_mod.w"]
         trained(workspace, "module._orig_mod.w")
-        assert each.collect("r", 2, "c").path
+        assert each.collect("r", 2, "c").object.path
     assert len(habits) == 1
 
 
@@ -234,7 +236,7 @@ def test_a_site_keeps_its_own_format_and_nesting_whatever_the_run_declares(
     with TensorFileWriter(other, [TensorSpec("w", np.dtype(np.float32), (3,))], metadata=nesting) as file:
         file.write("w", np.ones(3, np.float32))
     path, digest = put(store, "runs/r/global/0001-model.safetensors", other.read_bytes())
-    model = GlobalModel(path, digest, other.stat().st_size, format="torch")
+    model = model_at(path, digest, other.stat().st_size, format="torch")
     Exchange(store, workspace, run="r", habits=habits[-1]).place_global(model)
     with np.load(workspace.global_model) as file:
         assert list(file) == ["w"]
@@ -269,7 +271,7 @@ def test_what_a_script_saved_beside_its_state_dict_stands_beside_the_global_mode
         workspace.local_info.write_text(json.dumps(info))
         done = exchange.collect("r", round_, "c")
         exchange.release_local()
-        model = GlobalModel(as_global(store, done.path), done.digest, done.size_bytes, format=done.format)
+        model = model_at(as_global(store, done.object.path), done.object.digest, done.size_bytes, format=done.format)
     Exchange(store, workspace, run="r").place_global(model)
     assert list(torch.load(workspace.global_model, weights_only=True)) == ["state_dict"]
     assert [line.split(" will")[0] for line in said] == ["the checkpoint's model"]
@@ -282,7 +284,7 @@ def test_what_is_no_model_of_an_aggregators_reaches_no_trainer(
     """Whatever Redis says that it is: the trainer may open it with pickle.load, which runs what stands in it."""
     data = pickle.dumps({"state_dict": {}})
     path, digest = put(store, "runs/r/global/0001-model.safetensors", data)
-    model = GlobalModel(path, digest, len(data), format=format_)
+    model = model_at(path, digest, len(data), format=format_)
     with pytest.raises(CheckpointError):
         Exchange(store, workspace, run="r").place_global(model)
     assert not workspace.global_model.exists()
@@ -297,7 +299,7 @@ def test_a_file_that_could_be_something_else_as_well_reaches_no_trainer(
     data = len(text).to_bytes(8, "little") + text + bytes(4)
     path, digest = put(store, "runs/r/global/0001-model.safetensors", data)
     assert load_file(store.local(path)).keys() == {"w"}
-    model = GlobalModel(path, digest, len(data), format="safetensors")
+    model = model_at(path, digest, len(data), format="safetensors")
     with pytest.raises(CheckpointError, match="no file that an aggregator wrote"):
         Exchange(store, workspace, run="r").place_global(model)
 
@@ -339,7 +341,7 @@ def test_a_site_that_has_saved_no_text_yet_finds_an_empty_one_and_is_told_once(
     theirs.write_bytes(pickle.dumps({"state_dict": {"w": np.ones(3, np.float32), "who": "MEIER", "all": ["MEIER"]}}))
     wire = to_safetensors(theirs, tmp_path / "wire")
     path, digest = put(store, "runs/r/global/0001-model.safetensors", (tmp_path / "wire").read_bytes())
-    model = GlobalModel(path, digest, wire.size_bytes, format="pickle", seal=store.seal(path))
+    model = model_at(path, digest, wire.size_bytes, format="pickle", seal=store.seal(path))
     told: list[str] = []
     exchange = Exchange(store, workspace, run="r", tell=told.append)
     for _ in range(2):
@@ -353,7 +355,7 @@ def test_a_site_that_has_saved_no_text_yet_finds_an_empty_one_and_is_told_once(
     )
     workspace.local_info.write_text(json.dumps(INFO))
     sent = exchange.collect("r", 1, "a")
-    assert b"HUBER" not in store.local(sent.path).read_bytes()
+    assert b"HUBER" not in store.local(sent.object.path).read_bytes()
     exchange.place_global(model)
     given = pickle.loads(workspace.global_model.read_bytes())["state_dict"]
     assert (given["who"], given["all"]) == ("HUBER", ["HUBER"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,9 @@ import pytest
 from flavor.edge.trust import ModelTrust
 from flavor.errors import InvalidSetting, UntrustedModel
 from flavor.ledger.keys import SigningKey
-from flavor.records.states import GlobalModel
+from flavor.records.model import GlobalModel
 from flavor.store.paths import manifest_path
+from tests.recorded import changed
 from tests.unit.forged_run import ForgedRun, overwrite
 
 
@@ -53,7 +53,7 @@ def test_the_model_that_its_round_made_is_trained_from(run: ForgedRun) -> None:
     ],
 )
 def test_another_model_than_the_manifest_names(run: ForgedRun, change: dict[str, object], said: str) -> None:
-    assert said in refusal(trusting(run), run, replace(made(run), **change))  # type: ignore[arg-type]
+    assert said in refusal(trusting(run), run, changed(made(run), **change))  # type: ignore[arg-type]
 
 
 def test_a_manifest_of_another_round_run_or_key(run: ForgedRun, tmp_path: Path) -> None:
@@ -78,13 +78,13 @@ def test_initial_weights_are_named_by_their_digest(run: ForgedRun) -> None:
     initial = run.record.initial
     assert initial is not None
     model = initial.to_global("")
-    assert f"--trust sha256:{model.digest}" in refusal(trusting(run), run, model, round_=0)
-    trusting(run, f"sha256:{model.digest}").check(run.archive, run.run_id, 0, model)
+    assert f"--trust sha256:{model.model.digest}" in refusal(trusting(run), run, model, round_=0)
+    trusting(run, f"sha256:{model.model.digest}").check(run.archive, run.run_id, 0, model)
     trusting(run).check(run.archive, run.run_id, 0, None)
 
 
 def test_without_a_key_every_model_is_trained_from(run: ForgedRun) -> None:
-    ModelTrust.parse([]).check(run.archive, "", 7, replace(made(run), digest="0" * 64))
+    ModelTrust.parse([]).check(run.archive, "", 7, changed(made(run), digest="0" * 64))
 
 
 def test_what_is_no_trust(run: ForgedRun, tmp_path: Path) -> None:

@@ -8,16 +8,21 @@ import pytest
 
 from flavor.edge.part import MOVES, Judgement, Move, Part, Phase
 from flavor.errors import IllegalMove
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Refused
+from tests.recorded import accepted as accepted_update
+
+BASE = ObjectRef("runs/r/global/0001-model", "d" * 64)
 
 PARTS = {
     Phase.STARTING: Part(),
     Phase.IDLE: Part().got_ready(),
-    Phase.WORKING: Part().got_ready().began(2, trained_from="d"),
+    Phase.WORKING: Part().got_ready().began(2, base=BASE),
     Phase.LEFT: Part().got_ready().left(),
 }
 DONE: dict[Move, Callable[[Part], Part]] = {
     Move.GET_READY: Part.got_ready,
-    Move.BEGIN: lambda part: part.began(2, trained_from="d"),
+    Move.BEGIN: lambda part: part.began(2, base=BASE),
     Move.FINISH: lambda part: part.finished(2),
     Move.SKIP: lambda part: part.skipped(2),
     Move.LEAVE: Part.left,
@@ -46,8 +51,8 @@ def test_a_site_that_has_left_moves_no_more() -> None:
 def test_a_round_s_way() -> None:
     part = Part().got_ready().heard_of(1)
     assert part.may_begin
-    part = part.began(1, trained_from="d1")
-    assert (part.round, part.trained_from, part.may_begin, part.is_ready) == (1, "d1", False, True)
+    part = part.began(1, base=BASE)
+    assert (part.round, part.base, part.may_begin, part.is_ready) == (1, BASE, False, True)
     part = part.heard_of(2).heard_of(1)
     assert (part.newest, part.may_begin) == (2, False), "the trainer is in the round before"
     part = part.finished(1)
@@ -75,11 +80,11 @@ def test_a_trainer_that_waits_without_having_finished_its_round_is_stalled_in_th
     stalled = part.waits_without_finishing(2)
     assert stalled.stalled == 2
     assert stalled.finished(2).stalled == 0
-    assert stalled.finished(2).began(3, trained_from="").stalled == 0
+    assert stalled.finished(2).began(3, base=None).stalled == 0
 
 
 def test_what_becomes_of_an_update() -> None:
-    part = PARTS[Phase.IDLE].heard_of(1).handed_in(1, {"path": "x"})
+    part = PARTS[Phase.IDLE].heard_of(1).handed_in(1, accepted_update().inspected)
     assert (part.unjudged, part.refused) == (1, 0)
     assert (part.awaits_verdict(1), part.awaits_verdict(2)) == (True, False)
     accepted = part.judged(accepted=True)
@@ -95,6 +100,6 @@ def test_what_becomes_of_an_update() -> None:
 
 
 def test_what_the_edge_itself_refused_awaits_no_aggregator_and_may_be_tried_again() -> None:
-    part = PARTS[Phase.IDLE].heard_of(1).handed_in(1, {"refused": "its checkpoint cannot be used"})
+    part = PARTS[Phase.IDLE].heard_of(1).handed_in(1, Refused("its checkpoint cannot be used"))
     assert part.unjudged == 0
     assert part.judged(accepted=False).refused == 1

@@ -6,12 +6,13 @@ import pytest
 
 from flavor.edge.run_identity import checked_continuity
 from flavor.errors import RunRebuilt, StateLost
-from flavor.records.states import RunState, RunView
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 
 
 def view(run_id: str = "a" * 32, *, recovered_ms: int = 0) -> RunView:
     fields = {"state": RunState.RUNNING, "round": "3", "rounds": "9", "config": "{}", "created_ms": "1"}
-    return RunView.of("r", {**fields, "run_id": run_id, "protocol": "2", "recovered_ms": str(recovered_ms)})
+    return RunView.from_hash("r", {**fields, "run_id": run_id, "protocol": "2", "recovered_ms": str(recovered_ms)})
 
 
 def test_a_run_that_was_rebuilt_is_joined_again_and_one_that_is_older_is_not() -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from flavor.edge.part import Part, Phase
 from flavor.edge.waiting import awaited
+from tests.recorded import accepted
 
 IDLE = Part(Phase.IDLE, newest=1, behind=1)
-UPDATE = {"path": "x"}
+UPDATE = accepted().inspected
 
 
 @pytest.mark.parametrize(

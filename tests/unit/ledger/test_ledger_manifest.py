@@ -14,7 +14,8 @@ from flavor.errors import InvalidRecord, ObjectExists, ObjectMissing
 from flavor.ledger.canonical import canonical
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest, Model, RunRecord, settings_differ
-from flavor.records.states import GlobalModel
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
 from tests.unit.forged_run import ForgedRun, overwrite
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
@@ -93,10 +94,11 @@ def test_a_signature_is_about_the_whole_manifest(tmp_path: Path) -> None:
 
 def test_a_manifest_keeps_every_field_of_a_global_model_but_its_seal() -> None:
     """What is forgotten here would be missing after `flavor recover`."""
-    assert {each.name for each in fields(GlobalModel)} == set(Model.model_fields) | {"seal"}
-    model = GlobalModel("p", "d" * 64, 3, "i", "torch", "seal", "s", "e" * 64, "f" * 64)
+    ref, info, state = ObjectRef("p", "d" * 64, 3, "seal"), ObjectRef("i", "f" * 64), ObjectRef("s", "e" * 64)
+    model = GlobalModel(ref, info, state, "torch")
+    assert {each.name for each in fields(GlobalModel) if not getattr(model, each.name)} == set(), "each has a value"
     assert Model.of(model).to_global("seal") == model
-    assert Model.of(model).objects() == {"p": "d" * 64, "i": "f" * 64, "s": "e" * 64}
+    assert Model.of(model).objects() == [ref.sealed(""), info, state]
 
 
 def test_settings_differ_by_name_and_not_by_place() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from flavor.checkpoints import TensorFileWriter, TensorSpec
 from flavor.errors import DigestMismatch
+from flavor.records.objects import ObjectRef
 from flavor.store import links, seals
 from flavor.store.digests import copy_of
 from flavor.store.local import LocalStore
@@ -42,7 +43,7 @@ def test_bytes_that_were_shown_and_taken_back_are_told_by_the_seal_alone(store: 
 
     def read() -> None:
         with reading(store) as opened:
-            tensors = opened.open(PATH, digest=digest, seal=seal)
+            tensors = opened.open(ObjectRef(PATH, digest, seal=seal))
             good = file.read_bytes()
             with file.open("r+b") as kept:
                 kept.seek(-4, os.SEEK_END)
@@ -60,7 +61,7 @@ def test_an_error_that_came_of_such_bytes_is_none_of_its_own(store: LocalStore) 
 
     def read() -> None:
         with reading(store) as opened:
-            opened.open(PATH, digest=digest_of(store))
+            opened.open(ObjectRef(PATH, digest_of(store)))
             os.utime(Path(store.url.removeprefix("file://")) / PATH)
             raise ZeroDivisionError
 
@@ -80,11 +81,11 @@ def test_a_folder_that_is_put_in_place_of_another_and_taken_away_shows_nothing(s
     folder.rename(aside)
     other.rename(folder)
     with pytest.raises(NotAsAccepted), as_accepted(PATH):
-        Reading(store).open(PATH, digest=digest, seal=seal)
+        Reading(store).open(ObjectRef(PATH, digest, seal=seal))
     folder.rename(other)
     aside.rename(folder)
     assert store.seal(PATH, strict=True) == seal
-    assert Reading(store).open(PATH, digest=digest, seal=seal).tensor("w").sum() == ELEMENTS
+    assert Reading(store).open(ObjectRef(PATH, digest, seal=seal)).tensor("w").sum() == ELEMENTS
 
 
 def test_a_pipe_under_the_name_keeps_nobody_waiting(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +95,7 @@ def test_a_pipe_under_the_name_keeps_nobody_waiting(store: LocalStore, monkeypat
     os.mkfifo(file)
     monkeypatch.setattr(LocalStore, "local", lambda *_, **__: file)  # it was a file when the store looked
     with pytest.raises(DigestMismatch), as_accepted(PATH):
-        Reading(store).open(PATH, digest=digest)
+        Reading(store).open(ObjectRef(PATH, digest))
 
 
 def test_a_seal_stands_for_a_digest_once_the_tick_of_its_last_change_is_over(

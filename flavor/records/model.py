@@ -1,0 +1,51 @@
+"""The global model of a round, with what lies beside it in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from flavor.records.objects import ObjectRef
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """The global checkpoint that a round begins from or has made."""
+
+    model: ObjectRef
+    info: ObjectRef | None = None
+    """The merged information of the round that made it; None for initial weights."""
+    state: ObjectRef | None = None
+    """The server step's state after that round, for a step that remembers. Sites are not told of it."""
+    format: str = ""
+    """The trainers' format, in which their edges write the model; '' where the record does not say."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the model is, as far as the record says."""
+        return self.model.size_bytes or 0
+
+    def unsealed(self) -> GlobalModel:
+        """The same model without the store's mark, so that its digest is computed before it is used."""
+        return replace(self, model=self.model.sealed(""))
+
+    def to_hash(self) -> dict[str, str]:
+        """All fields of the run's hash that name it; what there is none of is '', in place of an earlier model's."""
+        nothing = dict.fromkeys(("global_seal", "info_path", "info_digest", "state_path", "state_digest"), "")
+        fields = {**nothing, **self.model.to_hash("global_"), "format": self.format}
+        for prefix, ref in (("info_", self.info), ("state_", self.state)):
+            if ref is not None:
+                fields |= {f"{prefix}path": ref.path, f"{prefix}digest": ref.digest}
+        return fields
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> GlobalModel | None:
+        """Read the fields of a run's hash or of a task; None where there is no global model yet.
+
+        Raises `ValueError` where its size is no number.
+        """
+        model = ObjectRef.from_hash(fields, "global_")
+        if model is None:
+            return None
+        info, state = ObjectRef.from_hash(fields, "info_"), ObjectRef.from_hash(fields, "state_")
+        return cls(model, info, state, fields.get("format", ""))

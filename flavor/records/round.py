@@ -1,0 +1,135 @@
+"""A round, as its hashes in Redis describe it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flavor.records.objects import ObjectRef
+from flavor.records.states import RoundState
+from flavor.records.update import Update
+from flavor.records.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An update whose structure the others of its round must have."""
+
+    object: ObjectRef
+    """Its size is None in a round that an older release has opened."""
+    structure: str = ""
+    """The digest of its structure: the object itself, which its site may spoil, only serves to say what differs."""
+
+    def to_text(self) -> str:
+        """Write it as it stands in the round's hash."""
+        ref = self.object
+        return f"{ref.path} {ref.digest} {ref.size_bytes} {self.structure}".rstrip()
+
+    @classmethod
+    def from_text(cls, text: str) -> Reference:
+        """Read what stands there."""
+        path, digest, *more = text.split(" ")
+        return cls(ObjectRef(path, digest, int(more[0]) if more else None), *more[1:2])
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """A round's hash and its verdicts, read."""
+
+    round: int
+    state: RoundState
+    expected: tuple[str, ...]
+    contributors: tuple[str, ...]
+    opened_ms: int
+    deadline_ms: int
+    closed_ms: int | None
+    attempt: int
+    lease_ms: int | None
+    reason: str
+    error: str | None
+    verdicts: Mapping[str, Verdict]
+    model: ObjectRef | None = None
+    """The global model that it has made, once it is closed."""
+    info: ObjectRef | None = None
+    """The merged information beside it; an earlier release has left out its digest."""
+    openings: int = 1
+    """How often it was opened: more than once after its quorum was lost."""
+    left_out: tuple[str, ...] = ()
+    """Clients that had a task in an earlier opening, and are not expected any more."""
+    manifest: ObjectRef | None = None
+    resumed: bool = False
+    """Whether it was open when the run ended, and `flavor resume` has opened it again: its sites may be on the way."""
+    reference: Reference | None = None
+    """The update whose structure the round's updates must have, once that is decided, in a round without a model."""
+    waits: int = 0
+    """Attempts that ended because of what passes by itself, such as a full store, or of a site's update that is left
+    out of the next one: they count for none."""
+    passing_ms: int | None = None
+    """When the last attempt ended so; None when it did not."""
+    notes: tuple[str, ...] = ()
+    """What its aggregation noticed, for the operator: a line each."""
+    away_ms: int | None = None
+    """When an inspection ended so last, while the round was open."""
+    spoiled: tuple[str, ...] = ()
+    """Contributors whose objects were no longer what was inspected when the last attempt read them."""
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    """Those of them whose updates are to blame, as they cannot be used with the others; and the reason."""
+
+    @property
+    def accepted(self) -> dict[str, Update]:
+        """The accepted updates, by client."""
+        return {client: each.inspected for client, each in self.verdicts.items() if each.accepted}
+
+    def inspected(self, client: str) -> Update:
+        """What was inspected of this contributor's."""
+        return self.verdicts[client].inspected
+
+    @classmethod
+    def opened(cls, round_: int, expected: tuple[str, ...], *, opened_ms: int, deadline_ms: int) -> RoundView:
+        """A round that was just opened for these clients."""
+        return cls(
+            round=round_,
+            state=RoundState.OPEN,
+            expected=expected,
+            contributors=(),
+            opened_ms=opened_ms,
+            deadline_ms=deadline_ms,
+            closed_ms=None,
+            attempt=0,
+            lease_ms=None,
+            reason="",
+            error=None,
+            verdicts={},
+        )
+
+    @classmethod
+    def from_hash(cls, round_: int, fields: Mapping[str, str], verdicts: Mapping[str, str]) -> RoundView:
+        """Read the hashes' fields."""
+        return cls(
+            round=round_,
+            state=RoundState(fields["state"]),
+            expected=tuple(json.loads(fields["expected"])),
+            contributors=tuple(json.loads(fields.get("contributors", "[]"))),
+            opened_ms=int(fields["opened_ms"]),
+            deadline_ms=int(fields["deadline_ms"]),
+            closed_ms=int(fields["closed_ms"]) if "closed_ms" in fields else None,
+            attempt=int(fields["attempt"]),
+            lease_ms=int(fields["lease_ms"]) if "lease_ms" in fields else None,
+            reason=fields.get("reason", ""),
+            error=fields.get("error"),
+            model=ObjectRef.from_hash(fields),
+            info=ObjectRef.from_hash(fields, "info_"),
+            spoiled=tuple(json.loads(fields.get("spoiled", "[]"))),
+            unfit=json.loads(fields.get("unfit", "{}")),
+            verdicts={client: Verdict.from_json(text) for client, text in verdicts.items()},
+            openings=int(fields.get("openings", 1)),
+            left_out=tuple(json.loads(fields.get("left_out", "[]"))),
+            resumed=fields.get("resumed") == "1",
+            reference=Reference.from_text(fields["reference"]) if "reference" in fields else None,
+            waits=int(fields.get("waits", 0)),
+            passing_ms=int(fields["passing_ms"]) if "passing_ms" in fields else None,
+            away_ms=int(fields["away_ms"]) if "away_ms" in fields else None,
+            manifest=ObjectRef.from_hash(fields, "manifest_"),
+            notes=tuple(json.loads(fields.get("notes", "[]"))),
+        )

@@ -1,0 +1,75 @@
+"""A run, as its hash in Redis describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flavor.protocol import PROTOCOL, spoken
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.states import RunState
+
+_LONGEST_REASON = 10_000
+"""Characters of a run's reason that are read: sites print it."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run's hash, read."""
+
+    run: str
+    state: RunState
+    round: int
+    rounds: int
+    config: Mapping[str, Any]
+    reason: str
+    global_model: GlobalModel | None
+    created_ms: int
+    ended_ms: int | None
+    manifest: ObjectRef | None = None
+    """Of the newest closed round; before the first, the run's record in the store."""
+    recovered_ms: int = 0
+    """When the run was rebuilt from the store, if it was."""
+    recovered_round: int = 0
+    """The newest closed round at that time."""
+    run_id: str = ""
+    """32 hexadecimal digits that no other run has, of this name or another; '' in a run of protocol 1."""
+    protocol: int = PROTOCOL
+    """The version of the protocol that the run is held in; 0 where none is named."""
+    changed: tuple[str, ...] = ()
+    """The settings that `flavor resume` has changed since the run began."""
+    resumed_ms: int = 0
+    """When the run was resumed last, if it was."""
+    resumed_round: int | None = None
+    """The newest closed round when the run was resumed last, if it was."""
+
+    @property
+    def incarnation(self) -> tuple[str, int, int]:
+        """Differs between a run and what took its place under the same name."""
+        return self.run_id, self.created_ms, self.recovered_ms
+
+    @classmethod
+    def from_hash(cls, run: str, fields: Mapping[str, str]) -> RunView:
+        """Read the hash's fields."""
+        return cls(
+            run=run,
+            state=RunState(fields["state"]),
+            round=int(fields["round"]),
+            rounds=int(fields["rounds"]),
+            config=json.loads(fields["config"]),
+            reason=fields.get("reason", "")[:_LONGEST_REASON],
+            global_model=GlobalModel.from_hash(fields),
+            created_ms=int(fields.get("created_ms", 0)),
+            ended_ms=int(fields["ended_ms"]) if "ended_ms" in fields else None,
+            manifest=ObjectRef.from_hash(fields, "manifest_"),
+            recovered_ms=int(fields.get("recovered_ms", 0)),
+            recovered_round=int(fields.get("recovered_round", 0)),
+            run_id=fields.get("run_id", ""),
+            protocol=spoken(fields.get("protocol")),
+            changed=tuple(json.loads(fields.get("changed", "[]"))),
+            resumed_ms=int(fields.get("resumed_ms", 0)),
+            resumed_round=int(fields["resumed_round"]) if "resumed_round" in fields else None,
+        )

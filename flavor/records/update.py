@@ -1,0 +1,126 @@
+"""What a client hands in for a round: an update, or the word of its edge that there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flavor.records.names import count
+from flavor.records.objects import ObjectRef
+
+UNSAID = -1
+"""`Update.num_examples` where the client has written no number."""
+_NUMBER = re.compile(r"[0-9]{1,20}")
+LONGEST_TRY = 64
+"""Characters of a try's name that are read."""
+
+FIELDS = (
+    *("path", "digest", "size", "format", "info_path", "info_digest", "num_examples"),
+    *("public_key", "signature", "refused", "failure", "exit_code", "report", "try", "unread"),
+)
+"""All that is read of what a client hands in."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that a client handed in.
+
+    As it stands in Redis nothing of it is to be believed. In an accepted `Verdict` it is what was inspected.
+    """
+
+    object: ObjectRef
+    info: ObjectRef
+    """Its information (info.json)."""
+    format: str
+    """The format that the client's trainer saves in."""
+    num_examples: int
+    """`datasetSize` in its information; `UNSAID` for none."""
+    base: ObjectRef | None = None
+    """The global model that its client was given to train from; None where there was none.
+
+    It is not written to Redis: who reads an update knows the model of its round, and the signature covers it.
+    """
+    public_key: str = ""
+    """`ed25519:HEX`; '' for an unsigned update."""
+    signature: str = ""
+    """By that key on the update's `Statement` (`flavor.ledger.statement`)."""
+    unread: bool = False
+    """Whether its edge says that the trainer did not read the global model."""
+    try_id: str = ""
+    """Which of the client's tries in the round it is."""
+
+    @property
+    def trained_from(self) -> str:
+        """SHA-256 of the global model that its client was given; '' where there was none."""
+        return self.base.digest if self.base is not None else ""
+
+    @property
+    def size_bytes(self) -> int:
+        """How large its object is, as far as the record says."""
+        return self.object.size_bytes or 0
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where its objects lie."""
+        return tuple(ref.path for ref in (self.object, self.info) if ref.path)
+
+    def to_hash(self) -> dict[str, str]:
+        """The fields that its edge writes."""
+        fields = {
+            **self.object.to_hash(),
+            "format": self.format,
+            "info_path": self.info.path,
+            "info_digest": self.info.digest,
+            "num_examples": str(self.num_examples),
+        }
+        if self.signature:
+            fields |= {"public_key": self.public_key, "signature": self.signature}
+        if self.unread:
+            fields["unread"] = "1"
+        return {**fields, "try": self.try_id}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The word of a client's edge, in place of an update, that what its trainer saved cannot be used."""
+
+    reason: str
+    failure: str = ""
+    """The class of the failure (`flavor.edge.notice`); '' for none."""
+    exit_code: str = ""
+    report: str | None = None
+    """The site's own text, where its user shares it."""
+    try_id: str = ""
+
+    def to_hash(self) -> dict[str, str]:
+        """The fields that its edge writes."""
+        fields = {"refused": self.reason}
+        if self.failure:
+            fields["failure"] = self.failure
+        if self.exit_code:
+            fields["exit_code"] = self.exit_code
+        if self.report is not None:
+            fields["report"] = self.report
+        return {**fields, "try": self.try_id}
+
+
+def from_hash(fields: Mapping[str, str], *, base: ObjectRef | None = None) -> Update | Refused:
+    """What a client has written, whatever that is; `base` is the global model of the round."""
+    try_id = fields.get("try", "")[:LONGEST_TRY]
+    if "refused" in fields:
+        return Refused(
+            fields["refused"], fields.get("failure", ""), fields.get("exit_code", ""), fields.get("report"), try_id
+        )
+    examples = fields.get("num_examples", "")
+    return Update(
+        object=ObjectRef(fields.get("path", ""), fields.get("digest", ""), count(fields.get("size"))),
+        info=ObjectRef(fields.get("info_path", ""), fields.get("info_digest", "")),
+        format=fields.get("format", ""),
+        num_examples=int(examples) if _NUMBER.fullmatch(examples) else UNSAID,
+        base=base,
+        public_key=fields.get("public_key", ""),
+        signature=fields.get("signature", ""),
+        unread=fields.get("unread") == "1",
+        try_id=try_id,
+    )
