@@ -19,7 +19,7 @@ from soak_driver import AGGREGATORS, EDGES, EVERYTHING, LEASE_S, QUEUE, QUORUM, 
 
 from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import FlavorError
-from flavor.programs.parent_death import die_with_parent
+from flavor.parent_death import die_with_parent
 from flavor.records.names import Event
 from flavor.records.update import Update
 from tests.faults.servers import filled

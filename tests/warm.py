@@ -23,7 +23,7 @@ from typing import Any
 
 from flavor.local import fork_server, forked
 from flavor.local.forked import ForkedProcess, ForkServer, channel_pair
-from flavor.programs.parent_death import die_with_parent
+from flavor.parent_death import die_with_parent
 
 PROGRAMS = (*forked.PROGRAMS, "aumai_fedtrain.cli")
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""

@@ -3,7 +3,7 @@
 Jobs run inside this process, not in a fork for each: they are numpy and files, they hold no foreign code, and a
 fork would cost more than most of them. What would kill a forked job kills this process instead; the round's lease
 runs out then, the coordinator starts another attempt wherever another worker listens, and `flavor-agg` starts this one
-again (`flavor.supervision`).
+again (`flavor.programs.supervision`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import redis
 
 from flavor.bus.sockets import fits, private_folder, socket_in, socket_url
 from flavor.errors import BusUnavailable, MisuseError
-from flavor.programs.parent_death import die_with_parent
+from flavor.spawn import spawn
 
 _START_S = 10.0
 
@@ -50,15 +50,7 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
     try:
         with (home / "valkey.log").open("ab") as log:
-            process = subprocess.Popen(
-                [binary, *words],
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
-            )
+            process = spawn([binary, *words], folder=home, stdout=log)
         try:
             _await_answer(process, socket, home / "valkey.log")
             yield socket_url(socket)

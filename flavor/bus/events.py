@@ -17,6 +17,7 @@ from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.errors import LeaseLost, RunOver, WaitTimeout
+from flavor.process_name import lives
 from flavor.records.names import Event
 
 _REREAD_S = 5.0
@@ -210,8 +211,6 @@ class ClientEvents:
 
         That is found out by writing, which is refused as long as that lasts, and no longer than until `deadline`.
         """
-        from flavor.programs.parent_death import lives
-
         if self._edge and lives(self._edge):
             return True
         before, patience_s = refusals(self.url), PATIENCE_S

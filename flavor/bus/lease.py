@@ -18,7 +18,7 @@ from flavor.bus.connection import Redis
 from flavor.bus.countdown import told_if_silent
 from flavor.bus.renewal import Renewal
 from flavor.errors import LeaseHeld
-from flavor.programs.parent_death import own_name
+from flavor.process_name import own_name
 
 _GONE, _ENDLESS = -2, -1
 """What PTTL says of a key that is not there, and of one that never expires."""

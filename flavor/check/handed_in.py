@@ -15,7 +15,7 @@ from flavor.check.trained_from import compared, judge, most_left, not_loaded
 from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SHAPES, STATE_DICT, TENSORS, TRAINS
 from flavor.checkpoints import Checkpoint, Format, read
 from flavor.errors import CheckpointError, InvalidInfo
-from flavor.readmark import ReadMark
+from flavor.programs.readmark import ReadMark
 from flavor.records.info import Info, read_info
 
 

@@ -39,7 +39,7 @@ from flavor.check.trainer_checks import (
     WAITS,
 )
 from flavor.programs.process import INSTALL_FLAVOR, lacks_flavor
-from flavor.readmark import ReadMark
+from flavor.programs.readmark import ReadMark
 from flavor.records.info import FILE_NAME
 from flavor.records.names import Event
 

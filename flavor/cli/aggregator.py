@@ -129,10 +129,10 @@ def command(
     from flavor.ownfolder import make_own_folder
     from flavor.programs.command import parse_command
     from flavor.programs.confinement import Account, Confinement
+    from flavor.programs.supervision import supervised
     from flavor.sizes import parse_size
     from flavor.stamp import with_times
     from flavor.store.opening import opened_once_usable
-    from flavor.supervision import supervised
     from workers.command import UserCommand
     from workers.environment import withheld
     from workers.serving import serve

@@ -24,7 +24,7 @@ from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch
 from flavor.patterns import STATISTICS
-from flavor.readmark import ReadMark, is_told
+from flavor.programs.readmark import ReadMark, is_told
 from flavor.records.info import Info, info_bytes, read_info
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from flavor.programs.parent_death import die_with_parent
+from flavor.parent_death import die_with_parent
 
 LARGEST_BYTES = 128 * 1024
 """Size of a message: the system's limit for one is 208 KiB by default."""

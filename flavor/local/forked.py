@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from flavor.local.fork_server import LARGEST_BYTES, UNBUFFERED
 from flavor.local.processes import Process, started
-from flavor.programs.parent_death import die_with_parent
+from flavor.parent_death import die_with_parent
 
 PROGRAMS = ("flavor.cli.main", "flavor.cli.edge", "flavor.cli.aggregator")
 """Modules of the programs that a local run consists of."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from flavor.programs.parent_death import die_with_parent
+from flavor.spawn import spawn
 from flavor.stamp import without_stamp
 
 
@@ -51,16 +51,7 @@ class _Member:
 def started(command: Sequence[str], environment: Mapping[str, str], log: Path, folder: str) -> Process:
     """Start a command in a session of its own, its output at the end of a file; it dies with this process."""
     with log.open("ab") as output:
-        return subprocess.Popen(
-            list(command),
-            cwd=folder,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - the callback is async-signal-safe
-        )
+        return spawn(command, environment=environment, folder=folder, stdout=output)
 
 
 class ProcessGroup:

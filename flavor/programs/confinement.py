@@ -13,13 +13,14 @@ import resource
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flavor.errors import InvalidSetting
 from flavor.sizes import shown_size
+from flavor.spawn import Limit
 
 _MEMORY = resource.RLIMIT_DATA if sys.platform.startswith("linux") else resource.RLIMIT_AS
 """On Linux private writable memory alone, so that models that are mapped for reading do not count."""
@@ -138,27 +139,24 @@ class Confinement:
     """Of each file that it writes."""
     account: Account | None = None
 
-    def popen_options(self, first: Callable[[], None] | None) -> dict[str, Any]:
-        """For `subprocess.Popen`; `first` runs in the child before exec."""
-        limits = [(resource.RLIMIT_CORE, (0, 0))]
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits of the child, for `spawn`."""
+        limits: list[Limit] = [(resource.RLIMIT_CORE, (0, 0))]
         if self.memory_bytes is not None:
             limits.append((_MEMORY, (self.memory_bytes, self.memory_bytes)))
         if self.cpu_s is not None:
             limits.append((resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s + _LAST_CPU_S)))
         if self.file_bytes is not None:
             limits.append((resource.RLIMIT_FSIZE, (self.file_bytes, self.file_bytes)))
-        set_limit = resource.setrlimit
+        return tuple(limits)
 
-        def before_exec() -> None:
-            if first is not None:
-                first()
-            for kind, both in limits:
-                set_limit(kind, both)
-
-        options: dict[str, Any] = {"preexec_fn": before_exec, "umask": 0o077}
-        if self.account is not None:
-            options |= {"user": self.account.uid, "group": self.account.gid, "extra_groups": self.account.groups}
-        return options
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The user of the child, for `spawn`; empty for this process's own."""
+        if self.account is None:
+            return {}
+        return {"user": self.account.uid, "group": self.account.gid, "extra_groups": self.account.groups}
 
     def environment(self) -> dict[str, str]:
         """What a program expects to find about its user."""

@@ -19,7 +19,7 @@ from typing import IO
 
 from flavor.errors import CommandNotFound
 from flavor.programs.confinement import Confinement
-from flavor.programs.parent_death import die_with_parent
+from flavor.spawn import spawn
 
 LAST_LINES = 20
 """Lines kept for the report of a failure."""
@@ -51,10 +51,6 @@ class ChildProcess:
         confinement: Confinement | None = None,
         private: bool = False,
     ) -> None:
-        bound = die_with_parent()
-        options = confinement.popen_options(bound) if confinement is not None else {"preexec_fn": bound}
-        if private:
-            options = {"umask": 0o077, **options}
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._lock = threading.Condition()  # notified when something was read
@@ -63,15 +59,15 @@ class ChildProcess:
         self._reaped = False  # its number may be another group's then
         self._log = open(log, "ab", opener=_private if private else None)  # noqa: SIM115 - closed by `_wait`
         try:
-            self._process = subprocess.Popen(
-                list(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
+            self._process = spawn(
+                command,
+                environment=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,
-                pass_fds=inherited,
-                **options,  # a preexec_fn among them, which does nothing but system calls
+                inherited=inherited,
+                limits=confinement.limits if confinement is not None else (),
+                umask=0o077 if private or confinement is not None else -1,
+                **(confinement.identity if confinement is not None else {}),
             )
         except (OSError, subprocess.SubprocessError) as error:
             self._log.close()

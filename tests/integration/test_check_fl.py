@@ -21,7 +21,7 @@ from flavor.check.output import Screen
 from flavor.check.report import Status
 from flavor.check.trainer import Settings, TrainerCheck
 from flavor.check.trainer_checks import CONTENT, TRAINER_CHECKS
-from flavor.readmark import ReadMark
+from flavor.programs.readmark import ReadMark
 
 ALL = [check.name for check in TRAINER_CHECKS]
 

@@ -22,7 +22,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.cook import utils
 from flavor.errors import LeaseHeld, LeaseLost, RunOver, WaitTimeout
-from flavor.programs.parent_death import lives, own_name
+from flavor.process_name import lives, own_name
 from flavor.records.names import Event
 from flavor.records.states import RunState
 

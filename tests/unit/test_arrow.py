@@ -27,13 +27,16 @@ LEAVES = (
     "flavor.failpoints",
     "flavor.locks",
     "flavor.ownfolder",
+    "flavor.parent_death",
     "flavor.patterns",
     "flavor.printable",
+    "flavor.process_name",
     "flavor.protocol",
     "flavor.say",
     "flavor.signals",
     "flavor.silence",
     "flavor.sizes",
+    "flavor.spawn",
     "flavor.stamp",
     "flavor.watch",
 )
@@ -41,7 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     LEAVES,
     ("flavor.records",),
     ("flavor.checkpoints", "flavor.programs", "flavor.store", "flavor.bus"),
-    ("aggregators", "flavor.readmark", "flavor.supervision"),
+    ("aggregators",),
     ("flavor.config", "flavor.credits", "flavor.ledger", "flavor.results", "flavor.resume", "flavor.script_settings"),
     ("flavor.view",),
     ("flavor.coordinator", "flavor.edge", "workers", "flavor.cook", "flavor.gadget"),
@@ -58,7 +61,6 @@ PLANNED = frozenset({"flavor.view"})
 """Rooms that are to come. Delete a room that is there."""
 UPWARDS = frozenset(
     {
-        ("flavor.bus", "flavor.programs"),
         ("flavor.cli", "aumai_fedtrain"),
         ("flavor.edge", "flavor.cook"),
         ("flavor.ledger", "flavor.coordinator"),

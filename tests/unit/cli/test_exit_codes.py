@@ -16,7 +16,7 @@ from flavor.cli.program import fail
 from flavor.errors import InvalidSetting
 from flavor.exit_codes import ExitCode
 from flavor.ownfolder import make_own_folder
-from flavor.supervision import _of_one_that_ended
+from flavor.programs.supervision import _of_one_that_ended
 
 RESUME = Path(__file__).parents[3] / "docs" / "resume.md"
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from flavor import failpoints
-from flavor.programs.parent_death import die_with_parent
+from flavor.parent_death import die_with_parent
 from flavor.programs.process import described_exit
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
