@@ -18,12 +18,13 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import EntryPoint
 from typing import Any, Literal
 
 from aggregators.entry import Convert, Entry
 from aggregators.protocols import Reducer, ServerStep
 from flavor.errors import AggregationError
+from flavor.plugins import one_line, points
 
 GROUP = "flavor.aggregators"
 
@@ -34,35 +35,10 @@ def entries(taken: frozenset[str], only: str | None = None) -> Iterator[Entry]:
     A name that is `taken`, or that a package before it in the alphabet has already, is unusable.
     """
     seen = set(taken)
-    for name, origin, point in sorted(_points(), key=lambda found: found[:2]):
+    for name, origin, point in sorted(points(GROUP), key=lambda found: found[:2]):
         if only is None or name == only:
             yield _unusable(name, origin, point) if isinstance(point, str) else _entry(point, origin, seen)
             seen.add(name)
-
-
-def _points() -> Iterator[tuple[str, str, EntryPoint | str]]:
-    """Yield name, package and entry point; for a package whose list cannot be read, the reason instead."""
-    packages: set[str] = set()
-    for package in distributions():
-        if GROUP not in _text(package):  # far cheaper than its name and version, and nearly all end here
-            continue
-        name = package.name or "a package without a name"
-        if name in packages:  # one further down the path, which is not the one that is imported
-            continue
-        packages.add(name)
-        origin = f"{name} {package.version}"
-        try:
-            for point in package.entry_points.select(group=GROUP):
-                yield point.name, origin, point
-        except Exception as error:  # importlib.metadata meets damaged files with all kinds of exception
-            yield name, origin, f"its entry points cannot be read: {_line(error)}"
-
-
-def _text(package: Distribution) -> str:
-    try:
-        return package.read_text("entry_points.txt") or ""
-    except Exception:  # not even text
-        return ""
 
 
 def _entry(point: EntryPoint, origin: str, seen: set[str]) -> Entry:
@@ -78,9 +54,9 @@ def _entry(point: EntryPoint, origin: str, seen: set[str]) -> Entry:
         return Entry(
             point.name,
             kind,
-            _one_line(inspect.getdoc(target) or f"from {point.value}").rstrip("."),
-            _one_line(str(getattr(target, "source", origin))),
-            _one_line(str(getattr(target, "condition", "see there"))),
+            one_line(inspect.getdoc(target) or f"from {point.value}").rstrip("."),
+            one_line(str(getattr(target, "source", origin))),
+            one_line(str(getattr(target, "condition", "see there"))),
             _Builder(target, point.value, kind),
             options,
             required,
@@ -136,7 +112,7 @@ def _unusable(name: str, origin: str, reason: str) -> Entry:
     def build(**_: object) -> Any:
         raise AggregationError(reason)
 
-    return Entry(name, "unusable", _one_line(reason), origin, "", build, None)
+    return Entry(name, "unusable", one_line(reason), origin, "", build, None)
 
 
 def literal(text: str) -> int | float | str:
@@ -158,8 +134,4 @@ _CONVERT: dict[object, Callable[[str], Any]] = {int: int, float: float, str: str
 
 
 def _line(error: BaseException) -> str:
-    return _one_line(f"{error}" if isinstance(error, AggregationError) else f"{type(error).__name__}: {error}")
-
-
-def _one_line(text: str) -> str:
-    return text.strip().partition("\n")[0].strip()
+    return one_line(f"{error}" if isinstance(error, AggregationError) else f"{type(error).__name__}: {error}")

@@ -12,6 +12,7 @@ from aumai_fedtrain.provider import UpdateProvider
 from aumai_fedtrain.session import HOME
 from flavor.bus.connection import Redis, connect, wait_for_server
 from flavor.bus.runs import RunStore
+from flavor.checkpoints.tensors import Tensors
 from flavor.config import RunConfig
 from flavor.coordinator.beginning import differences
 from flavor.coordinator.initial_model import store_initial
@@ -142,7 +143,7 @@ class BusUpdateProvider(UpdateProvider):
             return state
         if self._initial_model is None:
             return None
-        initial = store_initial(self._store, self._run, self._initial_model, what="initial_model")
+        initial = store_initial(self._store, self._run, self._initial_model, Tensors(), what="initial_model")
         return GlobalState(round_id=0, global_weights=parameters_of(open_model(self._store, initial)))
 
     def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
@@ -234,5 +235,5 @@ class BusUpdateProvider(UpdateProvider):
         if state.round_id or not state.global_weights:
             return None
         if self._initial_model is not None:
-            return store_initial(self._store, self._run, self._initial_model, what="initial_model")
+            return store_initial(self._store, self._run, self._initial_model, Tensors(), what="initial_model")
         return put_initial(self._store, self._run, state.global_weights)

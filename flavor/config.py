@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from flavor.checkpoints.kind import CheckpointKind
+from flavor.checkpoints.kinds import kind_named
 from flavor.errors import InvalidSetting
 from flavor.patterns import STATISTICS
 from flavor.script_settings import checked_settings
@@ -90,8 +92,8 @@ class RunConfig(BaseModel):
     """Rounds whose global model, information and server state stay in the store, and the initial model; 0 keeps all."""
     share_names: bool = False
     """Whether sites read each other's names, numbers of examples and confusion matrices; else sums alone."""
-    checkpoint: Literal["tensors", "opaque"] = "tensors"
-    """What clients send: a state_dict of tensors, or a file that nobody but the trainer and its aggregator reads."""
+    checkpoint: str = "tensors"
+    """The kind of file that clients send: `tensors` (a state_dict), `opaque` (any bytes), or a package's own kind."""
     aggregator: str | None = None
     """Reducer, or reducer and server step under one name, with its options; `command` for a user's own; when None,
     the worker's command if it has one, else fedavg."""
@@ -137,6 +139,14 @@ class RunConfig(BaseModel):
             raise ValueError("an empty pattern matches no tensor: name one, or a pattern like '*.labels'")
         return patterns
 
+    @field_validator("checkpoint")
+    @classmethod
+    def _kind_is_there(cls, name: str) -> str:
+        try:
+            return kind_named(name).name
+        except InvalidSetting as error:
+            raise ValueError(str(error)) from None
+
     @model_validator(mode="after")
     def _quorum_is_reachable(self) -> Self:
         if isinstance(self.quorum, int) and self.quorum > self.min_clients:
@@ -145,16 +155,17 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _rule_is_for_tensors(self) -> Self:
-        if self.is_opaque and (self.aggregator not in (None, COMMAND) or self.server_step is not None):
+        has_tensors, name = self.kind.has_tensors, self.checkpoint
+        if not has_tensors and (self.aggregator not in (None, COMMAND) or self.server_step is not None):
             rule = self.server_step if self.aggregator in (None, COMMAND) else self.aggregator
             raise ValueError(
-                f"{rule!r} aggregates tensors, and opaque checkpoints have none that it could see: "
+                f"{rule!r} aggregates tensors, and {name} checkpoints have none that it could see: "
                 "they need an aggregator of your own (`flavor-agg -m`, `flavor run --aggregator-main`)"
             )
-        if self.is_opaque and (self.compress != "none" or self.max_update_norm is not None):
+        if not has_tensors and (self.compress != "none" or self.max_update_norm is not None):
             option = "--compress" if self.compress != "none" else "--max-update-norm"
-            raise ValueError(f"{option} is for tensors, and opaque checkpoints have none that it could see")
-        if (self.is_opaque or self.aggregator == COMMAND) and (reason := self.not_for_command):
+            raise ValueError(f"{option} is for tensors, and {name} checkpoints have none that it could see")
+        if (not has_tensors or self.aggregator == COMMAND) and (reason := self.not_for_command):
             raise ValueError(reason)
         return self
 
@@ -169,9 +180,9 @@ class RunConfig(BaseModel):
         return ""
 
     @property
-    def is_opaque(self) -> bool:
-        """Whether checkpoints are files that nothing here looks into."""
-        return self.checkpoint == "opaque"
+    def kind(self) -> CheckpointKind:
+        """What its checkpoints are."""
+        return kind_named(self.checkpoint)
 
     @property
     def needed(self) -> int:

@@ -114,7 +114,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 unfit = error.refused if isinstance(error, UpdatesRefused) else {}
                 spoiled = []
                 if _is_of_an_object(error):
-                    spoiled = _spoiled(context, runs, round_, error, opaque=config.is_opaque)
+                    spoiled = _spoiled(context, runs, round_, error, opaque=not config.kind.has_tensors)
                 runs.fail_attempt(
                     round_,
                     attempt=attempt_number,
@@ -263,7 +263,7 @@ def _aggregated(
     with context.store.stage() as staged:
         combined = _combined(context, work, staged)
         reach("worker.combined")
-        path = named(prefix, "model", combined.digest, ".bin" if config.is_opaque else ".safetensors")
+        path = named(prefix, "model", combined.digest, ".bin" if not config.kind.has_tensors else ".safetensors")
         context.store.put(path, staged, digest=combined.digest)
     with context.store.stage() as staged:
         public = combined.info if config.share_names else summed(combined.info)

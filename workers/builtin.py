@@ -47,8 +47,12 @@ class Engine:
     def combine(self, work: Work, target: Path) -> Combined:
         """See `Combiner`. The new server state is put into the store, beside the model it belongs to."""
         config = work.config
-        if config.is_opaque or config.aggregator == COMMAND:
-            what = "carries opaque checkpoints" if config.is_opaque else f"was started with --aggregator {COMMAND}"
+        if not config.kind.has_tensors or config.aggregator == COMMAND:
+            what = (
+                "carries opaque checkpoints"
+                if not config.kind.has_tensors
+                else f"was started with --aggregator {COMMAND}"
+            )
             raise AggregatorFailed(
                 f"run {work.run!r} {what}, and this worker has no aggregator of its own: "
                 "start it as `flavor-agg -m 'python aggregate.py'`"

@@ -299,10 +299,10 @@ def _brought_home(place: Place, account: Account, said: str) -> Place:
 
 def _laid_out(work: Work, folder: Path) -> Place:
     """The contributors' models as their trainers saved them, and all information."""
-    extension = ".ckpt" if work.config.is_opaque else Format(work.format).extension
+    extension = ".ckpt" if not work.config.kind.has_tensors else Format(work.format).extension
     place = Place.prepare(folder, work.infos, work.info, extension=extension)
     for update, path in zip(work.updates.values(), place.local_models, strict=True):
-        if work.config.is_opaque:
+        if not work.config.kind.has_tensors:
             _fetch(work, update, path)
         else:
             _lay_out_tensors(work, update, path)
@@ -343,7 +343,7 @@ def _taken(work: Work, place: Place, target: Path, said: str) -> Combined:
         how = "is empty" if made.is_file() else "was not written"
         raise AggregatorFailed(f"the aggregator finished, but the file at GetPaths('globalModel')[0] {how}{said}")
     info = _info(work, place)
-    if work.config.is_opaque:
+    if not work.config.kind.has_tensors:
         digest, size = sha256_file(made)
         shutil.move(made, target)
         return Combined(digest, size, info, notes=_notes(work, digest))

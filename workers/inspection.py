@@ -186,7 +186,7 @@ class Inspector:
 
     def _accepted(self, client: str, update: Update) -> Verdict:
         path, info_path = (self._own(client, ref.path) for ref in (update.object, update.info))
-        opaque, format_ = self._config.is_opaque, update.format
+        opaque, format_ = not self._config.kind.has_tensors, update.format
         if format_ not in ((OPAQUE,) if opaque else tuple(Format)):  # every edge will write the global model in it
             expected = "opaque" if opaque else ", ".join(Format)
             raise UpdateRefused(f"checkpoint format {format_[:40]!r}: {expected} expected")
@@ -260,7 +260,7 @@ class Inspector:
 
         Its header is judged first: a file of another structure costs no more than that, however large it is.
         """
-        if self._config.is_opaque:
+        if not self._config.kind.has_tensors:
             (sha256, size), seal = opened.opaque(path, size_bytes=size_bytes)
             _check_submitted(path, sha256, handed_in.object.digest)
             return Inspection(sha256, size, None), seal, None, "", []

@@ -16,7 +16,7 @@ from flavor.records.info import FILE_NAME, Info, merge_infos, summed
 
 @dataclass(frozen=True)
 class Sent:
-    """What the trainer has sent in: the file, its content (None if it is opaque), and its info if valid."""
+    """What the trainer has sent in: the file, its content (None if it has no tensors), and its info if valid."""
 
     path: Path
     content: tuple[Checkpoint, Format] | None

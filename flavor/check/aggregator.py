@@ -12,16 +12,18 @@ from flavor.check.aggregation import Made, Sent
 from flavor.check.aggregator_checks import ACCEPTED, ANEW_CHECKS, CONTENT, INFO, ONCE_CHECKS
 from flavor.check.aggregator_kept import Once
 from flavor.check.aggregator_process import Aggregator, Anew, Life
+from flavor.check.files import FileRound
 from flavor.check.folders import Folders
-from flavor.check.opaque import OpaqueRound
 from flavor.check.output import Screen
 from flavor.check.place import Place
 from flavor.check.report import Report
 from flavor.check.script import Over
 from flavor.check.sensitivity import Result, Trial
 from flavor.check.tensors import TensorRound
-from flavor.check.trainer_checks import OPAQUE
+from flavor.check.trainer_checks import without_tensors
 from flavor.check.weighing import is_out_of_scale
+from flavor.checkpoints.kind import CheckpointKind
+from flavor.checkpoints.kinds import TENSORS
 from flavor.records.info import FILE_NAME
 
 
@@ -56,20 +58,26 @@ class CommandAggregation:
     """Three clients, the trainer and two made of it, and the user's command, started anew in each round or once."""
 
     def __init__(
-        self, aggregator: Aggregator, folders: Folders, *, screen: Screen, init_once: bool = False, opaque: bool = False
+        self,
+        aggregator: Aggregator,
+        folders: Folders,
+        *,
+        screen: Screen,
+        init_once: bool = False,
+        checkpoints: CheckpointKind = TENSORS,
     ) -> None:
         self.report = Report(ONCE_CHECKS if init_once else ANEW_CHECKS)
-        self._aggregator, self._screen, self._opaque = aggregator, screen, opaque
+        self._aggregator, self._screen, self._checkpoints = aggregator, screen, checkpoints
         self._kind: type[Once | Anew] = Once if init_once else Anew
-        self._tried = 2 if init_once or opaque else 1  # flavor.check.sensitivity says why
+        self._tried = 2 if init_once or not checkpoints.has_tensors else 1  # flavor.check.sensitivity says why
         self._root = folders.root / "aggregator"
         self._life = self._new_life(self._root, "aggregator")
         self._history: list[Place] = []
         self._sums: list[float | None] = []  # of the local models' shares, round by round
         self._before: Path | None = None  # what the trainer sent in the round before
-        if opaque:
+        if not checkpoints.has_tensors:
             for check in CONTENT:
-                self.report.skipped(check, OPAQUE)
+                self.report.skipped(check, without_tensors(checkpoints))
 
     def start(self) -> None:
         """Start the command, if that happens once."""
@@ -84,10 +92,11 @@ class CommandAggregation:
         if sent.info is None:
             raise Over  # the trainer's checks say why
         folder = self._root / f"round-{round_}"
-        if self._opaque:
-            made = self._aggregate(round_, OpaqueRound(sent, sent.info, folder, self._before), target)
-        else:
+        if self._checkpoints.has_tensors:
             made = self._aggregate(round_, TensorRound(round_, sent, sent.info, folder), target)
+        else:
+            files = FileRound(sent, sent.info, folder, self._before, self._checkpoints)
+            made = self._aggregate(round_, files, target)
         self._before = sent.path
         return made
 

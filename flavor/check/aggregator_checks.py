@@ -87,4 +87,4 @@ ANEW_CHECKS: tuple[Check, ...] = (STARTS, EXITS, INPUTS, WRITES, *_RESULT)
 ONCE_CHECKS: tuple[Check, ...] = (STARTS, WAITS, INPUTS, WRITES, FINISHED, *_RESULT, LIVES, ENDS)
 """An aggregator that is started once (`--init-once`)."""
 CONTENT: tuple[Check, ...] = (LOADABLE, FINITE, SHAPES, WEIGHS)
-"""What is not looked at when the checkpoint is opaque."""
+"""What is not looked at in checkpoints without tensors."""

@@ -12,8 +12,9 @@ from flavor.check.aggregation import Made
 from flavor.check.report import Check, Report
 from flavor.check.script import Over
 from flavor.check.trained_from import compared, judge, most_left, not_loaded
-from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SHAPES, STATE_DICT, TENSORS, TRAINS
+from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SAVES, SHAPES, STATE_DICT, TENSORS, TRAINS
 from flavor.checkpoints import Checkpoint, Format, read
+from flavor.checkpoints.kind import CheckpointKind
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.programs.readmark import ReadMark
 from flavor.records.info import Info, read_info
@@ -90,8 +91,15 @@ class HandedIn:
             judge(self._report, round_, left, mark.was_read() if mark else None, unloaded, most)
         return local, format_
 
+    def described(self, round_: int, path: Path, kind: CheckpointKind) -> str:
+        """What a file without tensors holds; raises `Over` if its kind does not know it."""
+        try:
+            return kind.describe(path)
+        except CheckpointError as error:
+            self._give_up(SAVES, f"round {round_}: {_without(error, path)}")
+
     def look_at_bytes(self, round_: int, given: Path, handed_in: Path) -> None:
-        """Whether an opaque file is another than the one that was handed out."""
+        """Whether a file without tensors is another than the one that was handed out."""
         if filecmp.cmp(given, handed_in, shallow=False):
             self._report.failed(TRAINS, f"round {round_}: what was handed in is the global model, byte for byte")
         self._report.passed(TRAINS)

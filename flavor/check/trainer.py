@@ -30,14 +30,16 @@ from flavor.check.trainer_checks import (
     FINISHED,
     LATER,
     ONE_ROUND,
-    OPAQUE,
     READY,
     SAVES,
     SEEDED,
     STARTS,
     TRAINER_CHECKS,
     WAITS,
+    without_tensors,
 )
+from flavor.checkpoints.kind import CheckpointKind
+from flavor.checkpoints.kinds import TENSORS
 from flavor.programs.process import INSTALL_FLAVOR, lacks_flavor
 from flavor.programs.readmark import ReadMark
 from flavor.records.info import FILE_NAME
@@ -55,8 +57,7 @@ class Settings:
     preprocess: Sequence[str] | None = None
     rounds: int = 2
     timeout_s: float = 600.0
-    ignore_ckpt: bool = False
-    """Take the checkpoint for opaque, any bytes."""
+    checkpoints: CheckpointKind = TENSORS
     second_round: str = "--rounds 2 shows it"
     """How there would be a second round, if there is one."""
 
@@ -91,12 +92,13 @@ class TrainerCheck:
 
     def run(self) -> Report:
         """Drive the script to its end; it is stopped if it does not get there."""
-        if self._settings.ignore_ckpt:
+        has_tensors = self._settings.checkpoints.has_tensors
+        if not has_tensors:
             for check in CONTENT:
-                self._report.skipped(check, OPAQUE)
+                self._report.skipped(check, without_tensors(self._settings.checkpoints))
         if self._settings.rounds == 1:
             for check in LATER:
-                if not (self._settings.ignore_ckpt and check in CONTENT):
+                if has_tensors or check not in CONTENT:
                     self._report.unclear(check, ONE_ROUND, hint=self._settings.second_round)
         with self._bus:
             try:
@@ -237,15 +239,19 @@ class TrainerCheck:
             )
             self._give_up(SAVES, f"round {round_}: there is no {self._files.local_model}", hint=hint)
         taken = self._folders.take(round_)
-        is_empty = self._settings.ignore_ckpt and not taken.stat().st_size
+        kind = self._settings.checkpoints
+        is_empty = not (kind.has_tensors or taken.stat().st_size)
         if is_empty:
             self._let_it_write(round_)
         self._stop_if_changed(round_)
         if is_empty:
             self._give_up(SAVES, f"round {round_}: {self._files.local_model} is empty")
-        self._report.passed(SAVES, f"{taken.stat().st_size} bytes")
-        look = self._handed_in.look_at_model
-        content = None if self._settings.ignore_ckpt else look(round_, taken, self._mark)
+        content = None
+        if kind.has_tensors:
+            self._report.passed(SAVES, f"{taken.stat().st_size} bytes")
+            content = self._handed_in.look_at_model(round_, taken, self._mark)
+        else:
+            self._report.passed(SAVES, self._handed_in.described(round_, taken, kind))
         if content and round_ == 1:
             self._first = content[0].tensors
         if content is None and round_ > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flavor.check.report import Check
+from flavor.checkpoints.kind import CheckpointKind
 
 STARTS = Check(
     "starts",
@@ -110,8 +111,14 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     SEEDED,
 )
 CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, INTEGERS, SHAPES, LOADS, SEEDED)
-"""What is not looked at when the checkpoint is opaque."""
-OPAQUE = "the checkpoint is opaque: any bytes, not looked into"
+"""What is not looked at in a checkpoint without tensors."""
+
+
+def without_tensors(kind: CheckpointKind) -> str:
+    """Say why a check of tensors is skipped."""
+    return f"the checkpoint is {kind.name}: it has no tensors to look at"
+
+
 """Why."""
 LATER: tuple[Check, ...] = (SHAPES, TRAINS, LOADS, EPOCH)
 """What only a second round shows."""

@@ -83,11 +83,12 @@ def command(
     With --ignore-ckpt only an aggregator of your own can make the second round's global model: name it with -am, or
     one round is run.
     """
+    from flavor.checkpoints.kinds import OPAQUE, kind_named
     from flavor.programs.command import parse_command
 
     parsed = parse_command(main_command, "-m")
     preprocess = parse_command(preprocess_command, "-p") if preprocess_command else None
-    opaque = ignore_ckpt or checkpoint == "opaque"
+    kind = kind_named(OPAQUE.name if ignore_ckpt else checkpoint)
     if aggregator_command is not None:
         from flavor.cli.check_aggregator import check_both
 
@@ -98,27 +99,29 @@ def command(
             what=f"{main_command} with {aggregator_command}",
             name="check-fl",
             init_once=init_once,
-            opaque=opaque,
+            kind=kind,
             rounds=rounds or 2,
             timeout_s=timeout_s,
             as_json=as_json,
         )
     if init_once:
         raise InvalidSetting("--init-once is for an aggregator of your own: name it with -am CMD")
-    if opaque and (rounds or 1) > 1:
+    if not kind.has_tensors and (rounds or 1) > 1:
         raise InvalidSetting(
             f"--rounds {rounds}: with --ignore-ckpt nothing here can make a global model for a second round: name your "
             "aggregator with -am CMD, or leave out --rounds"
         )
-    rounds = rounds or (1 if opaque else 2)
+    rounds = rounds or (2 if kind.has_tensors else 1)
 
     from flavor.check.folders import Folders
     from flavor.check.output import Screen, show
     from flavor.check.trainer import Settings, TrainerCheck
     from flavor.local.progress import counted
 
-    further = "name your aggregator with -am CMD: then there is a second round" if opaque else "--rounds 2 shows it"
-    settings = Settings(parsed, preprocess, rounds, timeout_s, ignore_ckpt=opaque, second_round=further)
+    further = "--rounds 2 shows it"
+    if not kind.has_tensors:
+        further = "name your aggregator with -am CMD: then there is a second round"
+    settings = Settings(parsed, preprocess, rounds, timeout_s, kind, second_round=further)
     raise_on_sigterm()
     folders = Folders(os.environ)
     failed = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from flavor.checkpoints.kinds import kind_named
 from flavor.cli.help import SpelledCommand
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
@@ -18,6 +19,7 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
 if TYPE_CHECKING:
     from flavor.check.report import Report
+    from flavor.checkpoints.kind import CheckpointKind
 
 
 @click.command(cls=SpelledCommand, epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"))
@@ -102,7 +104,7 @@ def command(
         passed=passed,
         only=env_only,
         init_once=init_once,
-        opaque=checkpoint == "opaque",
+        kind=kind_named(checkpoint),
         rounds=rounds if epochs is None else epochs + 1,
         timeout_s=timeout_s,
         as_json=as_json,
@@ -119,7 +121,7 @@ def check_both(
     passed: Sequence[str] = (),
     only: bool = False,
     init_once: bool,
-    opaque: bool,
+    kind: CheckpointKind,
     rounds: int,
     timeout_s: float,
     as_json: bool,
@@ -144,9 +146,9 @@ def check_both(
                 folders,
                 screen=screen,
                 init_once=init_once,
-                opaque=opaque,
+                checkpoints=kind,
             )
-            settings = Settings(trainer, preprocess, rounds, timeout_s, ignore_ckpt=opaque)
+            settings = Settings(trainer, preprocess, rounds, timeout_s, kind)
             report = TrainerCheck(
                 settings, folders, environment=os.environ, screen=screen, aggregation=aggregation
             ).run()

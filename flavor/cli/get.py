@@ -53,12 +53,10 @@ def get(
     FOLDER is the result folder of `flavor run`. The file's path is printed. Metrics that sites report in round N are of
     the model that it began from, of round N-1, unless their script evaluates the one that it has trained.
     """
-    from flavor.checkpoints import Format, from_safetensors
-    from flavor.edge.workspace import EXTENSIONS
+    from flavor.checkpoints.kinds import kind_of_run
     from flavor.ledger.rounds import closed_round
     from flavor.store.digests import copy_of
     from flavor.store.open import open_store
-    from flavor.store.paths import OPAQUE
 
     with opened_run(run, redis_url) as found_run:
         runs = found_run.runs
@@ -73,18 +71,19 @@ def get(
         if found is None or found.model is None:
             have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
             raise RunError(f"run {found_run.run!r} has no model of round {number or 1}: {have}")
-        saved = (view.global_model.format if view.global_model else "") or "safetensors"
-        if saved == OPAQUE and format_:
-            raise InvalidSetting("--format: this run's models are files that flavor does not look into (opaque)")
+        kind = kind_of_run(view.config)
+        saved = (view.global_model.format if view.global_model else "") or kind.wire_format
+        if format_ and format_ not in kind.formats:
+            raise InvalidSetting(f"--format: this run's models are files that flavor does not look into ({kind.name})")
         format_ = format_ or saved
-        target = output or Path(f"{found_run.run}-round-{number:04d}{EXTENSIONS[format_]}")
+        target = output or Path(f"{found_run.run}-round-{number:04d}{kind.extension(format_)}")
         if target.exists():
             raise InvalidSetting(f"{target} exists already: name another file by -o")
-        own = target if format_ in (OPAQUE, "safetensors") else target.with_name(f".{target.name}.wire")
+        own = target if format_ == kind.wire_format else target.with_name(f".{target.name}.wire")
         try:  # a copy: a link would be the store's own object, and open to each process that writes to this one
             copy_of(objects, found.model.path, own, digest=found.model.digest)
             if own != target:
-                from_safetensors(own, target, Format(format_))
+                kind.from_wire(own, target, format_)
         except StoreError as error:
             raise RunError(f"the model of round {number} of run {found_run.run!r} cannot be read: {error}") from None
         except OSError as error:

@@ -158,7 +158,7 @@ def run(
     check_rule(config)
     _check_own_aggregator(config, aggregator_main, init_once)
     if init_model:
-        check_initial(init_model, opaque=config.is_opaque)
+        check_initial(init_model, config.kind)
     words = [
         word
         for option, values in settings.items()
@@ -168,7 +168,7 @@ def run(
     ]
     words += [word for name, value in parse_settings(set_).items() for word in ("--set", f"{name}={value}")]
     words += ["--init-model", str(init_model.absolute())] if init_model else []
-    edge_words = ["--opaque"] if config.is_opaque else []  # asked for here, on this user's own machine
+    edge_words = [] if config.kind.is_safe else ["--opaque"]  # asked for here, on this user's own machine
     edge_words += [word for name in parse_settings(set_) for word in ("--allow-set", name)]
     edge_words += ["--strip-prefix"] if strip_prefix else []
     federation = Federation(
@@ -203,8 +203,8 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
             raise InvalidSetting(f"--aggregator-main takes the place of --aggregator {config.aggregator}: choose one")
         if reason := config.not_for_command:
             raise InvalidSetting(reason)
-    elif config.is_opaque or config.aggregator == COMMAND:
-        option = "--checkpoint opaque" if config.is_opaque else f"--aggregator {COMMAND}"
+    elif not config.kind.has_tensors or config.aggregator == COMMAND:
+        option = f"--aggregator {COMMAND}" if config.kind.has_tensors else f"--checkpoint {config.checkpoint}"
         raise InvalidSetting(f"{option} needs {advice}")
     elif init_once:
         raise InvalidSetting(f"--init-once is for {advice}")

@@ -19,6 +19,7 @@ from flavor.records.run import RunView
 from flavor.records.states import RunState
 
 if TYPE_CHECKING:
+    from flavor.checkpoints.kind import CheckpointKind
     from flavor.config import RunConfig
 
 
@@ -264,14 +265,10 @@ def check_rule(config: RunConfig) -> None:
         ) from None
 
 
-def check_initial(path: Path, *, opaque: bool) -> None:
+def check_initial(path: Path, kind: CheckpointKind) -> None:
     """Raise `InvalidSetting` unless `path` is a checkpoint that a run can start from."""
-    from flavor.checkpoints import describe
-
-    if opaque:
-        return
     try:
-        describe(path)
+        kind.describe(path)
     except CheckpointError as error:
         raise InvalidSetting(f"--init-model {error}") from None
 
@@ -362,7 +359,7 @@ def serve(
     config = config.model_copy(update={"store": objects.url})
     initial = None
     if init_model is not None:
-        place = partial(store_initial, objects, run, init_model, opaque=config.is_opaque)
+        place = partial(store_initial, objects, run, init_model, config.kind)
         initial = once_usable(objects.url, place, tell=tell)
     coordinator = Coordinator(
         run,

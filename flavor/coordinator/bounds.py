@@ -15,7 +15,7 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
     `has_model` says whether the run's first round begins from a model.
     """
     name = config.aggregator or DEFAULT_AGGREGATOR
-    if config.is_opaque or name == COMMAND:
+    if not config.kind.has_tensors or name == COMMAND:
         return []
     reducer, lines = parse(name).reducer, []
     clipped = isinstance(reducer, NormClip)

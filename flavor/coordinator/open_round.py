@@ -61,7 +61,7 @@ class OpenRound:
     ) -> bool:
         """In a round from no model, fix the structure that most have; True when others' acceptance was taken back."""
         context, config, verdicts = self._context, self._context.config, round_.view.verdicts
-        if context.current.view.global_model is not None or config.is_opaque:
+        if context.current.view.global_model is not None or not config.kind.has_tensors:
             return False
         fixed = round_.view.reference
         if fixed is None:

@@ -133,7 +133,7 @@ class Edge:
             format_=config.format,
             compress=settings.compress,
             statistics=settings.statistics,
-            opaque=settings.is_opaque,
+            opaque=not settings.kind.has_tensors,
             bare=config.strip_prefix,
             habits=belongings.habits,
             learned=belongings.learn,

@@ -32,14 +32,15 @@ from flavor.store.url import folder_of
 def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:
     """Raise `RunRefused` unless the site takes this run's kind of checkpoint, its settings, and its folder.
 
-    A global model that is opaque is whatever the coordinator sends, and the trainer's own library loads it: many run
-    code that such a file names. A setting is an environment variable of the trainer. A folder is one of this machine,
-    whichever the coordinator names: `store` is what the site named, None or empty if it named none.
+    A global model of a kind that is not safe, as opaque ones are, is whatever the coordinator sends, and the trainer's
+    own library loads it: many run code that such a file names. A setting is an environment variable of the trainer. A
+    folder is one of this machine, whichever the coordinator names: `store` is what the site named, None or empty if it
+    named none.
     """
-    if config.is_opaque and not opaque:
+    if not (config.kind.is_safe or opaque):
         raise RunRefused(
-            f"run {run!r} has opaque checkpoints, files that nothing checks and that may run code when the trainer "
-            "loads them: start with --opaque if you trust its coordinator that far"
+            f"run {run!r} has {config.checkpoint} checkpoints, files that nothing checks and that may run code when "
+            "the trainer loads them: start with --opaque if you trust its coordinator that far"
         )
     if odd := settings_not_taken(config.settings, allow_set):
         shown = ", ".join(f"{name}={config.settings[name][:60]}" for name in odd[:5])
@@ -122,8 +123,9 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
 def told(config: RunConfig) -> list[str]:
     """What a site's user is told about the run it joins, a line each."""
     lines = []
-    if config.is_opaque:
-        lines.append("its checkpoints are opaque: nothing looks into the global models before the trainer loads them")
+    if not config.kind.is_safe:
+        name = config.checkpoint
+        lines.append(f"its checkpoints are {name}: nothing looks into the global models before the trainer loads them")
     if config.settings:
         values = " ".join(f"{name}={value}" for name, value in config.settings.items())
         lines.append(f"the run sets for its trainer: {values[:500]}")

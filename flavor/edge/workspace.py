@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flavor.bus.address import to_environment
+from flavor.checkpoints.format import ANY_EXTENSION, Format
 from flavor.cook.utils import MERGED_NAME
 from flavor.errors import InvalidSetting
 from flavor.ownfolder import make_own_folder
@@ -16,7 +17,6 @@ from flavor.records.info import FILE_NAME
 
 _ANCESTORS = {"LOGLEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
 """What trainers of the framework whose protocol this is find in their environment, unless it says otherwise."""
-EXTENSIONS = {"torch": ".ckpt", "pickle": ".pkl", "npz": ".npz", "safetensors": ".safetensors", "opaque": ".ckpt"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Workspace:
                 given[variable] = named
             return Path(named or default).absolute()
 
-        extension = EXTENSIONS[format_] if format_ else ".ckpt"
+        extension = Format(format_).extension if format_ else ANY_EXTENSION
         workspace = cls(
             root=root.absolute(),
             input=input_path.absolute() if input_path else chosen("INPUT_PATH", Path.cwd()),

@@ -12,7 +12,8 @@ from typing import Any
 
 from flavor.atomic import write_json
 from flavor.bus.runs import RunStore
-from flavor.edge.workspace import EXTENSIONS
+from flavor.checkpoints.kind import CheckpointKind
+from flavor.checkpoints.kinds import kind_of_run
 from flavor.errors import (
     BadObjectPath,
     DigestMismatch,
@@ -33,7 +34,7 @@ from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
 from flavor.results.tables import Tables
 from flavor.store.digests import copy_of
-from flavor.store.paths import OPAQUE, run_of
+from flavor.store.paths import run_of
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import is_of_one_object, require_mounted
 
@@ -107,7 +108,7 @@ class ResultFolder:
                 continue
             if round_ is None:
                 break
-            result = self._result(round_, store, opaque=view.config.get("checkpoint") == OPAQUE)
+            result = self._result(round_, store, kind_of_run(view.config))
             try:
                 require_mounted(store, runs.run)
             except LocalFault:  # what seemed to be lost was away
@@ -124,10 +125,10 @@ class ResultFolder:
         self._tell_lacking()
         return new
 
-    def _result(self, view: RoundView, store: ObjectStore, *, opaque: bool) -> RoundResult:
+    def _result(self, view: RoundView, store: ObjectStore, kind: CheckpointKind) -> RoundResult:
         """What is in the folder of a round by now; whatever is wrong with one, its line stands, and others come."""
         try:
-            return self._written(view, store, opaque=opaque)
+            return self._written(view, store, kind)
         except (FlavorError, OSError):  # it is tried again
             raise
         except Exception as error:
@@ -184,12 +185,12 @@ class ResultFolder:
             self._tell(f"{self.out} lacks the final global model: {_shown(error)}")
         return None
 
-    def _written(self, view: RoundView, store: ObjectStore, *, opaque: bool) -> RoundResult:
+    def _written(self, view: RoundView, store: ObjectStore, kind: CheckpointKind) -> RoundResult:
         models, infos = self.out / "global", self.out / "info"
         of_sites = infos / f"round-{view.round:04d}"
         for folder in (models, infos):
             folder.mkdir(parents=True, exist_ok=True)
-        target = models / f"round-{view.round:04d}{'.ckpt' if opaque else '.safetensors'}"
+        target = models / f"round-{view.round:04d}{kind.extension(kind.wire_format)}"
         if not target.exists():
             try:
                 if view.model is None:
@@ -274,19 +275,18 @@ def _kept(folder: Path) -> dict[str, Info]:
 
 def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     """The last global model, in the format that the trainers save."""
-    from flavor.checkpoints import Format, from_safetensors
-
     assert view.global_model is not None
-    format_ = view.global_model.format or "safetensors"
-    target = out / f"global_model{EXTENSIONS[format_]}"
+    kind = kind_of_run(view.config)
+    format_ = view.global_model.format or kind.wire_format
+    target = out / f"global_model{kind.extension(format_)}"
     path, digest = view.global_model.model.path, view.global_model.model.digest
-    if format_ in (OPAQUE, "safetensors"):
+    if format_ == kind.wire_format:
         store.fetch(path, target, digest=digest)
         return target
     own = target.with_name(f".{target.name}.wire")
     try:
         copy_of(store, path, own, digest=digest)
-        from_safetensors(own, target, Format(format_))
+        kind.from_wire(own, target, format_)
     finally:
         own.unlink(missing_ok=True)
     return target

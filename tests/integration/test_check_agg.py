@@ -22,6 +22,7 @@ from flavor.check.output import Screen
 from flavor.check.report import Report, Result, Status
 from flavor.check.trainer import Settings, TrainerCheck
 from flavor.check.trainer_checks import TRAINER_CHECKS
+from flavor.checkpoints.kinds import OPAQUE, TENSORS
 
 SAVE = '    with open(GetPaths("globalModel")[0], "wb") as file:\n        pickle.dump({"state_dict": made}, file)\n'
 BODY = textwrap.dedent('''
@@ -89,9 +90,9 @@ def check(tmp_path, clean):  # noqa: F811
                 folders,
                 screen=screen,
                 init_once=once,
-                opaque=opaque,
+                checkpoints=OPAQUE if opaque else TENSORS,
             )
-            settings = Settings([*python, str(tmp_path / "main.py")], None, rounds, 600, ignore_ckpt=opaque)
+            settings = Settings([*python, str(tmp_path / "main.py")], None, rounds, 600, OPAQUE if opaque else TENSORS)
             trained = TrainerCheck(
                 settings, folders, environment=os.environ, screen=screen, aggregation=aggregation
             ).run()

@@ -21,6 +21,7 @@ from flavor.check.output import Screen
 from flavor.check.report import Status
 from flavor.check.trainer import Settings, TrainerCheck
 from flavor.check.trainer_checks import CONTENT, TRAINER_CHECKS
+from flavor.checkpoints.kinds import OPAQUE
 from flavor.programs.readmark import ReadMark
 
 ALL = [check.name for check in TRAINER_CHECKS]
@@ -424,7 +425,7 @@ ANY_BYTES = changed(
 
 
 def test_ignore_ckpt_takes_any_file_and_makes_no_global_model_of_it(check):
-    report = check(ANY_BYTES, ignore_ckpt=True, rounds=1)
+    report = check(ANY_BYTES, checkpoints=OPAQUE, rounds=1)
     assert report.ok
     assert outcome(report, Status.SKIPPED) == [item.name for item in CONTENT]
     assert outcome(report, Status.UNCLEAR) == ["changes the model", "epoch goes up"]

@@ -29,6 +29,7 @@ LEAVES = (
     "flavor.ownfolder",
     "flavor.parent_death",
     "flavor.patterns",
+    "flavor.plugins",
     "flavor.printable",
     "flavor.process_name",
     "flavor.protocol",
@@ -64,7 +65,6 @@ UPWARDS = frozenset(
         ("flavor.cli", "aumai_fedtrain"),
         ("flavor.edge", "flavor.cook"),
         ("flavor.ledger", "flavor.coordinator"),
-        ("flavor.results", "flavor.edge"),
     }
 )
 """Pairs of rooms of which the first imports the second and should not. Delete a pair with its last import."""

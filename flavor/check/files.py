@@ -1,4 +1,4 @@
-"""One round of an aggregator on opaque checkpoints: any bytes, into which nothing here looks.
+"""One round of an aggregator on files without tensors, of which only their kind knows what is in them.
 
 The local models are files of the trainer's own making: that of this round and that of the round before. With these two
 one can still tell whether an aggregator follows each local model. A rule may be deaf to one model by right, if the
@@ -16,10 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flavor.check.aggregation import Made, Sent
-from flavor.check.aggregator_checks import FOLLOWS
+from flavor.check.aggregator_checks import FOLLOWS, LOADABLE
 from flavor.check.aggregator_process import Life
 from flavor.check.place import CLIENTS, Place, Writer
 from flavor.check.sensitivity import Trial
+from flavor.checkpoints.kind import CheckpointKind
+from flavor.errors import CheckpointError
 from flavor.records.info import Info
 
 _Choice = tuple[bool, ...]
@@ -31,16 +33,21 @@ _OR_THEY_SAY_THE_SAME = (
 )
 
 
-class OpaqueRound:
+class FileRound:
     """The trainer's file of this round for the first and the third client, that of the round before for the second."""
 
-    def __init__(self, sent: Sent, info: Info, folder: Path, before: Path | None) -> None:
+    def __init__(self, sent: Sent, info: Info, folder: Path, before: Path | None, kind: CheckpointKind) -> None:
+        self._kind = kind
         self._new, self._old = sent.path, before or sent.path
         writers = [self._writer(is_new) for is_new in _THIS_ROUND]
         self.place = Place.lay_out(folder, writers, info, extension=sent.path.suffix)
 
     def look_at(self, life: Life, place: Place, where: str) -> Path:
-        """The global model."""
+        """The global model, if its kind knows it as one."""
+        try:
+            self._kind.describe(place.target)
+        except CheckpointError as error:
+            life.fail(LOADABLE, f"{where}: {str(error).removeprefix(f'{place.target}: ')}")
         return place.target
 
     def try_changes(self, life: Life, trial: Trial[Path], made: Path) -> None:

@@ -1,0 +1,44 @@
+"""Find what installed packages add to this project by entry points, without importing any of it.
+
+The list of a package can be damaged in any way: that package is named with the reason, and all others are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
+
+
+def points(group: str) -> Iterator[tuple[str, str, EntryPoint | str]]:
+    """Yield name, package and entry point; for a package whose list cannot be read, the reason instead."""
+    from importlib.metadata import distributions  # costs milliseconds, and few processes look for plug-ins
+
+    packages: set[str] = set()
+    for package in distributions():
+        if group not in _text(package):  # far cheaper than its name and version, and nearly all end here
+            continue
+        name = package.name or "a package without a name"
+        if name in packages:  # one further down the path, which is not the one that is imported
+            continue
+        packages.add(name)
+        origin = f"{name} {package.version}"
+        try:
+            for point in package.entry_points.select(group=group):
+                yield point.name, origin, point
+        except Exception as error:  # importlib.metadata meets damaged files with all kinds of exception
+            yield name, origin, f"its entry points cannot be read: {one_line(f'{type(error).__name__}: {error}')}"
+
+
+def _text(package: Distribution) -> str:
+    try:
+        return package.read_text("entry_points.txt") or ""
+    except Exception:  # not even text
+        return ""
+
+
+def one_line(text: str) -> str:
+    """Return the first line of a text."""
+    return text.strip().partition("\n")[0].strip()
