@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from buckets import S3
 from warm import Starter
+from warmscripts import ScriptServer, possible
 
 import flavor
+import flavor.programs.process
 from flavor.bus.connection import Redis, connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
@@ -277,6 +279,36 @@ def s3() -> Iterator[S3]:
     service = S3()
     yield service
     service.close()
+
+
+@pytest.fixture(scope="session")
+def script_server() -> Iterator[ScriptServer]:
+    """Forks Python scripts in this test session."""
+    server = ScriptServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def torch_server() -> Iterator[ScriptServer]:
+    """Forks Python scripts that import torch, which takes seconds."""
+    server = ScriptServer("torch")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def warm_torch(torch_server: ScriptServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process fork the scripts with torch that it starts for a user."""
+    if possible():
+        monkeypatch.setattr(flavor.programs.process, "spawn", torch_server.spawn)
+
+
+@pytest.fixture
+def warm_scripts(script_server: ScriptServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process fork the scripts that it starts for a user."""
+    if possible():
+        monkeypatch.setattr(flavor.programs.process, "spawn", script_server.spawn)
 
 
 @pytest.fixture(scope="session")

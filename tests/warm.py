@@ -12,11 +12,14 @@ with FLAVOR_TEST_COLD=1 in the environment.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import types
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +74,7 @@ class Starter:
         Cold when it is not `python -P -m PROGRAM …`, or when the environment says anything that an interpreter or an
         imported module may have read at its start.
         """
-        if env.get(COLD) or os.environ.get(COLD) or not ForkServer.is_possible():
+        if env.get(COLD) or cold_is_wanted() or not ForkServer.is_possible():
             return cold(command, env=env, cwd=cwd)
         if self.server is None:
             self.server = TestServer()
@@ -100,19 +103,19 @@ class TestServer(ForkServer):
     may_differ = _MAY_DIFFER
     __test__ = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, modules: Sequence[str] = IMPORTED, programs: Sequence[str] = PROGRAMS) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _HERE}
         environment.pop(fork_server.UNBUFFERED, None)
-        super().__init__(environment, programs=PROGRAMS, modules=IMPORTED)
+        super().__init__(environment, programs=programs, modules=modules)
 
     def can_fork(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         paths = (_HERE, os.pathsep.join([_UNPLOTTED, _HERE]))
         return environment.get("PYTHONPATH") in paths and super().can_fork(command, environment)
 
     def _begin(self, theirs: socket.socket, modules: Sequence[str]) -> subprocess.Popen[bytes]:
-        words = [str(Path(__file__)), str(theirs.fileno()), " " * forked.ROOM_BYTES]
+        words = [str(theirs.fileno()), json.dumps(list(modules)), json.dumps(list(self._programs))]
         return subprocess.Popen(
-            [sys.executable, "-P", *words],
+            [sys.executable, "-P", str(Path(__file__)), *words, " " * forked.ROOM_BYTES],
             env={**self._environment, "FLAVOR_TEST_ROOM": " " * _ENVIRONMENT_BYTES},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,  # as its children's: no terminal
@@ -133,6 +136,11 @@ class TestServer(ForkServer):
         self._process.communicate()
 
 
+def cold_is_wanted() -> bool:
+    """Whether every process is to be started by itself."""
+    return bool(os.environ.get(COLD))
+
+
 def cold(command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
     """Start a command by itself."""
     return subprocess.Popen(
@@ -150,16 +158,36 @@ def cold(command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subpro
 
 
 def _main() -> None:
-    """Fork whenever asked to, until pytest's process has closed its end; each child runs a program."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    """Fork whenever asked to, until pytest's process has closed its end; each child runs a program or a script."""
+    channel, modules, programs = socket.socket(fileno=int(sys.argv[1])), *map(json.loads, sys.argv[2:4])
     os.environ.pop("FLAVOR_TEST_ROOM")
-    fork_server.prepare(IMPORTED, PROGRAMS)
+    fork_server.prepare(modules, programs)
     request = fork_server.serve(channel)
+    if not programs:
+        _run_script(request["command"][1:])
+        return
     own = os.environ["PYTHONPATH"].split(os.pathsep)
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
     if request["command"][3] == "flavor.cli.main" and request["command"][4:5] in (["run"], ["demo"]):
         request = _with_server(request)
     fork_server.run(request)
+
+
+def _run_script(words: Sequence[str]) -> None:
+    """What `python WORDS` does."""
+    for option in filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")):
+        warnings._setoption(option)  # type: ignore[attr-defined]
+    sys.argv[:] = words
+    sys.path.insert(0, str(Path(words[0]).resolve().parent))
+    module = types.ModuleType("__main__")
+    module.__file__ = words[0]
+    sys.modules["__main__"] = module
+    try:
+        exec(compile(Path(words[0]).read_bytes(), words[0], "exec"), module.__dict__)
+    except Exception as error:
+        trace = error.__traceback__.tb_next if error.__traceback__ else None  # without this function
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        sys.exit(1)
 
 
 class _OfRun(ForkServer):

@@ -69,7 +69,7 @@ class Outcome:
 
 
 @pytest.fixture
-def check(tmp_path, clean):  # noqa: F811
+def check(tmp_path, clean, warm_scripts):  # noqa: F811
     """Check two scripts in this process."""
 
     def run(aggregator, trainer=GOOD, *, once=False, opaque=False, rounds=2, timeout_s=600, passed=()):
@@ -691,7 +691,7 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("once", [False, True], ids=["initialize every round", "initialize only once"])
-def test_the_documented_examples(check, once):
+def test_the_documented_examples(check, warm_torch, once):
     pytest.importorskip("torch")
     outcome = check(EXAMPLE + (ONLY_ONCE if once else EVERY_ROUND), TORCH_TRAINER, once=once)
     checks = ONCE_CHECKS if once else ANEW_CHECKS

@@ -327,7 +327,7 @@ def clean(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def check(tmp_path, clean):
+def check(tmp_path, clean, warm_scripts):
     """Check a script in this process; the results by name."""
 
     def run(script, *, environment=None, **settings):
@@ -447,7 +447,7 @@ def test_a_shell_script_that_does_not_wait_fails(tmp_path, clean):
     assert failed == ["waits for TrainStarted"]
 
 
-def test_torch(check):
+def test_torch(check, warm_torch):
     pytest.importorskip("torch")
     script = textwrap.dedent('''
         import os, torch

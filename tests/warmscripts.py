@@ -1,0 +1,63 @@
+"""Starts Python scripts of `check-fl` and `check-agg` by fork from a process that has imported what they import.
+
+A check starts an aggregator up to ten times, and all but a few hundredths of a second of each are the imports of numpy
+and of flavor's client. The tests that ask what the checks find in a script need no start by `exec`; those that ask how
+a script is started and ended have one. See `tests/warm.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from warm import TestServer, cold_is_wanted
+
+from flavor.local.forked import ForkedProcess, ForkServer
+from flavor.spawn import spawn
+
+IMPORTED = ("json", "pickle", "random", "threading", "numpy", "numpy.random", "flavor.cook.utils")
+_READ_AT_THE_START = re.compile(
+    r"PYTHON(?!PATH|UNBUFFERED|WARNINGS)\w*|LD_\w+|(OMP|MKL|OPENBLAS|KMP)_\w+|LANG|LC_\w+|TZ|MALLOC\w+"
+)
+_PLAIN = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "inherited": (), "limits": (), "umask": -1}
+"""What the script of a check is started with."""
+
+
+class ScriptServer(TestServer):
+    """A fork server for `python SCRIPT.py WORDS`."""
+
+    def __init__(self, *modules: str) -> None:
+        super().__init__(modules=(*IMPORTED, *modules), programs=())
+
+    def can_fork(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
+        """Whether a fork is what a start of this command would be."""
+        changed, removed = self._differences(environment)
+        return (
+            command[0] == sys.executable
+            and command[1:2] != []
+            and command[1].endswith(".py")
+            and not any(_READ_AT_THE_START.fullmatch(name) for name in (*changed, *removed))
+            and "PYTHONPATH" not in changed
+        )
+
+    def spawn(self, command: Sequence[str], **options: Any) -> Any:
+        """What `flavor.spawn.spawn` starts; that does it where a fork could differ."""
+        environment = options["environment"]
+        if any(options.get(name) != value for name, value in _PLAIN.items()) or not self.can_fork(command, environment):
+            return spawn(command, **options)
+        out, err = os.pipe(), os.pipe()
+        try:
+            pid = self.fork(command, environment, os.getcwd(), out[1], err[1], bound=True)
+        finally:
+            os.close(out[1])
+            os.close(err[1])
+        return ForkedProcess(self, pid, command, os.fdopen(out[0], "rb", 0), os.fdopen(err[0], "rb", 0))
+
+
+def possible() -> bool:
+    """Whether scripts can be forked here, and are to be."""
+    return ForkServer.is_possible() and not cold_is_wanted()
