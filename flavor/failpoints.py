@@ -6,10 +6,10 @@ for the third time. Without it a failpoint costs one comparison.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import signal
+from collections.abc import Mapping
 
 EDGE = ("edge.trained", "edge.stored", "edge.submitted")
 WORKER = (
@@ -40,19 +40,20 @@ def take_along(process: int) -> None:
     _taken_along.append(process)
 
 
+_armed = ""
+_times = 1
 _reached = itertools.count(1)
 
 
-@functools.cache
-def _armed() -> tuple[str, int]:
-    """The failpoint that the environment names, and which time it is meant; read where the first one is reached."""
-    name, _, times = os.environ.get("FLAVOR_FAILPOINT", "").partition(":")
-    return name, int(times or 1)
+def arm(environment: Mapping[str, str]) -> None:
+    """For entry points: take what the environment says, also that nothing is armed."""
+    global _armed, _times, _reached
+    _armed, _, times = environment.get("FLAVOR_FAILPOINT", "").partition(":")
+    _times, _reached = int(times or 1), itertools.count(1)
 
 
 def reach(name: str) -> None:
-    """Die here if the environment says so."""
-    armed, times = _armed()
-    if name == armed and next(_reached) == times:
+    """Die here if this failpoint is armed, and reached as often as was said."""
+    if name == _armed and next(_reached) == _times:
         for process in (*_taken_along, os.getpid()):
             os.kill(process, signal.SIGKILL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.options import needed, patience_option, redis_option, store_option, version_option
+from flavor.cli.options import needed, patience_option, redis_option, store_option, store_settings, version_option
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, run_program
 from flavor.cli.secrets import keep_private
@@ -177,7 +177,7 @@ def command(
     with contextlib.suppress(KeyboardInterrupt):  # from when it listens on its queue on, this is heard otherwise
         serve(
             url,
-            opened_once_usable(store, create=True, tell=tell),
+            opened_once_usable(store, create=True, settings=store_settings(), tell=tell),
             queue=queue,
             threads=threads,
             tell=tell,

@@ -10,7 +10,7 @@ import click
 
 from flavor.bus.runs import RunStore
 from flavor.cli.opened_run import opened_run
-from flavor.cli.options import redis_option, store_option
+from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.errors import StoreError
 from flavor.store.open import open_store
@@ -51,11 +51,11 @@ def _contributions(runs: RunStore, store: str | None) -> list[Contribution]:
     from flavor.credits import contributions
 
     if store:
-        return contributions(runs, open_store(store))
+        return contributions(runs, open_store(store, settings=store_settings()))
     try:
         return contributions(runs)
     except StoreError:
-        return contributions(runs, open_store(runs.read().config["store"]))
+        return contributions(runs, open_store(runs.read().config["store"], settings=store_settings()))
 
 
 def _as_json(run: str, found: list[Contribution]) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from flavor.cli.options import redis_option, store_option
+from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run import result_options
 
@@ -69,6 +69,7 @@ def demo(
         layout=layout,
         redis_url=redis_url,
         store=store,
+        store_settings=store_settings(),
         serve_options=["--min-clients", str(len(data))],
         environment={
             "OMP_NUM_THREADS": "1",

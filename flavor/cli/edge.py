@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from flavor.bus.address import bus_address
 from flavor.bus.variables import JOIN_VARIABLE
 from flavor.cli.help import GroupedCommand
-from flavor.cli.options import needed, patience_option, redis_option, store_option, version_option
+from flavor.cli.options import needed, patience_option, redis_option, store_option, store_settings, version_option
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.secrets import keep_private
@@ -164,7 +164,6 @@ def command(
     from flavor.records.names import checked_name
     from flavor.script_settings import checked_pattern
     from flavor.stamp import with_times
-    from flavor.store.cache import cache_settings, set_cache
 
     if join:
         identity = _joined(join, workspace, store)
@@ -177,12 +176,13 @@ def command(
             (),
         )
     run, client = identity.run, identity.client
-    set_cache(replace(cache_settings(), uploads=(workspace or _workspace(run, client)).absolute() / "uploads"))
+    uploads = (workspace or _workspace(run, client)).absolute() / "uploads"
     config = EdgeConfig(
         run=run,
         client=client,
         redis_url=identity.address,
         store=identity.store,
+        store_settings=replace(store_settings(), uploads=uploads),
         command=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,
         workspace=workspace or _workspace(run, client),
@@ -197,6 +197,7 @@ def command(
         patience_s=patience_s,
         join_timeout_s=join_timeout_s,
         grace_s=grace_s,
+        journal=Path(journal) if (journal := os.environ.get("FLAVOR_JOURNAL")) else None,
     )
     raise_on_sigterm(Stopped)
     with_times()

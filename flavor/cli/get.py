@@ -8,7 +8,7 @@ from typing import get_args
 import click
 
 from flavor.cli.opened_run import opened_run
-from flavor.cli.options import redis_option, store_option
+from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.edge.config import CheckpointFormat
 from flavor.errors import InvalidSetting, RunError, StoreError
@@ -63,7 +63,7 @@ def get(
         view = runs.read()
         closed, _ = runs.closed(view)
         number = closed if round_ is None else round_
-        objects = open_store(store or found_run.store or view.config["store"])
+        objects = open_store(store or found_run.store or view.config["store"], settings=store_settings())
         try:
             found = closed_round(runs, objects, number, newest=view.round)
         except StoreError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,7 +16,13 @@ from flavor.bus.variables import URL_VARIABLE
 from flavor.cli.program import fail
 from flavor.errors import MisuseError
 
+if TYPE_CHECKING:
+    from flavor.store.settings import StoreSettings
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_STORE = "flavor.store"
+"""Where a command's context keeps its `StoreSettings`."""
 
 
 def version_option(function: Command) -> Command:
@@ -70,15 +76,15 @@ def store_option(function: Command) -> Command:
         from dataclasses import replace
 
         from flavor.sizes import parse_size
-        from flavor.store.cache import cache_settings, set_cache
 
         if value is not None and parameter.name == "store_cache":
-            set_cache(replace(cache_settings(), folder=value))
+            context.meta[_STORE] = replace(store_settings(context), cache=value)
         elif value is not None:
             try:
-                set_cache(replace(cache_settings(), size_bytes=parse_size(value, "--store-cache-size")))
+                size_bytes = parse_size(value, "--store-cache-size")
             except MisuseError as error:
                 fail(error)
+            context.meta[_STORE] = replace(store_settings(context), cache_bytes=size_bytes)
 
     for option in (
         click.option(
@@ -112,6 +118,14 @@ def store_option(function: Command) -> Command:
     return function
 
 
+def store_settings(context: click.Context | None = None) -> StoreSettings:
+    """What this command's options and their variables say of stores: `--store-cache…` and `--patience-s`."""
+    from flavor.store.settings import DEFAULTS
+
+    settings: StoreSettings = (context or click.get_current_context()).meta.get(_STORE, DEFAULTS)
+    return settings
+
+
 def run_option(function: Command) -> Command:
     """`--run`."""
     return click.option(
@@ -123,9 +137,10 @@ def patience_option(function: Command) -> Command:
     """`--patience-s`, of the bus and of a remote store."""
 
     def choose(context: click.Context, parameter: click.Parameter, value: float) -> float:
-        from flavor.store.bucket import set_patience
+        from dataclasses import replace
 
-        set_patience(value)
+        chosen = store_settings(context)
+        context.meta[_STORE] = replace(chosen, endurance=replace(chosen.endurance, patience_s=value))
         return value
 
     return click.option(

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from flavor import failpoints
 from flavor.bus.connection import bus_error
 from flavor.cli.address import with_address
 from flavor.disk import is_of_the_machine
@@ -68,6 +69,7 @@ def run_program(command: click.Command, name: str) -> NoReturn:
     A letter that the terminal's encoding lacks, in a metric's name say, is replaced and ends nothing. Nor does a stderr
     that was closed before.
     """
+    failpoints.arm(os.environ)
     atexit.register(gc.freeze)  # nothing is looked for among all that was imported: a fifth of a short command's time
     if sys.stderr is None:  # type: ignore[unreachable,unused-ignore]
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process

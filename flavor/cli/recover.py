@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option
+from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.cli.trust_options import check_ids, run_id_option, trust_option
 from flavor.errors import InvalidSetting
@@ -59,7 +59,9 @@ def recover(
             "whose records are to be believed? --trust names the aggregators' keys (aggregator.key.pub), --head the "
             "newest manifest by its SHA-256; --untrusted takes whatever lies in the store"
         )
-    archive = Archive(open_store(needed(store, "--store", "FLAVOR_STORE")), checked_name(run, "run"))
+    archive = Archive(
+        open_store(needed(store, "--store", "FLAVOR_STORE"), settings=store_settings()), checked_name(run, "run")
+    )
     redis = connect(url, patience_s=patience_s, client_name=f"flavor-recover:{run}")
     wait_for_server(redis, url)
     done = rebuild(

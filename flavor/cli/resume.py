@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.options import needed, patience_option, redis_option
+from flavor.cli.options import needed, patience_option, redis_option, store_settings
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.serve import check_rule, ended, out_option, round_options, saying_how_to_go_on
@@ -84,7 +84,9 @@ def resume(
     wait_for_server(redis, url)
     runs = RunStore(redis, run, url)
     raise_on_sigterm()
-    objects = None if detach else opened_once_usable(store or runs.read().config["store"], tell=tell)
+    objects = None
+    if not detach:
+        objects = opened_once_usable(store or runs.read().config["store"], settings=store_settings(), tell=tell)
     done = go_on(runs, url=url, given=given, check=check_rule, tell=tell)
     for line in done.changed:
         tell(f"changed: {line}")

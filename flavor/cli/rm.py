@@ -11,7 +11,7 @@ from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.runs import RunStore
 from flavor.cli.opened_run import connected
-from flavor.cli.options import needed, redis_option, store_option
+from flavor.cli.options import needed, redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.errors import BusUnavailable, MisuseError
 from flavor.store.open import open_store
@@ -31,7 +31,7 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     """
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
-    kept = open_store(needed(store, "--store", "FLAVOR_STORE")) if objects else None
+    kept = open_store(needed(store, "--store", "FLAVOR_STORE"), settings=store_settings()) if objects else None
     view = runs.find()
     if view is None and not (kept and (kept.list(run_prefix(run)) or kept.folders(run_prefix(run)))):
         runs.read()  # says that there is none

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.options import redis_option, store_option
+from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.serve import check_initial, check_rule, round_options
 from flavor.edge.config import CheckpointFormat
@@ -180,6 +180,7 @@ def run(
         layout=Layout((out or Path("flavor-runs") / name).absolute()),
         redis_url=redis_url,
         store=store,
+        store_settings=store_settings(),
         serve_options=words,
         edge_options=edge_words,
         format=format_,
@@ -228,7 +229,7 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool) -> int:
         spelt = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
         names = ", ".join(spelt.get(name, name) for name in others)
         raise InvalidSetting(f"{names}: with --resume it stays as it was when the run began: leave it out")
-    federation = Federation.of(out, redis_url)
+    federation = Federation.of(out, redis_url, store_settings())
     raise_on_sigterm()
     progress = Progress(federation.run, federation.rounds, quiet=as_json)
     return _shown(federation.go_on(progress, given), progress, as_json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option
+from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.errors import CheckpointError, InvalidSetting
@@ -355,7 +355,7 @@ def serve(
     with_times()
     tell = teller("[coordinator] ")
     raise_on_sigterm()
-    objects = opened_once_usable(store, create=True, tell=tell)
+    objects = opened_once_usable(store, create=True, settings=store_settings(), tell=tell)
     config = config.model_copy(update={"store": objects.url})
     initial = None
     if init_model is not None:

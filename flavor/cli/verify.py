@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flavor.cli.opened_run import named_store
-from flavor.cli.options import store_option
+from flavor.cli.options import store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.cli.trust_options import check_ids, run_id_option, trust_option
 from flavor.sizes import shown_bytes
@@ -52,7 +52,7 @@ def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, h
     check_ids(head, run_id)
     trust = Trust.read(trusted)
     run, store = named_store(run, store)
-    archive = Archive(open_store(store), checked_name(run, "run"))
+    archive = Archive(open_store(store, settings=store_settings()), checked_name(run, "run"))
     with _progress() as progress:
         found = audit(archive, trust, head=head, run_id=run_id, patience_s=_CLOSING_S, progress=progress)
     if as_json:

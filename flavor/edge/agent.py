@@ -192,7 +192,7 @@ class Edge:
 
         def opened() -> ObjectStore:
             with in_wait_for_share(url):
-                return open_store(url)
+                return open_store(url, settings=config.store_settings)
 
         def checked() -> None:
             with in_wait_for_share(url):

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flavor.store.settings import DEFAULTS, StoreSettings
+
 CheckpointFormat = Literal["torch", "pickle", "npz", "safetensors"]
 
 
@@ -24,6 +26,8 @@ class EdgeConfig(BaseModel):
     """The bus's whole address; not shown, because it may hold a password."""
     store: str | None = None
     """The object store; the bucket that the run names when None. A folder has to be named."""
+    store_settings: StoreSettings = DEFAULTS
+    """How long the store is waited for, and where the files of a remote one are kept."""
     command: tuple[str, ...]
     """The trainer."""
     preprocess: tuple[str, ...] | None = None
@@ -53,6 +57,9 @@ class EdgeConfig(BaseModel):
     """How long to wait for the run to exist; as long as it takes when None."""
     grace_s: float = Field(default=10.0, gt=0)
     """How long a trainer may take to end once the run has ended, before it is stopped."""
+
+    journal: Path | None = None
+    """A file in which each update that Redis has taken is noted, for a checker (`flavor.edge.acknowledged`)."""
 
     @property
     def key_path(self) -> Path:

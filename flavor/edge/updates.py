@@ -60,6 +60,6 @@ class Updates:
         if not self._site.membership.hand_in(round_, content):
             self._site.tell(f"round {round_}: trained too late: the run is no longer in it")
             return False
-        note_handed_in(round_, self._site.config.client)
+        note_handed_in(self._site.config.journal, round_, self._site.config.client)
         self._standing.part = self._standing.part.handed_in(round_, content)
         return True

@@ -28,12 +28,14 @@ from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.results.folder import ResultFolder, Results
 from flavor.results.rounds import RoundResult
-from flavor.store.cache import cache_environment
 from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
+from flavor.store.settings import DEFAULTS, StoreSettings
 
 _LOOK_MS = 200
+_NOT_RECORDED = ("layout", "redis_url", "store_settings")
+"""Values that are given again to go on with the run."""
 _WAITS_S = 1.0
 """How often one looks at what is waited for."""
 _END_S = 30.0
@@ -52,6 +54,7 @@ class Federation:
     layout: Layout
     redis_url: str | None = field(default=None, repr=False)
     store: str | None = None
+    store_settings: StoreSettings = DEFAULTS
     serve_options: Sequence[str] = ()
     edge_options: Sequence[str] = ()
     """Further options of each `flavor-fl`, as words."""
@@ -64,7 +67,7 @@ class Federation:
     """Where the commands start, which they may name files from."""
 
     @classmethod
-    def of(cls, out: Path, redis_url: str | None) -> Federation:
+    def of(cls, out: Path, redis_url: str | None, store_settings: StoreSettings = DEFAULTS) -> Federation:
         """The federation whose folder this is, to go on with it; `InvalidSetting` when it cannot be."""
         record = Record.of(out)
         fields = dict(record.federation)
@@ -73,14 +76,17 @@ class Federation:
             raise InvalidSetting(f"{out} has a server of its own: leave out --redis-url (and FLAVOR_REDIS_URL)")
         if not record.embedded and not redis_url:
             raise InvalidSetting(f"{out}: the run is on a Redis of yours: name it by --redis-url")
-        return cls(layout=Layout(out), redis_url=redis_url, **fields)
+        return cls(layout=Layout(out), redis_url=redis_url, store_settings=store_settings, **fields)
 
     def _record(self, store: str) -> Record:
-        fields = {name: value for name, value in self.__dict__.items() if name not in ("layout", "redis_url")}
+        fields = {name: value for name, value in self.__dict__.items() if name not in _NOT_RECORDED}
         fields["sites"] = [{"client": site.client, "input": str(site.input)} for site in self.sites]
         fields["environment"], fields["serve_options"] = dict(self.environment), list(self.serve_options)
         fields["edge_options"] = list(self.edge_options)
         return Record(self.run, store, self.redis_url is None, fields)
+
+    def _opened_store(self, url: str) -> ObjectStore:
+        return open_store(url, create=True, settings=self.store_settings)
 
     def carry_out(self, progress: Progress) -> Results:
         """Run to the end. Whatever happens, Ctrl-C included, no process is left behind.
@@ -88,7 +94,7 @@ class Federation:
         Raises `FlavorError` when nothing could be started; otherwise the results say how the run ended.
         """
         self.layout.check_unused()
-        if self.store is not None and open_store(self.store, create=True).exists(run_record_path(self.run)):
+        if self.store is not None and self._opened_store(self.store).exists(run_record_path(self.run)):
             raise RunExists(f"run {self.run!r} is in the store {self.store} already: choose another --run")
         with contextlib.ExitStack() as stack:
             if self.redis_url:  # before the folder is made: it is clear then that something will start
@@ -101,7 +107,7 @@ class Federation:
             start = self._starting(stack)
             url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
             runs = self._connected(url)
-            store = open_store(self.store or str(self.layout.store), create=True)
+            store = self._opened_store(self.store or str(self.layout.store))
             self._record(store.url).write(self.layout.out)
             progress.tell(f"run {self.run}: {counted(len(self.sites), 'site')}, {counted(self.rounds, 'round')}")
             return self._followed(runs, store, progress, url, start)
@@ -115,7 +121,7 @@ class Federation:
             start = self._starting(stack)
             url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
             runs = self._connected(url)
-            store = open_store(self.store or str(self.layout.store), create=True)
+            store = self._opened_store(self.store or str(self.layout.store))
             ready = self
             if runs.find() is not None or self._rebuilt(runs, store, url, progress):
                 view = runs.read_own()
@@ -212,7 +218,7 @@ class Federation:
             **to_environment(os.environ, url),
             **self.environment,
             "FLAVOR_STORE": store,
-            **cache_environment(),
+            **self.store_settings.environment(),
             "FLAVOR_RUN": self.run,
             "PYTHONUNBUFFERED": "1",
         }

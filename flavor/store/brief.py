@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, cast
 
 from flavor.errors import StoreUnavailable
-from flavor.store.bucket import Endurance
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
+from flavor.store.settings import DEFAULTS, Endurance, StoreSettings
 
 _BRIEF = Endurance(patience_s=1.0, request_s=3.0, silence_s=3.0)
 
@@ -17,8 +18,8 @@ _BRIEF = Endurance(patience_s=1.0, request_s=3.0, silence_s=3.0)
 class BriefStore:
     """The `ObjectStore` at a URL. After the first `StoreUnavailable` each call raises the same at once."""
 
-    def __init__(self, url: str, *, endurance: Endurance = _BRIEF) -> None:
-        self._store = open_store(url, endurance=endurance)
+    def __init__(self, url: str, *, settings: StoreSettings = DEFAULTS, endurance: Endurance = _BRIEF) -> None:
+        self._store = open_store(url, settings=replace(settings, endurance=endurance))
         self.silent: StoreUnavailable | None = None
         """What it failed with."""
 

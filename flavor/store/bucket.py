@@ -9,7 +9,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,7 +26,8 @@ from flavor.signals import asked_to_end
 from flavor.silence import Silence, silence
 from flavor.stamp import stamp
 from flavor.store.aside import aside
-from flavor.store.paths import checked_path
+from flavor.store.settings import Endurance
+from flavor.store.url import bucket_url
 from flavor.store.wire import proxies_in_use, proxy_for
 from flavor.watch import current_watch, watching
 
@@ -51,32 +51,6 @@ _MACHINE_ROLES = ("169.254.169.254", "169.254.170.2", "metadata.google.internal"
 _NO_ENTRY = "it does not let us in: check the credentials in the environment and what they allow"
 
 
-@dataclass(frozen=True)
-class Endurance:
-    """How long a store is waited for. Every wait is bounded."""
-
-    patience_s: float = 60.0
-    """How long one request is repeated that fails for want of an answer, or with a 5xx."""
-    request_s: float = 180.0
-    """Longest wait for an answer to what was sent as a whole."""
-    silence_s: float = 20.0
-    """Longest that nothing may move while something is sent or received, however long all of it takes."""
-
-
-_endurance = Endurance()
-
-
-def set_patience(patience_s: float) -> None:
-    """For entry points: how long every store that is opened from now on is waited for."""
-    global _endurance  # noqa: PLW0603 - one patience a process, chosen before anything else
-    _endurance = replace(_endurance, patience_s=patience_s)
-
-
-def chosen_endurance() -> Endurance:
-    """What the entry point has chosen."""
-    return _endurance
-
-
 class Bucket:
     """The objects below `s3://BUCKET/PREFIX` (or `gs`, `az`); `reading` and `writing` are what obstore is called with.
 
@@ -84,7 +58,7 @@ class Bucket:
     """
 
     def __init__(self, url: str, endurance: Endurance) -> None:
-        self.url = _checked_url(url)
+        self.url = bucket_url(url)
         self.endurance = endurance
         self.reading = _opened(self.url, endurance, reading=True)
         self.writing = _opened(self.url, endurance, reading=False)
@@ -174,26 +148,6 @@ class Bucket:
         except (raised.BaseError, ValueError) as error:
             current_watch().check()  # whoever ended it, ended its threads' libraries, too
             raise _obstore_failure(self.url, key, str(error)) from None
-
-
-def _checked_url(url: str) -> str:
-    """`s3://BUCKET/PREFIX`, without a slash at its end; `InvalidSetting` for anything else, which is not quoted."""
-    scheme, _, rest = url.partition("://")
-    if "@" in rest or "?" in rest or "#" in rest:
-        raise InvalidSetting(
-            f"the store's URL cannot be used: write {scheme}://BUCKET/PREFIX and nothing more; credentials and "
-            "endpoint come from the environment (docs/store.md)"
-        )
-    bucket, _, prefix = rest.partition("/")
-    prefix = prefix.strip("/")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
-        raise InvalidSetting(
-            f"store {url!r} cannot be used: write {scheme}://BUCKET/PREFIX, the bucket's name having 2 to 255 letters, "
-            "digits, '.', '_' and '-'"
-        )
-    if prefix:
-        checked_path(prefix)
-    return f"{scheme}://{bucket}/{prefix}".rstrip("/")
 
 
 def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:

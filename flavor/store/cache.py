@@ -21,7 +21,6 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -29,41 +28,10 @@ from flavor.disk import FULL, disk_of, file_of
 from flavor.errors import InvalidSetting, LocalFault
 from flavor.locks import locked, take, waited_for
 
-DEFAULT_SIZE_BYTES = 16 * 2**30
 _IN_USE_S = 60.0
 """What was asked for this recently may not have been opened yet, and is not removed."""
 _ABANDONED_S = 86_400.0
 """What has been on its way for longer was left by a process that died."""
-
-
-@dataclass(frozen=True)
-class CacheSettings:
-    """Where this process keeps files of remote stores, and how many bytes of them."""
-
-    folder: Path | None = None
-    size_bytes: int = DEFAULT_SIZE_BYTES
-    uploads: Path | None = None
-    """Where it is noted what of an upload is done; None for a folder in the cache."""
-
-
-_settings = CacheSettings()
-
-
-def set_cache(settings: CacheSettings) -> None:
-    """For entry points: what every store that is opened from now on uses."""
-    global _settings  # noqa: PLW0603 - one cache a process, chosen before anything else
-    _settings = settings
-
-
-def cache_settings() -> CacheSettings:
-    """What the entry point has chosen."""
-    return _settings
-
-
-def cache_environment() -> dict[str, str]:
-    """The same choice for a child process, as its environment."""
-    folder = {"FLAVOR_STORE_CACHE": os.fspath(_settings.folder.absolute())} if _settings.folder else {}
-    return {**folder, "FLAVOR_STORE_CACHE_SIZE": str(_settings.size_bytes)}
 
 
 def default_folder() -> Path:

@@ -1,30 +1,86 @@
-"""Open the store at a URL: the scheme says which implementation."""
+"""Open the store at a URL: its scheme says which implementation.
+
+A third party adds a scheme by the entry-point group `flavor.stores`: an entry point's name is the scheme, its value a
+`StoreFactory`. It is imported when a store of its scheme is opened, and not before.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
-from flavor.errors import InvalidSetting
-from flavor.store.bucket import Endurance
+from flavor.errors import FlavorError, InvalidSetting
+from flavor.plugins import one_line, points
 from flavor.store.protocol import ObjectStore
-from flavor.store.url import folder_of
+from flavor.store.settings import DEFAULTS, StoreSettings
+from flavor.store.url import folder_of, scheme_of
+
+GROUP = "flavor.stores"
 
 
-def open_store(url: str, *, create: bool = False, endurance: Endurance | None = None) -> ObjectStore:
-    """The store at `url`: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX`, or the same with `gs` or `az`.
+class StoreFactory(Protocol):
+    """Opens the store at a URL. Raises `InvalidSetting` for one that is none, `StoreUnavailable` for one away."""
 
-    With `create` a folder is made, and a bucket is tried: whether it takes objects, and takes each only once. A bucket
-    is waited for as the entry point has chosen, if no `endurance` is given.
+    def __call__(self, url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
+        """The store; with `create` it is made, or it is tried whether it can be written."""
+
+
+def open_store(url: str, *, create: bool = False, settings: StoreSettings = DEFAULTS) -> ObjectStore:
+    """The store at `url`: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX`, the same with `gs` or `az`, or a plug-in's.
+
+    With `create` a folder is made, and a bucket is tried: whether it takes objects, and takes each only once.
     """
+    scheme = scheme_of(url)
+    factory = FACTORIES.get(scheme)
+    return (factory or _plugged_in)(url, create=create, settings=settings)
+
+
+def _folder(url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
     from flavor.store.local import LocalStore
 
-    if (folder := folder_of(url)) is not None:
-        return LocalStore(Path(folder), create=create)
-    scheme, separator, _ = url.partition("://")
-    if scheme in ("s3", "gs", "az"):
-        from flavor.store.remote import RemoteStore
+    return LocalStore(Path(folder_of(url) or ""), create=create)
 
-        return RemoteStore(url, create=create, endurance=endurance)
-    raise InvalidSetting(
-        f"store {scheme + separator!r} cannot be used: give a folder that every party can reach, or s3://BUCKET/PREFIX"
-    )
+
+def _bucket(url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
+    from flavor.store.remote import RemoteStore
+
+    return RemoteStore(url, create=create, settings=settings)
+
+
+FACTORIES: Mapping[str, StoreFactory] = MappingProxyType({"file": _folder, "s3": _bucket, "gs": _bucket, "az": _bucket})
+"""The schemes that flavor brings. No plug-in takes the place of one."""
+
+
+def _plugged_in(url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
+    """The store of an installed package; the URL, which may have a password in it, is not quoted."""
+    scheme = scheme_of(url)
+    found = sorted((found[1:] for found in points(GROUP) if found[0] == scheme), key=lambda each: each[0])
+    if not found:
+        raise InvalidSetting(
+            f"store {scheme + '://'!r} cannot be used: give a folder that every party can reach, or s3://BUCKET/PREFIX"
+        )
+    origin, point = found[0]
+    if isinstance(point, str):
+        raise _unusable(scheme, origin, point)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is no part of our output
+            store = point.load()(url, create=create, settings=settings)
+    except FlavorError:
+        raise
+    except (Exception, SystemExit) as error:  # it is foreign code that runs here
+        raise _unusable(scheme, origin, one_line(f"{point.value}: {type(error).__name__}: {error}")) from error
+    if lacking := sorted(name for name in _MEMBERS if not hasattr(store, name)):
+        raise _unusable(scheme, origin, f"{point.value} makes no store: {', '.join(lacking)} is missing")
+    opened: ObjectStore = store
+    return opened
+
+
+def _unusable(scheme: str, origin: str, why: str) -> InvalidSetting:
+    return InvalidSetting(f"store {scheme + '://'!r} cannot be used: its package {origin} is broken ({why})")
+
+
+_MEMBERS = {name for name in (*vars(ObjectStore), *ObjectStore.__annotations__) if not name.startswith("_")}

@@ -15,6 +15,7 @@ from flavor.errors import ShareAway, StoreError, StoreFull, StoreUnavailable
 from flavor.signals import pause
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
+from flavor.store.settings import DEFAULTS, StoreSettings
 from flavor.store.trouble import named
 from flavor.store.url import folder_of
 
@@ -25,9 +26,11 @@ _REMIND_S = 60.0
 """What is waited for is told again after so long, then after twice that time, and so on."""
 
 
-def opened_once_usable(url: str, *, create: bool = False, tell: Callable[[str], None]) -> ObjectStore:
+def opened_once_usable(
+    url: str, *, create: bool = False, settings: StoreSettings = DEFAULTS, tell: Callable[[str], None]
+) -> ObjectStore:
     """`open_store`, as soon as the store can be used. Raises `InvalidSetting` where that does not pass."""
-    return once_usable(url, lambda: open_store(url, create=create), tell=tell)
+    return once_usable(url, lambda: open_store(url, create=create, settings=settings), tell=tell)
 
 
 def once_usable(

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, ObjectWithheld, StoreError, StoreUnavailable
 from flavor.sizes import shown_size
 from flavor.store.aside import in_lanes
-from flavor.store.bucket import Bucket, Endurance, already_there, chosen_endurance
-from flavor.store.cache import Entry, FileCache, cache_settings, default_folder
+from flavor.store.bucket import Bucket, already_there
+from flavor.store.cache import Entry, FileCache, default_folder
 from flavor.store.digests import check_bytes, check_named, check_size
 from flavor.store.links import placed
 from flavor.store.paths import checked_path, run_record_path
+from flavor.store.settings import DEFAULTS, StoreSettings
 from flavor.store.uploads import Notes, S3Uploads
 from flavor.store.wire import LANES, Pace
 from flavor.watch import Watch, current_watch, watching
@@ -63,7 +64,7 @@ class Told(io.FileIO):
 
 
 class RemoteStore:
-    """`ObjectStore` in a bucket, with the files of this process's cache.
+    """`ObjectStore` in a bucket, with its files in a cache on this machine: `cache`, or else that of the settings.
 
     With `create` it is tried whether the bucket can be written and refuses to write an object twice; raises
     `InvalidSetting` if not, and `StoreUnavailable` if that cannot be told.
@@ -77,15 +78,14 @@ class RemoteStore:
         *,
         create: bool = False,
         cache: FileCache | None = None,
-        endurance: Endurance | None = None,
+        settings: StoreSettings = DEFAULTS,
     ) -> None:
-        self._bucket = Bucket(url, endurance or chosen_endurance())
+        self._bucket = Bucket(url, settings.endurance)
         self.url = self._bucket.url
-        chosen = cache_settings()
-        self._cache = cache or FileCache(chosen.folder or default_folder(), chosen.size_bytes)
+        self._cache = cache or FileCache(settings.cache or default_folder(), settings.cache_bytes)
         self._uploads: S3Uploads | None = None
         if self.url.startswith("s3:"):
-            self._uploads = S3Uploads(self._bucket, Notes(chosen.uploads or self._cache.folder / "uploads"))
+            self._uploads = S3Uploads(self._bucket, Notes(settings.uploads or self._cache.folder / "uploads"))
         self._pace = Pace()
         if create:
             self._bucket.try_out()

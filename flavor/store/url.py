@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+from flavor.errors import InvalidSetting
+from flavor.store.paths import checked_path
+
 
 def scheme_of(url: str) -> str:
     """The scheme of the URL; `file` for a plain folder."""
@@ -15,3 +20,23 @@ def folder_of(url: str) -> str | None:
     if not separator:
         return url
     return rest if scheme == "file" else None
+
+
+def bucket_url(url: str) -> str:
+    """`s3://BUCKET/PREFIX`, without a slash at its end; `InvalidSetting` for anything else, which is not quoted."""
+    scheme, _, rest = url.partition("://")
+    if "@" in rest or "?" in rest or "#" in rest:
+        raise InvalidSetting(
+            f"the store's URL cannot be used: write {scheme}://BUCKET/PREFIX and nothing more; credentials and "
+            "endpoint come from the environment (docs/store.md)"
+        )
+    bucket, _, prefix = rest.partition("/")
+    prefix = prefix.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
+        raise InvalidSetting(
+            f"store {url!r} cannot be used: write {scheme}://BUCKET/PREFIX, the bucket's name having 2 to 255 letters, "
+            "digits, '.', '_' and '-'"
+        )
+    if prefix:
+        checked_path(prefix)
+    return f"{scheme}://{bucket}/{prefix}".rstrip("/")

@@ -14,9 +14,9 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.records.states import RoundState
-from flavor.store.bucket import Endurance
 from flavor.store.cache import FileCache
 from flavor.store.remote import RemoteStore
+from flavor.store.settings import Endurance, StoreSettings
 from tests.infos import begin_run
 from tests.integration.test_worker import TOKEN, decide, model, open_round, submit, verdict
 from workers import jobs
@@ -46,7 +46,7 @@ class Bucketed:
         """The store as another machine sees it, which has nothing of it yet."""
         self.machines += 1
         cache = FileCache(self.folder / f"cache-{self.machines}", 2**30)
-        return RemoteStore(f"s3://{self.bucket}", cache=cache, endurance=Endurance(patience_s=600))
+        return RemoteStore(f"s3://{self.bucket}", cache=cache, settings=StoreSettings(Endurance(patience_s=600)))
 
     def worker(self) -> None:
         """A worker on a machine of its own does the jobs from now on."""

@@ -32,13 +32,13 @@ from flavor.errors import (
 )
 from flavor.ledger import archive
 from flavor.store import remote, uploads
-from flavor.store.bucket import Endurance
-from flavor.store.cache import CacheSettings, FileCache, cache_settings, set_cache
+from flavor.store.cache import FileCache
 from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
 from flavor.store.opening import once_usable
 from flavor.store.paths import manifest_path, run_record_path
 from flavor.store.remote import RemoteStore
+from flavor.store.settings import Endurance, StoreSettings
 from flavor.watch import Watch, watched, watching
 
 IMPATIENT = Endurance(patience_s=0.2, request_s=0.6, silence_s=0.2)
@@ -60,7 +60,8 @@ class Site:
         """A process of its own, as far as the cache goes."""
         self.count += 1
         cache = cache or FileCache(self.folder / f"cache-{self.count}", 2**30)
-        return RemoteStore(f"s3://{self.bucket}/flavor", cache=cache, endurance=endurance, create=create)
+        url, settings = f"s3://{self.bucket}/flavor", StoreSettings(endurance)
+        return RemoteStore(url, cache=cache, settings=settings, create=create)
 
     def asked(self, method: str) -> int:
         return sum(first.startswith(method) for first in self.proxy.requests)
@@ -194,7 +195,9 @@ class TestFaults:
 
     def test_a_lost_bucket_and_a_refusal_are_not_waited_for(self, site: Site) -> None:
         patient = Endurance(patience_s=600)
-        nowhere = RemoteStore("s3://no-such-bucket/x", cache=FileCache(site.folder / "c", 1000), endurance=patient)
+        nowhere = RemoteStore(
+            "s3://no-such-bucket/x", cache=FileCache(site.folder / "c", 1000), settings=StoreSettings(patient)
+        )
         with pytest.raises(StoreUnavailable, match="no such bucket"):
             put(nowhere, PATH, b"x")
         site.proxy.faults = [Fault("", "deny", 100)]
@@ -514,15 +517,11 @@ class TestCache:
             with pytest.raises(InvalidSetting, match="--store-cache"):
                 FileCache(folder, 1)
 
-    def test_its_folder_is_the_process_s(self, site: Site) -> None:
-        before = cache_settings()
-        try:
-            set_cache(CacheSettings(site.folder / "chosen", 10**6))
-            store = open_store(f"s3://{site.bucket}/flavor")
-            assert isinstance(store, RemoteStore)
-            digest = put(store, PATH, SMALL)
-        finally:
-            set_cache(before)
+    def test_its_folder_is_that_of_the_settings(self, site: Site) -> None:
+        settings = StoreSettings(cache=site.folder / "chosen", cache_bytes=10**6)
+        store = open_store(f"s3://{site.bucket}/flavor", settings=settings)
+        assert isinstance(store, RemoteStore)
+        digest = put(store, PATH, SMALL)
         assert (site.folder / "chosen" / "objects" / digest[:2] / digest).read_bytes() == SMALL
 
 

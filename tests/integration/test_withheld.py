@@ -17,9 +17,9 @@ from flavor.ledger.canonical import sha256
 from flavor.ledger.recover import recover
 from flavor.ledger.trust import Trust
 from flavor.results.folder import ResultFolder
-from flavor.store.bucket import Endurance
 from flavor.store.cache import FileCache
 from flavor.store.remote import RemoteStore
+from flavor.store.settings import Endurance, StoreSettings
 from tests.unit.forged_run import ForgedRun
 
 
@@ -39,7 +39,7 @@ class Kept:
         """The store as another machine sees it, which has nothing of it yet."""
         self.machines += 1
         cache = FileCache(self.folder / f"cache-{self.machines}", 2**30)
-        return RemoteStore(f"s3://{self.bucket}", cache=cache, endurance=Endurance(patience_s=600))
+        return RemoteStore(f"s3://{self.bucket}", cache=cache, settings=StoreSettings(Endurance(patience_s=600)))
 
     def keep_back(self, **acts: str) -> Archive:
         """Another machine's view of the run, of which these objects (parts of their paths) are kept back."""

@@ -8,8 +8,8 @@ import pytest
 
 from flavor.errors import StoreUnavailable
 from flavor.store.brief import BriefStore
-from flavor.store.bucket import Endurance
 from flavor.store.open import open_store
+from flavor.store.settings import Endurance
 
 PATH = "runs/r/global/0001-info.json"
 
