@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from flavor.bus.runs import MOST_ENTRIES, Recorded, RunStore, late
+from flavor.bus.runs import RunStore
+from flavor.bus.verdicts import MOST_ENTRIES, Recorded, late
 from flavor.records.verdict import Verdict
 
 _WAIT_S = 600.0

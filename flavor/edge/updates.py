@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
-from flavor.bus.runs import late
+from flavor.bus.verdicts import late
 from flavor.edge.acknowledged import note_handed_in
 from flavor.edge.joining import Site
 from flavor.edge.notice import Notice

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import redis as redis_py
 
+from flavor.bus.clients import RECORDED
 from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease, LeaseKeeper
-from flavor.bus.runs import RECORDED, RunStore
+from flavor.bus.runs import RunStore
 from flavor.coordinator.decision import all_closed
 from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive

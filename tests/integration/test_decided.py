@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from flavor.bus.connection import connect
-from flavor.bus.runs import MORE_IS_LEFT_OUT, MOST_ENTRIES, RunStore
+from flavor.bus.runs import RunStore
+from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
 from flavor.config import RunConfig
 from flavor.coordinator import aggregation, attempts, context, store_wait
 from flavor.coordinator.jobs import RqJobQueue

@@ -11,7 +11,8 @@ import pytest
 
 from flavor.bus.connection import connect
 from flavor.bus.events import ClientEvents
-from flavor.bus.runs import RunStore, late
+from flavor.bus.runs import RunStore
+from flavor.bus.verdicts import late
 from flavor.config import RunConfig
 from flavor.edge.config import EdgeConfig
 from flavor.edge.inbox import EVERYTHING

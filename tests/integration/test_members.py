@@ -9,8 +9,9 @@ import pytest
 from flavor.bus.admission import replace_key
 from flavor.bus.connection import connect
 from flavor.bus.lease import Lease
-from flavor.bus.runs import MORE_IS_LEFT_OUT, MOST_ENTRIES, RunStore
+from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
+from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
 from flavor.coordinator.heard import Heard
 from flavor.coordinator.members import Members
 from flavor.errors import LeaseHeld

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from flavor.bus.clients import LONGEST_FIELD_BYTES
 from flavor.bus.connection import connect
-from flavor.bus.runs import LONGEST_FIELD_BYTES, RunStore
+from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.pruning import Pruning
 from flavor.credits import contributions

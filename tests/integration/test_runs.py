@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from flavor.bus.clients import RECORDED
 from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
-from flavor.bus.runs import RECORDED, RunStore, list_runs
+from flavor.bus.runs import RunStore, list_runs
 from flavor.cli.described import described
 from flavor.cli.status import status
 from flavor.cli.stop import stop

@@ -6,5 +6,5 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local state = redis.call('HGET', KEYS[2], 'state')
 if state ~= 'waiting' and state ~= 'running' then return {'state', tostring(state)} end
 local new = redis.call('SADD', KEYS[3], ARGV[2])
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', ARGV[4], 'client', ARGV[2], 'reason', ARGV[3])
+log_entry(KEYS[4], 'event', ARGV[4], 'client', ARGV[2], 'reason', ARGV[3])
 return {'ok', tostring(new)}

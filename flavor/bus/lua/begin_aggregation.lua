@@ -32,5 +32,5 @@ if redis.call('HEXISTS', KEYS[3], 'passing_ms') + redis.call('HEXISTS', KEYS[3],
 end
 redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'unfit', 'passing_ms')
 refuse_spoiled(ARGV[2], KEYS[3], KEYS[5], KEYS[6], 7, 6)
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.aggregating', 'round', ARGV[2], 'reason', ARGV[5])
+log_entry(KEYS[4], 'event', 'round.aggregating', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ''}

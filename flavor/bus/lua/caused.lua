@@ -18,6 +18,6 @@ local function caused(entries, log, client, most, last, entry, reason)
     reason = reason .. last
   end
   entry[#entry + 1], entry[#entry + 2] = 'reason', reason
-  redis.call('XADD', log, 'MAXLEN', '~', '100000', '*', unpack(entry))
+  log_entry(log, unpack(entry))
   return over >= 0 and 3 or 1
 end

@@ -17,9 +17,9 @@ local ms = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
 local split = 5 + tonumber(ARGV[5])
 redis.call('HSET', KEYS[2], 'state', 'closed', 'closed_ms', ms, 'reason', ARGV[4], unpack(ARGV, 6, split))
 redis.call('HSET', KEYS[1], unpack(ARGV, split + 1))
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100000', '*', 'event', 'round.closed', 'round', ARGV[1], 'reason', ARGV[4])
+log_entry(KEYS[3], 'event', 'round.closed', 'round', ARGV[1], 'reason', ARGV[4])
 for _, note in ipairs(cjson.decode(redis.call('HGET', KEYS[2], 'notes') or '[]')) do
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100000', '*', 'event', 'round.note', 'round', ARGV[1], 'reason', note)
+  log_entry(KEYS[3], 'event', 'round.note', 'round', ARGV[1], 'reason', note)
 end
 redis.call('PUBLISH', KEYS[2], 'closed')
 return {'ok', ms}

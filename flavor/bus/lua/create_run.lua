@@ -11,6 +11,6 @@ redis.call('HSET', KEYS[1], 'state', 'waiting', 'round', '0', 'rounds', ARGV[2],
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 redis.call('DEL', KEYS[4])
 redis.call('ZADD', KEYS[3], now[1], ARGV[1])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', 'run.created', 'reason', ARGV[2] .. ' rounds')
+log_entry(KEYS[2], 'event', 'run.created', 'reason', ARGV[2] .. ' rounds')
 redis.call('PUBLISH', KEYS[1], 'waiting')
 return 1

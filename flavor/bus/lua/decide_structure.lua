@@ -11,5 +11,5 @@ if round[2] and round[2] ~= ARGV[3] then return {'state', 'decided otherwise'} e
 redis.call('HSET', KEYS[2], 'reference', ARGV[3])
 for i = 5, #ARGV do redis.call('HDEL', KEYS[4], ARGV[i]) end
 for i = 5, #KEYS do redis.call('DEL', KEYS[i]) end
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100000', '*', 'event', 'round.structure', 'round', ARGV[2], 'reason', ARGV[4])
+log_entry(KEYS[3], 'event', 'round.structure', 'round', ARGV[2], 'reason', ARGV[4])
 return {'ok', ''}

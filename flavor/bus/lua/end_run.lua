@@ -31,6 +31,6 @@ local round = redis.call('HGET', KEYS[3], 'state')
 if round == 'open' or round == 'aggregating' then
   redis.call('HSET', KEYS[3], 'state', 'failed', 'reason', ARGV[5])
 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', 'run.' .. ARGV[1], 'reason', ARGV[5])
+log_entry(KEYS[2], 'event', 'run.' .. ARGV[1], 'reason', ARGV[5])
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 return {'ok', ''}

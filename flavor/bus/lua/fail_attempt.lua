@@ -20,6 +20,6 @@ if ARGV[5] ~= '' then
   entry[#entry + 1] = 'spoiled'
   entry[#entry + 1] = ARGV[5]
 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', unpack(entry))
+log_entry(KEYS[2], unpack(entry))
 redis.call('PUBLISH', KEYS[1], 'error')
 return {'ok', ''}

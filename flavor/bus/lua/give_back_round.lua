@@ -7,5 +7,5 @@ local round = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lease')
 if round[1] ~= 'aggregating' or round[2] ~= ARGV[2] then return {'state', tostring(round[1])} end
 if round[3] ~= ARGV[3] then return {'lease', tostring(round[3])} end
 redis.call('HDEL', KEYS[1], 'lease', 'lease_ms')
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'event', 'round.given_back', 'round', ARGV[1], 'reason', ARGV[4])
+log_entry(KEYS[2], 'event', 'round.given_back', 'round', ARGV[1], 'reason', ARGV[4])
 return {'ok', ''}

@@ -46,5 +46,5 @@ redis.call('PUBLISH', KEYS[4], ARGV[2])
 local entry = {'event', event, 'round', ARGV[2], 'client', ARGV[1]}
 if event ~= 'update.accepted' then return caused(KEYS[6], KEYS[2], ARGV[1], ARGV[9], ARGV[10], entry, reason) end
 entry[7], entry[8] = 'reason', reason
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', unpack(entry))
+log_entry(KEYS[2], unpack(entry))
 return 1

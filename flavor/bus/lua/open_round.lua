@@ -20,5 +20,5 @@ redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[4], 'opened_ms', m
            'deadline_ms', string.format('%.0f', opened + tonumber(ARGV[3])))
 redis.call('HSET', KEYS[2], 'state', 'running', 'round', ARGV[2], 'reason', ARGV[5])
 give_tasks(KEYS[2], ARGV[2], ms, 6, last)
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', '100000', '*', 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])
+log_entry(KEYS[4], 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ms}

@@ -23,6 +23,6 @@ if redis.call('HGET', KEYS[4], 'state') == 'failed' then
   for i = 9, #ARGV do redis.call('HDEL', KEYS[5], ARGV[i]) end
   for i = 6, #KEYS do redis.call('DEL', KEYS[i]) end
 end
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100000', '*', 'event', 'run.resumed', 'round', ARGV[2], 'reason', ARGV[5])
+log_entry(KEYS[3], 'event', 'run.resumed', 'round', ARGV[2], 'reason', ARGV[5])
 redis.call('PUBLISH', KEYS[2], 'resumed')
 return {'ok', ''}

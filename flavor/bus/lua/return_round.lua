@@ -13,5 +13,5 @@ if round[1] ~= 'aggregating' or round[2] ~= ARGV[3] or not round[3] then return 
 redis.call('HSET', KEYS[3], 'state', 'open', 'attempt', '0')
 redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'unfit', 'passing_ms', 'waits', 'contributors')
 refuse_spoiled(ARGV[2], KEYS[3], KEYS[4], KEYS[6], 7, 5)
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', '100000', '*', 'event', 'round.returned', 'round', ARGV[2], 'reason', ARGV[4])
+log_entry(KEYS[5], 'event', 'round.returned', 'round', ARGV[2], 'reason', ARGV[4])
 return {'ok', ''}

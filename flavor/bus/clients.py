@@ -1,0 +1,131 @@
+"""The clients of a run in Redis: who is a member, which key is pinned for whom, what each says and hands in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from flavor.bus.connection import translated
+from flavor.bus.scripts import RunScripts
+from flavor.records import update
+from flavor.records.names import checked_name
+from flavor.records.objects import ObjectRef
+from flavor.records.states import ClientState
+from flavor.records.update import Refused, Update
+
+CLIENT_FIELDS = (
+    *("state", "reason", "failure", "exit_code", "report"),
+    *("round", "host", "pid", "public_key", "protocol", "phase", "done", "total", "since_ms"),
+)
+"""All that is read of what a client says of itself."""
+RECORDED = "recorded"
+"""Stands for the key of a client that its run's records have, where an operator replaced it on a server without the
+run."""
+LONGEST_FIELD_BYTES = 16 * 1024
+_AT_ONCE = 500
+"""Hashes of clients that are read by one call of a script."""
+
+
+def _fields(answer: Any, names: Sequence[str]) -> dict[str, str] | str:
+    """What `read_hashes` says of one hash."""
+    if answer == 0:
+        return {}
+    if isinstance(answer, list):
+        return {name: value for name, value in zip(names, answer, strict=False) if value is not None}
+    if answer == 1:
+        return "what stands there is no hash"
+    return f"its field {answer!r} is larger than {LONGEST_FIELD_BYTES} bytes"
+
+
+class Clients(RunScripts):
+    """The clients of one run. See `RunStore`."""
+
+    def admit(self, token: str, client: str, reason: str, *, event: str = "client.joined") -> bool:
+        """Make `client` a member, also one that has come and gone; True when it is new."""
+        keys = [self.keys.coordinator, self.keys.state, self.keys.members, self.keys.log]
+        return self.move("admit_client", keys, [token, client, reason, event]) == "1"
+
+    def members(self) -> list[str]:
+        """The clients that have joined, sorted."""
+        with translated(self.where):
+            return sorted(self.redis.smembers(self.keys.members))
+
+    def scan_clients(self, cursor: int) -> tuple[int, set[str]]:
+        """Clients whose edge lives, among about a thousand of the server's keys from `cursor` on, and the next cursor.
+
+        It is 0 for the first call, and again after the last keys.
+        """
+        with translated(self.where):
+            cursor, keys = self.redis.scan(cursor, match=self.keys.leases_pattern, count=1000)
+        return int(cursor), {parsed[0] for key in keys if (parsed := self.keys.parse_client_channel(key))}
+
+    def clients(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], bool]]:
+        """For each client: the known fields of its hash, and whether its edge holds its lease.
+
+        One that has written something else there, or far too much, says that it has failed.
+        """
+        names = list(names)
+        keys = [self.keys.client(name) for name in names]
+        found = self._of_clients([key.hash for key in keys], CLIENT_FIELDS, [key.lease for key in keys])
+        return {
+            name: ({"state": ClientState.FAILED.value, "reason": said} if isinstance(said, str) else said, lives)
+            for name, (said, lives) in zip(names, found, strict=True)
+        }
+
+    def updates(
+        self, round_: int, names: Iterable[str], *, base: ObjectRef | None = None
+    ) -> dict[str, Update | Refused]:
+        """For each client that handed something in: what it was, in this round, whose global model is `base`."""
+        names = list(names)
+        found = self._of_clients([self.keys.client(name).update(round_) for name in names], update.FIELDS)
+        handed_in = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
+        return {
+            name: update.from_hash(fields, base=base) for name, fields in zip(names, handed_in, strict=True) if fields
+        }
+
+    def _of_clients(
+        self, hashes: Sequence[str], names: Sequence[str], others: Sequence[str] = ()
+    ) -> list[tuple[dict[str, str] | str, bool]]:
+        """The fields `names` of these hashes, which clients write; of one that is none, or too large, what is wrong.
+
+        Nothing else of them is read, and no client keeps anything from being read of the others. And for each of them,
+        whether the key in `others` is there.
+        """
+        found: list[tuple[dict[str, str] | str, bool]] = []
+        for start in range(0, len(hashes), _AT_ONCE):
+            some, beside = hashes[start : start + _AT_ONCE], others[start : start + _AT_ONCE]
+            answers = self.call("read_hashes", [*some, *beside], [LONGEST_FIELD_BYTES, len(some), *names])
+            there = answers[len(some) :] or [0] * len(some)
+            found += [(_fields(each, names), bool(is_there)) for each, is_there in zip(answers, there, strict=False)]
+        return found
+
+    def pin_key(self, client: str, public_key: str) -> str:
+        """Make `public_key` the one that this client's updates must be signed with; returns the one that stands.
+
+        The first stands, unless an operator replaces it; '' for one that was replaced: that is never pinned again. For
+        trusted processes alone: no edge may write that hash.
+        """
+        keys = [self.keys.public_keys, self.keys.replaced]
+        return str(self.call("pin_key", keys, [checked_name(client, "client"), public_key]))
+
+    def replace_key(self, client: str, public_key: str) -> bool:
+        """Pin this key for a client, or none, in place of any other: an operator's act, which the run keeps.
+
+        False, and nothing is done, for a key that was replaced before.
+        """
+        own = self.keys.client(client)
+        keys = [self.keys.state, self.keys.public_keys, own.admission, own.state, self.keys.replaced]
+        return bool(self.call("replace_key", keys, [client, public_key, RECORDED]))
+
+    def public_keys(self) -> dict[str, str]:
+        """Client to the public key that is pinned for it."""
+        with translated(self.where):
+            return dict(self.redis.hgetall(self.keys.public_keys))
+
+    def replaced(self) -> dict[str, tuple[str, ...]]:
+        """Client to the keys that an operator has replaced since the run began, oldest first.
+
+        While the run is not there, `RECORDED` among them stands for the one that its records have.
+        """
+        with translated(self.where):
+            return {client: tuple(keys.split()) for client, keys in self.redis.hgetall(self.keys.replaced).items()}

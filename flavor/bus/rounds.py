@@ -1,0 +1,221 @@
+"""The rounds of a run in Redis: a method for each transition of a round, and the reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from flavor.bus.connection import translated
+from flavor.bus.scripts import RunScripts, flat
+from flavor.records.model import GlobalModel
+from flavor.records.names import Event
+from flavor.records.objects import ObjectRef
+from flavor.records.round import Reference, RoundView
+from flavor.records.verdict import Refusal
+
+
+class Rounds(RunScripts):
+    """What the coordinator and the workers do with the rounds of one run. See `RunStore`."""
+
+    # -- the coordinator's transitions
+
+    def open_round(
+        self,
+        token: str,
+        round_: int,
+        *,
+        expected: Sequence[str],
+        timeout_s: float,
+        reason: str,
+    ) -> int:
+        """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms."""
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        clients = [self.keys.client(client) for client in expected]
+        keys.append(self.keys.verdicts(round_))
+        keys += [client.task(round_) for client in clients] + [client.update(round_) for client in clients]
+        args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
+        return int(self.move("open_round", keys, args))
+
+    def reopen_round(
+        self,
+        token: str,
+        round_: int,
+        *,
+        expected: Sequence[str],
+        new: Sequence[str],
+        left_out: Sequence[str],
+        opening: int,
+        timeout_s: float,
+        reason: str,
+    ) -> int:
+        """Open the current round again, for `expected`, of whom `new` were not in it; returns its new deadline.
+
+        `left_out` are those that were, in any opening, and no longer are.
+        """
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        keys += [self.keys.verdicts(round_), *(self.keys.client(client).task(round_) for client in new)]
+        timeout_ms = int(timeout_s * 1000)
+        args: list[str | int] = [token, round_, timeout_ms, json.dumps(list(expected)), reason, opening]
+        args.append(json.dumps(list(left_out)))
+        return int(self.move("reopen_round", keys, args))
+
+    def decide_structure(
+        self, token: str, round_: int, reference: Reference, *, others: Sequence[str], reason: str
+    ) -> None:
+        """Fix whose structure the round's updates must have; the acceptance of the `others` is taken back."""
+        keys = [self.keys.coordinator, self.keys.round(round_), self.keys.log, self.keys.verdicts(round_)]
+        keys += [self.keys.client(client).verdict(round_) for client in others]
+        self.move("decide_structure", keys, [token, round_, reference.to_text(), reason, *others])
+
+    def begin_aggregation(
+        self,
+        token: str,
+        round_: int,
+        *,
+        attempt: int,
+        contributors: Sequence[str],
+        reason: str,
+        refused: Sequence[Refusal] = (),
+    ) -> None:
+        """Fix the contributors and start an attempt; `IllegalMove` when another update was accepted since.
+
+        `refused` are those that the attempt before has found spoiled.
+        """
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        keys += [self.keys.verdicts(round_), self.keys.refusals]
+        args: list[str | int] = [token, round_, attempt, json.dumps(list(contributors)), reason]
+        self.move("begin_aggregation", *self._refusing(round_, refused, keys, args))
+
+    def return_round(self, token: str, round_: int, *, attempt: int, refused: Sequence[Refusal], reason: str) -> None:
+        """Open the round again that lost its quorum in its aggregation; the updates of `refused` count no more."""
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.verdicts(round_)]
+        keys += [self.keys.log, self.keys.refusals]
+        self.move("return_round", *self._refusing(round_, refused, keys, [token, round_, attempt, reason]))
+
+    def _refusing(
+        self, round_: int, refused: Sequence[Refusal], keys: list[str], args: list[str | int]
+    ) -> tuple[list[str], list[str | int]]:
+        """With what `refuse_spoiled` takes at their ends."""
+        for client, verdict, fault in refused:
+            keys.append(self.keys.client(client).verdict(round_))
+            args += [client, verdict.to_json(), verdict.reason, verdict.try_id, "1" if fault else ""]
+        return keys, args
+
+    # -- the worker's transitions
+
+    def claim_round(self, round_: int, *, attempt: int, token: str, ttl_s: float, renew: bool = False) -> None:
+        """Take the right to commit this attempt; or `renew` it, which only its holder can, expired or not."""
+        how = "renew" if renew else "take"
+        self.move("claim_round", [self.keys.round(round_)], [attempt, token, int(ttl_s * 1000), how])
+
+    def commit_round(
+        self,
+        round_: int,
+        *,
+        attempt: int,
+        token: str,
+        model: GlobalModel,
+        reason: str,
+        manifest: ObjectRef | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Close the round with `model` as the run's global model, and its manifest, which is staged.
+
+        `notes` are for the operator: they stand in the log and in the round's hash, which no site reads.
+        """
+        of_manifest = manifest.to_hash("manifest_") if manifest else {}
+        of_round = {
+            **of_manifest,
+            **model.model.sealed("").to_hash(),
+            "info_path": model.info.path if model.info else "",
+            "info_digest": model.info.digest if model.info else "",
+            **({"notes": json.dumps(list(notes))} if notes else {}),
+        }
+        args: list[str | int] = [
+            round_,
+            attempt,
+            token,
+            reason,
+            2 * len(of_round),
+            *flat(of_round),
+            *flat({**of_manifest, **model.to_hash()}),
+        ]
+        self.move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
+
+    def fail_attempt(
+        self,
+        round_: int,
+        *,
+        attempt: int,
+        token: str,
+        reason: str,
+        spoiled: Sequence[str] = (),
+        unfit: Mapping[str, str] | None = None,
+        passing: bool = False,
+    ) -> None:
+        """Report that this attempt went wrong; the next one goes without the contributors in `spoiled` and `unfit`.
+
+        Of those in `spoiled` the object is to blame; of those in `unfit` the update itself, for that reason.
+        `passing`: it did for a reason that goes away by itself or by an operator, such as a store that is full or away;
+        then it counts for none, and is made again.
+        """
+        unfit = unfit or {}
+        without = list(dict.fromkeys([*spoiled, *unfit]))
+        left_out = json.dumps(without) if without else ""
+        keys = [self.keys.round(round_), self.keys.log]
+        args: list[str | int] = [round_, attempt, token, reason, left_out, "1" if passing else ""]
+        self.move("fail_attempt", keys, [*args, json.dumps(dict(unfit)) if unfit else ""])
+
+    def note_store_away(self, round_: int) -> None:
+        """Let the coordinator know that an inspection ended for what passes by itself: no update is to blame."""
+        self.call("note_store_away", [self.keys.round(round_)], [])
+
+    def give_back_round(self, round_: int, *, attempt: int, token: str, reason: str) -> None:
+        """Give up the right to commit this attempt, which another worker may take then; it does not count as failed."""
+        self.move("give_back_round", [self.keys.round(round_), self.keys.log], [round_, attempt, token, reason])
+
+    # -- reads, and the end of a round's keys
+
+    def reference(self, round_: int) -> Reference | None:
+        """The object whose structure this round's updates must have, or None as long as that is not decided."""
+        with translated(self.where):
+            decided = self.redis.hget(self.keys.round(round_), "reference")
+        return Reference.from_text(decided) if decided else None
+
+    def read_round(self, round_: int) -> RoundView | None:
+        """A round with its verdicts, or None when it was never opened (or is pruned).
+
+        The two belong together where the round was the same before and after its verdicts were read. A transaction
+        would see to that as well, and a server that is full refuses even those that only read.
+        """
+        key = self.keys.round(round_)
+        with translated(self.where):
+            while True:
+                with self.redis.pipeline(transaction=False) as reads:
+                    before, verdicts, fields = (
+                        reads.hgetall(key).hgetall(self.keys.verdicts(round_)).hgetall(key).execute()
+                    )
+                if before == fields:
+                    return RoundView.from_hash(round_, fields, verdicts) if fields else None
+
+    def manifest_digests(self, rounds: Sequence[int]) -> list[str]:
+        """The digest of each round's manifest, '' for one that has none, in one round trip."""
+        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
+            for round_ in rounds:
+                reads.hget(self.keys.round(round_), "manifest_digest")
+            return [digest or "" for digest in reads.execute()]
+
+    def forget_round(self, round_: int, clients: Iterable[str], *, whole: bool = False) -> None:
+        """Delete the per-client keys of an old round; `whole`: its own hash and verdicts as well."""
+        keys = [self.keys.round(round_), self.keys.verdicts(round_), self.keys.entries(round_)] if whole else []
+        for name in clients:
+            client = self.keys.client(name)
+            keys += [
+                client.task(round_),
+                client.update(round_),
+                client.verdict(round_),
+                *(client.event(round_, event) for event in Event),
+            ]
+        if keys:
+            with translated(self.where):
+                self.redis.unlink(*keys)

@@ -1,0 +1,79 @@
+"""The Lua scripts of a run: loaded from `flavor/bus/lua`, each with the parts that it uses, and called."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis as redis_py
+
+from flavor.bus.connection import Redis, shown, translated
+from flavor.bus.keys import RunKeys
+from flavor.errors import IllegalMove, LeaseLost
+
+_LUA = files("flavor.bus") / "lua"
+_PARTS = ("log_entry", "caused", "give_tasks", "refuse_spoiled")
+"""Files with one function each, which other scripts use: a server has no modules. A part may use those before it."""
+_LOADS = 5
+"""A server that is restarted between loading a script and calling it has forgotten it again."""
+LOG_LENGTH = 100_000
+"""Entries that a run's log keeps, about: the one bound for scripts and for Python."""
+
+
+def script_text(verb: str) -> str:
+    """The script `verb`, after the parts that it uses."""
+    text = _read(verb)
+    for part in reversed(_PARTS):
+        if f"{part}(" in text:
+            text = _read(part) + text
+    return f"local LOG_LENGTH = '{LOG_LENGTH}'\n{text}"
+
+
+def _read(name: str) -> str:
+    return (_LUA / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def flat(fields: Mapping[str, str]) -> list[str]:
+    """Field, value, field, value, …: as HSET takes them."""
+    return [text for pair in fields.items() for text in pair]
+
+
+class RunScripts:
+    """One run's keys on one server, its log, and the calls of its scripts."""
+
+    def __init__(self, redis: Redis, run: str, url: str = "") -> None:
+        self.redis, self.run, self.keys = redis, run, RunKeys(run)
+        self.where = shown(url)
+        self._scripts: dict[str, Any] = {}
+
+    def call(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        """Run the script `verb`; returns its answer. Raises `BusUnavailable`."""
+        script = self._scripts.get(verb)
+        if script is None:
+            script = self._scripts[verb] = self.redis.register_script(script_text(verb))
+        with translated(self.where):
+            for _ in range(_LOADS):
+                with contextlib.suppress(redis_py.exceptions.NoScriptError):
+                    return script(keys=keys, args=args)
+            return script(keys=keys, args=args)
+
+    def move(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> str:
+        """Make the transition `verb`; returns its detail. Raises `LeaseLost`, `IllegalMove`: nothing changed then."""
+        status, detail = self.call(verb, keys, args)
+        if status == "lease":
+            raise LeaseLost(f"run {self.run!r}: {verb}: the lease is held by {detail or 'another process'}")
+        if status == "state":
+            raise IllegalMove(f"run {self.run!r}: {verb} is not possible: it is {detail}")
+        return str(detail)
+
+    def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
+        """Append to the run's log."""
+        fields = {"event": event, "reason": reason}
+        if client:
+            fields["client"] = client
+        if round_ is not None:
+            fields["round"] = str(round_)
+        with translated(self.where):
+            self.redis.xadd(self.keys.log, fields, maxlen=LOG_LENGTH, approximate=True)

@@ -1,0 +1,114 @@
+"""Verdicts on updates in Redis, and how much of what one client causes stands in the run's log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+from flavor.bus.connection import translated
+from flavor.bus.scripts import RunScripts
+from flavor.records.verdict import Verdict
+
+MOST_ENTRIES = 20
+"""Entries of the log that one client can cause in one round, beside the one of an update that is accepted; later one
+more each ten minutes."""
+MORE_IS_LEFT_OUT = "; what else it causes in this round is counted, and left out for ten minutes"
+
+
+class Recorded(IntEnum):
+    """What became of what a client has caused."""
+
+    NOT = 0
+    """Nothing: it is known already."""
+    TOLD = 1
+    """It is recorded, and in the log."""
+    COUNTED = 2
+    """It is recorded; in the log are enough of that client in that round."""
+    LAST = 3
+    """It is recorded, and for now the last of that client in that round that is in the log."""
+
+    def line(self, text: str) -> str:
+        """What a terminal is to show of it, '' for nothing: as much as the log does."""
+        if self in (Recorded.NOT, Recorded.COUNTED):
+            return ""
+        return text + MORE_IS_LEFT_OUT if self is Recorded.LAST else text
+
+
+def late(round_: int, try_id: str = "") -> Verdict:
+    """The verdict on a try whose round is no longer open."""
+    return Verdict(False, f"late: round {round_} no longer takes updates", try_id=try_id)
+
+
+class Verdicts(RunScripts):
+    """The verdicts of one run, and the refusals that they add up to. See `RunStore`."""
+
+    def judge(self, round_: int, client: str, verdict: Verdict) -> Recorded:
+        """Record a verdict, if it is the first on this try of the client, else nothing changes.
+
+        An update whose round is no longer open is refused as late, whatever its inspection found. In a round that is
+        not there nothing is recorded.
+        """
+        refused = "update.blameless" if verdict.blameless else "update.refused"
+        return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict)
+
+    def refuse_late(self, round_: int, client: str, try_id: str = "") -> Recorded:
+        """Refuse a try as `late`; nothing is recorded when it has a verdict or its round is open."""
+        return self._judge(round_, client, "update.late", late(round_, try_id))
+
+    def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> Recorded:
+        keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
+        keys += [self.keys.client(client).verdict(round_), self.keys.refusals, self.keys.entries(round_)]
+        too_late = late(round_, verdict.try_id)
+        args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, too_late.to_json()]
+        args.append(too_late.reason)
+        args += [verdict.try_id, MOST_ENTRIES, MORE_IS_LEFT_OUT]
+        return Recorded(self.call("judge_update", keys, args))
+
+    def note(self, event: str, client: str, reason: str, *, round_: int, names_round: bool = False) -> Recorded:
+        """Log what a client has caused in this round, unless it has caused too much of it there."""
+        keys = [self.keys.entries(round_), self.keys.log]
+        args: list[str | int] = [client, MOST_ENTRIES, MORE_IS_LEFT_OUT, event, reason, round_ if names_round else ""]
+        return Recorded(self.call("note_client", keys, args))
+
+    def take_left_out(self, round_: int) -> dict[str, int]:
+        """How many entries that it caused in this round are not in the log, of each client with such.
+
+        Each is given once: the coordinator that takes them tells of them, and no other.
+        """
+        key = self.keys.entries(round_)
+        with translated(self.where):
+            found = self.redis.hgetall(key)
+            new = {
+                client: more
+                for client, number in found.items()
+                if ":" not in client and (more := int(number) - MOST_ENTRIES - int(found.get(f"told:{client}", 0))) > 0
+            }
+            if new:
+                with self.redis.pipeline(transaction=False) as marks:
+                    for client, more in new.items():
+                        marks.hincrby(key, f"told:{client}", more)
+                    marks.execute()
+        return new
+
+    def verdicts(self, round_: int, clients: Iterable[str]) -> dict[str, Verdict]:
+        """The verdicts of this round on these clients' updates, where there are any."""
+        names = list(clients)
+        if not names:
+            return {}
+        with translated(self.where):
+            texts = self.redis.hmget(self.keys.verdicts(round_), names)
+        return {name: Verdict.from_json(text) for name, text in zip(names, texts, strict=True) if text is not None}
+
+    def refusals(self) -> dict[str, int]:
+        """How many updates in a row were refused, of each client whose last one was."""
+        with translated(self.where):
+            return {client: int(number) for client, number in self.redis.hgetall(self.keys.refusals).items()}
+
+    def pardon(self, client: str) -> bool:
+        """Forget a client's refused updates, which ends its quarantine; False when there were none."""
+        with translated(self.where):
+            forgotten = bool(self.redis.hdel(self.keys.refusals, client))
+            if forgotten:
+                self.log("client.pardoned", client=client, reason="by an operator")
+                self.redis.publish(self.keys.client(client).state, "")
+        return forgotten
