@@ -23,10 +23,10 @@ from redis import Redis
 
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
+from flavor.bus.jobs import RqJobQueue
 from flavor.bus.keys import DROPPED
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.coordinator.jobs import RqJobQueue
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.store.open import open_store

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 from soak_driver import AGGREGATORS, EDGES, EVERYTHING, LEASE_S, QUEUE, QUORUM, ROOM, RUN, Driver
 
-from flavor.coordinator.jobs import RqJobQueue
+from flavor.bus.jobs import RqJobQueue
 from flavor.errors import FlavorError
 from flavor.parent_death import die_with_parent
 from flavor.records.names import Event

@@ -227,15 +227,18 @@ class Bench:
         """The run's log."""
         return [fields for _, fields in self.redis.xrange(self.runs.keys.log)]
 
-    def logged(self, event: str, timeout_s: float = DEADLINE_S, **fields: object) -> dict[str, str]:
-        """Wait for an entry of the run's log."""
+    def logged(
+        self, event: str, timeout_s: float = DEADLINE_S, *, saying: str = "", **fields: object
+    ) -> dict[str, str]:
+        """Wait for an entry of the run's log, whose reason has these words."""
         deadline = time.monotonic() + timeout_s
         newest = "0"
         while (left_s := deadline - time.monotonic()) > 0:
             batches = self.redis.xread({self.runs.keys.log: newest}, block=max(1, int(left_s * 1000)))
             for identity, entry in batches[0][1] if batches else []:
                 newest = identity
-                if entry["event"] == event and all(entry.get(k) == str(v) for k, v in fields.items()):
+                is_it = entry["event"] == event and all(entry.get(k) == str(v) for k, v in fields.items())
+                if is_it and saying in entry.get("reason", ""):
                     return entry
         pytest.fail(f"{event} {fields} was not logged within {timeout_s} s; the log is {self.log()}")
 

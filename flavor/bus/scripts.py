@@ -68,12 +68,16 @@ class RunScripts:
             raise IllegalMove(f"run {self.run!r}: {verb} is not possible: it is {detail}")
         return str(detail)
 
-    def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None) -> None:
-        """Append to the run's log."""
+    def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None, replaces: str = "") -> str:
+        """Append to the run's log; the entry's id. `replaces` is the id of an entry that is removed with that."""
         fields = {"event": event, "reason": reason}
         if client:
             fields["client"] = client
         if round_ is not None:
             fields["round"] = str(round_)
         with translated(self.where):
-            self.redis.xadd(self.keys.log, fields, maxlen=LOG_LENGTH, approximate=True)
+            if not replaces:
+                return str(self.redis.xadd(self.keys.log, fields, maxlen=LOG_LENGTH, approximate=True))
+            with self.redis.pipeline() as step:
+                step.xadd(self.keys.log, fields, maxlen=LOG_LENGTH, approximate=True).xdel(self.keys.log, replaces)
+                return str(step.execute()[0])

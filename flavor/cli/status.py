@@ -16,7 +16,7 @@ from flavor.cli.opened_run import connected, opened_run
 from flavor.cli.options import redis_option
 from flavor.cli.output import print_table
 from flavor.cli.program import one_line_errors
-from flavor.coordinator.decision import shown_duration
+from flavor.durations import shown_duration
 from flavor.local.record import is_folder
 from flavor.local.waits import Waits
 from flavor.printable import printable
@@ -52,7 +52,7 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
         found = described(found_run.runs, found_run.url, store=found_run.store, metric=metric, left_in=left)
         if is_folder(run) and found["state"] not in _ENDED:
             logs = {log.stem: log for log in sorted((Path(run) / "logs").glob("*.log"))}
-            found["absent"] += Waits(found_run.runs, logs).said()
+            found["absent"] += Waits(logs).said()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -93,8 +93,8 @@ def _warn_of_dropped_jobs(redis: Redis) -> None:
 def _show_run(found: dict[str, Any]) -> None:
     ended = found["state"] in _ENDED
     click.echo("  ".join((found["run"], found["state"], f"round {found['round']} of {found['rounds']}", _clock(found))))
-    lines = [found["reason"]] if ended else [f"waits: {found['waits_for']}"] if found["held"] else []
-    for line in (*lines, *found["absent"]):
+    lines = [found["reason"] if ended else f"waits: {found['waits_for']}{_lasting(found['waits_s'])}"]
+    for line in (*lines, *(absent for absent in found["absent"] if absent != found["waits_for"])):
         click.echo(printable(line))
     if found["last_round"]:
         click.echo(printable(_last_round(found)))
@@ -107,14 +107,14 @@ def _show_run(found: dict[str, Any]) -> None:
     heads = ["SITE", "STATE", "LAST SEEN", "SAMPLES", "UPLOADED"]
     heads += [name.upper()] if name else []
     clients = found["clients"].items()
-    reasons = {site: "" if _doing(client, ended=ended) == "done" else _why(client) for site, client in clients}
+    reasons = {site: "" if _doing(client) == "done" else _why(client) for site, client in clients}
     has_reason = any(reasons.values())
     rows = []
     for site, client in clients:
         value = client["metrics"].get(name) if name else None
         row = [
             site,
-            _doing(client, ended=ended),
+            _doing(client),
             "-" if ended else _seen(client, found),
             "-" if client["samples"] is None else str(client["samples"]),
             "-" if client["update_bytes"] is None else shown_bytes(client["update_bytes"]),
@@ -139,7 +139,11 @@ def _clock(found: dict[str, Any]) -> str:
         left = found["deadline_s"]
         when = f"{few} in {shown_duration(left)}" if left > 0 else ", the deadline has passed"
         return f"open for {shown_duration(found['open_s'])}, {found['in']} in, closes when all {total} are{when}"
-    return "" if found["held"] else str(found["waits_for"])
+    return ""
+
+
+def _lasting(seconds: float | None) -> str:
+    return "" if seconds is None else f", for {shown_duration(seconds)}"
 
 
 def _last_round(found: dict[str, Any]) -> str:
@@ -162,33 +166,11 @@ def _began(round_: int) -> str:
     return f"which began from the model of round {round_ - 1}" if round_ > 1 else "the first"
 
 
-_WORDS = {
-    "pending": "training",
-    "submitted": "uploaded",
-    "accepted": "done",
-    "not expected": "waiting",
-}
-
-
-def _doing(client: dict[str, Any], *, ended: bool) -> str:
+def _doing(client: dict[str, Any]) -> str:
     """What a site is at, in a word or two."""
-    state, round_ = str(client["state"]), str(client["this_round"])
-    if client.get("transfer"):
-        moved = client["transfer"]
+    if moved := client.get("transfer"):
         return f"{moved['phase']} {amount(moved['done_bytes'], moved['total_bytes'])}"
-    if state in ("quarantined", "revoked", "failed"):
-        return state
-    if not ended and not client["alive"]:  # what it has handed in is no reason to count on it
-        return state if state == "left" else "stopped" if client["awaited"] else "gone"
-    if round_ in ("accepted", "refused", "submitted"):
-        return "done" if ended and round_ == "accepted" else _WORDS.get(round_, round_)
-    if state == "left":
-        return state
-    if ended:
-        return "-"
-    if state == "joined":
-        return "starting"
-    return _WORDS.get(round_, round_)
+    return str(client["phase"])
 
 
 def _seen(client: dict[str, Any], found: dict[str, Any]) -> str:

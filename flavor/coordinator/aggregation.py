@@ -7,8 +7,8 @@ import contextlib
 from flavor.coordinator.attempts import begin_attempt, refusals_of_spoiled
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
-from flavor.coordinator.decision import Action
 from flavor.errors import IllegalMove, LocalFault, StoreUnavailable
+from flavor.policy.decision import Action
 from flavor.records.round import RoundView
 from flavor.records.states import RunState
 
@@ -36,10 +36,11 @@ class Aggregation:
         )
         if action is Action.WAIT and workers == 0:
             reason = context.jobs.absence()
-        if ((overdue and action is Action.WAIT) or action is Action.HOLD) and reason != round_.told:
-            context.tell(f"round {round_.number}: {reason}")
-            round_.told = reason
-        if action is Action.RETRY:
+        if (overdue and action is Action.WAIT) or action is Action.HOLD:
+            context.waits.unusual(round_.number, reason)
+        elif action is Action.WAIT:
+            context.waits.usual(round_.number, reason)
+        elif action is Action.RETRY:
             spoiled = round_.view.spoiled
             contributors = [client for client in round_.view.contributors if client not in spoiled]
             begin_attempt(context, round_, round_.view.attempt + 1, contributors, reason, worth_telling=True)

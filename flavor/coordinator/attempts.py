@@ -34,6 +34,7 @@ def begin_attempt(
     reach("coordinator.aggregating")
     context.jobs.aggregate(context.runs.run, number, attempt=attempt)
     reach("coordinator.enqueued")
+    context.waits.has_moved()
     round_.enqueued_ms = context.current.now_ms()
     context.current.read_round_view(round_)
     if worth_telling:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flavor.coordinator.awaited import with_absent
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
-from flavor.coordinator.decision import Action, begins_anew
 from flavor.failpoints import reach
+from flavor.policy.decision import Action, begins_anew
+from flavor.policy.standing import with_absent
 from flavor.records.round import RoundView
 from flavor.records.states import RunState
 
@@ -28,9 +28,8 @@ class BetweenRounds:
         action, reason, expected = context.policy.next_round(context.runs.run, closed, clients, config, anew=anew)
         ends = action in (Action.FAIL, Action.FINISH) and closed < config.rounds
         if action is Action.WAIT or context.is_too_early(action) or (ends and self._is_just_resumed(closed)):
-            context.waits.of_run(reason, logged=True)
+            context.waits.unusual(None, reason)
             return False
-        context.waits.forget()
         if action is Action.OPEN:
             self._open(closed + 1, expected, reason)
         else:

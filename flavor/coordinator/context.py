@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.coordinator.advice import public
 from flavor.coordinator.current_run import CurrentRun
-from flavor.coordinator.decision import Action
 from flavor.coordinator.heard import Heard
 from flavor.coordinator.inspections import Inspections
-from flavor.coordinator.jobs import JobQueue
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
-from flavor.coordinator.policy import Policy
 from flavor.coordinator.pruning import Pruning
 from flavor.coordinator.tenure import Tenure
 from flavor.coordinator.waits import Waits
 from flavor.errors import IllegalMove
 from flavor.failpoints import reach
 from flavor.ledger.history import History
+from flavor.policy.advice import public
+from flavor.policy.decision import Action
+from flavor.policy.policy import Policy
 from flavor.records.states import RunState
 from flavor.store.protocol import ObjectStore
 

@@ -28,6 +28,8 @@ class Asked:
     """Jobs so far."""
     unjudged_since: float = 0.0
     """Since when there is an update without a verdict (monotonic); 0 when there is none."""
+    is_store_away: bool = False
+    """Whether inspections have failed so often that an update would be given up, and the aggregators' store is away."""
 
     def forget(self, client: str) -> None:
         """No inspection was asked for yet of what this client has handed in now."""
@@ -52,10 +54,6 @@ class CurrentRound:
     asked: Asked = field(default_factory=Asked)
     enqueued_ms: int = 0
     """When its aggregation was put into the queue, on the server's clock."""
-    told: str = ""
-    """What was told last of why it does not go on."""
-    held: str = ""
-    """What was told last of why it is held."""
     notes: int = 0
     """How many of the view's notes were told."""
 

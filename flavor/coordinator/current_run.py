@@ -48,6 +48,11 @@ class CurrentRun:
         """The rounds that there is something to do about: the current one, which is None before the first."""
         return (self.round,)
 
+    @property
+    def awaited_round(self) -> int | None:
+        """The round that the run waits for; None between rounds."""
+        return None if self.round is None or self.round.is_closed else self.round.number
+
     # -- the clock
 
     def now_ms(self) -> int:

@@ -39,6 +39,7 @@ class Heard:
         """The current one; 0 before the first."""
         self._looked_for: set[int] = set()  # rounds of which entries may have been left out since that was told
         self._waits_of, self._waits, self._of_store = 0, _Allowance(), _Allowance()
+        self._usual = _Allowance()
 
     def note(self, event: str, client: str, reason: str, *, of: int | None = None) -> None:
         """Log and tell what a client has caused: in round `of`, which the entry names then, or just now."""
@@ -70,9 +71,17 @@ class Heard:
 
     def may_wait(self) -> bool:
         """Whether one more line about what the run waits for is of use: sites that come and go can make many."""
-        if self._waits_of != self.round:
-            self._waits_of, self._waits = self.round, _Allowance()
+        self._allow_anew()
         return self._waits.take()
+
+    def may_wait_as_usual(self) -> bool:
+        """The same of what is nothing unusual, which has its own share of entries in the log."""
+        self._allow_anew()
+        return self._usual.take()
+
+    def _allow_anew(self) -> None:
+        if self._waits_of != self.round:
+            self._waits_of, self._waits, self._usual = self.round, _Allowance(), _Allowance()
 
     def may_tell_of_store(self) -> bool:
         """The same of the store, which has its own share of lines: it can say something else each second."""

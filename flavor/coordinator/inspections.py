@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
+from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.heard import Heard
-from flavor.coordinator.jobs import JobQueue
 from flavor.coordinator.members import LONGEST, Members
-from flavor.coordinator.waits import Waits
 from flavor.records.update import Refused
 from flavor.records.verdict import Verdict
 
+_STORE_AWAY = "the aggregators cannot use the store for now: their own lines say why; trying again"
 _PATIENCE_S = 2.0
 """An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
 _SLOWEST_BYTES_PER_S = 50e6
@@ -34,14 +33,15 @@ class Inspections:
         jobs: JobQueue,
         members: Members,
         heard: Heard,
-        waits: Waits,
-        tell: Callable[[str], None],
     ) -> None:
         self._runs, self._config, self._current, self._jobs = runs, config, current, jobs
-        self._members, self._heard, self._waits, self._tell = members, heard, waits, tell
+        self._members, self._heard = members, heard
 
-    def ask(self, round_: CurrentRound) -> None:
-        """Ask for the inspection of what has arrived in this round, and refuse what cannot be inspected."""
+    def ask(self, round_: CurrentRound) -> str:
+        """Ask for the inspection of what has arrived in this round, and refuse what cannot be inspected.
+
+        Returns why nothing is inspected for now; '' while all goes well.
+        """
         now, asked = time.monotonic(), round_.asked
         small: list[str] = []
         small_in_flight = False
@@ -67,12 +67,18 @@ class Inspections:
             self._enqueue(round_, small, SMALL_UPDATE_BYTES)
         if not any(client in unjudged for client in round_.unjudged):
             asked.unjudged_since = 0.0
-        elif not asked.unjudged_since:
-            asked.unjudged_since = now
-        elif now - asked.unjudged_since > _PATIENCE_S and not round_.told and self._jobs.workers() == 0:
-            round_.told = self._jobs.absence()
-            self._tell(f"round {round_.number}: {round_.told}")
-            self._runs.log("round.waiting", round_=round_.number, reason=round_.told)
+            asked.is_store_away = False
+            return ""
+        asked.unjudged_since = asked.unjudged_since or now
+        if now - asked.unjudged_since > _PATIENCE_S and self._jobs.workers() == 0:
+            return self._jobs.absence()
+        asked.is_store_away = asked.is_store_away and self._is_store_away(round_)
+        return _STORE_AWAY if asked.is_store_away else ""
+
+    def _is_store_away(self, round_: CurrentRound) -> bool:
+        """Whether an aggregator has said lately that it cannot use the store."""
+        away_ms = round_.view.away_ms
+        return away_ms is not None and self._current.now_ms() - away_ms < 2000 * self._config.aggregation_lease_s
 
     def _is_shut_out(self, round_: CurrentRound, client: str) -> bool:
         """Whether it was refused in this round once too often: by one more try it would let itself in again."""
@@ -83,10 +89,9 @@ class Inspections:
         times = round_.asked.times[client]
         if times < self._config.aggregation_attempts or not self._jobs.workers():
             return False
-        away_ms = round_.view.away_ms
-        if away_ms is not None and self._current.now_ms() - away_ms < 2000 * self._config.aggregation_lease_s:
+        if self._is_store_away(round_):
             round_.asked.forget(client)
-            self._waits.of_run("the aggregators cannot use the store for now: their own lines say why; trying again")
+            round_.asked.is_store_away = True
             return False
         self._refuse(round_, client, f"its inspection failed {times} times")
         return True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from flavor.bus.connection import ServerWatch, connect, shown, translated, wait_for_server
+from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
@@ -16,10 +17,8 @@ from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.heard import Heard
 from flavor.coordinator.inspections import Inspections
-from flavor.coordinator.jobs import JobQueue, RqJobQueue
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
-from flavor.coordinator.policy import policy_of
 from flavor.coordinator.pruning import Pruning
 from flavor.coordinator.stages import Stages, stages_of
 from flavor.coordinator.store_wait import StoreWait
@@ -28,6 +27,7 @@ from flavor.coordinator.waits import Waits
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
+from flavor.policy.policy import policy_of
 from flavor.records.model import GlobalModel
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
@@ -71,7 +71,8 @@ class Coordinator:
         self._only, self._given_jobs, self._warnings = only, jobs, warnings
         self._history = History(self._runs, Archive(store, run), tell)
         self._heard = Heard(self._runs, tell)
-        self._store_wait = StoreWait(store, run, self._heard, tell=tell, stopped=self._stopped)
+        self._waits = Waits(self._runs, self._heard, tell=tell)
+        self._store_wait = StoreWait(store, self._heard, self._waits, tell=tell, stopped=self._stopped)
         self._watch = ServerWatch(self._redis, redis_url)
 
     # -- from start to end
@@ -138,11 +139,9 @@ class Coordinator:
             patience_s=self._patience_s,
             run=runs.run,
         )
-        late, waits = LateUpdates(runs, heard), Waits(runs, heard, tell=tell)
+        late = LateUpdates(runs, heard)
         current = CurrentRun(runs, config, members=members, heard=heard, late=late, tenure=tenure, tell=tell)
-        inspections = Inspections(
-            runs, config, current, jobs=jobs, members=members, heard=heard, waits=waits, tell=tell
-        )
+        inspections = Inspections(runs, config, current, jobs=jobs, members=members, heard=heard)
         return RunContext(
             runs=runs,
             config=config,
@@ -157,7 +156,7 @@ class Coordinator:
             pruning=pruning,
             heard=heard,
             late=late,
-            waits=waits,
+            waits=self._waits,
             tell=tell,
         )
 
@@ -165,7 +164,7 @@ class Coordinator:
         """The run as it ended, or as it goes on where `stop` was called."""
         current = context.current
         if current.view.state.ended:
-            self._store_wait.until_done(lambda: _settle(context), run_id=current.view.run_id)
+            self._store_wait.until_done(lambda: _settle(context), current.view)
             self.closed = self._runs.closed(current.view)[0]
             current.view = replace(current.view, reason=self._runs.how_it_ended() or current.view.reason)
             self._tell(f"run {self._runs.run!r} is {current.view.state}: {current.view.reason}")
@@ -177,11 +176,12 @@ class Coordinator:
         """Act on what happens until the run ends, or `stop` is called."""
         current, tenure, stages = context.current, context.tenure, stages_of(context)
         with translated(shown(self._url)):
-            self._store_wait.until_done(self._history.check, run_id=current.view.run_id)
+            self._store_wait.until_done(self._history.check, current.view)
             subscription.open()
             self._watch.was_away()  # from here on
             self._redis.publish(self._runs.keys.state, "serving")  # every edge announces itself
             current.read_all()
+            self._waits.take_over(current.awaited_round)
             resync_at = time.monotonic() + _RESYNC_S
             woken: list[str] = []
             while not (current.view.state.ended or self._stopped.is_set()):
@@ -195,7 +195,7 @@ class Coordinator:
                     if RESYNC in woken or time.monotonic() > resync_at:
                         current.read_all()
                         resync_at = time.monotonic() + _RESYNC_S
-                    _step(current, stages)
+                    _step(context, stages)
                     woken = [] if current.view.state.ended else subscription.wait(current.pause_s())
                     current.read(woken)
                     self._store_wait.is_back()
@@ -205,7 +205,7 @@ class Coordinator:
                     tenure.keep()
                     resync_at = 0.0
                 except (StoreError, OSError) as error:
-                    self._store_wait.wait(error, run_id=current.view.run_id)
+                    self._store_wait.wait(error, current.view, current.awaited_round)
                     resync_at = 0.0
                 except RunNotFound:
                     self._history.check()
@@ -213,12 +213,14 @@ class Coordinator:
                 tenure.keep_if_lost()
 
 
-def _step(current: CurrentRun, stages: Stages) -> None:
+def _step(context: RunContext, stages: Stages) -> None:
     """Do everything that can be done now."""
-    has_moved = True
+    current, has_moved = context.current, True
     while has_moved and not current.view.state.ended:
         steps = [stages[round_.view.state if round_ else None].step(round_) for round_ in current.rounds]
         has_moved = any(steps)
+        if has_moved:
+            context.waits.has_moved()
 
 
 def _settle(context: RunContext) -> None:

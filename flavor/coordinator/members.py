@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from flavor.bus.admission import tell_admission
 from flavor.bus.runs import RunStore
-from flavor.coordinator.decision import Client
 from flavor.coordinator.heard import Heard
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
+from flavor.policy.standing import Client
 from flavor.protocol import client_refusal, spoken
 from flavor.records.names import count
 from flavor.records.states import ClientState

@@ -8,7 +8,8 @@ from dataclasses import replace
 from flavor.coordinator.attempts import begin_attempt
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
-from flavor.coordinator.decision import Action, Standing, standings
+from flavor.policy.decision import Action
+from flavor.policy.standing import Standing, standings
 from flavor.records.round import Reference
 from flavor.records.states import RunState
 
@@ -23,7 +24,7 @@ class OpenRound:
         """See `Stage`."""
         assert round_ is not None
         context, config = self._context, self._context.config
-        context.inspections.ask(round_)
+        uninspected = context.inspections.ask(round_)
         clients = context.members.clients
         standing = standings(round_.view, round_.updates, clients)
         now_ms = context.current.now_ms()
@@ -36,18 +37,19 @@ class OpenRound:
                 self._reopen(round_, expected, f"{reason}; {how}")
                 return True
             reason = f"{reason}; {how}"
-        if action is Action.HOLD:
-            context.waits.held(round_, reason)
-        if action in (Action.WAIT, Action.HOLD):
-            return False
-        if context.is_too_early(action):
-            context.waits.of_run(reason)
-            return False
-        if action in (Action.FAIL, Action.FINISH):
+        if action is Action.WAIT and not uninspected:
+            context.waits.usual(round_.number, reason)
+        elif action in (Action.WAIT, Action.HOLD):
+            context.waits.unusual(round_.number, uninspected if action is Action.WAIT else reason)
+        elif context.is_too_early(action):
+            context.waits.unusual(round_.number, reason, line=f"waiting: {reason}")
+        elif action in (Action.FAIL, Action.FINISH):
             context.end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)
             return True
-        self._aggregate(round_, reason)
-        return True
+        else:
+            self._aggregate(round_, reason)
+            return True
+        return False
 
     def _aggregate(self, round_: CurrentRound, reason: str) -> None:
         verdicts = round_.view.verdicts

@@ -1,37 +1,75 @@
-"""What a run waits for, told and written to its log when it changes."""
+"""What the run waits for, told and written into its log whenever it changes, so that the log always says it.
+
+Sites can make a run's sentence change as often as they come and go. So there are bounds: what is unusual is told and
+added to the log as often as `Heard` allows, and beyond that takes the place of the entry that this coordinator has
+written last. What is nothing unusual is written once it has lasted for some seconds, which it does in no fast round.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 
 from flavor.bus.runs import RunStore
-from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.heard import Heard
+from flavor.errors import BusUnavailable
+from flavor.view.waiting import ROUND_WAITING, RUN_WAITING, SETTLED_S, logged_wait
+
+_What = tuple[int | None, str]
 
 
 class Waits:
-    """Tells each reason once, within the bounds of `Heard`."""
+    """What one run waits for, as its coordinator sees it. A reason is that of a round, or of the run between rounds."""
 
     def __init__(self, runs: RunStore, heard: Heard, *, tell: Callable[[str], None]) -> None:
         self._runs, self._heard, self._tell = runs, heard, tell
-        self._told = ""
+        self._began = time.monotonic()
+        self._told: _What | None = None
+        self._written: _What | None = None
+        self._written_at = 0.0
+        self._entry = ""  # of what was written
 
-    def forget(self) -> None:
-        """The run waits for nothing: the next reason is a new one."""
-        self._told = ""
+    def take_over(self, round_: int | None) -> None:
+        """What the log says that the run, or this round, waits for, need not be written again."""
+        logged = logged_wait(self._runs, round_)
+        self._written = (round_, logged.reason) if logged is not None else None
 
-    def of_run(self, reason: str, *, logged: bool = False) -> None:
-        """The run waits for this."""
-        if reason == self._told or not self._heard.may_wait():
+    def has_moved(self) -> None:
+        """The run has gone on: whatever it waits for now is new."""
+        self._written, self._began = None, time.monotonic()
+        if self._told is not None and self._told[0] is None:
+            self._told = None
+
+    def usual(self, round_: int, reason: str) -> None:
+        """A round takes its time, for this reason."""
+        now = time.monotonic()
+        if (round_, reason) != self._written and now - max(self._began, self._written_at) >= SETTLED_S:
+            with contextlib.suppress(BusUnavailable):  # a server without room: nothing but the log needs this
+                self._write((round_, reason), is_allowed=self._heard.may_wait_as_usual())
+
+    def unusual(self, round_: int | None, reason: str, *, line: str = "") -> None:
+        """The run or a round waits for what may not come by itself; `line` is what a terminal shows of it."""
+        what = (round_, reason)
+        if what == self._written == self._told:
             return
-        if logged:
-            self._runs.log("run.waiting", reason=reason)
-        self._tell(f"waiting: {reason}")
-        self._told = reason
+        is_allowed = self._heard.may_wait()
+        if is_allowed and what != self._told:
+            self._tell(line or (f"waiting: {reason}" if round_ is None else f"round {round_}: {reason}"))
+            self._told = what
+        if what != self._written:
+            self._write(what, is_allowed=is_allowed)
 
-    def held(self, round_: CurrentRound, reason: str) -> None:
-        """The round is held by this."""
-        if reason != round_.held and self._heard.may_wait():
-            round_.held = reason
-            self._tell(f"round {round_.number}: {reason}")
-            self._runs.log("round.waiting", round_=round_.number, reason=reason)
+    def for_store(self, round_: int | None, reason: str) -> None:
+        """The coordinator itself cannot go on, as it cannot use the store: `StoreWait` tells that, in its bounds."""
+        self._write((round_, reason), is_allowed=True)
+
+    def _write(self, what: _What, *, is_allowed: bool) -> None:
+        now = time.monotonic()
+        if not is_allowed and (not self._entry or now - self._written_at < SETTLED_S):
+            return
+        round_, reason = what
+        event = RUN_WAITING if round_ is None else ROUND_WAITING
+        replaces = "" if is_allowed else self._entry
+        self._entry = self._runs.log(event, reason=reason, round_=round_, replaces=replaces)
+        self._written, self._written_at = what, now

@@ -14,13 +14,13 @@ from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
-from flavor.coordinator.decision import all_closed
 from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.history import count_of
 from flavor.ledger.rounds import round_fields, round_verdicts
 from flavor.ledger.trust import Trust
+from flavor.policy.decision import all_closed
 from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
 from flavor.records.states import RunState

@@ -16,7 +16,7 @@ from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.runs import RunStore
 from flavor.coordinator.resume import no_coordinator
 from flavor.coordinator.resume import resume as go_on
-from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
+from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists, RunNotFound
 from flavor.local.forked import ForkServer
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
@@ -32,6 +32,7 @@ from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 from flavor.store.settings import DEFAULTS, StoreSettings
+from flavor.view.snapshot import Snapshot, take_snapshot
 
 _LOOK_MS = 200
 _NOT_RECORDED = ("layout", "redis_url", "store_settings")
@@ -171,14 +172,14 @@ class Federation:
             folder.update(runs, store, view)
         with ProcessGroup(self.folder, start=start) as processes:
             self._start(processes, url, store.url)
-            waits = Waits(runs, {name: self.layout.log(name) for name in processes.names})
+            waits = Waits({name: self.layout.log(name) for name in processes.names})
             try:
                 with progress:
                     self._watch(runs, processes, progress, folder, store, newest, waits)
             except BaseException:
                 with progress.saying_how_to_go_on(folder.out):  # also when it is interrupted once more in here
                     with contextlib.suppress(Exception):
-                        waits.look(runs.find())
+                        waits.look(_snapshot(runs))
                     with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
                         runs.end(RunState.STOPPED, "interrupted")
                     processes.wait(self._ending(processes, runs), 2.0)
@@ -298,7 +299,7 @@ class Federation:
                     progress.tell(f"{fields.get('client') or 'aggregator'}: {reason}")
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:
-                waits.look(view)
+                waits.look(_snapshot(runs))
                 waits_looked = time.monotonic()
                 for line in () if progress.is_live else waits.news():
                     progress.tell(line)
@@ -309,7 +310,7 @@ class Federation:
                 if view.state.ended:
                     return view
                 if progress.is_live and time.monotonic() - looked > _LOOK_MS / 1000:
-                    progress.look(runs, view, waits.lines())
+                    progress.look(take_snapshot(runs), waits.lines())
                     looked = time.monotonic()
             self._check(runs, view, processes, progress, told)
 
@@ -362,6 +363,14 @@ class Federation:
             kind = "an edge" if is_edge else "the coordinator" if name == "coordinator" else "an aggregator"
             with contextlib.suppress(IllegalMove):
                 runs.end(RunState.FAILED, f"{kind} ended with exit code {code}", detail=reason)
+
+
+def _snapshot(runs: RunStore) -> Snapshot | None:
+    """How the run stands; None before it has begun."""
+    try:
+        return take_snapshot(runs)
+    except RunNotFound:
+        return None
 
 
 def _with_report(reason: str, report: str | None) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,17 +13,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flavor.bus.runs import RunStore
 from flavor.printable import printable
-from flavor.records.round import RoundView
-from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, for_people
 from flavor.sizes import shown_bytes
+from flavor.view.snapshot import Phase, Snapshot
 
 _MOST_METRICS = 6
 _MOST_CLIENTS = 24
+_STYLES = {
+    Phase.DONE: "green",
+    Phase.UPLOADED: "cyan",
+    Phase.LEFT: "dim",
+    **dict.fromkeys((Phase.REFUSED, Phase.QUARANTINED, Phase.REVOKED, Phase.FAILED, Phase.GONE), "red"),
+}
 
 
 def counted(number: int, noun: str) -> str:
@@ -81,50 +84,25 @@ class Progress:
                 f"{shown_metrics(result.metrics)}"
             )
 
-    def look(self, runs: RunStore, view: RunView, waits: Sequence[str] = ()) -> None:
+    def look(self, snapshot: Snapshot, waits: Sequence[str] = ()) -> None:
         """Draw the run as it is now, and what it waits for."""
-        if self._live is None:
-            return
-        round_ = runs.read_round(view.round) if view.round else None
-        submitted = runs.updates(view.round, round_.expected) if round_ else {}
-        clients = runs.clients(runs.members())
-        self._live.update(self._drawn(view, round_, submitted, clients, waits))
+        if self._live is not None:
+            self._live.update(self._drawn(snapshot, waits))
 
-    def _drawn(
-        self,
-        view: RunView,
-        round_: RoundView | None,
-        submitted: dict[str, Any],
-        clients: dict[str, Any],
-        waits: Sequence[str],
-    ) -> RenderableType:
+    def _drawn(self, snapshot: Snapshot, waits: Sequence[str]) -> RenderableType:
         closed = self._newest.round if self._newest else 0
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self._run, style="bold"),
             ProgressBar(total=self.rounds, completed=closed, width=30),
             f"{closed}/{self.rounds} rounds",
-            f"{self._newest.seconds:.2f} s/round" if self._newest else view.reason,
+            f"{self._newest.seconds:.2f} s/round" if self._newest else snapshot.run.reason,
         )
         marks = Text("sites     ")
-        for name, (fields, alive) in list(clients.items())[:_MOST_CLIENTS]:
-            verdict = round_.verdicts.get(name) if round_ else None
-            if not alive or fields.get("state") in ("failed", "left"):
-                marks.append(f"{name} gone  ", style="red" if fields.get("state") != "left" else "dim")
-            elif verdict is not None:
-                marks.append(
-                    f"{name} {'done' if verdict.accepted else 'refused'}  ",
-                    style="green" if verdict.accepted else "red",
-                )
-            elif name in submitted:
-                marks.append(f"{name} sent  ", style="cyan")
-            else:
-                marks.append(
-                    f"{name} {'training' if round_ and name in round_.expected else fields.get('state', '')}  ",
-                    style="yellow",
-                )
-        if len(clients) > _MOST_CLIENTS:
-            marks.append(f"and {len(clients) - _MOST_CLIENTS} more")
+        for name, client in list(snapshot.clients.items())[:_MOST_CLIENTS]:
+            marks.append(f"{name} {client.phase.value}  ", style=_STYLES.get(client.phase, "yellow"))
+        if len(snapshot.clients) > _MOST_CLIENTS:
+            marks.append(f"and {len(snapshot.clients) - _MOST_CLIENTS} more")
         lines: list[RenderableType] = [head, marks]
         if self._newest:
             lines.append(Text(f"metrics   {shown_metrics(self._newest.metrics)}"))

@@ -11,13 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavor.bus.runs import RunStore
-from flavor.config import RunConfig
-from flavor.coordinator.awaited import as_clients, what_is_awaited, with_absent
-from flavor.coordinator.decision import shown_duration, standings
-from flavor.records.run import RunView
-from flavor.records.states import RoundState
+from flavor.durations import shown_duration
 from flavor.stamp import without_stamp
+from flavor.view.snapshot import Snapshot
 
 _TELL_S = 30.0
 """A wait of so long is told of where there is no live view, and again after each such time, doubled; what a process
@@ -28,7 +24,7 @@ _TROUBLE = re.compile(
     r"takes no writes|does not answer|takes none for now|No space left|trying again|cannot be used|without having set"
     r"|waiting for (the store|room), for at most|waiting for an earlier transfer"
 )
-_CLOCK = re.compile(r" \([^()]* left\)|; trying for \d+ s more")
+_CLOCK = re.compile(r"; trying for \d+ s more")
 """What goes on changing in a line, while that what it says stays the same."""
 _MOST_BYTES = 64 * 1024
 """Of what was added to a log since the last look."""
@@ -42,27 +38,35 @@ class _Wait:
     spoken_s: float
 
 
+def _of_run(snapshot: Snapshot | None) -> str:
+    """What the run itself waits for."""
+    if snapshot is None:
+        return "waiting for the coordinator to begin the run"
+    return "" if snapshot.waits_for is None else snapshot.waits_for.sentence
+
+
 class Waits:
     """The waits of one run whose processes write these `logs`, by the names of the processes."""
 
-    def __init__(self, runs: RunStore, logs: Mapping[str, Path], *, now: Callable[[], float] = time.monotonic) -> None:
-        self._runs, self._logs, self._now = runs, logs, now
+    def __init__(self, logs: Mapping[str, Path], *, now: Callable[[], float] = time.monotonic) -> None:
+        self._logs, self._now = logs, now
         self._read: dict[str, int] = {}  # how much of each log has been read
         self._said: dict[str, str] = {}  # what each process said last, if that is what keeps it from going on
         self._waits: dict[str, _Wait] = {}
 
-    def look(self, view: RunView | None) -> None:
-        """See what is waited for now."""
-        found = {"": self._of_run(view)}
+    def look(self, snapshot: Snapshot | None) -> None:
+        """See what is waited for now; `snapshot` is the run's, None before it has begun."""
         for name, log in self._logs.items():
             self._hear(name, log)
-        found |= self._said
-        for name, text in found.items():
+        for name, text in {"": _of_run(snapshot), **self._said}.items():
             before = self._waits.get(name)
             if not text:
                 self._waits.pop(name, None)
             elif before is None or before.text != text:
                 self._waits[name] = _Wait(name, text, self._now(), 0.0 if name else _TELL_S)
+        wait = snapshot.waits_for if snapshot is not None else None
+        if snapshot is not None and wait is not None and (lasts_s := wait.lasts_s(snapshot.now_ms)) is not None:
+            self._waits[""].since = self._now() - lasts_s  # as the log says it
 
     def lines(self, *, at_least_s: float = SHOWN_S) -> list[str]:
         """What is waited for, and for how long: a line each, of those that take so long."""
@@ -88,25 +92,6 @@ class Waits:
     def _line(self, wait: _Wait) -> str:
         age = f", for {shown_duration(self._age_s(wait))}" if self._age_s(wait) >= 1.0 else ""
         return f"{wait.who}{age}: {wait.text}" if wait.who else f"{wait.text}{age}"
-
-    def _of_run(self, view: RunView | None) -> str:
-        if view is None:
-            return "waiting for the coordinator to begin the run"
-        if view.state.ended:
-            return ""
-        runs, config = self._runs, RunConfig.known(view.config)
-        round_ = runs.read_round(view.round) if view.round else None
-        hashes = runs.clients(runs.members())
-        shut = {name for name, refused in runs.refusals().items() if 0 < config.quarantine_after <= refused}
-        clients = as_clients(hashes, shut)
-        updates = runs.updates(view.round, round_.expected) if round_ else {}
-        standing = standings(round_, updates, clients) if round_ else {}
-        text, _ = what_is_awaited(view, round_, standing, with_absent(hashes, clients), runs.now_ms())
-        if round_ is not None and round_.state in (RoundState.OPEN, RoundState.AGGREGATING):
-            text = f"round {round_.round}: {text}"
-        elif not hashes:
-            text = f"{text}; waiting for the sites to join"
-        return _CLOCK.sub("", text)
 
     def _hear(self, name: str, log: Path) -> None:
         """Read what a process has added to its log: its newest line of its own says what it waits for, if anything."""

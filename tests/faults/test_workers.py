@@ -12,8 +12,9 @@ import sys
 import threading
 from pathlib import Path
 
-from flavor.coordinator.jobs import RqJobQueue
-from tests.faults.federation import TAKEN_OVER
+from federation import TAKEN_OVER
+
+from flavor.bus.jobs import RqJobQueue
 
 TOY = Path(__file__).parents[1] / "integration" / "toy_aggregator.py"
 SILENT = "its aggregator stopped without a word"
@@ -191,7 +192,7 @@ def test_updates_wait_for_an_aggregator_however_many_were_killed(faulty):
     assert queue.workers() == 1, "the test comes too late: the killed worker is forgotten"
     for key in bench.redis.smembers(f"rq:workers:{bench.run}"):
         bench.redis.delete(key)  # its time is up
-    assert "no aggregator listens" in bench.logged("round.waiting", round=1)["reason"]
+    bench.logged("round.waiting", round=1, saying="no aggregator listens")
     bench.aggregator()
     faulty.finish(coordinator, edges)
     assert not [entry for entry in bench.log() if entry["event"].startswith("update.refused")]

@@ -7,23 +7,19 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flavor.bus.connection import connect
-from flavor.bus.runs import RunStore
+from flavor.bus.jobs import RqJobQueue
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
-from flavor.config import RunConfig
-from flavor.coordinator import aggregation, attempts, context, store_wait
-from flavor.coordinator.jobs import RqJobQueue
+from flavor.coordinator import aggregation, store_wait
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import FlavorError, LeaseLost, LocalFault
-from flavor.ledger.canonical import sha256
 from flavor.protocol import SPEAKS
-from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState, RunState
 from flavor.records.verdict import Refusal, Verdict
@@ -32,101 +28,7 @@ from flavor.store.local import LocalStore
 from flavor.store.trouble import MOST_UNSURE
 from tests.faults.servers import remounted, tmpfs
 from tests.recorded import accepted, global_model
-
-LONG_S = 60.0
-
-
-def reached(reach: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `reach` called at the failpoints of an attempt's beginning and of the run's end."""
-    monkeypatch.setattr(attempts, "reach", reach)
-    monkeypatch.setattr(context, "reach", reach)
-
-
-class NoJobs:
-    """A queue that nobody listens on: the test is the worker."""
-
-    def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> str:
-        return "job"
-
-    def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
-        pass
-
-    def waits(self, job: str) -> bool:
-        return False
-
-    def workers(self) -> int:
-        return 1
-
-    def absence(self) -> str:
-        return ""
-
-
-class Served:
-    """A run with a coordinator of its own, in a thread, and the clients `a` and `b`, which have handed in."""
-
-    def __init__(self, url: str, folder: Path, kind: type[LocalStore] = LocalStore, **settings: object) -> None:
-        self.store = kind(folder / "store", create=True)
-        self.runs = RunStore(connect(url), "r", url)
-        self.runs.redis.flushall()
-        self.told: list[str] = []
-        config = RunConfig.parse({"rounds": 1, "min_clients": 2, "store": self.store.url, **settings})
-        self.coordinator = Coordinator(
-            "r", config, redis_url=url, store=self.store, tell=self.told.append, jobs=NoJobs()
-        )
-        self.thread = threading.Thread(target=self.coordinator.run)
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
-        self.thread.start()
-        try:
-            self.until("there is a run", lambda: self.runs.find() is not None)
-            for client in "ab":
-                keys = self.runs.keys.client(client)
-                self.runs.redis.set(keys.lease, "x")
-                self.runs.redis.hset(keys.hash, mapping={"state": "ready", **SPEAKS, "round": "0"})
-                self.runs.redis.publish(keys.state, "ready")
-            self.until("round 1 is open", lambda: self.runs.read_round(1) is not None)
-            for client in "ab":
-                key = self.runs.keys.client(client).update(1)
-                self.runs.redis.hset(key, mapping={"path": client, "digest": client, "size": "12", "try": "t"})
-                self.runs.redis.publish(key, "1")
-            yield
-        finally:
-            self.coordinator.stop()
-            self.thread.join(LONG_S)
-
-    def accepts_at(self, failpoint: str, client: str, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-        """Accept the client's update once the coordinator gets there for the first time; whether that was done."""
-        judged: list[bool] = []
-
-        def reach(name: str) -> None:
-            if name == failpoint and not judged:
-                judged.append(bool(self.accept(client)))
-
-        reached(reach, monkeypatch)
-        return judged
-
-    def accept(self, client: str) -> bool:
-        paths = {"path": f"runs/r/{client}", "info_path": f"runs/r/{client}-info"}
-        return self.runs.judge(1, client, accepted("12 bytes", digest=client, try_id="t", **paths))
-
-    def round(self) -> RoundView:
-        view = self.runs.read_round(1)
-        assert view is not None
-        return view
-
-    def aggregating(self, attempt: int = 1) -> RoundView:
-        self.until(f"attempt {attempt}", lambda: self.round().attempt == attempt)
-        return self.round()
-
-    def verdict_of(self, client: str) -> dict[str, str]:
-        return self.runs.redis.hgetall(self.runs.keys.client(client).verdict(1))
-
-    def until(self, what: str, holds: Callable[[], bool]) -> None:
-        end = time.monotonic() + LONG_S
-        while not holds():
-            assert time.monotonic() < end, f"{what}: not in time; told: {self.told}"
-            time.sleep(0.02)
+from tests.served import LONG_S, Faulty, NoJobs, Served, close_without_manifest, reached
 
 
 def test_what_is_accepted_after_the_decision_to_aggregate_counts(
@@ -373,35 +275,6 @@ def test_sites_that_come_and_go_fill_neither_with_what_the_run_waits_for(url: st
     assert sum(line.startswith("waiting: ") for line in served.told) == waits
 
 
-class Faulty(LocalStore):
-    """It is asked for a place to stage a file so often, and `breaks` while it does."""
-
-    asked = 0
-    breaks: Callable[[], None] | None = None
-
-    @contextlib.contextmanager
-    def stage(self) -> Iterator[Path]:
-        self.asked += 1
-        if self.breaks is not None:
-            self.breaks()
-        with super().stage() as staged:
-            yield staged
-
-
-def close_without_manifest(served: Served, *, after: Callable[[], None]) -> None:
-    """Close round 1 as a worker that dies before the manifest is in its place: the coordinator is to put it there."""
-    assert served.accept("a")
-    assert served.accept("b")
-    served.aggregating()
-    model, path, data = global_model("runs/r/global/0001-model", "0" * 64, 1), "runs/r/manifests/staged-1.json", b"{}"
-    with served.store.stage() as staged:
-        staged.write_bytes(data)
-        served.store.put(path, staged, digest=sha256(data))
-    after()
-    served.runs.claim_round(1, attempt=1, token="w", ttl_s=60)
-    served.runs.commit_round(1, attempt=1, token="w", model=model, reason="", manifest=ObjectRef(path, sha256(data)))
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")
 def test_a_store_that_takes_no_writes_is_told_once_and_waited_for(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -464,9 +337,9 @@ def test_what_may_be_no_fault_of_the_store_ends_the_coordinator_after_a_few_atte
     for _ in range(2):  # what has worked in between shows that it was not this process
         store_away.is_back()
         for _ in range(MOST_UNSURE):
-            store_away.wait(failed, run_id="")
+            store_away.wait(failed, served.runs.read())
     with pytest.raises(LocalFault, match="Too many open files"):
-        store_away.wait(failed, run_id="")
+        store_away.wait(failed, served.runs.read())
 
 
 class Ailing(LocalStore):

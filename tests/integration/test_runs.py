@@ -19,8 +19,8 @@ from flavor.cli.described import described
 from flavor.cli.status import status
 from flavor.cli.stop import stop
 from flavor.config import RunConfig
-from flavor.coordinator.decision import Action, supervise
 from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
+from flavor.policy.decision import Action, supervise
 from flavor.records import update
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef

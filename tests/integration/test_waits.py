@@ -8,17 +8,18 @@ from flavor.config import RunConfig
 from flavor.local.waits import Waits
 from flavor.records.states import ClientState
 from flavor.store.open import open_store
+from flavor.view.snapshot import take_snapshot
 from tests.infos import begin_run
 
 
 def test_waits_are_told_with_their_time_and_by_whom(bench) -> None:
     at = [0.0]
     logs = {name: bench.folder / f"{name}.log" for name in ("coordinator", "aggregator", "edge-1")}
-    waits = Waits(bench.runs, logs, now=lambda: at[0])
+    waits = Waits(logs, now=lambda: at[0])
 
     def look(now: float) -> list[str]:
         at[0] = now
-        waits.look(bench.runs.find())
+        waits.look(take_snapshot(bench.runs) if bench.runs.find() else None)
         return list(waits.news())
 
     assert look(0.0) == []

@@ -21,11 +21,11 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from flavor.bus.connection import connect
+from flavor.bus.jobs import RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.checkpoints import Inspection, TensorFile, TensorFileWriter, TensorSpec, convert, finite
 from flavor.checkpoints.unmapped import WHOLE_BYTES, Unmapped
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
-from flavor.coordinator.jobs import RqJobQueue
 from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, StoreFull, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from flavor.atomic import cannot_write, write_json
-from flavor.bus.connection import connect
-from flavor.bus.runs import RunStore
 from flavor.disk import found_no_room, naming
 from flavor.edge.notice import notice_of
 from flavor.edge.transfers import Transfers
@@ -298,7 +296,7 @@ def test_the_sites_own_disk_is_not_told_to_be_the_store(store: LocalStore, tmp_p
 
 def test_a_local_run_shows_what_its_edges_wait_for(health: StoreHealth, store: LocalStore, tmp_path: Path) -> None:
     told, log = list[str](), tmp_path / "edge-1.log"
-    waits, tries = Waits(RunStore(connect("redis://nowhere"), "r"), {"edge-1": log}), 0
+    waits, tries = Waits({"edge-1": log}), 0
 
     def hear() -> list[str]:
         log.write_text("".join(f"2026-01-01 00:00:00 [edge-1] flavor: {line}\n" for line in told))
@@ -307,7 +305,7 @@ def test_a_local_run_shows_what_its_edges_wait_for(health: StoreHealth, store: L
     for error in (StoreFull("full", path=tmp_path / "store" / "x"), ShareAway("store file:///s: empty"), failed(5)):
         told.clear()
         log.unlink(missing_ok=True)
-        waits = Waits(RunStore(connect("redis://nowhere"), "r"), {"edge-1": log})
+        waits = Waits({"edge-1": log})
         tries = 0
 
         def work(error: Exception = error) -> list[str]:

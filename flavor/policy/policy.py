@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from flavor.config import RunConfig
-from flavor.coordinator import decision
-from flavor.coordinator.decision import Action, Client, Standing
+from flavor.policy import decision
+from flavor.policy.decision import Action
+from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
 from flavor.records.verdict import Verdict
 

@@ -1,8 +1,9 @@
 """What to do with a round, decided from plain values: no network, no clock, no state.
 
-Each decision returns its reason in words; the reason goes into the run's log, so that "why is this round still open?"
-always has an answer. Nothing is ever decided by the words of a reason. The log is the operator's; what every site can
-read of a run that ends is the reason's `public` half, which counts and names no site.
+Each decision returns its reason in words; the coordinator writes it into the run's log, so that "why is this round
+still open?" always has an answer there. A reason says nothing that changes while it stands, such as the time that is
+left. Nothing is ever decided by the words of a reason. The log is the operator's; what every site can read of a run
+that ends is the reason's `public` half, which counts and names no site.
 """
 
 from __future__ import annotations
@@ -11,36 +12,15 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from flavor.config import RunConfig
-from flavor.coordinator.advice import Reason, finished_early, some, way_on
+from flavor.policy.advice import Reason, finished_early, some, way_on
+from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import ClientState
-from flavor.records.update import Refused, Update
 from flavor.records.verdict import Verdict
-
-
-class Standing(StrEnum):
-    """Where an expected client's update is."""
-
-    PENDING = "pending"
-    """Training, or about to hand in again what Redis has forgotten."""
-    SUBMITTED = "submitted"
-    """Handed in, not inspected yet."""
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
-    """Its site may hand in another update, as long as the round is open."""
-    SHUT = "shut out"
-    """Quarantined: nothing of it counts until an operator pardons it."""
-    REVOKED = "revoked"
-    """Cut off: nothing comes from it until an operator enrolls it again."""
-    LEFT = "left"
-    """Its trainer was done before this round."""
-    GONE = "gone"
-    """Its edge or trainer has failed without handing in."""
 
 
 class Action(StrEnum):
@@ -58,50 +38,6 @@ class Action(StrEnum):
     REQUEUE = "requeue"
     FINISH = "finish"
     FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Client:
-    """A member as the coordinator sees it."""
-
-    state: ClientState
-    alive: bool
-    reason: str = ""
-    quarantined: bool = False
-    """Too many of its updates in a row were refused: it is given no more tasks."""
-    behind: int = 0
-    """The newest round that its edge said it has behind it."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether nothing will come from it unless it is started again."""
-        return self.state.gone or not self.alive
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can be given a task."""
-        return self.alive and self.state is ClientState.READY and not self.quarantined
-
-    def hands_in_again(self, round_: int) -> bool:
-        """Whether this round's update, should Redis have forgotten it, comes again although the trainer is done.
-
-        Its edge knows what it has handed in as long as it lives. It has nothing of a round that is not behind it.
-        """
-        return self.alive and self.state is ClientState.LEFT and self.behind >= round_
-
-    @property
-    def why_gone(self) -> str:
-        """Why nothing will come."""
-        if self.state.gone or self.alive:
-            return self.reason if self.state.gone else "it is quarantined"
-        return self.reason if self.state is ClientState.STOPPED else "its heartbeat stopped"
-
-    @property
-    def how_gone(self) -> str:
-        """The same as a class, which says nothing about the site."""
-        if self.quarantined and self.state is not ClientState.REVOKED:
-            return "quarantined"
-        return self.state.value if self.state.gone else "away"
 
 
 def next_round(
@@ -137,6 +73,8 @@ def next_round(
         advice = way_on(run, closed + 1, config, remain=len(present), shut=_shut(clients), ended=True)
         return Action.FAIL, Reason("; ".join([short, _listed(why), *advice]), f"{short}; {counted}"), ()
     reason = f"{len(ready)} of at least {wanted} clients are ready"
+    if not clients:
+        reason += "; waiting for the sites to join"
     preparing = [name for name, client in clients.items() if client.state is ClientState.JOINED and not client.gone]
     if preparing:
         reason += f"; waiting for {some(preparing)} to call SetEvent('TrainInitDone')"
@@ -162,36 +100,6 @@ def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tu
         return tuple(sorted(ready))
     draw = random.Random(f"{config.seed}/{run}/{round_}")
     return tuple(sorted(draw.sample(sorted(ready), size)))
-
-
-_ENDINGS = {ClientState.LEFT: Standing.LEFT, ClientState.REVOKED: Standing.REVOKED}
-
-
-def standings(
-    round_: RoundView, updates: Mapping[str, Update | Refused], clients: Mapping[str, Client]
-) -> dict[str, tuple[Standing, str]]:
-    """Each expected client's standing in a round, and why where it is refused or gone.
-
-    `updates` are those that lie there now. One that was refused may have been followed by another, or taken back by an
-    edge that trains the round again.
-    """
-    found: dict[str, tuple[Standing, str]] = {}
-    for name in round_.expected:
-        verdict, client = round_.verdicts.get(name), clients.get(name)
-        if verdict is not None and not verdict.accepted and client is not None and client.how_gone == "quarantined":
-            found[name] = (Standing.SHUT, verdict.reason)
-        elif verdict is not None and (verdict.accepted or (name in updates and verdict.is_about(updates[name]))):
-            found[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)
-        elif name in updates:
-            found[name] = (Standing.SUBMITTED, "")
-        elif client is not None and client.gone and not client.hands_in_again(round_.round):
-            how = _ENDINGS.get(client.state, Standing.GONE)
-            if how is Standing.LEFT and round_.resumed:  # its trainer ended with the run
-                how = Standing.GONE
-            found[name] = (how, client.why_gone)
-        else:
-            found[name] = (Standing.PENDING, "")
-    return found
 
 
 def close_round(
@@ -227,11 +135,7 @@ def close_round(
         return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"
     if now_ms < round_.deadline_ms:
         waiting = by[Standing.PENDING] + by[Standing.SUBMITTED]
-        left = shown_duration((round_.deadline_ms - now_ms) / 1000)
-        return (
-            Action.WAIT,
-            f"{accepted} of {total} updates accepted, waiting for {some(waiting)} ({left} left){tail}",
-        )
+        return Action.WAIT, f"{accepted} of {total} updates accepted, waiting for {some(waiting)}{tail}"
     if by[Standing.SUBMITTED] and now_ms < round_.deadline_ms + config.aggregation_lease_s * 1000:
         return (
             Action.WAIT,
@@ -384,16 +288,3 @@ def _counted(kinds: Iterable[str]) -> str:
 def all_closed(rounds: int) -> str:
     """Why a run is finished."""
     return "its only round is closed" if rounds == 1 else f"all {rounds} rounds are closed"
-
-
-_UNITS = (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1))
-
-
-def shown_duration(seconds: float) -> str:
-    """A time for people: `9 s`, `23 h 59 min`, `3 d 4 h`."""
-    whole = max(0, round(seconds))
-    for unit, size, smaller, smaller_size in _UNITS:
-        if whole >= size:
-            rest = whole % size // smaller_size
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"

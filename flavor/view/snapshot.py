@@ -1,0 +1,307 @@
+"""How a run stands at one moment: the run, its round, its clients and the phase of each, and what it waits for.
+
+Everything that shows a run is drawn from a `Snapshot`: `flavor status`, its `--json`, the live view of `flavor run`,
+and a page that shows runs, once there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flavor.bus.connection import translated
+from flavor.bus.jobs import JobQueue
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.policy.standing import Standing, as_clients, standings, with_absent
+from flavor.records.names import count
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import ClientState, RoundState
+from flavor.records.update import Refused, Update
+from flavor.view.waiting import Wait, wait_of
+from flavor.watch import PHASES
+
+
+class Phase(StrEnum):
+    """What a client is at, in the word that people read."""
+
+    STARTING = "starting"
+    """Its trainer is not ready yet."""
+    WAITING = "waiting"
+    """It has no task in the current round."""
+    TRAINING = "training"
+    UPLOADED = "uploaded"
+    """Its update is not inspected yet."""
+    DONE = "done"
+    """Its update is accepted."""
+    REFUSED = "refused"
+    QUARANTINED = "quarantined"
+    REVOKED = "revoked"
+    FAILED = "failed"
+    LEFT = "left"
+    """Its trainer ended by itself."""
+    STOPPED = "stopped"
+    """It was stopped by a signal, and is awaited."""
+    GONE = "gone"
+    """It is not there, and has not said why."""
+    OVER = "-"
+    """The run has ended."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How far a client's edge is in moving a model."""
+
+    phase: str
+    done_bytes: int
+    total_bytes: int
+    since_ms: int
+
+
+@dataclass(frozen=True)
+class ClientSnapshot:
+    """One client of a run."""
+
+    state: str
+    """As its edge says it; "quarantined" for one that is."""
+    is_alive: bool
+    """Whether its edge holds its lease."""
+    phase: Phase
+    host: str
+    standing: Standing | None
+    """In the current round; None for one that is not expected in it."""
+    is_awaited: bool
+    """Whether the coordinator still waits for it although it was stopped by a signal."""
+    seen_s: float | None
+    """How many seconds ago it was last heard of; None where that is not known."""
+    transfer: Transfer | None
+    failure: str | None
+    """Of its trainer, or of an update that its edge refused, by class; see `flavor.edge.notice`."""
+    report: str | None
+    """What the site shares about that."""
+    update_bytes: int | None
+    reason: str
+    """Why it is where it is."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one moment, by the server's clock."""
+
+    run: RunView
+    round: RoundView | None
+    """The newest; None before the first."""
+    config: RunConfig
+    now_ms: int
+    clients: Mapping[str, ClientSnapshot]
+    waits_for: Wait | None
+    """None for a run that has ended."""
+    is_served: bool
+    """Whether a coordinator has the run's lease."""
+    absence: str
+    """Why no aggregator does what there is to do; '' while one does, nothing is to be done, or no one asked."""
+    ending: str
+    """Why the run ended, as the operator may read it; '' while it goes on."""
+
+    @property
+    def needed(self) -> int:
+        """Updates that the round needs."""
+        return self.config.needed_of(len(self.round.expected)) if self.round else 0
+
+    @property
+    def accepted(self) -> int:
+        """Updates of the round that are accepted."""
+        return sum(verdict.accepted for verdict in self.round.verdicts.values()) if self.round else 0
+
+
+def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | None = None) -> Snapshot:
+    """Read a run as it is now; raises `RunNotFound`.
+
+    `jobs` opens the queue of a run with these settings, to see whether an aggregator listens.
+    """
+    view, now_ms = runs.read(), runs.now_ms()
+    round_ = runs.read_round(view.round) if view.round else None
+    config = RunConfig.known(view.config)
+    shut = {name for name, refused in runs.refusals().items() if 0 < config.quarantine_after <= refused}
+    hashes = runs.clients(runs.members())
+    gone_s, left_ms = _goodbyes(runs, hashes, now_ms), _lease_times(runs, hashes)
+    lease_s = config.heartbeat_timeout_s
+    awaited = {name for name, (fields, _) in hashes.items() if _is_awaited(fields, gone_s.get(name), lease_s)}
+    heard = {name: (fields, alive or name in awaited) for name, (fields, alive) in hashes.items()}
+    members = as_clients(heard, shut)
+    updates = runs.updates(view.round, round_.expected) if round_ else {}
+    standing = standings(round_, updates, members) if round_ else {}
+    is_served = bool(_exists(runs, runs.keys.coordinator))
+    clients = {
+        name: _client(
+            runs.run,
+            name,
+            fields,
+            updates.get(name),
+            standing.get(name),
+            is_alive=alive,
+            is_shut=name in shut,
+            is_awaited=not alive and name in awaited,
+            has_ended=view.state.ended,
+            seen_s=gone_s.get(name) if name not in left_ms else max(0.0, lease_s - left_ms[name] / 1000),
+        )
+        for name, (fields, alive) in hashes.items()
+    }
+    every = with_absent(hashes, members)
+    return Snapshot(
+        run=view,
+        round=round_,
+        config=config,
+        now_ms=now_ms,
+        clients=clients,
+        waits_for=wait_of(runs, view, round_, standing, every, now_ms, is_served=is_served),
+        is_served=is_served,
+        absence=_absence(view, round_, standing, jobs(config) if jobs is not None else None),
+        ending=(runs.how_it_ended() or view.reason) if view.state.ended else "",
+    )
+
+
+def _exists(runs: RunStore, key: str) -> int:
+    with translated(runs.where):
+        return int(runs.redis.exists(key))
+
+
+def _client(
+    run: str,
+    name: str,
+    fields: Mapping[str, str],
+    handed_in: Update | Refused | None,
+    standing: tuple[Standing, str] | None,
+    *,
+    is_alive: bool,
+    is_shut: bool,
+    is_awaited: bool,
+    has_ended: bool,
+    seen_s: float | None,
+) -> ClientSnapshot:
+    state = ClientState.__members__.get(fields.get("state", "").upper())
+    where, why = standing or (None, "")
+    refused = handed_in if isinstance(handed_in, Refused) else Refused("")
+    reason = fields.get("reason", "") or (why if where is Standing.REFUSED else "")
+    if is_shut:
+        reason = f"too many refused updates in a row (`flavor pardon {run} {name}` ends that)"
+    phase = _phase(state, where, is_alive=is_alive, is_shut=is_shut, is_awaited=is_awaited, has_ended=has_ended)
+    return ClientSnapshot(
+        state=Phase.QUARANTINED.value if is_shut else fields.get("state", "unknown"),
+        is_alive=is_alive,
+        phase=phase,
+        host=fields.get("host", ""),
+        standing=where,
+        is_awaited=is_awaited,
+        seen_s=seen_s,
+        transfer=_transfer(fields) if is_alive else None,
+        failure=fields.get("failure") or refused.failure or None,
+        report=fields.get("report") or refused.report or None,
+        update_bytes=handed_in.object.size_bytes if isinstance(handed_in, Update) else None,
+        reason=reason,
+    )
+
+
+_BY_STATE = {
+    ClientState.REVOKED: Phase.REVOKED,
+    ClientState.FAILED: Phase.FAILED,
+    ClientState.LEFT: Phase.LEFT,
+}
+_BY_STANDING = {
+    Standing.ACCEPTED: Phase.DONE,
+    Standing.REFUSED: Phase.REFUSED,
+    Standing.SUBMITTED: Phase.UPLOADED,
+}
+
+
+def _phase(
+    state: ClientState | None,
+    standing: Standing | None,
+    *,
+    is_alive: bool,
+    is_shut: bool,
+    is_awaited: bool,
+    has_ended: bool,
+) -> Phase:
+    """What a client is at, in a word."""
+    if is_shut:
+        return Phase.QUARANTINED
+    if state in (ClientState.REVOKED, ClientState.FAILED):
+        return _BY_STATE[state]
+    if not has_ended and not is_alive:  # what it has handed in is no reason to count on it
+        return Phase.LEFT if state is ClientState.LEFT else Phase.STOPPED if is_awaited else Phase.GONE
+    if standing in _BY_STANDING:
+        return _BY_STANDING[standing]
+    if state is ClientState.LEFT:
+        return Phase.LEFT
+    if has_ended:
+        return Phase.OVER
+    if state is ClientState.JOINED:
+        return Phase.STARTING
+    return Phase.WAITING if standing is None else Phase.TRAINING
+
+
+def _absence(
+    view: RunView,
+    round_: RoundView | None,
+    standing: Mapping[str, tuple[Standing, str]],
+    jobs: JobQueue | None,
+) -> str:
+    """Why no aggregator does what there is to do."""
+    if view.state.ended or jobs is None:
+        return ""
+    is_uninspected = any(state is Standing.SUBMITTED for state, _ in standing.values())
+    is_unclaimed = round_ is not None and round_.state is RoundState.AGGREGATING and round_.lease_ms is None
+    return jobs.absence() if (is_uninspected or is_unclaimed) and not jobs.workers() else ""
+
+
+def _lease_times(runs: RunStore, names: Iterable[str]) -> dict[str, int]:
+    """How many milliseconds each edge's lease has left; a client whose lease is gone is not in it."""
+    names = list(names)
+    with translated(runs.where), runs.redis.pipeline(transaction=False) as reads:
+        for name in names:
+            reads.pttl(runs.keys.client(name).lease)
+        return {name: int(left) for name, left in zip(names, reads.execute(), strict=True) if left >= 0}
+
+
+_GOODBYES = {
+    ClientState.STOPPED.value: "client.stopped",
+    ClientState.FAILED.value: "client.lost",
+    ClientState.LEFT.value: "client.left",
+}
+_LOOKED_BACK = 500
+"""Entries of the log that are looked through for when a client said goodbye."""
+
+
+def _goodbyes(runs: RunStore, hashes: Mapping[str, tuple[Mapping[str, str], bool]], now_ms: int) -> dict[str, float]:
+    """How many seconds ago each client gave its lease back; those that crashed are not in it."""
+    sought = {
+        name: event
+        for name, (fields, alive) in hashes.items()
+        if not alive and (event := _GOODBYES.get(fields.get("state", "")))
+    }
+    found: dict[str, float] = {}
+    if sought:
+        with translated(runs.where):
+            entries = runs.redis.xrevrange(runs.keys.log, count=_LOOKED_BACK)
+        for number, fields in entries:
+            name = fields.get("client", "")
+            if name not in found and sought.get(name) == fields.get("event"):
+                found[name] = max(0.0, (now_ms - int(number.partition("-")[0])) / 1000)
+    return found
+
+
+def _is_awaited(fields: Mapping[str, str], gone_s: float | None, lease_s: float) -> bool:
+    """Whether the coordinator still waits for a client that was stopped by a signal, as for one that crashed."""
+    return fields.get("state") == ClientState.STOPPED and gone_s is not None and gone_s < lease_s
+
+
+def _transfer(fields: Mapping[str, str]) -> Transfer | None:
+    """What its edge says of a transfer: how far it is, and since when."""
+    done, total, since_ms = (count(fields.get(name)) for name in ("done", "total", "since_ms"))
+    phase = fields.get("phase")
+    if phase not in PHASES or done is None or total is None or since_ms is None:
+        return None
+    return Transfer(phase, done, total, since_ms)

@@ -1,0 +1,131 @@
+"""What a run waits for and since when: one sentence, the same in the log, in `flavor status` and in a live view.
+
+The coordinator writes each sentence into the run's log, as `run.waiting` or `round.waiting`. `wait_of` finds the one
+that stands: the newest of the log, as long as a coordinator serves the run and the run has not moved since. Where there
+is none, as in the first seconds of a wait that is nothing unusual, or without a coordinator, it is worked out from what
+Redis has, by the same rules as the coordinator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from flavor.bus.connection import translated
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.durations import shown_duration
+from flavor.policy.decision import Action, begins_anew
+from flavor.policy.policy import policy_of
+from flavor.policy.standing import Client, Standing
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import RoundState, RunState
+
+RUN_WAITING = "run.waiting"
+ROUND_WAITING = "round.waiting"
+SETTLED_S = 2.0
+"""A wait that is nothing unusual is written into the log once it has lasted so long, and at most once in this time."""
+_MOVES = frozenset(
+    {
+        *("run.created", "run.resumed", "run.recovered", *(f"run.{state}" for state in RunState if state.ended)),
+        *("round.opened", "round.reopened", "round.returned", "round.aggregating", "round.closed"),
+    }
+)
+"""Entries of the log after which whatever was waited for before is over."""
+_LOOKED_BACK = 500
+_AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What a run, or its current round, waits for."""
+
+    reason: str
+    """The sentence, as it stands in the log."""
+    round: int | None = None
+    """The round that waits; None for the run itself, between rounds."""
+    since_ms: int | None = None
+    """Since when, by the server's clock; None while it is not in the log."""
+    is_held: bool = False
+    """Whether the run cannot go on as it is, by its rules."""
+
+    @property
+    def sentence(self) -> str:
+        """With the round that it is about."""
+        return self.reason if self.round is None else f"round {self.round}: {self.reason}"
+
+    def lasts_s(self, now_ms: int) -> float | None:
+        """For how long it has been so."""
+        return None if self.since_ms is None else max(0.0, (now_ms - self.since_ms) / 1000)
+
+    def line(self, now_ms: int) -> str:
+        """The sentence, and for how long it has been so."""
+        lasts_s = self.lasts_s(now_ms)
+        return self.sentence if lasts_s is None else f"{self.sentence}, for {shown_duration(lasts_s)}"
+
+
+def wait_of(
+    runs: RunStore,
+    view: RunView,
+    round_: RoundView | None,
+    standing: Mapping[str, tuple[Standing, str]],
+    clients: Mapping[str, Client],
+    now_ms: int,
+    *,
+    is_served: bool,
+) -> Wait | None:
+    """What the run waits for; None for one that has ended."""
+    if view.state.ended:
+        return None
+    worked_out = _worked_out(view, round_, standing, clients, now_ms)
+    logged = logged_wait(runs, worked_out.round)
+    if logged is None or not (is_served or logged.reason == worked_out.reason):
+        return worked_out
+    return replace(logged, is_held=worked_out.is_held)
+
+
+def logged_wait(runs: RunStore, round_: int | None) -> Wait | None:
+    """What the log says that the run, or this round of it, waits for; None where the run has moved since."""
+    for identity, fields in _newest_first(runs):
+        event = fields.get("event")
+        if event in _MOVES:
+            return None
+        if event in (RUN_WAITING, ROUND_WAITING):
+            number = fields.get("round")
+            if number != (None if round_ is None else str(round_)):
+                return None
+            return Wait(fields.get("reason", ""), round_, int(identity.partition("-")[0]))
+    return None
+
+
+def _newest_first(runs: RunStore) -> Iterator[tuple[str, Mapping[str, str]]]:
+    before = "+"
+    for _ in range(_LOOKED_BACK // _AT_ONCE):
+        with translated(runs.where):
+            entries = runs.redis.xrevrange(runs.keys.log, max=before, count=_AT_ONCE)
+        yield from entries
+        if len(entries) < _AT_ONCE:
+            return
+        before = f"({entries[-1][0]}"
+
+
+def _worked_out(
+    view: RunView,
+    round_: RoundView | None,
+    standing: Mapping[str, tuple[Standing, str]],
+    clients: Mapping[str, Client],
+    now_ms: int,
+) -> Wait:
+    """What its policy says that the run waits for."""
+    config = RunConfig.known(view.config)
+    policy = policy_of(config)
+    if round_ is not None and round_.state is RoundState.OPEN:
+        action, reason = policy.close_round(view.run, now_ms, round_, standing, config)
+    elif round_ is not None and round_.state is RoundState.AGGREGATING:
+        action, reason = policy.supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
+    else:
+        closed = round_.round if round_ is not None else max(0, view.round - 1)
+        action, reason, _ = policy.next_round(view.run, closed, clients, config, anew=begins_anew(view, closed))
+        return Wait(reason, is_held=action is Action.WAIT)
+    return Wait(reason, round_.round, is_held=action is Action.HOLD)

@@ -1,0 +1,237 @@
+"""Why is it waiting? The log, `flavor status` and the live view give one sentence, with since when."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flavor.cli.status import status
+from flavor.coordinator import current_run, inspections, store_wait, waits
+from flavor.coordinator.resume import resume
+from flavor.local.waits import Waits
+from flavor.records.states import RunState
+from flavor.records.verdict import Verdict
+from flavor.view.snapshot import take_snapshot
+from flavor.view.waiting import ROUND_WAITING, RUN_WAITING
+from tests.served import Faulty, Served, close_without_manifest
+
+NOBODY = "0 of at least 2 clients are ready; waiting for the sites to join"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "SETTLED_S", 0.05)
+    monkeypatch.setattr(current_run, "_TICK_S", 0.05)
+    monkeypatch.setattr(inspections, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(store_wait, "_AGAIN_S", 0.05)
+
+
+def newest(served: Served) -> tuple[str, dict[str, str]]:
+    """The newest entry of the log about what is waited for."""
+    entries = served.runs.redis.xrevrange(served.runs.keys.log)
+    return next((each for each in entries if each[1]["event"] in (RUN_WAITING, ROUND_WAITING)), ("", {}))
+
+
+def waits_for(served: Served, reason: str, round_: int | None = 1) -> None:
+    """The run comes to wait for this, and everything that shows it says so, in one sentence, with since when."""
+    served.until(f"it waits: {reason}", lambda: newest(served)[1].get("reason") == reason)
+    identity, fields = newest(served)
+    assert fields["event"] == (RUN_WAITING if round_ is None else ROUND_WAITING)
+    assert fields.get("round") == (None if round_ is None else str(round_))
+    snapshot = take_snapshot(served.runs)
+    wait = snapshot.waits_for
+    assert wait is not None
+    assert (wait.reason, wait.round, wait.since_ms) == (reason, round_, int(identity.partition("-")[0]))
+    live = Waits({})
+    live.look(snapshot)
+    assert re.fullmatch(rf"{re.escape(wait.sentence)}(, for \d+ s)?", live.lines(at_least_s=0.0)[0])
+    shown = CliRunner().invoke(status, ["r", "--redis-url", served.url])
+    assert f"waits: {reason}, for " in shown.stdout, shown.output
+    described = json.loads(CliRunner().invoke(status, ["r", "--json", "--redis-url", served.url]).stdout)
+    assert described["waits_for"] == reason
+    assert described["waits_s"] >= 0.0
+
+
+def test_between_rounds(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, on_quorum_lost="wait", heartbeat_timeout_s=600.0)
+    with served.started():
+        waits_for(served, NOBODY, None)
+        served.says("a", "joined")
+        joined = "0 of at least 2 clients are ready; waiting for a to call SetEvent('TrainInitDone')"
+        waits_for(served, joined, None)
+        served.says("a", "ready")
+        waits_for(served, "1 of at least 2 clients are ready", None)
+        served.says("b", "failed")
+        waits_for(served, "1 of at least 2 clients are ready; b: ", None)
+        served.says("b", "revoked")
+        again = "`flavor enroll r b` lets it join with a new token"
+        fewer = "lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 1`)"
+        waits_for(served, f"1 of at least 2 clients are ready; b is revoked: {again}, or {fewer}; b: ", None)
+        served.says("a", "ready", lives=False)
+        served.until("it is seen", lambda: "a: its heartbeat stopped" in newest(served)[1]["reason"])
+        waits_for(served, newest(served)[1]["reason"], None)
+
+
+def test_an_open_round(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, aggregation_attempts=1, aggregation_lease_s=1.0, round_timeout_s=600.0)
+    with served.opened():
+        waits_for(served, "0 of 2 updates accepted, waiting for a, b")
+        served.hands_in("a")
+        served.accept("a")
+        waits_for(served, "1 of 2 updates accepted, waiting for b")
+        served.jobs.absent = "no aggregator listens on queue 'flavor': start one with `flavor-agg`"
+        served.hands_in("b")
+        waits_for(served, served.jobs.absent)
+        served.jobs.absent = ""
+        waits_for(served, "1 of 2 updates accepted, waiting for b")
+        served.runs.note_store_away(1)
+        waits_for(served, "the aggregators cannot use the store for now: their own lines say why; trying again")
+
+
+def test_a_round_whose_deadline_has_passed(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, round_timeout_s=1.0, aggregation_lease_s=600.0)
+    with served.serving():
+        served.accept("a")
+        waits_for(served, "deadline passed, b handed in and being inspected")
+
+
+REFUSED = "2 updates are needed and 1 can come"
+
+
+def refuse(served: Served, client: str) -> None:
+    served.hands_in(client)
+    assert served.runs.judge(1, client, Verdict(False, "NaN", try_id="t"))
+
+
+def test_a_round_that_has_lost_its_quorum(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, on_quorum_lost="wait", round_timeout_s=600.0)
+    with served.opened():
+        refuse(served, "b")
+        served.until("it is held", lambda: newest(served)[1].get("reason", "").startswith(REFUSED))
+        reason = newest(served)[1]["reason"]
+        assert reason.endswith("; b: NaN; waiting for clients to come back")
+        waits_for(served, reason)
+        snapshot = take_snapshot(served.runs).waits_for
+        assert snapshot is not None
+        assert snapshot.is_held
+
+
+def test_a_round_that_cannot_be_opened_again_yet(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, on_quorum_lost="retry", round_timeout_s=600.0)
+    with served.opened():
+        refuse(served, "b")
+        reason = f"{REFUSED}; b: NaN; 1 of the 2 clients that a round needs are ready"
+        waits_for(served, reason)
+
+
+def test_what_would_end_a_run_waits_while_sites_come_back_to_a_new_coordinator(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, on_quorum_lost="fail", round_timeout_s=600.0, heartbeat_timeout_s=30.0)
+    with served.opened():
+        pass
+    served.renew()
+    with served.started():
+        waits_for(served, "0 of 2 updates accepted, waiting for a, b")
+        refuse(served, "b")
+        waits_for(served, f"round 1: {REFUSED}; b: NaN")
+
+
+def test_a_run_that_was_resumed(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, on_quorum_lost="fail", round_timeout_s=600.0)
+    with served.opened():
+        served.runs.end(RunState.STOPPED, "enough")
+    for client in "ab":
+        served.says(client, "left", lives=False)
+    resume(served.runs, url=url, given={}, tell=served.told.append)
+    served.renew()
+    with served.started():
+        served.until("it is held", lambda: newest(served)[1].get("round") == "1")
+        reason = newest(served)[1]["reason"]
+        assert reason.startswith("2 updates are needed and 0 can come")
+        assert reason.endswith("; the run was resumed: waiting for clients to come back")
+        waits_for(served, reason)
+
+
+def test_an_aggregation(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, aggregation_lease_s=3.0, round_timeout_s=600.0)
+    runs = served.runs
+    with served.serving():
+        assert served.accept("a")
+        assert served.accept("b")
+        waits_for(served, "waiting for an aggregator")
+        served.jobs.absent = "no aggregator listens on queue 'flavor': start one with `flavor-agg`"
+        waits_for(served, served.jobs.absent)
+        runs.claim_round(1, attempt=1, token="w", ttl_s=60)
+        waits_for(served, "being aggregated")
+        runs.fail_attempt(1, attempt=1, token="w", reason="no space left", passing=True)
+        waits_for(served, "waiting, because: no space left")
+
+
+def test_a_store_that_the_coordinator_cannot_use(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, Faulty, quorum=1)
+    store = served.store
+    assert isinstance(store, Faulty)
+
+    def breaks() -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "store" / "x"))
+
+    with served.serving():
+        close_without_manifest(served, after=lambda: setattr(store, "breaks", breaks))
+        away = f"store {store.url}: {tmp_path}/store/x: Read-only file system; trying again until it can be used"
+        waits_for(served, away, None)
+        store.breaks = None
+        served.until("the run is over", lambda: served.runs.read().state is RunState.FINISHED)
+    assert take_snapshot(served.runs).waits_for is None
+    shown = CliRunner().invoke(status, ["r", "--redis-url", url]).stdout
+    assert "waits:" not in shown
+
+
+def test_without_a_coordinator_it_is_worked_out_and_said_that_there_is_none(url: str, tmp_path: Path) -> None:
+    """What the last one has written stands as long as it is so."""
+    served = Served(url, tmp_path, on_quorum_lost="wait", heartbeat_timeout_s=600.0)
+    with served.started():
+        waits_for(served, NOBODY, None)
+    since_ms = int(newest(served)[0].partition("-")[0])
+    wait = take_snapshot(served.runs).waits_for
+    assert wait is not None
+    assert (wait.reason, wait.since_ms) == (NOBODY, since_ms)
+    served.runs.redis.sadd(served.runs.keys.members, "a")
+    served.says("a", "joined")
+    snapshot = take_snapshot(served.runs)
+    assert not snapshot.is_served
+    assert snapshot.waits_for is not None
+    assert "waiting for a to call" in snapshot.waits_for.reason
+    assert snapshot.waits_for.since_ms is None
+    shown = CliRunner().invoke(status, ["r", "--redis-url", url]).stdout
+    assert "no coordinator serves it" in " ".join(shown.split())
+
+
+def test_a_new_coordinator_does_not_repeat_what_the_log_says(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, on_quorum_lost="wait")
+    with served.started():
+        waits_for(served, NOBODY, None)
+    before = newest(served)
+    served.renew()
+    with served.started():
+        told = f"waiting: {NOBODY}"
+        served.until("it is told again", lambda: served.told.count(told) == 2)
+    assert newest(served) == before
+
+
+def test_beyond_its_bounds_the_newest_sentence_takes_the_place_of_the_one_before(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, min_clients=3)
+    with served.started():
+        waits_for(served, NOBODY.replace("2", "3"), None)
+        while served.coordinator._heard.may_wait():
+            pass
+        before = served.runs.redis.xlen(served.runs.keys.log)
+        served.says("a", "ready")
+        served.until("a joins", lambda: served.runs.members() == ["a"])
+        waits_for(served, "1 of at least 3 clients are ready", None)
+        assert served.runs.redis.xlen(served.runs.keys.log) == before + 1, "that it has joined, and no more of waiting"
+    assert not any("1 of at least 3" in line for line in served.told), "a terminal has enough"
