@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-unit lint format check bench fuzz compose clean
+.PHONY: help demo test test-unit lint format check bench fuzz pictures compose clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,10 @@ bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 fuzz: $(VENV)/.test  ## Look for inputs that break a parser, for MINUTES=10
 	$(PIP) --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz/run.py --minutes $(or $(MINUTES),10)
+
+pictures: $(VENV)/.demo  ## Record the pictures of the documentation anew
+	$(PIP) --editable '.[docs]'
+	$(BIN)/python docs/pictures/run.py
 
 compose:  ## Run the demo of compose.yaml
 	docker compose up --build
