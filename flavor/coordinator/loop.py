@@ -21,7 +21,7 @@ from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
 from flavor.coordinator.pruning import Pruning
 from flavor.coordinator.stages import Stages, stages_of
-from flavor.coordinator.store_wait import StoreWait
+from flavor.coordinator.store_wait import CoordinatorWait
 from flavor.coordinator.tenure import Tenure
 from flavor.coordinator.waits import Waits
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound, StoreError
@@ -72,7 +72,7 @@ class Coordinator:
         self._history = History(self._runs, Archive(store, run), tell)
         self._heard = Heard(self._runs, tell)
         self._waits = Waits(self._runs, self._heard, tell=tell)
-        self._store_wait = StoreWait(store, self._heard, self._waits, tell=tell, stopped=self._stopped)
+        self._store_wait = CoordinatorWait(store, self._heard, self._waits, tell=tell, stopped=self._stopped)
         self._watch = ServerWatch(self._redis, redis_url)
 
     # -- from start to end

@@ -1,4 +1,4 @@
-"""The store that cannot be used for now, while a run is served: waited for, as long as it takes."""
+"""The wait for a store that cannot be used while a run is served: as long as it takes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from flavor.disk import file_of
 from flavor.errors import LocalFault, StoreError, StoreUnavailable
 from flavor.records.run import RunView
 from flavor.store.protocol import ObjectStore
-from flavor.store.trouble import MOST_UNSURE, StoreHealth
+from flavor.store.trouble import StoreHealth, Trouble
+from flavor.store.waiting import StoreWait
 
-_AGAIN_S = 1.0
 
+class CoordinatorWait:
+    """Waits for the store of one run, and ends each wait at once when `stopped` is set.
 
-class StoreWait:
-    """Tells once that the store of one run cannot be used and why, and once that it can be used again."""
+    Tells whenever it is news why the store cannot be used, and once that it can be used again.
+    """
 
     def __init__(
         self,
@@ -28,9 +30,9 @@ class StoreWait:
         tell: Callable[[str], None],
         stopped: threading.Event,
     ) -> None:
-        self._store, self._heard, self._waits, self._tell, self._stopped = store, heard, waits, tell, stopped
-        self._told = ""  # why it cannot be used for now
-        self._unsure = 0  # faults in a row that may be the store's, and may not
+        self._store, self._stopped = store, stopped
+        self._telling = _Telling(heard, waits, tell)
+        self._wait = StoreWait(self._judge, self._telling, pause=self._pause)
 
     def until_done(self, work: Callable[[], None], run: RunView) -> None:
         """Do the work, also where the store is full or away for now; not once the end is asked for."""
@@ -49,27 +51,49 @@ class StoreWait:
 
         The coordinator has no other files in hand than the store's. What may be no fault of it is tried a few times.
         """
-        passing = error if isinstance(error, StoreUnavailable) and error.passing else None
-        if passing is None:
-            trouble = StoreHealth(self._store, run.run, run.run_id).trouble(error, writes=True)
-            if trouble is None or (not trouble.is_sure and self._unsure >= MOST_UNSURE):
-                if not isinstance(error, OSError):
-                    raise error
-                where = file_of(error, "this machine")
-                raise LocalFault(f"{where}: {error.strerror}: check this machine, its disks and its limits") from error
-            passing = trouble.error if trouble.is_sure else None
-        self._unsure = 0 if passing else self._unsure + 1
-        if passing is not None and (why := str(passing)) != self._told and self._heard.may_tell_of_store():
-            self._told = why
-            reason = f"{why}; trying again until it can be used"
-            self._tell(f"waiting: {reason}")
-            if not run.state.ended:
-                self._waits.for_store(round_, reason)
-        self._stopped.wait(_AGAIN_S)
+        self._telling.run, self._telling.round = run, round_
+        try:
+            self._wait.wait(error)
+        except OSError as own:
+            where = file_of(own, "this machine")
+            raise LocalFault(f"{where}: {own.strerror}: check this machine, its disks and its limits") from own
 
     def is_back(self) -> None:
         """What needed the store could be done."""
-        self._unsure = 0
+        self._wait.is_back()
+
+    def _judge(self, error: Exception) -> Trouble | None:
+        run = self._telling.run
+        assert run is not None
+        if isinstance(error, StoreUnavailable) and error.passing:
+            return Trouble(error)
+        return StoreHealth(self._store, run.run, run.run_id).trouble(error, writes=True)
+
+    def _pause(self, seconds: float) -> bool:
+        self._stopped.wait(seconds)
+        return False  # the loop itself looks whether the end is asked for
+
+
+class _Telling:
+    """Tells why the store cannot be used, as often as `heard` has room for, and writes what the run waits for."""
+
+    def __init__(self, heard: Heard, waits: Waits, tell: Callable[[str], None]) -> None:
+        self._heard, self._waits, self._tell = heard, waits, tell
+        self.run: RunView | None = None
+        self.round: int | None = None
+        self._told = ""  # why it cannot be used for now
+
+    def waits(self, trouble: Trouble) -> None:
+        why = str(trouble.error)
+        if why == self._told or not self._heard.may_tell_of_store():
+            return
+        self._told = why
+        reason = f"{why}; trying again until it can be used"
+        self._tell(f"waiting: {reason}")
+        if self.run is not None and not self.run.state.ended:
+            self._waits.for_store(self.round, reason)
+
+    def is_back(self) -> None:
         if self._told:
             self._told = ""
             self._tell("the store can be used again: going on")

@@ -61,7 +61,7 @@ class Waits:
             self._write(what, is_allowed=is_allowed)
 
     def for_store(self, round_: int | None, reason: str) -> None:
-        """The coordinator itself cannot go on, as it cannot use the store: `StoreWait` tells that, in its bounds."""
+        """The coordinator cannot go on without the store; `CoordinatorWait` tells that, in its bounds."""
         self._write((round_, reason), is_allowed=True)
 
     def _write(self, what: _What, *, is_allowed: bool) -> None:

@@ -16,16 +16,14 @@ from flavor.say import say
 from flavor.silence import is_silent
 from flavor.sizes import amount
 from flavor.store.aside import begun, with_patience
-from flavor.store.trouble import FAULTS, MOST_UNSURE, StoreHealth, Trouble
+from flavor.store.trouble import FAULTS, StoreHealth, Trouble
+from flavor.store.waiting import StoreWait
 from flavor.watch import Progress, Watch, watched
 
 T = TypeVar("T")
 
 _REPORT_S = 1.0
 _TELL_S, _TELL_LIVE_S = 5.0, 0.5
-_AGAIN_S = 1.0
-"""A store that is full, or cannot be used, is tried so often."""
-_UNUSABLE = "the object store, which cannot be used for now"
 _UNWIND_S = 1.5
 """How long a transfer that nobody wants any more is waited for at once; the next one waits until it has ended."""
 
@@ -131,31 +129,21 @@ class Transfers:
     def _while_away(self, work: Callable[[], T], watch: Watch, writes: bool) -> T:
         """Do the work, again and again while it is the store that does not let it be done."""
         self._awaited = ""
-        since, told, unsure = 0.0, "", 0
-        while True:
-            try:
-                done = work()
-            except FAULTS as error:
-                trouble = self._trouble(error, writes)
-                unsure = 0 if trouble.is_sure else unsure + 1
-                since = since or time.monotonic()
-                is_over = time.monotonic() >= since + self._patience_s
-                if unsure > MOST_UNSURE or (is_over and not trouble.is_sure):
-                    raise
-                if is_over:
-                    raise self._given_up_on(trouble) from None
-                if not told and trouble.is_sure:
-                    told = (
-                        "there is room again" if isinstance(trouble.error, StoreFull) else "the store can be used again"
-                    )
-                    what = "room" if isinstance(trouble.error, StoreFull) else "the store"
-                    self._awaited = f"{what} in the object store" if what == "room" else _UNUSABLE
-                    self.tell(f"waiting for {what}, for at most {self._patience_s:g} s: {trouble.error}")
-            else:
-                if told:
-                    self.tell(f"{told}: going on")
-                return done
-            watch.pause(_AGAIN_S, unless=lambda: False)
+        return StoreWait(
+            lambda error: self._trouble(error, writes),
+            _StoreTelling(self),
+            pause=lambda seconds: watch.pause(seconds, unless=lambda: False),
+            patience_s=self._patience_s,
+            given_up=self._given_up_on,
+        ).until_done(work)
+
+    def await_store(self, trouble: Trouble) -> None:
+        """Note, and tell the site's user, that the work waits for the store."""
+        if isinstance(trouble.error, StoreFull):
+            what, self._awaited = "room", "room in the object store"
+        else:
+            what, self._awaited = "the store", "the object store, which cannot be used for now"
+        self.tell(f"waiting for {what}, for at most {self._patience_s:g} s: {trouble.error}")
 
     @contextlib.contextmanager
     def _put_off(self, writes: bool) -> Iterator[None]:
@@ -189,6 +177,24 @@ class Transfers:
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._inbox.get_nowait()
+
+
+class _StoreTelling:
+    """Tells once that a piece of work waits for the store, and why, and once that it goes on."""
+
+    def __init__(self, transfers: Transfers) -> None:
+        self._transfers = transfers
+        self._end = ""  # what there is to tell once it goes on
+
+    def waits(self, trouble: Trouble) -> None:
+        if not self._end:
+            is_full = isinstance(trouble.error, StoreFull)
+            self._end = "there is room again" if is_full else "the store can be used again"
+            self._transfers.await_store(trouble)
+
+    def is_back(self) -> None:
+        if self._end:
+            self._transfers.tell(f"{self._end}: going on")
 
 
 class _Telling:

@@ -1,4 +1,4 @@
-"""A store that cannot be used when a process starts is waited for, as one that goes away later.
+"""Opening a store at the start of a program, which waits for one that cannot be used yet.
 
 Otherwise a coordinator that its machine starts before the disk or the share is well would have to be started by hand.
 """
@@ -16,12 +16,12 @@ from flavor.signals import pause
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
 from flavor.store.settings import DEFAULTS, StoreSettings
-from flavor.store.trouble import named
+from flavor.store.trouble import Trouble, named
 from flavor.store.url import folder_of
+from flavor.store.waiting import StoreWait
 
 T = TypeVar("T")
 
-_AGAIN_S = 1.0
 _REMIND_S = 60.0
 """What is waited for is told again after so long, then after twice that time, and so on."""
 
@@ -44,24 +44,32 @@ def once_usable(
 
     Raises whatever else keeps it from being done, and that error as well once `pause` says that the end is asked for.
     """
-    began, remind_s = 0.0, 0.0
-    while True:
-        try:
-            done = work()
-        except (StoreError, OSError) as error:
-            passing = passing_fault(url, error)
-            if passing is None:
-                raise
-            began = began or time.monotonic()
-            if time.monotonic() - began >= remind_s:
-                tell(f"waiting: {passing}; trying again until it can be used")
-                remind_s = 2 * remind_s or _REMIND_S
-            if pause(_AGAIN_S):
-                raise
-        else:
-            if began:
-                tell("the store can be used again: going on")
-            return done
+
+    def judge(error: Exception) -> Trouble | None:
+        passing = passing_fault(url, error) if isinstance(error, StoreError | OSError) else None
+        return Trouble(passing) if passing is not None else None
+
+    return StoreWait(judge, _Reminders(tell), pause=pause).until_done(work)
+
+
+class _Reminders:
+    """Tells of a wait when it begins, and again after ever longer times."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._began: float | None = None
+        self._remind_s = 0.0
+
+    def waits(self, trouble: Trouble) -> None:
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        if now - self._began >= self._remind_s:
+            self._tell(f"waiting: {trouble.error}; trying again until it can be used")
+            self._remind_s = 2 * self._remind_s or _REMIND_S
+
+    def is_back(self) -> None:
+        if self._began is not None:
+            self._tell("the store can be used again: going on")
 
 
 def passing_fault(url: str, error: StoreError | OSError) -> StoreUnavailable | None:

@@ -16,14 +16,14 @@ import pytest
 from flavor.bus.connection import connect
 from flavor.bus.jobs import RqJobQueue
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
-from flavor.coordinator import aggregation, store_wait
+from flavor.coordinator import aggregation
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import FlavorError, LeaseLost, LocalFault
 from flavor.protocol import SPEAKS
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState, RunState
 from flavor.records.verdict import Refusal, Verdict
-from flavor.store import opening
+from flavor.store import waiting
 from flavor.store.local import LocalStore
 from flavor.store.trouble import MOST_UNSURE
 from tests.faults.servers import remounted, tmpfs
@@ -280,7 +280,7 @@ def test_a_store_that_takes_no_writes_is_told_once_and_waited_for(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt stages a file under another name: that is no news, and takes nothing of what else may be told."""
-    monkeypatch.setattr(store_wait, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(waiting, "AGAIN_S", 0.01)
     with tmpfs(tmp_path / "store", "1m") as folder:
         served = Served(url, tmp_path, Faulty, quorum=1)
         store = served.store
@@ -305,7 +305,7 @@ def test_what_may_be_no_fault_of_the_store_ends_the_coordinator_after_a_few_atte
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too many open files, or an error that names none."""
-    monkeypatch.setattr(store_wait, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(waiting, "AGAIN_S", 0.01)
     served = Served(url, tmp_path, Faulty, quorum=1)
     store, ended = served.store, list[LocalFault]()
     tries = list[int]()
@@ -371,8 +371,7 @@ def test_a_coordinator_that_starts_while_the_store_gives_errors_waits_for_it(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it begins a run or goes on with one."""
-    monkeypatch.setattr(store_wait, "_AGAIN_S", 0.01)
-    monkeypatch.setattr(opening, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(waiting, "AGAIN_S", 0.01)
     for goes_on in (False, True):
         served = Served(url, tmp_path / str(goes_on), Ailing)
         store = served.store

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from flavor.cli.status import status
-from flavor.coordinator import current_run, inspections, store_wait, waits
+from flavor.coordinator import current_run, inspections, waits
 from flavor.coordinator.resume import resume
 from flavor.local.waits import Waits
 from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
+from flavor.store import waiting
 from flavor.view.snapshot import take_snapshot
 from flavor.view.waiting import ROUND_WAITING, RUN_WAITING
 from tests.served import Faulty, Served, close_without_manifest
@@ -29,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waits, "SETTLED_S", 0.05)
     monkeypatch.setattr(current_run, "_TICK_S", 0.05)
     monkeypatch.setattr(inspections, "_PATIENCE_S", 0.1)
-    monkeypatch.setattr(store_wait, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(waiting, "AGAIN_S", 0.05)
 
 
 def newest(served: Served) -> tuple[str, dict[str, str]]:
