@@ -10,7 +10,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flavor.errors import TransferStopped
 
@@ -19,8 +19,7 @@ PHASES = ("uploading", "fetching", "copying")
 _LOOK_S = 0.2
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):  # no dataclass: a trainer imports this, and its script may be called copy.py
     """Where a transfer is; `phase` is '' between two of them."""
 
     phase: str = ""

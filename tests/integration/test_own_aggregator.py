@@ -108,7 +108,7 @@ def test_compressed_updates_are_whole_models_again(bench, format_):
     assert run.coordinator.wait() == 0, run.coordinator.stderr
     assert run.failures() == []
     made = bench.runs.read().global_model
-    np.testing.assert_allclose(load_file(bench.store / made.path)["w"], 6.0)  # client 2, three times
+    np.testing.assert_allclose(load_file(bench.store / made.model.path)["w"], 6.0)  # client 2, three times
 
 
 @pytest.mark.parametrize("once", [False, True])

@@ -48,6 +48,14 @@ def test_importing_costs_redis_and_nothing_else(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_script_may_be_called_as_what_a_dataclass_imports(tmp_path: Path) -> None:
+    """It is in the place of that module then, and imports this one in the midst of its own import."""
+    script = tmp_path / "copy.py"
+    script.write_text("from flavor.cook.utils import GetPaths\nprint(GetPaths.__name__)")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "GetPaths\n", "")
+
+
 def test_saving_info_and_removing_it(environment: Path) -> None:
     utils.SaveInfoJson(GOOD)
     path = environment / "local" / "info.json"
