@@ -25,8 +25,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 # torch first and by its exact version, so that pip takes whichever build of it the machine offers
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[test]'
+	@echo "2. torch, into $(VENV) (some hundred megabytes: a minute, on a slow link several)"
+	@$(PIP) torch==2.13.0
+	@echo "3. flavor and what its tests need (about a minute)"
+	@$(PIP) --editable '.[test]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this machine
@@ -34,7 +36,8 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 	@$(BIN)/flavor demo
 
 test: $(VENV)/.test  ## Run all tests
-	$(BIN)/python -m pytest --numprocesses 4 --durations 20
+	@echo "all tests: about six minutes on two cores"
+	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 test-unit: $(VENV)/.test  ## Run the tests that take seconds
 	$(BIN)/python -m pytest tests/unit

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from buckets import S3
+from summary import Summary
 from warm import Starter
 from warmscripts import ScriptServer, possible
 
@@ -38,6 +39,12 @@ UNPLOTTED = Path(__file__).parent / "unplotted"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of examples, too: the threads of four tests at a time spin on two cores
 
 STARTER = Starter()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say where many tests stand in few lines, in the process that has the terminal."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Summary(config))
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in a script's background: children inherit it

@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from flavor.bus.connection import Redis, shown, translated
@@ -146,7 +145,7 @@ class Membership:
 
     def report_transfer(self, progress: Progress) -> None:
         """Say how far a transfer is, or that there is none, to people who look at the run."""
-        fields = {name: str(value) for name, value in asdict(progress).items()}
+        fields = {name: str(value) for name, value in progress._asdict().items()}
         self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
 
     def clear(self, keys: Iterable[str]) -> None:

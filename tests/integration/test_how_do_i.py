@@ -1,8 +1,8 @@
 """docs/how-do-i.md: every question has an answer, and every command of it works.
 
-All blocks run, in the page's order, in one folder: the digits example, a real server with a password, a finished run
-`mammo` and an open one, `trial`. What needs the internet, Docker or Windows (`console`) is not run; a hundred clients
-are six.
+Answers that name a run go on from each other: their blocks run in the page's order, in one folder with the digits
+example, a real server with a password, a finished run `mammo` and an open one, `trial`. Each other answer runs in a
+folder of its own. What needs the internet, Docker or Windows (`console`) is not run; a hundred clients are six.
 """
 
 from __future__ import annotations
@@ -59,28 +59,45 @@ class Place:
         return json.loads(self.run(f"flavor status {run} --json"))
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    environment = prepared(tmp_path)
+@pytest.fixture(scope="session")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the digits example, with the data of its sites."""
+    folder = tmp_path_factory.mktemp("digits")
     for name in ("main.py", "prepare.py"):
-        shutil.copy(ROOT / "examples" / "numpy-digits" / name, tmp_path)
+        shutil.copy(ROOT / "examples" / "numpy-digits" / name, folder)
     for name in ("shell", "xgboost-bagged"):
-        shutil.copytree(ROOT / "examples" / name, tmp_path / "examples" / name)
-    (tmp_path / "aggregate.py").write_text(labelled("aggregate")[0])
-    with redis_server(tmp_path / "redis", users_file=True, password="secret") as server:
-        environment["FLAVOR_REDIS_URL"] = server.url.replace("://:", "://default:")
-        environment["FLAVOR_STORE"] = str(tmp_path / "store")
-        here = Place(tmp_path, environment)
-        here.run("python prepare.py")
-        here.run("flavor run -m 'python main.py' --input-glob 'site*/' --rounds 4 --run mammo")
-        here.run("for site in site1 site2 site3; do flavor enroll mammo $site; done")
+        shutil.copytree(ROOT / "examples" / name, folder / "examples" / name)
+    (folder / "aggregate.py").write_text(labelled("aggregate")[0])
+    subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, capture_output=True, timeout=100)
+    return folder
+
+
+@pytest.fixture
+def folder(sites: Path, tmp_path: Path) -> Place:
+    """What an answer needs that names no run of before."""
+    shutil.copytree(sites, tmp_path, dirs_exist_ok=True)
+    environment = prepared(tmp_path)
+    unplotted = ROOT / "tests" / "unplotted"  # to import matplotlib takes as long as a whole run
+    return Place(tmp_path, environment | {"PYTHONPATH": f"{unplotted}:{environment['PYTHONPATH']}"})
+
+
+@pytest.fixture
+def place(folder: Place) -> Iterator[Place]:
+    """The same with a server and two runs."""
+    with redis_server(folder.folder / "redis", users_file=True, password="secret") as server:
+        folder.environment["FLAVOR_REDIS_URL"] = server.url.replace("://:", "://default:")
+        folder.environment["FLAVOR_STORE"] = str(folder.folder / "store")
+        folder.run("flavor run -m 'python main.py' --input-glob 'site*/' --rounds 4 --run mammo")
+        folder.run("for site in site1 site2 site3; do flavor enroll mammo $site; done")
         serve = [*("flavor", "serve", "--run", "trial"), *("--rounds", "5", "--min-clients", "3")]
-        with subprocess.Popen(serve, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as coordinator:
+        with subprocess.Popen(
+            serve, cwd=folder.folder, env=folder.environment, stderr=subprocess.PIPE, text=True
+        ) as coordinator:
             assert coordinator.stderr
             assert any("is open for clients" in line for line in coordinator.stderr)
             coordinator.terminate()
             coordinator.stderr.read()
-        yield here
+        yield folder
 
 
 def accuracies(printed: str) -> list[float]:
@@ -141,22 +158,44 @@ def substituted(block: str, place: Place, s3: S3, bucket: str) -> str:
     """With this test's servers, and as many clients as a test may start."""
     block = block.replace("http://minio.example.org:9000", s3.endpoint()).replace("s3://federation", f"s3://{bucket}")
     block = block.replace("--edges 100 --fraction 0.1", "--edges 6 --fraction 0.5")
-    return block.replace("redis-cli ", f"redis-cli -u {place.environment['FLAVOR_REDIS_URL']} ")
+    return block.replace("redis-cli ", f"redis-cli -u {place.environment.get('FLAVOR_REDIS_URL')} ")
+
+
+def carry_out(title: str, place: Place, s3: S3, bucket: str) -> None:
+    """Run the blocks of an answer, and see what they have done."""
+    printed = ""
+    for language, label, block in SECTIONS[title]:
+        if language == "bash":
+            printed += place.run(substituted(block, place, s3, bucket))
+        elif language == "python" and not label:
+            printed += place.run(block, program="python")
+    if title in AFTER:
+        AFTER[title](place, printed)
+
+
+RUNS = re.compile(r"\b(mammo|trial|alone)\b|--worker")
+"""What an answer needs a run of before for, or a server."""
+OF_RUNS = [title for title, blocks in SECTIONS.items() if any(RUNS.search(block) for _, _, block in blocks)]
+BY_THEMSELVES = [
+    title
+    for title, blocks in SECTIONS.items()
+    if title not in OF_RUNS and any(language in ("bash", "python") and not label for language, label, _ in blocks)
+]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_command_works(place: Place, s3: S3) -> None:
+def test_every_command_of_a_run_works(place: Place, s3: S3) -> None:
     bucket = s3.bucket()
-    for title, blocks in SECTIONS.items():
-        printed = ""
-        for language, label, block in blocks:
-            if language == "bash":
-                printed += place.run(substituted(block, place, s3, bucket))
-            elif language == "python" and not label:
-                printed += place.run(block, program="python")
-        if title in AFTER:
-            AFTER[title](place, printed)
+    for title in OF_RUNS:
+        carry_out(title, place, s3, bucket)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("title", BY_THEMSELVES)
+def test_every_command_of_an_answer_works(folder: Place, s3: S3, title: str) -> None:
+    carry_out(title, folder, s3, s3.bucket())
 
 
 @pytest.mark.parametrize("library", ["tensorboard", "mlflow"])
