@@ -343,7 +343,7 @@ class Injector:
             if not path or not whole.is_file():
                 return False
             view = self.driver.runs.read_round(round_)
-            accepted = [verdict.path for verdict in view.verdicts.values() if verdict.accepted] if view else []
+            accepted = [each.object.path for each in view.accepted.values()] if view else []
             if (
                 sum(not (store / f"{other}.whole").exists() for other in accepted if other != path)
                 < QUORUM[self.driver.on_quorum_lost]

@@ -71,7 +71,7 @@ class Reading:
         what, store, digest, seal = f"object {ref.path}", self.store, ref.digest, ref.seal
         check_named(digest, what)
         if store.private:
-            return TensorFile.open(store.local(ref.path, digest=digest, seal=seal, size_bytes=ref.size_bytes))
+            return TensorFile.open(store.open(ref))
         try:
             file = self._unmapped(ref.path, ref.size_bytes)
         except CheckpointError as error:  # it was readable when it was accepted

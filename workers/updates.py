@@ -31,8 +31,7 @@ def open_update(opened: Reading, update: Update) -> TensorFile:
 
 def update_file(store: ObjectStore, update: Update) -> Path:
     """A local file with an accepted update; raises `StoreError` unless it is still what was accepted."""
-    ref = update.object
-    return store.local(ref.path, digest=ref.digest, seal=ref.seal, size_bytes=ref.size_bytes)
+    return store.open(update.object)
 
 
 def open_updates(opened: Reading, updates: Sequence[Update], model: GlobalModel | None) -> list[ClientModel]:
@@ -60,9 +59,9 @@ def place_update(store: ObjectStore, update: Update, destination: Path) -> None:
     ref = update.object
     with as_accepted(ref.path):
         if store.private:
-            store.fetch(ref.path, destination, digest=ref.digest, seal=ref.seal, size_bytes=ref.size_bytes)
+            store.place(ref, destination)
         else:
-            copy_of(store, ref.path, destination, digest=ref.digest, size_bytes=ref.size_bytes)
+            copy_of(store, ref, destination)
 
 
 def check_base(encoding: Encoding, base: ObjectRef | None) -> None:

@@ -81,7 +81,7 @@ def get(
             raise InvalidSetting(f"{target} exists already: name another file by -o")
         own = target if format_ == kind.wire_format else target.with_name(f".{target.name}.wire")
         try:  # a copy: a link would be the store's own object, and open to each process that writes to this one
-            copy_of(objects, found.model.path, own, digest=found.model.digest)
+            copy_of(objects, found.model, own)
             if own != target:
                 kind.from_wire(own, target, format_)
         except StoreError as error:

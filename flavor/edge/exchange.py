@@ -98,7 +98,7 @@ class Exchange:
             merged = self._store.read(model.info.path, most=_MOST_MERGED_BYTES, digest=model.info.digest)
         target = self._workspace.global_model
         if self._opaque:
-            self._store.fetch(model.model.path, target, digest=model.model.digest, seal=model.model.seal)
+            self._store.place(model.model, target)
         else:
             self._place_tensors(model, target)
         if is_sole(target):  # a mark on a link would be on the store's object, too
@@ -125,8 +125,7 @@ class Exchange:
             raise CheckpointError(f"the run's checkpoints are in the format {format_[:40]!r}, which there is not")
         names = self._habits.names if self._bare else {}
         if format_ == Format.SAFETENSORS and not names:
-            ref = model.model
-            self._store.fetch(ref.path, target, digest=ref.digest, seal=ref.seal, check=check_given)
+            self._store.place(model.model, target, check=check_given)
             return
         with self._own_file(model.model) as source:
             check_given(source)
@@ -145,13 +144,13 @@ class Exchange:
         """A file that is what was recorded. What has no seal is hashed where no other party can rename it."""
         if model.seal or self._store.private:
             before = "" if self._store.private else self._store.seal(model.path)
-            yield self._store.local(model.path, digest=model.digest, seal=model.seal)
+            yield self._store.open(model)
             if before and self._store.seal(model.path) != before:
                 raise DigestMismatch(f"object {model.path}: changed in the store while it was read")
             return
         own = self._workspace.global_model.with_name(f".given.{os.getpid()}")
         try:
-            self._store.fetch(model.path, own, digest=model.digest)
+            self._store.place(model, own)
             yield own
         finally:
             own.unlink(missing_ok=True)

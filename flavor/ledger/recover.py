@@ -128,7 +128,7 @@ def _sealed(archive: Archive, chain: Chain) -> str:
     model = chain.manifests[-1].global_model if chain.links else chain.record.initial
     seal = archive.store.seal(model.path) if model else ""
     for ref in model.objects() if model else ():
-        archive.store.local(ref.path, digest=ref.digest)
+        archive.store.open(ref)
     return seal
 
 

@@ -195,7 +195,7 @@ class ResultFolder:
             try:
                 if view.model is None:
                     raise ObjectMissing(f"round {view.round} has no global model")
-                store.fetch(view.model.path, target, digest=view.model.digest)
+                store.place(view.model, target)
             except ObjectMissing:  # older ones may be pruned
                 pass
             except _SPOILED:
@@ -279,13 +279,13 @@ def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     kind = kind_of_run(view.config)
     format_ = view.global_model.format or kind.wire_format
     target = out / f"global_model{kind.extension(format_)}"
-    path, digest = view.global_model.model.path, view.global_model.model.digest
+    model = view.global_model.model.sealed("")  # its bytes are hashed: what lies in the folder is what was recorded
     if format_ == kind.wire_format:
-        store.fetch(path, target, digest=digest)
+        store.place(model, target)
         return target
     own = target.with_name(f".{target.name}.wire")
     try:
-        copy_of(store, path, own, digest=digest)
+        copy_of(store, model, own)
         kind.from_wire(own, target, format_)
     finally:
         own.unlink(missing_ok=True)

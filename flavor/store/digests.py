@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flavor.disk import naming
 from flavor.errors import DigestMismatch
+from flavor.records.objects import ObjectRef
 from flavor.store.protocol import ObjectStore
 
 _BLOCK_BYTES = 256 * 1024
@@ -28,12 +29,13 @@ def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
         return digest.hexdigest(), most + 1 - left
 
 
-def copy_of(store: ObjectStore, path: str, destination: Path, *, digest: str, size_bytes: int | None = None) -> None:
+def copy_of(store: ObjectStore, ref: ObjectRef, destination: Path) -> None:
     """Make `destination`, which is not there, this caller's own copy of the object, whose digest is the copy's.
 
     Who links it, or reads it after its digest was computed, may get what somebody else has written to it since. Raises
-    `ObjectMissing`, and `DigestMismatch` with no copy left; with `size_bytes` no more than that is read.
+    `ObjectMissing`, and `DigestMismatch` with no copy left; where its size is known no more than that is read.
     """
+    path, digest, size_bytes = ref.path, ref.digest, ref.size_bytes
     check_named(digest, f"object {path}")
     what, found, left = f"object {path}", hashlib.sha256(), -1 if size_bytes is None else size_bytes + 1
     source = store.local(path, digest=digest if store.private else None, size_bytes=size_bytes)

@@ -28,6 +28,7 @@ from flavor.errors import (
     ShareAway,
     StoreUnavailable,
 )
+from flavor.store.by_ref import ByRef
 from flavor.store.digests import check_bytes, check_digest, check_named, check_size, sha256_file
 from flavor.store.links import copied, linked, placed
 from flavor.store.paths import checked_path
@@ -42,7 +43,7 @@ _STAGED_S = 86_400.0
 """What was staged so long ago is nobody's any more."""
 
 
-class LocalStore:
+class LocalStore(ByRef):
     """`ObjectStore` in the folder `root`. With `create`, the folder is made; otherwise it must be there.
 
     Otherwise, too, nothing is written there before there is an object to put: it may be a wrong one. Raises

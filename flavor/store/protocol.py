@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from flavor.records.objects import ObjectRef
+
 
 class ObjectStore(Protocol):
     """Write-once objects. All implementations pass one suite of tests.
@@ -36,6 +38,12 @@ class ObjectStore(Protocol):
         With `size_bytes`, one of another size is a `DigestMismatch` before any of it is read: a file of terabytes
         costs nothing to make.
         """
+
+    def open(self, ref: ObjectRef) -> Path:
+        """A file with the object that a record names; see `local`. `ByRef` has this and `place`, for any store."""
+
+    def place(self, ref: ObjectRef, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
+        """Place the object that a record names at `destination`; see `fetch`."""
 
     def seal(self, path: str, *, strict: bool = False) -> str:
         """A mark of the object as it is now: the same mark later means that nobody has written to it since.

@@ -20,6 +20,7 @@ from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, ObjectWit
 from flavor.sizes import shown_size
 from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, already_there
+from flavor.store.by_ref import ByRef
 from flavor.store.cache import Entry, FileCache, default_folder
 from flavor.store.digests import check_bytes, check_named, check_size
 from flavor.store.links import placed
@@ -63,7 +64,7 @@ class Told(io.FileIO):
         return data
 
 
-class RemoteStore:
+class RemoteStore(ByRef):
     """`ObjectStore` in a bucket, with its files in a cache on this machine: `cache`, or else that of the settings.
 
     With `create` it is tried whether the bucket can be written and refuses to write an object twice; raises

@@ -89,7 +89,7 @@ class History:
             raise Broken(f"I2: round {number}: contributors {view.contributors} of {view.expected}")
         total: dict[str, np.ndarray] = {}
         verdicts = [view.verdicts[client] for client in view.contributors]
-        sizes = [verdict.num_examples for verdict in verdicts]
+        sizes = [verdict.inspected.num_examples for verdict in verdicts]
         for verdict, size in zip(verdicts, sizes, strict=True):
             if not verdict.accepted:
                 raise Broken(f"I2: round {number}: a refused update counted: {verdict.reason}")

@@ -44,9 +44,9 @@ def test_each_broken_invariant_is_found(faulty) -> None:
 
     def only_c2() -> Callable[[], None]:
         """Round 1 as it were without c1: its aggregate is what c2 handed in."""
-        verdict = faulty.bench.runs.read_round(1).verdicts["c2"]
-        update = faulty.bench.store / verdict.path
-        merged = {"metadata": {"sites": 1, "datasetSize": [verdict.num_examples]}}
+        handed_in = faulty.bench.runs.read_round(1).inspected("c2")
+        update = faulty.bench.store / handed_in.object.path
+        merged = {"metadata": {"sites": 1, "datasetSize": [handed_in.num_examples]}}
         (faulty.bench.store / "only-c2.json").write_text(json.dumps(merged))
         return all_of(
             lambda: changed(keys.round(1), "contributors", '["c2"]'),

@@ -17,8 +17,9 @@ from buckets import S3
 
 import flavor
 from flavor.errors import BadObjectPath, DigestMismatch, InvalidSetting, ObjectExists, ObjectMissing, ObjectWithheld
+from flavor.records.objects import ObjectRef
 from flavor.store.cache import FileCache
-from flavor.store.digests import sha256_file
+from flavor.store.digests import copy_of, sha256_file
 from flavor.store.local import LocalStore
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
@@ -89,6 +90,26 @@ def test_what_is_put_is_there(place: Place, tmp_path: Path) -> None:
         assert store.local("runs/r/a.bin", digest=digest).read_bytes() == b"hello"
         store.fetch("runs/r/a.bin", tmp_path / "out.bin", digest=digest)
         assert (tmp_path / "out.bin").read_bytes() == b"hello"
+
+
+def test_an_object_is_opened_and_placed_as_a_record_names_it(place: Place, tmp_path: Path) -> None:
+    digest, path = put(place.store, "runs/r/a.bin", b"hello"), tmp_path / "out.bin"
+    ref = ObjectRef("runs/r/a.bin", digest, 5, place.store.seal("runs/r/a.bin"))
+    for number, store in enumerate((place.store, place.other())):
+        assert store.open(ref).read_bytes() == b"hello"
+        store.place(ref, path, check=lambda file: file.stat())
+        assert path.read_bytes() == b"hello"
+        copy_of(store, ref, tmp_path / f"copy-{number}")
+        assert (tmp_path / f"copy-{number}").read_bytes() == b"hello"
+    for wrong in (ObjectRef(ref.path, "0" * 64, 5), ObjectRef(ref.path, ""), ObjectRef(ref.path, digest, 6)):
+        store = place.other()
+        with pytest.raises(DigestMismatch):
+            store.open(wrong)
+        with pytest.raises(DigestMismatch):
+            store.place(wrong, tmp_path / "wrong")
+        with pytest.raises(DigestMismatch):
+            copy_of(store, wrong, tmp_path / "wrong")
+        assert not (tmp_path / "wrong").exists()
 
 
 def test_a_file_from_elsewhere_can_be_put(store: ObjectStore, tmp_path: Path) -> None:

@@ -159,10 +159,10 @@ def test_what_is_placed_is_what_was_checked_and_not_what_had_its_name_a_moment_a
 
 def test_a_copy_is_hashed_as_it_is_made(store: LocalStore, tmp_path: Path) -> None:
     digest, target = digest_of(store), tmp_path / "copy"
-    copy_of(store, PATH, target, digest=digest)
+    copy_of(store, ObjectRef(PATH, digest), target)
     assert target.read_bytes() == (tmp_path / PATH).read_bytes()
     target.unlink()
     (tmp_path / PATH).write_bytes(b"others")
     with pytest.raises(DigestMismatch, match="the bytes are not those that were recorded"):
-        copy_of(store, PATH, target, digest=digest)
+        copy_of(store, ObjectRef(PATH, digest), target)
     assert not target.exists()
