@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,23 +30,34 @@ def cannot_write(path: StrPath, error: OSError) -> StoreError:
 
 
 @contextmanager
-def replacing(path: StrPath) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the place of `path` when the block ends well.
+def taking_place(path: StrPath) -> Iterator[Path]:
+    """A fresh path beside `path`, for a file that takes the place of that one when the block ends well.
 
-    After a failure, or a transfer that was ended, `path` is what it was and the temporary file is gone. Not synced to
-    disk: whoever records a checkpoint records its SHA-256 too, and notices what a power cut left behind.
+    After a failure `path` is what it was and the temporary file is gone. Not synced to disk: who records a checkpoint
+    records its SHA-256 too, and notices what a power cut left behind.
     """
     temporary = temporary_beside(path)
     try:
-        with open(temporary, "x+b") as file:
-            yield file
-        current_watch().check()  # what was written for nothing replaces nothing
+        yield temporary
         os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # a disk that takes no writes any more; a link to the same file leaves both names
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: StrPath) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of `path` when the block ends well, as by `taking_place`.
+
+    Raises `StoreError` for a file that cannot be written, and `TransferStopped` where it is no longer wanted.
+    """
+    try:
+        with taking_place(path) as temporary, open(temporary, "x+b") as file:
+            yield file
+            file.close()  # before it takes the place
+            current_watch().check()  # what was written for nothing replaces nothing
     except OSError as error:
         raise cannot_write(path, error) from None
-    finally:
-        with suppress(OSError):  # on a disk that takes no writes any more
-            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -55,14 +65,38 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, json.dumps(value, allow_nan=False))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, in UTF-8, so that a reader sees the old file or the whole new one."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Write a file, a text in UTF-8, so that a reader sees the old one or the whole new one.
+
+    It has this mode, whatever the umask, and before that it is its owner's alone.
+    """
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    with taking_place(path) as temporary, naming(path), _opened(temporary) as file:
+        file.write(data)
+        os.fchmod(file.fileno(), mode)  # by its handle: the folder may be one that another user can write to
+        file.close()
+
+
+def write_once(path: Path, data: bytes) -> None:
+    """Make the file whole, synced and its owner's alone; leave one that another process has made before."""
+    temporary = temporary_beside(path)
     try:
-        with naming(path), os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            os.fchmod(handle, 0o644)  # by its handle: the folder may be one that another user can write to
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        with _opened(temporary) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # the name is taken so
+                os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A new file for its owner alone."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from flavor.atomic import write_whole
 from flavor.errors import InvalidSetting
 
 NAMES = ("ca", "server", "client")
@@ -69,8 +70,8 @@ def make_certificates(
         folder.mkdir(parents=True, exist_ok=True)
         for name, (certificate, key) in parts.items():
             private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            _write(made.key(name), private, 0o600)
-            _write(made.certificate(name), certificate.public_bytes(Encoding.PEM), 0o644)
+            write_whole(made.key(name), private, mode=0o600)
+            write_whole(made.certificate(name), certificate.public_bytes(Encoding.PEM))
     except OSError as error:
         raise InvalidSetting(f"{error.filename or folder}: {error.strerror}") from None
     return made
@@ -167,11 +168,3 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
     except ValueError:
         raise InvalidSetting(f"--host {host!r} is neither a host name nor an IP address") from None
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that was never readable by more than it should be, in the place of the one that is there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from flavor.atomic import taking_place
 from flavor.edge.hold import Hold
 from flavor.edge.workspace import Workspace
 
@@ -77,9 +77,8 @@ class Folders:
     def place_global(self, source: Path) -> None:
         """Put the file where the script reads the global model, whole or not at all."""
         target = self.workspace.global_model
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        with taking_place(target) as temporary:
+            shutil.copyfile(source, temporary)
 
     def close(self, *, keep: bool) -> Path | None:
         """Put back what was at `GLOBAL_MODEL_PATH`; remove the temporary folder, or keep it and return it."""

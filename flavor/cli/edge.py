@@ -251,15 +251,14 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> _Identity:
 
 def _kept_ca(pem: str, workspace: Path) -> str:
     """A file with the token's CA, for this process and its trainer."""
+    from flavor.atomic import write_whole
     from flavor.errors import InvalidSetting
     from flavor.ownfolder import make_own_folder
 
     make_own_folder(workspace, mode=0o700)
     path = workspace.absolute() / "ca.pem"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(pem, encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, pem)
     except OSError as error:
         raise InvalidSetting(f"{path}: the token's CA cannot be written: {error.strerror}: see --workspace") from None
     return str(path)

@@ -7,15 +7,14 @@ is signed, checked or made, because a trainer or a command that needs none of it
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flavor.atomic import write_once, write_whole
 from flavor.errors import InvalidSetting
 from flavor.ledger.canonical import sha256
 from flavor.ledger.curve import key_problem
@@ -133,15 +132,13 @@ class SigningKey:
         if not path.exists():
             with _named(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write_once(path, cls.generate()._pem())
+                write_once(path, cls.generate()._pem())
         key = cls.load(path)
         public = path.with_name(path.name + ".pub")
         line = f"{label} {key.public}\n".lstrip()
         with suppress(OSError):  # a key on a read-only mount is as good
             if not public.exists() or public.read_text(encoding="utf-8") != line:
-                temporary = public.with_name(f".{public.name}.{secrets.token_hex(6)}")
-                temporary.write_text(line, encoding="utf-8")
-                os.replace(temporary, public)
+                write_whole(public, line)
         return key
 
     @classmethod
@@ -220,27 +217,6 @@ def _public_from_pem(text: str, path: Path) -> PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise InvalidSetting(f"{path}: not an Ed25519 public key")
     return PublicKey.checked(key.public_bytes_raw())
-
-
-def _write_once(path: Path, data: bytes) -> None:
-    """Make the file whole, for its owner alone; leave one that another process has made meanwhile."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        with suppress(FileExistsError):
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without links
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # the name is taken so
-                os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from flavor.atomic import taking_place
 from flavor.watch import current_watch
 
 _BLOCK_BYTES = 2**20
@@ -71,20 +72,7 @@ def placed(
     and with what the file that was linked, or copied, was then, and after the copying.
     Raises `OSError`, and what `check` raises; `TransferStopped`, with nothing replaced, where that is no longer wanted.
     """
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    was: tuple[os.stat_result, ...]
-    if linked(source, temporary):
-        was = (temporary.lstat(),)
-    else:
-        try:
-            was = copied(source, temporary)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    try:
+    with taking_place(destination) as temporary:
+        was = (temporary.lstat(),) if linked(source, temporary) else copied(source, temporary)
         check(temporary, was)
         current_watch().check()
-        os.replace(temporary, destination)
-    finally:
-        temporary.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both

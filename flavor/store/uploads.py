@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flavor.atomic import write_json
 from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreUnavailable
 from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, already_there, failure, no_credentials
@@ -65,9 +66,7 @@ class Notes:
         """Note it; a folder that cannot be written costs no more than that it is not noted."""
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(asdict(upload)), encoding="utf-8")
-            os.replace(temporary, path)
+            write_json(path, asdict(upload))
 
     def forget(self, path: Path) -> None:
         """It is done. Those that nobody went on with for a day are forgotten, too."""
