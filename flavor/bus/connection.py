@@ -317,7 +317,7 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
             return BusUnavailable(f"Redis at {where}: {text or type(error).__name__}: {advice}")
-    return BusUnavailable(f"Redis at {where}: {text}")
+    return BusUnavailable(f"Redis at {where}: {text or type(error).__name__}")
 
 
 _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
@@ -341,8 +341,14 @@ _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
         redis.exceptions.ConnectionError,
         "check that it runs, that the address is right, and whether it wants TLS (rediss://)",
     ),
+    (redis.exceptions.InvalidResponse, "what answers there is no Redis: check the host and the port"),
+    (redis.exceptions.WatchError, "another process wrote at the same time: try again"),
+    (redis.exceptions.LockError, "another process holds this lock, or has taken it: try again"),
+    (redis.exceptions.PubSubError, "the subscription is not as it was: start this program again"),
+    (redis.exceptions.DataError, "redis-py cannot send this value: report it with the output of --debug"),
     (redis.exceptions.ResponseError, "the server refused the command"),
 )
+"""What to do, by kind of error: the first that fits."""
 
 
 def wait_for_server(client: Redis, url: str) -> None:
