@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     ValidationError,
     field_validator,
     model_validator,
@@ -20,32 +19,19 @@ from pydantic import (
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import kind_named
 from flavor.errors import InvalidSetting
+from flavor.option_groups import Group
 from flavor.patterns import STATISTICS
 from flavor.script_settings import checked_settings
+from flavor.setting import explained, quorum_of, setting
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
 DEFAULT_AGGREGATOR = "fedavg"
 COMMAND = "command"
 """The `aggregator` of a run that only a user's own may aggregate."""
+RULE, PATTERN = "NAME[:OPTION=VALUE,...]", "PATTERN"
 LONGEST_S = 10 * 365 * 86_400.0
 """No duration is longer: milliseconds of it must fit what Redis takes."""
-
-
-def _quorum(value: Any) -> int | float | None:
-    """A number of updates as an int, a share of a round's clients as a float."""
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    text = str(value).strip()
-    try:
-        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        if text.isdigit() and int(text) >= 1:
-            return int(text)
-        if not text.isdigit() and 0 < number <= 1:
-            return number
-    except ValueError:
-        pass
-    raise ValueError("a number of updates is needed (3), or a share of the round's clients (0.6 or 60%)")
 
 
 class RunConfig(BaseModel):
@@ -53,72 +39,224 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rounds: int = Field(ge=1, le=1_000_000)
-    """Rounds to run."""
-    min_clients: int = Field(default=1, ge=1)
-    """Clients that must be ready before the first round, and the quorum unless one is set."""
-    quorum: Annotated[int | float | None, BeforeValidator(_quorum)] = None
-    """Accepted updates with which a round may close: a number, or as a float the share of the round's clients; the
-    share `fraction` of `min_clients` when None."""
-    on_quorum_lost: Literal["wait", "retry", "fail"] = "fail"
-    """When a round cannot get enough updates: wait for its clients, open it again for those that are ready, or fail."""
-    round_attempts: int = Field(default=3, ge=1)
-    """How often a round is opened in all, with `on_quorum_lost="retry"`, before the run fails."""
-    fraction: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Share of the ready clients that each round samples; never fewer than the quorum."""
-    seed: int = 0
-    """Seed of that sampling."""
-    round_timeout_s: float = Field(default=86_400.0, gt=0, le=LONGEST_S)
-    """Deadline of a round, in seconds from its opening, on the server's clock."""
-    heartbeat_timeout_s: float = Field(default=15.0, ge=0.3, le=LONGEST_S)
-    """Lifetime of an edge's lease; an edge that is silent for longer is counted as gone."""
-    aggregation_lease_s: float = Field(default=15.0, ge=0.3, le=LONGEST_S)
-    """Lifetime of a worker's lease on a round; another attempt starts when it runs out."""
-    aggregation_timeout_s: float = Field(default=3600.0, gt=0, le=LONGEST_S)
-    """Longest that one aggregation job may run."""
-    aggregation_attempts: int = Field(default=3, ge=1)
-    """Attempts to aggregate a round before the run fails."""
-    quarantine_after: int = Field(default=3, ge=0)
-    """Updates of a client that are refused in a row until it is given no more tasks; 0 for never."""
-    max_dataset_size: int | None = Field(default=None, ge=1)
-    """Largest `datasetSize` that an update may claim, so that no client buys the whole average."""
-    max_update_bytes: int | None = Field(default=None, ge=1)
-    """Largest checkpoint that an update may be."""
-    max_update_norm: float | None = Field(default=None, gt=0)
-    """Largest L2 norm of an update's change of the global model, over all float tensors."""
-    keep_rounds: int = Field(default=2, ge=0)
-    """Rounds whose local updates stay in the store; 0 keeps all."""
-    keep_globals: int = Field(default=0, ge=0)
-    """Rounds whose global model, information and server state stay in the store, and the initial model; 0 keeps all."""
-    share_names: bool = False
-    """Whether sites read each other's names, numbers of examples and confusion matrices; else sums alone."""
-    checkpoint: str = "tensors"
-    """The kind of file that clients send: `tensors` (a state_dict), `opaque` (any bytes), or a package's own kind."""
-    aggregator: str | None = None
-    """Reducer, or reducer and server step under one name, with its options; `command` for a user's own; when None,
-    the worker's command if it has one, else fedavg."""
-    server_step: str | None = None
-    """Server step with its options; the aggregator's own when None."""
-    weights: Literal["datasetSize", "importance", "product", "equal"] = "datasetSize"
-    """How much a site counts in a rule that weighs: by its examples, by the importance that it names, by the product of
-    both, or like any other."""
-    keep: tuple[str, ...] = ()
-    """Patterns of the tensors that no round changes: the global model's stay, in a first round without one those of
-    the first contributor by name."""
-    equal: tuple[str, ...] = ()
-    """Patterns of the tensors that must be the same at all sites: an update with another is refused."""
-    statistics: tuple[str, ...] = STATISTICS
-    """Patterns of the float tensors that are no parameters: no server step is taken with them, no edge rounds them."""
-    compress: Literal["none", "bf16", "int8"] = "none"
-    """What edges send once there is a global model: their parameters, or their change in so few bits."""
-    require_signatures: bool = False
-    """Whether updates of clients that have no pinned key must be signed, too."""
-    settings: Mapping[str, str] = Field(default_factory=dict)
-    """Environment variables that each edge sets for its trainer, e.g. LEARNING_RATE; see `flavor.script_settings`."""
-    queue: str = "flavor"
-    """RQ queue that the aggregators listen on."""
-    store: str
-    """URL of the object store, as the coordinator sees it."""
+    rounds: int = setting(
+        "Number of rounds to run.", Group.RUN, may_change=True, variable="FLAVOR_ROUNDS", ge=1, le=1_000_000
+    )
+    min_clients: int = setting(
+        "Number of clients that must be ready before the first round opens.",
+        Group.RUN,
+        default=1,
+        may_change=True,
+        variable="FLAVOR_MIN_CLIENTS",
+        ge=1,
+    )
+    quorum: Annotated[int | float | None, BeforeValidator(quorum_of)] = setting(
+        "Number of accepted updates with which a round may close, e.g. 3, or their share of the round's clients, e.g. "
+        "0.6 or 60%.",
+        Group.CLOSING,
+        default=None,
+        may_change=True,
+        metavar="NUMBER|SHARE",
+        absent="--fraction of --min-clients",
+    )
+    """An int is a number of updates, a float is a share."""
+    on_quorum_lost: Literal["wait", "retry", "fail"] = setting(
+        "Decide what happens when a round cannot reach the quorum, or has not reached it at the deadline: wait for the "
+        "round's sites to come back, reopen the round for the sites that are ready (retry), or fail the run.",
+        Group.CLOSING,
+        default="fail",
+        may_change=True,
+    )
+    round_attempts: int = setting(
+        "Maximum number of times that a round is opened with --on-quorum-lost retry.",
+        Group.CLOSING,
+        default=3,
+        may_change=True,
+        ge=1,
+    )
+    fraction: float = setting(
+        "Share of the ready clients that each round samples.", Group.RUN, default=1.0, gt=0.0, le=1.0
+    )
+    """A round never samples fewer clients than the quorum."""
+    seed: int = setting("Random seed for client sampling.", Group.RUN, default=0)
+    round_timeout_s: float = setting(
+        "Deadline of a round, in seconds after its opening.",
+        Group.CLOSING,
+        default=86_400.0,
+        may_change=True,
+        gt=0,
+        le=LONGEST_S,
+    )
+    """On the server's clock."""
+    heartbeat_timeout_s: float = setting(
+        "Seconds of silence after which an edge counts as gone.",
+        Group.CLOSING,
+        default=15.0,
+        may_change=True,
+        ge=0.3,
+        le=LONGEST_S,
+    )
+    """Lifetime of an edge's lease."""
+    aggregation_lease_s: float = setting(
+        "Seconds of silence after which an aggregator's work is given to another aggregator.",
+        Group.CLOSING,
+        default=15.0,
+        may_change=True,
+        ge=0.3,
+        le=LONGEST_S,
+    )
+    """Lifetime of a worker's lease on a round."""
+    aggregation_timeout_s: float = setting(
+        "Maximum duration of one aggregation, in seconds.",
+        Group.CLOSING,
+        default=3600.0,
+        may_change=True,
+        gt=0,
+        le=LONGEST_S,
+    )
+    aggregation_attempts: int = setting(
+        "Maximum number of attempts to aggregate a round before the run fails.",
+        Group.CLOSING,
+        default=3,
+        may_change=True,
+        ge=1,
+    )
+    quarantine_after: int = setting(
+        "Number of consecutive refused updates after which a client gets no more tasks; 0 for never.",
+        Group.LIMITS,
+        default=3,
+        may_change=True,
+        ge=0,
+    )
+    max_dataset_size: int | None = setting(
+        "Maximum datasetSize that an update may claim.",
+        Group.LIMITS,
+        default=None,
+        may_change=True,
+        absent="no limit",
+        ge=1,
+    )
+    """A limit keeps one client from buying the whole average."""
+    max_update_bytes: int | None = setting(
+        "Maximum size of an update in bytes. Set a limit where sites are not trusted.",
+        Group.LIMITS,
+        default=None,
+        may_change=True,
+        absent="no limit",
+        ge=1,
+    )
+    max_update_norm: float | None = setting(
+        "Maximum L2 norm of an update's change of the global model, over all float tensors. Without --init-model, "
+        "updates of round 1 have no limit, because there is no global model yet.",
+        Group.LIMITS,
+        default=None,
+        may_change=True,
+        absent="no limit",
+        gt=0,
+    )
+    keep_rounds: int = setting(
+        "Number of newest rounds whose local updates stay in the store; 0 keeps all.",
+        Group.STORE,
+        default=2,
+        may_change=True,
+        ge=0,
+    )
+    keep_globals: int = setting(
+        "Number of newest rounds whose global model stays in the store, beside the initial model: 2 or more, or 0 to "
+        "keep all.",
+        Group.STORE,
+        default=0,
+        may_change=True,
+        ge=0,
+    )
+    """The information and the server state of a global model stay with it."""
+    share_names: bool = setting(
+        "Let sites read each other's names, numbers of examples and confusion matrices. Without this option, sites "
+        "read sums only.",
+        Group.LIMITS,
+        default=False,
+    )
+    checkpoint: str = setting(
+        "Kind of the clients' checkpoints: tensors (a state_dict), opaque (any file that your own aggregator reads) or "
+        "the name of a kind that an installed package adds.",
+        Group.MODEL,
+        default="tensors",
+        metavar="KIND",
+    )
+    aggregator: str | None = setting(
+        "Choose the aggregation rule by name; `flavor aggregators` lists the rules. `command` is your own aggregator, "
+        "which `flavor-agg -m` starts.",
+        Group.MODEL,
+        default=None,
+        metavar=RULE,
+        absent="command where flavor-agg has one, else fedavg",
+    )
+    """A reducer, or a reducer and a server step under one name, with its options; or `COMMAND`."""
+    server_step: str | None = setting(
+        "Choose the optimizer step that updates the global model, e.g. nesterov:lr=0.7.",
+        Group.MODEL,
+        default=None,
+        metavar=RULE,
+        absent="the aggregator's own",
+    )
+    weights: Literal["datasetSize", "importance", "product", "equal"] = setting(
+        "Weight of a site in rules that weigh sites (mean, geometric_median): its number of examples, the importance "
+        "that its script reports, the product of both, or the same weight for all sites.",
+        Group.MODEL,
+        default="datasetSize",
+    )
+    keep: tuple[str, ...] = setting(
+        "Keep the tensors that match this pattern unchanged in all rounds, e.g. '*._extra_state'. They stay those of "
+        "the global model, or in a first round without a global model those of the first site by name. May be "
+        "repeated.",
+        Group.MODEL,
+        default=(),
+        metavar=PATTERN,
+    )
+    equal: tuple[str, ...] = setting(
+        "Require the tensors that match this pattern to be the same at all sites, e.g. '*.labels'; an update with "
+        "other values is refused. May be repeated.",
+        Group.MODEL,
+        default=(),
+        metavar=PATTERN,
+    )
+    statistics: tuple[str, ...] = setting(
+        "Exclude the float tensors that match this pattern from the server step, because they are statistics, e.g. a "
+        "running variance, and no parameters. '*running_mean', '*running_var' and similar patterns are included; "
+        "`none` leaves these out. May be repeated.",
+        Group.MODEL,
+        default=STATISTICS,
+        metavar=PATTERN,
+    )
+    """Edges do not round these tensors, either."""
+    compress: Literal["none", "bf16", "int8"] = setting(
+        "Encoding of updates from the second round on: float32 parameters (none), or their change in 16 bits (bf16) or "
+        "8 bits (int8). int8 drops a change below 1/254 of the largest change in its block of 4,096 numbers.",
+        Group.MODEL,
+        default="none",
+    )
+    require_signatures: bool = setting(
+        "Refuse unsigned updates from all clients. Without this option, they are refused only from clients whose key "
+        "is known.",
+        Group.LIMITS,
+        default=False,
+    )
+    settings: Mapping[str, str] = setting(
+        "Set an environment variable for every training script, e.g. LEARNING_RATE=0.01. May be repeated.",
+        Group.SCRIPT,
+        default=dict,
+        metavar="NAME=VALUE",
+        option="--set",
+    )
+    """See `flavor.script_settings`."""
+    queue: str = setting(
+        "Name of the RQ queue that the aggregators work on.",
+        Group.AGGREGATORS,
+        default="flavor",
+        may_change=True,
+        variable="FLAVOR_QUEUE",
+    )
+    store: str = setting("URL of the object store, as the coordinator reaches it.", Group.STORE)
 
     @field_validator("settings")
     @classmethod
@@ -232,18 +370,3 @@ class RunConfig(BaseModel):
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
-
-
-def explained(error: ValidationError) -> str:
-    """One line that names each bad setting as its option."""
-    lines = []
-    for problem in error.errors():
-        option = (
-            "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else "settings"
-        )
-        if problem["loc"][:1] == ("settings",):
-            lines.append(f"--set: {problem['msg'].removeprefix('Value error, ')}")
-            continue
-        given = "" if problem["loc"] == () else f" (given: {problem['input']!r})"
-        lines.append(f"{option}: {problem['msg'].removeprefix('Value error, ')}{given}")
-    return "; ".join(lines)

@@ -1,4 +1,4 @@
-"""Which settings of a run may change when it is resumed, and which may not: the one table of it.
+"""Which settings of a run may change when it is resumed, and which may not: `RunConfig` says so of each.
 
 A setting that may change decides when a round closes, what is refused or how long is waited. One that may not takes
 part in the computation of the model, or in what the sites agreed to. Each manifest has the settings of its round, and
@@ -14,16 +14,9 @@ from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.setting import Setting
 
-MAY_CHANGE = frozenset(
-    {
-        "rounds",
-        *("min_clients", "quorum", "on_quorum_lost", "round_attempts", "round_timeout_s"),
-        *("heartbeat_timeout_s", "aggregation_lease_s", "aggregation_timeout_s", "aggregation_attempts"),
-        *("quarantine_after", "max_dataset_size", "max_update_bytes", "max_update_norm"),
-        *("keep_rounds", "keep_globals", "queue"),
-    }
-)
+MAY_CHANGE = frozenset(name for name, field in RunConfig.model_fields.items() if Setting.of(field).may_change)
 """Names of `RunConfig`'s fields; every other one stays as the run began."""
 
 

@@ -13,10 +13,12 @@ import click
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run import result_options
+from flavor.cli.run_options import run_options
+from flavor.config import RunConfig
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1, 1_000_000), default=40, show_default=True, help="Rounds to run.")
+@run_options(only=["rounds"], defaults={"rounds": 40})
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -55,6 +57,9 @@ def demo(
     raise_on_sigterm()
     name = checked_name(run_name or new_run_name(), "--run")
     layout = Layout((out or Path("flavor-runs") / name).absolute())
+    config = RunConfig.parse(
+        {"rounds": rounds, "min_clients": len(SITES), "on_quorum_lost": "wait", "store": store or str(layout.store)}
+    )
     data = split(seed)
     layout.check_unused()
     layout.make()
@@ -62,7 +67,7 @@ def demo(
         held.save(layout.out / "sites" / site)
     federation = Federation(
         run=name,
-        rounds=rounds,
+        config=config,
         sites=[Site(site, layout.out / "sites" / site) for site in data],
         main=f"{shlex.quote(sys.executable)} -m flavor.demo.trainer {seed}",
         preprocess=None,
@@ -70,7 +75,6 @@ def demo(
         redis_url=redis_url,
         store=store,
         store_settings=store_settings(),
-        serve_options=["--min-clients", str(len(data))],
         environment={
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",

@@ -6,33 +6,30 @@ import re
 
 import click
 
-_GROUPS: dict[str, tuple[str, ...]] = {
-    "Your script": (
+from flavor.option_groups import Group
+
+_GROUPS: dict[Group, tuple[str, ...]] = {
+    Group.SCRIPT: (
         *("main_command", "preprocess_command", "client_command", "aggregator_command", "aggregator_main", "init_once"),
-        *("format_", "set_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
+        *("format_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
     ),
-    "Run, sites and data": (
-        *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "min_clients", "input_path", "input_glob"),
-        *("init_model", "resume", "detach", "fraction", "seed"),
+    Group.RUN: (
+        *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "input_path", "input_glob"),
+        *("init_model", "resume", "detach"),
     ),
-    "Results": ("out", "as_json", "workspace"),
-    "The model: rule, weights, tensors": (
-        *("checkpoint", "aggregator", "server_step", "weights", "keep", "equal", "statistics", "compress"),
-    ),
-    "When a round closes": (
-        *("quorum", "on_quorum_lost", "round_attempts", "round_timeout_s", "heartbeat_timeout_s"),
-        *("aggregation_timeout_s", "aggregation_lease_s", "aggregation_attempts", "join_timeout_s", "grace_s"),
-    ),
-    "Limits, signatures, privacy": (
-        *("quarantine_after", "max_dataset_size", "max_update_bytes", "max_update_norm", "require_signatures"),
-        *("share_names", "key", "trust", "opaque", "allow_set", "report_output"),
+    Group.RESULTS: ("out", "as_json", "workspace"),
+    Group.MODEL: ("checkpoint",),
+    Group.CLOSING: ("join_timeout_s", "grace_s"),
+    Group.LIMITS: (
+        *("key", "trust", "opaque", "allow_set", "report_output"),
         *("memory_limit", "cpu_limit_s", "file_size_limit", "user"),
     ),
-    "Redis": ("redis_url", "tls_ca", "tls_cert", "tls_key", "insecure", "patience_s"),
-    "Object store": ("store", "store_cache", "store_cache_size", "keep_rounds", "keep_globals"),
-    "Aggregators": ("workers", "queue", "threads"),
+    Group.REDIS: ("redis_url", "tls_ca", "tls_cert", "tls_key", "insecure", "patience_s"),
+    Group.STORE: ("store", "store_cache", "store_cache_size"),
+    Group.AGGREGATORS: ("workers", "queue", "threads"),
 }
-_OTHER = "Other"
+"""Of options by their names; the settings of a run say it themselves."""
+_GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names}
 _OLD_SPELLING = re.compile(r"^-[a-z]{2,}, ")
 """`-am`, `-cm`, `-cp`: taken everywhere, and shown where people type them."""
 _A_COMMAND = ("the command", "'python main.py'")
@@ -66,19 +63,16 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options group by group."""
-        group_of = {name: title for title, names in _GROUPS.items() for name in names}
-        order = {name: index for index, name in enumerate(group_of)}
-        rows: dict[str, list[tuple[int, tuple[str, str]]]] = {title: [] for title in (*_GROUPS, _OTHER)}
+        rows: dict[Group, list[tuple[str, str]]] = {group: [] for group in Group}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                name = parameter.name or ""
                 shown = record if self.short else (_OLD_SPELLING.sub("", record[0]), record[1])
-                rows[group_of.get(name, _OTHER)].append((order.get(name, len(order)), shown))
+                rows[getattr(parameter, "group", _GROUP_OF.get(parameter.name or "", Group.OTHER))].append(shown)
         for title, listed in rows.items():
             if listed:
                 with formatter.section(title):
-                    formatter.write_dl([record for _, record in sorted(listed, key=lambda each: each[0])])
+                    formatter.write_dl(listed)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; an option that there is not is answered with the one that was meant."""

@@ -12,33 +12,13 @@ from flavor.cli.help import GroupedCommand
 from flavor.cli.options import needed, patience_option, redis_option, store_settings
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
-from flavor.cli.serve import check_rule, ended, out_option, round_options, saying_how_to_go_on
-from flavor.resume import MAY_CHANGE
-
-
-def resumable_options(function: Any) -> Any:
-    """The options of `flavor serve` that may change within a run, without a default: as they are, unless given."""
-
-    def holder() -> None:
-        """Collects the options."""
-
-    round_options(holder)
-    options: list[click.Option] = holder.__click_params__  # type: ignore[attr-defined]
-    for option in options:  # click collects them from the last to the first
-        if option.name in MAY_CHANGE:
-            option.default, option.show_default = None, False
-            if option.help:
-                option.help = option.help.partition("  [default")[0]
-            function.__dict__.setdefault("__click_params__", []).append(option)
-    return function
+from flavor.cli.run_options import changing_options
+from flavor.cli.serve import check_rule, ended, out_option, saying_how_to_go_on
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("run")
-@click.option("--rounds", type=int, help="Number of rounds; it may not be below what is closed.")
-@click.option("--min-clients", type=int, help="Clients that must be ready before the next round opens.")
-@resumable_options
-@click.option("--queue", help="The RQ queue of the aggregators.")
+@changing_options
 @click.option("--detach", is_flag=True, help="Only let the run go on; `flavor serve` is started elsewhere.")
 @out_option
 @redis_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -12,11 +12,10 @@ from click.core import ParameterSource
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
-from flavor.cli.serve import check_initial, check_rule, round_options
+from flavor.cli.run_options import config_of, run_options
+from flavor.cli.serve import check_initial, check_rule, init_model_option
+from flavor.config import RunConfig
 from flavor.edge.config import CheckpointFormat
-
-if TYPE_CHECKING:
-    from flavor.config import RunConfig
 
 
 def result_options(function: Any) -> Any:
@@ -63,7 +62,6 @@ def result_options(function: Any) -> Any:
     help="Go on with the run in this result folder, which was interrupted, has failed or was stopped. --rounds and the "
     "options that `flavor resume` takes may change; all others stay as they were.",
 )
-@click.option("--rounds", type=int, default=5, show_default=True, help="Rounds to run.")
 @click.option(
     "--input",
     "input_path",
@@ -73,7 +71,6 @@ def result_options(function: Any) -> Any:
     help="One input folder for all edges.  [default: the current folder]",
 )
 @click.option("--input-glob", metavar="PATTERN", help="One edge for each matching folder, e.g. 'site*/'.")
-@click.option("--min-clients", type=int, help="Clients that must be ready before the first round.  [default: all]")
 @click.option(
     "--format",
     "format_",
@@ -95,7 +92,8 @@ def result_options(function: Any) -> Any:
     help="An aggregator of your own, e.g. 'python aggregate.py', started anew in each round.",
 )
 @click.option("--init-once", is_flag=True, help="Start that aggregator once and drive it with events.")
-@round_options
+@run_options(without=["queue"], defaults={"rounds": 5, "min_clients": None}, absent={"min_clients": "all"})
+@init_model_option
 @result_options
 @redis_option
 @store_option
@@ -105,10 +103,8 @@ def run(
     resume: Path | None,
     preprocess_command: str | None,
     edges: int | None,
-    rounds: int,
     input_path: Path | None,
     input_glob: str | None,
-    min_clients: int | None,
     format_: str | None,
     strip_prefix: bool,
     workers: int,
@@ -119,7 +115,7 @@ def run(
     as_json: bool,
     redis_url: str | None,
     store: str | None,
-    set_: tuple[str, ...],
+    init_model: Path | None,
     **settings: Any,
 ) -> None:
     """Run a whole federation on this machine, for a script of your own.
@@ -130,13 +126,11 @@ def run(
     """
     if resume is not None:
         sys.exit(_resumed(resume.absolute(), redis_url, as_json))
-    from flavor.config import RunConfig
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites
     from flavor.programs.command import parse_command
     from flavor.records.names import checked_name
-    from flavor.script_settings import parse_settings
 
     if main_command is None:
         raise click.UsageError("Missing option '-m' / '--main': the training command, e.g. -m 'python main.py'.")
@@ -148,41 +142,29 @@ def run(
         input_path = None
     clients = sites(edges, input_path, input_glob)
     name = checked_name(run_name or new_run_name(), "--run")
-    settings["min_clients"] = len(clients) if min_clients is None else min_clients
-    if settings["min_clients"] > len(clients):
+    clients_needed = settings["min_clients"] if settings["min_clients"] is not None else len(clients)
+    if clients_needed > len(clients):
         raise InvalidSetting(
-            f"--min-clients {min_clients}: there are {len(clients)} clients, so the run would never start"
+            f"--min-clients {clients_needed}: there are {len(clients)} clients, so the run would never start"
         )
-    init_model: Path | None = settings.pop("init_model")
-    config = RunConfig.parse({**settings, "rounds": rounds, "store": "checked here, so that a bad option is one line"})
+    layout = Layout((out or Path("flavor-runs") / name).absolute())
+    config = config_of({**settings, "min_clients": clients_needed}, store=store or str(layout.store))
     check_rule(config)
     _check_own_aggregator(config, aggregator_main, init_once)
     if init_model:
         check_initial(init_model, config.kind)
-    words = [
-        word
-        for option, values in settings.items()
-        for value in (values if isinstance(values, tuple) else (values,))
-        if value is not None and value is not False
-        for word in (f"--{option.replace('_', '-')}", *([] if value is True else [str(value)]))
-    ]
-    words += [word for name, value in parse_settings(set_).items() for word in ("--set", f"{name}={value}")]
-    words += ["--init-model", str(init_model.absolute())] if init_model else []
-    edge_words = [] if config.kind.is_safe else ["--opaque"]  # asked for here, on this user's own machine
-    edge_words += [word for name in parse_settings(set_) for word in ("--allow-set", name)]
-    edge_words += ["--strip-prefix"] if strip_prefix else []
     federation = Federation(
         run=name,
-        rounds=rounds,
+        config=config,
+        init_model=init_model and init_model.absolute(),
         sites=clients,
         main=main_command,
         preprocess=preprocess_command,
-        layout=Layout((out or Path("flavor-runs") / name).absolute()),
+        layout=layout,
         redis_url=redis_url,
         store=store,
         store_settings=store_settings(),
-        serve_options=words,
-        edge_options=edge_words,
+        strip_prefix=strip_prefix,
         format=format_,
         workers=workers,
         aggregator_main=aggregator_main,

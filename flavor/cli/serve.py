@@ -6,219 +6,27 @@ import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from flavor.bus.connection import PATIENCE_S
+from flavor.checkpoints.kind import CheckpointKind
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
+from flavor.cli.run_options import config_of, run_options
+from flavor.config import RunConfig
 from flavor.errors import CheckpointError, InvalidSetting
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 
-if TYPE_CHECKING:
-    from flavor.checkpoints.kind import CheckpointKind
-    from flavor.config import RunConfig
-
-
-def _patient_where_sites_are_far(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """The default of `--on-quorum-lost`: on one machine nobody starts a site again."""
-    if value is not None or context.info_name == "resume":
-        return value
-    return "wait" if context.info_name == "serve" else "fail"
-
-
-def round_options(function: Any) -> Any:
-    """The options that describe a run's rounds, shared with `flavor run`."""
-    for option in reversed(
-        [
-            click.option(
-                "--checkpoint",
-                type=click.Choice(["tensors", "opaque"]),
-                default="tensors",
-                show_default=True,
-                help="What clients send: a state_dict of tensors, or any file (for an aggregator of your own).",
-            ),
-            click.option(
-                "--aggregator",
-                metavar="NAME[:OPTION=VALUE,...]",
-                help="How updates become one model; `flavor aggregators` lists what there is, `command` is the one of "
-                "`flavor-agg -m`.  [default: that one where there is one, else fedavg]",
-            ),
-            click.option(
-                "--server-step",
-                metavar="NAME[:OPTION=VALUE,...]",
-                help="How the global model follows, e.g. nesterov:lr=0.7.  [default: the aggregator's own]",
-            ),
-            click.option(
-                "--weights",
-                type=click.Choice(["datasetSize", "importance", "product", "equal"]),
-                default="datasetSize",
-                show_default=True,
-                help="How much a site counts in a rule that gives sites weights (mean, geometric_median): by its "
-                "examples, the importance that it names, the product of both, or like any other.",
-            ),
-            click.option(
-                "--keep",
-                multiple=True,
-                metavar="PATTERN",
-                help="Tensors that no round changes, e.g. '*._extra_state': those of the global model stay, in a first "
-                "round without one those of the first site by name; again for another.",
-            ),
-            click.option(
-                "--equal",
-                multiple=True,
-                metavar="PATTERN",
-                help="Tensors that must be the same at all sites, e.g. '*.labels': an update with another is refused; "
-                "again for another.",
-            ),
-            click.option(
-                "--statistics",
-                multiple=True,
-                metavar="PATTERN",
-                help="Tensors that are no parameters, as a variance is none: the server step leaves them alone. "
-                "'*running_mean', '*running_var' and their like are known; again for another; `none` leaves out the "
-                "known ones.",
-            ),
-            click.option(
-                "--compress",
-                type=click.Choice(["none", "bf16", "int8"]),
-                default="none",
-                show_default=True,
-                help="What edges send from the second round on: float32 parameters, or their change in 16 or 8 bits. "
-                "int8 never sends a change below 1/254 of the largest in its block of 4,096 numbers.",
-            ),
-            click.option(
-                "--fraction",
-                type=float,
-                default=1.0,
-                show_default=True,
-                help="Share of the ready clients that each round samples.",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True, help="Seed of that sampling."),
-            click.option(
-                "--quorum",
-                metavar="NUMBER|SHARE",
-                help="Accepted updates with which a round may close: 3, or 0.6 or 60% of its clients.  "
-                "[default: --fraction of --min-clients]",
-            ),
-            click.option(
-                "--on-quorum-lost",
-                type=click.Choice(["wait", "retry", "fail"]),
-                callback=_patient_where_sites_are_far,
-                help="Decide what happens when the quorum cannot be reached, or is not by the deadline: wait for the "
-                "round's sites to come back, open the round again for those that are ready, or fail the run.  "
-                "[default: wait, and in `flavor run` fail]",
-            ),
-            click.option(
-                "--round-attempts",
-                type=int,
-                default=3,
-                show_default=True,
-                help="How often a round is opened in all, with --on-quorum-lost retry.",
-            ),
-            click.option(
-                "--round-timeout-s",
-                type=float,
-                default=86_400.0,
-                show_default=True,
-                help="Deadline of a round.",
-            ),
-            click.option(
-                "--heartbeat-timeout-s",
-                type=float,
-                default=15.0,
-                show_default=True,
-                help="Silence after which an edge counts as gone.",
-            ),
-            click.option(
-                "--aggregation-timeout-s",
-                type=float,
-                default=3600.0,
-                show_default=True,
-                help="Longest that one aggregation may run.",
-            ),
-            click.option(
-                "--aggregation-lease-s",
-                type=float,
-                default=15.0,
-                show_default=True,
-                help="Silence of an aggregator after which its work is given to another.",
-            ),
-            click.option(
-                "--aggregation-attempts",
-                type=int,
-                default=3,
-                show_default=True,
-                help="Attempts to aggregate a round before the run fails.",
-            ),
-            click.option(
-                "--quarantine-after",
-                type=int,
-                default=3,
-                show_default=True,
-                help="Refused updates in a row after which a client is given no more tasks; 0 for never.",
-            ),
-            click.option(
-                "--max-dataset-size",
-                type=int,
-                help="Largest datasetSize that an update may claim.  [default: no limit]",
-            ),
-            click.option(
-                "--max-update-bytes",
-                type=int,
-                help="Largest update in bytes; set it where sites are not trusted.  [default: no limit]",
-            ),
-            click.option(
-                "--max-update-norm",
-                type=float,
-                help="Largest L2 norm of an update's change of the global model. Without --init-model it bounds "
-                "nothing in round 1.  [default: no limit]",
-            ),
-            click.option(
-                "--keep-rounds",
-                type=int,
-                default=2,
-                show_default=True,
-                help="Rounds whose local updates stay in the store; 0 keeps all.",
-            ),
-            click.option(
-                "--keep-globals",
-                type=int,
-                default=0,
-                show_default=True,
-                help="Rounds whose global model stays in the store, beside the initial one; 2 at least, 0 keeps all.",
-            ),
-            click.option(
-                "--share-names",
-                is_flag=True,
-                help="Let sites read each other's names, numbers of examples and confusion matrices, not sums alone.",
-            ),
-            click.option(
-                "--require-signatures",
-                is_flag=True,
-                help="Refuse unsigned updates; of a client whose key is known they are refused anyway.",
-            ),
-            click.option(
-                "--set",
-                "set_",
-                multiple=True,
-                metavar="NAME=VALUE",
-                help="An environment variable for every trainer, e.g. LEARNING_RATE=0.01; again for another.",
-            ),
-            click.option(
-                "--init-model",
-                type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="Pre-trained weights to start from, in any checkpoint format.",
-            ),
-        ]
-    ):
-        function = option(function)
-    return function
-
-
+init_model_option = click.option(
+    "--init-model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Checkpoint with pre-trained weights that round 1 starts from, in any checkpoint format.",
+)
 out_option = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -299,25 +107,8 @@ def saying_how_to_go_on(run: str, tell: Callable[[str], None]) -> Iterator[None]
 
 @click.command(cls=GroupedCommand)
 @run_option
-@click.option("--rounds", type=int, required=True, envvar="FLAVOR_ROUNDS", show_envvar=True, help="Rounds to run.")
-@click.option(
-    "--min-clients",
-    type=int,
-    default=1,
-    show_default=True,
-    envvar="FLAVOR_MIN_CLIENTS",
-    show_envvar=True,
-    help="Clients that must be ready before the first round.",
-)
-@round_options
-@click.option(
-    "--queue",
-    envvar="FLAVOR_QUEUE",
-    show_envvar=True,
-    default="flavor",
-    show_default=True,
-    help="The aggregators' RQ queue.",
-)
+@run_options(defaults={"on_quorum_lost": "wait"}, variables=True)
+@init_model_option
 @out_option
 @redis_option
 @store_option
@@ -330,7 +121,6 @@ def serve(
     init_model: Path | None,
     out: Path | None,
     patience_s: float,
-    set_: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Coordinate a run: wait for clients, open rounds, decide when each is complete.
@@ -338,24 +128,33 @@ def serve(
     Keeps its state in Redis alone: killed and started again with the same options, it carries on. A run that has failed
     or was stopped goes on with `flavor resume`. Exit code 0 only for a finished run.
     """
-    from flavor.config import RunConfig
+    url, store = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"), needed(store, "--store", "FLAVOR_STORE")
+    config = config_of(settings, store=store)
+    check_rule(config)
+    coordinate(run, config, url, init_model=init_model, out=out, patience_s=patience_s)
+
+
+def coordinate(
+    run: str,
+    config: RunConfig,
+    url: str,
+    *,
+    init_model: Path | None = None,
+    out: Path | None = None,
+    patience_s: float = PATIENCE_S,
+) -> None:
+    """Coordinate a run to its end, in a program of its own; returns for one that closed all its rounds, else raises."""
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.initial_model import store_initial
     from flavor.coordinator.loop import Coordinator
-    from flavor.patterns import with_known
     from flavor.results.writer import written
-    from flavor.script_settings import parse_settings
     from flavor.stamp import with_times
     from flavor.store.opening import once_usable, opened_once_usable
 
-    url, store = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"), needed(store, "--store", "FLAVOR_STORE")
-    settings["statistics"] = with_known(settings["statistics"])
-    config = RunConfig.parse({**settings, "settings": parse_settings(set_), "store": store})
-    check_rule(config)
     with_times()
     tell = teller("[coordinator] ")
     raise_on_sigterm()
-    objects = opened_once_usable(store, create=True, settings=store_settings(), tell=tell)
+    objects = opened_once_usable(config.store, create=True, settings=store_settings(), tell=tell)
     config = config.model_copy(update={"store": objects.url})
     initial = None
     if init_model is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from flavor.bus.address import to_environment
 from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
 from flavor.coordinator.resume import no_coordinator
 from flavor.coordinator.resume import resume as go_on
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists, RunNotFound
@@ -22,6 +23,7 @@ from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress, counted
 from flavor.local.record import Record, own_server
+from flavor.local.reports import report_of, with_report
 from flavor.local.waits import Waits
 from flavor.programs.process import described_exit
 from flavor.records.run import RunView
@@ -45,10 +47,11 @@ _RESTARTS = 3
 
 @dataclass(frozen=True)
 class Federation:
-    """A local run: what to start. `serve_options` are those of `flavor serve`, as words."""
+    """A local run: what to start."""
 
     run: str
-    rounds: int
+    config: RunConfig
+    """Its store and queue are set when the run starts."""
     sites: Sequence[Site]
     main: str
     preprocess: str | None
@@ -56,9 +59,8 @@ class Federation:
     redis_url: str | None = field(default=None, repr=False)
     store: str | None = None
     store_settings: StoreSettings = DEFAULTS
-    serve_options: Sequence[str] = ()
-    edge_options: Sequence[str] = ()
-    """Further options of each `flavor-fl`, as words."""
+    init_model: Path | None = None
+    strip_prefix: bool = False
     format: str | None = None
     workers: int = 1
     aggregator_main: str | None = None
@@ -73,17 +75,29 @@ class Federation:
         record = Record.of(out)
         fields = dict(record.federation)
         fields["sites"] = [Site(site["client"], Path(site["input"])) for site in fields["sites"]]
+        fields["config"] = RunConfig.of_run(record.run, fields["config"])
+        fields["init_model"] = Path(fields["init_model"]) if fields["init_model"] else None
         if record.embedded and redis_url:
             raise InvalidSetting(f"{out} has a server of its own: leave out --redis-url (and FLAVOR_REDIS_URL)")
         if not record.embedded and not redis_url:
             raise InvalidSetting(f"{out}: the run is on a Redis of yours: name it by --redis-url")
         return cls(layout=Layout(out), redis_url=redis_url, store_settings=store_settings, **fields)
 
+    @property
+    def rounds(self) -> int:
+        """Rounds to run."""
+        return self.config.rounds
+
+    def _in(self, store: ObjectStore) -> Federation:
+        """This federation, with its settings complete, as its coordinator is told them."""
+        settings = {"store": store.url, "queue": f"flavor-{self.run}"}
+        return replace(self, config=self.config.model_copy(update=settings))
+
     def _record(self, store: str) -> Record:
         fields = {name: value for name, value in self.__dict__.items() if name not in _NOT_RECORDED}
         fields["sites"] = [{"client": site.client, "input": str(site.input)} for site in self.sites]
-        fields["environment"], fields["serve_options"] = dict(self.environment), list(self.serve_options)
-        fields["edge_options"] = list(self.edge_options)
+        fields["environment"], fields["config"] = dict(self.environment), self.config.to_mapping()
+        fields["init_model"] = str(self.init_model) if self.init_model else None
         return Record(self.run, store, self.redis_url is None, fields)
 
     def _opened_store(self, url: str) -> ObjectStore:
@@ -109,9 +123,10 @@ class Federation:
             url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
             runs = self._connected(url)
             store = self._opened_store(self.store or str(self.layout.store))
-            self._record(store.url).write(self.layout.out)
+            ready = self._in(store)
+            ready._record(store.url).write(self.layout.out)
             progress.tell(f"run {self.run}: {counted(len(self.sites), 'site')}, {counted(self.rounds, 'round')}")
-            return self._followed(runs, store, progress, url, start)
+            return ready._followed(runs, store, progress, url, start)
 
     def go_on(self, progress: Progress, given: Mapping[str, Any]) -> Results:
         """Go on with the run in this folder that was interrupted, failed or stopped, or is to have more rounds.
@@ -123,7 +138,7 @@ class Federation:
             url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
             runs = self._connected(url)
             store = self._opened_store(self.store or str(self.layout.store))
-            ready = self
+            ready = self._in(store)
             if runs.find() is not None or self._rebuilt(runs, store, url, progress):
                 view = runs.read_own()
                 if not view.state.ended:  # whatever ended it had no time to say so
@@ -135,9 +150,8 @@ class Federation:
                 closed, _ = runs.closed(runs.read())
                 progress.tell(f"run {self.run} goes on after round {closed} of {done.config.rounds}")
                 progress.rounds = done.config.rounds
-                ready = replace(self, rounds=done.config.rounds)
-                ready._record(store.url).write(self.layout.out)
-                ready = replace(ready, rounds=self.rounds)  # the coordinator is told how the run began
+                ready = replace(self, config=done.config)._in(store)
+            ready._record(store.url).write(self.layout.out)
             return ready._followed(runs, store, progress, url, start)
 
     def _rebuilt(self, runs: RunStore, store: ObjectStore, url: str, progress: Progress) -> bool:
@@ -235,12 +249,10 @@ class Federation:
             "FLAVOR_OUT",
         ):
             environment.pop(variable, None)  # each edge has folders of its own
-        queue = f"flavor-{self.run}"
-        serve = ["serve", "--rounds", str(self.rounds), "--queue", queue, *self.serve_options]
         processes.start(
             "coordinator",
-            "flavor.cli.main",
-            serve,
+            "flavor.cli.serve_local",
+            [str(self.layout.out)],
             environment=environment,
             log=self.layout.log("coordinator"),
         )
@@ -249,7 +261,7 @@ class Federation:
             processes.start(
                 name,
                 "flavor.cli.aggregator",
-                ["--queue", queue, *self._aggregator_words()],
+                ["--queue", self.config.queue, *self._aggregator_words()],
                 environment=environment,
                 log=self.layout.log(name),
             )
@@ -258,7 +270,7 @@ class Federation:
             words += ["--workspace", str(self.layout.workspace(site.client))]
             words += ["-p", self.preprocess] if self.preprocess else []
             words += ["--format", self.format] if self.format else []
-            words += ["--report-output", *self.edge_options]  # site and operator are the same here
+            words += ["--report-output", *self._consent()]  # site and operator are the same here
             processes.start(
                 site.client,
                 "flavor.cli.edge",
@@ -266,6 +278,12 @@ class Federation:
                 environment=environment,
                 log=self.layout.log(site.client),
             )
+
+    def _consent(self) -> list[str]:
+        """The options by which this user's own sites take what this user's run asks of them."""
+        words = [] if self.config.kind.is_safe else ["--opaque"]
+        words += [word for name in self.config.settings for word in ("--allow-set", name)]
+        return [*words, "--strip-prefix"] if self.strip_prefix else words
 
     def _aggregator_words(self) -> list[str]:
         words = ["--workspace", str(self.layout.workspace("aggregator"))]
@@ -295,7 +313,7 @@ class Federation:
                 if fields["event"] == "client.lost":
                     told.add(f"lost {fields['client']}")
                 if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed", "round.note"):
-                    reason = _with_report(fields["reason"], _report(runs, fields))
+                    reason = with_report(fields["reason"], report_of(runs, fields))
                     progress.tell(f"{fields.get('client') or 'aggregator'}: {reason}")
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:
@@ -357,7 +375,7 @@ class Federation:
                 client = runs.clients([name])[name][0]
                 reason = f"{name}: {client['reason']}" if client.get("reason") else reason
                 report = None if f"lost {name}" in told else client.get("report")
-                progress.tell(f"{_with_report(reason, report)}; its log: {self.layout.log(name)}")
+                progress.tell(f"{with_report(reason, report)}; its log: {self.layout.log(name)}")
             else:
                 progress.tell(f"{reason}; its log: {self.layout.log(name)}")
             kind = "an edge" if is_edge else "the coordinator" if name == "coordinator" else "an aggregator"
@@ -371,23 +389,3 @@ def _snapshot(runs: RunStore) -> Snapshot | None:
         return take_snapshot(runs)
     except RunNotFound:
         return None
-
-
-def _with_report(reason: str, report: str | None) -> str:
-    """A reason with what the site itself says about it; what both say once."""
-    if not report:
-        return reason
-    before, known, detail = report.partition(reason.rpartition("its trainer ")[2])
-    return f"{reason}{detail}" if known and before in ("the trainer ", "") else f"{reason} ({report})"
-
-
-def _report(runs: RunStore, entry: Mapping[str, str]) -> str | None:
-    """What the site itself says about this entry of the log: here its user is the operator."""
-    client = entry.get("client", "")
-    if entry["event"] == "client.lost":
-        report = runs.clients([client])[client][0].get("report")
-    elif entry["event"] == "update.refused":
-        report = getattr(runs.updates(int(entry["round"]), [client]).get(client), "report", None)
-    else:
-        report = None
-    return report

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,15 @@ from typing import Any
 from flavor.atomic import write_json
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
+from flavor.config import RunConfig
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
 from flavor.locks import locked
+from flavor.patterns import with_known
+from flavor.script_settings import parse_settings
 
 _FILE = "federation.json"
-_VERSION = 1
+_VERSION = 2
+_FLAGS = ("--share-names", "--require-signatures")
 _ANSWER_S = 10.0
 
 
@@ -44,7 +49,9 @@ class Record:
         """The record in a folder; `InvalidSetting` where there is none."""
         try:
             fields = json.loads((out / _FILE).read_text(encoding="utf-8"))
-            if fields.pop("version") != _VERSION:
+            if (version := fields.pop("version")) == 1:
+                fields["federation"] = _of_version_1(fields["federation"])
+            elif version != _VERSION:
                 raise InvalidSetting(f"{out / _FILE} was written by another release of flavor: use that one")
             return cls(**fields)
         except FileNotFoundError:
@@ -53,6 +60,30 @@ class Record:
             ) from None
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise InvalidSetting(f"{out / _FILE} cannot be read: {error}") from None
+
+
+def _of_version_1(federation: Mapping[str, Any]) -> dict[str, Any]:
+    """What `federation` would be now, where the settings of the run stood as the words of `flavor serve`."""
+    fields = dict(federation)
+    words, values = iter(fields.pop("serve_options")), defaultdict[str, list[str]](list)
+    for option in words:
+        values[option.removeprefix("--").replace("-", "_")].append("" if option in _FLAGS else next(words))
+    settings: dict[str, Any] = {name: given[-1] for name, given in values.items() if name not in ("set", "init_model")}
+    settings |= {name: True for name in settings if f"--{name.replace('_', '-')}" in _FLAGS}
+    settings |= {name: tuple(values[name]) for name in ("keep", "equal")}
+    fields["config"] = RunConfig.parse(
+        {
+            "on_quorum_lost": "wait",  # the default of `flavor serve`
+            **settings,
+            "rounds": fields.pop("rounds"),
+            "statistics": with_known(values["statistics"]),
+            "settings": parse_settings(values["set"]),
+            "store": fields["store"] or "store",
+        }
+    ).to_mapping()
+    fields["init_model"] = values["init_model"][-1] if values["init_model"] else None
+    fields["strip_prefix"] = "--strip-prefix" in fields.pop("edge_options")
+    return fields
 
 
 def is_folder(run: str) -> bool:

@@ -1,0 +1,141 @@
+"""The options of a run's settings, made from the fields of `RunConfig`: the same for every command that takes them."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from flavor.config import LONGEST_S, RunConfig
+from flavor.option_groups import Group
+from flavor.patterns import with_known
+from flavor.resume import MAY_CHANGE
+from flavor.script_settings import parse_settings
+from flavor.setting import Setting
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_NOT_TAKEN = "store"
+"""`--store` is an option of other commands as well: `flavor.cli.options.store_option`."""
+
+
+class SettingOption(click.Option):
+    """The option of a setting. `--help` shows its bounds; `RunConfig` checks them, wherever a value comes from."""
+
+    def __init__(self, words: Sequence[str], *, group: Group, absent: str, bounds: str, **options: Any) -> None:
+        super().__init__(words, **options)
+        self.group, self.absent, self.bounds = group, absent, bounds
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """What stands in brackets after the help."""
+        more = {"range": self.bounds, "default": self.absent if self.default is None else ""}
+        return {**super().get_help_extra(ctx), **{name: text for name, text in more.items() if text}}
+
+
+def run_options(
+    *,
+    without: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    absent: Mapping[str, str] | None = None,
+    variables: bool = False,
+) -> Callable[[Command], Command]:
+    """Options for the settings of a run, in the order of their fields.
+
+    `only` and `without` name fields. `defaults` has the values that this command takes in place of the fields' own, and
+    `absent` what it does without a value, in words. With `variables` it reads their environment variables, too.
+    """
+
+    def decorated(function: Command) -> Command:
+        names = [name for name in only or RunConfig.model_fields if name not in (*without, _NOT_TAKEN)]
+        for name in reversed(names):
+            field = RunConfig.model_fields[name]
+            function = _option(
+                name,
+                field,
+                default=(defaults or {}).get(name, _default(field)),
+                absent=(absent or {}).get(name, Setting.of(field).absent),
+                required=field.is_required() and name not in (defaults or {}),
+                variables=variables,
+            )(function)
+        return function
+
+    return decorated
+
+
+def changing_options(function: Command) -> Command:
+    """The options of the settings that may change within a run: without one a setting stays as it is."""
+    for name in reversed([name for name in RunConfig.model_fields if name in MAY_CHANGE]):
+        field = RunConfig.model_fields[name]
+        function = _option(name, field, default=None, absent="", required=False, variables=False)(function)
+    return function
+
+
+def config_of(options: Mapping[str, Any], **others: Any) -> RunConfig:
+    """The settings that the options of a command say; `InvalidSetting` names each that cannot be used."""
+    settings = {name: value for name, value in options.items() if name in RunConfig.model_fields}
+    return RunConfig.parse(
+        {
+            **settings,
+            "statistics": with_known(settings.get("statistics", ())),
+            "settings": parse_settings(settings.get("settings", ())),
+            **others,
+        }
+    )
+
+
+def _option(
+    name: str, field: FieldInfo, *, default: Any, absent: str, required: bool, variables: bool
+) -> Callable[[Command], Command]:
+    setting = Setting.of(field)
+    variable = setting.variable if variables else None
+    return click.option(
+        setting.option or f"--{name.replace('_', '-')}",
+        name,
+        cls=SettingOption,
+        group=setting.group,
+        absent=absent,
+        bounds=_bounds(field),
+        metavar=setting.metavar,
+        help=setting.help,
+        default=default,
+        show_default=default is not None,
+        required=required,
+        envvar=variable,
+        show_envvar=variable is not None,
+        **_type(field.annotation),
+    )
+
+
+def _type(annotation: Any) -> dict[str, Any]:
+    """How click reads a value of this type. A number may also be a share: `RunConfig` reads that from its text."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [each for each in get_args(annotation) if each is not type(None)]
+        annotation = kinds[0] if len(kinds) == 1 else str
+    if annotation is bool:
+        return {"is_flag": True}
+    if get_origin(annotation) is Literal:
+        return {"type": click.Choice(get_args(annotation))}
+    if annotation in (int, float, str):
+        return {"type": annotation}
+    return {"type": str, "multiple": True}
+
+
+def _default(field: FieldInfo) -> Any:
+    """The default of an option, of which a list of patterns or variables has none: what is given comes on top."""
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return None if isinstance(default, (tuple, Mapping)) else default
+
+
+def _bounds(field: FieldInfo) -> str:
+    """As click writes a range: `x>=1`, `0.0<x<=1.0`. The longest duration is left out."""
+    limits = ((name, getattr(each, name, None)) for each in field.metadata for name in ("ge", "gt", "le"))
+    found = {name: limit for name, limit in limits if limit is not None}
+    high = "" if found.get("le", LONGEST_S) == LONGEST_S else f"<={found['le']}"
+    for name, sign in (("ge", "="), ("gt", "")):
+        if name in found:
+            return f"{found[name]}<{sign}x{high}" if high else f"x>{sign}{found[name]}"
+    return f"x{high}" if high else ""

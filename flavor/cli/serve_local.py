@@ -1,0 +1,42 @@
+"""The coordinator of a local run: `flavor run` starts it, and its settings are those in the run's result folder.
+
+    python -P -m flavor.cli.serve_local FOLDER
+
+A command line would show each setting to all users of the machine, and a script's may be secret.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flavor.cli.options import needed, patience_option, redis_option, store_option
+from flavor.cli.program import one_line_errors, run_program
+from flavor.cli.serve import coordinate
+from flavor.config import RunConfig
+from flavor.local.record import Record
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@redis_option
+@store_option
+@patience_option
+@one_line_errors
+def serve_local(folder: Path, redis_url: str | None, store: str | None, patience_s: float) -> None:
+    """Coordinate the run whose result folder this is."""
+    record = Record.of(folder)
+    config = RunConfig.of_run(record.run, record.federation["config"])
+    initial = record.federation["init_model"]
+    url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    coordinate(record.run, config, url, init_model=Path(initial) if initial else None, patience_s=patience_s)
+
+
+def main() -> None:
+    """Entry point."""
+    run_program(serve_local, "flavor")
+
+
+if __name__ == "__main__":
+    main()

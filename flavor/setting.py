@@ -1,0 +1,84 @@
+"""What each setting of a run says beside its type, default and bounds: its help, and how the command line takes it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from flavor.option_groups import Group
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as people meet it; its field has the type, the default and the bounds."""
+
+    help: str
+    group: Group
+    may_change: bool = False
+    """Whether `flavor resume` may change it within a run."""
+    metavar: str | None = None
+    absent: str = ""
+    """What holds without a value, in words; '' where the default says it."""
+    variable: str | None = None
+    """Environment variable from which `flavor serve` takes it."""
+    option: str = ""
+    """Option on the command line; '' for the field's name, with hyphens."""
+
+    @staticmethod
+    def of(field: FieldInfo) -> Setting:
+        """The setting that belongs to a field which `setting` has made."""
+        assert isinstance(field.json_schema_extra, dict)
+        extra: dict[str, Any] = dict(field.json_schema_extra)
+        return Setting(**{**extra, "group": Group(extra["group"])})
+
+
+def setting(
+    help: str,
+    group: Group,
+    *,
+    default: Any = ...,
+    may_change: bool = False,
+    metavar: str | None = None,
+    absent: str = "",
+    variable: str | None = None,
+    option: str = "",
+    **bounds: Any,
+) -> Any:
+    """A field with a `Setting`; without `default` a required one. `bounds` are pydantic's: `ge`, `gt`, `le`."""
+    about = Setting(help, group, may_change, metavar, absent, variable, option)
+    made = {"default_factory": default} if callable(default) else {"default": default}
+    return Field(**made, **bounds, json_schema_extra=asdict(about))
+
+
+def quorum_of(value: Any) -> int | float | None:
+    """A number of updates as an int, a share of a round's clients as a float."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        if text.isdigit() and int(text) >= 1:
+            return int(text)
+        if not text.isdigit() and 0 < number <= 1:
+            return number
+    except ValueError:
+        pass
+    raise ValueError("a number of updates is needed (3), or a share of the round's clients (0.6 or 60%)")
+
+
+def explained(error: ValidationError) -> str:
+    """One line that names each bad setting as its option."""
+    lines = []
+    for problem in error.errors():
+        option = (
+            "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else "settings"
+        )
+        if problem["loc"][:1] == ("settings",):
+            lines.append(f"--set: {problem['msg'].removeprefix('Value error, ')}")
+            continue
+        given = "" if problem["loc"] == () else f" (given: {problem['input']!r})"
+        lines.append(f"{option}: {problem['msg'].removeprefix('Value error, ')}{given}")
+    return "; ".join(lines)

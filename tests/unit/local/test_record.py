@@ -1,0 +1,68 @@
+"""What a result folder says of its run, also where an earlier release wrote it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flavor.config import RunConfig
+from flavor.errors import InvalidSetting
+from flavor.local.federation import Federation
+from flavor.local.plan import Layout, Site
+from flavor.local.record import Record
+from flavor.patterns import STATISTICS
+
+CONFIG = RunConfig(rounds=3, min_clients=2, quorum=0.5, keep=("a*",), settings={"SECRET": "s3cret"}, store="folder")
+
+
+def test_a_federation_is_read_as_it_was_written(tmp_path: Path) -> None:
+    federation = Federation(
+        run="r",
+        config=CONFIG,
+        sites=[Site("s1", tmp_path)],
+        main="python main.py",
+        preprocess=None,
+        layout=Layout(tmp_path),
+        init_model=tmp_path / "model.npz",
+        strip_prefix=True,
+    )
+    federation._record("folder").write(tmp_path)
+    assert Federation.of(tmp_path, None) == federation
+    assert (tmp_path / "federation.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_one_that_the_release_before_wrote_can_go_on(tmp_path: Path) -> None:
+    """Its settings stood as the words of `flavor serve`, and its edges' as those of `flavor-fl`."""
+    words = ["--checkpoint", "opaque", "--keep-rounds", "0", "--quorum", "50%", "--on-quorum-lost", "fail"]
+    words += ["--share-names", "--min-clients", "2", "--set", "LR=0.1", "--set", "A=b", "--init-model", "/m.npz"]
+    fields = {
+        **{"run": "r", "rounds": 7, "sites": [{"client": "s1", "input": "/data"}], "main": "python main.py"},
+        **{"preprocess": None, "store": None, "serve_options": words, "edge_options": ["--opaque", "--strip-prefix"]},
+        **{"format": None, "workers": 1, "aggregator_main": "a", "init_once": False, "environment": {}, "folder": "/"},
+    }
+    record = {"version": 1, "run": "r", "store": "/s", "embedded": True, "federation": fields}
+    (tmp_path / "federation.json").write_text(json.dumps(record))
+    federation = Federation.of(tmp_path, None)
+    expected = RunConfig.parse(
+        {
+            **{"rounds": 7, "checkpoint": "opaque", "keep_rounds": 0, "quorum": 0.5, "share_names": True},
+            **{"min_clients": 2, "settings": {"LR": "0.1", "A": "b"}, "store": federation.config.store},
+        }
+    )
+    assert federation.config == expected
+    assert (federation.init_model, federation.strip_prefix) == (Path("/m.npz"), True)
+
+    fields["serve_options"] = ["--min-clients", "3", "--keep", "a", "--keep", "b", "--statistics", "*.seen"]
+    (tmp_path / "federation.json").write_text(json.dumps(record))
+    config = Federation.of(tmp_path, None).config
+    assert (config.on_quorum_lost, config.keep, config.statistics) == ("wait", ("a", "b"), (*STATISTICS, "*.seen"))
+
+
+def test_one_of_a_later_release_is_told(tmp_path: Path) -> None:
+    Record("r", "s", True, {}).write(tmp_path)
+    path = tmp_path / "federation.json"
+    path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(InvalidSetting, match="another release"):
+        Record.of(tmp_path)
