@@ -16,7 +16,7 @@ from flavor.store.protocol import ObjectStore
 from workers.builtin import Engine
 from workers.combiner import Combiner
 from workers.fault import GivenBack, require_record
-from workers.resident import Residents
+from workers.residents import Residents
 
 
 def silent(_: str) -> None:

@@ -15,13 +15,14 @@ from redis import exceptions as redis_errors
 from flavor.bus.connection import connect, options, wait_for_server
 from flavor.errors import BusUnavailable
 from flavor.ledger.keys import SigningKey
+from flavor.programs.aggregator import UserAggregator
 from flavor.signals import Listener, asked_to_end, hung_up_or_ended
 from flavor.store.protocol import ObjectStore
 from workers.builtin import Engine
-from workers.command import CommandCombiner, StartedAnew, UserCommand
+from workers.command import CommandCombiner, StartedAnew
 from workers.context import WorkerContext, set_context
 from workers.jobs import AGGREGATE
-from workers.resident import Residents
+from workers.residents import Residents
 from workers.worker import make_worker, queue_named
 
 _KEEP_FAILURES_S = 86_400
@@ -35,16 +36,16 @@ def serve(
     threads: int,
     tell: Callable[[str], None],
     patience_s: float = 60.0,
-    command: UserCommand | None = None,
+    aggregator: UserAggregator | None = None,
     init_once: bool = False,
     key: SigningKey | None = None,
     name: str | None = None,
 ) -> None:
     """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first.
 
-    With `command` it aggregates by that, started for each round, or with `init_once` once for each run. `key` signs its
-    manifests; a key that lives as long as the process when None. `name` is that of a worker that has died, to take its
-    place.
+    With `aggregator` it aggregates by that, started for each round, or with `init_once` once for each run. `key` signs
+    its manifests; without one, a key that lives as long as the process. `name` is that of a worker that has died, whose
+    place this one takes.
     """
     connection = Redis.from_url(url, **options(url, patience_s))
     home = ""
@@ -52,14 +53,14 @@ def serve(
     key = key or SigningKey.generate()
     context = WorkerContext(redis, url, store, combiner=Engine(threads), tell=tell, key=key)
     queues = [queue]
-    if command is not None and init_once:
+    if aggregator is not None and init_once:
         home = f"{queue}@{context.name}"
         queues.append(home)
-        context.residents = Residents(command, home, run=context.run, tell=tell)
-        context.combiner = CommandCombiner(command, context.residents)
+        context.residents = Residents(aggregator, home, run=context.run, tell=tell)
+        context.combiner = CommandCombiner(aggregator, context.residents)
         context.hand_over = HandOver(connection)
-    elif command is not None:
-        context.combiner = CommandCombiner(command, StartedAnew(command))
+    elif aggregator is not None:
+        context.combiner = CommandCombiner(aggregator, StartedAnew(aggregator))
     wait_for_server(redis, url)
     set_context(context)
     worker = make_worker(connection, *queues, tell=tell, name=name)

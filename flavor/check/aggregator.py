@@ -11,12 +11,12 @@ from typing import Protocol
 from flavor.check.aggregation import Made, Sent
 from flavor.check.aggregator_checks import ACCEPTED, ANEW_CHECKS, CONTENT, INFO, ONCE_CHECKS
 from flavor.check.aggregator_kept import Once
-from flavor.check.aggregator_process import Aggregator, Anew, Life
+from flavor.check.aggregator_process import Anew, CheckedAggregator, Life
 from flavor.check.files import FileRound
 from flavor.check.folders import Folders
 from flavor.check.output import Screen
-from flavor.check.place import Place
 from flavor.check.report import Report
+from flavor.check.round_files import CheckedFiles
 from flavor.check.script import Over
 from flavor.check.sensitivity import Result, Trial
 from flavor.check.tensors import TensorRound
@@ -33,10 +33,10 @@ class Round(Protocol[Result]):
     Whatever is wrong is a failed check of the life's report, and `Over`.
     """
 
-    place: Place
+    files: CheckedFiles
 
-    def look_at(self, life: Life, place: Place, where: str) -> Result:
-        """What the command left at a place with local models like these."""
+    def look_at(self, life: Life, files: CheckedFiles, where: str) -> Result:
+        """What the command left in files with local models like these."""
 
     def try_changes(self, life: Life, trial: Trial[Result], made: Result) -> None:
         """Whether it follows every local model."""
@@ -59,7 +59,7 @@ class CommandAggregation:
 
     def __init__(
         self,
-        aggregator: Aggregator,
+        aggregator: CheckedAggregator,
         folders: Folders,
         *,
         screen: Screen,
@@ -72,7 +72,7 @@ class CommandAggregation:
         self._tried = 2 if init_once or not checkpoints.has_tensors else 1  # flavor.check.sensitivity says why
         self._root = folders.root / "aggregator"
         self._life = self._new_life(self._root, "aggregator")
-        self._history: list[Place] = []
+        self._history: list[CheckedFiles] = []
         self._sums: list[float | None] = []  # of the local models' shares, round by round
         self._before: Path | None = None  # what the trainer sent in the round before
         if not checkpoints.has_tensors:
@@ -121,32 +121,32 @@ class CommandAggregation:
     def _aggregate(self, round_: int, work: Round[Result], target: Path) -> Made | None:
         where = f"round {round_}"
         self._screen.tell(f"aggregating {where}")
-        self._life.aggregate(round_, work.place, where)
-        result = work.look_at(self._life, work.place, where)
-        self._look_at_info(work.place, where)
+        self._life.aggregate(round_, work.files, where)
+        result = work.look_at(self._life, work.files, where)
+        self._look_at_info(work.files, where)
         if round_ == self._tried:
             self._screen.tell(f"aggregating {where} again, with one local model changed at a time")
-            trial = Trial(self._new_life, self._root / "again", self._history, work.place, work.look_at)
+            trial = Trial(self._new_life, self._root / "again", self._history, work.files, work.look_at)
             work.try_changes(self._life, trial, result)
         self._sums.append(work.total(result))
         if is_out_of_scale(self._sums) and (sum_ := self._sums[-1]) is not None:
             work.fail_scale(self._life, where, sum_)
         work.hand_over(self._life, where, target)
-        shutil.copyfile(work.place.merged, target.with_name(FILE_NAME))
-        self._history.append(self._put_away(work.place, round_))
+        shutil.copyfile(work.files.global_info, target.with_name(FILE_NAME))
+        self._history.append(self._put_away(work.files, round_))
         return work.made(result)
 
-    def _put_away(self, place: Place, round_: int) -> Place:
+    def _put_away(self, files: CheckedFiles, round_: int) -> CheckedFiles:
         """Move a round's files away: the paths of an old round lead nowhere under `flavor-agg` either."""
         old, new = self._root / f"round-{round_}", self._root / "finished" / f"round-{round_}"
         new.parent.mkdir(exist_ok=True)
         old.rename(new)
-        return place.moved(old, new)
+        return files.moved(old, new)
 
-    def _look_at_info(self, place: Place, where: str) -> None:
+    def _look_at_info(self, files: CheckedFiles, where: str) -> None:
         """Whether the command left the merged info as numbers, in which it may have changed some."""
         try:
-            metrics = json.loads(place.merged.read_bytes())["metrics"]
+            metrics = json.loads(files.global_info.read_bytes())["metrics"]
             values = [each for value in metrics.values() for each in (value if isinstance(value, list) else [value])]
             there = [value for value in values if value is not None]  # where a site has none
             odd = [value for value in there if isinstance(value, bool | str) or not math.isfinite(value)]

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from flavor.check.aggregator_checks import ENDS, FINISHED, LIVES, WAITS
-from flavor.check.aggregator_process import REPAIR, Aggregator, Life
+from flavor.check.aggregator_process import REPAIR, CheckedAggregator, Life
 from flavor.check.fake_bus import FakeBus
 from flavor.check.folders import Stamp, stamp
 from flavor.check.output import Screen
-from flavor.check.place import Place
 from flavor.check.report import Report
+from flavor.check.round_files import CheckedFiles
 from flavor.check.script import END_S, Ended, Late
 from flavor.records.names import Event
 
@@ -38,7 +38,9 @@ _WRONG_EVENT = "an aggregator waits with WaitEvent('AggregateStarted') and answe
 class Once(Life):
     """Starts the command at the beginning and keeps it."""
 
-    def __init__(self, aggregator: Aggregator, folder: Path, report: Report, screen: Screen, *, log: str) -> None:
+    def __init__(
+        self, aggregator: CheckedAggregator, folder: Path, report: Report, screen: Screen, *, log: str
+    ) -> None:
         self._bus = FakeBus(
             aggregator.rounds,
             client=CLIENT,
@@ -51,7 +53,7 @@ class Once(Life):
         self._rounds = aggregator.rounds
         self._stack = contextlib.ExitStack()
         self._round = 0
-        self._place: Place | None = None
+        self._files: CheckedFiles | None = None
         # What the server's threads note while the command waits for their answer:
         self._open = False  # AggregateStarted is set, AggregateFinished is not
         self._taken = False  # WaitEvent has returned in this round
@@ -65,17 +67,17 @@ class Once(Life):
         self._stack.enter_context(self._bus)
         self._launch({"FLAVOR_CLIENT": CLIENT, "FLAVOR_REDIS_URL": self._bus.url})
 
-    def aggregate(self, round_: int, place: Place, where: str) -> None:
+    def aggregate(self, round_: int, files: CheckedFiles, where: str) -> None:
         """See `Life`: set AggregateStarted, and wait until the command waits for the next round."""
-        self._place, self._at_event = place, None
-        self._announce(place)
+        self._files, self._at_event = files, None
+        self._announce(files)
         self._await_looking(where)
         self._taken = self._waits_again = False
         self._round, self._open = round_, True
         self._bus.events.start_round(round_)
         self._await_finished(where)
-        self._await_return(place, where)
-        self._look_at_files(place, where)
+        self._await_return(files, where)
+        self._look_at_files(files, where)
         self.report.passed(FINISHED)
 
     def watch(self) -> None:
@@ -155,7 +157,7 @@ class Once(Life):
         if not finished():
             self.fail(FINISHED, f"{where}: it waits for the next round without having set it")
 
-    def _await_return(self, place: Place, where: str) -> None:
+    def _await_return(self, files: CheckedFiles, where: str) -> None:
         """Let it come back to its WaitEvent, and see that the model was whole when it said so."""
         last = self._round >= self._rounds
         try:
@@ -168,7 +170,7 @@ class Once(Life):
             self.fail(ENDS if last else LIVES, f"{where}: {detail}")
         if self._early and not self._looks():
             self.fail(WAITS, f"{where}: it aggregated again before the next AggregateStarted")
-        if stamp(place.target) != self._at_event:
+        if stamp(files.global_model) != self._at_event:
             what = "came" if self._at_event is None else "changed"
             self.fail(FINISHED, f"{where}: the global model {what} after AggregateFinished")
         if self._script.has_ended and not last:
@@ -204,7 +206,7 @@ class Once(Life):
             self._foreign = f"set {event}"
 
     def _target(self) -> Stamp | None:
-        return stamp(self._place.target) if self._place else None
+        return stamp(self._files.global_model) if self._files else None
 
     def _enters_wait(self) -> None:
         self._waits_again = self._open and self._taken

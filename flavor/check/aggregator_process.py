@@ -6,9 +6,8 @@ that is started for each round; `flavor.check.aggregator_kept` has the one that 
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -17,10 +16,10 @@ from flavor.check.aggregator_checks import EXITS, INPUTS, STARTS, WRITES
 from flavor.check.fake_bus import RUN
 from flavor.check.folders import Stamp
 from flavor.check.output import Screen
-from flavor.check.place import Place
 from flavor.check.report import Check, Report
+from flavor.check.round_files import CheckedFiles
 from flavor.check.script import Bell, Ended, Late, Over, QuietBell, Script
-from workers.environment import user_environment
+from flavor.programs.aggregator import UserAggregator
 
 REPAIR = "repair what its last lines say"
 _NO_EVENTS = "an aggregator that is started anew in each round has no events: leave them out, or pass --init-once"
@@ -28,26 +27,22 @@ _NO_LOOP = "let it end after one aggregation; if it loops over AggregateStarted,
 
 
 @dataclass(frozen=True)
-class Aggregator:
-    """The command, and how it is run."""
+class CheckedAggregator:
+    """What is checked, and how."""
 
-    command: Sequence[str]
+    program: UserAggregator
     rounds: int
     timeout_s: float
     environment: Mapping[str, str]
-    """The environment of the check, of which the command sees what `flavor-agg` would let it see."""
-    passed: Sequence[str]
-    """Names of variables that it sees besides (`--env`)."""
+    """The environment of the check, of which the aggregator sees what `flavor-agg` would let it see."""
     logs: Path
-    only: bool = False
-    """It sees what a program needs, and what is in `passed`, alone (`--env-only`)."""
 
 
 class Life(ABC):
     """Aggregates one round after another. Every method may record a failed check and raise `Over`."""
 
     def __init__(
-        self, aggregator: Aggregator, folder: Path, report: Report, screen: Screen, bell: Bell, *, log: str
+        self, aggregator: CheckedAggregator, folder: Path, report: Report, screen: Screen, bell: Bell, *, log: str
     ) -> None:
         self.report = report
         self._aggregator, self._log = aggregator, aggregator.logs / f"{log}.log"
@@ -61,8 +56,8 @@ class Life(ABC):
         """Begin it; raises `CommandNotFound` for a program that cannot be started."""
 
     @abstractmethod
-    def aggregate(self, round_: int, place: Place, where: str) -> None:
-        """Have the command aggregate what is at `place`; `where` says in words which round that is."""
+    def aggregate(self, round_: int, files: CheckedFiles, where: str) -> None:
+        """Have the command aggregate these files; `where` says in words which round that is."""
 
     def watch(self) -> None:
         """See that all is well between two rounds."""
@@ -95,36 +90,30 @@ class Life(ABC):
 
     def _launch(self, extra: Mapping[str, str]) -> None:
         aggregator = self._aggregator
-        environment = {
-            **user_environment(aggregator.environment, aggregator.passed, only=aggregator.only),
-            "OUTPUT_PATH": os.fspath(self._output),
-            "LOG_PATH": os.fspath(aggregator.logs),
-            "TOTAL_ROUNDS": str(aggregator.rounds),
-            "FLAVOR_ROLE": "aggregator",
-            "FLAVOR_RUN": RUN,
-            **extra,
-        }
-        self._script.launch(aggregator.command, environment, self._log)
+        environment = aggregator.program.environment(
+            aggregator.environment, RUN, aggregator.rounds, output=self._output, logs=aggregator.logs, extra=extra
+        )
+        self._script.launch(aggregator.program.command, environment, self._log)
         self.report.passed(STARTS)
 
-    def _announce(self, place: Place) -> None:
-        self._inputs = place.stamps()
-        place.announce(self._output)
+    def _announce(self, files: CheckedFiles) -> None:
+        self._inputs = files.stamps()
+        files.announce(self._output)
 
-    def _look_at_files(self, place: Place, where: str) -> None:
+    def _look_at_files(self, files: CheckedFiles, where: str) -> None:
         """Whether it wrote where it should, and nowhere else."""
         changed = [
-            str(index) for index, (was, is_) in enumerate(zip(self._inputs, place.stamps(), strict=True)) if was != is_
+            str(index) for index, (was, is_) in enumerate(zip(self._inputs, files.stamps(), strict=True)) if was != is_
         ]
         if changed:
             self.fail(INPUTS, f"{where}: it changed the file at GetPaths('localModels')[{', '.join(changed)}]")
         self.report.passed(INPUTS)
-        if not place.target.is_file():
-            beside = place.target.with_name(f"{place.target.name}.npz")
+        if not files.global_model.is_file():
+            beside = files.global_model.with_name(f"{files.global_model.name}.npz")
             hint = f"{beside.name} is there: np.savez appends .npz, so give it an open file"
             detail = f"{where}: there is no file at GetPaths('globalModel')[0]"
             self.fail(WRITES, detail, hint=hint if beside.is_file() else None)
-        if not (size := place.target.stat().st_size):
+        if not (size := files.global_model.stat().st_size):
             self.fail(WRITES, f"{where}: the file at GetPaths('globalModel')[0] is empty")
         self.report.passed(WRITES, f"{size} bytes")
 
@@ -132,7 +121,9 @@ class Life(ABC):
 class Anew(Life):
     """Starts the command for each round. As under `flavor-agg`, it has no bus."""
 
-    def __init__(self, aggregator: Aggregator, folder: Path, report: Report, screen: Screen, *, log: str) -> None:
+    def __init__(
+        self, aggregator: CheckedAggregator, folder: Path, report: Report, screen: Screen, *, log: str
+    ) -> None:
         super().__init__(aggregator, folder, report, screen, QuietBell(), log=log)
 
     def start(self) -> None:
@@ -144,9 +135,9 @@ class Anew(Life):
     def _alarm(self) -> None:
         """Nothing is heard of the command but its end."""
 
-    def aggregate(self, round_: int, place: Place, where: str) -> None:
+    def aggregate(self, round_: int, files: CheckedFiles, where: str) -> None:
         """See `Life`: run the command to its end."""
-        self._announce(place)
+        self._announce(files)
         self._launch({})
         try:
             self._script.wait(f"the aggregator ({where})", lambda: False)
@@ -159,4 +150,4 @@ class Anew(Life):
                 self._died(EXITS, f"in {where}", _NO_EVENTS if no_bus else REPAIR)
         self.report.passed(EXITS)
         self._script.stop()  # what it has started, too
-        self._look_at_files(place, where)
+        self._look_at_files(files, where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -11,9 +10,7 @@ from types import TracebackType
 import fakeredis
 
 from flavor.bus.connection import Redis
-from flavor.bus.events import ClientEvents
-from flavor.bus.keys import RunKeys
-from flavor.bus.subscription import Subscription
+from flavor.bus.solo_run import SoloRun
 from flavor.check.fake_server import ScriptServer
 from flavor.records.names import Event
 from flavor.records.states import RunState
@@ -63,25 +60,12 @@ class FakeBus:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="fake-redis", daemon=True
         )
         self.url = self._server.url
-        self._run = RunKeys(RUN)
-        self.keys = self._run.client(client)
         # RESP2, as everywhere in this project; redis-py would ask the server for RESP3.
         self._redis: Redis = fakeredis.FakeRedis(server=self._server.fake_server, decode_responses=True, protocol=2)
-        self.events = ClientEvents(self.url, RUN, client, redis=self._redis, starts=starts)
-        self._subscription = Subscription(
-            self._redis, self.url, channels=[self.keys.state], patterns=[self.keys.events_pattern]
-        )
-        self._redis.hset(
-            self._run.state,
-            mapping={
-                "state": RunState.RUNNING,
-                "round": "0",
-                "rounds": str(rounds),
-                "config": "{}",
-                "reason": "check",
-            },
-        )
-        self._redis.set(self.keys.lease, "check")  # for ever: this process is the edge
+        self._run = SoloRun(self._redis, self.url, RUN, client, starts=starts, holder="check")
+        self.keys, self.events = self._run.keys, self._run.events
+        self._subscription = self._run.subscription()
+        self._run.begin(rounds)
 
     def __enter__(self) -> FakeBus:
         self._thread.start()
@@ -103,13 +87,11 @@ class FakeBus:
 
     def wake(self) -> None:
         """End a `wait`; from any thread, harmless after the end."""
-        with contextlib.suppress(Exception):
-            self._redis.publish(self.keys.state, "")
+        self._run.wake()
 
     def finish(self) -> None:
-        """Mark the run as finished, and release whoever waits."""
-        self._redis.hset(self._run.state, mapping={"state": RunState.FINISHED, "reason": "all rounds are done"})
-        self._redis.publish(self._run.state, RunState.FINISHED)
+        """Mark the run as finished, and end every wait of the script for an event."""
+        self._run.end(RunState.FINISHED, "all rounds are done")
 
     def _is_of_another_event(self, key: str) -> bool:
         event = key.rpartition(":event:")[2]

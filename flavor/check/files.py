@@ -18,7 +18,7 @@ from pathlib import Path
 from flavor.check.aggregation import Made, Sent
 from flavor.check.aggregator_checks import FOLLOWS, LOADABLE
 from flavor.check.aggregator_process import Life
-from flavor.check.place import CLIENTS, Place, Writer
+from flavor.check.round_files import CLIENTS, CheckedFiles, Writer
 from flavor.check.sensitivity import Trial
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.errors import CheckpointError
@@ -40,15 +40,15 @@ class FileRound:
         self._kind = kind
         self._new, self._old = sent.path, before or sent.path
         writers = [self._writer(is_new) for is_new in _THIS_ROUND]
-        self.place = Place.lay_out(folder, writers, info, extension=sent.path.suffix)
+        self.files = CheckedFiles.lay_out(folder, writers, info, extension=sent.path.suffix)
 
-    def look_at(self, life: Life, place: Place, where: str) -> Path:
+    def look_at(self, life: Life, files: CheckedFiles, where: str) -> Path:
         """The global model, if its kind knows it as one."""
         try:
-            self._kind.describe(place.target)
+            self._kind.describe(files.global_model)
         except CheckpointError as error:
-            life.fail(LOADABLE, f"{where}: {str(error).removeprefix(f'{place.target}: ')}")
-        return place.target
+            life.fail(LOADABLE, f"{where}: {str(error).removeprefix(f'{files.global_model}: ')}")
+        return files.global_model
 
     def try_changes(self, life: Life, trial: Trial[Path], made: Path) -> None:
         """Run the round again: on the same files, then with those of this round and of the one before exchanged."""
@@ -78,7 +78,7 @@ class FileRound:
 
     def hand_over(self, life: Life, where: str, target: Path) -> None:
         """Copy the global model for the trainer."""
-        shutil.copyfile(self.place.target, target)
+        shutil.copyfile(self.files.global_model, target)
 
     def total(self, made: Path) -> float | None:
         """Nothing that could be told."""

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from flavor.check.aggregator_process import Life
-from flavor.check.place import Place, Writer
+from flavor.check.round_files import CheckedFiles, Writer
 
 Result = TypeVar("Result")
 _NONE: Mapping[int, Writer] = {}
-LookAt = Callable[[Life, Place, str], Result]
+LookAt = Callable[[Life, CheckedFiles, str], Result]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Trial(Generic[Result]):
     new_life: Callable[[Path, str], Life]
     """A life in a folder, whose log has this name."""
     folder: Path
-    history: Sequence[Place]
+    history: Sequence[CheckedFiles]
     """The rounds before."""
-    place: Place
+    files: CheckedFiles
     look_at: LookAt[Result]
 
     def __call__(self, name: str, changes: Mapping[int, Writer], sizes: Sequence[int] | None = None) -> Result:
@@ -45,12 +45,12 @@ class Trial(Generic[Result]):
         """
         folder = self.folder / name
         life = self.new_life(folder, f"aggregator-{name}")
-        rounds = [*((place, _NONE) for place in self.history), (self.place, changes)]
+        rounds = [*((files, _NONE) for files in self.history), (self.files, changes)]
         try:
             life.start()
-            for round_, (place, change) in enumerate(rounds, start=1):
-                others = sizes if place is self.place else None
-                again = place.again(folder / f"round-{round_}", change, others)
+            for round_, (files, change) in enumerate(rounds, start=1):
+                others = sizes if files is self.files else None
+                again = files.again(folder / f"round-{round_}", change, others)
                 where = f"round {round_}, run again ({name})"
                 life.aggregate(round_, again, where)
             return self.look_at(life, again, where)

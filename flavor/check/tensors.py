@@ -11,7 +11,7 @@ from flavor.check import model
 from flavor.check.aggregation import Made, Sent
 from flavor.check.aggregator_checks import FINITE, FOLLOWS, LOADABLE, SHAPES, WEIGHS
 from flavor.check.aggregator_process import Life
-from flavor.check.place import CLIENTS, Place, sizes_of
+from flavor.check.round_files import CLIENTS, CheckedFiles, sizes_of
 from flavor.check.sensitivity import Trial
 from flavor.check.weighing import Weighing, exchanged, explained, is_about_one, total, weighing
 from flavor.checkpoints import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
@@ -38,11 +38,11 @@ class TensorRound:
         ]
         self._models: list[model.Tensors] = [self._local.tensors, *others]
         writers = [functools.partial(self._write, tensors) for tensors in self._models]
-        self.place = Place.lay_out(folder, writers, info, extension=self._format.extension)
+        self.files = CheckedFiles.lay_out(folder, writers, info, extension=self._format.extension)
 
-    def look_at(self, life: Life, place: Place, where: str) -> model.Tensors:
+    def look_at(self, life: Life, files: CheckedFiles, where: str) -> model.Tensors:
         """The tensors of the global model, if they can be the next round's."""
-        path = place.target
+        path = files.global_model
         try:
             format_ = model.opened(path)
             tensors = read(path, format_).tensors
@@ -153,7 +153,7 @@ class TensorRound:
 
     def hand_over(self, life: Life, where: str, target: Path) -> None:
         """Write the global model as the trainer will find it: over the wire's safetensors into the trainer's format."""
-        made = self.place.target
+        made = self.files.global_model
         wire = target.with_name("wire.safetensors")
         try:
             to_safetensors(made, wire, detect(made))

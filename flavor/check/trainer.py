@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from flavor.bus.address import to_environment
 from flavor.check.again import start_again
 from flavor.check.aggregation import Aggregation, Mean, Sent
 from flavor.check.fake_bus import CLIENT, RUN, FakeBus
@@ -42,6 +43,7 @@ from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
 from flavor.programs.process import INSTALL_FLAVOR, lacks_flavor
 from flavor.programs.readmark import ReadMark
+from flavor.programs.trainer_environment import trainer_environment
 from flavor.records.info import FILE_NAME
 from flavor.records.names import Event
 
@@ -50,7 +52,7 @@ _OTHERS_S = 5.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class CheckedTrainer:
     """What is checked, and how."""
 
     command: Sequence[str]
@@ -67,7 +69,7 @@ class TrainerCheck:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: CheckedTrainer,
         folders: Folders,
         *,
         environment: Mapping[str, str],
@@ -351,9 +353,8 @@ class TrainerCheck:
     def _launch(
         self, command: Sequence[str], log: str, script: Script | None = None, bus: FakeBus | None = None
     ) -> None:
-        environment = self._files.trainer_environment(
-            self._base, rounds=self._settings.rounds, run=RUN, client=CLIENT, url=(bus or self._bus).url
-        )
+        base = to_environment(self._base, (bus or self._bus).url)
+        environment = trainer_environment(base, self._files, rounds=self._settings.rounds, run=RUN, client=CLIENT)
         environment["CHECK_FL"] = "true"
         (script or self._script).launch(command, environment, self._files.log / f"{log}.log")
 

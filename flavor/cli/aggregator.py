@@ -127,14 +127,15 @@ def command(
     from flavor.errors import InvalidSetting
     from flavor.ledger.keys import SigningKey
     from flavor.ownfolder import make_own_folder
+    from flavor.programs.account import Account
+    from flavor.programs.aggregator import UserAggregator
+    from flavor.programs.aggregator_environment import withheld
     from flavor.programs.command import parse_command
-    from flavor.programs.confinement import Account, Confinement
+    from flavor.programs.confinement import Confinement
     from flavor.programs.supervision import supervised
     from flavor.sizes import parse_size
     from flavor.stamp import with_times
     from flavor.store.opening import opened_once_usable
-    from workers.command import UserCommand
-    from workers.environment import withheld
     from workers.serving import serve
 
     with_times()
@@ -152,16 +153,16 @@ def command(
         if user and init_once:
             raise InvalidSetting("--user goes with a command that is started anew in each round: leave out --init-once")
         output, log = (Path(os.environ[name]) if os.environ.get(name) else None for name in ("OUTPUT_PATH", "LOG_PATH"))
-        own = UserCommand(
+        own = UserAggregator(
             tuple(parse_command(main_command, "-m")),
             workspace.absolute(),
             passed,
             confinement,
             only=env_only,
             output=output and output.absolute(),
-            log=log and log.absolute(),
+            logs=log and log.absolute(),
         )
-        own.check_way()
+        own.check_folders()
         own.take_output()
         hidden = [name for name in withheld(os.environ) if name not in passed and not name.startswith("FLAVOR_")]
         if hidden and not env_only:
@@ -182,7 +183,7 @@ def command(
             threads=threads,
             tell=tell,
             patience_s=patience_s,
-            command=own,
+            aggregator=own,
             init_once=init_once,
             key=SigningKey.kept(key, workspace / "aggregator.key", tell, "--key"),
             name=name,

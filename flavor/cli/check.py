@@ -115,13 +115,13 @@ def command(
 
     from flavor.check.folders import Folders
     from flavor.check.output import Screen, show
-    from flavor.check.trainer import Settings, TrainerCheck
+    from flavor.check.trainer import CheckedTrainer, TrainerCheck
     from flavor.local.progress import counted
 
     further = "--rounds 2 shows it"
     if not kind.has_tensors:
         further = "name your aggregator with -am CMD: then there is a second round"
-    settings = Settings(parsed, preprocess, rounds, timeout_s, kind, second_round=further)
+    settings = CheckedTrainer(parsed, preprocess, rounds, timeout_s, kind, second_round=further)
     raise_on_sigterm()
     folders = Folders(os.environ)
     failed = False

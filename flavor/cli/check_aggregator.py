@@ -128,10 +128,11 @@ def check_both(
 ) -> NoReturn:
     """Check these two commands together, print what was found, and exit with the code that says whether it failed."""
     from flavor.check.aggregator import CommandAggregation
-    from flavor.check.aggregator_process import Aggregator
+    from flavor.check.aggregator_process import CheckedAggregator
     from flavor.check.folders import Folders
     from flavor.check.output import Screen
-    from flavor.check.trainer import Settings, TrainerCheck
+    from flavor.check.trainer import CheckedTrainer, TrainerCheck
+    from flavor.programs.aggregator import UserAggregator
 
     if rounds < 2:
         raise InvalidSetting(f"--rounds {rounds}: whether an aggregator fits shows in the second round: leave it out")
@@ -142,13 +143,19 @@ def check_both(
         with Screen(quiet=as_json, name=name) as screen:
             screen.tell(f"{what}: {rounds} rounds, without Redis")
             aggregation = CommandAggregation(
-                Aggregator(aggregator, rounds, timeout_s, os.environ, passed, folders.workspace.log, only),
+                CheckedAggregator(
+                    UserAggregator(tuple(aggregator), folders.root, tuple(passed), only=only),
+                    rounds,
+                    timeout_s,
+                    os.environ,
+                    folders.workspace.log,
+                ),
                 folders,
                 screen=screen,
                 init_once=init_once,
                 checkpoints=kind,
             )
-            settings = Settings(trainer, preprocess, rounds, timeout_s, kind)
+            settings = CheckedTrainer(trainer, preprocess, rounds, timeout_s, kind)
             report = TrainerCheck(
                 settings, folders, environment=os.environ, screen=screen, aggregation=aggregation
             ).run()

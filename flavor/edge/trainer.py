@@ -6,12 +6,14 @@ import os
 import sys
 import time
 
+from flavor.bus.address import to_environment
 from flavor.edge.inbox import Ended, Inbox
 from flavor.edge.joining import Site
 from flavor.edge.notice import Died, Failure, Notice
 from flavor.edge.part import Part, Phase
 from flavor.ledger.history import count_of
 from flavor.programs.process import ChildProcess, obituary
+from flavor.programs.trainer_environment import trainer_environment
 
 _STOP_S = 2.0
 _UNREADY_S = 30.0
@@ -35,12 +37,12 @@ class Trainer:
     def start(self) -> None:
         """Run the preprocess command, if there is one, to its end; then start the trainer. Raises `TrainerFailed`."""
         site = self._site
-        environment = site.workspace.trainer_environment(
-            os.environ,
+        environment = trainer_environment(
+            to_environment(os.environ, site.config.redis_url),
+            site.workspace,
             rounds=site.run.rounds,
             run=site.config.run,
             client=site.config.client,
-            url=site.config.redis_url,
             edge=site.membership.token,
             settings=site.settings.settings,
         )

@@ -1,4 +1,4 @@
-"""The folders and files that an edge and its trainer share, and the trainer's environment."""
+"""The folders and files that an edge and its trainer share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flavor.bus.address import to_environment
 from flavor.checkpoints.format import ANY_EXTENSION, Format
 from flavor.cook.utils import MERGED_NAME
 from flavor.errors import InvalidSetting
 from flavor.ownfolder import make_own_folder
-from flavor.programs.command import search_path
 from flavor.records.info import FILE_NAME
-
-_ANCESTORS = {"LOGLEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
-"""What trainers of the framework whose protocol this is find in their environment, unless it says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -124,36 +119,3 @@ class Workspace:
         """Remove what the trainer left, so that an old file is never taken for a new one."""
         self.local_model.unlink(missing_ok=True)
         self.local_info.unlink(missing_ok=True)
-
-    def trainer_environment(
-        self,
-        base: Mapping[str, str],
-        *,
-        rounds: int,
-        run: str,
-        client: str,
-        url: str,
-        edge: str = "",
-        settings: Mapping[str, str] | None = None,
-    ) -> dict[str, str]:
-        """What the trainer finds in its environment: `base`, the run's checked `settings`, and its own variables.
-
-        `url` is the bus's whole address.
-        """
-        return {
-            **_ANCESTORS,
-            **to_environment(base, url),
-            "FLAVOR": "true",
-            **(settings or {}),
-            "PATH": search_path(base),
-            "PYTHONUNBUFFERED": "1",
-            "INPUT_PATH": os.fspath(self.input),
-            "OUTPUT_PATH": os.fspath(self.output),
-            "LOCAL_MODEL_PATH": os.fspath(self.local_model),
-            "GLOBAL_MODEL_PATH": os.fspath(self.global_model),
-            "LOG_PATH": os.fspath(self.log),
-            "TOTAL_ROUNDS": str(rounds),
-            "FLAVOR_RUN": run,
-            "FLAVOR_CLIENT": client,
-            "FLAVOR_EDGE": edge,
-        }

@@ -12,17 +12,8 @@ from pathlib import Path
 
 from flavor.atomic import write_json, write_whole
 from flavor.errors import InvalidSetting
-from flavor.records.info import FILE_NAME
 
 KINDS = ("localModels", "localInfos", "globalModel", "globalInfo")
-
-
-def announce(output: Path, local_models: Sequence[Path], global_model: Path) -> None:
-    """Name the files of a round; the information about each model lies beside it."""
-    write_paths(output, "localModels", local_models)
-    write_paths(output, "localInfos", [path.with_name(FILE_NAME) for path in local_models])
-    write_paths(output, "globalModel", [global_model])
-    write_paths(output, "globalInfo", [global_model.with_name(FILE_NAME)])
 
 
 def write_paths(output: Path, kind: str, paths: Sequence[str | os.PathLike[str]]) -> None:

@@ -16,13 +16,14 @@ from test_check_fl import ALL_ROUNDS, GOOD, WRONG, changed, clean  # noqa: F401 
 
 from flavor.check.aggregator import CommandAggregation
 from flavor.check.aggregator_checks import ANEW_CHECKS, CONTENT, ONCE_CHECKS
-from flavor.check.aggregator_process import Aggregator
+from flavor.check.aggregator_process import CheckedAggregator
 from flavor.check.folders import Folders
 from flavor.check.output import Screen
 from flavor.check.report import Report, Result, Status
-from flavor.check.trainer import Settings, TrainerCheck
+from flavor.check.trainer import CheckedTrainer, TrainerCheck
 from flavor.check.trainer_checks import TRAINER_CHECKS
 from flavor.checkpoints.kinds import OPAQUE, TENSORS
+from flavor.programs.aggregator import UserAggregator
 
 SAVE = '    with open(GetPaths("globalModel")[0], "wb") as file:\n        pickle.dump({"state_dict": made}, file)\n'
 BODY = textwrap.dedent('''
@@ -79,12 +80,11 @@ def check(tmp_path, clean, warm_scripts):  # noqa: F811
         folders, screen = Folders(os.environ), Screen(quiet=True)
         try:
             aggregation = CommandAggregation(
-                Aggregator(
-                    [*python, str(tmp_path / "aggregate.py")],
+                CheckedAggregator(
+                    UserAggregator((*python, str(tmp_path / "aggregate.py")), tmp_path, tuple(passed)),
                     rounds,
                     timeout_s,
                     os.environ,
-                    passed,
                     folders.workspace.log,
                 ),
                 folders,
@@ -92,7 +92,8 @@ def check(tmp_path, clean, warm_scripts):  # noqa: F811
                 init_once=once,
                 checkpoints=OPAQUE if opaque else TENSORS,
             )
-            settings = Settings([*python, str(tmp_path / "main.py")], None, rounds, 600, OPAQUE if opaque else TENSORS)
+            kind = OPAQUE if opaque else TENSORS
+            settings = CheckedTrainer([*python, str(tmp_path / "main.py")], None, rounds, 600, kind)
             trained = TrainerCheck(
                 settings, folders, environment=os.environ, screen=screen, aggregation=aggregation
             ).run()

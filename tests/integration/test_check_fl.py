@@ -19,7 +19,7 @@ from flavor.check.fake_bus import FakeBus
 from flavor.check.folders import Folders
 from flavor.check.output import Screen
 from flavor.check.report import Status
-from flavor.check.trainer import Settings, TrainerCheck
+from flavor.check.trainer import CheckedTrainer, TrainerCheck
 from flavor.check.trainer_checks import CONTENT, TRAINER_CHECKS
 from flavor.checkpoints.kinds import OPAQUE
 from flavor.programs.readmark import ReadMark
@@ -338,7 +338,7 @@ def check(tmp_path, clean, warm_scripts):
         try:
             command = [sys.executable, str(path)]
             return TrainerCheck(
-                Settings(command, **settings), folders, environment=chosen, screen=Screen(quiet=True)
+                CheckedTrainer(command, **settings), folders, environment=chosen, screen=Screen(quiet=True)
             ).run()
         finally:
             folders.close(keep=False)

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from flavor.errors import CommandNotFound, InvalidSetting
-from flavor.programs.confinement import Account, Confinement
+from flavor.programs.account import Account
+from flavor.programs.aggregator import UserAggregator
+from flavor.programs.confinement import Confinement
 from flavor.programs.process import ChildProcess
-from workers.command import UserCommand
 
 GREEDY = """
 import json, os, pickle, resource, stat, sys
@@ -259,7 +260,7 @@ def test_a_place_for_output_that_the_commands_user_cannot_come_to_or_could_repla
 
     def checked(output: Path, workspace: Path = open_folder / "w") -> None:
         confinement = Confinement(None, None, None, nobody)
-        UserCommand(("true",), workspace, (), confinement, output=output).check_way()
+        UserAggregator(("true",), workspace, (), confinement, output=output).check_folders()
 
     closed, theirs = open_folder / "closed", open_folder / "theirs"
     closed.mkdir(mode=0o700)

@@ -19,13 +19,14 @@ from safetensors.numpy import load_file
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import LeaseKeeper
 from flavor.errors import AggregatorFailed, BusUnavailable
+from flavor.programs.aggregator import UserAggregator
+from flavor.programs.aggregator_folder import AggregatorFolder
 from flavor.records.states import RoundState, RunState
 from flavor.store.open import open_store
 from flavor.store.paths import update_prefix
 from tests.infos import put_info
-from workers.command import UserCommand
-from workers.folder import RunFolder
-from workers.resident import Resident, Residents
+from workers.resident import Resident
+from workers.residents import Residents
 
 TOY = Path(__file__).with_name("toy_aggregator.py")
 STEP = (10 * 1 + 20 * 2) / 30
@@ -322,12 +323,12 @@ class IdleKeeper(LeaseKeeper):
 @pytest.fixture
 def residents(bench, monkeypatch):
     """Those of a worker whose lease keepers do nothing by themselves: the tests do it for them."""
-    monkeypatch.setattr("workers.resident.LeaseKeeper", IdleKeeper)
+    monkeypatch.setattr("workers.residents.LeaseKeeper", IdleKeeper)
     monkeypatch.setenv("PYTHONPATH", bench.env["PYTHONPATH"])
     program = bench.work / "slow_to_end.py"
     program.write_text(SLOW_TO_END)
-    command = UserCommand((sys.executable, str(program)), bench.folder / "agg")
-    found = Residents(command, "home", run=lambda run: bench.runs, tell=lambda text: None)
+    aggregator = UserAggregator((sys.executable, str(program)), bench.folder / "agg")
+    found = Residents(aggregator, "home", run=lambda run: bench.runs, tell=lambda text: None)
     yield found
     found.close()
 
@@ -377,7 +378,7 @@ def test_the_end_of_a_worker_waits_for_a_keeper_that_ends_a_process(bench, resid
 
 
 def test_a_folder_is_left_once_when_two_threads_end_its_process(bench, residents, monkeypatch):
-    end, leave, left = Resident.end, RunFolder.close, []
+    end, leave, left = Resident.end, AggregatorFolder.close, []
     ended, again = threading.Event(), threading.Event()
 
     def end_and_stand_still(resident, state, reason):
@@ -395,7 +396,7 @@ def test_a_folder_is_left_once_when_two_threads_end_its_process(bench, residents
             leave(folder)
 
     monkeypatch.setattr(Resident, "end", end_and_stand_still)
-    monkeypatch.setattr(RunFolder, "close", close)
+    monkeypatch.setattr(AggregatorFolder, "close", close)
     residents.elsewhere(bench.run, 1, 60.0)
     with residents.folder(bench.run):
         pass
@@ -432,7 +433,7 @@ def test_a_worker_without_a_server_of_its_own_keeps_no_lease(bench, residents, m
     def broken():
         raise BusUnavailable("no server")
 
-    monkeypatch.setattr("workers.resident.PrivateBus", broken)
+    monkeypatch.setattr("workers.residents.PrivateBus", broken)
     with pytest.raises(BusUnavailable):
         residents.elsewhere(bench.run, 1, 60.0)
     assert not bench.redis.exists(bench.runs.keys.aggregator)

@@ -7,6 +7,7 @@ import pytest
 from flavor.config import RunConfig
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
+from flavor.programs.trainer_environment import trainer_environment
 from flavor.script_settings import checked_settings, parse_settings
 
 
@@ -59,12 +60,12 @@ def test_one_name_once_and_not_too_many() -> None:
 
 def test_settings_reach_the_trainer_and_leave_its_own_variables_alone(tmp_path) -> None:
     workspace = Workspace.prepare(tmp_path, environment={}, input_path=tmp_path)
-    environment = workspace.trainer_environment(
+    environment = trainer_environment(
         {"PATH": "/bin", "BATCH_SIZE": "1", "OTHER": "x"},
+        workspace,
         rounds=3,
         run="r",
         client="c",
-        url="unix:///s",
         settings={"BATCH_SIZE": "32", "TOTAL_ROUNDS": "99", "FLAVOR_RUN": "other"},
     )
     assert (environment["BATCH_SIZE"], environment["OTHER"]) == ("32", "x")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from workers.environment import user_environment, withheld
+from flavor.programs.aggregator_environment import inherited, withheld
 
 NEEDED = [
     "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHASHSEED", "VIRTUAL_ENV", "CONDA_PREFIX",
@@ -30,26 +30,26 @@ PLACES = ["INPUT_PATH", "OUTPUT_PATH", "LOG_PATH", "LOCAL_MODEL_PATH", "GLOBAL_M
 @pytest.mark.parametrize("name", NEEDED)
 def test_what_a_program_needs_is_always_there(name: str) -> None:
     base = {name: "x", "PATH": "/bin"}
-    assert user_environment(base)[name] == user_environment(base, only=True)[name] == "x"
+    assert inherited(base)[name] == inherited(base, only=True)[name] == "x"
 
 
 @pytest.mark.parametrize("name", OF_THE_IMAGE)
 def test_what_an_image_sets_reaches_the_command_unless_an_allow_list_is_wanted(name: str) -> None:
-    assert user_environment({name: "x"})[name] == "x"
-    assert name not in user_environment({name: "x"}, only=True)
-    assert user_environment({name: "x"}, [name], only=True)[name] == "x"
+    assert inherited({name: "x"})[name] == "x"
+    assert name not in inherited({name: "x"}, only=True)
+    assert inherited({name: "x"}, [name], only=True)[name] == "x"
 
 
 @pytest.mark.parametrize("name", OF_THE_WORKER)
 def test_what_is_the_workers_own_stays_with_it_unless_it_is_named(name: str) -> None:
-    assert name not in user_environment({name: "x"})
+    assert name not in inherited({name: "x"})
     assert withheld({name: "x"}) == [name]
-    assert user_environment({name: "x"}, ["OTHER", name])[name] == "x"
+    assert inherited({name: "x"}, ["OTHER", name])[name] == "x"
 
 
 @pytest.mark.parametrize("name", PLACES)
 def test_paths_of_other_programs_are_not_its_own(name: str) -> None:
-    assert name not in user_environment({name: "x"})
+    assert name not in inherited({name: "x"})
     assert withheld({name: "x"}) == []
 
 
@@ -63,15 +63,15 @@ def test_paths_of_other_programs_are_not_its_own(name: str) -> None:
     ],
 )
 def test_a_password_in_a_url_is_told_by_its_value(value: str, hidden: bool) -> None:
-    assert ("HTTP_PROXY" in user_environment({"HTTP_PROXY": value})) is not hidden
+    assert ("HTTP_PROXY" in inherited({"HTTP_PROXY": value})) is not hidden
 
 
 def test_a_name_that_is_not_set_is_not_made_up() -> None:
-    assert "ABSENT" not in user_environment({}, ["ABSENT"])
+    assert "ABSENT" not in inherited({}, ["ABSENT"])
 
 
 def test_path_and_buffering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", "/venv")
-    found = user_environment({"PATH": "/bin", "PYTHONUNBUFFERED": ""}, ["PATH"])
+    found = inherited({"PATH": "/bin", "PYTHONUNBUFFERED": ""}, ["PATH"])
     assert found == {"PATH": os.pathsep.join(["/venv/bin", "/bin"]), "PYTHONUNBUFFERED": "1"}
-    assert user_environment({"PATH": "/bin", "VIRTUAL_ENV": "/venv"})["PATH"] == "/bin"
+    assert inherited({"PATH": "/bin", "VIRTUAL_ENV": "/venv"})["PATH"] == "/bin"

@@ -8,10 +8,10 @@ from typing import ClassVar, cast
 import pytest
 
 from flavor.errors import AggregatorFailed
+from flavor.programs.aggregator_files import RoundFiles
 from flavor.records.info import Info
 from workers.combiner import Work
-from workers.command import _info
-from workers.place import Place
+from workers.command_result import _info
 
 
 class OnlyInfo:
@@ -21,9 +21,10 @@ class OnlyInfo:
 
 
 def left(folder: Path, text: str) -> Info:
-    place = Place.prepare(folder / "round", {}, OnlyInfo.info, extension=".ckpt")
-    place.global_info.write_text(text)
-    return _info(cast(Work, OnlyInfo), place)
+    files = RoundFiles.below(folder / "round", [], extension=".ckpt")
+    files.write_global_info(OnlyInfo.info)
+    files.global_info.write_text(text)
+    return _info(cast(Work, OnlyInfo), files)
 
 
 def test_numbers_and_lists_of_numbers_are_taken(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""The environment of a training script: that of its edge, the run's checked settings, and its own variables.
+
+`flavor-fl` and `check-fl` start a script with the same. The environment of an evaluator, a command that is run once for
+each evaluation task, goes beside this file as `evaluator_environment.py`; `ChildProcess` runs it as any other program.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from flavor.programs.command import search_path
+
+_ANCESTORS = {"LOGLEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+"""What training scripts of the framework whose protocol this is find in their environment, unless it says otherwise."""
+
+
+class TrainerFiles(Protocol):
+    """The folders and files that a script reads and writes; `flavor.edge.workspace.Workspace` names them."""
+
+    @property
+    def input(self) -> Path:
+        """The folder of the site's data."""
+
+    @property
+    def output(self) -> Path:
+        """The folder for whatever the script writes for its site."""
+
+    @property
+    def local_model(self) -> Path:
+        """The file in which the script saves its model."""
+
+    @property
+    def global_model(self) -> Path:
+        """The file that holds the global model."""
+
+    @property
+    def log(self) -> Path:
+        """The folder for the script's logs."""
+
+
+def trainer_environment(
+    base: Mapping[str, str],
+    files: TrainerFiles,
+    *,
+    rounds: int,
+    run: str,
+    client: str,
+    edge: str = "",
+    settings: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Return what a script finds in its environment.
+
+    `base` is the edge's environment with the address of the bus (`flavor.bus.address.to_environment`), `settings` are
+    those of the run that this site takes, and `edge` is the token of the edge's lease.
+    """
+    return {
+        **_ANCESTORS,
+        **base,
+        "FLAVOR": "true",
+        **(settings or {}),
+        "PATH": search_path(base),
+        "PYTHONUNBUFFERED": "1",
+        "INPUT_PATH": os.fspath(files.input),
+        "OUTPUT_PATH": os.fspath(files.output),
+        "LOCAL_MODEL_PATH": os.fspath(files.local_model),
+        "GLOBAL_MODEL_PATH": os.fspath(files.global_model),
+        "LOG_PATH": os.fspath(files.log),
+        "TOTAL_ROUNDS": str(rounds),
+        "FLAVOR_RUN": run,
+        "FLAVOR_CLIENT": client,
+        "FLAVOR_EDGE": edge,
+    }

@@ -1,0 +1,121 @@
+"""What a user's aggregator leaves: a global model and its information, inspected before anything uses them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from aggregators.updates import ClientModel
+from flavor.checkpoints import TensorFile, detect, digest_and_check, is_finite, to_safetensors
+from flavor.checkpoints.compare import same_bits, structure_problems
+from flavor.errors import AggregatorFailed, CheckpointError
+from flavor.programs.account import Account
+from flavor.programs.aggregator_files import RoundFiles
+from flavor.records.info import Info
+from flavor.records.update import Update
+from flavor.store.digests import sha256_file
+from workers.combiner import Combined, Work
+from workers.structure import structure
+from workers.updates import open_updates
+
+_MOST_INFO_BYTES = 1 << 28
+
+
+def brought_home(files: RoundFiles, account: Account, said: str) -> RoundFiles:
+    """Copy what another user's process left into a folder of ours, where that process cannot change it.
+
+    Copies only plain files that belong to that user, no links and no pipes: it could have put a link to a file of ours.
+    """
+    home = files.global_model.parent.parent / "taken"
+    home.mkdir(mode=0o700)
+    for source in (files.global_model, files.global_info):
+        try:
+            handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            raise AggregatorFailed(f"the aggregator left no plain file at {source}{said}") from None
+        with open(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != account.uid:
+                raise AggregatorFailed(f"the aggregator left no plain file of its own at {source}{said}")
+            with (home / source.name).open("xb") as copy:
+                shutil.copyfileobj(file, copy)
+    return replace(files, global_model=home / files.global_model.name)
+
+
+def taken(work: Work, files: RoundFiles, target: Path, said: str) -> Combined:
+    """Inspect what the command left, and put it at `target`; `said` are its last lines, quoted.
+
+    Raises `AggregatorFailed` with the reason why it cannot be used.
+    """
+    made = files.global_model
+    if not made.is_file() or not made.stat().st_size:
+        how = "is empty" if made.is_file() else "was not written"
+        raise AggregatorFailed(f"the aggregator finished, but the file at GetPaths('globalModel')[0] {how}{said}")
+    info = _info(work, files)
+    if not work.config.kind.has_tensors:
+        digest, size = sha256_file(made)
+        shutil.move(made, target)
+        return Combined(digest, size, info, notes=_notes(work, digest))
+    client, first = next(iter(work.updates.items()))
+    constants = work.constants.get(client, ())
+    try:
+        wire = to_safetensors(made, target, detect(made))
+        found, update, model = digest_and_check(target), _opened(work, first), TensorFile.open(target)
+        if problems := structure_problems(structure(model.specs), structure(update.specs), "the local models"):
+            raise CheckpointError(problems)
+        for name in found.odd if found.nonfinite else ():
+            constant = name in constants and same_bits(np.asarray(update.tensors[name]), model.tensor(name))
+            if not constant and not is_finite(model.tensor(name)):
+                raise CheckpointError(f"tensor {name!r} has NaN or infinite values")
+    except CheckpointError as error:
+        message = str(error).removeprefix(f"{made}: ")
+        raise AggregatorFailed(f"the aggregator's global model cannot be used: {message}{said}") from None
+    return Combined(wire.sha256, wire.size_bytes, info, notes=_notes(work, wire.sha256))
+
+
+def _opened(work: Work, update: Update) -> ClientModel:
+    (model,) = open_updates(work.opened, [update], work.old)
+    return model
+
+
+def _notes(work: Work, digest: str) -> tuple[str, ...]:
+    """That the model did not change, told by its bytes alone."""
+    same = work.old is not None and digest == work.old.model.digest
+    return (f"warning: the model did not change in round {work.round}",) if same else ()
+
+
+def _info(work: Work, files: RoundFiles) -> Info:
+    """The merged information, with the command's own metrics where it changed them."""
+    try:
+        with files.global_info.open(encoding="utf-8") as file:
+            metrics = json.loads(file.read(_MOST_INFO_BYTES), parse_constant=_refuse_constant)["metrics"]
+        if not isinstance(metrics, dict) or not all(_is_metric(value) for value in metrics.values()):
+            raise ValueError("a metric is neither a number nor a list of numbers, or is not finite")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise AggregatorFailed(
+            f"the aggregator changed the file at GetPaths('globalInfo')[0] to something that cannot be used ({error}): "
+            "it may change numbers under 'metrics', or leave the file alone"
+        ) from None
+    return {**work.info, "metrics": metrics}
+
+
+def _is_metric(value: object) -> bool:
+    """Whether it is a number or a list of them, null where one is missing; 1e999 is read as inf, and is none."""
+    values = value if isinstance(value, list) else [value]
+    return all(
+        each is None or (isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each))
+        for each in values
+    )
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} in it")
