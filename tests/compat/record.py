@@ -100,7 +100,7 @@ def expected(folder: Path, s3: S3) -> str:
             parts += [bench.edge(client, COMMAND, env=cache) for client in ("c1", "c2")]
             bench.aggregator(env=cache)
             assert [part.wait() for part in parts] == [0, 0, 0], [part.stderr for part in parts]
-            return bench.runs.read().global_model.digest
+            return bench.runs.read().global_model.model.digest
         finally:
             bench.close()
 

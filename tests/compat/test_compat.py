@@ -43,7 +43,7 @@ def test_a_run_of_an_earlier_release_goes_on_and_ends_as_that_release_would_end_
         parts = [coordinator, *(bench.edge(client, f"python {TRAINER.name}", env=env) for client in ("c1", "c2"))]
         assert [part.wait() for part in parts] == [0, 0, 0], [part.stderr for part in parts]
         view, log = bench.runs.read(), bench.log()
-        assert (view.state, view.round, view.global_model.digest) == ("finished", 4, facts["model_digest"])
+        assert (view.state, view.round, view.global_model.model.digest) == ("finished", 4, facts["model_digest"])
         assert log[: len(before)] == before
         accepted = [(entry["round"], entry["client"]) for entry in log if entry["event"] == "update.accepted"]
         assert sorted(accepted) == [(str(round_), client) for round_ in range(1, 5) for client in ("c1", "c2")]
