@@ -1,4 +1,8 @@
-"""A small certificate authority for tests and demonstrations: one CA, a server and a client certificate."""
+"""A small certificate authority for tests and demonstrations: one CA, a server and a client certificate.
+
+The library trustme makes such certificates, too, and is not used: the validity of its CA cannot be chosen, each of its
+certificates may serve a server, a client and code signing alike, and its keys are files that the umask leaves readable.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,10 @@ def shown_bytes(count: float) -> str:
 
 
 def shown_size(size_bytes: int) -> str:
-    """A size in a unit that fits it."""
+    """A limit that was set, in the units of 1024 that `parse_size` reads: `512 MiB`.
+
+    Show what was measured by `shown_bytes` and `amount`, in steps of 1000.
+    """
     value = float(size_bytes)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if value < 1024:

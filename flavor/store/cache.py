@@ -35,7 +35,11 @@ _ABANDONED_S = 86_400.0
 
 
 def default_folder() -> Path:
-    """The user's cache folder, or without a home one of this user's in the temporary folder."""
+    """The user's cache folder, or without a home one of this user's in the temporary folder.
+
+    platformdirs is not used, here and for keys (`flavor.edge.config.default_key`): it has no fallback for a home that
+    cannot be written, and names another folder on macOS than earlier releases, where a site's key would not be found.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if os.path.isabs(base) and os.access(os.path.dirname(base), os.W_OK | os.X_OK):
         return Path(base) / "flavor"

@@ -17,7 +17,7 @@ from flavor.errors import FlavorError, InvalidSetting
 from flavor.plugins import one_line, points
 from flavor.store.protocol import ObjectStore
 from flavor.store.settings import DEFAULTS, StoreSettings
-from flavor.store.url import folder_of, scheme_of
+from flavor.store.url import BUCKETS, folder_of, scheme_of
 
 GROUP = "flavor.stores"
 
@@ -51,7 +51,7 @@ def _bucket(url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
     return RemoteStore(url, create=create, settings=settings)
 
 
-FACTORIES: Mapping[str, StoreFactory] = MappingProxyType({"file": _folder, "s3": _bucket, "gs": _bucket, "az": _bucket})
+FACTORIES: Mapping[str, StoreFactory] = MappingProxyType({"file": _folder, **dict.fromkeys(BUCKETS, _bucket)})
 """The schemes that flavor brings. No plug-in takes the place of one."""
 
 

@@ -7,6 +7,9 @@ import re
 from flavor.errors import InvalidSetting
 from flavor.store.paths import checked_path
 
+BUCKETS = ("s3", "gs", "az")
+"""The schemes of buckets."""
+
 
 def scheme_of(url: str) -> str:
     """The scheme of the URL; `file` for a plain folder."""

@@ -72,6 +72,13 @@ def test_a_bucket_that_the_run_names_is_used(named: str) -> None:
     check_consent("r", RunConfig.parse({"rounds": 1, "store": named}), opaque=False, allow_set=(), store=None)
 
 
+def test_a_store_of_a_package_needs_the_sites_word() -> None:
+    run = RunConfig.parse({"rounds": 1, "store": "tape://host/run"})
+    with pytest.raises(RunRefused, match=r"^run 'r' keeps its objects in a store 'tape://', which a package "):
+        check_consent("r", run, opaque=False, allow_set=(), store=None)
+    check_consent("r", run, opaque=False, allow_set=(), store="tape://host/run")
+
+
 def test_a_store_must_hold_the_record_of_this_very_run(tmp_path: Path) -> None:
     store = open_store(str(tmp_path), create=True)
     with pytest.raises(RunRefused, match="not the store of run"):
