@@ -60,10 +60,12 @@ def _check_named(run: str) -> None:
         raise MisuseError(f"{run} is no result folder of `flavor run` (flavor-runs/NAME), and no --redis-url is given")
 
 
-def connected(redis_url: str | None) -> tuple[Redis, str]:
+def connected(
+    redis_url: str | None, *, patience_s: float = PATIENCE_S, client_name: str | None = None
+) -> tuple[Redis, str]:
     """A client of the server that was named, once it answers."""
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    redis = connect(url, patience_s=PATIENCE_S)
+    redis = connect(url, patience_s=patience_s, client_name=client_name)
     wait_for_server(redis, url)
     return redis, url
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.cli.trust_options import check_ids, run_id_option, trust_option
@@ -44,7 +45,7 @@ def recover(
     keys by --trust, and what else you know of the run by --run-id and --head, or say --untrusted.
     """
     from flavor.bus.acl import enrolled
-    from flavor.bus.connection import connect, shown, wait_for_server
+    from flavor.bus.connection import shown
     from flavor.bus.runs import RunStore
     from flavor.ledger.archive import Archive
     from flavor.ledger.recover import recover as rebuild
@@ -62,8 +63,7 @@ def recover(
     archive = Archive(
         open_store(needed(store, "--store", "FLAVOR_STORE"), settings=store_settings()), checked_name(run, "run")
     )
-    redis = connect(url, patience_s=patience_s, client_name=f"flavor-recover:{run}")
-    wait_for_server(redis, url)
+    redis, _ = connected(url, patience_s=patience_s, client_name=f"flavor-recover:{run}")
     done = rebuild(
         archive,
         RunStore(redis, run, url),

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.cli.help import GroupedCommand
+from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, patience_option, redis_option, store_settings
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
@@ -46,7 +47,6 @@ def resume(
     send another. Sites start `flavor-fl` again, as they did. Options change what decides when a round closes, what is
     refused and how long is waited; what the model depends on stays as it was (docs/resume.md has the table).
     """
-    from flavor.bus.connection import connect, wait_for_server
     from flavor.bus.runs import RunStore
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.loop import Coordinator
@@ -60,8 +60,7 @@ def resume(
     if not detach:
         with_times()
     tell = teller("[coordinator] ")
-    redis = connect(url, patience_s=patience_s, client_name=f"flavor-resume:{run}")
-    wait_for_server(redis, url)
+    redis, _ = connected(url, patience_s=patience_s, client_name=f"flavor-resume:{run}")
     runs = RunStore(redis, run, url)
     raise_on_sigterm()
     objects = None
