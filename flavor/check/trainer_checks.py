@@ -119,7 +119,6 @@ def without_tensors(kind: CheckpointKind) -> str:
     return f"the checkpoint is {kind.name}: it has no tensors to look at"
 
 
-"""Why."""
 LATER: tuple[Check, ...] = (SHAPES, TRAINS, LOADS, EPOCH)
 """What only a second round shows."""
 ONE_ROUND = "one round cannot show it"
