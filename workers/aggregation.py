@@ -13,6 +13,7 @@ from pathlib import Path
 from rq.timeouts import JobTimeoutException
 
 from flavor.bus.runs import RunStore
+from flavor.checkpoints.kind import CheckpointKind
 from flavor.config import RunConfig
 from flavor.errors import (
     FlavorError,
@@ -114,7 +115,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 unfit = error.refused if isinstance(error, UpdatesRefused) else {}
                 spoiled = []
                 if _is_of_an_object(error):
-                    spoiled = _spoiled(context, runs, round_, error, opaque=not config.kind.has_tensors)
+                    spoiled = _spoiled(context, runs, round_, error, config.kind)
                 runs.fail_attempt(
                     round_,
                     attempt=attempt_number,
@@ -162,7 +163,7 @@ def _is_of_an_object(error: Exception) -> bool:
     return isinstance(error, StoreError | OSError)
 
 
-def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Exception, *, opaque: bool) -> list[str]:
+def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Exception, kind: CheckpointKind) -> list[str]:
     """The contributors whose objects are not what was inspected: changed or removed since, or made unreadable.
 
     One that was not when it was read is none, whatever it is now.
@@ -180,7 +181,7 @@ def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Excepti
             changed.add(client)
             continue
         try:
-            if opaque:
+            if not kind.has_tensors:
                 update_file(context.store, update)
             else:
                 open_update(Reading(context.store), update)
@@ -263,7 +264,7 @@ def _aggregated(
     with context.store.stage() as staged:
         combined = _combined(context, work, staged)
         reach("worker.combined")
-        path = named(prefix, "model", combined.digest, ".bin" if not config.kind.has_tensors else ".safetensors")
+        path = named(prefix, "model", combined.digest, config.kind.object_extension)
         context.store.put(path, staged, digest=combined.digest)
     with context.store.stage() as staged:
         public = combined.info if config.share_names else summed(combined.info)

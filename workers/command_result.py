@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from aggregators.updates import ClientModel
-from flavor.checkpoints import TensorFile, detect, digest_and_check, is_finite, to_safetensors
+from flavor.checkpoints import TensorFile, digest_and_check, is_finite
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.errors import AggregatorFailed, CheckpointError
 from flavor.programs.account import Account
 from flavor.programs.aggregator_files import RoundFiles
 from flavor.records.info import Info
 from flavor.records.update import Update
-from flavor.store.digests import sha256_file
 from workers.combiner import Combined, Work
 from workers.structure import structure
-from workers.updates import open_updates
+from workers.updates import open_updates, place_update
 
 _MOST_INFO_BYTES = 1 << 28
 
@@ -61,25 +60,43 @@ def taken(work: Work, files: RoundFiles, target: Path, said: str) -> Combined:
         how = "is empty" if made.is_file() else "was not written"
         raise AggregatorFailed(f"the aggregator finished, but the file at GetPaths('globalModel')[0] {how}{said}")
     info = _info(work, files)
-    if not work.config.kind.has_tensors:
-        digest, size = sha256_file(made)
-        shutil.move(made, target)
-        return Combined(digest, size, info, notes=_notes(work, digest))
-    client, first = next(iter(work.updates.items()))
-    constants = work.constants.get(client, ())
     try:
-        wire = to_safetensors(made, target, detect(made))
-        found, update, model = digest_and_check(target), _opened(work, first), TensorFile.open(target)
-        if problems := structure_problems(structure(model.specs), structure(update.specs), "the local models"):
-            raise CheckpointError(problems)
-        for name in found.odd if found.nonfinite else ():
-            constant = name in constants and same_bits(np.asarray(update.tensors[name]), model.tensor(name))
-            if not constant and not is_finite(model.tensor(name)):
-                raise CheckpointError(f"tensor {name!r} has NaN or infinite values")
+        digest, size_bytes = _taken_over(work, made, target)
     except CheckpointError as error:
         message = str(error).removeprefix(f"{made}: ")
         raise AggregatorFailed(f"the aggregator's global model cannot be used: {message}{said}") from None
-    return Combined(wire.sha256, wire.size_bytes, info, notes=_notes(work, wire.sha256))
+    return Combined(digest, size_bytes, info, notes=_notes(work, digest))
+
+
+def _taken_over(work: Work, made: Path, target: Path) -> tuple[str, int]:
+    """Write the command's global model as it crosses the wire, and return its digest and size.
+
+    Raises `CheckpointError` where it cannot be the next round's: it is not whole, or not like the contributors' models.
+    """
+    kind = work.config.kind
+    wire = kind.to_wire(made, target)
+    if kind.has_tensors:
+        _check_tensors(work, target)
+    elif kind.is_inspected:
+        kind.inspect(target)
+        with work.store.stage() as first:
+            place_update(work.store, next(iter(work.updates.values())), first)
+            if problems := kind.compare(target, first, "the local models"):
+                raise CheckpointError(problems)
+    return wire.digest, wire.size_bytes
+
+
+def _check_tensors(work: Work, target: Path) -> None:
+    """Infinities pass in the constant buffers that the first contributor has, to the last bit."""
+    client, first = next(iter(work.updates.items()))
+    constants = work.constants.get(client, ())
+    found, update, model = digest_and_check(target), _opened(work, first), TensorFile.open(target)
+    if problems := structure_problems(structure(model.specs), structure(update.specs), "the local models"):
+        raise CheckpointError(problems)
+    for name in found.odd if found.nonfinite else ():
+        constant = name in constants and same_bits(np.asarray(update.tensors[name]), model.tensor(name))
+        if not constant and not is_finite(model.tensor(name)):
+            raise CheckpointError(f"tensor {name!r} has NaN or infinite values")
 
 
 def _opened(work: Work, update: Update) -> ClientModel:

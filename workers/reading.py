@@ -102,7 +102,7 @@ class Reading:
         self._open.append((path, file, seal))
         return TensorFile(file), seal
 
-    def opaque(self, path: str, *, size_bytes: int) -> tuple[tuple[str, int], str]:
+    def file(self, path: str, *, size_bytes: int) -> tuple[tuple[str, int], str]:
         """The SHA-256 and size of an object of any kind, and the seal that stands for it."""
         if self.store.private:
             seal = self.store.seal(path, strict=True)

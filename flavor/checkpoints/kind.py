@@ -2,7 +2,7 @@
 
 A run names its kind by `--checkpoint`. Two are built in: `tensors.Tensors` and `opaque.Opaque`. A package adds one by
 an entry point of the group `flavor.checkpoints`: the kind's name, and a class without arguments. Derive the class from
-`Opaque` where the user's own aggregator reads the files.
+`opaque.PlainFile` where the user's own aggregator reads the files.
 
 Masked updates are to be a kind whose `to_wire` masks and whose aggregation unmasks the sum; parts of a model are to be
 tensors whose `compare` accepts a subset of the names.
@@ -45,6 +45,10 @@ class CheckpointKind(Protocol):
 
         All others need an aggregator of the user's own.
         """
+
+    @property
+    def is_inspected(self) -> bool:
+        """Whether `inspect` and `compare` look at anything: what they look at is copied before."""
 
     @property
     def is_safe(self) -> bool:

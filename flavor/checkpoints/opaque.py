@@ -13,10 +13,11 @@ from flavor.errors import CheckpointError
 NAME = "opaque"
 
 
-class Opaque:
-    """`CheckpointKind` whose files cross the wire as they are. A package's kind may derive from it."""
+class PlainFile:
+    """`CheckpointKind` whose files cross the wire as they are. A package's kind derives from it, with a `name`."""
 
-    name = NAME
+    name: str
+    is_inspected = True
     object_extension = OBJECT_EXTENSION
     has_tensors = False
     is_safe = False
@@ -52,28 +53,37 @@ class Opaque:
         shutil.copyfile(source, target)
 
     def inspect(self, path: Path) -> None:
-        """See `CheckpointKind`. There is nothing to see."""
+        """See `CheckpointKind`. A kind of its own says what is wrong."""
 
     def compare(self, path: Path, reference: Path, whose: str) -> str:
-        """See `CheckpointKind`. Nothing is known of any two."""
+        """See `CheckpointKind`. A kind of its own says what differs."""
         return ""
 
     def site(self, options: SiteOptions) -> Site:
         """See `CheckpointKind`."""
-        return OpaqueSite(self, options)
+        return PlainFileSite(self, options)
 
 
-class OpaqueSite:
+class Opaque(PlainFile):
+    """`CheckpointKind` of any bytes, into which nothing here looks."""
+
+    name = NAME
+    is_inspected = False
+
+
+class PlainFileSite:
     """`Site` of a kind whose files cross the wire as they are."""
 
     needs_given = False
 
-    def __init__(self, kind: Opaque, options: SiteOptions) -> None:
+    def __init__(self, kind: PlainFile, options: SiteOptions) -> None:
         self._kind = kind
         self.habits: Habits = options.habits
 
     def may_share(self, source: Path) -> bool:
         """See `Site`."""
+        if not source.stat().st_size:
+            raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
         return True
 
     def taken(self, path: Path) -> Wire:
@@ -95,9 +105,3 @@ class OpaqueSite:
     def from_wire(self, source: Path, target: Path, format_: str) -> None:
         """See `Site`."""
         self._kind.from_wire(source, target, format_)
-
-
-def check_not_empty(path: Path) -> None:
-    """Raise `CheckpointError` for a file without a byte."""
-    if not path.stat().st_size:
-        raise CheckpointError(f"{path}: empty: save the checkpoint before SetEvent('TrainFinished')")

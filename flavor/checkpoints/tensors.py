@@ -18,7 +18,7 @@ class Tensors:
     formats: tuple[str, ...] = tuple(Format)
     wire_format: str = Format.SAFETENSORS
     object_extension = Format.SAFETENSORS.extension
-    has_tensors = True
+    has_tensors = is_inspected = True
     is_safe = True
 
     def extension(self, format_: str = "") -> str:

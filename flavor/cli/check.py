@@ -36,10 +36,11 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
 @click.option("--init-once", is_flag=True, help="Start that aggregator once, and drive it with events.")
 @click.option(
     "--checkpoint",
-    type=click.Choice(["tensors", "opaque"]),
+    metavar="KIND",
     default="tensors",
     show_default=True,
-    help="What the script saves: a state_dict of tensors, or any file; `opaque` is the same as --ignore-ckpt.",
+    help="Kind of checkpoint that the script saves: tensors (a state_dict), opaque (any file, as with --ignore-ckpt), "
+    "or the name of a kind that an installed package adds.",
 )
 @click.option(
     "-r",

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--checkpoint",
-    type=click.Choice(["tensors", "opaque"]),
+    metavar="KIND",
     default="tensors",
     show_default=True,
-    help="What the training command saves: a state_dict of tensors, or any file, which is not looked into.",
+    help="Kind of checkpoint that the training command saves: tensors (a state_dict), opaque (any file), or the name "
+    "of a kind that an installed package adds.",
 )
 @click.option(
     "--env",

@@ -133,7 +133,7 @@ class Edge:
             format_=config.format,
             compress=settings.compress,
             statistics=settings.statistics,
-            opaque=not settings.kind.has_tensors,
+            kind=settings.kind,
             bare=config.strip_prefix,
             habits=belongings.habits,
             learned=belongings.learn,

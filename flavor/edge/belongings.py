@@ -10,27 +10,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flavor.atomic import write_json
+from flavor.checkpoints.site import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.records.run import RunView
-
-
-@dataclass(frozen=True)
-class Habits:
-    """How a client's trainer saves its checkpoints: what an edge that is started again needs to know."""
-
-    command: str = ""
-    format: str = ""
-    structure: str = ""
-    """The nesting of its state_dict, as JSON; '' when none was seen."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Names on the wire to the trainer's own, where a prefix is taken off."""
 
 
 @dataclass

@@ -1,26 +1,24 @@
 """Checkpoints on their way between a trainer's files and the store.
 
-Only safetensors crosses the wire (and opaque checkpoints, which nothing looks into), without the texts of a
-state_dict: they are put back into the global model. A trainer that saves safetensors
-has its file linked into the store and the global model linked out of it; any other format is converted in one pass. A
-file that has another name as well, or is a symbolic link, is copied instead: it is not the edge's to share or to lock.
-Where the run compresses, the change to the global model that the trainer was given is encoded instead, whatever the
-trainer's format.
+The kind of checkpoint says what crosses the wire. Where that is the trainer's file itself, the file is linked into the
+store and the global model linked out of it; any other is converted in one pass. A file that has another name as well,
+or is a symbolic link, is copied instead: it is not the edge's to share or to lock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from flavor.checkpoints.kind import CheckpointKind
+from flavor.checkpoints.kinds import TENSORS
+from flavor.checkpoints.site import Given, Habits, Site, SiteOptions
 from flavor.disk import naming
-from flavor.edge.belongings import Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch
 from flavor.patterns import STATISTICS
@@ -29,14 +27,10 @@ from flavor.records.info import Info, info_bytes, read_info
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
-from flavor.store.digests import sha256_file
-from flavor.store.links import copied, is_sole, linked
-from flavor.store.paths import OPAQUE, checked_global, named, update_prefix
+from flavor.store.links import is_sole, linked
+from flavor.store.paths import checked_global, named, update_prefix
 from flavor.store.protocol import ObjectStore
 from flavor.watch import current_watch
-
-if TYPE_CHECKING:
-    from flavor.checkpoints import Format, Structure, WireInfo
 
 _QUICK_BYTES = 2**20
 _MOST_MERGED_BYTES = 2**28
@@ -45,10 +39,10 @@ _MOST_MERGED_BYTES = 2**28
 class Exchange:
     """Moves one client's checkpoints.
 
-    `format_` is the trainer's, where the site says so; `compress` and the patterns of
-    `statistics`, which are never compressed, are the run's. `habits` are what an earlier process of
-    this edge has learned of how the trainer saves, and `learned` is called when that is news. `bare` takes the prefixes
-    of wrappers off the names of tensors, and puts them back on the global model.
+    `format_` is the trainer's, where the site says so; `kind`, `compress` and the patterns of `statistics`, which are
+    never compressed, are the run's. `habits` are what an earlier process of this edge has learned of how the trainer
+    saves, and `learned` is called when that is news. `bare` takes the prefixes of wrappers off the names of tensors,
+    and puts them back on the global model.
     """
 
     def __init__(
@@ -57,26 +51,34 @@ class Exchange:
         workspace: Workspace,
         *,
         run: str,
+        kind: CheckpointKind = TENSORS,
         format_: str | None = None,
         compress: Literal["none", "bf16", "int8"] = "none",
         statistics: Sequence[str] = STATISTICS,
-        opaque: bool = False,
         bare: bool = False,
         habits: Habits | None = None,
         learned: Callable[[Habits], None] | None = None,
         tell: Callable[[str], None] = print,
     ) -> None:
-        self._store, self._workspace, self._run = store, workspace, run
-        self._compress, self._opaque, self._bare = compress, opaque, bare
-        self._statistics = tuple(statistics)
-        self._habits, self._learned, self._tell = habits or Habits(), learned, tell
-        self._left_out: tuple[str, ...] = ()  # what was told about already
-        self._told_texts = False
-        self._format = format_ or self._habits.format
-        self._structure: Structure | None = None  # how this trainer nests its state_dict; None as long as none was seen
+        self._store, self._workspace, self._run, self._kind = store, workspace, run, kind
+        self._options = SiteOptions(
+            beside=workspace.beside,
+            format=format_,
+            compress=compress,
+            statistics=tuple(statistics),
+            bare=bare,
+            habits=habits or Habits(),
+            tell=tell,
+        )
+        self._learned, self._habits = learned, self._options.habits
         self._given: GlobalModel | None = None  # what the trainer trains from
         self._reading: ReadMark | None = None  # whether it reads that
         self._reading_told: bool | None = None  # by this file system; None while that is not known
+
+    @functools.cached_property
+    def _site(self) -> Site:
+        """The kind's side of this site, whose import an edge does not wait for when it starts."""
+        return self._kind.site(self._options)
 
     def is_quick(self, size_bytes: int) -> bool:
         """Whether to move so much takes no longer than to ask another thread to do it."""
@@ -97,10 +99,13 @@ class Exchange:
             self._check_named(model.info)
             merged = self._store.read(model.info.path, most=_MOST_MERGED_BYTES, digest=model.info.digest)
         target = self._workspace.global_model
-        if self._opaque:
-            self._store.place(model.model, target)
+        ref = model.model
+        if self._site.is_placed_as_it_is(model.format):
+            self._store.place(ref, target, check=self._site.check)
         else:
-            self._place_tensors(model, target)
+            with self._own_file(ref) as source:
+                self._site.check(source)
+                self._site.from_wire(source, target, model.format)
         if is_sole(target):  # a mark on a link would be on the store's object, too
             if self._reading_told is None:
                 self._reading_told = is_told(target.parent)
@@ -112,32 +117,6 @@ class Exchange:
                     temporary.write_bytes(merged)
                 current_watch().check()
                 os.replace(temporary, info)
-
-    def _place_tensors(self, model: GlobalModel, target: Path) -> None:
-        """Place a model of tensors in the trainer's format; `CheckpointError` for a file that is none.
-
-        A trainer may read it in a way that runs what stands in a file of another kind.
-        """
-        from flavor.checkpoints import Format, check_given, from_safetensors, read_beside
-
-        format_ = self._format or model.format or Format.SAFETENSORS
-        if format_ not in tuple(Format):
-            raise CheckpointError(f"the run's checkpoints are in the format {format_[:40]!r}, which there is not")
-        names = self._habits.names if self._bare else {}
-        if format_ == Format.SAFETENSORS and not names:
-            self._store.place(model.model, target, check=check_given)
-            return
-        with self._own_file(model.model) as source:
-            check_given(source)
-            beside = read_beside(self._workspace.beside)
-            own = self._known_structure()
-            placed = from_safetensors(source, target, Format(format_), own, beside=beside, own_names=names).structure
-        if own is None and placed is not None and (texts := placed.texts) and not self._told_texts:
-            self._told_texts = True
-            self._tell(
-                f"the model has a text at {', '.join(texts[:5])}{', …' if len(texts) > 5 else ''}: texts never leave "
-                "their site, and the trainer finds an empty one there until it has saved its own"
-            )
 
     @contextlib.contextmanager
     def _own_file(self, model: ObjectRef) -> Iterator[Path]:
@@ -165,14 +144,6 @@ class Exchange:
             raise BadObjectPath(f"object path {ref.path[:200]!r} is named without a digest, and is not read")
         checked_global(ref.path, self._run)
 
-    def _known_structure(self) -> Structure | None:
-        """How this trainer nests, as seen by this process or an earlier one; None when none has seen it."""
-        if self._structure is None and self._habits.structure:
-            from flavor.checkpoints import Structure
-
-            self._structure = Structure.from_json(self._habits.structure, str(self._workspace.root))
-        return self._structure
-
     def collect(self, run: str, round_: int, client: str) -> Update:
         """Put the trainer's checkpoint of this round into the store, and read its info.
 
@@ -191,11 +162,11 @@ class Exchange:
             )
             raise CheckpointError(f"{source}: not written: {advice}")
         prefix = update_prefix(run, round_, client)
-        ref = self._put_opaque(source, prefix) if self._opaque else self._put_tensors(source, prefix)
+        ref, format_ = self._put(source, prefix)
         return Update(
             object=ref,
             info=self._put_info(info, prefix),
-            format=OPAQUE if self._opaque else self._format or "",
+            format=format_,
             num_examples=info["metadata"]["datasetSize"],
         )
 
@@ -222,79 +193,24 @@ class Exchange:
         """The update is on the bus: free the trainer's file, whose pages are what the next one is written to."""
         self._workspace.local_model.unlink(missing_ok=True)
 
-    def _put_opaque(self, source: Path, prefix: str) -> ObjectRef:
-        if not source.stat().st_size:
-            raise CheckpointError(f"{source}: empty: save the checkpoint before SetEvent('TrainFinished')")
-        with self._store.stage() as staged:
-            if not (is_sole(source) and linked(source, staged)):
-                copied(source, staged)
-            digest, size = sha256_file(staged)
-            path = named(prefix, "update", digest, ".bin")
-            self._store.put(path, staged, digest=digest)
-        return ObjectRef(path, digest, size)
-
-    def _put_tensors(self, source: Path, prefix: str) -> ObjectRef:
-        from flavor.checkpoints import Structure, detect
-
-        format_ = detect(source)
-        self._format = format_.value
-        if self._compress == "none" or self._given is None:
-            path, wire = self._put_whole(source, format_, prefix)
-        else:
-            path, wire = self._put_change(source, format_, prefix, self._compress, self._given)
-        structure = wire.structure or Structure()  # a flat one, whatever other sites' are
-        if structure != self._structure or self._format != self._habits.format or self._habits.names != wire.own_names:
-            self._structure = structure
-            self._habits = replace(
-                self._habits, format=self._format, structure=structure.to_json(), names=dict(wire.own_names)
-            )
+    def _put(self, source: Path, prefix: str) -> tuple[ObjectRef, str]:
+        """Put what is sent of the trainer's file into the store, and return where it is, and the file's format."""
+        site = self._site
+        with contextlib.ExitStack() as stack:
+            given = None
+            if site.needs_given and self._given is not None:
+                model = self._given.model
+                given = Given(stack.enter_context(self._own_file(model)), model.digest)
+            staged, wire = stack.enter_context(self._store.stage()), None
+            if site.may_share(source) and is_sole(source) and linked(source, staged):
+                wire = site.taken(staged)
+                if wire is None:
+                    staged.unlink()
+            wire = wire or site.to_wire(source, staged, given)
+            path = named(prefix, "update", wire.digest, self._kind.object_extension)
+            self._store.put(path, staged, digest=wire.digest)
+        if site.habits != self._habits:
+            self._habits = site.habits
             if self._learned is not None:
                 self._learned(self._habits)
-        self._keep_beside(wire)
-        return ObjectRef(path, wire.sha256, wire.size_bytes)
-
-    def _keep_beside(self, wire: WireInfo) -> None:
-        """Keep what the trainer saved beside its state_dict, which it finds beside the global model's."""
-        from flavor.checkpoints import write_beside
-
-        if wire.beside:
-            write_beside(self._workspace.beside, wire.beside)
-        else:
-            self._workspace.beside.unlink(missing_ok=True)
-        if wire.left_out and wire.left_out != self._left_out:
-            self._left_out = wire.left_out
-            self._tell(
-                f"the checkpoint's {', '.join(wire.left_out[:10])} will not stand beside the global model: "
-                "of what is beside state_dict, numbers, texts, tensors, dicts and lists are kept"
-            )
-
-    def _put_whole(self, source: Path, format_: Format, prefix: str) -> tuple[str, WireInfo]:
-        """Put the trainer's parameters into the store, linked there where they can be sent as they are."""
-        from flavor.checkpoints import Format, take_safetensors, to_safetensors
-
-        with self._store.stage() as staged:
-            taken = None
-            as_it_is = format_ is Format.SAFETENSORS and not self._bare
-            if as_it_is and is_sole(source) and linked(source, staged):
-                taken = take_safetensors(staged)
-                if taken is None:
-                    staged.unlink()
-            wire = taken or to_safetensors(source, staged, format_, bare=self._bare)
-            path = named(prefix, "update", wire.sha256, ".safetensors")
-            self._store.put(path, staged, digest=wire.sha256)
-        return path, wire
-
-    def _put_change(
-        self, source: Path, format_: Format, prefix: str, kind: Literal["bf16", "int8"], given: GlobalModel
-    ) -> tuple[str, WireInfo]:
-        """Put the change from the global model `given` to the trainer's parameters into the store."""
-        from flavor.checkpoints import Encoding, TensorFile, encode
-
-        with self._own_file(given.model) as model, self._store.stage() as staged:
-            base = TensorFile.open(model)
-            plain = [name for name in base.names if any(fnmatchcase(name, pattern) for pattern in self._statistics)]
-            encoding = Encoding.sparing(kind, given.model.digest, base.specs, plain)
-            wire = encode(source, staged, base, encoding, format_, bare=self._bare)
-            path = named(prefix, "update", wire.sha256, ".safetensors")
-            self._store.put(path, staged, digest=wire.sha256)
-        return path, wire
+        return ObjectRef(path, wire.digest, wire.size_bytes), wire.format

@@ -19,8 +19,6 @@ import re
 from flavor.errors import BadObjectPath
 from flavor.records.names import checked_name
 
-OPAQUE = "opaque"
-"""What stands for the format of a checkpoint that nothing looks into."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OF_ROUND = re.compile(r"runs/[^/]+/(?:manifests/(?:round|staged)-|global/|accepted/|clients/[^/]+/)([0-9]{1,9})[-.]")
 _INFO = re.compile(r"-info-[0-9a-f]{1,64}\.json$")

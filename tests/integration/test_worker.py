@@ -38,7 +38,7 @@ from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, named, update_prefix
 from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
-from workers import inspection, jobs
+from workers import jobs, look_tensors
 from workers.aggregation import Attempt, _renewing
 from workers.builtin import Engine
 from workers.combiner import Combined, Work
@@ -270,7 +270,7 @@ class TestInspection:
             changed.append(path)
             return finite.digest_and_check(file)
 
-        monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
+        monkeypatch.setattr(look_tensors, "digest_and_check", digest_and_check)
         assert "is not what was submitted" in verdict(runs, "b").reason  # so small a file is read once
         assert changed
 
@@ -286,7 +286,7 @@ class TestInspection:
             os.truncate(store.local(accepted_path(path)), int(size * keep))
             return finite.digest_and_check(file)
 
-        monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
+        monkeypatch.setattr(look_tensors, "digest_and_check", digest_and_check)
         said = "the bytes are not those that were recorded: it was cut off while it was read"
         assert verdict(runs, "a").reason == f"object {accepted_path(path)}: {said}"
 
@@ -314,7 +314,7 @@ class TestInspection:
         def digest_and_check(file: TensorFile) -> Inspection:
             pytest.fail(f"{file.path} would be read")
 
-        monkeypatch.setattr(inspection, "digest_and_check", digest_and_check)
+        monkeypatch.setattr(look_tensors, "digest_and_check", digest_and_check)
         whose = {1: "the model of the other sites", 2: "the global model"}[round_]
         assert f"tensor 'w' has shape (1099511627776,); {whose}" in verdict(runs, "b", round_).reason
 
@@ -354,7 +354,7 @@ class TestInspection:
             looks.append(file)
             convert.check_metadata(file)
 
-        monkeypatch.setattr(inspection, "check_metadata", check_metadata)
+        monkeypatch.setattr(look_tensors, "check_metadata", check_metadata)
         assert verdict(runs, "a").accepted
         assert [file.path.rpartition("/")[2] for file in looks] == [f"0001-a-{path.name.removeprefix('0001-')}"] * 2
 

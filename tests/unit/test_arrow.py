@@ -80,7 +80,7 @@ UPWARDS = frozenset(
 """Pairs of rooms of which the first imports the second and should not. Delete a pair with its last import."""
 CIRCLES: frozenset[str] = frozenset()
 """Modules that are in a circle of imports. Delete a module as it leaves the circle."""
-LONG = frozenset({"workers/inspection.py"})
+LONG: frozenset[str] = frozenset()
 """Files of more than `MOST_LINES` lines. Delete a file as it gets shorter."""
 
 

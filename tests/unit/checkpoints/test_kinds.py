@@ -20,10 +20,10 @@ from flavor.errors import CheckpointError, InvalidSetting
 
 SVM = '''
 import json
-from flavor.checkpoints.opaque import Opaque
+from flavor.checkpoints.opaque import PlainFile
 from flavor.errors import CheckpointError
 
-class Svm(Opaque):
+class Svm(PlainFile):
     """Support vectors as JSON."""
 
     name, object_extension = "svm", ".json"

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from flavor.atomic import replacing
 from flavor.checkpoints import TensorFileWriter, TensorSpec, to_safetensors
+from flavor.checkpoints.kinds import OPAQUE, TENSORS
 from flavor.checkpoints.safetensors.header import plan
 from flavor.edge.belongings import Habits
 from flavor.edge.exchange import Exchange
@@ -67,7 +68,7 @@ def global_model(store: ObjectStore, weights: bytes, info: bytes, round_: int) -
 def test_merged_information_that_was_changed_is_refused_and_nothing_replaced(
     store: ObjectStore, workspace: Workspace
 ) -> None:
-    exchange = Exchange(store, workspace, run="r", opaque=True)
+    exchange = Exchange(store, workspace, run="r", kind=OPAQUE)
     exchange.place_global(global_model(store, b"first", b"{}", 1))
     second = global_model(store, b"second", b'{"metadata": {}}', 2)
     other = store.local(second.info.path)
@@ -98,7 +99,7 @@ def test_what_is_no_object_of_the_run_or_has_no_digest_is_not_read(
         put(store, path, b"first")
     put(store, "etc/private.json", b"{}")
     with pytest.raises(BadObjectPath, match="is not read"):
-        Exchange(store, workspace, run="r", opaque=True).place_global(
+        Exchange(store, workspace, run="r", kind=OPAQUE).place_global(
             changed(global_model(store, b"first", b"{}", 1), **odd)
         )
     assert not workspace.global_model.exists()
@@ -117,7 +118,7 @@ def test_a_seal_is_not_believed_where_aggregators_keys_are_named(
     path, _ = put(store, "runs/r/global/0001-made-up.safetensors", other.read_bytes())
     model = model_at(path, digest, honest.stat().st_size, format=format_, seal=store.seal(path))
     trust = ModelTrust(frozenset({"ed25519:" + "0" * 64}))
-    exchange = Exchange(store, workspace, run="r", opaque=format_ == "opaque")
+    exchange = Exchange(store, workspace, run="r", kind=OPAQUE if format_ == "opaque" else TENSORS)
     with pytest.raises(DigestMismatch, match="made-up"):
         exchange.place_global(trust.named(model))
     assert not workspace.global_model.exists()
@@ -144,7 +145,7 @@ def test_what_is_renamed_over_a_model_while_it_is_hashed_reaches_no_trainer(
         return found
 
     monkeypatch.setattr(digests, "sha256_file", then_renamed)
-    Exchange(store, workspace, run="r", opaque=True).place_global(model)
+    Exchange(store, workspace, run="r", kind=OPAQUE).place_global(model)
     assert place.read_bytes() == b"other"
     assert workspace.global_model.read_bytes() == b"first"
 
@@ -187,7 +188,7 @@ def test_a_file_that_has_another_name_is_copied_and_keeps_its_mode(
     own.chmod(0o640)
     workspace.local_model.hardlink_to(own)
     trained(workspace, write=False)
-    exchange = Exchange(store, workspace, run="r", opaque=opaque)
+    exchange = Exchange(store, workspace, run="r", kind=OPAQUE if opaque else TENSORS)
     done = exchange.collect("r", 1, "c")
     exchange.release_local()
     assert own.stat().st_mode & 0o777 == 0o640
@@ -248,7 +249,7 @@ def test_with_both_models_in_one_folder_the_merged_information_has_a_name_of_its
     paths = {"LOCAL_MODEL_PATH": str(tmp_path / "local.ckpt"), "GLOBAL_MODEL_PATH": str(tmp_path / "global.ckpt")}
     workspace = Workspace.prepare(tmp_path / "edge", environment=paths, input_path=tmp_path)
     trained(workspace)
-    Exchange(store, workspace, run="r", opaque=True).place_global(global_model(store, b"g", b"{}", 1))
+    Exchange(store, workspace, run="r", kind=OPAQUE).place_global(global_model(store, b"g", b"{}", 1))
     assert (tmp_path / "merged-info.json").read_bytes() == b"{}"
     assert json.loads(workspace.local_info.read_text()) == INFO
 
