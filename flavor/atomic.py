@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from flavor.watch import current_watch
 def temporary_beside(path: StrPath) -> Path:
     """A fresh hidden name in the folder of `path`, and so on its file system."""
     target = Path(path)
-    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
 
 def cannot_write(path: StrPath, error: OSError) -> StoreError:
