@@ -24,6 +24,7 @@ from flavor.records.names import checked_name
 from flavor.records.round import RoundView
 from flavor.script_settings import checked_settings
 from flavor.store.open import open_store
+from flavor.view.observer import Lines
 from workers.context import WorkerContext
 from workers.in_process import InProcessAggregator
 
@@ -201,7 +202,7 @@ class BusUpdateProvider(UpdateProvider):
             config,
             redis_url=self._url,
             store=store,
-            tell=self._tell,
+            observer=Lines(self._tell),
             aggregator=aggregator,
             initial=self._initial(state),
             patience_s=self._patience_s,

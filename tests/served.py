@@ -20,6 +20,7 @@ from flavor.protocol import SPEAKS
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.store.local import LocalStore
+from flavor.view.observer import Lines, Observer
 from tests.recorded import accepted, global_model
 
 LONG_S = 60.0
@@ -62,12 +63,13 @@ class Served:
         self.told: list[str] = []
         config = RunConfig.parse({"rounds": 1, "min_clients": 2, "store": self.store.url, **settings})
         self.jobs, self.url, self.config = NoJobs(), url, config
+        self.observer: Observer = Lines(self.told.append)
         self.renew()
 
     def renew(self) -> None:
         """Have another coordinator, which is not started yet."""
         self.coordinator = Coordinator(
-            "r", self.config, redis_url=self.url, store=self.store, tell=self.told.append, jobs=self.jobs
+            "r", self.config, redis_url=self.url, store=self.store, observer=self.observer, jobs=self.jobs
         )
         self.thread = threading.Thread(target=self.coordinator.run)
 

@@ -54,6 +54,7 @@ def resume(
     from flavor.results.writer import written
     from flavor.stamp import with_times
     from flavor.store.opening import opened_once_usable
+    from flavor.view.observer import Lines
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     given = {name: value for name, value in settings.items() if _is_given(name)}
@@ -78,7 +79,13 @@ def resume(
         tell(f"start `flavor serve --run {run}` again, with the options that it had")
         return
     coordinator = Coordinator(
-        run, done.config, redis_url=url, store=objects, tell=tell, patience_s=patience_s, warnings=bound_warnings
+        run,
+        done.config,
+        redis_url=url,
+        store=objects,
+        observer=Lines(tell),
+        patience_s=patience_s,
+        warnings=bound_warnings,
     )
     with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
         view = coordinator.run()

@@ -150,6 +150,7 @@ def coordinate(
     from flavor.results.writer import written
     from flavor.stamp import with_times
     from flavor.store.opening import once_usable, opened_once_usable
+    from flavor.view.observer import Lines
 
     with_times()
     tell = teller("[coordinator] ")
@@ -165,7 +166,7 @@ def coordinate(
         config,
         redis_url=url,
         store=objects,
-        tell=tell,
+        observer=Lines(tell),
         initial=initial,
         patience_s=patience_s,
         warnings=partial(bound_warnings, has_model=initial is not None),

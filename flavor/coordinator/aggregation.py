@@ -11,6 +11,7 @@ from flavor.errors import IllegalMove, LocalFault, StoreUnavailable
 from flavor.policy.decision import Action
 from flavor.records.round import RoundView
 from flavor.records.states import RunState
+from flavor.view.round_events import RoundReturned
 
 
 class Aggregation:
@@ -64,7 +65,7 @@ class Aggregation:
         context.runs.return_round(
             context.tenure.token, view.round, attempt=view.attempt, refused=refused, reason=reason
         )
-        context.tell(f"{reason}; the round is open again")
+        context.observer.hear(RoundReturned(reason, view.round))
         context.current.read_round_anew()
 
     def _check_unchanged(self, seen: RoundView) -> None:

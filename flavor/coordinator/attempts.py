@@ -9,6 +9,7 @@ from flavor.coordinator.current_round import CurrentRound
 from flavor.failpoints import reach
 from flavor.records.round import RoundView
 from flavor.records.verdict import Refusal
+from flavor.view.round_events import AggregationBegun
 
 
 def begin_attempt(
@@ -37,8 +38,7 @@ def begin_attempt(
     context.waits.has_moved()
     round_.enqueued_ms = context.current.now_ms()
     context.current.read_round_view(round_)
-    if worth_telling:
-        context.tell(f"round {number}: {reason}")
+    context.observer.hear(AggregationBegun(reason, number, is_routine=not worth_telling))
 
 
 def refusals_of_spoiled(view: RoundView) -> list[Refusal]:

@@ -19,6 +19,8 @@ from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.resume import shown as shown_setting
 from flavor.store.opening import once_usable
 from flavor.store.paths import run_record_path
+from flavor.view.observer import Observer, notices
+from flavor.view.round_events import RunCreated
 
 
 def create_or_find(
@@ -29,13 +31,14 @@ def create_or_find(
     url: str,
     store_url: str,
     initial: GlobalModel | None,
-    tell: Callable[[str], None],
+    observer: Observer,
     pause: Callable[[float], bool],
 ) -> tuple[bool, RunConfig]:
     """Create the run; whether it was there already, and its settings, which `flavor resume` may have changed.
 
     Raises `RunExists` for a run that is over, or that has other settings.
     """
+    tell = notices(observer)
     for line in persistence_warnings(runs.redis, url):
         tell(line)
     settings = config.to_mapping()
@@ -50,7 +53,7 @@ def create_or_find(
         begun = once_usable(store_url, lambda: history.begin(record), tell=tell, pause=pause)
         left = ObjectRef(run_record_path(runs.run), begun.digest)
         if runs.create(rounds=begun.rounds, config=settings, initial=initial, record=left, run_id=begun.run_id):
-            tell(f"run {runs.run!r} is open for clients (id {begun.run_id})")
+            observer.hear(RunCreated("", run=runs.run, run_id=begun.run_id))
             return False, config
     return True, _found(runs.read_own(), config, tell)
 

@@ -9,6 +9,7 @@ from flavor.policy.decision import Action, begins_anew
 from flavor.policy.standing import with_absent
 from flavor.records.round import RoundView
 from flavor.records.states import RunState
+from flavor.view.round_events import RoundClosed, RoundNote, RoundOpened
 
 
 class BetweenRounds:
@@ -39,8 +40,11 @@ class BetweenRounds:
     def _settle(self, round_: CurrentRound) -> None:
         """See that the closed round has its manifest, and tell what its aggregation noticed."""
         self._context.history.settle(round_.number, round_.view.manifest)
+        if not round_.is_reported:
+            round_.is_reported = True
+            self._context.observer.hear(RoundClosed(round_.view.reason, round_.number, is_routine=True))
         for note in round_.view.notes[round_.notes :]:
-            self._context.tell(f"round {round_.number}: {note}")
+            self._context.observer.hear(RoundNote(note, round_.number))
         round_.notes = max(round_.notes, len(round_.view.notes))
         self._context.heard.round_is_over(round_.number)
 
@@ -62,5 +66,5 @@ class BetweenRounds:
         context.current.set_clock(opened_ms)
         deadline_ms = opened_ms + int(config.round_timeout_s * 1000)
         context.current.opened(RoundView.opened(number, expected, opened_ms=opened_ms, deadline_ms=deadline_ms))
-        context.tell(f"round {number} of {config.rounds}: {reason}")
+        context.observer.hear(RoundOpened(reason, number, rounds=config.rounds))
         context.pruning.after(number - 1, context.members.names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from flavor.bus.jobs import JobQueue
@@ -24,6 +23,7 @@ from flavor.policy.decision import Action
 from flavor.policy.policy import Policy
 from flavor.records.states import RunState
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Observer
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RunContext:
     heard: Heard
     late: LateUpdates
     waits: Waits
-    tell: Callable[[str], None]
+    observer: Observer
 
     def is_too_early(self, action: Action) -> bool:
         """Whether `action` would end the run before its clients had the time to come back, too; a deadline stands."""

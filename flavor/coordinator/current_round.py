@@ -54,6 +54,8 @@ class CurrentRound:
     asked: Asked = field(default_factory=Asked)
     enqueued_ms: int = 0
     """When its aggregation was put into the queue, on the server's clock."""
+    is_reported: bool = False
+    """Whether it was reported that the round has closed."""
     notes: int = 0
     """How many of the view's notes were told."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from flavor.bus.runs import RunStore
@@ -17,6 +17,8 @@ from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState, RunState
+from flavor.view.event import Notice
+from flavor.view.observer import Observer
 
 _TICK_S = 1.0
 
@@ -33,9 +35,9 @@ class CurrentRun:
         heard: Heard,
         late: LateUpdates,
         tenure: Tenure,
-        tell: Callable[[str], None],
+        observer: Observer,
     ) -> None:
-        self._runs, self._config, self._tell = runs, config, tell
+        self._runs, self._config, self._observer = runs, config, observer
         self._members, self._heard, self._late, self._tenure = members, heard, late, tenure
         self.view: RunView = runs.read()
         self.round: CurrentRound | None = None
@@ -97,7 +99,8 @@ class CurrentRun:
         """Read everything: it may be another server, or one that has forgotten something."""
         view = self._runs.read()
         if self._incarnation not in (None, view.incarnation):
-            self._tell(f"run {view.run!r} was rebuilt from the store after round {view.round}")
+            line = f"run {view.run!r} was rebuilt from the store after round {view.round}"
+            self._observer.hear(Notice(line))
             self._members.forget()
             self.round = None
         self.view, self._incarnation = view, view.incarnation
@@ -121,7 +124,7 @@ class CurrentRun:
         if view is None:
             return
         if self.round is None or self.round.number != view.round:
-            self.round = CurrentRound(view, enqueued_ms=self.now_ms())
+            self.round = CurrentRound(view, enqueued_ms=self.now_ms(), is_reported=view.state is RoundState.CLOSED)
         self.round.view = view
         if view.state is RoundState.OPEN:
             self.read_updates(client for client in view.expected if self.round.may_hand_in(client))
@@ -157,7 +160,7 @@ class CurrentRun:
         for client in late:
             self._late.refuse(number, client)
         new = self._runs.verdicts(number, judged) if self.round and judged else {}
-        if self._members.recount(clients | judged, refused=self._heard.hears(number, new.values())):
+        if self._members.recount(clients | judged, refused=self._heard.hears(number, new)):
             clients |= judged  # perhaps quarantined now, or pardoned
         if clients:
             self._members.read(clients, token=self._admitting, lenient=self._tenure.is_lenient)

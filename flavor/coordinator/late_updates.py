@@ -7,6 +7,7 @@ from flavor.coordinator.heard import Heard
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState
 from flavor.records.update import Refused, Update
+from flavor.view.client_events import UpdateIgnored
 
 
 class LateUpdates:
@@ -54,7 +55,7 @@ class LateUpdates:
             return
         self._ignored.add((view.round, client))
         reason = "handed in again, with other content: the first verdict stands"
-        self._heard.note("update.ignored", client, reason, of=view.round)
+        self._heard.note(UpdateIgnored(reason, client, view.round))
 
 
 def _digest(handed_in: Update | Refused | None) -> str:

@@ -30,10 +30,13 @@ from flavor.ledger.history import History
 from flavor.policy.policy import policy_of
 from flavor.records.model import GlobalModel
 from flavor.records.run import RunView
-from flavor.records.states import RoundState
+from flavor.records.states import RoundState, RunState
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Observer, notices
+from flavor.view.round_events import RunFailed, RunFinished, RunStopped
 
 _RESYNC_S = 5.0
+_ENDINGS = {RunState.FINISHED: RunFinished, RunState.FAILED: RunFailed, RunState.STOPPED: RunStopped}
 
 
 class Coordinator:
@@ -54,7 +57,7 @@ class Coordinator:
         *,
         redis_url: str,
         store: ObjectStore,
-        tell: Callable[[str], None],
+        observer: Observer,
         initial: GlobalModel | None = None,
         jobs: JobQueue | None = None,
         patience_s: float = 60.0,
@@ -65,14 +68,15 @@ class Coordinator:
         self._stopped = threading.Event()
         self.closed = 0
         """Rounds that were closed when the run ended."""
-        self._store, self._tell, self._initial, self._patience_s = store, tell, initial, patience_s
+        self._store, self._initial, self._patience_s = store, initial, patience_s
+        self._observer, self._tell = observer, notices(observer)
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
         self._only, self._given_jobs, self._warnings = only, jobs, warnings
-        self._history = History(self._runs, Archive(store, run), tell)
-        self._heard = Heard(self._runs, tell)
-        self._waits = Waits(self._runs, self._heard, tell=tell)
-        self._store_wait = CoordinatorWait(store, self._heard, self._waits, tell=tell, stopped=self._stopped)
+        self._history = History(self._runs, Archive(store, run), self._tell)
+        self._heard = Heard(self._runs, observer)
+        self._waits = Waits(self._runs, self._heard, observer)
+        self._store_wait = CoordinatorWait(store, self._heard, self._waits, observer=observer, stopped=self._stopped)
         self._watch = ServerWatch(self._redis, redis_url)
 
     # -- from start to end
@@ -91,7 +95,7 @@ class Coordinator:
             url=self._url,
             store_url=self._store.url,
             initial=self._initial,
-            tell=self._tell,
+            observer=self._observer,
             pause=self._stopped.wait,
         )
         for line in self._warnings(config):
@@ -123,10 +127,10 @@ class Coordinator:
 
     def _context(self, config: RunConfig, tenure: Tenure, pruning: Pruning) -> RunContext:
         """All that the stages of a round work with."""
-        runs, heard, tell = self._runs, self._heard, self._tell
+        runs, heard, observer = self._runs, self._heard, self._observer
         members = Members(
             runs,
-            tell,
+            observer,
             heard,
             quarantine_after=config.quarantine_after,
             lease_s=config.heartbeat_timeout_s,
@@ -140,7 +144,7 @@ class Coordinator:
             run=runs.run,
         )
         late = LateUpdates(runs, heard)
-        current = CurrentRun(runs, config, members=members, heard=heard, late=late, tenure=tenure, tell=tell)
+        current = CurrentRun(runs, config, members=members, heard=heard, late=late, tenure=tenure, observer=observer)
         inspections = Inspections(runs, config, current, jobs=jobs, members=members, heard=heard)
         return RunContext(
             runs=runs,
@@ -157,7 +161,7 @@ class Coordinator:
             heard=heard,
             late=late,
             waits=self._waits,
-            tell=tell,
+            observer=observer,
         )
 
     def _ended(self, context: RunContext) -> RunView:
@@ -167,7 +171,7 @@ class Coordinator:
             self._store_wait.until_done(lambda: _settle(context), current.view)
             self.closed = self._runs.closed(current.view)[0]
             current.view = replace(current.view, reason=self._runs.how_it_ended() or current.view.reason)
-            self._tell(f"run {self._runs.run!r} is {current.view.state}: {current.view.reason}")
+            self._observer.hear(_ENDINGS[current.view.state](current.view.reason, run=self._runs.run))
         return current.view
 
     # -- the turn

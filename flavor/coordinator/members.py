@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from flavor.bus.admission import tell_admission
 from flavor.bus.runs import RunStore
@@ -14,6 +14,19 @@ from flavor.policy.standing import Client
 from flavor.protocol import client_refusal, spoken
 from flavor.records.names import count
 from flavor.records.states import ClientState
+from flavor.view.client_events import (
+    ClientEvent,
+    ClientGone,
+    ClientJoined,
+    ClientLeft,
+    ClientLost,
+    ClientNotAdmitted,
+    ClientOtherKey,
+    ClientQuarantined,
+    ClientStopped,
+)
+from flavor.view.event import Notice
+from flavor.view.observer import Observer
 
 _SCAN_S = 0.01
 """Of a large server's keys so much is looked through at a time."""
@@ -27,14 +40,14 @@ class Members:
     def __init__(
         self,
         runs: RunStore,
-        tell: Callable[[str], None],
+        observer: Observer,
         heard: Heard,
         *,
         quarantine_after: int,
         lease_s: float,
         only: frozenset[str] | None,
     ) -> None:
-        self._runs, self._tell, self._heard = runs, tell, heard
+        self._runs, self._observer, self._heard = runs, observer, heard
         self._quarantine_after, self._only = quarantine_after, only
         self._lease_s = lease_s
         self._stopped: dict[str, float] = {}  # client -> when its edge was first seen stopped by a signal (monotonic)
@@ -91,10 +104,9 @@ class Members:
             elif before is not None and quarantined and not before.quarantined:
                 self._quarantine(name)
             elif before is not None and not before.gone and client.gone:
-                event = "client.left" if state is ClientState.LEFT else "client.lost"
-                self._heard.note(event, name, client.why_gone)
+                self._heard.note(_gone(state)(client.why_gone, name))
             elif before is not None and state is ClientState.STOPPED is not before.state and not client.gone:
-                self._heard.note("client.stopped", name, f"{client.reason or 'its edge was stopped'}: it is awaited")
+                self._heard.note(ClientStopped(f"{client.reason or 'its edge was stopped'}: it is awaited", name))
 
     def is_quarantined(self, name: str) -> bool:
         """Whether this client is given no more tasks for now, and nothing is taken of it."""
@@ -136,20 +148,20 @@ class Members:
         self.names.add(name)
         if client.state.gone:
             self._took_no_part.add(name)
-            event = "client.left" if client.state is ClientState.LEFT else "client.lost"
-            self._runs.admit(token, name, client.why_gone, event=event)
-            self._tell(f"{name} came {whence}, and takes no part: {client.why_gone}")
+            event: ClientEvent = _gone(client.state)(client.why_gone, name, came=whence)
         else:
             self._took_no_part.discard(name)
-            self._runs.admit(token, name, whence)
-            self._tell(f"{name} joined {whence}")
+            event = ClientJoined(whence, name)
+        self._runs.admit(token, name, event.reason, event=event.name)
+        self._observer.hear(event)
 
     def _refusal(self, name: str, fields: Mapping[str, str]) -> str:
         """Why a client cannot take part, by its protocol or its key; '' when it can. Its site is told, once."""
         key = fields.get("public_key", "")
-        event, reason = "client.not_admitted", client_refusal(spoken(fields.get("protocol")))
+        kind: type[ClientEvent] = ClientNotAdmitted
+        reason = client_refusal(spoken(fields.get("protocol")))
         if not reason and (reason := self._other_key(name, key)):
-            event = "client.other_key"
+            kind = ClientOtherKey
         before = self._told.get(name)
         if not reason:
             if self._told.pop(name, None) is not None or name in self.names:
@@ -157,7 +169,7 @@ class Members:
         elif before != (reason, key):
             self._told[name] = (reason, key)
             self._welcomed.pop(name, None)
-            self._heard.note(event, name, reason)
+            self._heard.note(kind(reason, name))
             tell_admission(self._runs, name, admitted=False, reason=reason, public_key=key)
         return reason
 
@@ -192,8 +204,9 @@ class Members:
 
     def _quarantine(self, client: str) -> None:
         reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"
-        self._runs.log("client.quarantined", client=client, reason=reason)
-        self._tell(f"{client} is quarantined: {reason} (`flavor pardon {self._runs.run} {client}` ends that)")
+        event = ClientQuarantined(reason, client, run=self._runs.run)
+        self._runs.log(event.name, client=client, reason=reason)
+        self._observer.hear(event)
 
     def _is_stranger(self, name: str) -> bool:
         """Whether this client may not take part; it is told of once."""
@@ -201,5 +214,11 @@ class Members:
             return False
         if name not in self._strangers:
             self._strangers.add(name)
-            self._tell(f"{name} is none of this run's clients ({', '.join(sorted(self._only))}): it is not admitted")
+            line = f"{name} is none of this run's clients ({', '.join(sorted(self._only))}): it is not admitted"
+            self._observer.hear(Notice(line))
         return True
+
+
+def _gone(state: ClientState) -> type[ClientGone]:
+    """The event of a client that is gone, by its state."""
+    return ClientLeft if state is ClientState.LEFT else ClientLost

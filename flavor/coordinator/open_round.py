@@ -12,6 +12,7 @@ from flavor.policy.decision import Action
 from flavor.policy.standing import Standing, standings
 from flavor.records.round import Reference
 from flavor.records.states import RunState
+from flavor.view.round_events import RoundReopened, StructureDecided
 
 
 class OpenRound:
@@ -42,7 +43,7 @@ class OpenRound:
         elif action in (Action.WAIT, Action.HOLD):
             context.waits.unusual(round_.number, uninspected if action is Action.WAIT else reason)
         elif context.is_too_early(action):
-            context.waits.unusual(round_.number, reason, line=f"waiting: {reason}")
+            context.waits.unusual(round_.number, reason, names_round=False)
         elif action in (Action.FAIL, Action.FINISH):
             context.end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)
             return True
@@ -89,8 +90,7 @@ class OpenRound:
         context.current.read_round_view(round_)
         for client in others:  # they are inspected again, which refuses them by what differs
             round_.asked.forget(client)
-        if others:
-            context.tell(f"round {round_.number}: {reason}: {', '.join(others)}")
+        context.observer.hear(StructureDecided(reason, round_.number, others, is_routine=not others))
         return bool(others)
 
     def _reopen(self, round_: CurrentRound, expected: tuple[str, ...], reason: str) -> None:
@@ -111,4 +111,4 @@ class OpenRound:
         )
         round_.view = replace(before, expected=expected, left_out=left_out, openings=opening, deadline_ms=deadline_ms)
         context.current.read_updates(new)  # of one that was left out, and handed in meanwhile
-        context.tell(f"round {number}: {reason}")
+        context.observer.hear(RoundReopened(reason, number))

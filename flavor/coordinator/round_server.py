@@ -22,6 +22,8 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.store.protocol import ObjectStore
+from flavor.view.event import Notice
+from flavor.view.observer import Observer
 
 _JOIN_S = 10.0
 
@@ -89,13 +91,13 @@ class RoundServer:
         *,
         redis_url: str,
         store: ObjectStore,
-        tell: Callable[[str], None],
+        observer: Observer,
         aggregator: Callable[[Redis], Aggregator],
         initial: GlobalModel | None = None,
         patience_s: float = 60.0,
         only: frozenset[str] | None = None,
     ) -> None:
-        self._run, self._config, self._tell = run, config, tell
+        self._run, self._config, self._observer = run, config, observer
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"aumai-fedtrain:{run}")
         self.runs = RunStore(self._redis, run, redis_url)
         self._aggregator = aggregator(self._redis)
@@ -110,7 +112,7 @@ class RoundServer:
             config,
             redis_url=redis_url,
             store=store,
-            tell=tell,
+            observer=observer,
             initial=initial,
             jobs=self,
             patience_s=patience_s,
@@ -140,7 +142,7 @@ class RoundServer:
         try:
             self._aggregator.inspect(run, round_, clients)
         except Exception as error:  # the coordinator asks again, and then gives the update up
-            self._tell(f"round {round_}: the inspection of {', '.join(clients)} failed: {error}")
+            self._observer.hear(Notice(f"round {round_}: the inspection of {', '.join(clients)} failed: {error}"))
 
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
         """See `JobQueue`: claim the attempt, and say that the round is ready."""
@@ -198,7 +200,7 @@ class RoundServer:
         if claim is None or claim.attempt.round != round_:
             raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
         attempt = claim.attempt
-        self._tell(f"round {round_}: {error}")
+        self._observer.hear(Notice(f"round {round_}: {error}"))
         self._refused = attempt.token
         self.runs.fail_attempt(
             round_, attempt=attempt.number, token=attempt.token, reason=str(error), unfit=error.refused

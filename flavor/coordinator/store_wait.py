@@ -6,13 +6,15 @@ import threading
 from collections.abc import Callable
 
 from flavor.coordinator.heard import Heard
-from flavor.coordinator.waits import Waits
+from flavor.coordinator.waits import Waits, waiting
 from flavor.disk import file_of
 from flavor.errors import LocalFault, StoreError, StoreUnavailable
 from flavor.records.run import RunView
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import StoreHealth, Trouble
 from flavor.store.waiting import StoreWait
+from flavor.view.event import Notice
+from flavor.view.observer import Observer
 
 
 class CoordinatorWait:
@@ -27,11 +29,11 @@ class CoordinatorWait:
         heard: Heard,
         waits: Waits,
         *,
-        tell: Callable[[str], None],
+        observer: Observer,
         stopped: threading.Event,
     ) -> None:
         self._store, self._stopped = store, stopped
-        self._telling = _Telling(heard, waits, tell)
+        self._telling = _Telling(heard, waits, observer)
         self._wait = StoreWait(self._judge, self._telling, pause=self._pause)
 
     def until_done(self, work: Callable[[], None], run: RunView) -> None:
@@ -77,8 +79,8 @@ class CoordinatorWait:
 class _Telling:
     """Tells why the store cannot be used, as often as `heard` has room for, and writes what the run waits for."""
 
-    def __init__(self, heard: Heard, waits: Waits, tell: Callable[[str], None]) -> None:
-        self._heard, self._waits, self._tell = heard, waits, tell
+    def __init__(self, heard: Heard, waits: Waits, observer: Observer) -> None:
+        self._heard, self._waits, self._observer = heard, waits, observer
         self.run: RunView | None = None
         self.round: int | None = None
         self._told = ""  # why it cannot be used for now
@@ -89,11 +91,11 @@ class _Telling:
             return
         self._told = why
         reason = f"{why}; trying again until it can be used"
-        self._tell(f"waiting: {reason}")
+        self._observer.hear(waiting(self.round, reason, names_round=False))
         if self.run is not None and not self.run.state.ended:
             self._waits.for_store(self.round, reason)
 
     def is_back(self) -> None:
         if self._told:
             self._told = ""
-            self._tell("the store can be used again: going on")
+            self._observer.hear(Notice("the store can be used again: going on"))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 
 from flavor.bus.runs import RunStore
 from flavor.coordinator.heard import Heard
 from flavor.errors import BusUnavailable
-from flavor.view.waiting import ROUND_WAITING, RUN_WAITING, SETTLED_S, logged_wait
+from flavor.view.observer import Observer
+from flavor.view.round_events import RoundWaiting, RunWaiting
+from flavor.view.waiting import SETTLED_S, logged_wait
 
 _What = tuple[int | None, str]
 
@@ -22,8 +23,8 @@ _What = tuple[int | None, str]
 class Waits:
     """What one run waits for, as its coordinator sees it. A reason is that of a round, or of the run between rounds."""
 
-    def __init__(self, runs: RunStore, heard: Heard, *, tell: Callable[[str], None]) -> None:
-        self._runs, self._heard, self._tell = runs, heard, tell
+    def __init__(self, runs: RunStore, heard: Heard, observer: Observer) -> None:
+        self._runs, self._heard, self._observer = runs, heard, observer
         self._began = time.monotonic()
         self._told: _What | None = None
         self._written: _What | None = None
@@ -46,16 +47,17 @@ class Waits:
         now = time.monotonic()
         if (round_, reason) != self._written and now - max(self._began, self._written_at) >= SETTLED_S:
             with contextlib.suppress(BusUnavailable):  # a server without room: nothing but the log needs this
-                self._write((round_, reason), is_allowed=self._heard.may_wait_as_usual())
+                if self._write((round_, reason), is_allowed=self._heard.may_wait_as_usual()):
+                    self._observer.hear(waiting(round_, reason, is_routine=True))
 
-    def unusual(self, round_: int | None, reason: str, *, line: str = "") -> None:
-        """The run or a round waits for what may not come by itself; `line` is what a terminal shows of it."""
+    def unusual(self, round_: int | None, reason: str, *, names_round: bool = True) -> None:
+        """The run or a round waits for what may not come by itself; see `RoundWaiting` for `names_round`."""
         what = (round_, reason)
         if what == self._written == self._told:
             return
         is_allowed = self._heard.may_wait()
         if is_allowed and what != self._told:
-            self._tell(line or (f"waiting: {reason}" if round_ is None else f"round {round_}: {reason}"))
+            self._observer.hear(waiting(round_, reason, names_round=names_round))
             self._told = what
         if what != self._written:
             self._write(what, is_allowed=is_allowed)
@@ -64,12 +66,22 @@ class Waits:
         """The coordinator cannot go on without the store; `CoordinatorWait` tells that, in its bounds."""
         self._write((round_, reason), is_allowed=True)
 
-    def _write(self, what: _What, *, is_allowed: bool) -> None:
+    def _write(self, what: _What, *, is_allowed: bool) -> bool:
+        """Write it into the log; whether that was allowed."""
         now = time.monotonic()
         if not is_allowed and (not self._entry or now - self._written_at < SETTLED_S):
-            return
+            return False
         round_, reason = what
-        event = RUN_WAITING if round_ is None else ROUND_WAITING
         replaces = "" if is_allowed else self._entry
-        self._entry = self._runs.log(event, reason=reason, round_=round_, replaces=replaces)
+        self._entry = self._runs.log(waiting(*what).name, reason=reason, round_=round_, replaces=replaces)
         self._written, self._written_at = what, now
+        return True
+
+
+def waiting(
+    round_: int | None, reason: str, *, names_round: bool = True, is_routine: bool = False
+) -> RunWaiting | RoundWaiting:
+    """The event that a run, or this round of it, waits for this."""
+    if round_ is None:
+        return RunWaiting(reason, is_routine=is_routine)
+    return RoundWaiting(reason, round_, names_round, is_routine=is_routine)

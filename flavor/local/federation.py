@@ -34,6 +34,9 @@ from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 from flavor.store.settings import DEFAULTS, StoreSettings
+from flavor.view.client_events import ClientLost, UpdateRefused
+from flavor.view.log import read_log
+from flavor.view.round_events import AttemptFailed, RoundNote
 from flavor.view.snapshot import Snapshot, take_snapshot
 
 _LOOK_MS = 200
@@ -306,15 +309,13 @@ class Federation:
         told: set[str] = set()
         looked, waits_looked = 0.0, time.monotonic()
         while True:
-            batches = runs.redis.xread({runs.keys.log: newest}, block=_LOOK_MS)
-            entries = batches[0][1] if batches else []
-            newest = entries[-1][0] if entries else newest
-            for _, fields in entries:
-                if fields["event"] == "client.lost":
-                    told.add(f"lost {fields['client']}")
-                if fields["event"] in ("update.refused", "client.lost", "round.attempt_failed", "round.note"):
-                    reason = with_report(fields["reason"], report_of(runs, fields))
-                    progress.tell(f"{fields.get('client') or 'aggregator'}: {reason}")
+            for logged in read_log(runs, after=newest, wait_ms=_LOOK_MS):
+                newest, event = logged.id, logged.event
+                if isinstance(event, ClientLost):
+                    told.add(f"lost {event.client}")
+                if isinstance(event, UpdateRefused | ClientLost | AttemptFailed | RoundNote):
+                    reason = with_report(event.reason, report_of(runs, event))
+                    progress.tell(f"{getattr(event, 'client', '') or 'aggregator'}: {reason}")
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:
                 waits.look(_snapshot(runs))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flavor.bus.runs import RunStore
+from flavor.view.client_events import ClientLost, UpdateRefused
+from flavor.view.event import Event
 
 
 def with_report(reason: str, report: str | None) -> str:
@@ -15,13 +15,11 @@ def with_report(reason: str, report: str | None) -> str:
     return f"{reason}{detail}" if known and before in ("the trainer ", "") else f"{reason} ({report})"
 
 
-def report_of(runs: RunStore, entry: Mapping[str, str]) -> str | None:
-    """What the site itself says about this entry of the log: here its user is the operator."""
-    client = entry.get("client", "")
-    if entry["event"] == "client.lost":
-        report = runs.clients([client])[client][0].get("report")
-    elif entry["event"] == "update.refused":
-        report = getattr(runs.updates(int(entry["round"]), [client]).get(client), "report", None)
-    else:
-        report = None
-    return report
+def report_of(runs: RunStore, event: Event) -> str | None:
+    """What the site itself says about this event: here its user is the operator."""
+    match event:
+        case ClientLost(client=client):
+            return runs.clients([client])[client][0].get("report")
+        case UpdateRefused(client=client, round=int(round_)):
+            return getattr(runs.updates(round_, [client]).get(client), "report", None)
+    return None

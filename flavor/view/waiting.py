@@ -20,17 +20,27 @@ from flavor.policy.policy import policy_of
 from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
-from flavor.records.states import RoundState, RunState
+from flavor.records.states import RoundState
+from flavor.view.events import event_of
+from flavor.view.round_events import (
+    AggregationBegun,
+    RoundClosed,
+    RoundOpened,
+    RoundReopened,
+    RoundReturned,
+    RoundWaiting,
+    RunCreated,
+    RunEnded,
+    RunRecovered,
+    RunResumed,
+    RunWaiting,
+)
 
-RUN_WAITING = "run.waiting"
-ROUND_WAITING = "round.waiting"
 SETTLED_S = 2.0
 """A wait that is nothing unusual is written into the log once it has lasted so long, and at most once in this time."""
-_MOVES = frozenset(
-    {
-        *("run.created", "run.resumed", "run.recovered", *(f"run.{state}" for state in RunState if state.ended)),
-        *("round.opened", "round.reopened", "round.returned", "round.aggregating", "round.closed"),
-    }
+_MOVES = (
+    *(RunCreated, RunResumed, RunRecovered, RunEnded),
+    *(RoundOpened, RoundReopened, RoundReturned, AggregationBegun, RoundClosed),
 )
 """Entries of the log after which whatever was waited for before is over."""
 _LOOKED_BACK = 500
@@ -88,14 +98,12 @@ def wait_of(
 def logged_wait(runs: RunStore, round_: int | None) -> Wait | None:
     """What the log says that the run, or this round of it, waits for; None where the run has moved since."""
     for identity, fields in _newest_first(runs):
-        event = fields.get("event")
-        if event in _MOVES:
+        event = event_of(fields)
+        if isinstance(event, _MOVES):
             return None
-        if event in (RUN_WAITING, ROUND_WAITING):
-            number = fields.get("round")
-            if number != (None if round_ is None else str(round_)):
-                return None
-            return Wait(fields.get("reason", ""), round_, int(identity.partition("-")[0]))
+        if isinstance(event, RunWaiting | RoundWaiting):
+            is_of_it = getattr(event, "round", None) == round_
+            return Wait(event.reason, round_, int(identity.partition("-")[0])) if is_of_it else None
     return None
 
 

@@ -26,6 +26,7 @@ from flavor.records.verdict import Refusal, Verdict
 from flavor.store import waiting
 from flavor.store.local import LocalStore
 from flavor.store.trouble import MOST_UNSURE
+from flavor.view.observer import Lines
 from tests.faults.servers import remounted, tmpfs
 from tests.recorded import accepted, global_model
 from tests.served import LONG_S, Faulty, NoJobs, Served, close_without_manifest, reached
@@ -381,7 +382,7 @@ def test_a_coordinator_that_starts_while_the_store_gives_errors_waits_for_it(
                 pass
             config = served.coordinator._config
             served.coordinator = Coordinator(
-                "r", config, redis_url=url, store=store, tell=served.told.append, jobs=NoJobs()
+                "r", config, redis_url=url, store=store, observer=Lines(served.told.append), jobs=NoJobs()
             )
             served.thread = threading.Thread(target=served.coordinator.run)
         store.ailing = 3

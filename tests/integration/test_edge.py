@@ -24,6 +24,7 @@ from flavor.records.names import Event
 from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
 from flavor.store.open import open_store
+from flavor.view.observer import Lines
 from tests.conftest import DEADLINE_S, Bench
 from tests.infos import begin_run
 
@@ -164,9 +165,9 @@ def test_a_site_is_told_that_it_has_joined_by_the_coordinator_and_never_before_i
     alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
     alone.is_ready()
     assert not any("joined" in line for line in alone.told), "no coordinator has said so"
-    Members(alone.runs, print, Heard(alone.runs, print), quarantine_after=3, lease_s=9.0, only=None).read_all(
-        token=TOKEN, lenient=False
-    )
+    heard = Heard(alone.runs, Lines(print))
+    members = Members(alone.runs, Lines(print), heard, quarantine_after=3, lease_s=9.0, only=None)
+    members.read_all(token=TOKEN, lenient=False)
     alone.says("joined run 'r'")
 
 

@@ -20,6 +20,7 @@ from flavor.protocol import SPEAKS
 from flavor.records.states import ClientState, RunState
 from flavor.stamp import without_stamp
 from flavor.store.open import open_store
+from flavor.view.observer import Lines
 from tests.conftest import Bench
 
 HEARTBEAT_S = 1.5
@@ -46,7 +47,7 @@ def interrupted(url: str, config: RunConfig) -> RunStore:
 
 
 def coordinator(url: str, config: RunConfig, told: list[str]) -> Coordinator:
-    return Coordinator("r", config, redis_url=url, store=open_store(config.store), tell=told.append)
+    return Coordinator("r", config, redis_url=url, store=open_store(config.store), observer=Lines(told.append))
 
 
 def test_it_fails_the_run_only_when_they_did_not_come_back(url: str, tmp_path: Path) -> None:

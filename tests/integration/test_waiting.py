@@ -19,7 +19,6 @@ from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
 from flavor.store import waiting
 from flavor.view.snapshot import take_snapshot
-from flavor.view.waiting import ROUND_WAITING, RUN_WAITING
 from tests.served import Faulty, Served, close_without_manifest
 
 NOBODY = "0 of at least 2 clients are ready; waiting for the sites to join"
@@ -36,14 +35,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def newest(served: Served) -> tuple[str, dict[str, str]]:
     """The newest entry of the log about what is waited for."""
     entries = served.runs.redis.xrevrange(served.runs.keys.log)
-    return next((each for each in entries if each[1]["event"] in (RUN_WAITING, ROUND_WAITING)), ("", {}))
+    return next((each for each in entries if each[1]["event"] in ("run.waiting", "round.waiting")), ("", {}))
 
 
 def waits_for(served: Served, reason: str, round_: int | None = 1) -> None:
     """The run comes to wait for this, and everything that shows it says so, in one sentence, with since when."""
     served.until(f"it waits: {reason}", lambda: newest(served)[1].get("reason") == reason)
     identity, fields = newest(served)
-    assert fields["event"] == (RUN_WAITING if round_ is None else ROUND_WAITING)
+    assert fields["event"] == ("run.waiting" if round_ is None else "round.waiting")
     assert fields.get("round") == (None if round_ is None else str(round_))
     snapshot = take_snapshot(served.runs)
     wait = snapshot.waits_for

@@ -1,0 +1,153 @@
+"""What happens about a client of a run, and about its updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flavor.view.event import Event
+
+
+@dataclass(frozen=True)
+class ClientEvent(Event):
+    """Something about one client; in a round, where it belongs to one."""
+
+    client: str = ""
+    round: int | None = None
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{self.client}: {'' if self.round is None else f'round {self.round}: '}{self.reason}"
+
+
+@dataclass(frozen=True)
+class ClientJoined(ClientEvent):
+    """The client is a member of the run."""
+
+    name = "client.joined"
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{self.client} joined {self.reason}"
+
+
+@dataclass(frozen=True)
+class ClientGone(ClientEvent):
+    """Nothing more comes from the client, unless it is started again."""
+
+    came: str = ""
+    """Whence, of one that had ended before it was seen."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{self.client} came {self.came}, and takes no part: {self.reason}" if self.came else super().line
+
+
+@dataclass(frozen=True)
+class ClientLeft(ClientGone):
+    """The client's trainer has ended by itself."""
+
+    name = "client.left"
+
+
+@dataclass(frozen=True)
+class ClientLost(ClientGone):
+    """The client's trainer or edge has failed, or its heartbeat has stopped."""
+
+    name = "client.lost"
+
+
+@dataclass(frozen=True)
+class ClientStopped(ClientEvent):
+    """The client's edge was stopped by a signal, and is awaited."""
+
+    name = "client.stopped"
+
+
+@dataclass(frozen=True)
+class ClientNotAdmitted(ClientEvent):
+    """The client cannot take part."""
+
+    name = "client.not_admitted"
+
+
+@dataclass(frozen=True)
+class ClientOtherKey(ClientEvent):
+    """The client cannot take part: its key is not the one that is known."""
+
+    name = "client.other_key"
+
+
+@dataclass(frozen=True)
+class ClientKeyReplaced(ClientEvent):
+    """An operator has replaced the client's key."""
+
+    name = "client.key_replaced"
+
+
+@dataclass(frozen=True)
+class ClientQuarantined(ClientEvent):
+    """The client is given no more tasks."""
+
+    name = "client.quarantined"
+    run: str = ""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{self.client} is quarantined: {self.reason} (`flavor pardon {self.run} {self.client}` ends that)"
+
+
+@dataclass(frozen=True)
+class ClientPardoned(ClientEvent):
+    """An operator has ended the client's quarantine."""
+
+    name = "client.pardoned"
+
+
+@dataclass(frozen=True)
+class ClientLeftOut(ClientEvent):
+    """More than the log has was caused by the client."""
+
+    name = "client.left_out"
+
+
+@dataclass(frozen=True)
+class UpdateEvent(ClientEvent):
+    """Something about a client's update of a round."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"round {self.round}: {self.client}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class UpdateAccepted(UpdateEvent):
+    """The update counts."""
+
+    name = "update.accepted"
+
+
+@dataclass(frozen=True)
+class UpdateRefused(UpdateEvent):
+    """The update does not count."""
+
+    name = "update.refused"
+    is_late: bool = False
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        if self.is_late:
+            return f"{self.client}: the update of round {self.round} is refused: {self.reason}"
+        return super().line
+
+
+@dataclass(frozen=True)
+class UpdateIgnored(ClientEvent):
+    """The update was handed in again, with other content, after its verdict."""
+
+    name = "update.ignored"

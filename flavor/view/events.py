@@ -1,0 +1,30 @@
+"""What happens in a run, as values: each kind of event knows its name in the log, its fields and its line for people.
+
+The run's log in Redis is the stored form: an entry has the event's name, a reason, and a round and a client where it is
+about one. Most entries are written by the script that makes the transition; `flavor.view.log` reads them back as these
+events. What has no name here is told to people alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flavor.view import client_events, round_events
+from flavor.view.event import Event, Unknown
+
+_MODULES = (client_events, round_events)
+
+
+KINDS: Mapping[str, type[Event]] = {
+    kind.name: kind
+    for module in _MODULES
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Event) and kind.name
+}
+"""The kind of event of each name in the log."""
+
+
+def event_of(entry: Mapping[str, str]) -> Event:
+    """The event that an entry of the log stores."""
+    kind = KINDS.get(entry.get("event", ""))
+    return kind.from_entry(entry) if kind is not None else Unknown(entry.get("reason", ""), dict(entry))

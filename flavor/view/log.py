@@ -1,0 +1,56 @@
+"""The log of a run, read as typed events: all of it, or on and on as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flavor.bus.connection import translated
+from flavor.bus.runs import RunStore
+from flavor.view.event import Event
+from flavor.view.events import event_of
+
+START = "0"
+"""The id before the first entry."""
+_AT_ONCE = 1000
+_WAIT_MS = 1000
+
+
+@dataclass(frozen=True)
+class Logged:
+    """An event as it stands in the log."""
+
+    id: str
+    """To go on after it: see `follow`."""
+    event: Event
+    entry: Mapping[str, str]
+    """Its fields, with those that this release does not know."""
+
+    @property
+    def time_ms(self) -> int:
+        """When it was logged, by the server's clock."""
+        return int(self.id.partition("-")[0])
+
+
+def read_log(runs: RunStore, *, after: str = START, wait_ms: int | None = None) -> list[Logged]:
+    """The next entries after the one with that id, at most a thousand; where there is none it is waited for so long."""
+    with translated(runs.where):
+        batches: Any = runs.redis.xread({runs.keys.log: after}, count=_AT_ONCE, block=wait_ms)
+    return [Logged(identity, event_of(entry), entry) for identity, entry in (batches[0][1] if batches else [])]
+
+
+def follow(runs: RunStore, *, after: str = START, until_end: bool = True) -> Iterator[Logged]:
+    """Every entry of a run's log after the one with that id, and with `until_end` those that come until it has ended.
+
+    Raises `RunNotFound`.
+    """
+    runs.read()
+    while True:
+        has_ended = runs.read().state.ended
+        entries = read_log(runs, after=after, wait_ms=_WAIT_MS if until_end and not has_ended else None)
+        yield from entries
+        if entries:
+            after = entries[-1].id
+        elif has_ended or not until_end:
+            return

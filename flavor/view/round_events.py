@@ -1,0 +1,195 @@
+"""What happens about a run, and about its rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flavor.view.event import Event
+
+
+@dataclass(frozen=True)
+class RunCreated(Event):
+    """The run is open for clients."""
+
+    name = "run.created"
+    run: str = ""
+    run_id: str = ""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"run {self.run!r} is open for clients (id {self.run_id})"
+
+
+@dataclass(frozen=True)
+class RunResumed(Event):
+    """The run goes on after it had ended."""
+
+    name = "run.resumed"
+
+
+@dataclass(frozen=True)
+class RunRecovered(Event):
+    """The run was rebuilt from the store."""
+
+    name = "run.recovered"
+
+
+@dataclass(frozen=True)
+class RunWaiting(Event):
+    """The run waits for this, between rounds."""
+
+    name = "run.waiting"
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"waiting: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RunEnded(Event):
+    """The run has ended, in one of three ways."""
+
+    run: str = ""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"run {self.run!r} is {self.name.removeprefix('run.')}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RunFinished(RunEnded):
+    """All that was to be done is done."""
+
+    name = "run.finished"
+
+
+@dataclass(frozen=True)
+class RunFailed(RunEnded):
+    """The run cannot go on."""
+
+    name = "run.failed"
+
+
+@dataclass(frozen=True)
+class RunStopped(RunEnded):
+    """Somebody has stopped the run."""
+
+    name = "run.stopped"
+
+
+@dataclass(frozen=True)
+class RoundEvent(Event):
+    """Something about one round."""
+
+    round: int | None = None
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"round {self.round}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RoundOpened(RoundEvent):
+    """Clients have their task."""
+
+    name = "round.opened"
+    rounds: int = 0
+    """Of the run; 0 where that is not known."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"round {self.round} of {self.rounds}: {self.reason}" if self.rounds else super().line
+
+
+@dataclass(frozen=True)
+class RoundReopened(RoundEvent):
+    """A round that had lost its quorum is open again, with a new deadline."""
+
+    name = "round.reopened"
+
+
+@dataclass(frozen=True)
+class RoundWaiting(RoundEvent):
+    """The round waits for this."""
+
+    name = "round.waiting"
+    names_round: bool = True
+    """Whether the line has to say which round it is, as the reason does not."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return super().line if self.names_round else f"waiting: {self.reason}"
+
+
+@dataclass(frozen=True)
+class StructureDecided(RoundEvent):
+    """In a round from no model it is decided which tensors an update has."""
+
+    name = "round.structure"
+    others: tuple[str, ...] = ()
+    """Clients whose acceptance was taken back."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{super().line}: {', '.join(self.others)}" if self.others else super().line
+
+
+@dataclass(frozen=True)
+class AggregationBegun(RoundEvent):
+    """An attempt to aggregate the round is in the aggregators' queue."""
+
+    name = "round.aggregating"
+
+
+@dataclass(frozen=True)
+class AttemptFailed(RoundEvent):
+    """An attempt has failed; the coordinator decides what then."""
+
+    name = "round.attempt_failed"
+
+
+@dataclass(frozen=True)
+class AttemptGivenBack(RoundEvent):
+    """An aggregator has given an attempt back, which another one may make."""
+
+    name = "round.given_back"
+
+
+@dataclass(frozen=True)
+class RoundReturned(RoundEvent):
+    """Too few updates were left in the aggregation: the round is open again."""
+
+    name = "round.returned"
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{self.reason}; the round is open again"
+
+
+@dataclass(frozen=True)
+class RoundNote(RoundEvent):
+    """Something about the round that its operator may want to know."""
+
+    name = "round.note"
+
+
+@dataclass(frozen=True)
+class RoundClosed(RoundEvent):
+    """The round has its global model."""
+
+    name = "round.closed"
+
+
+@dataclass(frozen=True)
+class AggregatorRestarted(RoundEvent):
+    """An aggregator's own process was started again."""
+
+    name = "aggregator.restarted"
