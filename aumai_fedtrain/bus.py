@@ -195,7 +195,9 @@ class BusUpdateProvider(UpdateProvider):
         key = SigningKey.kept(self._key, HOME / "aggregator.key", self._tell, "BusUpdateProvider(key=…)")
 
         def aggregator(redis: Redis) -> InProcessAggregator:
-            return InProcessAggregator(WorkerContext(redis, self._url, store, tell=self._tell, key=key))
+            return InProcessAggregator(
+                WorkerContext(redis, self._url, store, observer=Lines(self._tell, name_runs=True), key=key)
+            )
 
         self._server = RoundServer(
             self._run,

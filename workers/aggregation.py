@@ -31,6 +31,8 @@ from flavor.records.run import RunView
 from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
 from flavor.store.trouble import StoreHealth
+from flavor.view.event import Notice
+from flavor.view.round_events import AttemptFailed, AttemptGivenBack, RoundClosed, RoundNote
 from workers.combiner import Combined, Work
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
@@ -109,9 +111,10 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 if (fault := _own_fault(context, runs, view, round_, error)) is not None:
                     given_back = GivenBack.of(fault)
                     runs.give_back_round(round_, attempt=attempt_number, token=attempt.token, reason=str(given_back))
+                    context.observer.hear(AttemptGivenBack(str(given_back), round_, run=run, is_routine=True))
                     raise given_back from error
                 reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
-                context.tell(f"run {run}, round {round_}, attempt {attempt_number}: {reason}")
+                context.observer.hear(AttemptFailed(reason, round_, attempt=attempt_number, run=run))
                 unfit = error.refused if isinstance(error, UpdatesRefused) else {}
                 spoiled = []
                 if _is_of_an_object(error):
@@ -131,8 +134,9 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                 committed = True
                 publish_manifest(context, run, round_, manifest)
                 for note in notes:
-                    context.tell(f"run {run}, round {round_}: {note}")
-        context.tell(f"run {run}, round {round_}: {reason}")
+                    context.observer.hear(RoundNote(note, round_, run=run))
+    if committed:
+        context.observer.hear(RoundClosed(reason, round_, run=run))
     return committed
 
 
@@ -233,7 +237,7 @@ def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:
         except ChangedWhileRead as error:
             if not looks_left or isinstance(error.__cause__, JobTimeoutException):
                 raise
-            context.tell(f"run {work.run}, round {work.round}: {error}: it is read again")
+            context.observer.hear(Notice(f"round {work.round}: {error}: it is read again", run=work.run))
             staged.unlink(missing_ok=True)
     raise AssertionError
 

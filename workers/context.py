@@ -13,6 +13,7 @@ from flavor.errors import StoreError
 from flavor.ledger.keys import SigningKey
 from flavor.records.run import RunView
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Nobody, Observer
 from workers.builtin import Engine
 from workers.combiner import Combiner
 from workers.fault import GivenBack, require_record
@@ -35,7 +36,7 @@ class WorkerContext:
     """The user's aggregators that this worker keeps, with `--init-once`."""
     hand_over: Callable[[str, str, int, int, float], None] | None = None
     """Give another worker, by its home, the aggregation of a run, round and attempt, with its limit in seconds."""
-    tell: Callable[[str], None] = silent
+    observer: Observer = field(default_factory=Nobody)
     key: SigningKey = field(default_factory=SigningKey.generate)
     """What the manifests of its rounds are signed with."""
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")

@@ -26,6 +26,7 @@ from flavor.records.update import Refused, Update
 from flavor.records.verdict import Verdict
 from flavor.store.paths import accepted_path, checked_path, is_handed_in_by
 from flavor.store.protocol import ObjectStore
+from flavor.view import client_events
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
@@ -91,9 +92,12 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     finally:
         for client, verdict in verdicts.items():
             recorded = runs.judge(round_, client, verdict)
-            if recorded and not verdict.accepted:
-                if line := recorded.line(f"run {run}, round {round_}, {client}: refused: {verdict.reason}"):
-                    context.tell(line)
+            if recorded and verdict.accepted:
+                event = client_events.UpdateAccepted(verdict.reason, client, round_, run=run, is_routine=True)
+                context.observer.hear(event)
+            elif recorded:
+                if reason := recorded.line(verdict.reason):
+                    context.observer.hear(client_events.UpdateRefused(reason, client, round_, run=run))
                 inspector.discard(client)
             reach("worker.judged")
     return bool(verdicts)

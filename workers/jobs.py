@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from flavor.errors import InvalidSetting, OtherProtocol
 from flavor.records.names import is_name
+from flavor.view.event import Notice
 from workers.aggregation import aggregate_round
 from workers.context import context
 from workers.inspection import inspect_updates
@@ -28,7 +29,7 @@ def _unless_of_another_release(run: str, work: Callable[[], bool]) -> bool:
     try:
         return work()
     except (OtherProtocol, InvalidSetting) as error:
-        context().tell(f"a job of run {run} was left undone: {error}")
+        context().observer.hear(Notice(f"a job of run {run} was left undone: {error}"))
         return False
 
 

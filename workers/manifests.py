@@ -12,6 +12,8 @@ from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
+from flavor.view.event import Notice
+from flavor.view.round_events import RoundNote
 
 if TYPE_CHECKING:
     from workers.context import WorkerContext
@@ -35,7 +37,7 @@ def refuse_if_recorded(context: WorkerContext, run: str, round_: int) -> None:
         )
     told = f"round {round_}: {witnesses.against(manifest)}"
     runs.log("round.note", round_=round_, reason=told)
-    context.tell(f"run {run}, {told}")
+    context.observer.hear(RoundNote(told, round_, run=run, names_round=False))
 
 
 def stage_manifest(
@@ -73,4 +75,5 @@ def publish_manifest(context: WorkerContext, run: str, round_: int, ref: ObjectR
     try:
         Archive(context.store, run).publish(round_, ref)
     except (FlavorError, OSError) as error:
-        context.tell(f"run {run}, round {round_}: its manifest could not be put in place: {error}")
+        line = f"round {round_}: its manifest could not be put in place: {error}"
+        context.observer.hear(Notice(line, run=run))

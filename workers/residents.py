@@ -16,6 +16,9 @@ from flavor.errors import AggregatorFailed, FlavorError
 from flavor.programs.aggregator import UserAggregator
 from flavor.programs.aggregator_folder import AggregatorFolder
 from flavor.records.states import RunState
+from flavor.view.event import Notice
+from flavor.view.observer import Observer
+from flavor.view.round_events import AggregatorRestarted
 from workers.combiner import Work
 from workers.resident import PrivateBus, Resident, gone
 
@@ -34,9 +37,9 @@ class Residents:
     """
 
     def __init__(
-        self, aggregator: UserAggregator, home: str, *, run: Callable[[str], RunStore], tell: Callable[[str], None]
+        self, aggregator: UserAggregator, home: str, *, run: Callable[[str], RunStore], observer: Observer
     ) -> None:
-        self._aggregator, self.home, self._runs, self._tell = aggregator, home, run, tell
+        self._aggregator, self.home, self._runs, self._observer = aggregator, home, run, observer
         self._bus: PrivateBus | None = None
         self._changed = threading.Condition()  # of the two below
         self._kept: dict[str, tuple[Resident, Lease, LeaseKeeper]] = {}
@@ -75,11 +78,11 @@ class Residents:
             with contextlib.suppress(Exception):  # the lease runs out by itself
                 lease.release()
             raise
-        self._tell(f"run {run}: this worker keeps its aggregator")
+        self._observer.hear(Notice(f"run {run}: this worker keeps its aggregator"))
         return None
 
     def _say_restarted(self, run: str, reason: str, round_: int) -> None:
-        self._tell(f"run {run}, round {round_}: {reason}")
+        self._observer.hear(AggregatorRestarted(reason, round_, run=run))
         with contextlib.suppress(FlavorError):  # the round matters more than its log
             self._runs(run).log("aggregator.restarted", reason=reason, round_=round_)
 
@@ -119,7 +122,7 @@ class Residents:
                 return
             self._ending.add(run)
         try:
-            self._tell(f"run {run}: another worker keeps its aggregator now")
+            self._observer.hear(Notice(f"run {run}: another worker keeps its aggregator now"))
             kept[0].close()
         finally:
             self._ended(run)

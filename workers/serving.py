@@ -18,6 +18,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.programs.aggregator import UserAggregator
 from flavor.signals import Listener, asked_to_end, hung_up_or_ended
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Lines
 from workers.builtin import Engine
 from workers.command import CommandCombiner, StartedAnew
 from workers.context import WorkerContext, set_context
@@ -51,12 +52,13 @@ def serve(
     home = ""
     redis = connect(url, patience_s=patience_s, client_name="flavor-agg")
     key = key or SigningKey.generate()
-    context = WorkerContext(redis, url, store, combiner=Engine(threads), tell=tell, key=key)
+    observer = Lines(tell, name_runs=True)
+    context = WorkerContext(redis, url, store, combiner=Engine(threads), observer=observer, key=key)
     queues = [queue]
     if aggregator is not None and init_once:
         home = f"{queue}@{context.name}"
         queues.append(home)
-        context.residents = Residents(aggregator, home, run=context.run, tell=tell)
+        context.residents = Residents(aggregator, home, run=context.run, observer=observer)
         context.combiner = CommandCombiner(aggregator, context.residents)
         context.hand_over = HandOver(connection)
     elif aggregator is not None:

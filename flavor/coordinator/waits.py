@@ -84,4 +84,4 @@ def waiting(
     """The event that a run, or this round of it, waits for this."""
     if round_ is None:
         return RunWaiting(reason, is_routine=is_routine)
-    return RoundWaiting(reason, round_, names_round, is_routine=is_routine)
+    return RoundWaiting(reason, round_, names_round=names_round, is_routine=is_routine)

@@ -92,7 +92,6 @@ class ClientQuarantined(ClientEvent):
     """The client is given no more tasks."""
 
     name = "client.quarantined"
-    run: str = ""
 
     @property
     def line(self) -> str:

@@ -8,6 +8,7 @@ events. What has no name here is told to people alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from flavor.view import client_events, round_events
 from flavor.view.event import Event, Unknown
@@ -24,7 +25,9 @@ KINDS: Mapping[str, type[Event]] = {
 """The kind of event of each name in the log."""
 
 
-def event_of(entry: Mapping[str, str]) -> Event:
-    """The event that an entry of the log stores."""
+def event_of(entry: Mapping[str, str], *, run: str = "") -> Event:
+    """The event that an entry of this run's log stores."""
     kind = KINDS.get(entry.get("event", ""))
-    return kind.from_entry(entry) if kind is not None else Unknown(entry.get("reason", ""), dict(entry))
+    if kind is None:
+        return Unknown(entry.get("reason", ""), dict(entry), run=run)
+    return replace(kind.from_entry(entry), run=run)

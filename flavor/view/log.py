@@ -37,7 +37,9 @@ def read_log(runs: RunStore, *, after: str = START, wait_ms: int | None = None) 
     """The next entries after the one with that id, at most a thousand; where there is none it is waited for so long."""
     with translated(runs.where):
         batches: Any = runs.redis.xread({runs.keys.log: after}, count=_AT_ONCE, block=wait_ms)
-    return [Logged(identity, event_of(entry), entry) for identity, entry in (batches[0][1] if batches else [])]
+    return [
+        Logged(identity, event_of(entry, run=runs.run), entry) for identity, entry in (batches[0][1] if batches else [])
+    ]
 
 
 def follow(runs: RunStore, *, after: str = START, until_end: bool = True) -> Iterator[Logged]:

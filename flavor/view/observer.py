@@ -2,7 +2,8 @@
 
 The coordinator and the workers give each event to an `Observer`. An observer in another process follows the run's log
 instead (`flavor.view.log`), where the same events are stored. What lies below, and only says that a server or a store
-is away (`flavor.bus`, `flavor.store`, `flavor.ledger`), takes a function for lines: `notices` makes one.
+is away, or what became of a job (`flavor.bus`, `flavor.store`, `flavor.ledger`, and the queue of `workers`), takes a
+function for lines: `notices` makes one.
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ class Observer(Protocol):
 class Lines:
     """Shows each event that is no routine as its line for people."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
-        self._show = show
+    def __init__(self, show: Callable[[str], None], *, name_runs: bool = False) -> None:
+        """With `name_runs` each line says which run it is about."""
+        self._show, self._name_runs = show, name_runs
 
     def hear(self, event: Event) -> None:
         """See `Observer`."""
         if not event.is_routine:
-            self._show(event.line)
+            self._show(f"run {event.run}, {event.line}" if self._name_runs and event.run else event.line)
+
+
+class Nobody:
+    """Hears nothing."""
+
+    def hear(self, event: Event) -> None:
+        """See `Observer`."""
 
 
 class Everyone:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flavor.view.event import Event
 
@@ -12,7 +12,6 @@ class RunCreated(Event):
     """The run is open for clients."""
 
     name = "run.created"
-    run: str = ""
     run_id: str = ""
 
     @property
@@ -51,8 +50,6 @@ class RunWaiting(Event):
 class RunEnded(Event):
     """The run has ended, in one of three ways."""
 
-    run: str = ""
-
     @property
     def line(self) -> str:
         """See `Event`."""
@@ -85,11 +82,13 @@ class RoundEvent(Event):
     """Something about one round."""
 
     round: int | None = None
+    names_round: bool = field(default=True, kw_only=True)
+    """Whether the line has to say which round it is, as the reason does not."""
 
     @property
     def line(self) -> str:
         """See `Event`."""
-        return f"round {self.round}: {self.reason}"
+        return f"round {self.round}: {self.reason}" if self.names_round else self.reason
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,6 @@ class RoundWaiting(RoundEvent):
     """The round waits for this."""
 
     name = "round.waiting"
-    names_round: bool = True
-    """Whether the line has to say which round it is, as the reason does not."""
 
     @property
     def line(self) -> str:
@@ -153,6 +150,13 @@ class AttemptFailed(RoundEvent):
     """An attempt has failed; the coordinator decides what then."""
 
     name = "round.attempt_failed"
+    attempt: int = 0
+    """Which of the round's attempts it was; 0 where that is not known."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"round {self.round}, attempt {self.attempt}: {self.reason}" if self.attempt else super().line
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from flavor.records.states import RoundState
 from flavor.store.open import open_store
 from flavor.store.paths import manifest_path
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Lines
 from tests.integration.test_signatures import KEY, OTHER, TOKEN, aggregate, begun, submit_both
 from tests.unit.forged_run import ForgedRun, overwrite
 from workers.context import context, set_context
@@ -111,7 +112,7 @@ def test_one_that_a_site_has_made_up_stops_nothing(runs: RunStore, store: Object
     assert "fewer than 2 of its clients have signed what it names" in line
     assert line.endswith("it counts for no round; the run goes on")
     submit_both(runs, store, 2, before.global_model.digest)
-    context().tell = told.append
+    context().observer = Lines(told.append, name_runs=True)
     aggregate(runs, 2)
     view = runs.read_round(2)
     assert view is not None

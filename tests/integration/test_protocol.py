@@ -12,6 +12,7 @@ from flavor.config import RunConfig
 from flavor.protocol import PROTOCOL, SPEAKS
 from flavor.records.states import RunState
 from flavor.store.paths import manifest_path, run_record_path
+from flavor.view.observer import Lines
 from tests.conftest import Bench, Process
 from tests.unit.forged_run import ForgedRun, overwrite
 from workers import jobs
@@ -69,7 +70,9 @@ def test_a_run_of_another_release_is_refused_by_all_and_still_shown(
     assert json.loads(shown.stdout)["protocol"] == (protocol or 0)
 
     told: list[str] = []
-    set_context(WorkerContext(bench.redis, bench.url, ForgedRun(bench.store).store, tell=told.append))
+    set_context(
+        WorkerContext(bench.redis, bench.url, ForgedRun(bench.store).store, observer=Lines(told.append, name_runs=True))
+    )
     try:
         jobs.inspect(bench.run, 1, ["edge-1"])
         jobs.aggregate(bench.run, 1, 1)

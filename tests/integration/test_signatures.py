@@ -28,6 +28,7 @@ from flavor.store.local import LocalStore
 from flavor.store.open import open_store
 from flavor.store.paths import manifest_path, update_prefix
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Lines
 from tests.conftest import Bench
 from tests.infos import begin_run, put_info
 from tests.integration.test_worker import info, model, submit
@@ -250,7 +251,11 @@ def test_a_crash_after_the_commit_is_repaired_by_the_coordinator(
 ) -> None:
     submit_both(runs, store)
     told: list[str] = []
-    set_context(WorkerContext(runs.redis, url, Dies(tmp_path / "store"), name="worker-2", tell=told.append))
+    set_context(
+        WorkerContext(
+            runs.redis, url, Dies(tmp_path / "store"), name="worker-2", observer=Lines(told.append, name_runs=True)
+        )
+    )
     aggregate(runs)
     view = runs.read_round(1)
     assert view is not None

@@ -20,6 +20,7 @@ from flavor.records.states import RoundState
 from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Lines
 from tests.infos import begin_run
 from tests.integration.test_worker import TOKEN, open_round, submit, verdict
 from workers import jobs
@@ -40,7 +41,9 @@ class Federation:
         config = RunConfig.parse({"rounds": 9, "min_clients": 2, "store": store.url, **settings})
         begin_run(self.runs, store, config)
         self.redis.set(self.runs.keys.coordinator, TOKEN)
-        set_context(WorkerContext(self.redis, url, store, name="worker-1", tell=self.told.append))
+        set_context(
+            WorkerContext(self.redis, url, store, name="worker-1", observer=Lines(self.told.append, name_runs=True))
+        )
 
     def hand_in(self, sizes: dict[str, int] | None = None, **updates: Tensors) -> dict[str, str]:
         """Open the next round, and hand in each client's update; who was refused, and why."""
