@@ -43,7 +43,7 @@ def test_commands_that_only_read_need_no_room(tmp_path: Path, bench_at: Callable
         bench.redis.config_set("maxmemory", "1mb")
         with pytest.raises(redis.exceptions.OutOfMemoryError), redis.Redis.from_url(server.url) as plain:
             plain.set("more", "x")
-        assert Membership(bench.redis, server.url, runs.keys, "c1").verdict(1) == {}
+        assert Membership(bench.redis, server.url, runs.keys, "c1").answer(1) is None
         for words in (["status", bench.run], ["status", bench.run, "--json"], ["status"], ["log", bench.run]):
             shown = bench.done("flavor", *words)
             assert shown.wait() == 0, (words, shown.stderr)
@@ -101,8 +101,8 @@ def test_revoking_the_site_that_filled_a_server_gives_it_room_again(full: Server
             with contextlib.suppress(redis.exceptions.OutOfMemoryError):
                 for number in range(10_000):
                     plain.set(f"{own.prefix}:{size}-{number}".encode() + b"\xff", bytes(size))
-        with pytest.raises(redis.exceptions.OutOfMemoryError):
-            plain.set("others", bytes(1000))
+        with pytest.raises(redis.exceptions.OutOfMemoryError):  # some fit: what connections hold goes up and down
+            any(plain.set(f"others-{number}", bytes(1000)) is None for number in range(1000))
         revoke(admin, "r", "site-1", where="here")
         assert [plain.exists(key) for key in (own.lease, own.update(1))] == [0, 0]
         assert plain.keys(f"{own.prefix.replace('{', '[{]')}:*") == []

@@ -129,7 +129,7 @@ def test_machines_with_caches_of_their_own_and_a_service_in_trouble(bench, s3):
     assert len(closed) == 3
     model = bench.runs.read().global_model
     assert model is not None
-    path = bench.folder / "cache-agg" / "objects" / model.digest[:2] / model.digest
+    path = bench.folder / "cache-agg" / "objects" / model.model.digest[:2] / model.model.digest
     from safetensors.numpy import load_file
 
     for array in load_file(path).values():

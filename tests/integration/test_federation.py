@@ -537,7 +537,8 @@ def kill(bench, edge, name):
 
 
 def test_edge_killed_and_started_again_joins_the_current_round(bench):
-    coordinator, _, edges = start_separately(bench, trainer=["--hold", "--only", "edge-2"], beat_s=20)
+    wait = ("--on-quorum-lost", "wait")
+    coordinator, _, edges = start_separately(bench, *wait, trainer=["--hold", "--only", "edge-2"], beat_s=20)
     bench.held("edge-2")
     kill(bench, edges["edge-2"], "edge-2")
     again = bench.edge("edge-2", bench.trainer())
