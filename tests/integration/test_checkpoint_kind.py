@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from test_examples import environment  # noqa: F401 - a fixture
 
-KIND = '''
-import json
-from flavor.checkpoints.opaque import PlainFile
-from flavor.errors import CheckpointError
-
-class Counts(PlainFile):
-    """Word counts as JSON."""
-
-    name, object_extension = "counts", ".json"
-
-    def extension(self, format_=""):
-        return ".json"
-
-    def inspect(self, path):
-        try:
-            counts = json.loads(path.read_bytes())
-        except ValueError:
-            raise CheckpointError("it is no JSON") from None
-        if not all(isinstance(count, int) for count in counts.values()):
-            raise CheckpointError("a count is no integer")
-
-    def compare(self, path, reference, whose):
-        mine, other = (json.loads(each.read_bytes()).keys() for each in (path, reference))
-        return "" if mine == other else f"its words are {sorted(mine)}; {whose} has {sorted(other)}"
-'''
+_, _, PAGE = (
+    (Path(__file__).parents[2] / "docs/aggregators.md").read_text().partition("## Checkpoints of a kind of your own")
+)
+KIND, POINT = (re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1] for language in ("python", "toml"))
 MAIN = """
 import json, os
 from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
@@ -69,7 +49,8 @@ def federate(tmp_path: Path, environment):  # noqa: F811
     info = packages / "counts_kind-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counts-kind\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[flavor.checkpoints]\ncounts = counts_kind:Counts\n")
+    group = POINT.replace('project.entry-points."flavor.checkpoints"', "flavor.checkpoints")
+    (info / "entry_points.txt").write_text(group.replace('"', ""))
     (packages / "counts_kind.py").write_text(KIND)
     (tmp_path / "aggregate.py").write_text(AGGREGATE)
 
