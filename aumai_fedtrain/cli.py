@@ -13,20 +13,22 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from pydantic import ValidationError
 
 from aumai_fedtrain import report
 from aumai_fedtrain.core import DiLoCoCoordinator, HashVerifier, UpdateProvider
-from aumai_fedtrain.files import NoSuchFile, explained, load
-from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
-from aumai_fedtrain.session import HOME, Session, Sessions, Status, open_sessions, read_sessions
+from aumai_fedtrain.files import NoSuchFile, load
+from aumai_fedtrain.models import FederatedNode, LocalUpdate, TrainingConfig
+from aumai_fedtrain.recording import recorded
+from aumai_fedtrain.session import HOME, Session, Status, open_sessions, read_sessions
 from aumai_fedtrain.simulation import SimulatedProvider
 from flavor import __version__
+from flavor.cli.help import GroupedCommand
 from flavor.cli.options import redis_option
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.secrets import keep_private
-from flavor.errors import AggregationError, FlavorError, InvalidSetting, MisuseError
+from flavor.config import RunConfig
+from flavor.errors import FlavorError, InvalidSetting, MisuseError
 from flavor.exit_codes import OF_RUNS, exit_codes_line
 from flavor.patterns import with_known
 from flavor.say import say
@@ -51,12 +53,12 @@ def _home_option(function: Command) -> Command:
         type=click.Path(file_okay=False, path_type=Path),
         default=HOME,
         show_default=True,
-        help="Folder that sessions are kept in when no Redis is named.",
+        help="Folder of the sessions, if no Redis is named.",
     )(function)
 
 
 def _json_option(function: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
 
 
 def _nodes_option(help_: str) -> Callable[[Command], Command]:
@@ -72,13 +74,15 @@ def _config_option(required: bool, help_: str) -> Callable[[Command], Command]:
 def main() -> None:
     """Federated training by rounds: nodes train locally, a coordinator averages, or takes DiLoCo's outer step.
 
-    Try `aumai-fedtrain run --config train.json --nodes 3`: a simulation, for which nothing else has to run.
+    \b
+    Example of a simulation, which needs no other program:
+      aumai-fedtrain run --config train.json --nodes 3
     """
 
 
-@main.command()
-@_config_option(True, "The configuration, a JSON file.")
-@_nodes_option(f"How many nodes.  [default: {DEFAULT_NODES}]")
+@main.command(cls=GroupedCommand, example="aumai-fedtrain init --config train.json --nodes 3")
+@_config_option(True, "Configuration, a JSON file.")
+@_nodes_option(f"Number of nodes.  [default: {DEFAULT_NODES}]")
 @_json_option
 @redis_option
 @_home_option
@@ -86,7 +90,7 @@ def main() -> None:
 def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, home: Path) -> None:
     """Prepare a session.
 
-    Checks the configuration; `run` then needs no --config.
+    Checks the configuration and keeps it, so that `run` needs no --config.
     """
     written = _configured(config)
     session = Session(config=_with_nodes(written, nodes or DEFAULT_NODES)).at(Status.INITIALIZED)
@@ -101,55 +105,88 @@ def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, 
     click.echo("\nNext: aumai-fedtrain run")
 
 
-@main.command()
-@_config_option(False, "The configuration, a JSON file.  [default: that of the newest session]")
+@main.command(cls=GroupedCommand, example="aumai-fedtrain run --config train.json --nodes 3")
+@_config_option(False, "Configuration, a JSON file.  [default: the configuration of the newest session]")
 @_nodes_option(
-    f"How many nodes.  [default: {DEFAULT_NODES} simulated ones; the session's without --config; "
-    "the file's num_nodes with --live]"
+    f"Number of nodes.  [default: {DEFAULT_NODES} for a simulation; as in the session without --config; "
+    "the num_nodes of the file with --live]"
 )
 @click.option(
     "--outer-optimizer",
     metavar="NAME[:OPTION=VALUE,...]",
-    help="DiLoCo's outer step, e.g. nesterov:lr=0.7,momentum=0.9; `flavor aggregators` lists the server steps.  "
+    help="Outer step of DiLoCo, e.g. nesterov:lr=0.7,momentum=0.9; `flavor aggregators` lists the server steps.  "
     "[default: none, the averages are the weights]",
 )
 @click.option(
     "--statistics",
     multiple=True,
     metavar="PATTERN",
-    help="What is no parameter, as a variance is none: the outer optimizer leaves it alone. '*running_mean', "
-    "'*running_var' and their like are known; again for another; `none` leaves out those that are known.",
+    help="Exclude tensors that match this pattern from the outer step, because they are statistics, e.g. a running "
+    "variance, and no parameters. '*running_mean', '*running_var' and similar patterns are included; `none` leaves "
+    "these out. May be repeated.",
 )
-@click.option("--weighted", is_flag=True, help="Nodes count by their samples.")
-@click.option("--param-names", default="weight,bias", show_default=True, help="Simulated parameters, by commas.")
+@click.option("--weighted", is_flag=True, help="Weigh each node by its number of samples.")
 @click.option(
-    "--param-size", type=click.IntRange(1, 10**8), default=8, show_default=True, help="Numbers of each of them."
+    "--param-names",
+    default="weight,bias",
+    show_default=True,
+    help="Names of the simulated parameters, separated by commas.",
 )
-@click.option("--seed", type=click.IntRange(0), help="The same seed gives the same simulation.  [default: another]")
-@click.option("--live", is_flag=True, help="Live nodes on the Redis of FLAVOR_REDIS_URL, as with --redis-url.")
-@click.option("--run", "run_name", metavar="RUN", help="Name of the live nodes' run.  [default: the model's name]")
+@click.option(
+    "--param-size",
+    type=click.IntRange(1, 10**8),
+    default=8,
+    show_default=True,
+    help="Number of values of each simulated parameter.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), help="Random seed of the simulation.  [default: a new seed in each simulation]"
+)
+@click.option(
+    "--live", is_flag=True, help="Train with live nodes on the Redis of FLAVOR_REDIS_URL, as with --redis-url."
+)
+@click.option(
+    "--run", "run_name", metavar="RUN", help="Name of the run of live nodes.  [default: the name of the model]"
+)
 @click.option(
     "--store",
     envvar="FLAVOR_STORE",
     show_envvar=True,
     metavar="FOLDER",
-    help="Object store that live nodes reach too.  [default: a folder in --home]",
+    help="Object store that the live nodes can reach.  [default: a folder in --home]",
 )
 @click.option(
-    "--init-model", type=click.Path(path_type=Path), metavar="FILE", help="Pre-trained weights to start from."
+    "--init-model",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Checkpoint with pre-trained weights that round 1 starts from.",
 )
-@click.option("--quorum", type=click.IntRange(1), help="Updates with which a round may close.  [default: all nodes']")
 @click.option(
-    "--round-timeout-s", type=float, default=86_400.0, show_default=True, help="Deadline of a round of live nodes."
+    "--quorum",
+    type=click.IntRange(1),
+    help="Number of updates with which a round may close.  [default: the number of nodes]",
+)
+@click.option(
+    "--round-timeout-s",
+    type=float,
+    default=RunConfig.default("round_timeout_s"),
+    show_default=True,
+    help="Deadline of a round of live nodes, in seconds after its opening.",
 )
 @click.option(
     "--heartbeat-timeout-s",
     type=float,
-    default=15.0,
+    default=RunConfig.default("heartbeat_timeout_s"),
     show_default=True,
-    help="Silence after which a live node counts as gone.",
+    help="Seconds of silence after which a live node counts as gone.",
 )
-@click.option("--set", "set_", multiple=True, metavar="NAME=VALUE", help="A further variable for live nodes' scripts.")
+@click.option(
+    "--set",
+    "set_",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set an environment variable for the scripts of live nodes. May be repeated.",
+)
 @_json_option
 @redis_option
 @_home_option
@@ -168,9 +205,9 @@ def run(
 ) -> None:
     """Train.
 
-    A simulation; or, with --redis-url (or --live), real nodes: one joins with
-    `flavor-fl --run RUN --client NAME --store STORE -m "python main.py"`, and a training that was interrupted goes on
-    when it is started again. Without either, FLAVOR_REDIS_URL only says where the session is kept.
+    Runs a simulation, or trains with live nodes if --redis-url or --live is given. A live node joins with
+    `flavor-fl --run RUN --client NAME --store STORE -m "python main.py"`. Start an interrupted training again, and it
+    goes on. Without --redis-url and --live, FLAVOR_REDIS_URL only says where the session is kept.
     """
     context = click.get_current_context()
     live = live or context.get_parameter_source("redis_url") is ParameterSource.COMMANDLINE
@@ -198,7 +235,7 @@ def run(
     _tell_nodes(written, chosen, nodes)
     if not as_json:
         click.echo(report.heading("Starting", chosen) + "\n")
-    with _warnings_told(), _recorded(Session(config=chosen, run=name), redis_url, home) as record:
+    with _warnings_told(), recorded(Session(config=chosen, run=name), redis_url, home) as record:
         done = coordinator.run_training(chosen, participants, provider, on_round=record)
     if as_json:
         click.echo(json.dumps(report.result_json(chosen, done, name)))
@@ -206,11 +243,11 @@ def run(
         click.echo(report.result(chosen, done))
 
 
-@main.command()
+@main.command(cls=GroupedCommand, example="aumai-fedtrain status --round-id 2")
 @click.argument("model", required=False)
 @_config_option(False, "Show the session of this configuration's model.")
 @click.option(
-    "--round-id", type=click.IntRange(1), metavar="N", help="Also say whether round N is completed or pending."
+    "--round-id", type=click.IntRange(1), metavar="N", help="Also show whether round N is completed or pending."
 )
 @_json_option
 @redis_option
@@ -221,7 +258,7 @@ def status(
 ) -> None:
     """Show the newest session.
 
-    Or that of MODEL; also of a training that runs now.
+    With MODEL, shows the newest session of this model. The training may still be running.
     """
     planned = None if config is None else _configured(config)
     if planned is not None and model not in (None, planned.model_name):
@@ -247,17 +284,17 @@ def status(
         click.echo(f"\nOther sessions: {', '.join(others)}")
 
 
-@main.command()
+@main.command(cls=GroupedCommand, example="aumai-fedtrain verify --update update.json --hash SHA256")
 @click.option(
-    "--update", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A LocalUpdate, as JSON."
+    "--update", type=click.Path(path_type=Path), required=True, metavar="FILE", help="File of a LocalUpdate, as JSON."
 )
-@click.option("--hash", "expected", required=True, metavar="SHA256", help="The hash that its gradients should have.")
+@click.option("--hash", "expected", required=True, metavar="SHA256", help="SHA-256 that its gradients should have.")
 @_json_option
 @one_line_errors
 def verify(update: Path, expected: str, as_json: bool) -> None:
     """Check an update's hash.
 
-    Exit code 1 when the SHA-256 of its gradients is not the one that is given.
+    Ends with exit code 1 if the SHA-256 of its gradients differs from --hash.
     """
     loaded = load(update, LocalUpdate)
     passed, found = HashVerifier.verify(loaded, expected), HashVerifier.compute_hash(loaded.gradients)
@@ -346,46 +383,6 @@ def _live_nodes(name: str, redis_url: str, home: Path, options: dict[str, Any]) 
         settings=options["set_"] or None,
         tell=teller("[coordinator] "),
     )
-
-
-@contextlib.contextmanager
-def _recorded(session: Session, redis_url: str | None, home: Path) -> Iterator[Callable[[GlobalState], None]]:
-    """Keep the session while the body trains; a simulation needs no server, so without one it is only not kept."""
-    with contextlib.ExitStack() as stack:
-        sessions: Sessions | None = None
-        try:
-            sessions = stack.enter_context(open_sessions(redis_url, home))
-        except FlavorError as error:
-            if session.run is not None:
-                raise
-            click.echo(f"This session is not kept: {error}", err=True)
-        newest: list[GlobalState] = []
-
-        def save(status: Status, reason: str = "") -> None:
-            if sessions is not None:
-                sessions.save(session.at(status, newest[-1] if newest else None, reason))
-
-        def record(state: GlobalState) -> None:
-            newest[:] = [state]
-            save(Status.RUNNING)
-
-        save(Status.RUNNING)
-        try:
-            yield record
-        except ValidationError as error:
-            reason = explained(error)
-            with contextlib.suppress(FlavorError):
-                save(Status.FAILED, reason)
-            raise AggregationError(reason) from error
-        except Exception as error:
-            with contextlib.suppress(FlavorError):
-                save(Status.FAILED, str(error))
-            raise
-        except BaseException:
-            with contextlib.suppress(FlavorError):
-                save(Status.INTERRUPTED)
-            raise
-        save(Status.FINISHED)
 
 
 def command_line() -> None:

@@ -334,6 +334,11 @@ class RunConfig(BaseModel):
         return math.ceil(self.quorum * expected) if isinstance(self.quorum, float) else min(self.needed, expected)
 
     @classmethod
+    def default(cls, name: str) -> Any:
+        """The default of one setting."""
+        return cls.model_fields[name].default
+
+    @classmethod
     def parse(cls, values: Mapping[str, Any]) -> RunConfig:
         """A configuration from plain values; `InvalidSetting` names each bad one as its option."""
         try:

@@ -21,16 +21,24 @@ _EXIT_CODES = (
 )
 
 
-@click.command(cls=GroupedCommand, epilog=_EXIT_CODES)
+@click.command(
+    cls=GroupedCommand,
+    example="flavor-agg --queue trusted --store s3://models/fl",
+    epilog=_EXIT_CODES,
+)
 @click.option(
     "-m",
     "--main",
     "main_command",
     metavar="CMD",
-    help="An aggregator of your own, e.g. 'python aggregate.py', started anew in each round.  "
+    help="Command of your own aggregator, e.g. 'python aggregate.py'. It is started in each round.  "
     "[default: the rule that each run names]",
 )
-@click.option("--init-once", is_flag=True, help="Start it once a run, and drive it with events.")
+@click.option(
+    "--init-once",
+    is_flag=True,
+    help="Start your own aggregator once for each run, and drive it with events.",
+)
 @click.option(
     "--workspace",
     envvar="FLAVOR_WORKSPACE",
@@ -38,44 +46,44 @@ _EXIT_CODES = (
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("flavor-work/aggregator"),
     show_default=True,
-    help="Where its folders are made.",
+    help="Folder for the folders of your own aggregator.",
 )
 @click.option(
     "--env",
     "passed",
     metavar="NAME",
     multiple=True,
-    help="Pass on this variable too. The command gets this environment without FLAVOR_*, addresses, keys and "
+    help="Also pass this variable to your own aggregator. It gets all variables except FLAVOR_*, addresses, keys and "
     "credentials (AWS_*, *TOKEN*, …). May be repeated.",
 )
 @click.option(
     "--env-only",
     is_flag=True,
-    help="Pass on PATH, HOME, PYTHON*, CUDA* and the like, and what --env names, and nothing else.",
+    help="Pass only PATH, HOME, PYTHON*, CUDA* and similar variables, and the variables of --env.",
 )
 @click.option(
     "--key",
     envvar="FLAVOR_KEY",
     show_envvar=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The key that signs the manifests of its rounds (PEM, Ed25519); made if there is none.  "
-    "[default: WORKSPACE/aggregator.key]",
+    help="File of the private key that signs the manifests of rounds (PEM, Ed25519). It is created if it does not "
+    "exist.  [default: WORKSPACE/aggregator.key]",
 )
 @click.option(
     "--memory-limit",
     metavar="SIZE",
-    help="Private memory that each of its processes may use, e.g. 8GiB; files mapped for reading do not count.",
+    help="Maximum private memory of each process of your own aggregator, e.g. 8GiB, without files mapped for reading.",
 )
 @click.option(
     "--cpu-limit-s",
     type=click.IntRange(min=1),
-    help="Processor time of each of its processes, over all threads: of a round, or with --init-once of a run.",
+    help="Maximum processor time of each process of your own aggregator, for a round, or for a run with --init-once.",
 )
-@click.option("--file-size-limit", metavar="SIZE", help="Size of each file that it may write.")
+@click.option("--file-size-limit", metavar="SIZE", help="Maximum size of each file that your own aggregator writes.")
 @click.option(
     "--user",
     metavar="NAME",
-    help="Run it as this user of the machine, which the worker must be root for (not with --init-once).",
+    help="Run your own aggregator as this user of the machine. Needs root, and cannot be used with --init-once.",
 )
 @redis_option
 @store_option
@@ -85,14 +93,14 @@ _EXIT_CODES = (
     show_envvar=True,
     default="flavor",
     show_default=True,
-    help="The RQ queue to work on.",
+    help="Name of the RQ queue to work on.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=min(4, os.cpu_count() or 1),
     show_default=True,
-    help="Threads of an aggregation.",
+    help="Number of threads of an aggregation.",
 )
 @patience_option
 @version_option
@@ -114,15 +122,15 @@ def command(
     threads: int,
     patience_s: float,
 ) -> None:
-    """Inspect updates and aggregate rounds, of any run whose coordinator uses this queue.
+    """Aggregate the rounds of all runs whose coordinators use this queue.
 
-    An RQ worker. Start as many as you like, wherever Redis and the object store can be reached; SIGTERM lets the job
-    in hand finish.
+    Inspects updates and aggregates rounds, as an RQ worker. Start as many as you like, on machines that can reach Redis
+    and the object store. On SIGTERM the worker finishes its current job first.
 
-    With -m the runs are aggregated by a command of your own. It finds its files with GetPaths and leaves the model at
-    GetPaths("globalModel")[0]; OUTPUT_PATH and LOG_PATH are used where they are set. With --init-once it is started
-    once a run and repeats WaitEvent("AggregateStarted"), SetEvent("AggregateFinished"); of several workers one keeps a
-    run's process. Try it with check-agg.
+    With -m your own command aggregates the runs. The command finds its files with GetPaths and writes the model to
+    GetPaths("globalModel")[0]. OUTPUT_PATH and LOG_PATH are used if they are set. With --init-once the command is
+    started once for each run and repeats WaitEvent("AggregateStarted") and SetEvent("AggregateFinished"); one worker
+    keeps the process of a run. Check the command with check-agg.
     """
     from flavor.errors import InvalidSetting
     from flavor.ledger.keys import SigningKey

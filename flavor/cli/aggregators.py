@@ -6,6 +6,7 @@ import json
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.program import one_line_errors
 
 _TITLES = {
@@ -16,14 +17,15 @@ _TITLES = {
 }
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor aggregators --json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 @one_line_errors
 def aggregators(as_json: bool) -> None:
-    """List the rules that --aggregator and --server-step take: usage, what it does, source, conditions.
+    """List the rules that --aggregator and --server-step take.
 
-    n is the number of updates in a round, f how many of them may be bad. Square brackets mark options that have a
-    default. Packages with an entry point in the group `flavor.aggregators` add theirs: docs/aggregation.md.
+    Shows the usage, effect, source and conditions of each rule: n is the number of updates in a round, f is the number
+    of updates that may be bad. Square brackets mark options with a default. Installed packages add rules by the entry
+    point group `flavor.aggregators`; see docs/aggregation.md.
     """
     from aggregators.registry import catalogue
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.program import one_line_errors
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor certs tls --host bus.example.org")
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--host",
@@ -17,16 +18,23 @@ from flavor.cli.program import one_line_errors
     metavar="NAME",
     multiple=True,
     required=True,
-    help="A name or IP address by which clients reach the server. May be repeated.",
+    help="Name or IP address by which clients reach the server. May be repeated.",
 )
-@click.option("--days", type=click.IntRange(1, 36_500), default=365, show_default=True, help="How long they are valid.")
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 36_500),
+    default=365,
+    show_default=True,
+    help="Days for which the certificates are valid.",
+)
+@click.option("--force", is_flag=True, help="Replace certificates that exist in DIR.")
 @one_line_errors
 def certs(folder: Path, hosts: tuple[str, ...], days: int, force: bool) -> None:
-    """Make a small CA in DIR, with a certificate of the server and one of its clients, for tests and demonstrations.
+    """Make certificates to try TLS with.
 
-    Keys are EC P-256, unencrypted, and readable by their owner alone. Whoever has ca.key can be your server: for more
-    than a try use the CA of your organisation.
+    Creates a small CA in DIR, with a certificate for the server and one for its clients. The private keys are EC P-256,
+    unencrypted, and readable only by their owner. A person who has ca.key can impersonate your server: use the CA of
+    your organisation for more than a trial.
     """
     from flavor.certs import make_certificates
 

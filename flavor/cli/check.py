@@ -15,25 +15,39 @@ from flavor.errors import InvalidSetting
 from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
 
-@click.command(cls=SpelledCommand, epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"))
+@click.command(
+    cls=SpelledCommand,
+    example='check-fl -m "python main.py"',
+    epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"),
+)
 @click.option(
     "-m",
     "--main",
     "main_command",
     required=True,
     metavar="CMD",
-    help="The training command, e.g. 'python main.py'.",
+    help="Training command, e.g. 'python main.py'.",
 )
-@click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command to run once before it.")
-@click.option("--ignore-ckpt", is_flag=True, help="Do not look into the checkpoint, for an aggregator of your own.")
+@click.option(
+    "-p",
+    "--preprocess",
+    "preprocess_command",
+    metavar="CMD",
+    help="Command to run once before the training command.",
+)
+@click.option(
+    "--ignore-ckpt",
+    is_flag=True,
+    help="Do not look into the checkpoint, because your own aggregator reads it.",
+)
 @click.option(
     "-am",
     "--aggregator-main",
     "aggregator_command",
     metavar="CMD",
-    help="An aggregator of your own, which makes the global models of the check.  [default: the mean]",
+    help="Command of your own aggregator, which makes the global models of the check.  [default: the mean]",
 )
-@click.option("--init-once", is_flag=True, help="Start that aggregator once, and drive it with events.")
+@click.option("--init-once", is_flag=True, help="Start your own aggregator once, and drive it with events.")
 @click.option(
     "--checkpoint",
     metavar="KIND",
@@ -46,18 +60,18 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
     "-r",
     "--rounds",
     type=click.IntRange(min=1),
-    help="Rounds to run; TOTAL_ROUNDS of the script. One round does not show whether the script goes on from a global "
-    "model.  [default: 2; 1 with --ignore-ckpt and without -am]",
+    help="Number of rounds to run, which the script finds in TOTAL_ROUNDS. One round does not show whether the script "
+    "goes on from a global model.  [default: 2; 1 with --ignore-ckpt and without -am]",
 )
 @click.option(
     "--timeout-s",
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
     show_default=True,
-    help="How long each step may take: getting ready, a round of training.",
+    help="Maximum duration of each step in seconds: getting ready, or a round of training.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
-@click.option("-y", "--yes", is_flag=True, help="Accepted for scripts: check-fl asks nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option("-y", "--yes", is_flag=True, help="Accepted for old scripts, without effect: check-fl asks no questions.")
 @version_option
 @one_line_errors
 def command(
@@ -75,14 +89,14 @@ def command(
 ) -> None:
     """Check that a training script can take part in a federated run.
 
-    Runs it on this machine through two rounds, with aggregation in between and no Redis, and says of each
-    thing that flavor-fl needs whether it is there and what to change. INPUT_PATH, OUTPUT_PATH, LOG_PATH,
-    LOCAL_MODEL_PATH and GLOBAL_MODEL_PATH are used where they are set; the others get a temporary folder,
-    kept if a check fails. Weights at GLOBAL_MODEL_PATH are what the first round may start from; they are
-    put back at the end. What lies at LOCAL_MODEL_PATH is removed first.
+    Runs the script on this machine through two rounds, with an aggregation between them and without Redis. Checks each
+    thing that flavor-fl needs, and says what to change. INPUT_PATH, OUTPUT_PATH, LOG_PATH, LOCAL_MODEL_PATH and
+    GLOBAL_MODEL_PATH are used if they are set; the other paths lie in a temporary folder, which is kept if a check
+    fails. The first round may start from weights at GLOBAL_MODEL_PATH; they are restored at the end. A file at
+    LOCAL_MODEL_PATH is removed first.
 
-    With --ignore-ckpt only an aggregator of your own can make the second round's global model: name it with -am, or
-    one round is run.
+    With --ignore-ckpt, name your own aggregator with -am: only it can make a global model for a second round. Without
+    -am, one round is run.
     """
     from flavor.checkpoints.kinds import OPAQUE, kind_named
     from flavor.programs.command import parse_command

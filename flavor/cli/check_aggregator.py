@@ -22,12 +22,24 @@ if TYPE_CHECKING:
     from flavor.checkpoints.kind import CheckpointKind
 
 
-@click.command(cls=SpelledCommand, epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"))
-@click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="The aggregator's command.")
-@click.option("-cm", "--client-main", "client_command", required=True, metavar="CMD", help="The training command.")
-@click.option("-cp", "--client-preprocess", "preprocess_command", metavar="CMD", help="A command to run once before.")
+@click.command(
+    cls=SpelledCommand,
+    example='check-agg -m "python aggregate.py" -cm "python main.py"',
+    epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"),
+)
+@click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="Command of your own aggregator.")
+@click.option("-cm", "--client-main", "client_command", required=True, metavar="CMD", help="Training command.")
 @click.option(
-    "--init-once", is_flag=True, help="Start the aggregator once, and drive it with events.  [default: anew each round]"
+    "-cp",
+    "--client-preprocess",
+    "preprocess_command",
+    metavar="CMD",
+    help="Command to run once before the training command.",
+)
+@click.option(
+    "--init-once",
+    is_flag=True,
+    help="Start the aggregator once, and drive it with events.  [default: start it in each round]",
 )
 @click.option(
     "--checkpoint",
@@ -42,15 +54,22 @@ if TYPE_CHECKING:
     "passed",
     metavar="NAME",
     multiple=True,
-    help="Pass on this variable to the aggregator too. It gets this environment without FLAVOR_*, addresses, keys and "
+    help="Also pass this variable to the aggregator. It gets all variables except FLAVOR_*, addresses, keys and "
     "credentials (AWS_*, *TOKEN*, …). May be repeated.",
 )
 @click.option(
     "--env-only",
     is_flag=True,
-    help="Pass on PATH, HOME, PYTHON*, CUDA* and the like, and what --env names, and nothing else.",
+    help="Pass only PATH, HOME, PYTHON*, CUDA* and similar variables, and the variables of --env.",
 )
-@click.option("-r", "--rounds", type=click.IntRange(min=2), default=2, show_default=True, help="Rounds to run.")
+@click.option(
+    "-r",
+    "--rounds",
+    type=click.IntRange(min=2),
+    default=2,
+    show_default=True,
+    help="Number of rounds to run.",
+)
 @click.option(
     "-e", "--epochs", type=click.IntRange(min=1), hidden=True, help="The ancestor's word: rounds after the first."
 )
@@ -59,10 +78,15 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
     show_default=True,
-    help="How long each step may take: a round of training, an aggregation.",
+    help="Maximum duration of each step in seconds: a round of training, or an aggregation.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
-@click.option("-y", "--yes", is_flag=True, help="Accepted for scripts: check-agg asks nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option(
+    "-y",
+    "--yes",
+    is_flag=True,
+    help="Accepted for old scripts, without effect: check-agg asks no questions.",
+)
 @version_option
 @one_line_errors
 def command(
@@ -82,10 +106,10 @@ def command(
 ) -> None:
     """Check that an aggregator and a training script work together.
 
-    Runs both on this machine through two rounds, without Redis. The aggregator gets the models of three clients, of
-    which two are made of the script's; the script gets the global model in its own format, as its edge would write it.
-    The aggregator is run a few times more on its own, to see that its result follows each local model. Both find the
-    environment that they will find under flavor-agg and flavor-fl; the script's paths are those of check-fl.
+    Runs both on this machine through two rounds, without Redis. The aggregator gets the models of three clients; two of
+    them are derived from the script's model. The script gets the global model in its own format, as its edge writes it.
+    The aggregator is then run several times alone, to check that its result depends on each local model. Both have the
+    environment that they have under flavor-agg and flavor-fl. The script has the same paths as under check-fl.
     """
     from flavor.programs.command import parse_command
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flavor.bus.runs import RunStore
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
     from flavor.credits import Contribution
 
 
-@click.command("credits")
+@click.command(cls=GroupedCommand, example="flavor credits flavor-runs/mammo --by-round")
 @click.argument("run", metavar="RUN|FOLDER")
-@click.option("--by-round", is_flag=True, help="A line for each round and client.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: totals, and every round.")
+@click.option("--by-round", is_flag=True, help="Show one line for each round and client.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with the totals and with every round.")
 @redis_option
 @store_option
 @one_line_errors
-def show_credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, store: str | None) -> None:
+def credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, store: str | None) -> None:
     """Show how many samples each client has put into a run.
 
-    Counted are the updates that were aggregated, by the datasetSize of their info. --store is needed only when
-    the verdicts of the run are no longer in Redis.
+    Counts the updates that were aggregated, each by the datasetSize in its client information. --store is needed only
+    when Redis no longer has the verdicts of the run.
     """
     with opened_run(run, redis_url) as found_run:
         run = found_run.run

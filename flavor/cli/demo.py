@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run import result_options
@@ -17,14 +18,14 @@ from flavor.cli.run_options import run_options
 from flavor.config import RunConfig
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor demo")
 @run_options(only=["rounds"], defaults={"rounds": 40})
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Seed of the split, the first weights and the batches.",
+    help="Random seed for the data split, the first weights and the batches.",
 )
 @result_options
 @redis_option
@@ -40,11 +41,11 @@ def demo(
     redis_url: str | None,
     store: str | None,
 ) -> None:
-    """Federate handwritten digits over three sites, on this machine.
+    """Federate handwritten digits over three sites on this machine.
 
-    Each site has images of three or four of the ten digits only. They train one model together, as
-    `flavor run` does it for a script of your own; then each trains alone for as many steps, and all
-    models are tested on the same images. Exit code 0 only for a finished run.
+    Each site has images of three or four of the ten digits. The sites train one model together, as `flavor run` does
+    with your own training script. Then each site trains a model alone, with the same number of steps, and all models
+    are tested on the same images. The exit code is 0 only for a finished run.
     """
     from flavor.atomic import write_json
     from flavor.demo.comparison import Comparison

@@ -22,22 +22,32 @@ from flavor.edge.config import CheckpointFormat
 from flavor.exit_codes import OF_RUNS, exit_codes_line
 
 
-@click.command(cls=GroupedCommand, epilog=exit_codes_line(OF_RUNS))
+@click.command(
+    cls=GroupedCommand,
+    example='flavor-fl --join @site-1.token -m "python main.py"',
+    epilog=exit_codes_line(OF_RUNS),
+)
 @click.option(
     "-m",
     "--main",
     "main_command",
     required=True,
     metavar="CMD",
-    help="The training command, e.g. 'python main.py'.",
+    help="Training command, e.g. 'python main.py'.",
 )
-@click.option("-p", "--preprocess", "preprocess_command", metavar="CMD", help="A command to run once before it.")
+@click.option(
+    "-p",
+    "--preprocess",
+    "preprocess_command",
+    metavar="CMD",
+    help="Command to run once before the training command.",
+)
 @click.option(
     "--join",
     envvar=JOIN_VARIABLE,
     show_envvar=True,
     metavar="TOKEN",
-    help="The token that `flavor enroll` printed, or @FILE with it: says which run, client and bus.",
+    help="Token that `flavor enroll` has printed, or @FILE with the token. It names the run, the client and Redis.",
 )
 @click.option(
     "--run", envvar="FLAVOR_RUN", show_envvar=True, metavar="RUN", help="Name of the run.  [required without --join]"
@@ -47,7 +57,7 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     envvar="FLAVOR_CLIENT",
     show_envvar=True,
     metavar="NAME",
-    help="This site's name in the run.  [default: the token's, or the host name]",
+    help="Name of this site in the run.  [default: the name in the token, else the host name]",
 )
 @redis_option
 @store_option
@@ -56,7 +66,7 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     envvar="FLAVOR_WORKSPACE",
     show_envvar=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the trainer's folders are made, unless OUTPUT_PATH, LOG_PATH, … are set.  "
+    help="Folder for the folders of the training script, unless OUTPUT_PATH, LOG_PATH, … are set.  "
     "[default: flavor-work/RUN/CLIENT]",
 )
 @click.option(
@@ -64,7 +74,7 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     envvar="FLAVOR_KEY",
     show_envvar=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The key that signs this site's updates (PEM, Ed25519); made if there is none, and never sent.  "
+    help="File of the private key that signs this site's updates (PEM, Ed25519). It is created if it does not exist.  "
     "[default: client.key in --workspace, else ~/.config/flavor/keys/CLIENT.key]",
 )
 @click.option(
@@ -73,14 +83,14 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     show_envvar=True,
     multiple=True,
     metavar="KEY",
-    help="An aggregator's public key, ed25519:HEX or its aggregator.key.pub: train only from global models whose "
-    "manifest is signed with it, and from initial weights that sha256:HEX names. May be repeated.",
+    help="Train only from global models whose manifest is signed with this public key of an aggregator (ed25519:HEX or "
+    "its aggregator.key.pub), and from the initial weights with the digest sha256:HEX. May be repeated.",
 )
 @click.option(
     "--input",
     "input_path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The trainer's INPUT_PATH.  [default: $INPUT_PATH, or the current folder]",
+    help="INPUT_PATH of the training script.  [default: $INPUT_PATH, else the current folder]",
 )
 @click.option(
     "--format",
@@ -88,14 +98,14 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     envvar="FLAVOR_FORMAT",
     show_envvar=True,
     type=click.Choice(get_args(CheckpointFormat)),
-    help="The trainer's checkpoint format.  [default: as it saves]",
+    help="Format of the training script's checkpoints.  [default: the format in which it saves]",
 )
 @click.option(
     "--opaque",
     is_flag=True,
     envvar="FLAVOR_OPAQUE",
     show_envvar=True,
-    help="Take part in a run whose checkpoints are opaque: the coordinator's files reach the trainer unchecked.",
+    help="Take part in a run with opaque checkpoints, whose files reach the training script unchecked.",
 )
 @click.option(
     "--allow-set",
@@ -103,32 +113,32 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     metavar="PATTERN",
     envvar="FLAVOR_ALLOW_SET",
     show_envvar=True,
-    help="Let the run set variables of these names for the trainer, e.g. 'LR_*', beside LEARNING_RATE and other listed "
-    "ones; again for more.",
+    help="Let the run set environment variables of this name or pattern for the training script, e.g. 'LR_*'. "
+    "LEARNING_RATE and other common names are always allowed. May be repeated.",
 )
 @click.option(
     "--strip-prefix",
     is_flag=True,
-    help="Take DataParallel's 'module.' and torch.compile's '_orig_mod.' off the names of tensors, and put them back "
-    "on the global model.",
+    help="Remove the prefixes 'module.' (DataParallel) and '_orig_mod.' (torch.compile) from the names of tensors, and "
+    "add them to the global model again.",
 )
 @click.option(
     "--report-output",
     is_flag=True,
-    help="Share the trainer's last lines with the run's operator when it fails.  [default: its exit code alone]",
+    help="Share the last output of the training script with the operator when it fails.  [default: its exit code only]",
 )
 @patience_option
 @click.option(
     "--join-timeout-s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Give up if the run has not appeared, or has not gone on after it failed or was stopped.  [default: never]",
+    help="Seconds to wait for a run that does not exist yet, has failed or was stopped.  [default: no limit]",
 )
 @click.option(
     "--grace-s",
     type=click.FloatRange(min=0, min_open=True),
     default=10.0,
     show_default=True,
-    help="How long the trainer may take to end after the run has.",
+    help="Seconds that the training script has to end after the end of the run.",
 )
 @version_option
 @one_line_errors
@@ -153,10 +163,11 @@ def command(
     join_timeout_s: float | None,
     grace_s: float,
 ) -> None:
-    """Take part in a federated run with a training script of your own.
+    """Take part in a run with your own training script.
 
-    Starts the command given by -m, which trains one round between TrainStarted and TrainFinished, and moves its
-    checkpoints. The command is parsed as a shell would, and run without one; its success is its exit code.
+    Starts the command given by -m, which trains one round between the events TrainStarted and TrainFinished, and
+    transfers its checkpoints. The command is split into words as a shell does it, and runs without a shell. Its exit
+    code says whether it succeeded.
     """
     from flavor.edge.agent import Stopped, take_part
     from flavor.edge.config import EdgeConfig, default_key

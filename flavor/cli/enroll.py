@@ -16,6 +16,7 @@ from flavor.bus.admission import replace_key
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.persistence import unread_warnings
 from flavor.bus.runs import RunStore
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option
 from flavor.cli.output import teller
@@ -26,52 +27,53 @@ from flavor.ledger.keys import PublicKey, read_public_key
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor enroll mammo site-1 > site-1.token")
 @click.argument("run", required=False)
 @click.argument("client", required=False)
 @click.option(
     "--worker",
     metavar="NAME",
-    help="Make a user for an aggregator instead, and print the URL for its FLAVOR_REDIS_URL: all runs and job queues, "
-    "no command of an administrator.",
+    help="Create a user for an aggregator instead, and print the URL for its FLAVOR_REDIS_URL. The user can use all "
+    "runs and job queues, and no command of an administrator.",
 )
 @click.option(
     "--unsaved",
     is_flag=True,
-    help="Enroll although the server forgets its users when it is restarted.",
+    help="Enroll although the server forgets its users when it restarts.",
 )
 @click.option(
     "--public-url",
     metavar="URL",
-    help="The bus as the site reaches it, for the token.  [default: --redis-url without its password]",
+    help="URL of Redis as the site reaches it, for the token.  [default: --redis-url without its password]",
 )
 @click.option(
     "--public-ca",
     metavar="FILE",
-    help="The CA that the site is to trust, for the token.  [default: --tls-ca]",
+    help="Certificate of the CA that the site trusts, for the token.  [default: --tls-ca]",
 )
 @click.option(
     "--store",
     metavar="STORE",
-    help="The object store as the site reaches it, for the token; a folder has to be named, here or at the site.  "
-    "[default: the bucket that the run names]",
+    help="Object store as the site reaches it, for the token. A store that is a folder must be named here or at the "
+    "site.  [default: the bucket of the run]",
 )
 @click.option(
     "--new-key",
     is_flag=True,
-    help="Forget the key that is pinned for CLIENT, which has lost it: the next one that it announces is pinned.",
+    help="Forget the pinned key of CLIENT, which has lost it. The next key that CLIENT announces is pinned.",
 )
 @click.option(
     "--public-key",
     metavar="KEY",
-    help="Pin this key for CLIENT now, ed25519:HEX or its client.key.pub, in place of any other.",
+    help="Pin this key for CLIENT in place of its pinned key: ed25519:HEX, or the file client.key.pub of CLIENT.",
 )
 @click.option(
     "--trust",
     multiple=True,
     metavar="KEY",
-    help="An aggregator's public key (ed25519:HEX or its aggregator.key.pub), or sha256:HEX of the initial weights, "
-    "for the token: the site trains from nothing else. May be repeated.",
+    help="Public key of an aggregator (ed25519:HEX, or its aggregator.key.pub) or sha256:HEX of the initial weights, "
+    "for the token. The site trains only from models that are signed with these keys or have this digest. May be "
+    "repeated.",
 )
 @redis_option
 @one_line_errors
@@ -88,12 +90,12 @@ def enroll(
     trust: tuple[str, ...],
     redis_url: str | None,
 ) -> None:
-    """Let CLIENT take part in RUN, and print the join token that its site needs.
+    """Let a client take part in a run, and print its join token.
 
-    Makes a Redis user that can use this client's keys and channels in this run and nothing else, and no scripts. The
-    run need not exist yet. Enrolled again, a client gets a new token, and its old one is worth nothing any more. The
-    URL needs an administrator's password. The server saves the new user in its aclfile or its configuration file; one
-    that has neither is refused without --unsaved.
+    Creates a Redis user that can use only the keys and channels of CLIENT in RUN, and cannot run scripts. The run need
+    not exist yet. A client that is enrolled again gets a new token; its old token is invalid from then on. --redis-url
+    needs the password of an administrator. The server saves the new user in its aclfile or its configuration file; a
+    server without both is refused unless --unsaved is given.
     """
     from pydantic import SecretStr
 

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.program import one_line_errors
 from flavor.cook import utils
 from flavor.errors import RunOver
@@ -14,26 +15,30 @@ from flavor.exit_codes import ExitCode
 
 @click.group()
 def event() -> None:
-    """Set and wait for events, from a training script in any language."""
+    """Set events and wait for events, in training scripts of any language."""
 
 
-@event.command("set")
+@event.command("set", cls=GroupedCommand, example="flavor event set TrainFinished")
 @click.argument("name")
 @one_line_errors
 def event_set(name: str) -> None:
-    """Say that the event NAME has happened in the current round."""
+    """Set the event NAME in the current round."""
     utils.SetEvent(name)
 
 
-@event.command("wait")
+@event.command(
+    "wait",
+    cls=GroupedCommand,
+    example="round=$(flavor event wait TrainStarted)",
+)
 @click.argument("name")
-@click.option("--timeout-s", type=click.FloatRange(min=0), help="Give up after this long, with exit code 4.")
+@click.option("--timeout-s", type=click.FloatRange(min=0), help="Seconds after which to give up, with exit code 4.")
 @one_line_errors
 def event_wait(name: str, timeout_s: float | None) -> None:
     """Wait for the event NAME and print the round's number.
 
-    Exit code 0 when it came; 6 when the run is finished, so that `while flavor event wait TrainStarted` ends; 1 when
-    the run failed or was stopped; 4 on a timeout.
+    The exit code is 0 when the event was set; 6 when the run is finished, which ends `while flavor event wait
+    TrainStarted`; 1 when the run has failed or was stopped; 4 on a timeout.
     """
     try:
         click.echo(utils.WaitEvent(name, timeout_s=timeout_s))
@@ -43,9 +48,9 @@ def event_wait(name: str, timeout_s: float | None) -> None:
         raise
 
 
-@event.command("is-set")
+@event.command("is-set", cls=GroupedCommand, example="flavor event is-set TrainStarted && echo open")
 @click.argument("name")
 @one_line_errors
 def event_is_set(name: str) -> None:
-    """Exit with 0 if the event NAME has happened in the current round, else with 1."""
+    """Exit with code 0 if the event NAME is set in the current round, else with code 1."""
     sys.exit(0 if utils.IsSetEvent(name) else 1)

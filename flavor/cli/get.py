@@ -7,6 +7,7 @@ from typing import get_args
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
@@ -22,20 +23,20 @@ def _round(context: click.Context, parameter: click.Parameter, value: str) -> in
     return int(value)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor get mammo --round 10 --output model.pth")
 @click.argument("run", metavar="RUN|FOLDER")
 @click.option("--round", "round_", metavar="NUMBER|last", default="last", show_default=True, callback=_round)
 @click.option(
     "--format",
     "format_",
     type=click.Choice(get_args(CheckpointFormat)),
-    help="The file's format.  [default: as the trainers save]",
+    help="Format of the file.  [default: the format in which the training scripts save]",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write it.  [default: RUN-round-NUMBER with the format's ending, in the current folder]",
+    help="Path of the file.  [default: RUN-round-NUMBER with the extension of the format, in the current folder]",
 )
 @redis_option
 @store_option
@@ -48,10 +49,11 @@ def get(
     redis_url: str | None,
     store: str | None,
 ) -> None:
-    """Write the global model that a round of RUN has made into a file, in the format that its trainers save.
+    """Write a global model of a run into a file.
 
-    FOLDER is the result folder of `flavor run`. The file's path is printed. Metrics that sites report in round N are of
-    the model that it began from, of round N-1, unless their script evaluates the one that it has trained.
+    Writes the global model that a round of RUN has made, and prints the path of the file. FOLDER is the result folder
+    of `flavor run`. Metrics that sites report in round N belong to the model of round N-1, from which round N began,
+    unless the training script evaluates the model that it has trained.
     """
     from flavor.checkpoints.kinds import kind_of_run
     from flavor.ledger.rounds import closed_round

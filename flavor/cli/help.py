@@ -1,8 +1,9 @@
-"""Help in groups, for commands with many options; what is misspelt is suggested by what it means."""
+"""`--help` of all commands: an example, then options in groups; a misspelt option is answered with the one meant."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import click
 
@@ -11,17 +12,17 @@ from flavor.option_groups import Group
 _GROUPS: dict[Group, tuple[str, ...]] = {
     Group.SCRIPT: (
         *("main_command", "preprocess_command", "client_command", "aggregator_command", "aggregator_main", "init_once"),
-        *("format_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
+        *("format_", "set_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
     ),
     Group.RUN: (
         *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "input_path", "input_glob"),
-        *("init_model", "resume", "detach"),
+        *("init_model", "resume", "detach", "config", "nodes", "live", "round_id", "seed", "param_names", "param_size"),
     ),
-    Group.RESULTS: ("out", "as_json", "workspace"),
-    Group.MODEL: ("checkpoint",),
-    Group.CLOSING: ("join_timeout_s", "grace_s"),
+    Group.RESULTS: ("out", "output", "as_json", "workspace", "home", "metric", "by_round", "follow"),
+    Group.MODEL: ("checkpoint", "outer_optimizer", "statistics", "weighted"),
+    Group.CLOSING: ("join_timeout_s", "grace_s", "quorum", "round_timeout_s", "heartbeat_timeout_s"),
     Group.LIMITS: (
-        *("key", "trust", "opaque", "allow_set", "report_output"),
+        *("key", "trust", "trusted", "run_id", "head", "untrusted", "opaque", "allow_set", "report_output"),
         *("memory_limit", "cpu_limit_s", "file_size_limit", "user"),
     ),
     Group.REDIS: ("redis_url", "tls_ca", "tls_cert", "tls_key", "insecure", "patience_s"),
@@ -57,21 +58,33 @@ _MEANT = {
 
 
 class GroupedCommand(click.Command):
-    """A command whose options are listed in groups, each in one spelling, or with the `short` ones."""
+    """A command whose help begins with an example and lists its options in groups, with their `short` names or not."""
 
     short = False
+
+    def __init__(self, name: str | None = None, *, example: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.example = example
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example, then what the command does."""
+        with formatter.section("Example"):
+            for line in self.example.splitlines():
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+        super().format_help_text(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options group by group."""
         rows: dict[Group, list[tuple[str, str]]] = {group: [] for group in Group}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 shown = record if self.short else (_OLD_SPELLING.sub("", record[0]), record[1])
                 rows[getattr(parameter, "group", _GROUP_OF.get(parameter.name or "", Group.OTHER))].append(shown)
         for title, listed in rows.items():
             if listed:
-                with formatter.section(title):
+                alone = title is Group.OTHER and sum(map(bool, rows.values())) == 1
+                with formatter.section("Options" if alone else title):
                     formatter.write_dl(listed)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import IO
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.program import one_line_errors
 from flavor.cook import utils
 from flavor.errors import InvalidInfo
@@ -14,14 +15,14 @@ from flavor.errors import InvalidInfo
 
 @click.group()
 def info() -> None:
-    """Client information, from a training script in any language."""
+    """Save client information, in training scripts of any language."""
 
 
-@info.command("save")
+@info.command("save", cls=GroupedCommand, example="flavor info save info.json")
 @click.argument("file", type=click.File("r"))
 @one_line_errors
 def info_save(file: IO[str]) -> None:
-    """Check the client information in the JSON FILE (- for stdin) and save it beside $LOCAL_MODEL_PATH."""
+    """Check the client information in the JSON file FILE (- for stdin), and save it beside $LOCAL_MODEL_PATH."""
     try:
         value = json.load(file)
     except ValueError as error:

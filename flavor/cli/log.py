@@ -7,6 +7,7 @@ import time
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run
 from flavor.cli.options import redis_option
 from flavor.cli.program import one_line_errors
@@ -15,16 +16,16 @@ from flavor.view.log import Logged
 from flavor.view.log import follow as follow_log
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor log mammo --follow")
 @click.argument("run", metavar="RUN|FOLDER")
-@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--follow", "-f", is_flag=True, help="Show new events until the run ends.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @redis_option
 @one_line_errors
 def log(run: str, follow: bool, as_json: bool, redis_url: str | None) -> None:
-    """Show every transition of a run with its reason.
+    """Show every event of a run with its reason.
 
-    FOLDER is the result folder of `flavor run`: what lies there is shown, and needs no --redis-url.
+    FOLDER is the result folder of `flavor run`; its run needs no --redis-url.
     """
     with opened_run(run, redis_url) as found:
         for logged in follow_log(found.runs, until_end=follow):

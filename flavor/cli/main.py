@@ -1,4 +1,4 @@
-"""`flavor`: the command of operators and researchers.
+"""`flavor`: the command of operators and researchers. `flavor NAME` is the function NAME of `flavor/cli/NAME.py`.
 
 Subcommands are imported when they are named, so that `flavor event set` costs what it needs.
 """
@@ -8,72 +8,92 @@ from __future__ import annotations
 import importlib
 
 import click
+from click.shell_completion import CompletionItem
 
 from flavor.cli.options import version_option
 from flavor.cli.program import run_program
 from flavor.cli.secrets import keep_private
 from flavor.exit_codes import OF_RUNS, exit_codes_line
 
-_COMMANDS = {
-    "demo": ("flavor.cli.demo", "demo", "Federate handwritten digits over three sites, on this machine."),
-    "run": ("flavor.cli.run", "run", "Run a whole federation on this machine, for a script of your own."),
-    "serve": ("flavor.cli.serve", "serve", "Coordinate a run."),
-    "resume": ("flavor.cli.resume", "resume", "Go on with a run that has failed or was stopped."),
-    "aggregators": (
-        "flavor.cli.aggregators",
-        "aggregators",
-        "List the rules that --aggregator and --server-step take.",
-    ),
-    "status": ("flavor.cli.status", "status", "Show all runs, or one with its round and its sites."),
-    "log": ("flavor.cli.log", "log", "Show every transition of a run with its reason."),
-    "get": ("flavor.cli.get", "get", "Write a global model of a run into a file."),
-    "credits": ("flavor.cli.credits", "show_credits", "Show how many samples each client has put into a run."),
-    "stop": ("flavor.cli.stop", "stop", "Stop a run."),
-    "pardon": ("flavor.cli.pardon", "pardon", "End the quarantine of a client."),
-    "rm": ("flavor.cli.rm", "rm", "Forget an ended run."),
-    "enroll": ("flavor.cli.enroll", "enroll", "Let a client take part in a run, and print its join token."),
-    "revoke": ("flavor.cli.revoke", "revoke", "Cut a client off."),
-    "store": ("flavor.cli.store", "store", "Print what a bucket must allow a site."),
-    "certs": ("flavor.cli.certs", "certs", "Make certificates to try TLS with."),
-    "verify": ("flavor.cli.verify", "verify", "Check a run's history, from the object store alone."),
-    "recover": ("flavor.cli.recover", "recover", "Rebuild a run on Redis from the object store."),
-    "event": ("flavor.cli.event", "event", "Set and wait for events, from a script in any language."),
-    "info": ("flavor.cli.info", "info", "Save client information, from a script in any language."),
+COMMANDS = {
+    "For researchers": {
+        "demo": "Federate handwritten digits over three sites on this machine.",
+        "run": "Run a whole federation with your own training script on this machine.",
+        "status": "Show all runs, or one run with its round and its sites.",
+        "log": "Show every event of a run with its reason.",
+        "get": "Write a global model of a run into a file.",
+        "credits": "Show how many samples each client has put into a run.",
+        "verify": "Check the history of a run in the object store.",
+        "aggregators": "List the rules that --aggregator and --server-step take.",
+    },
+    "For operators": {
+        "serve": "Coordinate a run: wait for clients, open rounds and close them.",
+        "resume": "Go on with a run that has failed or was stopped.",
+        "stop": "Stop a run.",
+        "rm": "Remove an ended run from Redis.",
+        "pardon": "End the quarantine of a client.",
+        "enroll": "Let a client take part in a run, and print its join token.",
+        "revoke": "Cut a client off from a run.",
+        "recover": "Rebuild a run on Redis from the object store.",
+        "store": "Print what a bucket must allow a site.",
+        "certs": "Make certificates to try TLS with.",
+    },
+    "For sites, in training scripts of any language": {
+        "event": "Set events and wait for events.",
+        "info": "Save client information.",
+    },
 }
+"""The commands by who uses them, with what `flavor --help` says of each."""
+PROGRAMS = {
+    "flavor-fl": "Take part in a run with your own training script, at a site.",
+    "flavor-agg": "Aggregate the rounds of all runs, as an operator.",
+    "check-fl": "Check a training script before it takes part in a run.",
+    "check-agg": "Check your own aggregator together with a training script.",
+}
+"""Programs of their own."""
+_NAMES = {name: text for listed in COMMANDS.values() for name, text in listed.items()}
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are used; its help needs none of them."""
+    """A group whose commands are imported when they are used; its help and its completion need none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order one meets them."""
-        return list(_COMMANDS)
+        """The commands, in the order of the help."""
+        return list(_NAMES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command of this name."""
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _NAMES:
             return None
-        module, name, _ = _COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), name)
+        command = getattr(importlib.import_module(f"flavor.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+        """List the commands by who uses them."""
+        width = max(map(len, (*_NAMES, *PROGRAMS)))
+        for title, listed in {**COMMANDS, "Programs of their own": PROGRAMS}.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in listed.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command, or the options of `flavor` itself."""
+        found = [CompletionItem(name, help=text) for name, text in _NAMES.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.command(
     cls=LazyGroup,
-    epilog="A site takes part with `flavor-fl`, an aggregator runs with `flavor-agg`, a script is tried with "
-    f"`check-fl`. {exit_codes_line(OF_RUNS)}",
+    epilog=f"{exit_codes_line(OF_RUNS)} docs/commands.md has more on exit codes, and how a shell completes commands.",
 )
 @version_option
 def cli() -> None:
     """Federated learning for training scripts that already exist.
 
-    Try `flavor demo`; then `flavor run -m "python main.py" --edges 3 --rounds 5` with a script of your own.
+    \b
+    Example:
+      flavor demo
+      flavor run -m "python main.py" --edges 3 --rounds 5
     """
 
 

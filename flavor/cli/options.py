@@ -38,31 +38,35 @@ def redis_option(function: Command) -> Command:
             is_flag=True,
             envvar=INSECURE_VARIABLE,
             show_envvar=True,
-            help="Allow redis:// to another machine: whoever is in between reads the password.",
+            help="Allow redis:// to another machine, although the network can read the password.",
         ),
         click.option(
-            "--tls-key", metavar="FILE", envvar="FLAVOR_TLS_KEY", show_envvar=True, help="The key of --tls-cert (PEM)."
+            "--tls-key",
+            metavar="FILE",
+            envvar="FLAVOR_TLS_KEY",
+            show_envvar=True,
+            help="Private key of --tls-cert (PEM).",
         ),
         click.option(
             "--tls-cert",
             metavar="FILE",
             envvar="FLAVOR_TLS_CERT",
             show_envvar=True,
-            help="Our own certificate, for a server that wants one (PEM).",
+            help="Client certificate, for a server that requires one (PEM).",
         ),
         click.option(
             "--tls-ca",
             metavar="FILE",
             envvar="FLAVOR_TLS_CA",
             show_envvar=True,
-            help="The CA that signed the server's certificate (PEM).  [default: the system's]",
+            help="Certificate of the CA that signed the server's certificate (PEM).  [default: the system's CAs]",
         ),
         click.option(
             "--redis-url",
             envvar=URL_VARIABLE,
             show_envvar=True,
             metavar="URL",
-            help="The bus: rediss:// (TLS), redis:// (this machine only) or unix:// URL.",
+            help="URL of Redis: rediss:// (TLS), redis:// (this machine only) or unix://.",
         ),
     ):
         function = option(function)
@@ -94,7 +98,7 @@ def store_option(function: Command) -> Command:
             metavar="SIZE",
             callback=choose,
             expose_value=False,
-            help="How much of it; what was not used for longest goes.  [default: 16GiB]",
+            help="Maximum size of the local cache; least recently used objects are evicted.  [default: 16GiB]",
         ),
         click.option(
             "--store-cache",
@@ -103,15 +107,15 @@ def store_option(function: Command) -> Command:
             type=click.Path(file_okay=False, path_type=Path),
             callback=choose,
             expose_value=False,
-            help="Where files of a remote store are kept on this machine.  [default: ~/.cache/flavor]",
+            help="Folder of the local cache, for objects of a remote store.  [default: ~/.cache/flavor]",
         ),
         click.option(
             "--store",
             envvar="FLAVOR_STORE",
             show_envvar=True,
             metavar="URL",
-            help="The object store: a folder that coordinator, aggregators and edges all reach, or s3://BUCKET/PREFIX "
-            "(gs://, az://), with endpoint and credentials from AWS_* as usual.",
+            help="Object store: a folder that the coordinator, the aggregators and the edges can reach, or "
+            "s3://BUCKET/PREFIX (gs://, az://) with the endpoint and the credentials of the AWS_* variables.",
         ),
     ):
         function = option(function)
@@ -151,7 +155,7 @@ def patience_option(function: Command) -> Command:
         default=PATIENCE_S,
         show_default=True,
         callback=choose,
-        help="How long to wait for a Redis or a remote store that does not answer.",
+        help="Seconds to wait for a Redis or a remote store that does not answer.",
     )(function)
 
 

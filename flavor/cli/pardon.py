@@ -5,19 +5,23 @@ from __future__ import annotations
 import click
 
 from flavor.bus.runs import RunStore
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.program import one_line_errors
 from flavor.errors import RunError
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor pardon mammo site-2")
 @click.argument("run")
 @click.argument("client")
 @redis_option
 @one_line_errors
 def pardon(run: str, client: str, redis_url: str | None) -> None:
-    """End a client's quarantine: its refused updates are forgotten, and it gets tasks again."""
+    """End the quarantine of a client.
+
+    Forgets the refused updates of CLIENT, so that it gets tasks again.
+    """
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
     runs.read()

@@ -38,7 +38,7 @@ class Terminated(BaseException):
 def one_line_errors(function: Command) -> Command:
     """Turn this project's errors into one line on stderr and their exit code; `--debug` adds the trace."""
 
-    @click.option("--debug", is_flag=True, help="Show the trace of an error.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(function)
     def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
         import redis

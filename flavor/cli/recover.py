@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
@@ -13,15 +14,22 @@ from flavor.say import say
 from flavor.store.open import open_store
 
 
-@click.command()
+@click.command(
+    cls=GroupedCommand,
+    example="flavor recover --run mammo --trust aggregator.key.pub",
+)
 @run_option
 @redis_option
 @store_option
 @trust_option
 @run_id_option
-@click.option("--head", metavar="SHA256", default="", help="The head that the store must have: its newest manifest.")
-@click.option("--untrusted", is_flag=True, help="Rebuild from records signed with whatever keys, without --trust.")
-@click.option("--replace", is_flag=True, help="Remove what Redis has of the run, where that is older than the store.")
+@click.option(
+    "--head", metavar="SHA256", default="", help="Head that the store must have: the SHA-256 of its newest manifest."
+)
+@click.option("--untrusted", is_flag=True, help="Rebuild from records that are signed with any key, without --trust.")
+@click.option(
+    "--replace", is_flag=True, help="Replace the run in Redis, if Redis has an older state of the run than the store."
+)
 @patience_option
 @one_line_errors
 def recover(
@@ -35,14 +43,16 @@ def recover(
     replace: bool,
     patience_s: float,
 ) -> None:
-    """Rebuild a run on Redis from the object store, as it was when its newest round was closed.
+    """Rebuild a run on Redis from the object store.
 
-    For a Redis that came back empty or older. Start `flavor serve` with the same options afterwards: it goes on with
-    the next round, and edges that are started again join as ever; sites whose Redis users went with the old server must
-    be enrolled again. What was handed in for a round that was not closed is lost, and the round is done again.
+    Use it when Redis came back empty or with older data. The run is rebuilt as it was when its newest round was closed.
+    Start `flavor serve` with the same options afterwards: it goes on with the next round, and edges that are started
+    again join. Enroll sites again whose Redis users were lost with the old server. Updates of a round that was not
+    closed are lost, and the round is repeated.
 
-    Whoever can write to the store could have put other records there, or those of an earlier run: name the aggregators'
-    keys by --trust, and what else you know of the run by --run-id and --head, or say --untrusted.
+    A party that can write to the store could have put other records there, or the records of an earlier run. Name the
+    keys of the aggregators with --trust, and what else you know of the run with --run-id and --head, or accept all
+    records with --untrusted.
     """
     from flavor.bus.acl import enrolled
     from flavor.bus.connection import shown

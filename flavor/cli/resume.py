@@ -17,10 +17,10 @@ from flavor.cli.run_options import changing_options
 from flavor.cli.serve import check_rule, ended, out_option, saying_how_to_go_on
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, example="flavor resume mammo --rounds 20")
 @click.argument("run")
 @changing_options
-@click.option("--detach", is_flag=True, help="Only let the run go on; `flavor serve` is started elsewhere.")
+@click.option("--detach", is_flag=True, help="Let the run go on and exit, because `flavor serve` is started elsewhere.")
 @out_option
 @redis_option
 @click.option(
@@ -28,7 +28,7 @@ from flavor.cli.serve import check_rule, ended, out_option, saying_how_to_go_on
     envvar="FLAVOR_STORE",
     show_envvar=True,
     metavar="URL",
-    help="The object store as this machine reaches it.  [default: as the run was begun]",
+    help="URL of the object store as this machine reaches it.  [default: the URL with which the run began]",
 )
 @patience_option
 @one_line_errors
@@ -41,11 +41,12 @@ def resume(
     patience_s: float,
     **settings: Any,
 ) -> None:
-    """Go on with RUN after it has failed or was stopped, and coordinate it as `flavor serve` does.
+    """Go on with a run that has failed or was stopped.
 
-    The round that was open is open again: updates that were accepted in it count, sites whose update was refused may
-    send another. Sites start `flavor-fl` again, as they did. Options change what decides when a round closes, what is
-    refused and how long is waited; what the model depends on stays as it was (docs/resume.md has the table).
+    Coordinates RUN as `flavor serve` does. The round that was open is open again: its accepted updates count, and sites
+    whose update was refused may send another update. Start `flavor-fl` at the sites again with the same command.
+    Options change the settings that decide when a round closes, what is refused and how long to wait. Settings that the
+    model depends on stay as they were; docs/resume.md has a table of all settings.
     """
     from flavor.bus.runs import RunStore
     from flavor.coordinator.bounds import bound_warnings

@@ -7,6 +7,7 @@ import click
 from flavor.bus.acl import Kept, enrolled
 from flavor.bus.acl import revoke as revoke_user
 from flavor.bus.connection import shown
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.output import teller
@@ -15,16 +16,17 @@ from flavor.errors import RunError
 from flavor.records.names import checked_name
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor revoke mammo site-1")
 @click.argument("run")
 @click.argument("client")
 @redis_option
 @one_line_errors
 def revoke(run: str, client: str, redis_url: str | None) -> None:
-    """Take back what `flavor enroll RUN CLIENT` gave: the client is cut off at once, and its token is worth nothing.
+    """Cut a client off from a run.
 
-    In a run that goes on it counts as failed. What it wrote into Redis is removed, also from one that it has filled.
-    Updates of it that were accepted stay.
+    Takes back what `flavor enroll RUN CLIENT` gave: the token of CLIENT is invalid at once. In a run that goes on,
+    CLIENT counts as failed. Everything that CLIENT wrote into Redis is removed, even if it has filled Redis. Its
+    accepted updates stay.
     """
     checked_name(run, "run")
     checked_name(client, "client")

@@ -10,6 +10,7 @@ from flavor.bus.acl import enrolled
 from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.runs import RunStore
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
@@ -18,16 +19,17 @@ from flavor.store.open import open_store
 from flavor.store.paths import run_prefix
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor rm mammo --objects --store s3://models/fl")
 @click.argument("run")
-@click.option("--objects", is_flag=True, help="Remove its objects from the store, too.")
+@click.option("--objects", is_flag=True, help="Also remove the objects of the run from the store.")
 @redis_option
 @store_option
 @one_line_errors
 def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> None:
-    """Forget an ended run: its keys in Redis go; its objects in the store stay, unless --objects is given.
+    """Remove an ended run from Redis.
 
-    As long as they are there, its name is taken, and `flavor recover` can bring it back.
+    The objects of RUN stay in the store unless --objects is given. While they are in the store, the name of the run
+    cannot be used again, and `flavor recover` can bring the run back.
     """
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)

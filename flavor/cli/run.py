@@ -26,41 +26,41 @@ def result_options(function: Any) -> Any:
             click.option(
                 "--out",
                 type=click.Path(file_okay=False, path_type=Path),
-                help="Result folder.  [default: flavor-runs/NAME]",
+                help="Folder for the results.  [default: flavor-runs/NAME]",
             ),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else."),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end and nothing else."),
         ]
     ):
         function = option(function)
     return function
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, example='flavor run -m "python main.py" --edges 3 --rounds 5')
 @click.option(
     "-m",
     "--main",
     "main_command",
     metavar="CMD",
-    help="The training command, e.g. 'python main.py'.  [required without --resume]",
+    help="Training command, e.g. 'python main.py'.  [required without --resume]",
 )
 @click.option(
     "-p",
     "--preprocess",
     "preprocess_command",
     metavar="CMD",
-    help="A command that each edge runs once before it.",
+    help="Command that each edge runs once before the training command.",
 )
 @click.option(
     "--edges",
     type=click.IntRange(min=1, max=1000),
-    help="Edges to start.  [default: one for each folder of --input-glob]",
+    help="Number of edges to start.  [default: one for each folder of --input-glob]",
 )
 @click.option(
     "--resume",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Go on with the run in this result folder, which was interrupted, has failed or was stopped. --rounds and the "
-    "options that `flavor resume` takes may change; all others stay as they were.",
+    help="Go on with the interrupted, failed or stopped run in this result folder. Options that `flavor resume` takes "
+    "may change; all other settings stay as they were when the run began.",
 )
 @click.option(
     "--input",
@@ -68,30 +68,36 @@ def result_options(function: Any) -> Any:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="INPUT_PATH",
     show_envvar=True,
-    help="One input folder for all edges.  [default: the current folder]",
+    help="Input folder of all edges.  [default: the current folder]",
 )
-@click.option("--input-glob", metavar="PATTERN", help="One edge for each matching folder, e.g. 'site*/'.")
+@click.option(
+    "--input-glob",
+    metavar="PATTERN",
+    help="Pattern of input folders, e.g. 'site*/': one edge starts for each matching folder.",
+)
 @click.option(
     "--format",
     "format_",
     type=click.Choice(get_args(CheckpointFormat)),
-    help="The trainer's checkpoint format.  [default: as it saves]",
+    help="Format of the training script's checkpoints.  [default: the format in which it saves]",
 )
 @click.option(
     "--strip-prefix",
     is_flag=True,
-    help="Take DataParallel's 'module.' and torch.compile's '_orig_mod.' off the names of tensors, and put them back "
-    "on the global model.",
+    help="Remove the prefixes 'module.' (DataParallel) and '_orig_mod.' (torch.compile) from the names of tensors, and "
+    "add them to the global model again.",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Aggregators to start.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Number of aggregators to start."
+)
 @click.option(
     "-am",
     "--aggregator-main",
     "aggregator_main",
     metavar="CMD",
-    help="An aggregator of your own, e.g. 'python aggregate.py', started anew in each round.",
+    help="Command of your own aggregator, e.g. 'python aggregate.py'. It is started in each round.",
 )
-@click.option("--init-once", is_flag=True, help="Start that aggregator once and drive it with events.")
+@click.option("--init-once", is_flag=True, help="Start your own aggregator once and drive it with events.")
 @run_options(without=["queue"], defaults={"rounds": 5, "min_clients": None}, absent={"min_clients": "all"})
 @init_model_option
 @result_options
@@ -118,11 +124,12 @@ def run(
     init_model: Path | None,
     **settings: Any,
 ) -> None:
-    """Run a whole federation on this machine, for a script of your own.
+    """Run a whole federation with your own training script on this machine.
 
-    Starts a server (unless --redis-url names one), a coordinator, an aggregator and one edge for each client, each with
-    folders of its own; shows the run live; leaves models, infos, metrics and logs in the result folder. Exit code 0
-    only for a finished run. Ctrl-C stops everything; what rounds have closed stays, and --resume goes on.
+    Starts a Redis server (unless --redis-url names one), a coordinator, an aggregator and one edge for each client,
+    each with its own folders. Shows the run live, and writes models, client information, metrics and logs into the
+    result folder. Ctrl-C stops all processes and keeps the closed rounds; the run goes on with --resume. The exit code
+    is 0 only for a finished run.
     """
     if resume is not None:
         sys.exit(_resumed(resume.absolute(), redis_url, as_json))

@@ -32,8 +32,8 @@ out_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     envvar="FLAVOR_OUT",
     show_envvar=True,
-    help="Write metrics (merged and of each site), plot, information and models into this folder as rounds close.  "
-    "[default: none]",
+    help="Folder into which metrics (merged and of each site), a plot, client information and models are written when "
+    "a round closes.  [default: none]",
 )
 
 
@@ -105,7 +105,10 @@ def saying_how_to_go_on(run: str, tell: Callable[[str], None]) -> Iterator[None]
         raise
 
 
-@click.command(cls=GroupedCommand)
+@click.command(
+    cls=GroupedCommand,
+    example="flavor serve --run mammo --rounds 10 --min-clients 3",
+)
 @run_option
 @run_options(defaults={"on_quorum_lost": "wait"}, variables=True)
 @init_model_option
@@ -123,10 +126,11 @@ def serve(
     patience_s: float,
     **settings: Any,
 ) -> None:
-    """Coordinate a run: wait for clients, open rounds, decide when each is complete.
+    """Coordinate a run: wait for clients, open rounds and close them.
 
-    Keeps its state in Redis alone: killed and started again with the same options, it carries on. A run that has failed
-    or was stopped goes on with `flavor resume`. Exit code 0 only for a finished run.
+    The coordinator keeps its state in Redis. Start a coordinator that was killed again with the same options, and it
+    goes on with the run. Use `flavor resume` for a run that has failed or was stopped. The exit code is 0 only for a
+    finished run.
     """
     url, store = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"), needed(store, "--store", "FLAVOR_STORE")
     config = config_of(settings, store=store)

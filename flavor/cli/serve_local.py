@@ -18,7 +18,7 @@ from flavor.config import RunConfig
 from flavor.local.record import Record
 
 
-@click.command()
+@click.command(hidden=True)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @redis_option
 @store_option

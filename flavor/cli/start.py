@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Iterator
 
@@ -51,6 +52,6 @@ def fedtrain() -> None:
     """`aumai-fedtrain`, whose `run` must still know that a Redis was named."""
     keep_private({"--redis-url": "--live"} if sys.argv[1:2] == ["run"] else None)
     with _importing():
-        from aumai_fedtrain.cli import command_line
+        command_line = importlib.import_module("aumai_fedtrain.cli").command_line
 
     command_line()

@@ -12,6 +12,7 @@ from flavor.bus.connection import Redis, shown
 from flavor.bus.dropped_jobs import dropped_lately
 from flavor.bus.runs import RunStore, list_runs
 from flavor.cli.described import described
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected, opened_run
 from flavor.cli.options import redis_option
 from flavor.cli.output import print_table
@@ -28,16 +29,20 @@ _ENDED = tuple(state.value for state in RunState if state.ended)
 _MOST_METRICS = 4
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor status mammo")
 @click.argument("run", metavar="[RUN|FOLDER]", required=False)
-@click.option("--metric", metavar="NAME", help="The metric of the table's last column.  [default: the first reported]")
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="Metric in the last column of the table.  [default: the first metric that a site has reported]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @redis_option
 @one_line_errors
 def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | None) -> None:
-    """Show all runs, or one with its round and its sites.
+    """Show all runs, or one run with its round and its sites.
 
-    FOLDER is the result folder of `flavor run`: its run is shown from what lies there, and needs no --redis-url.
+    FOLDER is the result folder of `flavor run`; its run needs no --redis-url.
     """
     if run is None:
         redis, url = connected(redis_url)

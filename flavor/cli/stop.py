@@ -5,19 +5,23 @@ from __future__ import annotations
 import click
 
 from flavor.bus.runs import RunStore
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.program import one_line_errors
 from flavor.records.states import RunState
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example='flavor stop mammo --reason "wrong data at site 2"')
 @click.argument("run")
-@click.option("--reason", default="stopped by `flavor stop`", show_default=True, help="What to tell everyone.")
+@click.option("--reason", default="stopped by `flavor stop`", show_default=True, help="Reason that all sites are told.")
 @redis_option
 @one_line_errors
 def stop(run: str, reason: str, redis_url: str | None) -> None:
-    """Stop a run: trainers, edges and the coordinator end; what is closed stays."""
+    """Stop a run.
+
+    Ends the training scripts, the edges and the coordinator. Closed rounds are kept.
+    """
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
     view = runs.read()

@@ -6,25 +6,27 @@ import json
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.options import needed, store_option
 from flavor.cli.program import one_line_errors
 
 
 @click.group()
 def store() -> None:
-    """Set up the object store."""
+    """Print what a bucket must allow a site."""
 
 
-@store.command()
+@store.command(cls=GroupedCommand, example="flavor store policy mammo site-1 --store s3://models/fl")
 @click.argument("run")
 @click.argument("site")
-@click.option("--records", is_flag=True, help="Let the site read the run's manifests, too, which name all sites.")
+@click.option("--records", is_flag=True, help="Also let the site read the manifests of the run, which name all sites.")
 @store_option
 @one_line_errors
 def policy(run: str, site: str, records: bool, store: str | None) -> None:
-    """Print the policy (AWS IAM, JSON) of a site's credentials for the bucket given by --store.
+    """Print the policy (AWS IAM, JSON) for a site's credentials.
 
-    It reads the run's global models and writes its own folder, and nothing of another run or site.
+    With this policy the site can read the global models of RUN and write its own folder in the bucket given by
+    --store. The policy allows no access to other runs or other sites.
     """
     from flavor.store.policy import site_policy
 

@@ -13,8 +13,8 @@ trust_option = click.option(
     "trusted",
     multiple=True,
     metavar="KEY",
-    help="Public keys that you have from elsewhere: aggregator.key.pub, client.key.pub, or a file with one a line, "
-    "`ed25519:HEX` for an aggregator, `CLIENT ed25519:HEX` for a client; or one of these itself. May be repeated.",
+    help="Public key that you have from its owner: a file (aggregator.key.pub, client.key.pub, or a file with one key "
+    "per line), or the key itself: `ed25519:HEX` of an aggregator, `CLIENT ed25519:HEX` of a client. May be repeated.",
 )
 
 
@@ -25,8 +25,8 @@ run_id_option = click.option(
     "--run-id",
     metavar="ID",
     default="",
-    help="The run's id, as `flavor serve`, `flavor-fl` and `flavor status --json` show it: tells the run from an "
-    "earlier one of the same name.",
+    help="Id of the run, as `flavor serve`, `flavor-fl` and `flavor status --json` show it. It distinguishes the run "
+    "from an earlier run of the same name.",
 )
 
 

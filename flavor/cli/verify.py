@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import named_store
 from flavor.cli.options import store_option, store_settings
 from flavor.cli.program import one_line_errors
@@ -23,26 +24,29 @@ _CLOSING_S = 10.0
 """How long `flavor verify` waits for the manifest of a round that is being closed."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand, example="flavor verify mammo --store s3://models/fl --trust aggregator.key.pub")
 @click.argument("run", metavar="RUN|FOLDER")
 @store_option
 @trust_option
 @run_id_option
-@click.option("--head", metavar="SHA256", default="", help="A head printed earlier: it must still be in the chain.")
+@click.option(
+    "--head", metavar="SHA256", default="", help="Head that was printed earlier. It must still be in the chain."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_line_errors
 def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, head: str, as_json: bool) -> None:
-    """Check a run's whole history from the object store alone: who contributed what to which global model.
+    """Check the history of a run in the object store.
 
-    Reads every manifest, signature and object, and needs no Redis. Prints a table, and for each thing that is wrong a
-    line with its round and file; exit code 1 when there is one. Updates that --keep-rounds has pruned are known by
-    their digests alone. The run may go on meanwhile.
+    Reads every manifest, signature and object of RUN, and needs no Redis. Prints a table of who contributed to which
+    global model. Prints a line with round and file for each thing that is wrong, and ends with exit code 1 in that
+    case. Updates that --keep-rounds has pruned are known by their digests only. The run may go on while it is checked.
 
-    Without --trust a signature shows only that its key's owner made it, not who that is: whoever can write to the
-    store could replace the newest manifests by others, signed with a key of their own. An earlier head finds that, too.
-    An earlier run of the same name, put back whole, is found with --run-id or --head alone.
+    Without --trust, a signature shows that the owner of a key made it, and not who the owner is: a party that can write
+    to the store could replace the newest manifests by manifests that are signed with its own key. --trust or an earlier
+    --head detects that. An earlier run of the same name that was restored as a whole is detected only by --run-id or
+    --head.
 
-    FOLDER is the result folder of `flavor run`, which has a store of its own.
+    FOLDER is the result folder of `flavor run`, which has its own store.
     """
     from flavor.ledger.archive import Archive
     from flavor.ledger.audit import audit

@@ -15,11 +15,8 @@ from typing import Any
 from flavor.atomic import write_json
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
-from flavor.config import RunConfig
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
 from flavor.locks import locked
-from flavor.patterns import with_known
-from flavor.script_settings import parse_settings
 
 _FILE = "federation.json"
 _VERSION = 2
@@ -64,6 +61,10 @@ class Record:
 
 def _of_version_1(federation: Mapping[str, Any]) -> dict[str, Any]:
     """What `federation` would be now, where the settings of the run stood as the words of `flavor serve`."""
+    from flavor.config import RunConfig
+    from flavor.patterns import with_known
+    from flavor.script_settings import parse_settings
+
     fields = dict(federation)
     words, values = iter(fields.pop("serve_options")), defaultdict[str, list[str]](list)
     for option in words:

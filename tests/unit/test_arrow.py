@@ -73,7 +73,6 @@ PLANNED: frozenset[str] = frozenset()
 """Rooms that are to come. Delete a room that is there."""
 UPWARDS = frozenset(
     {
-        ("flavor.cli", "aumai_fedtrain"),
         ("flavor.edge", "flavor.cook"),
     }
 )

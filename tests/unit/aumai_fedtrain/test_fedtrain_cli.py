@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from aumai_fedtrain.cli import _recorded, main
+from aumai_fedtrain.cli import main
 from aumai_fedtrain.models import GlobalState, TrainingConfig
+from aumai_fedtrain.recording import recorded
 from aumai_fedtrain.session import Session, Status, read_sessions
 from aumai_fedtrain.verifier import HashVerifier
 from flavor.errors import FlavorError
@@ -257,7 +258,7 @@ def test_numbers_that_a_model_refuses_end_a_training_in_one_line(tmp_path: Path)
     config = TrainingConfig(
         model_name="m", learning_rate=0.1, batch_size=1, local_steps=1, global_rounds=1, num_nodes=1
     )
-    with pytest.raises(FlavorError) as failed, _recorded(Session(config=config), None, tmp_path):
+    with pytest.raises(FlavorError) as failed, recorded(Session(config=config), None, tmp_path):
         GlobalState(round_id=1, global_weights={"w": [0.0, math.inf]})
     assert str(failed.value).startswith("global_weights.w: value 1 is inf")
     (session,) = read_sessions(None, tmp_path)

@@ -18,7 +18,7 @@ from flavor.exit_codes import ExitCode
 from flavor.ownfolder import make_own_folder
 from flavor.programs.supervision import _of_one_that_ended
 
-RESUME = Path(__file__).parents[3] / "docs" / "resume.md"
+COMMANDS = Path(__file__).parents[3] / "docs" / "commands.md"
 
 
 def help_of(command: object) -> str:
@@ -26,7 +26,7 @@ def help_of(command: object) -> str:
 
 
 def test_help_names_the_codes_of_the_table() -> None:
-    rows = re.findall(r"^\| ([0-9, ]+) \|", RESUME.read_text(), flags=re.MULTILINE)
+    rows = re.findall(r"^\| ([0-9, ]+) \|", COMMANDS.read_text(), flags=re.MULTILINE)
     table = {code.strip() for row in rows for code in row.split(",")}
     for command in (main.cli, edge.command, aggregator.command):
         named = set(re.findall(r"\b\d+\b", help_of(command).partition("Exit codes:")[2]))
@@ -36,7 +36,7 @@ def test_help_names_the_codes_of_the_table() -> None:
 
 
 def test_the_table_for_readers_is_that_of_the_code() -> None:
-    section = RESUME.read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    section = COMMANDS.read_text().partition("## Exit codes")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ([0-9, ]+) \|", section, flags=re.MULTILINE)
     assert [int(code) for row in rows for code in row.split(",")] == list(ExitCode)
 

@@ -1,0 +1,130 @@
+"""What all commands do alike: an example first, a module of their name, a line in the page on commands."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flavor.cli.main import COMMANDS, cli
+from flavor.cli.main import PROGRAMS as LISTED
+from tests.unit.cli.test_command_line import PROGRAMS
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+NAMES = [name for listed in COMMANDS.values() for name in listed]
+STARTS = {
+    "flavor": "flavor.cli.start:flavor",
+    "flavor-fl": "flavor.cli.start:edge",
+    "flavor-agg": "flavor.cli.start:aggregator",
+    "check-fl": "flavor.cli.check:main",
+    "check-agg": "flavor.cli.check_aggregator:main",
+    "aumai-fedtrain": "flavor.cli.start:fedtrain",
+}
+
+
+def leaves(words: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield words, command
+        return
+    context = click.Context(command, info_name=words)
+    for name in command.list_commands(context):
+        inner = command.get_command(context, name)
+        assert inner is not None
+        yield from leaves(f"{words} {name}", inner)
+
+
+LEAVES = {words: command for program, command in PROGRAMS.items() for words, command in leaves(program, command)}
+
+
+@pytest.mark.parametrize("words", LEAVES)
+def test_each_help_starts_with_an_example_that_the_command_takes(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = LEAVES[words]
+    shown = CliRunner().invoke(command, ["--help"]).output
+    usage, example, *_ = shown.split("\n\n")
+    assert usage.startswith("Usage: ")
+    title, *lines = example.splitlines()
+    assert title == "Example:"
+    assert len(lines) == 1
+    assert len(lines[0]) <= 80
+    match = re.search(rf"{words}( [^|&>)]*)?", lines[0])
+    assert match, lines[0]
+    monkeypatch.chdir(tmp_path)
+    Path("info.json").write_text("{}")
+    with command.make_context(words, shlex.split(match[1] or "")) as context:
+        assert context.args == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_is_in_the_module_of_its_name_and_says_what_the_list_says(name: str) -> None:
+    command = getattr(importlib.import_module(f"flavor.cli.{name}"), name)
+    listed = next(texts[name] for texts in COMMANDS.values() if name in texts)
+    assert (command.help or "").split("\n\n")[0].replace("\n", " ").startswith(listed.removesuffix("."))
+    assert f"| `flavor {name}` | {listed} |" in PAGE
+
+
+def test_help_lists_commands_by_who_uses_them() -> None:
+    shown = CliRunner().invoke(cli, ["--help"]).output
+    for title, listed in {**COMMANDS, "Programs of their own": LISTED}.items():
+        section = shown.partition(f"{title}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in section.splitlines() if line[2] != " "] == list(listed)
+    assert f"## {next(iter(COMMANDS))}" in PAGE
+    assert all(f"| `{program}` | {text} |" in PAGE for program, text in LISTED.items())
+    assert "docs/commands.md" in shown
+
+
+def completed(folder: Path, program: str, words: str) -> list[str]:
+    """What bash offers at the end of these words."""
+    module, _, name = STARTS[program].partition(":")
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    assert f"`{variable}`" in PAGE
+    code = f"import sys; sys.argv[0] = '{program}'; from {module} import {name}; {name}()"
+    (folder / program).write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    (folder / program).chmod(0o755)
+    script = f"""eval "$({variable}=bash_source {program})"
+COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+$(complete -p {program} | sed 's/.*-F \\([^ ]*\\).*/\\1/') {program}
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "offered"),
+    [
+        ("flavor", "flavor re", ["resume", "revoke", "recover"]),
+        ("flavor", "flavor serve --keep-", ["--keep-rounds", "--keep-globals"]),
+        ("flavor", "flavor serve --compress b", ["bf16"]),
+        ("flavor-fl", "flavor-fl --jo", ["--join", "--join-timeout-s"]),
+        ("flavor-agg", "flavor-agg --qu", ["--queue"]),
+        ("check-fl", "check-fl --ign", ["--ignore-ckpt"]),
+        ("check-agg", "check-agg --client-m", ["--client-main"]),
+        ("aumai-fedtrain", "aumai-fedtrain st", ["status"]),
+    ],
+)
+def test_a_shell_completes(tmp_path: Path, program: str, words: str, offered: list[str]) -> None:
+    assert completed(tmp_path, program, words) == offered
+
+
+def test_the_names_of_commands_are_completed_without_importing_them() -> None:
+    code = (
+        "import sys; from flavor.cli.main import cli\n"
+        "cli.shell_complete(cli.make_context('flavor', [], resilient_parsing=True), '')\n"
+        "print([name for name in sys.modules if name.startswith('flavor.cli.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "flavor.cli.serve" not in done.stdout
