@@ -36,7 +36,7 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 	@$(BIN)/flavor demo
 
 test: $(VENV)/.test  ## Run all tests
-	@echo "all tests: about six minutes on two cores"
+	@echo "all tests: about twelve minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 test-unit: $(VENV)/.test  ## Run the tests that take seconds

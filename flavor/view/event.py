@@ -19,7 +19,7 @@ class Event:
     is_routine: bool = field(default=False, kw_only=True)
     """Whether a terminal need not show it."""
     run: str = field(default="", kw_only=True)
-    """The run that it is about; '' where whoever hears it hears of one run alone."""
+    """The run that it is about; '' where its observer hears of one run alone."""
 
     @property
     def line(self) -> str:
