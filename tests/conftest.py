@@ -47,8 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Summary(config))
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in a script's background: children inherit it
+# Children inherit signals that are ignored: SIGINT in a job in a script's background, SIGHUP under nohup.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Process:
