@@ -1,4 +1,4 @@
-# Everything one does here. Each target sets up what it needs in .venv, from the pinned versions of constraints.txt.
+# The tasks of this repository. Each target installs what it needs into .venv, in the pinned versions of constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ $(BIN)/python:
 	@echo "1. a virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-# pip prints what it fetches, a line for each package: on a slow machine this takes minutes
+# Prints a line for each package that pip fetches, because this takes minutes on a slow machine.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "2. flavor and what the demo needs, into $(VENV) (half a minute, on a slow machine or link some minutes)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt \
@@ -23,7 +23,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -c 'import flavor, matplotlib, sklearn' || { echo "the installation failed: $(BIN)/python -m pip install -e '.[demo]' says why"; exit 1; }
 	@touch $@
 
-# torch first and by its exact version, so that pip takes whichever build of it the machine offers
+# Installs torch first and by its exact version, so that pip takes the build that the machine offers.
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "2. torch, into $(VENV) (some hundred megabytes: a minute, on a slow link several)"
 	@$(PIP) torch==2.13.0
@@ -39,7 +39,7 @@ test: $(VENV)/.test  ## Run all tests
 	@echo "all tests: about twelve minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
-test-unit: $(VENV)/.test  ## Run the tests that take seconds
+test-unit: $(VENV)/.test  ## Run the unit tests, which take seconds
 	$(BIN)/python -m pytest tests/unit
 
 lint: $(VENV)/.test  ## Check style and types
@@ -47,11 +47,11 @@ lint: $(VENV)/.test  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.test  ## Rewrite the code in the house style
+format: $(VENV)/.test  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint test  ## What CI runs
+check: lint test  ## Run lint and all tests, as CI does
 
 bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/latency.py
@@ -62,17 +62,17 @@ bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/robustness.py --plot
 	$(BIN)/python benchmarks/scale.py
 
-fuzz: $(VENV)/.test  ## Look for inputs that break a parser, for MINUTES=10
+fuzz: $(VENV)/.test  ## Look for inputs that break a parser (MINUTES=10)
 	$(PIP) --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz/run.py --minutes $(or $(MINUTES),10)
 
-pictures: $(VENV)/.demo  ## Record the pictures of the documentation anew
+pictures: $(VENV)/.demo  ## Record the pictures of the documentation again
 	$(PIP) --editable '.[docs]'
 	$(BIN)/python docs/pictures/run.py
 
 compose:  ## Run the demo of compose.yaml
 	docker compose up --build
 
-clean:  ## Remove everything that is not in the repository
+clean:  ## Remove everything that the targets and runs have created
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis flavor-runs flavor-work fuzz-findings
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
