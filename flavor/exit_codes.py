@@ -1,4 +1,4 @@
-"""The exit codes of all programs, in one table. docs/commands.md has the same table for readers; a test compares both."""
+"""The exit codes of all programs. docs/commands.md has the same table for readers; a test compares both."""
 
 from __future__ import annotations
 
