@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from aumai_fedtrain.checkpoints import open_model, parameters_of, put_initial, put_round, read_state, read_updates
+from aumai_fedtrain.checkpoints import put_initial, put_round, read_parameters, read_state, read_updates
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
 from aumai_fedtrain.provider import UpdateProvider
 from aumai_fedtrain.session import HOME
@@ -145,7 +145,7 @@ class BusUpdateProvider(UpdateProvider):
         if self._initial_model is None:
             return None
         initial = store_initial(self._store, self._run, self._initial_model, Tensors(), what="initial_model")
-        return GlobalState(round_id=0, global_weights=parameters_of(open_model(self._store, initial)))
+        return GlobalState(round_id=0, global_weights=read_parameters(self._store, initial))
 
     def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
         """Open round `round_id`, wait for its updates, and return those that were accepted.

@@ -116,14 +116,14 @@ def floats_of(file: TensorFile, without: Collection[str] = ()) -> dict[str, Arra
     }
 
 
-def parameters_of(file: TensorFile) -> dict[str, Array]:
-    """The float tensors of a model that no round has made, but for the constant buffers that hold infinities."""
-    return {name: array for name, array in floats_of(file).items() if not is_odd(array)}
+def read_parameters(store: ObjectStore, model: GlobalModel) -> dict[str, Array]:
+    """Return the float tensors of a model that no round made, by name, but for the constants that hold infinities.
 
-
-def open_model(store: ObjectStore, model: GlobalModel) -> TensorFile:
-    """A global model's file, checked."""
-    return open_global(Reading(store), model)
+    Raises `StoreError` unless the object is what was recorded.
+    """
+    with reading(store) as opened:
+        tensors = floats_of(open_global(opened, model))
+        return {name: array for name, array in sorted(tensors.items()) if not is_odd(array)}
 
 
 def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalState) -> GlobalModel:
@@ -174,7 +174,7 @@ def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
     if model.state is None:
         if model.info is not None:
             raise StoreError(f"{model.model.path}: its round was not coordinated by aumai_fedtrain: choose another run")
-        return GlobalState(round_id=0, global_weights=dict(sorted(parameters_of(open_model(store, model)).items())))
+        return GlobalState(round_id=0, global_weights=read_parameters(store, model))
     with reading(store) as opened:
         return _state_of(opened, model, model.state)
 

@@ -1,4 +1,4 @@
-"""Keeps the session of a training while it runs."""
+"""Records the session of a training while it runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from flavor.errors import AggregationError, FlavorError
 
 @contextlib.contextmanager
 def recorded(session: Session, redis_url: str | None, home: Path) -> Iterator[Callable[[GlobalState], None]]:
-    """Keep the session while the body trains; a simulation needs no server, so without one it is only not kept."""
+    """Record the session before, during and after the training in the body; yield a function for each new state.
+
+    A simulation whose session cannot be recorded at its beginning prints why, and trains all the same.
+    """
     with contextlib.ExitStack() as stack:
         sessions: Sessions | None = None
         try:
             sessions = stack.enter_context(open_sessions(redis_url, home))
+            sessions.save(session.at(Status.RUNNING))
         except FlavorError as error:
             if session.run is not None:
                 raise
+            sessions = None
             click.echo(f"This session is not kept: {error}", err=True)
         newest: list[GlobalState] = []
 
@@ -36,7 +41,6 @@ def recorded(session: Session, redis_url: str | None, home: Path) -> Iterator[Ca
             newest[:] = [state]
             save(Status.RUNNING)
 
-        save(Status.RUNNING)
         try:
             yield record
         except ValidationError as error:

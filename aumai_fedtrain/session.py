@@ -1,37 +1,35 @@
-"""Sessions: what `aumai-fedtrain status` knows of trainings that other processes have prepared or run.
+"""Sessions: what `aumai-fedtrain status` shows of trainings that other processes have prepared or run.
 
-They stand in Redis, in one hash by model name. Without a Redis URL that is an embedded server on a data folder (below
-`--home`), which each command starts, with its append-only file, and stops again. Two servers on one folder would
-destroy it, so a command holds the folder's lock while it has the server; `status` joins a server that is there.
+With a Redis URL, the sessions are fields of one hash in Redis. Without one, each session is a JSON file below `--home`,
+which `save` replaces as a whole, so that `status` can read it while the training runs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aumai_fedtrain.models import GlobalState, TrainingConfig
+from flavor.atomic import cannot_write, write_whole
 from flavor.bus.connection import Redis, connect, shown, translated, wait_for_server
-from flavor.bus.embedded import embedded_server
 from flavor.bus.keys import FEDTRAIN_SESSIONS
-from flavor.errors import BusUnavailable, InvalidSetting, LeaseHeld
-from flavor.locks import locked
+from flavor.errors import InvalidSetting
 
 HOME = Path(".aumai-fedtrain")
-"""Where sessions, and the store of live nodes, lie unless other places are named."""
-_LOCK_S = 10.0
-_LOOK_S = 0.05
+"""Default folder of the sessions, and of the object store of live nodes."""
 
 
 class Status(StrEnum):
-    """Where a session is."""
+    """What a session is doing."""
 
     INITIALIZED = "initialized"
     RUNNING = "running"
@@ -41,7 +39,7 @@ class Status(StrEnum):
 
 
 class Session(BaseModel):
-    """One training, as its command has last recorded it."""
+    """One training, as its command recorded it last."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,14 +51,14 @@ class Session(BaseModel):
     avg_loss: float | None = None
     credits: dict[str, int] = {}
     reason: str = ""
-    """Why it failed."""
+    """Why the training failed; '' for one that did not."""
     updated_at: float = 0.0
-    """Seconds since 1970, by the clock of whoever recorded it."""
+    """Seconds since 1970, by the clock of the process that recorded the session."""
     host: str = ""
     pid: int = 0
 
     def at(self, status: Status, state: GlobalState | None = None, reason: str = "") -> Session:
-        """The session now, in this process."""
+        """Return the session with this status, recorded now by this process; `state` is that of its newest round."""
         news: dict[str, object] = {"status": status, "reason": reason, "updated_at": time.time()}
         news |= {"host": socket.gethostname(), "pid": os.getpid()}
         if state is not None:
@@ -69,7 +67,7 @@ class Session(BaseModel):
 
     @property
     def standing(self) -> Status:
-        """The status, seen from here: a process on this machine that is gone no longer runs."""
+        """The status; INTERRUPTED for a session that says RUNNING, but whose process on this machine is gone."""
         if self.status is Status.RUNNING and self.host == socket.gethostname() and not _is_alive(self.pid):
             return Status.INTERRUPTED
         return self.status
@@ -85,114 +83,106 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-class Sessions:
-    """The sessions on one server."""
-
-    def __init__(self, redis: Redis, url: str) -> None:
-        self.redis, self.url = redis, url
+class Sessions(Protocol):
+    """Where sessions are kept, one for each model name."""
 
     def save(self, session: Session) -> None:
-        """Record a session under its model's name."""
-        with translated(shown(self.url)):
-            self.redis.hset(FEDTRAIN_SESSIONS, session.config.model_name, session.model_dump_json())
+        """Record a session under its model's name, in place of the one that was recorded before."""
 
     def all(self) -> list[Session]:
-        """Every session, the newest first; what cannot be read is left out."""
-        with translated(shown(self.url)):
-            texts = self.redis.hvals(FEDTRAIN_SESSIONS)
-        found = []
-        for text in texts:
-            with contextlib.suppress(ValidationError):
-                found.append(Session.model_validate_json(text))
-        return sorted(found, key=lambda session: session.updated_at, reverse=True)
+        """Return every session, the newest first; sessions that cannot be parsed are left out."""
+
+
+class RedisSessions:
+    """Sessions in one hash of a Redis server. Both methods raise `BusUnavailable`."""
+
+    def __init__(self, redis: Redis, url: str) -> None:
+        self._redis, self._url = redis, url
+
+    def save(self, session: Session) -> None:
+        """See `Sessions`."""
+        with translated(shown(self._url)):
+            self._redis.hset(FEDTRAIN_SESSIONS, session.config.model_name, session.model_dump_json())
+
+    def all(self) -> list[Session]:
+        """See `Sessions`."""
+        with translated(shown(self._url)):
+            return _parsed(self._redis.hvals(FEDTRAIN_SESSIONS))
+
+
+class FileSessions:
+    """Sessions in one folder, a JSON file each. A model name can hold any character, so its SHA-256 names the file."""
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._folder = home, home / "sessions"
+
+    def create(self) -> None:
+        """Create the folder, for its owner alone; `InvalidSetting` where that is not possible."""
+        with self._naming_home():
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def save(self, session: Session) -> None:
+        """See `Sessions`. Raises `StoreError` for a file that cannot be written."""
+        name = hashlib.sha256(session.config.model_name.encode()).hexdigest()[:32]
+        path = self._folder / f"{name}.json"
+        try:
+            write_whole(path, session.model_dump_json(), mode=0o600)
+        except OSError as error:
+            raise cannot_write(path, error) from None
+
+    def all(self) -> list[Session]:
+        """See `Sessions`. Raises `InvalidSetting` for a folder that cannot be read."""
+        with self._naming_home():
+            return _parsed(path.read_bytes() for path in self._folder.glob("*.json"))
+
+    @contextlib.contextmanager
+    def _naming_home(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InvalidSetting(f"--home {self._home}: {error.strerror}: name a folder that can be written") from None
 
 
 @contextlib.contextmanager
 def open_sessions(redis_url: str | None, home: Path) -> Iterator[Sessions]:
     """The sessions at `redis_url`, or below `home`, to be written.
 
-    Raises `BusUnavailable`; `LeaseHeld` when another process has the folder for longer than ten seconds.
+    Raises `BusUnavailable` for a server that does not answer, `InvalidSetting` for a `home` that cannot be created.
     """
     if redis_url:
         with _connected(redis_url) as sessions:
             yield sessions
         return
-    folder = _data_folder(home)
-    deadline = time.monotonic() + _LOCK_S
-    while True:
-        with locked(folder / "lock") as is_mine:
-            if is_mine:
-                with _served(folder) as sessions:
-                    yield sessions
-                return
-        if time.monotonic() > deadline:
-            raise _held(folder, home)
-        time.sleep(_LOOK_S)
+    files = FileSessions(home)
+    files.create()
+    yield files
 
 
 def read_sessions(redis_url: str | None, home: Path) -> list[Session]:
-    """Every session at `redis_url`, or below `home`, the newest first; of a training that runs, as it is now.
+    """Every session at `redis_url`, or below `home`, the newest first; nothing is created.
 
-    Raises `BusUnavailable`, `LeaseHeld`.
+    A training that runs records its session after each round. Raises `BusUnavailable`, `InvalidSetting`.
     """
     if redis_url:
         with _connected(redis_url) as sessions:
             return sessions.all()
-    if not home.exists():
-        return []
-    folder = _data_folder(home)
-    deadline = time.monotonic() + _LOCK_S
-    while True:
-        with locked(folder / "lock") as is_mine:
-            if is_mine:
-                with _served(folder) as sessions:
-                    return sessions.all()
-        with contextlib.suppress(BusUnavailable, OSError):  # it may be starting, or just ending
-            url = (folder / "url").read_text(encoding="utf-8")
-            with _connected(url, patience_s=0.0) as sessions:
-                return sessions.all()
-        if time.monotonic() > deadline:
-            raise _held(folder, home)
-        time.sleep(_LOOK_S)
+    return FileSessions(home).all()
 
 
 @contextlib.contextmanager
-def _connected(url: str, patience_s: float = 10.0) -> Iterator[Sessions]:
-    redis = connect(url, patience_s=patience_s, client_name="aumai-fedtrain")
+def _connected(url: str) -> Iterator[Sessions]:
+    redis = connect(url, patience_s=10.0, client_name="aumai-fedtrain")
     try:
         wait_for_server(redis, url)
-        yield Sessions(redis, url)
+        yield RedisSessions(redis, url)
     finally:
         redis.close()
 
 
-def _data_folder(home: Path) -> Path:
-    folder = home / "sessions"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidSetting(f"--home {home}: {error.strerror}: name a folder that can be written") from None
-    return folder
-
-
-@contextlib.contextmanager
-def _served(folder: Path) -> Iterator[Sessions]:
-    """A server on the folder, whose URL stands in it for those that only read."""
-    (folder / "valkey.log").unlink(missing_ok=True)  # that of the last command, and only it, is of use
-    with embedded_server(append_only=True, folder=folder) as url:
-        (folder / "pid").write_text(str(os.getpid()), encoding="utf-8")
-        (folder / "url").write_text(url, encoding="utf-8")
-        try:
-            with _connected(url) as sessions:
-                yield sessions
-        finally:
-            (folder / "url").unlink(missing_ok=True)
-
-
-def _held(folder: Path, home: Path) -> LeaseHeld:
-    with contextlib.suppress(OSError):
-        pid = (folder / "pid").read_text(encoding="utf-8")
-        return LeaseHeld(
-            f"another aumai-fedtrain (process {pid}) has the sessions in {home}: wait for it, or name another --home"
-        )
-    return LeaseHeld(f"another process has the sessions in {home}: wait for it, or name another --home")
+def _parsed(texts: Iterable[str | bytes]) -> list[Session]:
+    """The sessions that these JSON texts hold, the newest first."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(ValidationError):
+            found.append(Session.model_validate_json(text))
+    return sorted(found, key=lambda session: session.updated_at, reverse=True)

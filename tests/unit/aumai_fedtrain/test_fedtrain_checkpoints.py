@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from aumai_fedtrain.checkpoints import open_model, parameters_of, put_initial, put_round, read_state, read_updates
+from aumai_fedtrain.checkpoints import put_initial, put_round, read_parameters, read_state, read_updates
 from aumai_fedtrain.models import GlobalState, OuterState, Reports
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.errors import AggregationError, CheckpointError, DigestMismatch, StoreError, UpdatesRefused
@@ -227,7 +227,7 @@ def test_constant_buffers_with_infinities_are_no_parameters_and_stay_as_they_are
     file = TensorFile.open(store.local(model.model.path))
     assert all(file.tensor(name).tolist() == buffer.tolist() for name, buffer in buffers.items())
     assert read_state(store, model) == state  # what goes on from it has no infinities either
-    assert set(parameters_of(open_model(store, start))) == set(FLOATS)
+    assert set(read_parameters(store, start)) == set(FLOATS)
 
 
 def test_a_constant_buffer_that_is_another_at_one_node_refuses_its_update(store: ObjectStore) -> None:

@@ -234,6 +234,40 @@ def test_a_home_that_cannot_be(here: Path) -> None:
     refused(["init", "--config", "train.json", "--home", "file/below"], "--home file/below: ")
 
 
+def test_a_session_that_cannot_be_kept_ends_init_and_no_simulation(here: Path) -> None:
+    (here / "train.json").write_text(json.dumps({**CONFIG, "num_nodes": 4}))
+    (here / "home").mkdir()
+    (here / "home" / "sessions").write_text("a file")
+    refused(["init", "--config", "train.json", "--home", "home"], "--home home: ")
+    trained = CliRunner().invoke(main, ["run", "--config", "train.json", "--home", "home"])
+    assert trained.exit_code == 0
+    assert "Training complete." in trained.stdout
+    assert trained.stderr.startswith("This session is not kept: --home home: ")
+    assert len(trained.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["../../up", "a/b", "x" * 5000, "", "ä\n\0", "."])
+def test_a_model_of_any_name_is_kept_in_the_home_alone(here: Path, name: str) -> None:
+    (here / "train.json").write_text(json.dumps({**CONFIG, "model_name": name, "num_nodes": 4}))
+    done = CliRunner().invoke(main, ["init", "--config", "train.json"])
+    if done.exit_code:  # a configuration needs a name
+        assert name == ""
+        return
+    (found,) = (path for path in here.rglob("*") if path.is_file() and path.name != "train.json")
+    assert found.parent == here / ".aumai-fedtrain" / "sessions"
+    assert found.stat().st_mode & 0o777 == 0o600
+    assert found.parent.stat().st_mode & 0o777 == 0o700
+    (session,) = read_sessions(None, here / ".aumai-fedtrain")
+    assert session.config.model_name == name
+
+
+def test_a_session_that_cannot_be_parsed_is_left_out(here: Path) -> None:
+    (here / "train.json").write_text(json.dumps({**CONFIG, "num_nodes": 4}))
+    assert CliRunner().invoke(main, ["init", "--config", "train.json"]).exit_code == 0
+    (here / ".aumai-fedtrain" / "sessions" / "other.json").write_bytes(b"\xff{")
+    assert [session.config.model_name for session in read_sessions(None, here / ".aumai-fedtrain")] == ["m"]
+
+
 def test_a_verification_passes_or_fails(here: Path) -> None:
     (here / "update.json").write_text(json.dumps(UPDATE))
     digest = HashVerifier.compute_hash(UPDATE["gradients"])  # type: ignore[arg-type]
