@@ -22,7 +22,8 @@ from aumai_fedtrain.recording import recorded
 from aumai_fedtrain.session import HOME, Session, Status, open_sessions, read_sessions
 from aumai_fedtrain.simulation import SimulatedProvider
 from flavor import __version__
-from flavor.cli.help import GroupedCommand
+from flavor.cli.help import ExampleGroup, GroupedCommand
+from flavor.cli.installed import complete_server_step
 from flavor.cli.options import redis_option
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
@@ -53,7 +54,7 @@ def _home_option(function: Command) -> Command:
         type=click.Path(file_okay=False, path_type=Path),
         default=HOME,
         show_default=True,
-        help="Folder of the sessions, if no Redis is named.",
+        help="Folder in which sessions are kept when no Redis is named.",
     )(function)
 
 
@@ -69,19 +70,22 @@ def _config_option(required: bool, help_: str) -> Callable[[Command], Command]:
     return click.option("--config", type=click.Path(path_type=Path), required=required, metavar="FILE", help=help_)
 
 
-@click.group("aumai-fedtrain", epilog=exit_codes_line(OF_RUNS))
+@click.group(
+    "aumai-fedtrain",
+    cls=ExampleGroup,
+    example="aumai-fedtrain run --config train.json --nodes 3",
+    epilog=exit_codes_line(OF_RUNS),
+)
 @click.version_option(__version__, prog_name="aumai-fedtrain")
 def main() -> None:
-    """Federated training by rounds: nodes train locally, a coordinator averages, or takes DiLoCo's outer step.
+    """Train in rounds: nodes train locally, and a coordinator averages their weights or takes DiLoCo's outer step.
 
-    \b
-    Example of a simulation, which needs no other program:
-      aumai-fedtrain run --config train.json --nodes 3
+    A simulation needs no other program. Live nodes are `flavor-fl` edges, and need Redis.
     """
 
 
 @main.command(cls=GroupedCommand, example="aumai-fedtrain init --config train.json --nodes 3")
-@_config_option(True, "Configuration, a JSON file.")
+@_config_option(True, "JSON file with the configuration of the training.")
 @_nodes_option(f"Number of nodes.  [default: {DEFAULT_NODES}]")
 @_json_option
 @redis_option
@@ -90,7 +94,7 @@ def main() -> None:
 def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, home: Path) -> None:
     """Prepare a session.
 
-    Checks the configuration and keeps it, so that `run` needs no --config.
+    Checks the configuration and records it in a session, so that `aumai-fedtrain run` needs no --config.
     """
     written = _configured(config)
     session = Session(config=_with_nodes(written, nodes or DEFAULT_NODES)).at(Status.INITIALIZED)
@@ -106,16 +110,19 @@ def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, 
 
 
 @main.command(cls=GroupedCommand, example="aumai-fedtrain run --config train.json --nodes 3")
-@_config_option(False, "Configuration, a JSON file.  [default: the configuration of the newest session]")
+@_config_option(
+    False, "JSON file with the configuration of the training.  [default: the configuration of the newest session]"
+)
 @_nodes_option(
     f"Number of nodes.  [default: {DEFAULT_NODES} for a simulation; as in the session without --config; "
     "the num_nodes of the file with --live]"
 )
 @click.option(
     "--outer-optimizer",
+    shell_complete=complete_server_step,
     metavar="NAME[:OPTION=VALUE,...]",
-    help="Outer step of DiLoCo, e.g. nesterov:lr=0.7,momentum=0.9; `flavor aggregators` lists the server steps.  "
-    "[default: none, the averages are the weights]",
+    help="Outer optimizer of DiLoCo, e.g. nesterov:lr=0.7,momentum=0.9; `flavor aggregators` lists all installed "
+    "server steps.  [default: none; the averages are the weights]",
 )
 @click.option(
     "--statistics",
@@ -164,7 +171,7 @@ def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, 
 @click.option(
     "--quorum",
     type=click.IntRange(1),
-    help="Number of updates with which a round may close.  [default: the number of nodes]",
+    help="Number of updates of live nodes with which a round may close.  [default: the number of nodes]",
 )
 @click.option(
     "--round-timeout-s",
@@ -203,11 +210,12 @@ def run(
     home: Path,
     **options: Any,
 ) -> None:
-    """Train.
+    """Train a model in a simulation or with live nodes.
 
-    Runs a simulation, or trains with live nodes if --redis-url or --live is given. A live node joins with
-    `flavor-fl --run RUN --client NAME --store STORE -m "python main.py"`. Start an interrupted training again, and it
-    goes on. Without --redis-url and --live, FLAVOR_REDIS_URL only says where the session is kept.
+    Trains with live nodes if --redis-url or --live is given, else simulates the nodes. A live node joins with
+    `flavor-fl --run RUN --client NAME --store STORE -m "python main.py"`. A training with live nodes that was
+    interrupted goes on from its newest closed round when it is started again. Without --redis-url and --live,
+    FLAVOR_REDIS_URL only says where the session is kept.
     """
     context = click.get_current_context()
     live = live or context.get_parameter_source("redis_url") is ParameterSource.COMMANDLINE
@@ -245,7 +253,7 @@ def run(
 
 @main.command(cls=GroupedCommand, example="aumai-fedtrain status --round-id 2")
 @click.argument("model", required=False)
-@_config_option(False, "Show the session of this configuration's model.")
+@_config_option(False, "JSON file with a configuration: show the session of the configuration's model.")
 @click.option(
     "--round-id", type=click.IntRange(1), metavar="N", help="Also show whether round N is completed or pending."
 )
@@ -258,7 +266,7 @@ def status(
 ) -> None:
     """Show the newest session.
 
-    With MODEL, shows the newest session of this model. The training may still be running.
+    With MODEL, shows the session of the model of this name. The training may still be running.
     """
     planned = None if config is None else _configured(config)
     if planned is not None and model not in (None, planned.model_name):
@@ -286,15 +294,21 @@ def status(
 
 @main.command(cls=GroupedCommand, example="aumai-fedtrain verify --update update.json --hash SHA256")
 @click.option(
-    "--update", type=click.Path(path_type=Path), required=True, metavar="FILE", help="File of a LocalUpdate, as JSON."
+    "--update",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="JSON file with the update, a LocalUpdate.",
 )
-@click.option("--hash", "expected", required=True, metavar="SHA256", help="SHA-256 that its gradients should have.")
+@click.option(
+    "--hash", "expected", required=True, metavar="SHA256", help="SHA-256 that the gradients of the update should have."
+)
 @_json_option
 @one_line_errors
 def verify(update: Path, expected: str, as_json: bool) -> None:
-    """Check an update's hash.
+    """Check the hash of an update.
 
-    Ends with exit code 1 if the SHA-256 of its gradients differs from --hash.
+    Ends with exit code 1 if the SHA-256 of the update's gradients differs from --hash.
     """
     loaded = load(update, LocalUpdate)
     passed, found = HashVerifier.verify(loaded, expected), HashVerifier.compute_hash(loaded.gradients)

@@ -177,15 +177,15 @@ class RunConfig(BaseModel):
         default=False,
     )
     checkpoint: str = setting(
-        "Kind of the clients' checkpoints: tensors (a state_dict), opaque (any file that your own aggregator reads) or "
-        "the name of a kind that an installed package adds.",
+        "Kind of the clients' checkpoints: tensors (a state_dict), opaque (any file that your own aggregator reads), "
+        "or a kind that a package adds.",
         Group.MODEL,
         default="tensors",
         metavar="KIND",
     )
     aggregator: str | None = setting(
-        "Choose the aggregation rule by name; `flavor aggregators` lists the rules. `command` is your own aggregator, "
-        "which `flavor-agg -m` starts.",
+        "Choose the aggregation rule by name, e.g. fedavg, median or krum:f=1; `flavor aggregators` lists all "
+        "installed rules. `command` is your own aggregator, which `flavor-agg -m` starts.",
         Group.MODEL,
         default=None,
         metavar=RULE,
@@ -193,7 +193,8 @@ class RunConfig(BaseModel):
     )
     """A reducer, or a reducer and a server step under one name, with its options; or `COMMAND`."""
     server_step: str | None = setting(
-        "Choose the optimizer step that updates the global model, e.g. nesterov:lr=0.7.",
+        "Choose the optimizer step that updates the global model, e.g. nesterov:lr=0.7; `flavor aggregators` lists all "
+        "installed steps.",
         Group.MODEL,
         default=None,
         metavar=RULE,

@@ -44,10 +44,16 @@ def kind_named(name: str) -> CheckpointKind:
         except (Exception, SystemExit) as error:  # foreign code runs here
             why = one_line(f"{error}" if isinstance(error, InvalidSetting) else f"{type(error).__name__}: {error}")
             raise InvalidSetting(f"checkpoints of the kind {name!r}: {origin}: {point.value}: {why}") from error
-    there = ", ".join((*_BUILT_IN, *dict.fromkeys(each[0] for each in found if not isinstance(each[2], str))))
+    there = ", ".join(kind_names())
     raise InvalidSetting(
         f"there are no checkpoints of the kind {name[:80]!r} here, only: {there}; install the package that has them"
     )
+
+
+def kind_names() -> tuple[str, ...]:
+    """Return the names of all kinds: the built-in ones, then those of installed packages, none of which is imported."""
+    added = sorted(name for name, _, point in points(GROUP) if not isinstance(point, str))
+    return tuple(dict.fromkeys((*_BUILT_IN, *added)))
 
 
 def kind_of_run(config: Mapping[str, Any]) -> CheckpointKind:

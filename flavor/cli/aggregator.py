@@ -23,7 +23,7 @@ _EXIT_CODES = (
 
 @click.command(
     cls=GroupedCommand,
-    example="flavor-agg --queue trusted --store s3://models/fl",
+    example="flavor-agg --redis-url redis://localhost --store store",
     epilog=_EXIT_CODES,
 )
 @click.option(
@@ -31,7 +31,7 @@ _EXIT_CODES = (
     "--main",
     "main_command",
     metavar="CMD",
-    help="Command of your own aggregator, e.g. 'python aggregate.py'. It is started in each round.  "
+    help="Command of your own aggregator, e.g. 'python aggregate.py', which is started in each round.  "
     "[default: the rule that each run names]",
 )
 @click.option(
@@ -46,15 +46,15 @@ _EXIT_CODES = (
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("flavor-work/aggregator"),
     show_default=True,
-    help="Folder for the folders of your own aggregator.",
+    help="Folder in which the folders of your own aggregator are created.",
 )
 @click.option(
     "--env",
     "passed",
     metavar="NAME",
     multiple=True,
-    help="Also pass this variable to your own aggregator. It gets all variables except FLAVOR_*, addresses, keys and "
-    "credentials (AWS_*, *TOKEN*, …). May be repeated.",
+    help="Also pass this variable to your own aggregator, which gets all variables except FLAVOR_*, addresses, keys "
+    "and credentials (AWS_*, *TOKEN*, …). May be repeated.",
 )
 @click.option(
     "--env-only",
@@ -67,7 +67,7 @@ _EXIT_CODES = (
     show_envvar=True,
     type=click.Path(dir_okay=False, path_type=Path),
     help="File of the private key that signs the manifests of rounds (PEM, Ed25519). It is created if it does not "
-    "exist.  [default: WORKSPACE/aggregator.key]",
+    "exist.  [default: aggregator.key in --workspace]",
 )
 @click.option(
     "--memory-limit",
@@ -124,13 +124,13 @@ def command(
 ) -> None:
     """Aggregate the rounds of all runs whose coordinators use this queue.
 
-    Inspects updates and aggregates rounds, as an RQ worker. Start as many as you like, on machines that can reach Redis
-    and the object store. On SIGTERM the worker finishes its current job first.
+    Inspects updates and aggregates rounds, as an RQ worker. Start as many aggregators as you like, on machines that can
+    reach Redis and the object store. On SIGTERM the aggregator finishes its current job first.
 
-    With -m your own command aggregates the runs. The command finds its files with GetPaths and writes the model to
-    GetPaths("globalModel")[0]. OUTPUT_PATH and LOG_PATH are used if they are set. With --init-once the command is
-    started once for each run and repeats WaitEvent("AggregateStarted") and SetEvent("AggregateFinished"); one worker
-    keeps the process of a run. Check the command with check-agg.
+    With -m, your own command aggregates the runs. The command finds its files with GetPaths and writes the model to
+    GetPaths("globalModel")[0]. OUTPUT_PATH and LOG_PATH are used if they are set. With --init-once, the command is
+    started once for each run and repeats WaitEvent("AggregateStarted") and SetEvent("AggregateFinished"); one
+    aggregator keeps the process of a run. Check the command with check-agg.
     """
     from flavor.errors import InvalidSetting
     from flavor.ledger.keys import SigningKey

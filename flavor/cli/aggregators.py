@@ -17,8 +17,8 @@ _TITLES = {
 }
 
 
-@click.command(cls=GroupedCommand, example="flavor aggregators --json")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+@click.command(cls=GroupedCommand, example="flavor aggregators")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list in place of text.")
 @one_line_errors
 def aggregators(as_json: bool) -> None:
     """List the rules that --aggregator and --server-step take.

@@ -9,6 +9,7 @@ import sys
 import click
 
 from flavor.cli.help import SpelledCommand
+from flavor.cli.installed import InstalledOption, complete_kind, kinds_installed
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.errors import InvalidSetting
@@ -47,14 +48,21 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
     metavar="CMD",
     help="Command of your own aggregator, which makes the global models of the check.  [default: the mean]",
 )
-@click.option("--init-once", is_flag=True, help="Start your own aggregator once, and drive it with events.")
+@click.option(
+    "--init-once",
+    is_flag=True,
+    help="Start your own aggregator once, and drive it with events.  [default: start it in each round]",
+)
 @click.option(
     "--checkpoint",
+    cls=InstalledOption,
+    installed=kinds_installed,
+    shell_complete=complete_kind,
     metavar="KIND",
     default="tensors",
     show_default=True,
     help="Kind of checkpoint that the script saves: tensors (a state_dict), opaque (any file, as with --ignore-ckpt), "
-    "or the name of a kind that an installed package adds.",
+    "or a kind that a package adds.",
 )
 @click.option(
     "-r",
@@ -92,8 +100,8 @@ def command(
     Runs the script on this machine through two rounds, with an aggregation between them and without Redis. Checks each
     thing that flavor-fl needs, and says what to change. INPUT_PATH, OUTPUT_PATH, LOG_PATH, LOCAL_MODEL_PATH and
     GLOBAL_MODEL_PATH are used if they are set; the other paths lie in a temporary folder, which is kept if a check
-    fails. The first round may start from weights at GLOBAL_MODEL_PATH; they are restored at the end. A file at
-    LOCAL_MODEL_PATH is removed first.
+    fails. The first round may start from weights at GLOBAL_MODEL_PATH, which are restored at the end. A file at
+    LOCAL_MODEL_PATH is removed at the beginning.
 
     With --ignore-ckpt, name your own aggregator with -am: only it can make a global model for a second round. Without
     -am, one round is run.

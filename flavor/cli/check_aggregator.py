@@ -12,6 +12,7 @@ import click
 
 from flavor.checkpoints.kinds import kind_named
 from flavor.cli.help import SpelledCommand
+from flavor.cli.installed import InstalledOption, complete_kind, kinds_installed
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.errors import InvalidSetting
@@ -27,8 +28,22 @@ if TYPE_CHECKING:
     example='check-agg -m "python aggregate.py" -cm "python main.py"',
     epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"),
 )
-@click.option("-m", "--main", "main_command", required=True, metavar="CMD", help="Command of your own aggregator.")
-@click.option("-cm", "--client-main", "client_command", required=True, metavar="CMD", help="Training command.")
+@click.option(
+    "-m",
+    "--main",
+    "main_command",
+    required=True,
+    metavar="CMD",
+    help="Command of your own aggregator, e.g. 'python aggregate.py'.",
+)
+@click.option(
+    "-cm",
+    "--client-main",
+    "client_command",
+    required=True,
+    metavar="CMD",
+    help="Training command, e.g. 'python main.py'.",
+)
 @click.option(
     "-cp",
     "--client-preprocess",
@@ -43,18 +58,21 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--checkpoint",
+    cls=InstalledOption,
+    installed=kinds_installed,
+    shell_complete=complete_kind,
     metavar="KIND",
     default="tensors",
     show_default=True,
-    help="Kind of checkpoint that the training command saves: tensors (a state_dict), opaque (any file), or the name "
-    "of a kind that an installed package adds.",
+    help="Kind of checkpoint that the training command saves: tensors (a state_dict), opaque (any file), or a kind "
+    "that a package adds.",
 )
 @click.option(
     "--env",
     "passed",
     metavar="NAME",
     multiple=True,
-    help="Also pass this variable to the aggregator. It gets all variables except FLAVOR_*, addresses, keys and "
+    help="Also pass this variable to the aggregator, which gets all variables except FLAVOR_*, addresses, keys and "
     "credentials (AWS_*, *TOKEN*, …). May be repeated.",
 )
 @click.option(
@@ -107,9 +125,10 @@ def command(
     """Check that an aggregator and a training script work together.
 
     Runs both on this machine through two rounds, without Redis. The aggregator gets the models of three clients; two of
-    them are derived from the script's model. The script gets the global model in its own format, as its edge writes it.
-    The aggregator is then run several times alone, to check that its result depends on each local model. Both have the
-    environment that they have under flavor-agg and flavor-fl. The script has the same paths as under check-fl.
+    the models are derived from the script's model. The script gets the global model in its own format, as flavor-fl
+    writes it. Then check-agg runs the aggregator alone several times, to check that the result depends on each local
+    model. Aggregator and script have the environment that they have under flavor-agg and flavor-fl. The script has the
+    same paths as under check-fl.
     """
     from flavor.programs.command import parse_command
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from flavor.credits import Contribution
 
 
-@click.command(cls=GroupedCommand, example="flavor credits flavor-runs/mammo --by-round")
+@click.command(
+    cls=GroupedCommand,
+    example="flavor credits flavor-runs/mammo --by-round\nflavor credits mammo --redis-url redis://localhost",
+)
 @click.argument("run", metavar="RUN|FOLDER")
 @click.option("--by-round", is_flag=True, help="Show one line for each round and client.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with the totals and with every round.")
@@ -32,8 +35,9 @@ if TYPE_CHECKING:
 def credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, store: str | None) -> None:
     """Show how many samples each client has put into a run.
 
-    Counts the updates that were aggregated, each by the datasetSize in its client information. --store is needed only
-    when Redis no longer has the verdicts of the run.
+    Counts the updates that were aggregated, each by the datasetSize in its client information. RUN is the name of a run
+    on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url. --store is needed only when Redis
+    no longer has the verdicts of the run.
     """
     with opened_run(run, redis_url) as found_run:
         run = found_run.run
@@ -41,7 +45,7 @@ def credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, stor
     if as_json:
         click.echo(json.dumps(_as_json(run, found), indent=2))
     elif not found:
-        click.echo(f"run {run} has no closed round yet: nobody has credits")
+        click.echo(f"run {run} has no closed round yet: no client has credits")
     else:
         from rich.console import Console
 

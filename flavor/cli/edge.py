@@ -47,7 +47,8 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     envvar=JOIN_VARIABLE,
     show_envvar=True,
     metavar="TOKEN",
-    help="Token that `flavor enroll` has printed, or @FILE with the token. It names the run, the client and Redis.",
+    help="Token that `flavor enroll` has printed, or @FILE with the token. The token names the run, the client "
+    "and Redis.",
 )
 @click.option(
     "--run", envvar="FLAVOR_RUN", show_envvar=True, metavar="RUN", help="Name of the run.  [required without --join]"
@@ -66,7 +67,7 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     envvar="FLAVOR_WORKSPACE",
     show_envvar=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the folders of the training script, unless OUTPUT_PATH, LOG_PATH, … are set.  "
+    help="Folder in which the folders of the training script are created, unless OUTPUT_PATH, LOG_PATH, … are set.  "
     "[default: flavor-work/RUN/CLIENT]",
 )
 @click.option(
@@ -90,7 +91,8 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     "--input",
     "input_path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="INPUT_PATH of the training script.  [default: $INPUT_PATH, else the current folder]",
+    help="Input folder of the training script, which finds it in INPUT_PATH.  [default: $INPUT_PATH, else the current "
+    "folder]",
 )
 @click.option(
     "--format",
@@ -165,9 +167,9 @@ def command(
 ) -> None:
     """Take part in a run with your own training script.
 
-    Starts the command given by -m, which trains one round between the events TrainStarted and TrainFinished, and
-    transfers its checkpoints. The command is split into words as a shell does it, and runs without a shell. Its exit
-    code says whether it succeeded.
+    Starts the training command of -m, which trains one round between the events TrainStarted and TrainFinished, and
+    transfers the checkpoints of the command. The command is split into words as a shell does it, and runs without a
+    shell. An exit code of the command other than 0 says that the training failed.
     """
     from flavor.edge.agent import Stopped, take_part
     from flavor.edge.config import EdgeConfig, default_key

@@ -27,40 +27,41 @@ from flavor.ledger.keys import PublicKey, read_public_key
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
-@click.command(cls=GroupedCommand, example="flavor enroll mammo site-1 > site-1.token")
+@click.command(cls=GroupedCommand, example="flavor enroll mammo site-1 --redis-url redis://localhost > site-1.token")
 @click.argument("run", required=False)
 @click.argument("client", required=False)
 @click.option(
     "--worker",
     metavar="NAME",
-    help="Create a user for an aggregator instead, and print the URL for its FLAVOR_REDIS_URL. The user can use all "
-    "runs and job queues, and no command of an administrator.",
+    help="Create a user for the aggregator NAME in place of a client, and print the URL for the aggregator's "
+    "FLAVOR_REDIS_URL. The user can use all runs and job queues, and no command of an administrator.",
 )
 @click.option(
     "--unsaved",
     is_flag=True,
-    help="Enroll although the server forgets its users when it restarts.",
+    help="Enroll although the server saves no users: it forgets the new user when it restarts.",
 )
 @click.option(
     "--public-url",
     metavar="URL",
-    help="URL of Redis as the site reaches it, for the token.  [default: --redis-url without its password]",
+    help="URL of Redis that the token gives the site.  [default: --redis-url without its password]",
 )
 @click.option(
     "--public-ca",
     metavar="FILE",
-    help="Certificate of the CA that the site trusts, for the token.  [default: --tls-ca]",
+    help="Certificate of the CA (PEM) with which the token lets the site check Redis.  [default: --tls-ca]",
 )
 @click.option(
     "--store",
     metavar="STORE",
-    help="Object store as the site reaches it, for the token. A store that is a folder must be named here or at the "
+    help="URL of the object store that the token gives the site. A store that is a folder must be named here or at the "
     "site.  [default: the bucket of the run]",
 )
 @click.option(
     "--new-key",
     is_flag=True,
-    help="Forget the pinned key of CLIENT, which has lost it. The next key that CLIENT announces is pinned.",
+    help="Forget the pinned key of CLIENT, e.g. because the site has lost the file. The next key that CLIENT announces "
+    "is pinned.",
 )
 @click.option(
     "--public-key",
@@ -71,9 +72,9 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE--
     "--trust",
     multiple=True,
     metavar="KEY",
-    help="Public key of an aggregator (ed25519:HEX, or its aggregator.key.pub) or sha256:HEX of the initial weights, "
-    "for the token. The site trains only from models that are signed with these keys or have this digest. May be "
-    "repeated.",
+    help="Public key of an aggregator (ed25519:HEX, or its aggregator.key.pub), or sha256:HEX of the initial weights, "
+    "that the token gives the site. The site trains only from models that are signed with these keys or have this "
+    "digest. May be repeated.",
 )
 @redis_option
 @one_line_errors

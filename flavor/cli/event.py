@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from flavor.cli.help import GroupedCommand
+from flavor.cli.help import ExampleGroup, GroupedCommand
 from flavor.cli.program import one_line_errors
 from flavor.cook import utils
 from flavor.errors import RunOver
 from flavor.exit_codes import ExitCode
 
 
-@click.group()
+@click.group(cls=ExampleGroup, example="flavor event set TrainInitDone\nround=$(flavor event wait TrainStarted)")
 def event() -> None:
     """Set events and wait for events, in training scripts of any language."""
 
@@ -32,13 +32,17 @@ def event_set(name: str) -> None:
     example="round=$(flavor event wait TrainStarted)",
 )
 @click.argument("name")
-@click.option("--timeout-s", type=click.FloatRange(min=0), help="Seconds after which to give up, with exit code 4.")
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0),
+    help="Seconds to wait for the event before giving up with exit code 4.  [default: no limit]",
+)
 @one_line_errors
 def event_wait(name: str, timeout_s: float | None) -> None:
     """Wait for the event NAME and print the round's number.
 
-    The exit code is 0 when the event was set; 6 when the run is finished, which ends `while flavor event wait
-    TrainStarted`; 1 when the run has failed or was stopped; 4 on a timeout.
+    The exit code is 0 when the event was set, 6 when the run is finished, 1 when the run has failed or was stopped, and
+    4 on a timeout. So `while round=$(flavor event wait TrainStarted)` repeats for each round until the run is over.
     """
     try:
         click.echo(utils.WaitEvent(name, timeout_s=timeout_s))
@@ -52,5 +56,8 @@ def event_wait(name: str, timeout_s: float | None) -> None:
 @click.argument("name")
 @one_line_errors
 def event_is_set(name: str) -> None:
-    """Exit with code 0 if the event NAME is set in the current round, else with code 1."""
+    """Test whether the event NAME is set in the current round.
+
+    The exit code is 0 if the event is set, and 1 if not.
+    """
     sys.exit(0 if utils.IsSetEvent(name) else 1)

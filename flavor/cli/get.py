@@ -23,9 +23,21 @@ def _round(context: click.Context, parameter: click.Parameter, value: str) -> in
     return int(value)
 
 
-@click.command(cls=GroupedCommand, example="flavor get mammo --round 10 --output model.pth")
+@click.command(
+    cls=GroupedCommand,
+    example="flavor get flavor-runs/mammo --output model.pth\n"
+    "flavor get mammo --round 10 --redis-url redis://localhost",
+)
 @click.argument("run", metavar="RUN|FOLDER")
-@click.option("--round", "round_", metavar="NUMBER|last", default="last", show_default=True, callback=_round)
+@click.option(
+    "--round",
+    "round_",
+    metavar="NUMBER|last",
+    default="last",
+    show_default=True,
+    callback=_round,
+    help="Number of the round whose global model is written, or `last` for the newest closed round.",
+)
 @click.option(
     "--format",
     "format_",
@@ -51,9 +63,10 @@ def get(
 ) -> None:
     """Write a global model of a run into a file.
 
-    Writes the global model that a round of RUN has made, and prints the path of the file. FOLDER is the result folder
-    of `flavor run`. Metrics that sites report in round N belong to the model of round N-1, from which round N began,
-    unless the training script evaluates the model that it has trained.
+    Writes the global model that a round has made, and prints the path of the file. RUN is the name of a run on Redis.
+    FOLDER is the result folder of `flavor run`, which needs no --redis-url. Metrics that sites report in round N belong
+    to the model of round N-1, from which round N began, unless the training script evaluates the model that it has
+    trained.
     """
     from flavor.checkpoints.kinds import kind_of_run
     from flavor.ledger.rounds import closed_round

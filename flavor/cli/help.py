@@ -1,4 +1,4 @@
-"""`--help` of all commands: an example, then options in groups; a misspelt option is answered with the one meant."""
+"""`--help` of all commands: examples first, then options in groups. A wrong option is answered with the one meant."""
 
 from __future__ import annotations
 
@@ -17,29 +17,37 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
     Group.RUN: (
         *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "input_path", "input_glob"),
         *("init_model", "resume", "detach", "config", "nodes", "live", "round_id", "seed", "param_names", "param_size"),
+        *("join_timeout_s", "grace_s", "timeout_s", "reason", "replace", "worker"),
     ),
-    Group.RESULTS: ("out", "output", "as_json", "workspace", "home", "metric", "by_round", "follow"),
+    Group.RESULTS: (*("out", "output", "round_", "as_json", "workspace", "home", "metric", "by_round", "follow"),),
     Group.MODEL: ("checkpoint", "outer_optimizer", "statistics", "weighted"),
-    Group.CLOSING: ("join_timeout_s", "grace_s", "quorum", "round_timeout_s", "heartbeat_timeout_s"),
+    Group.CLOSING: ("quorum", "round_timeout_s", "heartbeat_timeout_s"),
     Group.LIMITS: (
-        *("key", "trust", "trusted", "run_id", "head", "untrusted", "opaque", "allow_set", "report_output"),
+        *("key", "trust", "trusted", "run_id", "head", "untrusted", "opaque", "allow_set", "report_output", "records"),
+        *("new_key", "public_key", "update", "expected"),
         *("memory_limit", "cpu_limit_s", "file_size_limit", "user"),
     ),
-    Group.REDIS: ("redis_url", "tls_ca", "tls_cert", "tls_key", "insecure", "patience_s"),
-    Group.STORE: ("store", "store_cache", "store_cache_size"),
+    Group.REDIS: (
+        *("redis_url", "tls_ca", "tls_cert", "tls_key", "insecure", "patience_s", "public_url", "public_ca", "unsaved"),
+    ),
+    Group.STORE: ("store", "store_cache", "store_cache_size", "objects"),
     Group.AGGREGATORS: ("workers", "queue", "threads"),
 }
-"""Of options by their names; the settings of a run say it themselves."""
+"""The group of each option, by the name of its parameter. The options of a run's settings have a group themselves."""
 _GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names}
+_FEW = 5
+"""So few options, with --help, are listed without groups."""
 _OLD_SPELLING = re.compile(r"^-[a-z]{2,}, ")
-"""`-am`, `-cm`, `-cp`: taken everywhere, and shown where people type them."""
+"""`-am`, `-cm`, `-cp`: every command takes them, and only the checks list them."""
+_TYPE = re.compile(r" (INTEGER|FLOAT)( RANGE)?$")
+"""How click names a number in the list of options."""
 _A_COMMAND = ("the command", "'python main.py'")
 _QUOTED = {
     "input_glob": ("the pattern", "'data/site*/'"),
     **dict.fromkeys(("main_command", "preprocess_command", "client_command"), _A_COMMAND),
     **dict.fromkeys(("aggregator_main", "aggregator_command"), ("the command", "'python aggregate.py'")),
 }
-"""What a shell takes apart when it stands in no quotes."""
+"""Options whose value a shell splits into words unless it is quoted: what the value is, and an example of it."""
 _MEANT = {
     "--name": ("--run", "--client"),
     "--epochs": ("--rounds",),
@@ -57,38 +65,50 @@ _MEANT = {
 }
 
 
-class GroupedCommand(click.Command):
-    """A command whose help begins with an example and lists its options in groups, with their `short` names or not."""
-
-    short = False
+class ExampleCommand(click.Command):
+    """A command whose help begins with an example, or with several, a line each."""
 
     def __init__(self, name: str | None = None, *, example: str, **options: Any) -> None:
         super().__init__(name, **options)
         self.example = example
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the example, then what the command does."""
-        with formatter.section("Example"):
-            for line in self.example.splitlines():
+        """Write the examples, then what the command does."""
+        lines = self.example.splitlines()
+        with formatter.section("Examples" if len(lines) > 1 else "Example"):
+            for line in lines:
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
         super().format_help_text(ctx, formatter)
 
+
+class ExampleGroup(ExampleCommand, click.Group):
+    """A group of commands whose help begins with an example of one of them."""
+
+
+class GroupedCommand(ExampleCommand):
+    """A command whose help lists its options in groups, with their `short` names or not."""
+
+    short = False
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the options group by group."""
+        """List the options group by group; few options in one list."""
+        every: list[tuple[str, str]] = []
         rows: dict[Group, list[tuple[str, str]]] = {group: [] for group in Group}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
-                shown = record if self.short else (_OLD_SPELLING.sub("", record[0]), record[1])
+                words = _TYPE.sub(" SECONDS" if (parameter.name or "").endswith("_s") else " NUMBER", record[0])
+                shown = (words if self.short else _OLD_SPELLING.sub("", words), record[1])
+                every.append(shown)
                 rows[getattr(parameter, "group", _GROUP_OF.get(parameter.name or "", Group.OTHER))].append(shown)
-        for title, listed in rows.items():
+        sections = {"Options": every} if len(every) <= _FEW else rows
+        for title, listed in sections.items():
             if listed:
-                alone = title is Group.OTHER and sum(map(bool, rows.values())) == 1
-                with formatter.section("Options" if alone else title):
+                with formatter.section(title):
                     formatter.write_dl(listed)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments; an option that there is not is answered with the one that was meant."""
+        """Parse the arguments. The error for an unknown option names the option that was probably meant."""
         try:
             return super().parse_args(ctx, list(args))
         except click.NoSuchOption as error:
@@ -105,7 +125,7 @@ class GroupedCommand(click.Command):
             raise
 
     def _unquoted(self, ctx: click.Context, args: list[str]) -> str:
-        """Which option was given several words where it takes one, and how it takes them; '' when none was."""
+        """Advise to quote the value of an option that was given several words and takes one; '' where none was."""
         quoted = {
             name: (name, _QUOTED[parameter.name])
             for parameter in self.get_params(ctx)
@@ -122,6 +142,6 @@ class GroupedCommand(click.Command):
 
 
 class SpelledCommand(GroupedCommand):
-    """One that lists the options' short names as well."""
+    """A command whose help also lists the short names of its options."""
 
     short = True

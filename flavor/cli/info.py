@@ -7,13 +7,13 @@ from typing import IO
 
 import click
 
-from flavor.cli.help import GroupedCommand
+from flavor.cli.help import ExampleGroup, GroupedCommand
 from flavor.cli.program import one_line_errors
 from flavor.cook import utils
 from flavor.errors import InvalidInfo
 
 
-@click.group()
+@click.group(cls=ExampleGroup, example="flavor info save info.json")
 def info() -> None:
     """Save client information, in training scripts of any language."""
 
@@ -22,7 +22,10 @@ def info() -> None:
 @click.argument("file", type=click.File("r"))
 @one_line_errors
 def info_save(file: IO[str]) -> None:
-    """Check the client information in the JSON file FILE (- for stdin), and save it beside $LOCAL_MODEL_PATH."""
+    """Save client information beside $LOCAL_MODEL_PATH.
+
+    Checks the client information in the JSON file FILE (- for stdin) before it is saved.
+    """
     try:
         value = json.load(file)
     except ValueError as error:

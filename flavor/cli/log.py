@@ -16,7 +16,10 @@ from flavor.view.log import Logged
 from flavor.view.log import follow as follow_log
 
 
-@click.command(cls=GroupedCommand, example="flavor log mammo --follow")
+@click.command(
+    cls=GroupedCommand,
+    example="flavor log flavor-runs/mammo\nflavor log mammo --follow --redis-url redis://localhost",
+)
 @click.argument("run", metavar="RUN|FOLDER")
 @click.option("--follow", "-f", is_flag=True, help="Show new events until the run ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
@@ -25,7 +28,7 @@ from flavor.view.log import follow as follow_log
 def log(run: str, follow: bool, as_json: bool, redis_url: str | None) -> None:
     """Show every event of a run with its reason.
 
-    FOLDER is the result folder of `flavor run`; its run needs no --redis-url.
+    RUN is the name of a run on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url.
     """
     with opened_run(run, redis_url) as found:
         for logged in follow_log(found.runs, until_end=follow):

@@ -10,6 +10,7 @@ import importlib
 import click
 from click.shell_completion import CompletionItem
 
+from flavor.cli.help import ExampleGroup
 from flavor.cli.options import version_option
 from flavor.cli.program import run_program
 from flavor.cli.secrets import keep_private
@@ -54,7 +55,7 @@ PROGRAMS = {
 _NAMES = {name: text for listed in COMMANDS.values() for name, text in listed.items()}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(ExampleGroup):
     """A group whose commands are imported when they are used; its help and its completion need none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -84,17 +85,12 @@ class LazyGroup(click.Group):
 
 @click.command(
     cls=LazyGroup,
+    example='flavor demo\nflavor run -m "python main.py" --edges 3 --rounds 5',
     epilog=f"{exit_codes_line(OF_RUNS)} docs/commands.md has more on exit codes, and how a shell completes commands.",
 )
 @version_option
 def cli() -> None:
-    """Federated learning for training scripts that already exist.
-
-    \b
-    Example:
-      flavor demo
-      flavor run -m "python main.py" --edges 3 --rounds 5
-    """
+    """Federated learning for training scripts that already exist."""
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from flavor import __version__
 from flavor.bus.address import INSECURE_VARIABLE
 from flavor.bus.connection import PATIENCE_S
 from flavor.bus.variables import URL_VARIABLE
+from flavor.cli.installed import InstalledOption, complete_store, schemes_installed
 from flavor.cli.program import fail
 from flavor.errors import MisuseError
 
@@ -111,11 +112,14 @@ def store_option(function: Command) -> Command:
         ),
         click.option(
             "--store",
+            cls=InstalledOption,
+            installed=schemes_installed,
+            shell_complete=complete_store,
             envvar="FLAVOR_STORE",
             show_envvar=True,
             metavar="URL",
             help="Object store: a folder that the coordinator, the aggregators and the edges can reach, or "
-            "s3://BUCKET/PREFIX (gs://, az://) with the endpoint and the credentials of the AWS_* variables.",
+            "s3://BUCKET/PREFIX (gs://, az://), whose endpoint and credentials come from the AWS_* variables.",
         ),
     ):
         function = option(function)

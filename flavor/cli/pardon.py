@@ -12,7 +12,7 @@ from flavor.cli.program import one_line_errors
 from flavor.errors import RunError
 
 
-@click.command(cls=GroupedCommand, example="flavor pardon mammo site-2")
+@click.command(cls=GroupedCommand, example="flavor pardon mammo site-2 --redis-url redis://localhost")
 @click.argument("run")
 @click.argument("client")
 @redis_option
@@ -20,7 +20,7 @@ from flavor.errors import RunError
 def pardon(run: str, client: str, redis_url: str | None) -> None:
     """End the quarantine of a client.
 
-    Forgets the refused updates of CLIENT, so that it gets tasks again.
+    Forgets how many updates of CLIENT were refused in a row, so that CLIENT gets tasks of RUN again.
     """
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)

@@ -16,17 +16,16 @@ from flavor.store.open import open_store
 
 @click.command(
     cls=GroupedCommand,
-    example="flavor recover --run mammo --trust aggregator.key.pub",
+    example="flavor recover --run mammo --trust aggregator.key.pub \\\n"
+    "  --redis-url redis://localhost --store s3://models/fl",
 )
 @run_option
 @redis_option
 @store_option
 @trust_option
 @run_id_option
-@click.option(
-    "--head", metavar="SHA256", default="", help="Head that the store must have: the SHA-256 of its newest manifest."
-)
-@click.option("--untrusted", is_flag=True, help="Rebuild from records that are signed with any key, without --trust.")
+@click.option("--head", metavar="SHA256", default="", help="SHA-256 that the newest manifest in the store must have.")
+@click.option("--untrusted", is_flag=True, help="Accept records that are signed with any key, in place of --trust.")
 @click.option(
     "--replace", is_flag=True, help="Replace the run in Redis, if Redis has an older state of the run than the store."
 )
@@ -45,10 +44,10 @@ def recover(
 ) -> None:
     """Rebuild a run on Redis from the object store.
 
-    Use it when Redis came back empty or with older data. The run is rebuilt as it was when its newest round was closed.
-    Start `flavor serve` with the same options afterwards: it goes on with the next round, and edges that are started
-    again join. Enroll sites again whose Redis users were lost with the old server. Updates of a round that was not
-    closed are lost, and the round is repeated.
+    Use this command when Redis came back empty or with older data. The run is rebuilt as it was when its newest round
+    was closed. Start `flavor serve` with the same options afterwards: the coordinator goes on with the next round, and
+    edges that are started again join. Enroll sites again whose Redis users were lost with the old server. Updates of a
+    round that was not closed are lost, and the round is repeated.
 
     A party that can write to the store could have put other records there, or the records of an earlier run. Name the
     keys of the aggregators with --trust, and what else you know of the run with --run-id and --head, or accept all
@@ -67,8 +66,8 @@ def recover(
     trust = Trust.read(trusted, records=bool(head or untrusted))
     if not (trust.workers or head or untrusted):
         raise InvalidSetting(
-            "whose records are to be believed? --trust names the aggregators' keys (aggregator.key.pub), --head the "
-            "newest manifest by its SHA-256; --untrusted takes whatever lies in the store"
+            "no trusted key is given: name the aggregators' keys with --trust (aggregator.key.pub) or the SHA-256 of "
+            "the newest manifest with --head, or accept all records in the store with --untrusted"
         )
     archive = Archive(
         open_store(needed(store, "--store", "FLAVOR_STORE"), settings=store_settings()), checked_name(run, "run")

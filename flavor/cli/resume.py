@@ -17,10 +17,14 @@ from flavor.cli.run_options import changing_options
 from flavor.cli.serve import check_rule, ended, out_option, saying_how_to_go_on
 
 
-@click.command(cls=GroupedCommand, example="flavor resume mammo --rounds 20")
+@click.command(cls=GroupedCommand, example="flavor resume mammo --rounds 20 --redis-url redis://localhost")
 @click.argument("run")
 @changing_options
-@click.option("--detach", is_flag=True, help="Let the run go on and exit, because `flavor serve` is started elsewhere.")
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Let the run go on, and exit at once. Start `flavor serve` for the run afterwards.",
+)
 @out_option
 @redis_option
 @click.option(
@@ -43,10 +47,11 @@ def resume(
 ) -> None:
     """Go on with a run that has failed or was stopped.
 
-    Coordinates RUN as `flavor serve` does. The round that was open is open again: its accepted updates count, and sites
-    whose update was refused may send another update. Start `flavor-fl` at the sites again with the same command.
-    Options change the settings that decide when a round closes, what is refused and how long to wait. Settings that the
-    model depends on stay as they were; docs/resume.md has a table of all settings.
+    Coordinates RUN as `flavor serve` does. The round that was open when the run ended is opened again: its accepted
+    updates count, and sites whose update was refused may send another update. Start `flavor-fl` at the sites again with
+    the same command. The options change the settings that decide when a round closes, what is refused and how long to
+    wait; a setting without an option stays as it is. Settings that the model depends on cannot change: docs/resume.md
+    has a table of all settings.
     """
     from flavor.bus.runs import RunStore
     from flavor.coordinator.bounds import bound_warnings

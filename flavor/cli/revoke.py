@@ -16,7 +16,7 @@ from flavor.errors import RunError
 from flavor.records.names import checked_name
 
 
-@click.command(cls=GroupedCommand, example="flavor revoke mammo site-1")
+@click.command(cls=GroupedCommand, example="flavor revoke mammo site-1 --redis-url redis://localhost")
 @click.argument("run")
 @click.argument("client")
 @redis_option
@@ -24,9 +24,9 @@ from flavor.records.names import checked_name
 def revoke(run: str, client: str, redis_url: str | None) -> None:
     """Cut a client off from a run.
 
-    Takes back what `flavor enroll RUN CLIENT` gave: the token of CLIENT is invalid at once. In a run that goes on,
-    CLIENT counts as failed. Everything that CLIENT wrote into Redis is removed, even if it has filled Redis. Its
-    accepted updates stay.
+    Undoes `flavor enroll RUN CLIENT`: the token of CLIENT is invalid at once. In a run that goes on, CLIENT counts as
+    failed. Everything that CLIENT wrote into Redis is removed, even if Redis is full of it. Accepted updates of CLIENT
+    stay.
     """
     checked_name(run, "run")
     checked_name(client, "client")
@@ -36,7 +36,7 @@ def revoke(run: str, client: str, redis_url: str | None) -> None:
         others = enrolled(redis, run, where=shown(url))
         raise RunError(
             f"no client {client!r} is enrolled for run {run!r} on Redis at {shown(url)}: "
-            + (f"there is {', '.join(others)}" if others else "nobody is")
+            + (f"there is {', '.join(others)}" if others else "no client is")
         )
     tell = teller("flavor: ")
     tell(f"{client} is revoked for run {run}")

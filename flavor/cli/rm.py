@@ -19,9 +19,9 @@ from flavor.store.open import open_store
 from flavor.store.paths import run_prefix
 
 
-@click.command(cls=GroupedCommand, example="flavor rm mammo --objects --store s3://models/fl")
+@click.command(cls=GroupedCommand, example="flavor rm mammo --redis-url redis://localhost")
 @click.argument("run")
-@click.option("--objects", is_flag=True, help="Also remove the objects of the run from the store.")
+@click.option("--objects", is_flag=True, help="Also remove the objects of the run from the store of --store.")
 @redis_option
 @store_option
 @one_line_errors

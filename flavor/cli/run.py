@@ -95,10 +95,14 @@ def result_options(function: Any) -> Any:
     "--aggregator-main",
     "aggregator_main",
     metavar="CMD",
-    help="Command of your own aggregator, e.g. 'python aggregate.py'. It is started in each round.",
+    help="Command of your own aggregator, e.g. 'python aggregate.py', which is started in each round.",
 )
-@click.option("--init-once", is_flag=True, help="Start your own aggregator once and drive it with events.")
-@run_options(without=["queue"], defaults={"rounds": 5, "min_clients": None}, absent={"min_clients": "all"})
+@click.option(
+    "--init-once",
+    is_flag=True,
+    help="Start your own aggregator once, and drive it with events.  [default: start it in each round]",
+)
+@run_options(without=["queue"], defaults={"rounds": 5, "min_clients": None}, absent={"min_clients": "all edges"})
 @init_model_option
 @result_options
 @redis_option

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
+from flavor.cli.installed import COMPLETIONS, InstalledOption, kinds_installed
 from flavor.config import LONGEST_S, RunConfig
 from flavor.option_groups import Group
 from flavor.patterns import with_known
@@ -22,7 +23,7 @@ _NOT_TAKEN = "store"
 """`--store` is an option of other commands as well: `flavor.cli.options.store_option`."""
 
 
-class SettingOption(click.Option):
+class SettingOption(InstalledOption):
     """The option of a setting. `--help` shows its bounds; `RunConfig` checks them, wherever a value comes from."""
 
     def __init__(self, words: Sequence[str], *, group: Group, absent: str, bounds: str, **options: Any) -> None:
@@ -106,6 +107,8 @@ def _option(
         required=required,
         envvar=variable,
         show_envvar=variable is not None,
+        installed=kinds_installed if name == "checkpoint" else None,
+        shell_complete=COMPLETIONS.get(name),
         **_type(field.annotation),
     )
 

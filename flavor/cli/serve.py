@@ -107,7 +107,7 @@ def saying_how_to_go_on(run: str, tell: Callable[[str], None]) -> Iterator[None]
 
 @click.command(
     cls=GroupedCommand,
-    example="flavor serve --run mammo --rounds 10 --min-clients 3",
+    example="flavor serve --run mammo --rounds 10 --min-clients 3 \\\n  --redis-url redis://localhost --store store",
 )
 @run_option
 @run_options(defaults={"on_quorum_lost": "wait"}, variables=True)
@@ -128,8 +128,8 @@ def serve(
 ) -> None:
     """Coordinate a run: wait for clients, open rounds and close them.
 
-    The coordinator keeps its state in Redis. Start a coordinator that was killed again with the same options, and it
-    goes on with the run. Use `flavor resume` for a run that has failed or was stopped. The exit code is 0 only for a
+    The coordinator keeps its state in Redis. After a crash, start the coordinator again with the same options: it goes
+    on with the run. Use `flavor resume` for a run that has failed or was stopped. The exit code is 0 only for a
     finished run.
     """
     url, store = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"), needed(store, "--store", "FLAVOR_STORE")

@@ -29,20 +29,23 @@ _ENDED = tuple(state.value for state in RunState if state.ended)
 _MOST_METRICS = 4
 
 
-@click.command(cls=GroupedCommand, example="flavor status mammo")
+@click.command(
+    cls=GroupedCommand,
+    example="flavor status flavor-runs/mammo\nflavor status mammo --redis-url redis://localhost",
+)
 @click.argument("run", metavar="[RUN|FOLDER]", required=False)
 @click.option(
     "--metric",
     metavar="NAME",
-    help="Metric in the last column of the table.  [default: the first metric that a site has reported]",
+    help="Metric in the last column of the table of sites.  [default: the first metric that a site has reported]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of text.")
 @redis_option
 @one_line_errors
 def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | None) -> None:
     """Show all runs, or one run with its round and its sites.
 
-    FOLDER is the result folder of `flavor run`; its run needs no --redis-url.
+    RUN is the name of a run on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url.
     """
     if run is None:
         redis, url = connected(redis_url)

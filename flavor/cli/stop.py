@@ -12,15 +12,18 @@ from flavor.cli.program import one_line_errors
 from flavor.records.states import RunState
 
 
-@click.command(cls=GroupedCommand, example='flavor stop mammo --reason "wrong data at site 2"')
+@click.command(cls=GroupedCommand, example='flavor stop mammo --reason "wrong data" --redis-url redis://localhost')
 @click.argument("run")
-@click.option("--reason", default="stopped by `flavor stop`", show_default=True, help="Reason that all sites are told.")
+@click.option(
+    "--reason", default="stopped by `flavor stop`", show_default=True, help="Reason that the log and all sites get."
+)
 @redis_option
 @one_line_errors
 def stop(run: str, reason: str, redis_url: str | None) -> None:
     """Stop a run.
 
-    Ends the training scripts, the edges and the coordinator. Closed rounds are kept.
+    Ends the training scripts, the edges and the coordinator of RUN. Closed rounds are kept, and `flavor resume` lets
+    the run go on.
     """
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)

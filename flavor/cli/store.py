@@ -6,12 +6,12 @@ import json
 
 import click
 
-from flavor.cli.help import GroupedCommand
+from flavor.cli.help import ExampleGroup, GroupedCommand
 from flavor.cli.options import needed, store_option
 from flavor.cli.program import one_line_errors
 
 
-@click.group()
+@click.group(cls=ExampleGroup, example="flavor store policy mammo site-1 --store s3://models/fl")
 def store() -> None:
     """Print what a bucket must allow a site."""
 

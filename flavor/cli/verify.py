@@ -24,7 +24,10 @@ _CLOSING_S = 10.0
 """How long `flavor verify` waits for the manifest of a round that is being closed."""
 
 
-@click.command(cls=GroupedCommand, example="flavor verify mammo --store s3://models/fl --trust aggregator.key.pub")
+@click.command(
+    cls=GroupedCommand,
+    example="flavor verify flavor-runs/mammo\nflavor verify mammo --store s3://models/fl --trust aggregator.key.pub",
+)
 @click.argument("run", metavar="RUN|FOLDER")
 @store_option
 @trust_option
@@ -32,21 +35,23 @@ _CLOSING_S = 10.0
 @click.option(
     "--head", metavar="SHA256", default="", help="Head that was printed earlier. It must still be in the chain."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
 @one_line_errors
 def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, head: str, as_json: bool) -> None:
     """Check the history of a run in the object store.
 
-    Reads every manifest, signature and object of RUN, and needs no Redis. Prints a table of who contributed to which
-    global model. Prints a line with round and file for each thing that is wrong, and ends with exit code 1 in that
-    case. Updates that --keep-rounds has pruned are known by their digests only. The run may go on while it is checked.
+    Reads every manifest, signature and object of the run, and needs no Redis. Prints a table of who contributed to
+    which global model. Prints a line with round and file for each thing that is wrong, and ends with exit code 1 in
+    that case. Updates that --keep-rounds has pruned are known by their digests only. The run may go on while it is
+    checked.
 
     Without --trust, a signature shows that the owner of a key made it, and not who the owner is: a party that can write
     to the store could replace the newest manifests by manifests that are signed with its own key. --trust or an earlier
     --head detects that. An earlier run of the same name that was restored as a whole is detected only by --run-id or
     --head.
 
-    FOLDER is the result folder of `flavor run`, which has its own store.
+    RUN is the name of a run in the object store of --store. FOLDER is the result folder of `flavor run`, which has its
+    own store.
     """
     from flavor.ledger.archive import Archive
     from flavor.ledger.audit import audit

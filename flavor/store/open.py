@@ -55,13 +55,20 @@ FACTORIES: Mapping[str, StoreFactory] = MappingProxyType({"file": _folder, **dic
 """The schemes that flavor brings. No plug-in takes the place of one."""
 
 
+def schemes() -> tuple[str, ...]:
+    """The schemes of all stores: flavor's own, then those of installed packages, which are not imported."""
+    added = sorted(name for name, _, point in points(GROUP) if not isinstance(point, str))
+    return tuple(dict.fromkeys((*FACTORIES, *added)))
+
+
 def _plugged_in(url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
     """The store of an installed package; the URL, which may have a password in it, is not quoted."""
     scheme = scheme_of(url)
     found = sorted((found[1:] for found in points(GROUP) if found[0] == scheme), key=lambda each: each[0])
     if not found:
         raise InvalidSetting(
-            f"store {scheme + '://'!r} cannot be used: give a folder that every party can reach, or s3://BUCKET/PREFIX"
+            f"store {scheme + '://'!r} cannot be used: give a folder that every party can reach, or s3://BUCKET/PREFIX "
+            f"(schemes here: {', '.join(schemes())})"
         )
     origin, point = found[0]
     if isinstance(point, str):

@@ -51,19 +51,57 @@ def test_each_help_starts_with_an_example_that_the_command_takes(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = LEAVES[words]
+    monkeypatch.chdir(tmp_path)
+    Path("info.json").write_text("{}")
+    for line in examples(command):
+        match = re.search(rf"{words}( [^|&>)]*)?", line)
+        assert match, line
+        with command.make_context(words, shlex.split(match[1] or "")) as context:
+            assert context.args == []
+
+
+NO_SERVER = re.compile(r"flavor (demo|run|certs|aggregators|verify|store|event|info)\b|check-|aumai-fedtrain|--join ")
+"""Commands, and ways to start them, that need no option for Redis: an event's script has it in its environment."""
+
+
+@pytest.mark.parametrize("words", LEAVES)
+def test_each_example_names_the_server_and_the_store_that_the_command_needs(words: str) -> None:
+    for line in examples(LEAVES[words]):
+        assert "--redis-url " in line or " flavor-runs/" in line or NO_SERVER.search(line), line
+        assert "--store " in line or not re.match(r"flavor (serve|recover)|flavor-agg", line), line
+
+
+def examples(command: click.Command) -> list[str]:
+    """The examples at the beginning of a command's help, of which the lines that go on have been joined."""
     shown = CliRunner().invoke(command, ["--help"]).output
     usage, example, *_ = shown.split("\n\n")
     assert usage.startswith("Usage: ")
     title, *lines = example.splitlines()
-    assert title == "Example:"
-    assert len(lines) == 1
-    assert len(lines[0]) <= 80
-    match = re.search(rf"{words}( [^|&>)]*)?", lines[0])
-    assert match, lines[0]
-    monkeypatch.chdir(tmp_path)
-    Path("info.json").write_text("{}")
-    with command.make_context(words, shlex.split(match[1] or "")) as context:
-        assert context.args == []
+    assert all(len(line) <= 80 for line in lines)
+    found = "\n".join(lines).replace("\\\n", "").splitlines()
+    assert title == ("Example:" if len(lines) == 1 else "Examples:")
+    return [line.strip() for line in found]
+
+
+def groups(words: str, command: click.Command) -> Iterator[tuple[str, click.Group]]:
+    if isinstance(command, click.Group):
+        yield words, command
+        for name in command.list_commands(context := click.Context(command, info_name=words)):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from groups(f"{words} {name}", inner)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [each for program, command in PROGRAMS.items() for each in groups(program, command)],
+)
+def test_a_group_starts_with_an_example_of_its_commands(words: str, command: click.Group) -> None:
+    names = command.list_commands(click.Context(command))
+    for line in examples(command):
+        match = re.search(rf"{words} ([a-z-]+)", line)
+        assert match, line
+        assert match[1] in names
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,6 +147,12 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("flavor", "flavor re", ["resume", "revoke", "recover"]),
         ("flavor", "flavor serve --keep-", ["--keep-rounds", "--keep-globals"]),
         ("flavor", "flavor serve --compress b", ["bf16"]),
+        ("flavor", "flavor serve --checkpoint ", ["tensors", "opaque"]),
+        ("flavor", "flavor run --aggregator trim", ["trimmed_mean"]),
+        ("flavor", "flavor run --server-step nest", ["nesterov"]),
+        ("flavor", "flavor get --store s3", ["s3://"]),
+        ("check-agg", "check-agg --checkpoint op", ["opaque"]),
+        ("aumai-fedtrain", "aumai-fedtrain run --outer-optimizer nest", ["nesterov"]),
         ("flavor-fl", "flavor-fl --jo", ["--join", "--join-timeout-s"]),
         ("flavor-agg", "flavor-agg --qu", ["--queue"]),
         ("check-fl", "check-fl --ign", ["--ignore-ckpt"]),
