@@ -1,4 +1,4 @@
-"""A round that is being aggregated: supervise the attempt, make another, return the round, or end the run."""
+"""The stage of a round that is aggregated: supervise the attempt, begin another, reopen the round or end the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flavor.view.round_events import RoundReturned
 
 
 class Aggregation:
-    """A `Stage`: an aggregator makes the round's model."""
+    """The `Stage` in which an aggregator makes the model of a round."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -57,24 +57,23 @@ class Aggregation:
         return False
 
     def _return(self, view: RoundView, reason: str) -> None:
-        """The round is open again, without the updates that were spoiled; its quorum decides what then."""
+        """Open the round again without the updates that were spoiled; the quorum then decides how it goes on."""
         context, refused = self._context, refusals_of_spoiled(view)
-        self._check_unchanged(view)  # else it would remove what was handed in again since
-        with contextlib.suppress(StoreUnavailable, LocalFault):  # a worker refuses what it finds there
+        self._check_unchanged(view)  # else updates that were handed in again since then would be removed
+        with contextlib.suppress(StoreUnavailable, LocalFault):  # an aggregator refuses what is left there
             context.store.delete([path for _, verdict, _ in refused for path in verdict.inspected.paths])
-        context.runs.return_round(
-            context.tenure.token, view.round, attempt=view.attempt, refused=refused, reason=reason
-        )
+        context.runs.return_round(context.lease.token, view.round, attempt=view.attempt, refused=refused, reason=reason)
         context.observer.hear(RoundReturned(reason, view.round))
-        context.current.read_round_anew()
+        context.current.reload_round()
 
     def _check_unchanged(self, seen: RoundView) -> None:
-        """Raise `LeaseLost` or `IllegalMove` unless the run is still ours, and its round where it was `seen`.
+        """Raise `LeaseLost` or `IllegalMove` unless this coordinator has the lease, and the round is as it was `seen`.
 
-        For what no script can do: this process may have been paused while another took over, and ended.
+        Objects are removed by no script of Redis, which would check that itself: this process may have been paused
+        while another coordinator took over and ended.
         """
         runs = self._context.runs
-        self._context.tenure.keep()
+        self._context.lease.keep()
         now = runs.read_round(seen.round)
         if now is None or (now.state, now.attempt, now.error) != (seen.state, seen.attempt, seen.error):
             raise IllegalMove(f"run {runs.run!r}: round {seen.round} has gone on since it was looked at")

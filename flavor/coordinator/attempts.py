@@ -21,11 +21,14 @@ def begin_attempt(
     *,
     worth_telling: bool,
 ) -> None:
-    """Fix the contributors of this attempt, and put it into the aggregators' queue."""
+    """Fix the contributors of this attempt, and put the attempt into the aggregators' queue.
+
+    With `worth_telling`, terminals show the `reason`, too.
+    """
     number = round_.number
     reach("coordinator.closing")
     context.runs.begin_aggregation(
-        context.tenure.token,
+        context.lease.token,
         number,
         attempt=attempt,
         contributors=contributors,
@@ -42,7 +45,7 @@ def begin_attempt(
 
 
 def refusals_of_spoiled(view: RoundView) -> list[Refusal]:
-    """What becomes of the updates that the last attempt has found spoiled."""
+    """Return the refusals of the updates that the last attempt found spoiled."""
     changed = "its object was changed or removed in the store after it was accepted"
     return [
         Refusal(client, replace(verdict, accepted=False, reason=view.unfit.get(client, changed)), client in view.unfit)

@@ -34,9 +34,10 @@ def create_or_find(
     observer: Observer,
     pause: Callable[[float], bool],
 ) -> tuple[bool, RunConfig]:
-    """Create the run; whether it was there already, and its settings, which `flavor resume` may have changed.
+    """Create the run, or find it; return whether it existed before, and its settings.
 
-    Raises `RunExists` for a run that is over, or that has other settings.
+    `flavor resume` may have changed the settings of a run that existed. `pause` waits for so many seconds, and returns
+    whether to give up. Raises `RunExists` for a run that has ended, or that has other settings.
     """
     tell = notices(observer)
     for line in persistence_warnings(runs.redis, url):
@@ -59,7 +60,7 @@ def create_or_find(
 
 
 def _found(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> RunConfig:
-    """The settings of the run that is there, if this coordinator may serve it."""
+    """Return the settings of the run that exists; raises `RunExists` unless this coordinator may serve it."""
     others = differences(view, config)
     if changed := [name for name in others if name in view.changed]:
         settings = ", ".join(f"{name} {shown_setting(view.config.get(name))}" for name in changed)
@@ -80,7 +81,7 @@ def _found(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> Run
 
 
 def differences(view: RunView, config: RunConfig) -> dict[str, str]:
-    """How the settings of the run that is there differ from `config`, a line for each name."""
+    """Say how the settings of the run that exists differ from `config`: a line for each setting, by name."""
     return {
         name: f"{name} is {_setting(view.config.get(name))}, not {_setting(value)}"
         for name, value in config.to_mapping().items()
@@ -89,7 +90,7 @@ def differences(view: RunView, config: RunConfig) -> dict[str, str]:
 
 
 def _change_by(run: str, config: RunConfig, names: Iterable[str]) -> str:
-    """How an operator gives a run these settings, if it can have them."""
+    """Say how an operator changes these settings of a run; '' where one of them cannot change."""
     if not MAY_CHANGE.issuperset(names):
         return ""
     options = [f"--{name.replace('_', '-')} {value}" for name in names if (value := getattr(config, name)) is not None]

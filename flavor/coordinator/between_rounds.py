@@ -1,4 +1,4 @@
-"""Between two rounds: settle the one that was closed, and open the next one, wait for clients, or end the run."""
+"""The stage between two rounds: settle the closed round, then open the next, wait for clients or end the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flavor.view.round_events import RoundClosed, RoundNote, RoundOpened
 
 
 class BetweenRounds:
-    """A `Stage`: the run has no round yet, or its newest is closed."""
+    """The `Stage` in which the run has no round yet, or its newest round is closed."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -38,7 +38,7 @@ class BetweenRounds:
         return True
 
     def _settle(self, round_: CurrentRound) -> None:
-        """See that the closed round has its manifest, and tell what its aggregation noticed."""
+        """See that the closed round has its manifest, and report its end and what the aggregator noted about it."""
         self._context.history.settle(round_.number, round_.view.manifest)
         if not round_.is_reported:
             round_.is_reported = True
@@ -46,10 +46,10 @@ class BetweenRounds:
         for note in round_.view.notes[round_.notes :]:
             self._context.observer.hear(RoundNote(note, round_.number))
         round_.notes = max(round_.notes, len(round_.view.notes))
-        self._context.heard.round_is_over(round_.number)
+        self._context.client_log.end_round(round_.number)
 
     def _is_just_resumed(self, closed: int) -> bool:
-        """Whether the run was resumed and has closed no more than the round that was open: its sites are on the way."""
+        """Whether sites may still be joining again: the run was resumed and closed no more than the round then open."""
         run = self._context.current.view
         if run.resumed_round is None or closed > run.resumed_round + 1:
             return False
@@ -59,7 +59,7 @@ class BetweenRounds:
         context, config = self._context, self._context.config
         reach("coordinator.opening")
         opened_ms = context.runs.open_round(
-            context.tenure.token, number, expected=expected, timeout_s=config.round_timeout_s, reason=reason
+            context.lease.token, number, expected=expected, timeout_s=config.round_timeout_s, reason=reason
         )
         reach("coordinator.opened")
         context.late.refuse_unheard()

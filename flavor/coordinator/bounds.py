@@ -1,4 +1,4 @@
-"""What a run leaves without bounds: one line each for whoever starts it."""
+"""Warnings about a run in which nothing bounds what one site can do to the model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from flavor.config import COMMAND, DEFAULT_AGGREGATOR, RunConfig
 
 
 def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
-    """Warnings where one site can take a round for itself: by what it claims, or by how far it goes.
+    """Return a warning for each way in which one site could decide a round: by what it claims, or by how far it moves.
 
-    `has_model` says whether the run's first round begins from a model.
+    `has_model` says whether the first round begins from a model.
     """
     name = config.aggregator or DEFAULT_AGGREGATOR
     if not config.kind.has_tensors or name == COMMAND:

@@ -1,4 +1,4 @@
-"""The run that is served, as far as this coordinator has read it: all of it can be read again."""
+"""The run that is served, as this coordinator has read it. All of it is in Redis, and can be read again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.client_log import ClientLog
+from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_round import CurrentRound
-from flavor.coordinator.heard import Heard
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
-from flavor.coordinator.tenure import Tenure
 from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -32,22 +32,22 @@ class CurrentRun:
         config: RunConfig,
         *,
         members: Members,
-        heard: Heard,
+        client_log: ClientLog,
         late: LateUpdates,
-        tenure: Tenure,
+        lease: CoordinatorLease,
         observer: Observer,
     ) -> None:
         self._runs, self._config, self._observer = runs, config, observer
-        self._members, self._heard, self._late, self._tenure = members, heard, late, tenure
+        self._members, self._client_log, self._late, self._lease = members, client_log, late, lease
         self.view: RunView = runs.read()
         self.round: CurrentRound | None = None
-        """The newest round; None before the first."""
+        """The newest round; None before the first round."""
         self._incarnation: tuple[str, int, int] | None = None
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
     @property
     def rounds(self) -> tuple[CurrentRound | None, ...]:
-        """The rounds that there is something to do about: the current one, which is None before the first."""
+        """The rounds that the loop steps: the current round, which is None before the first."""
         return (self.round,)
 
     @property
@@ -58,15 +58,15 @@ class CurrentRun:
     # -- the clock
 
     def now_ms(self) -> int:
-        """The server's clock, as far as it is known here."""
+        """Return the time of the server's clock, worked out from this process's clock, in milliseconds."""
         return int(time.monotonic() * 1000 + self._clock_ms)
 
     def set_clock(self, now_ms: int) -> None:
-        """The server's clock shows this now."""
+        """Take over the time that the server's clock shows now."""
         self._clock_ms = now_ms - time.monotonic() * 1000
 
     def pause_s(self) -> float:
-        """How long to listen before looking at the clock again."""
+        """Return how long to wait for an event before the next step: at most a second, or to the deadline."""
         if self.round is None or not self.round.is_open:
             return _TICK_S
         left_ms = self.round.view.deadline_ms - self.now_ms()
@@ -75,28 +75,28 @@ class CurrentRun:
     # -- what this coordinator has done
 
     def opened(self, view: RoundView) -> None:
-        """This round was opened."""
+        """Record that this coordinator has opened a round."""
         self.round = CurrentRound(view)
         self.view = replace(self.view, round=view.round, state=RunState.RUNNING)
-        self._heard.round = view.round
+        self._client_log.round = view.round
 
     def read_run(self) -> None:
-        """Read the run itself anew."""
+        """Read the run itself again."""
         self.view = self._runs.read()
 
     def read_round_view(self, round_: CurrentRound) -> None:
-        """Read the hash and the verdicts of a round anew; one that is gone stays as it was read."""
+        """Read the hash and the verdicts of a round again. A round that is gone stays as it was read before."""
         round_.view = self._runs.read_round(round_.number) or round_.view
 
-    def read_round_anew(self) -> None:
-        """Forget everything about the current round, and read it."""
+    def reload_round(self) -> None:
+        """Forget everything about the current round, and read it again."""
         self.round = None
         self._read_round()
 
     # -- reading
 
     def read_all(self) -> None:
-        """Read everything: it may be another server, or one that has forgotten something."""
+        """Read everything again: the server may be another one, or may have lost writes."""
         view = self._runs.read()
         if self._incarnation not in (None, view.incarnation):
             line = f"run {view.run!r} was rebuilt from the store after round {view.round}"
@@ -104,11 +104,11 @@ class CurrentRun:
             self._members.forget()
             self.round = None
         self.view, self._incarnation = view, view.incarnation
-        self._heard.round = view.round
+        self._client_log.round = view.round
         self.set_clock(self._runs.now_ms())
-        self._members.read_all(token=self._admitting, lenient=self._tenure.is_lenient)
+        self._members.read_all(token=self._admitting, lenient=self._lease.is_lenient)
         if self.view.round:
-            if self.round is None and (before := self._runs.read_round(self.view.round - 1)):  # another's round
+            if self.round is None and (before := self._runs.read_round(self.view.round - 1)):  # closed by another
                 self._late.expect(before)
                 self._late.refuse_unheard()
             self._read_round()
@@ -116,8 +116,8 @@ class CurrentRun:
 
     @property
     def _admitting(self) -> str | None:
-        """The token to admit clients by, while there is a run to admit them to."""
-        return None if self.view.state.ended else self._tenure.token
+        """The token that admits clients; None once the run has ended."""
+        return None if self.view.state.ended else self._lease.token
 
     def _read_round(self) -> None:
         view = self._runs.read_round(self.view.round)
@@ -132,14 +132,14 @@ class CurrentRun:
             self._late.expect(view)
 
     def read_updates(self, clients: Iterable[str]) -> None:
-        """Read what these clients have handed in for the current round."""
+        """Read the updates that these clients have handed in for the current round."""
         names, round_ = list(clients), self.round
         assert round_ is not None
         found = self._runs.updates(round_.number, names)
         round_.learn_updates(names, found, most_taken_back=self._config.aggregation_attempts)
 
-    def read(self, channels: list[str]) -> None:
-        """Read what these channels say has changed."""
+    def read_changes(self, channels: list[str]) -> None:
+        """Read what has changed, as the channels of the events say, and refuse updates that came late."""
         clients: set[str] = set()
         updates: set[str] = set()
         judged: set[str] = set()
@@ -160,10 +160,10 @@ class CurrentRun:
         for client in late:
             self._late.refuse(number, client)
         new = self._runs.verdicts(number, judged) if self.round and judged else {}
-        if self._members.recount(clients | judged, refused=self._heard.hears(number, new)):
+        if self._members.recount(clients | judged, refused=self._client_log.report_verdicts(number, new)):
             clients |= judged  # perhaps quarantined now, or pardoned
         if clients:
-            self._members.read(clients, token=self._admitting, lenient=self._tenure.is_lenient)
+            self._members.read(clients, token=self._admitting, lenient=self._lease.is_lenient)
             updates |= self.round.taken_back(clients) if self.round else set()
         if self._runs.keys.state in channels:
             self.read_run()

@@ -15,7 +15,10 @@ from flavor.store.protocol import ObjectStore
 def store_initial(
     store: ObjectStore, run: str, path: Path, kind: CheckpointKind, *, what: str = "--init-model"
 ) -> GlobalModel:
-    """Put pre-trained weights into the store; `InvalidSetting`, naming `what` gave them, when they are none."""
+    """Put pre-trained weights into the store as the model of round 0, and return it.
+
+    Raises `InvalidSetting` for a file that is no checkpoint of this kind; the message names the option `what`.
+    """
     with store.stage() as staged:
         try:
             wire = kind.to_wire(path, staged)

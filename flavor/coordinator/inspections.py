@@ -1,4 +1,4 @@
-"""Has each update of the open round inspected: asks aggregators, asks again, and gives up in the end."""
+"""Has each update of the open round inspected: puts jobs into the queue, repeats them, and gives up in the end."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import time
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
+from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.current_run import CurrentRun
-from flavor.coordinator.heard import Heard
 from flavor.coordinator.members import LONGEST, Members
 from flavor.records.update import Refused
 from flavor.records.verdict import Verdict
 
-_STORE_AWAY = "the aggregators cannot use the store for now: their own lines say why; trying again"
+_STORE_AWAY = "the aggregators cannot use the store for now: their logs say why; trying again"
 _PATIENCE_S = 2.0
-"""An update that waits for longer makes the coordinator look whether there is an aggregator at all."""
+"""After so many seconds without a verdict the coordinator looks whether an aggregator is there at all."""
 _SLOWEST_BYTES_PER_S = 50e6
-"""An inspection is not asked for again before it would be done at this rate."""
+"""An inspection is not requested again before it would be done at this rate."""
 
 
 class Inspections:
-    """What one run's aggregators are asked to inspect: large updates each at once, small ones many in a job."""
+    """Requests the inspections of one run: a job for each large update, and one job for many small updates."""
 
     def __init__(
         self,
@@ -32,17 +32,17 @@ class Inspections:
         *,
         jobs: JobQueue,
         members: Members,
-        heard: Heard,
+        client_log: ClientLog,
     ) -> None:
         self._runs, self._config, self._current, self._jobs = runs, config, current, jobs
-        self._members, self._heard = members, heard
+        self._members, self._client_log = members, client_log
 
-    def ask(self, round_: CurrentRound) -> str:
-        """Ask for the inspection of what has arrived in this round, and refuse what cannot be inspected.
+    def request(self, round_: CurrentRound) -> str:
+        """Request the inspection of each update that has arrived in this round, and refuse what cannot be inspected.
 
-        Returns why nothing is inspected for now; '' while all goes well.
+        Returns why no update is inspected for now; '' while inspections go well.
         """
-        now, asked = time.monotonic(), round_.asked
+        now, requests = time.monotonic(), round_.requests
         small: list[str] = []
         small_in_flight = False
         unjudged = [client for client in round_.unjudged if not self._is_shut_out(round_, client)]
@@ -52,9 +52,9 @@ class Inspections:
                 self._refuse(round_, client, handed_in.reason[:LONGEST])
                 continue
             size = handed_in.size_bytes
-            again_at = asked.again_at.get(client)
-            if again_at is not None and now >= again_at and self._jobs.waits(asked.jobs[client]):
-                again_at = asked.again_at[client] = now + self._config.aggregation_lease_s  # it was not tried yet
+            again_at = requests.again_at.get(client)
+            if again_at is not None and now >= again_at and self._jobs.waits(requests.jobs[client]):
+                again_at = requests.again_at[client] = now + self._config.aggregation_lease_s  # the job is still queued
             if (again_at is None or now >= again_at) and self._given_up(round_, client):
                 continue
             if again_at is not None and now < again_at:
@@ -66,47 +66,47 @@ class Inspections:
         if small and not small_in_flight:
             self._enqueue(round_, small, SMALL_UPDATE_BYTES)
         if not any(client in unjudged for client in round_.unjudged):
-            asked.unjudged_since = 0.0
-            asked.is_store_away = False
+            requests.unjudged_since = 0.0
+            requests.is_store_away = False
             return ""
-        asked.unjudged_since = asked.unjudged_since or now
-        if now - asked.unjudged_since > _PATIENCE_S and self._jobs.workers() == 0:
+        requests.unjudged_since = requests.unjudged_since or now
+        if now - requests.unjudged_since > _PATIENCE_S and self._jobs.workers() == 0:
             return self._jobs.absence()
-        asked.is_store_away = asked.is_store_away and self._is_store_away(round_)
-        return _STORE_AWAY if asked.is_store_away else ""
+        requests.is_store_away = requests.is_store_away and self._is_store_away(round_)
+        return _STORE_AWAY if requests.is_store_away else ""
 
     def _is_store_away(self, round_: CurrentRound) -> bool:
-        """Whether an aggregator has said lately that it cannot use the store."""
+        """Whether an aggregator has reported lately that it cannot use the store."""
         away_ms = round_.view.away_ms
         return away_ms is not None and self._current.now_ms() - away_ms < 2000 * self._config.aggregation_lease_s
 
     def _is_shut_out(self, round_: CurrentRound, client: str) -> bool:
-        """Whether it was refused in this round once too often: by one more try it would let itself in again."""
+        """Whether the client is quarantined and has a verdict in this round: one more update must not end that."""
         return client in round_.view.verdicts and self._members.is_quarantined(client)
 
     def _given_up(self, round_: CurrentRound, client: str) -> bool:
-        """Refuse an update whose inspection never comes to an end although somebody inspects."""
-        times = round_.asked.times[client]
+        """Refuse an update whose inspection has failed too often although aggregators are there; return whether so."""
+        times = round_.requests.times[client]
         if times < self._config.aggregation_attempts or not self._jobs.workers():
             return False
         if self._is_store_away(round_):
-            round_.asked.forget(client)
-            round_.asked.is_store_away = True
+            round_.requests.forget(client)
+            round_.requests.is_store_away = True
             return False
         self._refuse(round_, client, f"its inspection failed {times} times")
         return True
 
     def _refuse(self, round_: CurrentRound, client: str, reason: str) -> None:
         refused = Verdict(False, reason, try_id=round_.updates[client].try_id)
-        self._heard.refuse(round_.number, client, refused)
+        self._client_log.refuse(round_.number, client, refused)
         self._current.read_round_view(round_)
 
     def _enqueue(self, round_: CurrentRound, clients: list[str], size_bytes: int) -> None:
-        asked = round_.asked
-        asked.number += 1
-        asked.times.update(clients)
+        requests = round_.requests
+        requests.number += 1
+        requests.times.update(clients)
         longest_s = min(size_bytes / _SLOWEST_BYTES_PER_S, self._config.aggregation_timeout_s)  # a site claims the size
         again_at = time.monotonic() + self._config.aggregation_lease_s + longest_s
-        asked.again_at.update(dict.fromkeys(clients, again_at))
-        job = self._jobs.inspect(self._runs.run, round_.number, clients, attempt=asked.number)
-        asked.jobs.update(dict.fromkeys(clients, job))
+        requests.again_at.update(dict.fromkeys(clients, again_at))
+        job = self._jobs.inspect(self._runs.run, round_.number, clients, attempt=requests.number)
+        requests.jobs.update(dict.fromkeys(clients, job))

@@ -1,4 +1,8 @@
-"""The coordinator: acts on the decisions. Its state is in Redis; what it holds in memory it can read again."""
+"""The coordinator's loop: wake up, read what has changed, and take the next step of the run.
+
+`Coordinator._serve` is the loop, and `_step` takes one step; the stages in `stages.py` say what a step is. All state is
+in Redis: what this process holds in memory can be read again.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,16 @@ from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
 from flavor.coordinator.beginning import create_or_find
+from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.context import RunContext
+from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
-from flavor.coordinator.heard import Heard
 from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
 from flavor.coordinator.pruning import Pruning
 from flavor.coordinator.stages import Stages, stages_of
 from flavor.coordinator.store_wait import CoordinatorWait
-from flavor.coordinator.tenure import Tenure
 from flavor.coordinator.waits import Waits
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound, StoreError
 from flavor.ledger.archive import Archive
@@ -40,14 +44,15 @@ _ENDINGS = {RunState.FINISHED: RunFinished, RunState.FAILED: RunFailed, RunState
 
 
 class Coordinator:
-    """One run's rounds, from waiting for clients to its end. `run()` returns the run as it ended.
+    """Coordinates one run, from waiting for clients to the end of the run.
 
-    Killed at any point and started again, it carries on. Only the holder of the run's lease can change anything: a
-    second coordinator waits for the lease, and `LeaseHeld` is raised when its holder is alive. `only` names the
-    clients that may take part; everyone may when it is None. `warnings` gives what to warn of in the run's settings.
+    A coordinator that was killed at any point and is started again goes on with the run. Only the holder of the run's
+    lease can change the run: a second coordinator waits for the lease, and raises `LeaseHeld` when the holder is alive.
+    `only` names the clients that may take part; None admits every client. `warnings` returns what to warn of in the
+    run's settings.
 
-    `config` is how the run begins. The settings of a run that is there may have been changed by `flavor resume`, so
-    nothing is made of `config` before the run was read.
+    `config` has the settings of a new run. `flavor resume` may have changed the settings of a run that exists, so
+    nothing uses `config` before the run was read.
     """
 
     def __init__(
@@ -67,26 +72,32 @@ class Coordinator:
         self._config, self._url = config, redis_url
         self._stopped = threading.Event()
         self.closed = 0
-        """Rounds that were closed when the run ended."""
+        """How many rounds were closed when the run ended."""
         self._store, self._initial, self._patience_s = store, initial, patience_s
         self._observer, self._tell = observer, notices(observer)
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
         self._only, self._given_jobs, self._warnings = only, jobs, warnings
         self._history = History(self._runs, Archive(store, run), self._tell)
-        self._heard = Heard(self._runs, observer)
-        self._waits = Waits(self._runs, self._heard, observer)
-        self._store_wait = CoordinatorWait(store, self._heard, self._waits, observer=observer, stopped=self._stopped)
+        self._client_log = ClientLog(self._runs, observer)
+        self._waits = Waits(self._runs, self._client_log, observer)
+        self._store_wait = CoordinatorWait(
+            store, self._client_log, self._waits, observer=observer, stopped=self._stopped
+        )
         self._watch = ServerWatch(self._redis, redis_url)
 
     # -- from start to end
 
     def stop(self) -> None:
-        """Make `run` return within about a second, from another thread; the run itself goes on waiting for another."""
+        """Make `run` return within about a second. Call it from another thread. The run itself does not end."""
         self._stopped.set()
 
     def run(self) -> RunView:
-        """Serve the run until it ends, or `stop` is called. The reason of one that ended is the operator's."""
+        """Serve the run until it ends or `stop` is called, and return it. The reason of its end is the operator's.
+
+        Raises `RunExists` for a run of this name with other settings, `LeaseHeld`, `LeaseLost` when another coordinator
+        has taken the run over, `RunNotFound` when Redis has lost the run, and `BusUnavailable`.
+        """
         wait_for_server(self._redis, self._url)
         was_there, config = create_or_find(
             self._runs,
@@ -101,14 +112,14 @@ class Coordinator:
         for line in self._warnings(config):
             self._tell(line)
         pruning = Pruning(self._runs, self._store, config, self._tell)
-        tenure = Tenure(self._runs, lease_s=config.heartbeat_timeout_s, tell=self._tell)
-        if was_there:  # whatever ended the last coordinator may have ended the edges too
+        lease = CoordinatorLease(self._runs, lease_s=config.heartbeat_timeout_s, tell=self._tell)
+        if was_there:  # what ended the last coordinator may have ended the edges, too
             view = self._runs.read()
-            if self._runs.closed(view)[0] != view.resumed_round:  # of a run that was resumed the sites have ended
-                tenure.give_grace()
+            if self._runs.closed(view)[0] != view.resumed_round:  # the sites of a run that was resumed have ended
+                lease.give_grace()
             if not view.state.ended:
                 self._tell(f"run {self._runs.run!r} goes on from round {view.round}")
-        tenure.start()
+        lease.start()
         name, keys = self._runs.run, self._runs.keys
         subscription = Subscription(
             connect(self._url, patience_s=self._patience_s, client_name=f"flavor-serve:{name}:events"),
@@ -117,21 +128,21 @@ class Coordinator:
             patterns=[*keys.client_patterns, keys.rounds_pattern],
         )
         try:
-            context = self._context(config, tenure, pruning)
+            context = self._context(config, lease, pruning)
             self._serve(context, subscription)
             return self._ended(context)
         finally:
             pruning.close()
-            tenure.end()
+            lease.end()
             subscription.close()
 
-    def _context(self, config: RunConfig, tenure: Tenure, pruning: Pruning) -> RunContext:
-        """All that the stages of a round work with."""
-        runs, heard, observer = self._runs, self._heard, self._observer
+    def _context(self, config: RunConfig, lease: CoordinatorLease, pruning: Pruning) -> RunContext:
+        """Build what the stages of a round work with."""
+        runs, client_log, observer = self._runs, self._client_log, self._observer
         members = Members(
             runs,
             observer,
-            heard,
+            client_log,
             quarantine_after=config.quarantine_after,
             lease_s=config.heartbeat_timeout_s,
             only=self._only,
@@ -143,9 +154,11 @@ class Coordinator:
             patience_s=self._patience_s,
             run=runs.run,
         )
-        late = LateUpdates(runs, heard)
-        current = CurrentRun(runs, config, members=members, heard=heard, late=late, tenure=tenure, observer=observer)
-        inspections = Inspections(runs, config, current, jobs=jobs, members=members, heard=heard)
+        late = LateUpdates(runs, client_log)
+        current = CurrentRun(
+            runs, config, members=members, client_log=client_log, late=late, lease=lease, observer=observer
+        )
+        inspections = Inspections(runs, config, current, jobs=jobs, members=members, client_log=client_log)
         return RunContext(
             runs=runs,
             config=config,
@@ -155,17 +168,17 @@ class Coordinator:
             members=members,
             jobs=jobs,
             inspections=inspections,
-            tenure=tenure,
+            lease=lease,
             history=self._history,
             pruning=pruning,
-            heard=heard,
+            client_log=client_log,
             late=late,
             waits=self._waits,
             observer=observer,
         )
 
     def _ended(self, context: RunContext) -> RunView:
-        """The run as it ended, or as it goes on where `stop` was called."""
+        """Finish what the end of the run leaves to do, and return the run; after `stop`, the run as it goes on."""
         current = context.current
         if current.view.state.ended:
             self._store_wait.until_done(lambda: _settle(context), current.view)
@@ -177,36 +190,36 @@ class Coordinator:
     # -- the turn
 
     def _serve(self, context: RunContext, subscription: Subscription) -> None:
-        """Act on what happens until the run ends, or `stop` is called."""
-        current, tenure, stages = context.current, context.tenure, stages_of(context)
+        """Step, wait for an event and read what it changed, until the run ends or `stop` is called."""
+        current, lease, stages = context.current, context.lease, stages_of(context)
         with translated(shown(self._url)):
             self._store_wait.until_done(self._history.check, current.view)
             subscription.open()
-            self._watch.was_away()  # from here on
-            self._redis.publish(self._runs.keys.state, "serving")  # every edge announces itself
+            self._watch.was_away()  # counts from here on
+            self._redis.publish(self._runs.keys.state, "serving")  # every edge answers by announcing itself
             current.read_all()
             self._waits.take_over(current.awaited_round)
             resync_at = time.monotonic() + _RESYNC_S
             woken: list[str] = []
             while not (current.view.state.ended or self._stopped.is_set()):
                 try:
-                    if RESYNC in woken or not resync_at:  # it may be another server, or have forgotten something
+                    if RESYNC in woken or not resync_at:  # this may be another server, or one that lost writes
                         self._history.check()
                     if RESYNC in woken:
-                        tenure.keep()
-                        if self._watch.was_away():  # and everybody's lease may have lapsed
-                            tenure.give_grace()
+                        lease.keep()
+                        if self._watch.was_away():  # the leases of all clients may have lapsed
+                            lease.give_grace()
                     if RESYNC in woken or time.monotonic() > resync_at:
                         current.read_all()
                         resync_at = time.monotonic() + _RESYNC_S
                     _step(context, stages)
                     woken = [] if current.view.state.ended else subscription.wait(current.pause_s())
-                    current.read(woken)
+                    current.read_changes(woken)
                     self._store_wait.is_back()
-                except IllegalMove:  # somebody stopped it, or a repeated command had been carried out after all
+                except IllegalMove:  # the run was stopped, or a command that was repeated had been carried out before
                     resync_at = 0.0
-                except LeaseLost:  # unless it only lapsed
-                    tenure.keep()
+                except LeaseLost:  # `keep` raises it again unless the lease only lapsed
+                    lease.keep()
                     resync_at = 0.0
                 except (StoreError, OSError) as error:
                     self._store_wait.wait(error, current.view, current.awaited_round)
@@ -214,11 +227,11 @@ class Coordinator:
                 except RunNotFound:
                     self._history.check()
                     raise
-                tenure.keep_if_lost()
+                lease.keep_if_lost()
 
 
 def _step(context: RunContext, stages: Stages) -> None:
-    """Do everything that can be done now."""
+    """Do everything that can be done now: step each round until none moves, or the run has ended."""
     current, has_moved = context.current, True
     while has_moved and not current.view.state.ended:
         steps = [stages[round_.view.state if round_ else None].step(round_) for round_ in current.rounds]
@@ -228,12 +241,12 @@ def _step(context: RunContext, stages: Stages) -> None:
 
 
 def _settle(context: RunContext) -> None:
-    """See that the newest closed round has its manifest, also if its worker died right after the commit.
+    """Answer late updates, log what was left out, and see that the newest closed round has its manifest.
 
-    And that nothing was handed in too late without an answer.
+    The manifest is missing when the aggregator died right after it had closed the round.
     """
     context.late.refuse_unheard()
-    context.heard.run_is_over()
+    context.client_log.end_run()
     run = context.current.view
     view = context.runs.read_round(run.round) if run.round else None
     if view is not None and view.state is RoundState.CLOSED:

@@ -1,4 +1,4 @@
-"""The clients of a run as its coordinator sees them: who is admitted, with which key, who is gone or quarantined."""
+"""The clients of a run as its coordinator sees them: admitted or not, by which key, gone or quarantined."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from flavor.bus.admission import tell_admission
 from flavor.bus.runs import RunStore
-from flavor.coordinator.heard import Heard
+from flavor.coordinator.client_log import ClientLog
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.policy.standing import Client
@@ -29,54 +29,54 @@ from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
 _SCAN_S = 0.01
-"""Of a large server's keys so much is looked through at a time."""
+"""Seconds for which the keys of the server are searched for clients at a time."""
 LONGEST = 3000
-"""Characters of what a client says that go into the log, and onto terminals."""
+"""Maximum length of a client's own words in the log and on terminals, in characters."""
 
 
 class Members:
-    """What has been read of the clients of one run. `only` names those that may take part; None admits everyone."""
+    """The clients of one run, as they were read. `only` names the clients that may take part; None admits every one."""
 
     def __init__(
         self,
         runs: RunStore,
         observer: Observer,
-        heard: Heard,
+        client_log: ClientLog,
         *,
         quarantine_after: int,
         lease_s: float,
         only: frozenset[str] | None,
     ) -> None:
-        self._runs, self._observer, self._heard = runs, observer, heard
+        self._runs, self._observer, self._client_log = runs, observer, client_log
         self._quarantine_after, self._only = quarantine_after, only
         self._lease_s = lease_s
         self._stopped: dict[str, float] = {}  # client -> when its edge was first seen stopped by a signal (monotonic)
         self.clients: dict[str, Client] = {}
         self.names: set[str] = set()
-        """Who was ever admitted."""
+        """The clients that were ever admitted."""
         self._keys: dict[str, str] = {}  # client -> the public key that is pinned for it
         self._refusals: dict[str, int] = {}
-        self._took_no_part: set[str] = set()  # who had ended before it was seen, and has not come again
+        self._took_no_part: set[str] = set()  # clients that had ended before they were seen, and have not come again
         self._strangers: set[str] = set()
         self._told: dict[str, tuple[str, str]] = {}  # client -> why it is not admitted, and by which key
         self._welcomed: dict[str, str] = {}  # client -> the key by which it was told that it is admitted
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
     def forget(self) -> None:
-        """The run was rebuilt: what was seen of its clients is of another history."""
+        """Forget the clients, because the run was rebuilt and they are those of another history."""
         self.clients, self._keys, self._told, self._welcomed = {}, {}, {}, {}
 
     def read_all(self, *, token: str | None, lenient: bool) -> None:
-        """Read every client that is known or can be found; see `read`."""
+        """Read every client that is known or found on the server; see `read`."""
         self.names = set(self._runs.members())
         self._refusals, self._keys = self._runs.refusals(), self._runs.public_keys()
         self.read(self.names | set(self.clients) | self._found(), token=token, lenient=lenient)
 
     def read(self, names: Iterable[str], *, token: str | None, lenient: bool) -> None:
-        """Read these clients, and tell of what has become of them.
+        """Read these clients, and report how each has changed.
 
-        Who is new is admitted by the coordinator's `token`, nobody without one. `lenient`: a lease that is missing says
-        nothing about who held it.
+        New clients are admitted with the coordinator's `token`; without a token, none is. With `lenient`, a client
+        whose lease is missing does not count as gone.
         """
         for name, (fields, leased) in self._runs.clients(names).items():
             before = self.clients.get(name)
@@ -84,12 +84,12 @@ class Members:
                 continue
             try:
                 state, speaks = ClientState(fields["state"]), True
-            except (KeyError, ValueError):  # it says nothing, or nothing known: what it said before stands
+            except (KeyError, ValueError):  # without a known state, the state that was read before stands
                 if before is None:
                     continue
                 state, speaks = before.state, "state" in fields
             if speaks and not state.gone and (refused := self._refusal(name, fields)):
-                if name in self.names:  # it was another edge that spoke for it
+                if name in self.names:  # another edge has used its name
                     self.clients[name] = Client(ClientState.FAILED, False, refused, False)
                 continue
             alive = self._awaited(name, state, leased)
@@ -104,19 +104,20 @@ class Members:
             elif before is not None and quarantined and not before.quarantined:
                 self._quarantine(name)
             elif before is not None and not before.gone and client.gone:
-                self._heard.note(_gone(state)(client.why_gone, name))
+                self._client_log.note(_gone(state)(client.why_gone, name))
             elif before is not None and state is ClientState.STOPPED is not before.state and not client.gone:
-                self._heard.note(ClientStopped(f"{client.reason or 'its edge was stopped'}: it is awaited", name))
+                self._client_log.note(ClientStopped(f"{client.reason or 'its edge was stopped'}: it is awaited", name))
 
     def is_quarantined(self, name: str) -> bool:
-        """Whether this client is given no more tasks for now, and nothing is taken of it."""
+        """Whether this client gets no tasks, and its updates do not count, until an operator pardons it."""
         client = self.clients.get(name)
         return client is not None and client.quarantined
 
     def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
-        """Whether the client counts as there: one that was stopped by a signal does for a lease time, as a crashed one.
+        """Whether the client counts as present.
 
-        So a planned restart of an edge is nothing worse than a crash.
+        A client whose edge was stopped by a signal counts as present for a lease time, as one whose edge crashed does.
+        So a planned restart of an edge is not worse than a crash.
         """
         if state is not ClientState.STOPPED:
             self._stopped.pop(name, None)
@@ -125,14 +126,14 @@ class Members:
         return alive or now - self._stopped.setdefault(name, now) < self._lease_s
 
     def recount(self, names: Iterable[str], *, refused: bool) -> bool:
-        """Read the refusals anew, if an update was just `refused` or one of these clients' was before; whether so."""
+        """Read the refusals again if an update was `refused` or one of these clients has some; return whether so."""
         if not refused and not any(name in self._refusals for name in names):
             return False
         self._refusals = self._runs.refusals()
         return True
 
     def _found(self) -> set[str]:
-        """Clients whose lease is in Redis, should all that they published have been lost; a part of the keys a time."""
+        """Search a part of the server's keys for leases of clients, whose own events may have been lost."""
         until, found = time.monotonic() + _SCAN_S, set[str]()
         while True:
             self._cursor, clients = self._runs.scan_clients(self._cursor)
@@ -141,7 +142,7 @@ class Members:
                 return found
 
     def _admit(self, token: str, name: str, fields: Mapping[str, str], client: Client) -> None:
-        """Make it a member; of one that has ended before it was seen, with why."""
+        """Make the client a member, and report that; for a client that had ended before it was seen, report why."""
         host = fields.get("host", "an unknown host")[:LONGEST]
         key = self._keys.get(name, "")
         whence = f"from {host}, key {fingerprint(key)}" if key else f"from {host}"
@@ -156,7 +157,7 @@ class Members:
         self._observer.hear(event)
 
     def _refusal(self, name: str, fields: Mapping[str, str]) -> str:
-        """Why a client cannot take part, by its protocol or its key; '' when it can. Its site is told, once."""
+        """Return why a client cannot take part, by its protocol or its key; '' when it can. Tell its site once."""
         key = fields.get("public_key", "")
         kind: type[ClientEvent] = ClientNotAdmitted
         reason = client_refusal(spoken(fields.get("protocol")))
@@ -169,7 +170,7 @@ class Members:
         elif before != (reason, key):
             self._told[name] = (reason, key)
             self._welcomed.pop(name, None)
-            self._heard.note(kind(reason, name))
+            self._client_log.note(kind(reason, name))
             tell_admission(self._runs, name, admitted=False, reason=reason, public_key=key)
         return reason
 
@@ -181,12 +182,12 @@ class Members:
             tell_admission(self._runs, name, admitted=True, reason="", public_key=key)
 
     def _other_key(self, name: str, key: str) -> str:
-        """Pin the key that a client announces, once; the first stands. What is wrong with another one."""
+        """Pin the first key that a client announces; return what is wrong with another key, '' for the pinned one."""
         if not key or self._keys.get(name) == key:
             return ""
         try:
             PublicKey.parse(key)
-        except InvalidSetting:  # what it wrote instead is not for others to read
+        except InvalidSetting:  # the log does not quote what the client wrote
             return "its public key cannot be used: have flavor-fl make one, or openssl genpkey -algorithm ed25519"
         if (pinned := self._runs.pin_key(name, key)) != key:
             if not pinned:
@@ -209,7 +210,7 @@ class Members:
         self._observer.hear(event)
 
     def _is_stranger(self, name: str) -> bool:
-        """Whether this client may not take part; it is told of once."""
+        """Whether this client may not take part, which is reported once."""
         if self._only is None or name in self._only:
             return False
         if name not in self._strangers:
@@ -220,5 +221,5 @@ class Members:
 
 
 def _gone(state: ClientState) -> type[ClientGone]:
-    """The event of a client that is gone, by its state."""
+    """Return the kind of event for a client that is gone, by its state."""
     return ClientLeft if state is ClientState.LEFT else ClientLost

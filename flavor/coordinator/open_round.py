@@ -1,4 +1,4 @@
-"""An open round: have its updates inspected, and aggregate it, open it again, hold it or end the run."""
+"""The stage of an open round: have its updates inspected, then aggregate it, reopen it, wait or end the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flavor.view.round_events import RoundReopened, StructureDecided
 
 
 class OpenRound:
-    """A `Stage`: clients train, and hand in."""
+    """The `Stage` in which clients train and hand in their updates."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -25,7 +25,7 @@ class OpenRound:
         """See `Stage`."""
         assert round_ is not None
         context, config = self._context, self._context.config
-        uninspected = context.inspections.ask(round_)
+        uninspected = context.inspections.request(round_)
         clients = context.members.clients
         standing = standings(round_.view, round_.updates, clients)
         now_ms = context.current.now_ms()
@@ -62,7 +62,10 @@ class OpenRound:
     def _decide_structure(
         self, round_: CurrentRound, standing: Mapping[str, tuple[Standing, str]], *, closing: bool
     ) -> bool:
-        """In a round from no model, fix the structure that most have; True when others' acceptance was taken back."""
+        """In a round that begins from no model, fix the structure of tensors that most updates have.
+
+        Returns whether the acceptance of updates with another structure was taken back.
+        """
         context, config, verdicts = self._context, self._context.config, round_.view.verdicts
         if context.current.view.global_model is not None or not config.kind.has_tensors:
             return False
@@ -75,7 +78,7 @@ class OpenRound:
                 return False
             leader, others = verdicts[agreed[0]], agreed[1]
             reference = Reference(leader.inspected.object.sealed(""), leader.structure)
-        else:  # what was accepted at the same moment
+        else:  # updates may have been accepted while the structure was fixed
             accepted = {client: verdict for client, verdict in verdicts.items() if verdict.accepted}
             path = fixed.object.path
             of_its_site = next((e.structure for e in accepted.values() if e.inspected.object.path == path), None)
@@ -86,21 +89,21 @@ class OpenRound:
                 return False
         having = sum(verdict.accepted for verdict in verdicts.values()) - len(others)
         reason = f"the tensors' names, shapes and dtypes are those of {having} updates, and not those of {len(others)}"
-        context.runs.decide_structure(context.tenure.token, round_.number, reference, others=others, reason=reason)
+        context.runs.decide_structure(context.lease.token, round_.number, reference, others=others, reason=reason)
         context.current.read_round_view(round_)
-        for client in others:  # they are inspected again, which refuses them by what differs
-            round_.asked.forget(client)
+        for client in others:  # the next inspection refuses them, and names what differs
+            round_.requests.forget(client)
         context.observer.hear(StructureDecided(reason, round_.number, others, is_routine=not others))
         return bool(others)
 
     def _reopen(self, round_: CurrentRound, expected: tuple[str, ...], reason: str) -> None:
-        """The round begins again, with a new deadline, for these clients; who is new in it gets its task."""
+        """Open the round again for these clients, with a new deadline; clients that are new in it get its task."""
         context, before = self._context, round_.view
         number, opening = before.round, before.openings + 1
         new = [client for client in expected if client not in before.expected]
         left_out = tuple(sorted({*before.expected, *before.left_out} - set(expected)))
         deadline_ms = context.runs.reopen_round(
-            context.tenure.token,
+            context.lease.token,
             number,
             expected=expected,
             new=new,
@@ -110,5 +113,5 @@ class OpenRound:
             reason=reason,
         )
         round_.view = replace(before, expected=expected, left_out=left_out, openings=opening, deadline_ms=deadline_ms)
-        context.current.read_updates(new)  # of one that was left out, and handed in meanwhile
+        context.current.read_updates(new)  # a client that was left out may have handed in since
         context.observer.hear(RoundReopened(reason, number))

@@ -1,4 +1,4 @@
-"""What old rounds leave behind, removed beside the coordinator's loop: it holds up no round, and ends no run."""
+"""Removes what old rounds leave behind, in a thread beside the coordinator's loop, so that no round waits for it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
 _KEPT_IN_REDIS = 50
-"""Rounds whose hashes stay in Redis, and whose information stays in the store, for those who follow the run.
+"""Number of newest rounds whose hashes stay in Redis, and whose client information stays in the store.
 
-Its manifests have all rounds. Information is small, and whoever writes the results must not be faster than the rounds.
+A program that writes results while the run goes on may lag behind by so many rounds. The manifests have all rounds.
 """
 _CATCH_UP = 20
-"""Rounds before the first to prune that are looked at when a coordinator starts."""
+"""How many rounds before the newest one to prune are looked at when a coordinator starts."""
 _SWEEP_ROUNDS = 10
-"""So often the folders themselves are looked through, for what no verdict names."""
+"""After so many rounds the folders are searched for objects that no verdict names."""
 _MOST_OF_A_CLIENT = 1000
-"""Objects that are looked at in a client's folder each time: what a site leaves there must not hold anybody up."""
+"""How many objects of a client's folder are looked at each time, so that no site can delay the others."""
 _END_S = 5.0
 
 
 class Pruning:
     """Removes, in a thread of its own, what `--keep-rounds` and `--keep-globals` do not keep.
 
-    Of each round its updates, by the paths that were recorded; later its information and its keys in Redis, once its
-    manifest is in the store. What goes wrong is told once, and tried again after the next round.
+    Removes the updates of a round first, by the paths that were recorded. Removes the client information of the round
+    and its keys in Redis later, once the manifest of the round is in the store. An error is reported once, and the
+    removal is tried again after the next round.
     """
 
     def __init__(self, runs: RunStore, store: ObjectStore, config: RunConfig, tell: Callable[[str], None]) -> None:
@@ -51,7 +52,7 @@ class Pruning:
         self._thread: threading.Thread | None = None
 
     def after(self, closed: int, clients: Collection[str]) -> None:
-        """Round `closed` is closed: what is older than what is kept may go, soon. `clients` are all there ever were."""
+        """Remove soon what is not kept after round `closed`. `clients` are all clients that were ever admitted."""
         if not (self._config.keep_rounds or self._config.keep_globals):
             return
         with self._wake:
@@ -63,7 +64,7 @@ class Pruning:
             self._thread = thread
 
     def close(self) -> None:
-        """Finish what was asked for, if that does not take long."""
+        """Wait for a removal that goes on, for five seconds at most."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -79,7 +80,7 @@ class Pruning:
                 return
             try:
                 self.prune(*wanted)
-            except Exception as error:  # whatever it is, the rounds go on
+            except Exception as error:  # no error of a removal may end the rounds
                 if (why := f"what old rounds left stays for now: {error}"[:500]) != self._told:
                     self._told = why
                     self._tell(why)
@@ -87,10 +88,9 @@ class Pruning:
                 self._told = ""
 
     def prune(self, closed: int, clients: Collection[str]) -> None:
-        """Remove what is not kept after round `closed`. Doing it again does nothing.
+        """Remove what is not kept after round `closed`. A second call does nothing.
 
-        Raises `LocalFault`, and what was not removed is told to be neither gone nor missing, while a folder store is
-        not mounted.
+        Raises `LocalFault` while the folder of the store is not mounted: nothing then counts as removed or as missing.
         """
         require_mounted(self._store, self._runs.run)
         if keep := self._kept_of(closed):
@@ -107,17 +107,17 @@ class Pruning:
             self._remove_before(global_folder(self._runs.run), newest, infos=told)
 
     def _kept_of(self, closed: int) -> int:
-        """Rounds whose updates are kept after round `closed`; 0 for all.
+        """Return of how many rounds the updates are kept after round `closed`; 0 for all.
 
-        No fewer than its manifest says: of a run that was resumed to keep fewer, the next manifest is the first to say
-        so, and until then `flavor verify` would miss what is gone.
+        These are no fewer than the manifest of the round says. When a run was resumed with a smaller --keep-rounds, the
+        next manifest is the first one with the new number, and until then `flavor verify` would miss what is gone.
         """
         now = self._config.keep_rounds
         if not now or now == self._recorded:
             return now
         path = manifest_path(self._archive.run, closed)
         data = self._archive.data(closed)
-        if data is None:  # not in its place yet, or removed: what it says is not known, and the next one says it, too
+        if data is None:  # not in its place yet, or removed: the next manifest says it, too
             return 0
         said = Manifest.parse(data, path).config.get("keep_rounds")
         if not isinstance(said, int):
@@ -126,15 +126,15 @@ class Pruning:
         return max(now, said) if said else 0
 
     def _remove_round(self, round_: int, clients: Collection[str]) -> None:
-        """The updates that were recorded of one round, and what its clients wrote into Redis."""
+        """Remove the recorded updates of one round, and what its clients wrote into Redis."""
         view = self._runs.read_round(round_)
         if view is not None:
             self._store.delete([verdict.update.object.path for verdict in view.verdicts.values() if verdict.update])
-            require_mounted(self._store, self._runs.run)  # else they are still there, and Redis alone names them
+            require_mounted(self._store, self._runs.run)  # else they are still there, and only Redis names them
         self._runs.forget_round(round_, sorted(clients))
 
     def _forget_hashes(self, closed: int) -> None:
-        """The information and the hashes of rounds long closed, if the store has them as manifests."""
+        """Remove the client information and the hashes of rounds whose manifests are in the store."""
         newest = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds)
         for old in range(max(self._forgotten + 1, newest - _CATCH_UP, 1), newest + 1):
             if not self._is_recorded(old):
@@ -151,9 +151,9 @@ class Pruning:
             self._forgotten = old
 
     def _is_recorded(self, round_: int) -> bool:
-        """Whether the manifest in the store is the one that Redis knows, and if need be put it in its place again.
+        """Whether the manifest in the store is the one that Redis knows; put it back in its place where it is not.
 
-        Without the hash in Redis nothing tells it from another that is signed, or that it was ever there.
+        Once the hash in Redis is removed, nothing else can distinguish this manifest from another signed one.
         """
         view = self._runs.read_round(round_)
         if view is None or view.manifest is None:
@@ -178,14 +178,14 @@ class Pruning:
         return done
 
     def _sweep(self, newest: int, clients: Collection[str]) -> None:
-        """What no verdict names: refused, late, or never handed in."""
+        """Remove objects that no verdict names: those refused, late, or never handed in."""
         infos = min(newest, self._forgotten)
         self._remove_before(accepted_folder(self._runs.run), newest, infos=infos)
         for client in clients:
             self._remove_before(client_folder(self._runs.run, client), newest, infos=infos, most=_MOST_OF_A_CLIENT)
 
     def _remove_before(self, folder: str, newest: int, *, infos: int, most: int | None = None) -> None:
-        """The objects of rounds 1 to `newest` that lie in a folder; information of rounds 1 to `infos` alone."""
+        """Remove the objects of rounds 1 to `newest` from a folder, and client information of rounds 1 to `infos`."""
         self._store.delete(
             [
                 path

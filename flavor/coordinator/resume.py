@@ -1,4 +1,4 @@
-"""`flavor resume`: a run that has failed, or was stopped, goes on."""
+"""`flavor resume`: let a run go on that has failed or was stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flavor.records.states import RoundState, RunState
 from flavor.resume import changes, goes_on_by, resumed_config
 
 _LEASE_S = 15.0
-"""How long one that was killed keeps a coordinator waiting."""
+"""Lifetime of the lease: for so long a `flavor resume` that was killed keeps a coordinator waiting."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Resumed:
     """The round that is open again; the newest closed one when none is."""
     is_open: bool
     kept: int
-    """Accepted updates of the open round, which count as they did."""
+    """How many accepted updates the open round has; they count as before."""
     changed: tuple[str, ...]
-    """What has changed of the settings, a line each."""
+    """The settings that have changed, a line for each."""
 
 
 def resume(
@@ -44,10 +44,11 @@ def resume(
 ) -> Resumed:
     """Let a run go on that has failed, was stopped, or finished before all its rounds, with the settings in `given`.
 
-    A round that was open when it ended is open again, with a new deadline: what was accepted in it counts, what was
-    refused or found spoiled may be handed in again. `check` may raise for the new settings. Raises `RunError` for a run
-    that goes on anyway or has nothing left to do, `InvalidSetting` for settings that cannot be, `LeaseHeld` when its
-    coordinator lives; nothing has changed then.
+    A round that was open when the run ended is open again, with a new deadline: accepted updates count, and clients may
+    hand in again what was refused or found spoiled. `check` may raise for the new settings.
+
+    Raises `RunError` for a run that has not ended or has nothing left to do, `InvalidSetting` for settings that are not
+    possible, and `LeaseHeld` when the coordinator of the run is alive; nothing has changed then.
     """
     with no_coordinator(runs, url, tell) as lease:
         view = runs.read_own()
@@ -77,19 +78,19 @@ def resume(
 
 
 def _ever_changed(view: RunView, config: RunConfig) -> list[str]:
-    """Names of the settings that are not as the run began; `flavor serve` does not insist on these."""
+    """Return the names of the settings that differ from the run's beginning; `flavor serve` accepts others for them."""
     now = {line.split(" ")[0] for line in changes(view.config, config.to_mapping())}
     return sorted({*view.changed, *now})
 
 
 @contextlib.contextmanager
 def no_coordinator(runs: RunStore, url: str, tell: Callable[[str], None]) -> Any:
-    """Hold the coordinator's lease: there is none meanwhile, and one that starts waits."""
+    """Hold the coordinator's lease: no coordinator serves the run in the body, and one that is started waits."""
     lease = Lease(runs.redis, runs.keys.coordinator, ttl_s=_LEASE_S, what=f"the coordinator of run {runs.run!r}")
-    runs.read()  # before anything is written for a run that is not there
+    runs.read()  # raises for a run that does not exist, before anything is written
     with translated(shown(url)):
         lease.acquire(told=tell)
-    keeper = LeaseKeeper(lease, lost=lambda: None)  # the transition finds out
+    keeper = LeaseKeeper(lease, lost=lambda: None)  # the transition fails then
     keeper.start()
     try:
         yield lease

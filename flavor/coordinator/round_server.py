@@ -1,4 +1,4 @@
-"""A run's coordinator in a thread of this process, which hands its rounds over to be averaged here."""
+"""A run's coordinator in a thread of this process, for a program that averages the rounds itself."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _JOIN_S = 10.0
 
 
 class Aggregator(Protocol):
-    """What an aggregator does about a run, but for the model itself, in this process."""
+    """Does in this process what an aggregator does about a run, except for making the model."""
 
     def inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
-        """Judge what these clients have handed in."""
+        """Inspect the updates of these clients, and write the verdicts."""
 
     def attempt(self, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
-        """One attempt to aggregate a round, not claimed yet."""
+        """Return an attempt to aggregate a round, which is not claimed yet."""
 
     def refuse_if_recorded(self, run: str, round_: int) -> None:
-        """Raise `StateLost` when the store has the round closed already."""
+        """Raise `StateLost` when the store has a manifest of the round already."""
 
     def stage_manifest(
         self,
@@ -57,31 +57,31 @@ class Aggregator(Protocol):
 
 @dataclass(frozen=True)
 class _Ready:
-    """A round has all the updates it will have."""
+    """A round has all its updates, and is to be averaged."""
 
     round: int
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """The coordinator is done with the run."""
+    """The coordinator has returned: the run has ended."""
 
     view: RunView
 
 
 @dataclass(frozen=True)
 class _Broken:
-    """The coordinator cannot go on."""
+    """The coordinator has raised an error."""
 
     error: BaseException
 
 
 class RoundServer:
-    """One run: opens rounds, judges updates as aggregators do, and hands complete rounds to whoever averages them.
+    """Coordinates one run, inspects its updates, and hands each complete round to the caller, who averages it.
 
-    It is the `JobQueue` of its own coordinator: what others put into RQ is done here. As with any coordinator a second
-    process that serves the run waits for the first one's lease, and carries on where it stopped. `aggregator` makes,
-    for a connection, what does here as aggregators do.
+    A `RoundServer` is the `JobQueue` of its own coordinator: jobs that others put into RQ are done in this process. As
+    with any coordinator, a second process that serves the run waits for the lease of the first, and goes on where the
+    first one stopped. `aggregator` returns, for a connection, what does the work of an aggregator here.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class RoundServer:
         self._aggregator = aggregator(self._redis)
         self._inspectors = ThreadPoolExecutor(2, thread_name_prefix="inspect")
         self._inbox: queue.SimpleQueue[_Ready | _Ended | _Broken] = queue.SimpleQueue()
-        self._given: tuple[str, ...] = ()  # contributors of the newest round that was given out
-        self._claim: Claim | None = None  # taken by the coordinator's thread, used and given up by the other
+        self._given: tuple[str, ...] = ()  # contributors of the newest round that `wait` returned
+        self._claim: Claim | None = None  # taken by the coordinator's thread, used and given up by the caller's
         self._claims = threading.Lock()
-        self._refused = ""  # the token of the newest attempt that went without some of its updates
+        self._refused = ""  # the token of the newest attempt of which `refuse` refused updates
         self._coordinator = Coordinator(
             run,
             config,
@@ -127,7 +127,7 @@ class RoundServer:
         except BaseException as error:
             self._inbox.put(_Broken(error))
 
-    # -- what a coordinator asks for, from its own thread
+    # -- the job queue, which the coordinator calls from its thread
 
     def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> str:
         """See `JobQueue`."""
@@ -135,17 +135,17 @@ class RoundServer:
         return ""
 
     def waits(self, job: str) -> bool:
-        """See `JobQueue`: each is taken at once."""
+        """See `JobQueue`. No job waits: each is begun at once."""
         return False
 
     def _inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
         try:
             self._aggregator.inspect(run, round_, clients)
-        except Exception as error:  # the coordinator asks again, and then gives the update up
+        except Exception as error:  # the coordinator requests it again, and gives the update up in the end
             self._observer.hear(Notice(f"round {round_}: the inspection of {', '.join(clients)} failed: {error}"))
 
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
-        """See `JobQueue`: claim the attempt, and say that the round is ready."""
+        """See `JobQueue`. Claims the attempt, and makes `wait` return the round."""
         before = self._claim.attempt if self._claim is not None else None
         if before is not None and (before.round, before.number) == (round_, attempt):
             return
@@ -157,14 +157,14 @@ class RoundServer:
             self._inbox.put(_Ready(round_))
 
     def workers(self) -> int:
-        """See `JobQueue`: this process."""
+        """See `JobQueue`. This process is the only aggregator."""
         return 1
 
     def absence(self) -> str:
-        """See `JobQueue`: never asked for."""
+        """See `JobQueue`. Never called, as `workers` is never 0."""
         return ""
 
-    # -- what the averaging side asks for
+    # -- the rounds, for the caller that averages them
 
     def wait(self, round_: int) -> RoundView | None:
         """Wait until round `round_` has its updates; None when the run has finished before.
@@ -192,9 +192,10 @@ class RoundServer:
                     raise error
 
     def refuse(self, round_: int, error: UpdatesRefused) -> None:
-        """Fail the attempt for want of updates that go together: the round goes on without those refused, or fails.
+        """Fail the attempt, because updates do not go together: the round goes on without those refused, or fails.
 
-        `wait` then gives the round out again. Raises `IllegalMove` or `LeaseLost` when that is not ours to do any more.
+        `wait` returns the round again if it goes on. Raises `IllegalMove` or `LeaseLost` when another attempt is
+        current.
         """
         claim = self._claim
         if claim is None or claim.attempt.round != round_:
@@ -209,8 +210,8 @@ class RoundServer:
     def commit(self, round_: int, model: GlobalModel, reason: str) -> None:
         """Close a round with its global model, and leave its signed manifest, as an aggregator does.
 
-        Raises `IllegalMove` or `LeaseLost` when that is not ours to do any more, `StateLost` when the store has the
-        round closed already.
+        Raises `IllegalMove` or `LeaseLost` when another attempt is current, `StateLost` when the store has a manifest
+        of the round already.
         """
         claim = self._claim
         if claim is None or claim.attempt.round != round_:
@@ -223,7 +224,7 @@ class RoundServer:
         self._give_up(claim)
 
     def _staged(self, round_: int, attempt: int, model: GlobalModel) -> ObjectRef:
-        """The round's manifest, beside its model."""
+        """Put the round's manifest beside its model, and return it."""
         view = self.runs.read_round(round_)
         if view is None:
             raise IllegalMove(f"run {self._run!r}: round {round_} is gone")
@@ -238,7 +239,7 @@ class RoundServer:
         )
 
     def close(self, error: BaseException | None = None) -> None:
-        """Wait for a run that is complete to end, stop one that is not; after an error leave it for another process."""
+        """Wait for the end of a run that is complete, or stop it. After an `error`, leave it for another process."""
         try:
             if error is None:
                 self._end()
@@ -263,7 +264,7 @@ class RoundServer:
         self._thread.join(_JOIN_S)
 
     def _give_up(self, claim: Claim | None) -> None:
-        """Give this claim up; one that the other thread has taken meanwhile, for the next round, stays."""
+        """Give this claim up. A claim that the other thread has taken since, for the next round, stays."""
         with self._claims:
             if self._claim is claim:
                 self._claim = None

@@ -1,8 +1,7 @@
-"""The stages of a round, by its state: what the coordinator's loop does about it.
+"""The stages of a round: the table that tells the coordinator's loop what to do in each state of a round.
 
-The loop knows no stage by name: it takes the one that this table has for the state that the round is in. A task of
-another kind than training has its own table beside `training` (an evaluation has no aggregation, and closes otherwise),
-and `stages_of` chooses between them.
+The loop knows no stage by name. A task of another kind than training gets its own table beside `training`: an
+evaluation, for example, has no aggregation. `stages_of` chooses the table of a run.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from flavor.records.states import RoundState
 
 
 class Stage(Protocol):
-    """One stage of a round."""
+    """What to do about a round in one of its states."""
 
     def step(self, round_: CurrentRound | None) -> bool:
-        """Do what can be done about this round now; whether it has moved, so that there may be more to do at once."""
+        """Do what can be done about this round now; return whether it moved, so that the loop steps once more."""
 
 
 Stages = Mapping[RoundState | None, Stage]
@@ -30,17 +29,17 @@ Stages = Mapping[RoundState | None, Stage]
 
 
 def training(context: RunContext) -> Stages:
-    """The stages of a round in which clients train and their updates become one model."""
+    """Return the stages of rounds in which clients train, and their updates become one model."""
     between, aggregation = BetweenRounds(context), Aggregation(context)
     return {
         None: between,
         RoundState.OPEN: OpenRound(context),
         RoundState.AGGREGATING: aggregation,
-        RoundState.FAILED: aggregation,  # its run has ended, or is about to
+        RoundState.FAILED: aggregation,  # the run has ended, or is about to end
         RoundState.CLOSED: between,
     }
 
 
 def stages_of(context: RunContext) -> Stages:
-    """The stages of this run's rounds, by the kind of their task."""
+    """Return the stages of this run's rounds."""
     return training(context)

@@ -1,11 +1,11 @@
-"""The wait for a store that cannot be used while a run is served: as long as it takes."""
+"""Waits for a store that cannot be used for now while a run is served, without a limit of time."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-from flavor.coordinator.heard import Heard
+from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.waits import Waits, waiting
 from flavor.disk import file_of
 from flavor.errors import LocalFault, StoreError, StoreUnavailable
@@ -18,26 +18,26 @@ from flavor.view.observer import Observer
 
 
 class CoordinatorWait:
-    """Waits for the store of one run, and ends each wait at once when `stopped` is set.
+    """Waits for the store of one run; each wait ends at once when `stopped` is set.
 
-    Tells whenever it is news why the store cannot be used, and once that it can be used again.
+    Reports each new reason why the store cannot be used, and once that the store can be used again.
     """
 
     def __init__(
         self,
         store: ObjectStore,
-        heard: Heard,
+        client_log: ClientLog,
         waits: Waits,
         *,
         observer: Observer,
         stopped: threading.Event,
     ) -> None:
         self._store, self._stopped = store, stopped
-        self._telling = _Telling(heard, waits, observer)
+        self._telling = _Telling(client_log, waits, observer)
         self._wait = StoreWait(self._judge, self._telling, pause=self._pause)
 
     def until_done(self, work: Callable[[], None], run: RunView) -> None:
-        """Do the work, also where the store is full or away for now; not once the end is asked for."""
+        """Do the work; repeat it while the store is full or away. Return without it when `stopped` is set."""
         while not self._stopped.is_set():
             try:
                 work()
@@ -47,11 +47,10 @@ class CoordinatorWait:
                 self.wait(error, run)
 
     def wait(self, error: StoreError | OSError, run: RunView, round_: int | None = None) -> None:
-        """Wait a moment if it is the store that cannot be used for now: full, away, read-only, unmounted; else raise.
+        """Wait a moment if the error says that the store is full, away, read-only or unmounted; else raise the error.
 
-        `round_` is the round of the run that waits then; None between rounds.
-
-        The coordinator has no other files in hand than the store's. What may be no fault of it is tried a few times.
+        `round_` is the round that waits; None between rounds. Raises `LocalFault` for an error of this machine's own
+        files. An error that may not be the store's fault is tolerated a few times, and then raised.
         """
         self._telling.run, self._telling.round = run, round_
         try:
@@ -61,7 +60,7 @@ class CoordinatorWait:
             raise LocalFault(f"{where}: {own.strerror}: check this machine, its disks and its limits") from own
 
     def is_back(self) -> None:
-        """What needed the store could be done."""
+        """Record that the store could be used."""
         self._wait.is_back()
 
     def _judge(self, error: Exception) -> Trouble | None:
@@ -73,21 +72,21 @@ class CoordinatorWait:
 
     def _pause(self, seconds: float) -> bool:
         self._stopped.wait(seconds)
-        return False  # the loop itself looks whether the end is asked for
+        return False  # the loop itself looks whether `stopped` is set
 
 
 class _Telling:
-    """Tells why the store cannot be used, as often as `heard` has room for, and writes what the run waits for."""
+    """Reports why the store cannot be used, as often as `ClientLog` allows, and logs it as what the run waits for."""
 
-    def __init__(self, heard: Heard, waits: Waits, observer: Observer) -> None:
-        self._heard, self._waits, self._observer = heard, waits, observer
+    def __init__(self, client_log: ClientLog, waits: Waits, observer: Observer) -> None:
+        self._client_log, self._waits, self._observer = client_log, waits, observer
         self.run: RunView | None = None
         self.round: int | None = None
-        self._told = ""  # why it cannot be used for now
+        self._told = ""  # the reason that was reported last; '' while the store can be used
 
     def waits(self, trouble: Trouble) -> None:
         why = str(trouble.error)
-        if why == self._told or not self._heard.may_tell_of_store():
+        if why == self._told or not self._client_log.allows_store_line():
             return
         self._told = why
         reason = f"{why}; trying again until it can be used"

@@ -1,1 +1,1 @@
-"""What a run does next, decided from plain values."""
+"""What a run does next: pure decisions, the words of their reasons, and where each client stands."""

@@ -1,4 +1,4 @@
-"""What a reason says to people: whom a run waits for, what an operator can do about it, and what is for every site."""
+"""The words of reasons: whom a run waits for, what an operator can do about it, and what every site may read."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from flavor.config import RunConfig
 
 
 class Reason(str):
-    """Why something is done: the text is for the operator, `public` for everybody."""
+    """Why a decision was taken. The text is for the operator; `public` is the part that every site may read."""
 
     __slots__ = ("public",)
     public: str
 
     def __new__(cls, text: str, public: str = "") -> Reason:
-        """`public` is the text itself where that holds nothing about a single site."""
+        """Make a reason. Leave `public` out where the text says nothing about a single site."""
         made = super().__new__(cls, text)
         made.public = public or text
         return made
 
 
 def public(reason: str) -> str:
-    """What every site may read of a reason."""
+    """Return what every site may read of a reason."""
     return reason.public if isinstance(reason, Reason) else reason
 
 
 def finished_early(closed: int, rounds: int, left: Sequence[str], *, remain: int, needed: int) -> Reason:
-    """Why a run is finished before its last round: training scripts that ended, and what to do about it."""
+    """Say why a run is finished before its last round: training scripts have ended, and what to do about that."""
     one = len(left) == 1
     whose = f"{left[0]}'s script" if one else f"the scripts of {some(left)}"
     sites = f"{remain} sites remain" if remain > 1 else f"{remain or 'no'} site remains"
@@ -51,10 +51,11 @@ def way_on(
     shut: Mapping[str, str] | None = None,
     ended: bool = False,
 ) -> list[str]:
-    """What lets a run go on that lacks clients which do not come back by themselves; nothing where there are none.
+    """Advise how to go on with a run whose missing clients do not come back by themselves: a line for each kind.
 
-    Of the clients of round `round_`, `of` in number (0 before it is open), `remain` count. `left`: their training
-    scripts have ended. `refused`: so was their update. `shut`: "quarantined" or "revoked". `ended`: the run has failed.
+    Round `round_` has `of` clients (0 before it is open), and `remain` of them count. `left` names clients whose
+    training script has ended, `refused` those whose update was refused, and `shut` says for each client that an
+    operator has to let in again whether it is "quarantined" or "revoked". `ended` says whether the run has failed.
     """
     lines = []
     if left:
@@ -77,7 +78,7 @@ def way_on(
 
 
 def _with_fewer(run: str, config: RunConfig, *, remain: int, of: int, ended: bool) -> str:
-    """How to go on without those that are missing."""
+    """Advise how to go on without the missing clients."""
     if not remain:
         return "begin another run" if ended else f"end the run (`flavor stop {run}`)"
     fewer = f"--min-clients {remain}"
@@ -99,6 +100,6 @@ def _are(names: Sequence[str]) -> str:
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """The first of these names, and how many more there are."""
+    """List the first `most` of these names in order, and say how many more there are."""
     shown = ", ".join(sorted(names)[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,9 +1,9 @@
-"""What to do with a round, decided from plain values: no network, no clock, no state.
+"""Decides what to do with a round: pure functions of plain values, without network, clock or state.
 
-Each decision returns its reason in words; the coordinator writes it into the run's log, so that "why is this round
-still open?" always has an answer there. A reason says nothing that changes while it stands, such as the time that is
-left. Nothing is ever decided by the words of a reason. The log is the operator's; what every site can read of a run
-that ends is the reason's `public` half, which counts and names no site.
+Each decision returns its reason in words. The coordinator writes the reason into the run's log, so that the log always
+answers "why is this round still open?". A reason says nothing that changes while it holds, such as the time that is
+left. No decision is taken on the text of a reason. The log is for the operator; when a run ends, every site can read the
+`public` half of the reason, which counts sites and names none.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Action(StrEnum):
 
     WAIT = "wait"
     HOLD = "hold"
-    """Wait, although it cannot go on as it is: worth saying."""
+    """Wait, although the round cannot go on as it is. The operator is told."""
     OPEN = "open"
     AGGREGATE = "aggregate"
     REOPEN = "reopen"
     RETRY = "retry"
     RETURN = "return"
-    """Open a round again whose aggregation found too few updates left."""
+    """Open a round again, because its aggregation found too few updates left."""
     REQUEUE = "requeue"
     FINISH = "finish"
     FAIL = "fail"
@@ -46,8 +46,8 @@ def next_round(
     """Between two rounds: open the next one (and for whom), wait, finish or fail.
 
     `closed` is the number of the newest closed round. A run that begins `anew`, because it was rebuilt from the store
-    or resumed since then, waits for its clients as it did at its beginning. The sample of a round depends on the seed,
-    the run's name and the round alone, so a coordinator that takes over draws the same one.
+    or resumed since then, waits for its clients as at its beginning. The sample of a round depends only on the seed,
+    the run's name and the round, so that a coordinator that takes over draws the same sample.
     """
     if closed >= config.rounds:
         return Action.FINISH, all_closed(config.rounds), ()
@@ -94,7 +94,7 @@ def begins_anew(view: RunView, closed: int) -> bool:
 
 
 def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tuple[str, ...]:
-    """The clients of a round: a share `fraction` of the ready ones, never fewer than a round needs, sorted."""
+    """Return the clients of a round, sorted: the share `fraction` of the ready ones, and never fewer than needed."""
     size = min(len(ready), max(config.needed, math.ceil(config.fraction * len(ready))))
     if size == len(ready):
         return tuple(sorted(ready))
@@ -107,9 +107,10 @@ def close_round(
 ) -> tuple[Action, str]:
     """In an open round: wait, aggregate, finish (its clients were leaving as it opened), open it again or fail.
 
-    `standings` gives each expected client's standing and, where it is refused or gone, why. What becomes of a round
-    that cannot get enough updates, or did not by its deadline, is the run's `on_quorum_lost`. What was handed in and is
-    being inspected at the deadline has a worker's lease of time, whatever its size: then the round goes on without it.
+    `standings` gives each expected client's standing and, where the client is refused or gone, why. `on_quorum_lost`
+    of the run decides about a round that cannot get enough updates, or has too few at its deadline. An update that is
+    being inspected at the deadline has the time of an aggregator's lease, whatever its size; then the round goes on
+    without it.
     """
     by: dict[Standing, list[str]] = {standing: [] for standing in Standing}
     for client in round_.expected:
@@ -151,9 +152,10 @@ def close_round(
 
 
 def _quorum_lost(reason: Reason, now_ms: int, round_: RoundView, config: RunConfig) -> tuple[Action, str]:
-    """What to do then. One that was resumed waits until its deadline for the sites that ended with the run.
+    """Decide about a round that lacks its quorum, by `on_quorum_lost`.
 
-    Also one that lacks only what an operator has shut out: he may let it in again, or resume the run with fewer.
+    A round that was resumed waits until its deadline for the sites that ended with the run; also for a client that an
+    operator can let in again, or resume the run without.
     """
     if config.on_quorum_lost == "wait":
         return Action.HOLD, f"{reason}; waiting for clients to come back"
@@ -172,9 +174,9 @@ def agreed_structure(
 ) -> tuple[str, tuple[str, ...]] | None:
     """In a round that starts from no model: the client whose structure counts, and those whose updates have another.
 
-    The structure that most accepted updates have. None as long as too few have come, or the `open_` ones that still
-    may come could decide otherwise, unless the round is `closing`. Of two that as many have, the one whose first client
-    comes first by name.
+    The structure that most accepted updates have counts; of two equally frequent ones, the structure of the client that
+    comes first by name. Returns None while fewer than `needed` updates are accepted, or while the `open_` updates that
+    may still come could change the result, unless the round is `closing`.
     """
     having: dict[str, list[str]] = {}
     for client, verdict in sorted(verdicts.items()):
@@ -195,11 +197,10 @@ def reopened(
     clients: Mapping[str, Client],
     config: RunConfig,
 ) -> tuple[Action, str, tuple[str, ...]]:
-    """A round that lost its quorum: for whom to open it again, or hold it until enough are there.
+    """Decide about a round that lost its quorum: for which clients to open it again, or to wait until enough are ready.
 
-    Accepted updates stand. Clients that still train go on; those that are ready, whether they were in the round before
-    or not, are given its task; those that were refused are left out,
-    unless they train it again.
+    Accepted updates stay. Clients that still train go on. Clients that are ready get the task of the round, whether they
+    were in the round before or not. Clients whose update was refused are left out, unless they train the round again.
     """
     out = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED)
     refused = {name for name, (standing, _) in standings.items() if standing in out}
@@ -239,7 +240,7 @@ def supervise(
 
 
 def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunConfig) -> tuple[Action, str]:
-    """After an attempt that went wrong: another one, at once or in a while, back to the sites, or the end."""
+    """After a failed attempt: begin another, at once or after a wait, open the round again, or fail."""
     if round_.spoiled:
         left = len(round_.contributors) - len(round_.spoiled)
         needed = config.needed_of(len(round_.expected))
@@ -265,7 +266,7 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
 _LOST = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)
 _NOW = {Standing.SHUT: "quarantined", Standing.REVOKED: "revoked"}
 _LONGEST_WAIT_MS = 15_000
-"""What passes by itself is tried again at least so often."""
+"""After a problem that passes by itself, the next attempt begins within this time."""
 
 
 def _listed(reasons: Mapping[str, str]) -> str:
@@ -275,16 +276,16 @@ def _listed(reasons: Mapping[str, str]) -> str:
 
 
 def _shut(clients: Mapping[str, Client]) -> dict[str, str]:
-    """Whom an operator alone can let in again, and as what."""
+    """The clients that only an operator can let in again: "quarantined" or "revoked" for each."""
     return {name: client.how_gone for name, client in clients.items() if client.how_gone in _NOW.values()}
 
 
 def _counted(kinds: Iterable[str]) -> str:
-    """`2 refused, 1 gone`: how many were lost in which way."""
+    """Count how many clients were lost in which way: `2 refused, 1 gone`."""
     counts = Counter(kinds)
     return ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())) or "no client was lost"
 
 
 def all_closed(rounds: int) -> str:
-    """Why a run is finished."""
+    """Say why a run is finished: all its rounds are closed."""
     return "its only round is closed" if rounds == 1 else f"all {rounds} rounds are closed"

@@ -1,7 +1,8 @@
-"""Who decides what a run does next: `decision.py` for rounds one after the other; others have their room beside it.
+"""The protocol of policies, which decide what a run does next.
 
-The stages of a round ask a `Policy` and act on what it says; they decide nothing themselves. A policy for rounds that
-overlap is another module beside `decision.py`, with these functions; `policy_of` is where a run's setting chooses it.
+The stages of a round ask a `Policy`, and act on its answer; they decide nothing themselves. `decision.py` is the policy
+of rounds that follow each other. A policy for rounds that overlap is another module beside it with the same functions,
+and `policy_of` chooses it by a setting of the run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from flavor.records.verdict import Verdict
 
 
 class Policy(Protocol):
-    """Pure decisions from plain values, each with its reason in words. See `decision.py` for each."""
+    """Pure decisions from plain values, each with its reason in words; `decision.py` documents each one."""
 
     def next_round(
         self, run: str, closed: int, clients: Mapping[str, Client], config: RunConfig, *, anew: bool = False
@@ -42,7 +43,7 @@ class Policy(Protocol):
         clients: Mapping[str, Client],
         config: RunConfig,
     ) -> tuple[Action, str, tuple[str, ...]]:
-        """A round that lost its quorum: for whom to open it again, or hold it until enough are there."""
+        """In a round that lost its quorum: open it again (and for whom), or wait until enough clients are ready."""
 
     def agreed_structure(
         self, verdicts: Mapping[str, Verdict], *, open_: int, needed: int, closing: bool
@@ -56,5 +57,5 @@ class Policy(Protocol):
 
 
 def policy_of(_: RunConfig) -> Policy:
-    """The policy of a run with these settings."""
+    """Return the policy of a run with these settings."""
     return decision

@@ -269,7 +269,7 @@ def test_sites_that_come_and_go_fill_neither_with_what_the_run_waits_for(url: st
     finally:
         served.coordinator.stop()
         served.thread.join(LONG_S)
-    assert not served.coordinator._heard.may_wait()
+    assert not served.coordinator._client_log.allows_unusual_wait()
     assert served.coordinator._heard.may_tell_of_store(), "the store's faults are told all the same"
     waits = sum(fields["event"] == "run.waiting" for _, fields in served.runs.redis.xrange(served.runs.keys.log))
     assert 3 < waits <= MOST_ENTRIES + 1
@@ -287,7 +287,7 @@ def test_a_store_that_takes_no_writes_is_told_once_and_waited_for(
         store = served.store
         assert isinstance(store, Faulty)
         with served.serving():
-            while served.coordinator._heard.may_wait():  # sites have used up what may be said of them in this round
+            while served.coordinator._client_log.allows_unusual_wait():  # sites have used up the lines of this round
                 pass
             close_without_manifest(served, after=lambda: remounted(folder, "ro"))
             asked = store.asked

@@ -14,7 +14,7 @@ from flavor.bus.admission import tell_admission
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.coordinator.heard import Heard
+from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.members import Members
 from flavor.edge import agent, idleness, inbox, joining, trainer
 from flavor.edge.config import EdgeConfig
@@ -165,8 +165,8 @@ def test_a_site_is_told_that_it_has_joined_by_the_coordinator_and_never_before_i
     alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted")\n')
     alone.is_ready()
     assert not any("joined" in line for line in alone.told), "no coordinator has said so"
-    heard = Heard(alone.runs, Lines(print))
-    members = Members(alone.runs, Lines(print), heard, quarantine_after=3, lease_s=9.0, only=None)
+    log = ClientLog(alone.runs, Lines(print))
+    members = Members(alone.runs, Lines(print), log, quarantine_after=3, lease_s=9.0, only=None)
     members.read_all(token=TOKEN, lenient=False)
     alone.says("joined run 'r'")
 

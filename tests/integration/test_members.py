@@ -12,7 +12,7 @@ from flavor.bus.lease import Lease
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
-from flavor.coordinator.heard import Heard
+from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.members import Members
 from flavor.errors import LeaseHeld
 from flavor.ledger.keys import SigningKey
@@ -36,7 +36,7 @@ def runs(url: str) -> Iterator[RunStore]:
 
 
 def members(runs: RunStore) -> Members:
-    return Members(runs, SILENT, Heard(runs, SILENT), quarantine_after=3, lease_s=15.0, only=None)
+    return Members(runs, SILENT, ClientLog(runs, SILENT), quarantine_after=3, lease_s=15.0, only=None)
 
 
 def says(runs: RunStore, client: str, **fields: str) -> None:
@@ -112,7 +112,7 @@ def test_a_key_that_an_operator_forgot_is_not_learnt_anew_from_what_redis_has_of
 
 
 def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later(runs: RunStore) -> None:
-    seen = Members(runs, SILENT, Heard(runs, SILENT), quarantine_after=3, lease_s=3600.0, only=None)
+    seen = Members(runs, SILENT, ClientLog(runs, SILENT), quarantine_after=3, lease_s=3600.0, only=None)
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready")
     seen.read(["a"], token=TOKEN, lenient=False)
@@ -138,7 +138,7 @@ def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later
 def test_a_client_of_which_redis_forgot_everything_is_of_no_earlier_release(runs: RunStore) -> None:
     told = list[str]()
     lines = Lines(told.append)
-    seen = Members(runs, lines, Heard(runs, lines), quarantine_after=3, lease_s=15.0, only=None)
+    seen = Members(runs, lines, ClientLog(runs, lines), quarantine_after=3, lease_s=15.0, only=None)
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready")
     seen.read(["a"], token=TOKEN, lenient=False)
@@ -156,18 +156,18 @@ def test_a_client_of_which_redis_forgot_everything_is_of_no_earlier_release(runs
 def test_one_more_entry_of_a_site_is_let_through_each_ten_minutes(runs: RunStore) -> None:
     """A round that is held for days, and a site whose link comes and goes."""
     told = list[str]()
-    heard = Heard(runs, Lines(told.append))
-    heard.round = 1
+    log = ClientLog(runs, Lines(told.append))
+    log.round = 1
     for _ in range(MOST_ENTRIES + 5):
-        heard.note(ClientLost("its heartbeat stopped", "a"))
+        log.note(ClientLost("its heartbeat stopped", "a"))
     assert entries(runs, "client.lost") == len(told) == MOST_ENTRIES
     entries_of = runs.keys.entries(1)
     runs.redis.hincrby(entries_of, "again:a", -600_000)
     for _ in range(3):
-        heard.note(ClientLost("its heartbeat stopped", "a"))
+        log.note(ClientLost("its heartbeat stopped", "a"))
     assert entries(runs, "client.lost") == len(told) == MOST_ENTRIES + 1
     assert told[-1].endswith(MORE_IS_LEFT_OUT)
-    heard.round_is_over(1)
+    log.end_round(1)
     assert told[-1] == "a: 7 more entries are left out of what it caused in round 1"
     assert 0 < runs.redis.ttl(entries_of) <= 7 * 24 * 3600, "also of a round that was pruned before"
 
@@ -175,12 +175,12 @@ def test_one_more_entry_of_a_site_is_let_through_each_ten_minutes(runs: RunStore
 def test_a_coordinator_that_takes_over_does_not_tell_again_what_was_left_out(runs: RunStore) -> None:
     told = list[str]()
     for _ in range(2):
-        heard = Heard(runs, Lines(told.append))
-        heard.round = 1
+        log = ClientLog(runs, Lines(told.append))
+        log.round = 1
         for _ in range(MOST_ENTRIES + 1):
-            heard.note(ClientLost("its heartbeat stopped", "a"))
-        heard.round_is_over(1)
-        heard.run_is_over()
+            log.note(ClientLost("its heartbeat stopped", "a"))
+        log.end_round(1)
+        log.end_run()
     found = [line for line in told if "left out of" in line]
     assert found == [
         "a: 1 more entry is left out of what it caused in round 1",

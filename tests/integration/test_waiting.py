@@ -91,7 +91,7 @@ def test_an_open_round(url: str, tmp_path: Path) -> None:
         served.jobs.absent = ""
         waits_for(served, "1 of 2 updates accepted, waiting for b")
         served.runs.note_store_away(1)
-        waits_for(served, "the aggregators cannot use the store for now: their own lines say why; trying again")
+        waits_for(served, "the aggregators cannot use the store for now: their logs say why; trying again")
 
 
 def test_a_round_whose_deadline_has_passed(url: str, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_beyond_its_bounds_the_newest_sentence_takes_the_place_of_the_one_before
     served = Served(url, tmp_path, min_clients=3)
     with served.started():
         waits_for(served, NOBODY.replace("2", "3"), None)
-        while served.coordinator._heard.may_wait():
+        while served.coordinator._client_log.allows_unusual_wait():
             pass
         before = served.runs.redis.xlen(served.runs.keys.log)
         served.says("a", "ready")

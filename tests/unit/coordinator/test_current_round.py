@@ -23,10 +23,10 @@ def test_what_was_taken_back_is_inspected_anew_but_not_without_end() -> None:
     round_ = opened()
     for times in range(5):
         round_.learn_updates(["a"], {"a": UPDATE}, most_taken_back=3)
-        round_.asked.times["a"], round_.asked.again_at["a"] = 2, 1e9
+        round_.requests.times["a"], round_.requests.again_at["a"] = 2, 1e9
         round_.learn_updates(["a"], {}, most_taken_back=3)
-        assert round_.asked.times["a"] == 0, "it is no nearer to being refused"
-        assert ("a" in round_.asked.again_at) == (times >= 3), "and a site can have no number of jobs made"
+        assert round_.requests.times["a"] == 0, "it is no nearer to being refused"
+        assert ("a" in round_.requests.again_at) == (times >= 3), "and a site can have no number of jobs made"
 
 
 def test_what_others_have_handed_in_stays_when_one_client_is_read() -> None:
@@ -37,12 +37,12 @@ def test_what_others_have_handed_in_stays_when_one_client_is_read() -> None:
 
 def test_a_newer_try_of_a_refused_client_is_inspected_at_once() -> None:
     round_ = opened("a")
-    round_.asked.times["a"], round_.asked.again_at["a"] = 1, 1e9
+    round_.requests.times["a"], round_.requests.again_at["a"] = 1, 1e9
     round_.learn_verdicts({"a": Verdict(False, "NaN", try_id="t")})
-    assert (round_.unjudged, round_.asked.times["a"]) == ([], 1), "this try has its verdict"
+    assert (round_.unjudged, round_.requests.times["a"]) == ([], 1), "this try has its verdict"
     round_.learn_updates(["a"], {"a": replace(UPDATE, try_id="t2")}, most_taken_back=3)
-    assert (round_.unjudged, round_.asked.times["a"]) == (["a"], 0)
-    assert "a" not in round_.asked.again_at
+    assert (round_.unjudged, round_.requests.times["a"]) == (["a"], 0)
+    assert "a" not in round_.requests.again_at
 
 
 def test_only_refused_clients_may_hand_in_again() -> None:

@@ -1,4 +1,4 @@
-"""What sites cause, in the log and on the coordinator's terminal: no more of each in a round than is of use."""
+"""Logs and reports what sites cause, within bounds: a site must not be able to fill the log or the terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from flavor.view.client_events import ClientEvent, ClientLeftOut, UpdateAccepted
 from flavor.view.observer import Observer
 
 _WAIT_S = 600.0
-"""Beside as many lines in each round as a site can cause, one about what the run waits for is shown this often."""
+"""Seconds after which one more line about what the run waits for is allowed, once those of a round are used up."""
 
 
 class _Allowance:
-    """So many lines at once, and one more each `_WAIT_S`."""
+    """Allows `MOST_ENTRIES` lines at once, and one more each `_WAIT_S`."""
 
     def __init__(self) -> None:
         self._left, self._at = float(MOST_ENTRIES), time.monotonic()
@@ -33,32 +33,32 @@ class _Allowance:
         return True
 
 
-class Heard:
-    """One way for all of it. The server counts, so that workers and coordinators that follow each other agree."""
+class ClientLog:
+    """The one way into the log for what sites cause. The server counts, for workers and all coordinators of the run."""
 
     def __init__(self, runs: RunStore, observer: Observer) -> None:
         self._runs, self._observer = runs, observer
         self.round = 0
-        """The current one; 0 before the first."""
+        """The number of the current round; 0 before the first."""
         self._own: set[tuple[int, str, str]] = set()  # round, client and try of the refusals that were reported here
         self._looked_for: set[int] = set()  # rounds of which entries may have been left out since that was told
         self._waits_of, self._waits, self._of_store = 0, _Allowance(), _Allowance()
         self._usual = _Allowance()
 
     def note(self, event: ClientEvent) -> None:
-        """Log and report what a client has caused: in the event's round, or just now where it names none."""
+        """Log and report what a client caused. An event that names no round counts for the current one."""
         round_ = self.round if event.round is None else event.round
         names_round = event.round is not None
         recorded = self._runs.note(event.name, event.client, event.reason, round_=round_, names_round=names_round)
         self._report(recorded, event, round_)
 
     def refuse(self, round_: int, client: str, verdict: Verdict) -> None:
-        """Refuse an update, and report that."""
+        """Refuse an update, and report the refusal."""
         self._own.add((round_, client, verdict.try_id))
         self._report(self._runs.judge(round_, client, verdict), UpdateRefused(verdict.reason, client, round_), round_)
 
     def refuse_late(self, round_: int, client: str, try_id: str) -> None:
-        """Refuse an update whose round takes none any more, and report that."""
+        """Refuse an update that arrived after its round was closed for updates, and report the refusal."""
         recorded = self._runs.refuse_late(round_, client, try_id)
         self._report(recorded, UpdateRefused(late(round_).reason, client, round_, is_late=True), round_)
 
@@ -69,8 +69,8 @@ class Heard:
             more = MORE_IS_LEFT_OUT if recorded is Recorded.LAST else ""
             self._observer.hear(replace(event, reason=event.reason + more))
 
-    def hears(self, round_: int, verdicts: Mapping[str, Verdict]) -> bool:
-        """These were given in this round, by workers as well; returns whether one of them is a refusal."""
+    def report_verdicts(self, round_: int, verdicts: Mapping[str, Verdict]) -> bool:
+        """Report verdicts of a round that this coordinator has not reported itself; return whether one is a refusal."""
         for client, verdict in verdicts.items():
             if (round_, client, verdict.try_id) not in self._own:
                 kind = UpdateAccepted if verdict.accepted else UpdateRefused
@@ -80,13 +80,13 @@ class Heard:
             self._looked_for.add(round_)
         return refused
 
-    def may_wait(self) -> bool:
-        """Whether one more line about what the run waits for is of use: sites that come and go can make many."""
+    def allows_unusual_wait(self) -> bool:
+        """Whether one more line about an unusual wait is allowed, which uses it up. Sites can cause many of them."""
         self._allow_anew()
         return self._waits.take()
 
-    def may_wait_as_usual(self) -> bool:
-        """The same of what is nothing unusual, which has its own share of entries in the log."""
+    def allows_usual_wait(self) -> bool:
+        """Whether one more line about a usual wait is allowed, which uses it up. These lines have their own bound."""
         self._allow_anew()
         return self._usual.take()
 
@@ -94,20 +94,20 @@ class Heard:
         if self._waits_of != self.round:
             self._waits_of, self._waits, self._usual = self.round, _Allowance(), _Allowance()
 
-    def may_tell_of_store(self) -> bool:
-        """The same of the store, which has its own share of lines: it can say something else each second."""
+    def allows_store_line(self) -> bool:
+        """Whether one more line about the store is allowed, which uses it up. Its error can differ each second."""
         return self._of_store.take()
 
-    def round_is_over(self, round_: int) -> None:
-        """Log and report how much was left out of this round, if anything was."""
+    def end_round(self, round_: int) -> None:
+        """Log and report how many entries of this round were left out, if any were."""
         self._own = {each for each in self._own if each[0] > round_}
         if round_ in self._looked_for:
             self._looked_for.discard(round_)
             for client, number in self._runs.take_left_out(round_).items():
                 self._tell_left_out(client, number, _in_round(round_))
 
-    def run_is_over(self) -> None:
-        """Log and tell how much was left out that was not told, in a line for each client."""
+    def end_run(self) -> None:
+        """Log and report how many entries were left out and not reported yet: one line for each client."""
         rounds, self._looked_for = sorted(self._looked_for), set()
         new = {round_: self._runs.take_left_out(round_) for round_ in rounds}
         for client in sorted({client for numbers in new.values() for client in numbers}):
