@@ -1,4 +1,4 @@
-"""Credits: how many samples each client has put into a run, counted the same way wherever they are shown."""
+"""Credits: how many samples each client has contributed to a run. Every command counts them with these functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flavor.store.protocol import ObjectStore
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one client put into one closed round."""
+    """What one client contributed to one closed round."""
 
     round: int
     client: str
@@ -22,21 +22,21 @@ class Contribution:
 
 
 class CreditBook:
-    """Samples by client, added up."""
+    """The sums of samples by client."""
 
     def __init__(self) -> None:
         self._samples: dict[str, int] = {}
 
     @classmethod
     def of(cls, contributions: Iterable[Contribution]) -> CreditBook:
-        """The book of these contributions."""
+        """Make the book of these contributions."""
         book = cls()
         for contribution in contributions:
             book.add(contribution.client, contribution.samples)
         return book
 
     def add(self, client: str, samples: int) -> None:
-        """Add `samples` (an int, 0 or more) to a client's; raises `InvalidInfo`, a `ValueError`."""
+        """Add `samples` (an int, 0 or more) to those of a client. Raises `InvalidInfo`, a `ValueError`."""
         try:
             if isinstance(samples, bool):
                 raise TypeError
@@ -48,11 +48,11 @@ class CreditBook:
         self._samples[client] = self._samples.get(client, 0) + number
 
     def samples(self, client: str) -> int:
-        """A client's samples; 0 for one that is unknown."""
+        """Return the samples of a client; 0 for an unknown client."""
         return self._samples.get(client, 0)
 
     def totals(self) -> dict[str, int]:
-        """Every client's samples, by name; a copy."""
+        """Return a copy: the samples of every client, by name."""
         return dict(sorted(self._samples.items()))
 
 

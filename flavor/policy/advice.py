@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from flavor.config import RunConfig
+from flavor.policy.standing import Standing
 
 
 class Reason(str):
@@ -48,14 +49,14 @@ def way_on(
     of: int = 0,
     left: Sequence[str] = (),
     refused: Sequence[str] = (),
-    shut: Mapping[str, str] | None = None,
+    shut: Mapping[str, Standing] | None = None,
     ended: bool = False,
 ) -> list[str]:
     """Advise how to go on with a run whose missing clients do not come back by themselves: a line for each kind.
 
     Round `round_` has `of` clients (0 before it is open), and `remain` of them count. `left` names clients whose
-    training script has ended, `refused` those whose update was refused, and `shut` says for each client that an
-    operator has to let in again whether it is "quarantined" or "revoked". `ended` says whether the run has failed.
+    training script has ended, `refused` those whose update was refused, and `shut` has for each
+    client that an operator has to let in again SHUT or REVOKED. `ended` says whether the run has failed.
     """
     lines = []
     if left:
@@ -66,10 +67,10 @@ def way_on(
         one = len(refused) == 1
         what = "update was refused: its site tries" if one else "updates were refused: their sites try"
         lines.append(f"{_of(refused)} {what} again once flavor-fl is started there again")
-    if quarantined := [name for name, how in (shut or {}).items() if how == "quarantined"]:
+    if quarantined := [name for name, how in (shut or {}).items() if how is Standing.SHUT]:
         pardon = f"`flavor pardon {run} {quarantined[0] if len(quarantined) == 1 else 'SITE'}`"
         lines.append(f"{_are(quarantined)} quarantined: {pardon}, then start flavor-fl there again")
-    if revoked := [name for name, how in (shut or {}).items() if how == "revoked"]:
+    if revoked := [name for name, how in (shut or {}).items() if how is Standing.REVOKED]:
         enroll = f"`flavor enroll {run} {revoked[0] if len(revoked) == 1 else 'SITE'}`"
         lines.append(f"{_are(revoked)} revoked: {enroll} lets it join with a new token")
     if lines:

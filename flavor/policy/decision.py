@@ -2,8 +2,8 @@
 
 Each decision returns its reason in words. The coordinator writes the reason into the run's log, so that the log always
 answers "why is this round still open?". A reason says nothing that changes while it holds, such as the time that is
-left. No decision is taken on the text of a reason. The log is for the operator; when a run ends, every site can read the
-`public` half of the reason, which counts sites and names none.
+left. No decision is taken on the text of a reason. The log is for the operator; when a run ends, every site can read
+the `public` half of the reason, which counts sites and names none.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def close_round(
         if round_.round > 1 and not waits and remain + len(ended) >= needed:
             return Action.FINISH, finished_early(round_.round - 1, config.rounds, ended, remain=remain, needed=needed)
         short = f"{needed} updates are needed and {remain} can come"
-        shut = {name: _NOW[kind] for kind in _NOW for name in by[kind]}
+        shut = {name: kind for kind in (Standing.SHUT, Standing.REVOKED) for name in by[kind]}
         again = {"left": ended if waits else (), "refused": by[Standing.REFUSED] if waits else ()}
         advice = way_on(run, round_.round, config, remain=remain, of=total, shut=shut, ended=not waits, **again)
         lost = {name: why for name, why in lost.items() if not (waits and name in ended)}
@@ -199,8 +199,9 @@ def reopened(
 ) -> tuple[Action, str, tuple[str, ...]]:
     """Decide about a round that lost its quorum: for which clients to open it again, or to wait until enough are ready.
 
-    Accepted updates stay. Clients that still train go on. Clients that are ready get the task of the round, whether they
-    were in the round before or not. Clients whose update was refused are left out, unless they train the round again.
+    Accepted updates stay. Clients that still train go on. Clients that are ready get the task of the round, whether
+    they were in the round before or not. Clients whose update was refused are left out, unless they train the round
+    again.
     """
     out = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED)
     refused = {name for name, (standing, _) in standings.items() if standing in out}
@@ -264,7 +265,6 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
 
 
 _LOST = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)
-_NOW = {Standing.SHUT: "quarantined", Standing.REVOKED: "revoked"}
 _LONGEST_WAIT_MS = 15_000
 """After a problem that passes by itself, the next attempt begins within this time."""
 
@@ -275,9 +275,10 @@ def _listed(reasons: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
 
 
-def _shut(clients: Mapping[str, Client]) -> dict[str, str]:
-    """The clients that only an operator can let in again: "quarantined" or "revoked" for each."""
-    return {name: client.how_gone for name, client in clients.items() if client.how_gone in _NOW.values()}
+def _shut(clients: Mapping[str, Client]) -> dict[str, Standing]:
+    """The clients that only an operator can let in again: SHUT or REVOKED for each."""
+    revoked = {name: Standing.REVOKED for name, client in clients.items() if client.state is ClientState.REVOKED}
+    return {**{name: Standing.SHUT for name, client in clients.items() if client.shut_out}, **revoked}
 
 
 def _counted(kinds: Iterable[str]) -> str:

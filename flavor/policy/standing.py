@@ -1,4 +1,4 @@
-"""Where each client of a run stands, from plain values: in the run, and in one of its rounds."""
+"""Works out where each client of a run stands, in the run and in one of its rounds, from plain values."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from flavor.records.update import Refused, Update
 
 
 class Standing(StrEnum):
-    """Where an expected client's update is."""
+    """Where a client that is expected in a round stands in it."""
 
     PENDING = "pending"
-    """Training, or about to hand in again what Redis has forgotten."""
+    """It trains, or is about to hand in again an update that Redis has lost."""
     SUBMITTED = "submitted"
-    """Handed in, not inspected yet."""
+    """Its update is handed in, and not inspected yet."""
     ACCEPTED = "accepted"
     REFUSED = "refused"
-    """Its site may hand in another update, as long as the round is open."""
+    """Its update was refused. It may hand in another one as long as the round is open."""
     SHUT = "shut out"
-    """Quarantined: nothing of it counts until an operator pardons it."""
+    """It is quarantined: none of its updates counts until an operator pardons it."""
     REVOKED = "revoked"
-    """Cut off: nothing comes from it until an operator enrolls it again."""
+    """It is cut off: it can hand in nothing until an operator enrolls it again."""
     LEFT = "left"
-    """Its trainer was done before this round."""
+    """Its trainer had ended before this round."""
     GONE = "gone"
-    """Its edge or trainer has failed without handing in."""
+    """Its edge or trainer has failed before it handed in an update."""
 
 
 @dataclass(frozen=True)
@@ -40,44 +40,49 @@ class Client:
     alive: bool
     reason: str = ""
     quarantined: bool = False
-    """Too many of its updates in a row were refused: it is given no more tasks."""
+    """Whether too many of its updates in a row were refused, so that it gets no more tasks."""
     behind: int = 0
-    """The newest round that its edge said it has behind it."""
+    """The newest round that its edge has completed, as the edge says."""
 
     @property
     def gone(self) -> bool:
-        """Whether nothing will come from it unless it is started again."""
+        """Whether no update will come from it unless it is started again."""
         return self.state.gone or not self.alive
 
     @property
     def ready(self) -> bool:
-        """Whether it can be given a task."""
+        """Whether it can get a task."""
         return self.alive and self.state is ClientState.READY and not self.quarantined
 
-    def hands_in_again(self, round_: int) -> bool:
-        """Whether this round's update, should Redis have forgotten it, comes again although the trainer is done.
+    @property
+    def shut_out(self) -> bool:
+        """Whether it is quarantined, and an operator can let it in again by a pardon."""
+        return self.quarantined and self.state is not ClientState.REVOKED
 
-        Its edge knows what it has handed in as long as it lives. It has nothing of a round that is not behind it.
+    def hands_in_again(self, round_: int) -> bool:
+        """Whether it hands in this round's update again if Redis has lost it, although its trainer has ended.
+
+        An edge knows what it has handed in as long as it runs, and has no update of a round that it did not complete.
         """
         return self.alive and self.state is ClientState.LEFT and self.behind >= round_
 
     @property
     def why_gone(self) -> str:
-        """Why nothing will come."""
+        """Why no update will come from it."""
         if self.state.gone or self.alive:
             return self.reason if self.state.gone else "it is quarantined"
         return self.reason if self.state is ClientState.STOPPED else "its heartbeat stopped"
 
     @property
     def how_gone(self) -> str:
-        """The same as a class, which says nothing about the site."""
-        if self.quarantined and self.state is not ClientState.REVOKED:
+        """In which way it is gone, in a word that says nothing about the site."""
+        if self.shut_out:
             return "quarantined"
         return self.state.value if self.state.gone else "away"
 
 
 def as_clients(hashes: Mapping[str, tuple[Mapping[str, str], bool]], shut: Collection[str]) -> dict[str, Client]:
-    """The members of a run, from what they say of themselves and whether they live; those in `shut` are quarantined."""
+    """The members of a run: `hashes` has what each says of itself and whether it is alive; `shut` are quarantined."""
     return {
         name: Client(
             ClientState(fields["state"]),
@@ -92,7 +97,7 @@ def as_clients(hashes: Mapping[str, tuple[Mapping[str, str], bool]], shut: Colle
 
 
 def with_absent(members: Iterable[str], clients: Mapping[str, Client]) -> dict[str, Client]:
-    """The same with those members of whom nothing is known since the run was rebuilt: they have not come back yet."""
+    """Add the members that have not come back since the run was rebuilt, of which nothing else is known."""
     absent = Client(ClientState.STOPPED, alive=False, reason="it has not come back yet")
     return {**dict.fromkeys(members, absent), **clients}
 
@@ -103,15 +108,15 @@ _ENDINGS = {ClientState.LEFT: Standing.LEFT, ClientState.REVOKED: Standing.REVOK
 def standings(
     round_: RoundView, updates: Mapping[str, Update | Refused], clients: Mapping[str, Client]
 ) -> dict[str, tuple[Standing, str]]:
-    """Each expected client's standing in a round, and why where it is refused or gone.
+    """Return the standing of each expected client in a round, and why it is refused or gone.
 
-    `updates` are those that lie there now. One that was refused may have been followed by another, or taken back by an
+    `updates` are those that are in Redis now. A refused update may have been followed by another one, or removed by an
     edge that trains the round again.
     """
     found: dict[str, tuple[Standing, str]] = {}
     for name in round_.expected:
         verdict, client = round_.verdicts.get(name), clients.get(name)
-        if verdict is not None and not verdict.accepted and client is not None and client.how_gone == "quarantined":
+        if verdict is not None and not verdict.accepted and client is not None and client.shut_out:
             found[name] = (Standing.SHUT, verdict.reason)
         elif verdict is not None and (verdict.accepted or (name in updates and verdict.is_about(updates[name]))):
             found[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)

@@ -1,1 +1,1 @@
-"""What a run leaves for people: models, information of sites, metrics as tables and plot, a summary."""
+"""The result folder of a run: models, client information, metrics as tables and plot, a summary."""

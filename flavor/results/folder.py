@@ -1,4 +1,4 @@
-"""A result folder, written as rounds close: what is there at any moment is whole, and stays when the run ends badly."""
+"""Writes a result folder as rounds close. Each file is complete at any moment, and stays when the run fails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from flavor.store.trouble import is_of_one_object, require_mounted
 
 _FIRST_PLOT_S = 10.0
 _PLOT_SHARE = 20
-"""Drawing the plot may take a twentieth of the time."""
+"""The plot is drawn again after twenty times as long as drawing took, so that drawing takes 5 % of the time."""
 
 _GONE = (
     "is no longer in the store, so {out} lacks it (information stays for 50 rounds, and longer with --keep-rounds and "
@@ -63,7 +63,7 @@ _SPOILED = (DigestMismatch, BadObjectPath, ObjectWithheld)
 
 @dataclass(frozen=True)
 class Results:
-    """A run as it ended."""
+    """How a run ended, with the paths of its results."""
 
     run: str
     state: str
@@ -73,12 +73,12 @@ class Results:
     out: str
 
     def to_json(self) -> str:
-        """As one JSON object."""
+        """Return the fields as one JSON object."""
         return json.dumps(asdict(self))
 
 
 class ResultFolder:
-    """Models, information, tables and plot of the rounds so far; at the end the last model and `summary.json`."""
+    """Writes models, client information, tables and plot of each round, and `summary.json` at the end of the run."""
 
     def __init__(self, out: Path, tell: Callable[[str], None]) -> None:
         self.out, self._tell = out, tell
@@ -86,15 +86,15 @@ class ResultFolder:
         self._looked = 0  # the newest round that is in the folder
         self._tables = Tables(out, tell)
         self._given = 0  # rounds that `update` has returned
-        self._is_last = False  # what cannot be had now, is never had
+        self._is_last = False  # whether this is the last call, so that nothing is tried again
         self._told: set[str] = set()  # why there is no plot
         self._plot_at = time.monotonic() + _FIRST_PLOT_S
-        self._lacking: dict[tuple[str, str], list[int]] = {}  # what is lost, and why -> rounds; not told yet
+        self._lacking: dict[tuple[str, str], list[int]] = {}  # what is missing, and why -> rounds; not reported yet
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
-        """Write the rounds that have closed since the last call; returns them.
+        """Write the rounds that have closed since the last call, and return them.
 
-        Raises `LocalFault` while a folder store is not mounted: what is missing there then can be had later.
+        Raises `LocalFault` while the folder of the store is not mounted: its objects can be read later.
         """
         for number in range(self._looked + 1, view.round + 1):
             try:
@@ -126,7 +126,7 @@ class ResultFolder:
         return new
 
     def _result(self, view: RoundView, store: ObjectStore, kind: CheckpointKind) -> RoundResult:
-        """What is in the folder of a round by now; whatever is wrong with one, its line stands, and others come."""
+        """Write a round into the folder, and return it. A round whose client information is unusable gets a line, too."""
         try:
             return self._written(view, store, kind)
         except (FlavorError, OSError):  # it is tried again
@@ -141,14 +141,14 @@ class ResultFolder:
             rounds.append(round_)
 
     def _tell_lacking(self) -> None:
-        """Say of which rounds something is not to be had: gone before they were looked at, or changed in the store."""
+        """Report the rounds of which something is missing: removed before they were read, or changed in the store."""
         for (what, why), rounds in self._lacking.items():
             which = f"round {rounds[0]}" if len(rounds) == 1 else f"{len(rounds)} rounds, {rounds[0]} to {rounds[-1]}"
             self._tell(f"{which}: {what} {why.replace('{out}', str(self.out))}")
         self._lacking.clear()
 
     def end(self, runs: RunStore, store: ObjectStore) -> Results:
-        """Write what is still missing of a run that has ended, or goes on without us."""
+        """Write what is still missing of a run that has ended, or that another process goes on with."""
         view = runs.read()
         self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
         for name in ("global", "info"):
@@ -163,13 +163,13 @@ class ResultFolder:
         return results
 
     def known(self, runs: RunStore, model: str | None = None) -> Results:
-        """How the run stands, with the rounds that are in the folder; `model` is its last global model there."""
+        """Describe the run with the rounds in the folder; `model` is the path of the last global model there."""
         view = runs.read()
         reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
         return Results(view.run, view.state.value, reason, self.rounds, model, str(self.out))
 
     def lacks_plot(self) -> str:
-        """What to say of a plot that is not there, since nothing here can draw it; '' where it is."""
+        """Say how to get the plot where matplotlib is not installed; '' where the plot is there."""
         if not self.rounds or self._told or (self.out / "metrics.png").exists():
             return ""
         return " (no metrics.png: matplotlib is not installed: pip install '.[plot]' in a copy of flavor)"
@@ -210,7 +210,7 @@ class ResultFolder:
         return round_result(view, info, found)
 
     def _merged(self, view: RoundView, store: ObjectStore, path: Path) -> dict[str, Any]:
-        """A round's merged information, which lies at `path` then."""
+        """Write a round's merged client information to `path`, and return it."""
         if path.exists():
             known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return known
@@ -226,7 +226,7 @@ class ResultFolder:
         return info
 
     def _of_sites(self, view: RoundView, store: ObjectStore, known: dict[str, Info]) -> dict[str, Info]:
-        """What the sites have said of a round, as far as it can be had at all."""
+        """Return the client information of each site of a round, as far as it can be read."""
         found = dict(known)
         for client in view.contributors:
             if client in found or client not in view.verdicts:
@@ -260,12 +260,12 @@ class ResultFolder:
 
 
 def _shown(error: Exception) -> str:
-    """What went wrong in a way that was not thought of."""
+    """Describe an unexpected error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _kept(folder: Path) -> dict[str, Info]:
-    """What an earlier process has written of a round's sites."""
+    """Return the client information of a round's sites that an earlier process has written."""
     found = {}
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         with contextlib.suppress(InvalidInfo):
@@ -274,7 +274,7 @@ def _kept(folder: Path) -> dict[str, Info]:
 
 
 def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
-    """The last global model, in the format that the trainers save."""
+    """Write the last global model, in the format in which the training scripts save; return its path."""
     assert view.global_model is not None
     kind = kind_of_run(view.config)
     format_ = view.global_model.format or kind.wire_format

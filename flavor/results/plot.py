@@ -15,11 +15,11 @@ from flavor.results.rounds import RoundResult
 
 _MOST_PANELS = 24
 _MOST_LABELS = 10
-"""Sites that are named in the legend."""
+"""Maximum number of sites that the legend names."""
 
 
 def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
-    """Draw the metrics over the rounds; False when matplotlib is not installed."""
+    """Draw the metrics over the rounds; return False when matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
 
 
 def panels(rounds: Sequence[RoundResult]) -> list[str]:
-    """The metrics that have a panel: those that are reported most often, by most sites."""
+    """Return the metrics that get a panel: those that most sites report most often."""
     names = Counter(dict.fromkeys((name.removesuffix(WEIGHTED) for each in rounds for name in each.metrics), 0))
     names.update(name for each in rounds for site in each.sites for name in site.metrics if name not in CONFUSION)
     return [name for name, _ in names.most_common(_MOST_PANELS)]

@@ -1,4 +1,4 @@
-"""A closed round as people read it: who took part, how long it took, and the metrics, merged and of each site."""
+"""A closed round as people read it: its sites, its duration, and the metrics, merged and of each site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_MERGED_BYTES = 2**28
 
 @dataclass(frozen=True)
 class SiteResult:
-    """What one site handed in."""
+    """What one site handed in for a round."""
 
     site: str
     examples: int
@@ -41,7 +41,7 @@ class RoundResult:
 
 
 def site_infos(view: RoundView, store: ObjectStore | None, known: Mapping[str, Info] | None = None) -> dict[str, Info]:
-    """The information of each contributor, as far as it is there; pruned ones are not, unless `known`."""
+    """Return the client information of each contributor, as far as it is in the store, or in `known`."""
     found = dict(known or {})
     for client in view.contributors:
         if store is not None and client not in found and client in view.verdicts:
@@ -51,14 +51,14 @@ def site_infos(view: RoundView, store: ObjectStore | None, known: Mapping[str, I
 
 
 def site_info(view: RoundView, store: ObjectStore, client: str) -> Info:
-    """What one contributor has said of a round; raises `StoreError` or `InvalidInfo` when it cannot be had."""
+    """Return the client information of one contributor. Raises `StoreError` or `InvalidInfo` if it cannot be read."""
     info = view.inspected(client).info
     data = store.read(info.path, most=MAX_BYTES, digest=info.digest)
     return parse_info(data, where="info.json")
 
 
 def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, Info]) -> RoundResult:
-    """A closed round with the scalar metrics of its merged information, and those of each site."""
+    """Describe a closed round, with the scalar metrics of its merged client information, and those of each site."""
     assert view.closed_ms is not None
     sites = [
         SiteResult(
@@ -98,13 +98,13 @@ def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
 
 
 def merged_without(view: RoundView) -> dict[str, Any]:
-    """What a closed round's merged information is when it is no longer in the store: examples, and no metrics."""
+    """Return what is left of a closed round's merged client information once it is pruned: examples, and no metrics."""
     examples = [view.inspected(client).num_examples for client in view.contributors if client in view.verdicts]
     return {"metadata": {"datasetSize": examples}, "metrics": {}}
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that are numbers; one that is missing, NaN or infinite has no place in a table."""
+    """Return the metrics that are finite numbers: others do not fit into a table."""
     return {
         name: value
         for name, value in metrics.items()
@@ -113,7 +113,7 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def for_people(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Without the confusion matrix; of merged ones the means weighted by examples alone, under the metric's name."""
+    """Leave out the confusion matrix; keep of merged metrics the means weighted by examples, by the metric's name."""
     weighted = {name.removesuffix(WEIGHTED): value for name, value in metrics.items() if name.endswith(WEIGHTED)}
     return weighted or {name: value for name, value in metrics.items() if name not in CONFUSION}
 

@@ -16,7 +16,7 @@ _FIXED_OF_SITES = ("round", "site", "examples", "bytes")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 MOST_COLUMNS = 1024
-"""Metrics in one table: those that come first. A site may call its metrics otherwise in each round."""
+"""Maximum number of metrics in a table; the first ones are kept. A site can use new names in each round."""
 
 
 def columns(names: Iterable[str], fixed: Sequence[str]) -> dict[str, str]:
@@ -37,24 +37,24 @@ def columns(names: Iterable[str], fixed: Sequence[str]) -> dict[str, str]:
 
 
 class Tables:
-    """The two files of one result folder; they grow by a round at a time."""
+    """The two tables of one result folder, which grow by a round at a time."""
 
     def __init__(self, out: Path, tell: Callable[[str], None] = print) -> None:
         self._merged = _Table(out / "metrics.csv", _FIXED, _rows, tell)
         self._sites = _Table(out / "metrics-sites.csv", _FIXED_OF_SITES, _site_rows, tell)
 
     def write(self, rounds: Sequence[RoundResult]) -> None:
-        """Write those of all the `rounds` so far that are not in them yet."""
+        """Write the rounds among `rounds` that are not in the tables yet."""
         self._merged.write(rounds)
         self._sites.write(rounds)
 
 
 _Rows = list[tuple[list[object], Mapping[str, float]]]
-"""What stands in the fixed columns of each row, and its metrics."""
+"""For each row, the values of the fixed columns, and its metrics."""
 
 
 class _Table:
-    """One file: written anew when a column is added to it, else appended to."""
+    """One table: appended to, and rewritten when a column is added."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class _Table:
         self._written = len(rounds)
 
     def _take_names(self, rounds: Sequence[RoundResult]) -> bool:
-        """Whether the rounds that were not looked at yet bring columns."""
+        """Whether new rounds bring new columns."""
         before, left_out = len(self._names), dict[str, int]()
         for each in rounds[self._looked :]:
             for _, metrics in self._rows([each]):

@@ -1,4 +1,4 @@
-"""Beside a coordinator: writes the results of its run into a folder as rounds close."""
+"""Writes the results of a run into a folder as rounds close, in a thread beside the coordinator."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How a run stands, for people and programs that look at it."""
+"""What people and programs see of a run: its events, its log, and a snapshot of it."""

@@ -1,4 +1,4 @@
-"""What happens about a client of a run, and about its updates."""
+"""The kinds of events about a client of a run, and about its updates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flavor.view.event import Event
 
 @dataclass(frozen=True)
 class ClientEvent(Event):
-    """Something about one client; in a round, where it belongs to one."""
+    """An event about one client; `round` is None for an event that belongs to no round."""
 
     client: str = ""
     round: int | None = None
@@ -22,7 +22,7 @@ class ClientEvent(Event):
 
 @dataclass(frozen=True)
 class ClientJoined(ClientEvent):
-    """The client is a member of the run."""
+    """The client has become a member of the run."""
 
     name = "client.joined"
 
@@ -34,10 +34,10 @@ class ClientJoined(ClientEvent):
 
 @dataclass(frozen=True)
 class ClientGone(ClientEvent):
-    """Nothing more comes from the client, unless it is started again."""
+    """The client is gone: no update comes from it unless it is started again."""
 
     came: str = ""
-    """Whence, of one that had ended before it was seen."""
+    """From where the client came, if it had ended before the coordinator saw it; else ''."""
 
     @property
     def line(self) -> str:
@@ -61,7 +61,7 @@ class ClientLost(ClientGone):
 
 @dataclass(frozen=True)
 class ClientStopped(ClientEvent):
-    """The client's edge was stopped by a signal, and is awaited."""
+    """A signal has stopped the client's edge, which is expected to come back."""
 
     name = "client.stopped"
 
@@ -75,7 +75,7 @@ class ClientNotAdmitted(ClientEvent):
 
 @dataclass(frozen=True)
 class ClientOtherKey(ClientEvent):
-    """The client cannot take part: its key is not the one that is known."""
+    """The client cannot take part, because its key is not the one that is pinned."""
 
     name = "client.other_key"
 
@@ -89,7 +89,7 @@ class ClientKeyReplaced(ClientEvent):
 
 @dataclass(frozen=True)
 class ClientQuarantined(ClientEvent):
-    """The client is given no more tasks."""
+    """The client gets no more tasks, because too many of its updates in a row were refused."""
 
     name = "client.quarantined"
 
@@ -108,14 +108,14 @@ class ClientPardoned(ClientEvent):
 
 @dataclass(frozen=True)
 class ClientLeftOut(ClientEvent):
-    """More than the log has was caused by the client."""
+    """The client caused more entries than the log keeps of one client in a round."""
 
     name = "client.left_out"
 
 
 @dataclass(frozen=True)
 class UpdateEvent(ClientEvent):
-    """Something about a client's update of a round."""
+    """An event about a client's update of a round."""
 
     @property
     def line(self) -> str:

@@ -1,4 +1,4 @@
-"""Something that happens in a run, as a value: see `flavor.view.events` for the kinds."""
+"""The base class of events; `flavor.view.events` has the kinds."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from flavor.records.names import count
 
 @dataclass(frozen=True)
 class Event:
-    """Something that has happened."""
+    """Something that has happened in a run."""
 
     name: ClassVar[str] = ""
-    """In the log; '' for what is not logged."""
+    """The event's name in the log; '' for an event that is not logged."""
     reason: str
     is_routine: bool = field(default=False, kw_only=True)
-    """Whether a terminal need not show it."""
+    """Whether a terminal leaves it out."""
     run: str = field(default="", kw_only=True)
-    """The run that it is about; '' where its observer hears of one run alone."""
+    """The run that the event is about; '' where its observer hears of one run only."""
 
     @property
     def line(self) -> str:
-        """For people who look at one run."""
+        """The line that people read who look at one run."""
         return self.reason
 
     def to_entry(self) -> dict[str, str]:
-        """As an entry of the log."""
+        """Return the fields of its entry in the log."""
         entry = {"event": self.name, "reason": self.reason}
         entry |= {"client": client} if (client := getattr(self, "client", "")) else {}
         return entry | ({"round": str(number)} if (number := getattr(self, "round", None)) is not None else {})
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, str]) -> Self:
-        """From an entry of the log."""
+        """Make the event that an entry of the log stores."""
         known: dict[str, object] = {"reason": entry.get("reason", "")}
         names = {each.name for each in fields(cls)}
         if "client" in names:
@@ -46,12 +46,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """Something that people are told, and no program needs to know."""
+    """A line for people, which no program needs to know."""
 
 
 @dataclass(frozen=True)
 class Unknown(Event):
-    """An entry that a newer release has written."""
+    """An entry of the log whose event this release does not know, because a newer one has written it."""
 
     entry: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,8 +1,8 @@
-"""What happens in a run, as values: each kind of event knows its name in the log, its fields and its line for people.
+"""All kinds of events by name. Each kind has a name in the log, fields, and a line for people.
 
-The run's log in Redis is the stored form: an entry has the event's name, a reason, and a round and a client where it is
-about one. Most entries are written by the script that makes the transition; `flavor.view.log` reads them back as these
-events. What has no name here is told to people alone.
+The run's log in Redis stores events: an entry has the event's name, a reason, and the round and the client that it is
+about. Most entries are written by the script that makes the transition; `flavor.view.log` reads them back as events.
+Events without a name are shown to people, and not logged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KINDS: Mapping[str, type[Event]] = {
 
 
 def event_of(entry: Mapping[str, str], *, run: str = "") -> Event:
-    """The event that an entry of this run's log stores."""
+    """Return the event that an entry of this run's log stores."""
     kind = KINDS.get(entry.get("event", ""))
     if kind is None:
         return Unknown(entry.get("reason", ""), dict(entry), run=run)

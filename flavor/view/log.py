@@ -1,4 +1,4 @@
-"""The log of a run, read as typed events: all of it, or on and on as it grows."""
+"""Reads the log of a run as typed events: the entries that there are, or also those to come."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ _WAIT_MS = 1000
 
 @dataclass(frozen=True)
 class Logged:
-    """An event as it stands in the log."""
+    """An event with its entry in the log."""
 
     id: str
-    """To go on after it: see `follow`."""
+    """The id of the entry: pass it as `after` to go on from here."""
     event: Event
     entry: Mapping[str, str]
-    """Its fields, with those that this release does not know."""
+    """All fields of the entry, also those that this release does not know."""
 
     @property
     def time_ms(self) -> int:
-        """When it was logged, by the server's clock."""
+        """When the event was logged, in milliseconds of the server's clock."""
         return int(self.id.partition("-")[0])
 
 
 def read_log(runs: RunStore, *, after: str = START, wait_ms: int | None = None) -> list[Logged]:
-    """The next entries after the one with that id, at most a thousand; where there is none it is waited for so long."""
+    """Return the next entries after the one with the id `after`, at most 1,000; wait for `wait_ms` where there is none.
+
+    Returns at once where `wait_ms` is None. Raises `BusUnavailable`.
+    """
     with translated(runs.where):
         batches: Any = runs.redis.xread({runs.keys.log: after}, count=_AT_ONCE, block=wait_ms)
     return [
@@ -43,9 +46,9 @@ def read_log(runs: RunStore, *, after: str = START, wait_ms: int | None = None) 
 
 
 def follow(runs: RunStore, *, after: str = START, until_end: bool = True) -> Iterator[Logged]:
-    """Every entry of a run's log after the one with that id, and with `until_end` those that come until it has ended.
+    """Yield every entry of a run's log after the one with the id `after`; with `until_end` also those until its end.
 
-    Raises `RunNotFound`.
+    Raises `RunNotFound` and `BusUnavailable`.
     """
     runs.read()
     while True:

@@ -1,9 +1,9 @@
-"""Who hears of what happens: a terminal, a counter of metrics, a page that shows runs.
+"""Observers hear the events of a run: a terminal, a counter of metrics, a page that shows runs.
 
-The coordinator and the workers give each event to an `Observer`. An observer in another process follows the run's log
-instead (`flavor.view.log`), where the same events are stored. What lies below, and only says that a server or a store
-is away, or what became of a job (`flavor.bus`, `flavor.store`, `flavor.ledger`, and the queue of `workers`), takes a
-function for lines: `notices` makes one.
+The coordinator and the workers pass each event to an `Observer`. A program in another process follows the run's log
+instead (`flavor.view.log`), which stores the same events. The lower layers (`flavor.bus`, `flavor.store`,
+`flavor.ledger` and the queue of `workers`) only report lines, such as that a server is away: they take a function for
+lines, which `notices` makes of an observer.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from flavor.view.event import Event, Notice
 
 
 class Observer(Protocol):
-    """Hears what happens. It is called in the thread in which it happens, and must neither block nor raise."""
+    """Hears events. It is called in the thread in which an event happens, and must neither block nor raise."""
 
     def hear(self, event: Event) -> None:
-        """This has happened."""
+        """Take note of an event that has just happened."""
 
 
 class Lines:
-    """Shows each event that is no routine as its line for people."""
+    """Shows the line of each event that is not routine."""
 
     def __init__(self, show: Callable[[str], None], *, name_runs: bool = False) -> None:
-        """With `name_runs` each line says which run it is about."""
+        """Make an observer that calls `show` with each line. With `name_runs`, each line names its run."""
         self._show, self._name_runs = show, name_runs
 
     def hear(self, event: Event) -> None:
@@ -54,5 +54,5 @@ class Everyone:
 
 
 def notices(observer: Observer) -> Callable[[str], None]:
-    """A function for lines that an observer hears as notices."""
+    """Return a function for lines, which the observer hears as notices."""
     return lambda line: observer.hear(Notice(line))

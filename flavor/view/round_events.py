@@ -1,4 +1,4 @@
-"""What happens about a run, and about its rounds."""
+"""The kinds of events about a run, and about its rounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RunCreated(Event):
 
 @dataclass(frozen=True)
 class RunResumed(Event):
-    """The run goes on after it had ended."""
+    """The run goes on after its end."""
 
     name = "run.resumed"
 
@@ -36,7 +36,7 @@ class RunRecovered(Event):
 
 @dataclass(frozen=True)
 class RunWaiting(Event):
-    """The run waits for this, between rounds."""
+    """The run waits between rounds."""
 
     name = "run.waiting"
 
@@ -48,7 +48,7 @@ class RunWaiting(Event):
 
 @dataclass(frozen=True)
 class RunEnded(Event):
-    """The run has ended, in one of three ways."""
+    """The run has ended: it is finished, has failed or was stopped."""
 
     @property
     def line(self) -> str:
@@ -58,7 +58,7 @@ class RunEnded(Event):
 
 @dataclass(frozen=True)
 class RunFinished(RunEnded):
-    """All that was to be done is done."""
+    """The run has closed all its rounds, or ended early because its training scripts have ended."""
 
     name = "run.finished"
 
@@ -72,18 +72,18 @@ class RunFailed(RunEnded):
 
 @dataclass(frozen=True)
 class RunStopped(RunEnded):
-    """Somebody has stopped the run."""
+    """An operator has stopped the run."""
 
     name = "run.stopped"
 
 
 @dataclass(frozen=True)
 class RoundEvent(Event):
-    """Something about one round."""
+    """An event about one round."""
 
     round: int | None = None
     names_round: bool = field(default=True, kw_only=True)
-    """Whether the line has to say which round it is, as the reason does not."""
+    """Whether the line names the round, because the reason does not."""
 
     @property
     def line(self) -> str:
@@ -93,11 +93,11 @@ class RoundEvent(Event):
 
 @dataclass(frozen=True)
 class RoundOpened(RoundEvent):
-    """Clients have their task."""
+    """The round is open: its clients have their task."""
 
     name = "round.opened"
     rounds: int = 0
-    """Of the run; 0 where that is not known."""
+    """How many rounds the run has; 0 where that is not known."""
 
     @property
     def line(self) -> str:
@@ -114,7 +114,7 @@ class RoundReopened(RoundEvent):
 
 @dataclass(frozen=True)
 class RoundWaiting(RoundEvent):
-    """The round waits for this."""
+    """The round waits."""
 
     name = "round.waiting"
 
@@ -126,7 +126,7 @@ class RoundWaiting(RoundEvent):
 
 @dataclass(frozen=True)
 class StructureDecided(RoundEvent):
-    """In a round from no model it is decided which tensors an update has."""
+    """In a round that began from no model, the coordinator has decided which tensors an update has."""
 
     name = "round.structure"
     others: tuple[str, ...] = ()
@@ -147,11 +147,11 @@ class AggregationBegun(RoundEvent):
 
 @dataclass(frozen=True)
 class AttemptFailed(RoundEvent):
-    """An attempt has failed; the coordinator decides what then."""
+    """An attempt has failed; the coordinator decides how the round goes on."""
 
     name = "round.attempt_failed"
     attempt: int = 0
-    """Which of the round's attempts it was; 0 where that is not known."""
+    """The number of the attempt in its round; 0 where that is not known."""
 
     @property
     def line(self) -> str:
@@ -161,7 +161,7 @@ class AttemptFailed(RoundEvent):
 
 @dataclass(frozen=True)
 class AttemptGivenBack(RoundEvent):
-    """An aggregator has given an attempt back, which another one may make."""
+    """An aggregator has given an attempt back, so that another one can make it."""
 
     name = "round.given_back"
 
@@ -180,7 +180,7 @@ class RoundReturned(RoundEvent):
 
 @dataclass(frozen=True)
 class RoundNote(RoundEvent):
-    """Something about the round that its operator may want to know."""
+    """A note of the aggregator about the round, for its operator."""
 
     name = "round.note"
 
@@ -194,6 +194,6 @@ class RoundClosed(RoundEvent):
 
 @dataclass(frozen=True)
 class AggregatorRestarted(RoundEvent):
-    """An aggregator's own process was started again."""
+    """The process of a user's own aggregator was started again."""
 
     name = "aggregator.restarted"

@@ -1,7 +1,7 @@
-"""How a run stands at one moment: the run, its round, its clients and the phase of each, and what it waits for.
+"""A run at one moment: its round, its clients and the phase of each, and what the run waits for.
 
-Everything that shows a run is drawn from a `Snapshot`: `flavor status`, its `--json`, the live view of `flavor run`,
-and a page that shows runs, once there is one.
+`take_snapshot` reads a run. `flavor status`, its `--json` and the live view of `flavor run` show a `Snapshot`, and a
+page that shows runs is to do the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flavor.watch import PHASES
 
 
 class Phase(StrEnum):
-    """What a client is at, in the word that people read."""
+    """What a client is doing, in the word that people read."""
 
     STARTING = "starting"
     """Its trainer is not ready yet."""
@@ -43,16 +43,16 @@ class Phase(StrEnum):
     LEFT = "left"
     """Its trainer ended by itself."""
     STOPPED = "stopped"
-    """It was stopped by a signal, and is awaited."""
+    """A signal has stopped its edge, which is expected to come back."""
     GONE = "gone"
-    """It is not there, and has not said why."""
+    """Its edge has vanished without a word."""
     OVER = "-"
     """The run has ended."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far a client's edge is in moving a model."""
+    """How far a client's edge is in the transfer of a model."""
 
     phase: str
     done_bytes: int
@@ -65,25 +65,25 @@ class ClientSnapshot:
     """One client of a run."""
 
     state: str
-    """As its edge says it; "quarantined" for one that is."""
+    """The state that its edge reports; "quarantined" for a quarantined client."""
     is_alive: bool
     """Whether its edge holds its lease."""
     phase: Phase
     host: str
     standing: Standing | None
-    """In the current round; None for one that is not expected in it."""
+    """Its standing in the current round; None for a client that is not expected in it."""
     is_awaited: bool
-    """Whether the coordinator still waits for it although it was stopped by a signal."""
+    """Whether the coordinator still waits for it, although a signal has stopped its edge."""
     seen_s: float | None
-    """How many seconds ago it was last heard of; None where that is not known."""
+    """How many seconds ago its edge gave a sign of life; None where that is not known."""
     transfer: Transfer | None
     failure: str | None
-    """Of its trainer, or of an update that its edge refused, by class; see `flavor.edge.notice`."""
+    """The class of the failure of its trainer, or of an update that its edge refused; see `flavor.edge.notice`."""
     report: str | None
-    """What the site shares about that."""
+    """What the site shares about the failure."""
     update_bytes: int | None
     reason: str
-    """Why it is where it is."""
+    """Why the client is in this state; '' where nothing is to be said."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Snapshot:
 
     run: RunView
     round: RoundView | None
-    """The newest; None before the first."""
+    """The newest round; None before the first."""
     config: RunConfig
     now_ms: int
     clients: Mapping[str, ClientSnapshot]
@@ -101,25 +101,25 @@ class Snapshot:
     is_served: bool
     """Whether a coordinator has the run's lease."""
     absence: str
-    """Why no aggregator does what there is to do; '' while one does, nothing is to be done, or no one asked."""
+    """Why no aggregator does the work that there is; '' while one does it, there is no work, or `jobs` was None."""
     ending: str
-    """Why the run ended, as the operator may read it; '' while it goes on."""
+    """Why the run ended, in the words for the operator; '' while it goes on."""
 
     @property
     def needed(self) -> int:
-        """Updates that the round needs."""
+        """How many accepted updates the round needs."""
         return self.config.needed_of(len(self.round.expected)) if self.round else 0
 
     @property
     def accepted(self) -> int:
-        """Updates of the round that are accepted."""
+        """How many updates of the round are accepted."""
         return sum(verdict.accepted for verdict in self.round.verdicts.values()) if self.round else 0
 
 
 def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | None = None) -> Snapshot:
-    """Read a run as it is now; raises `RunNotFound`.
+    """Read a run as it is now. Raises `RunNotFound` and `BusUnavailable`.
 
-    `jobs` opens the queue of a run with these settings, to see whether an aggregator listens.
+    `jobs` opens the queue of a run with these settings, to see whether an aggregator listens; None does not look.
     """
     view, now_ms = runs.read(), runs.now_ms()
     round_ = runs.read_round(view.round) if view.round else None
@@ -225,12 +225,12 @@ def _phase(
     is_awaited: bool,
     has_ended: bool,
 ) -> Phase:
-    """What a client is at, in a word."""
+    """What a client is doing, in a word."""
     if is_shut:
         return Phase.QUARANTINED
     if state in (ClientState.REVOKED, ClientState.FAILED):
         return _BY_STATE[state]
-    if not has_ended and not is_alive:  # what it has handed in is no reason to count on it
+    if not has_ended and not is_alive:  # whatever it has handed in, nothing more will come
         return Phase.LEFT if state is ClientState.LEFT else Phase.STOPPED if is_awaited else Phase.GONE
     if standing in _BY_STANDING:
         return _BY_STANDING[standing]
@@ -249,7 +249,7 @@ def _absence(
     standing: Mapping[str, tuple[Standing, str]],
     jobs: JobQueue | None,
 ) -> str:
-    """Why no aggregator does what there is to do."""
+    """Why no aggregator does the work that there is; '' where one does it, or there is none."""
     if view.state.ended or jobs is None:
         return ""
     is_uninspected = any(state is Standing.SUBMITTED for state, _ in standing.values())
@@ -258,7 +258,7 @@ def _absence(
 
 
 def _lease_times(runs: RunStore, names: Iterable[str]) -> dict[str, int]:
-    """How many milliseconds each edge's lease has left; a client whose lease is gone is not in it."""
+    """Return how many milliseconds the lease of each edge has left, without clients whose lease is gone."""
     names = list(names)
     with translated(runs.where), runs.redis.pipeline(transaction=False) as reads:
         for name in names:
@@ -272,11 +272,11 @@ _GOODBYES = {
     ClientState.LEFT.value: "client.left",
 }
 _LOOKED_BACK = 500
-"""Entries of the log that are looked through for when a client said goodbye."""
+"""How many entries of the log are searched for the time when a client gave its lease back."""
 
 
 def _goodbyes(runs: RunStore, hashes: Mapping[str, tuple[Mapping[str, str], bool]], now_ms: int) -> dict[str, float]:
-    """How many seconds ago each client gave its lease back; those that crashed are not in it."""
+    """Return how many seconds ago each client gave its lease back, without clients that crashed."""
     sought = {
         name: event
         for name, (fields, alive) in hashes.items()
@@ -294,12 +294,12 @@ def _goodbyes(runs: RunStore, hashes: Mapping[str, tuple[Mapping[str, str], bool
 
 
 def _is_awaited(fields: Mapping[str, str], gone_s: float | None, lease_s: float) -> bool:
-    """Whether the coordinator still waits for a client that was stopped by a signal, as for one that crashed."""
+    """Whether the coordinator still waits for a client whose edge a signal has stopped, as for one that crashed."""
     return fields.get("state") == ClientState.STOPPED and gone_s is not None and gone_s < lease_s
 
 
 def _transfer(fields: Mapping[str, str]) -> Transfer | None:
-    """What its edge says of a transfer: how far it is, and since when."""
+    """Read how far its edge is in a transfer, and since when; None where there is no transfer."""
     done, total, since_ms = (count(fields.get(name)) for name in ("done", "total", "since_ms"))
     phase = fields.get("phase")
     if phase not in PHASES or done is None or total is None or since_ms is None:

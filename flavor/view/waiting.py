@@ -1,9 +1,9 @@
-"""What a run waits for and since when: one sentence, the same in the log, in `flavor status` and in a live view.
+"""What a run waits for and since when: the same sentence in the log, in `flavor status` and in the live view.
 
-The coordinator writes each sentence into the run's log, as `run.waiting` or `round.waiting`. `wait_of` finds the one
-that stands: the newest of the log, as long as a coordinator serves the run and the run has not moved since. Where there
-is none, as in the first seconds of a wait that is nothing unusual, or without a coordinator, it is worked out from what
-Redis has, by the same rules as the coordinator's.
+The coordinator writes each sentence into the run's log, as `run.waiting` or `round.waiting`. `wait_of` returns the
+newest sentence in the log, as long as a coordinator serves the run and the run has not moved since. In the first
+seconds of a usual wait, and without a coordinator, the log has no sentence: then `wait_of` asks the policy, as the
+coordinator would.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from flavor.view.round_events import (
 )
 
 SETTLED_S = 2.0
-"""A wait that is nothing unusual is written into the log once it has lasted so long, and at most once in this time."""
+"""A usual wait is written into the log once it has lasted so many seconds, and at most once in this time."""
 _MOVES = (
     *(RunCreated, RunResumed, RunRecovered, RunEnded),
     *(RoundOpened, RoundReopened, RoundReturned, AggregationBegun, RoundClosed),
 )
-"""Entries of the log after which whatever was waited for before is over."""
+"""Events that end every wait that the log has before them."""
 _LOOKED_BACK = 500
 _AT_ONCE = 50
 
@@ -52,25 +52,25 @@ class Wait:
     """What a run, or its current round, waits for."""
 
     reason: str
-    """The sentence, as it stands in the log."""
+    """The sentence, as the log has it."""
     round: int | None = None
     """The round that waits; None for the run itself, between rounds."""
     since_ms: int | None = None
-    """Since when, by the server's clock; None while it is not in the log."""
+    """Since when, in milliseconds of the server's clock; None while the log does not have it."""
     is_held: bool = False
-    """Whether the run cannot go on as it is, by its rules."""
+    """Whether the run cannot go on by itself."""
 
     @property
     def sentence(self) -> str:
-        """With the round that it is about."""
+        """The sentence with the number of the round."""
         return self.reason if self.round is None else f"round {self.round}: {self.reason}"
 
     def lasts_s(self, now_ms: int) -> float | None:
-        """For how long it has been so."""
+        """For how many seconds the wait has lasted; None where that is not known."""
         return None if self.since_ms is None else max(0.0, (now_ms - self.since_ms) / 1000)
 
     def line(self, now_ms: int) -> str:
-        """The sentence, and for how long it has been so."""
+        """The sentence, and for how long the wait has lasted."""
         lasts_s = self.lasts_s(now_ms)
         return self.sentence if lasts_s is None else f"{self.sentence}, for {shown_duration(lasts_s)}"
 
@@ -85,7 +85,7 @@ def wait_of(
     *,
     is_served: bool,
 ) -> Wait | None:
-    """What the run waits for; None for one that has ended."""
+    """Return what the run waits for; None for a run that has ended."""
     if view.state.ended:
         return None
     worked_out = _worked_out(view, round_, standing, clients, now_ms)
@@ -96,7 +96,7 @@ def wait_of(
 
 
 def logged_wait(runs: RunStore, round_: int | None) -> Wait | None:
-    """What the log says that the run, or this round of it, waits for; None where the run has moved since."""
+    """Return what the log says that the run, or this round, waits for; None where the run has moved since."""
     for identity, fields in _newest_first(runs):
         event = event_of(fields)
         if isinstance(event, _MOVES):
@@ -125,7 +125,7 @@ def _worked_out(
     clients: Mapping[str, Client],
     now_ms: int,
 ) -> Wait:
-    """What its policy says that the run waits for."""
+    """Return what the run waits for, as its policy decides it from the state in Redis."""
     config = RunConfig.known(view.config)
     policy = policy_of(config)
     if round_ is not None and round_.state is RoundState.OPEN:
