@@ -7,9 +7,9 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -18,8 +18,9 @@ from aumai_fedtrain import report
 from aumai_fedtrain.core import DiLoCoCoordinator, HashVerifier, UpdateProvider
 from aumai_fedtrain.files import NoSuchFile, load
 from aumai_fedtrain.models import FederatedNode, LocalUpdate, TrainingConfig
+from aumai_fedtrain.options import config_option, home_option, json_option, nodes_option
 from aumai_fedtrain.recording import recorded
-from aumai_fedtrain.session import HOME, Session, Status, open_sessions, read_sessions
+from aumai_fedtrain.session import Session, Status, open_sessions, read_sessions
 from aumai_fedtrain.simulation import SimulatedProvider
 from flavor import __version__
 from flavor.cli.help import ExampleGroup, GroupedCommand
@@ -34,8 +35,6 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
 from flavor.patterns import with_known
 from flavor.say import say
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 _LIVE_ONLY = ("run_name", "store", "init_model", "quorum", "round_timeout_s", "heartbeat_timeout_s", "set_")
 DEFAULT_NODES = 4
 """Nodes that `init` and `run` simulate unless --nodes says otherwise."""
@@ -44,30 +43,6 @@ _SIMULATION_ONLY = ("param_names", "param_size", "seed")
 
 class BadConfiguration(FlavorError):
     """The file of --config holds no configuration."""
-
-
-def _home_option(function: Command) -> Command:
-    return click.option(
-        "--home",
-        envvar="AUMAI_FEDTRAIN_HOME",
-        show_envvar=True,
-        type=click.Path(file_okay=False, path_type=Path),
-        default=HOME,
-        show_default=True,
-        help="Folder in which sessions are kept when no Redis is named.",
-    )(function)
-
-
-def _json_option(function: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
-
-
-def _nodes_option(help_: str) -> Callable[[Command], Command]:
-    return click.option("--nodes", type=click.IntRange(1, 100_000), metavar="N", help=help_)
-
-
-def _config_option(required: bool, help_: str) -> Callable[[Command], Command]:
-    return click.option("--config", type=click.Path(path_type=Path), required=required, metavar="FILE", help=help_)
 
 
 @click.group(
@@ -85,11 +60,11 @@ def main() -> None:
 
 
 @main.command(cls=GroupedCommand, example="aumai-fedtrain init --config train.json --nodes 3")
-@_config_option(True, "JSON file with the configuration of the training.")
-@_nodes_option(f"Number of nodes.  [default: {DEFAULT_NODES}]")
-@_json_option
+@config_option(True, "JSON file with the configuration of the training.")
+@nodes_option(f"Number of nodes.  [default: {DEFAULT_NODES}]")
+@json_option
 @redis_option
-@_home_option
+@home_option
 @one_line_errors
 def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, home: Path) -> None:
     """Prepare a session.
@@ -110,10 +85,10 @@ def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, 
 
 
 @main.command(cls=GroupedCommand, example="aumai-fedtrain run --config train.json --nodes 3")
-@_config_option(
+@config_option(
     False, "JSON file with the configuration of the training.  [default: the configuration of the newest session]"
 )
-@_nodes_option(
+@nodes_option(
     f"Number of nodes.  [default: {DEFAULT_NODES} for a simulation; as in the session without --config; "
     "the num_nodes of the file with --live]"
 )
@@ -194,9 +169,9 @@ def init(config: Path, nodes: int | None, as_json: bool, redis_url: str | None, 
     metavar="NAME=VALUE",
     help="Set an environment variable for the scripts of live nodes. May be repeated.",
 )
-@_json_option
+@json_option
 @redis_option
-@_home_option
+@home_option
 @one_line_errors
 def run(
     config: Path | None,
@@ -253,13 +228,13 @@ def run(
 
 @main.command(cls=GroupedCommand, example="aumai-fedtrain status --round-id 2")
 @click.argument("model", required=False)
-@_config_option(False, "JSON file with a configuration: show the session of the configuration's model.")
+@config_option(False, "JSON file with a configuration: show the session of the configuration's model.")
 @click.option(
     "--round-id", type=click.IntRange(1), metavar="N", help="Also show whether round N is completed or pending."
 )
-@_json_option
+@json_option
 @redis_option
-@_home_option
+@home_option
 @one_line_errors
 def status(
     model: str | None, config: Path | None, round_id: int | None, as_json: bool, redis_url: str | None, home: Path
@@ -303,7 +278,7 @@ def status(
 @click.option(
     "--hash", "expected", required=True, metavar="SHA256", help="SHA-256 that the gradients of the update should have."
 )
-@_json_option
+@json_option
 @one_line_errors
 def verify(update: Path, expected: str, as_json: bool) -> None:
     """Check the hash of an update.

@@ -126,7 +126,7 @@ class ResultFolder:
         return new
 
     def _result(self, view: RoundView, store: ObjectStore, kind: CheckpointKind) -> RoundResult:
-        """Write a round into the folder, and return it. A round whose client information is unusable gets a line, too."""
+        """Write a round into the folder, and return it; a round with unusable client information, too."""
         try:
             return self._written(view, store, kind)
         except (FlavorError, OSError):  # it is tried again
