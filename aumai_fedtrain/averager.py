@@ -1,4 +1,4 @@
-"""The nodes' vectors to their average, by the project's engine."""
+"""Averages the vectors of the nodes, with the engine in `aggregators`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from aumai_fedtrain.vectors import Array, as_array, is_finite, like
 from flavor.errors import AggregationError
 
 _EXACT = 2**53
-"""Up to it every integer is a float."""
+"""Up to this number, every integer is exact as a float."""
 _SMALL_ELEMENTS = 256 * 1024
 """Below this, starting threads costs more than they save."""
 
 
 class GradientAverager:
-    """Averages what nodes have handed in, parameter by parameter."""
+    """Averages the updates of the nodes, parameter by parameter."""
 
     @staticmethod
     def average(updates: Sequence[LocalUpdate], *, weighted: bool = False) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class GradientAverager:
 
 
 def _weights(updates: Sequence[LocalUpdate]) -> list[float] | None:
-    """How much each node counts; None, all alike, where nobody has used a sample."""
+    """Return the weight of each node; None for equal weights, also where no node has used a sample."""
     largest = max(update.samples_used for update in updates)
     if largest > _EXACT:  # as shares of the largest: no integer is too large for that
         return [update.samples_used / largest for update in updates]
@@ -61,7 +61,7 @@ def _weights(updates: Sequence[LocalUpdate]) -> list[float] | None:
 
 
 def _models(updates: Sequence[LocalUpdate], names: Sequence[str]) -> list[dict[str, Array]]:
-    """Each update's arrays, completed with zeros; parameters that all lack are left out."""
+    """Return each update's arrays, with zeros for missing parameters; parameters that all lack are left out."""
     models: list[dict[str, Array]] = [{} for _ in updates]
     for name in names:
         arrays = [as_array(update.gradients.get(name, ())) for update in updates]
@@ -81,7 +81,7 @@ def _models(updates: Sequence[LocalUpdate], names: Sequence[str]) -> list[dict[s
 
 
 def shaped(shape: tuple[int, ...]) -> str:
-    """A shape in words."""
+    """Describe a shape in words."""
     if len(shape) == 1:
         return f"{shape[0]} value" + ("" if shape[0] == 1 else "s")
     return f"shape {shape}" if shape else "a single number"

@@ -1,4 +1,4 @@
-"""Live nodes: real `flavor-fl` edges on the bus, as a coordinator's provider."""
+"""A provider of live nodes: `flavor-fl` edges of one run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _silent(_: str) -> None:
 
 
 class BusUpdateProvider(UpdateProvider):
-    """Nodes that are `flavor-fl` edges of one run, as any other coordinator would have them.
+    """Provides the updates of `flavor-fl` edges of one run.
 
     A site starts `flavor-fl --run RUN --client NODE --store STORE -m "python main.py"`, and its script finds the global
     model at $GLOBAL_MODEL_PATH, hands in its checkpoint at $LOCAL_MODEL_PATH, and finds $LEARNING_RATE, $BATCH_SIZE and
@@ -65,7 +65,7 @@ class BusUpdateProvider(UpdateProvider):
         patience_s: float = 60.0,
         tell: Callable[[str], None] = _silent,
     ) -> None:
-        """Make a provider; nothing is connected before the training begins.
+        """Make a provider. It connects when the training begins.
 
         Args:
             run: name of the run.
@@ -100,7 +100,7 @@ class BusUpdateProvider(UpdateProvider):
 
     @contextmanager
     def training(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> Iterator[None]:
-        """Around a whole training: the run ends with it, or stays as it is, to be gone on with, after an error."""
+        """Hold the run during a training: end it afterwards, or after an error leave it so that a later one goes on."""
         self.config = config
         self._store = open_store(self._store_url, create=True)
         self._inside = True
@@ -120,9 +120,9 @@ class BusUpdateProvider(UpdateProvider):
         self._server = self._round = None
 
     def restore(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> GlobalState | None:
-        """The state of the newest closed round, if the run is there already; else the pre-trained weights' if any.
+        """Return the state of the newest closed round of a run that exists, else that of the pre-trained weights, if any.
 
-        Raises `RunExists` when it is there with other settings.
+        Raises `RunExists` when the run exists with other settings.
         """
         redis = connect(self._url, patience_s=self._patience_s)
         try:
@@ -150,12 +150,12 @@ class BusUpdateProvider(UpdateProvider):
     def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
         """Open round `round_id`, wait for its updates, and return those that were accepted.
 
-        Empty when the run has finished early, because its trainers are done. With `nodes` only these take part, each
-        under its `node_id`, and the first round waits for all; without any, whoever joins, and it waits for as many as
-        `config.num_nodes`.
+        Returns an empty list when the run has finished early because its training scripts have ended. With `nodes`,
+        only these nodes take part, each under its `node_id`, and the first round waits for all of them. Without
+        `nodes`, any client that joins takes part, and the first round waits for `config.num_nodes` clients.
 
-        Raises `RunError` when the run has failed or was stopped, `RunExists` when there is one of this name with other
-        settings, `LeaseHeld` when another process coordinates it.
+        Raises `RunError` when the run has failed or was stopped, `RunExists` when a run of this name exists with other
+        settings, and `LeaseHeld` when another process coordinates the run.
         """
         server = self._serving(state, nodes)
         while (round_ := server.wait(round_id)) is not None:
@@ -170,8 +170,8 @@ class BusUpdateProvider(UpdateProvider):
     def distribute_state(self, state: GlobalState, nodes: Sequence[FederatedNode]) -> None:
         """Commit `state` as the global checkpoint of its round; the next round opens with it.
 
-        Raises `RunError` when its round is not the one whose updates were given out, `IllegalMove` when the run was
-        stopped meanwhile; nothing is committed then.
+        Raises `MisuseError` when the last updates were not those of this round, and `IllegalMove` when the run was
+        stopped in between. Nothing is committed then.
         """
         round_ = self._round
         if self._server is None or round_ is None or round_.round != state.round_id:
@@ -213,7 +213,7 @@ class BusUpdateProvider(UpdateProvider):
         return self._server
 
     def _config(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> RunConfig:
-        """The run's settings."""
+        """Return the settings of the run."""
         settings = {
             "LEARNING_RATE": repr(config.learning_rate),
             "BATCH_SIZE": str(config.batch_size),
@@ -234,7 +234,7 @@ class BusUpdateProvider(UpdateProvider):
         )
 
     def _initial(self, state: GlobalState) -> GlobalModel | None:
-        """What the first round starts from; without effect on a run that is there already."""
+        """Return the model that the first round starts from; it has no effect on a run that exists."""
         if state.round_id or not state.global_weights:
             return None
         if self._initial_model is not None:

@@ -1,4 +1,4 @@
-"""Between the files that edges exchange and the vectors that a coordinator averages.
+"""Converts between the files that edges exchange and the vectors that a coordinator averages.
 
 A trainer's float tensors are the parameters. What is no float (step counters, masks) takes no part in averages or outer
 steps: its weighted mean, or majority, goes into the next checkpoint, as in any run. Constant buffers that hold
@@ -91,13 +91,13 @@ def _update(
 
 
 def _constants(round_: RoundView) -> tuple[str, ...]:
-    """The float tensors that some contributor's inspection found to hold infinities."""
+    """Return the names of float tensors in which the inspection of a contributor found infinities."""
     found = (name for client in round_.contributors for name in round_.verdicts[client].constants)
     return tuple(dict.fromkeys(found))
 
 
 def _check_constants(store: ObjectStore, round_: RoundView, base: GlobalModel | None, names: Sequence[str]) -> None:
-    """Raise `UpdatesRefused` unless each is the same at all contributors, and in `base`, as in any run."""
+    """Raise `UpdatesRefused` unless each of these tensors is the same at all contributors, and in `base`."""
     verdicts = {client: round_.verdicts[client] for client in round_.contributors}
     constants = {client: verdict.constants for client, verdict in verdicts.items()}
     accepted = [verdict.inspected for verdict in verdicts.values()]
@@ -108,7 +108,7 @@ def _check_constants(store: ObjectStore, round_: RoundView, base: GlobalModel | 
 
 
 def floats_of(file: TensorFile, without: Collection[str] = ()) -> dict[str, Array]:
-    """The float tensors of a file, as views, but for those named."""
+    """Return the float tensors of a file by name, as views, except for those in `without`."""
     return {
         spec.name: file.tensor(spec.name)
         for spec in file.specs
@@ -127,7 +127,7 @@ def read_parameters(store: ObjectStore, model: GlobalModel) -> dict[str, Array]:
 
 
 def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalState) -> GlobalModel:
-    """Put what a round has made into the store: the global checkpoint, the merged info, and the state to go on from.
+    """Put the results of a round into the store: the global checkpoint, the merged client information, and the state.
 
     The checkpoint has the tensors, types and nesting of the first contributor's. Raises `AggregationError` when the
     state lacks one of its parameters, or a number is too large for its type.
@@ -159,7 +159,7 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
 
 
 def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> GlobalModel:
-    """Put initial weights into the store as the model that the first round starts from; lists become float32."""
+    """Put initial weights into the store as the model of round 0, and return it; lists become float32."""
     tensors = {
         name: value if isinstance(value, np.ndarray) else as_array(value).astype(np.float32)
         for name, value in weights.items()
@@ -170,7 +170,7 @@ def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> Glo
 
 
 def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
-    """The state that `put_round` has put beside a global model; round 0 for one that no round has made."""
+    """Return the state that `put_round` put beside a global model; the state of round 0 for one that no round made."""
     if model.state is None:
         if model.info is not None:
             raise StoreError(f"{model.model.path}: its round was not coordinated by aumai_fedtrain: choose another run")
@@ -199,7 +199,7 @@ def _state_of(opened: Reading, model: GlobalModel, state: ObjectRef) -> GlobalSt
 def _put_state(
     store: ObjectStore, prefix: str, state: GlobalState, narrowed: Mapping[str, Array], constants: Sequence[str]
 ) -> ObjectRef:
-    """What the checkpoint does not hold: the state's fields, the outer memory, and weights that had to be rounded."""
+    """Put what the checkpoint lacks: the fields of the state, the optimizer's memory, and weights that were rounded."""
     exact = {
         _WEIGHTS + name: as_array(value)
         for name, value in state.global_weights.items()
@@ -222,7 +222,7 @@ def _put(
     tensors: Mapping[str, Array],
     metadata: Mapping[str, str],
 ) -> ObjectRef:
-    """The safetensors file that was put."""
+    """Put these tensors into the store as a safetensors file, and return the object."""
     with store.stage() as staged:
         with TensorFileWriter(staged, specs, metadata) as writer:
             for spec in writer.specs:
@@ -233,7 +233,7 @@ def _put(
 
 
 def _narrowed(weights: Mapping[str, Any], spec: TensorSpec) -> Array:
-    """One parameter in the trainers' own type."""
+    """Return one parameter in the dtype and shape of the training scripts' checkpoints."""
     if spec.name not in weights:
         raise AggregationError(f"the state has no {spec.name!r}, which the nodes' checkpoints have")
     array = as_array(weights[spec.name])
@@ -247,7 +247,7 @@ def _narrowed(weights: Mapping[str, Any], spec: TensorSpec) -> Array:
 
 
 def _others(files: Sequence[TensorFile], sizes: Sequence[int]) -> dict[str, Array]:
-    """The aggregate of what is no float."""
+    """Aggregate the tensors that are not floats."""
     names = [spec.name for spec in files[0].specs if kind_of(spec.dtype) is not Kind.FLOAT]
     if not names:
         return {}

@@ -37,12 +37,12 @@ from flavor.say import say
 
 _LIVE_ONLY = ("run_name", "store", "init_model", "quorum", "round_timeout_s", "heartbeat_timeout_s", "set_")
 DEFAULT_NODES = 4
-"""Nodes that `init` and `run` simulate unless --nodes says otherwise."""
+"""How many nodes `init` and `run` simulate without --nodes."""
 _SIMULATION_ONLY = ("param_names", "param_size", "seed")
 
 
 class BadConfiguration(FlavorError):
-    """The file of --config holds no configuration."""
+    """The file of --config holds no valid configuration."""
 
 
 @click.group(
@@ -298,7 +298,7 @@ def verify(update: Path, expected: str, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _warnings_told() -> Iterator[None]:
-    """Show what a coordinator warns of as a line, each time."""
+    """Print each warning of a coordinator as one line, also repeated ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
@@ -306,7 +306,7 @@ def _warnings_told() -> Iterator[None]:
 
 
 def _configured(path: Path) -> TrainingConfig:
-    """The configuration at `path`; a bad one ends the command with exit code 1, and none with 2."""
+    """Load the configuration at `path`. Exit codes: 1 for one that is not valid, 2 for a missing file."""
     try:
         return load(path, TrainingConfig)
     except NoSuchFile:
@@ -320,7 +320,7 @@ def _with_nodes(config: TrainingConfig, nodes: int | None) -> TrainingConfig:
 
 
 def _tell_nodes(written: TrainingConfig, chosen: TrainingConfig, nodes: int | None) -> None:
-    """Say so if the number of nodes that are simulated is neither the file's nor the user's."""
+    """Print a note if the number of simulated nodes is neither that of the file nor that of the user."""
     if nodes is None and written.num_nodes != chosen.num_nodes:
         click.echo(
             f"Note: {chosen.num_nodes} nodes, the default of --nodes; the file has num_nodes {written.num_nodes}: "
@@ -341,7 +341,7 @@ def _newest(redis_url: str | None, home: Path) -> TrainingConfig:
 
 
 def _check_options(context: click.Context, live: bool) -> None:
-    """Refuse what has no meaning in this mode, rather than ignore it."""
+    """Raise `InvalidSetting` for an option that has no effect in this mode."""
     unfit = _SIMULATION_ONLY if live else _LIVE_ONLY
     for parameter in context.command.params:
         if parameter.name in unfit and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:

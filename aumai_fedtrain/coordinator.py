@@ -79,16 +79,16 @@ class DiLoCoCoordinator:
 
     @property
     def credit_tracker(self) -> CreditTracker:
-        """Samples by node, over all rounds that this coordinator has run."""
+        """The samples of each node in all rounds that this coordinator has run."""
         return self._credit_tracker
 
     @property
     def hash_verifier(self) -> HashVerifier:
-        """What checks updates that carry a `gradient_hash`."""
+        """The verifier of updates that carry a `gradient_hash`."""
         return self._hash_verifier
 
     def initialize(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> GlobalState:
-        """The state before the first round: round 0, the initial weights, a loss of 0.0, all nodes as participants.
+        """Return the state before the first round: round 0, the initial weights, a loss of 0.0, and all nodes.
 
         Raises `InvalidSetting` when two nodes have the same `node_id`.
         """
@@ -106,7 +106,7 @@ class DiLoCoCoordinator:
     def collect_updates(
         self, round_id: int, updates: Sequence[LocalUpdate], *, state: GlobalState | None = None
     ) -> GlobalState:
-        """The state after round `round_id`, whose updates these are; records the nodes' credits.
+        """Return the state after round `round_id`, to which these updates belong, and record the nodes' credits.
 
         Args:
             round_id: the round that the updates close.
@@ -143,7 +143,7 @@ class DiLoCoCoordinator:
         )
 
     def _averages(self, updates: Sequence[LocalUpdate]) -> dict[str, Any]:
-        """The average of each parameter over one round's updates, sorted by name; see `GradientAverager.average`."""
+        """Average each parameter over the updates of one round, sorted by name; see `GradientAverager.average`."""
         if not updates:
             raise AggregationError("No updates provided for aggregation.")
         if twice := _first_twice([update.node_id for update in updates]):
@@ -156,7 +156,7 @@ class DiLoCoCoordinator:
         return GradientAverager.average(updates, weighted=self._weighted)
 
     def run_round(self, state: GlobalState, updates: Sequence[LocalUpdate]) -> GlobalState:
-        """The state after one more round, from `updates` that were trained from `state`, which is left as it is.
+        """Return the state after one more round, from `updates` that were trained from `state`; `state` is not changed.
 
         Records the nodes' credits. Raises `AggregationError`, a `ValueError`, as `collect_updates`; nothing is recorded
         then.
@@ -166,7 +166,7 @@ class DiLoCoCoordinator:
     def distribute_state(
         self, state: GlobalState, nodes: Sequence[FederatedNode], provider: UpdateProvider | None = None
     ) -> None:
-        """Send `state` to the nodes through `provider`; without one nothing has to be sent: `get_updates` has it."""
+        """Send `state` to the nodes through `provider`; without one, do nothing: `get_updates` gets the state."""
         if provider is not None:
             provider.distribute_state(state, list(nodes))
 
@@ -179,7 +179,7 @@ class DiLoCoCoordinator:
         state: GlobalState | None = None,
         on_round: Callable[[GlobalState], None] | None = None,
     ) -> TrainingResult:
-        """Run rounds until `config.global_rounds` are closed, or the provider has no updates for one.
+        """Run rounds until `config.global_rounds` are closed, or the provider returns no updates for a round.
 
         Args:
             config: what to train; a provider finds it as `self.config`, unless it has a `config` of its own.
@@ -229,7 +229,7 @@ class DiLoCoCoordinator:
     def _stepped(
         self, state: GlobalState, averages: dict[str, Any], updates: Sequence[LocalUpdate]
     ) -> tuple[dict[str, Any], OuterState | None]:
-        """The weights after a round, and the outer optimizer's memory."""
+        """Return the weights after a round, and the outer optimizer's memory."""
         pseudogradients = state.expects is Reports.PSEUDOGRADIENTS
         if self._outer is None:
             if pseudogradients or state.outer_state is not None:
@@ -245,7 +245,7 @@ class DiLoCoCoordinator:
         return self._outer.apply(state.global_weights, averages, state.outer_state, pseudogradients=pseudogradients)
 
     def _expected(self, weights: Mapping[str, Any]) -> Reports:
-        """What nodes are to report when these are the global weights."""
+        """Return what nodes are to report when the global weights are these."""
         return self._reports if self._outer is not None and weights else Reports.WEIGHTS
 
     def _mean_loss(self, updates: Sequence[LocalUpdate]) -> float | None:

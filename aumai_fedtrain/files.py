@@ -1,4 +1,4 @@
-"""Configurations and updates that lie in JSON files; whatever is wrong with one is a line that names it."""
+"""Loads configurations and updates from JSON files. An error is one line that names the file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class NoSuchFile(MisuseError):
-    """There is no file of that name that can be read."""
+    """The file does not exist, or cannot be read."""
 
 
 def load(path: Path, model: type[Model]) -> Model:
-    """The `model` in the JSON file at `path`; raises `MisuseError` for a text or a field that is none, `NoSuchFile`."""
+    """Load a `model` from the JSON file at `path`. Raises `NoSuchFile`, `MisuseError` for invalid JSON or fields."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
@@ -36,7 +36,7 @@ def load(path: Path, model: type[Model]) -> Model:
 
 
 def explained(error: ValidationError) -> str:
-    """One line that names each bad field."""
+    """Describe a validation error in one line that names each bad field."""
     problems = []
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"])

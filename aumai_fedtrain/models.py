@@ -1,4 +1,4 @@
-"""What a training run is made of: nodes, its configuration, updates, states, the result. All frozen but the nodes.
+"""The records of a training: nodes, configuration, updates, states and result. All are frozen except nodes.
 
 The numbers of a parameter may be a list of floats (also nested, for a tensor of several dimensions) or a numpy array.
 Lists become immutable lists; arrays are kept without a copy, and are written to JSON as lists. NaN and infinities are
@@ -22,7 +22,7 @@ class _Frozen(BaseModel):
 
 
 class _WithNumbers(_Frozen):
-    """A model that may hold arrays, for which == is no yes or no."""
+    """A model that can hold arrays, for which == returns no bool."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -42,7 +42,7 @@ class Reports(StrEnum):
 
 
 class FederatedNode(BaseModel):
-    """A participant: where it is, what it can do, and how it is. Its fields can be assigned to, and are validated."""
+    """A node: its address, its capabilities and its status. Fields can be assigned to, and are validated."""
 
     model_config = ConfigDict(validate_assignment=True, allow_inf_nan=False)
 
@@ -62,24 +62,24 @@ class TrainingConfig(_Frozen):
     model_name: str = Field(min_length=1)
     """Name of the model, of its session, and by default of its run on the bus."""
     learning_rate: float = Field(gt=0)
-    """Of the nodes' inner optimizer; reaches live nodes as $LEARNING_RATE."""
+    """Learning rate of the nodes' inner optimizer; live nodes get it as $LEARNING_RATE."""
     batch_size: int = Field(ge=1)
-    """Samples of an inner step; reaches live nodes as $BATCH_SIZE."""
+    """Number of samples of an inner step; live nodes get it as $BATCH_SIZE."""
     local_steps: int = Field(ge=1)
-    """Inner steps of a node in a round (DiLoCo's H); reaches live nodes as $LOCAL_STEPS."""
+    """Number of inner steps of a node in a round (DiLoCo's H); live nodes get it as $LOCAL_STEPS."""
     global_rounds: int = Field(ge=1)
-    """Rounds, at the end of which all nodes synchronise."""
+    """Number of rounds; all nodes synchronise at the end of each."""
     num_nodes: int = Field(ge=1)
-    """Nodes to simulate, or live nodes to wait for."""
+    """Number of nodes to simulate, or of live nodes to wait for."""
 
 
 class LocalUpdate(_WithNumbers):
     """What a node hands in at the end of a round."""
 
     node_id: str = Field(min_length=1)
-    """Who."""
+    """The id of the node."""
     round_id: int = Field(ge=0)
-    """The round it belongs to."""
+    """The number of the round that the update belongs to, from 1 on."""
     gradients: dict[str, Numbers]
     """One vector for each parameter. What the vectors are is said by `GlobalState.expects` of the state that the node
     trained from:
@@ -93,31 +93,31 @@ class LocalUpdate(_WithNumbers):
     A parameter that is absent or empty counts as zeros; with an outer optimizer an update of weights θ_local must have
     all of them."""
     loss: float | None
-    """The node's loss after its local steps; None if it has measured none."""
+    """The node's loss after its local steps; None if the node measured none."""
     samples_used: int = Field(ge=0)
-    """Samples that it has trained on in this round: its credits, and its weight in a weighted average."""
+    """Number of samples that the node trained on in this round: its credits, and its weight in a weighted average."""
     gradient_hash: str | None = None
-    """SHA-256 of `gradients` as `HashVerifier.compute_hash` gives it; checked by the coordinator if it is there."""
+    """SHA-256 of `gradients` as `HashVerifier.compute_hash` returns it; the coordinator checks it if it is set."""
 
 
 class OuterState(_WithNumbers):
-    """What the outer optimizer remembers: part of every checkpoint, so that a restored run goes on bit for bit."""
+    """The memory of the outer optimizer: part of every state, so that a restored training goes on bit for bit."""
 
     step: str
-    """Name of the server step it belongs to."""
+    """The name of the server step that the memory belongs to."""
     rounds: int = Field(ge=0)
-    """Steps taken."""
+    """How many steps the optimizer has taken."""
     tensors: dict[str, Numbers]
     """`SLOT/PARAMETER` to float64 numbers, e.g. `momentum/weight`."""
 
     @classmethod
     def of(cls, state: ServerState, examples: dict[str, Any]) -> Self:
-        """From the engine's state; each tensor becomes a list or an array as its parameter in `examples` is."""
+        """Convert the engine's state; each tensor becomes a list or an array, as its parameter in `examples` is."""
         tensors = {key: like(array, [examples[key.partition("/")[2]]]) for key, array in state.tensors.items()}
         return cls(step=state.step, rounds=state.rounds, tensors=tensors)
 
     def restored(self) -> ServerState:
-        """As the engine takes it."""
+        """Convert to the engine's state."""
         arrays: dict[str, Array] = {key: as_array(value) for key, value in self.tensors.items()}
         return ServerState(self.step, self.rounds, arrays)
 
@@ -130,20 +130,20 @@ class GlobalState(_WithNumbers):
     """
 
     round_id: int = Field(ge=0)
-    """The newest round that is closed; 0 before the first."""
+    """The number of the newest closed round; 0 before the first."""
     global_weights: dict[str, Numbers] = Field(default_factory=dict)
     """Parameters by name, sorted. With an outer optimizer the model's weights, float64; without one the averages of
     what the nodes have reported."""
     participating_nodes: list[str] = Field(default_factory=list)
-    """Who took part in that round, in the order of their updates; before the first round, the nodes of the training."""
+    """The nodes of that round, in the order of their updates; before the first round, the nodes of the training."""
     avg_loss: float | None = None
-    """Mean of the losses that were reported in it; None when none was, 0.0 before the first round."""
+    """Mean of the losses reported in that round; None when none was reported, 0.0 before the first round."""
     expects: Reports = Reports.WEIGHTS
     """What the nodes are to report in the next round."""
     outer_state: OuterState | None = None
-    """The outer optimizer's memory, for one that has some."""
+    """The outer optimizer's memory; None without one."""
     credits: dict[str, int] = Field(default_factory=dict)
-    """Samples by node, over all rounds so far."""
+    """The samples of each node in all rounds so far."""
 
 
 def _no_number(value: object) -> object:
@@ -156,12 +156,12 @@ class TrainingResult(_WithNumbers):
     model_config = ConfigDict(allow_inf_nan=True)
 
     config: TrainingConfig
-    """What was trained."""
+    """The configuration of the training."""
 
     rounds_completed: int = Field(ge=0)
-    """Rounds that are closed, those before a restored state included."""
+    """Number of closed rounds, including those before a restored state."""
     total_samples: int = Field(ge=0)
-    """Samples of all nodes and rounds, likewise."""
+    """Number of samples of all nodes and rounds, including those before a restored state."""
     final_loss: Annotated[
         float,
         BeforeValidator(_no_number),
@@ -169,6 +169,6 @@ class TrainingResult(_WithNumbers):
     ]
     """The last round's average loss: 0.0 without a round, NaN (null in JSON) when no node reported one."""
     duration_seconds: float = Field(ge=0)
-    """Wall time of this call, to four decimals."""
+    """Wall time of the call in seconds, rounded to four decimals."""
     final_state: GlobalState
-    """Where it stands: save it to go on later."""
+    """The state after the last round: save it to go on later."""

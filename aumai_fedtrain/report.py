@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""The texts and JSON that the commands print."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from aumai_fedtrain.session import Session
 
 
 def heading(verb: str, config: TrainingConfig) -> str:
-    """The first line: what is trained."""
+    """Return the first line of `init` and `run`, with the model, its nodes and rounds."""
     return f"{verb} federated training: {config.model_name}  nodes={config.num_nodes}  rounds={config.global_rounds}"
 
 
 def settings(config: TrainingConfig) -> str:
-    """The rest of a configuration."""
+    """Return the rest of a configuration, a line for each setting."""
     return (
         f"  Learning rate:     {config.learning_rate:g}\n"
         f"  Batch size:        {config.batch_size}\n"
@@ -26,7 +26,7 @@ def settings(config: TrainingConfig) -> str:
 
 
 def plan(config: TrainingConfig, nodes: Sequence[FederatedNode], most: int = 20) -> str:
-    """What a session will do: its nodes, a line each (of many the first `most`), its rounds and steps."""
+    """Return what a session will do: its first `most` nodes, a line each, its rounds and its steps."""
     lines = [f"  Node: {node.node_id}  Address: {node.address}" for node in nodes[:most]]
     if len(nodes) > most:
         lines.append(f"  and {len(nodes) - most} more")
@@ -43,7 +43,7 @@ def plan(config: TrainingConfig, nodes: Sequence[FederatedNode], most: int = 20)
 
 
 def round_status(round_id: int, session: Session | None, planned: TrainingConfig | None) -> str:
-    """Whether a round of a session is completed, and where the session is; `planned` has none yet."""
+    """Say whether a round is completed, and where its session is. `planned` is a configuration without a session."""
     completed = session is not None and session.round_id >= round_id
     lines = [f"Round {round_id}: {'completed' if completed else 'pending'}."]
     config = session.config if session is not None else planned
@@ -61,7 +61,7 @@ def round_status(round_id: int, session: Session | None, planned: TrainingConfig
 
 
 def result(config: TrainingConfig, done: TrainingResult) -> str:
-    """How a training ended."""
+    """Return how a training ended, for people."""
     return (
         "Training complete.\n"
         f"  Rounds completed:  {done.rounds_completed}/{config.global_rounds}\n"
@@ -73,14 +73,14 @@ def result(config: TrainingConfig, done: TrainingResult) -> str:
 
 
 def credits(samples: Mapping[str, int]) -> str:
-    """Who has contributed what."""
+    """Return the credits, a line for each node."""
     lines = ["Node credits (samples processed):"]
     lines += [f"  {node_id}: {number} samples" for node_id, number in sorted(samples.items())]
     return "\n".join(lines if samples else [*lines, "  none yet"])
 
 
 def status(session: Session) -> str:
-    """A session, for people."""
+    """Return a session, for people."""
     config, standing = session.config, session.standing
     kind = "simulation" if session.run is None else f"live nodes, run {session.run}"
     lines = [
@@ -99,7 +99,7 @@ def status(session: Session) -> str:
 
 
 def result_json(config: TrainingConfig, done: TrainingResult, run: str | None) -> dict[str, Any]:
-    """How a training ended, for programs."""
+    """Return how a training ended, for programs."""
     return {
         "model_name": config.model_name,
         "run": run,
@@ -114,7 +114,7 @@ def result_json(config: TrainingConfig, done: TrainingResult, run: str | None) -
 
 
 def status_json(session: Session) -> dict[str, Any]:
-    """A session, for programs."""
+    """Return a session, for programs."""
     return session.model_dump(mode="json") | {
         "status": session.standing.value,
         "total_samples": sum(session.credits.values()),

@@ -58,7 +58,7 @@ class Session(BaseModel):
     pid: int = 0
 
     def at(self, status: Status, state: GlobalState | None = None, reason: str = "") -> Session:
-        """Return the session with this status, recorded now by this process; `state` is that of its newest round."""
+        """Return the session with this status, as this process records it now; `state` is that of the newest round."""
         news: dict[str, object] = {"status": status, "reason": reason, "updated_at": time.time()}
         news |= {"host": socket.gethostname(), "pid": os.getpid()}
         if state is not None:

@@ -1,4 +1,4 @@
-"""Nodes that are not there: a quadratic problem whose loss falls by a fixed factor a round."""
+"""Simulated nodes: a quadratic problem whose loss falls by a fixed factor in each round."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aumai_fedtrain.vectors import as_array
 from flavor.errors import InvalidSetting
 
 APPROACH = 0.2
-"""Share of the way to its optimum that a node goes in a round, whatever the learning rate."""
+"""Share of the way to its optimum that a node goes in a round. It does not depend on the learning rate."""
 SPREAD = 0.05
-"""How far the nodes' optima lie apart, of the distance from the start to them."""
+"""Distance of the nodes' optima from each other, as a share of their distance from the start."""
 
 
 class SimulatedProvider(UpdateProvider):
@@ -42,12 +42,12 @@ class SimulatedProvider(UpdateProvider):
         self._optimum = optimum / np.sqrt(np.mean(optimum**2))
 
     def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
-        """One update of each node."""
+        """Return one update of each node."""
         start = self._weights(state)
         return [self._update(round_id, state.expects, start, node.node_id) for node in nodes]
 
     def _weights(self, state: GlobalState) -> np.ndarray[Any, Any]:
-        """The global weights, a row for each parameter; zeros before there are any."""
+        """Return the global weights, a row for each parameter; zeros before there are any."""
         return np.stack([as_array(state.global_weights.get(name, [0.0] * self._size)) for name in self._names])
 
     def _update(self, round_id: int, expects: Reports, start: np.ndarray[Any, Any], node_id: str) -> LocalUpdate:
@@ -67,5 +67,5 @@ class SimulatedProvider(UpdateProvider):
         )
 
     def _rng(self, what: str) -> np.random.Generator:
-        """A generator of its own for each thing that is drawn, so that a restored run draws the same."""
+        """Return a generator for one purpose, so that a restored training draws the same numbers."""
         return np.random.default_rng([self._seed % 2**64, *what.encode()])

@@ -1,4 +1,4 @@
-"""Whether the numbers that arrived are those that were sent."""
+"""Checks whether the numbers that arrived are those that were sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aumai_fedtrain.vectors import plain_dict
 
 
 class HashVerifier:
-    """SHA-256 over gradients, as any implementation that writes the same JSON computes it."""
+    """Computes the SHA-256 of gradients; any implementation that writes the same JSON gets the same digest."""
 
     @staticmethod
     def compute_hash(gradients: Mapping[str, Any]) -> str:
