@@ -120,7 +120,7 @@ class BusUpdateProvider(UpdateProvider):
         self._server = self._round = None
 
     def restore(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> GlobalState | None:
-        """Return the state of the newest closed round of a run that exists, else that of the pre-trained weights, if any.
+        """Return the state of the newest closed round of a run that exists, else that of the pre-trained weights.
 
         Raises `RunExists` when the run exists with other settings.
         """
