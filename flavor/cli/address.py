@@ -1,4 +1,4 @@
-"""The options of the bus, made one address."""
+"""Makes one address of the options for Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OF_ADDRESS = ("tls_ca", "tls_cert", "tls_key", "insecure")
 
 
 def with_address(options: dict[str, Any]) -> dict[str, Any]:
-    """A command's options with the bus's whole address for `redis_url`; those of other commands as they are."""
+    """Replace a command's options for Redis by one `redis_url` with the whole address; leave other options alone."""
     if "tls_ca" not in options:
         return options
     given = {name: options[name] for name in _OF_ADDRESS}

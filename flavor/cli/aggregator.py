@@ -1,4 +1,4 @@
-"""`flavor-agg`: one aggregator."""
+"""`flavor-agg`: run an aggregator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flavor aggregators`: the rules there are."""
+"""`flavor aggregators`: list the aggregation rules and server steps."""
 
 from __future__ import annotations
 

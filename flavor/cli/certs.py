@@ -1,4 +1,4 @@
-"""`flavor certs`: certificates to try TLS with."""
+"""`flavor certs`: make certificates to try TLS with."""
 
 from __future__ import annotations
 

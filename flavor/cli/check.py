@@ -1,4 +1,4 @@
-"""`check-fl`: try a training script before it is bundled."""
+"""`check-fl`: check a training script before it takes part in a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`check-agg`: try an aggregator of one's own, together with a training script."""
+"""`check-agg`: check a user's own aggregator together with a training script."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def check_both(
     timeout_s: float,
     as_json: bool,
 ) -> NoReturn:
-    """Check these two commands together, print what was found, and exit with the code that says whether it failed."""
+    """Check these two commands together, print the results, and exit with 1 if a check failed, else with 0."""
     from flavor.check.aggregator import CommandAggregation
     from flavor.check.aggregator_process import CheckedAggregator
     from flavor.check.folders import Folders

@@ -1,4 +1,4 @@
-"""`flavor credits`: what each client has put into a run."""
+"""`flavor credits`: show how many samples each client has contributed to a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flavor demo`: a whole federation on this machine, with its data and its training script."""
+"""`flavor demo`: run a whole federation on this machine, with data and a training script of its own."""
 
 from __future__ import annotations
 

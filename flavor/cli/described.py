@@ -21,18 +21,18 @@ from flavor.store.protocol import ObjectStore
 from flavor.view.snapshot import ClientSnapshot, Snapshot, take_snapshot
 
 _MOST_ROUNDS = 100
-"""Rounds among which the best metric is looked for."""
+"""How many of the newest rounds are searched for the best metric."""
 
 
 def described(
     runs: RunStore, url: str, *, store: str | None = None, metric: str | None = None, left_in: str = ""
 ) -> dict[str, Any]:
-    """A run with its current round and its clients, as plain values.
+    """Return a run with its current round and its clients, as plain values.
 
-    `waits_for` is why it does not go on yet, `waits_s` for how long, and `held` whether it cannot as it is; `absent` is
-    who of the run's own processes is not there, in words. The metrics of the newest closed round come from its store,
-    `store` or the one in the run's settings; they are missing where that cannot be read, or does not answer within a
-    few seconds. `metric` is the one whose best value is looked for, `left_in` the result folder of a local run whose
+    `waits_for` says what the run waits for, `waits_s` for how long, and `held` whether it cannot go on by itself.
+    `absent` names the run's own processes that are missing. The metrics of the newest closed round come from `store`,
+    or from the store in the run's settings; they are left out where the store cannot be read, or does not answer within
+    a few seconds. `metric` is the metric whose best value is searched, `left_in` the result folder of a local run whose
     `flavor run` has ended.
     """
     snapshot = take_snapshot(runs, jobs=lambda config: _queue(url, config, runs.run))
@@ -95,10 +95,10 @@ def _queue(url: str, config: RunConfig, run: str) -> JobQueue:
 
 
 def _absent(snapshot: Snapshot, left_in: str) -> list[str]:
-    """What a run that goes on does not go on without, and has not got."""
+    """Name the missing processes of a run that goes on: coordinator, aggregators, or those of a local run."""
     if snapshot.run.state.ended:
         return []
-    if left_in:  # and all its processes have ended with it
+    if left_in:  # all processes of the run have ended with `flavor run`
         return [f"`flavor run` does not run it any more: go on with it: flavor run --resume {shlex.quote(left_in)}"]
     run, found = snapshot.run.run, []
     if not snapshot.is_served:
@@ -108,7 +108,7 @@ def _absent(snapshot: Snapshot, left_in: str) -> list[str]:
 
 @dataclass
 class _Metrics:
-    """What is known of the newest closed round, and the best before it."""
+    """The metrics of the newest closed round, and the best value before it."""
 
     last: dict[str, Any] | None = None
     metric: str | None = None
@@ -116,13 +116,13 @@ class _Metrics:
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
     silent: str = ""
-    """Why there is nothing more, when the store did not answer."""
+    """Why no metrics are shown; '' where the store answered."""
 
 
 def _metrics(
     runs: RunStore, view: RunView, round_: RoundView | None, store: str | None, metric: str | None
 ) -> _Metrics:
-    """The metrics as far as the store can be read: status shows the rest without it."""
+    """Read the metrics as far as the store can be read; without it, status shows the rest."""
     found = _Metrics()
     last = round_
     if round_ is not None and round_.state is not RoundState.CLOSED:  # as it was read: it may have closed since

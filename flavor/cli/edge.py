@@ -1,4 +1,4 @@
-"""`flavor-fl`: one site's edge."""
+"""`flavor-fl`: run the edge of a site."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def command(
 
 @dataclass(frozen=True)
 class _Identity:
-    """Which client of which run this edge is, and where the bus and the store are."""
+    """The client and the run of this edge, and the addresses of Redis and the store."""
 
     run: str
     client: str
@@ -234,9 +234,9 @@ class _Identity:
 
 
 def _joined(text: str, workspace: Path | None, store: str | None) -> _Identity:
-    """What a join token says, above what the environment says; options that say something else are refused.
+    """Read a join token, which has priority over the environment. Options that contradict the token are refused.
 
-    Where the site reaches its store, and which CA it trusts, the site knows better.
+    The store and the CA are exceptions: for them, options and the environment have priority over the token.
     """
     from flavor.bus.token import JoinToken
     from flavor.errors import InvalidSetting
@@ -263,7 +263,7 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> _Identity:
 
 
 def _kept_ca(pem: str, workspace: Path) -> str:
-    """A file with the token's CA, for this process and its trainer."""
+    """Write the CA of the token into a file for this process and its trainer, and return the path."""
     from flavor.atomic import write_whole
     from flavor.errors import InvalidSetting
     from flavor.ownfolder import make_own_folder

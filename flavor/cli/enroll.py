@@ -157,7 +157,7 @@ def enroll(
 
 
 def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
-    """Before anything has changed: raise `RunError` unless the server saves its users, or that is known."""
+    """Raise `RunError` unless the server saves its users, or `unsaved` accepts that it does not."""
     with translated(shown(url)):
         redis.acl_users()  # which says so where this is no administrator's URL: else the server would be blamed
         kept = save_users(redis)
@@ -181,7 +181,7 @@ def _check_reachable(public: str, tell: Callable[[str], None]) -> None:
 
 
 def _certificates(file: str | None) -> str | None:
-    """The certificates of a PEM file, without whatever else is in it."""
+    """Return the certificates of a PEM file, and nothing else that is in the file."""
     if file is None:
         return None
     check_files(file)

@@ -1,4 +1,4 @@
-"""`flavor get`: a global model of a run, in the format that its trainers save."""
+"""`flavor get`: write a global model of a run into a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flavor log`: what a run did, with the reasons."""
+"""`flavor log`: show the events of a run with their reasons."""
 
 from __future__ import annotations
 

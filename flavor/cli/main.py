@@ -1,4 +1,4 @@
-"""`flavor`: the command of operators and researchers. `flavor NAME` is the function NAME of `flavor/cli/NAME.py`.
+"""The program `flavor`. The command `flavor NAME` is the function NAME of `flavor/cli/NAME.py`.
 
 Subcommands are imported when they are named, so that `flavor event set` costs what it needs.
 """
@@ -44,22 +44,22 @@ COMMANDS = {
         "info": "Save client information.",
     },
 }
-"""The commands by who uses them, with what `flavor --help` says of each."""
+"""The commands by their users, with the line of each in `flavor --help`."""
 PROGRAMS = {
     "flavor-fl": "Take part in a run with your own training script, at a site.",
     "flavor-agg": "Aggregate the rounds of all runs, as an operator.",
     "check-fl": "Check a training script before it takes part in a run.",
     "check-agg": "Check your own aggregator together with a training script.",
 }
-"""Programs of their own."""
+"""The other programs, which `flavor --help` lists as well."""
 _NAMES = {name: text for listed in COMMANDS.values() for name, text in listed.items()}
 
 
 class LazyGroup(ExampleGroup):
-    """A group whose commands are imported when they are used; its help and its completion need none of them."""
+    """A group that imports a command when it is used. Help and completion of the group import no command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order of the help."""
+        """Return the names of the commands, in the order of the help."""
         return list(_NAMES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -71,7 +71,7 @@ class LazyGroup(ExampleGroup):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by who uses them."""
+        """List the commands by their users."""
         width = max(map(len, (*_NAMES, *PROGRAMS)))
         for title, listed in {**COMMANDS, "Programs of their own": PROGRAMS}.items():
             with formatter.section(title):

@@ -1,4 +1,4 @@
-"""The run that a command is about, opened: on a Redis that is named, or in the result folder of `flavor run`."""
+"""Opens the run that a command is about: on a Redis server, or in the result folder of `flavor run`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run, its server and its store."""
+    """A run with its server and its store."""
 
     run: str
     redis: Redis
     url: str = field(repr=False)
     store: str | None
-    """Of a local run; else None: it is in the run's settings."""
+    """The URL of a local run's store; None for other runs, whose settings have it."""
     is_left: bool = False
     """Whether the `flavor run` of a local run has ended, so that none of its processes is there."""
 
     @property
     def runs(self) -> RunStore:
-        """The run's state."""
+        """The state of the run in Redis."""
         return RunStore(self.redis, self.run, self.url)
 
 
 @contextlib.contextmanager
 def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
-    """The run of this name, or that of this folder: its own server is started when it does not run, and ended then."""
+    """Open the run of this name, or of this result folder, whose own server is started for the body if need be."""
     with contextlib.ExitStack() as stack:
         name, store, runs = run, None, True
         if is_folder(run):
@@ -52,7 +52,7 @@ def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
 
 
 def _check_named(run: str) -> None:
-    """Raise `MisuseError` for what is no folder of a run, and would be looked for on a server that is not named."""
+    """Raise `MisuseError`, with a hint, for a name without --redis-url that a folder has which is no result folder."""
     below = Path("flavor-runs") / run
     if below.is_dir():
         raise MisuseError(f"no --redis-url is given for run {run!r}: name its result folder, {below}, or pass one")
@@ -63,7 +63,7 @@ def _check_named(run: str) -> None:
 def connected(
     redis_url: str | None, *, patience_s: float = PATIENCE_S, client_name: str | None = None
 ) -> tuple[Redis, str]:
-    """A client of the server that was named, once it answers."""
+    """Connect to the server at `redis_url`, and return the connection and the URL once the server answers."""
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     redis = connect(url, patience_s=patience_s, client_name=client_name)
     wait_for_server(redis, url)
@@ -71,7 +71,7 @@ def connected(
 
 
 def named_store(run: str, store: str | None) -> tuple[str, str]:
-    """For a command that needs no server: the run's name, and its store."""
+    """Return the name of the run and the URL of its store, for a command that needs no server."""
     if not is_folder(run):
         return run, needed(store, "--store", "FLAVOR_STORE")
     record = Record.of(Path(run).absolute())

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _STORE = "flavor.store"
-"""Where a command's context keeps its `StoreSettings`."""
+"""The key under which a command's context keeps its `StoreSettings`."""
 
 
 def version_option(function: Command) -> Command:
-    """`--version`."""
+    """Add `--version`."""
     return click.version_option(__version__, prog_name="flavor")(function)
 
 
 def redis_option(function: Command) -> Command:
-    """`--redis-url` and what belongs to it; the command gets all of it as `redis_url`, from `bus_address`."""
+    """Add `--redis-url` and the TLS options; the command gets all of them as one `redis_url`, from `bus_address`."""
     for option in (
         click.option(
             "--insecure",
@@ -75,7 +75,7 @@ def redis_option(function: Command) -> Command:
 
 
 def store_option(function: Command) -> Command:
-    """`--store`, and where files of a remote one are kept: `--store-cache`, `--store-cache-size`."""
+    """Add `--store`, and `--store-cache` and `--store-cache-size` for remote stores."""
 
     def choose(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         from dataclasses import replace
@@ -127,7 +127,7 @@ def store_option(function: Command) -> Command:
 
 
 def store_settings(context: click.Context | None = None) -> StoreSettings:
-    """What this command's options and their variables say of stores: `--store-cache…` and `--patience-s`."""
+    """Return the settings of `--store-cache`, `--store-cache-size` and `--patience-s`, or of their variables."""
     from flavor.store.settings import DEFAULTS
 
     settings: StoreSettings = (context or click.get_current_context()).meta.get(_STORE, DEFAULTS)
@@ -135,14 +135,14 @@ def store_settings(context: click.Context | None = None) -> StoreSettings:
 
 
 def run_option(function: Command) -> Command:
-    """`--run`."""
+    """Add `--run`."""
     return click.option(
         "--run", envvar="FLAVOR_RUN", show_envvar=True, metavar="RUN", required=True, help="Name of the run."
     )(function)
 
 
 def patience_option(function: Command) -> Command:
-    """`--patience-s`, of the bus and of a remote store."""
+    """Add `--patience-s`, for Redis and for a remote store."""
 
     def choose(context: click.Context, parameter: click.Parameter, value: float) -> float:
         from dataclasses import replace
@@ -164,7 +164,7 @@ def patience_option(function: Command) -> Command:
 
 
 def needed(value: str | None, option: str, variable: str) -> str:
-    """`value`, or `MisuseError` that names the option and its variable."""
+    """Return `value`; raise `MisuseError`, which names the option and its variable, where there is none."""
     if not value and variable in os.environ:
         raise MisuseError(f"{variable} is set, and empty: set it to what {option} takes, or pass {option}")
     if not value:

@@ -1,4 +1,4 @@
-"""What commands print: tables on stdout, lines about what they do on stderr."""
+"""Prints the output of commands: tables on stdout, lines about progress on stderr."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from flavor.stamp import stamp
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout, of what others wrote as well: each cell whole, and one line.
+    """Print a table on stdout, a line for each row.
 
-    No word is cut to fit a width: the last column may be long, and a terminal breaks its line.
+    Cells can hold what others wrote: they are made printable. No cell is cut to fit a width: the last column may be
+    long, and the terminal wraps its line.
     """
     from rich.cells import cell_len
 
@@ -26,7 +27,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def teller(prefix: str) -> Callable[[str], None]:
-    """A function that says a line to the user, with the time in a program that runs for long."""
+    """Return a function that prints a line on stderr after `prefix`, with the time in a program that runs for long."""
 
     def tell(line: str) -> None:
         say(f"{stamp()}{prefix}{printable(line)}")

@@ -1,4 +1,4 @@
-"""How a program runs: its errors as one line, its exit code, its end by a signal."""
+"""Runs a program: prints errors as one line, chooses the exit code, and ends on a signal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Terminated(BaseException):
 
 
 def one_line_errors(function: Command) -> Command:
-    """Turn this project's errors into one line on stderr and their exit code; `--debug` adds the trace."""
+    """Turn this project's errors into one line on stderr and an exit code; `--debug` adds the traceback."""
 
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(function)
@@ -64,10 +64,10 @@ def one_line_errors(function: Command) -> Command:
 
 
 def run_program(command: click.Command, name: str) -> NoReturn:
-    """Run a program to its exit code; an interruption ends each in the same way, wherever it comes.
+    """Run a program and exit with its code. An interruption at any moment ends each program in the same way.
 
-    A letter that the terminal's encoding lacks, in a metric's name say, is replaced and ends nothing. Nor does a stderr
-    that was closed before.
+    A character that the terminal's encoding lacks, e.g. in a metric's name, is replaced. A program runs with a closed
+    stderr, too.
     """
     failpoints.arm(os.environ)
     atexit.register(gc.freeze)  # nothing is looked for among all that was imported: a fifth of a short command's time
@@ -88,7 +88,7 @@ def run_program(command: click.Command, name: str) -> NoReturn:
 
 
 def fail(error: FlavorError, debug: bool = False) -> None:
-    """Print `error` as one line and exit with its code: 1 for wrong use that is none, as the machine is to blame."""
+    """Print `error` as one line and exit with its code; with 1 in place of 2 where the machine is the cause."""
     if debug:
         say(traceback.format_exc(), end="")
     kind = "flavor" if isinstance(error, RunEnding) else "Error"
@@ -98,5 +98,5 @@ def fail(error: FlavorError, debug: bool = False) -> None:
 
 
 def raise_on_sigterm(kind: type[BaseException] = Terminated) -> None:
-    """Make SIGTERM end the program through its `finally` clauses, as Ctrl-C does; see `flavor.signals`."""
+    """Make SIGTERM end the program through its `finally` clauses, as Ctrl-C does. See `flavor.signals`."""
     raise_in_main(kind)

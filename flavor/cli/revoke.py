@@ -1,4 +1,4 @@
-"""`flavor revoke`: cut a client off."""
+"""`flavor revoke`: cut a client off from a run."""
 
 from __future__ import annotations
 

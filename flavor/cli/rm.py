@@ -1,4 +1,4 @@
-"""`flavor rm`: forget an ended run."""
+"""`flavor rm`: remove an ended run from Redis."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     if kept is not None:
         kept.remove(run_prefix(run))
     click.echo(f"run {run} is forgotten{'' if objects else '; its objects stay in the store'}", err=True)
-    with contextlib.suppress(BusUnavailable):  # whoever may end a run need not be one who enrolls
+    with contextlib.suppress(BusUnavailable):  # a user who may remove runs need not be allowed to list users
         if left := enrolled(redis, run, where=shown(url)):
             click.echo(f"still enrolled for a run of this name: {', '.join(left)} (`flavor revoke`)", err=True)

@@ -1,4 +1,4 @@
-"""`flavor run`: a whole federation on this machine."""
+"""`flavor run`: run a whole federation on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flavor.edge.config import CheckpointFormat
 
 
 def result_options(function: Any) -> Any:
-    """The options that name a local run and its results, shared with `flavor demo`."""
+    """Add the options that name a local run and its results, which `flavor demo` has, too."""
     for option in reversed(
         [
             click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: run-DATE-TIME-XXXX]"),
@@ -205,7 +205,7 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
 
 
 def _resumed(out: Path, redis_url: str | None, as_json: bool) -> int:
-    """Go on with the run in `out`; what is not a setting that may change is refused by name."""
+    """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.progress import Progress
@@ -237,7 +237,7 @@ def _carry_out(federation: Any, as_json: bool) -> int:
 
 
 def _shown(results: Any, progress: Any, as_json: bool) -> int:
-    """Show how a run ended; its exit code."""
+    """Print how a run ended, and return its exit code."""
     from flavor.errors import RunFinishedEarly, RunStopped
 
     if as_json:

@@ -1,4 +1,4 @@
-"""The options of a run's settings, made from the fields of `RunConfig`: the same for every command that takes them."""
+"""Makes the options of a run's settings from the fields of `RunConfig`, the same ones for every command."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from flavor.setting import Setting
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _NOT_TAKEN = "store"
-"""`--store` is an option of other commands as well: `flavor.cli.options.store_option`."""
+"""The field without an option here: `flavor.cli.options.store_option` makes `--store`."""
 
 
 class SettingOption(InstalledOption):
-    """The option of a setting. `--help` shows its bounds; `RunConfig` checks them, wherever a value comes from."""
+    """The option of a setting. `--help` shows the bounds of its value; `RunConfig` checks them."""
 
     def __init__(self, words: Sequence[str], *, group: Group, absent: str, bounds: str, **options: Any) -> None:
         super().__init__(words, **options)
         self.group, self.absent, self.bounds = group, absent, bounds
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """What stands in brackets after the help."""
+        """Return what `--help` shows in brackets: bounds, default and environment variable."""
         more = {"range": self.bounds, "default": self.absent if self.default is None else ""}
         return {**super().get_help_extra(ctx), **{name: text for name, text in more.items() if text}}
 
@@ -44,7 +44,7 @@ def run_options(
     absent: Mapping[str, str] | None = None,
     variables: bool = False,
 ) -> Callable[[Command], Command]:
-    """Options for the settings of a run, in the order of their fields.
+    """Add options for the settings of a run, in the order of their fields.
 
     `only` and `without` name fields. `defaults` has the values that this command takes in place of the fields' own, and
     `absent` what it does without a value, in words. With `variables` it reads their environment variables, too.
@@ -68,7 +68,7 @@ def run_options(
 
 
 def changing_options(function: Command) -> Command:
-    """The options of the settings that may change within a run: without one a setting stays as it is."""
+    """Add options for the settings that may change within a run. A setting without an option stays as it is."""
     for name in reversed([name for name in RunConfig.model_fields if name in MAY_CHANGE]):
         field = RunConfig.model_fields[name]
         function = _option(name, field, default=None, absent="", required=False, variables=False)(function)
@@ -76,7 +76,7 @@ def changing_options(function: Command) -> Command:
 
 
 def config_of(options: Mapping[str, Any], **others: Any) -> RunConfig:
-    """The settings that the options of a command say; `InvalidSetting` names each that cannot be used."""
+    """Return the settings that a command's options give. `InvalidSetting` names each invalid one."""
     settings = {name: value for name, value in options.items() if name in RunConfig.model_fields}
     return RunConfig.parse(
         {
@@ -114,7 +114,7 @@ def _option(
 
 
 def _type(annotation: Any) -> dict[str, Any]:
-    """How click reads a value of this type. A number may also be a share: `RunConfig` reads that from its text."""
+    """Return click's type for this annotation. `RunConfig` parses what may be a number or a share from its text."""
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [each for each in get_args(annotation) if each is not type(None)]
         annotation = kinds[0] if len(kinds) == 1 else str
@@ -128,13 +128,13 @@ def _type(annotation: Any) -> dict[str, Any]:
 
 
 def _default(field: FieldInfo) -> Any:
-    """The default of an option, of which a list of patterns or variables has none: what is given comes on top."""
+    """Return the default of an option; None for lists of patterns or variables, to which given values are added."""
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return None if isinstance(default, (tuple, Mapping)) else default
 
 
 def _bounds(field: FieldInfo) -> str:
-    """As click writes a range: `x>=1`, `0.0<x<=1.0`. The longest duration is left out."""
+    """Write the bounds of a field as click does: `x>=1`, `0.0<x<=1.0`. The longest duration is left out."""
     limits = ((name, getattr(each, name, None)) for each in field.metadata for name in ("ge", "gt", "le"))
     found = {name: limit for name, limit in limits if limit is not None}
     high = "" if found.get("le", LONGEST_S) == LONGEST_S else f"<={found['le']}"

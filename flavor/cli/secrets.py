@@ -1,4 +1,4 @@
-"""Keeps what is secret out of the process list, where every user of a machine reads all command lines."""
+"""Keeps secrets out of the process list, in which every user of a machine can read all command lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE}
 
 
 def keep_private(flags: Mapping[str, str] | None = None) -> None:
-    """Start this program anew, in this process, with the secrets of its command line in its environment instead.
+    """Start this program again in this process, with the secrets of its command line moved into its environment.
 
     `flags` has the word to leave in the place of an option, where it matters that it was given. Returns, having done
     nothing, when there are none. For entry points, before anything else.
@@ -30,7 +30,7 @@ def keep_private(flags: Mapping[str, str] | None = None) -> None:
 
 
 def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
-    """The words of a command line without the options whose value is secret, and those as environment variables.
+    """Return a command line without the options whose value is secret, and these options as environment variables.
 
     In the place of an option stands its word in `flags`, if it has one. A URL is secret when it may hold a password, a
     join token unless it is the name of a file (`@FILE`).

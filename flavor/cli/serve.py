@@ -1,4 +1,4 @@
-"""`flavor serve`: a run's coordinator."""
+"""`flavor serve`: coordinate a run."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def check_initial(path: Path, kind: CheckpointKind) -> None:
 
 
 def ended(view: RunView, closed: int) -> None:
-    """Return for a run that closed all its rounds; else raise how it ended, and how it goes on."""
+    """Return for a run that closed all its rounds; else raise an error that says how it ended and how it goes on."""
     from flavor.errors import RunError, RunFinishedEarly, RunStopped
     from flavor.resume import goes_on_by
 
@@ -97,7 +97,7 @@ def ended(view: RunView, closed: int) -> None:
 
 @contextlib.contextmanager
 def saying_how_to_go_on(run: str, tell: Callable[[str], None]) -> Iterator[None]:
-    """A coordinator that is stopped by a signal says what becomes of its run, which goes on."""
+    """Say how the run goes on if a signal stops the coordinator in the body."""
     try:
         yield
     except (Terminated, KeyboardInterrupt):
@@ -147,7 +147,7 @@ def coordinate(
     out: Path | None = None,
     patience_s: float = PATIENCE_S,
 ) -> None:
-    """Coordinate a run to its end, in a program of its own; returns for one that closed all its rounds, else raises."""
+    """Coordinate a run to its end as a program. Returns for a run that closed all its rounds, else raises."""
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.initial_model import store_initial
     from flavor.coordinator.loop import Coordinator

@@ -1,4 +1,4 @@
-"""The coordinator of a local run: `flavor run` starts it, and its settings are those in the run's result folder.
+"""The coordinator of a local run, which `flavor run` starts; its settings are in the run's result folder.
 
     python -P -m flavor.cli.serve_local FOLDER
 
@@ -25,7 +25,7 @@ from flavor.local.record import Record
 @patience_option
 @one_line_errors
 def serve_local(folder: Path, redis_url: str | None, store: str | None, patience_s: float) -> None:
-    """Coordinate the run whose result folder this is."""
+    """Coordinate the run of this result folder."""
     record = Record.of(folder)
     config = RunConfig.of_run(record.run, record.federation["config"])
     initial = record.federation["init_model"]

@@ -1,4 +1,4 @@
-"""Where the programs start: what is secret leaves the process list before anything that takes time is imported."""
+"""The entry points of the programs. Secrets leave the process list before slow modules are imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flavor.exit_codes import ExitCode
 
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
-    """Ctrl-C while everything is imported ends as it does later."""
+    """Make Ctrl-C during the imports end the program as it does later."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`flavor status`: all runs, or one with its round and its sites, as people read it."""
+"""`flavor status`: show all runs, or one run with its round and its sites."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _warn_of_dropped_jobs(redis: Redis) -> None:
         click.secho(
             f"Warning: aggregators dropped {len(dropped)} foreign job{'s' if len(dropped) > 1 else ''} within a week "
             f"(the newest: {newest.get('job')} in queue {newest.get('queue')!r}: {newest.get('reason')}): "
-            "somebody else writes to rq:* on this Redis (XREVRANGE flavor:dropped + -)",
+            "another program writes to rq:* on this Redis (XREVRANGE flavor:dropped + -)",
             fg="yellow",
             err=True,
         )
@@ -133,12 +133,12 @@ def _show_run(found: dict[str, Any]) -> None:
 
 
 def _why(client: dict[str, Any]) -> str:
-    """Why a site is where it is: the coordinator's words, and what the site shares (`--report-output`)."""
+    """Say why a site is in its state, with what the site shares (`--report-output`)."""
     return f"{client['reason']} ({client['report']})" if client["report"] else str(client["reason"])
 
 
 def _clock(found: dict[str, Any]) -> str:
-    """How long the round has been open and when it closes; of a run that has ended, how long it took."""
+    """Say how long the round has been open and when it closes, or how long a run took that has ended."""
     if found["state"] in _ENDED:
         return f"took {shown_duration(found['age_s'])}" if found["age_s"] is not None else ""
     if found["round_state"] == "open":
@@ -155,7 +155,7 @@ def _lasting(seconds: float | None) -> str:
 
 
 def _last_round(found: dict[str, Any]) -> str:
-    """The newest merged metrics, and of the first the best so far."""
+    """List the newest merged metrics, with the best value so far of the first."""
     last = found["last_round"]
     names = list(last["metrics"])
     if found["metric"] in names:
@@ -170,12 +170,12 @@ def _last_round(found: dict[str, Any]) -> str:
 
 
 def _began(round_: int) -> str:
-    """What a round's metrics are of, unless a script evaluates what it has trained."""
+    """Say from which model a round began, to which its metrics belong unless a script evaluates its trained model."""
     return f"which began from the model of round {round_ - 1}" if round_ > 1 else "the first"
 
 
 def _doing(client: dict[str, Any]) -> str:
-    """What a site is at, in a word or two."""
+    """Say in a word or two what a site is doing."""
     if moved := client.get("transfer"):
         return f"{moved['phase']} {amount(moved['done_bytes'], moved['total_bytes'])}"
     return str(client["phase"])

@@ -1,4 +1,4 @@
-"""`flavor stop`: end a run."""
+"""`flavor stop`: stop a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flavor store`: what the object store must be set up with."""
+"""`flavor store`: print what an object store must allow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `flavor verify` and `flavor recover` that say which records are believed."""
+"""The options of `flavor verify` and `flavor recover` that say which records to trust."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ run_id_option = click.option(
 
 
 def check_ids(head: str, run_id: str) -> None:
-    """Raise `InvalidSetting` unless these are what they should be, or ''."""
+    """Raise `InvalidSetting` unless `head` is a SHA-256 and `run_id` an id of a run; each may be ''."""
     if head and not _SHA256.fullmatch(head):
         raise InvalidSetting(f"--head {head[:80]!r} is no SHA-256: give all 64 hexadecimal digits that were printed")
     if run_id and not _RUN_ID.fullmatch(run_id):

@@ -1,4 +1,4 @@
-"""`flavor verify`: check a run's history from the object store alone."""
+"""`flavor verify`: check the history of a run in its object store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flavor.ledger.chain import Link
 
 _CLOSING_S = 10.0
-"""How long `flavor verify` waits for the manifest of a round that is being closed."""
+"""Seconds that `flavor verify` waits for the manifest of a round that is being closed."""
 
 
 @click.command(
@@ -76,7 +76,7 @@ def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, h
 
 
 def _progress() -> Any:
-    """A context manager around a function (done, total): a bar on stderr in a terminal, else nothing."""
+    """Return a context manager that yields a function (done, total), which draws a bar on stderr in a terminal."""
     from contextlib import contextmanager
 
     from rich.console import Console
@@ -142,7 +142,7 @@ def _show(found: Audit, *, trusted: bool) -> None:
 
 
 def _described(found: Audit) -> dict[str, Any]:
-    """The audit as plain values."""
+    """Return the audit as plain values."""
     chain = found.chain
     return {
         "run": chain.run,
