@@ -147,7 +147,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("flavor", "flavor re", ["resume", "revoke", "recover"]),
         ("flavor", "flavor serve --keep-", ["--keep-rounds", "--keep-globals"]),
         ("flavor", "flavor serve --compress b", ["bf16"]),
-        ("flavor", "flavor serve --checkpoint ", ["tensors", "opaque"]),
+        ("flavor", "flavor serve --checkpoint o", ["opaque"]),
         ("flavor", "flavor run --aggregator trim", ["trimmed_mean"]),
         ("flavor", "flavor run --server-step nest", ["nesterov"]),
         ("flavor", "flavor get --store s3", ["s3://"]),
