@@ -270,7 +270,7 @@ def test_sites_that_come_and_go_fill_neither_with_what_the_run_waits_for(url: st
         served.coordinator.stop()
         served.thread.join(LONG_S)
     assert not served.coordinator._client_log.allows_unusual_wait()
-    assert served.coordinator._heard.may_tell_of_store(), "the store's faults are told all the same"
+    assert served.coordinator._client_log.allows_store_line(), "the store's faults are told all the same"
     waits = sum(fields["event"] == "run.waiting" for _, fields in served.runs.redis.xrange(served.runs.keys.log))
     assert 3 < waits <= MOST_ENTRIES + 1
     assert sum(line.startswith("waiting: ") for line in served.told) == waits
