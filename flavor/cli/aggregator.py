@@ -122,7 +122,7 @@ def command(
     threads: int,
     patience_s: float,
 ) -> None:
-    """Aggregate the rounds of all runs whose coordinators use this queue.
+    """Aggregate the rounds of all runs whose coordinators use the same queue.
 
     Inspects updates and aggregates rounds, as an RQ worker. Start as many aggregators as you like, on machines that can
     reach Redis and the object store. On SIGTERM the aggregator finishes its current job first.

@@ -75,7 +75,8 @@ class ExampleCommand(click.Command):
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then what the command does."""
         lines = self.example.splitlines()
-        with formatter.section("Examples" if len(lines) > 1 else "Example"):
+        commands = self.example.replace("\\\n", "").splitlines()
+        with formatter.section("Examples" if len(commands) > 1 else "Example"):
             for line in lines:
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
         super().format_help_text(ctx, formatter)

@@ -79,7 +79,7 @@ def examples(command: click.Command) -> list[str]:
     title, *lines = example.splitlines()
     assert all(len(line) <= 80 for line in lines)
     found = "\n".join(lines).replace("\\\n", "").splitlines()
-    assert title == ("Example:" if len(lines) == 1 else "Examples:")
+    assert title == ("Example:" if len(found) == 1 else "Examples:")
     return [line.strip() for line in found]
 
 
