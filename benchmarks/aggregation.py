@@ -1,4 +1,4 @@
-"""How fast the engine aggregates, in how much memory, and how long a small aggregation holds up a run.
+"""Speed and memory of the aggregation engine, and the time that a small aggregation adds to a round.
 
     python benchmarks/aggregation.py                     # all parts (minutes, 10 GiB of disk and of page cache)
     python benchmarks/aggregation.py --only speed        # or memory, clients, round
@@ -38,7 +38,7 @@ TURNS = 7
 SUM_MIB = 1024
 PARTS = ("speed", "memory", "clients", "round")
 SETS = ((10, 400), (100, 40), (10, 100))
-"""Clients, and MiB of each one's model."""
+"""Number of clients, and size of each client's model in MiB."""
 
 EQUAL, UNEQUAL = "equal weights", "all weights differ"
 
@@ -164,7 +164,7 @@ def geometric_rounds(paths: Sequence[Path]) -> int:
 
 
 def naive(what: str, paths: Sequence[Path], size: int, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same by numpy's own functions on a stack of all clients, once each: how many times slower."""
+    """Aggregate by numpy's own functions on a stack of all clients, once each; return how many times slower it is."""
     functions: dict[str, Callable[[Any], Any]] = {
         "mean": lambda stack: np.mean(stack, axis=0),
         "median": lambda stack: np.median(stack, axis=0),

@@ -1,4 +1,4 @@
-"""How long a small aggregation holds up a run: the gap between two rounds, as a subscriber on the bus sees it."""
+"""The time that a small aggregation adds to a round: the gap between two rounds, as a subscriber of Redis sees it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""DiLoCo against what it is measured by: held-out loss after as many steps, and bytes sent, on real text.
+"""DiLoCo beside its alternatives: held-out loss after the same number of steps, and bytes sent, on real text.
 
 Four workers hold a quarter each of eight plays (1.1 million characters) and train the character-level transformer of
 examples/diloco-char, 106,240 parameters, for 600 steps of AdamW, each on one thread. Every method has the same initial
 weights, the same batches in the same order and the same schedule; all are tested on the last twentieth of each quarter,
-which nobody trains on. Everything runs in this process: between the workers lie `flavor.checkpoints.encode`, as at an
-edge, and the aggregation engine, as in a worker, but no bus.
+which no worker trains on. Everything runs in this process: the workers exchange updates by `flavor.checkpoints.encode`,
+as an edge does, and by the aggregation engine, as an aggregator does, without Redis.
 
     sync          one model; each step averages the four workers' gradients
     diloco        H = 20 local steps, then the mean and Nesterov's step (lr 0.7, momentum 0.9)
@@ -58,7 +58,7 @@ Model = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all methods share. The inner learning rate decides much: benchmarks/README.md has 4e-3 beside this one."""
+    """The settings of all methods. The inner learning rate matters: benchmarks/README.md has 4e-3 beside this one."""
 
     steps: int = 600
     batch: int = 16
@@ -311,7 +311,7 @@ def finals(name: str, runs: list[dict[str, Any]]) -> dict[int, float]:
 
 
 def beyond(name: str, other: str, runs: list[dict[str, Any]]) -> list[float]:
-    """By how many percent the loss of `name` is beyond that of `other`, for each seed that both have."""
+    """Return by how many percent the loss of `name` exceeds that of `other`, for each seed that both have."""
     ours, theirs = finals(name, runs), finals(other, runs)
     return [100 * (ours[seed] / theirs[seed] - 1) for seed in sorted(ours) if seed in theirs]
 
@@ -349,7 +349,7 @@ TARGETS = {
 
 
 def target(name: str, runs: list[dict[str, Any]]) -> str:
-    """What the figures must be, and whether they are."""
+    """Compare the figures with their targets."""
     told = []
     for other, percent in TARGETS.get(name, []):
         above = beyond(name, other, runs)

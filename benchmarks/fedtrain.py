@@ -1,4 +1,4 @@
-"""What averaging costs in aumai_fedtrain: lists against a plain loop, arrays against the engine, a round of many nodes.
+"""Cost of averaging in aumai_fedtrain: lists beside a plain loop, arrays beside the engine, a round of many nodes.
 
 The loop is the one that a first version would have: over elements, over nodes. Both sides of each ratio run in one
 process, by turns, and their results are compared.

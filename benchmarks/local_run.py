@@ -1,4 +1,4 @@
-"""How soon a local run is in its first round, and what its own processes cost: `flavor run` with E edges.
+"""Time until the first round of a local run, and the cost of its own processes: `flavor run` with E edges.
 
 The trainers are those of `overhead.py`, with 4 KiB of weights. Seconds count from the start of the command to the
 opening of round 1, which is when all edges are ready; memory is that of flavor's own processes then, without
@@ -65,7 +65,7 @@ overhead_trainer.main()
 
 
 def first_round(out: Path, process: subprocess.Popen[bytes]) -> float:
-    """When round 1 was opened."""
+    """Return when round 1 was opened."""
     deadline = time.monotonic() + DEADLINE_S
     place = out / "redis" / "url"
     while not (place.exists() and place.read_text()):

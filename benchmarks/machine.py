@@ -1,4 +1,4 @@
-"""What every benchmark writes down beside its figures, and how it prints and saves them."""
+"""Records the machine and the versions of a benchmark, and prints and saves its figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the versions that matter."""
+    """Return the machine and the versions that matter."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""What a round costs when training costs nothing.
+"""Cost of a round whose training costs nothing.
 
 E real edges with real trainer processes, one coordinator, two aggregators, one embedded server. The model is 16 equal
 float32 arrays, training adds 0.001·i to each, datasetSize is 100·(i+1), all updates are averaged. The result of the

@@ -1,4 +1,4 @@
-"""Which rules withstand hostile clients: held-out accuracy with and without an attack, on real digits.
+"""Held-out accuracy of each aggregation rule with and without hostile clients, on real digits.
 
 Ten clients hold equal random shares of scikit-learn's digits; a fifth of each digit is held out. The last two are
 hostile: trained honestly to θᵢ, they send θ − 4(θᵢ − θ), the flipped change four times as long. Everything runs in

@@ -1,4 +1,4 @@
-"""How many clients one coordinator and one Redis carry: light simulated edges, the protocol alone, no trainer.
+"""How many clients one coordinator and one Redis serve: simulated edges speak the protocol, without trainers.
 
 The simulator plays E edges over a few connections: each holds a lease, announces itself, takes every task, sets
 TrainStarted and TrainFinished and hands in an update of a few bytes, which a real aggregator inspects and aggregates.
@@ -72,7 +72,7 @@ class Edges(threading.Thread):
         return path, writer.sha256, writer.size_bytes
 
     def join_run(self) -> None:
-        """Everybody takes its lease."""
+        """Every edge takes its lease."""
         self._subscription.open()
         with self._redis.pipeline(transaction=False) as step:
             for name, keys in self._clients.items():
@@ -80,7 +80,7 @@ class Edges(threading.Thread):
             step.execute()
 
     def _announce(self) -> None:
-        """Everybody says that it is ready, as edges do whenever the run's hash is published on."""
+        """Every edge says that it is ready, as edges do whenever the run's hash is published on."""
         names = list(self._clients)
         for start in range(0, len(names), BATCH):
             with self._redis.pipeline(transaction=False) as step:

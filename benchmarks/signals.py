@@ -52,7 +52,7 @@ def worker(url: str, store: ObjectStore) -> int:
 
 
 def lost(redis: Redis) -> list[str]:
-    """Jobs that were not done, and that nobody will take."""
+    """Return the jobs that were not done, and that no worker will take."""
     waiting = {identity.decode() for identity in redis.lrange(f"rq:queue:{QUEUE}", 0, -1)}
     left = [key.decode() for key in redis.scan_iter("rq:job:*", 1000)]
     return [key for key in left if key.removeprefix("rq:job:") not in waiting]

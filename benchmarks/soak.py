@@ -1,4 +1,4 @@
-"""Random faults for minutes on end, against a run with eight edges; then its recorded history is checked.
+"""Injects random faults into a run with eight edges for minutes, and then checks the recorded history.
 
 One Redis (append-only), a coordinator and a second one now and then, two aggregators, eight enrolled edges with a
 trainer each; a proxy before each of them. Every second or so something happens to one of them: it is killed, told to
@@ -38,7 +38,7 @@ from flavor.local.processes import ProcessGroup
 from tests.faults.history import Broken
 
 LATE_S = 5.0
-"""A schedule that ran later than this is told: its faults came closer together than they were drawn."""
+"""A schedule that runs later than this is reported: its faults came closer together than they were drawn."""
 
 
 def soak(minutes: float, seed: int, folder: Path, on_quorum_lost: str) -> dict[str, Any]:

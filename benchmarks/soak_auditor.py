@@ -1,4 +1,4 @@
-"""Whether a run under fire lost or doubled anything: its history, and its records in the store."""
+"""Checks whether a run under faults lost or doubled anything: its history, and its records in the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The federation under fire: its server, proxies and processes, which are started again as a supervisor would."""
+"""The federation under faults: its server, proxies and processes, which are started again as by a supervisor."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Driver:
         self.restarts: Counter[str] = Counter()
         self.on_quorum_lost = on_quorum_lost
         self.wrong: list[str] = []
-        """What was noticed on the way and must not be."""
+        """Findings on the way that must not occur."""
         self.handed_in = folder / "handed-in"
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()

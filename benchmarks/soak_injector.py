@@ -332,7 +332,7 @@ class Injector:
         """Half of the object that this edge has handed in, until a moment later: then it is whole again for the check.
 
         The file is another one, as when a store's disk is restored from an older copy: what is being read stays. Not
-        where the round has no more than its quorum without it: then it would end the run, as it should.
+        where the round has only its quorum without it: then the fault would end the run, as it should.
         """
 
         def spoil() -> bool:
