@@ -69,7 +69,7 @@ def test_an_earlier_run_of_the_name_put_back_is_told_from_the_later_one(faulty) 
     assert bench.runs.read().state is RunState.FINISHED
 
     bench.runs.remove_keys()
-    says(recover(faulty), "whose records are to be believed?", "--trust", "--untrusted")
+    says(recover(faulty), "no trusted key is given", "--trust", "--untrusted")
     says(recover(faulty, *keys, "--head", later["head"]), "not " + later["head"][:16], "an earlier run, was put back")
     says(recover(faulty, *keys, "--run-id", later["run_id"]), "is of another run of this name")
     assert bench.runs.find() is None
