@@ -19,6 +19,8 @@ class Contribution:
     round: int
     client: str
     samples: int
+    in_model: bool = True
+    """Whether its update entered the model: False where the rule (Krum, for example) left it out."""
 
 
 class CreditBook:
@@ -59,12 +61,12 @@ class CreditBook:
 def contributions(runs: RunStore, store: ObjectStore | None = None) -> list[Contribution]:
     """What each client put into each closed round of a run, in order of rounds and names.
 
-    Counted are those whose updates were aggregated, with the `datasetSize` of the info that was accepted. It stands in
-    the verdicts on Redis, and for rounds that it no longer has in their manifests in `store`. Raises `RunNotFound`, and
-    `StoreError` where neither has it.
+    Counts each update that was aggregated, by the `datasetSize` of the accepted info, and says whether the update
+    entered the model. Reads the verdicts on Redis; for rounds that Redis no longer has, the manifests in `store`. Raises
+    `RunNotFound`, and `StoreError` where neither has a round.
     """
     return [
-        Contribution(round_.round, client, round_.inspected(client).num_examples)
+        Contribution(round_.round, client, round_.inspected(client).num_examples, client in round_.in_model)
         for round_ in closed_rounds(runs, store)
         for client in sorted(round_.contributors)
     ]

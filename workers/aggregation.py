@@ -27,6 +27,7 @@ from flavor.failpoints import reach
 from flavor.records.info import merge_infos, summed
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.records.round import in_model
 from flavor.records.run import RunView
 from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
@@ -93,16 +94,17 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
         with _renewing(attempt):
             try:
                 refuse_if_recorded(context, run, round_)
-                model, manifest, reason, notes = _aggregated(context, view, config, attempt)
+                made = _aggregated(context, view, config, attempt)
                 StoreHealth(context.store, run, view.run_id).require(whose=True)  # another share may lie there now
                 runs.commit_round(
                     round_,
                     attempt=attempt_number,
                     token=attempt.token,
-                    model=model,
-                    reason=reason,
-                    manifest=manifest,
-                    notes=notes,
+                    model=made.model,
+                    reason=made.reason,
+                    manifest=made.manifest,
+                    chosen=made.chosen or (),
+                    notes=made.notes,
                 )
                 reach("worker.committed")
             except (IllegalMove, LeaseLost):
@@ -132,11 +134,11 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     raise
             else:
                 committed = True
-                publish_manifest(context, run, round_, manifest)
-                for note in notes:
+                publish_manifest(context, run, round_, made.manifest)
+                for note in made.notes:
                     context.observer.hear(RoundNote(note, round_, run=run))
     if committed:
-        context.observer.hear(RoundClosed(reason, round_, run=run))
+        context.observer.hear(RoundClosed(made.reason, round_, run=run))
     return committed
 
 
@@ -242,9 +244,18 @@ def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:
     raise AssertionError
 
 
-def _aggregated(
-    context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt
-) -> tuple[GlobalModel, ObjectRef, str, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Made:
+    """What an attempt has put into the store, ready to be committed."""
+
+    model: GlobalModel
+    manifest: ObjectRef
+    reason: str
+    chosen: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
+def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt) -> _Made:
     round_view = attempt.runs.read_round(attempt.round)
     if round_view is None:
         raise IllegalMove(f"run {view.run!r}: round {attempt.round} is gone")
@@ -286,7 +297,8 @@ def _aggregated(
         round_view,
         attempt.number,
         model=model,
+        chosen=combined.chosen,
         now_ms=attempt.runs.now_ms(),
     )
-    reason = f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes"
-    return model, manifest, reason, (*of_reading(work), *combined.notes)
+    reason = f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes{in_model(combined.chosen)}"
+    return _Made(model, manifest, reason, combined.chosen, (*of_reading(work), *combined.notes))

@@ -11,7 +11,6 @@ from typing import Any
 from aggregators import engine
 from aggregators.encoded import Tensor
 from aggregators.entry import Algorithm
-from aggregators.mean import Mean
 from aggregators.protocols import weighs
 from aggregators.registry import parse
 from aggregators.server import Replace
@@ -82,17 +81,16 @@ class Engine:
             if small:
                 for spec in writer.specs:
                     writer.write(spec.name, result.model[spec.name])
-            made, chosen, differing, negative = result.state, result.clients, result.differing, result.negative
+            made, entered, differing, negative = result.state, result.clients, result.differing, result.negative
             del result, out  # the mapped file is closed with the writer
         state = _put_state(work, made) if made is not None else None
-        names, info = list(updates), work.info
-        if isinstance(rule.reducer, Mean):
-            chosen = tuple(range(len(names)))  # whose weight is 0 was not left out by the rule
-        elif len(chosen) < len(names):
-            info = {**info, "metadata": {**info["metadata"], "chosen": list(chosen)}}
+        names, info, chosen = list(updates), work.info, round_.chosen(entered)
+        if chosen is not None:
+            positions = [names.index(client) for client in chosen]
+            info = {**info, "metadata": {**info["metadata"], "chosen": positions}}
         noticed = (
             *(of_start(updates, held, config.statistics) if work.old is None else ()),
-            *notes.of_choice(config.aggregator, [names[i] for i in chosen], names),
+            *notes.of_choice(config.aggregator, chosen, names),
             *notes.of_integers(work.round, first, held, differing),
             *(notes.of_statistics(work, first, held) if steps else ()),
             *notes.of_signs(work.round, negative),
@@ -100,7 +98,7 @@ class Engine:
             *(notes.of_sizes(work) if weighs(rule.reducer) else ()),
             *notes.of_training(work, updates, old, writer.sha256, target),
         )
-        return Combined(writer.sha256, writer.size_bytes, info, state, noticed)
+        return Combined(writer.sha256, writer.size_bytes, info, state, chosen, noticed)
 
 
 @dataclass
@@ -134,6 +132,16 @@ class _Round:
             held=self.held,
             statistics=self.statistics,
         )
+
+    def chosen(self, entered: Sequence[int]) -> tuple[str, ...] | None:
+        """The clients at the positions `entered`, where the rule left others out; else None.
+
+        A client whose weight is 0 in a rule that weighs was not left out by the rule, and counts as chosen.
+        """
+        kept = set(entered)
+        if self.weights and any(self.weights) and weighs(self.rule.reducer):
+            kept.update(index for index, weight in enumerate(self.weights) if not weight)
+        return None if len(kept) == len(self.updates) else tuple(c for i, c in enumerate(self.updates) if i in kept)
 
     def refusal(self, names: Sequence[str], out: Any, threads: int) -> AggregatorFailed:
         """The error of a result that is not finite: whose fault it is."""

@@ -63,6 +63,8 @@ class Combined:
     size_bytes: int
     info: Info
     state: ObjectRef | None = None
+    chosen: tuple[str, ...] | None = None
+    """The clients whose updates entered the model, where the rule left others out; None where it did not."""
     notes: tuple[str, ...] = ()
     """What the operator should know of this round, a line each."""
 

@@ -47,9 +47,10 @@ def stage_manifest(
     attempt: int,
     *,
     model: GlobalModel,
+    chosen: tuple[str, ...] | None,
     now_ms: int,
 ) -> ObjectRef:
-    """Put the signed manifest of this attempt beside its model."""
+    """Put the signed manifest of this attempt beside its model; `chosen` are whom the rule kept, if it left some out."""
     replaced = context.run(view.run).replaced()
     manifest = Manifest(
         run=view.run,
@@ -64,6 +65,7 @@ def stage_manifest(
         contributors=tuple(
             Contributor.of(client, round_.inspected(client), replaced.get(client, ())) for client in round_.contributors
         ),
+        chosen=chosen,
         global_model=Model.of(model),
         previous=view.manifest.digest if view.manifest else "",
     )

@@ -17,9 +17,9 @@ _MOST_TOLD = 5
 _ADVICE = "if they are no quantities, --keep PATTERN keeps them, or --equal PATTERN demands that they are equal"
 
 
-def of_choice(aggregator: str | None, chosen: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    """Whom a rule that chooses has kept."""
-    if len(chosen) < len(names):
+def of_choice(aggregator: str | None, chosen: Sequence[str] | None, names: Sequence[str]) -> Iterator[str]:
+    """Which clients the rule kept and which it left out; nothing where it left none out."""
+    if chosen is not None:
         left = [name for name in names if name not in chosen]
         yield f"{aggregator} kept {_some(chosen)}, and left out {_some(left)}"
 

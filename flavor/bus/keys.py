@@ -48,7 +48,8 @@ round:N                               hash    state, expected, contributors, dea
                                               opened_ms, closed_ms, openings, left_out,
                                               resumed, waits, passing_ms, away_ms,
                                               notes, unfit, forgiven:CLIENT,
-                                              spoilt:CLIENT
+                                              spoilt:CLIENT; chosen, where the rule left
+                                              contributors out
 round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
                                               was inspected: path, digest, size_bytes,
                                               seal, format, num_examples, info_path,

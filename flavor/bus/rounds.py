@@ -117,10 +117,12 @@ class Rounds(RunScripts):
         model: GlobalModel,
         reason: str,
         manifest: ObjectRef | None = None,
+        chosen: Sequence[str] = (),
         notes: Sequence[str] = (),
     ) -> None:
         """Close the round with `model` as the run's global model, and its manifest, which is staged.
 
+        `chosen` are the contributors whose updates entered the model, where the rule left others out.
         `notes` are for the operator: they stand in the log and in the round's hash, which no site reads.
         """
         of_manifest = manifest.to_hash("manifest_") if manifest else {}
@@ -129,6 +131,7 @@ class Rounds(RunScripts):
             **model.model.sealed("").to_hash(),
             "info_path": model.info.path if model.info else "",
             "info_digest": model.info.digest if model.info else "",
+            **({"chosen": json.dumps(list(chosen))} if chosen else {}),
             **({"notes": json.dumps(list(notes))} if notes else {}),
         }
         args: list[str | int] = [

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 def credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, store: str | None) -> None:
     """Show how many samples each client has put into a run.
 
-    Counts the updates that were aggregated, each by the datasetSize in its client information. RUN is the name of a run
-    on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url. --store is needed only when Redis
-    no longer has the verdicts of the run.
+    Counts the updates that were aggregated, each by the datasetSize in its client information. Where the rule left
+    updates out, as Krum does, a column says which updates entered the model. RUN is the name of a run on Redis. FOLDER
+    is the result folder of `flavor run`, which needs no --redis-url. --store is needed only when Redis no longer has
+    the verdicts of the run.
     """
     with opened_run(run, redis_url) as found_run:
         run = found_run.run
@@ -66,29 +67,41 @@ def _contributions(runs: RunStore, store: str | None) -> list[Contribution]:
 def _as_json(run: str, found: list[Contribution]) -> dict[str, object]:
     from flavor.credits import CreditBook
 
-    rounds: dict[int, dict[str, int]] = {}
+    rounds: dict[int, list[Contribution]] = {}
     for one in found:
-        rounds.setdefault(one.round, {})[one.client] = one.samples
-    listed = [{"round": number, "samples": samples} for number, samples in rounds.items()]
+        rounds.setdefault(one.round, []).append(one)
+    listed = [{"round": number, **_round_as_json(parts)} for number, parts in rounds.items()]
     return {"run": run, "credits": CreditBook.of(found).totals(), "rounds": listed}
+
+
+def _round_as_json(parts: list[Contribution]) -> dict[str, object]:
+    """Samples by client; `chosen` only where the rule left contributors out, as in the manifest."""
+    samples = {one.client: one.samples for one in parts}
+    chosen = [one.client for one in parts if one.in_model]
+    return {"samples": samples} if len(chosen) == len(parts) else {"samples": samples, "chosen": chosen}
 
 
 def _totals(found: list[Contribution]) -> Table:
     from flavor.credits import CreditBook
 
     rounds = Counter(one.client for one in found)
+    in_model = Counter(one.client for one in found if one.in_model)
     totals = CreditBook.of(found).totals()
     everything = sum(totals.values()) or 1
-    table = _table("client", "rounds", "samples", "share")
+    shows_choice = in_model != rounds
+    table = _table("client", "rounds", *(["in model"] if shows_choice else []), "samples", "share")
     for client, samples in totals.items():
-        table.add_row(client, f"{rounds[client]}", f"{samples}", f"{samples / everything:.1%}")
+        choice = [f"{in_model[client]}"] if shows_choice else []
+        table.add_row(client, f"{rounds[client]}", *choice, f"{samples}", f"{samples / everything:.1%}")
     return table
 
 
 def _rounds(found: list[Contribution]) -> Table:
-    table = _table("client", "round", "samples")
+    shows_choice = not all(one.in_model for one in found)
+    table = _table("client", "round", *(["in model"] if shows_choice else []), "samples")
     for one in found:
-        table.add_row(one.client, f"{one.round}", f"{one.samples}")
+        choice = ["yes" if one.in_model else "no"] if shows_choice else []
+        table.add_row(one.client, f"{one.round}", *choice, f"{one.samples}")
     return table
 
 

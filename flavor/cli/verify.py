@@ -98,6 +98,11 @@ def _verdict(found: Audit, link: Link) -> str:
     return f"ok, {len(gone)} pruned" if gone else "ok"
 
 
+def _named(client: str, chosen: tuple[str, ...] | None) -> str:
+    """Name a contributor, with a mark where the rule left its update out of the model."""
+    return client if chosen is None or client in chosen else f"{client} (left out)"
+
+
 def _show(found: Audit, *, trusted: bool) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -115,7 +120,7 @@ def _show(found: Audit, *, trusted: bool) -> None:
         parts = manifest.contributors
         table.add_row(
             str(link.round),
-            "\n".join(each.client for each in parts),
+            "\n".join(_named(each.client, manifest.chosen) for each in parts),
             "\n".join(str(each.num_examples) for each in parts),
             "\n".join(fingerprint(each.public_key) if each.signature else "unsigned" for each in parts),
             manifest.global_model.digest[:12],

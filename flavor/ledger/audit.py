@@ -242,7 +242,7 @@ def _checked(archive: Archive, each: Named) -> tuple[str, int]:
 
 
 def _info_problems(archive: Archive, manifest: Manifest) -> list[Problem]:
-    """The merged information must name the contributors, and the numbers of examples that weighted them."""
+    """The merged information must name the contributors, their numbers of examples, and whom the rule chose."""
     path = manifest.global_model.info_path
     try:
         metadata = json.loads(archive.read(path) or b"{}").get("metadata") if path else None
@@ -252,6 +252,10 @@ def _info_problems(archive: Archive, manifest: Manifest) -> list[Problem]:
         return [Problem(manifest.round, path, "it is nested too deeply to be the information of a round")]
     except (FlavorError, ValueError, AttributeError):
         return []
+    if manifest.chosen is not None:
+        clients = [each.client for each in manifest.contributors]
+        if metadata.get("chosen") != [clients.index(each) for each in manifest.chosen if each in clients]:
+            return [Problem(manifest.round, path, "its chosen clients are not those of the manifest")]
     if "clients" not in metadata:  # of a run that shows its sites sums alone
         sums = (metadata.get("sites"), metadata.get("datasetSize"))
         if sums != (len(manifest.contributors), [sum(each.num_examples for each in manifest.contributors)]):

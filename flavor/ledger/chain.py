@@ -295,6 +295,9 @@ def _misplaced(manifest: Manifest) -> Iterator[str]:
         yield "a client is in it twice"
     if strange := sorted(set(clients) - set(manifest.expected)):
         yield f"{', '.join(strange)} contributed without having been asked"
+    chosen = manifest.chosen
+    if chosen is not None and list(chosen) != [client for client in clients if client in set(chosen)]:
+        yield "its chosen clients are not contributors, in the order of the contributors"
 
 
 def _without(path: str, error: Exception) -> str:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from flavor.errors import InvalidRecord
 from flavor.ledger.canonical import canonical, sha256
@@ -207,7 +207,12 @@ class Manifest(_Record):
     trained_from: str = DigestOrNone
     """SHA-256 of the global model that they were given; '' where there was none."""
     contributors: tuple[Contributor, ...] = Field(min_length=1)
-    """Those whose updates were aggregated, in the order in which they were."""
+    """The clients whose updates were aggregated, in the order of aggregation."""
+    chosen: tuple[str, ...] | None = Field(min_length=1, default=None)
+    """The contributors whose updates entered the model, where the rule (Krum, for example) left others out.
+
+    None where the rule left nobody out. The JSON has no such field then, as the manifests of releases before this field.
+    """
     global_model: Model
     previous: str = DigestOrNone
     """SHA-256 of the manifest of the round before; of the run's record in round 1."""
@@ -215,6 +220,13 @@ class Manifest(_Record):
     """Of the worker that aggregated."""
     signature: str = ""
     """By that key on `message()`."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if self.chosen is None:
+            values.pop("chosen", None)
+        return values
 
     def message(self) -> bytes:
         """The bytes that are signed: the record's without its signature."""

@@ -11,7 +11,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest
 from flavor.records.objects import ObjectRef
-from flavor.records.round import RoundView
+from flavor.records.round import RoundView, in_model
 from flavor.records.states import RoundState
 from flavor.records.verdict import Verdict
 from flavor.store.paths import manifest_path
@@ -63,7 +63,9 @@ def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:
         **manifest.global_model.object.to_hash(),
         "info_path": manifest.global_model.info_path,
         "info_digest": manifest.global_model.info_digest,
-        "reason": f"{len(manifest.contributors)} updates, {examples} examples (rebuilt from the store)",
+        "reason": f"{len(manifest.contributors)} updates, {examples} examples (rebuilt from the store)"
+        + in_model(manifest.chosen),
+        **({"chosen": json.dumps(list(manifest.chosen))} if manifest.chosen else {}),
         **ref.to_hash("manifest_"),
     }
 

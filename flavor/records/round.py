@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RoundState
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
+
+
+_MOST_NAMED = 20
+
+
+def in_model(chosen: Sequence[str] | None) -> str:
+    """The end of a closed round's reason, which names the clients that the rule chose; empty where it left none out."""
+    if not chosen:
+        return ""
+    more = f" and {len(chosen) - _MOST_NAMED} more" if len(chosen) > _MOST_NAMED else ""
+    return f"; in the model: {', '.join(chosen[:_MOST_NAMED])}{more}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,8 @@ class RoundView:
     out of the next one: they count for none."""
     passing_ms: int | None = None
     """When the last attempt ended so; None when it did not."""
+    chosen: tuple[str, ...] = ()
+    """The contributors whose updates entered the model, where the rule left others out; empty where it did not."""
     notes: tuple[str, ...] = ()
     """What its aggregation noticed, for the operator: a line each."""
     away_ms: int | None = None
@@ -80,6 +93,11 @@ class RoundView:
     def accepted(self) -> dict[str, Update]:
         """The accepted updates, by client."""
         return {client: each.inspected for client, each in self.verdicts.items() if each.accepted}
+
+    @property
+    def in_model(self) -> tuple[str, ...]:
+        """The clients whose updates entered the model of a closed round."""
+        return self.chosen or self.contributors
 
     def inspected(self, client: str) -> Update:
         """What was inspected of this contributor's."""
@@ -131,5 +149,6 @@ class RoundView:
             passing_ms=int(fields["passing_ms"]) if "passing_ms" in fields else None,
             away_ms=int(fields["away_ms"]) if "away_ms" in fields else None,
             manifest=ObjectRef.from_hash(fields, "manifest_"),
+            chosen=tuple(json.loads(fields.get("chosen", "[]"))),
             notes=tuple(json.loads(fields.get("notes", "[]"))),
         )

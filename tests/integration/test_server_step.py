@@ -14,6 +14,7 @@ from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.config import RunConfig
 from flavor.errors import DigestMismatch
+from flavor.ledger.archive import Archive
 from flavor.records.info import CONFUSION
 from flavor.records.states import RoundState
 from flavor.store.open import open_store
@@ -225,3 +226,37 @@ def test_the_rules_are_listed(bench: Bench) -> None:
         assert entry["usage"] in text
         assert entry["source"] in text
         assert entry["condition"] in text
+
+
+def test_whom_krum_chose_stands_in_manifest_credits_and_log(bench: Bench) -> None:
+    coordinator = bench.serve("--aggregator", "multi_krum:f=0,m=2", rounds=1, clients=3)
+    bench.aggregator()
+    edges = [bench.edge(f"edge-{index}", bench.trainer()) for index in (1, 2, 3)]
+    assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0, 0]
+    manifest = Archive(open_store(str(bench.store)), bench.run).manifest(1)
+    assert manifest is not None
+    clients = [each.client for each in manifest.contributors]
+    assert clients == ["edge-1", "edge-2", "edge-3"]
+    assert manifest.chosen is not None
+    assert len(manifest.chosen) == 2
+    chosen = list(manifest.chosen)
+    (left_out,) = set(clients) - set(chosen)
+
+    def credits(*options: object) -> str:
+        return bench.done("flavor", "credits", bench.run, *options).stdout
+
+    assert json.loads(credits("--json"))["rounds"] == [
+        {"round": 1, "samples": {"edge-1": 10, "edge-2": 20, "edge-3": 30}, "chosen": chosen}
+    ]
+    header, *rows = [line.split() for line in credits("--by-round").splitlines()]
+    assert header == ["client", "round", "in", "model", "samples"]
+    assert {row[0]: row[2] for row in rows} == {client: "yes" if client in chosen else "no" for client in clients}
+    assert {row.split()[0]: row.split()[2] for row in credits().splitlines()[1:]}[left_out] == "0"
+    (closed,) = [entry for entry in bench.log() if entry["event"] == "round.closed"]
+    assert closed["reason"].endswith(f"; in the model: {', '.join(chosen)}")
+
+    verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+    assert verified.wait() == 0, verified.stderr
+    assert f"{left_out} (left out)" in verified.stdout
+    bench.redis.delete(bench.runs.keys.verdicts(1))  # then credits reads the manifest
+    assert json.loads(credits("--json", "--store", bench.store))["rounds"][0]["chosen"] == chosen

@@ -415,6 +415,14 @@ class TestTraining:
         view = runs.closed(a=w(1), b=w(100), c=w(1.5))
         assert view.notes == ("multi_krum:f=0,m=2 kept a, c, and left out b",)
         assert runs.merged["metadata"]["chosen"] == [0, 2]
+        assert view.chosen == view.in_model == ("a", "c")
+        assert view.reason.endswith("; in the model: a, c")
+
+    def test_a_site_without_examples_is_not_left_out_by_the_rule(self, federation: Any) -> None:
+        for rule in ("mean", "norm_clip:c=1e9", "geometric_median"):
+            view = federation(aggregator=rule).closed({"a": 0, "b": 5}, a=w(1), b=w(2))
+            assert view.chosen == ()
+            assert view.in_model == ("a", "b")
 
 
 class TestWeights:

@@ -517,3 +517,18 @@ def test_progress_is_told_of_every_object(run: ForgedRun) -> None:
     told: list[tuple[int, int]] = []
     audit(run.archive, progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1] == len(told) - 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (("a",), "its chosen clients are not those of the manifest"),  # the merged information names none
+        (("b", "a"), "its chosen clients are not contributors, in the order of the contributors"),
+        (("a", "x"), "its chosen clients are not contributors, in the order of the contributors"),
+    ],
+)
+def test_whom_a_manifest_says_the_rule_chose_is_checked(
+    run: ForgedRun, chosen: tuple[str, ...], message: str
+) -> None:
+    remade(run, 3, run.worker, chosen=chosen)
+    assert any(problem.startswith("round 3") and message in problem for problem in found(run))

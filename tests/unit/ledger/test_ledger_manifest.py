@@ -60,9 +60,22 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert run.manifests[0].previous == run.record.digest
 
 
+def test_whom_a_rule_chose_stands_in_a_manifest_only_where_it_left_others_out(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(1)
+    every = run.manifests[0]
+    assert b"chosen" not in every.to_bytes(), "as releases before this field wrote and read it"
+    some = every.model_copy(update={"chosen": ("a",)}).signed(run.worker)
+    assert b'"chosen":["a"]' in some.to_bytes()
+    assert Manifest.parse(some.to_bytes(), "x") == some
+    assert some.is_signed()
+    assert not some.model_copy(update={"chosen": None}).is_signed()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda text: text.replace(b'"config":', b'"chosen":null,"config":'), "not as it was written"),
+        (lambda text: text.replace(b'"config":', b'"chosen":[],"config":'), "chosen: Tuple should have at least 1"),
         (lambda text: text.replace(b'"round":1', b'"round": 1'), "not as it was written"),
         (lambda text: text.replace(b'"round":1', b'"round":"1"'), "not as it was written"),
         (lambda text: text.replace(b'"round":1', b'"round":1,"round":1'), "not as it was written"),
