@@ -4,9 +4,10 @@ Knows no Redis. The engine takes arrays, which may be mapped files, and writes a
 `aggregate` takes and writes checkpoint files as well.
 """
 
+from aggregators.algorithms import Algorithm
 from aggregators.api import aggregate
 from aggregators.engine import Aggregation, run
-from aggregators.entry import Algorithm, Entry
+from aggregators.entry import Entry
 from aggregators.models import check_compatible
 from aggregators.registry import catalogue, parse, parse_server_step
 from aggregators.state import ServerState

@@ -28,7 +28,9 @@ _LEAST_SCALE = 1e-6
 
 @dataclass(frozen=True)
 class NormClip:
-    """Replace each θᵢ by θ − Δᵢ min(1, C / ‖Δᵢ‖), then apply `then`.
+    """No client moves farther than c (a number, or median); goes before another rule: norm_clip:c=1/median.
+
+    Replaces each θᵢ by θ − Δᵢ min(1, C / ‖Δᵢ‖), then applies `then`.
 
     Δᵢ = θ − θᵢ over all float tensors. `c` is C > 0, or "median": the median of the clients' norms (weights
     do not count in it). Clients within C are taken bit for bit. Needs the old global model θ.
@@ -37,6 +39,8 @@ class NormClip:
     c: float | Literal["median"] = "median"
     then: Reducer = field(default_factory=Mean)
 
+    source = "Sun et al. 2019, arXiv 1911.07963"
+    condition = "an old global model, and that of the reducer behind"
     needs_global = True
 
     def __post_init__(self) -> None:
@@ -53,6 +57,10 @@ class NormClip:
         if n < 1:
             raise AggregationError(f"norm_clip needs n >= 1 clients, got n = {n}")
         self.then.check(n)
+
+    def before(self, rule: Reducer) -> NormClip:
+        """Return the same bound with `rule` behind it."""
+        return replace(self, then=rule)
 
     def without_global(self) -> Reducer:
         """Return the rule behind, to which every client goes where there is nothing to measure a change against."""

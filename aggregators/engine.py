@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,17 +33,8 @@ BLOCK_ELEMS = 640 * 1024
 """The most elements of a block; rules that keep several rows in cache take fewer."""
 
 
-class Allocate(Protocol):
-    """Hands out the writable C-contiguous array for one tensor of the result, perhaps in a mapped file."""
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], /) -> Array:
-        """Return an array of exactly this shape and dtype; its content does not matter."""
-        ...
-
-
-Sink: TypeAlias = Mapping[str, Array] | Allocate | None
-"""Where a result goes: arrays by name, a function that hands them out, or None for new arrays in memory."""
-
+Sink: TypeAlias = Mapping[str, Array] | None
+"""Where a result goes: writable C-contiguous arrays by name, or None for new arrays in memory."""
 
 FEWEST_SIGNED = 4
 """Elements below which a tensor says nothing by its signs: a bias of one number crosses 0 as it is trained."""
@@ -85,7 +76,6 @@ def run(
     global_model: Mapping[str, Stored] | None = None,
     state: ServerState | None = None,
     out: Sink = None,
-    state_out: Sink = None,
     completed: Callable[[str], None] | None = None,
     threads: int = 2,
     block_elems: int = BLOCK_ELEMS,
@@ -106,7 +96,6 @@ def run(
         global_model: the old global model θ, tensors as in `models`; optional unless the rule needs it.
         state: the `state` of the round before; None starts anew.
         out: where the new global model goes; must not overlap `models` or `global_model`.
-        state_out: where the new state goes, tensors named `"SLOT/TENSOR"`; may be the arrays of `state`.
         completed: called with the name of each tensor of the result as soon as it is final, from any thread.
         threads: how many threads share the work.
         block_elems: the most elements of a block, a matter of speed alone.
@@ -115,7 +104,7 @@ def run(
             what the reducer makes of them is the result, and the server step keeps no state for them.
 
     Returns:
-        The new global model and state, in `out` and `state_out` where given.
+        The new global model, in `out` where given, and the new state in new arrays, named `"SLOT/TENSOR"`.
 
     Raises:
         AggregationError: models that do not fit together, weights that cannot be used, a rule outside its
@@ -141,7 +130,7 @@ def run(
         state.check(server_step.name, server_step.slots, stepped)
     model = {name: _claim(out, name, source.shapes[name], source.dtypes[name]) for name in source.names}
     kept = {
-        key: _claim(state_out, key, tensor.shape, compute_dtype(tensor.dtype))
+        key: np.empty(tensor.shape, compute_dtype(tensor.dtype))
         for slot in server_step.slots
         for name, tensor in stepped.items()
         for key in [f"{slot}/{name}"]
@@ -289,12 +278,9 @@ def _claim(sink: Sink, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     """Return the array that tensor `name` of a result goes to."""
     if sink is None:
         return np.empty(shape, dtype)
-    if callable(sink):
-        array = sink(name, shape, dtype)
-    elif name in sink:
-        array = sink[name]
-    else:
+    if name not in sink:
         raise AggregationError(f"the result has tensor {name!r}, and there is no array for it in out")
+    array = sink[name]
     if array.shape != shape or array.dtype != dtype:
         raise AggregationError(f"the array for {name!r} is {array.dtype} {array.shape}, needed {dtype} {shape}")
     if not (array.flags.writeable and array.flags.c_contiguous):

@@ -30,7 +30,9 @@ LEAST_LEFT = 0.01
 
 @dataclass(frozen=True)
 class GeometricMedian:
-    """The z that makes Σ wᵢ ‖z − θᵢ‖ least, as RFA's Algorithm 2: from the median of each coordinate, `rounds` times
+    """Weighted geometric median by the smoothed Weiszfeld algorithm.
+
+    The z for which Σ wᵢ ‖z − θᵢ‖ is least, by RFA's Algorithm 2: from the median of each coordinate, `rounds` times
 
         βᵢ ← wᵢ / max(ν, ‖z − θᵢ‖),  z ← Σ βᵢ θᵢ / Σ βᵢ
 
@@ -49,6 +51,8 @@ class GeometricMedian:
     nu: float = 1e-6
     tol: float = 1e-6
 
+    source = "Pillutla et al. 2019 (RFA), arXiv 1912.13445"
+    condition = "bad clients hold less than half of the weight"
     needs_global = False
 
     def __post_init__(self) -> None:

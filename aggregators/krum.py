@@ -28,10 +28,15 @@ from flavor.errors import AggregationError
 
 @dataclass(frozen=True)
 class Krum:
-    """The θᵢ whose summed squared distance to its n − f − 2 nearest others is least. 2f + 2 < n."""
+    """The one client nearest to its n - f - 2 nearest others.
+
+    The θᵢ whose sum of squared distances to its n − f − 2 nearest others is least. Needs 2f + 2 < n.
+    """
 
     f: int
 
+    source = "Blanchard et al. 2017, NeurIPS 30"
+    condition = "2f + 2 < n"
     needs_global = False
     weighs = False
 
@@ -46,14 +51,16 @@ class Krum:
 
 @dataclass(frozen=True)
 class MultiKrum:
-    """The unweighted mean of the m best by Krum's score, scored once. 2f + 2 < n and 1 ≤ m ≤ n − f.
+    """Mean of the m clients best by Krum's score (m = n - f).
 
-    `m` is n − f by default.
+    The mean is unweighted. Clients are scored once. `m` is n − f by default. Needs 2f + 2 < n and 1 ≤ m ≤ n − f.
     """
 
     f: int
     m: int | None = None
 
+    source = "Blanchard et al. 2017, NeurIPS 30"
+    condition = "2f + 2 < n, 1 <= m <= n - f"
     needs_global = False
     weighs = False
 
@@ -73,15 +80,17 @@ class MultiKrum:
 
 @dataclass(frozen=True)
 class Bulyan:
-    """Choose n − 2f clients by iterated Krum; per coordinate the mean of the n − 4f nearest their median.
+    """n - 2f clients by iterated Krum, then the mean of the n - 4f values nearest each coordinate's median.
 
-    n ≥ 4f + 3. Of two values equally far from the median on either side the lower counts as nearer. Iterated
+    Needs n ≥ 4f + 3. Of two values equally far from the median on either side the lower counts as nearer. Iterated
     Krum scores the clients that remain anew after each choice, their number being the n in n − f − 2;
     once that is less than one neighbour, by the nearest alone.
     """
 
     f: int
 
+    source = "El Mhamdi et al. 2018, arXiv 1802.07927"
+    condition = "n >= 4f + 3"
     needs_global = False
     weighs = False
 

@@ -22,8 +22,13 @@ MAX_SPREAD = 2.0**20
 
 @dataclass(frozen=True)
 class Mean:
-    """Σ wᵢ θᵢ with wᵢ = weightᵢ / Σ weights; needs n ≥ 1. Weights count."""
+    """Mean weighted by num_examples.
 
+    Σ wᵢ θᵢ with wᵢ = weightᵢ / Σ weights; needs n ≥ 1. Weights count.
+    """
+
+    source = "McMahan et al. 2017, arXiv 1602.05629"
+    condition = "n >= 1"
     needs_global = False
 
     def check(self, n: int) -> None:

@@ -23,11 +23,13 @@ from flavor.errors import AggregationError
 
 @dataclass(frozen=True)
 class Median:
-    """Per coordinate the median of the n values, of an even number the mean of the middle two.
+    """Median of each coordinate.
 
-    Sound while fewer than n/2 clients are bad. Weights do not count.
+    For an even n, the mean of the middle two values. Sound while fewer than n/2 clients are bad. Weights do not count.
     """
 
+    source = "Yin et al. 2018, arXiv 1803.01498"
+    condition = "fewer than n/2 bad clients"
     needs_global = False
     weighs = False
 
@@ -44,13 +46,15 @@ class Median:
 
 @dataclass(frozen=True)
 class TrimmedMean:
-    """Per coordinate, drop the f largest and the f smallest of the n values; the mean of the rest. 2f < n.
+    """Mean of each coordinate without its f largest and f smallest values.
 
-    Sound against f bad clients. Weights do not count. f = 0 is the unweighted mean.
+    Needs 2f < n. Sound against f bad clients. Weights do not count. f = 0 is the unweighted mean.
     """
 
     f: int
 
+    source = "Yin et al. 2018, arXiv 1803.01498"
+    condition = "2f < n"
     needs_global = False
     weighs = False
 

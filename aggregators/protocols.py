@@ -148,6 +148,20 @@ class Reducer(Protocol):
         ...
 
 
+@runtime_checkable
+class Prefix(Protocol):
+    """A reducer that can go before another, as in `norm_clip:c=1/median`: it changes what the other one is given."""
+
+    @property
+    def then(self) -> Reducer:
+        """The reducer behind this one."""
+        ...
+
+    def before(self, rule: Reducer) -> Reducer:
+        """Return this reducer with `rule` behind it."""
+        ...
+
+
 def weighs(reducer: Reducer) -> bool:
     """Whether the clients' weights count in a rule: unless it has `weighs = False`."""
     return bool(getattr(reducer, "weighs", True))

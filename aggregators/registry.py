@@ -1,37 +1,35 @@
-"""Algorithms by name: what an operator writes on a command line, and the objects behind it.
+"""Rules by name: the text on a command line, and the objects that it stands for.
 
-A rule is `NAME` or `NAME:OPTION=VALUE,OPTION=VALUE`; `norm_clip` goes before another with a slash, as in
-`norm_clip:c=median/trimmed_mean:f=2`. Third parties add theirs: `aggregators.plugins`.
+A rule is `NAME` or `NAME:OPTION=VALUE,OPTION=VALUE`. A reducer that is a `Prefix`, such as `norm_clip`, goes before
+another rule with a slash: `norm_clip:c=median/trimmed_mean:f=2`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from aggregators.catalogue import ENTRIES
-from aggregators.clip import NormClip
-from aggregators.entry import Algorithm, Entry
-from aggregators.plugins import entries, literal
-from aggregators.protocols import ServerStep
+from aggregators.algorithms import Algorithm
+from aggregators.entry import Entry
+from aggregators.entry_points import entries, literal
+from aggregators.protocols import Prefix, ServerStep
 from aggregators.server import Replace
 from flavor.errors import AggregationError, InvalidSetting
 
 _ARTICLES = {"alias": "an aggregator", "reducer": "an aggregator", "server step": "a server step"}
-_BUILTIN = {entry.name: entry for entry in ENTRIES}
 
 
 def catalogue() -> tuple[Entry, ...]:
-    """Return all that can be named: aliases, reducers, server steps, then those of third parties, which it imports.
+    """Return an entry for each rule of this package, then for each rule of an installed package; imports all of them.
 
-    What third parties offer and cannot be used is there too, with its reason.
+    A rule that cannot be used has an entry with the reason.
     """
-    return (*ENTRIES, *entries(frozenset(_BUILTIN)))
+    return tuple(entries())
 
 
 def parse(text: str, server_step: str | None = None) -> Algorithm:
-    """Return the algorithm written as `text`, an alias or a reducer, with the server step written so.
+    """Return the algorithm that `text`, an alias or a reducer, and the text of a server step stand for.
 
-    `server_step` defaults to the alias's own, else to `replace`.
+    `server_step` defaults to the alias's own server step, else to `replace`.
 
     Raises:
         InvalidSetting: one line that names what is wrong and lists what exists.
@@ -40,10 +38,11 @@ def parse(text: str, server_step: str | None = None) -> Algorithm:
     head, slash, behind = text.partition("/")
     built = _build(head, ("alias", "reducer"), "aggregator")
     if slash:
-        if not isinstance(built, NormClip):
-            raise InvalidSetting(f"{text!r}: only norm_clip can go before another aggregator")
+        if not isinstance(built, Prefix):
+            name = head.partition(":")[0]
+            raise InvalidSetting(f"{text!r}: {name} cannot go before another aggregator, as norm_clip can")
         rest = parse(behind)
-        built = Algorithm(NormClip(built.c, rest.reducer), rest.server_step)
+        built = Algorithm(built.before(rest.reducer), rest.server_step)
     algorithm = built if isinstance(built, Algorithm) else Algorithm(built, Replace())
     if server_step is None:
         return algorithm
@@ -51,14 +50,14 @@ def parse(text: str, server_step: str | None = None) -> Algorithm:
 
 
 def parse_server_step(text: str) -> ServerStep:
-    """Return the server step written as `text`, like `nesterov:lr=0.7`; raises `InvalidSetting`."""
+    """Return the server step that a text such as `nesterov:lr=0.7` stands for; raises `InvalidSetting`."""
     step: ServerStep = _build(text, ("server step",), "server step")
     return step
 
 
 def _build(text: str, kinds: tuple[str, ...], what: str) -> Any:
     name, _, tail = text.partition(":")
-    entry = _find(name)
+    entry = next(entries(only=name), None)
     if entry is not None and entry.kind == "unusable":
         raise InvalidSetting(f"{text!r}: {entry.description}")
     if entry is None or entry.kind not in kinds:
@@ -81,8 +80,3 @@ def _build(text: str, kinds: tuple[str, ...], what: str) -> Any:
         return entry.build(**options)
     except (AggregationError, TypeError) as error:
         raise InvalidSetting(f"{text!r}: {error}") from error
-
-
-def _find(name: str) -> Entry | None:
-    """The entry of this name; third parties' code is imported only where it is theirs."""
-    return _BUILTIN.get(name) or next(entries(frozenset(_BUILTIN), only=name), None)

@@ -26,12 +26,19 @@ from aggregators.blocks import Scratch
 from aggregators.dtypes import Array
 from flavor.errors import AggregationError
 
+_GLOBAL = "an old global model"
+
 
 @dataclass(frozen=True)
 class Replace:
-    """θ' = reduced: the clients' reduced model becomes the global one, bit for bit (FedAvg)."""
+    """The reduced model becomes the global one.
+
+    θ' = reduced, bit for bit (FedAvg).
+    """
 
     name = "replace"
+    source = "McMahan et al. 2017, arXiv 1602.05629"
+    condition = "nothing"
     needs_global = False
 
     @property
@@ -49,12 +56,17 @@ class Replace:
 
 @dataclass(frozen=True)
 class Momentum:
-    """FedAvgM: b ← βb + Δ; θ' = θ − ηb. `lr` is η > 0, `beta` is β in [0, 1)."""
+    """Heavy-ball momentum on the pseudogradient (FedAvgM).
+
+    b ← βb + Δ; θ' = θ − ηb. `lr` is η > 0, `beta` is β in [0, 1).
+    """
 
     lr: float = 1.0
     beta: float = 0.9
 
     name = "momentum"
+    source = "Hsu et al. 2019, arXiv 1909.06335"
+    condition = _GLOBAL
     needs_global = True
 
     def __post_init__(self) -> None:
@@ -82,7 +94,9 @@ class Momentum:
 
 @dataclass(frozen=True)
 class Nesterov:
-    """DiLoCo's outer step: b ← μb + Δ; θ' = θ − η(Δ + μb). `lr` is η > 0, `momentum` is μ in [0, 1).
+    """Nesterov momentum on the pseudogradient (DiLoCo's outer step).
+
+    b ← μb + Δ; θ' = θ − η(Δ + μb). `lr` is η > 0, `momentum` is μ in [0, 1).
 
     The same as `torch.optim.SGD(lr, momentum, nesterov=True)` given Δ as the gradient.
     """
@@ -91,6 +105,8 @@ class Nesterov:
     momentum: float = 0.9
 
     name = "nesterov"
+    source = "Douillard et al. 2023, arXiv 2311.08105"
+    condition = _GLOBAL
     needs_global = True
 
     def __post_init__(self) -> None:
@@ -128,6 +144,8 @@ class _Adaptive(ABC):
     tau: float = 1e-3
 
     name = ""
+    source = "Reddi et al. 2020, arXiv 2003.00295, Algorithm 2"
+    condition = _GLOBAL
     needs_global = True
 
     def __post_init__(self) -> None:
@@ -166,7 +184,10 @@ class _Adaptive(ABC):
 
 @dataclass(frozen=True)
 class Adagrad(_Adaptive):
-    """FedAdagrad: v ← v + d². `lr` is η > 0, `beta1` is β₁ in [0, 1), `tau` is τ > 0."""
+    """FedAdagrad.
+
+    v ← v + d². `lr` is η > 0, `beta1` is β₁ in [0, 1), `tau` is τ > 0.
+    """
 
     name = "adagrad"
 
@@ -176,7 +197,10 @@ class Adagrad(_Adaptive):
 
 @dataclass(frozen=True)
 class Adam(_Adaptive):
-    """FedAdam: v ← β₂v + (1 − β₂)d². As `Adagrad`, and `beta2` is β₂ in [0, 1)."""
+    """FedAdam.
+
+    v ← β₂v + (1 − β₂)d². Options as for `Adagrad`; `beta2` is β₂ in [0, 1).
+    """
 
     beta2: float = 0.99
 
@@ -194,7 +218,10 @@ class Adam(_Adaptive):
 
 @dataclass(frozen=True)
 class Yogi(_Adaptive):
-    """FedYogi: v ← v − (1 − β₂)d² sign(v − d²). As `Adagrad`, and `beta2` is β₂ in [0, 1)."""
+    """FedYogi.
+
+    v ← v − (1 − β₂)d² sign(v − d²). Options as for `Adagrad`; `beta2` is β₂ in [0, 1).
+    """
 
     beta2: float = 0.99
 

@@ -62,8 +62,8 @@ def contributions(runs: RunStore, store: ObjectStore | None = None) -> list[Cont
     """What each client put into each closed round of a run, in order of rounds and names.
 
     Counts each update that was aggregated, by the `datasetSize` of the accepted info, and says whether the update
-    entered the model. Reads the verdicts on Redis; for rounds that Redis no longer has, the manifests in `store`. Raises
-    `RunNotFound`, and `StoreError` where neither has a round.
+    entered the model. Reads the verdicts on Redis; for rounds that Redis no longer has, the manifests in `store`.
+    Raises `RunNotFound`, and `StoreError` where neither has a round.
     """
     return [
         Contribution(round_.round, client, round_.inspected(client).num_examples, client in round_.in_model)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aggregators import engine
+from aggregators.algorithms import Algorithm
 from aggregators.encoded import Tensor
-from aggregators.entry import Algorithm
 from aggregators.protocols import weighs
 from aggregators.registry import parse
 from aggregators.server import Replace

@@ -50,7 +50,10 @@ def stage_manifest(
     chosen: tuple[str, ...] | None,
     now_ms: int,
 ) -> ObjectRef:
-    """Put the signed manifest of this attempt beside its model; `chosen` are whom the rule kept, if it left some out."""
+    """Put the signed manifest of this attempt beside its model.
+
+    `chosen` are the clients that the rule kept, where it left others out.
+    """
     replaced = context.run(view.run).replaced()
     manifest = Manifest(
         run=view.run,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from aggregators.clip import NormClip
-from aggregators.geometric import GeometricMedian
 from aggregators.mean import Mean
+from aggregators.protocols import Prefix, weighs
 from aggregators.registry import parse
 from flavor.config import COMMAND, DEFAULT_AGGREGATOR, RunConfig
 
@@ -18,13 +17,13 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
     if not config.kind.has_tensors or name == COMMAND:
         return []
     reducer, lines = parse(name).reducer, []
-    clipped = isinstance(reducer, NormClip)
-    while isinstance(reducer, NormClip):
+    clipped = isinstance(reducer, Prefix)
+    while isinstance(reducer, Prefix):
         reducer = reducer.then
     claimed = config.weights in ("importance", "product") or (
         config.weights == "datasetSize" and config.max_dataset_size is None
     )
-    if claimed and isinstance(reducer, Mean | GeometricMedian):
+    if claimed and weighs(reducer):
         lines.append(
             "warning: nothing bounds a site's share: one that claims a thousand times the others' examples or "
             "importance has nearly all of the model; where sites are not trusted bound it (--max-dataset-size N) or "

@@ -11,7 +11,6 @@ from flavor.records.states import RoundState
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
 
-
 _MOST_NAMED = 20
 
 

@@ -10,17 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aggregators import aggregate, catalogue, parse, parse_server_step
+from aggregators import aggregate, catalogue, entry_points, parse, parse_server_step
+from aggregators.catalogue import BUILT_IN, GROUP
 from aggregators.order_statistics import Median
 from flavor.errors import AggregationError, InvalidSetting
 
 RULES = '''
 """A package of somebody else."""
 from __future__ import annotations
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 import numpy as np
+from aggregators.algorithms import Algorithm
 from aggregators.mean import Mean
-from aggregators.protocols import Plan
+from aggregators.order_statistics import Median
+from aggregators.protocols import Plan, Reducer
 
 print("hello from the import")
 
@@ -88,6 +92,37 @@ class Both(Anything):
     def step(self): ...
 
 
+@dataclass(frozen=True)
+class Halved:
+    """Half of each value, before another rule."""
+
+    then: Reducer = field(default_factory=Mean)
+    mode: Literal["all", "some"] | int = "all"
+
+    needs_global = False
+
+    def check(self, n): ...
+
+    def before(self, rule):
+        return replace(self, then=rule)
+
+    def plan(self, scan, weights):
+        plan = self.then.plan(scan, weights)
+
+        def reduce(block, out):
+            plan.reduce(block, out)
+            np.multiply(out, 0.5, out=out)
+
+        return replace(plan, reduce=reduce)
+
+
+class Pair(Algorithm):
+    """The halved median, with a step."""
+
+    def __init__(self, rate: float = 0.5):
+        super().__init__(Halved(Median()), Damped(rate))
+
+
 class Forgetful:
     def check(self, n): ...
 
@@ -146,6 +181,29 @@ def test_a_reducer_and_a_server_step_of_a_third_party_are_told_apart_and_work(in
     assert parse_server_step("damped:rate=1,loud=true").loud is True
     with pytest.raises(AggregationError, match="largest needs n >= 2 clients, got n = 1"):
         aggregate(clients[:1], aggregator="largest")
+
+
+def test_a_rule_of_a_third_party_goes_before_another_and_has_a_server_step_as_ours_do(install: Install) -> None:
+    install(group("halved = acme_rules:Halved", "pair = acme_rules:Pair"))
+    assert {name: kind for name, (kind, _, _) in listed().items()} == {"halved": "reducer", "pair": "alias"}
+    clients = [{"w": np.array([value])} for value in (1.0, 2.0, 90.0)]
+    assert aggregate(clients, aggregator="halved/median")["w"] == 1
+    assert aggregate(clients, aggregator="halved:mode=some/halved:mode=2/median")["w"] == 0.5
+    assert {entry.name: entry.usage for entry in catalogue()}["halved"] == "halved:[mode=all]"
+    for text, message in [("halved:then=mean", "bad option 'then=mean'"), ("halved:mode=x", "'x' does not fit mode")]:
+        with pytest.raises(InvalidSetting, match=message):
+            parse(text)
+    model, _ = aggregate(clients, aggregator="pair:rate=0.25", global_model={"w": np.array([5.0])})
+    assert model["w"] == 4
+
+
+def test_our_own_rules_are_read_from_entry_points_as_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [(point.name, point.group) for point in BUILT_IN]
+    assert own == [(entry.name, GROUP) for entry in catalogue()]
+    monkeypatch.setattr(entry_points, "BUILT_IN", BUILT_IN[:1])
+    assert [entry.name for entry in catalogue()] == ["fedavg"]
+    with pytest.raises(InvalidSetting, match=r"unknown aggregator 'median'; there are: fedavg$"):
+        parse("median")
 
 
 def test_its_options_are_checked_as_ours_are(install: Install) -> None:

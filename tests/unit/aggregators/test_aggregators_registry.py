@@ -61,10 +61,12 @@ def test_what_a_name_means(text, step, reducer, server_step):
         ("krum:f=1,f=2", r"bad option 'f=2'"),
         ("krum:f", r"bad option 'f'; write krum:f="),
         ("krum", r"'krum': f is missing; write krum:f="),
+        ("norm_clip:c=far", r"'far' does not fit c; write norm_clip:\[c=median\]"),
+        ("multi_krum:f=1,m=1.5", r"'1.5' does not fit m"),
         ("krum:f=one", r"'one' does not fit f; write krum:f="),
         ("trimmed_mean:f=1.5", r"'1.5' does not fit f"),
         ("norm_clip:c=-1", r"'norm_clip:c=-1': norm_clip needs c > 0"),
-        ("median/mean", r"only norm_clip can go before"),
+        ("median/mean", r"median cannot go before another aggregator, as norm_clip can"),
     ],
 )
 def test_what_does_not_exist_is_refused_in_one_line(text, message):

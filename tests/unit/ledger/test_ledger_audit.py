@@ -527,8 +527,6 @@ def test_progress_is_told_of_every_object(run: ForgedRun) -> None:
         (("a", "x"), "its chosen clients are not contributors, in the order of the contributors"),
     ],
 )
-def test_whom_a_manifest_says_the_rule_chose_is_checked(
-    run: ForgedRun, chosen: tuple[str, ...], message: str
-) -> None:
+def test_whom_a_manifest_says_the_rule_chose_is_checked(run: ForgedRun, chosen: tuple[str, ...], message: str) -> None:
     remade(run, 3, run.worker, chosen=chosen)
     assert any(problem.startswith("round 3") and message in problem for problem in found(run))
