@@ -10,6 +10,7 @@ from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.parts import Stored, flat, part
 from aggregators.protocols import SCAN_BLOCK, Block, scan_block
+from flavor.checkpoints.compare import structure_problems
 from flavor.checkpoints.unmapped import FileTensor
 from flavor.errors import AggregationError
 
@@ -20,8 +21,8 @@ def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mappi
     They are held against `global_model` where there is one, else against client 0's.
 
     Raises:
-        AggregationError: one line that names the client's index and the first tensor that is missing, extra,
-            or has another shape or dtype; or there are no models; or a dtype that cannot be aggregated.
+        AggregationError: one line that names the client's index and the first tensors that are missing, extra,
+            or of another shape or dtype; or there are no models; or a dtype that cannot be aggregated.
 
     """
     if not models:
@@ -34,21 +35,8 @@ def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mappi
         except AggregationError as error:
             raise AggregationError(f"{owner}: tensor {name!r}: {error}") from None
     for client, model in enumerate(models):
-        for name in reference:
-            if name not in model:
-                raise AggregationError(f"client {client}: tensor {name!r} is missing ({owner} has it)")
-        for name, tensor in model.items():
-            if name not in reference:
-                raise AggregationError(f"client {client}: extra tensor {name!r} ({owner} has none of that name)")
-            expected = reference[name]
-            if tensor.shape != expected.shape:
-                raise AggregationError(
-                    f"client {client}: tensor {name!r} has shape {tensor.shape}, {owner} has {expected.shape}"
-                )
-            if tensor.dtype != expected.dtype:
-                raise AggregationError(
-                    f"client {client}: tensor {name!r} is {tensor.dtype}, {owner} has {expected.dtype}"
-                )
+        if problems := structure_problems(model, reference, owner):
+            raise AggregationError(f"client {client}: {problems}")
 
 
 class Streamed(Sequence[Array]):

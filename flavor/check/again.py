@@ -13,12 +13,13 @@ import numpy as np
 
 from aggregators.dtypes import Array, Kind, kind_of
 from flavor.check.fake_bus import FakeBus
-from flavor.check.model import Tensors, differences, moves_by_itself, opened
+from flavor.check.model import Tensors, moves_by_itself, opened
 from flavor.check.output import Screen
 from flavor.check.report import Report
 from flavor.check.script import Ended, Late, Script
 from flavor.check.trainer_checks import SEEDED
 from flavor.checkpoints import read
+from flavor.checkpoints.compare import structure_problems
 from flavor.edge.workspace import Workspace
 from flavor.errors import CheckpointError
 from flavor.records.names import Event
@@ -66,7 +67,7 @@ def _compare(report: Report, first: Tensors, path: Path) -> None:
     except CheckpointError:
         report.unclear(SEEDED, "what it handed in in a second start cannot be read")
         return
-    if differences(first, second):
+    if structure_problems(second, first, "the first start"):
         report.unclear(SEEDED, "what it handed in in a second start has other tensors")
         return
     one, other = _weights(first, first), _weights(second, first)

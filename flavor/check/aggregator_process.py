@@ -19,6 +19,7 @@ from flavor.check.output import Screen
 from flavor.check.report import Check, Report
 from flavor.check.round_files import CheckedFiles
 from flavor.check.script import Bell, Ended, Late, Over, QuietBell, Script
+from flavor.checkpoints.npz_suffix import npz_hint
 from flavor.programs.aggregator import UserAggregator
 
 REPAIR = "repair what its last lines say"
@@ -109,10 +110,8 @@ class Life(ABC):
             self.fail(INPUTS, f"{where}: it changed the file at GetPaths('localModels')[{', '.join(changed)}]")
         self.report.passed(INPUTS)
         if not files.global_model.is_file():
-            beside = files.global_model.with_name(f"{files.global_model.name}.npz")
-            hint = f"{beside.name} is there: np.savez appends .npz, so give it an open file"
             detail = f"{where}: there is no file at GetPaths('globalModel')[0]"
-            self.fail(WRITES, detail, hint=hint if beside.is_file() else None)
+            self.fail(WRITES, detail, hint=npz_hint(files.global_model) or None)
         if not (size := files.global_model.stat().st_size):
             self.fail(WRITES, f"{where}: the file at GetPaths('globalModel')[0] is empty")
         self.report.passed(WRITES, f"{size} bytes")

@@ -14,6 +14,7 @@ from flavor.check.script import Over
 from flavor.check.trained_from import compared, judge, most_left, not_loaded
 from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SAVES, SHAPES, STATE_DICT, TENSORS, TRAINS
 from flavor.checkpoints import Checkpoint, Format, read
+from flavor.checkpoints.compare import structure_problems
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.programs.readmark import ReadMark
@@ -81,7 +82,7 @@ class HandedIn:
         self._report.passed(INTEGERS)
         if self._previous is not None:
             before, made = self._previous.local.tensors, self._previous.made
-            if changed := model.differences(before, local.tensors):
+            if changed := structure_problems(local.tensors, before, f"round {round_ - 1}"):
                 self._give_up(SHAPES, f"round {round_}: {changed}")
             self._report.passed(SHAPES)
             self._look_for_training(round_, made.tensors, local.tensors)
@@ -110,7 +111,7 @@ class HandedIn:
             given = read(path, model.opened(path)).tensors
         except CheckpointError:
             return
-        if not model.differences(given, local.tensors):
+        if not structure_problems(local.tensors, given, "the model at the start"):
             self._look_for_training(1, given, local.tensors)
 
     def _look_for_training(self, round_: int, given: model.Tensors, handed_in: model.Tensors) -> None:

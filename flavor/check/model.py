@@ -41,20 +41,6 @@ def nonfinite(tensors: Tensors) -> str:
     return some([name for name, array in tensors.items() if not is_finite(array)])
 
 
-def differences(first: Tensors, second: Tensors) -> str:
-    """How the names, shapes and dtypes of two models differ, in words; empty when they do not."""
-    found = [f"{name} is gone" for name in first if name not in second]
-    found += [f"{name} is new" for name in second if name not in first]
-    for name in first:
-        if name in second:
-            one, other = first[name], second[name]
-            if one.shape != other.shape:
-                found.append(f"{name}: shape {one.shape} became {other.shape}")
-            elif one.dtype != other.dtype:
-                found.append(f"{name}: {one.dtype} became {other.dtype}")
-    return some(found, "; ")
-
-
 def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
     """In words, that no weight differs between two models of the same structure; None if one does.
 
@@ -111,18 +97,15 @@ def other(local: Tensors, seed: int, spread: float = 1.0) -> dict[str, Array]:
     return made
 
 
-def shaken(local: Tensors, seed: int) -> dict[str, Array]:
-    """A model that differs from this one in every float, by noise about as large as its tensor's values."""
-    noise = np.random.default_rng(seed)
+def doubled(local: Tensors) -> dict[str, Array]:
+    """A model with every float of this one doubled, and 1 in place of 0; halved where the double has no room."""
     made = {}
     for name, array in local.items():
-        if kind_of(array.dtype) is not Kind.FLOAT:
-            made[name] = array
-            continue
-        values = array.astype(np.float64)
-        scale = float(np.sqrt(np.mean(values * values))) if values.size else 0.0
-        moved = (values + noise.normal(size=values.shape) * (scale or 0.1) / 2).astype(array.dtype)
-        made[name] = np.where(np.isfinite(moved.astype(np.float64)), moved, array)
+        made[name] = array
+        if kind_of(array.dtype) is Kind.FLOAT:
+            with np.errstate(over="ignore"):
+                twice = np.where(array == 0, array.dtype.type(1), array + array)
+            made[name] = np.where(np.isfinite(twice.astype(np.float64)), twice, array / 2).astype(array.dtype)
     return made
 
 

@@ -15,6 +15,7 @@ from flavor.check.round_files import CLIENTS, CheckedFiles, sizes_of
 from flavor.check.sensitivity import Trial
 from flavor.check.weighing import Weighing, exchanged, explained, is_about_one, total, weighing
 from flavor.checkpoints import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
+from flavor.checkpoints.compare import structure_problems
 from flavor.errors import CheckpointError, StoreError
 from flavor.records.info import Info
 
@@ -53,14 +54,14 @@ class TensorRound:
         if bad := model.nonfinite(tensors):
             life.fail(FINITE, f"{where}: NaN or infinity in {bad}")
         life.report.passed(FINITE)
-        if changed := model.differences(self._local.tensors, tensors):
-            life.fail(SHAPES, f"{where}, from the local models to the global one: {changed}")
+        if changed := structure_problems(tensors, self._local.tensors, "a local model"):
+            life.fail(SHAPES, f"{where}: in the global model {changed}")
         life.report.passed(SHAPES)
         return tensors
 
     def try_changes(self, life: Life, trial: Trial[model.Tensors], made: model.Tensors) -> None:
-        """Run the round again: on the same models, then with each of them changed in turn."""
-        changed = [model.shaken(tensors, seed=1) for tensors in self._models]
+        """Run the round again: on the same models, then with each of them doubled in turn."""
+        changed = [model.doubled(tensors) for tensors in self._models]
         if all(model.distance(*pair) == 0.0 for pair in zip(self._models, changed, strict=True)):
             nothing = "there is no tensor of floating-point numbers to change"
             life.report.unclear(FOLLOWS, nothing)

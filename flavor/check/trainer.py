@@ -41,6 +41,7 @@ from flavor.check.trainer_checks import (
 )
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
+from flavor.checkpoints.npz_suffix import npz_hint
 from flavor.programs.process import INSTALL_FLAVOR, lacks_flavor
 from flavor.programs.readmark import ReadMark
 from flavor.programs.trainer_environment import trainer_environment
@@ -235,10 +236,7 @@ class TrainerCheck:
                 self._at_event[self._finished_key(round_)] = self._folders.stamps()
         info = self._handed_in.look_at_info(round_, self._files.local_info)
         if not self._files.local_model.is_file():
-            beside = self._files.local_model.with_name(self._files.local_model.name + ".npz")
-            hint = (
-                f"{beside.name} is there: np.savez appends .npz, so give it an open file" if beside.is_file() else None
-            )
+            hint = npz_hint(self._files.local_model) or None
             self._give_up(SAVES, f"round {round_}: there is no {self._files.local_model}", hint=hint)
         taken = self._folders.take(round_)
         kind = self._settings.checkpoints

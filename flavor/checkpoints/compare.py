@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from flavor.checkpoints.blocks import Array
-from flavor.checkpoints.safetensors.header import TensorSpec
 from flavor.checkpoints.unmapped import FileTensor
 
 _MOST_TOLD = 3
@@ -15,9 +15,9 @@ _BLOCK_BYTES = 512 * 1024
 
 
 def same_bits(one: Array | FileTensor, other: Array | FileTensor) -> bool:
-    """Whether two tensors of one shape and type hold the same bytes; they are read until they differ.
+    """Return whether two tensors have the same shape, dtype and bytes; reads both until they differ.
 
-    What lies in a file is read block by block into the same memory: fresh pages for it cost more than the reading.
+    A tensor in a file is read block by block into the same memory, because fresh pages cost more than the reading.
     """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
@@ -31,7 +31,7 @@ def same_bits(one: Array | FileTensor, other: Array | FileTensor) -> bool:
 
 
 def _bytes_of(tensor: Array | FileTensor, most: int) -> Callable[[int, int], bytearray]:
-    """What gives the tensor's bytes from one place to another, at most so many, in memory that it uses again."""
+    """Return a function that reads the tensor's bytes from `start` to `stop`, at most `most`, into one memory."""
     room = bytearray(most)
     flat = np.empty(0, np.uint8)
     if not isinstance(tensor, FileTensor):
@@ -50,11 +50,29 @@ def _bytes_of(tensor: Array | FileTensor, most: int) -> Callable[[int, int], byt
     return read
 
 
-def structure_problems(update: Mapping[str, TensorSpec], reference: Mapping[str, TensorSpec], whose: str) -> str:
-    """The first differences of `update` to `reference` in names, shapes and dtypes, on one line; empty when alike.
+class Structured(Protocol):
+    """What has a shape and a dtype: an array, a tensor in a file, an encoded tensor or a `TensorSpec`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its elements."""
+        ...
+
+
+def structure_problems(update: Mapping[str, Structured], reference: Mapping[str, Structured], whose: str) -> str:
+    """Return the first differences of `update` to `reference` in names, shapes and dtypes, on one line; '' when alike.
 
     `whose` names the reference: "the global model".
     """
+    if update.keys() == reference.keys() and all(
+        (spec.shape, spec.dtype) == (reference[name].shape, reference[name].dtype) for name, spec in update.items()
+    ):
+        return ""
     problems = [f"tensor {name!r} is missing; {whose} has it" for name in reference if name not in update]
     for name, spec in update.items():
         expected = reference.get(name)
@@ -73,8 +91,8 @@ def structure_problems(update: Mapping[str, TensorSpec], reference: Mapping[str,
 _WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 
 
-def _prefix(update: Mapping[str, TensorSpec], reference: Mapping[str, TensorSpec]) -> str:
-    """What to do where the names differ by what torch's wrappers put before them alone; '' where they do not."""
+def _prefix(update: Mapping[str, Structured], reference: Mapping[str, Structured]) -> str:
+    """Return what to do where the names differ only by the prefix of a wrapper of torch; '' where they do not."""
     for prefix, wrapper in _WRAPPERS.items():
         if {name.replace(prefix, "", 1) for name in update} != {name.replace(prefix, "", 1) for name in reference}:
             continue

@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from flavor.checkpoints.npz_suffix import npz_hint
 from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
@@ -55,6 +56,6 @@ def release(mapped: mmap.mmap) -> None:
 
 
 def _missing(name: str) -> str:
-    if Path(name + ".npz").exists():
-        return f"{name}: no such file, but {name}.npz is there: np.savez appends .npz; give it an open file"
+    if hint := npz_hint(Path(name)):
+        return f"{name}: no such file, but {hint}"
     return f"{name}: no such file; save the checkpoint there before you report it"

@@ -17,6 +17,7 @@ from typing import Literal
 
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
+from flavor.checkpoints.npz_suffix import npz_hint
 from flavor.checkpoints.site import Given, Habits, Site, SiteOptions
 from flavor.disk import naming
 from flavor.edge.workspace import Workspace
@@ -153,11 +154,10 @@ class Exchange:
         info = read_info(self._workspace.local_info)
         source = self._workspace.local_model
         if not source.is_file():
-            beside = source.with_name(source.name + ".npz")
+            beside = npz_hint(source)
             advice = (
-                f"{beside.name} is there: np.savez appends .npz, "
-                "so run the edge with --format npz or save to an open file"
-                if beside.is_file()
+                f"{beside}, or run the edge with --format npz"
+                if beside
                 else "save the checkpoint to $LOCAL_MODEL_PATH before SetEvent('TrainFinished')"
             )
             raise CheckpointError(f"{source}: not written: {advice}")
