@@ -1,4 +1,4 @@
-"""One attempt to aggregate a round: claim it, compute, put the result and its manifest into the store, commit."""
+"""Make one attempt to aggregate a round: claim it, compute, store the result and its manifest, commit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, r
 from workers.updates import open_update, update_file
 
 _LOOKS = 3
-"""Times that the updates of a round are read in one attempt, where one of them is changed during the reading."""
+"""Times that one attempt reads the updates of a round, where one of them changes during the reading."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,26 @@ class Attempt:
     number: int
     lease_s: float
     token: str
-    """Of this attempt alone, so that nobody else's claim is taken for its own."""
+    """Belongs to this attempt alone, so that the attempt never takes the claim of another for its own."""
 
     @classmethod
     def of(cls, context: WorkerContext, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
-        """An attempt by this worker."""
+        """Return an attempt by this worker."""
         return cls(runs, round_, number, lease_s, f"{context.name}:{secrets.token_hex(8)}")
 
     def claim(self) -> None:
-        """Take the right to commit; `IllegalMove` or `LeaseLost` when it is not ours."""
+        """Take the right to commit; raises `IllegalMove` or `LeaseLost` where another attempt or worker has it."""
         self.runs.claim_round(self.round, attempt=self.number, token=self.token, ttl_s=self.lease_s)
 
     def renew(self) -> None:
-        """Keep it; `IllegalMove` or `LeaseLost` when it is no longer ours."""
+        """Renew the right to commit; raises `IllegalMove` or `LeaseLost` where another has it by now."""
         self.runs.claim_round(self.round, attempt=self.number, token=self.token, ttl_s=self.lease_s, renew=True)
 
 
 def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_number: int) -> bool:
-    """Run one attempt. A stale or doubled job changes nothing; a failure is reported for the coordinator to judge.
+    """Run one attempt. A stale or doubled job changes nothing; the coordinator judges a failure that is reported here.
 
-    Returns whether the round was aggregated here: another outcome shows nothing of what this worker can do.
+    Returns whether this worker aggregated the round. Any other outcome shows nothing about what the worker can do.
     """
     runs = context.run(run)
     view = runs.read_own()
@@ -145,9 +145,9 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
 def _own_fault(
     context: WorkerContext, runs: RunStore, view: RunView, round_: int, error: Exception
 ) -> FlavorError | None:
-    """What of this worker or its store keeps it from aggregating; None where an object or the rule does, or the time.
+    """Return the fault of this worker or its store; None where an object, the rule or the time limit is to blame.
 
-    A store that is in trouble while every contributor's object can be read does not take the result.
+    A store that raises an error while every contributor's object can be read is at fault: it does not take the result.
     """
     if fault := own_fault(context.store, view, error):
         return fault
@@ -163,18 +163,17 @@ def _own_fault(
 
 
 def _is_of_an_object(error: Exception) -> bool:
-    """Whether some object may be to blame for an error: it is one of the store's, and not one that passes by itself."""
+    """Return whether an object may be to blame: the error is one of the store's that does not pass by itself."""
     if isinstance(error, StoreUnavailable):
         return not error.passing
     return isinstance(error, StoreError | OSError)
 
 
 def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Exception, kind: CheckpointKind) -> list[str]:
-    """The contributors whose objects are not what was inspected: changed or removed since, or made unreadable.
+    """Return the contributors whose objects are no longer what was inspected: changed, removed or made unreadable.
 
-    One that was not when it was read is none, whatever it is now.
-    If no contributor's object can be read, it is the store that cannot be, or this worker that cannot read it: then
-    only those are named whose objects were changed for certain.
+    An object that was another one when it was read counts as changed, whatever it is now. If no contributor's object
+    can be read, then the store or this worker is at fault: the result then names only the objects that surely changed.
     """
     view = runs.read_round(round_)
     if view is None:
@@ -212,9 +211,9 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
             try:
                 attempt.renew()
             except (IllegalMove, LeaseLost):
-                return  # the commit finds out
+                return  # the commit then fails
             except (FlavorError, OSError, RuntimeError, MemoryError):
-                continue  # also at a limit of threads or memory the next renewal tries again
+                continue  # the next renewal tries again, also after a limit of threads or memory
 
     thread = threading.Thread(target=renew, name="round-lease", daemon=True)
     thread.start()
@@ -226,11 +225,11 @@ def _renewing(attempt: Attempt) -> Iterator[None]:
 
 
 def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:
-    """What the combiner makes of the objects as they were accepted, at `staged`.
+    """Combine the objects as they were accepted, and write the result to `staged`.
 
-    A site that writes to its object while it is read may have had anything read, whatever the object holds before and
-    after; one whose edge removes a link to it has changed nothing. So it is read again, a few times, and then
-    `ChangedWhileRead` is raised, or where the time is over.
+    A site that writes to its object during the reading can make the worker read anything, whatever the object holds
+    before and after. An edge that removes a link to the object changes nothing. So the worker reads the objects again,
+    a few times. After that, or when the time is over, it raises `ChangedWhileRead`.
     """
     for looks_left in reversed(range(_LOOKS)):
         try:
@@ -246,7 +245,7 @@ def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:
 
 @dataclass(frozen=True)
 class _Made:
-    """What an attempt has put into the store, ready to be committed."""
+    """What an attempt has stored, ready to be committed."""
 
     model: GlobalModel
     manifest: ObjectRef

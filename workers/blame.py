@@ -1,4 +1,4 @@
-"""Whose update makes a round's result infinite, where each is finite alone."""
+"""Find the update that makes the result of a round infinite, where each update is finite by itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aggregators.encoded import Tensor
 from flavor.errors import AggregationError, AggregatorFailed, UpdatesRefused
 
 Try = Callable[[Sequence[str]], Sequence[str]]
-"""Aggregate the updates of these clients, and return which tensors are not finite."""
+"""Aggregates the updates of these clients, and returns the tensors that are not finite."""
 
 _CHUNK = 256 * 1024
 
@@ -23,10 +23,10 @@ def refusal(
     old: Mapping[str, Array] | None,
     aggregated: Try,
 ) -> AggregatorFailed:
-    """The error of a round whose result is not finite in the tensors `names` of the model or of the server's state.
+    """Return the error of a round whose result is not finite in the tensors `names` of the model or the server state.
 
-    Clients are left out, the one that moves these tensors farthest first, until the rest gives a finite result; who
-    turns out to have been left out for nothing is taken back. `models` and `shares` are by client.
+    Leaves out clients, first the one that moves these tensors farthest, until the result of the others is finite. Takes
+    back each client without which the result would be infinite no less. `models` and `shares` are by client.
     """
     tensors = [name for name in next(iter(models.values())) if any(n == name or n.endswith(f"/{name}") for n in names)]
     left = sorted(models, key=lambda client: -_reach(models[client], shares[client], tensors, old))
@@ -35,7 +35,7 @@ def refusal(
         removed.append(left.pop(0))
     if not left and len(models) > 1:
         return AggregatorFailed(
-            f"the new global model is not finite in {_some(names)}, whoever is left out: lower the learning rate "
+            f"the new global model is not finite in {_some(names)}, whichever client is left out: lower the learning rate "
             "of the server step, or begin a new run from an earlier model (--init-model)"
         )
     for client in removed[:-1]:
@@ -49,12 +49,12 @@ def refusal(
 def _is_finite(aggregated: Try, clients: Sequence[str]) -> bool:
     try:
         return not aggregated(clients)
-    except AggregationError:  # too few for the rule: what it needs, the coordinator says
+    except AggregationError:  # too few for the rule: the coordinator says what the rule needs
         return True
 
 
 def _reach(model: Mapping[str, Tensor], share: float, names: Sequence[str], old: Mapping[str, Array] | None) -> float:
-    """How far this client pulls these tensors at most."""
+    """Return an upper bound of how far this client moves these tensors."""
     most = 0.0
     for name in names:
         flat = np.asarray(model[name]).reshape(-1)

@@ -1,4 +1,4 @@
-"""Aggregation by the rules of `aggregators`, over the store's own files."""
+"""Aggregate by the rules of `aggregators`, on the files of the store."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from workers.updates import open_global, open_updates
 from workers.weights import weights_of
 
 _SMALL_BYTES = 2 * 1024 * 1024
-"""Below this, starting threads and mapping a file cost more than the aggregation."""
+"""Below this size, starting threads and mapping a file cost more than the aggregation."""
 
 _rule = functools.lru_cache(parse)  # looking for third parties' entry points costs milliseconds
 
 
 @dataclass(frozen=True)
 class Engine:
-    """`Combiner` by the run's `--aggregator` and `--server-step`."""
+    """A `Combiner` that applies the run's `--aggregator` and `--server-step`."""
 
     threads: int
 
     def combine(self, work: Work, target: Path) -> Combined:
-        """See `Combiner`. The new server state is put into the store, beside the model it belongs to."""
+        """See `Combiner`. Puts the new server state into the store, beside its model."""
         config = work.config
         if not config.kind.has_tensors or config.aggregator == COMMAND:
             what = (
@@ -103,7 +103,7 @@ class Engine:
 
 @dataclass
 class _Round:
-    """What the engine is given, of all contributors or some."""
+    """The inputs of the engine, for all contributors or some."""
 
     rule: Algorithm
     updates: Mapping[str, ClientModel]
@@ -116,7 +116,7 @@ class _Round:
     def run(
         self, clients: Sequence[str], out: Any, threads: int, completed: Callable[[str], None] | None = None
     ) -> engine.Aggregation:
-        """Aggregate the updates of these."""
+        """Aggregate the updates of these clients."""
         chosen = set(clients)
         weights = self.weights and [w for name, w in zip(self.updates, self.weights, strict=True) if name in chosen]
         return engine.run(
@@ -134,9 +134,9 @@ class _Round:
         )
 
     def chosen(self, entered: Sequence[int]) -> tuple[str, ...] | None:
-        """The clients at the positions `entered`, where the rule left others out; else None.
+        """Return the clients at the positions `entered`; None where the rule left no client out.
 
-        A client whose weight is 0 in a rule that weighs was not left out by the rule, and counts as chosen.
+        A client whose weight is 0 in a rule that weighs counts as chosen, because the rule did not leave it out.
         """
         kept = set(entered)
         if self.weights and any(self.weights) and weighs(self.rule.reducer):
@@ -144,7 +144,7 @@ class _Round:
         return None if len(kept) == len(self.updates) else tuple(c for i, c in enumerate(self.updates) if i in kept)
 
     def refusal(self, names: Sequence[str], out: Any, threads: int) -> AggregatorFailed:
-        """The error of a result that is not finite: whose fault it is."""
+        """Return the error of a result that is not finite; it names who is to blame."""
         before = {**(self.old or {}), **(self.state.tensors if self.state else {})}
         if broken := [name for name in names if name in before and not is_finite(before[name])]:
             return AggregatorFailed(
@@ -162,19 +162,19 @@ class _Round:
 
 
 def _of_most(updates: Sequence[ClientModel]) -> ClientModel:
-    """One whose order and nesting of the tensors most sites have: every site is given the model so."""
+    """Return an update whose order and nesting of tensors most sites have: every site is given the model so."""
     kinds = [(tuple(spec.name for spec in each.specs), tuple(sorted(each.metadata.items()))) for each in updates]
     return updates[kinds.index(of_most(kinds))]
 
 
 def _is_needed(work: Work, rule: Algorithm, constants: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the global model is read: by the rule, for a tensor that is held, or for a look where it is at hand."""
+    """Return whether to read the global model: for the rule, a tensor that is held, or notes where it is at hand."""
     at_hand = work.store.url.startswith("file:")
     return rule.needs_global or bool(work.config.keep or work.config.equal or constants) or at_hand
 
 
 def _state(opened: Reading, model: GlobalModel | None) -> ServerState | None:
-    """The server state that belongs to the old global model; None before the first step."""
+    """Return the server state of the old global model; None before the first step."""
     if model is None or model.state is None:
         return None
     file = opened.open(model.state)
@@ -182,7 +182,6 @@ def _state(opened: Reading, model: GlobalModel | None) -> ServerState | None:
 
 
 def _put_state(work: Work, state: ServerState) -> ObjectRef:
-    """Put the server state into the store."""
     specs = [TensorSpec(key, array.dtype, array.shape) for key, array in state.tensors.items()]
     with work.store.stage() as staged:
         with TensorFileWriter(staged, specs, state.metadata) as writer:
@@ -194,5 +193,5 @@ def _put_state(work: Work, state: ServerState) -> ObjectRef:
 
 
 def _tensors(file: TensorFile) -> dict[str, Any]:
-    """The tensors in the order of the file, in which they are read, and the result is written and hashed."""
+    """Return the tensors in the order of the file, in which they are read, written and hashed."""
     return {spec.name: file.stored(spec.name) for spec in file.specs_in_file_order}

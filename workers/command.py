@@ -1,6 +1,6 @@
-"""Aggregation by a user's command: its inputs as files in the trainers' format, its result inspected like an update.
+"""Aggregate by a user's command: its inputs are files in the trainers' format, its result is inspected like an update.
 
-`command_inputs` lays out the files, a `Runner` has the command aggregate them, `command_result` takes what it left.
+`command_inputs` writes the files, a `Runner` has the command aggregate them, `command_result` takes the result.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class Runner(Protocol):
     """Has the command aggregate the round whose files are announced in its `$OUTPUT_PATH`."""
 
     def folder(self, run: str) -> AbstractContextManager[AggregatorFolder]:
-        """Where the command works for this run."""
+        """Return the folder in which the command works for this run."""
 
     def __call__(self, work: Work, folder: AggregatorFolder) -> str:
-        """Return once it says that it is done, with its last lines, quoted; raises `AggregatorFailed`."""
+        """Wait until the command says that it is done; return its last lines, quoted. Raises `AggregatorFailed`."""
 
     def discard(self, run: str) -> None:
-        """Drop the process that said it was done: its result could not be used."""
+        """Drop the process that said that it was done, because its result cannot be used."""
 
 
 @dataclass(frozen=True)
 class StartedAnew:
-    """`Runner` that starts the command for every round, and waits for its end."""
+    """A `Runner` that starts the command for every round, and waits until it ends."""
 
     aggregator: UserAggregator
 
@@ -66,7 +66,7 @@ class StartedAnew:
             process.stop(_GRACE_S)
 
     def discard(self, run: str) -> None:
-        """See `Runner`: its process has ended already."""
+        """See `Runner`: the process has ended already."""
 
 
 def overdue(work: Work, process: ChildProcess) -> AggregatorFailed:
@@ -77,13 +77,13 @@ def overdue(work: Work, process: ChildProcess) -> AggregatorFailed:
 
 @dataclass(frozen=True)
 class CommandCombiner:
-    """`Combiner` by a user's command."""
+    """A `Combiner` that runs a user's command."""
 
     aggregator: UserAggregator
     runner: Runner
 
     def combine(self, work: Work, target: Path) -> Combined:
-        """See `Combiner`. The round's folder stays for a look when the attempt fails, until the next one."""
+        """See `Combiner`. The folder of a failed attempt stays for people to look into, until the next attempt."""
         config = work.config
         if config.aggregator not in (None, COMMAND):
             raise AggregatorFailed(
@@ -99,7 +99,7 @@ class CommandCombiner:
                 folder.open_to_aggregator()
                 for old in folder.path.glob("round-*"):
                     shutil.rmtree(old, ignore_errors=True)
-                # A folder that was there is never used: a process of another user may still write to it.
+                # Never use an existing folder: a process of another user may still write to it.
                 of_round = Path(tempfile.mkdtemp(prefix=f"round-{work.round}-", dir=folder.path))
                 files = laid_out(work, of_round)
                 if (account := self.aggregator.account) is not None:

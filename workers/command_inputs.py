@@ -1,4 +1,4 @@
-"""What a user's aggregator finds: the clients' models as files in the trainers' own format, and all information."""
+"""The inputs of a user's aggregator: the clients' models as files in the trainers' format, and all information."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def laid_out(work: Work, folder: Path) -> RoundFiles:
     files.write_global_info(work.info)
     for update, path in zip(work.updates.values(), files.local_models, strict=True):
         _lay_out(work, update, path)
-    work.opened.finish()  # while the command works, a site may change its object
+    work.opened.finish()  # a site may change its object while the command works
     return files
 
 

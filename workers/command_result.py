@@ -1,4 +1,4 @@
-"""What a user's aggregator leaves: a global model and its information, inspected before anything uses them."""
+"""The result of a user's aggregator: a global model and its information, inspected before anything uses them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _MOST_INFO_BYTES = 1 << 28
 
 
 def brought_home(files: RoundFiles, account: Account, said: str) -> RoundFiles:
-    """Copy what another user's process left into a folder of ours, where that process cannot change it.
+    """Copy the result of another user's process into a folder of the worker, where that process cannot change it.
 
-    Copies only plain files that belong to that user, no links and no pipes: it could have put a link to a file of ours.
+    Copies only plain files that belong to that user, no links and no pipes: a link could lead to a file of the worker.
     """
     home = files.global_model.parent.parent / "taken"
     home.mkdir(mode=0o700)
@@ -51,9 +51,9 @@ def brought_home(files: RoundFiles, account: Account, said: str) -> RoundFiles:
 
 
 def taken(work: Work, files: RoundFiles, target: Path, said: str) -> Combined:
-    """Inspect what the command left, and put it at `target`; `said` are its last lines, quoted.
+    """Inspect the result of the command, and put it at `target`; `said` are the command's last lines, quoted.
 
-    Raises `AggregatorFailed` with the reason why it cannot be used.
+    Raises `AggregatorFailed` with the reason why the result cannot be used.
     """
     made = files.global_model
     if not made.is_file() or not made.stat().st_size:
@@ -69,9 +69,10 @@ def taken(work: Work, files: RoundFiles, target: Path, said: str) -> Combined:
 
 
 def _taken_over(work: Work, made: Path, target: Path) -> tuple[str, int]:
-    """Write the command's global model as it crosses the wire, and return its digest and size.
+    """Write the command's global model in the form of the wire, and return its digest and size.
 
-    Raises `CheckpointError` where it cannot be the next round's: it is not whole, or not like the contributors' models.
+    Raises `CheckpointError` where it cannot be the next round's model: it is damaged, or unlike the contributors'
+    models.
     """
     kind = work.config.kind
     wire = kind.to_wire(made, target)
@@ -87,7 +88,7 @@ def _taken_over(work: Work, made: Path, target: Path) -> tuple[str, int]:
 
 
 def _check_tensors(work: Work, target: Path) -> None:
-    """Infinities pass in the constant buffers that the first contributor has, to the last bit."""
+    """Refuse non-finite values, unless in a constant buffer that equals the first contributor's, bit by bit."""
     client, first = next(iter(work.updates.items()))
     constants = work.constants.get(client, ())
     found, update, model = digest_and_check(target), _opened(work, first), TensorFile.open(target)
@@ -105,13 +106,13 @@ def _opened(work: Work, update: Update) -> ClientModel:
 
 
 def _notes(work: Work, digest: str) -> tuple[str, ...]:
-    """That the model did not change, told by its bytes alone."""
+    """Return a warning where the model did not change, judged by its bytes alone."""
     same = work.old is not None and digest == work.old.model.digest
     return (f"warning: the model did not change in round {work.round}",) if same else ()
 
 
 def _info(work: Work, files: RoundFiles) -> Info:
-    """The merged information, with the command's own metrics where it changed them."""
+    """Return the merged information, with the metrics that the command changed."""
     try:
         with files.global_info.open(encoding="utf-8") as file:
             metrics = json.loads(file.read(_MOST_INFO_BYTES), parse_constant=_refuse_constant)["metrics"]
@@ -126,7 +127,7 @@ def _info(work: Work, files: RoundFiles) -> Info:
 
 
 def _is_metric(value: object) -> bool:
-    """Whether it is a number or a list of them, null where one is missing; 1e999 is read as inf, and is none."""
+    """Return whether it is a finite number or null, or a list of these; 1e999 is read as inf, and is none."""
     values = value if isinstance(value, list) else [value]
     return all(
         each is None or (isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each))

@@ -1,4 +1,4 @@
-"""What a worker process works with, set once by whoever starts it; a job's arguments only name things."""
+"""The parts that a worker process works with, set once at its start; the arguments of a job only name things."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def silent(_: str) -> None:
 
 @dataclass
 class WorkerContext:
-    """The bus, the store and the voice of one worker."""
+    """The bus, the store and the observer of one worker."""
 
     redis: Redis
     redis_url: str = field(repr=False)
     store: ObjectStore
     combiner: Combiner = field(default_factory=lambda: Engine(threads=2))
     residents: Residents | None = None
-    """The user's aggregators that this worker keeps, with `--init-once`."""
+    """The users' aggregators that this worker keeps, with `--init-once`."""
     hand_over: Callable[[str, str, int, int, float], None] | None = None
-    """Give another worker, by its home, the aggregation of a run, round and attempt, with its limit in seconds."""
+    """Gives another worker, by its home, the aggregation of a run, round and attempt, with its limit in seconds."""
     observer: Observer = field(default_factory=Nobody)
     key: SigningKey = field(default_factory=SigningKey.generate)
-    """What the manifests of its rounds are signed with."""
+    """Signs the manifests of this worker's rounds."""
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")
     _runs: dict[str, RunStore] = field(default_factory=dict, repr=False)
     _known: set[tuple[str, int]] = field(default_factory=set, repr=False)
 
     def run(self, run: str) -> RunStore:
-        """The state of one run."""
+        """Return the state of one run."""
         if run not in self._runs:
             self._runs[run] = RunStore(self.redis, run, self.redis_url)
         return self._runs[run]
@@ -52,7 +52,7 @@ class WorkerContext:
     def require_record(self, view: RunView) -> None:
         """Raise `GivenBack` unless this worker's store is the run's: it has the record with which the run began.
 
-        Once that was so it is not looked at again, unless something of the run is missing; see `workers.fault`.
+        Checks each run once, and again only when something of the run is missing; see `workers.fault`.
         """
         run = (view.run, view.created_ms)
         if run in self._known or view.manifest is None:
@@ -68,13 +68,13 @@ _context: WorkerContext | None = None
 
 
 def set_context(context: WorkerContext | None) -> None:
-    """Make `context` the one that this process's jobs use."""
+    """Make `context` the context of this process's jobs."""
     global _context  # noqa: PLW0603 - RQ calls functions by name and passes them nothing but their arguments
     _context = context
 
 
 def context() -> WorkerContext:
-    """This process's context."""
+    """Return the context of this process; raises `RuntimeError` where none is set."""
     if _context is None:
         raise RuntimeError("a job of this project runs only in a worker that `flavor-agg` started")
     return _context

@@ -1,7 +1,7 @@
-"""Whose fault it is that a job cannot be done: a site's, or that of this worker, its machine and its store.
+"""Decide who is to blame for a job that cannot be done: a site, or this worker with its machine and its store.
 
-A site answers for its own object, and for nothing else. What the worker's disk, its mount or its store does not let
-through is no verdict on anybody: the job goes back into the queue, for another worker or for later.
+A site answers for its own object, and for nothing else. An error of the worker's disk, mount or store is no verdict on
+any site: the job goes back into the queue, for another worker or for later.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 
 _OWN = (errno.EROFS, *LIMITS, *GONE)
-"""What no other party's file can cause: a full table, a mount that is gone."""
+"""Errors that no other party's file can cause: a full table, a mount that is gone."""
 
 
 class GivenBack(Exception):
-    """A job that this worker could not do and no site is to blame for; the message is one line on why.
+    """A job that this worker could not do and for which no site is to blame; the message is one line with the reason.
 
-    `run` is set where that holds for this run's jobs alone, and says nothing about those of other runs.
+    `run` is set where the reason holds for the jobs of this run alone, and not for those of other runs.
     """
 
     def __init__(self, reason: str, *, run: str = "") -> None:
@@ -32,12 +32,12 @@ class GivenBack(Exception):
 
     @classmethod
     def of(cls, fault: BaseException) -> GivenBack:
-        """What `own_fault` or `require_record` found."""
+        """Return the exception for a fault that `own_fault` or `require_record` found."""
         return cls(" ".join(str(fault).split()), run=fault.run if isinstance(fault, NotItsStore) else "")
 
 
 class NotItsStore(LocalFault):
-    """This worker's store is not that of `run`."""
+    """This worker's store is not the store of `run`."""
 
     def __init__(self, message: str, run: str) -> None:
         self.run = run
@@ -45,9 +45,10 @@ class NotItsStore(LocalFault):
 
 
 def own_fault(store: ObjectStore, view: RunView, error: BaseException) -> FlavorError | None:
-    """`error` as a fault of this worker or its store; None where it may be that of an object, or of its site.
+    """Return `error` as a fault of this worker or its store; None where an object or its site may be to blame.
 
-    What could be either is told apart by a neighbour: the run's own record, which lies in the same store.
+    Where both are possible, the record of the run decides: it lies in the same store. If it cannot be read either, the
+    fault is the worker's.
     """
     if isinstance(error, LocalFault | StoreFull):
         return error
@@ -69,7 +70,7 @@ def own_fault(store: ObjectStore, view: RunView, error: BaseException) -> Flavor
 def require_record(store: ObjectStore, view: RunView) -> None:
     """Raise `NotItsStore` unless this store has the record of the run: else it is another store, or an empty folder.
 
-    A share that is not mounted is an empty folder. Raises `StoreUnavailable` where that cannot be told.
+    A share that is not mounted is an empty folder. Raises `StoreUnavailable` where the store gives no answer.
     """
     record, path = Archive(store, view.run).beginning(), run_record_path(view.run)
     if record is None or record.run_id != view.run_id:
@@ -82,7 +83,7 @@ def require_record(store: ObjectStore, view: RunView) -> None:
 
 
 def any_readable(store: ObjectStore, paths: Iterable[str]) -> bool | None:
-    """Whether one of these objects can be read here; None if there are none to try."""
+    """Return whether this worker can read one of these objects; None if there are none to try."""
     tried = None
     for path in paths:
         tried = False

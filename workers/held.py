@@ -18,7 +18,7 @@ from flavor.errors import AggregatorFailed, UpdatesRefused
 
 @dataclass
 class Held:
-    """What comes out of a round as it went in, by name; and who disagrees about that, with the reason."""
+    """Collects the tensors that leave a round unchanged, and the clients that disagree about them, with the reason."""
 
     config: RunConfig
     updates: Mapping[str, ClientModel]
@@ -31,7 +31,7 @@ class Held:
     _refused: dict[str, str] = field(default_factory=dict)
 
     def settle(self) -> dict[str, Tensor]:
-        """The tensors; `UpdatesRefused` for sites that differ where they must not, `AggregatorFailed` if all do."""
+        """Return the tensors; raises `UpdatesRefused` for sites that wrongly differ, `AggregatorFailed` if all do."""
         names = list(next(iter(self.updates.values())).tensors)
         kept = matching(names, self.config.keep)
         for name in kept:
@@ -47,7 +47,7 @@ class Held:
         return self.tensors
 
     def _equal(self, name: str) -> None:
-        """What most sites have; the global model's, if as many have that as anything else."""
+        """Hold the value of most sites; in a tie the global model's value, if it is one of the tie."""
         groups = self._groups(name)
         ranked = sorted(groups.values(), key=len, reverse=True)
         best = ranked[0]
@@ -62,7 +62,7 @@ class Held:
         self._hold(name, best, f"tensor {name!r} must be equal at all sites (--equal), and is not what most have")
 
     def _constant(self, name: str) -> None:
-        """The global model's; in a first round what most sites have, if it is one of those with infinities."""
+        """Hold the global model's value; in a first round that of most sites, if it holds infinities."""
         groups = self._groups(name)
         if self.old:
             agreed = groups.get(_digest(self.old.tensor(name)), [])
@@ -82,7 +82,7 @@ class Held:
             self.tensors[name] = self.updates[agreed[0]].tensors[name]
 
     def _groups(self, name: str) -> dict[str, list[str]]:
-        """Digest to the clients whose tensor has it."""
+        """Return each digest of the tensor with the clients whose tensor has it."""
         groups: dict[str, list[str]] = {}
         for client, update in self.updates.items():
             groups.setdefault(_digest(update.tensors[name]), []).append(client)

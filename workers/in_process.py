@@ -25,15 +25,15 @@ class InProcessAggregator:
         self._context = context
 
     def inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
-        """Judge what these clients have handed in."""
+        """Judge the updates of these clients."""
         inspect_updates(self._context, run, round_, clients)
 
     def attempt(self, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
-        """One attempt to aggregate a round, not claimed yet."""
+        """Return one attempt to aggregate a round, not claimed yet."""
         return Attempt.of(self._context, runs, round_, number, lease_s)
 
     def refuse_if_recorded(self, run: str, round_: int) -> None:
-        """Raise `StateLost` when the store has the round closed already."""
+        """Raise `StateLost` where the store has the manifest of the round already."""
         refuse_if_recorded(self._context, run, round_)
 
     def stage_manifest(

@@ -1,4 +1,4 @@
-"""The information of clients, read from the store: small, and never more than that."""
+"""Read the information of clients from the store, within a limit of size."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from workers.reading import as_accepted
 
 
 def read_client_info(store: ObjectStore, ref: ObjectRef) -> Info:
-    """The information that was handed in as the object `ref`.
+    """Return the information that was handed in as the object `ref`.
 
-    Raises `InvalidInfo` for what is none, `StoreError` unless it is what was recorded.
+    Raises `InvalidInfo` for invalid information, `StoreError` unless the object is what was recorded.
     """
     return parse_info(_data(store, ref.path, ref.digest), where="info.json")  # type: ignore[arg-type]
 
 
 def accepted_infos(store: ObjectStore, updates: Iterable[Update]) -> list[Info]:
-    """The information that belongs to each of these accepted updates; raises what `read_client_info` raises."""
+    """Return the information of each of these accepted updates; raises what `read_client_info` raises."""
     found = []
     for update in updates:
         with as_accepted(update.info.path):
@@ -29,6 +29,6 @@ def accepted_infos(store: ObjectStore, updates: Iterable[Update]) -> list[Info]:
     return found
 
 
-@functools.lru_cache(256)  # what a worker inspects it often aggregates, too, and a bucket answers slowly
+@functools.lru_cache(256)  # a worker often aggregates what it inspected, and a bucket answers slowly
 def _data(store: ObjectStore, path: str, digest: str) -> bytes:
     return store.read(path, most=MAX_BYTES, digest=digest)

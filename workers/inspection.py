@@ -1,4 +1,4 @@
-"""What an update must be before it counts: where it claims to be, whole, of the right shape, finite."""
+"""Inspect updates: each must lie in its client's place, be whole, have the right structure and be finite."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ from workers.signatures import Signatures
 from workers.weights import check_weight
 
 _LOOKS = 3
-"""Times that an object is inspected whose seal changes meanwhile; its edge removes a link to it when it is done."""
+"""Times that an object is inspected whose seal changes during the inspection: an edge removes a link when it is done.
+"""
 _LONGEST_REASON = 2000
-"""Characters; it quotes names that a client chose, and stands in Redis, in the log and on terminals."""
+"""Characters. A reason quotes names that a client chose, and is shown in Redis, in the log and on terminals."""
 
 
 def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequence[str]) -> bool:
-    """Judge each of these clients' updates that has no verdict yet, and small ones that arrive meanwhile.
+    """Judge the update of each of these clients that has no verdict yet, and small updates that arrive during the job.
 
-    Those spare a job each. The verdicts are recorded at the end, so that nobody asks for another job in between. If the
-    store or the time fails at one update, what was found before is recorded; the coordinator asks for each that is left
-    in a job of its own then, so that one site's object keeps nobody else's from being judged. Returns whether an
-    update was judged: a job that found none shows nothing of what this worker can do.
+    Small updates then need no job of their own. All verdicts are recorded at the end, so that the coordinator asks for
+    no other job in between. If the store or the time fails at one update, the verdicts so far are recorded; the
+    coordinator then asks for each of the others in a job of its own, so that one site's object holds up no other site.
+    Returns whether an update was judged: a job without one shows nothing about what this worker can do.
     """
     runs = context.run(run)
     view = runs.read_own()
@@ -73,7 +74,7 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     unjudged = [c for c in round_view.expected if c not in round_view.verdicts or c in refused]
 
     def new(names: Sequence[str]) -> dict[str, Update | Refused]:
-        """Their updates, but for a try that was refused before."""
+        """Return the updates of these clients, without a try that was refused before."""
         found = runs.updates(round_, names, base=base)
         return {c: each for c, each in found.items() if c not in refused or not refused[c].is_about(each)}
 
@@ -104,13 +105,13 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
 
 
 def is_small(handed_in: Update | Refused) -> bool:
-    """Whether an update is so small that a job of its own costs more than its inspection."""
+    """Return whether an update is so small that a job of its own costs more than its inspection."""
     size = handed_in.object.size_bytes if isinstance(handed_in, Update) else None
     return size is not None and size < SMALL_UPDATE_BYTES
 
 
 class Inspector:
-    """Judges the updates of one round. `neighbours` are the paths of other clients' updates than one."""
+    """Judges the updates of one round. `neighbours` yields the paths of other clients' updates."""
 
     def __init__(
         self,
@@ -131,10 +132,10 @@ class Inspector:
         self._taken: dict[str, list[str]] = {}  # client -> what lies out of its reach
 
     def judge(self, client: str, handed_in: Update | Refused) -> Verdict:
-        """The verdict on one update; whatever is wrong with it becomes the reason, and nobody else's.
+        """Return the verdict on one update. Whatever is wrong with the update becomes the reason of this client alone.
 
-        Raises `GivenBack` for what is wrong with this worker or its store, `StoreUnavailable` for what may have passed
-        when the coordinator asks again.
+        Raises `GivenBack` for a fault of this worker or its store, and `StoreUnavailable` for an error that may have
+        passed when the coordinator asks again.
         """
         return replace(self._judged(client, handed_in), try_id=handed_in.try_id)
 
@@ -156,10 +157,10 @@ class Inspector:
         return verdict
 
     def _raise_unless_its_own(self, client: str, error: Exception) -> None:
-        """Raise unless the error is this client's to answer for.
+        """Raise unless this client is to blame for the error.
 
-        What the store refuses for one object whose neighbours can be read is that object's fault; if none of them can
-        be read, it is this worker that is not let in.
+        An error about one object, while neighbours can be read, is that object's fault. If no neighbour can be read,
+        the store does not let this worker in.
         """
         if fault := own_fault(self._store, self._view, error):
             raise GivenBack.of(fault) from error
@@ -197,7 +198,7 @@ class Inspector:
         for _ in range(_LOOKS):
             opened = Reading(self._store)
             found = self._look(opened, path, update, size_bytes)
-            if not opened.changed():  # so all that was looked at are the bytes with this digest
+            if not opened.changed():  # so every inspected byte is one of those with this digest
                 break
         else:
             raise DigestMismatch(f"object {path} was changed again and again while it was being inspected")
@@ -210,15 +211,15 @@ class Inspector:
         )
 
     def _own(self, client: str, path: str) -> str:
-        """`path`, if the client may hand in what lies there."""
+        """Return `path`, if the client may hand in an object there."""
         if not is_handed_in_by(checked_path(path), self._view.run, self._round, client):
             raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
         return path
 
     def _take(self, client: str, path: str, *, most: int) -> str:
-        """Where the object lies once it is out of its site's reach, before anything of it is read.
+        """Return where the object lies once its site cannot reach it; moves it there before any of it is read.
 
-        One that a worker took, and did not live to judge, is found there.
+        An object that a worker took before it was killed is found there.
         """
         taken = self._store.take(path, accepted_path(path), most=most)
         reach("worker.taken")
@@ -227,12 +228,12 @@ class Inspector:
         return taken
 
     def discard(self, client: str) -> None:
-        """Remove what was taken from this client, whose update was refused."""
+        """Remove the object that was taken from this client, whose update was refused."""
         with suppress(FlavorError):  # pruned later
             self._store.delete(self._taken.pop(client, []))
 
     def _check_limits(self, claimed: int, size_bytes: int) -> None:
-        """Before anything is read: no update is larger, or claims more examples, than the run allows."""
+        """Refuse, before anything is read, an update that is larger or claims more examples than the run allows."""
         most, largest = self._config.max_dataset_size, self._config.max_update_bytes
         if most is not None and claimed > most:
             raise UpdateRefused(f"datasetSize {claimed} is more than the {most} that this run allows")

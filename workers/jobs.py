@@ -13,14 +13,14 @@ from workers.inspection import inspect_updates
 
 
 def inspect(run: str, round_: int, clients: Sequence[str]) -> bool:
-    """Inspect these clients' updates of one round, and record a verdict on each that has none; whether one had none."""
+    """Record a verdict on each of these clients' updates in one round that has none; return whether any had none."""
     return _unless_of_another_release(
         run, lambda: inspect_updates(context(), run, int(round_), [str(client) for client in clients])
     )
 
 
 def aggregate(run: str, round_: int, attempt: int) -> bool:
-    """Aggregate one round and commit it, unless another attempt or worker has the right to; whether it was done."""
+    """Aggregate and commit one round, unless another attempt or worker has the right to; return whether it was done."""
     return _unless_of_another_release(run, lambda: aggregate_round(context(), run, int(round_), int(attempt)))
 
 
@@ -34,7 +34,7 @@ def _unless_of_another_release(run: str, work: Callable[[], bool]) -> bool:
 
 
 def fits(name: str, arguments: object) -> bool:
-    """Whether these can be the arguments of a job of this name."""
+    """Return whether these can be the arguments of a job of this name."""
     if not isinstance(arguments, list | tuple) or len(arguments) != 3:
         return False
     run, round_, rest = arguments
@@ -46,6 +46,6 @@ def fits(name: str, arguments: object) -> bool:
 
 
 ALLOWED = {f"{__name__}.{function.__name__}": function for function in (inspect, aggregate)}
-"""All that a worker of this project ever runs."""
+"""The only functions that a worker of this project runs."""
 
 AGGREGATE = f"{__name__}.{aggregate.__name__}"

@@ -1,4 +1,4 @@
-"""What a worker finds in an update when it looks into the file, whatever kind of checkpoint it is."""
+"""The result of looking into an update's file, for any kind of checkpoint."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Found:
     """An update's file that can be aggregated."""
 
     object: ObjectRef
-    """The file as it was looked at."""
+    """The file that was inspected."""
     note: str = ""
-    """What to say behind its size."""
+    """Text for the verdict's reason, after the size."""
     structure: str = ""
-    """A digest that it shares with those that it can be aggregated with, in a round without a global model."""
+    """A digest that all updates share that can be aggregated together, in a round without a global model."""
     constants: tuple[str, ...] = ()
     """The tensors that hold infinities by design."""
 
 
 class Look(Protocol):
-    """Look into the file of an update; raises `FlavorError` with the reason of a refusal."""
+    """Looks into the file of an update; raises `FlavorError` with the reason of a refusal."""
 
     def __call__(self, opened: Reading, path: str, handed_in: Update, size_bytes: int) -> Found:
-        """Say what the object at `path` holds. The caller asks `opened` afterwards whether it changed."""
+        """Describe the object at `path`. The caller asks `opened` afterwards whether it changed."""
 
 
 def check_submitted(path: str, found: str, digest: str) -> None:

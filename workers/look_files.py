@@ -1,4 +1,4 @@
-"""Look into an update without tensors, as far as its kind can."""
+"""Inspect an update without tensors, as far as its kind can."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.reading import Reading
 
 
 class FileLook:
-    """`Look` at the updates of one round whose kind has no tensors. In a first round nothing is compared."""
+    """A `Look` at the updates of one round whose kind has no tensors. A first round has nothing to compare with."""
 
     def __init__(self, store: ObjectStore, kind: CheckpointKind, model: GlobalModel | None) -> None:
         self._store, self._kind, self._model = store, kind, model
@@ -30,7 +30,7 @@ class FileLook:
         return Found(found)
 
     def _inspect(self, found: ObjectRef) -> None:
-        """Have the kind look at a copy: a site can cut its own file off while another program has it mapped."""
+        """Have the kind inspect a copy: a site could cut its own file off while another program has it mapped."""
         with self._store.stage() as copy:
             copy_of(self._store, found, copy)
             self._kind.inspect(copy)

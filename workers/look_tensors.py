@@ -1,4 +1,4 @@
-"""Look into an update of tensors: its header, its values, its structure, and its distance from the global model."""
+"""Inspect an update of tensors: its header, its values, its structure, and its distance from the global model."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from workers.updates import check_base, open_global
 _MOST_CONSTANTS = 1000
 _MOST_CONSTANT_CHARS = 64 * 1024
 _CHEAP_BYTES = 2**20
-"""What is no larger is fetched as a whole, before it is looked at."""
+"""A file up to this size is fetched as a whole before it is inspected."""
 _HEADER_SLACK_BYTES = 2**20
-"""By so much an update's header may be longer than the global model."""
+"""The header of an update may be longer than the global model by this much."""
 _MOST_ASKED = 5
-"""Objects that are tried to say in what a structure differs from that of most sites."""
+"""Objects that are tried to name the difference of a structure to that of most sites."""
 
 
 class TensorLook:
-    """`Look` at the updates of one round whose kind has tensors."""
+    """A `Look` at the updates of one round whose kind has tensors."""
 
     def __init__(self, runs: RunStore, store: ObjectStore, view: RunView, round_: int, config: RunConfig) -> None:
         self._runs, self._store, self._view, self._round, self._config = runs, store, view, round_, config
 
     def __call__(self, opened: Reading, path: str, handed_in: Update, size_bytes: int) -> Found:
-        """See `Look`. The header is judged first: a file of another structure costs no more, however large it is."""
+        """See `Look`. Judges the header first, so that a large file of another structure costs little."""
         if self._store.private and size_bytes > _CHEAP_BYTES:  # a folder has nothing to fetch
             self._check_heading(path, handed_in, size_bytes)
         file, seal = opened.unknown(path, size_bytes=size_bytes)
@@ -63,10 +63,10 @@ class TensorLook:
         return Found(object_, note, shape, tuple(constants))
 
     def _constants(self, update: ClientModel, odd: Collection[str]) -> list[str]:
-        """Those `odd` tensors that may be so: constant buffers, the same as in the global model to the last bit.
+        """Return those `odd` tensors that are allowed: constant buffers, equal to the global model's to the last bit.
 
         In a first round without a model they must look like masks, and the aggregation compares the sites. Raises
-        `CheckpointError` for the others.
+        `CheckpointError` for the other tensors.
         """
         model = self._view.global_model
         base = open_global(Reading(self._store), model) if odd and model else None
@@ -88,7 +88,7 @@ class TensorLook:
         return list(dict.fromkeys(odd))
 
     def _check_heading(self, path: str, handed_in: Update, size_bytes: int) -> None:
-        """Judge the header before the rest is fetched, in a file of the object's size that has nothing else in it."""
+        """Judge the header before the rest is fetched, in a file of the object's size that holds nothing else."""
         length = int.from_bytes(self._store.start(path, 8), "little")
         model = self._view.global_model
         most = MAX_HEADER_BYTES if model is None else min(MAX_HEADER_BYTES, model.size_bytes + _HEADER_SLACK_BYTES)
@@ -101,7 +101,7 @@ class TensorLook:
             self._checked_header(path, handed_in, TensorFile.reading(staged, f"object {path}"))
 
     def _checked_header(self, path: str, handed_in: Update, file: TensorFile) -> ClientModel:
-        """The tensors of the file, none of whose values was looked at yet, if they are such as this round can take."""
+        """Return the tensors of the file, before any value is read, if this round can take them."""
         check_metadata(file)
         model = self._view.global_model
         if not file.names:
@@ -120,9 +120,9 @@ class TensorLook:
         return update
 
     def _check_structure(self, path: str, update: ClientModel, first: Reference | None) -> None:
-        """Same names, shapes and dtypes as the global model; in a round without one, as the update `first`.
+        """Require the names, shapes and dtypes of the global model; in a round without one, of the update `first`.
 
-        That is one of those that most sites agree with; None as long as the coordinator has not found that out.
+        `first` is an update that most sites agree with; None as long as the coordinator has not determined one.
         """
         if (model := self._view.global_model) is not None:
             checked_global(model.model.path)
@@ -141,9 +141,9 @@ class TensorLook:
             raise CheckpointError(problems)
 
     def _structure_of_most(self, first: Reference) -> Structure | None:
-        """What most sites agree on, from the object of any of them; None where each has made its own unreadable.
+        """Return the structure of most sites, from the object of any of them; None where no such object can be read.
 
-        No site's object keeps another from being judged, and no error about it is another's reason.
+        No site's object keeps another site from being judged, and no error about it is another site's reason.
         """
         round_ = self._runs.read_round(self._round)
         accepted = [each for each in round_.verdicts.values() if each.accepted] if round_ else []
@@ -155,7 +155,7 @@ class TensorLook:
         return None
 
     def _whose_model_it_may_be(self) -> str:
-        """What to think of where the model itself may be far off: that of a first round, which nothing bounds."""
+        """Return a hint where the model itself may be far off: that of a first round, whose updates nothing bounds."""
         if self._round != 2 or (first := self._runs.read_round(1)) is None or first.reference is None:
             return ""
         return (
@@ -165,7 +165,7 @@ class TensorLook:
 
 
 def _decoded_odd(found: Inspection, update: ClientModel) -> list[str]:
-    """The odd tensors of an encoded update: those that travelled as they are, and what the others decode to."""
+    """Return the odd tensors of an encoded update: of those that travelled as they are, and of the decoded ones."""
     if found.nonfinite is not None and found.nonfinite not in update.tensors:  # a scale
         raise _no_number(found.nonfinite, nan=True)
     plain = [name for name in found.odd if not isinstance(update.tensors.get(name, np.empty(0)), EncodedTensor)]

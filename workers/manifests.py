@@ -1,4 +1,4 @@
-"""The manifest of a round that is about to be committed: made, signed and staged; put in place once it is."""
+"""Make, sign and stage the manifest of a round before the commit; put it in place after the commit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def refuse_if_recorded(context: WorkerContext, run: str, round_: int) -> None:
-    """Raise `StateLost` when the round that Redis has as open has its manifest already: Redis came back older.
+    """Raise `StateLost` where a round that is open on Redis has its manifest in the store: Redis came back older.
 
-    One that another party has made up is told of, and stops nothing: the coordinator puts the true one in its place.
+    A manifest that another party made up is reported and stops nothing: the coordinator puts the true one in its place.
     """
     archive, runs = Archive(context.store, run), context.run(run)
     manifest = archive.manifest(round_)
@@ -76,7 +76,7 @@ def stage_manifest(
 
 
 def publish_manifest(context: WorkerContext, run: str, round_: int, ref: ObjectRef) -> None:
-    """Put the manifest of a committed round in place. What fails here the coordinator does again."""
+    """Put the manifest of a committed round in place. After an error here the coordinator does it again."""
     try:
         Archive(context.store, run).publish(round_, ref)
     except (FlavorError, OSError) as error:

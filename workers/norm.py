@@ -1,4 +1,4 @@
-"""How far an update may lie from the global model."""
+"""Bound the distance of an update from the global model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def check_norm(
     *,
     otherwise: Callable[[], str],
 ) -> None:
-    """Refuse an update that changes the global model `base` by more than `limit`.
+    """Refuse an update that changes the global model `base` by more than `limit` (L2 norm).
 
-    All tensors count but those `held`, bool, and integers that count something. Those that match `statistics` count:
-    a variance near 0 breaks a model as a parameter can, and what did not count, nothing would bound. What to think of
-    a refusal that is due neither to integers nor to statistics, `otherwise` says.
+    Counts all tensors but those `held`, bool tensors, and integers that count something. Tensors that match
+    `statistics` count: a variance near 0 breaks a model as a parameter can, and nothing else would bound them.
+    `otherwise` returns a hint for a refusal that neither integers nor statistics explain.
     """
     held = frozenset(held)
     old = {name: base.stored(name) for name in base.names}
@@ -49,7 +49,7 @@ def check_norm(
 
 
 def _statistics_to_blame(update: ClientModel, old: Mapping[str, Stored], names: Sequence[str]) -> str:
-    """What to think of where all parameters together are within the bound."""
+    """Return a hint for an update whose parameters alone are within the bound."""
     everything = frozenset(old)
     norms = {name: change_norm(update.tensors, old, held=everything - {name}) for name in names}
     name, norm = max(norms.items(), key=lambda item: item[1])
@@ -61,7 +61,7 @@ def _statistics_to_blame(update: ClientModel, old: Mapping[str, Stored], names: 
 
 
 def _integers_to_blame(norms: Mapping[str, float]) -> str:
-    """What to think of where all float tensors together are within the bound."""
+    """Return a hint for an update whose float tensors alone are within the bound."""
     name, norm = max(norms.items(), key=lambda item: item[1])
     return (
         f"; without its integers it is within that, and most of them is tensor {name!r} with {norm:.6g}: where that is "

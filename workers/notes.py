@@ -1,4 +1,4 @@
-"""What a round's aggregation noticed and nobody else could: lines for the operator."""
+"""Notes on a round's aggregation for the operator: facts that only the aggregation can see."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ADVICE = "if they are no quantities, --keep PATTERN keeps them, or --equal PATT
 
 
 def of_choice(aggregator: str | None, chosen: Sequence[str] | None, names: Sequence[str]) -> Iterator[str]:
-    """Which clients the rule kept and which it left out; nothing where it left none out."""
+    """Name the clients that the rule kept and those that it left out; nothing where it left none out."""
     if chosen is not None:
         left = [name for name in names if name not in chosen]
         yield f"{aggregator} kept {_some(chosen)}, and left out {_some(left)}"
 
 
 def of_integers(round_: int, first: ClientModel, held: Mapping[str, Tensor], differing: Sequence[str]) -> Iterator[str]:
-    """Integers that are perhaps no quantities; said once a run."""
+    """Name integers that may be no quantities; in round 1 alone."""
     if round_ > 1:
         return
     specs = {spec.name: spec for spec in first.specs if spec.name not in held}
@@ -39,7 +39,7 @@ def of_integers(round_: int, first: ClientModel, held: Mapping[str, Tensor], dif
 
 
 def of_statistics(work: Work, first: ClientModel, held: Mapping[str, Tensor]) -> Iterator[str]:
-    """Floats that are no parameters, with which no server step is taken; said once a run."""
+    """Name the float tensors that count as statistics, which the server step leaves alone; in round 1 alone."""
     if work.round > 1:
         return
     floats = [spec.name for spec in first.specs if spec.name not in held and kind_of(spec.dtype) is Kind.FLOAT]
@@ -51,13 +51,13 @@ def of_statistics(work: Work, first: ClientModel, held: Mapping[str, Tensor]) ->
 
 
 def of_signs(round_: int, negative: Sequence[str]) -> Iterator[str]:
-    """Tensors that the server step has carried below 0."""
+    """Name the tensors that only the server step made negative."""
     if negative:
         yield f"warning: round {round_}: {turned_negative(negative)}"
 
 
 def of_sizes(work: Work) -> Iterator[str]:
-    """A mean that should weigh, and had nothing to weigh by."""
+    """Warn of a rule that weighs by examples where every site reports 0 examples."""
     if work.config.weights == "datasetSize" and not any(each.num_examples for each in work.updates.values()):
         yield (
             f"warning: datasetSize is 0 at all sites ({len(work.updates)}), so they count alike; if that is meant, "
@@ -66,7 +66,7 @@ def of_sizes(work: Work) -> Iterator[str]:
 
 
 def of_constants(round_: int, constants: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Buffers that hold infinities by design; said once a run."""
+    """Name the buffers that hold infinities by design; in round 1 alone."""
     if round_ > 1:
         return
     if names := list(dict.fromkeys(repr(name) for found in constants.values() for name in found)):
@@ -74,7 +74,7 @@ def of_constants(round_: int, constants: Mapping[str, Sequence[str]]) -> Iterato
 
 
 def of_reading(work: Work) -> Iterator[str]:
-    """Sites that train on from models of their own."""
+    """Warn of sites that did not read the global model."""
     if unread := [client for client, verdict in work.updates.items() if verdict.unread]:
         yield (
             f"warning: {_some(unread)} did not read the global model ($GLOBAL_MODEL_PATH), so what {_its(unread)} "
@@ -85,7 +85,7 @@ def of_reading(work: Work) -> Iterator[str]:
 def of_training(
     work: Work, updates: Mapping[str, ClientModel], old: TensorFile | None, digest: str, target: Path
 ) -> Iterator[str]:
-    """Training that was lost."""
+    """Warn of updates, and of a result, that equal the global model."""
     if work.old is None:
         return
     idle = unchanged_updates(work.updates, updates, work.old, old)

@@ -1,9 +1,8 @@
-"""What a worker takes from its queue: this project's own two jobs, read within bounds; anything else is dropped.
+"""The jobs that a worker takes from its queue: this project's two, read within bounds. Other jobs are dropped.
 
-Whoever can write to `rq:*` chooses what stands in a job. RQ reads all of it: names that it imports and calls, web
-addresses that it sends to, numbers and dates that end the worker when they are none, data that it unpacks whatever the
-size. Nothing of that is read here, but the name of the function, which must be on the list, its arguments, and a time
-limit.
+A party that can write to `rq:*` chooses the content of a job. RQ reads all of it: names that it imports and calls, web
+addresses that it sends to, numbers and dates that end the worker when they are invalid, data that it unpacks whatever
+its size. This module reads only the name of the function, which must be on the list, its arguments, and a time limit.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from workers.jobs import ALLOWED, fits
 
 _FIELDS = ("data", "origin", "timeout")
 _MOST_BYTES = 4 * 1024 * 1024
-"""Of a job, packed and unpacked; an inspection of ten thousand clients takes 0.7 MiB."""
+"""Bytes of a job, packed and unpacked; an inspection of ten thousand clients takes 0.7 MiB."""
 _LONGEST_S = 2**31 - 1
 _KEEP_S = 86_400
-"""What was dropped stays as long, for a look with redis-cli; what was lost, too."""
+"""The record of a dropped or lost job stays this long, so that people can look at it with redis-cli."""
 _ABANDONED_S = 60
 _SHOWN = 200
 
@@ -38,10 +37,10 @@ class ForeignJob(MisuseError):
 
 
 class OwnJob(Job):
-    """A job that can run nothing but this project's functions, whatever its hash in Redis says."""
+    """A job that can run only this project's functions, whatever its hash in Redis says."""
 
     def refresh(self) -> None:
-        """Read what we need of the job's hash. Raises `ForeignJob`, and RQ's `NoSuchJobError`."""
+        """Read the needed fields of the job's hash. Raises `ForeignJob`, and RQ's `NoSuchJobError`."""
         with self.connection.pipeline(transaction=False) as step:
             for name in _FIELDS:
                 step.hstrlen(self.key, name)
@@ -53,7 +52,7 @@ class OwnJob(Job):
         self.restore(dict(zip(_FIELDS, self.connection.hmget(self.key, _FIELDS), strict=True)))
 
     def restore(self, raw_data: Any) -> Any:
-        """Take those fields; every other attribute keeps the value of a new job, which calls and sends nothing."""
+        """Set the fields; every other attribute keeps the value of a new job, which calls and sends nothing."""
         fields = {(name.decode() if isinstance(name, bytes) else name): value for name, value in raw_data.items()}
         self.data = _unpacked(fields["data"])
         self.origin = (fields.get("origin") or b"").decode(errors="replace")
@@ -63,10 +62,10 @@ class OwnJob(Job):
 
     @property
     def func(self) -> Callable[..., bool]:
-        """The function of the allow-list; `ForeignJob` for any other name, or arguments that are not such a job's."""
+        """Return the function of the allow-list; raises `ForeignJob` for another name, or arguments that do not fit."""
         try:
             name, instance, arguments, named = self.func_name, self.instance, self.args, self.kwargs
-        except Exception as error:  # whatever the serializer makes of what is no job
+        except Exception as error:  # the serializer may raise anything for data that is no job
             raise ForeignJob(f"it cannot be read ({type(error).__name__})") from None
         if not isinstance(name, str) or name not in ALLOWED or instance:
             raise ForeignJob(f"it asks for {repr(name)[:_SHOWN]}, which no aggregator runs")
@@ -76,7 +75,7 @@ class OwnJob(Job):
 
 
 def _unpacked(data: bytes) -> bytes:
-    """RQ packs a job's data, or does not."""
+    """Unpack the data of a job, which RQ may have packed."""
     try:
         unpacked = zlib.decompressobj().decompress(data, _MOST_BYTES + 1)
     except zlib.error:
@@ -87,7 +86,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 class OwnQueue(Queue):
-    """RQ's queue, out of which only own jobs come. `tell` is told of the others, and so is whoever looks at Redis."""
+    """RQ's queue, reduced to this project's jobs. `tell` reports the others, which are visible in Redis too."""
 
     tell: Callable[[str], None] = staticmethod(lambda _: None)
 
@@ -102,9 +101,9 @@ class OwnQueue(Queue):
         death_penalty_class: Any = None,
         errand: Errand | None = None,
     ) -> tuple[Job, Queue] | None:
-        """The next own job and its queue, or None where nothing is waited for; RQ's `DequeueTimeout`.
+        """Return the next own job and its queue; None where nothing is waited for. Raises RQ's `DequeueTimeout`.
 
-        The `errand` is in hand once a job has been taken, and put down for one that is dropped.
+        The `errand` is in hand once a job has been taken, and is put down for a job that is dropped.
         """
         errand = errand or Errand()
         by_key = {queue.key.encode(): queue for queue in queues}
@@ -143,7 +142,7 @@ class OwnQueue(Queue):
         errand.put_down()
 
     def drop(self, identity: bytes, reason: str) -> None:
-        """Forget a job that is not ours: no worker takes it again; its hash goes in a day. It is reported."""
+        """Drop a foreign job: no worker takes it again, its hash expires after a day, and it is reported."""
         connection: Any = self.connection
         shown = repr(identity[:_SHOWN].decode(errors="replace"))
         connection.lrem(self.intermediate_queue_key, 1, identity)
@@ -152,7 +151,7 @@ class OwnQueue(Queue):
         record_dropped(connection, queue=self.name, job=shown, reason=reason)
 
     def forget_abandoned(self) -> None:
-        """Forget jobs that another worker took and did not live to run: the coordinator asks again for what is due."""
+        """Drop jobs that another worker took before it was killed: the coordinator asks again for what is due."""
         connection: Any = self.connection  # it reads bytes
         for identity in connection.lrange(self.intermediate_queue_key, 0, 1000):
             seen = f"{self.intermediate_queue_key}:first_seen:".encode() + identity

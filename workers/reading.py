@@ -1,9 +1,9 @@
-"""Objects that are read while their sites can still write to them: what was read is what was accepted, or it is seen.
+"""Read objects that their sites can still write to, and detect every change between the acceptance and the reading.
 
-In a folder a digest says what a file held while it was computed, and nothing of another moment; nor does a second one.
-So a file is opened once. Its seal is taken, by that very handle, before its digest is computed, or known by the seal;
-if it has the same one after the last byte was read, all of them are those with the digest. A small file is read whole,
-and the digest computed of the bytes in memory. A file that a bucket has given is this process's alone.
+In a folder a digest says what a file held while it was computed, and nothing about any other moment; nor does a second
+digest. So a file is opened once. Its seal is taken by that very handle before its digest is computed, or is known from
+before; if the seal is the same after the last byte was read, then all bytes are those with the digest. A small file is
+read whole, and the digest is computed of the bytes in memory. A file from a bucket belongs to this process alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BLOCK_BYTES = 2**20
 
 
 CHANGED = (DigestMismatch, ObjectMissing, BadObjectPath)
-"""What is raised for an object that is another by now, for certain: it can be read, or is gone."""
+"""Errors about an object that has surely changed or is gone."""
 
 
 class NotAsAccepted(DigestMismatch):
@@ -37,7 +37,7 @@ class NotAsAccepted(DigestMismatch):
 
 
 class ChangedWhileRead(NotAsAccepted):
-    """Somebody wrote to the objects at `paths` while they were read: nothing that was made of them can be used."""
+    """Another party wrote to the objects at `paths` while they were read: no result from them can be used."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         super().__init__(f"object {' and '.join(paths)}: changed in the store while it was read", paths)
@@ -45,9 +45,9 @@ class ChangedWhileRead(NotAsAccepted):
 
 @contextlib.contextmanager
 def as_accepted(path: str) -> Iterator[None]:
-    """Raise `NotAsAccepted` where the body finds the object `path` to be another.
+    """Raise `NotAsAccepted` where the body finds another object at `path`.
 
-    Its site may show another one for as long as that takes: who looks again finds what was accepted.
+    A site may show another object for a short time: a later look finds the accepted one.
     """
     try:
         yield
@@ -63,9 +63,9 @@ class Reading:
         self._open: list[tuple[str, Unmapped, str]] = []  # path, file, and its seal when its digest was known
 
     def open(self, ref: ObjectRef) -> TensorFile:
-        """The object as it was recorded: mapped if it is private, else only read.
+        """Open the object as it was recorded: mapped if it is private to this process, else only read.
 
-        Its site can cut its own file off whenever it likes, and would end each process that has it mapped. Raises what
+        A site can cut its own file off at any time, which would kill each process that has the file mapped. Raises what
         `ObjectStore.local` raises.
         """
         what, store, digest, seal = f"object {ref.path}", self.store, ref.digest, ref.seal
@@ -91,7 +91,7 @@ class Reading:
         return TensorFile(file)
 
     def unknown(self, path: str, *, size_bytes: int) -> tuple[TensorFile, str]:
-        """An object whose digest is still to be computed, and the seal that stands for that digest then."""
+        """Open an object whose digest is still to be computed; return it with the seal that stands for that digest."""
         if self.store.private:
             seal = self.store.seal(path, strict=True)
             return TensorFile.open(self.store.local(path, size_bytes=size_bytes)), seal
@@ -103,7 +103,7 @@ class Reading:
         return TensorFile(file), seal
 
     def file(self, path: str, *, size_bytes: int) -> tuple[tuple[str, int], str]:
-        """The SHA-256 and size of an object of any kind, and the seal that stands for it."""
+        """Return the SHA-256 and size of an object of any kind, and the seal that stands for them."""
         if self.store.private:
             seal = self.store.seal(path, strict=True)
             return sha256_file(self.store.local(path, size_bytes=size_bytes), most=size_bytes), seal
@@ -119,11 +119,11 @@ class Reading:
         return file
 
     def changed(self) -> list[str]:
-        """The paths of those that somebody has written to since their digest was known."""
+        """Return the paths of objects that changed since their digest was known."""
         return [path for path, file, seal in self._open if now(file, strict=is_strict(seal)) != seal]
 
     def finish(self) -> None:
-        """All was read; raises `ChangedWhileRead` if that is not what was accepted."""
+        """End the reading; raises `ChangedWhileRead` if an object is not what was accepted."""
         changed, self._open = self.changed(), []
         if changed:
             raise ChangedWhileRead(changed)
@@ -131,7 +131,7 @@ class Reading:
 
 @contextlib.contextmanager
 def reading(store: ObjectStore) -> Iterator[Reading]:
-    """What is opened in the body is what was recorded, to the body's end, whatever that may have raised; or it raises.
+    """Guarantee that all objects opened in the body stay what was recorded until its end, even if the body raises.
 
     Raises `ChangedWhileRead`.
     """
@@ -146,9 +146,9 @@ def reading(store: ObjectStore) -> Iterator[Reading]:
 
 
 def settled(store: ObjectStore, file: Unmapped, *, strict: bool) -> str:
-    """The seal of a file, once each change that is made from now on gives it another.
+    """Return the seal of a file, once every later change gives the file another seal.
 
-    Where that takes too long, as on a share whose clock is ahead of its server's, it is what it is.
+    Where that takes too long, as on a share whose clock is ahead of its server's, returns the seal as it is.
     """
     found = file.status()
     has_settled(store, found.st_ctime_ns)
@@ -156,7 +156,7 @@ def settled(store: ObjectStore, file: Unmapped, *, strict: bool) -> str:
 
 
 def now(file: Unmapped, *, strict: bool) -> str:
-    """Its seal, asked for anew where a network file system remembers the last one: opening it asks the server."""
+    """Return the current seal; opens the file first, because a network file system then asks the server for it."""
     with contextlib.suppress(OSError):
         os.close(os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
     return seal_of(file.status(), strict=strict)

@@ -1,8 +1,9 @@
-"""A user's aggregator that is started once for a run: its process, which two events drive.
+"""A user's aggregator that is started once for a run: its process, driven by two events.
 
-The process talks to a server of the worker's own, behind a unix socket in a folder that only this user can enter: it
-needs no address or password of the run's Redis. There it is the one client of its run, whose rounds begin with
-AggregateStarted and end with AggregateFinished. A failed attempt ends the process, and the next one starts it again.
+The process talks to a server of the worker, behind a unix socket in a folder that only this user can enter: it needs
+neither address nor password of the run's Redis. On that server it is the one client of its run, whose rounds begin with
+AggregateStarted and end with AggregateFinished. A failed attempt ends the process, and the next attempt starts it
+again.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from workers.command import overdue
 
 CLIENT = "aggregator"
 DONE = (Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED)
-"""Either says that the round is done: the ancestors' guide ends an aggregator with ProcessFinished."""
+"""Each of these events ends a round: the ancestors' guide ends an aggregator with ProcessFinished."""
 _LOOK_S = 1.0
 _END_S = 10.0
-"""How long a process may take to end once its run has."""
+"""How long a process may take to end after the end of its run."""
 _GRACE_S = 2.0
 
 
 class PrivateBus:
-    """The server behind the events between this worker and the processes that it keeps."""
+    """The server for the events between this worker and the processes that it keeps."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -49,11 +50,11 @@ class PrivateBus:
 
 
 class Resident:
-    """The process of one run. One thread at a time has it: a job as long as it is `at_work`, or the one that ends it.
+    """The process of one run. One thread at a time owns it: a job while it is `at_work`, or the thread that ends it.
 
-    Which rounds are behind it is what stands on its bus, for however many processes it consists of (a shell script is
-    one for each event): the newest round that was started, and that round's AggregateFinished, which stays until the
-    next round is finished. `restarted` is told why a process is started in place of one that has aggregated already.
+    The bus of the process says which rounds are done, for any number of processes (a shell script has one for each
+    event): the newest round that was started, and that round's AggregateFinished, which stays until the next round is
+    finished. `restarted` is called with the reason when a process replaces one that has aggregated already.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Resident:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[AggregatorFolder]:
-        """Where the process works, in all rounds, for a job that uses it: it is ended before or after."""
+        """Return the folder of the process, for a job that uses it: the process is ended before or after the job."""
         with self._over:
             if self._closed:
                 raise gone(self._run)
@@ -94,7 +95,7 @@ class Resident:
             if process is None or process.exit_code is not None or self._behind >= work.round:
                 process = self._start_for(work, folder)
             try:
-                if not self._await_finished(work, process):  # it was on its way out when the round began
+                if not self._await_finished(work, process):  # the process was ending when the round began
                     process = self._start_for(work, folder)
                     self._await_finished(work, process)
             except BaseException:
@@ -107,7 +108,7 @@ class Resident:
             return quoted(process.last_lines)
 
     def _start_for(self, work: Work, folder: AggregatorFolder) -> ChildProcess:
-        """Start a process for this round, and say so if another one has aggregated before."""
+        """Start a process for this round, and report it if another process has aggregated before."""
         if self._served or self._failed:
             if self._failed:
                 why = self._failed
@@ -119,7 +120,7 @@ class Resident:
         return self._start(folder)
 
     def _await_finished(self, work: Work, process: ChildProcess) -> bool:
-        """Start the round and wait for AggregateFinished; False if the process left without taking the round up."""
+        """Start the round and wait for AggregateFinished; return False if the process ended before it began."""
         subscription, events = self._bus.subscription(), self._bus.events
         subscription.open()
         try:
@@ -127,7 +128,7 @@ class Resident:
             while True:
                 ended = process.exit_code is not None
                 if any(events.is_set(event, work.round) for event in DONE):
-                    return True  # asked after the exit code: what it set before it ended counts
+                    return True  # read after the exit code: an event that the process set before its end counts
                 if ended and self._behind and events.taken() < work.round:
                     return False
                 if ended:
@@ -157,7 +158,7 @@ class Resident:
         return self._process
 
     def discard(self) -> None:
-        """Forget the process: what it left could not be used, so that the next attempt starts another."""
+        """Drop the process: its result could not be used, so the next attempt starts another one."""
         with self._over:
             self._failed = "what it left could not be used"
             self._stop()
@@ -180,13 +181,13 @@ class Resident:
             self._process = None
 
     def claim(self) -> bool:
-        """Keep all others out until this thread calls `end`; False, and nothing has happened, while it aggregates."""
+        """Keep all other threads out until this thread calls `end`; return False, without effect, during a job."""
         return self._over.acquire(blocking=False)
 
     def end(self, state: RunState, reason: str) -> None:
-        """Once claimed: end the process as the run ended, and leave its folder.
+        """End the claimed process as at the end of the run, and leave its folder.
 
-        Its next WaitEvent ends it, and after ten seconds a signal does.
+        The next WaitEvent ends the process; after ten seconds a signal does.
         """
         try:
             if self._process is not None:
@@ -199,7 +200,7 @@ class Resident:
 
 
 def gone(run: str) -> AggregatorFailed:
-    """What is said to a job whose process went while it was on its way there."""
+    """Return the error of a job whose process ended before the job reached it."""
     return AggregatorFailed(
         f"this worker no longer keeps the aggregator of run {run!r}: the next attempt finds who does"
     )

@@ -1,6 +1,7 @@
-"""Which worker keeps which run's aggregator, where an aggregator is started once for a run.
+"""Decide which worker keeps which run's aggregator, where an aggregator is started once for a run.
 
-One worker keeps a run's process. The lease `aggregator` of the run says which, and the other workers hand it the jobs.
+One worker keeps a run's process. The run's lease `aggregator` names it, and the other workers hand the run's jobs to
+it.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from workers.combiner import Work
 from workers.resident import PrivateBus, Resident, gone
 
 _JOIN_S = 30.0
-"""More than the end of a process takes; less than a server that is away takes."""
+"""Longer than the end of a process takes; shorter than an outage of the server."""
 
 
 class Residents:
-    """The processes that a worker with `--init-once` keeps, one a run; the worker's `Runner`.
+    """The processes that a worker with `--init-once` keeps, one for each run; the worker's `Runner`.
 
-    A run's process belongs to the worker that holds the lease `aggregator` of the run. `home` is the queue in which the
-    other workers put its jobs; it is the token of the lease.
+    A run's process belongs to the worker that holds the run's lease `aggregator`. `home` is the queue into which the
+    other workers put the run's jobs; it is the token of the lease.
 
     Jobs run in one thread; each lease has a keeper with a thread of its own, which may end a process. The thread that
-    takes a process out of `_kept` owns it, and has its run in `_ending` until it has ended and its lease is given up.
+    takes a process out of `_kept` owns it, and keeps its run in `_ending` until the process has ended and its lease is
+    released.
     """
 
     def __init__(
@@ -46,9 +48,9 @@ class Residents:
         self._ending: set[str] = set()
 
     def elsewhere(self, run: str, rounds: int, ttl_s: float) -> str | None:
-        """The home of the other worker that keeps this run's process; None once it is this one."""
+        """Return the home of another worker that keeps this run's process; None once this worker keeps it."""
         with self._changed:
-            self._changed.wait_for(lambda: run not in self._ending)  # its lease would be released under the new one
+            self._changed.wait_for(lambda: run not in self._ending)  # else its release would end the new lease
             if run in self._kept:
                 return None
         runs = self._runs(run)
@@ -83,11 +85,11 @@ class Residents:
 
     def _say_restarted(self, run: str, reason: str, round_: int) -> None:
         self._observer.hear(AggregatorRestarted(reason, round_, run=run))
-        with contextlib.suppress(FlavorError):  # the round matters more than its log
+        with contextlib.suppress(FlavorError):  # a round goes on without its log entry
             self._runs(run).log("aggregator.restarted", reason=reason, round_=round_)
 
     def folder(self, run: str) -> AbstractContextManager[AggregatorFolder]:
-        """See `Runner`: that of the process, which lives on. Raises `AggregatorFailed` once this worker has lost it."""
+        """See `Runner`: the folder of the process, which lives on; raises `AggregatorFailed` where it was lost."""
         return self._resident(run).at_work()
 
     def __call__(self, work: Work, folder: AggregatorFolder) -> str:
@@ -95,7 +97,7 @@ class Residents:
         return self._resident(work.run)(work)
 
     def discard(self, run: str) -> None:
-        """End the process of this run: its result could not be used."""
+        """End the process of this run, because its result could not be used."""
         with contextlib.suppress(AggregatorFailed):  # the thread that took it ends it
             self._resident(run).discard()
 
@@ -106,7 +108,7 @@ class Residents:
         raise gone(run)
 
     def _look(self, run: str) -> None:
-        """Let go of a run that is over. In the lease keeper's thread."""
+        """Release a run that is over. Runs in the lease keeper's thread."""
         with contextlib.suppress(FlavorError):
             view = self._runs(run).find()
             if view is None:
@@ -115,7 +117,7 @@ class Residents:
                 self._release(run, view.state, view.reason)
 
     def _lost(self, run: str) -> None:
-        """Another worker took the lease, which had lapsed."""
+        """End the process of a run whose lease lapsed and was taken by another worker."""
         with self._changed:
             kept = self._kept.pop(run, None)
             if kept is None:
@@ -149,7 +151,7 @@ class Residents:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End all processes as their runs have, or because this worker ends, and give the runs up to other workers."""
+        """End all processes as at the end of their runs, and release the runs to other workers."""
         for run in list(self._kept):
             self._look(run)
         for run in list(self._kept):

@@ -1,4 +1,4 @@
-"""Who has signed an update, and whether that is who must have."""
+"""Check who signed an update, and whether that client must have signed it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flavor.records.update import Update
 
 @dataclass(frozen=True)
 class Signatures:
-    """The rules of a run: `pinned` keys by client, and whether clients without one may hand in unsigned updates."""
+    """The rules of a run: `pinned` keys by client, and whether clients without a key may hand in unsigned updates."""
 
     runs: RunStore
     pinned: Mapping[str, str]
@@ -23,14 +23,14 @@ class Signatures:
 
     @classmethod
     def of(cls, runs: RunStore, view: RunView) -> Signatures:
-        """As they are now."""
+        """Read the current rules of a run."""
         return cls(runs, runs.public_keys(), bool(view.config.get("require_signatures")))
 
     def check(self, view: RunView, round_: int, client: str, update: Update) -> Update:
-        """Check an update's signature; `UpdateRefused` says what is wrong with it. Returns it, unsigned for sure if so.
+        """Check the signature of an update; return the update, which names no key where it has no signature.
 
-        It is over what the update claims to be, whose digest and size are for the caller to check. A client that
-        has no pinned key, and signs, has the one it signed with pinned.
+        Raises `UpdateRefused` with the reason. The signature covers the digest and size that the update claims; the
+        caller checks these. A client without a pinned key that signs has its key pinned.
         """
         key, signature, pinned = update.public_key, update.signature, self.pinned.get(client)
         if not signature:

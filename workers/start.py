@@ -1,4 +1,4 @@
-"""Whether the sites of a first round began from the same weights, as far as their updates tell."""
+"""Tell whether the sites of a first round began from the same weights, as far as their updates show it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from aggregators.updates import ClientModel
 
 UNRELATED = 0.1
 FEWEST = 1000
-"""Numbers of which unrelated ones have a correlation beyond 0.1 once in 600 times."""
+"""So many unrelated numbers have a correlation beyond 0.1 once in 600 times."""
 _MOST_TENSORS = 8
 _MOST_ELEMENTS = 16 * 1024
-"""Of each, from its beginning: what is looked at costs nothing beside the aggregation."""
+"""Numbers of each tensor, from its beginning, that are compared: a small cost beside the aggregation."""
 
 
 def of_start(updates: Mapping[str, ClientModel], held: Collection[str], statistics: Sequence[str]) -> Iterator[str]:
-    """Sites whose models have nothing in common with the first one's after a round that began from no model.
+    """Warn of sites whose models have nothing in common with the first site's, after a round that began from no model.
 
-    Models that are trained from the same weights stay alike, and those from others have nothing in common. Neither have
-    two that were trained for very long on quite other data: so this says what it has seen, and what to look at.
+    Models that are trained from the same weights stay alike; models from different weights have nothing in common. Two
+    models that were trained for very long on very different data have nothing in common either, so the warning says
+    what was seen and what to check.
     """
     (name, first), *others = updates.items()
     names = _matrices(first, held, statistics)
@@ -43,7 +44,7 @@ def of_start(updates: Mapping[str, ClientModel], held: Collection[str], statisti
 
 
 def _matrices(update: ClientModel, held: Collection[str], statistics: Sequence[str]) -> list[str]:
-    """The largest tensors of two dimensions or more: biases begin at 0 and a normalisation at 1, whatever the seed."""
+    """Return the largest tensors of two dimensions or more: biases begin at 0 and a normalisation at 1 for any seed."""
     specs = [s for s in update.specs if len(s.shape) > 1 and s.name not in held and kind_of(s.dtype) is Kind.FLOAT]
     named = set(matching([spec.name for spec in specs], statistics))
     specs = [spec for spec in specs if spec.name not in named]
@@ -51,7 +52,7 @@ def _matrices(update: ClientModel, held: Collection[str], statistics: Sequence[s
 
 
 def _likeness(one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Sequence[str]) -> float | None:
-    """The correlation over these tensors, each at mean 0 and deviation 1; None where there is too little to tell."""
+    """Return the correlation over these tensors, each at mean 0 and deviation 1; None where they are too small."""
     total, size = 0.0, 0
     for name in names:
         mine, theirs = _standard(one[name]), _standard(other[name])

@@ -16,18 +16,18 @@ Structure = Mapping[str, TensorSpec]
 
 
 def structure(specs: Iterable[TensorSpec]) -> Structure:
-    """Name to dtype and shape of each tensor."""
+    """Return the specs by name."""
     return {spec.name: spec for spec in specs}
 
 
 def structure_digest(specs: Iterable[TensorSpec]) -> str:
-    """A digest that two structures share if and only if they are the same."""
+    """Return a digest that two structures share if and only if they are the same."""
     listed = sorted((spec.name, str(spec.dtype), list(spec.shape)) for spec in specs)
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:32]
 
 
 @functools.lru_cache(8)
 def structure_of_object(store: ObjectStore, ref: ObjectRef) -> Structure:
-    """The same of an object's, after checking its size, and its seal or its digest; a worker does so once."""
+    """Return the structure of an object, after checking its size and its seal or digest; a worker reads it once."""
     with reading(store) as opened:
         return structure(opened.open(ref).specs)

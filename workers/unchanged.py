@@ -1,4 +1,4 @@
-"""Training that was lost: a round whose model is the one before, updates that are the model that they were given."""
+"""Detect lost training: a round whose model equals the one before, updates that equal the global model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flavor.records.update import Update
 def unchanged_updates(
     updates: Mapping[str, Update], models: Mapping[str, ClientModel], old: GlobalModel, base: TensorFile | None
 ) -> list[str]:
-    """The clients that handed in the global model; without the file `base` those whose file is its, byte for byte."""
+    """Return the clients that handed in the global model; without `base`, those whose file has the same bytes."""
     return [
         client
         for client, update in updates.items()
@@ -24,7 +24,7 @@ def unchanged_updates(
 
 
 def is_unchanged(tensors: Mapping[str, Tensor], base: TensorFile) -> bool:
-    """Whether these are the tensors of `base`, bit for bit; the small ones first, so that mostly little is read."""
+    """Return whether these tensors equal those of `base` bit for bit; compares small tensors first, to read little."""
     for name in sorted(tensors, key=lambda name: tensors[name].size):
         tensor = tensors[name]
         if isinstance(tensor, EncodedTensor):

@@ -1,4 +1,4 @@
-"""The accepted updates of a round, opened for the engine."""
+"""Open the accepted updates of a round for the engine."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from workers.reading import Reading, as_accepted
 
 
 def open_global(opened: Reading, model: GlobalModel) -> TensorFile:
-    """The global model; raises `StoreError` unless it is what was recorded."""
+    """Open the global model; raises `StoreError` unless it is what was recorded."""
     checked_global(model.model.path)
     return opened.open(model.model)
 
 
 def open_update(opened: Reading, update: Update) -> TensorFile:
-    """The file of an accepted update; raises `StoreError` unless it is still what was accepted."""
+    """Open the file of an accepted update; raises `StoreError` unless it is still what was accepted."""
     with as_accepted(update.object.path):
         return opened.open(update.object)
 
 
 def update_file(store: ObjectStore, update: Update) -> Path:
-    """A local file with an accepted update; raises `StoreError` unless it is still what was accepted."""
+    """Return a local file with an accepted update; raises `StoreError` unless it is still what was accepted."""
     return store.open(update.object)
 
 
 def open_updates(opened: Reading, updates: Sequence[Update], model: GlobalModel | None) -> list[ClientModel]:
-    """The models of these accepted updates, `opened`; `model` is the global model of the round.
+    """Return the models of these accepted updates, read through `opened`; `model` is the global model of the round.
 
-    Encoded updates share one of it. Raises `StoreError` when a file is not what was inspected.
+    Encoded updates share one open global model. Raises `StoreError` when a file is not what was inspected.
     """
     files = [open_update(opened, update) for update in updates]
     base: TensorFile | None = None
@@ -54,7 +54,7 @@ def open_updates(opened: Reading, updates: Sequence[Update], model: GlobalModel 
 def place_update(store: ObjectStore, update: Update, destination: Path) -> None:
     """Put an accepted update at `destination`, for a program that may map it; raises `StoreError`.
 
-    What its site can still write to is copied, and what was copied has the digest that was accepted; else it is linked.
+    Copies an object that its site can still write to, and checks the digest of the copy; links any other object.
     """
     ref = update.object
     with as_accepted(ref.path):
@@ -65,7 +65,7 @@ def place_update(store: ObjectStore, update: Update, destination: Path) -> None:
 
 
 def check_base(encoding: Encoding, base: ObjectRef | None) -> None:
-    """Raise `CheckpointError` unless `base` is what an update of this encoding is a difference to."""
+    """Raise `CheckpointError` unless an update of this encoding is a difference to `base`."""
     if base is None:
         raise CheckpointError("the update is a difference to a global model, and there is none in this round")
     if encoding.base != base.digest:

@@ -13,7 +13,7 @@ _BY_IMPORTANCE = ("importance", "product")
 
 
 def check_weight(kind: str, info: Info) -> None:
-    """Raise `UpdateRefused` where a run weighs by `importance` and an update's is no weight."""
+    """Raise `UpdateRefused` where a run weighs by `importance` and the update's importance is negative."""
     importance = info["metadata"]["importance"]
     if kind in _BY_IMPORTANCE and importance < 0:
         raise UpdateRefused(
@@ -22,10 +22,10 @@ def check_weight(kind: str, info: Info) -> None:
 
 
 def weights_of(kind: str, infos: Sequence[Info]) -> list[float] | None:
-    """The weights of a round's updates, in their order; None weighs all alike.
+    """Return the weights of a round's updates, in their order; None weighs all alike.
 
-    So it does where nobody counted examples. Where a run weighs by importance somebody's must count: else
-    `AggregatorFailed`.
+    Returns None too where every site reports 0 examples. Raises `AggregatorFailed` where a run weighs by importance and
+    no site's importance counts.
     """
     if kind == "equal":
         return None

@@ -1,9 +1,9 @@
-"""The RQ worker behind `flavor-agg`: its queue, the JSON serializer, only its own two functions.
+"""The RQ worker behind `flavor-agg`: its queue, the JSON serializer, and the only two functions that it runs.
 
-Jobs run inside this process, not in a fork for each: they are numpy and files, they hold no foreign code, and a
-fork would cost more than most of them. What would kill a forked job kills this process instead; the round's lease
-runs out then, the coordinator starts another attempt wherever another worker listens, and `flavor-agg` starts this one
-again (`flavor.programs.supervision`).
+Jobs run inside this process, not in a fork for each: they are numpy and files, they hold no foreign code, and a fork
+would cost more than most of them. A fault that would kill a forked job kills this process instead. The round's lease
+then runs out, the coordinator starts another attempt on another worker of the queue, and `flavor-agg` starts this
+worker again (`flavor.programs.supervision`).
 """
 
 from __future__ import annotations
@@ -41,35 +41,36 @@ from workers.rest import Rest
 
 _KEEP_FAILURES_S = 86_400
 _ALIVE_S = 30
-"""So long after its newest sign a worker counts as one, with a job in hand or without."""
+"""How long after its newest heartbeat a worker counts as alive, with a job in hand or without."""
 _BEAT_S = 10.0
-"""So often a worker with a job in hand gives one."""
+"""The interval of heartbeats during a job."""
 _PASSED_S = 0.1
-"""How long to leave a queue alone that holds nothing but work of runs whose store this worker does not have."""
+"""How long to leave a queue alone that holds only work of runs whose store this worker does not have."""
 _POLL_S = 0.5
-"""How long one look into the queue lasts: then this worker hears what it was asked meanwhile."""
+"""How long one look into the queue lasts; after it the worker reads signals."""
 
 
 def _run_of(job: Job) -> str:
-    """The run that one of this project's jobs is of."""
+    """Return the run of one of this project's jobs."""
     return str(job.args[0])
 
 
 class OwnWorker(SimpleWorker):
-    """RQ's worker without what costs more than jobs that take a millisecond each.
+    """RQ's worker without the parts that cost more than jobs that take a millisecond each.
 
     RQ writes a record of each execution, so that another worker may find an abandoned job after a minute and run it
-    again; here the coordinator asks again for whatever was not done, within the lease that it was given. And RQ's own
-    heartbeat, which keeps a key alive for minutes and during a job for as long as that may take, is written up to five
-    times a job; once a second is enough, during a job every ten seconds from a thread of its own. Half a minute after
-    the last one a worker that was killed no longer counts, so that people are told when there is none.
+    again. Here the coordinator asks again for any job that was not done, within the lease that the job was given. RQ's
+    own heartbeat keeps a key alive for minutes, and during a job for as long as the job may take; it is written up to
+    five times a job. Here it is written once a second, and during a job every ten seconds from a thread of its own. A
+    worker that was killed stops counting half a minute after its last heartbeat, so that people are told when there is
+    no worker.
 
-    It listens to no commands: whoever may publish on its channel could end it. `rq suspend` pauses it, SIGTERM ends it.
-    RQ's own handler raises wherever the main thread stands, so that a job may be lost that was just taken; here the
-    signal is noted (`flavor.signals`), and the worker looks whether it was, at each place where it can end.
+    The worker listens to no commands: any party that may publish on its channel could end it. `rq suspend` pauses it,
+    SIGTERM ends it. RQ's own signal handler raises wherever the main thread stands, so that a job just taken may be
+    lost; here the signal is noted (`flavor.signals`), and the worker reads it at each place where it can end.
 
-    What it cannot do for a fault of its own it gives back, and then takes no work for a while; see `Rest`. Where it
-    only lacks the store of one run, it takes none of that run's, and goes on with the others'.
+    The worker gives back a job that it cannot do for a fault of its own, and then takes no work for a while; see
+    `Rest`. Where it only lacks the store of one run, it takes no job of that run, and goes on with the jobs of others.
     """
 
     _REPEAT_S = 1.0
@@ -84,7 +85,7 @@ class OwnWorker(SimpleWorker):
         self.aside: dict[str, Rest] = {}
         """Runs whose store this worker does not have, as far as it knows."""
         self._passed: set[str] = set()
-        """Their jobs that it has put behind the others, since it last did one."""
+        """Jobs of these runs that it has put behind the others since it last did one of them."""
         self.tell: Callable[[str], None] = silent
         self._busy, self._over = False, threading.Event()
 
@@ -92,14 +93,14 @@ class OwnWorker(SimpleWorker):
         """Do not listen to the channel of this worker."""
 
     def _set_ip_address(self, connection: Redis) -> None:
-        """Do not ask who is connected: the user of an aggregator may not."""
+        """Do not ask Redis who is connected: the user of an aggregator may not."""
         self.ip_address = "unknown"
 
     def work(self, burst: bool = False, logging_level: str | None = None, **_: Any) -> bool:  # type: ignore[override]
-        """Do jobs until the end is asked for, or with `burst` until there is none; whether any was done.
+        """Do jobs until asked to end, or with `burst` until the queue is empty; return whether any was done.
 
-        A server that is away is waited for without end; one that lets us in no more is not, as it would be by RQ:
-        what it said is in `refusal` then.
+        Waits without end for a server that is away. Unlike RQ's worker, it does not wait for a server that refuses it:
+        `refusal` then holds the server's answer.
         """
         jobs, wait_s = 0, 1.0
         self.bootstrap(logging_level)
@@ -128,12 +129,13 @@ class OwnWorker(SimpleWorker):
         return bool(jobs)
 
     def _beat(self) -> None:
-        """Live on in the server's eyes while a job is in hand, and say it when the server stands still.
+        """Send heartbeats during a job, and report a server that stands still.
 
-        A server that was away for so long that it, or another worker, has forgotten this one is told again who it is.
+        Registers the worker again at a server that was away for so long that it, or another worker, has forgotten this
+        one.
         """
         while not self._over.wait(_BEAT_S):
-            # at a limit of threads or memory, as in what the server answers, the next beat may go better
+            # after an error of the server, or at a limit of threads or memory, the next heartbeat may succeed
             with (
                 contextlib.suppress(redis.exceptions.RedisError, OSError, RuntimeError, MemoryError),
                 told_if_silent(where_of(self.connection)),
@@ -146,7 +148,7 @@ class OwnWorker(SimpleWorker):
                     self._register_again()
 
     def _next_job(self, burst: bool) -> tuple[Job, Queue] | None:
-        """The next job, with the errand in hand; None in a burst without one. `StopRequested` once we are to end."""
+        """Return the next job, with the errand in hand; None in a burst without one. Raises `StopRequested` to end."""
         while not asked_to_end():
             self.check_for_suspension(burst)
             self._take_a_rest()
@@ -169,7 +171,7 @@ class OwnWorker(SimpleWorker):
         raise StopRequested
 
     def _passes(self, job: Job, queue: Queue) -> bool:
-        """Put a job of a run that was set aside behind the others; whether it was one."""
+        """Put a job of a run that was set aside behind the others; return whether it was such a job."""
         rest = self.aside.get(_run_of(job))
         if rest is None or rest.left_s() <= 0:
             return False
@@ -178,7 +180,7 @@ class OwnWorker(SimpleWorker):
             step.rpush(queue.key, job.id)
             step.execute()
         self.errand.put_down()
-        if job.id in self._passed:  # nothing else is there
+        if job.id in self._passed:  # the queue holds nothing else
             pause(_PASSED_S)
         self._passed.add(job.id)
         return True
@@ -192,7 +194,7 @@ class OwnWorker(SimpleWorker):
             raise StopRequested
 
     def run_maintenance_tasks(self) -> None:
-        """Forget workers that died and what they had taken. RQ's registries and groups stay unread: we use none."""
+        """Remove dead workers and the jobs that they had taken. Skips RQ's registries and groups, which are unused."""
         self.last_cleaned_at = now()  # type: ignore[assignment]
         for queue in self.queues:
             assert isinstance(queue, OwnQueue)
@@ -201,13 +203,13 @@ class OwnWorker(SimpleWorker):
                     clean_worker_registry(queue)
                     queue.failed_job_registry.cleanup()
                     queue.forget_abandoned()
-                except (ResponseError, ValueError) as error:  # somebody wrote there what is not RQ's
+                except (ResponseError, ValueError) as error:  # another party wrote there what is not RQ's
                     queue.tell(f"the upkeep of queue {queue.name!r} was given up: {error}")
                 finally:
                     queue.release_maintenance_lock()  # type: ignore[no-untyped-call]
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run one job in this process; one that fails goes to RQ's registry of failed jobs with its trace."""
+        """Run one job in this process; a job that fails goes to RQ's registry of failed jobs with its trace."""
         self._busy = True
         try:
             self._execute(job, queue)
@@ -237,7 +239,7 @@ class OwnWorker(SimpleWorker):
                 step.delete(job.key)
                 step.execute()
             self._passed.clear()
-            if not done:  # of a round that is over: that it came to an end says nothing of the store or the disk
+            if not done:  # a job of a round that is over shows nothing about the store or the disk
                 return
             if self.aside.pop(_run_of(job), None):
                 note_working(self.connection, self.queue_names(), self.name, [_run_of(job)])
@@ -248,7 +250,7 @@ class OwnWorker(SimpleWorker):
                 self.tell("it takes work again")
 
     def _give_back(self, job: Job, queue: Queue, reason: str, run: str) -> None:
-        """Put the job behind the others in its queue, and be no worker of it, or not of `run`, until one is done."""
+        """Put the job behind the others in its queue, and leave the queue, or the jobs of `run`, until one is done."""
         if run:
             self._set_aside(job, queue, reason, run)
             return
@@ -277,7 +279,7 @@ class OwnWorker(SimpleWorker):
             pass  # the coordinator asks again
 
     def register_birth(self) -> None:
-        """Say who this worker is; its name is nobody else's, so what is there of it is its own."""
+        """Register this worker; its name is unique, so any record under this name is its own."""
         self.birth_date = self.last_heartbeat = now()
         with self.connection.pipeline() as step:
             step.delete(self.key)
@@ -292,7 +294,7 @@ class OwnWorker(SimpleWorker):
             unregister(self)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """Say that this worker lives, on its own at most once a second; to a server that lost it, also who it is."""
+        """Send a heartbeat, at most once a second; a server that lost this worker is told its identity too."""
         now = time.monotonic()
         if pipeline is None:
             if timeout is None and now - self._beaten_at < self._REPEAT_S:
@@ -303,7 +305,7 @@ class OwnWorker(SimpleWorker):
         super().heartbeat(timeout or _ALIVE_S, pipeline)
 
     def _is_known(self) -> bool:
-        """Whether the server has all that says of this worker that there is one: each part can be lost alone."""
+        """Return whether the server has every key that registers this worker: each key can be lost alone."""
         with self.connection.pipeline(transaction=False) as reads:
             reads.hexists(self.key, "birth")
             if not self.rest.reason:
@@ -312,23 +314,25 @@ class OwnWorker(SimpleWorker):
             return all(reads.execute())
 
     def teardown(self) -> None:
-        """Say goodbye; to a server that is away, or lets us in no more, it is not said."""
+        """Unregister this worker; skipped where the server is away or refuses it."""
         with contextlib.suppress(redis.exceptions.RedisError):
             super().teardown()  # type: ignore[no-untyped-call]
             note_working(self.connection, self.queue_names(), self.name, list(self.aside))
 
     def set_state(self, state: str, pipeline: Any = None) -> None:
-        """Record a new state; the one it is in already is not written again."""
+        """Record a new state; writes nothing where the state is the same."""
         if state != self._state:
             super().set_state(state, pipeline)
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Look for `rq suspend`, at most once a second, and wait while there is one."""
+        """Look for `rq suspend`, at most once a second, and wait while the queue is suspended."""
         at = time.monotonic()
         if not burst and at - self._asked_at < self._REPEAT_S:
             return
         self._asked_at = at
-        while is_suspended(self.connection):  # given the worker, RQ would say that it lives, and not who it is
+        while is_suspended(
+            self.connection
+        ):  # with the worker, RQ would write a heartbeat without the worker's identity
             if burst or asked_to_end():
                 raise StopRequested
             self.heartbeat()
@@ -337,17 +341,17 @@ class OwnWorker(SimpleWorker):
 
 
 def queue_named(connection: Redis, name: str) -> OwnQueue:
-    """A queue whose jobs are this project's."""
+    """Return the queue of this name, limited to this project's jobs."""
     return OwnQueue(name, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
 
 
 def make_worker(
     connection: Redis, *queues: str, tell: Callable[[str], None] = silent, name: str | None = None
 ) -> OwnWorker:
-    """A worker on these queues, which tells of what it drops and gives back.
+    """Return a worker on these queues; it reports the jobs that it drops and gives back.
 
-    From exactly one, RQ moves jobs atomically and loses none. From two, the jobs that a worker takes and does not live
-    to run are lost; the coordinator asks for them again.
+    From exactly one queue, RQ moves jobs atomically and loses none. From two queues, the jobs that a worker takes
+    before it is killed are lost; the coordinator asks for them again.
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     own = [queue_named(connection, queue) for queue in queues]
