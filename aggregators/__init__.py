@@ -1,7 +1,7 @@
-"""Aggregation: n clients' models to one, as *reduce, then server step*, with numpy alone.
+"""Aggregation of n clients' models to one: *reduce, then server step*, with numpy alone.
 
-Knows no Redis. The engine takes arrays, which may be mapped files, and writes arrays, which may be such files too;
-`aggregate` takes and writes checkpoint files as well.
+Needs no Redis. The engine takes arrays and writes arrays; both may be mapped files. `aggregate` takes and writes
+checkpoint files too.
 """
 
 from aggregators.algorithms import Algorithm

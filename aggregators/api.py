@@ -127,7 +127,7 @@ def aggregate(
 
 
 def _opened(model: Model, whose: str) -> tuple[dict[str, Array], ModelFile | None]:
-    """The arrays of a model, and the file that they lie in if it is one."""
+    """Return the arrays of a model, and the file that holds them if it is one."""
     if isinstance(model, Mapping):
         return {name: np.asarray(tensor) for name, tensor in model.items()}, None
     if isinstance(model, str | os.PathLike):

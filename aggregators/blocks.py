@@ -1,7 +1,7 @@
-"""Walking tensors in blocks: spans of elements, scratch that stays in cache, threads that share the work.
+"""Walk tensors in blocks: spans of elements, scratch that stays in cache, threads that share the work.
 
-numpy gives up the interpreter's lock inside every operation on a block, so threads alone use all cores; one
-block is large enough that taking the lock back costs nothing beside it.
+numpy releases the interpreter's lock inside every operation on a block, so threads use all cores. A block is large
+enough that taking the lock back costs little beside the operation.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from aggregators.dtypes import Array
 T = TypeVar("T")
 
 SCRATCH_BYTES = 32 * 2**20
-"""What the live rows of all threads' blocks may fill together."""
+"""Bytes that the live rows of all threads' blocks may fill together."""
 
 CACHE_BYTES = 8 * 2**20
-"""What the live rows of one thread's block may fill: a share of a third-level cache."""
+"""Bytes that the live rows of one thread's block may fill: a share of a third-level cache."""
 
 SHORT_BLOCK = 64 * 1024
-"""Elements below which a block is made longer, though it leaves that share: the calls on it become so short that
-threads wait for each other at the interpreter's lock. See "What was tried" in benchmarks/README.md."""
+"""Fewest elements of a block, even if it then leaves that share of the cache.
+
+Shorter blocks make calls so short that threads wait for each other at the interpreter's lock. See "What was tried" in
+benchmarks/README.md.
+"""
 
 STREAM_BYTES = 2560 * 1024
-"""What a single live row may fill: each call then reads as much from memory as it finds in a cache."""
+"""Bytes that a single live row may fill: each call then reads as much from memory as from a cache."""
 
 SMALLEST_BLOCK = 2048
-"""Elements below which the cost of the calls outweighs that of the arithmetic."""
+"""Elements below which the calls cost more than the arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Span:
 
 
 class Scratch:
-    """One thread's working memory: rows that are kept and handed out again under the same label."""
+    """The working memory of one thread: rows that are kept and returned again under the same label."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, np.dtype[Any]], Array] = {}
@@ -60,9 +63,9 @@ class Scratch:
         return held[: count * size].reshape(count, size)
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what `make` returned when this thread first asked for `key`: views of scratch rows, say.
+        """Return what `make` returned when this thread first asked for `key`, such as views of scratch rows.
 
-        Rows may move when more of them are asked for, so the views of one label must all be of one size.
+        Rows may move when more of them are asked for, so all views of one label must have one size.
         """
         if key not in self._kept:
             self._kept[key] = make()
@@ -97,8 +100,8 @@ def block_size(limit: int, live_rows: int, itemsize: int, threads: int) -> int:
 def for_each(items: Iterable[T], work: Callable[[int, T, Scratch], None], threads: int) -> None:
     """Call `work(index, item, scratch)` for every item, from `threads` threads that take items in order.
 
-    Overflow and invalid operations pass silently, as inf and NaN. The first exception stops the others after
-    the item in hand, and is raised.
+    Overflow and invalid operations raise nothing and give inf and NaN. The first exception stops the other threads
+    after their current item, and is raised.
     """
     queue = iter(enumerate(items))
     lock = threading.Lock()
@@ -128,9 +131,9 @@ def for_each(items: Iterable[T], work: Callable[[int, T, Scratch], None], thread
 
 
 def ordered_sum(items: Iterable[T], part: Callable[[T, Scratch], Array], shape: tuple[int, ...], threads: int) -> Array:
-    """Return the float64 sum of `part(item, scratch)` over all items, added in the items' order.
+    """Return the float64 sum of `part(item, scratch)` over all items, added in the order of the items.
 
-    So the result is the same for any number of threads; parts that finish early wait for their turn.
+    The sum is the same for any number of threads: parts that finish early wait for their turn.
     """
     total = np.zeros(shape, np.float64)
     waiting: dict[int, Array] = {}

@@ -1,4 +1,4 @@
-"""Norm clipping, before any other rule: no client moves the global model farther than C.
+"""Norm clipping before any other rule: no client moves the global model farther than C.
 
 Sun et al. 2019, "Can you really backdoor federated learning?" (arXiv 1911.07963), section 5.
 """
@@ -23,7 +23,7 @@ from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weight
 from flavor.errors import AggregationError
 
 _LEAST_SCALE = 1e-6
-"""Below it a client is clipped in float64."""
+"""A client with a smaller scale is clipped in float64."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class NormClip:
         return replace(self, then=rule)
 
     def without_global(self) -> Reducer:
-        """Return the rule behind, to which every client goes where there is nothing to measure a change against."""
+        """Return the rule behind, which gets every client where there is no model to measure a change against."""
         return self.then
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:

@@ -1,10 +1,10 @@
 """Squared Euclidean distances between whole models, added up block by block.
 
-Differences are taken before they are squared, never |a|² + |b|² − 2ab: clients of one round differ little,
-and that form would lose just the digits that tell them apart, or let one huge client drown them.
+Differences are taken before they are squared, never |a|² + |b|² − 2ab: the clients of one round differ little, and that
+form loses the digits in which they differ, or lets one huge client hide them.
 
-What is too far for squares of float32 is measured in float64, where the square of any float32 has room. In float64
-itself a distance beyond 1e154 is infinite: whoever is that far from the others is told from them all the same.
+Distances too large for squares in float32 are computed in float64, which has room for the square of any float32. In
+float64 a distance beyond 1e154 is infinite, which still tells such a client from the others.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _WIDE_ELEMS = 16 * 1024
 
 _PAIR_BYTES = 4 * 2**20
 _PAIR_ELEMS = 96 * 1024
-"""A block of `pairwise` has as many elements, unless its rows fill more than those bytes, in float32."""
+"""Elements of a block of `pairwise`, unless its rows fill more than those bytes in float32."""
 
 _BATCH_BYTES = 2560 * 1024
-"""What the differences fill that are taken in one call.
+"""Bytes of the differences that one call takes.
 
-Few long calls are worth more than a near cache: two threads that come back for the interpreter's lock every few
-microseconds are slower than one. See "What was tried" in benchmarks/README.md.
+Few long calls are faster than data in a near cache: two threads that take the interpreter's lock every few microseconds
+are slower than one. See "What was tried" in benchmarks/README.md.
 """
 
 Dot = tuple[Array, Array, Array]
@@ -40,7 +40,7 @@ Dot = tuple[Array, Array, Array]
 
 
 def _dots(rows: Array, out: Array) -> list[Dot]:
-    """Return what writes Σ row² over each chunk of each of `rows` `[k, B]` to `out` `[k, chunks]`, the rest last."""
+    """Return the calls that write Σ row² over each chunk of `rows` `[k, B]` to `out` `[k, chunks]`, the rest last."""
     whole = rows.shape[1] // CHUNK * CHUNK
     parts = [(rows[:, :whole].reshape(len(rows), -1, CHUNK), out[:, : whole // CHUNK])] if whole else []
     if whole < rows.shape[1]:
@@ -66,7 +66,7 @@ def squared_distances(block: Block, centre: Array) -> Array:
 
 
 def squared_distance(row: Array, other: Array) -> float:
-    """Return ‖row − other‖² in float64; inf if that has no room for it, NaN if a row has one."""
+    """Return ‖row − other‖² in float64; inf where float64 has no room for it, NaN if a row has one."""
     total = 0.0
     for start in range(0, row.size, _WIDE_ELEMS):
         part = row[start : start + _WIDE_ELEMS].astype(np.float64)
@@ -78,8 +78,8 @@ def squared_distance(row: Array, other: Array) -> float:
 def pairwise(scan: Scan) -> Array:
     """Return ‖θᵢ − θⱼ‖² over all float tensors: `[n, n]`, float64, symmetric, 0 on the diagonal.
 
-    What is not finite (a client holds NaN or inf) counts as infinitely far. The order of the clients does not
-    show in any entry, not even in its last bit.
+    A client that holds NaN or inf counts as infinitely far. The order of the clients changes no entry, not even its
+    last bit.
     """
     n = scan.n
     block_elems = min(max(_PAIR_BYTES // (4 * n) // CHUNK, 1) * CHUNK, _PAIR_ELEMS)

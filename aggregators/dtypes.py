@@ -1,4 +1,4 @@
-"""Which arithmetic a tensor gets: the kind of its elements and the type they are reduced in."""
+"""The arithmetic of a tensor: the kind of its elements and the type in which they are reduced."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ def kind_of(dtype: np.dtype[Any]) -> Kind:
 
 
 def is_finite(block: Array) -> bool:
-    """Whether no element of the 1-D float `block` is NaN or infinite.
+    """Return whether no element of the 1-D float `block` is NaN or infinite.
 
-    A dot product of it with itself is finite only if every element is, and is faster than any look at them; where one
-    overflows, the elements are looked at. All chunks in one call, each so short that no BLAS shares it among threads.
+    The dot product of the block with itself is finite only if every element is finite, and is faster than a look at
+    each. Where it overflows, the elements are looked at. One call takes all chunks; each is so short that no BLAS
+    shares it among threads.
     """
     if block.dtype.itemsize < 4 or not block.dtype.isnative:
         wide = np.empty(block.size, compute_dtype(block.dtype))
@@ -64,7 +65,7 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def widen(source: Array, out: Array) -> None:
-    """Write the 1-D `source` into `out`, of the compute dtype; exact, for no value is lost by widening."""
+    """Write the 1-D `source` into `out`, of the compute dtype. The conversion is exact, because it widens."""
     if source.dtype == _BFLOAT16 and out.dtype == _FLOAT32:
         # A bfloat16 is the upper half of a float32, so shifting bits beats converting numbers one by one.
         bits = out.view(np.uint32)

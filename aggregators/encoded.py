@@ -44,7 +44,7 @@ class EncodedTensor:
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether Δᵢ is 0 throughout; it is read until it is not."""
+        """Return whether Δᵢ is 0 throughout; reads it up to the first other value."""
         scratch = Scratch()
         starts = range(0, self.size, _SPAN)
         return not any(part(self._values, i, min(i + _SPAN, self.size), scratch, "encoded").any() for i in starts)
@@ -66,7 +66,7 @@ class EncodedTensor:
         widen(own, out)
 
     def _scale(self, scales: Array, start: int, out: Array) -> None:
-        """Multiply `out`, elements from `start` on, by the scale of the block that each is in."""
+        """Multiply `out`, whose elements begin at `start`, by the scale of each element's block."""
         first, offset = divmod(start, self._block)
         head = min(out.size, -offset % self._block)
         if head:
@@ -81,7 +81,7 @@ class EncodedTensor:
             np.multiply(out[whole:], scales[first], out=out[whole:])
 
     def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> Array:
-        """All of θᵢ as a new array of its shape and dtype."""
+        """Return θᵢ as a new array of its shape and dtype."""
         if copy is False:
             raise ValueError("an encoded tensor has no array to be viewed")
         whole = np.empty(self.shape, self.dtype)
@@ -96,4 +96,4 @@ class EncodedTensor:
 
 
 Tensor: TypeAlias = Stored | EncodedTensor
-"""What a model holds under a name."""
+"""A tensor of a client's model."""

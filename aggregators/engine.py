@@ -30,31 +30,32 @@ from flavor.errors import AggregationError
 from flavor.patterns import STATISTICS
 
 BLOCK_ELEMS = 640 * 1024
-"""The most elements of a block; rules that keep several rows in cache take fewer."""
+"""Most elements of a block; rules that keep several rows in cache take fewer."""
 
 
 Sink: TypeAlias = Mapping[str, Array] | None
 """Where a result goes: writable C-contiguous arrays by name, or None for new arrays in memory."""
 
 FEWEST_SIGNED = 4
-"""Elements below which a tensor says nothing by its signs: a bias of one number crosses 0 as it is trained."""
+"""Elements below which the signs of a tensor show nothing: a bias of one number crosses 0 during training."""
 
 
 @dataclass(frozen=True)
 class Aggregation:
-    """What came out.
+    """The result of an aggregation.
 
     - `model`: the new global model, each tensor of the clients' shape and dtype, in client 0's order;
-    - `state`: what the server step needs next time, None for a step without memory;
-    - `clients`: whose parameters entered the result (Krum and its kin choose; weight 0 never enters);
-    - `weights` `[n]`: with which weight each entered integer and bool tensors;
-    - `nonfinite`: the tensors of the model, and `"SLOT/TENSOR"` of the state, that hold NaN or infinity: the models
-      did, or what they add up to has no room in its type. Nobody should train from such a model;
+    - `state`: the state for the server step's next call, None for a step without memory;
+    - `clients`: whose parameters entered the result, by index: Krum and its kin choose clients, and weight 0 never
+      enters;
+    - `weights` `[n]`: the weight with which each client entered integer and bool tensors;
+    - `nonfinite`: the tensors of the model, and `"SLOT/TENSOR"` of the state, that hold NaN or infinity, because a model
+      does or because a sum has no room in its type. Do not train from such a model;
     - `differing`: the integer tensors that are not the same for all clients;
-    - `statistics`: the float tensors that the server step was not taken with;
-    - `negative`: those that have negative values after the server step, and had none before it, neither in the old
-      global model nor in any client's: if it is a variance, the model is broken.
-      Those of three elements or fewer are not looked at.
+    - `statistics`: the float tensors that the server step left alone;
+    - `negative`: the tensors with negative values after the server step and none before it, neither in the old global
+      model nor in any client's: a variance among them breaks the model. Tensors of three elements or fewer are not
+      checked.
     """
 
     model: dict[str, Array]
@@ -179,7 +180,7 @@ class _Counting:
 
 
 class _Walk:
-    """One span after another, from the clients' rows to the result."""
+    """Takes one span after another from the clients' rows to the result."""
 
     def __init__(
         self,
@@ -249,7 +250,7 @@ class _Walk:
         self.nonfinite.update(name for name, array in checked.items() if not is_finite(array))
 
     def _look_at_signs(self, name: str, block: Block, after: Array) -> None:
-        """Note whether a tensor is negative somewhere before the step, which most are at once, and after it."""
+        """Note whether a tensor is negative somewhere before the step, as most are in their first block, and after it."""
         if name in self.signed or self.source.flat[name][0].size < FEWEST_SIGNED:
             return
         before = block.rows if block.base is None else (block.base, *block.rows)

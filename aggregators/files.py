@@ -1,7 +1,7 @@
-"""Checkpoints as the models of `aggregate`: files of any format in, one file out.
+"""Checkpoint files as the models of `aggregate`: any format in, one file out.
 
-The engine knows no files; here they become arrays, views of the mapped file wherever the format allows it (always
-in safetensors), and nothing that a pickle names is run.
+The engine knows no files. Here files become arrays, as views of the mapped file where the format allows it (safetensors
+always does). Nothing that a pickle names is run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A checkpoint that was opened, and the format that it is in."""
+    """An open checkpoint and its format."""
 
     checkpoint: Checkpoint
     format: Format

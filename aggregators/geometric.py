@@ -17,15 +17,16 @@ from aggregators.sorting_network import network
 from flavor.errors import AggregationError
 
 MOST_PAIRED = 16
-"""Up to this many clients, one pass over all pairs costs less than the rounds it stands for."""
+"""Up to this many clients, one pass over all pairs costs less than the rounds that it replaces."""
 
 FIRST_PASSES = 2
-"""Rounds after that from the median, each a pass, before the pairs are looked at: mostly they are all it takes."""
+"""Rounds after the one from the median, each a pass, before the pairs are computed: mostly no more are needed."""
 
 FAR = 1e3
 
 LEAST_LEFT = 0.01
-"""How much of the terms must be left of their difference for a distance to be taken from those between clients."""
+"""The least share of the terms that must remain in their difference, for pairs to give a distance.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ class GeometricMedian:
             )
 
     def check(self, n: int) -> None:
-        """Raise `AggregationError` if there is nobody."""
+        """Raise `AggregationError` unless there is a client."""
         if n < 1:
             raise AggregationError(f"geometric_median needs n >= 1 clients, got n = {n}")
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
-        """Find the βᵢ; z is then a weighted mean like any other."""
+        """Find the βᵢ, with which z is a weighted mean."""
         w = weights.normalised
         pairs: Array | None = None
         squared: Array | None = _distances_from_median(scan, w)
@@ -95,7 +96,7 @@ class GeometricMedian:
         return replace(plan_of(clients, shares, np.where(beta > 0, w, 0)), whole=integer_weighted_median)
 
     def _objective(self, w: Array, distances: Array) -> float:
-        """What every round lowers; Σ wᵢ ‖z − θᵢ‖ itself may rise while some of it is below ν."""
+        """Return the smoothed objective, which every round lowers; Σ wᵢ ‖z − θᵢ‖ may rise while a distance is below ν."""
         near = (w > 0) & (distances <= FAR * max(self.nu, float(np.median(distances[w > 0]))))
         counted = distances[near]
         smoothed = np.where(counted > self.nu, counted, (counted / self.nu * counted + self.nu) / 2)
@@ -103,11 +104,11 @@ class GeometricMedian:
 
 
 def _distances_from_pairs(pairs: Array, beta: Array) -> Array | None:
-    """Return ‖z − θᵢ‖² for z = Σ βᵢ θᵢ, Σ βᵢ = 1: `[n]`, from `pairs` ‖θᵢ − θⱼ‖² `[n, n]`.
+    """Return ‖z − θᵢ‖² for z = Σ βᵢ θᵢ, Σ βᵢ = 1: `[n]`, from `pairs` ‖θᵢ − θⱼ‖² `[n, n]`; None where inexact.
 
-    As Σⱼ βⱼ ‖θᵢ − θⱼ‖² − ½ Σⱼₖ βⱼ βₖ ‖θⱼ − θₖ‖², of which too little may be left where z comes close to a client, or
-    one client is very far: then None, and whoever asked must look at the models. A client that does not count is
-    infinitely far if it is not finite.
+    Computes Σⱼ βⱼ ‖θᵢ − θⱼ‖² − ½ Σⱼₖ βⱼ βₖ ‖θⱼ − θₖ‖². Too few digits of that difference may be left where z comes
+    close to a client, or one client is very far: the caller must then measure the models. A client that does not count
+    is infinitely far if it is not finite.
     """
     counted = np.flatnonzero(beta)
     towards = pairs[:, counted] @ beta[counted]

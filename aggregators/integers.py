@@ -1,7 +1,7 @@
-"""Integer and bool tensors: step counters, masks, index tables. Each rule says how: by a mean or by an order.
+"""Integer and bool tensors: step counters, masks, index tables. Each rule reduces them by a mean or by an order.
 
-Each function takes the rows `[B]` of the clients that count, their weights (all > 0), where to write, and scratch.
-Nothing overflows, up to the ends of int64 and uint64.
+Each function takes the rows `[B]` of the clients that count, their weights (all > 0), the output, and scratch. Nothing
+overflows, up to the ends of int64 and uint64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aggregators.dtypes import Array
 from aggregators.sorting_network import network
 
 WholeRule: TypeAlias = Callable[[Sequence[Array], Sequence[float], Array, Scratch], None]
-"""How the integers of several clients become one's."""
+"""Reduces the integers of several clients: rows `[B]`, weights, output `[B]`, scratch."""
 
 LIVE_ROWS = 8
 """Rows of eight bytes that a mean touches again and again."""
@@ -31,9 +31,9 @@ _FLOAT64, _UINT64 = np.dtype(np.float64), np.dtype(np.uint64)
 def integer_mean(rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:
     """Write the weighted mean of integer `rows` `[B]` to `out`, rounded half to even, in their dtype.
 
-    `weights` (all > 0) are taken as given, num_examples say: while weight times how far the clients' values lie apart
-    stays below 2⁵³ the mean is exact, however large the values are, and so independent of the clients' order. Beyond
-    that the result is still never outside the clients' least and greatest value.
+    `weights` (all > 0) are taken as given, as num_examples for example. While a weight times the range of the clients'
+    values stays below 2⁵³ the mean is exact, however large the values are, and so independent of the clients' order.
+    Beyond that the result still lies between the clients' least and greatest value.
     """
     size = out.size
     total, product = scratch.rows("integer sums", 2, size, _FLOAT64)
@@ -63,7 +63,7 @@ def integer_mean(rows: Sequence[Array], weights: Sequence[float], out: Array, sc
 
 
 def integer_median(rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:
-    """Write the median of integer `rows` to `out`, of an even number the mean of the middle two, rounded half to even.
+    """Write the median of integer `rows` to `out`; for an even number the mean of the middle two, rounded half to even.
 
     The weights do not count.
     """
@@ -133,7 +133,7 @@ def _midpoint(low: Array, high: Array, out: Array) -> None:
 
 
 def majority(rows: Sequence[Array], weights: Sequence[float], out: Array, scratch: Scratch) -> None:
-    """Write to `out` `[B]` where the clients that say True outweigh the others; a tie is False."""
+    """Write to `out` `[B]` whether the clients with True outweigh the others; a tie is False."""
     total, product = scratch.rows("votes", 2, out.size, _FLOAT64)
     total.fill(0)
     for row, weight in zip(rows, weights, strict=True):

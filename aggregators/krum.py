@@ -1,11 +1,11 @@
 """Rules that choose clients by their distances: Krum, Multi-Krum and Bulyan.
 
-Krum and Multi-Krum: Blanchard et al. 2017, "Machine learning with adversaries" (NeurIPS 30), section 3 and
-section 4: one scoring of all clients, the m best kept. Bulyan: El Mhamdi et al. 2018, arXiv 1802.07927,
-section 4. A client's score is the sum of its squared distances, over all float tensors, to its n − f − 2
-nearest others. Equal scores are told apart by the distances to all others, and only then by the clients'
-order. The weights do not count; integer and bool tensors are the median and majority of the clients chosen,
-and take no part in the distances: who is near in its floats may still lie in its integers.
+Krum and Multi-Krum: Blanchard et al. 2017, "Machine learning with adversaries" (NeurIPS 30), section 3 and section 4:
+all clients are scored once, and the m best are kept. Bulyan: El Mhamdi et al. 2018, arXiv 1802.07927, section 4. A
+client's score is the sum of its squared distances, over all float tensors, to its n − f − 2 nearest others. The
+distances to all others decide between equal scores, and after them the order of the clients. The weights do not count.
+Integer and bool tensors are the median and majority of the chosen clients, and take no part in the distances: a client
+that is near in its floats may still lie in its integers.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ class MultiKrum:
 class Bulyan:
     """n - 2f clients by iterated Krum, then the mean of the n - 4f values nearest each coordinate's median.
 
-    Needs n ≥ 4f + 3. Of two values equally far from the median on either side the lower counts as nearer. Iterated
-    Krum scores the clients that remain anew after each choice, their number being the n in n − f − 2;
-    once that is less than one neighbour, by the nearest alone.
+    Needs n ≥ 4f + 3. Of two values equally far from the median, the lower counts as nearer. Iterated Krum scores the
+    remaining clients anew after each choice, with their number as the n in n − f − 2; where that is less than one
+    neighbour, the nearest one alone counts.
     """
 
     f: int
@@ -132,8 +132,8 @@ def iterated_krum(squared: Array, f: int, count: int) -> list[int]:
 def nearest_mean(dropped: int, block: Block, out: Array) -> None:
     """Write to `out` `[B]`, per coordinate, the mean of the n − `dropped` values nearest the median.
 
-    They are neighbours in sorted order, so it is enough to slide a window of that many values upwards while
-    the value it would lose is farther from the median than the one it would gain.
+    These values are neighbours in sorted order. So a window of that many values slides upwards while the value that it
+    would lose is farther from the median than the value that it would gain.
     """
     n = len(block.rows)
     kept = n - dropped

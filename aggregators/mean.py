@@ -14,10 +14,10 @@ from aggregators.protocols import Block, Plan, Scan, Weights
 from flavor.errors import AggregationError
 
 _FEW = 16
-"""Where fewer than one element in so many is equal, each is looked up by its place."""
+"""Where fewer than one element in this many is equal, each is looked up by its place."""
 
 MAX_SPREAD = 2.0**20
-"""Shares further apart than this are multiplied out one by one, for their ratios could overflow."""
+"""Shares further apart than this are multiplied one by one, because their ratios could overflow."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Mean:
     needs_global = False
 
     def check(self, n: int) -> None:
-        """Raise `AggregationError` if there is nobody to average."""
+        """Raise `AggregationError` unless there is a client to average."""
         if n < 1:
             raise AggregationError(f"mean needs n >= 1 clients, got n = {n}")
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
-        """Average the clients whose weight is not 0: nothing of the others can leak in, not even a NaN."""
+        """Average the clients whose weight is not 0; nothing of the other clients enters, not even a NaN."""
         normalised = weights.normalised
         clients = tuple(int(i) for i in np.flatnonzero(weights.raw))
         return plan_of(clients, [float(normalised[i]) for i in clients], weights.raw)
@@ -49,11 +49,11 @@ def plan_of(clients: tuple[int, ...], shares: Sequence[float], weights: Array) -
 
 
 class Average:
-    """Σ shareᵢ rowᵢ of a block, client by client, so every element sums in the same order.
+    """Σ shareᵢ rowᵢ of a block, client by client, so that every element sums in the same order.
 
-    `shares` `[n]` are > 0 and sum to 1. In the block's own dtype: the error in float32 is at most about
-    2 (n + 1) 2⁻²⁴ Σ shareᵢ |rowᵢ|, and no sum on the way overflows. A single share of 1 gives that row bit for bit, and
-    so does an element that is the same in all rows: what no site has trained does not move.
+    `shares` `[n]` are > 0 and sum to 1. Computed in the block's own dtype: the error in float32 is at most about 2 (n +
+    1) 2⁻²⁴ Σ shareᵢ |rowᵢ|, and no partial sum overflows. A single share of 1 gives its row bit for bit. An element
+    that is the same in all rows keeps its value bit for bit: a value that no site trained does not move.
     """
 
     def __init__(self, shares: Sequence[float]) -> None:
@@ -85,11 +85,11 @@ class Average:
 
 
 class EqualPlaces:
-    """Where the rows that it has seen are the same as the first.
+    """The places at which all rows so far equal the first row.
 
-    There the mean is that value, of which rounding may make another: one unit in the last place is little in a mean,
-    but a server step takes it for a direction, in each round the same. All places are compared while many are equal,
-    then only those that were.
+    The mean is that value there, but rounding may give another one. One unit in the last place is little in a mean, but
+    a server step takes it for a direction, the same in each round. All places are compared while many are equal, then
+    only those that were.
     """
 
     def __init__(self, first: Array) -> None:
@@ -98,7 +98,7 @@ class EqualPlaces:
         self._places: Array | None = None
 
     def see(self, row: Array) -> None:
-        """Take one more row into account; the same again changes nothing."""
+        """Compare one more row; the same row again changes nothing."""
         if self._places is not None:
             if self._places.size:
                 self._places = self._places[self._first[self._places] == row[self._places]]
@@ -126,8 +126,8 @@ Ratios = tuple[np.floating[Any] | None, ...]
 def _nested_sum(ratios: Ratios, rows: Sequence[Array], total: Array, out: Array, equal: EqualPlaces | None) -> None:
     """Write (((row₀ r₀ + row₁) r₁ + row₂) r₂ …) to `out`; None stands for a ratio of 1. `equal` sees all rows.
 
-    Each row is read by the addition itself, which leaves only `total` to keep in cache and is faster than adding
-    products; where shares are equal nothing is multiplied but the sum. `out` is touched once, by the last of it.
+    The addition itself reads each row, so only `total` stays in cache, which is faster than adding products. Where
+    shares are equal only the sum is multiplied. The last multiplication alone writes to `out`.
     """
     so_far = rows[0]
     for index, ratio in zip(range(1, len(rows)), ratios, strict=False):
@@ -178,7 +178,7 @@ def _repair(shares: Sequence[float], rows: Sequence[Array], out: Array) -> None:
 def _ratios(shares: tuple[float, ...], dtype: str) -> Ratios:
     """Return r with shareᵢ = rᵢ rᵢ₊₁ … rₙ₋₁, each chosen after the rounding of those behind it.
 
-    So the errors do not add up: every client's effective share is right to one rounding.
+    The errors then do not add up: every client's effective share is right to one rounding.
     """
     number = np.dtype(dtype).type
     ratios: list[np.floating[Any] | None] = [number(shares[-1])]

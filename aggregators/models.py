@@ -1,4 +1,4 @@
-"""The models of one aggregation: whether they fit together, and their blocks."""
+"""The models of one aggregation: compare their structures, and read their blocks."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def check_compatible(models: Sequence[Mapping[str, Tensor]], global_model: Mappi
 
 
 class Streamed(Sequence[Array]):
-    """Rows that are written when they are asked for: the first to memory of its own, the others all to the same.
+    """Rows that are written when they are asked for: the first to memory of its own, all others to the same memory.
 
-    A row other than the first is gone once another one is asked for; asked for again, it is written again. So the
-    memory that a block takes does not grow with the clients, and stays in a cache.
+    A row other than the first is lost once another one is asked for; asked for again, it is written again. So the
+    memory of a block does not grow with the clients, and stays in a cache.
     """
 
     def __init__(self, count: int, row: Callable[[int, int], Array]) -> None:
@@ -67,9 +67,8 @@ class Streamed(Sequence[Array]):
 class Models:
     """Flat views of n compatible models and, where there is one, of the old global model.
 
-    Arrays are viewed, not copied, unless they are not C-contiguous; encoded tensors, and those in files that are only
-    read, stay as they are. Those `held` are
-    of a kind of their own, which no rule looks at.
+    Arrays are viewed, and copied only if they are not C-contiguous. Encoded tensors and tensors in files that are only
+    read stay as they are. The `held` tensors are of a kind of their own, and no rule reads them.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Models:
     def block(self, span: Span, clients: Sequence[int], scratch: Scratch, *, streamed: bool = False) -> Block:
         """Return `span` of these clients' float tensor, in the type that it is reduced in.
 
-        `streamed`: what has to be written is written when it is asked for; see `Streamed`.
+        `streamed`: rows that have to be written are written when they are asked for; see `Streamed`.
         """
         written = self.written_rows(span.name, clients, streamed=streamed)
         room = scratch.rows("widened", written, span.stop - span.start, compute_dtype(self.dtypes[span.name]))
@@ -112,7 +111,7 @@ class Models:
         return Block(rows, self.base_block(span, scratch), scratch)
 
     def _row(self, span: Span, client: int, room: Array, scratch: Scratch) -> Array:
-        """One client's row: a view where it can be one, else written to the first row of `room`."""
+        """Return one client's row: a view where possible, else written to the first row of `room`."""
         tensor = self.flat[span.name][client]
         if isinstance(tensor, EncodedTensor):
             tensor.decode(span.start, span.stop, room[0], scratch)
@@ -126,12 +125,12 @@ class Models:
         return written
 
     def _is_written(self, name: str, client: int) -> bool:
-        """Whether this client's rows have to be written, and cannot be shown as they lie."""
+        """Return whether this client's rows have to be written, because no view can show them."""
         tensor = self.flat[name][client]
         return tensor.dtype != compute_dtype(tensor.dtype) or isinstance(tensor, EncodedTensor | FileTensor)
 
     def written_rows(self, name: str, clients: Sequence[int], *, streamed: bool = False) -> int:
-        """Return how many rows `block` needs for what it has to write of these clients' tensor."""
+        """Return how many rows `block` writes for these clients' tensor."""
         written = sum(self._is_written(name, client) for client in clients)
         return min(written and 2, len(clients)) if streamed else written
 

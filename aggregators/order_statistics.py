@@ -1,8 +1,8 @@
 """Rules by order, coordinate by coordinate: median and trimmed mean (Yin et al. 2018, arXiv 1803.01498).
 
-Both sum sorted values, so the clients' order cannot show in the result, not even in its last bit. Neither
-uses the weights: a client that claims a million examples would outvote the others. Integers follow the same
-order, rounded half to even, and bool tensors the majority.
+Both sum sorted values, so the order of the clients changes no bit of the result. Neither uses the weights: a client
+that claims a million examples would outvote the others. Integers follow the same order, rounded half to even, and bool
+tensors the majority.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Median:
     weighs = False
 
     def check(self, n: int) -> None:
-        """Raise `AggregationError` if there is nobody."""
+        """Raise `AggregationError` unless there is a client."""
         if n < 1:
             raise AggregationError(f"median needs n >= 1 clients, got n = {n}")
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
-        """All clients, whatever their weight."""
+        """Take all clients, whatever their weight."""
         rows = network(scan.n, (scan.n - 1) // 2, scan.n // 2 + 1).slots
         return Plan(median, tuple(range(scan.n)), np.ones(scan.n), live_rows=rows + 2, whole=integer_median)
 
@@ -66,7 +66,7 @@ class TrimmedMean:
             )
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
-        """All clients, whatever their weight."""
+        """Take all clients, whatever their weight."""
         rows = network(scan.n, self.f, scan.n - self.f).slots
         whole = partial(integer_trimmed_mean, self.f)
         return Plan(self.reduce, tuple(range(scan.n)), np.ones(scan.n), live_rows=rows + 2, whole=whole)
@@ -88,9 +88,9 @@ def median(block: Block, out: Array) -> None:
 
 
 def midpoint(low: Array, high: Array, out: Array) -> None:
-    """Write (low + high) / 2 to `out`, which is neither of them; where they are equal that is their value.
+    """Write (low + high) / 2 to `out`, which is neither of the two; equal values give their value.
 
-    Halved first only where the sum has no room in the type, for half of the smallest number is 0.
+    Halves first only where the sum has no room in the type, because half of the smallest number is 0.
     """
     try:
         with np.errstate(over="raise"):
@@ -114,7 +114,7 @@ def trimmed_mean(block: Block, f: int, out: Array) -> None:
 
 
 def mean_upwards(rows: Sequence[Array], out: Array) -> None:
-    """Write the mean of `rows` to `out` `[B]`, summed in their order; one that is too large on the way is repaired."""
+    """Write the mean of `rows` to `out` `[B]`, summed in their order; repairs a sum that overflows."""
     np.copyto(out, rows[0])
     if len(rows) == 1:
         return

@@ -1,4 +1,4 @@
-"""Parts of tensors wherever they lie: views of arrays, or what is read from a file that cannot be mapped."""
+"""Parts of tensors in arrays or in files: views of arrays, or data that is read from a file that cannot be mapped."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Stored: TypeAlias = Array | FileTensor
 
 
 def flat(tensor: Stored) -> Stored:
-    """The tensor with one dimension, of which `part` takes parts."""
+    """Return the tensor with one dimension, for `part`."""
     return tensor if isinstance(tensor, FileTensor) else np.asarray(tensor).reshape(-1)
 
 
 def part(tensor: Stored, start: int, stop: int, scratch: Scratch, label: str) -> Array:
-    """Elements `start` to `stop` (exclusive) of a flat tensor, in its own dtype: a view, or `scratch` of this label."""
+    """Return elements `start` to `stop` (exclusive) of a flat tensor, in its dtype: a view, or `scratch` of this label."""
     if not isinstance(tensor, FileTensor):
         return tensor[start:stop]
     row = scratch.row(label, stop - start, tensor.dtype)

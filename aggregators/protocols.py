@@ -1,7 +1,7 @@
-"""Where the engine meets the rules: what a reducer gets, what it answers, what a server step does.
+"""The protocols between the engine and the rules: `Reducer`, `Plan` and `ServerStep`.
 
-A reducer is asked twice. `plan` comes first and may scan all models (distances, norms); it answers with a
-`Plan`, whose `reduce` then turns each block of the clients' parameters into one block of the result.
+The engine calls a reducer twice. `plan` comes first and may scan all models (distances, norms). It returns a `Plan`,
+whose `reduce` then turns each block of the clients' parameters into one block of the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aggregators.integers import WholeRule, integer_mean
 from flavor.errors import AggregationError
 
 SCAN_BLOCK = 256 * 1024
-"""Elements of a block in a scan: fixed, so that sums over blocks do not depend on how the engine is tuned."""
+"""Elements of a block in a scan: fixed, so that sums over blocks do not depend on the engine's block size."""
 
 SCAN_BYTES = 8 * 2**20
 
@@ -30,7 +30,7 @@ _MOST_EVEN = 2.0**100
 def scan_block(rows: int) -> int:
     """Return how many elements a block of a scan takes for `rows` rows of scratch to stay small: 1024 to `SCAN_BLOCK`.
 
-    A matter of the number of clients alone, so that it fixes the sums as `SCAN_BLOCK` does.
+    Depends on the number of clients alone, so that sums stay fixed, as with `SCAN_BLOCK`.
     """
     return max(1024, min(SCAN_BLOCK, SCAN_BYTES // (4 * max(1, rows)) // 4096 * 4096))
 
@@ -64,7 +64,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Weights:
-    """The clients' weights `[n]` as given (num_examples, say): float64, finite, none negative, not all 0."""
+    """The clients' weights `[n]` as given, such as num_examples: float64, finite, none negative, not all 0."""
 
     raw: Array
 
@@ -110,16 +110,16 @@ class Scan(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a reducer decided from one set of models.
+    """The decisions of a reducer about one set of models.
 
-    - `reduce(block, out)` writes the result of a block to `out` `[B]`; what it gives for an element depends
-      on that element alone, never on the block's borders;
-    - `clients`: whose rows the blocks hold, in this order;
-    - `weights` `[n]`: what integer and bool tensors are averaged with;
-    - `live_rows`: how many rows `reduce` touches again and again, so that the engine keeps them in cache;
-    - `streams`: whether `reduce` takes the rows one after another, by index, and looks back at the first alone: then
-      those that the engine has to read or decode share one row of scratch (`aggregators.models.Streamed`);
-    - `whole`: how integer tensors become one, of the clients whose weight is not 0; by default their weighted mean.
+    - `reduce(block, out)` writes the result of a block to `out` `[B]`; the result for an element depends on that
+      element alone, never on the borders of the block;
+    - `clients`: the indices of the clients whose rows the blocks hold, in this order; other clients were left out;
+    - `weights` `[n]`: the weights of integer and bool tensors;
+    - `live_rows`: how many rows `reduce` touches repeatedly, so that the engine keeps them in cache;
+    - `streams`: whether `reduce` takes the rows one after another, by index, and looks back at the first alone: then the
+      rows that the engine has to read or decode share one row of scratch (`aggregators.models.Streamed`);
+    - `whole`: how integer tensors are reduced, of the clients whose weight is not 0; by default by their weighted mean.
     """
 
     reduce: Callable[[Block, Array], None]
@@ -132,7 +132,7 @@ class Plan:
 
 @runtime_checkable
 class Reducer(Protocol):
-    """n clients' parameters to one set of parameters."""
+    """Reduces n clients' parameters to one set of parameters."""
 
     @property
     def needs_global(self) -> bool:
@@ -144,13 +144,13 @@ class Reducer(Protocol):
         ...
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
-        """Decide what can only be decided over whole models; called after `check`."""
+        """Make the decisions that need whole models; called after `check`."""
         ...
 
 
 @runtime_checkable
 class Prefix(Protocol):
-    """A reducer that can go before another, as in `norm_clip:c=1/median`: it changes what the other one is given."""
+    """A reducer that can go before another, as in `norm_clip:c=1/median`: it changes what the other one gets."""
 
     @property
     def then(self) -> Reducer:
@@ -163,22 +163,22 @@ class Prefix(Protocol):
 
 
 def weighs(reducer: Reducer) -> bool:
-    """Whether the clients' weights count in a rule: unless it has `weighs = False`."""
+    """Return whether the clients' weights count in a rule: they do unless it has `weighs = False`."""
     return bool(getattr(reducer, "weighs", True))
 
 
 @runtime_checkable
 class ServerStep(Protocol):
-    """The old global model and the reduced one to the new global model."""
+    """Makes the new global model from the old one and the reduced one."""
 
     @property
     def name(self) -> str:
-        """What the state is stored under."""
+        """The name under which the state is stored."""
         ...
 
     @property
     def needs_global(self) -> bool:
-        """Whether there is no step without an old global model."""
+        """Whether the step needs an old global model."""
         ...
 
     @property

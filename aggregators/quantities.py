@@ -1,4 +1,4 @@
-"""Integers that are no quantities: bytes, states of random generators, labels. Their mean means nothing."""
+"""Integers that are no quantities: bytes, states of random generators, labels. Their mean is meaningless."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COUNTERS = ("num_batches_tracked", "step", "steps", "epoch", "count", "counter"
 
 
 class Spec(Protocol):
-    """What is asked of a tensor; a `TensorSpec` has it."""
+    """A tensor's name, dtype and shape; a `TensorSpec` has them."""
 
     @property
     def name(self) -> str:
@@ -35,9 +35,9 @@ class Spec(Protocol):
 
 
 def suspicious_integers(specs: Iterable[Spec]) -> dict[str, str]:
-    """Name to reason of each integer tensor that looks like no quantity by what it is called or made of.
+    """Return each integer tensor that looks like no quantity, with the reason: its name or its type.
 
-    Of such tensors a mean, or a median, is noise: they are for `--keep` or `--equal`.
+    The mean or median of such a tensor is noise: it is for `--keep` or `--equal`.
     """
     found = {}
     for spec in specs:
@@ -52,18 +52,18 @@ def suspicious_integers(specs: Iterable[Spec]) -> dict[str, str]:
 
 
 def is_counter(spec: Spec) -> bool:
-    """Whether an integer tensor counts something: one that does may differ between sites."""
+    """Return whether an integer tensor counts something, so that it may differ between sites."""
     return _last(spec.name) in _COUNTERS or int(np.prod(spec.shape)) == 1
 
 
 def is_mask(array: npt.NDArray[Any]) -> bool:
-    """Whether a float tensor is made of 0 and values that mask something, -inf most often; NaN is none of them."""
+    """Return whether a float tensor consists of 0 and values that mask something, most often -inf; NaN is none of them."""
     wide = array.astype(np.float64)
     return bool(((wide == 0) | (np.abs(wide) > _MASKING)).all())
 
 
 def turned_negative(names: Sequence[str]) -> str:
-    """In words, that a server step alone has made these tensors negative."""
+    """Return a message that only the server step made these tensors negative."""
     told = ", ".join(map(repr, names[:_MOST_TOLD]))
     if len(names) > _MOST_TOLD:
         told += f" and {len(names) - _MOST_TOLD} more"
@@ -74,11 +74,11 @@ def turned_negative(names: Sequence[str]) -> str:
 
 
 def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    """The names that one of these patterns (`*`, `?`, `[…]`) matches, in order."""
+    """Return the names that match one of these patterns (`*`, `?`, `[…]`), in order."""
     patterns = tuple(patterns)
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _last(name: str) -> str:
-    """The last part of a name like `layers/0.batch.num_batches_tracked`."""
+    """Return the last part of a name like `layers/0.batch.num_batches_tracked`."""
     return name.replace("/", ".").rpartition(".")[2]

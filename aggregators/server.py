@@ -1,4 +1,4 @@
-"""Server steps: what becomes of the old global model θ, given the clients' reduced one.
+"""Server steps: the new global model from the old one θ and the clients' reduced one.
 
 With the pseudogradient Δ = θ − reduced (old minus new) and the direction d = −Δ::
 
@@ -9,8 +9,8 @@ With the pseudogradient Δ = θ − reduced (old minus new) and the direction d 
     adam       v ← β₂v + (1 − β₂)d²                            m ← β₁m + (1 − β₁)d
     yogi       v ← v − (1 − β₂)d² sign(v − d²)                 θ' = θ + ηm / (√v + τ)
 
-b and m start at 0, so the first b is Δ; v starts at τ², as the paper asks (v₋₁ ≥ τ²); no bias correction.
-All is computed in the type of the reduction; state is kept in it too, even for float16 and bfloat16 tensors.
+b and m start at 0, so the first b is Δ. v starts at τ², as the paper requires (v₋₁ ≥ τ²). There is no bias correction.
+Steps compute in the type of the reduction, and keep their state in it, even for float16 and bfloat16 tensors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sorting networks: fixed lists of min and max that sort n rows, all columns at once.
 
-A network has no branch, so numpy runs each of its steps over a whole block with vector instructions, where
-sorting column by column cannot. Only the steps that the wanted ranks depend on are kept, and each
-intermediate row has a slot of scratch that is used again as soon as the row is no longer needed.
+A network has no branch, so numpy runs each step over a whole block with vector instructions, which sorting column by
+column cannot do. Only the steps on which the wanted ranks depend are kept. Each intermediate row has a slot of scratch,
+which is used again as soon as the row is no longer needed.
 """
 
 from __future__ import annotations

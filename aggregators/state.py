@@ -1,4 +1,4 @@
-"""What a server step remembers between rounds, in a shape that a safetensors file can hold."""
+"""The state of a server step between rounds, in a form that a safetensors file can hold."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from flavor.errors import AggregationError
 class ServerState:
     """The state of one server step after `rounds` steps.
 
-    `tensors` holds, for each slot of the step and each float tensor of the model that it steps, `"SLOT/TENSOR"`: of the
-    tensor's shape, float32 (float64 for float64 tensors). Saved and loaded again, or stored with `metadata`
-    and read back with `restore`, a run goes on exactly as if it had never stopped.
+    `tensors` holds `"SLOT/TENSOR"` for each slot of the step and each float tensor that it steps: of the tensor's
+    shape, float32 (float64 for float64 tensors). A run that saves and loads its state, or stores it with `metadata` and
+    reads it with `restore`, goes on exactly as if it had never stopped.
     """
 
     step: str
@@ -26,7 +26,7 @@ class ServerState:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What belongs into the file's header beside the tensors."""
+        """The metadata of the file beside the tensors."""
         return {"server_step": self.step, "rounds": str(self.rounds)}
 
     @classmethod
@@ -48,9 +48,9 @@ class ServerState:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ServerState:
-        """Return the state in a file that `save` wrote, or a run beside its global model; tensors are views of it.
+        """Return the state in a file of `save`, or of a run beside its global model; tensors are views of the file.
 
-        Raises `CheckpointError` for a file that is not safetensors, `AggregationError` for one without a state.
+        Raises `CheckpointError` for a file that is not safetensors, `AggregationError` for a file without a state.
         """
         from flavor.checkpoints import TensorFile
 
@@ -58,7 +58,7 @@ class ServerState:
         return cls.restore({name: file.tensor(name) for name in file.names}, file.metadata)
 
     def without(self, names: Collection[str]) -> ServerState:
-        """This state, but for the tensors of these names."""
+        """Return this state without the tensors of these names."""
         gone = frozenset(names)
         if not any(key.partition("/")[2] in gone for key in self.tensors):
             return self
@@ -68,7 +68,7 @@ class ServerState:
     def check(self, step: str, slots: Mapping[str, float], model: Mapping[str, Tensor]) -> None:
         """Raise `AggregationError` unless this is the state of `step` for the float tensors of `model`.
 
-        `model` holds the float tensors only. The options of a step may change between rounds, its kind not.
+        `model` holds the float tensors only. The options of a step may change between rounds, its kind may not.
         """
         if self.step != step:
             raise AggregationError(

@@ -1,4 +1,4 @@
-"""A client's file as the engine takes it: parameters, or a rounded difference to the global model."""
+"""A client's file as a model for the engine: parameters, or a rounded difference to the global model."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class ClientModel:
 
     @classmethod
     def of(cls, file: TensorFile, base: TensorFile | None) -> ClientModel:
-        """The update in `file`; `base` is the global model, which only an encoded one needs.
+        """Return the update in `file`; `base` is the global model, which only an encoded update needs.
 
-        Whether `base` is the model that it is a difference to is for the caller to see: `encoding.base`. Raises
+        The caller checks that the update is a difference to `base`: `encoding.base` is the digest. Raises
         `CheckpointError` for an encoding that does not exist or does not fit `base`.
         """
         encoding = Encoding.of(file)
@@ -61,14 +61,14 @@ class ClientModel:
         return cls(specs, tensors, metadata, encoding)
 
     def nonfinite(self) -> str | None:
-        """The first difference that decodes to NaN or infinity somewhere; None when all are finite.
+        """Return the first difference that decodes to NaN or infinity somewhere; None when all are finite.
 
-        Tensors that travelled as they are have been looked at in the file.
+        The inspection of the file covers tensors that travelled as they are.
         """
         return next((name for name, tensor in self._encoded() if not all(map(is_finite, _rows(tensor)))), None)
 
     def odd(self) -> tuple[str, ...]:
-        """The differences that decode to values that are not finite or whose squares have no room (`is_odd`)."""
+        """Return the differences that decode to values that are not finite or whose squares have no room (`is_odd`)."""
         return tuple(name for name, tensor in self._encoded() if any(map(is_odd, _rows(tensor))))
 
     def _encoded(self) -> Iterator[tuple[str, EncodedTensor]]:
@@ -83,7 +83,7 @@ def _tensor(file: TensorFile, base: TensorFile, encoding: Encoding, spec: Tensor
 
 
 def _rows(tensor: EncodedTensor) -> Iterator[Array]:
-    """What it decodes to, block by block, each of which is overwritten by the next."""
+    """Yield the decoded values block by block; each block is overwritten by the next."""
     scratch = Scratch()
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, tensor.size, _SPAN):

@@ -35,8 +35,8 @@ def refusal(
         removed.append(left.pop(0))
     if not left and len(models) > 1:
         return AggregatorFailed(
-            f"the new global model is not finite in {_some(names)}, whichever client is left out: lower the learning rate "
-            "of the server step, or begin a new run from an earlier model (--init-model)"
+            f"the new global model is not finite in {_some(names)}, whichever clients are left out: "
+            "lower the learning rate of the server step, or begin a new run from an earlier model (--init-model)"
         )
     for client in removed[:-1]:
         if _is_finite(aggregated, [*left, client]):

@@ -330,9 +330,7 @@ class OwnWorker(SimpleWorker):
         if not burst and at - self._asked_at < self._REPEAT_S:
             return
         self._asked_at = at
-        while is_suspended(
-            self.connection
-        ):  # with the worker, RQ would write a heartbeat without the worker's identity
+        while is_suspended(self.connection):  # given the worker, RQ would write a heartbeat without identity
             if burst or asked_to_end():
                 raise StopRequested
             self.heartbeat()
