@@ -49,8 +49,8 @@ class Aggregation:
     - `clients`: whose parameters entered the result, by index: Krum and its kin choose clients, and weight 0 never
       enters;
     - `weights` `[n]`: the weight with which each client entered integer and bool tensors;
-    - `nonfinite`: the tensors of the model, and `"SLOT/TENSOR"` of the state, that hold NaN or infinity, because a model
-      does or because a sum has no room in its type. Do not train from such a model;
+    - `nonfinite`: the tensors of the model, and `"SLOT/TENSOR"` of the state, that hold NaN or infinity,
+      because a model does or because a sum has no room in its type. Do not train from such a model;
     - `differing`: the integer tensors that are not the same for all clients;
     - `statistics`: the float tensors that the server step left alone;
     - `negative`: the tensors with negative values after the server step and none before it, neither in the old global
@@ -250,7 +250,7 @@ class _Walk:
         self.nonfinite.update(name for name, array in checked.items() if not is_finite(array))
 
     def _look_at_signs(self, name: str, block: Block, after: Array) -> None:
-        """Note whether a tensor is negative somewhere before the step, as most are in their first block, and after it."""
+        """Note whether a tensor is negative before the step, as most are in their first block, and after the step."""
         if name in self.signed or self.source.flat[name][0].size < FEWEST_SIGNED:
             return
         before = block.rows if block.base is None else (block.base, *block.rows)

@@ -96,7 +96,7 @@ class GeometricMedian:
         return replace(plan_of(clients, shares, np.where(beta > 0, w, 0)), whole=integer_weighted_median)
 
     def _objective(self, w: Array, distances: Array) -> float:
-        """Return the smoothed objective, which every round lowers; Σ wᵢ ‖z − θᵢ‖ may rise while a distance is below ν."""
+        """Return the smoothed objective, which every round lowers; Σ wᵢ ‖z − θᵢ‖ may rise for a distance below ν."""
         near = (w > 0) & (distances <= FAR * max(self.nu, float(np.median(distances[w > 0]))))
         counted = distances[near]
         smoothed = np.where(counted > self.nu, counted, (counted / self.nu * counted + self.nu) / 2)

@@ -20,7 +20,7 @@ def flat(tensor: Stored) -> Stored:
 
 
 def part(tensor: Stored, start: int, stop: int, scratch: Scratch, label: str) -> Array:
-    """Return elements `start` to `stop` (exclusive) of a flat tensor, in its dtype: a view, or `scratch` of this label."""
+    """Return elements `start` to `stop` (exclusive) of a flat tensor in its dtype: a view, or scratch of `label`."""
     if not isinstance(tensor, FileTensor):
         return tensor[start:stop]
     row = scratch.row(label, stop - start, tensor.dtype)

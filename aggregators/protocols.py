@@ -117,8 +117,8 @@ class Plan:
     - `clients`: the indices of the clients whose rows the blocks hold, in this order; other clients were left out;
     - `weights` `[n]`: the weights of integer and bool tensors;
     - `live_rows`: how many rows `reduce` touches repeatedly, so that the engine keeps them in cache;
-    - `streams`: whether `reduce` takes the rows one after another, by index, and looks back at the first alone: then the
-      rows that the engine has to read or decode share one row of scratch (`aggregators.models.Streamed`);
+    - `streams`: whether `reduce` takes the rows one after another, by index, and looks back at the first alone: then
+      the rows that the engine has to read or decode share one row of scratch (`aggregators.models.Streamed`);
     - `whole`: how integer tensors are reduced, of the clients whose weight is not 0; by default by their weighted mean.
     """
 

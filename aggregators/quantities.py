@@ -57,7 +57,7 @@ def is_counter(spec: Spec) -> bool:
 
 
 def is_mask(array: npt.NDArray[Any]) -> bool:
-    """Return whether a float tensor consists of 0 and values that mask something, most often -inf; NaN is none of them."""
+    """Return whether a float tensor consists of 0 and values that mask something, most often -inf and never NaN."""
     wide = array.astype(np.float64)
     return bool(((wide == 0) | (np.abs(wide) > _MASKING)).all())
 
