@@ -1,1 +1,1 @@
-"""What `check-fl` and `check-agg` verify: each check a small named thing with a hint."""
+"""The checks of `check-fl` and `check-agg`: each has a name, a statement that it verifies, and a hint."""

@@ -1,7 +1,7 @@
-"""A second start of a training script: whether round one begins with the same weights each time.
+"""Start a training script a second time, to see whether round one begins with the same weights each time.
 
 Every site starts the script by itself. Where its first weights come from a random generator without a seed, the sites
-train unrelated models, whose mean is worse than each of them; no number is wrong, and nothing in a run shows it.
+train unrelated models, whose mean is worse than each of them. No number is then wrong, and nothing in a run shows it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flavor.records.names import Event
 
 _UNRELATED = 0.3
 _FEW = 100
-"""Numbers of which chance makes a correlation of 0.3 once in a thousand times."""
+"""Fewest numbers that are compared: by chance their correlation reaches 0.3 once in a thousand times."""
 
 
 def start_again(
@@ -39,7 +39,7 @@ def start_again(
     rounds: int,
     timeout_s: float,
 ) -> None:
-    """Start the script once more, without a global model, and compare what it hands in in round one with `first`."""
+    """Start the script again without a global model, and compare the model of its round one with `first`."""
     screen.tell("round 1 once more, in a second start")
     workspace.clear_local()
     for path in (workspace.global_model, *workspace.merged_infos):
@@ -85,7 +85,7 @@ def _compare(report: Report, first: Tensors, path: Path) -> None:
 
 
 def _weights(tensors: Tensors, like: Tensors) -> Array:
-    """All weights, each tensor at mean 0 and deviation 1; the matrices alone, if there are any.
+    """Return all weights, each tensor at mean 0 and deviation 1; of matrices alone, if there are any.
 
     Biases begin at 0 and a normalisation at 1, whatever the seed is.
     """

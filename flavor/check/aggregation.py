@@ -1,4 +1,4 @@
-"""What happens between a trainer's rounds in a check: the step that makes the next global model."""
+"""The step between a trainer's rounds in a check, which makes the next global model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flavor.records.info import FILE_NAME, Info, merge_infos, summed
 
 @dataclass(frozen=True)
 class Sent:
-    """What the trainer has sent in: the file, its content (None if it has no tensors), and its info if valid."""
+    """The trainer's update: the file, its content (None if it has no tensors), and its info if valid."""
 
     path: Path
     content: tuple[Checkpoint, Format] | None
@@ -25,7 +25,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Made:
-    """A global model, and the models whose weights moved with the coins that the trainer cannot know.
+    """A global model, and the model whose weights moved with coins that the trainer cannot know.
 
     The two are the same where this program aggregates.
     """
@@ -35,38 +35,38 @@ class Made:
 
 
 class Aggregation(Protocol):
-    """Makes the global model of a round, at a path, with the merged info.json beside it. May raise `Over`."""
+    """Makes the global model of a round at a path, with the merged info.json beside it. May raise `Over`."""
 
     def start(self) -> None:
-        """Before the trainer is started."""
+        """Prepare, before the trainer is started."""
 
     def watch(self) -> None:
-        """While the trainer is waited for, again and again."""
+        """Look after the aggregator; called repeatedly while the trainer is waited for."""
 
     def make(self, round_: int, sent: Sent, target: Path) -> Made | None:
-        """Aggregate a round; None if the content is not looked at."""
+        """Aggregate a round; return None if the content is not inspected."""
 
     def taken_up(self, round_: int, *, finished: bool) -> None:
-        """Whether the trainer has finished `round_`, which began with the global model of the round before."""
+        """Record whether the trainer finished `round_`, which began with the global model of the round before."""
 
     def end(self) -> None:
-        """After the last round, the run being marked as finished."""
+        """End the aggregator after the last round; the run is marked as finished."""
 
     def stop(self) -> None:
-        """At the end of the check, however it came out."""
+        """Stop the aggregator at the end of the check, whatever its result."""
 
 
 class Mean:
-    """The mean of the trainer's model and a second client's, made here."""
+    """Computes the mean of the trainer's model and a second client's."""
 
     def start(self) -> None:
-        """Nothing has to start."""
+        """Do nothing: no process starts."""
 
     def watch(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no process runs."""
 
     def make(self, round_: int, sent: Sent, target: Path) -> Made | None:
-        """The mean; the same bytes again if their content is not looked at."""
+        """Write the mean; copy the file if its content is not inspected."""
         if sent.info is not None:
             write_json(target.with_name(FILE_NAME), summed(merge_infos([CLIENT], [sent.info])))
         if sent.content is None:
@@ -78,10 +78,10 @@ class Mean:
         return Made(made, made)
 
     def taken_up(self, round_: int, *, finished: bool) -> None:
-        """The trainer's own checks say that."""
+        """Do nothing: the trainer's own checks record it."""
 
     def end(self) -> None:
-        """Nothing has to end."""
+        """Do nothing: no process ends."""
 
     def stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no process runs."""

@@ -28,34 +28,34 @@ from flavor.records.info import FILE_NAME
 
 
 class Round(Protocol[Result]):
-    """One aggregation: its local models, and what can be said of the global one, a `Result`.
+    """One aggregation: its local models, and the inspection of the global model, a `Result`.
 
-    Whatever is wrong is a failed check of the life's report, and `Over`.
+    Every problem becomes a failed check of the life's report, and `Over` is raised.
     """
 
     files: CheckedFiles
 
     def look_at(self, life: Life, files: CheckedFiles, where: str) -> Result:
-        """What the command left in files with local models like these."""
+        """Inspect what the command left in these files."""
 
     def try_changes(self, life: Life, trial: Trial[Result], made: Result) -> None:
-        """Whether it follows every local model."""
+        """Check whether the result follows every local model."""
 
     def hand_over(self, life: Life, where: str, target: Path) -> None:
         """Write the global model to `target`, as the trainer will find it."""
 
     def total(self, made: Result) -> float | None:
-        """What the local models' shares in the global one sum to; None if nothing tells."""
+        """Return the sum of the local models' shares in the global model; None if it cannot be determined."""
 
     def fail_scale(self, life: Life, where: str, sum_: float) -> None:
-        """Record that they sum to something else than 1 in every round, and raise `Over`."""
+        """Record that the shares sum to another number than 1 in every round, and raise `Over`."""
 
     def made(self, made: Result) -> Made | None:
-        """What the trainer's next model is compared with; None if nothing can be."""
+        """Return what the trainer's next model is compared with; None if nothing can be compared."""
 
 
 class CommandAggregation:
-    """Three clients, the trainer and two made of it, and the user's command, started anew in each round or once."""
+    """Aggregates the trainer and two clients made from it, by the user's command, started in each round or once."""
 
     def __init__(
         self,
@@ -80,15 +80,15 @@ class CommandAggregation:
                 self.report.skipped(check, without_tensors(checkpoints))
 
     def start(self) -> None:
-        """Start the command, if that happens once."""
+        """Start the command, if it is started once."""
         self._life.start()
 
     def watch(self) -> None:
-        """See that it is still there, if it was started once."""
+        """Check that a command that is started once still runs."""
         self._life.watch()
 
     def make(self, round_: int, sent: Sent, target: Path) -> Made | None:
-        """Aggregate the round with the command, and look at what it makes; in one of the rounds, run it again, too."""
+        """Aggregate the round with the command and inspect the result; in one round, run the command again too."""
         if sent.info is None:
             raise Over  # the trainer's checks say why
         folder = self._root / f"round-{round_}"
@@ -108,7 +108,7 @@ class CommandAggregation:
             self.report.failed(ACCEPTED, f"the trainer did not finish round {round_}: its own checks say how")
 
     def end(self) -> None:
-        """End the command as the end of the run does."""
+        """End the command, as the end of a run does."""
         self._life.end()
 
     def stop(self) -> None:
@@ -137,14 +137,14 @@ class CommandAggregation:
         return work.made(result)
 
     def _put_away(self, files: CheckedFiles, round_: int) -> CheckedFiles:
-        """Move a round's files away: the paths of an old round lead nowhere under `flavor-agg` either."""
+        """Move a round's files away: under `flavor-agg`, too, the paths of an old round lead nowhere."""
         old, new = self._root / f"round-{round_}", self._root / "finished" / f"round-{round_}"
         new.parent.mkdir(exist_ok=True)
         old.rename(new)
         return files.moved(old, new)
 
     def _look_at_info(self, files: CheckedFiles, where: str) -> None:
-        """Whether the command left the merged info as numbers, in which it may have changed some."""
+        """Check that the command left the merged info valid; it may have changed numbers."""
         try:
             metrics = json.loads(files.global_info.read_bytes())["metrics"]
             values = [each for value in metrics.values() for each in (value if isinstance(value, list) else [value])]

@@ -1,4 +1,4 @@
-"""The checks of an aggregator: a table for each way of starting it, in the order in which a run meets them."""
+"""The checks of an aggregator: a table for each way of starting it, in the order in which a run reaches them."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ ENDS = Check(
 
 _RESULT = (LOADABLE, FINITE, SHAPES, INFO, FOLLOWS, WEIGHS, ACCEPTED)
 ANEW_CHECKS: tuple[Check, ...] = (STARTS, EXITS, INPUTS, WRITES, *_RESULT)
-"""An aggregator that is started anew in each round."""
+"""The checks of an aggregator that is started in each round."""
 ONCE_CHECKS: tuple[Check, ...] = (STARTS, WAITS, INPUTS, WRITES, FINISHED, *_RESULT, LIVES, ENDS)
-"""An aggregator that is started once (`--init-once`)."""
+"""The checks of an aggregator that is started once (`--init-once`)."""
 CONTENT: tuple[Check, ...] = (LOADABLE, FINITE, SHAPES, WEIGHS)
-"""What is not looked at in checkpoints without tensors."""
+"""The checks that are skipped for checkpoints without tensors."""

@@ -1,9 +1,9 @@
 """The life of an aggregator that is started once and driven by two events: AggregateStarted and AggregateFinished.
 
-It is the one client, `aggregator`, of a bus of its own, as under `flavor-agg --init-once`. At the end of the run its
-WaitEvent raises `RunOver`, a `SystemExit` with code 0: so the right end is that the process ends by itself. One that
-does not, has caught that or waits for something else; `flavor-agg` would wait for it for ten seconds after every run,
-and kill it in the middle of whatever it does.
+It is the only client, `aggregator`, of a bus of its own, as under `flavor-agg --init-once`. At the end of the run its
+WaitEvent raises `RunOver`, a `SystemExit` with code 0, so the process should end by itself. A process that does not end
+has caught that exception or waits for something else. After every run, `flavor-agg` would wait for it for ten seconds,
+and then kill it in the middle of its work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flavor.records.names import Event
 
 CLIENT = "aggregator"
 _ASKED_S = 0.2
-"""Who has asked for the round so long ago and set nothing since, waits for it."""
+"""A process that asked for the round this long ago and has set nothing since, waits for it."""
 _OWN = (Event.AGGREGATE_STARTED, Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED)
 _WAIT_FIRST = (
     "begin with WaitEvent('AggregateStarted'), and call GetPaths after it; "
@@ -58,7 +58,7 @@ class Once(Life):
         self._open = False  # AggregateStarted is set, AggregateFinished is not
         self._taken = False  # WaitEvent has returned in this round
         self._waits_again = self._error = False
-        self._early = 0  # how often it has finished an aggregation that nobody asked for
+        self._early = 0  # how often it has finished an aggregation that was not asked for
         self._at_event: Stamp | None = None  # the global model when AggregateFinished was set
         self._foreign = ""  # what it wants with an event that is not an aggregator's
 
@@ -81,7 +81,7 @@ class Once(Life):
         self.report.passed(FINISHED)
 
     def watch(self) -> None:
-        """See `Life`: whether it has ended, too."""
+        """See `Life`: also fail where the command has ended."""
         self._alarm()
         if self._script.has_ended and not self._open and self._round < self._rounds:
             self._ended_between()
@@ -105,7 +105,7 @@ class Once(Life):
         self._stack.close()
 
     def _alarm(self) -> None:
-        """Whether it waits for what never comes."""
+        """Fail where the command waits for an event that never comes, or sets Error."""
         if self._foreign:
             check = FINISHED if self._foreign.startswith("set") else WAITS
             self.fail(check, f"it {self._foreign}, which is no event of an aggregator", hint=_WRONG_EVENT)
@@ -115,7 +115,7 @@ class Once(Life):
     # -- the steps of a round
 
     def _await_looking(self, where: str) -> None:
-        """Let it come to its WaitEvent, and see that it does nothing before."""
+        """Wait until the command calls WaitEvent, and check that it does nothing before."""
         try:
             self._script.wait(
                 "the aggregator to wait for AggregateStarted",
@@ -130,7 +130,7 @@ class Once(Life):
         self.report.passed(WAITS)
 
     def _looks(self) -> bool:
-        """Whether it looks for the next round. SetEvent may ask for the round's number, too, just before it sets."""
+        """Return whether it looks for the next round; SetEvent, too, may ask for the round's number."""
         asked_s = time.monotonic() - self._bus.looking_since
         return self._bus.waiting or (self._bus.looking and asked_s > _ASKED_S)
 
@@ -158,10 +158,10 @@ class Once(Life):
             self.fail(FINISHED, f"{where}: it waits for the next round without having set it")
 
     def _await_return(self, files: CheckedFiles, where: str) -> None:
-        """Let it come back to its WaitEvent, and see that the model was whole when it said so."""
+        """Wait until the command calls WaitEvent again, and check that the model was complete at AggregateFinished."""
         last = self._round >= self._rounds
         try:
-            # one that comes back late has only set the event too soon
+            # a command that comes back late has only set the event too early
             self._script.wait("the aggregator to wait for the next round", lambda: self._looks() or self._early > 1)
         except Ended:
             pass

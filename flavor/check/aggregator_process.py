@@ -1,7 +1,7 @@
 """One life of the user's aggregator: a command with a bus, an `$OUTPUT_PATH` and a memory of its own.
 
-A check leads one life beside the trainer, and to try changes a few short ones more. `Anew` is the life of a command
-that is started for each round; `flavor.check.aggregator_kept` has the one that is started once.
+A check has one life beside the trainer, and a few short lives to try changes. `Anew` is the life of a command that is
+started for each round; `flavor.check.aggregator_kept` has the life of a command that is started once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _NO_LOOP = "let it end after one aggregation; if it loops over AggregateStarted,
 
 @dataclass(frozen=True)
 class CheckedAggregator:
-    """What is checked, and how."""
+    """The command that is checked, and the limits of the check."""
 
     program: UserAggregator
     rounds: int
     timeout_s: float
     environment: Mapping[str, str]
-    """The environment of the check, of which the aggregator sees what `flavor-agg` would let it see."""
+    """The environment of the check; the aggregator sees what `flavor-agg` would pass of it."""
     logs: Path
 
 
@@ -54,22 +54,22 @@ class Life(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin it; raises `CommandNotFound` for a program that cannot be started."""
+        """Begin the life; raises `CommandNotFound` for a program that cannot be started."""
 
     @abstractmethod
     def aggregate(self, round_: int, files: CheckedFiles, where: str) -> None:
-        """Have the command aggregate these files; `where` says in words which round that is."""
+        """Have the command aggregate these files; `where` names the round in messages."""
 
     def watch(self) -> None:
-        """See that all is well between two rounds."""
+        """Check, between two rounds, that the command is as it should be."""
         self._alarm()
 
     @abstractmethod
     def end(self) -> None:
-        """End it as the end of the run would."""
+        """End the life as the end of the run does."""
 
     def stop(self) -> None:
-        """Stop whatever runs."""
+        """Stop every process of this life."""
         self._script.stop()
 
     def fail(self, check: Check, detail: str, *, hint: str | None = None) -> NoReturn:
@@ -79,7 +79,7 @@ class Life(ABC):
         raise Over
 
     def _died(self, check: Check, where: str, hint: str | None) -> NoReturn:
-        """Likewise for a command that has ended."""
+        """Record the failed check of a command that has ended, with its last lines, and raise `Over`."""
         detail = self._script.obituary("the aggregator", where)
         self.stop()
         self.report.failed(check, detail, hint=hint)
@@ -87,7 +87,7 @@ class Life(ABC):
 
     @abstractmethod
     def _alarm(self) -> None:
-        """While the command is waited for, again and again."""
+        """Look after the command; called repeatedly while it is waited for."""
 
     def _launch(self, extra: Mapping[str, str]) -> None:
         aggregator = self._aggregator
@@ -102,7 +102,7 @@ class Life(ABC):
         files.announce(self._output)
 
     def _look_at_files(self, files: CheckedFiles, where: str) -> None:
-        """Whether it wrote where it should, and nowhere else."""
+        """Check that the command wrote the global model, and changed no other file."""
         changed = [
             str(index) for index, (was, is_) in enumerate(zip(self._inputs, files.stamps(), strict=True)) if was != is_
         ]
@@ -118,7 +118,7 @@ class Life(ABC):
 
 
 class Anew(Life):
-    """Starts the command for each round. As under `flavor-agg`, it has no bus."""
+    """Starts the command for each round. As under `flavor-agg`, the command has no bus."""
 
     def __init__(
         self, aggregator: CheckedAggregator, folder: Path, report: Report, screen: Screen, *, log: str
@@ -126,13 +126,13 @@ class Anew(Life):
         super().__init__(aggregator, folder, report, screen, QuietBell(), log=log)
 
     def start(self) -> None:
-        """Nothing runs before the first round."""
+        """Do nothing: no process runs before the first round."""
 
     def end(self) -> None:
-        """Nothing runs after the last round."""
+        """Do nothing: no process runs after the last round."""
 
     def _alarm(self) -> None:
-        """Nothing is heard of the command but its end."""
+        """Do nothing: the end of the command is the only event."""
 
     def aggregate(self, round_: int, files: CheckedFiles, where: str) -> None:
         """See `Life`: run the command to its end."""

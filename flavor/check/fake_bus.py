@@ -1,4 +1,4 @@
-"""A bus of one client with no Redis anywhere, that knows what the script asks it."""
+"""A bus of one client, without Redis, that records the requests of the script."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class FakeBus:
 
     The client's rounds begin with the event `starts`: TrainStarted, or an aggregator's AggregateStarted.
 
-    The script connects; this process reads and writes the same data without, so whatever arrives by the socket
-    is the script's. Each request is seen before the server acts on it, while the script still waits for the
+    Only the script connects. This process reads and writes the same data without the socket, so every request on the
+    socket is the script's. Each request is recorded before the server acts on it, while the script still waits for the
     answer:
 
     - `looking`: the script has asked for the event `starts` since it last set TrainInitDone or the end of a round,
       for the first time at `looking_since`, on the monotonic clock;
     - `waiting`: it has done so by entering WaitEvent;
-    - `on_set(key)` is called, in the server's thread, for each key the script is about to set;
+    - `on_set(key)` is called, in the server's thread, for each key that the script is about to set;
     - `on_wait()` likewise when it enters WaitEvent for the event `starts`;
     - `on_ask(key)` likewise when it asks for any other event.
     """

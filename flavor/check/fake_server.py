@@ -1,7 +1,7 @@
-"""The server that a script under check talks to: fakeredis on a unix socket, with the commands of a script alone.
+"""The server for a script under check: fakeredis on a unix socket, with only the commands that a script needs.
 
-Nobody else reaches it: the socket lies in a folder that only this user can enter. What the script sends is read before
-fakeredis sees any of it, and a command that no script needs (`EVAL` above all, whose Lua reaches Python) is refused.
+No other user reaches it: the socket lies in a folder that only this user can enter. Each request of the script is read
+before fakeredis sees any of it. A command that no script needs is refused, above all `EVAL`, whose Lua reaches Python.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ COMMANDS = frozenset(
         *(b"PING", b"TIME", b"HELLO", b"RESET", b"QUIT"),
     )
 )
-"""What a script sends, by itself or through `flavor.cook.utils`; besides these `CLIENT SETNAME` and `SETINFO`."""
+"""The commands of a script, directly or through `flavor.cook.utils`; `CLIENT SETNAME` and `SETINFO` are allowed too."""
 _OF_CLIENT = (b"SETNAME", b"SETINFO")
 _HALF_A_REQUEST_S = 5.0
 _MOST_WORDS, _LONGEST_WORD = 1024, 1 << 20
 
 Heard = Callable[[str, str, tuple[str, str]], None]
-"""Told a command, its first argument, and both of the request that the same connection sent before."""
+"""Called with a command and its first argument, and with both of the previous request on that connection."""
 
 
 class ScriptServer(fakeredis.TcpFakeServer):
-    """The server, telling `heard` each command before it acts; `server_close` removes its socket."""
+    """The server; it calls `heard` for each command before it acts, and `server_close` removes its socket."""
 
     address_family = socket.AF_UNIX
 
@@ -51,21 +51,21 @@ class ScriptServer(fakeredis.TcpFakeServer):
         self.url = socket_url(path)
 
     def server_bind(self) -> None:
-        """Bind the path; a socket of a path has no port to name."""
+        """Bind the path; a unix socket has no port."""
         self.socket.bind(self.server_address)
 
     def get_request(self) -> tuple[Any, Any]:
-        """A connection, under a number: clients of a unix socket have no address by which they could be told apart."""
+        """Return a connection with a number, because clients of a unix socket have no address that tells them apart."""
         request, _ = super().get_request()
         return request, (f"script-{next(self._connections)}", 0)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve one connection, overheard."""
+        """Serve one connection, and read its requests first."""
         overheard: Any = _Connection(request, self._heard)
         super().finish_request(overheard, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a script that was killed in the middle of a command is reported elsewhere."""
+        """Do nothing: a script that was killed during a command is reported elsewhere."""
 
     def server_close(self) -> None:
         """Stop listening, wait for the connections to end, and remove the socket."""
@@ -74,7 +74,7 @@ class ScriptServer(fakeredis.TcpFakeServer):
 
 
 class _Connection:
-    """A socket whose requests are overheard."""
+    """A socket whose requests are read before the server sees them."""
 
     def __init__(self, inner: Any, heard: Heard) -> None:
         self._inner, self._heard = inner, heard
@@ -83,7 +83,7 @@ class _Connection:
         return getattr(self._inner, name)
 
     def makefile(self, *args: Any) -> _Requests:
-        """What the server reads requests from."""
+        """Return the file from which the server reads requests."""
         return _Requests(self._inner.makefile(*args), self._inner.sendall, self._heard)
 
 
@@ -99,14 +99,14 @@ class _Requests:
         return getattr(self._inner, name)
 
     def readline(self) -> bytes:
-        """One whole request, as fakeredis may see it; empty while there is none."""
+        """Return one whole request that fakeredis may see; empty while there is none."""
         deadline = time.monotonic() + _HALF_A_REQUEST_S
         while True:
             if words := self._request():
                 if self._allows(words):
                     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
                 continue
-            more = self._inner.raw.read(1 << 16)  # of what is buffered, "nothing for now" looks like the end
+            more = self._inner.raw.read(1 << 16)  # the buffer reads "nothing for now" as the end
             if more:
                 self._unread += more
                 continue
@@ -116,7 +116,7 @@ class _Requests:
             select.select([self._inner], [], [], left_s)  # the rest of it is on its way
 
     def _request(self) -> list[bytes] | None:
-        """Take the words of the first request from what was read; None while it is not whole."""
+        """Return the words of the first request in the buffer, and remove it; None while it is incomplete."""
         count, at = self._number(0, b"*", _MOST_WORDS)
         words: list[bytes] = []
         while at and len(words) < count:
@@ -130,7 +130,7 @@ class _Requests:
         return words if at else None
 
     def _number(self, at: int, mark: bytes, most: int) -> tuple[int, int]:
-        """The number on the line at `at`, and where the next begins: 0 while it is not whole."""
+        """Return the number on the line at `at`, and the position of the next line: 0 while the line is incomplete."""
         end = self._unread.find(b"\r\n", at)
         if end < 0 and len(self._unread) - at < 32:
             return 0, 0
@@ -140,7 +140,7 @@ class _Requests:
         return int(line[1:]), end + 2
 
     def _allows(self, words: list[bytes]) -> bool:
-        """Whether fakeredis may see this request; if not, it is answered here. All earlier answers are out by now."""
+        """Return whether fakeredis may see this request; answer a refused one, after all earlier answers."""
         name = words[0].upper()
         if name not in COMMANDS and not (name == b"CLIENT" and words[1:] and words[1].upper() in _OF_CLIENT):
             shown = ascii(b" ".join(words[:2]).decode(errors="replace")[:32])

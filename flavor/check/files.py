@@ -1,9 +1,9 @@
-"""One round of an aggregator on files without tensors, of which only their kind knows what is in them.
+"""One round of an aggregator on files without tensors; only their kind can read them.
 
-The local models are files of the trainer's own making: that of this round and that of the round before. With these two
-one can still tell whether an aggregator follows each local model. A rule may be deaf to one model by right, if the
-others agree: the majority of two equal files out of three stands. But one that gives the same bytes for both choices
-of a model, whatever the others are, does not use it.
+The local models are files of the trainer: those of this round and of the round before. Two files are enough to see
+whether an aggregator follows each local model. A rule may rightly ignore one model if the others agree, as the majority
+of two equal files out of three does. But an aggregator that gives the same bytes for both choices of a model, whatever
+the other models are, does not use that model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flavor.errors import CheckpointError
 from flavor.records.info import Info
 
 _Choice = tuple[bool, ...]
-"""For each client, whether it has the file of this round, not that of the round before."""
+"""For each client, whether it has the file of this round; else it has the file of the round before."""
 _THIS_ROUND: _Choice = (True, False, True)
 _OR_THEY_SAY_THE_SAME = (
     "read all of GetPaths('localModels'), in each round; "
@@ -34,7 +34,7 @@ _OR_THEY_SAY_THE_SAME = (
 
 
 class FileRound:
-    """The trainer's file of this round for the first and the third client, that of the round before for the second."""
+    """The trainer's file of this round for the first and third client, its file of the round before for the second."""
 
     def __init__(self, sent: Sent, info: Info, folder: Path, before: Path | None, kind: CheckpointKind) -> None:
         self._kind = kind
@@ -43,7 +43,7 @@ class FileRound:
         self.files = CheckedFiles.lay_out(folder, writers, info, extension=sent.path.suffix)
 
     def look_at(self, life: Life, files: CheckedFiles, where: str) -> Path:
-        """The global model, if its kind knows it as one."""
+        """Return the global model, if its kind can read it."""
         try:
             self._kind.describe(files.global_model)
         except CheckpointError as error:
@@ -51,7 +51,7 @@ class FileRound:
         return files.global_model
 
     def try_changes(self, life: Life, trial: Trial[Path], made: Path) -> None:
-        """Run the round again: on the same files, then with those of this round and of the one before exchanged."""
+        """Run the round again: on the same files, then with the files of this round and of the one before exchanged."""
         if _same(self._new, self._old):
             life.report.unclear(FOLLOWS, "the script's files of two rounds are the same: there is no other to try with")
             return
@@ -81,20 +81,23 @@ class FileRound:
         shutil.copyfile(self.files.global_model, target)
 
     def total(self, made: Path) -> float | None:
-        """Nothing that could be told."""
+        """Return None: files have no shares."""
 
     def fail_scale(self, life: Life, where: str, sum_: float) -> None:
-        """Nothing is known of it."""
+        """Do nothing: files have no scale."""
 
     def made(self, made: Path) -> Made | None:
-        """Nothing that could be compared."""
+        """Return None: files are not compared."""
 
     def _writer(self, is_new: bool) -> Writer:
         return functools.partial(shutil.copyfile, self._new if is_new else self._old)
 
 
 def _matters(index: int, same: Callable[[_Choice, _Choice], bool]) -> bool:
-    """Whether the choice of this client's file shows, whatever the others are; first where they disagree."""
+    """Return whether the choice of this client's file changes the result for some choice of the others.
+
+    Tries choices first in which the others disagree.
+    """
     others = sorted(itertools.product((True, False), repeat=len(CLIENTS) - 1), key=lambda rest: len(set(rest)) == 1)
     return any(not same((*rest[:index], True, *rest[index:]), (*rest[:index], False, *rest[index:])) for rest in others)
 

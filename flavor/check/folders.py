@@ -1,4 +1,4 @@
-"""The script's files during a check: where they lie, what they were, whether they were read."""
+"""The script's files during a check: their places, their contents, and whether they were read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flavor.edge.workspace import Workspace
 
 
 class Stamp(NamedTuple):
-    """What tells one content of a file from another, cheaply; None stands for no file."""
+    """Marks one content of a file, at low cost; None stands for no file."""
 
     inode: int
     size_bytes: int
@@ -22,7 +22,7 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: Path) -> Stamp | None:
-    """The file as it is now."""
+    """Return the mark of the file as it is now."""
     try:
         found = path.stat()
     except OSError:
@@ -31,10 +31,9 @@ def stamp(path: Path) -> Stamp | None:
 
 
 class Folders:
-    """A temporary folder, and the workspace in it; paths that stand in the environment are used as they are.
+    """A temporary folder, and the workspace in it; paths in the environment are used as they are.
 
-    A global model that lies at `GLOBAL_MODEL_PATH` already is what round one starts from; `close` puts it
-    back.
+    Round one starts from a global model that lies at `GLOBAL_MODEL_PATH` before the check; `close` puts it back.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -65,11 +64,11 @@ class Folders:
         return self.before[self.workspace.global_model]
 
     def stamps(self) -> tuple[Stamp | None, Stamp | None]:
-        """The local model and its info.json as they are now."""
+        """Return the marks of the local model and its info.json as they are now."""
         return stamp(self.workspace.local_model), stamp(self.workspace.local_info)
 
     def take(self, round_: int) -> Path:
-        """A copy of the local model of this round, which the script cannot change under a reader."""
+        """Copy the local model of this round, so that the script cannot change it during the inspection."""
         copied = self._copy(self.workspace.local_model, f"round-{round_}/local{self.workspace.local_model.suffix}")
         assert copied is not None
         return copied

@@ -1,4 +1,4 @@
-"""What a trainer hands in at the end of a round: its model and its information, looked at and compared."""
+"""Inspect a trainer's model and information at the end of a round, and compare them with the round before."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from flavor.records.info import Info, read_info
 
 @dataclass(frozen=True)
 class _Round:
-    """What a round left: the script's model as it was sent in, and the global model that was made of it."""
+    """The result of a round: the script's model as it was sent in, and the global model that was made from it."""
 
     local: Checkpoint
     made: Made
 
 
 class HandedIn:
-    """What has been handed in so far, and the checks on it."""
+    """Keeps the models and infos so far, and makes the checks on them."""
 
     def __init__(self, report: Report, rounds: int) -> None:
         self._report, self._rounds = report, rounds
@@ -38,7 +38,7 @@ class HandedIn:
         self._previous: _Round | None = None
 
     def look_at_info(self, round_: int, path: Path) -> Info | None:
-        """The information of this round; None, and a failed check, if it is not valid."""
+        """Return the information of this round; None, with a failed check, if it is not valid."""
         try:
             info = read_info(path)
         except InvalidInfo as error:
@@ -57,7 +57,7 @@ class HandedIn:
         return info
 
     def look_at_model(self, round_: int, path: Path, mark: ReadMark | None) -> tuple[Checkpoint, Format]:
-        """The model of this round, compared with the round before; raises `Over` if it cannot be used."""
+        """Inspect the model of this round and compare it with the round before; raises `Over` if it cannot be used."""
         try:
             format_ = model.opened(path)
         except CheckpointError as error:
@@ -93,20 +93,20 @@ class HandedIn:
         return local, format_
 
     def described(self, round_: int, path: Path, kind: CheckpointKind) -> str:
-        """What a file without tensors holds; raises `Over` if its kind does not know it."""
+        """Describe a file without tensors; raises `Over` if its kind cannot read it."""
         try:
             return kind.describe(path)
         except CheckpointError as error:
             self._give_up(SAVES, f"round {round_}: {_without(error, path)}")
 
     def look_at_bytes(self, round_: int, given: Path, handed_in: Path) -> None:
-        """Whether a file without tensors is another than the one that was handed out."""
+        """Check that a file without tensors differs from the global model."""
         if filecmp.cmp(given, handed_in, shallow=False):
             self._report.failed(TRAINS, f"round {round_}: what was handed in is the global model, byte for byte")
         self._report.passed(TRAINS)
 
     def look_at_start(self, path: Path, local: Checkpoint) -> None:
-        """Whether round one changed the weights that it started from."""
+        """Check that round one changed the weights from which it started."""
         try:
             given = read(path, model.opened(path)).tensors
         except CheckpointError:
@@ -120,7 +120,7 @@ class HandedIn:
         self._report.passed(TRAINS)
 
     def remember(self, local: Checkpoint, made: Made) -> None:
-        """Keep what the next round's model is compared with."""
+        """Keep the models that the next round's model is compared with."""
         self._previous = _Round(local, made)
 
     def _give_up(self, check: Check, detail: str) -> NoReturn:
@@ -129,5 +129,5 @@ class HandedIn:
 
 
 def _without(error: Exception, path: Path) -> str:
-    """The message without the path it begins with: it is a copy's, or known."""
+    """Return the message without the path at its beginning, which is a copy's path or known."""
     return str(error).removeprefix(f"{path}: ")

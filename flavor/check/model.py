@@ -1,4 +1,4 @@
-"""What is checked of a checkpoint, and whether it was trained from the global model of the round before."""
+"""Properties of a checkpoint's tensors, and the trace that a global model leaves in the model trained from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Tensors = Mapping[str, Array]
 
 
 def opened(path: Path) -> Format:
-    """The format of a checkpoint that has a `state_dict`, whatever that holds; raises `CheckpointError`."""
+    """Return the format of a checkpoint that has a `state_dict`, whatever it holds; raises `CheckpointError`."""
     source = Mapped(path)
     format_ = detect_mapped(source)
     if format_ in (Format.TORCH, Format.PICKLE):
@@ -37,14 +37,14 @@ def opened(path: Path) -> Format:
 
 
 def nonfinite(tensors: Tensors) -> str:
-    """The tensors with NaN or infinity, in words; empty when there are none."""
+    """Name the tensors with NaN or infinity; empty when there are none."""
     return some([name for name, array in tensors.items() if not is_finite(array)])
 
 
 def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
-    """In words, that no weight differs between two models of the same structure; None if one does.
+    """Say that no weight differs between two models of the same structure; None if one does.
 
-    What moves without training (a batch norm's statistics, counters) is no weight, unless there is nothing else.
+    Tensors that move without training (a batch norm's statistics, counters) are no weights, unless there are no others.
     """
     changed = [name for name, array in handed_in.items() if not np.array_equal(array, given[name])]
     if not changed:
@@ -56,32 +56,32 @@ def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
 
 
 def moves_by_itself(name: str, array: Array) -> bool:
-    """Whether it moves without training: a batch norm's statistics, and all that is no float."""
+    """Return whether the tensor moves without training: a batch norm's statistics, and every non-float tensor."""
     return kind_of(array.dtype) is not Kind.FLOAT or bool(matching([name], STATISTICS))
 
 
 def statistics(tensors: Tensors) -> str:
-    """The float tensors that are known as statistics and no parameters, in words; empty when there are none."""
+    """Name the float tensors that are known as statistics and no parameters; empty when there are none."""
     return some(matching([name for name, array in tensors.items() if kind_of(array.dtype) is Kind.FLOAT], STATISTICS))
 
 
 def suspicious(tensors: Tensors) -> str:
-    """The integer tensors that look like no quantities, and why, in words; empty when there are none."""
+    """Name the integer tensors that look like no quantities, with the reason; empty when there are none."""
     specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
     return some([f"{name}: {why}" for name, why in suspicious_integers(specs).items()], "; ")
 
 
 def some(items: Sequence[str], joint: str = ", ", most: int = 4) -> str:
-    """The first of these, in words, and how many more there are."""
+    """Join the first `most` items, and say how many more there are."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return joint.join([*items[:most], *more])
 
 
 def other(local: Tensors, seed: int, spread: float = 1.0) -> dict[str, Array]:
-    """The model of another client: this one's floats times 1 - `spread` or 1 + `spread`, by a coin for each weight.
+    """Return another client's model: this one's floats times 1 - `spread` or 1 + `spread`, by a coin for each weight.
 
-    With a spread of 1 the mean of the two is this one's times 0.5 or 1.5: far from it everywhere, yet of the
-    same scale and sign, which keeps variances positive and a network alive.
+    With a spread of 1 the mean of the two models is this one's times 0.5 or 1.5: far from it everywhere, but of the
+    same scale and sign, so that variances stay positive and a network still works.
     """
     coins = np.random.default_rng(seed)
     made = {}
@@ -98,7 +98,7 @@ def other(local: Tensors, seed: int, spread: float = 1.0) -> dict[str, Array]:
 
 
 def doubled(local: Tensors) -> dict[str, Array]:
-    """A model with every float of this one doubled, and 1 in place of 0; halved where the double has no room."""
+    """Return a model with every float doubled, and 1 in place of 0; a value is halved where its double has no room."""
     made = {}
     for name, array in local.items():
         made[name] = array
@@ -110,12 +110,12 @@ def doubled(local: Tensors) -> dict[str, Array]:
 
 
 def distance(first: Tensors, second: Tensors) -> float:
-    """The root of the sum of squared differences of two models' floats; the names and shapes are the same."""
+    """Return the root of the sum of squared differences of two models' floats; names and shapes must be the same."""
     return math.hypot(*distances(first, second).values())
 
 
 def distances(first: Tensors, second: Tensors) -> dict[str, float]:
-    """The same for each float tensor by itself."""
+    """Return the same distance for each float tensor."""
     return {
         name: float(np.linalg.norm(array.astype(np.float64).reshape(-1) - second[name].astype(np.float64).reshape(-1)))
         for name, array in first.items()
@@ -124,27 +124,26 @@ def distances(first: Tensors, second: Tensors) -> dict[str, float]:
 
 
 def mean(models: Sequence[Tensors]) -> dict[str, Array]:
-    """The mean of these models, as the aggregators here make it."""
+    """Return the mean of these models, as `aggregators` computes it."""
     return engine.run([{name: np.array(array, order="C") for name, array in each.items()} for each in models]).model
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What the global model left in the model that a round made of it.
+    """The trace of the global model in the model that a round made from it.
 
-    `other` tosses a coin for each weight, and the script does not know how they fell. So if it ignores
-    the global model, the product of a weight's move and the global model's move is positive or negative
-    with one half each, whatever the training does, and independently of the others. Sums of such products,
-    in any units, over the root of their squares are then beyond z standard deviations with a probability of
-    at most 2·exp(-z²/2) (Hoeffding). `sigmas` is the larger of two: the plain sum, and one that counts most
-    the weights that moved about as far as the global model did, whatever their scale (a batch norm's
-    variances would drown the plain one). A sum that is clearly negative shows just as well that the script
-    has read the coins.
+    `other` tosses a coin for each weight, and the script does not know the results. If the script ignores the global
+    model, then the product of a weight's move and the global model's move is positive or negative with probability one
+    half each, whatever the training does, and independently of the others. The sum of such products, divided by the
+    root of their squares, is then beyond z standard deviations with a probability of at most 2·exp(-z²/2) (Hoeffding).
+    `sigmas` is the larger of two sums: the plain one, and one in which the weights count most that moved about as far
+    as the global model did, whatever their scale (a batch norm's variances would hide all others in the plain sum). A
+    clearly negative sum shows just as well that the script has read the coins.
 
-    `weights` counts those that the global model moved (zeros it does not). `share` is the least-squares
-    share of its move that is left after the round: near 1 for a model that was loaded and trained a little,
-    near 0 for one that was not loaded. `share_error` is the standard deviation of the share that chance alone makes
-    where the coins left nothing.
+    `weights` counts the weights that the global model moved; zeros do not move. `share` is the least-squares share of
+    that move which is left after the round: near 1 for a model that was loaded and trained a little, near 0 for one
+    that was not loaded. `share_error` is the standard deviation that chance alone gives the share where nothing is
+    left.
     """
 
     weights: int

@@ -1,4 +1,4 @@
-"""What a person sees of a check: the script's output, what is waited for, and the results."""
+"""The output of a check for people: the script's lines, what is waited for, and the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COUNTED = {
     Status.SKIPPED: "skipped",
 }
 _WORD, _DETAIL = 9, 39
-"""Columns at which a check's name and what was seen begin."""
+"""Columns at which a check's name and its detail begin."""
 
 
 class Screen:
@@ -49,7 +49,7 @@ class Screen:
         self._console.print(Text(f"{self._name}: {line}"))
 
     def waiting(self, what: str, waited_s: float, limit_s: float) -> None:
-        """Show that `what` is waited for, once that has taken more than two seconds."""
+        """Show that `what` is waited for, once the wait has taken more than two seconds."""
         if waited_s < _SILENT_S:
             return
         line = f"waiting for {what} ({waited_s:.0f} s, at most {limit_s:g} s)"
@@ -64,7 +64,7 @@ class Screen:
             self._spinner.update(Text(line))
 
     def waited(self) -> None:
-        """The wait is over."""
+        """End the display of a wait."""
         self._told_s = 0.0
         if self._spinner is not None:
             self._spinner.stop()
@@ -99,7 +99,7 @@ def show(
     ready: str = "the script is ready for flavor-fl",
     wrong: str = "the script is not ready",
 ) -> None:
-    """Print the results on stdout: a line for each check, below it what does not fit there, and a hint."""
+    """Print the results on stdout: a line for each check, below it the rest of a long detail, and a hint."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH_WITHOUT_TERMINAL
@@ -123,7 +123,7 @@ def show(
 
 
 def summary(report: Report, verdict: str) -> str:
-    """How many checks came out how, what follows, and what a person should look at all the same."""
+    """Return how many checks had which result, what follows from it, and what to look at in any case."""
     counts = [f"{len(names)} {word}" for status, word in _COUNTED.items() if (names := report.named(status))]
     line = f"{', '.join(counts)}: {verdict}"
     if warned := report.named(Status.WARNED):

@@ -1,4 +1,4 @@
-"""Checks and their results. What is checked stands elsewhere, one table for each kind of script."""
+"""Checks and their results. `trainer_checks` and `aggregator_checks` have the tables of checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a script must do, and what to change when it does not."""
+    """One requirement on a script, and a hint on what to change where it is not met."""
 
     name: str
     verifies: str
@@ -17,7 +17,7 @@ class Check:
 
 
 class Status(StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -31,7 +31,7 @@ _RANK = {Status.SKIPPED: 0, Status.UNCLEAR: 1, Status.PASSED: 2, Status.WARNED: 
 
 @dataclass(frozen=True)
 class Result:
-    """A check that was decided: `detail` says what was seen, `hint` what to change (empty if nothing)."""
+    """A check with its result: `detail` says what was seen, `hint` what to change (empty if nothing)."""
 
     check: Check
     status: Status
@@ -39,15 +39,15 @@ class Result:
     hint: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return {"name": self.check.name, "status": self.status, "hint": self.hint, "detail": self.detail}
 
 
 class Report:
     """The results of one table of checks, in its order.
 
-    A check that is made in every round may come out in several ways: the first failure stays, a warning replaces a
-    pass, and a pass what was unclear or skipped. What no round reached is skipped.
+    A check that is made in every round can have several results. The first failure stays, a warning replaces a pass,
+    and a pass replaces an unclear or skipped result. A check that no round reached is skipped.
     """
 
     def __init__(self, checks: Sequence[Check]) -> None:
@@ -59,19 +59,19 @@ class Report:
         self._record(Result(check, Status.PASSED, detail))
 
     def failed(self, check: Check, detail: str, *, hint: str | None = None) -> None:
-        """Record that `check` does not hold; `hint` replaces that of the table."""
+        """Record that `check` does not hold; `hint` replaces the hint of the table."""
         self._record(Result(check, Status.FAILED, detail, check.hint if hint is None else hint))
 
     def warned(self, check: Check, detail: str, *, hint: str | None = None) -> None:
-        """Record that a run would go on with what was seen, and that it may not be meant."""
+        """Record that a run would go on with what was seen, which may not be intended."""
         self._record(Result(check, Status.WARNED, detail, check.hint if hint is None else hint))
 
     def unclear(self, check: Check, detail: str, *, hint: str = "") -> None:
-        """Record that `check` was made and could not tell."""
+        """Record that `check` was made without a clear result."""
         self._record(Result(check, Status.UNCLEAR, detail, hint))
 
     def skipped(self, check: Check, detail: str, *, hint: str = "") -> None:
-        """Record that `check` is not made, and why."""
+        """Record that `check` is not made, with the reason."""
         self._record(Result(check, Status.SKIPPED, detail, hint))
 
     def _record(self, result: Result) -> None:
@@ -81,15 +81,15 @@ class Report:
 
     @property
     def results(self) -> list[Result]:
-        """One result for each check, in the table's order."""
+        """Return one result for each check, in the table's order."""
         open_ = {check: Result(check, Status.SKIPPED, "not reached") for check in self._checks}
         return list((open_ | self._results).values())
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed."""
+        """Return whether no check failed."""
         return all(result.status is not Status.FAILED for result in self.results)
 
     def named(self, status: Status) -> list[str]:
-        """The checks that came out so."""
+        """Return the names of the checks with this result."""
         return [result.check.name for result in self.results if result.status is status]

@@ -1,4 +1,4 @@
-"""The files of one round that a check gives an aggregator: three clients' models, made of what the trainer sent."""
+"""The files of one round that a check gives an aggregator: three clients' models, made from the trainer's."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Writer = Callable[[Path], object]
 
 
 def sizes_of(info: Info) -> tuple[int, ...]:
-    """The clients' numbers of examples: all different, and neither rising nor falling along `CLIENTS`."""
+    """Return the clients' numbers of examples: all different, and neither rising nor falling along `CLIENTS`."""
     own = max(info["metadata"]["datasetSize"], 1)
     return own, 4 * own, 2 * own
 
 
 def with_sizes(info: Info, sizes: Sequence[int]) -> tuple[Info, ...]:
-    """The trainer's information for each client, with its number of examples."""
+    """Return the trainer's information for each client, with the client's number of examples."""
     return tuple({**info, "metadata": {**info["metadata"], "datasetSize": size}} for size in sizes)
 
 
 @dataclass(frozen=True)
 class CheckedFiles(RoundFiles):
-    """`RoundFiles` of a model for each of `CLIENTS`, which can be laid out again with changes.
+    """`RoundFiles` of a model for each of `CLIENTS`, which can be written again with changes.
 
     Beside each model lies an info.json: the trainer's, with another datasetSize for each client.
     """
@@ -39,15 +39,15 @@ class CheckedFiles(RoundFiles):
 
     @classmethod
     def lay_out(cls, folder: Path, writers: Sequence[Writer], info: Info, *, extension: str) -> CheckedFiles:
-        """Write all files but the global model, where `flavor-agg` puts them."""
+        """Write all files but the global model, at the places of `flavor-agg`."""
         files = replace(cls.below(folder, CLIENTS, extension=extension), infos=with_sizes(info, sizes_of(info)))
         files._write(dict(enumerate(writers)))
         return files
 
     def again(self, folder: Path, changes: Mapping[int, Writer], sizes: Sequence[int] | None = None) -> CheckedFiles:
-        """Lay out the same local models but for these changes, by index; the result goes into another folder.
+        """Write the same local models except for these changes, by index; the result goes into another folder.
 
-        With `sizes` the clients whose model is written again have these many examples.
+        With `sizes`, the clients whose model is written again have these numbers of examples.
         """
         fresh = self.below(folder, CLIENTS, extension=self.global_model.suffix)
         files = replace(
@@ -62,7 +62,7 @@ class CheckedFiles(RoundFiles):
         return files
 
     def moved(self, old: Path, new: Path) -> CheckedFiles:
-        """Name the same files after their folder `old` became `new`."""
+        """Return the same files after their folder `old` was renamed to `new`."""
         return replace(
             self,
             local_models=tuple(new / path.relative_to(old) for path in self.local_models),
@@ -70,7 +70,7 @@ class CheckedFiles(RoundFiles):
         )
 
     def stamps(self) -> tuple[Stamp | None, ...]:
-        """The local models as they are now."""
+        """Return the marks of the local models as they are now."""
         return tuple(stamp(path) for path in self.local_models)
 
     def _write(self, writers: Mapping[int, Writer]) -> None:

@@ -1,4 +1,4 @@
-"""One process of the user's during a check: started, waited for, and what is said when it ends."""
+"""One process of the user during a check: start it, wait for it, and describe its end."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from flavor.programs.process import ChildProcess, described_exit
 _TICK_S = 1.0
 _LAST_LINES = 8
 _LINE_SHOWN = 300
-"""Characters of a line that a report quotes: its end, where a long one says what went wrong."""
+"""Characters of a line that a report quotes, from its end, which says what went wrong in a long line."""
 END_S = 60.0
-"""A script that has not ended so long after the run is not going to."""
+"""A script that has not ended this long after the run will not end."""
 
 
 class Over(Exception):
-    """The run cannot go on after a check that failed; those that it does not reach are skipped."""
+    """The run cannot go on after a failed check; the checks that it does not reach are skipped."""
 
 
 class Ended(Exception):
-    """The script has ended while something else was waited for."""
+    """The script ended during a wait for something else."""
 
 
 class Late(Exception):
-    """What was waited for did not come in time."""
+    """The time limit of a wait has passed."""
 
 
 class Bell(Protocol):
-    """What ends a wait for a script: the bus that it speaks on, or `QuietBell`."""
+    """Ends a wait for a script: the bus that the script uses, or `QuietBell`."""
 
     def wait(self, timeout_s: float) -> None:
         """Return at `wake`, or after the time."""
@@ -42,7 +42,7 @@ class Bell(Protocol):
 
 
 class QuietBell:
-    """The bell of a script that speaks on no bus: only its end rings."""
+    """The bell of a script without a bus: only the script's end rings it."""
 
     def __init__(self) -> None:
         self._rung = threading.Event()
@@ -58,7 +58,7 @@ class QuietBell:
 
 
 class Script:
-    """A script that is started once or again and again; `alarm` is called while it is waited for, and may raise."""
+    """A script that is started once or repeatedly; `alarm` is called during each wait, and may raise."""
 
     def __init__(
         self, bell: Bell, screen: Screen, timeout_s: float, *, mark: str, alarm: Callable[[], None] = lambda: None
@@ -69,7 +69,7 @@ class Script:
 
     @property
     def limit(self) -> str:
-        """How long a step may take, in words."""
+        """The time limit of a step, in words."""
         return f"{self._timeout_s:g} s (--timeout-s)"
 
     def launch(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -90,7 +90,7 @@ class Script:
         try:
             while True:
                 ended = self.has_ended
-                if ready():  # asked after the exit code: what a script set before it ended counts
+                if ready():  # read after the exit code: an event that the script set before its end counts
                     return
                 if ended:
                     raise Ended
@@ -105,28 +105,28 @@ class Script:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was started and runs no more."""
+        """Whether the script was started and has ended."""
         return self._process is not None and self._process.exit_code is not None
 
     def exit_code(self) -> int:
-        """Its exit code, once it has ended."""
+        """Return its exit code, once it has ended."""
         assert self._process is not None
         code = self._process.wait(_TICK_S)  # its last lines have been read then
         assert code is not None
         return code
 
     def obituary(self, who: str, where: str) -> str:
-        """How it ended, and its last lines."""
+        """Say how the script ended, with its last lines."""
         code = self.exit_code()
         text = " ".join(filter(None, [f"{who} {'was ' if code < 0 else 'ended with '}{described_exit(code)}", where]))
         return text + self.last_words()
 
     def last_words(self) -> str:
-        """Its last lines, each on a line of its own after a bar; empty if it said nothing."""
+        """Return its last lines, each on a line of its own after a bar; empty if it printed nothing."""
         lines = [line for line in self._process.last_lines if line.strip()] if self._process else []
         return "".join(f"\n| {line[-_LINE_SHOWN:]}" for line in lines[-_LAST_LINES:])
 
     def stop(self) -> None:
-        """Stop it and all that it started, if it runs."""
+        """Stop it and every process that it started, if it runs."""
         if self._process is not None:
             self._process.stop(2.0)

@@ -1,14 +1,14 @@
-"""Whether a global model follows each local model, tried by running the command again.
+"""Run the command again to see whether a global model follows each local model.
 
-A command that was kept since round one remembers: with momentum, say, its second model depends on its first inputs,
-so running it again in the same process shows nothing, and neither does a process that begins with round two. So each
-trial is a whole life: a fresh process, with a bus and an `$OUTPUT_PATH` of its own, is given the same rounds from the
-first on, and only in the last of them is a local model another one. Whatever the command keeps, it has kept the same,
-and what differs comes from the change, or from chance, which a life without any change measures.
+A command that was kept since round one has a memory: with momentum, for example, its second model depends on its first
+inputs. So running it again in the same process shows nothing, and neither does a process that begins with round two.
+Each trial is therefore a whole life: a fresh process, with a bus and an `$OUTPUT_PATH` of its own, is given the same
+rounds from the first on, and a local model is changed in the last round only. The command's memory is then the same, so
+a difference comes from the change or from chance. A life without any change measures the chance.
 
-The round that is tried is the first that can tell: round one for a command that is started anew, with tensors. For one
-that is started once it is round two, in which it may be stuck with what it has read in round one; for opaque files,
-too, because before round two there is only one of them.
+The tried round is the first one that can show the difference. For a command that is started in each round, with
+tensors, it is round one. For a command that is started once it is round two, in which the command may still use what it
+read in round one. For opaque files it is round two as well, because before it there is only one file.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Trial(Generic[Result]):
     """Runs a round again, after those before it."""
 
     new_life: Callable[[Path, str], Life]
-    """A life in a folder, whose log has this name."""
+    """Makes a life in a folder, with a log of this name."""
     folder: Path
     history: Sequence[CheckedFiles]
-    """The rounds before."""
+    """The files of the rounds before."""
     files: CheckedFiles
     look_at: LookAt[Result]
 
     def __call__(self, name: str, changes: Mapping[int, Writer], sizes: Sequence[int] | None = None) -> Result:
-        """What comes out when these local models are changed, by index; raises `Over` if that is no model.
+        """Return the result with these local models changed, by index; raises `Over` if the result is no model.
 
-        With `sizes` the clients of these models have so many examples in the round that is tried.
+        With `sizes`, the clients of these models have these numbers of examples in the tried round.
         """
         folder = self.folder / name
         life = self.new_life(folder, f"aggregator-{name}")

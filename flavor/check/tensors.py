@@ -1,4 +1,4 @@
-"""One round of an aggregator on checkpoints that can be looked into."""
+"""One round of an aggregator on checkpoints with tensors."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from flavor.records.info import Info
 
 _SPREAD = 0.5
 _CLEARLY = 10.0
-"""A change shows if it moves the result this many times as far as running again on the same inputs does."""
+"""A change counts as visible if it moves the result this many times as far as a run on the same inputs does."""
 _SCALE = "divide by what the weights sum to, once: else the global model is too large or too small by this factor"
 _TELLING = 16
-"""Numbers of a tensor in which a change of one local model shows by any rule; the median of a few may stay."""
+"""Numbers of a tensor in which any rule shows the change of one local model; the median of fewer may stay."""
 
 
 class TensorRound:
-    """The trainer's model and two others, made of it by coins."""
+    """The trainer's model and two others, made from it by coins."""
 
     def __init__(self, round_: int, sent: Sent, info: Info, folder: Path) -> None:
         assert sent.content is not None
@@ -42,7 +42,7 @@ class TensorRound:
         self.files = CheckedFiles.lay_out(folder, writers, info, extension=self._format.extension)
 
     def look_at(self, life: Life, files: CheckedFiles, where: str) -> model.Tensors:
-        """The tensors of the global model, if they can be the next round's."""
+        """Return the tensors of the global model, if they can be the next round's."""
         path = files.global_model
         try:
             format_ = model.opened(path)
@@ -91,7 +91,7 @@ class TensorRound:
     def _look_at_each(
         self, life: Life, moves: list[dict[str, float]], noise: dict[str, float], made: model.Tensors
     ) -> None:
-        """Whether each tensor by itself follows the local models, and its own tensor in them."""
+        """Check whether each tensor follows the local models, and the tensor of the same name in them."""
         if (pair := exchanged(self._models, made)) is not None:
             life.fail(FOLLOWS, f"{pair[0]} of the global model is made of {pair[1]} of the local models")
         still = [name for name, each in noise.items() if each == 0.0 and made[name].size]
@@ -114,7 +114,7 @@ class TensorRound:
             life.report.warned(FOLLOWS, f"{which} shows not in {model.some(names)}; a rule by order may be so")
 
     def _look_at_weights(self, life: Life, trial: Trial[model.Tensors], made: model.Tensors, unchanged: float) -> None:
-        """Whether the local models count by their clients' examples; where shares cannot be told, by trying others."""
+        """Check whether the local models count by their clients' examples; try other sizes where it is unclear."""
         sizes = sizes_of(self._info)
         if (sum_ := self.total(made)) is not None and not is_about_one(sum_):
             life.report.warned(WEIGHS, self._out_of_scale(sum_), hint=_SCALE)
@@ -142,7 +142,7 @@ class TensorRound:
                     life.report.passed(WEIGHS, "with other sizes another model comes out")
 
     def total(self, made: model.Tensors) -> float | None:
-        """What the local models' shares in it sum to; None if nothing tells."""
+        """Return the sum of the local models' shares; None if it cannot be determined."""
         return total(self._models, made)
 
     def fail_scale(self, life: Life, where: str, sum_: float) -> None:
@@ -153,7 +153,7 @@ class TensorRound:
         return f"the shares of the local models sum to {sum_:.4g}, not to 1{explained(sum_, sizes_of(self._info))}"
 
     def hand_over(self, life: Life, where: str, target: Path) -> None:
-        """Write the global model as the trainer will find it: over the wire's safetensors into the trainer's format."""
+        """Write the global model as the trainer will find it: through safetensors to the trainer's format."""
         made = self.files.global_model
         wire = target.with_name("wire.safetensors")
         try:
@@ -167,11 +167,11 @@ class TensorRound:
             life.fail(LOADABLE, f"{where}: it cannot be given to the trainer as {self._format}: {reason}")
 
     def made(self, made: model.Tensors) -> Made:
-        """What the trainer's next model is compared with."""
+        """Return what the trainer's next model is compared with."""
         return Made(made, model.mean(self._models))
 
     def _write(self, tensors: model.Tensors, path: Path) -> None:
-        """Write a local model as `flavor-agg` does: only what has crossed the wire, in the trainer's format."""
+        """Write a local model as `flavor-agg` does: only what crosses the wire, in the trainer's format."""
         structure = self._local.structure and self._local.structure.shared()
         write(path, Checkpoint(dict(tensors), structure), self._format)
 

@@ -1,4 +1,4 @@
-"""The verdict on what the global model left in a trainer's next model."""
+"""Judge whether a trainer's next model was trained from the global model."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _TRAIN_LESS = "for a clear answer let the script train less in a round (fewer st
 
 
 def compared(before: Tensors, made: Made, after: Tensors) -> Trace:
-    """What the global model `made` of the script's model `before` left in its next one, `after`.
+    """Return the trace of the global model `made` (from the script's model `before`) in the script's next model.
 
-    Where a user's aggregator made it, it may be anything. So what counts is whether the coins show, and they can only
-    if they show in the global model: one that is the script's own model again, say, leaves nothing that could be told.
+    A user's aggregator may make any model. So the coins have to show in `after`, and they can only if they show in the
+    global model: a global model that is the script's own model again, for example, leaves nothing to see.
     """
     left = trace(before, made.tensors, after)
     if made.coins is made.tensors:
@@ -45,10 +45,10 @@ def compared(before: Tensors, made: Made, after: Tensors) -> Trace:
 
 
 def not_loaded(before: Tensors, made: Made, after: Tensors) -> list[str]:
-    """The tensors in which nothing of the global model is left, where others show it; those that can be told.
+    """Return the tensors in which nothing of the global model is left, where others show it.
 
-    That is a tensor with enough numbers, which stayed closer to the script's own last one than the global model was:
-    training that goes far may cover the traces. What moves without training is not judged.
+    Judges a tensor that has enough numbers and stayed closer to the script's last model than the global model was,
+    because training that goes far may cover the trace. Does not judge tensors that move without training.
     """
     found = []
     for name, own in before.items():
@@ -64,15 +64,16 @@ def not_loaded(before: Tensors, made: Made, after: Tensors) -> list[str]:
 
 
 def most_left(before: Tensors, made: Made, after: Tensors) -> float:
-    """The largest share of the global model's move that is surely left in some weights; 1 if none can tell.
+    """Return the largest share of the global model's move that is surely left in some weights; 1 if none can tell.
 
-    Each tensor is looked at alone, and all of them together. In a small one that training moves far (a bias that began
-    at 0) the share is mostly chance, so only those count that chance hardly makes, out of as many as are looked at.
+    Looks at each tensor alone, and at all of them together. In a small tensor that training moves far (a bias that
+    began at 0) the share is mostly chance. So a share counts only where chance hardly makes it, given the number of
+    tensors.
     """
     known = {n: own for n, own in before.items() if kind_of(own.dtype) is Kind.FLOAT and not moves_by_itself(n, own)}
     traces = [trace({name: own}, made.coins, after) for name, own in known.items()]
     told = [trace(known, made.coins, after), *(each for each in traces if each.weights >= _FEW_OF_TENSOR)]
-    sure = math.sqrt(_CLEAR_SIGMAS**2 + 2 * math.log(len(told)))  # the largest of many is far from 0 by chance
+    sure = math.sqrt(_CLEAR_SIGMAS**2 + 2 * math.log(len(told)))  # by chance, the largest of many is far from 0
     return max((abs(each.share) for each in told if abs(each.share) > sure * each.share_error), default=1.0)
 
 
@@ -84,17 +85,17 @@ def judge(
     unloaded: Sequence[str] = (),
     most: float = 1.0,
 ) -> None:
-    """Whether this round's model was trained from the global model, by what that left in it.
+    """Record whether this round's model was trained from the global model, by the trace in it.
 
-    Where it shows, `unloaded` names the tensors in which it does not, and `most` says how much of it is left in the
-    tensor that has most of it.
+    Where the trace shows, `unloaded` names the tensors in which it does not, and `most` is the share that is left in
+    the tensor with most of it.
     """
     where = f"round {round_}"
     few = left.weights < _FEW_WEIGHTS
     if left.sigmas >= _CLEAR_SIGMAS:
         report.passed(LOADS, "it shows clearly in the weights sent in")
         if most < _LITTLE:
-            seen = f"{where}: it shows, but no more than {most:.2g} of its change is left in any weights sent in"
+            seen = f"{where}: it shows, but at most {most:.2g} of its change is left in any weights sent in"
             report.warned(LOADS, seen, hint=_SHADOW)
         elif unloaded:
             report.warned(LOADS, f"{where}: nothing of it is left in {some(unloaded)}", hint=_LOAD_ALL)

@@ -1,8 +1,8 @@
-"""One script driven through a few rounds: what `check-fl` does, in the order in which it happens.
+"""Drive one script through a few rounds: the steps of `check-fl`, in their order.
 
-This process plays everything but the script: the edge (its lease, files and events) and, by an `Aggregation`,
-the other clients and the aggregator between the rounds. Each step waits for the script with a deadline and
-records what it saw. What the run cannot go on after ends it, and the checks that were not reached are skipped.
+This process plays every part but the script: the edge (its lease, files and events) and, by an `Aggregation`, the other
+clients and the aggregator between the rounds. Each step waits for the script with a deadline and records what it saw. A
+failure after which the run cannot go on ends it, and the checks that were not reached are skipped.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from flavor.records.info import FILE_NAME
 from flavor.records.names import Event
 
 _OTHERS_S = 5.0
-"""So long one process of a script may wait for its first round before another has set TrainInitDone."""
+"""How long one process of a script may wait for its first round before another process has set TrainInitDone."""
 
 
 @dataclass(frozen=True)
 class CheckedTrainer:
-    """What is checked, and how."""
+    """The script that is checked, and the settings of the check."""
 
     command: Sequence[str]
     preprocess: Sequence[str] | None = None
@@ -62,7 +62,7 @@ class CheckedTrainer:
     timeout_s: float = 600.0
     checkpoints: CheckpointKind = TENSORS
     second_round: str = "--rounds 2 shows it"
-    """How there would be a second round, if there is one."""
+    """How to get a second round, if there is only one."""
 
 
 class TrainerCheck:
@@ -94,7 +94,7 @@ class TrainerCheck:
         self._first: Tensors | None = None  # what was handed in in round one
 
     def run(self) -> Report:
-        """Drive the script to its end; it is stopped if it does not get there."""
+        """Drive the script to its end; stop it if it does not get there."""
         has_tensors = self._settings.checkpoints.has_tensors
         if not has_tensors:
             for check in CONTENT:
@@ -160,7 +160,7 @@ class TrainerCheck:
         self._report.passed(READY, f"after {time.monotonic() - began:.1f} s")
 
     def _await_looking(self, round_: int) -> None:
-        """Let the script come to its WaitEvent, and see that it has not trained on the way there."""
+        """Wait until the script calls WaitEvent, and check that it has not trained before."""
         check = WAITS if round_ == 1 else ENDS
         place = "after TrainInitDone" if round_ == 1 else f"after round {round_ - 1} of {self._settings.rounds}"
         handed_in = self._at_event.get(self._finished_key(round_ - 1), (None, None))
@@ -225,7 +225,7 @@ class TrainerCheck:
         self._give_up(FINISHED, detail, hint=hint)
 
     def _collect(self, round_: int) -> None:
-        """Look at what was handed in, and make the next global model of it."""
+        """Inspect the files of the round, and make the next global model."""
         files = (self._files.local_model, self._files.local_info)
         at_event = self._at_event.setdefault(self._finished_key(round_), self._folders.stamps())
         if None in at_event:
@@ -285,7 +285,7 @@ class TrainerCheck:
         self._aggregation.end()
 
     def _start_again(self) -> None:
-        """See whether a second start begins with the same weights, as each site has to."""
+        """Check whether a second start begins with the same weights, as each site has to."""
         if self._first is None or not self._report.ok:
             return
         if self._folders.pretrained is not None:
@@ -304,7 +304,7 @@ class TrainerCheck:
     # -- what was handed in
 
     def _stop_if_changed(self, round_: int) -> None:
-        """Go no further with a model that changed while it was copied, and say why it did."""
+        """End the check where a model changed while it was copied, with the reason."""
         if self._folders.stamps() == self._at_event[self._finished_key(round_)]:
             return
         if round_ < self._settings.rounds:
@@ -321,20 +321,20 @@ class TrainerCheck:
             return
 
     def _alarm(self) -> None:
-        """Stop where going on makes no sense."""
+        """End the check where it makes no sense to go on."""
         self._aggregation.watch()
         for round_ in range(self._settings.rounds + 1):
             if self._bus.events.is_set(Event.ERROR, round_):
                 self._give_up(FINISHED, "the script set the event Error")
 
     def _about_to_set(self, key: str) -> None:
-        """Keep what the files were when TrainFinished was set: the script waits for the answer meanwhile."""
+        """Keep the marks of the files at TrainFinished, while the script waits for the answer."""
         if key.endswith(f":event:{Event.TRAIN_FINISHED}"):
             self._set_again = self._set_again or key in self._at_event
             self._at_event.setdefault(key, self._folders.stamps())
 
     def _enters_wait(self) -> None:
-        """Notice a script that waits although this round's model is there (`_begin` removed the last one)."""
+        """Note that the script waits although this round's model is there; `_begin` removed the last round's model."""
         self._waits_again = self._files.local_model.is_file()
 
     def _asks_for(self, key: str) -> None:
@@ -358,7 +358,7 @@ class TrainerCheck:
 
     @property
     def _death_hint(self) -> str | None:
-        """What to do about a script that ended with an error; None (the check's own hint) if it did not."""
+        """Return a hint about a script that ended with an error; None, for the check's own hint, if without."""
         if self._script.exit_code() == 0:
             return None
         if lacks_flavor(self._script.last_words().splitlines()):

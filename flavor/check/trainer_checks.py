@@ -1,4 +1,4 @@
-"""The checks of a training script: one table, in the order in which a run meets them."""
+"""The checks of a training script: one table, in the order in which a run reaches them."""
 
 from __future__ import annotations
 
@@ -111,15 +111,15 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     SEEDED,
 )
 CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, INTEGERS, SHAPES, LOADS, SEEDED)
-"""What is not looked at in a checkpoint without tensors."""
+"""The checks that are skipped for a checkpoint without tensors."""
 
 
 def without_tensors(kind: CheckpointKind) -> str:
-    """Say why a check of tensors is skipped."""
+    """Return the reason to skip a check of tensors."""
     return f"the checkpoint is {kind.name}: it has no tensors to look at"
 
 
 LATER: tuple[Check, ...] = (SHAPES, TRAINS, LOADS, EPOCH)
-"""What only a second round shows."""
+"""The checks that only a second round can decide."""
 ONE_ROUND = "one round cannot show it"
-"""Why these are not told then."""
+"""The reason why one round leaves these unclear."""

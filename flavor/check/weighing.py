@@ -1,4 +1,9 @@
-"""How much each local model counts in a global one, told from the models alone where that is their weighted mean."""
+"""How much each local model counts in a global model, determined from the models alone where it is their weighted mean.
+
+The shares are those of a least-squares fit of the models themselves, and not of what a change of one model does: a
+server step moves its result by another factor than the mean's, so only the models show whether the result has their
+scale.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +19,10 @@ from flavor.check.model import moves_by_itself
 Tensors = Mapping[str, Array]
 
 _ENOUGH = 8
-"""Numbers other than 0 of a tensor whose weights are told by itself."""
+"""Numbers other than 0 that a tensor needs for shares of its own."""
 _RESIDUAL, _CLOSE = 5e-3, 0.02
 _REST = 0.1
-"""The share of a model's numbers that may tell no sum."""
+"""The largest share of a model's numbers in tensors without a sum."""
 _ABOUT_ONE = 0.1
 """How far from 1 a sum of shares may lie: a server may let the weights decay a little."""
 _MOST_OF_A_STEP = 2.5
@@ -25,21 +30,21 @@ _SURELY, _HARDLY, _TELLING = 0.999, 0.5, 16
 
 
 class Weighing(IntEnum):
-    """How the shares of the local models go with the examples of their clients; the worst is the largest."""
+    """How the shares of the local models relate to the examples of their clients; the largest value is the worst."""
 
     BY_SIZE = 0
     UNKNOWN = 1
-    """The global model is no weighted mean of the local ones."""
+    """The global model is no weighted mean of the local models."""
     ALIKE = 2
     OTHERWISE = 3
     EXCHANGED = 4
-    """They are those of other clients."""
+    """The shares are those of other clients."""
 
 
 def weighing(models: Sequence[Tensors], made: Tensors, sizes: Sequence[int]) -> tuple[Weighing, str, list[float]]:
-    """How the global model `made` weighs the local `models`, the tensor that shows it ('' for all), and the shares.
+    """Return how `made` weighs the local `models`, the tensor that shows it ('' for all), and the shares.
 
-    Each tensor with enough numbers is looked at alone, else all of them together.
+    Looks at each tensor with enough numbers alone, else at all of them together.
     """
     floats = [name for name, array in made.items() if kind_of(array.dtype) is Kind.FLOAT]
     large = [[name] for name in floats if np.count_nonzero(models[0][name]) >= _ENOUGH]
@@ -54,10 +59,10 @@ def weighing(models: Sequence[Tensors], made: Tensors, sizes: Sequence[int]) -> 
 
 
 def total(models: Sequence[Tensors], made: Tensors) -> float | None:
-    """What the shares of the local `models` in the global model `made` sum to; None unless nearly all of it tells one.
+    """Return the sum of the shares of the local `models` in `made`; None unless nearly all of it gives one sum.
 
-    A mean's are 1 together, a median's of three, and those of every step from a model that is close to the local ones.
-    Statistics take part in none of the steps, and are left out.
+    The sum is 1 for a mean, for a median of three, and for every step from a model that is close to the local models.
+    Statistics take no part in a server step, and are left out.
     """
     floats = [name for name, array in made.items() if not moves_by_itself(name, array)]
     large = [[name] for name in floats if np.count_nonzero(models[0][name]) >= _ENOUGH]
@@ -77,15 +82,15 @@ def total(models: Sequence[Tensors], made: Tensors) -> float | None:
 
 
 def is_about_one(sum_: float) -> bool:
-    """Whether shares that sum to this make a model of the local ones' scale."""
+    """Return whether shares of this sum give a model of the local models' scale."""
     return abs(sum_ - 1) <= _ABOUT_ONE
 
 
 def is_out_of_scale(sums: Sequence[float | None]) -> bool:
-    """Whether these sums of shares, of one round after another, say that the global model is out of scale.
+    """Return whether these sums of shares, one for each round, show that the global model is out of scale.
 
-    A server step by some rate, from a model of zeros that the command knows, has another sum than 1 in round one (1.9
-    with Nesterov's momentum of 0.9). It is not the same in the next round, which begins from other weights.
+    A server step with some rate, from a model of zeros that the command knows, has another sum than 1 in round one (1.9
+    with Nesterov's momentum of 0.9). The next round has another sum, because it begins from other weights.
     """
     first = sums[0]
     if first is None or is_about_one(first):
@@ -96,7 +101,7 @@ def is_out_of_scale(sums: Sequence[float | None]) -> bool:
 
 
 def explained(sum_: float, sizes: Sequence[int]) -> str:
-    """What a sum of shares that is not 1 looks like, as a question; empty if it looks like nothing known."""
+    """Return a question that explains a sum of shares other than 1; empty if no explanation is known."""
     n = len(sizes)
     if any(math.isclose(sum_, each, rel_tol=_CLOSE) for each in (n, sum(sizes))):
         return ": a sum in place of a mean?"
@@ -110,10 +115,10 @@ def _is_close(sum_: float, other: float) -> bool:
 
 
 def exchanged(models: Sequence[Tensors], made: Tensors) -> tuple[str, str] | None:
-    """A tensor of `made` that is made of another tensor of the local models, and which; None if there is none.
+    """Return a tensor of `made` that was made from another tensor of the local models, and the other; else None.
 
-    Means, medians and choices lie between the local models' numbers: such a one lies between those of the other tensor
-    everywhere, and mostly not between its own.
+    Means, medians and choices lie between the local models' numbers. Such a tensor lies between the numbers of the
+    other tensor everywhere, and mostly not between those of its own.
     """
     for name, array in made.items():
         if kind_of(array.dtype) is not Kind.FLOAT or array.size < _TELLING:
@@ -128,7 +133,7 @@ def exchanged(models: Sequence[Tensors], made: Tensors) -> tuple[str, str] | Non
 
 
 def _between(models: Sequence[Tensors], name: str, array: Array) -> float:
-    """The share of numbers that lie between those of the local models' tensor `name`."""
+    """Return the share of numbers that lie between those of the local models' tensor `name`."""
     rows = np.stack([model[name].astype(np.float64) for model in models])
     low, high = rows.min(axis=0), rows.max(axis=0)
     slack = _RESIDUAL * np.abs(rows).max(axis=0)
@@ -141,7 +146,7 @@ def _flat(model: Tensors, names: Sequence[str]) -> Array:
 
 
 def _shares(rows: Sequence[Array], target: Array) -> Array | None:
-    """The least-squares shares of `rows` in `target`; None unless they make it, and no others do."""
+    """Return the least-squares shares of `rows` in `target`; None unless they give `target`, and no other shares do."""
     matrix = np.stack(rows, axis=1)
     found: Array
     found, _, rank, _ = np.linalg.lstsq(matrix, target, rcond=1e-6)

@@ -564,7 +564,7 @@ def test_a_shadow_that_is_never_reset_is_a_warning(check, decay, warned):
     report = check(script.replace("cells = ", "shadow = None\ncells = "))
     assert report.ok
     assert outcome(report, Status.WARNED) == (["trains from the global model"] if warned else [])
-    told = "round 2: it shows, but no more than" if warned else "it shows clearly"
+    told = "round 2: it shows, but at most" if warned else "it shows clearly"
     assert detail(report, "trains from the global model").startswith(told)
 
 
@@ -589,7 +589,7 @@ def test_small_tensors_do_not_hide_a_shadow_that_is_never_reset(check, average):
     report = check(script)
     assert report.ok
     assert outcome(report, Status.WARNED) == (["trains from the global model"] if average else [])
-    told = "round 2: it shows, but no more than" if average else "it shows clearly"
+    told = "round 2: it shows, but at most" if average else "it shows clearly"
     assert detail(report, "trains from the global model").startswith(told)
 
 
