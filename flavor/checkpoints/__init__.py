@@ -1,16 +1,16 @@
 """Checkpoint files: every format that a trainer may use, and the one that crosses the wire.
 
-- `kind`: what a run's checkpoints are; `kinds` finds one by name, `tensors` and `opaque` are built in;
-- `format` and `detection`: the formats of a trainer's file, and how one is told by its content;
+- `kind`: the kinds of checkpoints of a run; `kinds` finds one by name, `tensors` and `opaque` are built in;
+- `format` and `detection`: the formats of a trainer's file, and how to tell the format by the content;
 - `checkpoint`: read and write a file of any format; `convert` and `encoding`: between that file and the wire;
 - `state_dict/`: how a trainer nests its tensors, and what it saves beside them;
 - `safetensors/`, `torch/`, `pickles/`, `npz`: the readers and writers of each format;
-- `compare` and `finite`: what is looked at in the tensors themselves.
+- `compare` and `finite`: inspections of the tensors themselves.
 
-Nothing here imports torch or runs anything that a checkpoint names. Whatever is wrong with a file is
-a `CheckpointError` of one line; a disk that does not take what is written is a `StoreError`.
+Nothing here imports torch or runs anything that a checkpoint names. A file that cannot be used raises a
+`CheckpointError` of one line; a disk that cannot be written raises a `StoreError`.
 
-The names below are imported when they are first used: an edge and a command start without numpy.
+The names below are imported at their first use, so that an edge and a command start without numpy.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    """Import what `name` is from its module."""
+    """Import the module of `name`, and return what it names."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -18,9 +18,9 @@ _RELEASE_BYTES = 8 * 2**20
 
 
 def byte_blocks(array: Array) -> Iterator[memoryview]:
-    """The elements of an array in C order as byte blocks of about 1 MiB; use each before taking the next.
+    """Yield the elements of an array in C order as byte blocks of about 1 MiB; use each before taking the next.
 
-    The pages of a mapped file are given back as the stream goes, so a process stays small beside a large one.
+    The pages of a mapped file are released as the stream goes on, so that a process stays small beside a large file.
     """
     if array.size == 0:
         return
@@ -49,7 +49,7 @@ def _blocks(array: Array) -> Iterator[memoryview]:
 
 
 def map_of(array: Array) -> mmap.mmap | None:
-    """The file map under an array, if there is one that is only read."""
+    """Return the file map under an array, if there is a read-only one."""
     if array.flags.writeable:
         return None
     base: object = array

@@ -1,4 +1,4 @@
-"""A trainer's checkpoint as the rest of the project sees it: flat tensors, and how they were nested."""
+"""A trainer's checkpoint in the form that the rest of the project uses: flat tensors, and their nesting."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SCALE_PREFIX = "flavor.scale/"
 class Checkpoint:
     """The tensors of one state_dict, flat, under unique names, in the trainer's order.
 
-    Arrays that were read are views of the mapped file wherever the format allows it, strided where the
-    trainer's tensor was. `structure` is None for a flat dict of tensors. `metadata` is the free text of
-    a safetensors file. `beside` is what else a torch file or a pickle held, for its own site alone; `left_out` names
-    what of it cannot be kept.
+    Arrays that were read are views of the mapped file where the format allows it, and strided where the trainer's
+    tensor was. `structure` is None for a flat dict of tensors. `metadata` is the free text of a safetensors file.
+    `beside` holds the other content of a torch file or a pickle, for its own site alone; `left_out` names the parts of
+    it that cannot be kept.
     """
 
     tensors: dict[str, Array]
@@ -53,10 +53,10 @@ class Checkpoint:
 
 
 def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
-    """Read the `state_dict` of a checkpoint without running anything in it, and without torch.
+    """Read the `state_dict` of a checkpoint without torch, and without running anything in it.
 
-    The format is told from the content unless given. In safetensors and npz, which have no such key, every
-    tensor belongs to it. Raises `CheckpointError` for whatever cannot be read.
+    The content tells the format unless it is given. In safetensors and npz, which have no such key, every tensor
+    belongs to the state_dict. Raises `CheckpointError` for a file that cannot be read.
     """
     source = Mapped(path)
     fmt = fmt or detect_mapped(source)
@@ -80,11 +80,11 @@ def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
 
 
 def write(path: StrPath, checkpoint: Checkpoint, fmt: Format) -> None:
-    """Write `{"state_dict": ..., **beside}`, nested as it was, in a format that its own library reads.
+    """Write `{"state_dict": ..., **beside}`, nested as it was, in a format that the format's own library reads.
 
-    safetensors and npz hold nothing beside the tensors.
-    The file appears whole or not at all. Raises `CheckpointError` for what the format cannot hold (bfloat16
-    in an npz) and for tensors that do not fit the structure, `StoreError` when the disk does not take it.
+    safetensors and npz hold only the tensors. The file appears whole or not at all. Raises `CheckpointError` for
+    content that the format cannot hold (bfloat16 in an npz) and for tensors that do not fit the structure, `StoreError`
+    where the disk fails.
     """
     where = os.fspath(path)
     tensors, structure = checkpoint.tensors, checkpoint.structure
@@ -101,12 +101,12 @@ def write(path: StrPath, checkpoint: Checkpoint, fmt: Format) -> None:
 
 
 def describe(path: StrPath) -> dict[str, tuple[DType, tuple[int, ...]]]:
-    """Element type and shape of each tensor of a checkpoint; the values of uncompressed files stay unread."""
+    """Return the element type and shape of each tensor of a checkpoint; does not read values of uncompressed files."""
     return {name: (array.dtype, array.shape) for name, array in read(path).tensors.items()}
 
 
 def safetensors_metadata(checkpoint: Checkpoint) -> dict[str, str]:
-    """The free text of a safetensors file: the trainer's own, and the structure as JSON if there is one."""
+    """Return the metadata of a safetensors file: the trainer's own, and the structure as JSON if there is one."""
     metadata = dict(checkpoint.metadata)
     if checkpoint.structure is not None:
         metadata[STRUCTURE_KEY] = checkpoint.structure.to_json()

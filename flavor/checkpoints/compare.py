@@ -1,4 +1,4 @@
-"""How the tensors of one model differ from those of another, in words."""
+"""Compare the structure and the bytes of tensors."""
 
 from __future__ import annotations
 

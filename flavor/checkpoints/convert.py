@@ -1,4 +1,4 @@
-"""Between a trainer's file and the wire, where only safetensors travels."""
+"""Convert between a trainer's file and the wire, on which only safetensors travels."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from flavor.errors import CheckpointError
 
 FORMAT_KEY = "format"
 LIBRARIES = frozenset({"pt", "np", "tf", "flax", "jax", "mlx", "paddle"})
-"""What `FORMAT_KEY` says, which other libraries look for; any other value may be a text of the site's."""
+"""Values of `FORMAT_KEY` that other libraries read; any other value may be a text of the site."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireInfo:
-    """What an edge records about the file that it sends."""
+    """An edge's record of the file that it sends."""
 
     sha256: str
     size_bytes: int
@@ -45,7 +45,7 @@ class WireInfo:
     beside: Beside = field(default_factory=dict)  # what else the file held: for `write_beside`, before the file goes
     left_out: tuple[str, ...] = ()  # keys of what cannot be kept of it
     own_names: Mapping[str, str] = field(default_factory=dict)
-    """Each name on the wire to the trainer's own, where prefixes were taken off."""
+    """Each name on the wire to the trainer's own name, where prefixes were removed."""
 
     @classmethod
     def of(
@@ -56,7 +56,7 @@ class WireInfo:
         names: tuple[str, ...],
         own_names: Mapping[str, str],
     ) -> WireInfo:
-        """About the file that `writer` has written of the trainer's checkpoint `own` in its format `fmt`."""
+        """Return the record of the file that `writer` wrote from the trainer's checkpoint `own` in `fmt`."""
         return cls(
             writer.sha256,
             writer.size_bytes,
@@ -72,13 +72,12 @@ class WireInfo:
 def to_safetensors(
     src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None = None, *, bare: bool = False
 ) -> WireInfo:
-    """Convert a trainer's checkpoint for the wire, block by block, digest included, in one pass.
+    """Convert a trainer's checkpoint for the wire, block by block, with its digest, in one pass.
 
-    `bare` takes the prefixes of wrappers off the names (see `flavor.checkpoints.state_dict.wrapper_prefix`).
-    `dest` is a path or a binary file. The structure travels in the metadata, without its texts; of what else a
-    trainer noted in its safetensors file only "format" does, the rest stays on its site, as the texts do: `WireInfo`
-    has them. Raises `CheckpointError` for what
-    cannot be read or aggregated, `StoreError` when `dest` cannot be written.
+    `bare` removes the prefixes of wrappers from the names (see `flavor.checkpoints.state_dict.wrapper_prefix`). `dest`
+    is a path or a binary file. The structure travels in the metadata, without its texts. Of a trainer's own notes in
+    its safetensors file only "format" travels; the others stay on the site, as the texts do: `WireInfo` has them.
+    Raises `CheckpointError` for a file that cannot be read or aggregated, `StoreError` when `dest` cannot be written.
     """
     fmt = fmt or detect(src)
     own = read(src, fmt)
@@ -93,7 +92,7 @@ def to_safetensors(
 
 
 def public(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """The checkpoint without what is its site's alone: texts, and what a trainer noted for itself.
+    """Return the checkpoint without the parts that stay on its site: texts, and the trainer's own notes.
 
     Raises `CheckpointError` if it has no tensors.
     """
@@ -104,15 +103,16 @@ def public(checkpoint: Checkpoint, where: str) -> Checkpoint:
 
 
 def check_not_empty(names: Collection[str], where: str) -> None:
-    """Raise `CheckpointError` if a checkpoint has no tensors: a round of such would close, and train nothing."""
+    """Raise `CheckpointError` if a checkpoint has no tensors: a round of such updates would close without training."""
     if not names:
         raise CheckpointError(f"{where}: its state_dict is empty; save model.state_dict() of a model with parameters")
 
 
 def take_safetensors(path: StrPath) -> WireInfo | None:
-    """What an edge records about a safetensors file that can be sent as it is, without a copy.
+    """Return an edge's record of a safetensors file that can be sent as it is, without a copy.
 
-    None when its metadata holds what should stay on its site: then it is to be converted. Raises `CheckpointError`.
+    Returns None when its metadata holds something that should stay on its site: the file must then be converted. Raises
+    `CheckpointError`.
     """
     file = TensorFile.open(path)
     if ENCODING_KEY in file.metadata or any(_objection(key, file) for key in file.metadata):
@@ -124,10 +124,10 @@ def take_safetensors(path: StrPath) -> WireInfo | None:
 
 
 def check_metadata(source: StrPath | TensorFile) -> None:
-    """Raise `CheckpointError` unless a file from the wire says no more about itself than an edge writes.
+    """Raise `CheckpointError` unless the metadata of a file from the wire holds only what an edge writes.
 
-    One client's metadata become the global model's, so what stands there reaches every site: a library's format, this
-    project's own entries, and a nesting that fits the tensors and has no text of the site's.
+    One client's metadata become the global model's and so reach every site. Allowed are a library's format, this
+    project's own entries, and a nesting that fits the tensors and has no text of the site.
     """
     file = source if isinstance(source, TensorFile) else TensorFile.open(source)
     check_not_empty(file.names, file.path)
@@ -137,7 +137,7 @@ def check_metadata(source: StrPath | TensorFile) -> None:
 
 
 def _objection(key: str, file: TensorFile) -> str:
-    """Why what a file says about itself under this key is not to cross the wire; '' when it may."""
+    """Return why the metadata under this key may not cross the wire; '' when it may."""
     value = file.metadata[key]
     if key == STRUCTURE_KEY:
         structure = Structure.from_json(value, file.path)
@@ -158,8 +158,8 @@ def _objection(key: str, file: TensorFile) -> str:
 def check_given(path: StrPath) -> None:
     """Raise `CheckpointError` unless a file is a global model as an aggregator writes it.
 
-    Its header is laid out so that no pickle, archive or script can begin with the same bytes: whatever the trainer
-    opens it with, it is read as safetensors or not at all.
+    Its header is laid out so that no pickle, archive or script can begin with the same bytes. Whatever the trainer
+    opens it with either reads it as safetensors or fails.
     """
     try:
         aligned = TensorFile.reading(path).is_aligned
@@ -178,11 +178,11 @@ def from_safetensors(
     beside: Beside | None = None,
     own_names: Mapping[str, str] | None = None,
 ) -> Checkpoint:
-    """Write the global model in a trainer's own format; returns what was written.
+    """Write the global model in a trainer's own format; return the checkpoint as it was written.
 
-    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file; so is
-    `beside`, which is put beside the tensors. `own_names` gives each name on the wire the one that the trainer uses.
-    Raises `CheckpointError` when the file is damaged or does not hold that structure's tensors.
+    The nesting is that of `structure`, the site's own (from its `WireInfo`), or else the one in the file. `beside` is
+    put beside the tensors. `own_names` maps each name on the wire to the trainer's own name. Raises `CheckpointError`
+    when the file is damaged or does not hold that structure's tensors.
     """
     checkpoint = read(src, Format.SAFETENSORS)
     if own_names:

@@ -1,4 +1,4 @@
-"""Tell the format of a checkpoint by its content; names and extensions lie."""
+"""Tell the format of a checkpoint by its content, because names and extensions may be wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KNOWN = (
     (b"\x89HDF", "it is HDF5, as Keras saves it: save a dict of the model's arrays, e.g. of get_weights()"),
     (b"{", "it is text that begins as JSON"),
 )
-"""What other files begin with, and what to say of them."""
+"""The first bytes of other files, with the hint for each."""
 
 
 def detect(path: StrPath) -> Format:

@@ -39,6 +39,6 @@ def copy_and_digest(source: Path, target: Path) -> tuple[str, int]:
 
 
 def _read(source: Path, file: io.FileIO, block: memoryview) -> int:
-    """Read the next bytes; an error names the file that is read, and not the copy."""
+    """Read the next bytes; an error names the file that is read, not the copy."""
     with naming(source):
         return file.readinto(block) or 0

@@ -1,4 +1,4 @@
-"""The element types that a checkpoint may hold, and what each format calls them."""
+"""The element types that a checkpoint may hold, with their names in each format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BFLOAT16: DType = np.dtype(ml_dtypes.bfloat16)
 FLOAT8_E4M3: DType = np.dtype(ml_dtypes.float8_e4m3fn)
 FLOAT8_E5M2: DType = np.dtype(ml_dtypes.float8_e5m2)
 FOREIGN: dict[str, DType] = {dtype.name: dtype for dtype in (BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2)}
-"""Types that numpy has from ml_dtypes alone, by their names there: an npz cannot hold them."""
+"""Names of the types that numpy has only from ml_dtypes: an npz cannot hold them."""
 
 # numpy, safetensors, torch.NAME, torch.NAMEStorage (None: torch has no typed storage for it)
 _TABLE: tuple[tuple[Any, str, str, str | None], ...] = (
@@ -51,16 +51,16 @@ UNREAD_STORAGES: dict[str, tuple[str, int]] = {
     "QUInt4x2Storage": ("quantized quint4x2", 1),
     "QUInt2x4Storage": ("quantized quint2x4", 1),
 }
-"""torch.NAME of storages whose elements cannot be aggregated: what they hold, and the bytes of one element."""
+"""torch.NAME of storages whose elements cannot be aggregated: their type, and the bytes of one element."""
 
 ACCEPTED = ", ".join(sorted(BY_TORCH))
 
 
 def is_supported(dtype: DType) -> bool:
-    """Whether tensors of this element type can be aggregated; byte order does not matter."""
+    """Return whether tensors of this element type can be aggregated; byte order does not matter."""
     return native(dtype) in SAFETENSORS_NAMES
 
 
 def native(dtype: DType) -> DType:
-    """The same element type in this machine's byte order."""
+    """Return the same element type in this machine's byte order."""
     return dtype if dtype.isnative else dtype.newbyteorder("=")

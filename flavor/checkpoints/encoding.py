@@ -52,7 +52,7 @@ BLOCK = 4096
 """Elements that share a scale: 0.1 % more bytes than int8 alone."""
 MAX_BLOCK = 2**20
 PLAIN_BELOW = 256
-"""Elements below which a tensor travels as it is: there is little to save, and a bias is not rounded."""
+"""A tensor with fewer elements travels as it is: it saves little, and a bias is not rounded."""
 
 _LEVELS = np.float32(127)  # symmetric: -128 is never written
 _CHUNK = 64 * 1024  # elements that are worked on at once, which stay in cache
@@ -68,7 +68,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How an update is encoded, and the digest of the global model that it is a difference to."""
+    """The encoding of an update, and the digest of the global model that the update is a difference to."""
 
     kind: EncodingKind
     base: str
@@ -78,22 +78,22 @@ class Encoding:
 
     @classmethod
     def sparing(cls, kind: EncodingKind, base: str, model: Iterable[TensorSpec], statistics: Iterable[str]) -> Encoding:
-        """The encoding of an update of this model, which leaves small tensors as they are, and those of these names."""
+        """Return the encoding of an update of this model; small tensors and `statistics` travel as they are."""
         named = frozenset(statistics)
         plain = (spec.name for spec in model if spec.name in named or _elements(spec) < PLAIN_BELOW)
         return cls(kind, base, plain=frozenset(plain))
 
     def of_file(self, file: TensorFile, model: Iterable[TensorSpec]) -> Encoding:
-        """The same with the tensors of the model that travel as they are in this file."""
+        """Return the encoding with the tensors of the model that travel as they are in this file."""
         plain = (spec.name for spec in model if spec.name in file and file.dtype(spec.name) == spec.dtype)
         return replace(self, plain=frozenset(plain))
 
     def covers(self, name: str, dtype: DType) -> bool:
-        """Whether this tensor, of this type, travels as a difference; the others travel as they are."""
+        """Return whether this tensor, of this type, travels as a difference; the others travel as they are."""
         return dtype in _COVERED[self.kind] and name not in self.plain
 
     def specs(self, model: Iterable[TensorSpec]) -> list[TensorSpec]:
-        """What an encoded update of a model of these tensors holds, each tensor followed by its scales."""
+        """Return the specs of an encoded update of a model with these tensors; scales follow their tensor."""
         return [spec for tensor in model for spec in self._encoded(tensor)]
 
     def _encoded(self, tensor: TensorSpec) -> Iterator[TensorSpec]:
@@ -107,14 +107,14 @@ class Encoding:
             yield TensorSpec(SCALE_PREFIX + tensor.name, _FLOAT32, (-(-elements // self.block),))
 
     def to_json(self) -> str:
-        """As it stands in the metadata."""
+        """Return the encoding as it stands in the metadata."""
         return json.dumps({"kind": self.kind, "block": self.block, "base": self.base}, separators=(",", ":"))
 
     @classmethod
     def of(cls, file: TensorFile) -> Encoding | None:
-        """The encoding of an update; None when its tensors are the parameters themselves.
+        """Return the encoding of an update; None when its tensors are the parameters themselves.
 
-        Raises `CheckpointError` when the metadata does not describe an encoding that exists.
+        Raises `CheckpointError` when the metadata does not describe an existing encoding.
         """
         text = file.metadata.get(ENCODING_KEY)
         if text is None:
@@ -150,11 +150,11 @@ def encode(
     *,
     bare: bool = False,
 ) -> WireInfo:
-    """Write a trainer's checkpoint to `dest` as its difference to the global model `base`, digest included.
+    """Write a trainer's checkpoint to `dest` as its difference to the global model `base`, with its digest.
 
-    Needs a few blocks of memory beside the mapped files. Raises `CheckpointError` for what cannot be read, does not
-    have the global model's names, shapes and dtypes, or has NaN or infinite values; `StoreError` when `dest` cannot
-    be written. `bare` takes the prefixes of wrappers off the names.
+    Needs a few blocks of memory beside the mapped files. Raises `CheckpointError` for a file that cannot be read, does
+    not have the global model's names, shapes and dtypes, or has NaN or infinite values; `StoreError` when `dest` cannot
+    be written. `bare` removes the prefixes of wrappers from the names.
     """
     fmt = fmt or detect(src)
     own = read(src, fmt)
@@ -192,7 +192,7 @@ def encode(
 
 
 def _encode_tensor(theta: Array, local: Array, values: Array, scales: Array | None, block: int) -> bool:
-    """Write θ − `local` to `values` and `scales`; False when it is not finite, or would not be once rounded."""
+    """Write θ − `local` to `values` and `scales`; return False when it is not finite, before or after rounding."""
     theta, values = theta.reshape(-1), values.reshape(-1)
     maps = [mapped for array in (theta, local) if (mapped := map_of(array)) is not None]
     local = np.ascontiguousarray(local).reshape(-1)  # a strided one is copied
@@ -222,10 +222,10 @@ def _encode_tensor(theta: Array, local: Array, values: Array, scales: Array | No
 
 
 def quantise(change: Array, values: Array, scales: Array, block: int) -> bool:
-    """Write round(`change` / scale) to `values` and each block's scale to `scales`; False if not all is finite.
+    """Write round(`change` / scale) to `values` and each block's scale to `scales`; return False if not all is finite.
 
-    `change` is float32 `[m]` and is overwritten, `values` int8 `[m]`, `scales` float32 `[⌈m / block⌉]`. To nearest
-    even: unbiased rounding by chance was measured to lose (benchmarks/README.md).
+    `change` is float32 `[m]` and is overwritten, `values` int8 `[m]`, `scales` float32 `[⌈m / block⌉]`. Rounds to
+    nearest even: measurements show that unbiased random rounding loses (benchmarks/README.md).
     """
     whole = change.size // block * block
     for start, stop in ((0, whole), (whole, change.size)):

@@ -1,9 +1,9 @@
-"""NaN and infinity, found at the speed of memory, and together with the digest in one pass.
+"""Find NaN and infinity at the speed of memory, and compute the digest in the same pass.
 
-For float32 and float64 a block's dot product with itself is finite only if every element is: squares cannot
-cancel. One stream of memory and no second buffer, 10.7 GB/s where `np.isfinite(out=)` does 7.2 and a masked
-maximum of the exponents 7.0. A dot product that overflows is settled by `np.isfinite`. Half precision and less have
-no BLAS; there the exponent bits are masked as integers (7.1 GB/s; `np.isfinite` does 1.1).
+For float32 and float64 a block's dot product with itself is finite only if every element is, because squares cannot
+cancel. It reads one stream of memory and needs no second buffer: 10.7 GB/s, where `np.isfinite(out=)` reaches 7.2 and a
+masked maximum of the exponents 7.0. `np.isfinite` decides where a dot product overflows. Half precision and smaller
+types have no BLAS; there the exponent bits are masked as integers (7.1 GB/s; `np.isfinite` reaches 1.1).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RELEASE_BYTES = 32 * 2**20
 
 
 class Inspection(NamedTuple):
-    """What one pass over a file tells."""
+    """The result of one pass over a file."""
 
     sha256: str
     size_bytes: int
@@ -45,20 +45,20 @@ class Inspection(NamedTuple):
 
 
 def is_finite(array: Array) -> bool:
-    """Whether no element is NaN or infinite, block by block; integers and booleans always are."""
+    """Return whether no element is NaN or infinite, block by block; True for integers and booleans."""
     return all(found is not Values.NONFINITE for found in _blocks(array))
 
 
 def is_odd(array: Array) -> bool:
-    """Whether an element is NaN or infinite, or so large that its square has no room in float32 (float64 in float64).
+    """Return whether an element is NaN or infinite, or its square overflows float32 (float64 in float64).
 
-    No parameter that was trained is so large; what is, are masks, and what a hostile site hands in.
+    No trained parameter is so large; such values are masks, or come from a hostile site.
     """
     return any(found is not Values.FINE for found in _blocks(array))
 
 
 class Values(Enum):
-    """What a block of numbers holds."""
+    """The content of a block of numbers."""
 
     FINE = 0
     HUGE = 1
@@ -73,9 +73,9 @@ def _blocks(array: Array) -> Iterator[Values]:
 
 
 def digest_and_check(source: StrPath | TensorFile) -> Inspection:
-    """SHA-256 and finiteness of a safetensors file in one pass, each block while it is in the cache.
+    """Return SHA-256 and finiteness of a safetensors file, from one pass over each block while it is in the cache.
 
-    hashlib and numpy both let go of the GIL meanwhile. Raises `CheckpointError` when the header is invalid.
+    hashlib and numpy both release the GIL. Raises `CheckpointError` when the header is invalid.
     """
     file = source if isinstance(source, TensorFile) else TensorFile.open(source)
     digest = hashlib.sha256(file.source.view[: file.data_start])
@@ -94,7 +94,7 @@ def digest_and_check(source: StrPath | TensorFile) -> Inspection:
 
 
 def _in_file_order(file: TensorFile) -> Iterator[tuple[str, Array]]:
-    """The elements of a file as they follow each other, with their tensor's name; use each before taking the next."""
+    """Yield the elements of a file in file order, with their tensor's name; use each before taking the next."""
     mapped = file.source.map if isinstance(file.source, Mapped) else None
     room, unreleased = np.empty(0, np.uint8), 0
     for spec in file.specs_in_file_order:

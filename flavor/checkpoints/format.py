@@ -1,6 +1,6 @@
 """The formats that a trainer may save its checkpoint in: their names, as they cross the wire, and their extensions.
 
-File extensions are spelled here alone. The module is light, because edges and commands import it when they start.
+Only this module spells file extensions. It is light, because edges and commands import it when they start.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ _EXTENSIONS = {
     Format.SAFETENSORS: ".safetensors",
 }
 ANY_EXTENSION = ".ckpt"
-"""The extension of a checkpoint whose format is not known yet, or is the trainer's own affair."""
+"""The extension of a checkpoint whose format is unknown, or is the trainer's own."""
 OBJECT_EXTENSION = ".bin"
-"""The extension of an object in the store that nothing here looks into."""
+"""The extension of an object in the store that is not inspected."""

@@ -1,10 +1,10 @@
-"""What the checkpoints of a run are, as everything else asks for it: `CheckpointKind`.
+"""The protocol of a kind of checkpoint: `CheckpointKind`.
 
-A run names its kind by `--checkpoint`. Two are built in: `tensors.Tensors` and `opaque.Opaque`. A package adds one by
-an entry point of the group `flavor.checkpoints`: the kind's name, and a class without arguments. Derive the class from
-`opaque.PlainFile` where the user's own aggregator reads the files.
+A run names its kind by `--checkpoint`. Two are built in: `tensors.Tensors` and `opaque.Opaque`. A package adds a kind
+by an entry point of the group `flavor.checkpoints`: the kind's name, and a class without arguments. Derive the class
+from `opaque.PlainFile` where the user's own aggregator reads the files.
 
-Masked updates are to be a kind whose `to_wire` masks and whose aggregation unmasks the sum; parts of a model are to be
+Masked updates will be a kind whose `to_wire` masks and whose aggregation unmasks the sum; parts of a model will be
 tensors whose `compare` accepts a subset of the names.
 """
 
@@ -25,15 +25,15 @@ class CheckpointKind(Protocol):
 
     @property
     def name(self) -> str:
-        """What `--checkpoint` calls it."""
+        """The name in `--checkpoint`."""
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats that a trainer may save, by the names that an update's record has."""
+        """The formats that a trainer may save, by their names in an update's record."""
 
     @property
     def wire_format(self) -> str:
-        """The one of them that crosses the wire."""
+        """The format that crosses the wire, one of `formats`."""
 
     @property
     def object_extension(self) -> str:
@@ -41,42 +41,42 @@ class CheckpointKind(Protocol):
 
     @property
     def has_tensors(self) -> bool:
-        """Whether what crosses the wire is safetensors, so that every rule can aggregate it and every bound applies.
+        """Whether safetensors crosses the wire, so that every rule can aggregate it and every bound applies.
 
-        All others need an aggregator of the user's own.
+        Other kinds need an aggregator of the user's own.
         """
 
     @property
     def is_inspected(self) -> bool:
-        """Whether `inspect` and `compare` look at anything: what they look at is copied before."""
+        """Whether `inspect` and `compare` read the file; the file is then copied first."""
 
     @property
     def is_safe(self) -> bool:
         """Whether a trainer may load what `from_wire` has written although it does not trust the coordinator.
 
-        For a kind that is not, each site has to agree by `--opaque`.
+        Where False, each site has to agree by `--opaque`.
         """
 
     def extension(self, format_: str = "") -> str:
         """Return the extension of a trainer's file in this format, with the dot; '' is a format not known yet."""
 
     def describe(self, path: Path) -> str:
-        """Say in a few words what a trainer's file holds."""
+        """Describe the content of a trainer's file in a few words."""
 
     def to_wire(self, source: Path, target: Path) -> Wire:
-        """Write a trainer's file, or an aggregator's, as it crosses the wire."""
+        """Write a trainer's file, or an aggregator's, in the form that crosses the wire."""
 
     def from_wire(self, source: Path, target: Path, format_: str) -> None:
         """Write a file from the wire in a trainer's format."""
 
     def inspect(self, path: Path) -> None:
-        """Look at a file from the wire as a whole. The error does not name the file: it is a copy's."""
+        """Inspect a whole file from the wire. The error does not name the file, which is a copy."""
 
     def compare(self, path: Path, reference: Path, whose: str) -> str:
-        """Say why a file from the wire cannot be aggregated with `reference`, another one; '' if it can.
+        """Return why a file from the wire cannot be aggregated with another one, `reference`; '' if it can.
 
         `whose` names the reference: "the global model".
         """
 
     def site(self, options: SiteOptions) -> Site:
-        """Return a site's side of it."""
+        """Return the site's side of this kind."""

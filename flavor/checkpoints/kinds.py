@@ -1,4 +1,4 @@
-"""The kinds of checkpoints by name: those that are built in, and those of installed packages."""
+"""Find kinds of checkpoints by name: those that are built in, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ BUILT_IN = tuple(_BUILT_IN)
 
 @functools.cache
 def kind_named(name: str) -> CheckpointKind:
-    """Return the kind of this name; a package's is imported only where it is asked for.
+    """Return the kind of this name; imports a package only for its own kind.
 
-    Raises `InvalidSetting`, in one line, for a name that there is not, and for a package's that cannot be used.
+    Raises `InvalidSetting`, in one line, for an unknown name, and for a package's kind that cannot be used.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]
@@ -57,7 +57,7 @@ def kind_names() -> tuple[str, ...]:
 
 
 def kind_of_run(config: Mapping[str, Any]) -> CheckpointKind:
-    """Return the kind that stands in the configuration of a run that is there; raises `InvalidSetting`."""
+    """Return the kind in the configuration of an existing run; raises `InvalidSetting`."""
     return kind_named(str(config.get("checkpoint", TENSORS.name)))
 
 

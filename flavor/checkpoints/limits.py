@@ -1,4 +1,4 @@
-"""How much a file may claim before it is refused unread: bounds against lying headers."""
+"""Limits on what a file may claim before it is refused unread: bounds against false headers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ BOMB_BYTES = 64 * 2**20
 
 
 def is_bomb(claimed_bytes: int, stored_bytes: int) -> bool:
-    """Whether data that occupy `stored_bytes` claim to unfold to more than is plausible.
+    """Return whether data of `stored_bytes` claim an implausible size when unpacked.
 
-    Weights hardly compress, so more than 100 times is a trick; below 64 MiB it does no harm and is let pass
-    (a fresh bias vector of zeros does compress well).
+    Weights hardly compress, so more than 100 times is an attack. Below 64 MiB it does no harm and passes, because a
+    fresh bias vector of zeros does compress well.
     """
     return claimed_bytes > BOMB_BYTES and claimed_bytes > BOMB_RATIO * stored_bytes
 
 
 def check_json(text: bytes | str) -> None:
-    """Raise ValueError before a JSON text is parsed that would fill the memory: it has more values than any header."""
+    """Raise ValueError before parsing a JSON text that would fill the memory: it has more values than any header."""
     if len(text) <= MAX_JSON_VALUES:
         return
     if isinstance(text, str):
@@ -41,7 +41,7 @@ def check_json(text: bytes | str) -> None:
 
 
 def is_shape(value: object) -> bool:
-    """Whether `value` is a list or tuple of up to 32 plain non-negative integers."""
+    """Return whether `value` is a list or tuple of up to 32 plain non-negative integers."""
     return (
         isinstance(value, list | tuple)
         and len(value) <= MAX_RANK
@@ -50,12 +50,12 @@ def is_shape(value: object) -> bool:
 
 
 def elements(shape: Sequence[int]) -> int:
-    """How many elements an array of this shape has."""
+    """Return how many elements an array of this shape has."""
     return math.prod(shape)
 
 
 def shape_bytes(shape: Sequence[int], itemsize: int) -> int | None:
-    """The bytes of an array of this shape; None when no machine could hold its dimensions.
+    """Return the bytes of an array of this shape; None when no machine could hold its dimensions.
 
     An empty array whose other dimensions overflow is refused too, because numpy refuses it.
     """

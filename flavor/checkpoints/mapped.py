@@ -12,14 +12,14 @@ from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 HUGE_PAGE_BYTES = 2 * 2**20
-"""Of x86-64, and of 64-bit ARM with pages of 4 KiB."""
+"""The size on x86-64, and on 64-bit ARM with pages of 4 KiB."""
 
 
 class Mapped:
     """A file mapped for reading; `view` and its slices keep the map alive, and nothing needs closing.
 
-    The file may be replaced or deleted meanwhile, but not shortened in place: the kernel would kill the
-    reader. Every writer of this project replaces.
+    The file may be replaced or deleted at any time, but not shortened in place: the kernel would kill the reader. Every
+    writer of this project replaces files.
     """
 
     def __init__(self, path: StrPath) -> None:
@@ -39,10 +39,10 @@ class Mapped:
 
 
 def use_huge_pages(mapped: mmap.mmap) -> None:
-    """Ask for what is not yet in the page cache to be put there in huge pages, where the file system can.
+    """Ask the kernel to read a file into the page cache in huge pages, where the file system can.
 
-    Filled so, a file is mapped at one page fault for each 2 MiB instead of 32 to 512: with a warm page cache those
-    faults are half of the time of an aggregation. `TensorFileWriter` writes its files that way from the start.
+    A file in huge pages is mapped at one page fault for each 2 MiB instead of 32 to 512. With a warm page cache those
+    faults are half of the time of an aggregation. `TensorFileWriter` writes its files in that way.
     """
     if len(mapped) >= HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without huge pages
@@ -50,7 +50,7 @@ def use_huge_pages(mapped: mmap.mmap) -> None:
 
 
 def release(mapped: mmap.mmap) -> None:
-    """Take the pages of a read-only map out of this process; they stay in the page cache, and come back."""
+    """Release the pages of a read-only map from this process; they stay in the page cache, and come back when read."""
     if hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 

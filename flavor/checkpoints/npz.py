@@ -30,7 +30,7 @@ _MAX_HEADER_BYTES = 4096
 
 
 def read_npz(source: Mapped) -> tuple[dict[str, Array], Structure | None]:
-    """The tensors in the order of the zip; stored ones are views of the file, deflated ones copies."""
+    """Return the tensors in the order of the zip; stored ones are views of the file, deflated ones copies."""
     archive = ZipEntries(source)
     arrays: dict[str, Array] = {}
     for entry in archive.names:

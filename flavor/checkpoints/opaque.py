@@ -14,7 +14,7 @@ NAME = "opaque"
 
 
 class PlainFile:
-    """`CheckpointKind` whose files cross the wire as they are. A package's kind derives from it, with a `name`."""
+    """A `CheckpointKind` whose files cross the wire unchanged. A package's kind derives from it, with a `name`."""
 
     name: str
     is_inspected = True
@@ -53,10 +53,10 @@ class PlainFile:
         shutil.copyfile(source, target)
 
     def inspect(self, path: Path) -> None:
-        """See `CheckpointKind`. A kind of its own says what is wrong."""
+        """See `CheckpointKind`. A package's kind raises what is wrong."""
 
     def compare(self, path: Path, reference: Path, whose: str) -> str:
-        """See `CheckpointKind`. A kind of its own says what differs."""
+        """See `CheckpointKind`. A package's kind returns what differs."""
         return ""
 
     def site(self, options: SiteOptions) -> Site:
@@ -65,14 +65,14 @@ class PlainFile:
 
 
 class Opaque(PlainFile):
-    """`CheckpointKind` of any bytes, into which nothing here looks."""
+    """A `CheckpointKind` of any bytes, which are never inspected."""
 
     name = NAME
     is_inspected = False
 
 
 class PlainFileSite:
-    """`Site` of a kind whose files cross the wire as they are."""
+    """The `Site` of a kind whose files cross the wire unchanged."""
 
     needs_given = False
 

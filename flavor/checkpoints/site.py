@@ -12,30 +12,30 @@ from flavor.patterns import STATISTICS
 
 @dataclass(frozen=True)
 class Habits:
-    """How a client's trainer saves its checkpoints: what an edge that is started again needs to know."""
+    """How a client's trainer saves its checkpoints: a restarted edge needs to know it."""
 
     command: str = ""
-    """The trainer's command, to which all this applies."""
+    """The trainer's command, to which the habits belong."""
     format: str = ""
     structure: str = ""
     """The nesting of its state_dict, as JSON; '' when none was seen."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """Names on the wire to the trainer's own, where a prefix is taken off."""
+    """Names on the wire to the trainer's own names, where a prefix is removed."""
 
 
 @dataclass(frozen=True)
 class SiteOptions:
-    """What a site and its run have chosen."""
+    """The settings of a site and its run."""
 
     beside: Path
-    """The edge's own file, in which the site keeps what no other site may see of a checkpoint."""
+    """The edge's own file for the parts of a checkpoint that no other site may see."""
     format: str | None = None
     """The trainer's format, where the site names it."""
     compress: Literal["none", "bf16", "int8"] = "none"
     statistics: Sequence[str] = STATISTICS
     """Patterns of the tensors that are never compressed."""
     bare: bool = False
-    """Take the prefixes of wrappers off the names of tensors, and put them back on the global model."""
+    """Remove the prefixes of wrappers from the names of tensors, and restore them on the global model."""
     habits: Habits = Habits()
     tell: Callable[[str], None] = print
 
@@ -47,7 +47,7 @@ class Wire:
     digest: str
     size_bytes: int
     format: str
-    """The format of the trainer's file, in which it wants the global model back."""
+    """The format of the trainer's file; the trainer wants the global model in the same format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +63,26 @@ class Site(Protocol):
 
     @property
     def habits(self) -> Habits:
-        """What is known by now of how the trainer saves."""
+        """What is known by now about how the trainer saves."""
 
     @property
     def needs_given(self) -> bool:
         """Whether `to_wire` needs the global model."""
 
     def may_share(self, source: Path) -> bool:
-        """Whether the trainer's file may itself be what is sent."""
+        """Whether the trainer's file itself may be sent."""
 
     def taken(self, path: Path) -> Wire | None:
-        """Describe a trainer's file that is to be sent as it is; None if it has to go through `to_wire` after all."""
+        """Describe a trainer's file that can be sent as it is; None if it has to go through `to_wire`."""
 
     def to_wire(self, source: Path, target: Path, given: Given | None) -> Wire:
-        """Write what is sent of the trainer's file `source` to `target`."""
+        """Write the form of the trainer's file `source` that is sent to `target`."""
 
     def is_placed_as_it_is(self, format_: str) -> bool:
-        """Whether the trainer reads the global model as it crosses the wire; `format_` is that of most sites."""
+        """Return whether the trainer reads the global model as it crosses the wire; `format_` is that of most sites."""
 
     def check(self, path: Path) -> None:
-        """Look at a global model before the trainer is given it."""
+        """Inspect a global model before the trainer is given it."""
 
     def from_wire(self, source: Path, target: Path, format_: str) -> None:
         """Write the global model `source` to `target` as the trainer reads it, after `check`."""

@@ -12,7 +12,7 @@ NAME = "tensors"
 
 
 class Tensors:
-    """`CheckpointKind` of a `state_dict`, whose tensors every rule can aggregate."""
+    """The `CheckpointKind` of a `state_dict`, whose tensors every rule can aggregate."""
 
     name = NAME
     formats: tuple[str, ...] = tuple(Format)
@@ -33,7 +33,7 @@ class Tensors:
         return f"{count} tensor{'' if count == 1 else 's'}"
 
     def to_wire(self, source: Path, target: Path) -> Wire:
-        """See `CheckpointKind`. The format is told by the content."""
+        """See `CheckpointKind`. The content tells the format."""
         from flavor.checkpoints.convert import to_safetensors
 
         info = to_safetensors(source, target)
@@ -46,7 +46,7 @@ class Tensors:
         from_safetensors(source, target, Format(format_))
 
     def inspect(self, path: Path) -> None:
-        """See `CheckpointKind`. Infinities pass, which a mask may hold by design; NaN does not."""
+        """See `CheckpointKind`. Infinities pass, because a mask may hold them by design; NaN does not."""
         import numpy as np
 
         from flavor.checkpoints.convert import check_metadata

@@ -1,9 +1,9 @@
-"""A site's side of tensors: conversion to and from the trainer's format, prefixes, texts, and what stands beside them.
+"""A site's side of tensors: conversion to and from the trainer's format, prefixes, texts, and the data beside them.
 
-Only safetensors crosses the wire, without the texts of a state_dict: they are put back into the global model. A trainer
-that saves safetensors has its file sent as it is, and reads the global model as it comes; any other format is converted
-in one pass. Where the run compresses, the change to the global model that the trainer was given is sent instead,
-whatever the trainer's format.
+Only safetensors crosses the wire, without the texts of a state_dict, which the site puts back into the global model.
+The file of a trainer that saves safetensors is sent as it is, and such a trainer reads the global model as it comes.
+Any other format is converted in one pass. Where the run compresses, the edge sends the change to the global model that
+the trainer was given, whatever the trainer's format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flavor.errors import CheckpointError
 
 
 class TensorsSite:
-    """`Site` of tensors."""
+    """The `Site` of tensors."""
 
     def __init__(self, options: SiteOptions) -> None:
         self._options = options
@@ -45,7 +45,7 @@ class TensorsSite:
         return not (self.needs_given or self._options.bare) and detect(source) is Format.SAFETENSORS
 
     def taken(self, path: Path) -> Wire | None:
-        """See `Site`. None when its metadata holds what should stay on its site."""
+        """See `Site`. Returns None when the metadata holds something that should stay on its site."""
         info = take_safetensors(path)
         return self._learned(info) if info else None
 
@@ -65,7 +65,7 @@ class TensorsSite:
         return self._format_for(format_) is Format.SAFETENSORS and not self._own_names
 
     def check(self, path: Path) -> None:
-        """See `Site`. A trainer may read a file in a way that runs what stands in one of another format."""
+        """See `Site`. A trainer may read a file in a way that runs the content of another format."""
         check_given(path)
 
     def from_wire(self, source: Path, target: Path, format_: str) -> None:
@@ -98,7 +98,7 @@ class TensorsSite:
         return self._structure
 
     def _learned(self, info: WireInfo) -> Wire:
-        """Note how the trainer saves, and keep what stands beside its state_dict."""
+        """Record how the trainer saves, and keep the data beside its state_dict."""
         self._format = info.format.value
         structure = info.structure or Structure()  # a flat one, whatever other sites' are
         if structure != self._structure or self._format != self.habits.format or self.habits.names != info.own_names:
@@ -110,7 +110,7 @@ class TensorsSite:
         return Wire(info.sha256, info.size_bytes, self._format)
 
     def _keep_beside(self, info: WireInfo) -> None:
-        """Keep what the trainer saved beside its state_dict, which it finds beside the global model's."""
+        """Keep the data that the trainer saved beside its state_dict; it finds them beside the global model's."""
         if info.beside:
             write_beside(self._options.beside, info.beside)
         else:

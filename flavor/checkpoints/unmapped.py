@@ -1,7 +1,7 @@
-"""A checkpoint file that somebody else may still write to: read, never mapped.
+"""A checkpoint file that another party may still write to: read, never mapped.
 
-Whoever maps a file is killed when another party cuts it off (SIGBUS). A read that comes back short is an error of one
-line instead, about that file alone.
+A process that maps a file is killed when another party cuts the file off (SIGBUS). A read that comes back short is
+instead an error of one line about that file alone.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from flavor.disk import StrPath
 from flavor.errors import CheckpointError, DigestMismatch
 
 _OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN)
-"""What says nothing about the file."""
+"""Errors of the machine, which say nothing about the file."""
 WHOLE_BYTES = 256 * 1024
-"""Up to this size a file is read at once: what the calls cost is more than what the bytes do."""
+"""A file up to this size is read at once, because the calls would cost more than the bytes."""
 
 
 class Unmapped:
     """A file opened for reading, as `Mapped` is: `view` gives its bytes, all of which are ours."""
 
     def __init__(self, path: StrPath, name: str = "") -> None:
-        """Open it; `name` is what messages call it. Raises `CheckpointError`."""
+        """Open the file; messages call it `name`. Raises `CheckpointError`."""
         self.path, self.name = os.fspath(path), name or os.fspath(path)
         self._handle = -1
         try:
@@ -45,21 +45,21 @@ class Unmapped:
         if self.size_bytes == 0:
             raise CheckpointError(f"{self.name}: the file is empty; save the checkpoint before you report it")
         self.whole: memoryview | None = None
-        """All its bytes, if it is small: no other process can change these any more."""
+        """All bytes of a small file, which no other process can change any more; else None."""
         if self.size_bytes <= WHOLE_BYTES:
             self.whole = memoryview(_Window(self)[0 : self.size_bytes]).toreadonly()
 
     def status(self) -> os.stat_result:
-        """What is known of the file that is open now, whatever stands under its name."""
+        """Return the status of the open file, whatever lies under its name by now."""
         return os.fstat(self._handle)
 
     @property
     def view(self) -> Any:
-        """Its bytes. Made anew each time: were it kept, the two would hold each other, and the file stay open."""
+        """The bytes of the file, as a new object each time: an object that is kept would keep the file open."""
         return _Window(self) if self.whole is None else self.whole
 
     def read(self, offset: int, out: Any) -> None:
-        """Fill the buffer `out` from `offset` on; `DigestMismatch` where the file has no longer so many bytes."""
+        """Fill the buffer `out` from `offset` on; raises `DigestMismatch` where the file has become shorter."""
         left = memoryview(out).cast("B")
         while left:
             count = os.preadv(self._handle, [left], offset)
@@ -78,7 +78,7 @@ class Unmapped:
 
 
 class _Window:
-    """The bytes of a file by their place, as a memoryview would have them; each slice is read."""
+    """The bytes of a file by their place, like a memoryview; each slice is read."""
 
     def __init__(self, file: Unmapped) -> None:
         self._read, self._size = file.read, file.size_bytes
@@ -94,7 +94,7 @@ class _Window:
 
 
 class FileTensor:
-    """A tensor in such a file, of which one reads what one needs; `np.asarray` reads all of it."""
+    """A tensor in such a file, read part by part; `np.asarray` reads all of it."""
 
     def __init__(self, file: Unmapped, offset: int, shape: tuple[int, ...], dtype: DType) -> None:
         self._file, self._offset = file, offset

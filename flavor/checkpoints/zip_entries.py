@@ -22,7 +22,7 @@ _PADDING_ID = 0x4246  # "FB", the extra field with which torch aligns its own en
 
 
 class _ViewFile(io.RawIOBase):
-    """A buffer as a file, for zipfile to look for the directory in."""
+    """A buffer as a file, in which zipfile reads the directory."""
 
     def __init__(self, view: memoryview) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the names that numpy writes into pickles stand for: arrays that are checked before they exist."""
+"""The arrays behind the names that numpy writes into pickles; each is checked before it is created."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PickledArray:
         return array if dtype.isnative else array.astype(native(dtype))
 
     def as_key(self) -> object:
-        """What it is as the key of a dict: an int if it is a scalar of integers, itself if it is anything else."""
+        """Return a value as the key of a dict: an int for a scalar of integers, else the value itself."""
         dtype = self.dtype.resolve() if self.is_scalar and isinstance(self.dtype, PickledDtype) else None
         if dtype is None or dtype.kind not in "iu":
             return self
@@ -112,14 +112,14 @@ def _scalar(dtype: object, data: object) -> PickledArray:
 
 
 def _encode(text: object, encoding: object) -> bytes:
-    """`_codecs.encode`, with which protocols below 3 spell bytes."""
+    """Stand for `_codecs.encode`, by which protocols below 3 write bytes."""
     if not isinstance(text, str) or encoding not in {"latin1", "latin-1"}:
         raise ValueError("bytes in an odd encoding")
     return text.encode("latin-1")
 
 
 def _bytes(data: object = b"", encoding: object = None) -> object:
-    """`bytes` and `bytearray`; never of a length, which would cost memory for nothing."""
+    """Stand for `bytes` and `bytearray`; refuses a length, which would only fill memory."""
     if isinstance(data, bytes | memoryview) and encoding is None:
         return data
     return _encode(data, encoding)

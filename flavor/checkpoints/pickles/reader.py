@@ -1,13 +1,12 @@
-"""Reading pickles without running anything from them.
+"""Read pickles without running anything that they name.
 
-A pickle is a program that may name any importable callable. Here a name outside a short table becomes an
-`Inert`, which can be called, built and filled, and does nothing; and the names in the table stand for
-functions of this package. Nothing is imported and no attribute is looked up, whatever the pickle says. So
-a checkpoint that also holds an optimizer or an argparse.Namespace reads, and a hostile one has nobody to
-call.
+A pickle is a program that may name any importable callable. Here a name outside a short table becomes an `Inert`, which
+can be called, built and filled, and does nothing. The names in the table stand for functions of this package. Nothing
+is imported and no attribute is looked up, whatever the pickle says. So a checkpoint that also holds an optimizer or an
+argparse.Namespace can be read, and a hostile one can call nothing.
 
-The interpreter is the standard library's own, in Python, with each opcode that calls or builds replaced.
-Being in Python, it also hands out large byte strings as views of the mapped file.
+The interpreter is the standard library's own, in Python, with each opcode replaced that calls or builds. In Python it
+can also return large byte strings as views of the mapped file.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from flavor.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class Inert:
-    """Stands for an object of a type that is not read; it swallows whatever is done to it."""
+    """Stands for an object of a type that is not read; it ignores every operation on it."""
 
     global_name: str
 
@@ -42,7 +41,7 @@ class Inert:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An allowed callable: what this package does where the pickle names it."""
+    """An allowed callable: the function of this package for a name in a pickle."""
 
     global_name: str
     make: Callable[..., object]
@@ -56,7 +55,7 @@ class Buildable(Protocol):
 
 
 class Reader:
-    """A position in a buffer, with what an unpickler asks of a file; reading past the end is an EOFError."""
+    """A position in a buffer, as the file of an unpickler; reading past the end is an EOFError."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
@@ -75,7 +74,7 @@ class Reader:
         return bytes(self.take(size))
 
     def has(self, text: bytes) -> bool:
-        """Whether `text` stands in what was read so far, or in its first MiB."""
+        """Return whether `text` occurs in what was read so far, or in its first MiB."""
         return text in bytes(self._view[: min(self.position, 1 << 20)])
 
     def readline(self) -> bytes:
@@ -96,7 +95,7 @@ _COPIED_BYTES = 4096  # shorter byte strings are plain bytes, which can be dict 
 
 
 class RestrictedUnpickler(pickle._Unpickler):
-    """The unpickler; `names` is the table of what globals stand for, `persistent` resolves persistent ids."""
+    """The unpickler; `names` is the table of globals, `persistent` resolves persistent ids."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
@@ -110,20 +109,20 @@ class RestrictedUnpickler(pickle._Unpickler):
         self._unfolded, self._size = 0, reader.size
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a global of this name stands for; never the global itself."""
+        """Return what stands for a global of this name, never the global itself."""
         known = self._names.get((module, name))
         if known is not None:
             return known
         return Inert("".join(letter if letter.isprintable() else "?" for letter in f"{module}.{name}"[:120]))
 
     def persistent_load(self, pid: object) -> Any:
-        """What a persistent id stands for: in torch files, a storage."""
+        """Return what a persistent id stands for: in torch files, a storage."""
         if self._persistent is None:
             raise ValueError("it refers to storages outside")
         return self._persistent(pid)
 
     def get_extension(self, code: int) -> None:
-        """Extension codes stand for registered globals, and are as inert as those."""
+        """Return an `Inert` for an extension code, which stands for a registered global."""
         self.stack.append(Inert(f"extension {code}"))
 
     def _call(self, function: object, arguments: object) -> object:
@@ -196,7 +195,7 @@ class RestrictedUnpickler(pickle._Unpickler):
 
 
 def load(reader: Reader, names: Globals, where: str, persistent: Callable[[object], object] | None = None) -> object:
-    """Read one pickle from where the reader stands; raises `CheckpointError` whatever is wrong with it."""
+    """Read one pickle from the reader's position; raises `CheckpointError` for any problem in it."""
     try:
         return RestrictedUnpickler(reader, names, persistent).load()
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""A digest that is computed behind the threads that fill a mapped file, so that it costs no time at the end."""
+"""A digest computed by a thread while other threads fill the mapped file, so that it costs no time at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TrailingDigest:
     """The SHA-256 of a mapped file whose parts are completed in any order.
 
     `parts` are names and the offsets where each ends, in file order. A thread hashes every completed part whose
-    predecessors are hashed; hashlib lets go of the GIL meanwhile.
+    predecessors are hashed; hashlib releases the GIL.
     """
 
     def __init__(self, mapped: mmap.mmap, parts: Sequence[tuple[str, int]]) -> None:
@@ -30,13 +30,13 @@ class TrailingDigest:
         self._thread.start()
 
     def completed(self, name: str) -> None:
-        """Nobody writes to this part any more."""
+        """Record that a part is complete: no thread writes to it any more."""
         with self._changed:
             self._completed.add(name)
             self._changed.notify()
 
     def finish(self) -> str:
-        """The digest (hex) of the whole file, to which nobody writes any more."""
+        """Return the digest (hex) of the whole file; no thread may write to it any more."""
         with self._changed:
             self._all = True
             self._changed.notify()

@@ -32,7 +32,7 @@ METADATA_KEY = "__metadata__"
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a tensor is, without its values."""
+    """A tensor's name, type and shape."""
 
     name: str
     dtype: DType
@@ -46,7 +46,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Where everything lies in one file; `specs` and `begins` have the names in the trainer's order."""
+    """The layout of one file; `specs` and `begins` have the names in the trainer's order."""
 
     specs: dict[str, TensorSpec]
     begins: dict[str, int]  # offsets into the file, not into the data
@@ -121,7 +121,7 @@ def _too_many(where: str, count: int) -> str:
 
 
 def parse(view: memoryview, where: str) -> Header:
-    """Read and validate the header of a whole file; raises `CheckpointError` at the first lie."""
+    """Read and validate the header of a whole file; raises `CheckpointError` at the first false claim."""
     length = int.from_bytes(view[:8], "little")
     if len(view) < 8 or length > len(view) - 8:
         raise CheckpointError(f"{where}: cut short inside its header; write or fetch the file again")
@@ -178,7 +178,7 @@ def _parse_json(text: bytes, where: str) -> dict[str, object]:
 
 
 def _parse_entry(name: str, entry: object, where: str) -> tuple[TensorSpec, int, int]:
-    """What the tensor is, where in the data it begins, and its size in bytes."""
+    """Return the tensor's spec, where in the data it begins, and its size in bytes."""
     _check_name(name, where)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{where}: tensor {name!r} lacks dtype, shape or data_offsets; write the file again")

@@ -15,13 +15,13 @@ from flavor.errors import CheckpointError
 
 
 class TensorFile:
-    """The tensors of one safetensors file, as read-only views of the mapped file; or of one that is only read.
+    """The tensors of one safetensors file: read-only views of a mapped file, or data that is read from an unmapped one.
 
-    There is nothing to close: the map, or the open file, lives as long as its views.
+    Nothing needs closing: the map, or the open file, lives as long as its views.
     """
 
     def __init__(self, source: Mapped | Unmapped) -> None:
-        """Validate a file; raises `CheckpointError` when its header lies in any way."""
+        """Validate a file; raises `CheckpointError` when its header makes a false claim."""
         self.source = source
         self._header: Header = parse(source.view, source.name)
 
@@ -32,9 +32,9 @@ class TensorFile:
 
     @classmethod
     def reading(cls, path: StrPath, name: str = "") -> TensorFile:
-        """Validate a file that others may still write to, under the name of `name`, without mapping it.
+        """Validate a file that others may still write to, without mapping it; errors call it `name`.
 
-        Raises `CheckpointError`, and `DigestMismatch` where it is cut off meanwhile, now or as its tensors are read.
+        Raises `CheckpointError`, and `DigestMismatch` where the file is cut off, now or when its tensors are read.
         """
         return cls(Unmapped(path, name))
 
@@ -92,7 +92,7 @@ class TensorFile:
         return np.asarray(stored) if isinstance(stored, FileTensor) else stored
 
     def stored(self, name: str) -> Array | FileTensor:
-        """A tensor as it lies in the file: a view, or of a file that is only read, what reads it part by part."""
+        """Return a tensor as it lies in the file: a view, or for an unmapped file what reads it part by part."""
         spec, begin, view = self._spec(name), self._header.begins[name], self.source.view
         if isinstance(self.source, Unmapped) and not isinstance(view, memoryview):
             return FileTensor(self.source, begin, spec.shape, spec.dtype)

@@ -1,4 +1,4 @@
-"""Writing safetensors in one pass: the digest is known when the last block is."""
+"""Write safetensors in one pass: the digest is known when the last block is written."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from flavor.errors import CheckpointError
 
 
 class TensorFileWriter:
-    """Writes one safetensors file, to a path (there whole after `close`) or into an open binary file.
+    """Writes one safetensors file, to a path (where it appears whole after `close`) or into an open binary file.
 
-    Either call `write` for every tensor in the order of `specs`, in as many blocks as you like, or take `map`
-    once and fill its arrays in any order from any thread. Use it as a context manager: leaving it well closes
-    it; leaving it with an exception leaves nothing at a path. After `close`, `sha256` and `size_bytes`
-    describe the file.
+    Either call `write` for every tensor in the order of `specs`, in any number of blocks, or take `map` once and fill
+    its arrays in any order from any thread. Use it as a context manager: it closes the file at the end, and leaves
+    nothing at a path after an exception. After `close`, `sha256` and `size_bytes` describe the file.
 
-    Raises `CheckpointError` for specs that the format cannot hold and tensors that do not fit their specs,
-    `StoreError` when the disk does not take the bytes.
+    Raises `CheckpointError` for specs that the format cannot hold and tensors that do not fit their specs, `StoreError`
+    where the disk fails.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class TensorFileWriter:
         self._filled = 0  # bytes of the buffer, which is written in huge pages, at multiples of them: `use_huge_pages`
 
     def write(self, name: str, block: Array) -> None:
-        """Append the next elements of the tensor whose turn it is, in C order; any shape, its own dtype."""
+        """Append the next elements of the current tensor, in C order; any shape, its own dtype."""
         self._skip_empty(until=name)
         spec = self.specs[self._position] if self._position < len(self.specs) else None
         if self._map is not None or spec is None or spec.name != name:
@@ -82,10 +81,10 @@ class TensorFileWriter:
             self._advance()
 
     def map(self) -> dict[str, Array]:
-        """Name to writable array over the whole preallocated file, in the trainer's order; only for a path.
+        """Return writable arrays over the preallocated file, by name, in the trainer's order; only for a path.
 
-        Threads may fill different places at once. `close` must come after the last of them. The space is
-        reserved here, so that a full disk is an error here and not a signal later.
+        Threads may fill different places at once. Call `close` after the last of them. The space is reserved here, so
+        that a full disk is an error here and not a signal later.
         """
         if not self._is_path or self._begun:
             raise CheckpointError(f"{self._where}: only a fresh writer on a path can be mapped; call map() first")
@@ -107,7 +106,7 @@ class TensorFileWriter:
         }
 
     def completed(self, name: str) -> None:
-        """Say that a tensor of `map` is filled: its digest is computed meanwhile, by a thread behind the others."""
+        """Record that a tensor of `map` is filled, so that another thread can compute its digest."""
         if self._map is None:
             raise CheckpointError(f"{self._where}: only tensors of map() are completed; call map() first")
         if self._trailing is None:
@@ -116,7 +115,7 @@ class TensorFileWriter:
         self._trailing.completed(name)
 
     def close(self) -> None:
-        """Finish the file: compute the digest, and put it in its place. Raises if a tensor is incomplete."""
+        """Finish the file: compute the digest, and put the file in its place. Raises if a tensor is incomplete."""
         if self.sha256:
             return
         sha256 = ""
@@ -183,7 +182,7 @@ class TensorFileWriter:
             self._missing_bytes = self.specs[self._position].size_bytes
 
     def _skip_empty(self, until: str | None = None) -> None:
-        """Pass over tensors without elements, which need no write but may have one."""
+        """Skip tensors without elements, which need no write but may have one."""
         while self._position < len(self.specs) and self._missing_bytes == 0:
             if self.specs[self._position].name == until:
                 return

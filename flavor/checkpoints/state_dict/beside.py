@@ -27,7 +27,7 @@ from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
 Beside = Mapping[str | int, object]
-"""Key of the checkpoint to what stood there, as it was unpickled."""
+"""Key of the checkpoint to its unpickled value."""
 _WHERE = "beside state_dict"
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -37,7 +37,7 @@ class _NotKept(Exception):
 
 
 def beside_of(root: object) -> tuple[Beside, tuple[str, ...]]:
-    """What is kept of a checkpoint beside its `state_dict`, and the keys of what is left out."""
+    """Return the parts of a checkpoint beside its `state_dict` that can be kept, and the keys of the others."""
     kept: dict[str | int, object] = {}
     left_out = []
     for key, value in root.items() if isinstance(root, dict) else ():
@@ -55,14 +55,14 @@ def beside_of(root: object) -> tuple[Beside, tuple[str, ...]]:
 
 
 def read_beside(path: StrPath) -> Beside:
-    """What `write_torch(path, {}, None, ..., beside)` kept; nothing if there is no such file."""
+    """Return what `write_torch(path, {}, None, ..., beside)` kept; nothing if there is no such file."""
     if not os.path.exists(path):
         return {}
     return beside_of(load_torch(Mapped(path)))[0]
 
 
 def emittable(value: object, *, native: Callable[[Array], object], torch: Callable[[Array], object]) -> object:
-    """An item as `emit` takes it; tensors become what `torch` makes of them, arrays what `native` does."""
+    """Return an item for `emit`; `torch` converts tensors, `native` converts arrays."""
     nodes = 0
 
     def walk(item: object, depth: int) -> object:

@@ -1,8 +1,8 @@
-"""From nested to flat and back: the state_dict that was read as tensors and structure, and as a pickle again.
+"""Between nested and flat: read a state_dict as tensors and structure, and write it as a pickle again.
 
-A flat dict of tensors keeps its names. Where dicts, lists and tuples are nested, a name is the path to the
-tensor, joined by "/"; "~" and "/" within a key become "~0" and "~1", as in JSON Pointer, and an integer key
-that has a textual twin beside it becomes "~i" and its digits. So no two tensors share a name.
+A flat dict of tensors keeps its names. Where dicts, lists and tuples are nested, a name is the path to the tensor,
+joined by "/"; "~" and "/" within a key become "~0" and "~1", as in JSON Pointer, and an integer key that has a textual
+twin beside it becomes "~i" and its digits. So no two tensors share a name.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _Flattener:
 
 
 def flatten(state_dict: object, where: str, native: LeafKind) -> tuple[dict[str, Array], Structure | None]:
-    """Tensors by name, and the structure unless it was a flat dict of tensors with textual keys.
+    """Return the tensors by name, and the structure unless it was a flat dict of tensors with textual keys.
 
     `native` says which leaves are the tensors of the format: those of torch or those of numpy.
     """
@@ -143,7 +143,7 @@ _ADVICE = (
     ("tensorflow", "save its numpy()"),
     ("pandas", "save its to_numpy()"),
 )
-"""What to do about an object whose name has this in it."""
+"""Hints for objects whose name contains the given part."""
 
 
 def _advice(value: Inert, otherwise: str = "save plain tensors") -> str:
@@ -174,7 +174,7 @@ def nest(
     native: Callable[[Array], object],
     torch: Callable[[Array], object],
 ) -> dict[str, object]:
-    """`{"state_dict": ...}` for `emit`: the structure's dicts, with each tensor as the format spells it.
+    """Return `{"state_dict": ...}` for `emit`: the structure's dicts, with each tensor in the format's form.
 
     Raises `CheckpointError` when the tensors are not those of the structure.
     """

@@ -50,7 +50,7 @@ class Constant:
 
 
 NO_TEXT = Constant("")
-"""What stands on the wire where a text stood, or a dict, list or tuple of texts without a tensor in it."""
+"""Stands on the wire for a text, or for a dict, list or tuple of texts without a tensor in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ class Structure:
                 stack.extend(reversed(node.items))
 
     def shared(self) -> Structure:
-        """The structure as other sites may see it: without text but for the keys that lead to tensors or stand by them.
+        """Return what other sites may see of it: no text, but for keys that lead to tensors or stand by such.
 
-        A branch that leads to no tensor goes as one, with its keys: they are the names of nothing that is averaged.
+        A branch that leads to no tensor becomes one constant, without its keys: they name nothing that is averaged.
         """
         if self.root is None:
             return self
@@ -94,7 +94,7 @@ class Structure:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Where texts stand: the path of each, or that of the branch in which there is no tensor."""
+        """The path of each text, or of the branch without a tensor that holds it."""
         root = self.shared().root
         return tuple(_texts(root, "")) if root is not None else ()
 
@@ -143,7 +143,7 @@ def _to_json(node: Node) -> dict[str, object]:
 
 
 def _shared(node: Node) -> tuple[Node, bool]:
-    """The node as other sites may see it, and whether there is a tensor in it."""
+    """Return the node that other sites may see, and whether there is a tensor in it."""
     if isinstance(node, Leaf):
         return node, True
     if isinstance(node, Constant):
@@ -157,7 +157,7 @@ def _shared(node: Node) -> tuple[Node, bool]:
 
 
 def _texts(node: Node, path: str) -> Iterator[str]:
-    """The paths of the texts that were taken out of a shared node, which is at `path`."""
+    """Yield the paths of the texts that were removed from a shared node, which is at `path`."""
     if node == NO_TEXT:
         yield path
     elif isinstance(node, Branch):

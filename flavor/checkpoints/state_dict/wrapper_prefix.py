@@ -1,7 +1,7 @@
-"""Prefixes that wrappers put before a model's names, taken off for the wire and put back at the site.
+"""Prefixes that wrappers put before a model's names: removed for the wire, and restored at the site.
 
 `torch.nn.DataParallel` and `DistributedDataParallel` save every tensor under `module.`; `torch.compile` puts
-`_orig_mod.` before the names of whatever module it wraps.
+`_orig_mod.` before the names of the module that it wraps.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ PARALLEL, COMPILED = "module.", "_orig_mod."
 
 
 def bare_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name without such prefixes, to the name itself; `CheckpointError` when two become one.
+    """Return each name without such prefixes, to the name itself; raises `CheckpointError` when two become one.
 
-    `module.` is taken off where every name begins with it, `_orig_mod.` wherever it stands between two dots.
+    Removes `module.` where every name begins with it, and `_orig_mod.` wherever it stands between two dots.
     """
     own = list(names)
     bare = own
@@ -38,7 +38,7 @@ def _shorter(names: list[str]) -> list[str]:
 
 
 def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
-    """The checkpoint with the tensors of these names under new ones; the others keep theirs."""
+    """Return the checkpoint with the tensors of these names renamed; the others keep their names."""
     tensors = {names.get(name, name): array for name, array in checkpoint.tensors.items()}
     structure = checkpoint.structure
     if structure is not None and structure.root is not None:

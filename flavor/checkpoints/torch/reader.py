@@ -1,4 +1,4 @@
-"""Reading what torch.save wrote, now (a zip) and before torch 1.6 (a chain of pickles), without torch."""
+"""Read files of torch.save without torch: zips of today, and chains of pickles from before torch 1.6."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LEGACY_NUMBER = 0x1950A86A20F9469CFC6C
 
 
 def load_torch(source: Mapped) -> object:
-    """The object in a torch file, of either kind; its tensors are not realized yet."""
+    """Return the object in a torch file, of either kind; its tensors are not realized yet."""
     if bytes(source.view[:4]) in {b"PK\x03\x04", b"PK\x05\x06"}:
         return _load_zip(source)
     return load_legacy(source.view, source.name)
 
 
 def load_pickle(source: Mapped) -> object:
-    """The object in a plain pickle, which may hold ndarrays and torch tensors."""
+    """Return the object in a plain pickle, which may hold ndarrays and torch tensors."""
     return load(Reader(source.view), _globals(source.name), source.name)
 
 
@@ -60,7 +60,7 @@ def _load_zip(source: Mapped) -> object:
 
 
 def load_legacy(view: memoryview, where: str, *, is_nested: bool = False) -> object:
-    """The object in a legacy torch file, or in the bytes with which a plain pickle spells a torch storage."""
+    """Return the object in a legacy torch file, or in the bytes with which a plain pickle writes a torch storage."""
     reader = Reader(view)
     names: Globals = torch_globals(_refuse_nesting) if is_nested else _globals(where)
     if load(reader, {}, where) != LEGACY_NUMBER:
@@ -113,7 +113,7 @@ def _parse_id(pid: object) -> tuple[StorageType, str, int, tuple[int, int] | Non
 
 
 def _is_unread(pid: object) -> bool:
-    """Whether a storage is of a kind that is unknown here, which only matters inside state_dict."""
+    """Return whether a storage is of an unknown kind, which only matters inside state_dict."""
     return isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "storage" and isinstance(pid[1], Inert)
 
 

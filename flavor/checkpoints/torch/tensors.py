@@ -1,4 +1,4 @@
-"""What the names that torch writes into pickles stand for: tensors as strided views of storages."""
+"""The tensors behind the names that torch writes into pickles: strided views of storages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class PickledTensor:
     is_lazy_math: bool = False  # a negated or conjugated view: its bytes are not its values
 
     def set_state(self, state: object) -> None:
-        """Attributes that somebody hung on a tensor are not part of its values."""
+        """Ignore the attributes of a tensor, which are not part of its values."""
 
     def realize(self, where: str) -> Array:
         """A strided view of the storage, checked against its end; raises `CheckpointError`."""
@@ -123,7 +123,7 @@ def _parameter(tensor: object, *_: object) -> object:
 
 
 def _typed(function: object, kind: object, arguments: object, state: object = None) -> object:
-    """A tensor with attributes, or of a subclass: the tensor, unless a subclass has a state of its own."""
+    """Return a tensor with attributes, or of a subclass, as the tensor, unless a subclass has a state of its own."""
     if not isinstance(function, Recipe) or not isinstance(arguments, tuple):
         return Inert("torch tensor of a kind that is not read")
     name = kind.global_name if isinstance(kind, Inert) else "torch.Tensor"
@@ -133,7 +133,7 @@ def _typed(function: object, kind: object, arguments: object, state: object = No
 
 
 def _has_state(state: object) -> bool:
-    """Whether there is any: a dict of attributes, or such a dict and one of slots."""
+    """Return whether a state has content: a dict of attributes, or such a dict and one of slots."""
     return any(map(bool, state)) if isinstance(state, tuple) else bool(state)
 
 

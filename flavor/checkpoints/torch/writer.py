@@ -1,4 +1,4 @@
-"""Writing torch files and pickles without torch; tensors go from their map straight into the new file."""
+"""Write torch files and pickles without torch; tensors go from their map straight into the new file."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write_pickle(
 
 
 def write_beside(path: StrPath, beside: Beside) -> None:
-    """Keep what stood beside a state_dict, for `read_beside`."""
+    """Keep the data beside a state_dict, for `read_beside`."""
     write_torch(path, {}, None, str(path), beside)
 
 
