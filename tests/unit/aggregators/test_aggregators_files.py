@@ -193,7 +193,7 @@ def test_what_is_no_list_of_models_is_named() -> None:
 def test_models_that_differ_are_refused_by_name(tmp_path: Path) -> None:
     one = saved(tmp_path / "one", "torch", tensors(0))
     other = saved(tmp_path / "other", "npz", tensors(1) | {"b": np.zeros(5, np.float32)})
-    with pytest.raises(AggregationError, match=r"client 1: tensor 'b' has shape \(5,\), client 0 has \(4,\)"):
+    with pytest.raises(AggregationError, match=r"client 1: tensor 'b' has shape \(5,\); client 0 has \(4,\)"):
         aggregate([one, other], out=tmp_path / "out")
 
 
