@@ -46,7 +46,7 @@ class InProcessAggregator:
         now_ms: int,
     ) -> ObjectRef:
         """Put the signed manifest of this attempt beside its model."""
-        return stage_manifest(self._context, run, round_, attempt, model=model, now_ms=now_ms)
+        return stage_manifest(self._context, run, round_, attempt, model=model, chosen=None, now_ms=now_ms)
 
     def publish_manifest(self, run: str, round_: int, manifest: ObjectRef) -> None:
         """Put the manifest of a committed round in its place."""
