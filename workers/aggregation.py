@@ -238,7 +238,7 @@ def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:
         except ChangedWhileRead as error:
             if not looks_left or isinstance(error.__cause__, JobTimeoutException):
                 raise
-            context.observer.hear(Notice(f"round {work.round}: {error}: it is read again", run=work.run))
+            context.observer.hear(Notice(f"round {work.round}: {error}: the worker reads it again", run=work.run))
             staged.unlink(missing_ok=True)
     raise AssertionError
 

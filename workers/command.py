@@ -72,7 +72,9 @@ class StartedAnew:
 def overdue(work: Work, process: ChildProcess) -> AggregatorFailed:
     """Return the failure of a command that is stopped because it takes too long."""
     limit = f"{work.config.aggregation_timeout_s:g} s (--aggregation-timeout-s)"
-    return AggregatorFailed(f"the aggregator was still at it after {limit} and is stopped{quoted(process.last_lines)}")
+    return AggregatorFailed(
+        f"the aggregator was still running after {limit} and is stopped{quoted(process.last_lines)}"
+    )
 
 
 @dataclass(frozen=True)

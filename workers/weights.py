@@ -17,7 +17,7 @@ def check_weight(kind: str, info: Info) -> None:
     importance = info["metadata"]["importance"]
     if kind in _BY_IMPORTANCE and importance < 0:
         raise UpdateRefused(
-            f"importance {importance} is no weight: this run has --weights {kind}, which needs one >= 0"
+            f"importance {importance} cannot be a weight: this run has --weights {kind}, which needs one >= 0"
         )
 
 

@@ -65,10 +65,10 @@ def _compare(report: Report, first: Tensors, path: Path) -> None:
     try:
         second = read(path, opened(path)).tensors
     except CheckpointError:
-        report.unclear(SEEDED, "what it handed in in a second start cannot be read")
+        report.unclear(SEEDED, "the model of a second start cannot be read")
         return
     if structure_problems(second, first, "the first start"):
-        report.unclear(SEEDED, "what it handed in in a second start has other tensors")
+        report.unclear(SEEDED, "the model of a second start has other tensors")
         return
     one, other = _weights(first, first), _weights(second, first)
     if all(np.array_equal(array, second[name]) for name, array in first.items()):
@@ -77,7 +77,9 @@ def _compare(report: Report, first: Tensors, path: Path) -> None:
         if np.allclose(one, other, rtol=0.05, atol=0.05):
             report.passed(SEEDED, "a second start handed in nearly the same weights")
         else:
-            report.unclear(SEEDED, f"two starts handed in other weights, and {one.size} are too few to tell why")
+            report.unclear(
+                SEEDED, f"two starts handed in different weights, and {one.size} weights are too few to tell why"
+            )
     elif (alike := float(np.mean(one * other))) < _UNRELATED:
         report.warned(SEEDED, f"two starts handed in weights that have nothing in common (correlation {alike:.2f})")
     else:

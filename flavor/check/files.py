@@ -53,10 +53,12 @@ class FileRound:
     def try_changes(self, life: Life, trial: Trial[Path], made: Path) -> None:
         """Run the round again: on the same files, then with the files of this round and of the one before exchanged."""
         if _same(self._new, self._old):
-            life.report.unclear(FOLLOWS, "the script's files of two rounds are the same: there is no other to try with")
+            life.report.unclear(
+                FOLLOWS, "the script's files of two rounds are the same, so there is no other file to try with"
+            )
             return
         if not _same(made, trial("unchanged", {})):
-            life.report.unclear(FOLLOWS, "two runs on the same files differ, so that no difference tells anything")
+            life.report.unclear(FOLLOWS, "two runs on the same files differ, so a difference shows nothing")
             return
 
         @functools.cache

@@ -104,14 +104,14 @@ class TensorRound:
         if large := [name for name in partly if made[name].size >= _TELLING]:
             life.fail(
                 FOLLOWS,
-                f"a change in local model {partly[large[0]]} of {len(CLIENTS)} shows not in {model.some(large)}",
+                f"a change in local model {partly[large[0]]} of {len(CLIENTS)} does not show in {model.some(large)}",
             )
         if constant:
             life.report.warned(FOLLOWS, f"no change in any local model shows in {model.some(constant)}")
         elif partly:
             names = list(partly)
             which = f"a change in local model {partly[names[0]]} of {len(CLIENTS)}"
-            life.report.warned(FOLLOWS, f"{which} shows not in {model.some(names)}; a rule by order may be so")
+            life.report.warned(FOLLOWS, f"{which} does not show in {model.some(names)}; a rule by order may be so")
 
     def _look_at_weights(self, life: Life, trial: Trial[model.Tensors], made: model.Tensors, unchanged: float) -> None:
         """Check whether the local models count by their clients' examples; try other sizes where it is unclear."""

@@ -156,7 +156,7 @@ def test_an_aggregation_that_takes_too_long_is_stopped_and_tried_again(faulty):
     edges = faulty.edges()
     gate.reached()
     reason = faulty.bench.logged("round.attempt_failed", round=2)["reason"]
-    assert "still at it after 5 s (--aggregation-timeout-s) and is stopped" in reason
+    assert "still running after 5 s (--aggregation-timeout-s) and is stopped" in reason
     faulty.finish(coordinator, edges)
     assert faulty.bench.runs.read_round(2).attempt == 2
 
@@ -167,7 +167,7 @@ def test_an_aggregation_that_always_takes_too_long_fails_the_run(faulty):
     aggregator(faulty, toy("--fail", "hang", "--at", 0))
     edges = faulty.edges()
     assert coordinator.wait() == 1
-    assert "round 1: attempt 2 of 2: the aggregator was still at it after 1 s" in coordinator.stderr
+    assert "round 1: attempt 2 of 2: the aggregator was still running after 1 s" in coordinator.stderr
     for edge in edges.values():
         assert edge.wait() == 1
     faulty.history().check(rounds=0)

@@ -241,13 +241,13 @@ WRONG_SHARES = {
         (SAVE, "    made['w1'], made['w3'] = models[0]['w1'], models[0]['w3']\n" + SAVE),
         "follows every local model",
         Status.FAILED,
-        "a change in local model 2 or 3 of 3 shows not in w3, w1",
+        "a change in local model 2 or 3 of 3 does not show in w3, w1",
     ),
     "takes a small one from the first": (
         (SAVE, "    made['b1'] = models[0]['b1']\n" + SAVE),
         "follows every local model",
         Status.WARNED,
-        "a change in local model 2 or 3 of 3 shows not in b1",
+        "a change in local model 2 or 3 of 3 does not show in b1",
     ),
 }
 

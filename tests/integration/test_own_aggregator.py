@@ -186,7 +186,7 @@ def test_a_hanging_one_is_stopped_at_the_limit(bench, once):
     run = Federation(bench, own, once=once, rounds=2, serve=["--aggregation-timeout-s", 2])
     np.testing.assert_allclose(run.finished(), 2 * STEP, rtol=1e-6)
     (reason,) = run.failures()
-    assert "still at it after 2 s (--aggregation-timeout-s)" in reason
+    assert "still running after 2 s (--aggregation-timeout-s)" in reason
     assert "thinking" in reason
 
 
