@@ -154,7 +154,7 @@ def test_views_that_are_not_contiguous_are_read_right():
     ("change", "message"),
     [
         (lambda m: m.pop("b"), r"client 1: tensor 'b' is missing"),
-        (lambda m: m.update(c=np.zeros(1)), r"client 1: tensor 'c' is not in client 0"),
+        (lambda m: m.update(c=np.zeros(1)), r"client 1: tensor 'c' is not in "),
         (
             lambda m: m.update(b=np.zeros((5, 1), np.float32)),
             r"client 1: tensor 'b' has shape \(5, 1\).*\(5,\)",
