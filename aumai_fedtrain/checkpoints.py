@@ -150,12 +150,12 @@ def put_round(store: ObjectStore, run: str, round_: RoundView, state: GlobalStat
     with store.stage() as staged:
         infos = accepted_infos(store, updates)
         staged.write_text(json.dumps(merge_infos(list(round_.contributors), infos), allow_nan=False), encoding="utf-8")
-        info_digest, _ = sha256_file(staged)
-        info_path = named(prefix, "info", info_digest, ".json")
-        store.put(info_path, staged, digest=info_digest)
+        digest, _ = sha256_file(staged)
+        info = ObjectRef(named(prefix, "info", digest, ".json"), digest)
+        store.put(info, staged)
     format_ = of_most([update.format for update in updates])
     sealed = model.sealed(store.seal(model.path))
-    return GlobalModel(sealed, ObjectRef(info_path, info_digest), replace(memory, size_bytes=None), format_)
+    return GlobalModel(sealed, info, replace(memory, size_bytes=None), format_)
 
 
 def put_initial(store: ObjectStore, run: str, weights: Mapping[str, Any]) -> GlobalModel:
@@ -228,8 +228,9 @@ def _put(
             for spec in writer.specs:
                 writer.write(spec.name, tensors[spec.name])
         path = named(prefix, stem, writer.sha256, ".safetensors")
-        store.put(path, staged, digest=writer.sha256)
-    return ObjectRef(path, writer.sha256, writer.size_bytes)
+        ref = ObjectRef(path, writer.sha256, writer.size_bytes)
+        store.put(ref, staged)
+    return ref
 
 
 def _narrowed(weights: Mapping[str, Any], spec: TensorSpec) -> Array:

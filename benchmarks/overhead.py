@@ -107,7 +107,7 @@ def measure(
             raise SystemExit(f"the run is {view.state}: {view.reason}")
         done = list(closed_rounds(runs, open_store(store)))
         opened, closed = [each.opened_ms for each in done], done[-1].closed_ms
-        check(open_store(store).local(view.global_model.model.path), edges, rounds)
+        check(open_store(store).open(view.global_model.model), edges, rounds)
         processes.wait([f"edge-{i}" for i in range(1, edges + 1)], 60)
         watch.stop()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

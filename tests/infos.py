@@ -11,6 +11,7 @@ from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.protocol import new_run_id
+from flavor.records.objects import ObjectRef
 from flavor.store.paths import named
 from flavor.store.protocol import ObjectStore
 
@@ -22,7 +23,7 @@ def put_info(store: ObjectStore, prefix: str, info: dict[str, Any] | bytes) -> d
     path = named(prefix, "info", digest, ".json")
     with store.stage() as staged:
         staged.write_bytes(data)
-        store.put(path, staged, digest=digest)
+        store.put(ObjectRef(path, digest), staged)
     examples = info["metadata"]["datasetSize"] if isinstance(info, dict) else 0
     return {"info_path": path, "info_digest": digest, "num_examples": str(examples)}
 

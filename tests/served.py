@@ -174,7 +174,7 @@ def close_without_manifest(served: Served, *, after: Callable[[], None]) -> None
     model, path, data = global_model("runs/r/global/0001-model", "0" * 64, 1), "runs/r/manifests/staged-1.json", b"{}"
     with served.store.stage() as staged:
         staged.write_bytes(data)
-        served.store.put(path, staged, digest=sha256(data))
+        served.store.put(ObjectRef(path, sha256(data)), staged)
     after()
     served.runs.claim_round(1, attempt=1, token="w", ttl_s=60)
     served.runs.commit_round(1, attempt=1, token="w", model=model, reason="", manifest=ObjectRef(path, sha256(data)))

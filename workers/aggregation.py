@@ -279,17 +279,17 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
         combined = _combined(context, work, staged)
         reach("worker.combined")
         path = named(prefix, "model", combined.digest, config.kind.object_extension)
-        context.store.put(path, staged, digest=combined.digest)
+        ref = ObjectRef(path, combined.digest, combined.size_bytes)
+        context.store.put(ref, staged)
     with context.store.stage() as staged:
         public = combined.info if config.share_names else summed(combined.info)
         staged.write_text(json.dumps(public, allow_nan=False), encoding="utf-8")
-        info_digest, _ = sha256_file(staged)
-        info_path = named(prefix, "info", info_digest, ".json")
-        context.store.put(info_path, staged, digest=info_digest)
+        digest, _ = sha256_file(staged)
+        info = ObjectRef(named(prefix, "info", digest, ".json"), digest)
+        context.store.put(info, staged)
     reach("worker.stored")
     examples = sum(update.num_examples for update in updates.values())
-    ref = ObjectRef(path, combined.digest, combined.size_bytes, context.store.seal(path))
-    model = GlobalModel(ref, ObjectRef(info_path, info_digest), combined.state, work.format)
+    model = GlobalModel(ref.sealed(context.store.seal(ref.path)), info, combined.state, work.format)
     manifest = stage_manifest(
         context,
         view,

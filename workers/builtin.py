@@ -187,9 +187,9 @@ def _put_state(work: Work, state: ServerState) -> ObjectRef:
         with TensorFileWriter(staged, specs, state.metadata) as writer:
             for spec in writer.specs:
                 writer.write(spec.name, state.tensors[spec.name])
-        path = named(work.prefix, "state", writer.sha256, ".safetensors")
-        work.store.put(path, staged, digest=writer.sha256)
-    return ObjectRef(path, writer.sha256)
+        ref = ObjectRef(named(work.prefix, "state", writer.sha256, ".safetensors"), writer.sha256)
+        work.store.put(ref, staged)
+    return ref
 
 
 def _tensors(file: TensorFile) -> dict[str, Any]:

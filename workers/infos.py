@@ -17,7 +17,7 @@ def read_client_info(store: ObjectStore, ref: ObjectRef) -> Info:
 
     Raises `InvalidInfo` for invalid information, `StoreError` unless the object is what was recorded.
     """
-    return parse_info(_data(store, ref.path, ref.digest), where="info.json")  # type: ignore[arg-type]
+    return parse_info(_data(store, ref), where="info.json")  # type: ignore[arg-type]
 
 
 def accepted_infos(store: ObjectStore, updates: Iterable[Update]) -> list[Info]:
@@ -30,5 +30,5 @@ def accepted_infos(store: ObjectStore, updates: Iterable[Update]) -> list[Info]:
 
 
 @functools.lru_cache(256)  # a worker often aggregates what it inspected, and a bucket answers slowly
-def _data(store: ObjectStore, path: str, digest: str) -> bytes:
-    return store.read(path, most=MAX_BYTES, digest=digest)
+def _data(store: ObjectStore, ref: ObjectRef) -> bytes:
+    return store.read(ref, most=MAX_BYTES)

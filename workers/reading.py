@@ -68,8 +68,8 @@ class Reading:
         A site can cut its own file off at any time, which would kill each process that has the file mapped. Raises what
         `ObjectStore.local` raises.
         """
-        what, store, digest, seal = f"object {ref.path}", self.store, ref.digest, ref.seal
-        check_named(digest, what)
+        store, seal = self.store, ref.seal
+        check_named(ref)
         if store.private:
             return TensorFile.open(store.open(ref))
         try:
@@ -77,16 +77,16 @@ class Reading:
         except CheckpointError as error:  # it was readable when it was accepted
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None
-            raise ObjectMissing(f"{what} is no file any more") from None
+            raise ObjectMissing(f"object {ref.path} is no file any more") from None
         if file.whole is not None:
-            check_bytes(file.whole, what, most=file.size_bytes, digest=digest)  # these very bytes
+            check_bytes(ref, file.whole)  # these very bytes
             return TensorFile(file)
         strict = not seal or is_strict(seal)
         found = seal_of(file.status(), strict=strict)
         if found != seal:
             found = settled(store, file, strict=strict)
-            if (other := _sha256(file)) != digest:
-                raise other_bytes(what, other, file.size_bytes, digest)
+            if (other := _sha256(file)) != ref.digest:
+                raise other_bytes(ref, other, file.size_bytes)
         self._open.append((ref.path, file, found))
         return TensorFile(file)
 

@@ -29,5 +29,6 @@ def store_initial(
         except CheckpointError as error:
             raise InvalidSetting(f"{what} {path}: {error}") from None
         target = named(global_prefix(run, 0), "model", wire.digest, kind.object_extension)
-        store.put(target, staged, digest=wire.digest)
-    return GlobalModel(ObjectRef(target, wire.digest, wire.size_bytes, store.seal(target)), format=wire.format)
+        ref = ObjectRef(target, wire.digest, wire.size_bytes)
+        store.put(ref, staged)
+    return GlobalModel(ref.sealed(store.seal(ref.path)), format=wire.format)

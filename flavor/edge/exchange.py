@@ -98,7 +98,7 @@ class Exchange:
         merged = None
         if model.info is not None:
             self._check_named(model.info)
-            merged = self._store.read(model.info.path, most=_MOST_MERGED_BYTES, digest=model.info.digest)
+            merged = self._store.read(model.info, most=_MOST_MERGED_BYTES)
         target = self._workspace.global_model
         ref = model.model
         if self._site.is_placed_as_it_is(model.format):
@@ -173,12 +173,12 @@ class Exchange:
     def _put_info(self, info: Info, prefix: str) -> ObjectRef:
         data = info_bytes(info)
         digest = hashlib.sha256(data).hexdigest()
-        path = named(prefix, "info", digest, ".json")
+        ref = ObjectRef(named(prefix, "info", digest, ".json"), digest)
         with self._store.stage() as staged:
             with naming(staged):
                 staged.write_bytes(data)
-            self._store.put(path, staged, digest=digest)
-        return ObjectRef(path, digest)
+            self._store.put(ref, staged)
+        return ref
 
     def is_collected_quickly(self) -> bool:
         """Whether the trainer's checkpoint `is_quick` to move; so is one that is not there."""
@@ -208,9 +208,10 @@ class Exchange:
                     staged.unlink()
             wire = wire or site.to_wire(source, staged, given)
             path = named(prefix, "update", wire.digest, self._kind.object_extension)
-            self._store.put(path, staged, digest=wire.digest)
+            ref = ObjectRef(path, wire.digest, wire.size_bytes)
+            self._store.put(ref, staged)
         if site.habits != self._habits:
             self._habits = site.habits
             if self._learned is not None:
                 self._learned(self._habits)
-        return ObjectRef(path, wire.digest, wire.size_bytes), wire.format
+        return ref, wire.format

@@ -53,8 +53,7 @@ def site_infos(view: RoundView, store: ObjectStore | None, known: Mapping[str, I
 def site_info(view: RoundView, store: ObjectStore, client: str) -> Info:
     """Return the client information of one contributor. Raises `StoreError` or `InvalidInfo` if it cannot be read."""
     info = view.inspected(client).info
-    data = store.read(info.path, most=MAX_BYTES, digest=info.digest)
-    return parse_info(data, where="info.json")
+    return parse_info(store.read(info, most=MAX_BYTES), where="info.json")
 
 
 def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, Info]) -> RoundResult:
@@ -88,11 +87,13 @@ def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
     """
     if view.info is None:
         raise ObjectMissing(f"round {view.round} has no merged information")
-    path, digest = view.info.path, view.info.digest or None
-    if store.private:
-        data = store.local(path, digest=digest).read_bytes()
-    else:  # what others may change during the reading is read once
-        data = store.read(path, most=_MOST_MERGED_BYTES, digest=digest)
+    ref = view.info
+    if not ref.digest:
+        data = store.read_unverified(ref.path, most=_MOST_MERGED_BYTES)
+    elif store.private:  # perhaps it is in the cache
+        data = store.open(ref).read_bytes()
+    else:  # read once: other parties may change the file between two reads
+        data = store.read(ref, most=_MOST_MERGED_BYTES)
     found: dict[str, Any] = json.loads(data)
     return found
 

@@ -1,4 +1,4 @@
-"""The SHA-256 of a file or of bytes, and the check of an object against the digest and the size that were recorded."""
+"""Compute SHA-256 digests, and check objects against the digest and the size that were recorded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _COPIED_BYTES = 2**20
 
 
 def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
-    """The SHA-256 (hex) and the size in bytes of a file; of one with more than `most` bytes, of the first `most` + 1.
+    """Return the SHA-256 (hex) and the size in bytes of a file; of a file larger than `most`, of its first `most` + 1.
 
-    So a file that grows while it is read ends somewhere, and has not the size that it should.
+    With `most`, reading ends even where the file grows, and the size then differs from the recorded one.
     """
     with naming(path), path.open("rb", buffering=0) as file:
         if most is None:
@@ -30,15 +30,15 @@ def sha256_file(path: Path, *, most: int | None = None) -> tuple[str, int]:
 
 
 def copy_of(store: ObjectStore, ref: ObjectRef, destination: Path) -> None:
-    """Make `destination`, which is not there, this caller's own copy of the object, whose digest is the copy's.
+    """Copy the object to `destination`, which must not exist, and verify the digest of the copy itself.
 
-    Who links it, or reads it after its digest was computed, may get what somebody else has written to it since. Raises
-    `ObjectMissing`, and `DigestMismatch` with no copy left; where its size is known no more than that is read.
+    A link to an object, or an object that is read after its digest was computed, can hold what another process has
+    written since; this caller's own copy cannot. Reads no more than the recorded size. Raises `ObjectMissing`, and
+    `DigestMismatch`, with no copy left.
     """
-    path, digest, size_bytes = ref.path, ref.digest, ref.size_bytes
-    check_named(digest, f"object {path}")
-    what, found, left = f"object {path}", hashlib.sha256(), -1 if size_bytes is None else size_bytes + 1
-    source = store.local(path, digest=digest if store.private else None, size_bytes=size_bytes)
+    check_named(ref)
+    found, left = hashlib.sha256(), -1 if ref.size_bytes is None else ref.size_bytes + 1
+    source = store.open(ref) if store.private else store.local(ref.path, size_bytes=ref.size_bytes)
     try:
         with source.open("rb", buffering=0) as file, destination.open("xb", buffering=0) as copy:
             while left and (block := file.read(_COPIED_BYTES if left < 0 else min(left, _COPIED_BYTES))):
@@ -46,22 +46,22 @@ def copy_of(store: ObjectStore, ref: ObjectRef, destination: Path) -> None:
                 copy.write(block)
                 left -= len(block) if left > 0 else 0
             size = copy.tell()
-        check_size(size, size_bytes, what)
-        if found.hexdigest() != digest:
-            raise other_bytes(what, found.hexdigest(), size, digest)
+        check_size(size, ref.size_bytes, f"object {ref.path}")
+        if found.hexdigest() != ref.digest:
+            raise other_bytes(ref, found.hexdigest(), size)
     except BaseException:
         destination.unlink(missing_ok=True)
         raise
 
 
-def check_named(digest: str | None, what: str) -> None:
-    """Raise `DigestMismatch` for an empty digest: what is named without one is not known, and not to be taken."""
-    if digest is not None and not digest:
-        raise DigestMismatch(f"{what} is named without a digest, and is not read")
+def check_named(ref: ObjectRef) -> None:
+    """Raise `DigestMismatch` for a reference without a digest: nothing says which bytes the object must hold."""
+    if not ref.digest:
+        raise DigestMismatch(f"object {ref.path} is named without a digest, and is not read")
 
 
 def check_size(size_bytes: int, expected: int | None, what: str) -> None:
-    """Raise `DigestMismatch` unless something of this size can be what was recorded."""
+    """Raise `DigestMismatch` where a size was recorded and `size_bytes` is another."""
     if expected is not None and size_bytes != expected:
         raise DigestMismatch(
             f"{what}: the bytes are not those that were recorded ({size_bytes} of them, expected {expected}): it was "
@@ -69,28 +69,29 @@ def check_size(size_bytes: int, expected: int | None, what: str) -> None:
         )
 
 
-def check_bytes(data: bytes | memoryview, what: str, *, most: int, digest: str | None) -> None:
-    """Raise `DigestMismatch` unless these are no more than `most` bytes, and those with this SHA-256."""
+def check_most(data: bytes, path: str, most: int) -> None:
+    """Raise `DigestMismatch` where an object has more bytes than its reader takes."""
     if len(data) > most:
-        raise DigestMismatch(f"{what}: larger than {most} bytes")
-    if digest is not None and (found := hashlib.sha256(data).hexdigest()) != digest:
-        raise DigestMismatch(
-            f"{what}: the bytes are not those that were recorded (SHA-256 {found[:12]}…, expected {digest[:12]}…): it "
-            "was changed or cut off in the store"
-        )
+        raise DigestMismatch(f"object {path}: larger than {most} bytes")
 
 
-def check_digest(path: Path, digest: str, what: str, *, size_bytes: int | None = None) -> None:
-    """Raise `DigestMismatch` unless the file at `path` has this SHA-256, of whose bytes it reads no more than due."""
-    found, size = sha256_file(path, most=size_bytes)
-    check_size(size, size_bytes, what)
-    if found != digest:
-        raise other_bytes(what, found, size, digest)
+def check_bytes(ref: ObjectRef, data: bytes | memoryview) -> None:
+    """Raise `DigestMismatch` unless these bytes have the object's recorded SHA-256."""
+    if (found := hashlib.sha256(data).hexdigest()) != ref.digest:
+        raise other_bytes(ref, found, len(data))
 
 
-def other_bytes(what: str, found: str, size_bytes: int, digest: str) -> DigestMismatch:
-    """The error of something whose SHA-256 is `found`, and should be `digest`."""
+def check_object(ref: ObjectRef, file: Path) -> None:
+    """Raise `DigestMismatch` unless the file holds the object's bytes. Reads no more than the recorded size."""
+    found, size = sha256_file(file, most=ref.size_bytes)
+    check_size(size, ref.size_bytes, f"object {ref.path}")
+    if found != ref.digest:
+        raise other_bytes(ref, found, size)
+
+
+def other_bytes(ref: ObjectRef, found: str, size_bytes: int) -> DigestMismatch:
+    """Return the error for an object of `size_bytes` bytes whose SHA-256 is `found`, and not the recorded one."""
     return DigestMismatch(
-        f"{what}: the bytes are not those that were recorded (SHA-256 {found[:12]}… of {size_bytes} bytes, expected "
-        f"{digest[:12]}…): it was changed or cut off in the store"
+        f"object {ref.path}: the bytes are not those that were recorded (SHA-256 {found[:12]}… of {size_bytes} bytes, "
+        f"expected {ref.digest[:12]}…): it was changed or cut off in the store"
     )

@@ -28,8 +28,8 @@ from flavor.errors import (
     ShareAway,
     StoreUnavailable,
 )
-from flavor.store.by_ref import ByRef
-from flavor.store.digests import check_bytes, check_digest, check_named, check_size, sha256_file
+from flavor.records.objects import ObjectRef
+from flavor.store.digests import check_bytes, check_most, check_named, check_object, check_size, sha256_file
 from flavor.store.links import copied, linked, placed
 from flavor.store.paths import checked_path
 from flavor.store.seals import is_strict, seal_of
@@ -43,7 +43,7 @@ _STAGED_S = 86_400.0
 """What was staged so long ago is nobody's any more."""
 
 
-class LocalStore(ByRef):
+class LocalStore:
     """`ObjectStore` in the folder `root`. With `create`, the folder is made; otherwise it must be there.
 
     Otherwise, too, nothing is written there before there is an object to put: it may be a wrong one. Raises
@@ -88,8 +88,9 @@ class LocalStore(ByRef):
             with contextlib.suppress(OSError):  # a store that takes no writes any more: it is swept one day
                 staged.unlink(missing_ok=True)
 
-    def put(self, path: str, source: Path, *, digest: str) -> None:
+    def put(self, ref: ObjectRef, source: Path) -> None:
         """See `ObjectStore`."""
+        path = ref.path
         target = self._at(path)
         with _clear(target):
             try:
@@ -97,7 +98,7 @@ class LocalStore(ByRef):
             except FileExistsError:
                 if self._is_left_over(target, source):
                     os.replace(source, target)
-                elif sha256_file(target)[0] != digest:
+                elif sha256_file(target)[0] != ref.digest:
                     raise ObjectExists(
                         f"object {path} is there already, with other bytes: nothing was changed"
                     ) from None
@@ -124,17 +125,22 @@ class LocalStore(ByRef):
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
                 os.replace(copy, target)
 
-    def local(self, path: str, *, digest: str | None = None, seal: str = "", size_bytes: int | None = None) -> Path:
+    def open(self, ref: ObjectRef) -> Path:
         """See `ObjectStore`."""
-        check_named(digest, f"object {path}")
+        check_named(ref)
+        target = self.local(ref.path, size_bytes=ref.size_bytes)
+        if not ref.seal or self.seal(ref.path, strict=is_strict(ref.seal)) != ref.seal:
+            check_object(ref, target)
+        return target
+
+    def local(self, path: str, *, size_bytes: int | None = None) -> Path:
+        """See `ObjectStore`."""
         target = self._at(path)
         if target.is_symlink() or not target.is_file():
             raise ObjectMissing(f"object {path} is not in the store {self.url}")
         self._check_inside(target, path)
         if size_bytes is not None:
             check_size(target.stat().st_size, size_bytes, f"object {path}")
-        if digest and (not seal or self.seal(path, strict=is_strict(seal)) != seal):
-            check_digest(target, digest, f"object {path}", size_bytes=size_bytes)
         return target
 
     def seal(self, path: str, *, strict: bool = False) -> str:
@@ -146,26 +152,17 @@ class LocalStore(ByRef):
         """
         return seal_of(self.local(path).stat(), strict=strict)
 
-    def fetch(
-        self,
-        path: str,
-        destination: Path,
-        *,
-        digest: str,
-        seal: str = "",
-        size_bytes: int | None = None,
-        check: Callable[[Path], None] = lambda _: None,
-    ) -> None:
+    def place(self, ref: ObjectRef, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
         """See `ObjectStore`."""
 
         def check_placed(file: Path, was: tuple[os.stat_result, ...]) -> None:
-            # of the file that was placed itself: by its name another may have been looked at
-            if any(seal_of(each, strict=is_strict(seal)) != seal for each in was):
-                check_digest(file, digest, f"object {path}", size_bytes=size_bytes)
+            # `file` is the placed file itself: its name in the store may lead to another file by now
+            if any(seal_of(each, strict=is_strict(ref.seal)) != ref.seal for each in was):
+                check_object(ref, file)
             check(file)
 
-        check_named(digest, f"object {path}")
-        source = self.local(path, size_bytes=size_bytes)
+        check_named(ref)
+        source = self.local(ref.path, size_bytes=ref.size_bytes)
         with _clear(destination):
             placed(source, destination, check=check_placed)
 
@@ -174,14 +171,21 @@ class LocalStore(ByRef):
         target = self._at(path)
         return target.is_file() and not target.is_symlink() and not self._leads_out(target)
 
-    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
+    def read(self, ref: ObjectRef, *, most: int) -> bytes:
+        """See `ObjectStore`."""
+        check_named(ref)
+        data = self.read_unverified(ref.path, most=most)
+        check_bytes(ref, data)
+        return data
+
+    def read_unverified(self, path: str, *, most: int) -> bytes:
         """See `ObjectStore`."""
         file = self.local(path)
         with _clear(file):
             handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe by now, perhaps
             with open(handle, "rb", buffering=0) as opened:
                 data = _read_up_to(opened, most + 1)
-        check_bytes(data, f"object {path}", most=most, digest=digest)
+        check_most(data, path, most)
         return data
 
     def take(self, path: str, target: str, *, most: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What a store is: write-once objects under paths, known by their SHA-256."""
+"""The protocol of an object store: write-once objects under paths, each known by its SHA-256."""
 
 from __future__ import annotations
 
@@ -14,59 +14,64 @@ class ObjectStore(Protocol):
     """Write-once objects. All implementations pass one suite of tests.
 
     Paths are those of `flavor.store.paths`; a path that would leave the store raises `BadObjectPath`. A store that
-    cannot be reached, or refuses us, raises `StoreUnavailable`, after bounded retries.
+    cannot be reached, or that refuses this process, raises `StoreUnavailable` after bounded retries.
     """
 
     url: str
     private: bool
-    """Whether nobody else can write to the files of `local`, so that they may be mapped."""
+    """Whether only this user can write to the files of `open` and `local`, so that they may be mapped."""
 
     def stage(self) -> contextlib.AbstractContextManager[Path]:
-        """A fresh path for a file on its way into the store; whatever is left there afterwards is removed."""
+        """Yield a fresh path for a file on its way into the store. What is left there afterwards is removed."""
 
-    def put(self, path: str, source: Path, *, digest: str) -> None:
-        """Make the file at `source` the object `path`, whole or not at all; `source` is gone afterwards.
+    def put(self, ref: ObjectRef, source: Path) -> None:
+        """Make the file at `source` the object `ref.path`, whole or not at all; `source` is gone afterwards.
 
-        Putting the same bytes again does nothing; other bytes under the same path raise `ObjectExists`.
-        """
-
-    def local(self, path: str, *, digest: str | None = None, seal: str = "", size_bytes: int | None = None) -> Path:
-        """A file with the object's bytes, to be read at once, or mapped if they are `private`. Raises `ObjectMissing`.
-
-        With a `digest`, it is unchanged since `seal` was taken, or else has this digest; `DigestMismatch` if neither.
-        Without one whoever calls checks the bytes, or needs none; an empty one, which a record may lack, is refused.
-        With `size_bytes`, one of another size is a `DigestMismatch` before any of it is read: a file of terabytes
-        costs nothing to make.
+        `ref.digest` is the SHA-256 of the file, as its writer has computed it. Putting the same bytes again does
+        nothing; other bytes under the same path raise `ObjectExists`.
         """
 
     def open(self, ref: ObjectRef) -> Path:
-        """A file with the object that a record names; see `local`. `ByRef` has this and `place`, for any store."""
+        """Return a file with the object's bytes, verified: to be read at once, or mapped if the store is `private`.
 
-    def place(self, ref: ObjectRef, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
-        """Place the object that a record names at `destination`; see `fetch`."""
-
-    def seal(self, path: str, *, strict: bool = False) -> str:
-        """A mark of the object as it is now: the same mark later means that nobody has written to it since.
-
-        A `strict` one is for objects of other parties: it cannot be kept through a change by setting times back. It may
-        be lost without a change, which costs a digest.
-
-        Taken beside a computed digest, it saves computing that digest again. Raises `ObjectMissing`.
+        The object has the recorded size, where the reference has one: another size is found before any byte is read,
+        because a file of terabytes costs nothing to make. It is unchanged since `ref.seal` was taken, or else it has
+        the recorded digest. Raises `DigestMismatch` otherwise and for a reference without a digest, `ObjectMissing`.
         """
 
-    def fetch(
-        self,
-        path: str,
-        destination: Path,
-        *,
-        digest: str,
-        seal: str = "",
-        size_bytes: int | None = None,
-        check: Callable[[Path], None] = lambda _: None,
-    ) -> None:
-        """Place the object at `destination`, replacing what is there, after the checks of `local` and `check` of it.
+    def place(self, ref: ObjectRef, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
+        """Place the object at `destination`, replacing what is there, after the checks of `open` and after `check`.
 
-        Raises `ObjectMissing`, `DigestMismatch`; `destination` is untouched then.
+        Raises what `open` raises; `destination` is untouched then.
+        """
+
+    def read(self, ref: ObjectRef, *, most: int) -> bytes:
+        """Return the bytes of a small object, verified, in one request: no mapping, no file.
+
+        Never reads more than `most` bytes, and raises `DigestMismatch` for an object that has more or that is not the
+        recorded one. Raises `ObjectMissing`.
+        """
+
+    def local(self, path: str, *, size_bytes: int | None = None) -> Path:
+        """Return a file with the object's bytes as they are. The caller verifies them, or needs no verification.
+
+        With `size_bytes`, an object of another size is a `DigestMismatch` before any byte is read. Raises
+        `ObjectMissing`.
+        """
+
+    def read_unverified(self, path: str, *, most: int) -> bytes:
+        """Return the bytes of a small object as they are. The caller verifies them.
+
+        Never reads more than `most` bytes, and raises `DigestMismatch` for an object that has more. Raises
+        `ObjectMissing`.
+        """
+
+    def seal(self, path: str, *, strict: bool = False) -> str:
+        """Return a mark of the object as it is now: the same mark later means that nothing was written to it since.
+
+        A `strict` seal is for objects of other parties: setting times back does not keep it through a change. It can
+        be lost without a change, which costs one digest. A seal that was taken before a digest is computed saves
+        computing that digest again. Raises `ObjectMissing`.
         """
 
     def exists(self, path: str) -> bool:
@@ -78,28 +83,22 @@ class ObjectStore(Protocol):
     def start(self, path: str, size_bytes: int) -> bytes:
         """The first bytes of the object, without fetching the rest. Raises `ObjectMissing`."""
 
-    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
-        """The bytes of a small object, in one request: no mapping, no file. Raises `ObjectMissing`.
-
-        `DigestMismatch` when they are more than `most`, or have not this digest; no more than that is ever read.
-        """
-
     def take(self, path: str, target: str, *, most: int | None = None) -> str:
-        """Put the object `path` out of the reach of whoever has put it there; returns where it lies from now on.
+        """Put the object `path` out of the reach of the party that has put it there; return its path from now on.
 
-        In a folder that is `target`: moved there, or copied if it belongs to another user; what lies there already
-        stays, and is what counts, so that it can be done again. A bucket leaves it where it is. Raises `ObjectMissing`,
-        and `DigestMismatch` instead of a copy of more than `most` bytes.
+        A folder moves the object to `target`, or copies it if it belongs to another user. An object that lies at
+        `target` already stays and counts, so that a repeated call changes nothing. A bucket leaves the object where it
+        is, and returns `path`. Raises `ObjectMissing`, and `DigestMismatch` instead of copying more than `most` bytes.
         """
 
     def list(self, folder: str, *, most: int | None = None) -> list[str]:
-        """The paths of the objects directly in `folder` (which ends in a slash), sorted; empty where there are none.
+        """Return the paths of the objects directly in `folder` (which ends in a slash), sorted; empty for no objects.
 
-        With `most`, no more than so many of them, and no more is looked at. Nothing descends.
+        With `most`, looks at no more than so many entries. Never descends into folders below.
         """
 
     def folders(self, folder: str, *, most: int | None = None) -> Sequence[str]:
-        """The folders directly in `folder`, as paths that end in a slash, sorted; at most so many."""
+        """Return the folders directly in `folder`, as paths that end in a slash, sorted; at most `most`."""
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete these objects; absent ones are no error."""

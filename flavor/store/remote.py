@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, ObjectWithheld, StoreError, StoreUnavailable
+from flavor.records.objects import ObjectRef
 from flavor.sizes import shown_size
 from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, already_there
-from flavor.store.by_ref import ByRef
 from flavor.store.cache import Entry, FileCache, default_folder
-from flavor.store.digests import check_bytes, check_named, check_size
+from flavor.store.digests import check_bytes, check_most, check_named, check_size, other_bytes
 from flavor.store.links import placed
 from flavor.store.paths import checked_path, run_record_path
 from flavor.store.settings import DEFAULTS, StoreSettings
@@ -64,7 +64,7 @@ class Told(io.FileIO):
         return data
 
 
-class RemoteStore(ByRef):
+class RemoteStore:
     """`ObjectStore` in a bucket, with its files in a cache on this machine: `cache`, or else that of the settings.
 
     With `create` it is tried whether the bucket can be written and refuses to write an object twice; raises
@@ -100,8 +100,9 @@ class RemoteStore(ByRef):
         with self._cache.stage() as staged:
             yield staged
 
-    def put(self, path: str, source: Path, *, digest: str) -> None:
+    def put(self, ref: ObjectRef, source: Path) -> None:
         """See `ObjectStore`. A large file is uploaded in parts; what was uploaded is in the cache afterwards."""
+        path, digest = ref.path, ref.digest
         key = checked_path(path)
         with watching(), self._cache.entry(self._name(path)) as entry:
             try:
@@ -178,12 +179,16 @@ class RemoteStore(ByRef):
     def _copy_once(self, staged: str, key: str) -> None:
         self._bucket.persist(key, lambda: self._bucket.writing.copy(staged, key, overwrite=False))
 
-    def local(self, path: str, *, digest: str | None = None, seal: str = "", size_bytes: int | None = None) -> Path:
-        """See `ObjectStore`. A file of the cache, which has the digest of what the store held when it was fetched.
+    def open(self, ref: ObjectRef) -> Path:
+        """See `ObjectStore`. The file is one of the cache; for an object in the cache, the store is not asked."""
+        check_named(ref)
+        return self._cached(ref.path, ref.digest, ref.size_bytes)
 
-        With `digest`, and the object in the cache, the store is not asked.
-        """
-        check_named(digest, f"object {path}")
+    def local(self, path: str, *, size_bytes: int | None = None) -> Path:
+        """See `ObjectStore`. A file of the cache, which has the digest of what the store held when it was fetched."""
+        return self._cached(path, "", size_bytes)
+
+    def _cached(self, path: str, digest: str, size_bytes: int | None) -> Path:
         key = checked_path(path)
         fetched = False
         with watching(), self._cache.entry(self._name(path)) as entry:
@@ -192,12 +197,9 @@ class RemoteStore(ByRef):
                 meta = self._head(path)
                 if file is None or entry.mark != _mark(meta):
                     check_size(meta["size"], size_bytes, f"object {path}")
-                    file, fetched = self._download(key, meta, entry, digest or ""), True
+                    file, fetched = self._download(key, meta, entry, digest), True
             if digest and entry.digest != digest:
-                raise DigestMismatch(
-                    f"object {path}: the bytes are not those that were recorded (SHA-256 {entry.digest[:12]}… of "
-                    f"{file.stat().st_size} bytes, expected {digest[:12]}…): it was changed or cut off in the store"
-                )
+                raise other_bytes(ObjectRef(path, digest), entry.digest, file.stat().st_size)
         if fetched:
             self._cache.trim()
         return file
@@ -267,18 +269,9 @@ class RemoteStore(ByRef):
         checked_path(path)
         return _mark(self._head(path))
 
-    def fetch(
-        self,
-        path: str,
-        destination: Path,
-        *,
-        digest: str,
-        seal: str = "",
-        size_bytes: int | None = None,
-        check: Callable[[Path], None] = lambda _: None,
-    ) -> None:
+    def place(self, ref: ObjectRef, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
         """See `ObjectStore`. On one file system with the cache it is a link to the cache's file."""
-        source = self.local(path, digest=digest, seal=seal, size_bytes=size_bytes)
+        source = self.open(ref)
         check(source)
         with self._cache.clear():
             placed(source, destination)
@@ -304,7 +297,14 @@ class RemoteStore(ByRef):
             options: Any = {"range": (0, size_bytes)}
             return bytes(self._bucket.ask(key, lambda: self._bucket.reading.get(key, options=options).bytes()))
 
-    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
+    def read(self, ref: ObjectRef, *, most: int) -> bytes:
+        """See `ObjectStore`."""
+        check_named(ref)
+        data = self.read_unverified(ref.path, most=most)
+        check_bytes(ref, data)
+        return data
+
+    def read_unverified(self, path: str, *, most: int) -> bytes:
         """See `ObjectStore`."""
         checked_path(path)
 
@@ -316,7 +316,7 @@ class RemoteStore(ByRef):
 
         with self._blamed(path):
             data = self._bucket.ask(path, fetch)
-        check_bytes(data, f"object {path}", most=most, digest=digest)
+        check_most(data, path, most)
         return data
 
     def take(self, path: str, target: str, *, most: int | None = None) -> str:

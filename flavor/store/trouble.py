@@ -42,7 +42,7 @@ def is_of_one_object(store: ObjectStore, run: str, error: StoreError) -> bool:
     if not isinstance(error, StoreUnavailable | LocalFault):
         return True
     try:
-        store.read(run_record_path(run), most=_MOST_BYTES)
+        store.read_unverified(run_record_path(run), most=_MOST_BYTES)
     except (StoreError, OSError):
         return False
     return True
@@ -104,7 +104,7 @@ class StoreHealth:
             return ""
         path = run_record_path(self.run)
         try:
-            if str(json.loads(self.store.read(path, most=_MOST_BYTES))["run_id"]) != self.run_id:
+            if str(json.loads(self.store.read_unverified(path, most=_MOST_BYTES))["run_id"]) != self.run_id:
                 return f"it has the {path} of another run: is another share mounted there?"
             if writes:
                 with self.store.stage() as probe:

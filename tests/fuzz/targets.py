@@ -83,7 +83,7 @@ class Bench:
         with self.store.stage() as staged:
             write(staged, Checkpoint(dict(tensors)), Format.SAFETENSORS)
             digest, size = sha256_file(staged)
-            self.store.put(path, staged, digest=digest)
+            self.store.put(ObjectRef(path, digest), staged)
         return path, digest, size
 
     def file(self, data: bytes) -> Path:

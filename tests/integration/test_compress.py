@@ -18,6 +18,7 @@ from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Model, RunRecord
 from flavor.records.info import CONFUSION
+from flavor.records.objects import ObjectRef
 from flavor.records.verdict import Verdict
 from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
@@ -153,7 +154,7 @@ def put(store: ObjectStore, prefix: str, tensors: dict[str, np.ndarray], metadat
             for spec in writer.specs:
                 writer.write(spec.name, tensors[spec.name])
         path = named(prefix, "update", writer.sha256, ".safetensors")
-        store.put(path, staged, digest=writer.sha256)
+        store.put(ObjectRef(path, writer.sha256), staged)
     return path, writer
 
 

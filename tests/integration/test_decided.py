@@ -353,9 +353,9 @@ class Ailing(LocalStore):
             self.ailing -= 1
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(self._root))
 
-    def read(self, path: str, *, most: int, digest: str | None = None) -> bytes:
+    def read_unverified(self, path: str, *, most: int) -> bytes:
         self._ails()
-        return super().read(path, most=most, digest=digest)
+        return super().read_unverified(path, most=most)
 
     def exists(self, path: str) -> bool:
         self._ails()

@@ -16,6 +16,7 @@ from flavor.config import RunConfig
 from flavor.errors import DigestMismatch
 from flavor.ledger.archive import Archive
 from flavor.records.info import CONFUSION
+from flavor.records.objects import ObjectRef
 from flavor.records.states import RoundState
 from flavor.store.open import open_store
 from flavor.store.paths import named, update_prefix
@@ -54,7 +55,7 @@ def a_round(runs: RunStore, store, round_: int, base: dict[str, np.ndarray]) -> 
                 for spec in writer.specs:
                     writer.write(spec.name, tensors[spec.name])
             path = named(update_prefix("r", round_, client), "update", writer.sha256, ".safetensors")
-            store.put(path, staged, digest=writer.sha256)
+            store.put(ObjectRef(path, writer.sha256), staged)
         of_info = put_info(store, update_prefix("r", round_, client), info)
         verdict = accepted(
             path=path,

@@ -13,6 +13,7 @@ import pytest
 
 from flavor.edge.consent import check_rights
 from flavor.errors import UnusableStore
+from flavor.records.objects import ObjectRef
 from flavor.store.digests import sha256_file
 from flavor.store.local import LocalStore
 from flavor.store.shared import make_folders
@@ -30,7 +31,7 @@ def put(root: Path, client: str) -> str:
         return f"refused: {error}"
     with store.stage() as staged:
         staged.write_bytes(client.encode())
-        store.put(f"runs/r/clients/{client}/0001-update.npz", staged, digest=sha256_file(staged)[0])
+        store.put(ObjectRef(f"runs/r/clients/{client}/0001-update.npz", sha256_file(staged)[0]), staged)
     return "put"
 
 
@@ -39,7 +40,7 @@ def take(root: Path, *clients: str) -> str:
     store, found = LocalStore(root), ""
     for client in clients:
         handed_in = f"runs/r/clients/{client}/0001-update.npz"
-        found += store.read(store.take(handed_in, f"runs/r/accepted/0001-{client}.npz"), most=99).decode()
+        found += store.read_unverified(store.take(handed_in, f"runs/r/accepted/0001-{client}.npz"), most=99).decode()
         store.delete([handed_in])
     return found
 

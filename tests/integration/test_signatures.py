@@ -240,10 +240,10 @@ def test_a_closed_round_leaves_its_manifest(runs: RunStore, store: ObjectStore) 
 class Dies(LocalStore):
     """A store whose client ends between the commit and putting the manifest in place."""
 
-    def put(self, path: str, source: Path, *, digest: str) -> None:
-        if "/manifests/round-" in path:
+    def put(self, ref: ObjectRef, source: Path) -> None:
+        if "/manifests/round-" in ref.path:
             raise StoreError("the connection is gone")
-        super().put(path, source, digest=digest)
+        super().put(ref, source)
 
 
 def test_a_crash_after_the_commit_is_repaired_by_the_coordinator(

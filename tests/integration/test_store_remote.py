@@ -31,6 +31,7 @@ from flavor.errors import (
     TransferStopped,
 )
 from flavor.ledger import archive
+from flavor.records.objects import ObjectRef
 from flavor.store import remote, uploads
 from flavor.store.cache import FileCache
 from flavor.store.digests import sha256_file
@@ -79,7 +80,7 @@ def put(store: RemoteStore, path: str, content: bytes) -> str:
     with store.stage() as staged:
         staged.write_bytes(content)
         digest, _ = sha256_file(staged)
-        store.put(path, staged, digest=digest)
+        store.put(ObjectRef(path, digest), staged)
     return digest
 
 
@@ -98,7 +99,7 @@ class TestFaults:
         endurance = ALERT if act == "hang" else PATIENT
         site.proxy.faults = faults
         digest = put(site.store(endurance=endurance), PATH, SMALL)
-        assert site.store(endurance=endurance).local(PATH, digest=digest).read_bytes() == SMALL
+        assert site.store(endurance=endurance).open(ObjectRef(PATH, digest)).read_bytes() == SMALL
         assert all(fault.seen for fault in faults), "each was met"
         assert site.s3.keys(site.bucket) == [f"flavor/{PATH}"]
 
@@ -107,7 +108,7 @@ class TestFaults:
         faults = [Fault("partNumber=2", act, 2), Fault("^GET", act, 3)]
         site.proxy.faults = faults
         digest = put(site.store(), PATH, parts)
-        assert sha256_file(site.store().local(PATH, digest=digest))[0] == digest
+        assert sha256_file(site.store().open(ObjectRef(PATH, digest)))[0] == digest
         assert [fault.seen for fault in faults] == [2, 3]
         assert site.s3.keys(site.bucket) == [f"flavor/{PATH}"]
 
@@ -120,7 +121,7 @@ class TestFaults:
         put(store, PATH, SMALL)
         assert capsys.readouterr().err == ""
         site.proxy.faults = [Fault("^GET", "500", 6)]
-        assert store.read(PATH, most=2**20) == SMALL
+        assert store.read_unverified(PATH, most=2**20) == SMALL
         told = capsys.readouterr().err.splitlines()
         assert told[0].startswith(f"flavor: store {store.url} has given a request no answer that helps for ")
         assert told[-1] == f"flavor: store {store.url} answers again"
@@ -171,8 +172,8 @@ class TestFaults:
                 lambda: store.exists(PATH),
                 lambda: store.list("runs/r/clients/a/"),
                 lambda: store.remove("runs/"),
-                lambda: store.put("runs/other.bin", staged, digest="d"),
-                lambda: store.fetch(PATH, tmp_path / "out", digest="d"),
+                lambda: store.put(ObjectRef("runs/other.bin", "d"), staged),
+                lambda: store.place(ObjectRef(PATH, "d"), tmp_path / "out"),
                 lambda: site.store(endurance=IMPATIENT, create=True),
             ):
                 with pytest.raises(StoreUnavailable, match=f"{said}.*try again later") as caught:
@@ -271,7 +272,7 @@ class TestParts:
                 digest = put(site.store(endurance=hasty), PATH, parts)
                 began = time.monotonic()
                 store = site.store(endurance=hasty)
-                assert sha256_file(store.local(PATH, digest=digest))[0] == digest
+                assert sha256_file(store.open(ObjectRef(PATH, digest)))[0] == digest
             assert time.monotonic() - began > hasty.request_s
         assert sum("partNumber=1" in first and "/." in first for first in site.proxy.requests) == 1
 
@@ -281,10 +282,10 @@ class TestParts:
         cache = FileCache(site.folder / "resumed", 2**30)
         site.proxy.faults = [Fault("^GET", lambda: None, 5), Fault("^GET", "500", 1000)]
         with pytest.raises(StoreUnavailable):
-            site.store(cache=cache, endurance=IMPATIENT).local(PATH, digest=digest)
+            site.store(cache=cache, endurance=IMPATIENT).open(ObjectRef(PATH, digest))
         site.proxy.faults = []
         before = site.asked("GET")
-        assert sha256_file(site.store(cache=cache).local(PATH, digest=digest))[0] == digest
+        assert sha256_file(site.store(cache=cache).open(ObjectRef(PATH, digest)))[0] == digest
         assert site.asked("GET") - before < 12, "those that had come were not fetched again"
 
     def test_a_service_without_a_list_of_parts_is_written_to_all_the_same(self, site: Site, parts: bytes) -> None:
@@ -293,7 +294,7 @@ class TestParts:
         store._uploads = None
         with watched(watch):
             digest = put(store, PATH, parts)
-        assert sha256_file(site.store().local(PATH, digest=digest))[0] == digest
+        assert sha256_file(site.store().open(ObjectRef(PATH, digest)))[0] == digest
         watch.stop()
         with watched(watch), pytest.raises(TransferStopped):
             put(store, PATH.replace("/a/", "/b/"), parts)
@@ -312,7 +313,7 @@ class TestParts:
         digest = put(site.store(), PATH, parts)
         with pytest.raises(ObjectExists):
             put(site.store(), PATH, parts[::-1])
-        assert sha256_file(site.store().local(PATH, digest=digest))[0] == digest
+        assert sha256_file(site.store().open(ObjectRef(PATH, digest)))[0] == digest
 
     def test_an_upload_on_its_way_is_no_object(self, site: Site) -> None:
         put(site.store(), PATH, SMALL)
@@ -401,7 +402,7 @@ class TestProxies:
         store = site.store(endurance=endurance, create=True)
         for path, content in ((PATH, SMALL), (f"{PATH}.large", parts)):
             digest = put(store, path, content)
-            assert sha256_file(site.store(endurance=endurance).local(path, digest=digest))[0] == digest
+            assert sha256_file(site.store(endurance=endurance).open(ObjectRef(path, digest)))[0] == digest
         assert time.monotonic() - began < 25
 
     def test_what_no_proxy_names_goes_around(self, site: Site, monkeypatch) -> None:
@@ -421,9 +422,9 @@ class TestCache:
     def test_what_is_known_by_its_digest_is_not_asked_for_again(self, site: Site) -> None:
         digest = put(site.store(), PATH, SMALL)
         cache = FileCache(site.folder / "shared", 2**30)
-        first = site.store(cache=cache).local(PATH, digest=digest)
+        first = site.store(cache=cache).open(ObjectRef(PATH, digest))
         asked = len(site.proxy.requests)
-        assert site.store(cache=cache).local(PATH, digest=digest) == first
+        assert site.store(cache=cache).open(ObjectRef(PATH, digest)) == first
         assert len(site.proxy.requests) == asked
         site.store(cache=cache).local(PATH)
         assert site.asked("GET") == 1, "without a digest only its mark is looked at"
@@ -431,7 +432,7 @@ class TestCache:
     def test_what_was_put_is_in_it(self, site: Site) -> None:
         store = site.store()
         digest = put(store, PATH, SMALL)
-        assert store.local(PATH, digest=digest).read_bytes() == SMALL
+        assert store.open(ObjectRef(PATH, digest)).read_bytes() == SMALL
         assert store.local(PATH).read_bytes() == SMALL
         assert site.asked("GET") == 0
 
@@ -441,23 +442,23 @@ class TestCache:
         digest = put(store, PATH, SMALL)
         other = PATH.replace("/a/", "/b/")
         with pytest.raises(ObjectMissing):
-            store.local(other, digest=digest)
+            store.open(ObjectRef(other, digest))
         put(site.store(), other, b"mine")
         with pytest.raises(DigestMismatch):
-            store.local(other, digest=digest)
+            store.open(ObjectRef(other, digest))
 
     def test_a_file_that_was_written_to_is_fetched_again(self, site: Site) -> None:
         store = site.store()
         digest = put(store, PATH, SMALL)
-        file = store.local(PATH, digest=digest)
+        file = store.open(ObjectRef(PATH, digest))
         file.chmod(0o644)
         file.write_bytes(SMALL[::-1])
-        assert store.local(PATH, digest=digest).read_bytes() == SMALL
+        assert store.open(ObjectRef(PATH, digest)).read_bytes() == SMALL
         file.unlink()
-        assert store.local(PATH, digest=digest).read_bytes() == SMALL
+        assert store.open(ObjectRef(PATH, digest)).read_bytes() == SMALL
         known = next((store._cache.folder / "known").iterdir())
         known.write_text('{"mark": ')
-        assert store.local(PATH, digest=digest).read_bytes() == SMALL
+        assert store.open(ObjectRef(PATH, digest)).read_bytes() == SMALL
 
     def test_a_changed_object_is_fetched_again_where_no_digest_is_known(self, site: Site) -> None:
         store = site.store()

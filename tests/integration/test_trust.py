@@ -12,6 +12,7 @@ from flavor.bus.token import JoinToken
 from flavor.ledger.canonical import sha256
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest
+from flavor.records.objects import ObjectRef
 from flavor.store.open import open_store
 from flavor.store.paths import global_prefix, manifest_path
 from tests.conftest import Bench, Process
@@ -169,7 +170,7 @@ def test_a_file_that_redis_calls_the_signed_model_is_hashed_by_a_site_that_trust
     other = f"{global_prefix(bench.run, 1)}model-{'f' * 16}.safetensors"
     with store.stage() as staged:
         staged.write_bytes(data)
-        store.put(other, staged, digest=sha256(bytes(data)))
+        store.put(ObjectRef(other, sha256(bytes(data))), staged)
     bench.runs.redis.hset(task, mapping={"global_path": other, "global_seal": store.seal(other)})
     misled = bench.edge("edge-1", bench.trainer(), "--trust", key)
     assert misled.wait() == 1, misled.stderr

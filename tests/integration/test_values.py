@@ -15,6 +15,7 @@ from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.checkpoints.encoding import Encoding, encode
 from flavor.config import RunConfig
+from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState
 from flavor.store.open import open_store
@@ -222,7 +223,7 @@ class TestOverflow:
         with runs.store.stage() as staged:
             with TensorFileWriter(staged, [TensorSpec("w", np.dtype(np.float32), (2, 3))]) as writer:
                 writer.write("w", np.full((2, 3), np.nan, np.float32))
-            runs.store.put("runs/r/global/broken.safetensors", staged, digest=writer.sha256)
+            runs.store.put(ObjectRef("runs/r/global/broken.safetensors", writer.sha256), staged)
         key = runs.runs.keys.state
         broken = {"global_path": "runs/r/global/broken.safetensors", "global_digest": writer.sha256, "global_seal": ""}
         runs.redis.hset(key, mapping={**broken, "global_size": str(writer.size_bytes)})
@@ -269,7 +270,7 @@ class TestMasks:
             made = encode(trained, sent, base, Encoding("int8", model.model.digest))
             submit(runs.runs, runs.store, client, w(1), round_=runs.round)
             path = named(update_prefix("r", runs.round, client), "update", made.sha256, ".safetensors")
-            runs.store.put(path, sent, digest=made.sha256)
+            runs.store.put(ObjectRef(path, made.sha256), sent)
             fields = {"path": path, "digest": made.sha256, "size": str(made.size_bytes)}
             runs.redis.hset(runs.runs.keys.client(client).update(runs.round), mapping=fields)
         assert all(verdict(runs.runs, client, runs.round).accepted for client in "ab")
@@ -345,7 +346,7 @@ class TestCompressed:
             made = encode(trained, sent, base, Encoding("int8", model.model.digest))
             submit(runs.runs, runs.store, client, w(1), round_=runs.round)
             path = named(update_prefix("r", runs.round, client), "update", made.sha256, ".safetensors")
-            runs.store.put(path, sent, digest=made.sha256)
+            runs.store.put(ObjectRef(path, made.sha256), sent)
             fields = {"path": path, "digest": made.sha256, "size": str(made.size_bytes)}
             runs.redis.hset(runs.runs.keys.client(client).update(runs.round), mapping=fields)
         found = {client: verdict(runs.runs, client, runs.round) for client in updates}

@@ -16,6 +16,7 @@ from flavor.ledger.audit import audit
 from flavor.ledger.canonical import sha256
 from flavor.ledger.recover import recover
 from flavor.ledger.trust import Trust
+from flavor.records.objects import ObjectRef
 from flavor.results.folder import ResultFolder
 from flavor.store.cache import FileCache
 from flavor.store.remote import RemoteStore
@@ -33,7 +34,7 @@ class Kept:
         for file in sorted(path for path in (folder / "made/runs").rglob("*") if path.is_file()):
             with store.stage() as staged:
                 staged.write_bytes(data := file.read_bytes())
-                store.put(str(file.relative_to(folder / "made")), staged, digest=sha256(data))
+                store.put(ObjectRef(str(file.relative_to(folder / "made")), sha256(data)), staged)
 
     def machine(self) -> RemoteStore:
         """The store as another machine sees it, which has nothing of it yet."""

@@ -31,6 +31,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.records.info import CONFUSION
 from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference
 from flavor.records.states import RoundState
 from flavor.records.verdict import Verdict
@@ -105,7 +106,7 @@ def submit(
             for name, array in writer.map().items():
                 array[...] = tensors[name]
         path = named(update_prefix("r", round_, client), "update", writer.sha256, ".safetensors")
-        store.put(path, staged, digest=writer.sha256)
+        store.put(ObjectRef(path, writer.sha256), staged)
     fields = {
         "path": path,
         "digest": writer.sha256,
@@ -127,10 +128,25 @@ class Archived:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def read(self, path: str, **options: Any) -> bytes:
+    def open(self, ref: ObjectRef) -> Path:
+        if ref.path in self._paths:
+            raise self._error
+        return self._store.open(ref)
+
+    def place(self, ref: ObjectRef, destination: Path, **options: Any) -> None:
+        if ref.path in self._paths:
+            raise self._error
+        self._store.place(ref, destination, **options)
+
+    def read(self, ref: ObjectRef, **options: Any) -> bytes:
+        if ref.path in self._paths:
+            raise self._error
+        return self._store.read(ref, **options)
+
+    def read_unverified(self, path: str, **options: Any) -> bytes:
         if path in self._paths:
             raise self._error
-        return self._store.read(path, **options)
+        return self._store.read_unverified(path, **options)
 
     def start(self, path: str, size_bytes: int) -> bytes:
         if path in self._paths:

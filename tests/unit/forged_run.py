@@ -38,7 +38,7 @@ def put(store: ObjectStore, prefix: str, stem: str, data: bytes, extension: str)
     path = named(prefix, stem, digest, extension)
     with store.stage() as staged:
         staged.write_bytes(data)
-        store.put(path, staged, digest=digest)
+        store.put(ObjectRef(path, digest), staged)
     return path, digest
 
 

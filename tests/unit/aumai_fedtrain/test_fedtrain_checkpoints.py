@@ -58,7 +58,7 @@ def put(store: ObjectStore, prefix: str, values: Mapping[str, np.ndarray]) -> tu
             for spec in writer.specs:
                 writer.write(spec.name, values[spec.name])
         path = named(prefix, "update", writer.sha256, ".safetensors")
-        store.put(path, staged, digest=writer.sha256)
+        store.put(ObjectRef(path, writer.sha256), staged)
     return path, writer.sha256, writer.size_bytes
 
 

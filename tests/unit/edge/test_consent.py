@@ -100,7 +100,7 @@ def test_a_site_that_may_not_read_the_record_is_not_told_that_something_is_wrong
     """It is so with the policy that is printed for it."""
 
     class Closed(LocalStore):
-        def read(self, path: str, **_: object) -> bytes:
+        def read_unverified(self, path: str, **_: object) -> bytes:
             raise refusal("s3://b/p", path, status, "")
 
     told: list[str] = []

@@ -26,6 +26,7 @@ from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, TransferStopped
 from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
 from flavor.store import digests
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
@@ -55,7 +56,7 @@ def put(store: ObjectStore, path: str, content: bytes) -> tuple[str, str]:
     digest = hashlib.sha256(content).hexdigest()
     with store.stage() as staged:
         staged.write_bytes(content)
-        store.put(path, staged, digest=digest)
+        store.put(ObjectRef(path, digest), staged)
     return path, digest
 
 

@@ -10,6 +10,7 @@ from flavor.edge.trust import ModelTrust
 from flavor.errors import InvalidSetting, UntrustedModel
 from flavor.ledger.keys import SigningKey
 from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
 from flavor.store.paths import manifest_path
 from tests.recorded import changed
 from tests.unit.forged_run import ForgedRun, overwrite
@@ -106,5 +107,5 @@ def test_a_manifest_that_was_copied_to_the_place_of_an_open_round_refuses_no_fin
     assert data is not None
     with run.store.stage() as staged:
         staged.write_bytes(data)
-        run.store.put(manifest_path(run.archive.run, 3), staged, digest=last.digest)
+        run.store.put(ObjectRef(manifest_path(run.archive.run, 3), last.digest), staged)
     trust.check_final(run.archive, run.run_id, 3, model, digest=lambda: last.digest)

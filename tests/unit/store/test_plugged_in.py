@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flavor.errors import InvalidSetting, StoreUnavailable
+from flavor.records.objects import ObjectRef
 from flavor.store.local import LocalStore
 from flavor.store.open import FACTORIES, open_store
 
@@ -72,7 +73,7 @@ def test_a_store_of_a_third_party_is_opened_by_its_scheme(
     store = open_store(f"tape://{tmp_path}/tapes", create=True)
     with store.stage() as staged:
         staged.write_bytes(b"bytes")
-        store.put("runs/r/global/0001-model-x.bin", staged, digest=hashlib.sha256(b"bytes").hexdigest())
+        store.put(ObjectRef("runs/r/global/0001-model-x.bin", hashlib.sha256(b"bytes").hexdigest()), staged)
     assert open_store(f"tape://{tmp_path}/tapes").exists("runs/r/global/0001-model-x.bin")
     assert capsys.readouterr().out == ""  # what it prints is no part of our output
     with pytest.raises(StoreUnavailable, match=r"^the robot is away$"):

@@ -76,7 +76,7 @@ def put(store: ObjectStore, path: str, content: bytes) -> str:
     with store.stage() as staged:
         staged.write_bytes(content)
         digest, _ = sha256_file(staged)
-        store.put(path, staged, digest=digest)
+        store.put(ObjectRef(path, digest), staged)
         assert not staged.exists()
     return digest
 
@@ -87,8 +87,8 @@ def test_what_is_put_is_there(place: Place, tmp_path: Path) -> None:
         assert store.exists("runs/r/a.bin")
         assert store.size_bytes("runs/r/a.bin") == 5
         assert store.local("runs/r/a.bin").read_bytes() == b"hello"
-        assert store.local("runs/r/a.bin", digest=digest).read_bytes() == b"hello"
-        store.fetch("runs/r/a.bin", tmp_path / "out.bin", digest=digest)
+        assert store.open(ObjectRef("runs/r/a.bin", digest)).read_bytes() == b"hello"
+        store.place(ObjectRef("runs/r/a.bin", digest), tmp_path / "out.bin")
         assert (tmp_path / "out.bin").read_bytes() == b"hello"
 
 
@@ -115,14 +115,14 @@ def test_an_object_is_opened_and_placed_as_a_record_names_it(place: Place, tmp_p
 def test_a_file_from_elsewhere_can_be_put(store: ObjectStore, tmp_path: Path) -> None:
     source = tmp_path / "mine.bin"
     source.write_bytes(b"hello")
-    store.put("runs/r/a.bin", source, digest=sha256_file(source)[0])
+    store.put(ObjectRef("runs/r/a.bin", sha256_file(source)[0]), source)
     assert not source.exists()
     assert store.local("runs/r/a.bin").read_bytes() == b"hello"
 
 
 def test_an_empty_object(place: Place) -> None:
     digest = put(place.store, "runs/r/empty.bin", b"")
-    assert place.other().local("runs/r/empty.bin", digest=digest).read_bytes() == b""
+    assert place.other().open(ObjectRef("runs/r/empty.bin", digest)).read_bytes() == b""
 
 
 def test_the_same_bytes_again_are_no_error_and_others_are(place: Place) -> None:
@@ -146,9 +146,9 @@ def test_a_changed_object_is_found_and_the_destination_kept(place: Place, tmp_pa
         out.write_bytes(b"before")
         for given in ("", seal):
             with pytest.raises(DigestMismatch, match="changed or cut off"):
-                store.fetch("runs/r/a.bin", out, digest=digest, seal=given)
+                store.place(ObjectRef("runs/r/a.bin", digest, seal=given), out)
             with pytest.raises(DigestMismatch):
-                store.local("runs/r/a.bin", digest=digest, seal=given)
+                store.open(ObjectRef("runs/r/a.bin", digest, seal=given))
         assert out.read_bytes() == b"before"
         assert store.local("runs/r/a.bin").read_bytes() == changed, "whoever knows no digest sees what is there"
 
@@ -159,9 +159,9 @@ def test_an_object_of_another_size_is_found_before_it_is_read(place: Place, tmp_
     destination.write_bytes(b"before")
     place.tamper("a/x", b"many more bytes than it")
     with pytest.raises(DigestMismatch, match="23 of them, expected 10"):
-        place.other().local("a/x", digest=digest, size_bytes=10)
+        place.other().open(ObjectRef("a/x", digest, size_bytes=10))
     with pytest.raises(DigestMismatch, match="23 of them, expected 10"):
-        place.other().fetch("a/x", destination, digest=digest, size_bytes=10)
+        place.other().place(ObjectRef("a/x", digest, size_bytes=10), destination)
     assert destination.read_bytes() == b"before"
 
 
@@ -171,7 +171,7 @@ def test_of_a_file_of_terabytes_nothing_is_read(tmp_path: Path) -> None:
     seal = store.seal("a/x", strict=True)
     os.truncate(store.local("a/x"), 4 * 2**40)
     with pytest.raises(DigestMismatch, match="expected 10"):
-        store.local("a/x", digest=digest, seal=seal, size_bytes=10)
+        store.open(ObjectRef("a/x", digest, size_bytes=10, seal=seal))
 
 
 def test_a_file_that_grows_while_it_is_read_has_an_end(tmp_path: Path) -> None:
@@ -189,23 +189,23 @@ def test_a_strict_seal_is_not_kept_by_setting_the_time_back(tmp_path: Path) -> N
     digest = put(store, "runs/r/a.bin", b"hello")
     seals = store.seal("runs/r/a.bin"), store.seal("runs/r/a.bin", strict=True)
     for seal in seals:
-        store.local("runs/r/a.bin", digest="of what was sealed", seal=seal)
+        store.open(ObjectRef("runs/r/a.bin", "of what was sealed", seal=seal))
     path = store.local("runs/r/a.bin")
     before = path.stat()
     path.chmod(0o644)
     path.write_bytes(b"hellO")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    store.local("runs/r/a.bin", digest=digest, seal=seals[0])
+    store.open(ObjectRef("runs/r/a.bin", digest, seal=seals[0]))
     with pytest.raises(DigestMismatch):
-        store.local("runs/r/a.bin", digest=digest, seal=seals[1])
+        store.open(ObjectRef("runs/r/a.bin", digest, seal=seals[1]))
 
 
 def test_fetching_twice_leaves_no_litter(store: ObjectStore, tmp_path: Path) -> None:
     digest = put(store, "runs/r/a.bin", b"hello")
     folder = tmp_path / "edge"
     folder.mkdir()
-    store.fetch("runs/r/a.bin", folder / "model", digest=digest)
-    store.fetch("runs/r/a.bin", folder / "model", digest=digest)
+    store.place(ObjectRef("runs/r/a.bin", digest), folder / "model")
+    store.place(ObjectRef("runs/r/a.bin", digest), folder / "model")
     assert [path.name for path in folder.iterdir()] == ["model"]
 
 
@@ -214,7 +214,7 @@ def test_missing_objects_say_so(store: ObjectStore, tmp_path: Path) -> None:
         with pytest.raises(ObjectMissing):
             look("runs/r/none.bin")
     with pytest.raises(ObjectMissing):
-        store.fetch("runs/r/none.bin", tmp_path / "x", digest="0")
+        store.place(ObjectRef("runs/r/none.bin", "0"), tmp_path / "x")
     assert not store.exists("runs/r/none.bin")
     assert not (tmp_path / "x").exists()
 
@@ -227,11 +227,11 @@ def test_paths_that_leave_the_store_are_refused(store: ObjectStore, tmp_path: Pa
         with pytest.raises(BadObjectPath):
             look(path)
     with pytest.raises(BadObjectPath):
-        store.fetch(path, tmp_path / "x", digest="d")
+        store.place(ObjectRef(path, "d"), tmp_path / "x")
     with store.stage() as staged:
         staged.write_bytes(b"x")
         with pytest.raises(BadObjectPath):
-            store.put(path, staged, digest="d")
+            store.put(ObjectRef(path, "d"), staged)
 
 
 @pytest.mark.parametrize("prefix", ["../", "/", "", "runs/../../", "runs/.staging/", "a//"])
@@ -294,13 +294,13 @@ def test_an_object_that_is_taken_is_out_of_its_sites_reach(place: Place) -> None
     store, path, target = place.store, "runs/r/clients/a/0001-update-x.bin", "runs/r/accepted/0001-a-update-x.bin"
     digest = put(store, path, b"accepted")
     where = store.take(path, target)
-    assert store.read(where, most=10, digest=digest) == b"accepted"
+    assert store.read(ObjectRef(where, digest), most=10) == b"accepted"
     assert store.take(path, target) == where, "a worker that died in between is repeated"
     if where == target:
         assert not store.exists(path)
         put(store, path, b"another")  # what its site writes later
         assert store.take(path, target) == target
-        assert store.read(target, most=10, digest=digest) == b"accepted", "the first stands"
+        assert store.read(ObjectRef(target, digest), most=10) == b"accepted", "the first stands"
         with pytest.raises(ObjectMissing):
             store.take("runs/r/clients/a/0001-update-y.bin", "runs/r/accepted/0001-a-update-y.bin")
 
@@ -328,7 +328,7 @@ class TestAnothers:
         with file.open("r+b") as held:
             assert folder.take(self.PATH, self.TARGET) == self.TARGET
             held.write(b"another")
-        found = folder.local(self.TARGET, digest=digest).stat()
+        found = folder.open(ObjectRef(self.TARGET, digest)).stat()
         assert (found.st_uid, stat.S_IMODE(found.st_mode), found.st_nlink) == (os.geteuid(), 0o444, 1)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, "a file that is not ours keeps its mode"
         assert list((tmp_path / "store/.staging").iterdir()) == []
@@ -397,9 +397,9 @@ def test_an_empty_digest_is_refused_and_switches_no_check_off(place: Place, tmp_
     """Doors 17: a record that lacks one names nothing."""
     put(place.store, "runs/r/a.bin", b"hello")
     for act in (
-        lambda: place.store.local("runs/r/a.bin", digest=""),
-        lambda: place.store.fetch("runs/r/a.bin", tmp_path / "there", digest=""),
-        lambda: place.other().local("runs/r/a.bin", digest="", seal=place.store.seal("runs/r/a.bin")),
+        lambda: place.store.open(ObjectRef("runs/r/a.bin", "")),
+        lambda: place.store.place(ObjectRef("runs/r/a.bin", ""), tmp_path / "there"),
+        lambda: place.other().open(ObjectRef("runs/r/a.bin", "", seal=place.store.seal("runs/r/a.bin"))),
     ):
         with pytest.raises(DigestMismatch, match="is named without a digest"):
             act()
@@ -449,15 +449,15 @@ def test_reading_a_small_object(place: Place) -> None:
     put(place.store, "runs/r/a.json", b"{}")
     put(place.store, "runs/r/empty.json", b"")
     for store in (place.store, place.other()):
-        assert store.read("runs/r/a.json", most=2, digest=hashlib.sha256(b"{}").hexdigest()) == b"{}"
-        assert store.read("runs/r/empty.json", most=0) == b""
+        assert store.read(ObjectRef("runs/r/a.json", hashlib.sha256(b"{}").hexdigest()), most=2) == b"{}"
+        assert store.read_unverified("runs/r/empty.json", most=0) == b""
         with pytest.raises(DigestMismatch, match=r"2 bytes|larger than 1"):
-            store.read("runs/r/a.json", most=1)
+            store.read_unverified("runs/r/a.json", most=1)
         for digest in ("0" * 64, ""):
             with pytest.raises(DigestMismatch, match="not those that were recorded"):
-                store.read("runs/r/a.json", most=2, digest=digest)
+                store.read(ObjectRef("runs/r/a.json", digest), most=2)
         with pytest.raises(ObjectMissing):
-            store.read("runs/r/none.json", most=2)
+            store.read_unverified("runs/r/none.json", most=2)
 
 
 def test_staging_cleans_up_after_a_failure(store: ObjectStore) -> None:
@@ -485,8 +485,8 @@ class TestFolder:
             staged.write_bytes(b"x" * 100)
             digest, _ = sha256_file(staged)
             inode = staged.stat().st_ino
-            store.put("runs/r/a.bin", staged, digest=digest)
-        store.fetch("runs/r/a.bin", tmp_path / "out.bin", digest=digest)
+            store.put(ObjectRef("runs/r/a.bin", digest), staged)
+        store.place(ObjectRef("runs/r/a.bin", digest), tmp_path / "out.bin")
         assert store.local("runs/r/a.bin").stat().st_ino == inode == (tmp_path / "out.bin").stat().st_ino
 
     def test_objects_are_read_only(self, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flavor.errors import BadObjectPath, DigestMismatch, FlavorError, ObjectExists, ObjectMissing
+from flavor.records.objects import ObjectRef
 from flavor.store import local
 from flavor.store.local import LocalStore
 
@@ -124,10 +125,10 @@ def test_a_name_that_a_dead_process_has_taken_is_given_again(
     def put() -> None:
         with store.stage() as staged:
             staged.write_bytes(b"update")
-            store.put(OBJECT, staged, digest=digest)
+            store.put(ObjectRef(OBJECT, digest), staged)
 
     with pytest.raises(ObjectExists):  # whoever took it may be about to fill it
         put()
     os.utime(target, (target.stat().st_mtime - 61,) * 2)
     put()
-    assert store.read(OBJECT, most=10, digest=digest) == b"update"
+    assert store.read(ObjectRef(OBJECT, digest), most=10) == b"update"

@@ -211,7 +211,7 @@ def test_a_share_that_is_away_is_waited_for_in_a_download(
         if tries == 3:
             assert seen.wait(60)
             (tmp_path / "away").rename(tmp_path / "store")
-        return store.read(run_record_path("r"), most=1000)
+        return store.read_unverified(run_record_path("r"), most=1000)
 
     def awaits(what: str) -> None:
         told.append(f"[{what}]")
@@ -235,7 +235,7 @@ def test_the_wait_for_a_share_ends_with_the_patience_or_with_the_round(
     inbox = queue.SimpleQueue[object]()
 
     def fetch() -> bytes:
-        return store.read(run_record_path("r"), most=1000)
+        return store.read_unverified(run_record_path("r"), most=1000)
 
     with pytest.raises(StoreUnavailable, match=r"waited for 0.1 s \(--patience-s\)") as raised:
         transfers(health, [], inbox, 0.1).carry(fetch)

@@ -150,10 +150,10 @@ def test_what_is_placed_is_what_was_checked_and_not_what_had_its_name_a_moment_a
         monkeypatch.setattr(links, how, swapped(how))
     target.write_bytes(b"as it was")
     with pytest.raises(DigestMismatch):
-        store.fetch(PATH, target, digest=digest, seal=seal)
+        store.place(ObjectRef(PATH, digest, seal=seal), target)
     assert target.read_bytes() == b"as it was"
     monkeypatch.undo()
-    store.fetch(PATH, target, digest=digest, seal=seal)
+    store.place(ObjectRef(PATH, digest, seal=seal), target)
     assert hashlib.sha256(target.read_bytes()).hexdigest() == digest
 
 
