@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +31,8 @@ DEFAULT_AGGREGATOR = "fedavg"
 COMMAND = "command"
 """The `aggregator` of a run that only a user's own may aggregate."""
 RULE, PATTERN = "NAME[:OPTION=VALUE,...]", "PATTERN"
+_TO_SHOW: dict[str, object] = {}
+"""The validation context of `RunConfig.known`."""
 LONGEST_S = 10 * 365 * 86_400.0
 """No duration is longer: milliseconds of it must fit what Redis takes."""
 
@@ -280,7 +283,9 @@ class RunConfig(BaseModel):
 
     @field_validator("checkpoint")
     @classmethod
-    def _kind_is_there(cls, name: str) -> str:
+    def _kind_is_there(cls, name: str, info: ValidationInfo) -> str:
+        if info.context is _TO_SHOW:
+            return name
         try:
             return kind_named(name).name
         except InvalidSetting as error:
@@ -293,7 +298,9 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _rule_is_for_tensors(self) -> Self:
+    def _rule_is_for_tensors(self, info: ValidationInfo) -> Self:
+        if info.context is _TO_SHOW:  # the coordinator has checked it, on a machine that has the kind
+            return self
         has_tensors, name = self.kind.has_tensors, self.checkpoint
         if not has_tensors and (self.aggregator not in (None, COMMAND) or self.server_step is not None):
             rule = self.server_step if self.aggregator in (None, COMMAND) else self.aggregator
@@ -320,7 +327,7 @@ class RunConfig(BaseModel):
 
     @property
     def kind(self) -> CheckpointKind:
-        """What its checkpoints are."""
+        """The kind of the run's checkpoints. Raises `InvalidSetting` where its package is not installed."""
         return kind_named(self.checkpoint)
 
     @property
@@ -340,10 +347,10 @@ class RunConfig(BaseModel):
         return cls.model_fields[name].default
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> RunConfig:
-        """A configuration from plain values; `InvalidSetting` names each bad one as its option."""
+    def parse(cls, values: Mapping[str, Any], *, context: object = None) -> RunConfig:
+        """Make a configuration of plain values; `InvalidSetting` names each bad value as its option."""
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(dict(values), context=context)
         except ValidationError as error:
             raise InvalidSetting(explained(error)) from None
 
@@ -364,8 +371,12 @@ class RunConfig(BaseModel):
 
     @classmethod
     def known(cls, values: Mapping[str, Any]) -> RunConfig:
-        """What of a configuration this release knows; to be shown, not to act on."""
-        return cls.parse({name: value for name, value in values.items() if name in cls.model_fields})
+        """Read a run's configuration to show the run, not to act on it.
+
+        Leaves out settings that this release does not know, and accepts a kind of checkpoints whose package is not
+        installed here: then only `kind` raises.
+        """
+        return cls.parse({name: value for name, value in values.items() if name in cls.model_fields}, context=_TO_SHOW)
 
     def to_mapping(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -10,13 +10,14 @@ from typing import Any
 from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.errors import FlavorError
+from flavor.errors import FlavorError, InvalidSetting
 from flavor.ledger.rounds import closed_round
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
 from flavor.store.brief import BriefStore
+from flavor.store.open import is_installed
 from flavor.store.protocol import ObjectStore
 from flavor.view.snapshot import ClientSnapshot, Snapshot, take_snapshot
 
@@ -38,7 +39,7 @@ def described(
     snapshot = take_snapshot(runs, jobs=lambda config: _queue(url, config, runs.run))
     view, round_, wait = snapshot.run, snapshot.round, snapshot.waits_for
     found = _metrics(runs, view, round_, store, metric)
-    absent = _absent(snapshot, left_in)
+    absent = [*_absent(snapshot, left_in), *_unreadable(snapshot.config)]
     if found.silent:
         absent.append(f"no metrics are shown: {found.silent}")
     now_ms = snapshot.now_ms
@@ -106,6 +107,15 @@ def _absent(snapshot: Snapshot, left_in: str) -> list[str]:
     return [*found, snapshot.absence] if snapshot.absence else found
 
 
+def _unreadable(config: RunConfig) -> list[str]:
+    """What of the run this machine cannot read, because a package is not installed here or is broken."""
+    try:
+        config.kind  # noqa: B018 - it is looked up
+    except InvalidSetting as error:
+        return [f"the run's checkpoints cannot be read here: {error}"]
+    return []
+
+
 @dataclass
 class _Metrics:
     """The metrics of the newest closed round, and the best value before it."""
@@ -128,8 +138,11 @@ def _metrics(
     if round_ is not None and round_.state is not RoundState.CLOSED:  # as it was read: it may have closed since
         last = runs.read_round(round_.round - 1) if round_.round > 1 else None
     brief: BriefStore | None = None
-    with contextlib.suppress(FlavorError, OSError):
-        brief = BriefStore(store or view.config["store"])
+    url = store or view.config["store"]
+    try:
+        brief = BriefStore(url)
+    except (FlavorError, OSError) as error:
+        found.silent = "" if is_installed(url) else str(error)
     place = brief.store if brief is not None else None
     if last is not None:
         _sites(found, last, place)
@@ -141,7 +154,8 @@ def _metrics(
                 found.best = _best(runs, last, place, found.metric)
     if round_ is not None and round_ is not last:
         _sites(found, round_, place)
-    found.silent = str(brief.silent) if brief is not None and brief.silent is not None else ""
+    if brief is not None and brief.silent is not None:
+        found.silent = str(brief.silent)
     return found
 
 

@@ -61,14 +61,19 @@ def schemes() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*FACTORIES, *added)))
 
 
+def is_installed(url: str) -> bool:
+    """Whether this machine has an implementation for the scheme of `url`; its package is not imported."""
+    return scheme_of(url) in schemes()
+
+
 def _plugged_in(url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
     """The store of an installed package; the URL, which may have a password in it, is not quoted."""
     scheme = scheme_of(url)
     found = sorted((found[1:] for found in points(GROUP) if found[0] == scheme), key=lambda each: each[0])
     if not found:
         raise InvalidSetting(
-            f"store {scheme + '://'!r} cannot be used: give a folder that every party can reach, or s3://BUCKET/PREFIX "
-            f"(schemes here: {', '.join(schemes())})"
+            f"store {scheme + '://'!r} cannot be used: no package here provides this scheme: install the package, or "
+            f"give a folder that every party can reach, or s3://BUCKET/PREFIX (schemes here: {', '.join(schemes())})"
         )
     origin, point = found[0]
     if isinstance(point, str):

@@ -121,6 +121,24 @@ def test_a_setting_that_a_site_does_not_know_is_refused_by_name(bench: Bench) ->
     assert shown.wait() == 0, shown.stderr
 
 
+def test_a_run_is_shown_where_the_packages_of_its_checkpoints_and_its_store_are_not_installed(bench: Bench) -> None:
+    open_run(bench, checkpoint="trees", store="tape://library")
+    kind, store = "no checkpoints of the kind 'trees' here", "store 'tape://' cannot be used: no package here"
+    shown = bench.done("flavor", "status", bench.run)
+    assert shown.wait() == 0, shown.stderr
+    assert kind in shown.stdout
+    assert f"no metrics are shown: {store}" in shown.stdout
+    found = bench.done("flavor", "status", bench.run, "--json")
+    assert found.wait() == 0, found.stderr
+    assert json.loads(found.stdout)["waits_for"]
+    for command in (["status"], ["log", bench.run], ["credits", bench.run]):
+        assert bench.done("flavor", *command).wait() == 0
+    refused(bench.done("flavor", "get", bench.run), store, code=2)
+    refused(bench.edge("edge-1", bench.trainer()), kind, code=2)
+    stopped = bench.done("flavor", "stop", bench.run)
+    assert stopped.wait() == 0, stopped.stderr
+
+
 @pytest.mark.parametrize("says", [{}, {"protocol": "1"}, {"protocol": str(PROTOCOL + 1)}, {"protocol": "-2"}])
 def test_a_client_of_another_protocol_is_not_admitted_and_can_read_why(bench: Bench, says: dict[str, str]) -> None:
     coordinator = bench.serve(rounds=1, clients=1)
