@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import secrets
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rq.timeouts import JobTimeoutException
 
+from flavor.bus.claim import Attempt, Claim
 from flavor.bus.runs import RunStore
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.config import RunConfig
@@ -47,31 +45,6 @@ _LOOKS = 3
 """Times that one attempt reads the updates of a round, where one of them changes during the reading."""
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One worker's attempt at one round."""
-
-    runs: RunStore
-    round: int
-    number: int
-    lease_s: float
-    token: str
-    """Belongs to this attempt alone, so that the attempt never takes the claim of another for its own."""
-
-    @classmethod
-    def of(cls, context: WorkerContext, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
-        """Return an attempt by this worker."""
-        return cls(runs, round_, number, lease_s, f"{context.name}:{secrets.token_hex(8)}")
-
-    def claim(self) -> None:
-        """Take the right to commit; raises `IllegalMove` or `LeaseLost` where another attempt or worker has it."""
-        self.runs.claim_round(self.round, attempt=self.number, token=self.token, ttl_s=self.lease_s)
-
-    def renew(self) -> None:
-        """Renew the right to commit; raises `IllegalMove` or `LeaseLost` where another has it by now."""
-        self.runs.claim_round(self.round, attempt=self.number, token=self.token, ttl_s=self.lease_s, renew=True)
-
-
 def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_number: int) -> bool:
     """Run one attempt. A stale or doubled job changes nothing; the coordinator judges a failure that is reported here.
 
@@ -86,12 +59,12 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
             context.hand_over(home, run, round_, attempt_number, config.aggregation_timeout_s)
             return False
     context.require_record(view)
-    attempt = Attempt.of(context, runs, round_, attempt_number, config.aggregation_lease_s)
+    attempt = Attempt.of(runs, round_, attempt_number, config.aggregation_lease_s, worker=context.name)
     committed = False
     with suppress(IllegalMove, LeaseLost):  # another attempt is current, or another worker has this one
-        attempt.claim()
+        claim = Claim(attempt)
         reach("worker.claimed")
-        with _renewing(attempt):
+        with claim:
             try:
                 refuse_if_recorded(context, run, round_)
                 made = _aggregated(context, view, config, attempt)
@@ -199,29 +172,6 @@ def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Excepti
     if len(changed) + len(unreadable) == len(view.contributors):
         unreadable.clear()
     return [client for client in view.contributors if client in changed | unreadable]
-
-
-@contextmanager
-def _renewing(attempt: Attempt) -> Iterator[None]:
-    """Renew the lease at a third of its lifetime while the body computes."""
-    stop = threading.Event()
-
-    def renew() -> None:
-        while not stop.wait(attempt.lease_s / 3):
-            try:
-                attempt.renew()
-            except (IllegalMove, LeaseLost):
-                return  # the commit then fails
-            except (FlavorError, OSError, RuntimeError, MemoryError):
-                continue  # the next renewal tries again, also after a limit of threads or memory
-
-    thread = threading.Thread(target=renew, name="round-lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:

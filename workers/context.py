@@ -13,7 +13,7 @@ from flavor.errors import StoreError
 from flavor.ledger.keys import SigningKey
 from flavor.records.run import RunView
 from flavor.store.protocol import ObjectStore
-from flavor.view.observer import Nobody, Observer
+from flavor.view.observer import Observer, Silent
 from workers.builtin import Engine
 from workers.combiner import Combiner
 from workers.fault import GivenBack, require_record
@@ -36,7 +36,7 @@ class WorkerContext:
     """The users' aggregators that this worker keeps, with `--init-once`."""
     hand_over: Callable[[str, str, int, int, float], None] | None = None
     """Gives another worker, by its home, the aggregation of a run, round and attempt, with its limit in seconds."""
-    observer: Observer = field(default_factory=Nobody)
+    observer: Observer = field(default_factory=Silent)
     key: SigningKey = field(default_factory=SigningKey.generate)
     """Signs the manifests of this worker's rounds."""
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flavor.bus.claim import Attempt
 from flavor.bus.runs import RunStore
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
-from workers.aggregation import Attempt
 from workers.context import WorkerContext
 from workers.inspection import inspect_updates
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
@@ -30,7 +30,7 @@ class InProcessAggregator:
 
     def attempt(self, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
         """Return one attempt to aggregate a round, not claimed yet."""
-        return Attempt.of(self._context, runs, round_, number, lease_s)
+        return Attempt.of(runs, round_, number, lease_s, worker=self._context.name)
 
     def refuse_if_recorded(self, run: str, round_: int) -> None:
         """Raise `StateLost` where the store has the manifest of the round already."""

@@ -39,7 +39,7 @@ _SECRET_BYTES = 32
 _TOO_OLD = "ACL SETUSER modifier"
 
 
-class Kept(StrEnum):
+class UserPersistence(StrEnum):
     """What becomes of a server's users when it is restarted, for a line to the operator."""
 
     SAVED = "saved"
@@ -89,12 +89,12 @@ def worker_rules(secret: str, *, database: int = 0) -> list[str]:
     ]
 
 
-def enroll_worker(client: Redis, name: str, *, where: str, database: int = 0) -> tuple[str, Kept]:
+def enroll_worker(client: Redis, name: str, *, where: str, database: int = 0) -> tuple[str, UserPersistence]:
     """Make, or renew, the user of an aggregator; see `enroll`."""
     return _made(client, worker_user(name), lambda secret: worker_rules(secret, database=database), where)
 
 
-def enroll(client: Redis, run: str, name: str, *, where: str, database: int = 0) -> tuple[str, Kept]:
+def enroll(client: Redis, run: str, name: str, *, where: str, database: int = 0) -> tuple[str, UserPersistence]:
     """Make, or renew, the user of client `name` of `run`; returns its new secret, and whether a restart keeps it.
 
     `client` is connected as an administrator. Whoever is connected with an earlier secret is cut off. Raises
@@ -103,7 +103,7 @@ def enroll(client: Redis, run: str, name: str, *, where: str, database: int = 0)
     return _made(client, user_name(run, name), lambda secret: rules(run, name, secret, database=database), where)
 
 
-def _made(client: Redis, user: str, rules_for: Callable[[str], list[str]], where: str) -> tuple[str, Kept]:
+def _made(client: Redis, user: str, rules_for: Callable[[str], list[str]], where: str) -> tuple[str, UserPersistence]:
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     with translated(where):
         try:
@@ -116,7 +116,7 @@ def _made(client: Redis, user: str, rules_for: Callable[[str], list[str]], where
     return secret, save_users(client)
 
 
-def revoke(client: Redis, run: str, name: str, *, where: str) -> Kept | None:
+def revoke(client: Redis, run: str, name: str, *, where: str) -> UserPersistence | None:
     """Remove the user of a client, end its connections and delete all that it wrote; None when there is no such user.
 
     The client counts as lost from here on, so that no round waits for it. What was accepted of it stands in verdicts,
@@ -155,19 +155,19 @@ def is_open(client: Redis) -> bool:
     return bool(default) and {"on", "nopass"} <= set(default["flags"])
 
 
-def save_users(client: Redis) -> Kept:
+def save_users(client: Redis) -> UserPersistence:
     """Have the server save its users as they are now: in its aclfile, or in its configuration file."""
     try:
         client.execute_command("ACL SAVE")
     except redis.exceptions.ResponseError as error:
         if "not configured to use an ACL file" not in str(error):
-            return Kept.UNKNOWN
+            return UserPersistence.UNKNOWN
     else:
-        return Kept.SAVED
+        return UserPersistence.SAVED
     try:
         if not client.info("server").get("config_file"):
-            return Kept.LOST
+            return UserPersistence.LOST
         client.execute_command("CONFIG REWRITE")
     except redis.exceptions.ResponseError:
-        return Kept.UNKNOWN
-    return Kept.SAVED
+        return UserPersistence.UNKNOWN
+    return UserPersistence.SAVED

@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import redis
@@ -97,16 +97,16 @@ class Lease:
                 return
 
 
-class Kept(Protocol):
-    """What a `LeaseKeeper` keeps."""
+class Renewable(Protocol):
+    """What a `LeaseKeeper` renews: a `Lease`, or the claim on a round."""
 
     @property
     def ttl_s(self) -> float:
-        """Its lifetime in seconds."""
+        """Lifetime in seconds, counted from each renewal."""
         ...
 
     def keep(self) -> bool:
-        """Extend it; False when another has it."""
+        """Extend the lifetime; False when another process has taken it."""
         ...
 
 
@@ -121,7 +121,7 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        lease: Kept,
+        lease: Renewable,
         *,
         lost: Callable[[], None],
         beat: Callable[[], object] | None = None,
@@ -167,3 +167,19 @@ class LeaseKeeper:
                     self._beat()
             except (redis.exceptions.RedisError, OSError, RuntimeError, MemoryError):
                 continue  # also at a limit of threads or memory the next beat tries again; the server's clock decides
+
+
+@contextlib.contextmanager
+def held(lease: Lease) -> Iterator[Lease]:
+    """Renew a lease that was acquired, to the end of the body, and release it then.
+
+    Where another process takes the lease, the body's next transition on the server finds out.
+    """
+    keeper = LeaseKeeper(lease, lost=lambda: None)
+    keeper.start()
+    try:
+        yield lease
+    finally:
+        keeper.stop()
+        with contextlib.suppress(Exception):  # the lease runs out by itself
+            lease.release()

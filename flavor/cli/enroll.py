@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from flavor.bus.acl import Kept, is_open, save_users
+from flavor.bus.acl import UserPersistence, is_open, save_users
 from flavor.bus.acl import enroll as enroll_user
 from flavor.bus.address import check_files, database, is_this_machine, tls_ca
 from flavor.bus.admission import replace_key
@@ -144,7 +144,7 @@ def enroll(
         tell(f"{client} of run {run}: {told}")
     click.echo(token.encode())
     tell(f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD")
-    if kept is not Kept.SAVED:
+    if kept is not UserPersistence.SAVED:
         tell(kept)
     if is_open(redis):
         tell(
@@ -161,7 +161,7 @@ def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
     with translated(shown(url)):
         redis.acl_users()  # which says so where this is no administrator's URL: else the server would be blamed
         kept = save_users(redis)
-    if kept is not Kept.SAVED and not unsaved:
+    if kept is not UserPersistence.SAVED and not unsaved:
         raise RunError(f"Redis at {shown(url)}: {kept}; or enroll with --unsaved, and again after each restart")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flavor.bus.acl import Kept, enrolled
+from flavor.bus.acl import UserPersistence, enrolled
 from flavor.bus.acl import revoke as revoke_user
 from flavor.bus.connection import shown
 from flavor.cli.help import GroupedCommand
@@ -40,5 +40,5 @@ def revoke(run: str, client: str, redis_url: str | None) -> None:
         )
     tell = teller("flavor: ")
     tell(f"{client} is revoked for run {run}")
-    if kept is Kept.UNKNOWN:
+    if kept is UserPersistence.UNKNOWN:
         tell("the server could not save that: look at its log, or the user is back after a restart")

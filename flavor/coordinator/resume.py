@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flavor.bus.connection import shown, translated
-from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.lease import Lease, held
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.errors import RunError
@@ -90,11 +90,5 @@ def no_coordinator(runs: RunStore, url: str, tell: Callable[[str], None]) -> Any
     runs.read()  # raises for a run that does not exist, before anything is written
     with translated(shown(url)):
         lease.acquire(told=tell)
-    keeper = LeaseKeeper(lease, lost=lambda: None)  # the transition fails then
-    keeper.start()
-    try:
+    with held(lease):
         yield lease
-    finally:
-        keeper.stop()
-        with contextlib.suppress(Exception):  # the lease runs out by itself
-            lease.release()

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+from flavor.bus.claim import Attempt, Claim
 from flavor.bus.connection import Redis, connect
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.coordinator.claim import Attempt, Claim
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import FlavorError, IllegalMove, RunError, UpdatesRefused
 from flavor.records.model import GlobalModel

@@ -12,7 +12,7 @@ import redis as redis_py
 from flavor.bus.clients import RECORDED
 from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
-from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.lease import Lease, held
 from flavor.bus.runs import RunStore
 from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
@@ -99,14 +99,8 @@ def _no_coordinator(runs: RunStore, url: str) -> Iterator[Lease]:
             if holder := runs.redis.get(lease.key):
                 host, _, rest = str(holder).partition(":")
                 raise LeaseHeld(f"{what} is process {rest.partition(':')[0]} on {host}: stop it first")
-    keeper = LeaseKeeper(lease, lost=lambda: None)  # `_check_ours` finds out
-    keeper.start()
-    try:
+    with held(lease):
         yield lease
-    finally:
-        keeper.stop()
-        with contextlib.suppress(Exception):  # the lease runs out by itself
-            lease.release()
 
 
 def _check_ours(lease: Lease, runs: RunStore) -> None:

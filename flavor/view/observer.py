@@ -34,8 +34,8 @@ class Lines:
             self._show(f"run {event.run}, {event.line}" if self._name_runs and event.run else event.line)
 
 
-class Nobody:
-    """Hears nothing."""
+class Silent:
+    """Ignores every event."""
 
     def hear(self, event: Event) -> None:
         """See `Observer`."""

@@ -12,7 +12,7 @@ import pytest
 import redis
 from redisserver import redis_server
 
-from flavor.bus.acl import Kept, enroll, enrolled, is_open, revoke, rules
+from flavor.bus.acl import UserPersistence, enroll, enrolled, is_open, revoke, rules
 from flavor.bus.connection import Redis, connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.events import ClientEvents
@@ -244,7 +244,7 @@ def test_enrolled_anew_the_old_secret_is_worth_nothing(url: str, admin: Redis, m
 def test_a_revoked_client_is_cut_off_and_counts_as_lost(url: str, admin: Redis, member: Redis) -> None:
     member.hset(OWN.hash, mapping={"state": "ready"})
     member.set(OWN.lease, "its token")
-    assert revoke(admin, RUN, CLIENT, where="here") is Kept.LOST
+    assert revoke(admin, RUN, CLIENT, where="here") is UserPersistence.LOST
     with pytest.raises(redis.exceptions.AuthenticationError):
         member.ping()
     assert admin.hgetall(OWN.hash) == {"state": "revoked", "reason": "it was revoked"}
@@ -438,10 +438,10 @@ def test_a_server_with_a_users_file_keeps_them(tmp_path: Path) -> None:
         with connect(server.url) as admin:
             assert not is_open(admin)
             secret, kept = enroll(admin, RUN, CLIENT, where="here")
-            assert kept is Kept.SAVED
+            assert kept is UserPersistence.SAVED
         saved = (server.folder / "users.acl").read_text()
         assert f"user flavor:{RUN}:{CLIENT} on" in saved
         assert secret not in saved
         with connect(server.url) as admin:
-            assert revoke(admin, RUN, CLIENT, where="here") is Kept.SAVED
+            assert revoke(admin, RUN, CLIENT, where="here") is UserPersistence.SAVED
         assert f"flavor:{RUN}" not in (server.folder / "users.acl").read_text()

@@ -24,7 +24,7 @@ from flavor.programs.aggregator_folder import AggregatorFolder
 from flavor.records.states import RoundState, RunState
 from flavor.store.open import open_store
 from flavor.store.paths import update_prefix
-from flavor.view.observer import Nobody
+from flavor.view.observer import Silent
 from tests.infos import put_info
 from workers.resident import Resident
 from workers.residents import Residents
@@ -329,7 +329,7 @@ def residents(bench, monkeypatch):
     program = bench.work / "slow_to_end.py"
     program.write_text(SLOW_TO_END)
     aggregator = UserAggregator((sys.executable, str(program)), bench.folder / "agg")
-    found = Residents(aggregator, "home", run=lambda run: bench.runs, observer=Nobody())
+    found = Residents(aggregator, "home", run=lambda run: bench.runs, observer=Silent())
     yield found
     found.close()
 

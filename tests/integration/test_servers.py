@@ -9,7 +9,7 @@ import pytest
 import redis
 from redisserver import redis_server
 
-from flavor.bus.acl import Kept, enroll_worker, save_users
+from flavor.bus.acl import UserPersistence, enroll_worker, save_users
 from flavor.bus.connection import ServerWatch, bus_error, checked_url, connect
 from flavor.errors import InvalidSetting
 
@@ -52,7 +52,7 @@ def test_a_connection_that_was_cut_is_no_outage_and_a_restart_is(tmp_path: Path)
 
 def test_users_are_saved_in_a_configuration_file_and_refused_where_nothing_keeps_them(bench) -> None:
     with connect(bench.url) as admin:
-        assert save_users(admin) is Kept.LOST
+        assert save_users(admin) is UserPersistence.LOST
     refused = bench.done("flavor", "enroll", bench.run, "c1")
     assert refused.wait() == 1
     assert "--unsaved" in refused.stderr

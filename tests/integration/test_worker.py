@@ -20,6 +20,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from flavor.bus.claim import Attempt, Claim
 from flavor.bus.connection import connect
 from flavor.bus.jobs import RqJobQueue
 from flavor.bus.runs import RunStore
@@ -40,7 +41,6 @@ from flavor.store.paths import accepted_path, named, update_prefix
 from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
 from workers import jobs, look_tensors
-from workers.aggregation import Attempt, _renewing
 from workers.builtin import Engine
 from workers.combiner import Combined, Work
 from workers.context import WorkerContext, set_context
@@ -938,10 +938,13 @@ def test_what_a_renewal_of_a_rounds_lease_comes_upon_does_not_end_the_others() -
     class Renewed:
         lease_s = 0.03
 
+        def claim(self) -> None:
+            pass
+
         def renew(self) -> None:
             if errors:
                 raise errors.pop()
             renewed.set()
 
-    with _renewing(cast(Attempt, Renewed())):
+    with Claim(cast(Attempt, Renewed())):
         assert renewed.wait(30)
