@@ -1,4 +1,4 @@
-"""Work in threads beside the one that waits for it, so that a signal is heard at once, whatever a library is at."""
+"""Run work in another thread while this one waits, so that signals are handled even while a library blocks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ R = TypeVar("R")
 
 
 class _Lane:
-    """A thread that does one thing after the other, and keeps no process from ending.
+    """A daemon thread that runs one task after the other.
 
-    One that has nothing to do waits to be taken again: to start a thread takes longer than to move a small file.
+    An idle lane waits to be used again, because starting a thread takes longer than moving a small file.
     """
 
     _MOST_IDLE = 8
@@ -31,7 +31,7 @@ class _Lane:
 
     @classmethod
     def take(cls) -> _Lane:
-        """An idle one, or else a new one."""
+        """Return an idle lane, or a new one."""
         try:
             return cls._idle.pop()
         except IndexError:
@@ -39,11 +39,11 @@ class _Lane:
 
     @classmethod
     def forget(cls) -> None:
-        """Know of none: a process that was forked has no threads but its own."""
+        """Forget all lanes: a forked process has no threads but its own."""
         cls._idle = []
 
     def do(self, act: Callable[[], T]) -> Future[T]:
-        """Do it now."""
+        """Run the task."""
         future: Future[T] = Future()
         self._given.put((act, future))
         return future
@@ -57,30 +57,30 @@ class _Lane:
             except BaseException as error:
                 settle = partial(future.set_exception, error)
             is_kept = len(self._idle) < self._MOST_IDLE
-            if is_kept:  # before the one that waits can ask for the next
+            if is_kept:  # before the waiting thread can ask for the next lane
                 self._idle.append(self)
             settle()
-            del act, future, settle  # an idle lane holds nobody's files
+            del act, future, settle  # an idle lane keeps no files open
 
 
 os.register_at_fork(after_in_child=_Lane.forget)
 
 
 def begun(act: Callable[[], T]) -> Future[T]:
-    """Do it in a thread that keeps no process from ending."""
+    """Run `act` in a daemon thread."""
     return _Lane.take().do(partial(contextvars.copy_context().run, act))
 
 
 def aside(act: Callable[[], T]) -> T:
-    """Do it and wait for it; in the main thread, so that a signal's handler can end the wait.
+    """Run `act` and return its result. In the main thread, a signal's handler can end the wait.
 
-    Python runs handlers in the main thread only, and not while that is inside a library.
+    Python runs handlers in the main thread only, and not while the main thread is inside a library.
     """
     return begun(act).result() if threading.current_thread() is threading.main_thread() else act()
 
 
 def in_lanes(items: Iterable[T], do: Callable[[T], R], *, lanes: Callable[[], int]) -> Iterator[R]:
-    """Do it with each item, as many at once as `lanes` says at that time; yields the results in order."""
+    """Run `act` on each item, on `lanes()` items at once, and yield the results in order."""
     left, coming = iter(items), deque[Future[R]]()
     more = True
     try:
@@ -94,12 +94,12 @@ def in_lanes(items: Iterable[T], do: Callable[[T], R], *, lanes: Callable[[], in
             if coming:
                 yield coming.popleft().result()
     finally:
-        for each in coming:  # what ends at once is not left behind; what does not ends by itself
+        for each in coming:  # tasks that end at once are waited for; the others end by themselves
             with_patience(each)
 
 
 def with_patience(future: Future[R], seconds: float = 1.0) -> bool:
-    """Whether it has ended within this time, well or badly."""
+    """Whether the task has ended within this time, with a result or an error."""
     try:
         future.exception(timeout=seconds)
     except TimeoutError:

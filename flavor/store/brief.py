@@ -1,4 +1,4 @@
-"""A store for one look: it is asked briefly, and not again once it has not answered."""
+"""A store for a short look: requests have short timeouts, and stop after the first that gets no answer."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _BRIEF = Endurance(patience_s=1.0, request_s=3.0, silence_s=3.0)
 
 
 class BriefStore:
-    """The `ObjectStore` at a URL. After the first `StoreUnavailable` each call raises the same at once."""
+    """The `ObjectStore` at a URL. After the first `StoreUnavailable`, each call raises the same error at once."""
 
     def __init__(self, url: str, *, settings: StoreSettings = DEFAULTS, endurance: Endurance = _BRIEF) -> None:
         self._store = open_store(url, settings=replace(settings, endurance=endurance))
         self.silent: StoreUnavailable | None = None
-        """What it failed with."""
+        """The error that the store failed with; None while it answers."""
 
     def __getattr__(self, name: str) -> Any:
-        """What the store has of this name."""
+        """Return the store's attribute of this name; a method stops after the first failure."""
         found = getattr(self._store, name)
         return self._guarded(found) if callable(found) else found
 
@@ -43,5 +43,5 @@ class BriefStore:
 
     @property
     def store(self) -> ObjectStore:
-        """Itself, as what it is used as."""
+        """This object, typed as an `ObjectStore`."""
         return cast(ObjectStore, self)

@@ -32,13 +32,13 @@ from flavor.store.wire import proxies_in_use, proxy_for
 from flavor.watch import current_watch, watching
 
 _ATTEMPTS = 2
-"""At least so many times a write is tried, even if the first took all patience to time out."""
+"""Minimum number of attempts to write, even if the first attempt used up the whole patience."""
 _MOVING_ATTEMPTS = 8
-"""So many times a link may break in the middle of one request before its movement counts for nothing."""
+"""Number of times that a link may break within one request before moved bytes stop extending the patience."""
 _LONGEST_S = 86_400.0
-"""One request may take that long, if only something moves."""
+"""Longest duration of one request, as long as bytes move."""
 _LONGEST_PART_S = 3_600.0
-"""Likewise where nobody sees whether something moves: the system gives a dead connection up after 30 s."""
+"""Longest duration of a request whose bytes are not counted: the system gives up a dead connection after 30 s."""
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ _NO_CREDENTIALS = (
     "uses), nor does this machine have a role"
 )
 _MACHINE_ROLES = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
-"""Where obstore asks for credentials when the environment has none."""
+"""Address that obstore asks for credentials when the environment has none."""
 _NO_ENTRY = "it does not let us in: check the credentials in the environment and what they allow"
 
 
@@ -64,7 +64,7 @@ class Bucket:
         self.writing = _opened(self.url, endurance, reading=False)
 
     def ask(self, key: str, act: Callable[[], T]) -> T:
-        """Ask the store for something about this object, in a way that leaves signals to be heard meanwhile."""
+        """Send a request about this object while signals are still handled."""
         try:
             with self._silence.request(current_watch()), self.translated(key):
                 done = aside(act)
@@ -90,10 +90,10 @@ class Bucket:
         say(f"{stamp()}flavor: store {self.url} {what}")
 
     def persist(self, key: str, act: Callable[[], T], *, attempts: int = _ATTEMPTS) -> T:
-        """Do it, and again while the store does not answer: obstore repeats no conditional write that timed out.
+        """Run `act`, again while the store does not answer: obstore repeats no conditional write that timed out.
 
-        It is given up when nothing has moved for as long as the store is waited for. Repeating is harmless: what was
-        done already is found to exist.
+        Gives up when nothing has moved for as long as the settings wait for the store. Repeating is harmless: an
+        object that an earlier attempt has written is found to exist.
         """
         with watching() as watch, self._silence.request(watch):
             patience_s, pause_s, moving = self.endurance.patience_s, 0.2, 0
@@ -113,7 +113,7 @@ class Bucket:
             raise AssertionError
 
     def try_out(self) -> None:
-        """Raise unless it can be written, and refuses to write an object twice."""
+        """Raise unless the bucket can be written and refuses to write an object twice."""
         key = f".probe/{secrets.token_hex(12)}"
         self.ask(key, lambda: self.writing.put(key, b"1", mode="create", use_multipart=False))
         try:
@@ -130,7 +130,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def translated(self, key: str) -> Iterator[None]:
-        """Turn what obstore raises into this project's errors, without what it quotes."""
+        """Turn obstore's errors into this project's, without the text that obstore quotes."""
         from obstore import exceptions as raised
 
         try:
@@ -146,7 +146,7 @@ class Bucket:
         except raised.PreconditionError:
             raise StoreError(f"object {key} was changed in the store while it was read: try again") from None
         except (raised.BaseError, ValueError) as error:
-            current_watch().check()  # whoever ended it, ended its threads' libraries, too
+            current_watch().check()  # the transfer was stopped, which closed the connections that its threads use
             raise _obstore_failure(self.url, key, str(error)) from None
 
 
@@ -192,7 +192,7 @@ def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:
 
 
 def _host(url: str) -> str:
-    """Whom requests go to, for NO_PROXY."""
+    """The host that requests go to, for NO_PROXY."""
     endpoint = next((value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT") and value), "")
     if url.startswith("s3:"):
         return urlsplit(endpoint).netloc or "s3.amazonaws.com"
@@ -200,7 +200,7 @@ def _host(url: str) -> str:
 
 
 def already_there(key: str) -> str:
-    """The message of `ObjectExists`."""
+    """Return the message of `ObjectExists`."""
     return f"object {key} is there already, with other bytes: nothing was changed"
 
 
@@ -209,12 +209,12 @@ def _unavailable(url: str, said: str, *, passing: bool) -> StoreUnavailable:
 
 
 def no_credentials(url: str) -> StoreUnavailable:
-    """What there is to say when the environment has none."""
+    """The advice where the environment has no credentials."""
     return _unavailable(url, _NO_CREDENTIALS, passing=False)
 
 
 def failure(url: str, key: str, heard: str, *, status: int = 0, code: str = "") -> StoreUnavailable:
-    """One line about a failed request: the service's own code where it sent one, nothing of the request."""
+    """Describe a failed request in one line: the service's own code where it sent one, and no part of the request."""
     if status in (401, 403):
         return refusal(url, key, status, code)
     if status:
@@ -231,7 +231,7 @@ def failure(url: str, key: str, heard: str, *, status: int = 0, code: str = "") 
 
 
 def refusal(url: str, key: str, status: int, code: str) -> StoreUnavailable:
-    """The store has answered, and says no: to us, or as to this object."""
+    """The store has answered and refuses: this process, or this object."""
     said = _NO_ENTRY if status in (401, 403) else f"answered {status}"
     if status not in (401, 403):
         said += (f" ({code})" if code else "") + "; check the bucket, the region and the rights"
@@ -253,13 +253,13 @@ def _code(text: str) -> str:
 
 
 def _by_proxy() -> str:
-    """Where else the trouble may be."""
+    """Other causes to look for."""
     names = [name for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY") if proxies_in_use(name)]
     return f" (it is reached through {' or '.join(names)}; NO_PROXY=HOST goes around)" if names else ""
 
 
 def _plain(text: str) -> str:
-    """The first line of a message of obstore's without URLs, whose queries may be signed."""
+    """Return the first line of obstore's message without URLs, because their queries may be signed."""
     first = text.splitlines()[0] if text else "no reason given"
     first = re.sub(r"(?:Error performing \w+ )?https?://\S+( in [\d.]+\S*)?( - )?", "", first)
     first = re.sub(r"after \d+ retries, max_retries: \d+, retry_timeout: \S+ +- ", "", first)

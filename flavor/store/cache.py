@@ -1,4 +1,4 @@
-"""Objects of a remote store as files of this machine: each once, whole, with the bytes that its digest says.
+"""Keep objects of a remote store as files on this machine: each once, whole, with the bytes of its digest.
 
 ::
 
@@ -7,7 +7,7 @@
     FOLDER/staging               files on their way in or out
 
 The file `known/KEY` is also the lock under which its object is downloaded, so that processes that want the same
-model at once fetch it once. Files go in by a rename, so whoever maps one keeps its bytes, whatever happens here.
+model at once fetch it once. Files are put in place by a rename, so a process that has mapped a file keeps its bytes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from flavor.errors import InvalidSetting, LocalFault
 from flavor.locks import locked, take, waited_for
 
 _IN_USE_S = 60.0
-"""What was asked for this recently may not have been opened yet, and is not removed."""
+"""A file that was asked for this recently may not be open yet, and is not removed."""
 _ABANDONED_S = 86_400.0
-"""What has been on its way for longer was left by a process that died."""
+"""A staged file that is older was left by a process that died."""
 
 
 def default_folder() -> Path:
-    """The user's cache folder, or without a home one of this user's in the temporary folder.
+    """Return the user's cache folder, or without a home a folder of this user in the temporary folder.
 
     platformdirs is not used, here and for keys (`flavor.edge.config.default_key`): it has no fallback for a home that
     cannot be written, and names another folder on macOS than earlier releases, where a site's key would not be found.
@@ -47,7 +47,7 @@ def default_folder() -> Path:
 
 
 class Entry:
-    """What is known of one object, while its lock is held."""
+    """What the cache knows about one object. Its lock is held."""
 
     def __init__(self, cache: FileCache, file: IO[str]) -> None:
         self._cache, self._file = cache, file
@@ -57,7 +57,7 @@ class Entry:
             self.mark, self.digest, self._verified = (str(known[name]) for name in ("mark", "digest", "verified"))
 
     def file(self) -> Path | None:
-        """The object's bytes, if they are here and nobody has written to them since they were verified."""
+        """Return the file with the object's bytes; None unless it is here, unchanged since it was verified."""
         path = self._cache.path_of(self.digest) if self.digest else None
         if path is None:
             return None
@@ -65,13 +65,15 @@ class Entry:
             found = path.stat()
             if _seal(found) != self._verified:
                 return None
-            os.utime(path, ns=(time.time_ns(), found.st_mtime_ns))  # used now; what was verified stays
+            os.utime(
+                path, ns=(time.time_ns(), found.st_mtime_ns)
+            )  # marks the time of use; the time of modification, which was verified, stays
         except FileNotFoundError:
             return None
         return path
 
     def keep(self, source: Path, *, digest: str, mark: str) -> Path:
-        """Take the file at `source`, whose bytes have this digest; `source` is gone afterwards."""
+        """Move the file at `source`, whose bytes have this digest, into the cache."""
         path = self._cache.path_of(digest)
         path.parent.mkdir(exist_ok=True)
         source.chmod(0o444)
@@ -87,8 +89,9 @@ class Entry:
 class FileCache:
     """A folder with files of remote stores, shared by the processes of one user.
 
-    It holds at most `size_bytes` bytes, but for what was asked for within the last minute: beyond that, what was not
-    used for longest goes. Raises `InvalidSetting` for a folder that cannot be used, or that others could write to.
+    Holds at most `size_bytes` bytes: beyond that, least recently used files are removed, except files that were asked
+    for within the last minute. Raises `InvalidSetting` for a folder that cannot be used, or that other users could
+    write to.
     """
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
@@ -110,7 +113,7 @@ class FileCache:
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
-        """A fresh path in this folder; whatever is left there afterwards is removed."""
+        """Yield a fresh path in this folder. A file that is left there afterwards is removed."""
         staged = self.folder / "staging" / secrets.token_hex(12)
         try:
             yield staged
@@ -118,28 +121,28 @@ class FileCache:
             staged.unlink(missing_ok=True)
 
     def partial(self, name: str) -> Path:
-        """Where a download that is so named has got to, also in a process that ended; its entry's lock is held."""
+        """Return the file of an unfinished download, also of one by an earlier process. Its entry's lock is held."""
         return self.folder / "staging" / hashlib.sha256(name.encode()).hexdigest()
 
     @contextlib.contextmanager
     def entry(self, name: str) -> Iterator[Entry]:
-        """What is known of the object of this name, which includes its store; others wait meanwhile."""
+        """Yield the entry of the object of this name, which includes its store. Other processes wait for it."""
         path = self.folder / "known" / hashlib.sha256(name.encode()).hexdigest()
         with self.clear(), waited_for(path) as file:
             yield Entry(self, file)
 
     def path_of(self, digest: str) -> Path:
-        """Where the bytes of this digest lie, if they are here."""
+        """Return the path for the bytes with this digest, whether or not they are here."""
         return self.folder / "objects" / digest[:2] / digest
 
     @contextlib.contextmanager
     def clear(self) -> Iterator[None]:
-        """Turn what the disk says into a `LocalFault`."""
+        """Turn an error of the disk into a `LocalFault`."""
         try:
             yield
         except OSError as error:
             file = Path(file_of(error, self.folder))
-            if file.parent == self.folder / "staging":  # whose names are new each time
+            if file.parent == self.folder / "staging":  # its names are random
                 file = file.parent
             advice = "check --store-cache"
             if error.errno in FULL:
@@ -148,7 +151,7 @@ class FileCache:
             raise LocalFault(f"{file}: {error.strerror}: {advice}") from error
 
     def trim(self) -> None:
-        """Remove what was not used for longest until the rest fits; if another process is at it, leave it to that."""
+        """Remove least recently used files until the rest fits; do nothing while another process trims the cache."""
         with contextlib.suppress(OSError), locked(self.folder / "trimming") as is_mine:
             if not is_mine:
                 return
@@ -163,7 +166,7 @@ class FileCache:
             self._forget(now)
 
     def _forget(self, now: float) -> None:
-        """Remove what is known of objects that are gone, and files that died on their way."""
+        """Remove entries whose object is gone, and staged files of processes that died."""
         for path in (self.folder / "staging").iterdir():
             if now - path.stat().st_mtime > _ABANDONED_S:
                 path.unlink(missing_ok=True)

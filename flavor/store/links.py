@@ -1,4 +1,4 @@
-"""Placing files by links, and by copies where a file system has none."""
+"""Place files by links, or by copies where a file system has no links."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flavor.watch import current_watch
 
 _BLOCK_BYTES = 2**20
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-"""Another file system, or one without hard links."""
+"""The errors that another file system, or one without hard links, gives."""
 
 
 def linked(source: Path, target: Path) -> bool:
-    """Give the file a second name; False where there can be none. Raises `OSError` for anything else."""
+    """Give the file a second name; False where the file system cannot. Raises `OSError` for other failures."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -29,18 +29,18 @@ def linked(source: Path, target: Path) -> bool:
 
 
 def is_sole(source: Path) -> bool:
-    """Whether this is a plain file of this user's that has no other name: to link it shares it with nobody.
+    """Whether this is a plain file of this user that has no other name, so that a link shares it with no other user.
 
-    A link shares its file's mode and content, so what becomes of the one becomes of all other names of the file.
+    All names of a file share its mode and content: a change by one name is a change by all.
     """
     found = source.lstat()
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
 
 
 def copied(source: Path, target: Path) -> tuple[os.stat_result, os.stat_result]:
-    """Copy the file's bytes to a new one, until the watcher ends it; raises `OSError`, `TransferStopped`.
+    """Copy the file's bytes to a new file. Raises `OSError`, and `TransferStopped` where the watcher ends it.
 
-    Returns what the file that was read was before, and after.
+    Returns the status of the file that was read, before and after.
     """
     watch = current_watch()
     with (
@@ -55,7 +55,7 @@ def copied(source: Path, target: Path) -> tuple[os.stat_result, os.stat_result]:
 
 
 def _read_of(source: Path, reading: io.FileIO) -> bytes:
-    """The next bytes; an error names the file, so that it is told from one of the copy."""
+    """Read the next bytes; an error names this file, and so differs from an error of the copy."""
     try:
         return reading.read(_BLOCK_BYTES)
     except OSError as error:
@@ -68,9 +68,9 @@ def placed(
 ) -> None:
     """Put a link to `source`, or a copy, at `destination` in one step, replacing what is there.
 
-    It is the link or the copy that `check` is called with, before: another may give `source` another name at any time;
-    and with what the file that was linked, or copied, was then, and after the copying.
-    Raises `OSError`, and what `check` raises; `TransferStopped`, with nothing replaced, where that is no longer wanted.
+    Calls `check` before the replacement: with the link or the copy itself, because another process may give the name
+    `source` to another file at any time, and with the status of the linked or copied file, before and after a copy.
+    Raises `OSError`, what `check` raises, and `TransferStopped` where the watcher ends it; nothing is replaced then.
     """
     with taking_place(destination) as temporary:
         was = (temporary.lstat(),) if linked(source, temporary) else copied(source, temporary)

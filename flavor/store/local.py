@@ -1,7 +1,7 @@
-"""A store in a local folder, or one that every party mounts.
+"""A store in a local folder, or in a folder that every party mounts.
 
-A file that lies on the same file system is linked into and out of the store, never copied: fresh pages are what
-costs most here. Objects are read-only, so whoever gets a link cannot write through it by accident.
+Files on the same file system are linked into and out of the store and never copied, because writing fresh pages costs
+most here. Objects are read-only, so that no process writes through a link by accident.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from flavor.store.trees import remove_tree
 
 _BLOCK_BYTES = 1 << 20
 _LEFT_OVER_S = 60.0
-"""An empty object is one of a process that died if it is so old: between its name and its bytes lies no work."""
+"""An empty object of this age was left by a process that died: an object is renamed over its empty name at once."""
 _STAGED_S = 86_400.0
-"""What was staged so long ago is nobody's any more."""
+"""A staged file of this age was left by a process that died."""
 
 
 class LocalStore:
-    """`ObjectStore` in the folder `root`. With `create`, the folder is made; otherwise it must be there.
+    """`ObjectStore` in the folder `root`. With `create`, makes the folder; without, the folder must exist.
 
-    Otherwise, too, nothing is written there before there is an object to put: it may be a wrong one. Raises
-    `ShareAway` or `StoreFull` where that passes, and `InvalidSetting` where another folder is to be named.
+    Without `create`, nothing is written before there is an object to put, because it may be the wrong folder. Raises
+    `ShareAway` or `StoreFull` for a fault that can pass, and `InvalidSetting` for a folder that cannot be used.
     """
 
     private = False
@@ -70,7 +70,7 @@ class LocalStore:
 
     def _sweep(self, *, before_s: float) -> None:
         for entry in os.scandir(self._staging):
-            with contextlib.suppress(OSError):  # another was faster, or it is another user's
+            with contextlib.suppress(OSError):  # another process was faster, or the file is another user's
                 if entry.stat(follow_symlinks=False).st_mtime < before_s and not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.path)
 
@@ -85,7 +85,7 @@ class LocalStore:
         try:
             yield staged
         finally:
-            with contextlib.suppress(OSError):  # a store that takes no writes any more: it is swept one day
+            with contextlib.suppress(OSError):  # the store takes no writes now: a later start sweeps the file
                 staged.unlink(missing_ok=True)
 
     def put(self, ref: ObjectRef, source: Path) -> None:
@@ -102,12 +102,12 @@ class LocalStore:
                     raise ObjectExists(
                         f"object {path} is there already, with other bytes: nothing was changed"
                     ) from None
-            except FileNotFoundError:  # its folder was pruned in between
+            except FileNotFoundError:  # its folder was pruned just now
                 self._place(source, target, path)
             source.unlink(missing_ok=True)
 
     def _is_left_over(self, target: Path, source: Path) -> bool:
-        """Whether a process that died has taken the name, where there are no links, and put nothing there."""
+        """Whether a process that died has taken the name, on a file system without links, and put nothing there."""
         with self.stage() as now:
             now.touch()
             old_s = now.stat().st_mtime - target.stat().st_mtime
@@ -122,7 +122,9 @@ class LocalStore:
             copied(source, copy)
             copy.chmod(0o444)
             if not linked(copy, target):
-                os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o444))  # no links here: the name is taken so
+                os.close(
+                    os.open(target, os.O_CREAT | os.O_EXCL, 0o444)
+                )  # no links on this file system: this takes the name
                 os.replace(copy, target)
 
     def open(self, ref: ObjectRef) -> Path:
@@ -146,9 +148,9 @@ class LocalStore:
     def seal(self, path: str, *, strict: bool = False) -> str:
         """See `ObjectStore`: the file's inode, size and time of modification, `strict` that of its last change, too.
 
-        A link into the store is never safe from its other names, before or after a digest is computed. A seal finds a
-        file that was replaced, cut off or written to, without reading it; not one written to through a mapping that
-        was writable before. The time of the last change is the kernel's own, but each new link to the file changes it.
+        A linked file can be changed by its other names, before and after its digest is computed. A seal detects a file
+        that was replaced, cut off or written to, without reading it. It does not detect writes through a mapping that
+        was writable before. The kernel alone sets the time of the last change, but each new link to the file sets it.
         """
         return seal_of(self.local(path).stat(), strict=strict)
 
@@ -182,7 +184,9 @@ class LocalStore:
         """See `ObjectStore`."""
         file = self.local(path)
         with _clear(file):
-            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe by now, perhaps
+            handle = os.open(
+                file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            )  # another user may have put a pipe there
             with open(handle, "rb", buffering=0) as opened:
                 data = _read_up_to(opened, most + 1)
         check_most(data, path, most)
@@ -198,10 +202,10 @@ class LocalStore:
             try:
                 if self.local(path).stat().st_uid == os.geteuid():
                     os.rename(source, taken)
-                else:  # its owner could write to it wherever it lies
+                else:  # its owner could write to it in any place
                     raise PermissionError
             except ObjectMissing:
-                if not os.path.lexists(taken):  # else another worker was faster
+                if not os.path.lexists(taken):  # otherwise another worker was faster
                     raise
             except FileNotFoundError:
                 if not os.path.lexists(taken):
@@ -222,7 +226,7 @@ class LocalStore:
                 target.unlink()
 
     def remove(self, prefix: str) -> None:
-        """See `ObjectStore`. However deep the folders are, and however long their paths."""
+        """See `ObjectStore`. Removes folders of any depth, with paths of any length."""
         folder = self._at(prefix.rstrip("/"))
         self._check_inside(folder, prefix)
         with _clear(folder):
@@ -261,14 +265,14 @@ class LocalStore:
         return self._root / checked_path(path)
 
     def _make_folder(self, target: Path, path: str) -> None:
-        """Make the folder that the object lies in."""
-        self._check_inside(target, path)  # also before folders are made, which a link would put elsewhere
+        """Make the object's folder."""
+        self._check_inside(target, path)  # also before folders are made: a link would put them elsewhere
         if not target.parent.is_dir():
             make_folders(target.parent)
             self._check_inside(target, path)
 
     def _check_inside(self, target: Path, path: str) -> None:
-        """Raise `BadObjectPath` if one of the folders that the object lies in is a link; none need be there."""
+        """Raise `BadObjectPath` if a folder on the object's path is a link. Folders that are missing are no error."""
         if self._leads_out(target):
             raise BadObjectPath(f"object path {path!r} is refused: a link on the way leaves the store")
 
@@ -283,10 +287,11 @@ class LocalStore:
 
 
 def _copied_of_another(source: Path, target: Path, path: str, most: int | None) -> None:
-    """Copy a file that its owner may change meanwhile, also into a link or a pipe: no more than it has now, holes kept.
+    """Copy a file that its owner may change during the copy, also into a link or a pipe.
 
-    Raises `ObjectMissing` for what is no file any more, `ObjectWithheld` for one that its owner keeps from us, and
-    `DigestMismatch` for one of more than `most` bytes.
+    Copies at most the bytes that the file has at the start, and keeps its holes. Raises `ObjectMissing` for a path
+    that is no file now, `ObjectWithheld` for a file that this process may not read, and `DigestMismatch` for a file of
+    more than `most` bytes.
     """
     try:
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -308,26 +313,26 @@ def _copied_of_another(source: Path, target: Path, path: str, most: int | None) 
         while (at := _next_data(handle, at, found.st_size)) < found.st_size:
             reading.seek(at)
             data = reading.read(min(_BLOCK_BYTES, found.st_size - at))
-            if not data:  # it was cut off meanwhile, which its digest gives away
+            if not data:  # the file was cut off during the copy, which its digest shows
                 break
             writing.seek(at)
             at += writing.write(data)
 
 
 def _next_data(handle: int, at: int, size: int) -> int:
-    """Where the next bytes that are no hole begin; `size` if none do."""
+    """Return the offset of the next bytes that are no hole; `size` where only a hole follows."""
     try:
         return os.lseek(handle, at, os.SEEK_DATA) if at < size else size
     except OSError as error:
         if error.errno == errno.ENXIO:
             return size
-        if error.errno == errno.EINVAL:  # this file system knows of no holes
+        if error.errno == errno.EINVAL:  # this file system does not report holes
             return at
         raise
 
 
 def _read_up_to(file: IO[bytes], most: int) -> bytes:
-    """All of the file, or its first `most` bytes; a raw read may bring less than it was asked for."""
+    """Read the whole file, or its first `most` bytes; one raw read may return fewer bytes than it was asked for."""
     parts = []
     while most > 0 and (part := file.read(min(most, _BLOCK_BYTES))):
         parts.append(part)
@@ -336,7 +341,7 @@ def _read_up_to(file: IO[bytes], most: int) -> bytes:
 
 
 def _unusable(root: Path, error: OSError | LocalFault) -> InvalidSetting | StoreUnavailable:
-    """Why this folder is no store: for now, or because it is the wrong one, such as none where none can be made."""
+    """Return the error of a folder that cannot be the store: a fault that can pass, or a folder that must change."""
     said = error if isinstance(error, OSError) else error.__cause__
     if isinstance(said, OSError):
         if said.errno in FULL:

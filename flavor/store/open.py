@@ -1,7 +1,7 @@
-"""Open the store at a URL: its scheme says which implementation.
+"""Open the store at a URL. Its scheme selects the implementation.
 
 A third party adds a scheme by the entry-point group `flavor.stores`: an entry point's name is the scheme, its value a
-`StoreFactory`. It is imported when a store of its scheme is opened, and not before.
+`StoreFactory`. Its package is imported when a store of its scheme is opened, and not before.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ GROUP = "flavor.stores"
 
 
 class StoreFactory(Protocol):
-    """Opens the store at a URL. Raises `InvalidSetting` for one that is none, `StoreUnavailable` for one away."""
+    """Opens the store at a URL.
+
+    Raises `InvalidSetting` for a URL that cannot be used, and `StoreUnavailable` for a store that is away.
+    """
 
     def __call__(self, url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
-        """The store; with `create` it is made, or it is tried whether it can be written."""
+        """Return the store. With `create`, make it, or test that it can be written."""
 
 
 def open_store(url: str, *, create: bool = False, settings: StoreSettings = DEFAULTS) -> ObjectStore:
-    """The store at `url`: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX`, the same with `gs` or `az`, or a plug-in's.
+    """Open the store at `url`: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX` (or `gs`, `az`), or a plug-in's URL.
 
-    With `create` a folder is made, and a bucket is tried: whether it takes objects, and takes each only once.
+    With `create`, makes a folder, and tests that a bucket can be written and refuses to write an object twice.
     """
     scheme = scheme_of(url)
     factory = FACTORIES.get(scheme)
@@ -52,7 +55,7 @@ def _bucket(url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
 
 
 FACTORIES: Mapping[str, StoreFactory] = MappingProxyType({"file": _folder, **dict.fromkeys(BUCKETS, _bucket)})
-"""The schemes that flavor brings. No plug-in takes the place of one."""
+"""The schemes that flavor has itself. No plug-in can replace one."""
 
 
 def schemes() -> tuple[str, ...]:
@@ -67,7 +70,7 @@ def is_installed(url: str) -> bool:
 
 
 def _plugged_in(url: str, *, create: bool, settings: StoreSettings) -> ObjectStore:
-    """The store of an installed package; the URL, which may have a password in it, is not quoted."""
+    """Open the store of an installed package. Messages do not quote the URL, because it may have a password in it."""
     scheme = scheme_of(url)
     found = sorted((found[1:] for found in points(GROUP) if found[0] == scheme), key=lambda each: each[0])
     if not found:

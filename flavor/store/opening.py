@@ -1,6 +1,7 @@
-"""Opening a store at the start of a program, which waits for one that cannot be used yet.
+"""Open a store at the start of a program, and wait while it cannot be used yet.
 
-Otherwise a coordinator that its machine starts before the disk or the share is well would have to be started by hand.
+A machine may start the coordinator before the disk or the share can be used. Without the wait, a person would have to
+start the coordinator again.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from flavor.store.waiting import StoreWait
 T = TypeVar("T")
 
 _REMIND_S = 60.0
-"""What is waited for is told again after so long, then after twice that time, and so on."""
+"""Seconds until the first reminder of a wait; each further reminder comes after twice the time."""
 
 
 def opened_once_usable(
     url: str, *, create: bool = False, settings: StoreSettings = DEFAULTS, tell: Callable[[str], None]
 ) -> ObjectStore:
-    """`open_store`, as soon as the store can be used. Raises `InvalidSetting` where that does not pass."""
+    """Open the store as soon as it can be used. Raises `InvalidSetting` for a fault that does not pass."""
     return once_usable(url, lambda: open_store(url, create=create, settings=settings), tell=tell)
 
 
@@ -40,9 +41,10 @@ def once_usable(
     tell: Callable[[str], None],
     pause: Callable[[float], bool] = pause,
 ) -> T:
-    """Do the work with the store at `url`, again and again while it is full, read-only, away or gives errors.
+    """Do the work with the store at `url`, and repeat it while the store is full, read-only, away or gives errors.
 
-    Raises whatever else keeps it from being done, and that error as well once `pause` says that the end is asked for.
+    Raises other errors at once. When `pause` returns True, because the process was asked to end, raises the store's
+    error.
     """
 
     def judge(error: Exception) -> Trouble | None:
@@ -53,7 +55,7 @@ def once_usable(
 
 
 class _Reminders:
-    """Tells of a wait when it begins, and again after ever longer times."""
+    """Tells of a wait when it begins, and reminds of it at doubling intervals."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -73,7 +75,7 @@ class _Reminders:
 
 
 def passing_fault(url: str, error: StoreError | OSError) -> StoreUnavailable | None:
-    """`error` as one of the store at `url` that passes; None for another, and for one of this machine's own files."""
+    """Return `error` as a fault of the store at `url` that can pass; None otherwise, also for this machine's files."""
     if isinstance(error, StoreUnavailable) and not isinstance(error, StoreFull):
         return error if error.passing else None
     root = folder_of(url)

@@ -1,4 +1,4 @@
-"""Object paths: where each thing of a run lies in the store, and what a legal path is.
+"""Object paths: where each object of a run lies in the store, and which paths are legal.
 
 ::
 
@@ -8,7 +8,7 @@
     runs/RUN/clients/SITE/N-WHAT-DIGEST.EXT what a site hands in: update, info
     runs/RUN/accepted/N-SITE-WHAT-DIGEST.EXT  the same, once a worker has taken it out of its site's reach
 
-Every folder is flat, and each has one kind of writer, so that one prefix says what a party may write or read: a site
+Every folder is flat and has one kind of writer, so that one prefix is what a party may write or read: a site
 writes below `clients/SITE/` and reads below `global/`. The `N` in a name has four digits or more.
 """
 
@@ -30,60 +30,60 @@ _MANIFEST = re.compile(r"round-([1-9][0-9]{0,8})\.json")
 
 
 def run_prefix(run: str) -> str:
-    """Everything of one run."""
+    """Return the prefix of all objects of one run."""
     return f"runs/{checked_name(run, 'run')}/"
 
 
 def run_of(path: str) -> str:
-    """The run that a path is of; '' for one of none."""
+    """Return the run that a path belongs to; '' for none."""
     parts = path.split("/")
     return parts[1] if len(parts) > 2 and parts[0] == "runs" else ""
 
 
 def run_record_path(run: str) -> str:
-    """The record of a run's creation: its settings and its initial model."""
+    """Return the path of the record of a run's creation: its settings and its initial model."""
     return f"{run_prefix(run)}run.json"
 
 
 def manifests_folder(run: str) -> str:
-    """The manifests of the closed rounds, and those on their way."""
+    """Return the folder of the manifests, of closed rounds and staged ones."""
     return f"{run_prefix(run)}manifests/"
 
 
 def manifest_path(run: str, round_: int) -> str:
-    """The manifest of a closed round."""
+    """Return the path of the manifest of a closed round."""
     return f"{manifests_folder(run)}round-{round_}.json"
 
 
 def staged_manifest_prefix(run: str, round_: int) -> str:
-    """What the name of a manifest begins with whose round is not committed yet."""
+    """Return the prefix of a round's manifests that are staged and not committed yet."""
     return f"{manifests_folder(run)}staged-{round_}"
 
 
 def manifest_round(path: str) -> int | None:
-    """The round that a path is the manifest of, if it is one's."""
+    """Return the round whose manifest has this path; None for other paths."""
     match = _MANIFEST.fullmatch(path.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
 def global_folder(run: str) -> str:
-    """What the rounds made, and the initial weights: what sites read."""
+    """Return the folder that sites read: what the rounds made, and the initial weights."""
     return f"{run_prefix(run)}global/"
 
 
 def global_prefix(run: str, round_: int) -> str:
-    """What the names of that begin with which this round made: its global model, information and server state.
+    """Return the prefix of what a round made: its global model, information and server state.
 
-    Round 0 is the initial model's.
+    Round 0 stands for the initial model.
     """
     return f"{global_folder(run)}{round_:04d}-"
 
 
 def checked_global(path: str, run: str | None = None) -> str:
-    """`path` if a global model, its information or its server state can lie there: where rounds leave what they made.
+    """Return `path` if it is a place of a global model, its information or its server state.
 
-    No site writes there in the course of things. Raises `BadObjectPath` for any other place, as a client's folder is,
-    and for another run than `run`.
+    Sites do not write there. Raises `BadObjectPath` for any other place, such as a client's folder, and for a run
+    other than `run`.
     """
     parts = path.split("/")
     if len(parts) != 4 or parts[0] != "runs" or parts[2] != "global" or run not in (None, parts[1]):
@@ -95,27 +95,27 @@ def checked_global(path: str, run: str | None = None) -> str:
 
 
 def clients_folder(run: str) -> str:
-    """The folders of the clients."""
+    """Return the folder above all clients' folders."""
     return f"{run_prefix(run)}clients/"
 
 
 def client_folder(run: str, client: str) -> str:
-    """What one client may write."""
+    """Return the folder that one client may write to."""
     return f"{clients_folder(run)}{checked_name(client, 'client')}/"
 
 
 def update_prefix(run: str, round_: int, client: str) -> str:
-    """What the names of that begin with which a client hands in for one round."""
+    """Return the prefix of the objects that a client hands in for one round."""
     return f"{client_folder(run, client)}{round_:04d}-"
 
 
 def accepted_folder(run: str) -> str:
-    """What workers have taken out of the clients' folders."""
+    """Return the folder of the objects that workers have taken out of the clients' folders."""
     return f"{run_prefix(run)}accepted/"
 
 
 def accepted_path(path: str) -> str:
-    """Where a worker takes the object `path`, which lies in a client's folder."""
+    """Return the path to which a worker takes the object `path`, which lies in a client's folder."""
     folder, _, name = path.rpartition("/")
     clients, _, client = folder.rpartition("/")
     round_, _, rest = name.partition("-")
@@ -123,55 +123,55 @@ def accepted_path(path: str) -> str:
 
 
 def accepted_prefix(run: str, round_: int, client: str) -> str:
-    """What the names of that begin with which was taken from this client in this round."""
+    """Return the prefix of the objects that were taken from this client in this round."""
     return f"{accepted_folder(run)}{round_:04d}-{checked_name(client, 'client')}-"
 
 
 def is_handed_in_by(path: str, run: str, round_: int, client: str) -> bool:
-    """Whether a client may hand this in for this round: it lies in its folder itself.
+    """Whether a client may hand this object in for this round: the object lies directly in the client's folder.
 
-    Below its folder there is nothing: what is a folder today could be a link tomorrow.
+    Objects in folders below are refused, because a folder there could be replaced by a link.
     """
     prefix = update_prefix(run, round_, client)
     return path.startswith(prefix) and bool(_TAIL.fullmatch(path.removeprefix(prefix)))
 
 
 def is_update_of(path: str, run: str, round_: int, client: str) -> bool:
-    """The same, or whether it was taken from there."""
+    """Whether a client may hand this object in for this round, or a worker has taken it from the client's folder."""
     prefix = accepted_prefix(run, round_, client)
     taken = path.startswith(prefix) and bool(_TAIL.fullmatch(path.removeprefix(prefix)))
     return taken or is_handed_in_by(path, run, round_, client)
 
 
 def client_of(path: str) -> str:
-    """The client that has handed in the object `path`; '' for what no client has."""
+    """Return the client that has handed in the object `path`; '' for objects of other parties."""
     match = _OF_CLIENT.fullmatch(path)
     return (match[1] or match[2]) if match else ""
 
 
 def is_of_a_client(path: str) -> bool:
-    """Whether the object lies where what clients hand in does: in a client's folder, or taken from there."""
+    """Whether a client has handed in this object: it lies in a client's folder, or was taken from there."""
     return path.split("/")[2:3] in (["clients"], ["accepted"])
 
 
 def round_of(path: str) -> int:
-    """The round that a path is of; 0 for one of none."""
+    """Return the round that a path belongs to; 0 for none."""
     match = _OF_ROUND.match(path)
     return int(match[1]) if match else 0
 
 
 def is_info(path: str) -> bool:
-    """Whether this is the information of a client, or of a round."""
+    """Whether the path is that of the information of a client or of a round."""
     return bool(_INFO.search(path))
 
 
 def named(prefix: str, stem: str, digest: str, extension: str) -> str:
-    """An object's path that begins with `prefix`; the digest in it makes a repeated upload the same object."""
+    """Return the path of an object. The digest in its name makes a repeated upload the same object."""
     return f"{prefix}{stem}-{digest[:16]}{extension}"
 
 
 def checked_path(path: str) -> str:
-    """`path` if it is relative and stays inside the store; raises `BadObjectPath`."""
+    """Return `path` if it is relative and stays inside the store. Raises `BadObjectPath` otherwise."""
     parts = path.split("/")
     if not all(_PART.fullmatch(part) for part in parts):
         raise BadObjectPath(

@@ -1,4 +1,4 @@
-"""What a bucket must allow a site, as the policy that its service takes."""
+"""The IAM policy that gives a site the rights it needs in a bucket."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
 
 
 def site_policy(url: str, run: str, site: str, *, records: bool = False) -> dict[str, Any]:
-    """The IAM policy of a site in `s3://BUCKET/PREFIX`: it reads global models, and writes its own folder.
+    """Return the IAM policy of a site in `s3://BUCKET/PREFIX`: it reads global models, and writes its own folder.
 
-    Each resource has a fixed beginning that is this site's or the run's alone, because `*` in a policy matches slashes,
-    too. With `records` it also reads the run's record and manifests, which name all sites. Raises `InvalidSetting`.
+    Each resource begins with a prefix of this site or of this run alone, because `*` in a policy also matches slashes.
+    With `records`, the site also reads the run's record and manifests, which name all sites. Raises `InvalidSetting`.
     """
     scheme, _, place = url.partition("://")
     if scheme in ("gs", "az"):
         raise InvalidSetting(f"{url}: {_ELSEWHERE[scheme]}")
     if scheme != "s3":
         raise InvalidSetting(
-            f"{url}: a folder has no policy: whoever may write to it may change all of it; give s3://BUCKET/PREFIX"
+            f"{url}: a folder has no policy: each user who may write to it may change all of it; give s3://BUCKET/PREFIX"
         )
     if not _PLAIN.fullmatch(place):
         raise InvalidSetting(f"{url}: only letters, digits, '.', '_', '-' and '/' mean themselves in a policy")
@@ -35,13 +35,13 @@ def site_policy(url: str, run: str, site: str, *, records: bool = False) -> dict
         "Statement": [
             _allow("ReadGlobalModels", ["s3:GetObject"], [base + path for path in read]),
             _allow("HandIn", [*_HANDS_IN], [f"{base}{own}*"]),
-            _allow("TidyUploads", ["s3:DeleteObject"], [f"{base}{own}.*"]),  # hidden names, on their way
+            _allow("TidyUploads", ["s3:DeleteObject"], [f"{base}{own}.*"]),  # names of unfinished uploads
         ],
     }
 
 
 _HANDS_IN = ("s3:PutObject", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:AbortMultipartUpload")
-"""An upload in parts goes on where it was, or is ended."""
+"""Rights to go on with an upload in parts, and to end it."""
 
 
 def _allow(name: str, actions: list[str], resources: list[str]) -> dict[str, Any]:

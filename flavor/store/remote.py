@@ -1,7 +1,7 @@
-"""A store in a bucket: S3 and whatever speaks its protocol, Google Cloud Storage, Azure Blob Storage.
+"""A store in a bucket: S3 and services with its protocol, Google Cloud Storage, Azure Blob Storage.
 
-`obstore` speaks to them. Where they are and who we are stands in the environment that their own tools read
-(`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …), never in the URL, a message or a `repr`.
+`obstore` sends the requests. Endpoints and credentials come from the environment variables that the services' own
+tools read (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …). They never stand in the URL, a message or a `repr`.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 
 _PART_BYTES = 8 * 2**20
 _MOST_PARTS = 9_000
-"""S3 takes ten thousand."""
+"""Most parts that S3 takes for one upload."""
 _SMALL_BYTES = 2**16
-"""Up to this size nobody sees whether something moves: a socket takes it at once."""
+"""Up to this size no progress can be seen: a socket takes all bytes at once."""
 _SINGLE_BYTES = 16 * 2**20
-"""Up to this size an object is written by one request, which is conditional by itself."""
+"""Up to this size an object is written by one conditional request."""
 _MOST_COPIED_BYTES = 5 * 2**30
-"""S3 copies no larger object in one request."""
+"""The largest object that S3 copies in one request."""
 _REMOVED_AT_ONCE = 10_000
-"""Paths that are held in memory while a run is removed."""
+"""Number of paths held in memory while a run is removed."""
 
 
 _OF_ONE_OBJECT = ("403 InvalidObjectState",)
-"""What says by itself that it is the object: this one is in an archive."""
+"""Codes that are about the object and not about the store: it is in an archive."""
 
 
 class Told(io.FileIO):
-    """A file whose reading is watched: obstore reads it as it sends."""
+    """A file that reports its progress: obstore reads it while it sends."""
 
     def __init__(self, path: Path, watch: Watch) -> None:
         super().__init__(path)
@@ -65,10 +65,10 @@ class Told(io.FileIO):
 
 
 class RemoteStore:
-    """`ObjectStore` in a bucket, with its files in a cache on this machine: `cache`, or else that of the settings.
+    """`ObjectStore` in a bucket, with its files in a cache on this machine: `cache`, or the cache of the settings.
 
-    With `create` it is tried whether the bucket can be written and refuses to write an object twice; raises
-    `InvalidSetting` if not, and `StoreUnavailable` if that cannot be told.
+    With `create`, tests that the bucket can be written and refuses to write an object twice. Raises `InvalidSetting`
+    if not, and `StoreUnavailable` if the test gets no answer.
     """
 
     private = True
@@ -101,14 +101,14 @@ class RemoteStore:
             yield staged
 
     def put(self, ref: ObjectRef, source: Path) -> None:
-        """See `ObjectStore`. A large file is uploaded in parts; what was uploaded is in the cache afterwards."""
+        """See `ObjectStore`. A large file is uploaded in parts. The uploaded file is in the cache afterwards."""
         path, digest = ref.path, ref.digest
         key = checked_path(path)
         with watching(), self._cache.entry(self._name(path)) as entry:
             try:
                 self._upload(key, source, digest)
             except ObjectExists:
-                # Perhaps ours: the answer to an earlier attempt may have been lost.
+                # The object may be our own: the answer to an earlier attempt may have been lost.
                 self._download(key, self._head(path), entry)
                 if entry.digest != digest:
                     raise
@@ -132,7 +132,7 @@ class RemoteStore:
         elif size <= _SINGLE_BYTES:
             self._put_once(key, source)
         elif size <= _MOST_COPIED_BYTES:
-            # Not each service makes an upload in parts conditional for us, but each makes a copy so.
+            # Not every service has conditional uploads in parts, but every one has conditional copies.
             staged = self._put_parts(key, source, size, digest)
             try:
                 self._copy_once(staged, key)
@@ -143,7 +143,7 @@ class RemoteStore:
         else:
             if self.exists(key):
                 raise ObjectExists(already_there(key))
-            # the name has a digest in it, so a rival writes the same bytes
+            # the name has the digest in it, so another writer puts the same bytes
             self._put_parts(key, source, size, digest, staged=key)
             self._forget(key, digest)
 
@@ -156,7 +156,7 @@ class RemoteStore:
             self._bucket.persist(key, lambda: self._bucket.writing.put(key, data, mode="create", use_multipart=False))
 
     def _put_parts(self, key: str, source: Path, size: int, digest: str, *, staged: str = "") -> str:
-        """Write it in parts under the name `staged`, or one of its own; that name."""
+        """Write the file in parts under the name `staged`, or under a name made here; return the name."""
         if self._uploads is not None:
             return self._uploads.put_parts(key, source, size, digest, staged=staged)
         folder, _, name = key.rpartition("/")
@@ -207,7 +207,7 @@ class RemoteStore:
     def _download(self, key: str, meta: ObjectMeta, entry: Entry, expected: str = "") -> Path:
         """Fetch the object in parts, verify each by the object's mark and all by one digest.
 
-        Where a digest is `expected`, what an earlier attempt has fetched is gone on with.
+        Where a digest is `expected`, the download continues after the bytes that an earlier attempt has fetched.
         """
         size = meta["size"]
         if size > self._cache.size_bytes:
@@ -221,13 +221,13 @@ class RemoteStore:
                 return entry.keep(staged, digest=self._fetched(key, meta, staged), mark=mark)
         staged = self._cache.partial(f"{self._name(key)}\n{mark}\n{expected}")
         digest = self._fetched(key, meta, staged)
-        if digest != expected:  # perhaps the machine went down, and took with it what was written before
+        if digest != expected:  # the machine may have gone down before all bytes of an earlier attempt were on its disk
             staged.unlink()
             digest = self._fetched(key, meta, staged)
         return entry.keep(staged, digest=digest, mark=mark)
 
     def _fetched(self, key: str, meta: ObjectMeta, staged: Path) -> str:
-        """Fetch what the file lacks of the object; the digest of all of it."""
+        """Fetch the bytes that the file lacks; return the digest of the whole object."""
         digest, size, watch = hashlib.sha256(), meta["size"], current_watch()
         with staged.open("a+b") as file:
             file.seek(0)
@@ -245,7 +245,7 @@ class RemoteStore:
         return digest.hexdigest()
 
     def _part(self, key: str, meta: ObjectMeta, start: int) -> bytearray:
-        """One part of the object; what has come of it stays, when the link breaks."""
+        """Fetch one part of the object. Bytes that have arrived are kept when the link breaks."""
         size, data, watch = min(_PART_BYTES, meta["size"] - start), bytearray(), current_watch()
 
         def fetch() -> None:
@@ -270,7 +270,7 @@ class RemoteStore:
         return _mark(self._head(path))
 
     def place(self, ref: ObjectRef, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
-        """See `ObjectStore`. On one file system with the cache it is a link to the cache's file."""
+        """See `ObjectStore`. On the file system of the cache, the destination is a link to the cache's file."""
         source = self.open(ref)
         check(source)
         with self._cache.clear():
@@ -320,7 +320,7 @@ class RemoteStore:
         return data
 
     def take(self, path: str, target: str, *, most: int | None = None) -> str:
-        """See `ObjectStore`: whoever may write the object may change it, which its digest gives away."""
+        """See `ObjectStore`. Its writer can still change the object, which its digest shows."""
         return path
 
     def list(self, folder: str, *, most: int | None = None) -> list[str]:
@@ -343,7 +343,7 @@ class RemoteStore:
             self._bucket.ask(found[0], lambda: self._bucket.writing.delete(found))
 
     def remove(self, prefix: str) -> None:
-        """See `ObjectStore`. What an interrupted upload left below it goes too."""
+        """See `ObjectStore`. Also deletes what interrupted uploads left below the prefix."""
         found = self._all(checked_path(prefix.rstrip("/")))
         while some := list(itertools.islice(found, _REMOVED_AT_ONCE)):
             self._bucket.ask(prefix, lambda some=some: self._bucket.writing.delete(some))  # type: ignore[misc]
@@ -363,7 +363,7 @@ class RemoteStore:
 
     @contextlib.contextmanager
     def _blamed(self, path: str) -> Iterator[None]:
-        """Tell a store that does not let us in from one that keeps back this object, and gives out others."""
+        """Raise `ObjectWithheld` where the store keeps back this one object and gives out others of the run."""
         try:
             yield
         except StoreUnavailable as error:

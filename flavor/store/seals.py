@@ -1,4 +1,4 @@
-"""Marks of a file as it is now, by which a change of it is seen without reading it."""
+"""Seals: marks of a file that show a later change without reading the file."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from flavor.store.protocol import ObjectStore
 
 _PAUSES_S = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 _WITHIN_NS = 900_000
-"""Less than any clock tick of a kernel."""
+"""Shorter than a clock tick of any kernel."""
 
 
 def seal_of(found: os.stat_result, *, strict: bool) -> str:
-    """A file's inode, size and time of modification; `strict` the time of its last change, too (`ObjectStore.seal`)."""
+    """Return a file's inode, size and time of modification; with `strict` also the time of its last change."""
     changed = f":{found.st_ctime_ns}" if strict else ""
     return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}{changed}"
 
 
 def is_strict(seal: str) -> bool:
-    """Whether it has the time of the last change."""
+    """Whether the seal has the time of the last change."""
     return seal.count(":") == 3
 
 
 def has_settled(store: ObjectStore, changed_ns: int) -> bool:
-    """Whether a change that is made from now on gives a file of this folder another time than `changed_ns`, its last.
+    """Whether each later change gives a file of this folder a time other than `changed_ns`, the time of its last one.
 
-    A file system's clock goes in ticks, of milliseconds mostly; what is written twice in one tick has one time. It is
-    waited for, not longer than a moment: False where that was not enough.
+    A file system's clock goes in ticks, mostly of milliseconds, and two changes within one tick have the same time.
+    Waits for the next tick, for 63 ms at most; False where that was not enough.
     """
     if _tells_changes_apart(store):  # type: ignore[arg-type]
         return True
@@ -40,7 +40,7 @@ def has_settled(store: ObjectStore, changed_ns: int) -> bool:
 
 
 def _now_ns(store: ObjectStore) -> int:
-    """The time that a change made now is given, by the clock of the machine that keeps the folder."""
+    """Return the time of a change made now, by the clock of the machine that keeps the folder."""
     with store.stage() as probe:
         probe.touch()
         return probe.stat().st_ctime_ns
@@ -48,9 +48,9 @@ def _now_ns(store: ObjectStore) -> int:
 
 @functools.lru_cache(8)
 def _tells_changes_apart(store: ObjectStore) -> bool:
-    """Whether two changes, the first of which was looked at, never have one time there (Linux 6.13 and newer).
+    """Whether two changes never have the same time there once the first was looked at (Linux 6.13 and newer).
 
-    Three of them within less than a tick show it.
+    Three changes within less than a tick show it.
     """
     with store.stage() as probe:
         probe.touch()

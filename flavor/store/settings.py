@@ -11,30 +11,30 @@ CACHE_BYTES = 16 * 2**30
 
 @dataclass(frozen=True)
 class Endurance:
-    """How long a store is waited for. Every wait is bounded."""
+    """How long to wait for a store. Every wait is bounded."""
 
     patience_s: float = 60.0
-    """How long one request is repeated that fails for want of an answer, or with a 5xx."""
+    """Longest time for which a request is repeated that gets no answer, or a 5xx."""
     request_s: float = 180.0
-    """Longest wait for an answer to what was sent as a whole."""
+    """Longest wait for an answer once the whole request was sent."""
     silence_s: float = 20.0
-    """Longest that nothing may move while something is sent or received, however long all of it takes."""
+    """Longest time without a moved byte while a request or an answer is transferred. The whole may take any time."""
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """What an entry point chooses for every store that it opens. A store that is a folder needs none of it."""
+    """What an entry point chooses for every store that it opens. A folder as a store uses none of these."""
 
     endurance: Endurance = Endurance()
     cache: Path | None = None
     """Folder with the files of remote stores; None for this user's (`flavor.store.cache.default_folder`)."""
     cache_bytes: int = CACHE_BYTES
-    """How large the cache may get."""
+    """Maximum size of the cache."""
     uploads: Path | None = None
-    """Folder in which it is noted what of an upload is done; None for one in the cache."""
+    """Folder with the notes on unfinished uploads; None for a folder in the cache."""
 
     def environment(self) -> dict[str, str]:
-        """The same cache for a child process, as its environment."""
+        """Return the environment variables that give a child process the same cache."""
         folder = {"FLAVOR_STORE_CACHE": os.fspath(self.cache.absolute())} if self.cache else {}
         return {**folder, "FLAVOR_STORE_CACHE_SIZE": str(self.cache_bytes)}
 

@@ -1,4 +1,4 @@
-"""A folder store that several users share: folders that all of its group can use, and who lacks which right."""
+"""A folder store that several users share: make folders for their group, and find missing rights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def make_folders(folder: Path) -> None:
-    """Make `folder` and what lacks above it. Below a folder with the setgid bit the group gets there what it has here.
+    """Make `folder` and missing folders above it. Below a folder with the setgid bit, the group gets the same rights.
 
-    So the umask of who comes first keeps none of the group out.
+    So the umask of the first user does not lock out other users of the group.
     """
     if folder.is_dir():
         return
@@ -25,14 +25,14 @@ def make_folders(folder: Path) -> None:
 
 
 def is_read_only(folder: Path) -> bool:
-    """Whether the file system is, on which it lies: who may write there cannot, for now."""
+    """Whether the folder's file system is mounted read-only, so that no user can write there for now."""
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def lacking_right(root: Path, *folders: str) -> str:
-    """What keeps this process from putting objects into these folders below `root`, or make them; '' for nothing.
+    """Return the right that this process lacks to make these folders below `root` and put objects there; '' for none.
 
-    A file system that is read-only for now is another matter.
+    A file system that is read-only for now does not count.
     """
     for name in folders:
         at = root

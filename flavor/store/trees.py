@@ -1,4 +1,4 @@
-"""Folders removed with all that is in them, by whatever hand: any depth, any length of path, no recursion."""
+"""Remove folders with all their contents: of any depth and any length of path, without recursion."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def remove_tree(folder: Path, aside: Path) -> None:
-    """Remove `folder`, which need not be there; `aside` is a folder on the same file system for what is on its way out.
+    """Remove `folder`; a missing folder is no error. `aside` is a folder on the same file system.
 
-    A folder in it is moved there before it is emptied, so that no path grows with the depth: another party can nest
-    folders more deeply than a path can be spelled, or a recursion go. Raises the first `OSError` after all the rest
-    was removed; a folder that cannot be moved stays.
+    Each folder below is moved to `aside` before it is emptied, so that no path grows with the depth: another party can
+    nest folders deeper than the longest path and the deepest recursion. Raises the first `OSError` after everything
+    else was removed; a folder that cannot be moved stays.
     """
     if not folder.is_dir() or folder.is_symlink():
         with contextlib.suppress(FileNotFoundError):
@@ -31,14 +31,14 @@ def remove_tree(folder: Path, aside: Path) -> None:
                         waiting.append(moved)
                     else:
                         os.unlink(entry.path)
-                except FileNotFoundError:  # another is at it, too
+                except FileNotFoundError:  # another process removes it, too
                     continue
                 except OSError as error:
                     failed = failed or error
             os.rmdir(current)
         except FileNotFoundError:
             continue
-        except OSError as error:  # not empty: why was told above, or something was put there meanwhile
+        except OSError as error:  # not empty: `failed` has the reason, or another process has put something there
             failed = failed or error
     if failed is not None:
         raise failed

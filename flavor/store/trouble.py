@@ -1,8 +1,8 @@
-"""Whose fault it is that an object cannot be put or had: the store's, which passes, or this machine's own files.
+"""Find out why an object cannot be put or read: a fault of the store, which can pass, or of this machine's own files.
 
-A folder that every party mounts can be read-only, unmounted, or give errors for a while, as a bucket can be away. What
-the store's own words leave open is told by the run's record, which lies in every store of the run, and by whether a
-file can be written there.
+A folder that every party mounts can be read-only, unmounted, or give errors for a while, as a bucket can be away.
+Where the error alone does not tell, two tests do: reading the run's record, which lies in every store of the run, and
+writing a file.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from flavor.store.protocol import ObjectStore
 from flavor.store.url import folder_of
 
 FAULTS = (StoreError, UpdateRefused, OSError)
-"""What a store that cannot be used may look like to who uses it."""
+"""The errors that a store may raise that cannot be used."""
 MOST_UNSURE = 5
-"""So many attempts in a row may fail while the store looks well before the fault is this process's own."""
+"""Number of failed attempts in a row, while the store passes its tests, before the fault counts as this process's."""
 _MOST_BYTES = 1 << 26
 _OF_A_DISK = "lost+found"
 
 
 def is_of_one_object(store: ObjectStore, run: str, error: StoreError) -> bool:
-    """Whether one object cannot be had, and neither the store nor this machine is to blame: the record can be had."""
+    """Whether the fault is this one object's: the run's record can be read, in the same store from this machine."""
     if isinstance(error, StoreFull | TransferStopped) or (isinstance(error, LocalFault) and store.private):
-        return False  # `private`: the fault is one of this machine's cache
+        return False  # `private`: the fault is in this machine's cache
     if not isinstance(error, StoreUnavailable | LocalFault):
         return True
     try:
@@ -50,27 +50,27 @@ def is_of_one_object(store: ObjectStore, run: str, error: StoreError) -> bool:
 
 @dataclass(frozen=True)
 class Trouble:
-    """That the store cannot be used for now."""
+    """A fault of the store, which can pass."""
 
     error: StoreUnavailable
     is_sure: bool = True
-    """Otherwise it looks well now, and the next attempts show whether it was the store."""
+    """False where the store passes its tests now: the next attempts show whether it was at fault."""
     is_own: bool = False
-    """Its disk has no room, and what found none is a file of this machine's own on the same disk."""
+    """Whether the store's disk is full, and the file that failed is this machine's own, on the same disk."""
 
 
 @dataclass(frozen=True)
 class StoreHealth:
-    """Judges what goes wrong with one run's store, for one that is a folder; a bucket is waited for by itself."""
+    """Judges the errors of one run's store, where it is a folder. A bucket's requests wait by themselves."""
 
     store: ObjectStore
     run: str
     run_id: str
     own: Path | None = None
-    """A folder of this machine's own, into which objects are fetched, if any are."""
+    """This machine's own folder into which objects are fetched; None where none are."""
 
     def trouble(self, error: BaseException, *, writes: bool) -> Trouble | None:
-        """`error` as a fault of the store; None where it is not. `writes` if something was to be put there."""
+        """Return `error` as a fault of the store; None for another error. `writes` says that the work was to put a file."""
         if isinstance(error, TransferStopped):
             return None
         root = folder_of(self.store.url)
@@ -90,7 +90,7 @@ class StoreHealth:
         return Trouble(self._unusable(_told(error, root)), is_sure=inside == {True})
 
     def _full(self, error: StoreFull | OSError, root: str | None, *, writes: bool) -> Trouble | None:
-        """A disk without room: the store's, unless it was a file of this machine's own, on another disk."""
+        """Return a full disk as a fault of the store; None where it is the disk of this machine's own files alone."""
         full = error if isinstance(error, StoreFull) else found_no_room(error, root)
         names = [*named(error)]
         inside = {root is not None and Path(name).is_relative_to(root) for name in names}
@@ -99,7 +99,7 @@ class StoreHealth:
         return None if is_own and not _is_same_disk(root, own) else Trouble(full, is_own=is_own)
 
     def why_not(self, *, writes: bool) -> str:
-        """What is wrong with a folder as the store of this run; '' for nothing, and for a bucket."""
+        """Return why a folder cannot be the store of this run; '' where it can, and for a bucket."""
         if folder_of(self.store.url) is None:
             return ""
         path = run_record_path(self.run)
@@ -120,9 +120,9 @@ class StoreHealth:
         return ""
 
     def require(self, *, whose: bool = False) -> None:
-        """Raise `LocalFault` if the folder lacks the run's record: what is put into it then, no other party finds.
+        """Raise `LocalFault` if the folder lacks the run's record: no other party would find an object put there.
 
-        With `whose`, also if it is the record of another run.
+        With `whose`, raise it also for the record of another run.
         """
         if not whose:
             require_mounted(self.store, self.run)
@@ -134,7 +134,7 @@ class StoreHealth:
 
 
 def _is_same_disk(root: str | None, own: Path | None) -> bool:
-    """Whether a store in the folder `root` lies on the disk of a folder of this machine's own, and is as full."""
+    """Whether the store's folder `root` and this machine's own folder lie on one disk, which is full for both."""
     try:
         return root is not None and own is not None and os.stat(root).st_dev == os.stat(own).st_dev
     except OSError:
@@ -142,15 +142,15 @@ def _is_same_disk(root: str | None, own: Path | None) -> bool:
 
 
 def require_mounted(store: ObjectStore, run: str) -> None:
-    """Raise `LocalFault` if a folder lacks the run's record: what else is missing there may be in its place again."""
+    """Raise `LocalFault` if a folder lacks the run's record: other missing objects may be back with the share."""
     if folder_of(store.url) is not None and not store.exists(path := run_record_path(run)):
         raise LocalFault(f"{path} is not in the store {store.url}: is the share mounted?")
 
 
 def without_share(url: str) -> str:
-    """Why no share seems to be mounted where the store at `url` is to be; '' where one may be, and for a bucket.
+    """Return why no share seems to be mounted at the store's folder; '' where one may be, and for a bucket.
 
-    A share that is not mounted is an empty folder: the store's own, or the one in which it would be.
+    The mount point of a share that is not mounted is an empty folder: the store's folder, or the folder above it.
     """
     if (root := folder_of(url)) is None:
         return ""
@@ -168,7 +168,7 @@ def _told(error: BaseException, root: str) -> str:
 
 
 def named(error: BaseException) -> Iterator[str]:
-    """The files that what an error came of names, or else the one that was in hand."""
+    """Yield the files that an error or its causes name, or else the file that was in use."""
     found = False
     for cause in causes(error):
         if isinstance(cause, OSError):

@@ -1,7 +1,7 @@
-"""Uploads in parts that go on where they were left, also in another process: S3, and what speaks its protocol.
+"""Resume uploads in parts, also those of an earlier process: for S3 and services with its protocol.
 
-obstore begins an upload in parts anew when one part fails, and cannot go on with one of another process; it sends
-bodies under one limit of time each. botocore knows every request of S3's and signs it; `flavor.store.wire` carries it.
+obstore begins an upload in parts again when one part fails, and cannot go on with the upload of another process. It
+also limits the time of each body. So botocore makes and signs the requests here, and `flavor.store.wire` sends them.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from flavor.store.wire import Silence, Wire
 from flavor.watch import Watch, current_watch, watched
 
 PART_BYTES = 5 * 2**20
-"""The smallest that S3 takes: what is lost when a link breaks is at most one."""
+"""The smallest part that S3 takes: a broken link loses at most one part."""
 _MOST_PARTS = 9_000
-"""S3 takes ten thousand."""
+"""Most parts that S3 takes for one upload."""
 _ABANDONED_S = 86_400.0
 
 
 @dataclass
 class Upload:
-    """One that has begun: what another process needs to go on with it."""
+    """An upload that has begun, with what another process needs to go on with it."""
 
     staged: str
     id: str
     part_bytes: int
-    tags: dict[str, str] = field(default_factory=dict)  # part number to what the store called it
+    tags: dict[str, str] = field(default_factory=dict)  # part number to ETag
 
 
 class Notes:
-    """Uploads that have begun, a small file each in a folder of this machine."""
+    """Notes on unfinished uploads: a small file each, in a folder of this machine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def path(self, name: str, digest: str) -> Path:
-        """Where it is noted that the file with this digest is being uploaded to what is so named."""
+        """Return the file of the note on uploading the file with this digest to this object."""
         return self._folder / hashlib.sha256(f"{name}\n{digest}".encode()).hexdigest()[:32]
 
     def read(self, path: Path) -> Upload | None:
-        """What is noted; None for nothing, or nothing that can be used."""
+        """Read a note; None where it is missing or cannot be used."""
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             noted = Upload(**json.loads(path.read_text(encoding="utf-8")))
             if noted.part_bytes > 0 and all(isinstance(each, str) for each in (noted.staged, noted.id)):
@@ -63,13 +63,13 @@ class Notes:
         return None
 
     def write(self, path: Path, upload: Upload) -> None:
-        """Note it; a folder that cannot be written costs no more than that it is not noted."""
+        """Write a note. An error is ignored: without the note, a later process begins the upload again."""
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_json(path, asdict(upload))
 
     def forget(self, path: Path) -> None:
-        """It is done. Those that nobody went on with for a day are forgotten, too."""
+        """Remove the note of an upload that is done, and all notes that were not used for a day."""
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
             for each in self._folder.iterdir():
@@ -78,7 +78,7 @@ class Notes:
 
 
 class S3Uploads:
-    """Writes files to the objects of one bucket."""
+    """Uploads files to the objects of one bucket."""
 
     def __init__(self, bucket: Bucket, notes: Notes) -> None:
         self._bucket, self._notes = bucket, notes
@@ -92,16 +92,16 @@ class S3Uploads:
         self._made: Any = None
 
     def put(self, key: str, source: Path) -> None:
-        """Write a file by one request, unless there is such an object."""
+        """Write a file by one request. Raises `ObjectExists` where the object exists."""
         data, watch = source.read_bytes(), current_watch()
         with watch.phase("uploading", len(data)):
             self._bucket.persist(key, lambda: self._ask("put_object", key, Body=data, IfNoneMatch="*"))
 
     def put_parts(self, key: str, source: Path, size: int, digest: str, *, staged: str = "") -> str:
-        """Write a large file under the name `staged`, or one of its own beside `key`; that name.
+        """Write a large file under the name `staged`, or under a name made here beside `key`; return the name.
 
-        Parts that were finished before are not sent again, whoever sent them. Stopped because nobody wants it any more,
-        it leaves none in the store.
+        Parts that this or an earlier process has finished are not sent again. Where the watcher ends an upload that is
+        no longer needed, its parts are removed from the store.
         """
         watch, note = current_watch(), self._notes.path(f"{self._bucket.url}/{key}", digest)
         upload = self._notes.read(note)
@@ -113,7 +113,7 @@ class S3Uploads:
             upload, done = Upload(staged, begun["UploadId"], max(PART_BYTES, -(-size // _MOST_PARTS))), {}
             self._notes.write(note, upload)
         parts = -(-size // upload.part_bytes)
-        if done.keys() == {0}:  # it was whole already
+        if done.keys() == {0}:  # the object is complete already
             return upload.staged
         sent = sum(min(upload.part_bytes, size - (number - 1) * upload.part_bytes) for number in done)
         try:
@@ -127,7 +127,7 @@ class S3Uploads:
         return upload.staged
 
     def forget(self, key: str, digest: str) -> None:
-        """What was uploaded has got its name."""
+        """Remove the note: the upload has its final name."""
         self._notes.forget(self._notes.path(f"{self._bucket.url}/{key}", digest))
 
     def _send_rest(self, upload: Upload, note: Path, source: Path, done: dict[int, str], parts: int) -> None:
@@ -144,7 +144,7 @@ class S3Uploads:
                 self._notes.write(note, upload)
 
     def _finished(self, upload: Upload, size: int) -> dict[int, str] | None:
-        """The parts that the store has, by number; {0: ''} if it has the object whole, None if it knows none such."""
+        """Return the parts that the store has, by number; {0: ''} for a complete object, None for an unknown upload."""
         found: dict[int, str] = {}
         marker = 0
         try:
@@ -165,7 +165,9 @@ class S3Uploads:
         except StoreUnavailable as error:
             if error.passing:
                 raise
-            return {int(number): tag for number, tag in upload.tags.items()}  # it may be sent to, and not be listed
+            return {
+                int(number): tag for number, tag in upload.tags.items()
+            }  # this site may send parts, and not list them
 
     def _complete(self, upload: Upload, done: dict[int, str], size: int) -> None:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(done.items())]
@@ -230,7 +232,7 @@ class S3Uploads:
             return self._made
 
     def _carry(self, request: Any, **_: Any) -> Any:
-        """What botocore has signed, sent; as botocore's own sender would answer."""
+        """Send a request that botocore has signed, and answer as botocore's own sender does."""
         from botocore.awsrequest import AWSResponse
 
         body = request.body
@@ -241,7 +243,7 @@ class S3Uploads:
 
 
 class _Content(io.BytesIO):
-    """As urllib3 would hand it over."""
+    """Yield the body, as urllib3 does."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self.read()
@@ -252,7 +254,7 @@ def _text(value: object) -> str:
 
 
 def _client(carry: Callable[..., Any]) -> Any:
-    """botocore's, by the same environment that obstore reads."""
+    """Make botocore's client from the environment variables that obstore reads."""
     try:
         import botocore.config
         import botocore.session
@@ -275,7 +277,7 @@ def _client(carry: Callable[..., Any]) -> Any:
         config=botocore.config.Config(
             s3={"addressing_style": "virtual" if virtual else "path"},
             retries={"total_max_attempts": 1, "mode": "standard"},  # `Bucket.persist` tries again
-            request_checksum_calculation="when_required",  # others than Amazon do not know the newer ones
+            request_checksum_calculation="when_required",  # services other than Amazon's lack the newer ones
             response_checksum_validation="when_required",
             **options,
         ),

@@ -1,4 +1,4 @@
-"""The URL of a store, taken apart: a plain folder, `file:///FOLDER`, or `SCHEME://PLACE`."""
+"""Parse the URL of a store: a plain folder, `file:///FOLDER`, or `SCHEME://PLACE`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from flavor.errors import InvalidSetting
 from flavor.store.paths import checked_path
 
 BUCKETS = ("s3", "gs", "az")
-"""The schemes of buckets."""
+"""Schemes of buckets."""
 
 
 def scheme_of(url: str) -> str:
-    """The scheme of the URL; `file` for a plain folder."""
+    """Return the scheme of the URL; `file` for a plain folder."""
     scheme, separator, _ = url.partition("://")
     return scheme if separator else "file"
 
 
 def folder_of(url: str) -> str | None:
-    """The folder that is the store at `url`; None for a store that is no folder."""
+    """Return the folder that is the store at `url`; None for a store that is no folder."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
@@ -26,7 +26,7 @@ def folder_of(url: str) -> str | None:
 
 
 def bucket_url(url: str) -> str:
-    """`s3://BUCKET/PREFIX`, without a slash at its end; `InvalidSetting` for anything else, which is not quoted."""
+    """Return `s3://BUCKET/PREFIX` without a slash at its end. Raises `InvalidSetting`, which does not quote the URL."""
     scheme, _, rest = url.partition("://")
     if "@" in rest or "?" in rest or "#" in rest:
         raise InvalidSetting(

@@ -1,7 +1,7 @@
-"""The wait for a store that cannot be used for now: at the start of a program, while a run is served, and at a site.
+"""Wait for a store that cannot be used for now: at the start of a program, while a run is served, and at a site.
 
-Each of them says what it takes for a fault that passes, and tells its people in its own way; how often the work is
-tried, and when the wait is given up, stands here.
+Each of these decides which faults can pass, and how to report the wait. This module decides how often the work is
+tried, and when the wait is given up.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from flavor.store.trouble import FAULTS, MOST_UNSURE, Trouble
 T = TypeVar("T")
 
 AGAIN_S = 1.0
-"""The work is tried again after so long."""
+"""Seconds between two attempts."""
 
 
 class Telling(Protocol):
-    """What people are told of one wait."""
+    """Reports one wait."""
 
     def waits(self, trouble: Trouble) -> None:
-        """The store cannot be used, again: called after each attempt that shows so for sure."""
+        """The store cannot be used: called after each attempt that shows this for sure."""
         ...
 
     def is_back(self) -> None:
-        """What needed the store could be done; also called where nothing was waited for."""
+        """The work was done; also called where there was no wait."""
         ...
 
 
 class StoreWait:
-    """Does what needs the store, as soon as that can be used.
+    """Does work that needs the store, as soon as the store can be used.
 
-    `judge` returns what is wrong with the store, or None, or raises, when an error is none of the store's that passes.
-    `pause` sleeps for so many seconds; when it returns True, the end is asked for, and the error is raised. After
-    `patience_s` seconds the wait is given up, with the error that `given_up` returns.
+    `judge` returns the store's trouble; for an error that is not a passing fault of the store it returns None or
+    raises. `pause` sleeps for so many seconds, and returns True where the process was asked to end: then the error is
+    raised. After `patience_s` seconds the wait ends with the error that `given_up` returns.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class StoreWait:
         self._judge, self._telling, self._pause = judge, telling, pause
         self._patience_s, self._given_up = patience_s, given_up
         self._since: float | None = None
-        self._unsure = 0  # faults in a row that may be the store's, and may not
+        self._unsure = 0  # faults in a row that may or may not be the store's
 
     def until_done(self, work: Callable[[], T]) -> T:
-        """Do the work, again and again while it is the store that keeps it from being done. Raises as `wait`."""
+        """Do the work, and repeat it while the store is at fault. Raises what `wait` raises."""
         while True:
             try:
                 done = work()
@@ -65,7 +65,7 @@ class StoreWait:
                 return done
 
     def wait(self, error: Exception) -> None:
-        """Wait a moment for the store, because work has failed with this error; raise it if it does not pass."""
+        """Wait a moment for the store, because work has failed with this error; raise the error if it cannot pass."""
         trouble = self._judge(error)
         if trouble is None:
             raise error
@@ -83,6 +83,6 @@ class StoreWait:
             raise error
 
     def is_back(self) -> None:
-        """What needed the store could be done."""
+        """The work was done: the wait is over."""
         self._since, self._unsure = None, 0
         self._telling.is_back()

@@ -1,7 +1,7 @@
-"""HTTP requests over links of any speed: what fails one is that nothing moves, and never how long it takes.
+"""HTTP requests over links of any speed: a request fails when no byte moves for a time, and never for its duration.
 
-A slow link is shared with the bus, whose heartbeats wait behind whatever lies in this machine's send buffers. So on one
-that has not shown to be fast a socket takes no more than the link carries in half a second.
+A slow link is shared with the bus, whose heartbeats wait behind the bytes in this machine's send buffers. So on a link
+that has not been measured as fast, a send buffer holds at most what the link carries in half a second.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from flavor.errors import InvalidSetting
 from flavor.watch import Watch
 
 FAST_BYTES_S = 2**20
-"""A link of this speed or above needs no care."""
+"""From this speed on, a link counts as fast."""
 LANES = 4
-"""Connections at once, on a fast one."""
+"""Number of parallel connections on a fast link."""
 _BLOCK_BYTES = 64 * 1024
 _LEAST_BUFFER_BYTES = 32 * 1024
 _BUFFERED_S = 0.5
 
 
 class Silence(OSError):
-    """No answer, or half of one; its text says what was heard last."""
+    """No answer, or half an answer. The text says what was received last."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Of a server, whole."""
+    """A server's complete answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -46,31 +46,31 @@ class Answer:
 
 
 class Pace:
-    """How fast the link to one store is, as far as is known, and what is done at once because of that."""
+    """The measured speed of the link to one store, and the buffer sizes and connections that follow from it."""
 
     def __init__(self) -> None:
         self.bytes_s: float | None = None
-        """Of one connection."""
+        """Speed of one connection; None before the first measurement."""
         self._is_fast = False
 
     @property
     def chunk_bytes(self) -> int:
-        """How much is received before anybody hears of it."""
+        """Number of bytes that are received between two reports of progress."""
         return 2**20 if self._is_fast else 2**16
 
     def lanes(self) -> int:
-        """How many parts move at once. A slow link is not made faster by several, and loses more when it breaks."""
+        """Number of parallel parts. Several do not make a slow link faster, and lose more when it breaks."""
         return LANES if self._is_fast else 1
 
     def measured(self, size_bytes: int, seconds: float) -> None:
-        """So many bytes have gone through one connection in this time."""
+        """Record that one connection has moved so many bytes in this time."""
         if size_bytes < _BLOCK_BYTES or seconds <= 0:
             return
         self.bytes_s = size_bytes / seconds
         self._is_fast = self.bytes_s >= (FAST_BYTES_S / LANES if self._is_fast else FAST_BYTES_S)
 
     def buffer_bytes(self) -> int | None:
-        """The largest send buffer, or None for the system's own choice."""
+        """Largest send buffer in bytes; None for the system's own choice."""
         if self.bytes_s is None:
             return _LEAST_BUFFER_BYTES
         return None if self._is_fast else max(_LEAST_BUFFER_BYTES, int(self.bytes_s * _BUFFERED_S))
@@ -79,8 +79,8 @@ class Pace:
 class Wire:
     """Sends requests to one store, each over a connection of its own.
 
-    `silence_s` is the longest that nothing may move, `answer_s` the longest wait for an answer to all that was sent.
-    Proxies and what goes around them are the environment's (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
+    `silence_s` is the longest time without a moved byte, `answer_s` the longest wait for an answer once all was sent.
+    Proxies come from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
     """
 
     def __init__(self, *, connect_s: float, silence_s: float, answer_s: float) -> None:
@@ -89,7 +89,7 @@ class Wire:
         self._tls: ssl.SSLContext | None = None
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: memoryview, watch: Watch) -> Answer:
-        """The answer; `Silence` without one, `TransferStopped` as soon as `watch` says so."""
+        """Return the answer. Raises `Silence` without one, and `TransferStopped` as soon as `watch` ends it."""
         parts = urlsplit(url)
         connection, target, extra = self._route(parts)
         sent = 0
@@ -105,7 +105,7 @@ class Wire:
                 if body or method in ("PUT", "POST"):
                     connection.putheader("Content-Length", str(len(body)))
                 connection.endheaders()
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have said why
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server may have answered why
                     began = time.monotonic()
                     for size in self._blocks(connection, body):
                         sent += size
@@ -114,16 +114,16 @@ class Wire:
                 _socket(connection).settimeout(self._answer_s)
                 response = connection.getresponse()
                 content = response.read()
-                if response.status >= 300:  # it was not taken, and may be sent again
+                if response.status >= 300:  # the server has not taken it, so it may be sent again
                     moved, sent = sent, 0
                     watch.moved(-moved)
                 return Answer(response.status, dict(response.headers.items()), content)
             except (OSError, http.client.HTTPException) as error:
-                watch.moved(-sent)  # raises if it was stopped: then it is no failure
+                watch.moved(-sent)  # raises if the transfer was stopped, which is no failure
                 raise Silence(_said(error)) from None
 
     def _blocks(self, connection: http.client.HTTPConnection, body: memoryview) -> Iterator[int]:
-        """Send it, and tell of each block that has found room."""
+        """Send the body, and report each block that the socket has taken."""
         link, position, began = _socket(connection), 0, time.monotonic()
         buffer = self.pace.buffer_bytes()
         while position < len(body):
@@ -132,7 +132,7 @@ class Wire:
             yield size
             seconds = time.monotonic() - began
             if buffer is not None and seconds > _BUFFERED_S / 2:
-                gone = max(0, position - _unsent(link))  # what lies in the buffer says nothing about the link
+                gone = max(0, position - _unsent(link))  # bytes in the buffer say nothing about the link
                 fits = max(_LEAST_BUFFER_BYTES, int(gone / seconds * _BUFFERED_S))
                 if fits > buffer * 1.25 or fits < buffer * 0.75:
                     buffer = fits
@@ -146,7 +146,7 @@ class Wire:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
 
     def _route(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, str, Mapping[str, str]]:
-        """A connection to the host or to the proxy before it; what is asked for there, and said to it alone."""
+        """Return a connection to the host or to its proxy, the request target and the headers for the proxy."""
         host, secure = parts.hostname or "", parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -164,7 +164,7 @@ class Wire:
 
 
 def proxy_for(scheme: str, netloc: str) -> SplitResult | None:
-    """The proxy that the environment names for this host; `InvalidSetting` if it is one that we do not speak to."""
+    """Return the proxy that the environment names for this host. Raises `InvalidSetting` for other kinds of proxy."""
     proxies = urllib.request.getproxies_environment()
     chosen = proxies.get(scheme) or proxies.get("all")
     if not chosen or urllib.request.proxy_bypass(netloc):
@@ -180,7 +180,7 @@ def proxy_for(scheme: str, netloc: str) -> SplitResult | None:
 
 
 def proxies_in_use(variable: str) -> bool:
-    """Whether the environment names a proxy by this variable."""
+    """Whether the environment names a proxy in this variable."""
     return bool(os.environ.get(variable) or os.environ.get(variable.lower()))
 
 
@@ -201,7 +201,7 @@ def _socket(connection: http.client.HTTPConnection) -> socket.socket:
 
 
 def _unsent(link: socket.socket) -> int:
-    """Bytes in its send buffer that the other side has not acknowledged; 0 where the system does not say."""
+    """Return the bytes in the send buffer that the other side has not acknowledged; 0 where the system does not say."""
     count = array.array("i", [0])
     with contextlib.suppress(OSError):
         fcntl.ioctl(link.fileno(), termios.TIOCOUTQ, count)
@@ -209,11 +209,11 @@ def _unsent(link: socket.socket) -> int:
 
 
 def _end(connection: http.client.HTTPConnection) -> None:
-    """Wake up whoever waits for it in another thread."""
+    """Close the connection so that another thread that waits for it wakes up."""
     link: socket.socket | None = connection.sock
     if link is not None:
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(link, socket.SHUT_RDWR)  # TLS's own would have the rest sent in the clear
+            socket.socket.shutdown(link, socket.SHUT_RDWR)  # unwrapping TLS would send the rest unencrypted
 
 
 def _said(error: Exception) -> str:
