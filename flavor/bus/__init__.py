@@ -1,1 +1,1 @@
-"""All that knows Redis: keys, events, leases, runs, connections and the embedded server."""
+"""All code that uses Redis: keys, events, leases, runs, connections and the embedded server."""

@@ -1,12 +1,12 @@
-"""A Redis user for each client, which can do what an edge and its trainer do, and nothing else.
+"""Redis users with few rights: one for each client, with the rights of an edge and its trainer.
 
-The rules, for run R and client C (`flavor.bus.keys` has the table of keys):
+The rights of client C of run R (`flavor.bus.keys` has the table of keys):
 
 - keys: all below `client:C` for reading and writing; `run` and all below `to:C` for reading;
-- channels: to publish on, those below `client:C`; to subscribe to, these, those below `to:C`, and `run`;
-- commands: those of `COMMANDS`, by name. No scripts, nothing that lists, configures or empties the server.
+- channels: those below `client:C` for publishing; the same, those below `to:C`, and `run` for subscribing;
+- commands: those of `COMMANDS`, by name. No scripts, and no command that lists, configures or empties the server.
 
-And one for an aggregator, which needs every run, the job queues and scripts, and is no administrator.
+An aggregator has a user with the rights to every run, the job queues and scripts, and not those of an administrator.
 
 Users belong to one server: Redis copies them neither to replicas nor to the other nodes of a cluster.
 """
@@ -31,16 +31,16 @@ from flavor.records.states import ClientState
 COMMANDS = (
     *("get", "set", "del", "exists", "pexpire", "pttl", "hset", "hget", "hmget", "hgetall"),
     *("multi", "exec", "discard", "watch", "unwatch", "publish"),
-    *("ping", "time", "client|setname"),  # auth, hello, reset and quit are anybody's
+    *("ping", "time", "client|setname"),  # every user may send auth, hello, reset and quit
 )
-"""What an edge, its trainer and `flavor event` send; a trainer that speaks to Redis itself gets by with it, too."""
+"""The commands of an edge, its trainer and `flavor event`. They also suffice for a trainer that uses Redis itself."""
 SUBSCRIPTIONS = ("subscribe", "psubscribe", "unsubscribe", "punsubscribe")
 _SECRET_BYTES = 32
 _TOO_OLD = "ACL SETUSER modifier"
 
 
 class UserPersistence(StrEnum):
-    """What becomes of a server's users when it is restarted, for a line to the operator."""
+    """What happens to a server's users at a restart. The value is a line for the operator."""
 
     SAVED = "saved"
     LOST = (
@@ -51,12 +51,12 @@ class UserPersistence(StrEnum):
 
 
 def user_name(run: str, client: str) -> str:
-    """The Redis user of a client. `InvalidSetting` for names that cannot be."""
+    """Return the name of a client's Redis user. Raises `InvalidSetting` for names that are not allowed."""
     return f"flavor:{checked_name(run, 'run')}:{checked_name(client, 'client')}"
 
 
 def rules(run: str, client: str, secret: str, *, database: int = 0) -> list[str]:
-    """What `ACL SETUSER` is told about a client; `secret` itself is not in it, only its SHA-256."""
+    """Return the arguments of `ACL SETUSER` for a client, with the SHA-256 of `secret` and without `secret` itself."""
     run_keys = RunKeys(run)
     keys = run_keys.client(client)
     hashed = hashlib.sha256(secret.encode()).hexdigest()
@@ -73,12 +73,12 @@ def rules(run: str, client: str, secret: str, *, database: int = 0) -> list[str]
 
 
 def worker_user(name: str) -> str:
-    """The Redis user of an aggregator. `InvalidSetting` for a name that cannot be."""
+    """Return the name of an aggregator's Redis user. Raises `InvalidSetting` for a name that is not allowed."""
     return f"flavor-worker:{checked_name(name, 'worker')}"
 
 
 def worker_rules(secret: str, *, database: int = 0) -> list[str]:
-    """What `ACL SETUSER` is told about an aggregator: all runs and job queues, no command of an administrator."""
+    """Return the arguments of `ACL SETUSER` for an aggregator: all runs and job queues, no administrator's commands."""
     hashed = hashlib.sha256(secret.encode()).hexdigest()
     return [
         *("reset", "on", f"#{hashed}", "resetkeys", "resetchannels"),
@@ -90,15 +90,15 @@ def worker_rules(secret: str, *, database: int = 0) -> list[str]:
 
 
 def enroll_worker(client: Redis, name: str, *, where: str, database: int = 0) -> tuple[str, UserPersistence]:
-    """Make, or renew, the user of an aggregator; see `enroll`."""
+    """Make or renew the user of an aggregator; see `enroll`."""
     return _made(client, worker_user(name), lambda secret: worker_rules(secret, database=database), where)
 
 
 def enroll(client: Redis, run: str, name: str, *, where: str, database: int = 0) -> tuple[str, UserPersistence]:
-    """Make, or renew, the user of client `name` of `run`; returns its new secret, and whether a restart keeps it.
+    """Make or renew the user of client `name` of `run`; return its new secret, and whether a restart keeps the user.
 
-    `client` is connected as an administrator. Whoever is connected with an earlier secret is cut off. Raises
-    `BusUnavailable` when the server refuses, `RunError` when it is too old; nothing has changed then.
+    `client` is connected as an administrator. Connections that were made with an earlier secret are closed. Raises
+    `BusUnavailable` when the server refuses, and `RunError` when it is too old; nothing has changed then.
     """
     return _made(client, user_name(run, name), lambda secret: rules(run, name, secret, database=database), where)
 
@@ -117,21 +117,21 @@ def _made(client: Redis, user: str, rules_for: Callable[[str], list[str]], where
 
 
 def revoke(client: Redis, run: str, name: str, *, where: str) -> UserPersistence | None:
-    """Remove the user of a client, end its connections and delete all that it wrote; None when there is no such user.
+    """Remove the user of a client, end its connections and delete all keys that it wrote; None for an unknown user.
 
-    The client counts as lost from here on, so that no round waits for it. What was accepted of it stands in verdicts,
-    which it did not write. A server that the client has filled has room again.
+    From then on the client counts as lost, so that no round waits for it. Its accepted updates stay: they stand in
+    verdicts, which the client did not write. A server that the client has filled has room again.
     """
     run_keys = RunKeys(run)
     keys = run_keys.client(name)
     with translated(where):
-        if not client.execute_command("ACL DELUSER", user_name(run, name)):  # which ends its connections, too
+        if not client.execute_command("ACL DELUSER", user_name(run, name)):  # this also ends its connections
             return None
         kept, was_there = save_users(client), client.exists(keys.hash)
-        client.unlink(keys.hash)  # it may be anything: the client wrote it
+        client.unlink(keys.hash)  # of any type: the client wrote it
         remove_keys(client, f"{keys.hash}:")
         if was_there:
-            # a server that others have filled refuses this; that the client is gone is seen all the same
+            # a server that other clients have filled refuses this; the missing hash shows that the client is gone
             with contextlib.suppress(redis.exceptions.OutOfMemoryError), client.pipeline(transaction=True) as step:
                 step.hset(keys.hash, mapping={"state": ClientState.REVOKED, "reason": "it was revoked"})
                 step.publish(keys.state, ClientState.REVOKED)
@@ -140,14 +140,14 @@ def revoke(client: Redis, run: str, name: str, *, where: str) -> UserPersistence
 
 
 def enrolled(client: Redis, run: str, *, where: str) -> list[str]:
-    """The clients of a run that have a user, sorted."""
+    """Return the clients of a run that have a user, sorted."""
     prefix = user_name(run, "x").removesuffix("x")
     with translated(where):
         return sorted(user.removeprefix(prefix) for user in client.acl_users() if user.startswith(prefix))
 
 
 def is_open(client: Redis) -> bool:
-    """Whether anyone who reaches the server may do anything there, as its user `default`; False when nobody says."""
+    """Whether the server's user `default` may do anything without a password; False where the server does not say."""
     try:
         default = client.acl_getuser("default")
     except redis.exceptions.ResponseError:
@@ -156,7 +156,7 @@ def is_open(client: Redis) -> bool:
 
 
 def save_users(client: Redis) -> UserPersistence:
-    """Have the server save its users as they are now: in its aclfile, or in its configuration file."""
+    """Make the server save its users as they are now, in its aclfile or in its configuration file."""
     try:
         client.execute_command("ACL SAVE")
     except redis.exceptions.ResponseError as error:

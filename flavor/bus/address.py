@@ -1,7 +1,7 @@
-"""The bus's address: a URL that names its TLS files as well, so that one string is all a connection needs.
+"""The bus's address: a URL that also names its TLS files, so that one string is all a connection needs.
 
-Inside this project the files stand in the URL's query, in redis-py's spelling (`rediss://host?ssl_ca_certs=…`);
-between processes, where programs in other languages read them, in variables beside a plain URL.
+Within a process, the files stand in the URL's query, in redis-py's spelling (`rediss://host?ssl_ca_certs=…`). Between
+processes, where programs in other languages read them, they stand in variables beside a plain URL.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from flavor.errors import InvalidSetting
 INSECURE_VARIABLE = "FLAVOR_INSECURE"
 _FILES = {"FLAVOR_TLS_CA": "ssl_ca_certs", "FLAVOR_TLS_CERT": "ssl_certfile", "FLAVOR_TLS_KEY": "ssl_keyfile"}
 _LOOKUP_S = 3.0
-"""Longest that the name of a server is looked up to see whether it is this machine."""
+"""Longest look-up of a server's name, made to see whether the server is this machine."""
 
 
 def bus_address(
     url: str, *, tls_ca: str | None, tls_cert: str | None, tls_key: str | None, insecure: bool = False
 ) -> str:
-    """The address of the bus at `url`, with these PEM files: the CA to trust, our own certificate and its key.
+    """Return the address of the bus at `url`, with these PEM files: the CA to trust, our certificate and its key.
 
-    Raises `InvalidSetting` for a URL that is none, for files that cannot be used, and for a connection that would
-    carry passwords in the clear over a network (`redis://` to another machine), unless `insecure`.
+    Raises `InvalidSetting` for a URL or files that cannot be used, and, unless `insecure`, for a connection that would
+    send passwords unencrypted over a network (`redis://` to another machine).
     """
     parsed = _parsed(url)
     files = {"ssl_ca_certs": tls_ca, "ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
@@ -93,7 +93,7 @@ def check_files(ca: str | None, cert: str | None = None, key: str | None = None)
 
 
 def from_environment(environment: Mapping[str, str], url: str) -> str:
-    """The address of the bus at `url` with the TLS files that a trainer's edge named in its environment."""
+    """Return the address of the bus at `url`, with the TLS files that a trainer's edge has named in its environment."""
     if not url.startswith("rediss:"):
         return url
     files = {name: environment[variable] for variable, name in _FILES.items() if environment.get(variable)}
@@ -101,9 +101,9 @@ def from_environment(environment: Mapping[str, str], url: str) -> str:
 
 
 def to_environment(base: Mapping[str, str], address: str) -> dict[str, str]:
-    """`base` for a child process that is to use the bus at `address`.
+    """Return the environment `base` changed for a child process that uses the bus at `address`.
 
-    A join token in it is left out. A URL that is not encrypted was allowed here, and so is there.
+    Leaves out a join token. Allows the child an unencrypted URL, because this process was allowed it.
     """
     child = {name: value for name, value in base.items() if name not in _FILES and name != JOIN_VARIABLE}
     child[URL_VARIABLE] = address
@@ -117,7 +117,7 @@ def to_environment(base: Mapping[str, str], address: str) -> dict[str, str]:
 
 
 def _with_query(url: str, changes: Mapping[str, str]) -> str:
-    """A URL with these values in its query, and without those that are empty."""
+    """Return the URL with these values in its query; empty values are left out."""
     parts = urlsplit(url)
     values = {**dict(parse_qsl(parts.query)), **changes}
     query = urlencode({name: value for name, value in values.items() if value}, quote_via=quote)
@@ -125,27 +125,27 @@ def _with_query(url: str, changes: Mapping[str, str]) -> str:
 
 
 def tls_ca(address: str) -> str | None:
-    """The file of the CAs that an address names."""
+    """Return the CA file that an address names."""
     value: str | None = _parsed(address).get("ssl_ca_certs")
     return value
 
 
 def database(address: str) -> int:
-    """The number of the database that an address names."""
+    """Return the number of the database that an address names."""
     return int(_parsed(address).get("db", 0))
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether what is sent to `host` stays on this machine.
+    """Whether bytes sent to `host` stay on this machine.
 
-    A name is looked up, for three seconds at most; all of its addresses must be this machine's then.
+    Looks up a name for three seconds at most; all of its addresses must then be this machine's.
     """
     addresses = _addresses(host)
     return bool(addresses) and all(_is_own(address) for address in addresses)
 
 
 def _addresses(host: str) -> list[str]:
-    """The addresses of a host; none when they cannot be found in time."""
+    """Return the addresses of a host; none where the look-up does not end in time."""
     try:
         return [str(ipaddress.ip_address(host))]
     except ValueError:
@@ -158,14 +158,14 @@ def _addresses(host: str) -> list[str]:
         except (OSError, UnicodeError):
             return
 
-    thread = threading.Thread(target=look, name="lookup", daemon=True)  # a resolver can take minutes to give up
+    thread = threading.Thread(target=look, name="lookup", daemon=True)  # a resolver can take minutes to fail
     thread.start()
     thread.join(_LOOKUP_S)
     return [] if thread.is_alive() else found
 
 
 def _is_own(address: str) -> bool:
-    """Whether the kernel keeps packets to this address on this machine: it would send them from the address itself."""
+    """Whether packets to this address stay on this machine: then the kernel sends them from the same address."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         return _is_own(str(parsed.ipv4_mapped))

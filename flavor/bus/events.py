@@ -1,7 +1,7 @@
 """Events: a durable key per run, client and round, plus a publication on the channel of the same name.
 
-Both are written in one transaction, so whoever subscribes first, then reads the key, then waits, cannot miss an
-event in any order of calls. An event of an old round is another key, so it can release nobody in a new one.
+Both are written in one transaction, so a process that subscribes, then reads the key, then waits, cannot miss an event
+in any order of calls. An event of an old round is another key, so it ends no wait in a new round.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flavor.process_name import lives
 from flavor.records.names import Event
 
 _REREAD_S = 5.0
-"""A waiter reads the keys again this often, should every publication be lost."""
+"""Seconds between two reads of the keys during a wait, for the case that every publication is lost."""
 _EDGE_GONE_S = 30.0
 """An edge whose lease is missing for this long is gone; after an outage of the server, it takes it again sooner."""
 _ENDED = ("finished", "failed", "stopped")
@@ -44,7 +44,7 @@ class ClientEvents:
     """The events of one client of one run.
 
     `edge` is the lease token of the edge that a trainer was started by. With it, an event that the trainer sets once
-    another edge is this client raises `LeaseLost` instead, so that a trainer that outlived its edge disturbs nobody.
+    another edge is this client raises `LeaseLost` instead, so that a trainer that outlived its edge changes nothing.
     `starts` is the event that begins a round: AggregateStarted for a user's aggregator.
 
     Every method raises `BusUnavailable` when the server stays away for longer than the client's patience; nothing is
@@ -70,7 +70,7 @@ class ClientEvents:
         self._taken = 0  # the round that was taken up last, by this object
 
     def set(self, event: Event, round_: int, value: str = "1") -> None:
-        """Record that `event` has happened in this round and wake whoever waits. Setting twice is harmless."""
+        """Record that `event` has happened in this round, and wake its waiters. Setting it twice is harmless."""
         key = self._keys.event(round_, event)
         with translated(shown(self.url)), self._redis.pipeline(transaction=True) as step:
             if self._edge and (holder := self._redis.get(self._keys.lease)) and holder != self._edge:

@@ -27,8 +27,8 @@ _GONE, _ENDLESS = -2, -1
 class Lease:
     """Ownership of `key` by this process for `ttl_s` seconds at a time.
 
-    The token names host and process for whoever reads it, and ends in a random part that fences: what another
-    process wrote under an older token is recognised by it.
+    The token names host and process, for people, and ends in a random part that fences: it shows what another process
+    wrote under an older token.
     """
 
     def __init__(
@@ -39,22 +39,22 @@ class Lease:
         self._renewal = Renewal(client, key, self.token, ttl_ms=int(ttl_s * 1000), announce=announce)
 
     def try_acquire(self) -> bool:
-        """Take the lease if nobody holds it; True also when it is ours already (an answer may have been lost)."""
+        """Take the lease if it is free. True also where this process has it already: an answer may have been lost."""
         taken = self._client.set(self.key, self.token, nx=True, px=int(self.ttl_s * 1000))
         return bool(taken) or self._client.get(self.key) == self.token
 
     def keep(self) -> bool:
-        """Extend the lease, or take it again if it lapsed while the server was away; False when another has it.
+        """Extend the lease, or take it again if it lapsed while the server was away; False when another process has it.
 
-        Where there is a channel to `announce` it on, each extension is published there.
+        Publishes each extension on the channel `announce`, if there is one.
         """
         return self.renew() or self.try_acquire()
 
     def acquire(self, *, told: Callable[[str], None]) -> None:
-        """Take the lease, waiting for a dead holder's to expire.
+        """Take the lease; wait for the lease of a dead holder to expire.
 
-        A holder that renews meanwhile is alive: `LeaseHeld`, with its host and process. `told` is called once
-        with a line for the user before the first wait.
+        Raises `LeaseHeld`, with host and process, where the holder renews the lease during the wait: it is alive. Calls
+        `told` once, with a line for the user, before the first wait.
         """
         pause = threading.Event()
         before: tuple[str, int] | None = None
@@ -64,7 +64,7 @@ class Lease:
                 continue
             host, _, rest = holder.partition(":")
             pid = rest.partition(":")[0] or "unknown"
-            if left_ms == _ENDLESS:  # no process of ours takes one like that
+            if left_ms == _ENDLESS:  # no process of this project takes an endless lease
                 raise LeaseHeld(f"{self._what} is held without end by {holder!r}: `DEL {self.key}` on Redis frees it")
             if before is None:
                 told(
@@ -79,11 +79,11 @@ class Lease:
             pause.wait(min(self.ttl_s / 10, left_ms / 1000 + 0.001))
 
     def renew(self) -> bool:
-        """Extend the lease, in one round trip; False when it is no longer ours (expired and taken, or taken away)."""
+        """Extend the lease, in one round trip; False where it has expired or another process has it."""
         return self._renewal.renew()
 
     def release(self) -> None:
-        """Give the lease up, if it is still ours."""
+        """Give the lease up, if this process still has it."""
         self._renewal.close()
         with self._client.pipeline() as step:
             try:
@@ -111,12 +111,12 @@ class Renewable(Protocol):
 
 
 class LeaseKeeper:
-    """A thread that renews a lease at a third of its lifetime, and says when it is lost.
+    """A thread that renews a lease each third of its lifetime, and calls `lost` when the lease is lost.
 
     `beat` is called after each renewal (an edge publishes its heartbeat there). An unreachable server is not a loss:
-    the lease is lost when another holds it, or when it expired and could not be taken again. `late` is called first
-    after a renewal that took so long that leases may have lapsed, this one and others. A server that
-    stands still is told of on stderr, if `where` it is is given.
+    the lease is lost when another process holds it, or when it expired and could not be taken again. After a renewal
+    that took so long that this lease and others may have lapsed, `late` is called first. With `where`, the server as
+    messages show it, a server that does not answer is reported on stderr.
     """
 
     def __init__(
@@ -137,17 +137,17 @@ class LeaseKeeper:
     def overdue(self) -> bool:
         """Whether a renewal is missing: the server or this process stands still, or did until just now.
 
-        True at any time at which another lease of this lifetime may have lapsed for that reason alone.
+        While this is True, another lease of the same lifetime may have lapsed for that reason alone.
         """
         return time.monotonic() - self._renewed_at > self._lease.ttl_s / 2
 
     def start(self) -> None:
-        """Begin to renew."""
+        """Start the thread."""
         self._renewed_at = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop renewing; the lease itself is left as it is. `beat` may call this, too."""
+        """Stop renewing; the lease itself stays as it is. `beat` may call this, too."""
         self._stop.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)

@@ -12,7 +12,7 @@ from flavor.bus.tls import VerifiedConnection
 
 
 class _Named:
-    """redis-py would end at a server that refuses CLIENT SETNAME; the name only helps whoever lists connections."""
+    """Ignore a server that refuses CLIENT SETNAME, where redis-py fails: the name only helps to read CLIENT LIST."""
 
     client_name: str | None
 

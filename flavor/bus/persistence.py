@@ -1,4 +1,4 @@
-"""What a server keeps when it dies, as far as it tells: warnings for whoever starts a run on it."""
+"""Warnings at the start of a run about what the server would lose in a crash, as far as its settings show."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Extending a lease in one round trip, so that a slow link keeps it.
+"""Extend a lease in one round trip, so that it holds on a slow link.
 
-An edge's user may be denied EVAL, so the check that the lease is still ours is WATCH. It is set for the next time
-in the same breath as the lease is extended for this one: nothing is asked before the key is written.
+An edge's user may be denied EVAL, so WATCH checks that this process still has the lease. The round trip that extends
+the lease also sets the WATCH for the next extension, so that no read comes before the write.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSEr
 
 
 class Renewal:
-    """Extends `key` by `ttl_ms` as long as it holds `token`, and publishes on `announce` each time, if one is given.
+    """Extends `key` by `ttl_ms` as long as it holds `token`, and publishes each time on `announce`, if given.
 
-    It has a connection of its own, made at the first use: no other command of this process waits before it.
+    It has its own connection, made at the first use, so that it waits for no other command of this process.
     """
 
     def __init__(self, client: Redis, key: str, token: str, *, ttl_ms: int, announce: str = "") -> None:
         self._client, self._key, self._token, self._ttl_ms, self._announce = client, key, token, ttl_ms, announce
         self._lock = threading.Lock()
         self._connection: Any = None
-        self._watched = False  # the server tells us if the key was touched since we last saw that it is ours
+        self._watched = False  # the next EXEC fails if the key was changed since it last held our token
 
     def renew(self) -> bool:
-        """Extend it; False when it is not ours. A connection that broke is made again once."""
+        """Extend the lease; False where another process has it. Makes a broken connection again once."""
         with self._lock:
             try:
                 return self._extended()
@@ -46,7 +46,7 @@ class Renewal:
                 raise
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         with self._lock:
             self._close()
 
@@ -65,13 +65,14 @@ class Renewal:
             if not self._watched:
                 self._asked(("UNWATCH",))
                 return False
-            if done:  # else somebody touched it, and it is ours all the same: once more
+            if done:  # otherwise the key was changed and holds our token all the same: try again
                 return True
 
     def _extended_without_room(self) -> bool:
-        """At a server that has reached `maxmemory`, which refuses whatever a transaction holds, and SET.
+        """Extend the lease on a server that has reached `maxmemory`, which refuses transactions and SET.
 
-        At worst this extends another's lease once, which that one renews as well; none can be taken there.
+        At worst this extends another process's lease once, which that process renews as well. No lease can be taken on
+        such a server.
         """
         self._close()
         holder, done = self._asked(("GET", self._key), ("PEXPIRE", self._key, self._ttl_ms))
@@ -82,24 +83,24 @@ class Renewal:
         return True
 
     def _is_watched(self) -> bool:
-        """A connection that was made anew watches nothing: EXEC would write without a look."""
+        """Whether the connection watches the key. On a new connection, EXEC would write without a check."""
         return self._watched and self._connection is not None and bool(self._connection.is_connected)
 
     def _asked(self, *commands: tuple[object, ...]) -> list[Any]:
-        """Their answers, for one round trip."""
+        """Send the commands in one round trip, and return the answers."""
         if self._connection is None:
             self._connection = self._client.connection_pool.make_connection()
         connection = self._connection
         if not connection.is_connected:
             self._watched = False
             connection.connect()
-            if len(commands) > 2:  # a transaction, which relies on what the old connection watched
+            if len(commands) > 2:  # a transaction relies on the WATCH of the old connection
                 raise redis.exceptions.ConnectionError("the connection was made anew")
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         try:
             return [connection.read_response() for _ in commands]
         except BaseException:
-            self._close()  # what was not read would be taken for the next answers
+            self._close()  # unread answers would be taken for the next ones
             raise
 
     def _close(self) -> None:

@@ -1,6 +1,6 @@
-"""Aggregators that give their work back, and why: coordinators and operators should know.
+"""Workers that give their work back, and why, for coordinators and operators.
 
-A worker gives back either all work, for a fault of its machine, or that of single runs, whose store it does not have.
+A worker gives back all work, for a fault of its machine, or the work of single runs whose store it cannot reach.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from flavor.bus.keys import resting_key
 
 _LONGEST = 500
 _KEEP_S = 60
-"""Longer than a worker rests: it says so again each time."""
+"""Longer than a worker rests: the worker records each rest anew."""
 
 
 def note_resting(connection: Any, queues: Sequence[str], worker: str, reason: str, run: str = "") -> None:
-    """Note that a worker of these queues takes no work, or none of `run`, and why."""
+    """Record that a worker of these queues takes no work, or none of `run`, and why."""
     with connection.pipeline(transaction=False) as step:
         for queue in queues:
             step.hset(resting_key(queue), _field(worker, run), reason[:_LONGEST])
@@ -25,7 +25,7 @@ def note_resting(connection: Any, queues: Sequence[str], worker: str, reason: st
 
 
 def note_working(connection: Any, queues: Sequence[str], worker: str, runs: Sequence[str] = ()) -> None:
-    """Note that it takes work again, also of these `runs`, or has ended."""
+    """Record that the worker takes work again, also of these `runs`, or has ended."""
     with connection.pipeline(transaction=False) as step:
         for queue in queues:
             step.hdel(resting_key(queue), worker, *(_field(worker, run) for run in runs))
@@ -33,12 +33,12 @@ def note_working(connection: Any, queues: Sequence[str], worker: str, runs: Sequ
 
 
 def resting(connection: Any, queue: str, run: str = "") -> list[str]:
-    """Why workers of this queue take no work, or none of `run`: each reason once, sorted."""
+    """Return why workers of this queue take no work, or none of `run`: each reason once, sorted."""
     return sorted({reason for _, of, reason in _notes(connection, queue) if of in ("", run)})
 
 
 def without(connection: Any, queue: str, run: str) -> set[str]:
-    """The workers of this queue that take no work of `run`."""
+    """Return the workers of this queue that take no work of `run`."""
     return {worker for worker, of, _ in _notes(connection, queue) if of == run}
 
 
@@ -47,7 +47,7 @@ def _field(worker: str, run: str) -> str:
 
 
 def _notes(connection: Any, queue: str) -> Iterator[tuple[str, str, str]]:
-    """Worker, run (empty: all) and reason."""
+    """Yield worker, run ('' for all) and reason."""
     for field, reason in connection.hgetall(resting_key(queue)).items():
         worker, _, run = _text(field).partition(" ")
         yield worker, run, _text(reason)

@@ -62,7 +62,7 @@ class Rounds(RunScripts):
     def decide_structure(
         self, token: str, round_: int, reference: Reference, *, others: Sequence[str], reason: str
     ) -> None:
-        """Fix whose structure the round's updates must have; the acceptance of the `others` is taken back."""
+        """Fix the update whose structure all updates of the round must have; take back the acceptance of `others`."""
         keys = [self.keys.coordinator, self.keys.round(round_), self.keys.log, self.keys.verdicts(round_)]
         keys += [self.keys.client(client).verdict(round_) for client in others]
         self.move("decide_structure", keys, [token, round_, reference.to_text(), reason, *others])
@@ -79,7 +79,7 @@ class Rounds(RunScripts):
     ) -> None:
         """Fix the contributors and start an attempt; `IllegalMove` when another update was accepted since.
 
-        `refused` are those that the attempt before has found spoiled.
+        `refused` are the updates that the last attempt has found spoiled.
         """
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
         keys += [self.keys.verdicts(round_), self.keys.refusals]
@@ -87,7 +87,7 @@ class Rounds(RunScripts):
         self.move("begin_aggregation", *self._refusing(round_, refused, keys, args))
 
     def return_round(self, token: str, round_: int, *, attempt: int, refused: Sequence[Refusal], reason: str) -> None:
-        """Open the round again that lost its quorum in its aggregation; the updates of `refused` count no more."""
+        """Open a round again that lost its quorum during its aggregation; the updates of `refused` no longer count."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.verdicts(round_)]
         keys += [self.keys.log, self.keys.refusals]
         self.move("return_round", *self._refusing(round_, refused, keys, [token, round_, attempt, reason]))
@@ -95,7 +95,7 @@ class Rounds(RunScripts):
     def _refusing(
         self, round_: int, refused: Sequence[Refusal], keys: list[str], args: list[str | int]
     ) -> tuple[list[str], list[str | int]]:
-        """With what `refuse_spoiled` takes at their ends."""
+        """Return keys and arguments with those of `refuse_spoiled` at their ends."""
         for client, verdict, fault in refused:
             keys.append(self.keys.client(client).verdict(round_))
             args += [client, verdict.to_json(), verdict.reason, verdict.try_id, "1" if fault else ""]
@@ -159,8 +159,8 @@ class Rounds(RunScripts):
         """Report that this attempt went wrong; the next one goes without the contributors in `spoiled` and `unfit`.
 
         Of those in `spoiled` the object is to blame; of those in `unfit` the update itself, for that reason.
-        `passing`: it did for a reason that goes away by itself or by an operator, such as a store that is full or away;
-        then it counts for none, and is made again.
+        `passing` says that the reason can pass, such as a store that is full or away: then the attempt does not count,
+        and is made again.
         """
         unfit = unfit or {}
         without = list(dict.fromkeys([*spoiled, *unfit]))
@@ -170,7 +170,7 @@ class Rounds(RunScripts):
         self.move("fail_attempt", keys, [*args, json.dumps(dict(unfit)) if unfit else ""])
 
     def note_store_away(self, round_: int) -> None:
-        """Let the coordinator know that an inspection ended for what passes by itself: no update is to blame."""
+        """Tell the coordinator that an inspection failed for a reason that can pass, and that no update is to blame."""
         self.call("note_store_away", [self.keys.round(round_)], [])
 
     def give_back_round(self, round_: int, *, attempt: int, token: str, reason: str) -> None:
@@ -180,16 +180,16 @@ class Rounds(RunScripts):
     # -- reads, and the end of a round's keys
 
     def reference(self, round_: int) -> Reference | None:
-        """The object whose structure this round's updates must have, or None as long as that is not decided."""
+        """Return the object whose structure this round's updates must have; None as long as that is not decided."""
         with translated(self.where):
             decided = self.redis.hget(self.keys.round(round_), "reference")
         return Reference.from_text(decided) if decided else None
 
     def read_round(self, round_: int) -> RoundView | None:
-        """A round with its verdicts, or None when it was never opened (or is pruned).
+        """Return a round with its verdicts; None when it was never opened, or is pruned.
 
-        The two belong together where the round was the same before and after its verdicts were read. A transaction
-        would see to that as well, and a server that is full refuses even those that only read.
+        Reads the round before and after its verdicts, until both are the same, so that round and verdicts belong
+        together. A transaction would do the same, but a full server refuses even transactions that only read.
         """
         key = self.keys.round(round_)
         with translated(self.where):
@@ -202,7 +202,7 @@ class Rounds(RunScripts):
                     return RoundView.from_hash(round_, fields, verdicts) if fields else None
 
     def manifest_digests(self, rounds: Sequence[int]) -> list[str]:
-        """The digest of each round's manifest, '' for one that has none, in one round trip."""
+        """Return the digest of each round's manifest, '' for none, in one round trip."""
         with translated(self.where), self.redis.pipeline(transaction=False) as reads:
             for round_ in rounds:
                 reads.hget(self.keys.round(round_), "manifest_digest")

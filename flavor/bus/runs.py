@@ -1,6 +1,6 @@
-"""A run in Redis, whole: `RunStore` is the one face of the bus for runs, rounds, verdicts and clients.
+"""A run in Redis: `RunStore` reads and changes a run, its rounds, verdicts and clients.
 
-Each Lua transition has one method, in the file of its noun: runs here, `rounds`, `verdicts` and `clients`.
+Each Lua transition has one method, in the file of its noun: runs in this file, `rounds`, `verdicts` and `clients`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class RunStore(Rounds, Verdicts, Clients):
         record: ObjectRef | None = None,
         run_id: str = "",
     ) -> bool:
-        """Create the run, whose record in the store is `record`; False when it exists already: it is left untouched.
+        """Create the run, whose record in the store is `record`. Returns False, and changes nothing, when it exists.
 
-        `run_id` is that of its record; a new one where it has none.
+        `run_id` is the id in its record; without one a new id is made.
         """
         fields = flat({"run_id": run_id or new_run_id(), "protocol": str(PROTOCOL)})
         fields += flat(initial.to_hash()) if initial else []
@@ -106,41 +106,41 @@ class RunStore(Rounds, Verdicts, Clients):
     # -- reads
 
     def find(self) -> RunView | None:
-        """The run, or None when there is none of this name."""
+        """Return the run; None when there is no run of this name."""
         with translated(self.where):
             fields = self.redis.hgetall(self.keys.state)
         if not fields:
             return None
         try:
             return RunView.from_hash(self.run, fields)
-        except ValueError:  # who administers the server can write anything there
+        except ValueError:  # an administrator of the server can write anything there
             raise RunError(
                 f"run {self.run!r} on Redis at {self.where}: what stands there is no state of a run: who administers "
                 "the server may have changed it, and `flavor recover` rebuilds it from the store"
             ) from None
 
     def read(self) -> RunView:
-        """The run; raises `RunNotFound`."""
+        """Return the run. Raises `RunNotFound`."""
         view = self.find()
         if view is None:
             raise RunNotFound(f"there is no run {self.run!r} on Redis at {self.where}: `flavor status` lists the runs")
         return view
 
     def read_own(self) -> RunView:
-        """The run, for whoever takes part in it; raises `RunNotFound`, and `OtherProtocol` when it cannot."""
+        """Return the run, to take part in it. Raises `RunNotFound`; `OtherProtocol` for a run of another protocol."""
         view = self.read()
         check_run(self.run, view.protocol)
         return view
 
     def closed(self, view: RunView) -> tuple[int, RoundView | None]:
-        """The number of the newest closed round, 0 before the first; and the run's current round, closed or not."""
+        """Return the number of the newest closed round, 0 before the first, and the current round, closed or not."""
         current = self.read_round(view.round) if view.round else None
         if current is not None and current.state is RoundState.CLOSED:
             return view.round, current
         return max(0, view.round - 1), current
 
     def how_it_ended(self) -> str:
-        """Why the run ended last, as the log tells the operator; '' when the log has it no more."""
+        """Return why the run ended last, from the log, which only operators read; '' when the log no longer has it."""
         with translated(self.where):
             for _, fields in self.redis.xrevrange(self.keys.log, count=100):
                 if fields.get("event") in (f"run.{state}" for state in RunState if state.ended):
@@ -148,7 +148,7 @@ class RunStore(Rounds, Verdicts, Clients):
         return ""
 
     def now_ms(self) -> int:
-        """The server's clock, in milliseconds."""
+        """Return the server's time in milliseconds."""
         with translated(self.where):
             seconds, micros = self.redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
@@ -156,12 +156,12 @@ class RunStore(Rounds, Verdicts, Clients):
     # -- its end
 
     def remove_keys(self, pattern: str = "") -> None:
-        """Remove every key of the run that begins with `pattern`; names that are no text too, which a client chose."""
+        """Remove every key of the run that begins with `pattern`, also names that a client chose and that are no text."""
         with translated(self.where):
             remove_keys(self.redis, f"{self.keys.prefix}{pattern}")
 
 
 def list_runs(redis: Redis, url: str = "") -> list[str]:
-    """The names of all runs, oldest first."""
+    """Return the names of all runs, oldest first."""
     with translated(shown(url)):
         return [str(name) for name in redis.zrange(RUNS, 0, -1)]

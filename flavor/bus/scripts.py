@@ -1,4 +1,4 @@
-"""The Lua scripts of a run: loaded from `flavor/bus/lua`, each with the parts that it uses, and called."""
+"""Load and call the Lua scripts of a run: files of `flavor/bus/lua`, each with the parts that it uses."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from flavor.errors import IllegalMove, LeaseLost
 
 _LUA = files("flavor.bus") / "lua"
 _PARTS = ("log_entry", "caused", "give_tasks", "refuse_spoiled")
-"""Files with one function each, which other scripts use: a server has no modules. A part may use those before it."""
+"""Files with one function each that other scripts use, because Redis has no modules. A part may use earlier parts."""
 _LOADS = 5
-"""A server that is restarted between loading a script and calling it has forgotten it again."""
+"""Number of attempts: a server that restarts between loading and calling a script has forgotten the script."""
 LOG_LENGTH = 100_000
-"""Entries that a run's log keeps, about: the one bound for scripts and for Python."""
+"""Approximate number of entries that a run's log keeps, for scripts and for Python."""
 
 
 def script_text(verb: str) -> str:
-    """The script `verb`, after the parts that it uses."""
+    """Return the text of the script `verb`, after the parts that it uses."""
     text = _read(verb)
     for part in reversed(_PARTS):
         if f"{part}(" in text:
@@ -36,12 +36,12 @@ def _read(name: str) -> str:
 
 
 def flat(fields: Mapping[str, str]) -> list[str]:
-    """Field, value, field, value, …: as HSET takes them."""
+    """Return field, value, field, value, …, as HSET takes them."""
     return [text for pair in fields.items() for text in pair]
 
 
 class RunScripts:
-    """One run's keys on one server, its log, and the calls of its scripts."""
+    """The keys of one run on one server, its log, and the calls of its scripts."""
 
     def __init__(self, redis: Redis, run: str, url: str = "") -> None:
         self.redis, self.run, self.keys = redis, run, RunKeys(run)
@@ -49,7 +49,7 @@ class RunScripts:
         self._scripts: dict[str, Any] = {}
 
     def call(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run the script `verb`; returns its answer. Raises `BusUnavailable`."""
+        """Run the script `verb` and return its answer. Raises `BusUnavailable`."""
         script = self._scripts.get(verb)
         if script is None:
             script = self._scripts[verb] = self.redis.register_script(script_text(verb))
@@ -60,7 +60,7 @@ class RunScripts:
             return script(keys=keys, args=args)
 
     def move(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> str:
-        """Make the transition `verb`; returns its detail. Raises `LeaseLost`, `IllegalMove`: nothing changed then."""
+        """Make the transition `verb`; return its detail. Raises `LeaseLost`, `IllegalMove`; nothing changes then."""
         status, detail = self.call(verb, keys, args)
         if status == "lease":
             raise LeaseLost(f"run {self.run!r}: {verb}: the lease is held by {detail or 'another process'}")
@@ -69,7 +69,7 @@ class RunScripts:
         return str(detail)
 
     def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None, replaces: str = "") -> str:
-        """Append to the run's log; the entry's id. `replaces` is the id of an entry that is removed with that."""
+        """Append an entry to the run's log; return its id. `replaces` is the id of an entry to remove with it."""
         fields = {"event": event, "reason": reason}
         if client:
             fields["client"] = client

@@ -1,4 +1,4 @@
-"""Where servers of this project listen: a unix socket in a folder that only this user can enter."""
+"""Unix sockets of this project's own servers, in a folder that only this user can enter."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 LONGEST_PATH = 100
-"""Bytes of a socket's path; the kernel takes 107, and 103 on macOS."""
+"""Longest path of a socket in bytes; Linux takes 107, macOS 103."""
 _NAME = "s"
 _SHORT_PLACE = Path("/tmp")
 
 
 def private_folder(prefix: str) -> Path:
-    """A new folder of mode 0700 in which `socket_in` is short enough: below `$TMPDIR`, or where that is too long /tmp.
+    """Make a folder of mode 0700 in which the path of `socket_in` is short enough: below `$TMPDIR`, or below /tmp.
 
-    The caller removes it.
+    The caller removes the folder.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     if fits(socket_in(folder)):
@@ -26,15 +26,15 @@ def private_folder(prefix: str) -> Path:
 
 
 def socket_in(folder: Path) -> Path:
-    """The socket of a server in this folder."""
+    """Return the path of a server's socket in this folder."""
     return folder / _NAME
 
 
 def fits(socket: Path) -> bool:
-    """Whether the kernel takes a path of this length for a socket."""
+    """Whether the path is short enough for a socket."""
     return len(os.fsencode(socket)) <= LONGEST_PATH
 
 
 def socket_url(socket: Path) -> str:
-    """The URL of the server that listens there."""
+    """Return the URL of the server that listens on this socket."""
     return f"unix://{quote(os.fspath(socket))}"

@@ -1,6 +1,6 @@
-"""A run of one client on a bus of its own, by which a kept aggregator or a script under check is driven.
+"""A run of one client on a bus of its own, which drives a kept aggregator or a script under check.
 
-No coordinator and no edge is there: this process plays both, and starts the rounds itself.
+There is no coordinator and no edge: this process does the work of both, and starts the rounds itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SoloRun:
         self.events = ClientEvents(url, run, client, redis=redis, starts=starts)
 
     def begin(self, rounds: int) -> None:
-        """Forget whatever stands on the bus of this run, and let a run of so many rounds wait for its first."""
+        """Delete all keys of this run, and create a run of so many rounds that waits for its first round."""
         for key in self._redis.scan_iter(f"{self._run.prefix}*"):
             self._redis.delete(key)
         self._redis.hset(
@@ -39,7 +39,7 @@ class SoloRun:
         self._redis.set(self.keys.lease, self._holder)
 
     def subscription(self) -> Subscription:
-        """Return what is woken by each event of the client, and by `wake`; to be opened and closed."""
+        """Return a subscription that each event of the client, and `wake`, wakes. The caller opens and closes it."""
         return Subscription(self._redis, self._url, channels=[self.keys.state], patterns=[self.keys.events_pattern])
 
     def forget_events(self, round_: int) -> None:
@@ -47,11 +47,11 @@ class SoloRun:
         self._redis.delete(*(self.keys.event(round_, event) for event in Event))
 
     def wake(self) -> None:
-        """End a wait of the subscription; from any thread, harmless once the bus is gone."""
+        """End a wait of the subscription. Any thread may call this, also once the bus is gone."""
         with contextlib.suppress(Exception):
             self._redis.publish(self.keys.state, "")
 
     def end(self, state: RunState, reason: str) -> None:
-        """Let the run have ended so: the client's next WaitEvent raises `RunOver`."""
+        """End the run in this state: the client's next WaitEvent raises `RunOver`."""
         self._redis.hset(self._run.state, mapping={"state": state, "reason": reason})
         self._redis.publish(self._run.state, state)

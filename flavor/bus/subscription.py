@@ -1,7 +1,7 @@
-"""Being woken by Redis without ever losing a wake-up.
+"""Subscribe to Redis without missing a publication.
 
-What is published while a connection is down is gone, and redis-py resubscribes without a word. So a
-subscription reports each (re)connection as `RESYNC`, upon which the caller reads its keys again.
+A publication is lost while a connection is down, and redis-py resubscribes without a report. So a subscription reports
+each connection and reconnection as `RESYNC`, and the caller then reads its keys again.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import redis
 from flavor.bus.connection import Redis, shown, translated, wait_for_server
 
 RESYNC: Final = "*"
-"""Stands for every channel: something may have been missed, so read the keys again."""
+"""Stands for every channel: a publication may have been missed, so the caller reads the keys again."""
 
 _PUBLICATIONS = ("message", "pmessage")
 _CONFIRMATIONS = ("subscribe", "psubscribe")
 _DRAIN_S = 0.05
-"""What has been published is taken in for so long at a time, so that no flood keeps the caller from its work."""
+"""Longest time for reading publications at once, so that a flood does not keep the caller from its work."""
 
 
 class Subscription:
-    """Channels and patterns of one server, reconnecting by itself.
+    """A subscription to channels and patterns of one server that reconnects by itself.
 
-    Not for use by several threads at once. An unreachable server is waited for with the client's patience; then, and
-    at once when it refuses us, `BusUnavailable` is raised.
+    One thread at a time may use it. Waits for an unreachable server with the client's patience. Raises
+    `BusUnavailable` after that, and at once when the server refuses this process.
     """
 
     def __init__(self, client: Redis, url: str, *, channels: Sequence[str] = (), patterns: Sequence[str] = ()) -> None:
@@ -36,7 +36,7 @@ class Subscription:
         self._pubsub: Any = None
 
     def open(self) -> None:
-        """Subscribe, and return once the server has confirmed it: from here on nothing published is missed."""
+        """Subscribe, and return once the server has confirmed it. From then on no publication is missed."""
         with translated(shown(self._url)):
             self._open()
 
@@ -61,9 +61,9 @@ class Subscription:
                 self._pubsub = pubsub
 
     def wait(self, timeout_s: float) -> list[str]:
-        """The channels published on since the last call, waiting up to `timeout_s` seconds for the first.
+        """Return the channels with publications since the last call; wait up to `timeout_s` seconds for the first.
 
-        Each once. Contains `RESYNC` after every (re)connection; empty when nothing came.
+        Each channel is named once. Contains `RESYNC` after each connection and reconnection. Empty when none came.
         """
         if self._pubsub is None:
             self.open()

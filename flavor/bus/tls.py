@@ -1,6 +1,6 @@
-"""TLS to Redis: the server's certificate and its name are always verified, and what goes wrong is said in words.
+"""TLS to Redis: always verify the server's certificate and name, and describe failures in words.
 
-There is no switch to turn that off: a URL that would (`ssl_cert_reqs=none`) is refused in `flavor.bus.connection`.
+No switch turns verification off: `flavor.bus.connection` refuses a URL that would (`ssl_cert_reqs=none`).
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ from redis.connection import SSLConnection
 _HANDSHAKE_S = 5.0
 _FIRST_WORD_S = 0.1
 _PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-"""TLS errors of a connection that broke, as any does when its server goes away."""
+"""TLS errors of a broken connection, as every connection gives when its server goes away."""
 
 
 class HandshakeTimeout(OSError):
-    """A port took our connection and did not answer the handshake: a server that is stalled, or speaks no TLS.
+    """A port has accepted the connection and does not answer the handshake: a stalled server, or one without TLS.
 
-    (Redis without TLS waits for the end of what it takes for a command.)
+    (Redis without TLS waits for the rest of a command.)
     """
 
 
 class VerifiedConnection(SSLConnection):
-    """redis-py's TLS connection with a context of our own, and greeted.
+    """redis-py's TLS connection with this project's context, and a PING after the handshake.
 
-    It trusts the CA that was named and no other (redis-py would add it to the system's), and does not wait for ever for
-    the handshake. A PING ends it: after a TLS 1.3 handshake the server still has to say that it refuses our
-    certificate, and to send session tickets, which redis-py's pool would take for what an earlier command left unread
-    ("Connection not ready").
+    It trusts the named CA alone (redis-py would add the CA to the system's), and bounds the wait for the handshake.
+    The PING is needed because after a TLS 1.3 handshake the server may still refuse our certificate, and sends session
+    tickets, which redis-py's pool would take for unread answers ("Connection not ready").
     """
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
@@ -44,7 +43,7 @@ class VerifiedConnection(SSLConnection):
             try:
                 _greet(wrapped)
             except OSError:
-                wrapped.close()  # the caller still has the socket that this one took over
+                wrapped.close()  # the caller still has the socket that the TLS socket took over
                 raise
         except TimeoutError:
             raise HandshakeTimeout("it does not answer the TLS handshake") from None
@@ -53,10 +52,10 @@ class VerifiedConnection(SSLConnection):
 
 
 def _greet(sock: ssl.SSLSocket) -> None:
-    """Exchange a PING. Any answer will do; without one there is the server's reason in an `ssl.SSLError`.
+    """Exchange a PING. Any answer is enough; without one, an `ssl.SSLError` has the server's reason.
 
-    A server that refuses us says so and hangs up. Who writes before reading that may never read it, so it is given a
-    moment first, which its session tickets cut short.
+    A server that refuses the client sends the reason and closes the connection. A client that writes before it has
+    read the reason may lose it. So this waits a moment before it writes; session tickets end that wait early.
     """
     answer: bytes | None = None
     with selectors.DefaultSelector() as selector:
@@ -76,11 +75,11 @@ def _greet(sock: ssl.SSLSocket) -> None:
 
 
 def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
-    """A client's context: TLS 1.2 or newer, certificate and host name verified.
+    """Make a client's context: TLS 1.2 or newer, with the certificate and the host name verified.
 
-    `ca` is a PEM file of the CAs to trust, the system's when None; `cert` and `key` are our own, as PEM files. Raises
-    `OSError` (`ssl.SSLError` among them) for files that cannot be used. Files are read anew for each connection, so
-    that a renewed certificate is taken up without a restart.
+    `ca` is a PEM file of the CAs to trust, None for the system's; `cert` and `key` are PEM files of the client itself.
+    Raises `OSError` (including `ssl.SSLError`) for files that cannot be used. Each connection reads the files again,
+    so that a renewed certificate needs no restart.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -94,17 +93,17 @@ def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLCon
 
 
 def _no_password() -> str:
-    """Instead of asking in the terminal."""
+    """Raise for a key with a passphrase, where OpenSSL would ask in the terminal."""
     raise ssl.SSLError("the key is encrypted")
 
 
 def tls_refusal(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error behind one of redis-py's that trying again would not cure; None when there is none."""
+    """Return the TLS error behind redis-py's that another attempt would not cure; None otherwise."""
     return next((found for found in _chain(error) if isinstance(found, ssl.SSLError)), None)
 
 
 def tls_failure(error: BaseException | None) -> str | None:
-    """The TLS error behind one of redis-py's in words, with what to do; None when there is none."""
+    """Describe the TLS error behind redis-py's, with advice; None for other errors."""
     return next((_described(found) for found in _chain(error)), None)
 
 
@@ -140,7 +139,7 @@ _CERTIFICATE = {
     62: _WRONG_HOST,
     64: _WRONG_HOST,
 }
-"""OpenSSL's X509_V_ERR_* and what to do about each."""
+"""Advice for OpenSSL's X509_V_ERR_*."""
 
 _NO_TLS = "check that this port speaks TLS (redis:// is for one that does not)"
 _OWN = "renew the one of --tls-cert (FLAVOR_TLS_CERT)"
@@ -163,4 +162,4 @@ _REASONS = (
     ("WRONG_VERSION_NUMBER", f"its answer is not TLS: {_NO_TLS}"),
     ("RECORD_LAYER_FAILURE", f"its answer is not TLS: {_NO_TLS}"),
 )
-"""Parts of OpenSSL's reasons, most of which are the server's alerts."""
+"""Advice by a part of OpenSSL's reason. Most reasons are the server's alerts."""

@@ -1,4 +1,4 @@
-"""The join token: all that a site needs to take part, in one word."""
+"""The join token: all settings that a site needs to take part, in one word."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class JoinToken(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     url: str
-    """The bus as the site reaches it, without user, password and query."""
+    """URL of Redis as the site reaches it, without user, password and query."""
     user: str
     """The client's Redis user."""
     secret: SecretStr = Field(min_length=1)
@@ -33,25 +33,25 @@ class JoinToken(BaseModel):
     run: str
     client: str
     store: str | None = None
-    """The object store as the site reaches it; the bucket that the run names when None, or what the site names."""
+    """Object store as the site reaches it; None for the bucket that the run names, or the store that the site names."""
     trust: tuple[str, ...] | None = None
-    """Public keys of the aggregators whose global models the site trains from; any when None."""
+    """Public keys of the aggregators whose global models the site trains from; None for all aggregators."""
     ca: str | None = None
-    """The CA that signed the server's certificate, in PEM; the system's when None."""
+    """The CA that signed the server's certificate, in PEM; None for the system's CAs."""
 
     @field_serializer("secret", when_used="json")
     def _revealed(self, secret: SecretStr) -> str:
         return secret.get_secret_value()
 
     def encode(self) -> str:
-        """The token as one word."""
+        """Return the token as one word."""
         text = self.model_dump_json(exclude_none=True)
         return _PREFIX + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def parse(cls, text: str) -> JoinToken:
-        """The token in `text`, or in the file FILE for `@FILE`; `InvalidSetting`, without quoting it, for any other."""
-        word = "".join(_read(text).split())  # mail breaks long lines
+        """Read the token in `text`, or in the file FILE for `@FILE`. Raises `InvalidSetting` without quoting the text."""
+        word = "".join(_read(text).split())  # mail programs break long lines
         if not word:
             raise InvalidSetting(
                 f"{'the file ' + text[1:] if text.startswith('@') else 'the join token'} is empty: `flavor enroll` "
@@ -76,7 +76,7 @@ class JoinToken(BaseModel):
         return token
 
     def credentials(self) -> str:
-        """The bus's URL with this client's user and secret. A secret."""
+        """The bus's URL with this client's user and password: itself a secret."""
         return with_credentials(self.url, self.user, self.secret.get_secret_value())
 
 
@@ -94,12 +94,12 @@ def _read(text: str) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """A URL without user, password and query."""
+    """Return the URL without user, password and query."""
     parts = urlsplit(checked_url(url))
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def with_credentials(url: str, user: str, secret: str) -> str:
-    """A URL with this user and password."""
+    """Return the URL with this user and password."""
     parts = urlsplit(without_credentials(url))
     return f"{parts.scheme}://{quote(user, safe='')}:{quote(secret, safe='')}@{parts.netloc}{parts.path}"

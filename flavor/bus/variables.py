@@ -1,4 +1,4 @@
-"""Names of the environment variables that may hold a secret, for whoever must not wait for the rest of the bus."""
+"""Names of the environment variables that can hold a secret, for programs that must not wait for other imports."""
 
 URL_VARIABLE = "FLAVOR_REDIS_URL"
 JOIN_VARIABLE = "FLAVOR_JOIN"

@@ -1,4 +1,4 @@
-"""Verdicts on updates in Redis, and how much of what one client causes stands in the run's log."""
+"""Verdicts on updates in Redis, and the limit of the log entries that one client can cause."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ MORE_IS_LEFT_OUT = "; what else it causes in this round is counted, and left out
 
 
 class Recorded(IntEnum):
-    """What became of what a client has caused."""
+    """Whether a client's event was recorded, and whether it is in the log."""
 
     NOT = 0
-    """Nothing: it is known already."""
+    """Not recorded: it is known already."""
     TOLD = 1
-    """It is recorded, and in the log."""
+    """Recorded, and in the log."""
     COUNTED = 2
-    """It is recorded; in the log are enough of that client in that round."""
+    """Recorded, and not in the log, which has enough entries of that client in that round."""
     LAST = 3
-    """It is recorded, and for now the last of that client in that round that is in the log."""
+    """Recorded, and in the log as the last entry of that client in that round for now."""
 
     def line(self, text: str) -> str:
-        """What a terminal is to show of it, '' for nothing: as much as the log does."""
+        """Return the line for a terminal, '' for none: a terminal shows what the log has."""
         if self in (Recorded.NOT, Recorded.COUNTED):
             return ""
         return text + MORE_IS_LEFT_OUT if self is Recorded.LAST else text
 
 
 def late(round_: int, try_id: str = "") -> Verdict:
-    """The verdict on a try whose round is no longer open."""
+    """Return the verdict on a try whose round is no longer open."""
     return Verdict(False, f"late: round {round_} no longer takes updates", try_id=try_id)
 
 
 class Verdicts(RunScripts):
-    """The verdicts of one run, and the refusals that they add up to. See `RunStore`."""
+    """The verdicts of one run, and its clients' refusals in a row. See `RunStore`."""
 
     def judge(self, round_: int, client: str, verdict: Verdict) -> Recorded:
-        """Record a verdict, if it is the first on this try of the client, else nothing changes.
+        """Record a verdict, if it is the first on this try of the client; otherwise change nothing.
 
-        An update whose round is no longer open is refused as late, whatever its inspection found. In a round that is
-        not there nothing is recorded.
+        An update whose round is no longer open is refused as late, also where its inspection accepted it. For a round
+        that does not exist nothing is recorded.
         """
         refused = "update.blameless" if verdict.blameless else "update.refused"
         return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict)
 
     def refuse_late(self, round_: int, client: str, try_id: str = "") -> Recorded:
-        """Refuse a try as `late`; nothing is recorded when it has a verdict or its round is open."""
+        """Refuse a try as late. Records nothing when the try has a verdict or its round is open."""
         return self._judge(round_, client, "update.late", late(round_, try_id))
 
     def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> Recorded:
@@ -65,15 +65,15 @@ class Verdicts(RunScripts):
         return Recorded(self.call("judge_update", keys, args))
 
     def note(self, event: str, client: str, reason: str, *, round_: int, names_round: bool = False) -> Recorded:
-        """Log what a client has caused in this round, unless it has caused too much of it there."""
+        """Log an event that a client has caused in this round, unless the client has reached its limit of entries."""
         keys = [self.keys.entries(round_), self.keys.log]
         args: list[str | int] = [client, MOST_ENTRIES, MORE_IS_LEFT_OUT, event, reason, round_ if names_round else ""]
         return Recorded(self.call("note_client", keys, args))
 
     def take_left_out(self, round_: int) -> dict[str, int]:
-        """How many entries that it caused in this round are not in the log, of each client with such.
+        """Return, by client, how many entries of this round were left out of the log.
 
-        Each is given once: the coordinator that takes them tells of them, and no other.
+        Each number is returned once: the coordinator that takes them reports them, and no other one does.
         """
         key = self.keys.entries(round_)
         with translated(self.where):
@@ -91,7 +91,7 @@ class Verdicts(RunScripts):
         return new
 
     def verdicts(self, round_: int, clients: Iterable[str]) -> dict[str, Verdict]:
-        """The verdicts of this round on these clients' updates, where there are any."""
+        """Return the verdicts of this round on these clients' updates, by client."""
         names = list(clients)
         if not names:
             return {}
@@ -100,7 +100,7 @@ class Verdicts(RunScripts):
         return {name: Verdict.from_json(text) for name, text in zip(names, texts, strict=True) if text is not None}
 
     def refusals(self) -> dict[str, int]:
-        """How many updates in a row were refused, of each client whose last one was."""
+        """Return, by client, how many updates in a row were refused, for clients whose last update was refused."""
         with translated(self.where):
             return {client: int(number) for client, number in self.redis.hgetall(self.keys.refusals).items()}
 

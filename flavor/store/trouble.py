@@ -70,7 +70,7 @@ class StoreHealth:
     """This machine's own folder into which objects are fetched; None where none are."""
 
     def trouble(self, error: BaseException, *, writes: bool) -> Trouble | None:
-        """Return `error` as a fault of the store; None for another error. `writes` says that the work was to put a file."""
+        """Return `error` as a fault of the store; None for another error. `writes`: the work was to put a file."""
         if isinstance(error, TransferStopped):
             return None
         root = folder_of(self.store.url)
