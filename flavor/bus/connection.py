@@ -126,7 +126,7 @@ class Patience(Retry):
                 return result
 
     def _tell_it_is_back(self, *, refused: bool) -> None:
-        """A command worked: the outage is over. After refusals, a `refused` command shows this, or a time without any."""
+        """A command worked: the outage is over. After refusals, only a `refused` command or time shows it."""
         self._since = None
         if self._refused_at > 0 and not refused:
             if time.monotonic() - self._refused_at <= self._REFUSALS_APART_S:

@@ -1,4 +1,4 @@
-"""Report the wait for a server: that it is away, for how long the wait goes on, and that it is back."""
+"""What people are told of a server that is waited for: that it is away, for how long still, and that it is back."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ANSWERS = "answers again"
 
 
 class _Countdown:
-    """One line for all waiting connections: rewritten in a terminal, repeated every few seconds elsewhere."""
+    """One line for however many connections wait: rewritten in a terminal, else repeated every few seconds."""
 
     def __init__(self) -> None:
         self._lock, self._shown_at = threading.Lock(), 0.0
         self._back: dict[str, str] = {}
-        """The line for the end of the wait, by server."""
+        """What to say of each server that is waited for once that is over."""
 
     def show(self, where: str, left_s: float, error: Exception) -> None:
         live = sys.stderr.isatty()
@@ -40,7 +40,7 @@ class _Countdown:
         say(f"\r{line}  " if live else line, end="" if live else "\n")
 
     def silent(self, where: str, seconds: float) -> None:
-        """Report that a request to this server has had no answer for so long; once, until all requests have one."""
+        """Say that a request to this server has had no answer for so long, once until all have."""
         with self._lock:
             if where in self._back:
                 return
@@ -48,7 +48,7 @@ class _Countdown:
         say(f"{stamp()}flavor: Redis at {where} has given a request no answer for {seconds:.0f} s; waiting for it")
 
     def over(self, where: str, *, reads_only: bool = False) -> None:
-        """Report that this server is back, if it was reported as away. A read does not show that a full server has room."""
+        """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
         with self._lock:
             back = self._back.get(where)
             if back is None or (reads_only and back != _ANSWERS):
@@ -70,17 +70,17 @@ countdown = _Countdown()
 
 @contextlib.contextmanager
 def told_if_silent(where: str) -> Iterator[None]:
-    """Report when the requests made in the body have no answer for a time, and when they have one."""
+    """Say so, when the requests made within this have no answer for a while, and when they have one."""
     waiting = silence(where, partial(countdown.silent, where))
     try:
         with waiting.request():
             yield
     finally:
         waiting.answered()
-    if not waiting.is_told:  # of another thread, whose request has no answer yet
+    if not waiting.is_told:  # of another thread's request, which it still leaves without an answer
         countdown.over(where, reads_only=True)
 
 
 def said(error: Exception) -> str:
-    """Return the server's message without the command of a pipeline that redis-py puts before it."""
+    """What the server said: redis-py puts the command of a pipeline before it."""
     return " ".join(str(error).split()).rpartition(" of pipeline caused error: ")[2]

@@ -50,7 +50,7 @@ class JoinToken(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> JoinToken:
-        """Read the token in `text`, or in the file FILE for `@FILE`. Raises `InvalidSetting` without quoting the text."""
+        """Read the token in `text`, or in the file FILE for `@FILE`. Raises `InvalidSetting`, without a quotation."""
         word = "".join(_read(text).split())  # mail programs break long lines
         if not word:
             raise InvalidSetting(
