@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from flavor.watch import current_watch
 
 
 def temporary_beside(path: StrPath) -> Path:
-    """A fresh hidden name in the folder of `path`, and so on its file system."""
+    """Return a fresh hidden name in the folder of `path`, and so on its file system."""
     target = Path(path)
     return target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
 
 def cannot_write(path: StrPath, error: OSError) -> StoreError:
-    """The error for a file that could not be written; usually a full disk or a missing folder."""
+    """Return the error for a file that could not be written, usually for a full disk or a missing folder."""
     why = f"cannot be written: {error.strerror or error}"
     if error.errno in FULL:
         return no_room(path, why)
@@ -30,31 +30,31 @@ def cannot_write(path: StrPath, error: OSError) -> StoreError:
 
 @contextmanager
 def taking_place(path: StrPath) -> Iterator[Path]:
-    """A fresh path beside `path`, for a file that takes the place of that one when the block ends well.
+    """Yield a fresh path beside `path`. Its file replaces `path` when the block ends without an error.
 
-    After a failure `path` is what it was and the temporary file is gone. Not synced to disk: who records a checkpoint
-    records its SHA-256 too, and notices what a power cut left behind.
+    After an error `path` is as before, and the temporary file is gone. The file is not synced to disk: a checkpoint is
+    recorded with its SHA-256, which shows a file that a power cut has damaged.
     """
     temporary = temporary_beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
-        with suppress(OSError):  # a disk that takes no writes any more; a link to the same file leaves both names
+        with suppress(OSError):  # a disk that takes no writes now; a link to the same file leaves both names
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(path: StrPath) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the place of `path` when the block ends well, as by `taking_place`.
+    """Open a temporary file that replaces `path` when the block ends without an error; see `taking_place`.
 
-    Raises `StoreError` for a file that cannot be written, and `TransferStopped` where it is no longer wanted.
+    Raises `StoreError` for a file that cannot be written, and `TransferStopped` where the watcher ends the transfer.
     """
     try:
         with taking_place(path) as temporary, open(temporary, "x+b") as file:
             yield file
-            file.close()  # before it takes the place
-            current_watch().check()  # what was written for nothing replaces nothing
+            file.close()  # before the replacement
+            current_watch().check()  # a stopped transfer replaces nothing
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -65,19 +65,19 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
-    """Write a file, a text in UTF-8, so that a reader sees the old one or the whole new one.
+    """Write a file, text as UTF-8, so that a reader sees the old file or the whole new one.
 
-    It has this mode, whatever the umask, and before that it is its owner's alone.
+    The file has this mode, regardless of the umask. Until it is complete, only its owner can read it.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     with taking_place(path) as temporary, naming(path), _opened(temporary) as file:
         file.write(data)
-        os.fchmod(file.fileno(), mode)  # by its handle: the folder may be one that another user can write to
+        os.fchmod(file.fileno(), mode)  # by its descriptor: another user may be able to write to the folder
         file.close()
 
 
 def write_once(path: Path, data: bytes) -> None:
-    """Make the file whole, synced and its owner's alone; leave one that another process has made before."""
+    """Make a complete, synced file for its owner alone; keep a file that another process has made before."""
     temporary = temporary_beside(path)
     try:
         with _opened(temporary) as file:
@@ -90,12 +90,12 @@ def write_once(path: Path, data: bytes) -> None:
             except FileExistsError:
                 raise
             except OSError:  # a file system without links
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # the name is taken so
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # this takes the name
                 os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """A new file for its owner alone."""
+    """Open a new file for its owner alone."""
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")

@@ -24,7 +24,7 @@ from flavor.errors import InvalidSetting
 
 NAMES = ("ca", "server", "client")
 _SKEW = datetime.timedelta(minutes=5)
-"""Valid since a little ago: another machine's clock may be behind."""
+"""Certificates are valid from a little before now: another machine's clock may be behind."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Certificates:
 
     @property
     def files(self) -> list[Path]:
-        """All of them."""
+        """All files."""
         return [path for name in NAMES for path in (self.certificate(name), self.key(name))]
 
 
@@ -57,8 +57,8 @@ def make_certificates(
 ) -> Certificates:
     """Make a CA, a certificate of a server that is called `hosts` (DNS names and IP addresses), and one of a client.
 
-    EC P-256 keys; valid for `days` days from `now`. Raises `InvalidSetting` when one of the files is there already,
-    which is left as it is unless `replace`, for a host that is none, and when they cannot be written.
+    EC P-256 keys; valid for `days` days from `now`. Raises `InvalidSetting` for an existing file, which stays as it is
+    unless `replace`, for a name that is no host, and for files that cannot be written.
     """
     made = Certificates(folder)
     names = [_general_name(host) for host in hosts]

@@ -1,4 +1,4 @@
-"""What a disk says, in words: which file was in hand, and, where there is no room left, which disk it is."""
+"""Describe a disk's errors: which file was in use, and for a full disk which disk it is."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from flavor.errors import StoreFull
 
 StrPath = str | os.PathLike[str]
 STAGING = ".staging"
-"""The folder, in a folder that is the store, of what is on its way into it, under a new name each time."""
+"""The folder in a folder store for files on their way into it, each under a random name."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says where there is no room: on the disk, or for this user."""
+"""Errors for no room: on the disk, or within this user's quota."""
 GONE = (errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT)
-"""What it says where a disk or a share is away that is mounted."""
+"""Errors of a mounted disk or share that is away."""
 LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What it says where a process, or its machine, has too little of something: no file is to blame, nor its disk."""
+"""Errors of a process or machine that lacks a resource: neither the file nor its disk is the cause."""
 AWAY = (*GONE, errno.EIO, errno.EROFS)
-"""What it says where one cannot be used for now, whichever file is asked for."""
+"""Errors of a disk or share that cannot be used for now, for any file."""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it came of, what that came of, and so on."""
+    """Yield an error, its cause, the cause of that, and so on."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -32,27 +32,27 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_of_the_machine(error: BaseException) -> bool:
-    """Whether it came of what this machine cannot do for now, and can later with the same words."""
-    passing = {*FULL, *LIMITS, *GONE, errno.EIO}  # without EROFS: a read-only system is most often meant to be so
+    """Whether the cause is a fault of this machine that can pass, so that the same command can work later."""
+    passing = {*FULL, *LIMITS, *GONE, errno.EIO}  # without EROFS: a read-only file system is usually intended
     return any(isinstance(cause, OSError) and cause.errno in passing for cause in causes(error))
 
 
 def file_of(error: OSError, otherwise: str | os.PathLike[str]) -> str:
-    """The file that an error names, as it is named to people: of two the one that found no room, where that is it."""
+    """Return the file that an error names, for messages; of two files, the one whose disk is full."""
     names = (error.filename2, error.filename) if error.errno in FULL else (error.filename,)
     name = next((name for name in names if isinstance(name, str | bytes | os.PathLike)), otherwise)
     return shown_path(os.fsdecode(name))
 
 
 def shown_path(file: str) -> str:
-    """How a file of a store is named to people: one on its way there by its folder, or each attempt would be news."""
+    """Return the name of a store's file for messages. A staged file, whose name is random, is named by its folder."""
     folder, _, _ = file.rpartition("/")
     return folder if folder.rpartition("/")[2] == STAGING else file
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an error in reading or writing the file name it."""
+    """Make errors in reading or writing the file name the file."""
     try:
         yield
     except OSError as error:
@@ -61,18 +61,18 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def no_room(path: str | os.PathLike[str], why: str | None) -> StoreFull:
-    """The error for a file that found no room; it names the disk by where that is mounted."""
+    """Return the error for a file on a full disk; it names the disk by its mount point."""
     file = Path(path)
     return StoreFull(f"{shown_path(str(file))}: {why}: free some space on the disk at {disk_of(file)}", path=file)
 
 
 def disk_of(file: Path) -> Path:
-    """Where the disk is mounted on which a file lies, or would lie."""
+    """Return the mount point of the disk on which a file lies, or would lie."""
     return next(level for level in (file.absolute(), *file.absolute().parents) if os.path.ismount(level))
 
 
 def found_no_room(error: OSError, otherwise: str | os.PathLike[str] | None = None) -> StoreFull:
-    """The same of what the system says, of the file that it names, or else of this one."""
+    """Return the error of a full disk for an error of the system: about the file that it names, or about `path`."""
     if file := file_of(error, otherwise or ""):
         return no_room(file, error.strerror)
     return StoreFull(f"this machine: {error.strerror}: free some space")

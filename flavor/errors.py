@@ -3,12 +3,12 @@
 ::
 
     FlavorError                       one line: what happened, where, what to do; exit code 1
-    ├── MisuseError                   the caller asked for something that cannot be; exit code 2
+    ├── MisuseError                   the caller asked for something that is not possible; exit code 2
     │   ├── UnknownEvent              (also ValueError) an event name that is not in the protocol
     │   ├── MissingVariable           (also KeyError) an environment variable the edge should have set
     │   ├── InvalidInfo               (also ValueError) info.json lacks a field or has a bad one
     │   ├── InvalidSetting            (also ValueError) an option or environment variable with a bad value
-    │   │   └── UnusableStore         a site's store is no store that it can use
+    │   │   └── UnusableStore         the store that a site names cannot be used
     │   └── CommandNotFound           a -m or -p command that does not exist
     ├── BusUnavailable                Redis cannot be reached, or refused us; exit code 3
     ├── WaitTimeout                   (also TimeoutError) an event did not come in time; exit code 4
@@ -29,17 +29,17 @@
     │   └── UpdatesRefused            updates that are fine alone, and not together with the others
     ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
     ├── UpdateRefused                 an update that does not count, and why
-    │   ├── BrokenModel               the global model is to blame for it, not who trained from it
+    │   ├── BrokenModel               the global model is at fault, and no client
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
-    ├── RunEnding                     a run ended neither well nor badly; told without the word "Error"
+    ├── RunEnding                     a run ended neither finished nor failed; printed without the word "Error"
     │   ├── RunFinishedEarly          its trainers were done before all its rounds were; exit code 7
     │   └── RunStopped                an operator stopped it; exit code 8
     └── StoreError                    the object store
         ├── StoreUnavailable          it cannot be reached, or refused us
-        │   ├── StoreFull             it has no room left, which passes once somebody makes some
-        │   └── ShareAway             its folder is empty, not there or gives errors, which passes with its share
+        │   ├── StoreFull             its disk is full; can be used again once there is room
+        │   └── ShareAway             its folder is empty, missing or gives errors until its share is back
         ├── LocalFault                this machine's own disk, cache or mount cannot be used
-        ├── TransferStopped           it was ended halfway: nobody wants it any more
+        ├── TransferStopped           a transfer was ended because it is no longer needed
         ├── ObjectWithheld            the store does not give out this one, though it gives out others
         ├── ObjectMissing             nothing under this path
         ├── ObjectExists              something else under this path already
@@ -70,7 +70,7 @@ class FlavorError(Exception):
 
 
 class MisuseError(FlavorError):
-    """The caller asked for something that cannot be."""
+    """The caller asked for something that is not possible."""
 
     exit_code = ExitCode.WRONG_USE
 
@@ -94,7 +94,7 @@ class InvalidSetting(MisuseError, ValueError):
 
 
 class UnusableStore(InvalidSetting):
-    """The store that a site names is none that it can use: its folder is not there, its URL is of no kind we know."""
+    """The store that a site names cannot be used: its folder does not exist, or its URL has an unknown scheme."""
 
 
 class CommandNotFound(MisuseError):
@@ -138,7 +138,7 @@ class NotAdmitted(RunError):
 
 
 class StateLost(RunError):
-    """Redis came back empty or older, or is another one: it lacks what was known of this run."""
+    """Redis came back empty or older, or is another server: it lacks rounds or settings of this run."""
 
 
 class RunRebuilt(RunError):
@@ -192,7 +192,7 @@ class UpdateRefused(FlavorError):
 
 
 class BrokenModel(UpdateRefused):
-    """An update cannot be used because the global model that it was trained from cannot: nobody is to blame."""
+    """An update cannot be used because the global model that it was trained from cannot: no client is at fault."""
 
 
 class CheckpointError(UpdateRefused, ValueError):
@@ -200,7 +200,7 @@ class CheckpointError(UpdateRefused, ValueError):
 
 
 class RunEnding(FlavorError):
-    """A run ended neither well nor badly."""
+    """A run ended neither finished nor failed."""
 
 
 class RunFinishedEarly(RunEnding):
@@ -220,9 +220,10 @@ class StoreError(FlavorError):
 
 
 class StoreUnavailable(StoreError):
-    """The object store cannot be reached, does not answer, or does not let us in; `passing` if it may later.
+    """The object store cannot be reached, does not answer, or refuses this process.
 
-    `silent` if there was no answer at all, and `refused` is what a store has answered that says no.
+    `passing` says that it may work later, `silent` that there was no answer. `refused` is the answer of a store that
+    refuses.
     """
 
     def __init__(self, message: str, *, passing: bool = False) -> None:
@@ -231,9 +232,9 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreUnavailable):
-    """The object store, or the disk that a file was to lie on, has no room left: it passes once somebody makes some.
+    """The object store, or the disk of another file, is full. It can be used again once there is room.
 
-    `path` is the file that was in hand, where that is known.
+    `path` is the file that was in use, where it is known.
     """
 
     def __init__(self, message: str, *, path: Path | None = None) -> None:
@@ -249,9 +250,9 @@ class ShareAway(StoreUnavailable):
 
 
 class LocalFault(StoreError):
-    """This machine's own disk, cache folder or mount cannot be used; another machine's may: no other party is to blame.
+    """This machine's own disk, cache folder or mount cannot be used. Other machines and parties are not at fault.
 
-    `path` is the file that was in hand, where that is known.
+    `path` is the file that was in use, where it is known.
     """
 
     def __init__(self, message: str, *, path: Path | None = None) -> None:
@@ -260,7 +261,7 @@ class LocalFault(StoreError):
 
 
 class TransferStopped(StoreError):
-    """A transfer was ended halfway, because nobody wants it any more."""
+    """A transfer was ended because it is no longer needed."""
 
 
 class ObjectWithheld(StoreError):
@@ -294,12 +295,12 @@ class BadObjectPath(StoreError, ValueError):
 class RunOver(SystemExit):
     """The run has ended while a trainer waited for it.
 
-    A `SystemExit`, so that a loop that nobody stops ends the process without a traceback, and no
+    A `SystemExit`, so that an endless loop ends the process without a traceback, and no
     `except Exception` swallows it. Exit code 0 when the run finished, else 1 with the reason on stderr.
     """
 
     def __init__(self, run: str, state: str, reason: str = "") -> None:
-        reason = printable(" ".join(reason.split()))  # Python prints it as it is, and others wrote it
+        reason = printable(" ".join(reason.split()))  # Python prints the text as it is, and other parties wrote it
         self.run, self.state, self.reason = run, state, reason
         finished = state == "finished"
         super().__init__(0 if finished else f"flavor: run {run!r} is {state}" + (f": {reason}" if reason else ""))

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a program ended."""
+    """The exit code of a program."""
 
     DONE = 0
     FAILED = 1
@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
     TIMED_OUT = 4
     TRAINER_FAILED = 5
     RUN_FINISHED = 6
-    """`flavor event wait` alone."""
+    """Used by `flavor event wait` alone."""
     FINISHED_EARLY = 7
     STOPPED = 8
     INTERRUPTED = 130
@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
 
 
 OF_RUNS = tuple(code for code in ExitCode if code is not ExitCode.RUN_FINISHED)
-"""What `flavor` and `flavor-fl` end with."""
+"""The exit codes of `flavor` and `flavor-fl`."""
 OF_CHECKS = (ExitCode.DONE, ExitCode.FAILED, ExitCode.WRONG_USE, ExitCode.INTERRUPTED)
 
 

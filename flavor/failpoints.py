@@ -1,7 +1,7 @@
-"""Places where a test can have a process killed, to see that nothing is lost there.
+"""Places where a test can kill a process, to show that nothing is lost there.
 
-`FLAVOR_FAILPOINT=NAME` makes the process that reaches NAME die by SIGKILL, as in a power cut, `NAME:3` when it does so
-for the third time. Without it a failpoint costs one comparison.
+`FLAVOR_FAILPOINT=NAME` kills the process that reaches NAME by SIGKILL, as a power cut would; `NAME:3` kills it at the
+third time. Without the variable, a failpoint costs one comparison.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _taken_along: list[int] = []
 
 
 def take_along(process: int) -> None:
-    """Have another process die before this one, which would start it again: in a power cut both do."""
+    """Kill another process before this one, which would start it again. A power cut ends both."""
     _taken_along.append(process)
 
 
@@ -46,14 +46,14 @@ _reached = itertools.count(1)
 
 
 def arm(environment: Mapping[str, str]) -> None:
-    """For entry points: take what the environment says, also that nothing is armed."""
+    """Arm the failpoint that the environment names, or none. Entry points call this."""
     global _armed, _times, _reached
     _armed, _, times = environment.get("FLAVOR_FAILPOINT", "").partition(":")
     _times, _reached = int(times or 1), itertools.count(1)
 
 
 def reach(name: str) -> None:
-    """Die here if this failpoint is armed, and reached as often as was said."""
+    """Kill this process if this failpoint is armed and was reached as often as the variable says."""
     if name == _armed and next(_reached) == _times:
         for process in (*_taken_along, os.getpid()):
             os.kill(process, signal.SIGKILL)

@@ -1,12 +1,12 @@
-"""Locks between the processes of one machine, which the system lets go of when their holder ends, however it ends.
+"""Locks between the processes of one machine. The system releases them when their holder ends in any way.
 
-A lock is one of flock(2) on an open file: it lasts as long as any process has that open file, a child that inherited
-the descriptor included.
+A lock is one of flock(2) on an open file: it lasts as long as any process has that open file, including a child that
+inherited the descriptor.
 
-The library `filelock` would fit only those of our locks that are an empty file. We also lock folders, into which
-nothing is to be put; give a lock's descriptor to the commands that a worker starts, so that what is left of them keeps
-it; read in a locked file who has it; and take a name away from a holder that is paused. On a file system without locks
-`filelock` takes the existence of a file for a lock, which outlives a process that was killed.
+The library `filelock` would fit only locks that are an empty file. This project also locks folders that must stay
+empty, gives a lock's descriptor to the commands that a worker starts, so that a command that is left keeps the lock,
+reads the holder in a locked file, and takes a name away from a paused holder. On a file system without locks
+`filelock` takes the existence of a file for a lock, which outlives a killed process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO
 
 
 def take(handle: int) -> bool:
-    """Lock the open file or folder without waiting; False when another one that has it open has locked it.
+    """Lock the open file or folder without waiting; False when another process has locked it.
 
     Raises `OSError` where the file system has no locks.
     """
@@ -33,27 +33,28 @@ def take(handle: int) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Lock the file at `path`, made where there is none, while this lasts; False when another process has it."""
+    """Lock the file at `path` during the block, made if missing; yield False when another process has it."""
     with path.open("a") as file:
         yield take(file.fileno())
 
 
 @contextlib.contextmanager
 def waited_for(path: Path) -> Iterator[IO[str]]:
-    """The file at `path`, made where there is none, open and locked while this lasts; waits for who has it."""
+    """Open and lock the file at `path` during the block, and make it if it is missing. Waits for another holder."""
     while True:
         with path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if is_at(file.fileno(), path):  # else it was removed between the two calls: another file has the name now
+            if is_at(file.fileno(), path):  # otherwise another file has taken the name between the two calls
                 file.seek(0)
                 yield file
                 return
 
 
 def held(path: Path) -> int | None:
-    """A descriptor of the file at `path`, made for this user alone where there is none, which is locked until closed.
+    """Return a descriptor of the file at `path`, locked until it is closed; None when another process has the lock.
 
-    None when another process has it. Raises `OSError` where it cannot be made or locked, or is a symbolic link.
+    Makes a missing file, for this user alone. Raises `OSError` where the file cannot be made or locked, or is a
+    symbolic link.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -70,7 +71,7 @@ def held(path: Path) -> int | None:
 
 
 def is_at(handle: int, path: Path) -> bool:
-    """Whether this open file, and no other, has the name."""
+    """Whether this open file still has the name."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Folders in which a program keeps what is its own: none that another user can swap for a folder of his."""
+"""Make folders for a program's own files that no other user can replace with a folder of their own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _OTHERWISE = "name another --workspace"
 
 
 def make_own_folder(folder: Path, *, mode: int = 0o755, needed: bool = True) -> None:
-    """Make `folder` and what lacks above it; raise `InvalidSetting` where another user may write on the way to it.
+    """Make `folder` and missing folders above it. Raises `InvalidSetting` where another user may write on its path.
 
-    Below the current folder each level has to be this user's or root's, and no other user may write there. Of what lies
-    elsewhere, and of the current folder and what is above it, only a foreign folder that all may write to is refused:
-    containers mount folders of many owners. So it is with a foreign link, where all may write to the folder that it
-    lies in. A folder that cannot be made is an error only where it is `needed`.
+    Below the current folder, each level must be this user's or root's, and no other user may write there. Elsewhere,
+    and for the current folder and the folders above it, only another user's folder that all may write to is refused,
+    because containers mount folders of many owners. The same holds for another user's link in a folder that all may
+    write to. A folder that cannot be made is an error only where it is `needed`.
     """
     folder, here = folder.absolute(), Path.cwd()
     levels = [folder, *folder.parents]
@@ -27,7 +27,7 @@ def make_own_folder(folder: Path, *, mode: int = 0o755, needed: bool = True) -> 
             level.mkdir(mode=mode if level == folder else 0o755)
         except FileExistsError:
             pass
-        except OSError as error:  # an automount may say so of a folder that is there, too
+        except OSError as error:  # an automount may give this error for an existing folder, too
             if not os.path.isdir(level):
                 if not needed:
                     return
@@ -45,7 +45,7 @@ def _check(folder: Path, *, strict: bool) -> None:
         raise InvalidSetting(f"the folder {folder} is a link of another user, who may lead it elsewhere: {_OTHERWISE}")
     by_all, by_group = found.st_mode & stat.S_IWOTH, found.st_mode & stat.S_IWGRP
     if found.st_uid not in (0, os.geteuid()):
-        trusted = os.geteuid() == 0 and not (by_all or by_group)  # root works for it, in a container
+        trusted = os.geteuid() == 0 and not (by_all or by_group)  # in a container, root works for this user
         refused = not trusted if strict else bool(by_all)
         how = f"belongs to another user, who may put files in the place of yours: {_OTHERWISE}"
     else:
@@ -59,7 +59,7 @@ def _check(folder: Path, *, strict: bool) -> None:
 
 
 def _is_private_group(gid: int) -> bool:
-    """Whether this is the group that a system makes for a single user, with this user alone in it."""
+    """Whether this is the private group that the system has made for this user, with no other member."""
     import grp
     import pwd
 

@@ -1,4 +1,4 @@
-"""A child process that the kernel ends when its parent ends, whatever ended the parent."""
+"""Make the kernel end a child process when its parent ends in any way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def die_with_parent() -> Callable[[], None] | None:
 
     def bind() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
     return bind

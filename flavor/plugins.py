@@ -1,6 +1,6 @@
 """Find what installed packages add to this project by entry points, without importing any of it.
 
-The list of a package can be damaged in any way: that package is named with the reason, and all others are found.
+A damaged list of entry points costs only its own package, which is named with the reason. All others are found.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def points(group: str) -> Iterator[tuple[str, str, EntryPoint | str]]:
 
     packages: set[str] = set()
     for package in distributions():
-        if group not in _text(package):  # far cheaper than its name and version, and nearly all end here
+        if group not in _text(package):  # cheaper than name and version, and enough for nearly all packages
             continue
         name = package.name or "a package without a name"
-        if name in packages:  # one further down the path, which is not the one that is imported
+        if name in packages:  # a copy further down the path, which is not the imported one
             continue
         packages.add(name)
         origin = f"{name} {package.version}"

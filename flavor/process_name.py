@@ -1,4 +1,4 @@
-"""The name of a process among those of all machines, and whether the process of that name still lives."""
+"""Name a process uniquely among all machines, and find out whether it was started before this one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 def own_name() -> str:
-    """This process's name among all others, `HOST:PID:PLACE`; people know it by host and number.
+    """Return this process's unique name, `HOST:PID:PLACE`. People recognise it by host and number.
 
-    The place tells containers and machines apart that have the same host name; it is empty where that is unknown.
+    The place distinguishes containers and machines with the same host name; it is empty where it is unknown.
     """
     return f"{socket.gethostname()}:{os.getpid()}:{_place()}"
 
 
 def _place() -> str:
-    """Where the numbers of processes are those that this process sees."""
+    """Return the machine and PID namespace in which this process's number is valid."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
@@ -35,11 +35,11 @@ def lives(token: str) -> bool:
     if (host, place) != (socket.gethostname(), _place()) or not place or not pid.isdecimal():
         return False
     began, own = _began(pid), _began("self")
-    return began is not None and own is not None and began <= own  # else the number is another process's by now
+    return began is not None and own is not None and began <= own  # otherwise the number is another process's by now
 
 
 def _began(pid: str) -> int | None:
-    """When a process began, in ticks of the kernel; None for one that has ended."""
+    """Return when a process began, in ticks of the kernel; None for one that has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return None if fields[0] in "ZX" else int(fields[19])

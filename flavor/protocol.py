@@ -1,7 +1,7 @@
-"""The version of what edges, coordinators and workers say to each other, and the refusal of another one.
+"""The version of the protocol between edges, coordinators and workers, and the refusal of other versions.
 
-It covers the keys on the bus, the records in the store and what is signed. A run has the version of the coordinator
-that began it, for good: a process that speaks another one refuses the run in one line, and changes nothing.
+The protocol covers the keys on the bus, the records in the store and the signed bytes. A run keeps the version of the
+coordinator that began it: a process with another version refuses the run in one line, and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any, Final
 from flavor.errors import OtherProtocol
 
 PROTOCOL: Final = 2
-"""Raised with every change that an older process would misunderstand. Version 1 was not written down anywhere."""
+"""Increased with each change that an older process would misunderstand. Runs of version 1 name no version."""
 SPEAKS: Final[Mapping[str, str]] = MappingProxyType({"protocol": str(PROTOCOL)})
-"""What each client says of itself in its hash."""
+"""The field with which each client names its version in its hash."""
 
 
 def new_run_id() -> str:
-    """A name for a run that no other run has: 32 random hexadecimal digits."""
+    """Make the unique id of a run: 32 random hexadecimal digits."""
     return secrets.token_hex(16)
 
 
 def spoken(value: Any) -> int:
-    """The version that stands in a hash or a record; 0 where none does."""
+    """Return the version in a hash or a record; 0 where it names none."""
     text = str(value)
     return int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 0
 
 
 def check_run(run: str, protocol: int) -> None:
-    """Raise `OtherProtocol`, which says what to do, unless a run of this version can be taken part in."""
+    """Raise `OtherProtocol`, with advice, unless this process can take part in a run of this version."""
     if protocol > PROTOCOL:
         raise OtherProtocol(
             f"run {run!r} was begun by a later release of flavor (protocol {protocol}; this one speaks {PROTOCOL}): "
@@ -46,7 +46,7 @@ def check_run(run: str, protocol: int) -> None:
 
 
 def client_refusal(protocol: int) -> str:
-    """Why a client that speaks this version is not admitted; '' for one that is."""
+    """Return why a client of this version is not admitted; '' for one that is."""
     if protocol == PROTOCOL:
         return ""
     speaks = f"protocol {protocol}" if protocol else "a protocol without a version"

@@ -1,7 +1,7 @@
-"""Which settings of a run may change when it is resumed, and which may not: `RunConfig` says so of each.
+"""The settings of a run that may change when it is resumed. `RunConfig` marks each of them.
 
-A setting that may change decides when a round closes, what is refused or how long is waited. One that may not takes
-part in the computation of the model, or in what the sites agreed to. Each manifest has the settings of its round, and
+A setting that may change decides when a round closes, what is refused, or how long to wait. Other settings take part in
+the computation of the model, or in what the sites agreed to. Each manifest has the settings of its round, and
 its worker signs them; `flavor verify` accepts a difference to the run's record only where this table does.
 """
 
@@ -17,14 +17,14 @@ from flavor.records.states import RunState
 from flavor.setting import Setting
 
 MAY_CHANGE = frozenset(name for name, field in RunConfig.model_fields.items() if Setting.of(field).may_change)
-"""Names of `RunConfig`'s fields; every other one stays as the run began."""
+"""Names of fields of `RunConfig`; all other fields stay as the run began."""
 
 
 def resumed_config(before: Mapping[str, Any], given: Mapping[str, Any], *, closed: int) -> tuple[RunConfig, list[str]]:
-    """The settings of a run that goes on after round `closed`, and what has changed, a line each.
+    """Return the settings of a run that goes on after round `closed`, and the changes, one a line.
 
-    `before` are its settings so far, `given` those that the operator named. `InvalidSetting` for one that may not
-    change, for values that do not go together, and for fewer rounds than are closed.
+    `before` are its settings so far, `given` those that the operator named. Raises `InvalidSetting` for a setting that
+    may not change, for values that do not fit together, and for fewer rounds than are closed.
     """
     for name in sorted(set(given) - MAY_CHANGE):
         if given[name] != before.get(name):
@@ -40,7 +40,7 @@ def resumed_config(before: Mapping[str, Any], given: Mapping[str, Any], *, close
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str] = ()) -> list[str]:
-    """How the settings that may change differ: `quorum 3 -> 2`."""
+    """Return the differences in the settings that may change: `quorum 3 -> 2`."""
     return [
         f"{name} {shown(before.get(name))} -> {shown(after.get(name))}"
         for name in names or sorted(MAY_CHANGE)
@@ -49,7 +49,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence
 
 
 def goes_on_by(view: RunView) -> str:
-    """What an operator does to go on with a run as it stands now: every command says the same."""
+    """Return the advice to an operator on how to go on with a run: the same in every command."""
     if view.state is RunState.FINISHED:
         return f"choose another name, or `flavor rm {view.run} --objects`, which removes its models, too"
     if view.state.ended:
@@ -58,14 +58,14 @@ def goes_on_by(view: RunView) -> str:
 
 
 def shown(value: object) -> str:
-    """A setting's value, for a line."""
+    """Write a setting's value for a line."""
     return "not set" if value is None else str(value)
 
 
 def fixed_settings_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that differ and may not; not the store's place, which each machine may call otherwise.
+    """Return the names of the settings that differ and may not, except the store, whose URL may differ by machine.
 
-    A setting that one of the two releases did not know is absent there; absence differs from every value.
+    A setting that one of two releases does not know is absent there; absence differs from every value.
     """
     names = sorted({*one, *other} - {"store"} - MAY_CHANGE)
     return [name for name in names if one.get(name) != other.get(name)]

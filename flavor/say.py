@@ -1,4 +1,4 @@
-"""A line for people, on stderr, which ends nothing: its disk may be full, and who read it may be gone."""
+"""Print lines for people on stderr. A failure, for a full disk or a closed pipe, ends nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def say(line: str, *, end: str = "\n") -> None:
-    """Print a line on stderr if it can be, in one piece: a signal does not come in between."""
-    with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+    """Print a line on stderr, if possible, in one piece that no signal interrupts."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: stderr is closed
         sys.stderr.write(f"{line}{end}")
         sys.stderr.flush()

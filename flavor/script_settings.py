@@ -1,8 +1,9 @@
-"""The settings of a run that reach its training scripts: extra environment variables, and which a site takes.
+"""The environment variables that a run sets for its training scripts, and which of them a site accepts.
 
-They come from whoever coordinates, and reach a program that runs beside a site's data. Thousands of variables decide
-which code some library loads or whom it talks to, so a site takes those of a short list, `ALLOWED`, and others only if
-its own user has named them (`flavor-fl --allow-set PATTERN`). Some (`PROTECTED`) no run may set and no site can allow.
+The coordinator chooses them, and they reach a program that runs beside a site's data. Thousands of variables decide
+which code a library loads or which host it talks to. So a site accepts those of a short list, `ALLOWED`, and others
+only if its own user has named them (`flavor-fl --allow-set PATTERN`). No run may set a variable of `PROTECTED`, and no
+site can allow it.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ ALLOWED = (
     *("HIDDEN_SIZE", "NUM_LAYERS", "NUM_HEADS", "SEQUENCE_LENGTH", "IMAGE_SIZE", "NUM_CLASSES"),
     *("HP_*",),
 )
-"""Names, or patterns of names, that every site takes, with a number, a word or a list of them as value."""
+"""Names, or patterns of names, that every site accepts, with a number, a word or a list of them as value."""
 _WORDS = re.compile(r"[A-Za-z0-9_.,:+\- ]{0,256}")
-"""What the value of such a name may be: nothing that a shell, a path or a URL is made of, and no option first."""
+"""Pattern of the value of such a name: no characters of shells, paths and URLs, and no hyphen at the beginning."""
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 LONGEST_VALUE = 4096
-"""Characters of a value."""
+"""Longest value, in characters."""
 MOST = 256
-"""Settings of a run."""
+"""Most variables that a run sets."""
 
 PROTECTED = (
     # this project's own, and where a script's files lie
@@ -41,14 +42,14 @@ PROTECTED = (
     # interpreters
     *("PYTHON*", "PIP_*", "CONDA_*", "VIRTUAL_ENV", "R_*", "PERL*", "RUBY*", "GEM_*", "NODE_*", "NPM_*", "JAVA*"),
     *("JDK*", "JULIA_*", "LUA_*", "*OPT", "*_OPTS", "*_OPTIONS"),
-    # the network, and who one is there
+    # the network, and credentials
     *("*_PROXY", "SSL_*", "OPENSSL_*", "CURL_*", "REQUESTS_*", "GIT_*", "SSH_*", "AWS_*", "HOSTALIASES", "LOCALDOMAIN"),
 )
 """Names, or patterns of names, that a run may not set at a site."""
 
 
 def checked_settings(settings: Mapping[str, str]) -> dict[str, str]:
-    """`settings` as a plain dict, sorted, if a run may set them; `InvalidSetting` names the first that it may not."""
+    """Return `settings` as a sorted dict if a run may set them. `InvalidSetting` names the first that it may not."""
     if len(settings) > MOST:
         raise InvalidSetting(f"{len(settings)} settings are too many: at most {MOST}")
     for name, value in settings.items():
@@ -66,7 +67,7 @@ def checked_settings(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def settings_not_taken(settings: Mapping[str, str], also: Iterable[str] = ()) -> list[str]:
-    """The names of those settings that a site does not take, which has allowed the patterns `also`, sorted."""
+    """Return the names, sorted, of the settings that a site refuses that has also allowed the patterns `also`."""
     patterns = tuple(also)
     return sorted(
         name
@@ -81,14 +82,14 @@ def _is_plain(value: str) -> bool:
 
 
 def checked_pattern(pattern: str) -> str:
-    """A pattern of --allow-set; `InvalidSetting` for one that could match no name."""
+    """Return a pattern of --allow-set. Raises `InvalidSetting` for a pattern that matches no name."""
     if not re.fullmatch(r"[A-Z0-9_*?\[\]]{1,64}", pattern):
         raise InvalidSetting(f"--allow-set {pattern[:80]!r} cannot match any setting: names are of A-Z, 0-9 and '_'")
     return pattern
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, str]:
-    """The settings written as `NAME=VALUE`, each name once; `InvalidSetting` quotes what is none."""
+    """Read settings written as `NAME=VALUE`, each name once. `InvalidSetting` quotes any other text."""
     settings: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""What each setting of a run says beside its type, default and bounds: its help, and how the command line takes it."""
+"""Describe a setting of a run beside its type, default and bounds: its help text, and its command-line option."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flavor.option_groups import Group
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as people meet it; its field has the type, the default and the bounds."""
+    """The description of a setting. The field has the type, the default and the bounds."""
 
     help: str
     group: Group
@@ -21,15 +21,15 @@ class Setting:
     """Whether `flavor resume` may change it within a run."""
     metavar: str | None = None
     absent: str = ""
-    """What holds without a value, in words; '' where the default says it."""
+    """What applies without a value, in words; '' where the default shows it."""
     variable: str | None = None
-    """Environment variable from which `flavor serve` takes it."""
+    """Environment variable from which `flavor serve` reads the setting."""
     option: str = ""
     """Option on the command line; '' for the field's name, with hyphens."""
 
     @staticmethod
     def of(field: FieldInfo) -> Setting:
-        """The setting that belongs to a field which `setting` has made."""
+        """Return the description of a field that `setting` has made."""
         assert isinstance(field.json_schema_extra, dict)
         extra: dict[str, Any] = dict(field.json_schema_extra)
         return Setting(**{**extra, "group": Group(extra["group"])})
@@ -47,14 +47,14 @@ def setting(
     option: str = "",
     **bounds: Any,
 ) -> Any:
-    """A field with a `Setting`; without `default` a required one. `bounds` are pydantic's: `ge`, `gt`, `le`."""
+    """Make a field with a `Setting`; a required one without `default`. `bounds` are pydantic's: `ge`, `gt`, `le`."""
     about = Setting(help, group, may_change, metavar, absent, variable, option)
     made = {"default_factory": default} if callable(default) else {"default": default}
     return Field(**made, **bounds, json_schema_extra=asdict(about))
 
 
 def quorum_of(value: Any) -> int | float | None:
-    """A number of updates as an int, a share of a round's clients as a float."""
+    """Read a number of updates as an int, and a share of a round's clients as a float."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
     text = str(value).strip()
@@ -70,7 +70,7 @@ def quorum_of(value: Any) -> int | float | None:
 
 
 def explained(error: ValidationError) -> str:
-    """One line that names each bad setting as its option."""
+    """Describe a validation error in one line that names each bad setting as its option."""
     lines = []
     for problem in error.errors():
         option = (

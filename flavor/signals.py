@@ -1,9 +1,9 @@
-"""SIGTERM, SIGINT and SIGHUP, heard within a second wherever the main thread stands.
+"""Handle SIGTERM, SIGINT and SIGHUP within a second, also while the main thread is inside a library.
 
-Python runs signal handlers between two instructions of the main thread, so one that is inside a long call of a library
-in another language (an upload, a wait for the network) hears nothing until that call is over. Here a thread of its own
-hears them: the interpreter writes each signal's number into a pipe at once. It notes that the end was asked for, which
-every wait of this project looks at, and ends a process whose main thread does not.
+Python runs signal handlers between two instructions of the main thread. A main thread inside a long call of a library
+in another language (an upload, a wait for the network) handles no signal until that call ends. So a separate thread
+reads the signals: the interpreter writes each signal's number into a pipe at once. The thread records that the process
+was asked to end, which every wait of this project checks, and ends a process whose main thread does not.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 WITHIN_S = 1.0
-"""How long the main thread may take to hear of a signal, or an idle process to end."""
+"""Longest time for the main thread to handle a signal, or for an idle process to end."""
 _TWICE_S = 1.0
-"""A second signal this soon is the same one: sent to a process and, by a terminal, to its group."""
+"""A second signal within this time counts as the same: sent to a process and, by a terminal, to its group."""
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _asked = threading.Event()
@@ -31,16 +31,16 @@ def asked_to_end() -> bool:
 
 
 def pause(seconds: float) -> bool:
-    """Sleep, but no longer than until the end is asked for; whether it is."""
+    """Sleep until the time is over or the process is asked to end; return whether it is asked to end."""
     return _asked.wait(seconds)
 
 
 class Listener:
-    """Hears the signals of a process, in a thread of its own; one a process, made in the main thread.
+    """Handles the signals of a process in a separate thread. A process has one, made in the main thread.
 
-    `overdue` says, a second after a signal and from then on each second, whether the process is to be ended from
-    here; `last` is what is done before, and `code` the exit code then, by default that of a process that the signal
-    has ended. With `twice` a second signal ends it whatever `overdue` says.
+    A second after a signal, and each second from then on, `overdue` says whether this thread must end the process.
+    Before it ends the process, it calls `last`. `code` is the exit code, by default that of a process ended by the
+    signal. With `twice`, a second signal ends the process regardless of `overdue`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Listener:
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more; for tests, since a process listens as long as it lives."""
+        """Stop listening. For tests: a process listens until it ends."""
         signal.set_wakeup_fd(self._before)
         os.close(self._write)
         _asked.clear()
@@ -92,9 +92,9 @@ class Listener:
 
 
 class Errand:
-    """What a process has in hand, and finishes although its end was asked for: a job, say.
+    """Counts the tasks, such as jobs, that a process finishes even after it was asked to end.
 
-    Whoever takes it up does so under the same lock that `Listener` looks under, so no process is ended in between.
+    A task begins under the same lock under which `Listener` checks the count, so that no process is ended in between.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Errand:
 
     @contextlib.contextmanager
     def in_hand(self) -> Iterator[None]:
-        """Until this is left the process is not ended for being idle."""
+        """Keep the process from being ended as idle during the block."""
         self.take_up()
         try:
             yield
@@ -110,17 +110,17 @@ class Errand:
             self.put_down()
 
     def take_up(self) -> None:
-        """Have one thing more in hand; does not return in a process that is being ended."""
+        """Begin a task. Does not return in a process that is being ended."""
         with self._lock:
             self._in_hand += 1
 
     def put_down(self) -> None:
-        """Have one thing less in hand."""
+        """End a task."""
         with self._lock:
             self._in_hand -= 1
 
     def idle(self) -> bool:
-        """Whether nothing is in hand; if so nothing ever will be: for `Listener`, which ends the process then."""
+        """Whether there is no task; then none can begin any more. `Listener` calls this, and ends the process."""
         self._lock.acquire()
         if self._in_hand:
             self._lock.release()
@@ -129,10 +129,10 @@ class Errand:
 
 
 def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambda: None) -> None:
-    """Raise `kind` in the main thread when SIGTERM or SIGHUP comes, once; end a process that does not within a second.
+    """Raise `kind` in the main thread, once, when SIGTERM or SIGHUP comes.
 
-    That happens where the main thread is inside a call that no handler interrupts. `last` is done before, then; what
-    this process has started by `ChildProcess` ends with it.
+    Ends the process after a second where the main thread is inside a call that no handler interrupts, after calling
+    `last`. Children that were started by `ChildProcess` end with it.
     """
     heard = threading.Event()
 
@@ -154,6 +154,6 @@ def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambd
 
 
 def hung_up_or_ended() -> list[signal.Signals]:
-    """SIGTERM, and SIGHUP (the terminal was closed) unless this process is to outlive that, as under nohup."""
+    """Return SIGTERM, and SIGHUP (the terminal was closed) unless the process ignores it, as under nohup."""
     outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGTERM] if outlives else [signal.SIGTERM, signal.SIGHUP]

@@ -1,8 +1,8 @@
-"""A server that gives no answer is told of, while those who asked it wait on.
+"""Report a server that gives no answer, while the requests to it go on waiting.
 
-Redis may stand still with its connections open, so that no request fails; and a bucket's library repeats a request
-without a word. One thread of the process looks at all that waits, when the first of it is due, and ends a while after
-the last.
+Redis may stand still with its connections open, so that no request fails, and a bucket's library repeats a request
+without a message. One thread of the process checks all waiting requests when the first of them is due. The thread ends
+a while after the last request.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from dataclasses import dataclass
 from typing import Protocol
 
 FIRST_S = 10.0
-"""So long without an answer is told; then after twice that time, four times, and so on."""
+"""Seconds without an answer until the first report; the next one comes after twice the time, and so on."""
 _IDLE_S = 60.0
-"""The thread ends when no request has waited for so long."""
+"""The thread ends after this time without a waiting request."""
 
 
 class Moving(Protocol):
-    """What a request may move, such as a `flavor.watch.Watch`."""
+    """Progress of a request, such as a `flavor.watch.Watch`."""
 
     @property
     def moved_at(self) -> float:
-        """When something moved last, on the monotonic clock."""
+        """Monotonic time of the last progress."""
         ...
 
 
 class Silence:
-    """What is told of one server: `tell` is called with how long a request has had no answer of it, in seconds."""
+    """Reports the silence of one server: calls `tell` with the seconds for which a request has had no answer."""
 
     def __init__(self, tell: Callable[[float], None]) -> None:
-        self.tell, self._told_s = tell, 0.0  # the silence that was told last; 0 for none
+        self.tell, self._told_s = tell, 0.0  # the last reported silence; 0 for none
 
     @contextlib.contextmanager
     def request(self, watch: Moving | None = None) -> Iterator[None]:
-        """Within this an answer is waited for; what moves in that time, by its `watch`, counts as one."""
+        """Wait for an answer during the block. Progress, by its `watch`, counts as an answer."""
         request = _Request(self, time.monotonic(), watch, threading.get_ident())
         watcher = _watcher
         watcher.add(request)
@@ -50,13 +50,13 @@ class Silence:
 
     @property
     def is_told(self) -> bool:
-        """Whether it was told that a request has no answer, and not yet that all have."""
+        """Whether a request without an answer was reported, and not yet that all have answers."""
         return bool(self._told_s)
 
     def answered(self) -> bool:
-        """Note that the server has answered this thread; whether that ends a silence that was told.
+        """Record that the server has answered this thread; return whether that ends a reported silence.
 
-        It does not while it leaves another thread's request without an answer.
+        The silence goes on while another thread's request has no answer.
         """
         return self.is_told and _watcher.end(self)
 
@@ -69,25 +69,25 @@ class _Request:
     thread: int
 
     def silent_s(self, now: float) -> float:
-        """How long it has had no answer, and nothing has moved."""
+        """Return how long the request has had neither an answer nor progress."""
         return now - (self.since if self.watch is None else max(self.since, self.watch.moved_at))
 
     def left_s(self, now: float) -> float:
-        """How long that may go on without a word."""
+        """Return the silence after which the next report is due."""
         return (2 * self.silence._told_s or FIRST_S) - self.silent_s(now)
 
 
 class _Watcher:
-    """The requests of this process that wait, and the thread that looks at them while there are some."""
+    """The waiting requests of this process, and the thread that checks them while there are any."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: set[_Request] = set()
-        self._looks_at = math.inf  # when the thread looks next
+        self._looks_at = math.inf  # time of the next check
         self._is_there = False
 
     def add(self, request: _Request) -> None:
-        """Look at it from now on; where no thread more is allowed, nothing is said, and the request goes on."""
+        """Check the request from now on. Where no further thread is allowed, the request goes on without reports."""
         with self._changed:
             self._waiting.add(request)
             if not self._is_there:
@@ -98,12 +98,12 @@ class _Watcher:
                 self._changed.notify()
 
     def remove(self, request: _Request) -> None:
-        """It waits no more."""
+        """Stop checking the request."""
         with self._changed:
             self._waiting.discard(request)
 
     def end(self, silence: Silence) -> bool:
-        """End what was told of this server, if none but this thread's requests to it have waited for long."""
+        """End the reported silence of this server, unless another thread's request has waited for long."""
         with self._changed:
             now, thread = time.monotonic(), threading.get_ident()
             for request in self._waiting:
@@ -130,10 +130,10 @@ class _Watcher:
             for silence, silent_s in due.items():
                 with contextlib.suppress(OSError, ValueError):  # stderr is closed
                     silence.tell(silent_s)
-                silence._told_s = silent_s  # now: that it answers again is told afterwards
+                silence._told_s = silent_s  # at once: the report that it answers again comes later
 
     def _due(self, now: float) -> dict[Silence, float]:
-        """Which servers are to be told of, and how long each has been silent."""
+        """Return the servers to report, and how long each has been silent."""
         due: dict[Silence, float] = {}
         for request in self._waiting:
             if request.left_s(now) <= 0:
@@ -146,18 +146,18 @@ _silences: dict[str, Silence] = {}
 
 
 def silence(server: str, tell: Callable[[float], None]) -> Silence:
-    """Of this server, the same for all who ask it in this process."""
+    """Return the `Silence` of this server: one for all its callers in this process."""
     return _silences.setdefault(server, Silence(tell))
 
 
 def is_silent(server: str) -> bool:
-    """Whether it was told that this server gives a request of this process no answer."""
+    """Whether it was reported that this server gives a request of this process no answer."""
     found = _silences.get(server)
     return found is not None and found.is_told
 
 
 def _forget() -> None:
-    """A fork has no thread, and nothing that waits."""
+    """Start without a thread and without waiting requests, in a forked process."""
     global _watcher  # noqa: PLW0603 - one thread a process
     _watcher = _Watcher()
     _silences.clear()

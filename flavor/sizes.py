@@ -13,7 +13,7 @@ _UNITS = {"": 1, **{f"{letter}{suffix}": step**power
 
 
 def parse_size(text: str, option: str) -> int:
-    """Bytes in `text`: a number, or one with a unit (KiB, MiB, GiB, TiB or K, M, G, T: 1024; KB, MB, GB, TB: 1000).
+    """Read a number of bytes, which may have a unit (KiB, MiB, GiB, TiB or K, M, G, T: 1024; KB, MB, GB, TB: 1000).
 
     Raises `InvalidSetting` naming `option` unless it is at least one byte.
     """
@@ -25,7 +25,7 @@ def parse_size(text: str, option: str) -> int:
 
 
 def amount(done: int, total: int) -> str:
-    """How much of what has moved: `61 of 126 MB`."""
+    """Write how much has moved: `61 of 126 MB`."""
     for unit, size in (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):
         if total < 1000 * size or unit == "GB":
             break
@@ -33,7 +33,7 @@ def amount(done: int, total: int) -> str:
 
 
 def shown_bytes(count: float) -> str:
-    """A size for people, in steps of 1000 as every table and line shows it: `126 MB`, `9.8 kB`."""
+    """Write a size for people, in units of 1000, as in every table and line: `126 MB`, `9.8 kB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -42,9 +42,9 @@ def shown_bytes(count: float) -> str:
 
 
 def shown_size(size_bytes: int) -> str:
-    """A limit that was set, in the units of 1024 that `parse_size` reads: `512 MiB`.
+    """Write a limit that was set, in the units of 1024 that `parse_size` reads: `512 MiB`.
 
-    Show what was measured by `shown_bytes` and `amount`, in steps of 1000.
+    `shown_bytes` and `amount` write measured sizes, in units of 1000.
     """
     value = float(size_bytes)
     for unit in ("bytes", "KiB", "MiB", "GiB"):

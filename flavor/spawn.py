@@ -1,6 +1,6 @@
-"""Starts every child process of flavor, but for those that are forked: in a session of its own, without input.
+"""Start every child process of flavor that is not forked: in its own session, without input.
 
-Ctrl-C in the terminal does not reach a child, and the kernel kills it when this process ends.
+Ctrl-C in the terminal does not reach the child, and the kernel kills the child when this process ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO, Any
 from flavor.parent_death import die_with_parent
 
 Limit = tuple[int, tuple[int, int]]
-"""A resource as `resource.setrlimit` numbers it, and its soft and hard limit."""
+"""A resource, by its number in `resource.setrlimit`, and its soft and hard limit."""
 
 
 def spawn(
@@ -31,12 +31,12 @@ def spawn(
     """Start `command`; it inherits only the descriptors in `inherited`.
 
     `identity` holds the options of `subprocess.Popen` that set the umask and the user. They take effect before the
-    `limits` and before the child is bound to this process: a change of the user would undo that.
+    `limits`, and before the child is bound to this process, because a change of the user would undo the binding.
     Raises what `subprocess.Popen` raises.
     """
     bind, set_limit, limits = die_with_parent(), resource.setrlimit, tuple(limits)
 
-    def before_exec() -> None:  # makes system calls and does nothing else
+    def before_exec() -> None:  # only makes system calls
         if bind is not None:
             bind()
         for kind, soft_and_hard in limits:

@@ -1,4 +1,4 @@
-"""The local date and time before each line of a program that runs for long, so that what it prints is a log."""
+"""Begin each line of a long-running program with the local date and time, so that its output is a log."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _timed = False
 
 
 def with_times() -> None:
-    """For entry points of programs that run for long: from now on each line on stderr begins with the time.
+    """Begin each line on stderr with the time from now on. Entry points of long-running programs call this.
 
-    But for what goes to systemd's journal, which has the time of each line.
+    Lines for systemd's journal get no time, because the journal has it.
     """
     global _timed  # noqa: PLW0603 - one way to print a process, chosen before anything else
     _timed = not _is_journal()
 
 
 def stamp() -> str:
-    """What a line begins with; '' in a program that ends soon."""
+    """Return the beginning of a line; '' in a program that ends soon."""
     return time.strftime("%Y-%m-%d %H:%M:%S ") if _timed else ""
 
 
 def without_stamp(line: str) -> str:
-    """A line of another process without the time that it begins with."""
+    """Return a line of another process without the time at its beginning."""
     return _STAMP.sub("", line, count=1) if _STAMP.match(line) else line
 
 

@@ -1,6 +1,6 @@
-"""A transfer as others see it: what has moved of how much, since when, and a way to end it.
+"""Watch a transfer: how much has moved of how much, since when, and a way to end it.
 
-Whoever wants to know enters `watched(Watch())` around what it asks of a store; the store finds it by `current_watch()`.
+A caller enters `watched(Watch())` around its calls of a store; the store finds the watch by `current_watch()`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from flavor.errors import TransferStopped
 
 PHASES = ("uploading", "fetching", "copying")
-"""What a transfer can be at."""
+"""Phases of a transfer."""
 _LOOK_S = 0.2
 
 
-class Progress(NamedTuple):  # no dataclass: a trainer imports this, and its script may be called copy.py
-    """Where a transfer is; `phase` is '' between two of them."""
+class Progress(NamedTuple):  # no dataclass: a trainer imports this module, and its script may be called copy.py
+    """The progress of a transfer; `phase` is '' between two transfers."""
 
     phase: str = ""
     done: int = 0
@@ -29,7 +29,7 @@ class Progress(NamedTuple):  # no dataclass: a trainer imports this, and its scr
 
 
 class Watch:
-    """What moves in one or several threads, and whether it is still wanted."""
+    """The transfers of one or several threads, and whether they are still needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,12 +41,12 @@ class Watch:
 
     @property
     def progress(self) -> Progress:
-        """Where it is now."""
+        """The progress now."""
         return self._progress
 
     @contextlib.contextmanager
     def phase(self, name: str, total: int, *, done: int = 0) -> Iterator[None]:
-        """`total` bytes are to move, of which `done` were moved before."""
+        """Begin a phase: `total` bytes to move, of which `done` were moved before."""
         self.check()
         before, self._progress = self._progress, Progress(name, done, total, time.time_ns() // 1_000_000)
         try:
@@ -55,7 +55,7 @@ class Watch:
             self._progress = before
 
     def moved(self, size_bytes: int) -> None:
-        """So many bytes more have moved; fewer, if some have to be sent again. Raises `TransferStopped`."""
+        """Record moved bytes; a negative number for bytes to be sent again. Raises `TransferStopped`."""
         with self._lock:
             if size_bytes > 0:
                 self.moved_at = time.monotonic()
@@ -64,12 +64,12 @@ class Watch:
         self.check()
 
     def check(self) -> None:
-        """Raise `TransferStopped` if this is no longer wanted."""
+        """Raise `TransferStopped` if the transfer was ended."""
         if self._stopped.is_set():
             raise TransferStopped("the transfer was ended: what it was for is over")
 
     def pause(self, seconds: float, *, unless: Callable[[], bool]) -> bool:
-        """Sleep, but not on when `unless` says so: then it is True. Raises `TransferStopped` as soon as that is so."""
+        """Sleep; return True early when `unless` does. Raises `TransferStopped` as soon as the transfer is ended."""
         deadline = time.monotonic() + seconds
         while not unless() and (left_s := deadline - time.monotonic()) > 0:
             self._stopped.wait(min(left_s, _LOOK_S))
@@ -77,9 +77,9 @@ class Watch:
         return unless()
 
     def stop(self, *, unwanted: bool = False) -> None:
-        """End it, from any thread: what waits for a socket is woken up.
+        """End the transfer, from any thread, and wake threads that wait for a socket.
 
-        With `unwanted`, what has moved is not to be kept for later either.
+        With `unwanted`, moved bytes are not kept for a later attempt.
         """
         with self._lock:
             self.is_unwanted = self.is_unwanted or unwanted
@@ -90,7 +90,7 @@ class Watch:
 
     @contextlib.contextmanager
     def closing(self, close: Callable[[], None]) -> Iterator[None]:
-        """Have `close` called if this is stopped meanwhile."""
+        """Call `close` if the transfer is ended during the block."""
         with self._lock:
             self._closers.add(close)
         try:
@@ -105,13 +105,13 @@ _current: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("watch",
 
 
 def current_watch() -> Watch:
-    """Who watches what this thread moves; nobody, unless somebody said so."""
+    """Return the watch of this thread's transfers; one without an observer where none was set."""
     return _current.get() or Watch()
 
 
 @contextlib.contextmanager
 def watching() -> Iterator[Watch]:
-    """`current_watch()`, which is the same one for all that this thread does meanwhile."""
+    """Yield `current_watch()`, and keep it for all transfers of this thread during the block."""
     watch = current_watch()
     with watched(watch):
         yield watch
@@ -119,7 +119,7 @@ def watching() -> Iterator[Watch]:
 
 @contextlib.contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """What this thread moves meanwhile is seen, and can be ended, by `watch`."""
+    """Let `watch` see, and end, the transfers of this thread during the block."""
     token = _current.set(watch)
     try:
         yield

@@ -156,7 +156,7 @@ class RunStore(Rounds, Verdicts, Clients):
     # -- its end
 
     def remove_keys(self, pattern: str = "") -> None:
-        """Remove every key of the run that begins with `pattern`, also names that are no text: clients can make those."""
+        """Remove every key of the run that begins with `pattern`, also names that are no text, as clients can make."""
         with translated(self.where):
             remove_keys(self.redis, f"{self.keys.prefix}{pattern}")
 

@@ -1,1 +1,1 @@
-"""What a run leaves behind that can be checked and rebuilt: its records in the object store, signed and chained."""
+"""The signed and chained records of a run in the object store, to check the run and to rebuild it."""

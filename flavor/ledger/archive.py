@@ -1,4 +1,4 @@
-"""A run's records in an object store: put there once, read back."""
+"""Write and read a run's records in an object store. Each record is written once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from flavor.store.paths import (
 from flavor.store.protocol import ObjectStore
 
 _MOST_CLIENTS, _MOST_OF_A_CLIENT = 10_000, 10_000
-"""Folders of clients, and objects in each, that are listed: what sites leave there must not hold anybody up."""
+"""Most clients' folders, and most objects in each, that are listed: the bound limits what sites can cost here."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Archive:
         return ref
 
     def read(self, path: str) -> bytes | None:
-        """The bytes of a record; None where there is none. Raises `InvalidRecord` for what is far too large."""
+        """Return the bytes of a record; None for a missing one. Raises `InvalidRecord` for a too large object."""
         try:
             return self.store.read_unverified(path, most=MOST_BYTES)
         except ObjectMissing:
@@ -62,11 +62,11 @@ class Archive:
     # -- how the run began
 
     def begin(self, record: RunRecord) -> None:
-        """Leave the run's record; `ObjectExists` when there is another one."""
+        """Write the run's record. Raises `ObjectExists` where another one lies there."""
         self._put(run_record_path(self.run), record.to_bytes())
 
     def beginning(self) -> RunRecord | None:
-        """The run's record; None where the store knows no such run. Raises `InvalidRecord`."""
+        """Return the run's record; None where the store has no such run. Raises `InvalidRecord`."""
         path = run_record_path(self.run)
         data = self.read(path)
         return None if data is None else RunRecord.parse(data, path)
@@ -74,7 +74,7 @@ class Archive:
     # -- its rounds
 
     def stage(self, manifest: Manifest) -> ObjectRef:
-        """Put a manifest into the store before its round is committed: it is not the round's yet."""
+        """Put a manifest into the store before its round is committed. It is not the round's manifest yet."""
         data = manifest.to_bytes()
         return self._put(self._staged(manifest.round, sha256(data)), data)
 
@@ -82,20 +82,21 @@ class Archive:
         return f"{staged_manifest_prefix(self.run, round_)}-{digest[:16]}.json"
 
     def committed(self, round_: int, digest: str) -> bytes | None:
-        """The bytes of the manifest with this digest, in its place or as it was staged; None where it is in neither."""
+        """Return the bytes of the manifest with this digest, from its place or as staged; None where both lack it."""
         for path in (manifest_path(self.run, round_), self._staged(round_, digest)):
             try:
                 data = self.read(path)
-            except InvalidRecord:  # far too large to be it
+            except InvalidRecord:  # too large to be the manifest
                 continue
             if data is not None and sha256(data) == digest:
                 return data
         return None
 
     def put_back(self, round_: int, digest: str) -> bool:
-        """Put the manifest with this digest in the place of what lies there; whether that could be done.
+        """Put the manifest with this digest in its place, instead of the object that lies there; False on failure.
 
-        What is removed was put there by another party, or by the worker of another history, which has staged it, too.
+        The removed object was put there by another party, or by the worker of another history, which has also staged
+        it.
         """
         data = self.committed(round_, digest)
         if data is None:
@@ -104,12 +105,12 @@ class Archive:
         try:
             self.store.delete([path])
             self._put(path, data)
-        except ObjectExists:  # not ours to remove, or there again
+        except ObjectExists:  # this process may not remove it, or it is there again
             return False
         return True
 
     def publish(self, round_: int, ref: ObjectRef) -> None:
-        """Make a staged manifest the round's, once the round is committed. Doing it again does nothing.
+        """Make a staged manifest the round's manifest, after the round was committed. A repeated call does nothing.
 
         Raises `ObjectMissing`, `ObjectExists` (the round has another one), `InvalidRecord` (it was changed).
         """
@@ -125,10 +126,10 @@ class Archive:
         return self.manifest(round_) is not None
 
     def manifest(self, round_: int) -> Manifest | None:
-        """The manifest of a round: one of this run and this round, signed with the key that it names; else None.
+        """Return the manifest of a round: of this run and this round, signed with the key that it names; else None.
 
-        Anything else that lies there was put there by another party: it is no round, and stops none. Whose key that is
-        `flavor.ledger.witnesses` asks.
+        Any other object at its path was put there by another party, and does not stop the round. Whether the key is
+        one of the run's aggregators is decided in `flavor.ledger.witnesses`.
         """
         path = manifest_path(self.run, round_)
         if not self.store.exists(path):
@@ -148,18 +149,18 @@ class Archive:
         return None
 
     def data(self, round_: int) -> bytes | None:
-        """The bytes of a round's manifest; None where there is none."""
+        """Return the bytes of a round's manifest; None for a missing one."""
         return self.read(manifest_path(self.run, round_))
 
     def read_any(self, round_: int) -> bytes | None:
-        """The same of what is no manifest at all: `b""` where it is far too large to be one."""
+        """Return the bytes at the path of a round's manifest, as `data` does; `b""` for an object that is too large."""
         try:
             return self.data(round_)
         except InvalidRecord:
             return b""
 
     def closed(self) -> int:
-        """The newest round up to which every one has its manifest; found by asking for a few, not for all."""
+        """Return the newest round up to which every round has its manifest, by looking at a few rounds, not at all."""
         low, step = 0, 1
         while self.has(low + step):
             low, step = low + step, step * 2
@@ -170,7 +171,7 @@ class Archive:
         return low
 
     def listing(self) -> Listing:
-        """What lies there: flat folders, each listed once; of what is in a client's folder, so much and no more."""
+        """List the run's objects: each folder once, and a bounded number of objects in each client's folder."""
         run, store = self.run, self.store
         record, folders = run_record_path(run), store.folders(clients_folder(run), most=_MOST_CLIENTS)
         own = [record] if store.exists(record) else []
@@ -186,11 +187,11 @@ class Listing:
     """The paths of a run's objects."""
 
     paths: frozenset[str]
-    """All but what lies in the clients' folders."""
+    """All paths outside the clients' folders."""
     of_clients: frozenset[str]
-    """What lies there."""
+    """The paths in the clients' folders."""
     cut: frozenset[str]
-    """The folders of clients that have too much in them to be listed whole."""
+    """The clients' folders that hold too many objects to be listed completely."""
     manifests: frozenset[int]
     """Rounds that have their manifest."""
     aggregated: frozenset[int]

@@ -1,4 +1,4 @@
-"""One way to write a value as bytes, so that what was signed or hashed can be written again anywhere."""
+"""Canonical JSON: one spelling for a value, so that signed or hashed bytes can be written again anywhere."""
 
 from __future__ import annotations
 

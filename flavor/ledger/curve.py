@@ -1,8 +1,8 @@
 """Which 32 bytes are a public key of Ed25519 that binds its owner.
 
-Of the eight points of small order each verifies signatures that fit every message, or one message in a few: whoever
-announces one as a key has signed everything. A coordinate that is written with p or more is a second spelling of
-another key. Libraries accept both (RFC 8032 leaves the check to its users).
+Each of the eight points of small order verifies signatures that fit every message, or one message in a few: a party
+that announces such a point as its key has signed everything. A coordinate of p or more is a second spelling of another
+key. Libraries accept both (RFC 8032 leaves the check to its users).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SMALL_ORDER = frozenset({0, 1, _P - 1, _EIGHTH, _P - _EIGHTH})
 
 @lru_cache(maxsize=4096)
 def key_problem(raw: bytes) -> str:
-    """What is wrong with a public key; '' for one that can be used."""
+    """Return what is wrong with a public key; '' for a usable key."""
     y = int.from_bytes(raw, "little") & (2**255 - 1)
     if len(raw) != 32 or y >= _P:
         return "it is not spelled as RFC 8032 asks"

@@ -1,8 +1,8 @@
-"""Redis and the store, compared: a coordinator goes on only where both tell the same of a run.
+"""Compare Redis and the store: a coordinator goes on only where both have the same history of a run.
 
-Each closed round is in both. Redis can come back empty, or older (a lost disk, an old backup, a lagging replica), and
-would then have rounds trained and closed a second time, differently. The store's manifests show it: one question to
-the store at each start and reconnection, none in between.
+Both have each closed round. Redis can come back empty, or older (a lost disk, an old backup, a lagging replica), and
+rounds would then be trained and closed a second time, with other results. The store's manifests show this. It costs one
+request to the store at each start and reconnection, and none in between.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ REPLACED = (
     "round {}: {} was not the manifest that its aggregator has signed: another who writes to the store replaced it"
 )
 _LOOKED_AHEAD = 50
-"""Places of rounds that are looked at, one after the other, while something lies there that is no round."""
+"""Number of rounds that are looked at, one after the other, while an object lies there that is no manifest."""
 
 
 class History:
-    """One run's rounds, as Redis and as the store have them."""
+    """The rounds of one run on Redis and in the store."""
 
     def __init__(self, runs: RunStore, archive: Archive, tell: Callable[[str], None]) -> None:
         self._runs, self._archive, self._tell = runs, archive, tell
         self._settled = 0
-        self._strays: set[tuple[int, str]] = set()  # made-up manifests that were told of
+        self._strays: set[tuple[int, str]] = set()  # made-up manifests that were reported
 
     def begin(self, record: RunRecord) -> RunRecord:
-        """Leave the record of a run that Redis does not have, so that it can be created there; returns the one to use.
+        """Write the record of a run that Redis does not have, before it is created there; return the record to use.
 
-        That is an earlier one, with its id, where the run was begun and has no closed round. Raises `StateLost` when
-        the store has closed rounds of it, `RunExists` when it was begun with other settings.
+        Where the run was begun before and has no closed round, returns the earlier record, with its id. Raises
+        `StateLost` when the store has closed rounds of the run, and `RunExists` when it was begun with other settings.
         """
         run = record.run
         before = self._archive.beginning()
@@ -53,7 +53,7 @@ class History:
         if before is None:
             try:
                 self._archive.begin(record)
-            except ObjectExists:  # another coordinator began it in this moment
+            except ObjectExists:  # another coordinator has begun the run at the same time
                 before = self._archive.beginning()
                 if before is None:
                     raise
@@ -73,21 +73,21 @@ class History:
         return before
 
     def check(self) -> None:
-        """Raise `StateLost` unless Redis has every round that the store has, and the same ones, of the same run."""
+        """Raise `StateLost` unless Redis has every round that the store has, with the same manifests and run id."""
         record, view = self._archive.beginning(), self._runs.find()
         if record is not None and view is not None and record.run_id != view.run_id:
             self._refuse("Redis has another run of this name")
         closed, digest = self._known()
         while view is not None and (more := self._more(closed, view.config)):
             before = closed
-            closed, digest = self._known()  # a round is committed to Redis before its manifest is put in place
+            closed, digest = self._known()  # a round is committed to Redis before its manifest is put in its place
             if closed <= before:
                 self._refuse(f"Redis has {closed} closed", more)
         if closed and digest and self._differs(closed, digest):
             self._put_back(closed, digest)
 
     def _known(self) -> tuple[int, str]:
-        """The newest closed round on Redis, and the digest of its manifest ('' for one that left none)."""
+        """Return the newest closed round on Redis, and the digest of its manifest ('' for a round without one)."""
         view = self._runs.find()
         if view is None:
             self._refuse("Redis does not know it any more")
@@ -96,10 +96,10 @@ class History:
         return closed, manifest.digest if manifest else ""
 
     def _more(self, closed: int, config: Mapping[str, Any]) -> int:
-        """A round after `closed` that the store has; 0 where it has none.
+        """Return a round after `closed` that the store has; 0 where it has none.
 
-        A manifest that another party made up is none, and is told of once. It stays where it is until its round is
-        closed, and the places after it are looked at as well: it may lie in that of a true one.
+        A manifest that another party made up does not count, and is reported once. It stays until its round is closed.
+        Later rounds are looked at as well, because it may lie in the place of a true manifest.
         """
         witnesses: Witnesses | None = None
         for round_ in range(closed + 1, closed + 1 + _LOOKED_AHEAD):
@@ -112,7 +112,7 @@ class History:
             if witnesses.vouch_for(manifest):
                 return round_
             view = self._runs.find()
-            if view is not None and self._runs.closed(view)[0] >= round_:  # in this moment
+            if view is not None and self._runs.closed(view)[0] >= round_:  # at the same time
                 return round_
             stray = (round_, manifest.digest)
             if stray not in self._strays:
@@ -133,9 +133,9 @@ class History:
         )
 
     def settle(self, round_: int, ref: ObjectRef | None) -> None:
-        """Put the manifest of a committed round in place, if its worker did not live (or has not come) to do so.
+        """Put the manifest of a committed round in its place, where its worker has died or has not done so yet.
 
-        Raises `StateLost` when the store has another one, `StoreError` when what was staged is gone or changed.
+        Raises `StateLost` when the store has another manifest, and `StoreError` when the staged one is gone or changed.
         """
         if ref is None or round_ <= self._settled:
             return
@@ -146,14 +146,14 @@ class History:
         self._settled = round_
 
     def _differs(self, round_: int, digest: str) -> bool:
-        """Whether something else than the manifest with this digest lies in its place, and nothing that stops a run.
+        """Whether an object other than the manifest with this digest lies in its place, and does not stop the run.
 
-        Raises `StateLost` when that is a manifest of this run and round, signed by an aggregator of the run: then the
-        store tells another history.
+        Raises `StateLost` for a manifest of this run and round that an aggregator of the run has signed: then the store
+        has another history.
         """
         try:
             data = self._archive.data(round_)
-        except InvalidRecord:  # far too large to be one
+        except InvalidRecord:  # too large to be a manifest
             return True
         if data is None or sha256(data) == digest:
             return False
@@ -164,7 +164,7 @@ class History:
         return True
 
     def _put_back(self, round_: int, digest: str) -> None:
-        """Put the manifest of a round in its place again, and say that another was there. The run goes on anyhow."""
+        """Put the manifest of a round in its place again, and report the other object. The run goes on in any case."""
         path = manifest_path(self._archive.run, round_)
         done = self._archive.put_back(round_, digest)
         then = "it is put back" if done else "it cannot be put back, and `flavor verify` says so"

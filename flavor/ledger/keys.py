@@ -1,8 +1,8 @@
-"""Ed25519 keys (RFC 8032): the private half in a file of its owner's, the public half as one line of text.
+"""Ed25519 keys (RFC 8032): a private key in a file of its owner, a public key as one line of text.
 
-A public key is written `ed25519:` and its 32 bytes in lowercase hex, a signature as its 64 bytes in lowercase hex:
-there is one spelling of each, so no character can change unnoticed. `cryptography` is imported only where something
-is signed, checked or made, because a trainer or a command that needs none of it must not pay for it.
+A public key is written as `ed25519:` and its 32 bytes in lowercase hex, a signature as its 64 bytes in lowercase hex.
+Each has one spelling, so that no character can change unnoticed. `cryptography` is imported only to sign, to check and
+to make keys, so that a trainer or a command without signatures does not pay for the import.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _PEM_PUBLIC = "-----BEGIN PUBLIC KEY-----"
 
 @dataclass(frozen=True)
 class PublicKey:
-    """The half that everyone may know."""
+    """A public key."""
 
     raw: bytes
 
     @classmethod
     def parse(cls, text: str) -> PublicKey:
-        """From `ed25519:HEX`; raises `InvalidSetting`."""
+        """Read `ed25519:HEX`. Raises `InvalidSetting`."""
         match = _PUBLIC.fullmatch(text)
         if match is None:
             raise InvalidSetting(f"public key {text[:80]!r} cannot be used: write ed25519: and 64 hexadecimal digits")
@@ -45,7 +45,7 @@ class PublicKey:
 
     @classmethod
     def checked(cls, raw: bytes) -> PublicKey:
-        """From its 32 bytes; raises `InvalidSetting` for those that bind nobody."""
+        """Make a key of its 32 bytes. Raises `InvalidSetting` for bytes that bind no owner (see `curve`)."""
         if problem := key_problem(raw):
             raise InvalidSetting(f"public key ed25519:{raw.hex()} cannot be used: {problem}")
         return cls(raw)
@@ -55,11 +55,11 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits of its SHA-256, for tables and messages."""
+        """The first twelve hexadecimal digits of the key's SHA-256, for tables and messages."""
         return sha256(self.raw)[:12]
 
     def verifies(self, signature: str, message: bytes) -> bool:
-        """Whether `signature` is this key's on `message`."""
+        """Whether `signature` is a signature of this key on `message`."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -67,13 +67,13 @@ class PublicKey:
             return False
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(bytes.fromhex(signature), message)
-        except (InvalidSignature, ValueError):  # ValueError: these bytes are no key at all
+        except (InvalidSignature, ValueError):  # ValueError: these bytes are no key
             return False
         return True
 
 
 def fingerprint(public_key: str) -> str:
-    """The fingerprint of a public key as it stands in a record; a word for what is none."""
+    """Return the fingerprint of a public key in a record, or a word for text that is no key."""
     try:
         return PublicKey.parse(public_key).fingerprint
     except InvalidSetting:
@@ -81,7 +81,7 @@ def fingerprint(public_key: str) -> str:
 
 
 class SigningKey:
-    """A private key. It is read from its file and goes nowhere else; it has no text form."""
+    """A private key. It is read from its file and never written elsewhere; it has no text form."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
@@ -92,16 +92,16 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """A new key, in memory alone."""
+        """Make a new key, in memory alone."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load(cls, path: Path) -> SigningKey:
-        """The key in the PEM file at `path` (PKCS #8, no passphrase: `openssl genpkey -algorithm ed25519` makes one).
+        """Read the key in the PEM file at `path` (PKCS #8, no passphrase, as of `openssl genpkey -algorithm ed25519`).
 
-        Raises `InvalidSetting` for a file that is absent, unreadable, no such key, or open to other users.
+        Raises `InvalidSetting` for a file that is absent, unreadable, not such a key, or open to other users.
         """
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -124,10 +124,10 @@ class SigningKey:
 
     @classmethod
     def load_or_create(cls, path: Path, label: str = "") -> SigningKey:
-        """The key at `path`; where there is no file, a new one is made, for its owner alone to read.
+        """Read the key at `path`, or make a new one there that its owner alone can read.
 
-        Of several processes that start at once, all get the same key. Its public half lies beside it as `PATH.pub`,
-        after `label`, the client's name. Raises `InvalidSetting`.
+        Several processes that start at once get the same key. The public key lies beside it as `PATH.pub`, after
+        `label`, the client's name. Raises `InvalidSetting`.
         """
         if not path.exists():
             with _named(path):
@@ -136,16 +136,16 @@ class SigningKey:
         key = cls.load(path)
         public = path.with_name(path.name + ".pub")
         line = f"{label} {key.public}\n".lstrip()
-        with suppress(OSError):  # a key on a read-only mount is as good
+        with suppress(OSError):  # a key on a read-only mount can be used, too
             if not public.exists() or public.read_text(encoding="utf-8") != line:
                 write_whole(public, line)
         return key
 
     @classmethod
     def kept(cls, path: Path | None, default: Path, tell: Callable[[str], None], how: str) -> SigningKey:
-        """The key at `path`, or the one at `default`, or, where none can be kept, one for as long as this process.
+        """Return the key at `path`, or the one at `default`, or, where no file can be kept, a key for this process.
 
-        The last is told of, and `how` to name another.
+        Reports a key for this process alone, and `how` to name another.
         """
         try:
             return cls.load_or_create(path or default)
@@ -163,12 +163,12 @@ class SigningKey:
         )
 
     def sign(self, message: bytes) -> str:
-        """The signature on `message`, in hex."""
+        """Sign `message`; return the signature in hex."""
         return self._private.sign(message).hex()
 
 
 def read_public_key(text: str) -> list[tuple[str, PublicKey]]:
-    """The public keys that an option names: `ed25519:HEX`, `CLIENT ed25519:HEX`, or those of the file at this path.
+    """Read the public keys that an option names: `ed25519:HEX`, `CLIENT ed25519:HEX`, or the path of a file of keys.
 
     Raises `InvalidSetting`.
     """
@@ -179,10 +179,10 @@ def read_public_key(text: str) -> list[tuple[str, PublicKey]]:
 
 
 def read_public_keys(path: Path) -> list[tuple[str, PublicKey]]:
-    """The public keys in a file: a line each, `ed25519:HEX`, or `CLIENT ed25519:HEX` for a client's; or one in PEM.
+    """Read the public keys in a file: one a line, `ed25519:HEX`, or `CLIENT ed25519:HEX` for a client; or one in PEM.
 
-    Gives `(client, key)`, client '' where none is named. Empty lines and lines that begin with `#` are passed over.
-    Raises `InvalidSetting` with the number of the line.
+    Returns pairs of client and key, with client '' where the line names none. Skips empty lines and lines that begin
+    with `#`. Raises `InvalidSetting` with the number of the line.
     """
     with _named(path):
         text = path.read_bytes()[:_LONGEST_FILE].decode(errors="replace")

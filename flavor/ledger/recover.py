@@ -1,4 +1,4 @@
-"""`flavor recover`: a run rebuilt on Redis from its records in the store."""
+"""`flavor recover`: rebuild a run on Redis from its records in the store."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.store.paths import manifest_path, run_record_path
 
 _BATCH = 50
-"""Rounds that are written in one go."""
+"""Number of rounds that are written in one step."""
 _LEASE_S = 15.0
-"""How long one that was killed keeps a coordinator waiting."""
+"""How long a killed `flavor recover` keeps a coordinator waiting."""
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What was rebuilt."""
+    """The rebuilt run."""
 
     run: str
     round: int
@@ -59,11 +59,11 @@ def recover(
 
     Where they are known, `head` is the digest of that manifest, and `run_id` the run's id.
 
-    Redis must not have it; with `replace` it may have an older one, or another history of it, which is removed after
-    `tell` was called with what is lost. Raises `RunNotFound` (nothing of it in the store), `StateLost` (its records
-    are broken, or Redis has more), `RunExists` (there is one, and not `replace`), `LeaseHeld` (its coordinator runs),
-    `StoreError` (the newest model is gone or changed). Nothing has changed on Redis then. `LeaseLost` when this process
-    stood still for so long that a coordinator took over.
+    Redis must not have the run. With `replace` it may have an older state or another history of the run, which is
+    removed after `tell` was called with what is lost. Raises `RunNotFound` (the store has nothing of the run),
+    `StateLost` (its records are broken, or Redis has more), `RunExists` (Redis has the run, without `replace`),
+    `LeaseHeld` (its coordinator runs), `StoreError` (the newest model is gone or changed); nothing has changed on Redis
+    then. Raises `LeaseLost` when this process stood still for so long that a coordinator took over.
     """
     with _no_coordinator(runs, url) as lease:
         chain = read_chain(archive, trust, run_id=run_id)
@@ -91,7 +91,7 @@ def recover(
 
 @contextlib.contextmanager
 def _no_coordinator(runs: RunStore, url: str) -> Iterator[Lease]:
-    """Hold the coordinator's lease, so that there is none as long, and one that starts waits, or is refused."""
+    """Hold the coordinator's lease, so that no coordinator serves the run, and one that starts waits or is refused."""
     what = f"the coordinator of run {runs.run!r}"
     lease = Lease(runs.redis, runs.keys.coordinator, ttl_s=_LEASE_S, what=what)
     with translated(shown(url)):
@@ -110,9 +110,9 @@ def _check_ours(lease: Lease, runs: RunStore) -> None:
 
 
 def _sealed(archive: Archive, chain: Chain) -> str:
-    """The seal of the newest model, '' where there is none: the records are whole, and it and its state what they say.
+    """Check that the records are complete, and that the newest model and its state are as recorded; return its seal.
 
-    It is taken before the digest is computed: what is written later is found by it.
+    The seal is '' where there is no model. It is taken before the digest is computed, so that it shows later writes.
     """
     after = f"`flavor verify {chain.run}` shows everything"
     lost = [problem for problem in chain.problems if problem.round <= chain.closed]
@@ -129,7 +129,7 @@ def _sealed(archive: Archive, chain: Chain) -> str:
 def _check_replaceable(
     runs: RunStore, before: RunView, chain: Chain, replace: bool, url: str, tell: Callable[[str], None]
 ) -> None:
-    """Whether what Redis has may go."""
+    """Raise unless the state on Redis may be removed."""
     run, where = chain.run, shown(url)
     closed, round_ = runs.closed(before)
     recorded = {0: chain.record.digest if chain.record else "", **{link.round: link.digest for link in chain.links}}
@@ -162,18 +162,18 @@ class _ClientKeys:
     """The clients' keys that the rebuilt run has."""
 
     pinned: Mapping[str, str]
-    """Client to the key of its newest update."""
+    """Each client's key of its newest update."""
     stale: Set[str]
-    """Clients whose key on Redis is an earlier one than that."""
+    """Clients whose key on Redis is older than that."""
     replaced: Mapping[str, tuple[str, ...]]
-    """Client to the keys that an operator has replaced, oldest first."""
+    """Each client's keys that an operator has replaced, oldest first."""
 
 
 def _client_keys(runs: RunStore, chain: Chain, *, lost: bool) -> _ClientKeys:
-    """What the records and Redis know together: what an operator did after the newest record stands on Redis alone.
+    """Combine the keys in the records with those on Redis, which alone has an operator's acts after the newest record.
 
-    On a Redis that has `lost` the run, only an operator can have pinned a key: one that differs from the records'
-    replaces it. The keys that were replaced are of this run: those of another one were removed with it.
+    On a Redis that has `lost` the run, only an operator can have pinned a key, so a key that differs from the records'
+    replaces it. The replaced keys on Redis belong to this run: those of another run were removed with it.
     """
     now, on_redis = runs.public_keys(), runs.replaced()
     newest = {c.client: c for m in chain.manifests for c in m.contributors if c.public_key}
@@ -195,12 +195,12 @@ def _client_keys(runs: RunStore, chain: Chain, *, lost: bool) -> _ClientKeys:
 
 
 def _remove(runs: RunStore, *, ours: bool) -> None:
-    """Delete the run, its rounds and its clients, if there are any; its log and the clients' keys stay.
+    """Delete the run, its rounds and its clients, if they exist; its log and the clients' keys stay.
 
-    What its clients were told and how often they were refused goes too: it is of the history that is lost, and an
-    edge that trains a round again would read the old verdict on it. Edges and aggregators that were at work leave
-    something also on a server that has lost the run. The keys that an operator replaced stay if the run is `ours`, and
-    not another one of this name.
+    Also deletes what its clients were told and how often they were refused: both belong to the lost history, and an
+    edge that trains a round again would read the old verdict on it. Running edges and aggregators leave keys also on a
+    server that has lost the run. The keys that an operator replaced stay if the run is `ours`, and not another run of
+    this name.
     """
     keys = runs.keys
     for kind in ("round:", "client:", "to:"):
@@ -210,7 +210,7 @@ def _remove(runs: RunStore, *, ours: bool) -> None:
 
 
 def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal: str, *, lost: bool) -> Recovered:
-    """Write the rounds, and then, all at once, the run itself, which no process sees before."""
+    """Write the rounds, and then in one step the run itself, which no process sees before that."""
     assert chain.record is not None
     record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
     closed = chain.closed
@@ -245,7 +245,7 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
             step.execute()
     clients = sorted({name for manifest in manifests for name in manifest.expected})
     while not _appears(runs, lease, fields, clients, lambda: _client_keys(runs, chain, lost=lost), reason, now_ms):
-        continue  # our own lease was renewed in that moment, or an operator replaced a key
+        continue  # our own lease was renewed at the same time, or an operator replaced a key
     return Recovered(chain.run, closed, rounds, tuple(clients))
 
 
@@ -258,9 +258,9 @@ def _appears(
     reason: str,
     now_ms: int,
 ) -> bool:
-    """Write the run itself, its members and their keys, all at once; False when that has to be tried again.
+    """Write the run itself, its members and their keys in one step; False when it must be tried again.
 
-    Raises `RunExists` where there is one, `LeaseLost` where a coordinator has come.
+    Raises `RunExists` where the run exists, and `LeaseLost` where a coordinator has taken over.
     """
     keys = runs.keys
     with translated(runs.where), runs.redis.pipeline(transaction=True) as step:
@@ -276,7 +276,7 @@ def _appears(
         if clients:
             step.sadd(keys.members, *clients)
         for client, key in client_keys.pinned.items():
-            # what an operator has pinned already stands, unless an operator has replaced it since
+            # a key that an operator has pinned stays, unless an operator has replaced it since
             (step.hset if client in client_keys.stale else step.hsetnx)(keys.public_keys, client, key)
         step.delete(keys.replaced)
         if client_keys.replaced:

@@ -1,8 +1,9 @@
-"""Whose keys a run's records are signed with, round by round, and how they changed: each change is told once.
+"""Follow the keys that a run's records are signed with, round by round, and report each change once.
 
-A site that lost its key gets another by an operator's act, `flavor enroll --new-key`. That act stands in Redis, where
-no site can write it, and in the next manifests with the key that it replaced (`Contributor.replaced`), under the
-aggregator's signature. It is believed where that signature is: by `--trust`, `--head` or `--untrusted`.
+A site that lost its key gets another by an operator's act, `flavor enroll --new-key`. The act stands in Redis, where
+no site can write it. It also stands in the next manifests, with the key that it replaced (`Contributor.replaced`),
+under the aggregator's signature. `flavor verify` believes it where it believes that signature: by `--trust`, `--head`
+or `--untrusted`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from flavor.ledger.trust import Trust
 
 @dataclass
 class _Span:
-    """The rounds that carry one key."""
+    """The rounds whose records have one key."""
 
     first: int
     last: int
@@ -35,26 +36,26 @@ class _Span:
 
 @dataclass
 class Signers:
-    """The keys seen so far, oldest round first; `problems` and `notices` are pairs of a round and what to say."""
+    """The keys seen so far, oldest round first. `problems` and `notices` are pairs of a round and a message."""
 
     trust: Trust
     problems: list[tuple[int, str]] = field(default_factory=list)
     notices: list[tuple[int, str]] = field(default_factory=list)
     _workers: dict[str, _Span] = field(default_factory=dict)
     _known: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Client to its key, and the round in which that was new."""
+    """Each client's key, and the round in which it was new."""
     _unnamed: dict[tuple[str, str], _Span] = field(default_factory=dict)
-    """Client and key, where `--trust` names other keys of the client."""
+    """Pairs of client and key for which `--trust` names other keys."""
 
     def add(self, manifest: Manifest) -> None:
-        """The next round."""
+        """Look at the next round."""
         self.problems += [(manifest.round, what) for what in self._of_worker(manifest)]
         for contributor in manifest.contributors:
             told = self._of_client(manifest, contributor)
             self.problems += [(manifest.round, f"{contributor.client}: {what}") for what in told]
 
     def end(self) -> None:
-        """No round follows: tell of the keys that `--trust` does not name."""
+        """Report the keys that `--trust` does not name, after the last round."""
         named = [span.first for key, span in self._workers.items() if key in self.trust.workers]
         for key, span in self._workers.items():
             if not self.trust.workers or key in self.trust.workers:
@@ -112,7 +113,7 @@ class Signers:
             yield from self._changed(manifest, of, key, since, named=bool(named))
 
     def _changed(self, manifest: Manifest, of: Contributor, key: str, since: int, *, named: bool) -> Iterator[str]:
-        """A client's key is another than before; with `named` it is one that `--trust` names."""
+        """Report a changed key of a client. `named` says that `--trust` names the new key."""
         now = f"its key is {fingerprint(of.public_key)}"
         if self._by_operator(manifest, of, key):
             self._tell(manifest, of, f"{now} from here on, and was {fingerprint(key)} since round {since}")
@@ -128,5 +129,5 @@ class Signers:
         self.notices.append((manifest.round, f"{of.client}: {what}: an operator enrolled it anew"))
 
     def _by_operator(self, manifest: Manifest, of: Contributor, key: str) -> bool:
-        """Whether an operator has replaced the client's `key`, as far as the record is believed."""
+        """Whether an operator has replaced the client's `key`, by a record that is believed."""
         return key in of.replaced and (self.trust.records or manifest.public_key in self.trust.workers)

@@ -12,11 +12,11 @@ from flavor.records.update import Update
 
 @dataclass(frozen=True)
 class Statement:
-    """One client's word: in this round of this run, from this global model, I hand in these bytes and this info.
+    """What a client states: that it hands in these bytes and this information, for this round, from this global model.
 
-    It names the run (by its name, and by the id that no other run has), the round, the client and the global model, so
-    that a signed update counts nowhere else; and the number of examples, so that an update's weight in the mean can be
-    checked without the information itself.
+    The statement names the run (its name and its unique id), the round, the client and the global model, so that a
+    signed update counts nowhere else. It names the number of examples, so that an update's weight in the mean can be
+    checked without the information.
     """
 
     run: str
@@ -38,7 +38,7 @@ class Statement:
     def of(
         cls, update: Update, *, run: tuple[str, str], round_: int, client: str, trained_from: str | None = None
     ) -> Statement:
-        """The statement on `update`, in a `run` of this name and id; `trained_from` where its `base` is not known."""
+        """Make the statement on `update`. `run` is name and id; `trained_from` stands in for an unknown `base`."""
         name, run_id = run
         return cls(
             run=name,
@@ -54,19 +54,19 @@ class Statement:
         )
 
     def message(self) -> bytes:
-        """The bytes that are signed: canonical JSON of these fields, `kind` and `protocol`."""
+        """Return the signed bytes: canonical JSON of these fields, `kind` and `protocol`."""
         return canonical({"kind": "flavor.update", "protocol": PROTOCOL, **self.__dict__})
 
     def is_signed(self, public_key: str, signature: str) -> bool:
-        """Whether `signature` is that of `public_key` (`ed25519:HEX`) on this statement.
+        """Whether `signature` is a signature of `public_key` (`ed25519:HEX`) on this statement.
 
-        Raises `InvalidSetting` for what is no public key.
+        Raises `InvalidSetting` for text that is no public key.
         """
         return PublicKey.parse(public_key).verifies(signature, self.message())
 
 
 def signed(update: Update, key: SigningKey, *, run: tuple[str, str], round_: int, client: str) -> Update:
-    """`update` with the signature of its edge, by which it can be told from what any other party hands in.
+    """Return `update` with the signature of its edge, which no other party can make.
 
     `run` is the run's name and id.
     """

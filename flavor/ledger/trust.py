@@ -1,4 +1,4 @@
-"""Whose keys are believed: what `--trust` names, or else what the records say of themselves."""
+"""The keys that are believed: those that `--trust` names, or without it those in the records."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from flavor.ledger.keys import read_public_key
 
 @dataclass(frozen=True)
 class Trust:
-    """Public keys that were learnt elsewhere than from the store. Nothing is required of whoever is not named."""
+    """Public keys from a source other than the store. A client without a key here may sign with any key."""
 
     workers: frozenset[str] = frozenset()
-    """Keys that may sign manifests; any may when empty."""
+    """Keys that may sign manifests; empty for all keys."""
     clients: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Client to the keys that may sign its updates."""
+    """For each client the keys that may sign its updates."""
     records: bool = False
-    """Whether what the records say of an operator's acts is believed whoever signed them."""
+    """Whether an operator's acts in the records are believed regardless of the signer."""
 
     @classmethod
     def read(cls, words: Sequence[str], *, records: bool = False) -> Trust:
-        """From words as `read_public_key` takes them: a key without a client's name is a worker's."""
+        """Read words as `read_public_key` does. A key without a client's name belongs to a worker."""
         workers: set[str] = set()
         clients: dict[str, set[str]] = {}
         for word in words:

@@ -1,8 +1,8 @@
-"""Whose word makes a manifest a round, where its digest is not known: anybody may have put it into the store.
+"""Decide by signatures whether a manifest counts as a round, where its digest is unknown: any party may have put it.
 
-A manifest of a round that Redis has not closed is one of two things. Redis came back older: then an aggregator of the
-run signed it, and the clients whose updates it names. Or a party that writes to the store made it up: that one has its
-own key alone, which vouches for its own update and for nothing else.
+A manifest of a round that Redis has not closed has one of two origins. Redis came back older: then an aggregator of the
+run has signed the manifest, and the clients that it names have signed their updates. Or a party that writes to the
+store has made it up: that party has only its own key, which vouches for its own update alone.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from flavor.ledger.manifest import Contributor, Manifest
 from flavor.store.paths import manifest_path
 
 _LOOKED_BACK = 50
-"""Rounds whose manifests are asked for the keys of the run's aggregators."""
+"""Number of rounds whose manifests are read for the keys of the run's aggregators."""
 _MOST_KNOWN = 1000
 _signed: dict[str, str] = {}
-"""The keys of manifests that this process has read, by their digests: a made-up one has them asked for again."""
+"""Keys of the manifests that this process has read, by digest: each made-up manifest needs them again."""
 
 
 @dataclass(frozen=True)
 class Witnesses:
-    """The aggregators and clients of one run, as far as they are known without the manifest that is in question."""
+    """The aggregators and clients of one run that are known without the manifest in question."""
 
     aggregators: Collection[str]
     """Public keys."""
     clients: Mapping[str, Collection[str]]
-    """Every known client to its public keys: none for one that signs nothing."""
+    """Public keys of every known client; none for a client that does not sign."""
     needed: int | None
-    """So many of them make a round; None where the run's settings cannot be read."""
+    """Number of clients that make a round; None where the run's settings cannot be read."""
 
     @classmethod
     def of_run(
         cls, runs: RunStore, archive: Archive, config: Mapping[str, Any], *, newest: int, own: str = ""
     ) -> Witnesses:
-        """As Redis has them, with the settings `config`; `newest` is the newest closed round there.
+        """Read them from Redis, with the settings `config`; `newest` is the newest closed round there.
 
-        `own` is the key of an aggregator that asks.
+        `own` is the key of the calling aggregator.
         """
         clients: dict[str, Collection[str]] = dict.fromkeys(runs.members(), ())
         clients |= {client: (key,) for client, key in runs.public_keys().items()}
@@ -52,9 +52,9 @@ class Witnesses:
     def vouch_for(self, manifest: Manifest) -> bool:
         """Whether a manifest, which is signed with the key that it names, counts as a round.
 
-        One of an aggregator that is known does. Another one does if clients that are known have handed in what it
-        names, and as many of them as make a round: their statements bear their signatures, or they never sign. And it
-        does while too few clients are known to tell: Redis may be from a time before they joined.
+        A manifest of a known aggregator counts. Another one counts if as many known clients as make a round have handed
+        in the updates that it names: their statements have their signatures, or they never sign. It also counts while
+        too few clients are known to decide: Redis may be from a time before they joined.
         """
         if manifest.public_key in self.aggregators:
             return True
@@ -74,7 +74,7 @@ class Witnesses:
             return False
 
     def against(self, manifest: Manifest) -> str:
-        """Why a manifest that they do not vouch for is none of the run's, and what becomes of it."""
+        """Return why a manifest without enough signatures does not count, and what happens to it."""
         path, key = manifest_path(manifest.run, manifest.round), fingerprint(manifest.public_key)
         return (
             f"{path} is signed with key {key}, of no aggregator of this run, and fewer than {self.needed} of its "
@@ -84,7 +84,7 @@ class Witnesses:
 
 
 def aggregators(runs: RunStore, archive: Archive, newest: int) -> set[str]:
-    """The keys of a run's aggregators: those that signed manifests whose digests Redis has, up to round `newest`."""
+    """Return the aggregators' keys: those that signed the manifests whose digests Redis has, up to `newest`."""
     rounds = range(newest, max(0, newest - _LOOKED_BACK), -1)
     digests = runs.manifest_digests(rounds)
     keys = (_signed_with(archive, round_, digest) for round_, digest in zip(rounds, digests, strict=True) if digest)
@@ -92,7 +92,7 @@ def aggregators(runs: RunStore, archive: Archive, newest: int) -> set[str]:
 
 
 def _signed_with(archive: Archive, round_: int, digest: str) -> str:
-    """The key of the manifest with this digest, '' where that is in the store no more."""
+    """Return the key of the manifest with this digest; '' where the store no longer has it."""
     if known := _signed.get(digest):
         return known
     data = archive.committed(round_, digest)
@@ -105,7 +105,7 @@ def _signed_with(archive: Archive, round_: int, digest: str) -> str:
 
 
 def needed(run: str, config: Mapping[str, Any]) -> int | None:
-    """How many updates make a round of a run with these settings; None where they are of another release."""
+    """Return how many updates make a round with these settings; None for settings of another release."""
     try:
         return RunConfig.of_run(run, config).needed
     except FlavorError:
