@@ -19,10 +19,9 @@ from redis.connection import parse_url
 
 from flavor.bus.connection import checked_url, shown, unusable
 from flavor.bus.tls import tls_context
-from flavor.bus.variables import JOIN_VARIABLE, URL_VARIABLE
+from flavor.bus.variables import INSECURE_VARIABLE, JOIN_VARIABLE, URL_VARIABLE
 from flavor.errors import InvalidSetting
 
-INSECURE_VARIABLE = "FLAVOR_INSECURE"
 _FILES = {"FLAVOR_TLS_CA": "ssl_ca_certs", "FLAVOR_TLS_CERT": "ssl_certfile", "FLAVOR_TLS_KEY": "ssl_keyfile"}
 _LOOKUP_S = 3.0
 """Longest look-up of a server's name, made to see whether the server is this machine."""

@@ -24,15 +24,13 @@ from redis.retry import Retry
 from flavor.bus.countdown import countdown, said
 from flavor.bus.named import connection_class
 from flavor.bus.tls import tls_failure, tls_refusal
+from flavor.bus.variables import PATIENCE_S
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 from flavor.signals import asked_to_end, pause
 
 Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, also with `decode_responses`."""
 
-PATIENCE_S = 180.0
-"""How long an outage is waited out unless one says otherwise: a server's restart of a minute, and the loading of its
-data."""
 _SCHEMES = ("redis", "rediss", "unix")
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _TLS_IN_URL = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")

@@ -12,10 +12,11 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from flavor.bus.connection import PATIENCE_S, Redis, connect, refusals, shown, translated
+from flavor.bus.connection import Redis, connect, refusals, shown, translated
 from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
 from flavor.bus.subscription import RESYNC, Subscription
+from flavor.bus.variables import PATIENCE_S
 from flavor.errors import LeaseLost, RunOver, WaitTimeout
 from flavor.process_name import lives
 from flavor.records.names import Event

@@ -22,6 +22,8 @@ class Format(StrEnum):
         return _EXTENSIONS[self]
 
 
+FORMATS = tuple(each.value for each in Format)
+"""The names, as options take them."""
 _EXTENSIONS = {
     Format.TORCH: ".ckpt",
     Format.PICKLE: ".pkl",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flavor.bus.address import bus_address
-
 _OF_ADDRESS = ("tls_ca", "tls_cert", "tls_key", "insecure")
 
 
 def with_address(options: dict[str, Any]) -> dict[str, Any]:
     """Replace a command's options for Redis by one `redis_url` with the whole address; leave other options alone."""
+    from flavor.bus.address import bus_address
+
     if "tls_ca" not in options:
         return options
     given = {name: options[name] for name in _OF_ADDRESS}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from flavor.checkpoints.kinds import kind_named
 from flavor.cli.help import SpelledCommand
 from flavor.cli.installed import InstalledOption, complete_kind, kinds_installed
 from flavor.cli.options import version_option
@@ -130,6 +129,7 @@ def command(
     model. Aggregator and script have the environment that they have under flavor-agg and flavor-fl. The script has the
     same paths as under check-fl.
     """
+    from flavor.checkpoints.kinds import kind_named
     from flavor.programs.command import parse_command
 
     aggregator = parse_command(main_command, "-m")

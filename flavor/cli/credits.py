@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flavor.bus.runs import RunStore
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.errors import StoreError
-from flavor.store.open import open_store
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from flavor.bus.runs import RunStore
     from flavor.credits import Contribution
 
 
@@ -55,6 +54,7 @@ def credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, stor
 
 def _contributions(runs: RunStore, store: str | None) -> list[Contribution]:
     from flavor.credits import contributions
+    from flavor.store.open import open_store
 
     if store:
         return contributions(runs, open_store(store, settings=store_settings()))

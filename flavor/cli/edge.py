@@ -6,19 +6,17 @@ import os
 import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
 import click
 from click.core import ParameterSource
 
-from flavor.bus.address import bus_address
 from flavor.bus.variables import JOIN_VARIABLE
+from flavor.checkpoints.format import FORMATS, Format
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import needed, patience_option, redis_option, store_option, store_settings, version_option
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.secrets import keep_private
-from flavor.edge.config import CheckpointFormat
 from flavor.exit_codes import OF_RUNS, exit_codes_line
 
 
@@ -99,7 +97,7 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     "format_",
     envvar="FLAVOR_FORMAT",
     show_envvar=True,
-    type=click.Choice(get_args(CheckpointFormat)),
+    type=click.Choice(FORMATS),
     help="Format of the training script's checkpoints.  [default: the format in which it saves]",
 )
 @click.option(
@@ -156,7 +154,7 @@ def command(
     key: Path | None,
     trust: tuple[str, ...],
     input_path: Path | None,
-    format_: CheckpointFormat | None,
+    format_: str | None,
     opaque: bool,
     allow_set: tuple[str, ...],
     strip_prefix: bool,
@@ -202,7 +200,7 @@ def command(
         trust=(*trust, *identity.trust),
         key=key or default_key(client, workspace, _workspace(run, client), os.environ),
         input=input_path,
-        format=format_,
+        format=Format(format_) if format_ else None,
         opaque=opaque,
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
         strip_prefix=strip_prefix,
@@ -238,6 +236,7 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> _Identity:
 
     The store and the CA are exceptions: for them, options and the environment have priority over the token.
     """
+    from flavor.bus.address import bus_address
     from flavor.bus.token import JoinToken
     from flavor.errors import InvalidSetting
 

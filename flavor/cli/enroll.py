@@ -5,24 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
-from flavor.bus.acl import UserPersistence, is_open, save_users
-from flavor.bus.acl import enroll as enroll_user
-from flavor.bus.address import check_files, database, is_this_machine, tls_ca
-from flavor.bus.admission import replace_key
-from flavor.bus.connection import Redis, shown, translated
-from flavor.bus.persistence import unread_warnings
-from flavor.bus.runs import RunStore
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors
 from flavor.errors import InvalidSetting, MisuseError, RunError
-from flavor.ledger.keys import PublicKey, read_public_key
+
+if TYPE_CHECKING:
+    from flavor.bus.connection import Redis
+    from flavor.ledger.keys import PublicKey
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
@@ -100,7 +97,13 @@ def enroll(
     """
     from pydantic import SecretStr
 
-    from flavor.bus.acl import enroll_worker, user_name, worker_user
+    from flavor.bus.acl import UserPersistence, enroll_worker, is_open, user_name, worker_user
+    from flavor.bus.acl import enroll as enroll_user
+    from flavor.bus.address import database, tls_ca
+    from flavor.bus.admission import replace_key
+    from flavor.bus.connection import shown
+    from flavor.bus.persistence import unread_warnings
+    from flavor.bus.runs import RunStore
     from flavor.bus.token import JoinToken, with_credentials, without_credentials
     from flavor.edge.trust import ModelTrust
 
@@ -158,6 +161,9 @@ def enroll(
 
 def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
     """Raise `RunError` unless the server saves its users, or `unsaved` accepts that it does not."""
+    from flavor.bus.acl import UserPersistence, save_users
+    from flavor.bus.connection import shown, translated
+
     with translated(shown(url)):
         redis.acl_users()  # which says so where this is no administrator's URL: else the server would be blamed
         kept = save_users(redis)
@@ -166,6 +172,8 @@ def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
 
 
 def _one_key(text: str, client: str) -> PublicKey:
+    from flavor.ledger.keys import read_public_key
+
     found = read_public_key(text)
     if len(found) != 1 or found[0][0] not in ("", client):
         raise InvalidSetting(f"--public-key {text}: one key is expected, of {client!r}")
@@ -173,6 +181,8 @@ def _one_key(text: str, client: str) -> PublicKey:
 
 
 def _check_reachable(public: str, tell: Callable[[str], None]) -> None:
+    from flavor.bus.address import is_this_machine
+
     local = public.startswith("unix:") or is_this_machine(urlsplit(public).hostname or "localhost")
     if local:
         tell("the token's URL works on this machine alone: --public-url names the bus as the site reaches it")
@@ -182,6 +192,8 @@ def _check_reachable(public: str, tell: Callable[[str], None]) -> None:
 
 def _certificates(file: str | None) -> str | None:
     """Return the certificates of a PEM file, and nothing else that is in the file."""
+    from flavor.bus.address import check_files
+
     if file is None:
         return None
     check_files(file)

@@ -8,7 +8,6 @@ import click
 
 from flavor.cli.help import ExampleGroup, GroupedCommand
 from flavor.cli.program import one_line_errors
-from flavor.cook import utils
 from flavor.errors import RunOver
 from flavor.exit_codes import ExitCode
 
@@ -23,6 +22,8 @@ def event() -> None:
 @one_line_errors
 def event_set(name: str) -> None:
     """Set the event NAME in the current round."""
+    from flavor.cook import utils
+
     utils.SetEvent(name)
 
 
@@ -44,6 +45,8 @@ def event_wait(name: str, timeout_s: float | None) -> None:
     The exit code is 0 when the event was set, 6 when the run is finished, 1 when the run has failed or was stopped, and
     4 on a timeout. So `while round=$(flavor event wait TrainStarted)` repeats for each round until the run is over.
     """
+    from flavor.cook import utils
+
     try:
         click.echo(utils.WaitEvent(name, timeout_s=timeout_s))
     except RunOver as over:
@@ -60,4 +63,6 @@ def event_is_set(name: str) -> None:
 
     The exit code is 0 if the event is set, and 1 if not.
     """
+    from flavor.cook import utils
+
     sys.exit(0 if utils.IsSetEvent(name) else 1)

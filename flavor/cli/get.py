@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import click
 
+from flavor.checkpoints.format import FORMATS
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
-from flavor.edge.config import CheckpointFormat
 from flavor.errors import InvalidSetting, RunError, StoreError
 
 
@@ -41,7 +40,7 @@ def _round(context: click.Context, parameter: click.Parameter, value: str) -> in
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(get_args(CheckpointFormat)),
+    type=click.Choice(FORMATS),
     help="Format of the file.  [default: the format in which the training scripts save]",
 )
 @click.option(

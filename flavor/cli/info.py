@@ -9,7 +9,6 @@ import click
 
 from flavor.cli.help import ExampleGroup, GroupedCommand
 from flavor.cli.program import one_line_errors
-from flavor.cook import utils
 from flavor.errors import InvalidInfo
 
 
@@ -26,6 +25,8 @@ def info_save(file: IO[str]) -> None:
 
     Checks the client information in the JSON file FILE (- for stdin) before it is saved.
     """
+    from flavor.cook import utils
+
     try:
         value = json.load(file)
     except ValueError as error:

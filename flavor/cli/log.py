@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,8 +13,9 @@ from flavor.cli.opened_run import opened_run
 from flavor.cli.options import redis_option
 from flavor.cli.program import one_line_errors
 from flavor.printable import printable
-from flavor.view.log import Logged
-from flavor.view.log import follow as follow_log
+
+if TYPE_CHECKING:
+    from flavor.view.log import Logged
 
 
 @click.command(
@@ -30,6 +32,8 @@ def log(run: str, follow: bool, as_json: bool, redis_url: str | None) -> None:
 
     RUN is the name of a run on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url.
     """
+    from flavor.view.log import follow as follow_log
+
     with opened_run(run, redis_url) as found:
         for logged in follow_log(found.runs, until_end=follow):
             click.echo(_as_json(logged) if as_json else _line(logged))

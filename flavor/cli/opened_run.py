@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flavor.bus.connection import Redis, connect, wait_for_server
-from flavor.bus.runs import RunStore
 from flavor.cli.options import needed
 from flavor.errors import MisuseError
-from flavor.local.record import Record, is_folder, server_of
+
+if TYPE_CHECKING:
+    from flavor.bus.connection import Redis
+    from flavor.bus.runs import RunStore
 
 PATIENCE_S = 5.0
 
@@ -31,12 +33,16 @@ class OpenedRun:
     @property
     def runs(self) -> RunStore:
         """The state of the run in Redis."""
+        from flavor.bus.runs import RunStore
+
         return RunStore(self.redis, self.run, self.url)
 
 
 @contextlib.contextmanager
 def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
     """Open the run of this name, or of this result folder, whose own server is started for the body if need be."""
+    from flavor.local.record import Record, is_folder, server_of
+
     with contextlib.ExitStack() as stack:
         name, store, runs = run, None, True
         if is_folder(run):
@@ -64,6 +70,8 @@ def connected(
     redis_url: str | None, *, patience_s: float = PATIENCE_S, client_name: str | None = None
 ) -> tuple[Redis, str]:
     """Connect to the server at `redis_url`, and return the connection and the URL once the server answers."""
+    from flavor.bus.connection import connect, wait_for_server
+
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     redis = connect(url, patience_s=patience_s, client_name=client_name)
     wait_for_server(redis, url)
@@ -72,6 +80,8 @@ def connected(
 
 def named_store(run: str, store: str | None) -> tuple[str, str]:
     """Return the name of the run and the URL of its store, for a command that needs no server."""
+    from flavor.local.record import Record, is_folder
+
     if not is_folder(run):
         return run, needed(store, "--store", "FLAVOR_STORE")
     record = Record.of(Path(run).absolute())

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flavor import __version__
-from flavor.bus.address import INSECURE_VARIABLE
-from flavor.bus.connection import PATIENCE_S
-from flavor.bus.variables import URL_VARIABLE
+from flavor.bus.variables import INSECURE_VARIABLE, PATIENCE_S, URL_VARIABLE
 from flavor.cli.installed import InstalledOption, complete_store, schemes_installed
 from flavor.cli.program import fail
 from flavor.errors import MisuseError

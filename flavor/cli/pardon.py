@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from flavor.bus.runs import RunStore
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
@@ -22,6 +21,8 @@ def pardon(run: str, client: str, redis_url: str | None) -> None:
 
     Forgets how many updates of CLIENT were refused in a row, so that CLIENT gets tasks of RUN again.
     """
+    from flavor.bus.runs import RunStore
+
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
     runs.read()

@@ -11,12 +11,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from flavor import failpoints
-from flavor.bus.connection import bus_error
 from flavor.cli.address import with_address
 from flavor.disk import is_of_the_machine
 from flavor.errors import FlavorError, RunEnding
@@ -25,6 +24,9 @@ from flavor.printable import printable
 from flavor.say import say
 from flavor.signals import raise_in_main
 from flavor.stamp import stamp
+
+if TYPE_CHECKING:
+    from redis.exceptions import RedisError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -41,13 +43,13 @@ def one_line_errors(function: Command) -> Command:
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(function)
     def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
-        import redis
-
         try:
             return function(*args, **with_address(kwargs))
         except FlavorError as error:
             fail(error, debug)
-        except redis.exceptions.RedisError as error:
+        except _redis_errors() as error:
+            from flavor.bus.connection import bus_error
+
             fail(bus_error(error, "the given URL"), debug)
         except OSError as error:
             if error.errno not in _UNWRITTEN or error.filename is not None:
@@ -61,6 +63,12 @@ def one_line_errors(function: Command) -> Command:
             sys.exit(ExitCode.TERMINATED)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _redis_errors() -> tuple[type[RedisError], ...]:
+    """Return the root of redis-py's errors; nothing in a program that has not imported redis."""
+    found = sys.modules.get("redis.exceptions")
+    return () if found is None else (found.RedisError,)
 
 
 def run_program(command: click.Command, name: str) -> NoReturn:

@@ -11,7 +11,6 @@ from flavor.cli.program import one_line_errors
 from flavor.cli.trust_options import check_ids, run_id_option, trust_option
 from flavor.errors import InvalidSetting
 from flavor.say import say
-from flavor.store.open import open_store
 
 
 @click.command(
@@ -60,6 +59,7 @@ def recover(
     from flavor.ledger.recover import recover as rebuild
     from flavor.ledger.trust import Trust
     from flavor.records.names import checked_name
+    from flavor.store.open import open_store
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     check_ids(head, run_id)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import click
 
-from flavor.bus.acl import UserPersistence, enrolled
-from flavor.bus.acl import revoke as revoke_user
-from flavor.bus.connection import shown
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
@@ -28,6 +25,10 @@ def revoke(run: str, client: str, redis_url: str | None) -> None:
     failed. Everything that CLIENT wrote into Redis is removed, even if Redis is full of it. Accepted updates of CLIENT
     stay.
     """
+    from flavor.bus.acl import UserPersistence, enrolled
+    from flavor.bus.acl import revoke as revoke_user
+    from flavor.bus.connection import shown
+
     checked_name(run, "run")
     checked_name(client, "client")
     redis, url = connected(redis_url)

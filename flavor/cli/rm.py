@@ -6,16 +6,11 @@ import contextlib
 
 import click
 
-from flavor.bus.acl import enrolled
-from flavor.bus.connection import shown, translated
-from flavor.bus.keys import RUNS
-from flavor.bus.runs import RunStore
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.errors import BusUnavailable, MisuseError
-from flavor.store.open import open_store
 from flavor.store.paths import run_prefix
 
 
@@ -31,6 +26,12 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     The objects of RUN stay in the store unless --objects is given. While they are in the store, the name of the run
     cannot be used again, and `flavor recover` can bring the run back.
     """
+    from flavor.bus.acl import enrolled
+    from flavor.bus.connection import shown, translated
+    from flavor.bus.keys import RUNS
+    from flavor.bus.runs import RunStore
+    from flavor.store.open import open_store
+
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
     kept = open_store(needed(store, "--store", "FLAVOR_STORE"), settings=store_settings()) if objects else None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from flavor.checkpoints.format import FORMATS
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run_options import config_of, run_options
 from flavor.cli.serve import check_initial, check_rule, init_model_option
 from flavor.config import RunConfig
-from flavor.edge.config import CheckpointFormat
 
 
 def result_options(function: Any) -> Any:
@@ -78,7 +78,7 @@ def result_options(function: Any) -> Any:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(get_args(CheckpointFormat)),
+    type=click.Choice(FORMATS),
     help="Format of the training script's checkpoints.  [default: the format in which it saves]",
 )
 @click.option(

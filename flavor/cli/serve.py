@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from flavor.bus.connection import PATIENCE_S
+from flavor.bus.variables import PATIENCE_S
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings

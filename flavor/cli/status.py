@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from flavor.bus.connection import Redis, shown
-from flavor.bus.dropped_jobs import dropped_lately
-from flavor.bus.runs import RunStore, list_runs
-from flavor.cli.described import described
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected, opened_run
 from flavor.cli.options import redis_option
 from flavor.cli.output import print_table
 from flavor.cli.program import one_line_errors
 from flavor.durations import shown_duration
-from flavor.local.record import is_folder
-from flavor.local.waits import Waits
 from flavor.printable import printable
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.sizes import amount, shown_bytes
+
+if TYPE_CHECKING:
+    from flavor.bus.connection import Redis
 
 _ENDED = tuple(state.value for state in RunState if state.ended)
 _MOST_METRICS = 4
@@ -47,6 +44,11 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
 
     RUN is the name of a run on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url.
     """
+    from flavor.bus.runs import RunStore, list_runs
+    from flavor.cli.described import described
+    from flavor.local.record import is_folder
+    from flavor.local.waits import Waits
+
     if run is None:
         redis, url = connected(redis_url)
         _warn_of_dropped_jobs(redis)
@@ -68,6 +70,9 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
 
 
 def _show_all(rows: list[RunView], as_json: bool, redis: Redis, url: str) -> None:
+    from flavor.bus.connection import shown
+    from flavor.bus.runs import RunStore
+
     if as_json:
         fields = ("run", "state", "round", "rounds", "reason")
         click.echo(json.dumps([{name: getattr(view, name) for name in fields} for view in rows], indent=2))
@@ -87,6 +92,8 @@ def _begun(now_ms: int, view: RunView) -> str:
 
 
 def _warn_of_dropped_jobs(redis: Redis) -> None:
+    from flavor.bus.dropped_jobs import dropped_lately
+
     if dropped := dropped_lately(redis):
         newest = dropped[0]
         click.secho(

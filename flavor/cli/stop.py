@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from flavor.bus.runs import RunStore
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
@@ -25,6 +24,8 @@ def stop(run: str, reason: str, redis_url: str | None) -> None:
     Ends the training scripts, the edges and the coordinator of RUN. Closed rounds are kept, and `flavor resume` lets
     the run go on.
     """
+    from flavor.bus.runs import RunStore
+
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
     view = runs.read()

@@ -14,7 +14,6 @@ from flavor.cli.options import store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.cli.trust_options import check_ids, run_id_option, trust_option
 from flavor.sizes import shown_bytes
-from flavor.store.open import open_store
 
 if TYPE_CHECKING:
     from flavor.ledger.audit import Audit
@@ -57,6 +56,7 @@ def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, h
     from flavor.ledger.audit import audit
     from flavor.ledger.trust import Trust
     from flavor.records.names import checked_name
+    from flavor.store.open import open_store
 
     check_ids(head, run_id)
     trust = Trust.read(trusted)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flavor.checkpoints.format import Format
 from flavor.store.settings import DEFAULTS, StoreSettings
-
-CheckpointFormat = Literal["torch", "pickle", "npz", "safetensors"]
 
 
 class EdgeConfig(BaseModel):
@@ -41,7 +39,7 @@ class EdgeConfig(BaseModel):
     """What `--trust` was given: the keys of the aggregators whose global models are trained from; any when empty."""
     input: Path | None = None
     """The trainer's INPUT_PATH; the environment's, or the current folder, when None."""
-    format: CheckpointFormat | None = None
+    format: Format | None = None
     """The trainer's checkpoint format, needed only when it loads a global model before it has saved one."""
     opaque: bool = False
     """Whether this site takes part in runs whose checkpoints nothing looks into."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from flavor.cli.main import COMMANDS
 
 PROGRAMS = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["scripts"]
 SECRET = "redis://u:s3cret@127.0.0.1:1"
@@ -59,3 +62,41 @@ def test_a_program_ends_without_a_look_through_what_it_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "True\n"
+
+
+NOT_FOR_HELP = ("pydantic", "redis", "numpy", "torch", "rq", "obstore", "botocore", "cryptography", "asyncio")
+NEEDED_FOR_HELP = {
+    **{f"flavor {name}": ["pydantic"] for name in ("run", "demo", "serve", "resume")},
+}
+"""Their options are made from the fields of `RunConfig`."""
+HELP = """
+import contextlib, importlib, io, json, os, sys
+import click
+told = {}
+for words, entry in json.loads(sys.argv[1]):
+    reading, writing = os.pipe()
+    if not os.fork():
+        module, _, name = entry.partition(":")
+        sys.argv = [*words.split(), "--help"]
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
+            getattr(importlib.import_module(module), name)()
+        assert "Usage" in shown.getvalue()
+        os.write(writing, json.dumps([name for name in SLOW if name in sys.modules]).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as file:
+        told[words] = json.loads(file.read())
+    os.wait()
+print(json.dumps(told))
+"""
+
+
+def test_help_imports_nothing_slow() -> None:
+    commands = [name for group in COMMANDS.values() for name in group]
+    programs = {name: entry for name, entry in PROGRAMS.items() if name != "aumai-fedtrain"}
+    shown = {**programs, **{f"flavor {name}": PROGRAMS["flavor"] for name in commands}}
+    script = f"SLOW = {NOT_FOR_HELP!r}\n{HELP}"
+    words = [sys.executable, "-c", script, json.dumps(list(shown.items()))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    found = json.loads(done.stdout)
+    assert found == {name: NEEDED_FOR_HELP.get(name, []) for name in shown}
