@@ -28,7 +28,7 @@
     ├── AggregatorFailed              a user's aggregator ended badly, or left no model that can be used
     │   └── UpdatesRefused            updates that are fine alone, and not together with the others
     ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
-    ├── UpdateRefused                 an update that does not count, and why
+    ├── InvalidUpdate                 an update that does not count, and why
     │   ├── BrokenModel               the global model is at fault, and no client
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
     ├── RunEnding                     a run ended neither finished nor failed; printed without the word "Error"
@@ -187,15 +187,15 @@ class AggregationError(FlavorError, ValueError):
     """These updates cannot be aggregated by this rule; the message gives the numbers."""
 
 
-class UpdateRefused(FlavorError):
+class InvalidUpdate(FlavorError):
     """An update does not count; the message says why."""
 
 
-class BrokenModel(UpdateRefused):
+class BrokenModel(InvalidUpdate):
     """An update cannot be used because the global model that it was trained from cannot: no client is at fault."""
 
 
-class CheckpointError(UpdateRefused, ValueError):
+class CheckpointError(InvalidUpdate, ValueError):
     """A checkpoint cannot be read, or holds what cannot be aggregated."""
 
 

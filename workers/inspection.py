@@ -15,8 +15,8 @@ from flavor.errors import (
     BusUnavailable,
     DigestMismatch,
     FlavorError,
+    InvalidUpdate,
     StoreUnavailable,
-    UpdateRefused,
 )
 from flavor.failpoints import reach
 from flavor.records.info import MAX_BYTES
@@ -178,7 +178,7 @@ class Inspector:
         path, info_path = (self._own(client, ref.path) for ref in (update.object, update.info))
         formats = self._config.kind.formats
         if update.format not in formats:  # every edge will write the global model in it
-            raise UpdateRefused(f"checkpoint format {update.format[:40]!r}: {', '.join(formats)} expected")
+            raise InvalidUpdate(f"checkpoint format {update.format[:40]!r}: {', '.join(formats)} expected")
         claimed = update.object.size_bytes or 0
         most = min(claimed, self._config.max_update_bytes or claimed)
         path, info_path = self._take(client, path, most=most), self._take(client, info_path, most=MAX_BYTES)
@@ -186,7 +186,7 @@ class Inspector:
         info = read_client_info(self._store, update.info)
         num_examples: int = info["metadata"]["datasetSize"]
         if update.num_examples != num_examples:
-            raise UpdateRefused(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
+            raise InvalidUpdate(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
         update = self._signatures.check(self._view, self._round, client, update)
         size_bytes = self._store.size_bytes(path)
         self._check_limits(num_examples, size_bytes)
@@ -194,7 +194,7 @@ class Inspector:
         if size_bytes != update.object.size_bytes:
             size = "none" if update.object.size_bytes is None else update.object.size_bytes
             said = f"{size} were {'signed' if update.signature else 'handed in'}"
-            raise UpdateRefused(f"object {path} has {size_bytes} bytes; {said}")
+            raise InvalidUpdate(f"object {path} has {size_bytes} bytes; {said}")
         for _ in range(_LOOKS):
             opened = Reading(self._store)
             found = self._look(opened, path, update, size_bytes)
@@ -213,7 +213,7 @@ class Inspector:
     def _own(self, client: str, path: str) -> str:
         """Return `path`, if the client may hand in an object there."""
         if not is_handed_in_by(checked_path(path), self._view.run, self._round, client):
-            raise UpdateRefused(f"object path {path!r} does not belong to this client and round")
+            raise InvalidUpdate(f"object path {path!r} does not belong to this client and round")
         return path
 
     def _take(self, client: str, path: str, *, most: int) -> str:
@@ -236,6 +236,6 @@ class Inspector:
         """Refuse, before anything is read, an update that is larger or claims more examples than the run allows."""
         most, largest = self._config.max_dataset_size, self._config.max_update_bytes
         if most is not None and claimed > most:
-            raise UpdateRefused(f"datasetSize {claimed} is more than the {most} that this run allows")
+            raise InvalidUpdate(f"datasetSize {claimed} is more than the {most} that this run allows")
         if largest is not None and size_bytes > largest:
-            raise UpdateRefused(f"the checkpoint has {size_bytes} bytes, more than the {largest} that this run allows")
+            raise InvalidUpdate(f"the checkpoint has {size_bytes} bytes, more than the {largest} that this run allows")

@@ -15,7 +15,7 @@ from flavor.checkpoints import Encoding, Inspection, TensorFile, check_metadata,
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.checkpoints.limits import MAX_HEADER_BYTES
 from flavor.config import RunConfig
-from flavor.errors import BrokenModel, CheckpointError, StoreError, UpdateRefused
+from flavor.errors import BrokenModel, CheckpointError, InvalidUpdate, StoreError
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference
 from flavor.records.run import RunView
@@ -109,7 +109,7 @@ class TensorLook:
         encoding = Encoding.of(file)
         if encoding is not None:
             if encoding.kind != self._config.compress:
-                raise UpdateRefused(
+                raise InvalidUpdate(
                     f"the update is compressed to {encoding.kind}; this run has --compress {self._config.compress}"
                 )
             check_base(encoding, handed_in.base)

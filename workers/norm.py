@@ -10,7 +10,7 @@ from aggregators.parts import Stored
 from aggregators.quantities import is_counter, matching
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
-from flavor.errors import UpdateRefused
+from flavor.errors import InvalidUpdate
 
 
 def check_norm(
@@ -43,7 +43,7 @@ def check_norm(
         counting = matching(named, statistics)
         rest = math.hypot(change_norm(update.tensors, old, held=held | frozenset(counting)), *whole.values())
         why = _statistics_to_blame(update, old, counting) if counting and rest <= limit else otherwise()
-    raise UpdateRefused(
+    raise InvalidUpdate(
         f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows{why}"
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flavor.bus.runs import RunStore
-from flavor.errors import InvalidSetting, UpdateRefused
+from flavor.errors import InvalidSetting, InvalidUpdate
 from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.ledger.statement import Statement
 from flavor.records.run import RunView
@@ -29,7 +29,7 @@ class Signatures:
     def check(self, view: RunView, round_: int, client: str, update: Update) -> Update:
         """Check the signature of an update; return the update, which names no key where it has no signature.
 
-        Raises `UpdateRefused` with the reason. The signature covers the digest and size that the update claims; the
+        Raises `InvalidUpdate` with the reason. The signature covers the digest and size that the update claims; the
         caller checks these. A client without a pinned key that signs has its key pinned.
         """
         key, signature, pinned = update.public_key, update.signature, self.pinned.get(client)
@@ -40,18 +40,18 @@ class Signatures:
                     if pinned
                     else "this run takes no other updates (--require-signatures)"
                 )
-                raise UpdateRefused(f"the update is not signed, and {why}: run a flavor-fl that signs, with its --key")
+                raise InvalidUpdate(f"the update is not signed, and {why}: run a flavor-fl that signs, with its --key")
             return replace(update, public_key="")
         try:
             self._check_key(client, key, pinned)
             statement = Statement.of(update, run=(view.run, view.run_id), round_=round_, client=client)
             if not statement.is_signed(key, signature):
-                raise UpdateRefused(
+                raise InvalidUpdate(
                     "the signature is not that of this update: of this run, round and client, its digest, size, "
                     "format and information, and the global model of the round"
                 )
         except InvalidSetting as error:
-            raise UpdateRefused(str(error)) from None
+            raise InvalidUpdate(str(error)) from None
         if not pinned:
             self._check_key(client, key, self.runs.pin_key(client, key))
         return update
@@ -59,12 +59,12 @@ class Signatures:
     def _check_key(self, client: str, key: str, pinned: str | None) -> None:
         PublicKey.parse(key)
         if pinned == "":
-            raise UpdateRefused(
+            raise InvalidUpdate(
                 f"the update is signed with key {fingerprint(key)}, which the operator has replaced in this run "
                 "(flavor enroll): start flavor-fl with another one (--key)"
             )
         if pinned and key != pinned:
-            raise UpdateRefused(
+            raise InvalidUpdate(
                 f"the update is signed with key {fingerprint(key)}, and client {client!r} has the pinned key "
                 f"{fingerprint(pinned)}: run its edge with that key's file (--key), or have the new one pinned"
             )

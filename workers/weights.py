@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flavor.errors import AggregatorFailed, UpdateRefused
+from flavor.errors import AggregatorFailed, InvalidUpdate
 
 Info = Mapping[str, Mapping[str, Any]]
 
@@ -13,10 +13,10 @@ _BY_IMPORTANCE = ("importance", "product")
 
 
 def check_weight(kind: str, info: Info) -> None:
-    """Raise `UpdateRefused` where a run weighs by `importance` and the update's importance is negative."""
+    """Raise `InvalidUpdate` where a run weighs by `importance` and the update's importance is negative."""
     importance = info["metadata"]["importance"]
     if kind in _BY_IMPORTANCE and importance < 0:
-        raise UpdateRefused(
+        raise InvalidUpdate(
             f"importance {importance} cannot be a weight: this run has --weights {kind}, which needs one >= 0"
         )
 

@@ -34,13 +34,13 @@ from flavor.edge.trust import ModelTrust
 from flavor.edge.updates import Updates
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
+    InvalidUpdate,
     MisuseError,
     NotAdmitted,
     RunRebuilt,
     RunRefused,
     StoreError,
     TrainerFailed,
-    UpdateRefused,
 )
 from flavor.ledger.keys import SigningKey
 from flavor.store.open import open_store
@@ -210,7 +210,7 @@ def _giving_notice(standing: Standing) -> Iterator[None]:
     """Tell the run of what ends this edge, unless it is the run's own end, or another process."""
     try:
         yield
-    except (TrainerFailed, NotAdmitted, RunRefused, MisuseError, StoreError, UpdateRefused) as error:
+    except (TrainerFailed, NotAdmitted, RunRefused, MisuseError, StoreError, InvalidUpdate) as error:
         standing.give_notice(notice_of(error), str(error))
         raise
     except (Stopped, KeyboardInterrupt) as error:

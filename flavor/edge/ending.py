@@ -8,7 +8,7 @@ from flavor.edge.models import GlobalModels
 from flavor.edge.standing import Standing
 from flavor.edge.trainer import Trainer
 from flavor.edge.transfers import Transfers
-from flavor.errors import RunError, RunFinishedEarly, RunStopped, StoreError, UpdateRefused
+from flavor.errors import InvalidUpdate, RunError, RunFinishedEarly, RunStopped, StoreError
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 
@@ -26,13 +26,13 @@ class Ending:
         """Place the final global model if there is one, let the trainer end, and tell how the run has ended.
 
         Raises `RunStopped`, `RunFinishedEarly` or `RunError` after such an end, `Died` when the trainer fails after the
-        last round, and `StoreError` or `UpdateRefused` when the final global model could not be fetched.
+        last round, and `StoreError` or `InvalidUpdate` when the final global model could not be fetched.
         """
         is_finished, missed = view.state is RunState.FINISHED, None
         if is_finished:
             try:
                 self._transfers.carry(lambda: self._models.place_final(view))
-            except (UpdateRefused, StoreError) as error:
+            except (InvalidUpdate, StoreError) as error:
                 missed = error
         else:
             self._trainer.stop_unless_ended()
@@ -41,7 +41,7 @@ class Ending:
             raise self._trainer.died(code, "after the last round")
         self._tell_end(view, missed)
 
-    def _tell_end(self, view: RunView, missed: UpdateRefused | StoreError | None) -> None:
+    def _tell_end(self, view: RunView, missed: InvalidUpdate | StoreError | None) -> None:
         run, target = self._site.config.run, self._site.workspace.global_model
         if view.state is RunState.STOPPED:
             raise RunStopped(f"run {run!r} is {view.state}: {view.reason}")

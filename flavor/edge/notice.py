@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from flavor.errors import (
     InvalidInfo,
+    InvalidUpdate,
     LocalFault,
     MisuseError,
     NotAdmitted,
@@ -20,7 +21,6 @@ from flavor.errors import (
     StoreError,
     TrainerFailed,
     UnusableStore,
-    UpdateRefused,
 )
 from flavor.programs.process import described_exit
 from flavor.records.update import Refused
@@ -122,7 +122,7 @@ _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (NotAdmitted, Failure.NOT_ADMITTED),
     (InvalidInfo, Failure.INFO),
     (MisuseError, Failure.MISUSE),
-    (UpdateRefused, Failure.CHECKPOINT),
+    (InvalidUpdate, Failure.CHECKPOINT),
 )
 
 

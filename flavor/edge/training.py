@@ -15,7 +15,7 @@ from flavor.edge.notice import Failure, Notice, notice_of
 from flavor.edge.standing import Standing
 from flavor.edge.transfers import Transfers
 from flavor.edge.updates import Updates
-from flavor.errors import MisuseError, TransferStopped, UpdateRefused
+from flavor.errors import InvalidUpdate, MisuseError, TransferStopped
 from flavor.failpoints import reach
 from flavor.ledger.statement import signed
 from flavor.records.names import Event
@@ -112,7 +112,7 @@ class Training:
         except TransferStopped:
             self._site.tell(f"round {round_}: the upload is ended: the run is no longer in it")
             return
-        except (UpdateRefused, MisuseError) as error:
+        except (InvalidUpdate, MisuseError) as error:
             self._updates.refuse(round_, notice_of(error), str(error))
             return
         update = self._signed(round_, replace(done, base=self._standing.part.base))

@@ -19,12 +19,12 @@ from flavor.errors import (
     DigestMismatch,
     FlavorError,
     InvalidInfo,
+    InvalidUpdate,
     LocalFault,
     ObjectMissing,
     ObjectWithheld,
     StoreError,
     StoreUnavailable,
-    UpdateRefused,
 )
 from flavor.ledger.rounds import closed_round
 from flavor.records.info import Info, read_info
@@ -177,7 +177,7 @@ class ResultFolder:
     def _final(self, view: RunView, store: ObjectStore) -> Path | None:
         try:
             return final_model(view, store, self.out)
-        except (*_SPOILED, UpdateRefused) as error:
+        except (*_SPOILED, InvalidUpdate) as error:
             self._tell(f"{self.out} lacks the final global model: {error}")
         except (FlavorError, OSError):
             raise

@@ -15,19 +15,19 @@ from pathlib import Path
 
 from flavor.disk import FULL, LIMITS, STAGING, causes, file_of, found_no_room
 from flavor.errors import (
+    InvalidUpdate,
     LocalFault,
     ObjectMissing,
     StoreError,
     StoreFull,
     StoreUnavailable,
     TransferStopped,
-    UpdateRefused,
 )
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 from flavor.store.url import folder_of
 
-FAULTS = (StoreError, UpdateRefused, OSError)
+FAULTS = (StoreError, InvalidUpdate, OSError)
 """The errors that a store may raise that cannot be used."""
 MOST_UNSURE = 5
 """Number of failed attempts in a row, while the store passes its tests, before the fault counts as this process's."""
