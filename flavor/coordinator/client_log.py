@@ -9,7 +9,7 @@ from dataclasses import replace
 from flavor.bus.runs import RunStore
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES, Recorded, late
 from flavor.records.verdict import Verdict
-from flavor.view.client_events import ClientEvent, ClientLeftOut, UpdateAccepted, InvalidUpdate
+from flavor.view.client_events import ClientEvent, ClientLeftOut, UpdateAccepted, UpdateRefused
 from flavor.view.observer import Observer
 
 _WAIT_S = 600.0
@@ -55,12 +55,12 @@ class ClientLog:
     def refuse(self, round_: int, client: str, verdict: Verdict) -> None:
         """Refuse an update, and report the refusal."""
         self._own.add((round_, client, verdict.try_id))
-        self._report(self._runs.judge(round_, client, verdict), InvalidUpdate(verdict.reason, client, round_), round_)
+        self._report(self._runs.judge(round_, client, verdict), UpdateRefused(verdict.reason, client, round_), round_)
 
     def refuse_late(self, round_: int, client: str, try_id: str) -> None:
         """Refuse an update that arrived after its round was closed for updates, and report the refusal."""
         recorded = self._runs.refuse_late(round_, client, try_id)
-        self._report(recorded, InvalidUpdate(late(round_).reason, client, round_, is_late=True), round_)
+        self._report(recorded, UpdateRefused(late(round_).reason, client, round_, is_late=True), round_)
 
     def _report(self, recorded: Recorded, event: ClientEvent, round_: int) -> None:
         if recorded in (Recorded.COUNTED, Recorded.LAST):
@@ -73,7 +73,7 @@ class ClientLog:
         """Report verdicts of a round that this coordinator has not reported itself; return whether one is a refusal."""
         for client, verdict in verdicts.items():
             if (round_, client, verdict.try_id) not in self._own:
-                kind = UpdateAccepted if verdict.accepted else InvalidUpdate
+                kind = UpdateAccepted if verdict.accepted else UpdateRefused
                 self._observer.hear(kind(verdict.reason, client, round_, is_routine=True))
         refused = not all(verdict.accepted for verdict in verdicts.values())
         if refused:

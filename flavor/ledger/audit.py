@@ -1,4 +1,4 @@
-"""`flavor verify`: a run's records and every object that they name, from the store alone."""
+"""`flavor verify`: check a run's records and every object that they name, from the store alone."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class Named:
     object: ObjectRef
     what: str
     must_be: bool
-    """Whether it has to be there still."""
+    """Whether the object must still be in the store."""
 
     @property
     def path(self) -> str:
-        """Where it lies."""
+        """The object's path."""
         return self.object.path
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found."""
+    """The result of an audit."""
 
     chain: Chain
     problems: list[Problem]
     gone: dict[int, list[str]] = field(default_factory=dict)
-    """By round: what is no longer there and need not be, so that its bytes could not be checked."""
+    """Objects by round that are no longer in the store and need not be, so that their bytes could not be checked."""
     checked: int = 0
-    """Objects whose bytes were."""
+    """Number of objects whose bytes were checked."""
     bytes: int = 0
     notices: list[Problem] = field(default_factory=list)
-    """What is not wrong, and counts for nothing: objects in clients' folders that no record names. They are not read:
-    a client puts there what it likes, and must be able neither to make this fail nor to make it take forever."""
+    """Objects in clients' folders that no record names. They are no problem, and are not read: a client may put any
+    objects there, which must neither fail the audit nor make it endless."""
 
 
 def audit(
@@ -67,10 +67,10 @@ def audit(
 ) -> Audit:
     """Check a run. `head`, from an earlier audit, is a record that must still be in the chain; `run_id` the run's id.
 
-    The run may go on meanwhile: it is checked as it was at the beginning, and what is gone at the end counts as missing
-    where it would have to be there still. A round that is being closed has `patience_s` for its manifest to appear.
-    `progress` is called with the objects done and their number. Raises `RunNotFound`, and `StoreError` when the store
-    itself fails.
+    The run may go on during the audit, which checks the state at its beginning. An object that is gone at the end
+    counts as missing where it would still have to be there. A round that is being closed has `patience_s` for its
+    manifest to appear. `progress` is called with the number of checked objects and of all objects. Raises
+    `RunNotFound`, and `StoreError` when the store itself fails.
     """
     chain = read_chain(archive, trust, run_id=run_id)
     problems: list[Problem] = []
@@ -78,10 +78,10 @@ def audit(
         problems.append(Problem(0, run_record_path(chain.run), f"no record has the digest {head[:80]} given by --head"))
     objects = list(_named(chain))
     named = {each.path for each in objects}
-    # where sites and aggregators are users of their own, what was accepted is copied, and the site's file goes later
+    # where sites and aggregators are different users, accepted objects are copied, and the site's file is removed later
     named |= {path for path in chain.listing.of_clients if accepted_path(path) in named}
     unnamed = sorted((chain.listing.paths | chain.listing.of_clients) - named)
-    if chain.closed < chain.rounds:  # the round that is open: its manifest will name them
+    if chain.closed < chain.rounds:  # of the open round, whose manifest will name them
         taken = f"{accepted_folder(chain.run)}{chain.closed + 1:04d}-"
         unnamed = [path for path in unnamed if not path.startswith(taken)]
     objects += _unnamed(path for path in unnamed if not is_of_a_client(path))
@@ -114,7 +114,7 @@ def audit(
     newer = (problem for problem in now.problems if problem.round > chain.closed and problem not in chain.problems)
     problems += [*chain.problems, *newer]
     if now.closing is not None and now.closed == chain.closed:
-        problems.append(now.closing)  # else the run goes on, and closes another round by now
+        problems.append(now.closing)  # otherwise the run has gone on, and closes another round now
     needed = {each.path for each in _named(now) if each.must_be}
     for each in (*missing, *(each for each in vanished if each.path not in now.listing)):
         if each.path in needed:
@@ -135,7 +135,7 @@ def audit(
 
 
 def _told(chain: Chain) -> Iterator[Problem]:
-    """What is to be said of the rounds, and is not wrong."""
+    """Return the notices about the rounds that are no problems."""
     before = chain.record.config if chain.record else None
     for manifest in chain.manifests:
         path = manifest_path(chain.run, manifest.round)
@@ -147,10 +147,11 @@ def _told(chain: Chain) -> Iterator[Problem]:
 
 
 def _named(chain: Chain) -> Iterator[Named]:
-    """Every object that the records name, oldest first.
+    """Yield every object that the records name, oldest first.
 
-    What a run needs to go on must be there: its initial model, the newest global model with its information and server
-    state, and the updates of the rounds that `--keep-rounds` keeps. Of older rounds only what is there is checked.
+    The objects that a run needs to go on must exist: its initial model, the newest global model with its information
+    and server state, and the updates of the rounds that `--keep-rounds` keeps. Objects of older rounds are checked
+    where they exist.
     """
     record, closed, pruned = chain.record, chain.closed, _pruned(chain)
     if record is not None and record.initial is not None:
@@ -171,9 +172,9 @@ def _named(chain: Chain) -> Iterator[Named]:
 
 
 def _pruned(chain: Chain) -> float:
-    """The newest round whose updates may be gone: by the settings of each round, which a resumed run may have changed.
+    """Return the newest round whose updates may be gone, by each round's settings, which `flavor resume` may change.
 
-    When the round after it is opened, those go that it does not keep.
+    The opening of a round removes the updates of rounds that its settings do not keep.
     """
     newest = 0.0
     for manifest in chain.manifests:
@@ -186,24 +187,24 @@ def _pruned(chain: Chain) -> float:
 
 
 def _unnamed(paths: Iterable[str]) -> Iterator[Named]:
-    """Objects that no record names, and whose name carries a digest: staged manifests, what was given up."""
+    """Yield objects that no record names and whose name has a digest: staged manifests, and abandoned results."""
     for path in paths:
         if match := _DIGEST_IN_NAME.search(path):
             yield Named(round_of(path), ObjectRef(path, match[1]), "an object that no record names", True)
 
 
 def _is_there(archive: Archive, chain: Chain, each: Named) -> bool:
-    """Whether an object is there that was not listed, in a folder with too much in it."""
+    """Whether an object exists that was not listed, in a folder with too many objects."""
     try:
         return f"{each.path.rpartition('/')[0]}/" in chain.listing.cut and archive.store.exists(each.path)
     except BadObjectPath:
         return False
-    except ObjectWithheld:  # what it is that is kept back, is told when it is read
+    except ObjectWithheld:  # reading it reports why the store keeps it back
         return True
 
 
 def _came(archive: Archive, round_: int, patience_s: float) -> bool:
-    """Whether the manifest of a round that is being closed appears within this time."""
+    """Wait for the manifest of a round that is being closed; return whether it appears within this time."""
     deadline = time.monotonic() + patience_s
     try:
         while not archive.has(round_):
@@ -216,27 +217,27 @@ def _came(archive: Archive, round_: int, patience_s: float) -> bool:
 
 
 def _checked(archive: Archive, each: Named) -> tuple[str, int]:
-    """What is wrong with an object's bytes ('' when nothing is), and how many there are.
+    """Return what is wrong with an object's bytes ('' for nothing), and their number.
 
-    Raises `ObjectMissing` or `FileNotFoundError` for what is not there, `StoreError` where the store itself fails.
+    Raises `ObjectMissing` or `FileNotFoundError` for a missing object, `StoreError` where the store itself fails.
     """
     try:
         size = archive.store.size_bytes(each.path)
         recorded = each.object.size_bytes
-        if recorded is not None and size != recorded:  # terabytes of nothing are quickly made
+        if recorded is not None and size != recorded:  # an empty file of terabytes is quickly made
             return f"{each.what} was changed: it has {size} bytes, not the recorded {recorded}", 0
         digest, size = sha256_file(archive.store.local(each.path, size_bytes=size), most=size)
     except (BadObjectPath, DigestMismatch):
         return f"{each.what} cannot be read as an object", 0
     except (ObjectMissing, FileNotFoundError):
         raise
-    except StoreError as error:  # its owner keeps it back, perhaps: that hides nothing else
+    except StoreError as error:  # its owner may keep it back, which must not hide other problems
         if not is_of_one_object(archive.store, archive.run, error):
             raise
         return f"{each.what} cannot be read: {str(error).removeprefix(f'object {each.path}: ')}", 0
     except OSError as error:
         return f"{each.what} cannot be read: {error.strerror}", 0
-    if not digest.startswith(each.object.digest):  # an unnamed one is known by the beginning of its digest alone
+    if not digest.startswith(each.object.digest):  # of an unnamed object only the beginning of the digest is known
         return f"{each.what} was changed: its SHA-256 is {digest[:16]}…, not {each.object.digest[:16]}…", size
     return "", size
 
@@ -247,7 +248,7 @@ def _info_problems(archive: Archive, manifest: Manifest) -> list[Problem]:
     try:
         metadata = json.loads(archive.read(path) or b"{}").get("metadata") if path else None
         if not isinstance(metadata, dict):
-            return []  # it is gone or changed: that is told already
+            return []  # it is gone or changed, which is reported already
     except RecursionError:
         return [Problem(manifest.round, path, "it is nested too deeply to be the information of a round")]
     except (FlavorError, ValueError, AttributeError):
@@ -256,7 +257,7 @@ def _info_problems(archive: Archive, manifest: Manifest) -> list[Problem]:
         clients = [each.client for each in manifest.contributors]
         if metadata.get("chosen") != [clients.index(each) for each in manifest.chosen if each in clients]:
             return [Problem(manifest.round, path, "its chosen clients are not those of the manifest")]
-    if "clients" not in metadata:  # of a run that shows its sites sums alone
+    if "clients" not in metadata:  # of a run whose sites read sums only
         sums = (metadata.get("sites"), metadata.get("datasetSize"))
         if sums != (len(manifest.contributors), [sum(each.num_examples for each in manifest.contributors)]):
             return [Problem(manifest.round, path, "its sites and their datasetSize are not those of the manifest")]

@@ -1,4 +1,4 @@
-"""A run's records as a chain: read from the store alone, each link checked against the one before it."""
+"""Read a run's records from the store as a chain, and check each link against the one before it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flavor.store.paths import global_prefix, is_update_of, manifest_path, run_r
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong."""
+    """One problem in a run's records."""
 
     round: int
     """0 for the run itself."""
@@ -30,23 +30,23 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"round {self.round}" if self.round else "the run"
-        path = self.path if self.path.isprintable() else repr(self.path)  # anyone may have put a file there
+        path = self.path if self.path.isprintable() else repr(self.path)  # any party may have put a file there
         return f"{where}: {path}: {self.what}"
 
 
 @dataclass(frozen=True)
 class Link:
-    """One round's manifest; None where it could not be read, or for the first of several rounds that have none."""
+    """The manifest of one round; None where it cannot be read, and for the first of several rounds without one."""
 
     round: int
     manifest: Manifest | None
     digest: str
-    """SHA-256 of its bytes as they lie in the store; '' where there are none."""
+    """SHA-256 of its bytes in the store; '' where it is missing."""
 
 
 @dataclass
 class Chain:
-    """The records of one run. `problems` is what is wrong with them, not with the objects that they name."""
+    """The records of one run. `problems` are those of the records, not of the objects that they name."""
 
     run: str
     record: RunRecord | None
@@ -54,9 +54,9 @@ class Chain:
     listing: Listing
     problems: list[Problem] = field(default_factory=list)
     notices: list[Problem] = field(default_factory=list)
-    """What is to be said of the keys, and is not wrong."""
+    """Notices about the keys that are no problems."""
     closing: Problem | None = None
-    """That the round after the newest closed one has a global model, and no manifest: it may be on its way."""
+    """Whether the round after the newest closed one has a global model and no manifest, which may still come."""
 
     @property
     def closed(self) -> int:
@@ -65,31 +65,31 @@ class Chain:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The run's settings in its newest round; as it began before the first, and where no record can be read."""
+        """Settings of the run in its newest round, or, without a readable manifest, those of the beginning."""
         newest = next((link.manifest for link in reversed(self.links) if link.manifest is not None), None)
         return newest.config if newest else self.record.config if self.record else {}
 
     @property
     def rounds(self) -> int:
-        """How many rounds the run has: as it began, or as it was resumed with, as far as a closed round shows."""
+        """Number of rounds of the run: as begun, or as resumed, where a closed round shows it."""
         now = self.config.get("rounds")
         return now if isinstance(now, int) else self.record.rounds if self.record else 0
 
     @property
     def head(self) -> str:
-        """The digest that stands for everything: that of the newest manifest."""
+        """Digest of the newest manifest, which covers all records."""
         return self.links[-1].digest if self.links else (self.record.digest if self.record else "")
 
     @property
     def manifests(self) -> list[Manifest]:
-        """Those that could be read, oldest first."""
+        """The manifests that can be read, oldest first."""
         return [link.manifest for link in self.links if link.manifest is not None]
 
 
 def read_chain(archive: Archive, trust: Trust | None = None, *, run_id: str = "") -> Chain:
-    """Read and check all records of a run, which must be the one with this id, where that is known.
+    """Read and check all records of a run. Where an id is given, the run must have it.
 
-    Raises `RunNotFound` when the store has nothing of it, `OtherProtocol` when another release began it.
+    Raises `RunNotFound` when the store has nothing of the run, `OtherProtocol` when another release began it.
     """
     run, listing = archive.run, archive.listing()
     if not (listing.paths or listing.of_clients):
@@ -110,7 +110,7 @@ class _Reader:
         self.chain.problems.append(Problem(round_, path, what))
 
     def read(self) -> None:
-        """All of it."""
+        """Follow the whole chain."""
         path = run_record_path(self._archive.run)
         data = None
         try:
@@ -147,7 +147,7 @@ class _Reader:
                     self.chain.problems.append(problem)
 
     def _follow(self, previous: str) -> int:
-        """Read the manifests that are there; the newest round. What a stray file's number is, costs nothing."""
+        """Read the manifests that exist; return the newest round. The number of a stray file costs nothing."""
         before, rounds = 0, sorted(self.chain.listing.manifests)
         while rounds and self._is_stray(rounds[-1], rounds[:-1]):
             rounds.pop()
@@ -167,9 +167,10 @@ class _Reader:
         return before
 
     def _is_stray(self, round_: int, before: Sequence[int]) -> bool:
-        """Whether the newest manifest is none of the run's, by the aggregators that are trusted: then it is told of.
+        """Whether the newest manifest is not the run's, by the trusted aggregators; report it then.
 
-        A round of which one of them has staged a manifest is another matter: there the true one was replaced.
+        Where a trusted aggregator has staged a manifest of the same round, the true manifest was replaced, which is a
+        different problem.
         """
         workers, archive = self._trust.workers, self._archive
         if not workers or (manifest := self._true(round_)) is None or manifest.public_key in workers:
@@ -195,14 +196,14 @@ class _Reader:
         return True
 
     def _true(self, round_: int) -> Manifest | None:
-        """The manifest of a round as the archive knows it; None also where the store does not give it out."""
+        """Return a round's manifest as the archive does; None also where the store does not give it out."""
         try:
             return self._archive.manifest(round_)
         except ObjectWithheld:
             return None
 
     def _parsed(self, path: str) -> Manifest | None:
-        """A staged manifest that is signed with the key that it names; None for anything else."""
+        """Return a staged manifest that is signed with the key that it names; None for other objects."""
         try:
             data = self._archive.read(path)
             manifest = Manifest.parse(data, path) if data is not None else None
@@ -211,7 +212,7 @@ class _Reader:
             return None
 
     def _extends(self, round_: int, before: int) -> bool:
-        """Whether the round after the last one was closed in a run that was resumed with more rounds."""
+        """Whether a round after the last one was closed, in a run that was resumed with more rounds."""
         if round_ != before + 1:
             return False
         manifest = self._link(round_, quiet=True).manifest
@@ -219,7 +220,7 @@ class _Reader:
         return isinstance(rounds, int) and rounds >= round_
 
     def _gap(self, first: int, last: int) -> Link:
-        """Rounds without a manifest, as one link."""
+        """Make one link of the rounds without a manifest."""
         others = f", as are those up to round {last}" if last > first else ""
         self._wrong(
             first, manifest_path(self._archive.run, first), f"missing{others}, although later rounds have theirs"
@@ -241,7 +242,7 @@ class _Reader:
             return Link(round_, None, sha256(data) if data is not None else "")
 
     def _check(self, manifest: Manifest, previous: str) -> None:
-        """What must hold between a manifest, its signature, and the record before it."""
+        """Yield what is wrong between a manifest, its signature and the record before it."""
         run = self._archive.run
         path = manifest_path(run, (number := self.chain.links[-1].round))
         if (manifest.run, manifest.round) != (run, number):
@@ -267,7 +268,7 @@ class _Reader:
             self._wrong(number, path, what)
 
     def _base(self, round_: int) -> str | None:
-        """The digest of the global model before this round; None when that cannot be known any more."""
+        """Return the digest of the global model before this round; None when it is unknown by now."""
         if round_ == 1:
             if self.chain.record is None:
                 return None
@@ -277,7 +278,7 @@ class _Reader:
 
 
 def _misplaced(manifest: Manifest) -> Iterator[str]:
-    """A manifest names objects of its own round, and clients that can be."""
+    """Yield what is wrong with the objects and clients that a manifest names."""
     model = manifest.global_model
     prefix = global_prefix(manifest.run, manifest.round)
     for ref in model.objects():

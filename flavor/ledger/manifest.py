@@ -1,7 +1,7 @@
 """The records of a run in the store: how it began, and what each closed round was made of.
 
-Each is canonical JSON, so that a record has one spelling alone. A manifest names the SHA-256 of the record before it,
-round 1 that of the run's record, so the records of a run are a chain: to change one is to change all that follow.
+Each record is canonical JSON, so that it has one spelling. A manifest names the SHA-256 of the record before it, and
+round 1 that of the run's record. So the records of a run are a chain: a change of one changes all later ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
 
 MOST_BYTES = 1 << 26
-"""A record beyond this is refused unread."""
+"""Largest record in bytes; a larger one is refused unread."""
 
 Digest = Field(pattern=r"^[0-9a-f]{64}$")
 RunId = Field(pattern=r"^[0-9a-f]{32}$")
@@ -36,9 +36,10 @@ class _Strict(BaseModel):
 class _Record(_Strict):
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
-        """The record that was written as `data`; `InvalidRecord` when it is none, or spelled in another way.
+        """Read the record that was written as `data`.
 
-        Raises `OtherProtocol` when it is a record of another version.
+        Raises `InvalidRecord` for other bytes, also for another spelling, and `OtherProtocol` for a record of another
+        version.
         """
         try:
             values = json.loads(data)
@@ -52,40 +53,40 @@ class _Record(_Strict):
             raise InvalidRecord(f"{where}: not complete JSON: {error}") from None
         try:
             written = record.to_bytes()
-        except (ValueError, RecursionError) as error:  # settings that are nested more deeply than can be written
+        except (ValueError, RecursionError) as error:  # settings that are nested too deeply to be written
             raise InvalidRecord(f"{where}: not a record that can be written again: {error}") from None
         if written != data:
             raise InvalidRecord(f"{where}: not as it was written: spaces, the order of keys or spellings differ")
         return record
 
     def to_bytes(self) -> bytes:
-        """As it lies in the store."""
+        """Return the record's bytes in the store."""
         return canonical(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of those bytes, in hex."""
+        """SHA-256 of the record's bytes, in hex."""
         return sha256(self.to_bytes())
 
 
 class Model(_Strict):
-    """A global model with what lies beside it."""
+    """A global model with the objects beside it."""
 
     path: str
     digest: str = Digest
     size_bytes: int = Field(ge=0)
     format: str
-    """The trainers' format, in which their edges write it."""
+    """The trainers' format, in which edges write the model."""
     info_path: str = ""
-    """The merged information."""
+    """Path of the merged information; '' for a model without it."""
     info_digest: str = DigestOrNone
     state_path: str = ""
-    """The server state, for a server step that has one."""
+    """Path of the server state; '' for a server step without state."""
     state_digest: str = DigestOrNone
 
     @classmethod
     def of(cls, model: GlobalModel) -> Model:
-        """Without the seal, which is a mark of this store at this time."""
+        """Make the record without the seal, which is valid in this store at this time alone."""
         info, state = model.info, model.state
         return cls(
             path=model.model.path,
@@ -100,25 +101,25 @@ class Model(_Strict):
 
     @property
     def object(self) -> ObjectRef:
-        """The model itself."""
+        """The model's object."""
         return ObjectRef(self.path, self.digest, self.size_bytes)
 
     @property
     def info(self) -> ObjectRef | None:
-        """The merged information; None where there is none."""
+        """The object of the merged information; None for a model without it."""
         return ObjectRef(self.info_path, self.info_digest) if self.info_path else None
 
     @property
     def state(self) -> ObjectRef | None:
-        """The server state; None where there is none."""
+        """The object of the server state; None for a model without it."""
         return ObjectRef(self.state_path, self.state_digest) if self.state_path else None
 
     def to_global(self, seal: str) -> GlobalModel:
-        """As the bus holds it."""
+        """Return the model as a record of the bus."""
         return GlobalModel(self.object.sealed(seal), self.info, self.state, self.format)
 
     def objects(self) -> list[ObjectRef]:
-        """Each of its objects."""
+        """Return all objects of the model."""
         return [ref for ref in (self.object, self.info, self.state) if ref is not None]
 
 
@@ -127,25 +128,25 @@ class Contributor(_Strict):
 
     client: str
     path: str
-    """Its update in the store; pruned after `--keep-rounds` rounds, its digest stays."""
+    """Path of its update, which is pruned after `--keep-rounds` rounds; its digest stays."""
     digest: str = Digest
     size_bytes: int = Field(ge=0)
     format: str
     num_examples: int
     info_path: str = ""
-    """Its information in the store; pruned with the update."""
+    """Path of its information, which is pruned with the update."""
     info_digest: str = DigestOrNone
     """SHA-256 of its information as it was handed in."""
     public_key: str = ""
     """`ed25519:HEX`; '' for an unsigned update."""
     signature: str = ""
-    """By that key on the update's `Statement`."""
+    """Signature by that key on the update's `Statement`."""
     replaced: tuple[str, ...] = ()
     """Keys of this client that an operator has replaced in this run (`flavor enroll --new-key`), oldest first."""
 
     @classmethod
     def of(cls, client: str, update: Update, replaced: tuple[str, ...] = ()) -> Contributor:
-        """The part of a client whose `update` was aggregated."""
+        """Make the record of a client whose `update` was aggregated."""
         return cls(
             client=client,
             path=update.object.path,
@@ -179,7 +180,7 @@ class RunRecord(_Record):
     protocol: Literal[2] = PROTOCOL
     run: str
     run_id: str = RunId
-    """What tells it from every other run of this name."""
+    """Unique id of the run."""
     rounds: int = Field(ge=1)
     config: dict[str, Any]
     initial: Model | None = None
@@ -193,19 +194,19 @@ class Manifest(_Record):
     protocol: Literal[2] = PROTOCOL
     run: str
     run_id: str = RunId
-    """That of the run's record."""
+    """Id of the run, as in its record."""
     round: int = Field(ge=1)
     attempt: int = Field(ge=1)
-    """The attempt to aggregate it that was committed."""
+    """The number of the attempt that was committed."""
     config: dict[str, Any]
     opened_ms: int
-    """On the server's clock, since 1970."""
+    """Milliseconds since 1970, by the server's clock."""
     closed_ms: int
-    """On that clock, when the worker was about to commit."""
+    """When the worker was about to commit, by the same clock."""
     expected: tuple[str, ...]
-    """The clients that were given the round's task."""
+    """The clients that got the round's task."""
     trained_from: str = DigestOrNone
-    """SHA-256 of the global model that they were given; '' where there was none."""
+    """SHA-256 of the global model that the clients got; '' for a round without one."""
     contributors: tuple[Contributor, ...] = Field(min_length=1)
     """The clients whose updates were aggregated, in the order of aggregation."""
     chosen: tuple[str, ...] | None = Field(min_length=1, default=None)
@@ -217,9 +218,9 @@ class Manifest(_Record):
     previous: str = DigestOrNone
     """SHA-256 of the manifest of the round before; of the run's record in round 1."""
     public_key: str = ""
-    """Of the worker that aggregated."""
+    """Public key of the worker that aggregated."""
     signature: str = ""
-    """By that key on `message()`."""
+    """Signature by that key on `message()`."""
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -229,25 +230,25 @@ class Manifest(_Record):
         return values
 
     def message(self) -> bytes:
-        """The bytes that are signed: the record's without its signature."""
+        """Return the signed bytes: those of the record without its signature."""
         return canonical(self.model_dump(mode="json", exclude={"signature"}))
 
     def signed(self, key: SigningKey) -> Manifest:
-        """Signed by a worker."""
+        """Return the manifest with a worker's signature."""
         named = self.model_copy(update={"public_key": str(key.public), "signature": ""})
         return named.model_copy(update={"signature": key.sign(named.message())})
 
     def is_signed(self) -> bool:
-        """Whether the signature is that of its `public_key`. Raises `InvalidSetting` for what is no public key."""
+        """Whether the signature is valid for `public_key`. Raises `InvalidSetting` for text that is no public key."""
         return PublicKey.parse(self.public_key).verifies(self.signature, self.message())
 
     def statement(self, of: Contributor) -> Statement:
-        """What a contributor has signed."""
+        """Return the statement that a contributor has signed."""
         update, run = of.to_update(), (self.run, self.run_id)
         return Statement.of(update, run=run, round_=self.round, client=of.client, trained_from=self.trained_from)
 
 
 def settings_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that differ; not where the store lies, which another machine may call otherwise."""
+    """Return the names of the settings that differ, except the store, whose URL may differ by machine."""
     names = sorted({*one, *other} - {"store"})
     return [name for name in names if one.get(name) != other.get(name)]

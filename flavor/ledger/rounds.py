@@ -1,4 +1,4 @@
-"""Closed rounds as views: from Redis, which keeps the newest, or from the manifests in the store, which keeps all."""
+"""Read closed rounds: from Redis, which keeps the newest, or from the manifests in the store, which keeps all."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from flavor.store.protocol import ObjectStore
 
 
 def closed_rounds(runs: RunStore, store: ObjectStore | None, *, after: int = 0) -> Iterator[RoundView]:
-    """The closed rounds of a run from round `after` + 1 on, oldest first.
+    """Yield the closed rounds of a run from round `after` + 1 on, oldest first.
 
-    Raises `RunNotFound`; `StoreError` for one that Redis no longer has where there is no `store`, or not its manifest.
+    Raises `RunNotFound`, and `StoreError` for a round that Redis no longer has, without a `store` or its manifest.
     """
     newest = runs.read().round
     for number in range(after + 1, newest + 1):
@@ -30,7 +30,7 @@ def closed_rounds(runs: RunStore, store: ObjectStore | None, *, after: int = 0) 
 
 
 def closed_round(runs: RunStore, store: ObjectStore | None, number: int, *, newest: int) -> RoundView | None:
-    """One round of a run that is in round `newest`; None when it is not closed. Raises `StoreError` as above."""
+    """Return a round of a run that is in round `newest`; None for a round that is not closed. Raises `StoreError`."""
     view = runs.read_round(number)
     if view is None and 0 < number < newest:
         return _recorded(runs.run, store, number)
@@ -50,7 +50,7 @@ def _recorded(run: str, store: ObjectStore | None, round_: int) -> RoundView:
 
 
 def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:
-    """A closed round's hash."""
+    """Return the hash of a closed round, as Redis has it."""
     examples = sum(each.num_examples for each in manifest.contributors)
     return {
         "state": RoundState.CLOSED.value,
@@ -71,7 +71,7 @@ def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:
 
 
 def round_verdicts(manifest: Manifest) -> Mapping[str, str]:
-    """Verdicts with all that a manifest keeps of them."""
+    """Return verdicts with the parts that a manifest keeps."""
     return {
         each.client: Verdict(True, "rebuilt from the store", each.to_update()).to_json()
         for each in manifest.contributors

@@ -1,1 +1,1 @@
-"""What the project speaks of: names, states, runs, rounds, clients, updates. Plain values that know no server."""
+"""The project's records: names, states, runs, rounds, clients, updates. Plain values without a connection."""

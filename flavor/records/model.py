@@ -1,4 +1,4 @@
-"""The global model of a round, with what lies beside it in the store."""
+"""The global model of a round, with the objects beside it in the store."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from flavor.records.objects import ObjectRef
 
 @dataclass(frozen=True)
 class GlobalModel:
-    """The global checkpoint that a round begins from or has made."""
+    """The global model that a round begins from or has made."""
 
     model: ObjectRef
     info: ObjectRef | None = None
     """The merged information of the round that made it; None for initial weights."""
     state: ObjectRef | None = None
-    """The server step's state after that round, for a step that remembers. Sites are not told of it."""
+    """The state of the server step after that round; None for a step without state. Sites do not get it."""
     format: str = ""
-    """The trainers' format, in which their edges write the model; '' where the record does not say."""
+    """The trainers' format, in which edges write the model; '' where the record does not name one."""
 
     @property
     def size_bytes(self) -> int:
-        """How large the model is, as far as the record says."""
+        """Size of the model in bytes, as recorded; 0 where the record has no size."""
         return self.model.size_bytes or 0
 
     def unsealed(self) -> GlobalModel:
-        """The same model without the store's mark, so that its digest is computed before it is used."""
+        """Return the same model without its seal, so that its digest is computed before it is used."""
         return replace(self, model=self.model.sealed(""))
 
     def to_hash(self) -> dict[str, str]:
-        """All fields of the run's hash that name it; what there is none of is '', in place of an earlier model's."""
+        """Return all fields of the run's hash that name the model. Absent objects are '', to clear earlier ones."""
         nothing = dict.fromkeys(("global_seal", "info_path", "info_digest", "state_path", "state_digest"), "")
         fields = {**nothing, **self.model.to_hash("global_"), "format": self.format}
         for prefix, ref in (("info_", self.info), ("state_", self.state)):

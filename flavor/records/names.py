@@ -1,4 +1,4 @@
-"""Names that stand in keys, channels and object paths: runs, clients and events."""
+"""Names of runs, clients and events, which stand in keys, channels and object paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Event(StrEnum):
-    """The events of the protocol, in the seeds' spelling."""
+    """The events of the protocol, as training scripts spell them."""
 
     TRAIN_INIT_DONE = "TrainInitDone"
     TRAIN_STARTED = "TrainStarted"
@@ -23,7 +23,7 @@ class Event(StrEnum):
 
 
 def event_name(value: str) -> Event:
-    """The event of this name; `UnknownEvent` (a `ValueError`) lists the accepted ones."""
+    """Return the event of this name. `UnknownEvent` (a `ValueError`) lists the accepted names."""
     try:
         return Event(value)
     except ValueError:
@@ -31,17 +31,17 @@ def event_name(value: str) -> Event:
 
 
 def count(text: str | None) -> int | None:
-    """The number that another party wrote, if it is a plain decimal one of sensible length; else None."""
+    """Read a number of another party: plain decimal digits of bounded length; None for other text."""
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def is_name(value: str) -> bool:
-    """Whether `value` can stand in a key and in a path."""
+    """Whether `value` is allowed in a key and in a path."""
     return bool(_NAME.fullmatch(value))
 
 
 def checked_name(value: str, what: str) -> str:
-    """`value` if it can stand in a key and in a path, else `InvalidSetting` naming `what`."""
+    """Return `value` if it is allowed in a key and in a path. `InvalidSetting` names `what`."""
     if not is_name(value):
         raise InvalidSetting(
             f"{what} {value!r} cannot be used: 1 to 64 letters, digits, '.', '_' or '-', "

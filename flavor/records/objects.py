@@ -1,4 +1,4 @@
-"""An object of the store as the records name it: where it lies, and what it must be."""
+"""A reference to an object of the store: its path, and the digest and size that it must have."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class ObjectRef:
 
     path: str
     digest: str
-    """SHA-256 of its bytes, in hexadecimal digits; '' where the record does not say: the store refuses to read it."""
+    """SHA-256 of its bytes, in hexadecimal digits; '' for an unknown one: then the store refuses to read the object."""
     size_bytes: int | None = None
-    """None where the record does not say."""
+    """None for an unknown size."""
     seal: str = ""
-    """The store's mark of the object when its digest was computed (`flavor.store.seals`); '' for none."""
+    """The object's seal when its digest was computed (`flavor.store.seals`); '' for none."""
 
     def sealed(self, seal: str) -> ObjectRef:
-        """The same object, with this mark."""
+        """Return the same reference with this seal."""
         return replace(self, seal=seal)
 
     def to_hash(self, prefix: str = "") -> dict[str, str]:
-        """The fields of a hash; size and seal only where they are known."""
+        """Return the fields of a hash; size and seal only where they are known."""
         fields = {f"{prefix}path": self.path, f"{prefix}digest": self.digest}
         if self.size_bytes is not None:
             fields[f"{prefix}size"] = str(self.size_bytes)

@@ -1,4 +1,4 @@
-"""A run, as its hash in Redis describes it."""
+"""The record of a run in Redis."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flavor.records.objects import ObjectRef
 from flavor.records.states import RunState
 
 _LONGEST_REASON = 10_000
-"""Characters of a run's reason that are read: sites print it."""
+"""Longest reason of a run that is read, in characters: sites print it."""
 
 
 @dataclass(frozen=True)
 class RunView:
-    """A run's hash, read."""
+    """A run, as its hash in Redis describes it."""
 
     run: str
     state: RunState
@@ -30,25 +30,25 @@ class RunView:
     created_ms: int
     ended_ms: int | None
     manifest: ObjectRef | None = None
-    """Of the newest closed round; before the first, the run's record in the store."""
+    """Manifest of the newest closed round; before the first, the run's record in the store."""
     recovered_ms: int = 0
-    """When the run was rebuilt from the store, if it was."""
+    """When the run was rebuilt from the store; 0 if it was not."""
     recovered_round: int = 0
     """The newest closed round at that time."""
     run_id: str = ""
     """32 hexadecimal digits that no other run has, of this name or another; '' in a run of protocol 1."""
     protocol: int = PROTOCOL
-    """The version of the protocol that the run is held in; 0 where none is named."""
+    """Protocol version of the run; 0 where the hash names none."""
     changed: tuple[str, ...] = ()
     """The settings that `flavor resume` has changed since the run began."""
     resumed_ms: int = 0
-    """When the run was resumed last, if it was."""
+    """When the run was resumed last; 0 if it was not."""
     resumed_round: int | None = None
-    """The newest closed round when the run was resumed last, if it was."""
+    """The newest closed round when the run was resumed last; None if it was not."""
 
     @property
     def incarnation(self) -> tuple[str, int, int]:
-        """Differs between a run and what took its place under the same name."""
+        """Differs between a run and another run, or a rebuilt one, of the same name."""
         return self.run_id, self.created_ms, self.recovered_ms
 
     @classmethod

@@ -1,6 +1,6 @@
 """States of a run, a round and a client, and the tables of their moves.
 
-The scripts in `flavor/bus/lua` make the moves; `tests/integration/test_moves.py` holds the tables against them.
+The scripts in `flavor/bus/lua` make the moves; `tests/integration/test_moves.py` compares the tables with them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 
 class RunState(StrEnum):
-    """Where a run is."""
+    """State of a run."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -21,12 +21,12 @@ class RunState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing moves any more."""
+        """Whether the run has ended."""
         return self not in (RunState.WAITING, RunState.RUNNING)
 
 
 class RoundState(StrEnum):
-    """Where a round is: open -> aggregating -> closed, or failed."""
+    """State of a round: open -> aggregating -> closed, or failed."""
 
     OPEN = "open"
     AGGREGATING = "aggregating"
@@ -35,24 +35,24 @@ class RoundState(StrEnum):
 
 
 class ClientState(StrEnum):
-    """Where a client is, as its edge reports it."""
+    """State of a client, as its edge reports it."""
 
     JOINED = "joined"
-    """The edge is there; its trainer is not ready yet."""
+    """The edge has joined; its trainer is not ready yet."""
     READY = "ready"
     """The trainer has set TrainInitDone."""
     LEFT = "left"
-    """The trainer ended by itself, successfully."""
+    """The trainer has ended with success."""
     FAILED = "failed"
-    """The trainer or its edge ended badly."""
+    """The trainer or its edge has failed."""
     STOPPED = "stopped"
-    """Its edge was stopped by a signal: it is awaited for a lease time, as one that crashed."""
+    """A signal has stopped the edge: the round waits for it for a lease time, as for one that crashed."""
     REVOKED = "revoked"
-    """`flavor revoke` has cut it off."""
+    """`flavor revoke` has removed the client's access."""
 
     @property
     def gone(self) -> bool:
-        """Whether nothing more will come from this client."""
+        """Whether the client has ended for good."""
         return self in (ClientState.LEFT, ClientState.FAILED, ClientState.REVOKED)
 
 
@@ -67,7 +67,7 @@ RUN_MOVES: Final[Mapping[tuple[RunState, str], frozenset[RunState]]] = {
     (RunState.RUNNING, "end_run"): _ENDINGS,
     **{(state, "resume_run"): frozenset({RunState.WAITING, RunState.RUNNING}) for state in _ENDINGS},
 }
-"""The states that a script of `flavor/bus/lua` can lead to from a run's state; it refuses a pair that is not listed."""
+"""Next states of a run by its state and a script of `flavor/bus/lua`. The script refuses a pair that is not listed."""
 
 ROUND_MOVES: Final[Mapping[tuple[RoundState, str], RoundState]] = {
     (RoundState.OPEN, "reopen_round"): RoundState.OPEN,
@@ -80,11 +80,11 @@ ROUND_MOVES: Final[Mapping[tuple[RoundState, str], RoundState]] = {
     (RoundState.AGGREGATING, "return_round"): RoundState.OPEN,
     (RoundState.AGGREGATING, "commit_round"): RoundState.CLOSED,
 }
-"""The state that a script leads to from a round's state; it refuses a pair that is not listed."""
+"""Next state of a round by its state and a script. The script refuses a pair that is not listed."""
 
 ROUND_FOLLOWS: Final[Mapping[tuple[RoundState, str], RoundState]] = {
     (RoundState.OPEN, "end_run"): RoundState.FAILED,
     (RoundState.AGGREGATING, "end_run"): RoundState.FAILED,
     (RoundState.FAILED, "resume_run"): RoundState.OPEN,
 }
-"""What becomes of the current round by a move of its run; a state that is not listed stays as it is."""
+"""Next state of the current round by its state and a move of its run. A state that is not listed stays."""

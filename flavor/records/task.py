@@ -1,4 +1,4 @@
-"""What a client is given to do in a round."""
+"""The task of a client in a round."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Task:
 
     @classmethod
     def from_hash(cls, round_: int, fields: Mapping[str, str]) -> Task | None:
-        """Read what stands in Redis; None where the client has no task in this round.
+        """Read the task's hash; None where the client has no task in this round.
 
         Raises `ValueError` where the size of the model is no number.
         """

@@ -1,4 +1,4 @@
-"""What a client hands in for a round: an update, or the word of its edge that there is none."""
+"""What a client hands in for a round: an update, or its edge's message that there is none."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ UNSAID = -1
 """`Update.num_examples` where the client has written no number."""
 _NUMBER = re.compile(r"[0-9]{1,20}")
 LONGEST_TRY = 64
-"""Characters of a try's name that are read."""
+"""Longest name of a try that is read, in characters."""
 
 FIELDS = (
     *("path", "digest", "size", "format", "info_path", "info_digest", "num_examples"),
     *("public_key", "signature", "refused", "failure", "exit_code", "report", "try", "unread"),
 )
-"""All that is read of what a client hands in."""
+"""The fields that are read from the hash of an update."""
 
 
 @dataclass(frozen=True)
 class Update:
     """An update that a client handed in.
 
-    As it stands in Redis nothing of it is to be believed. In an accepted `Verdict` it is what was inspected.
+    Read from Redis, no field of it is verified. In an accepted `Verdict`, it has the inspected values.
     """
 
     object: ObjectRef
@@ -35,18 +35,18 @@ class Update:
     format: str
     """The format that the client's trainer saves in."""
     num_examples: int
-    """`datasetSize` in its information; `UNSAID` for none."""
+    """`datasetSize` in its information; `UNSAID` for a missing number."""
     base: ObjectRef | None = None
     """The global model that its client was given to train from; None where there was none.
 
-    It is not written to Redis: who reads an update knows the model of its round, and the signature covers it.
+    It is not written to Redis: a reader of an update knows the model of its round, and the signature covers it.
     """
     public_key: str = ""
     """`ed25519:HEX`; '' for an unsigned update."""
     signature: str = ""
-    """By that key on the update's `Statement` (`flavor.ledger.statement`)."""
+    """Signature by that key on the update's `Statement` (`flavor.ledger.statement`)."""
     unread: bool = False
-    """Whether its edge says that the trainer did not read the global model."""
+    """Whether the edge reports that the trainer did not read the global model."""
     try_id: str = ""
     """Which of the client's tries in the round it is."""
 
@@ -57,12 +57,12 @@ class Update:
 
     @property
     def size_bytes(self) -> int:
-        """How large its object is, as far as the record says."""
+        """Size of its object in bytes, as recorded; 0 where the record has no size."""
         return self.object.size_bytes or 0
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Where its objects lie."""
+        """The paths of its objects."""
         return tuple(ref.path for ref in (self.object, self.info) if ref.path)
 
     def to_hash(self) -> dict[str, str]:
@@ -83,14 +83,14 @@ class Update:
 
 @dataclass(frozen=True)
 class Refused:
-    """The word of a client's edge, in place of an update, that what its trainer saved cannot be used."""
+    """An edge's message, in place of an update, that the trainer's files cannot be used."""
 
     reason: str
     failure: str = ""
     """The class of the failure (`flavor.edge.notice`); '' for none."""
     exit_code: str = ""
     report: str | None = None
-    """The site's own text, where its user shares it."""
+    """The trainer's output, where the site's user shares it."""
     try_id: str = ""
 
     def to_hash(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class Refused:
 
 
 def from_hash(fields: Mapping[str, str], *, base: ObjectRef | None = None) -> Update | Refused:
-    """What a client has written, whatever that is; `base` is the global model of the round."""
+    """Read what a client has written, which may be anything. `base` is the global model of the round."""
     try_id = fields.get("try", "")[:LONGEST_TRY]
     if "refused" in fields:
         return Refused(

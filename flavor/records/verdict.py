@@ -1,4 +1,4 @@
-"""What became of an update that was handed in."""
+"""The verdict on an update that was handed in."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from flavor.records.update import Refused, Update
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the inspection of one update found."""
+    """The result of the inspection of one update."""
 
     accepted: bool
     reason: str
     update: Update | None = None
-    """What was inspected, so that nothing the edge writes later can change what is aggregated; None for a refusal."""
+    """The inspected update, so that later writes of the edge cannot change what is aggregated; None for a refusal."""
     constants: Sequence[str] = ()
-    """Its tensors that may hold infinities, as masks do: those that are the same in the model and at every site."""
+    """Tensors that may hold infinities, as masks do: the same in the model and at every site."""
     blameless: bool = False
-    """Whether it was refused for what is not its client's fault."""
+    """Whether the reason of the refusal is not the client's fault."""
     try_id: str = ""
-    """Which of the client's tries in this round it is about: `try_id` of the update that was judged."""
+    """The client's try in this round that the verdict is on: `try_id` of the judged update."""
     structure: str = ""
     """A digest of the tensors' names, shapes and dtypes, in a first round that starts from no model."""
 
     @property
     def inspected(self) -> Update:
-        """The update of an acceptance."""
+        """The update that was accepted."""
         if self.update is None:
             raise ValueError(f"a refusal has no update: {self.reason}")
         return self.update
 
     def is_about(self, handed_in: Update | Refused) -> bool:
-        """Whether this answers what was handed in: an acceptance answers every try, a refusal that try alone."""
+        """Whether this is the verdict on `handed_in`: an acceptance is on every try, a refusal on one try alone."""
         return self.accepted or self.try_id == handed_in.try_id
 
     def to_json(self) -> str:
-        """Write it as it stands in Redis."""
+        """Write the verdict as JSON, as in Redis."""
         update = self.update or _NOTHING
         fields = {
             "accepted": self.accepted,
@@ -65,7 +65,7 @@ class Verdict:
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """Read it from Redis."""
+        """Read a verdict of Redis."""
         fields = json.loads(text)
         update = None
         if fields.get("path"):
@@ -96,17 +96,17 @@ _NOTHING = Update(ObjectRef("", ""), ObjectRef("", ""), "", 0)
 
 
 class Refusal(NamedTuple):
-    """An acceptance that is taken back."""
+    """A withdrawn acceptance."""
 
     client: str
     verdict: Verdict
     is_fault: bool
-    """Whether its update is to blame, and not its store."""
+    """Whether the update is at fault, and not the store."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client is told of its update: less than the verdict, which sites may not read."""
+    """The answer to a client on its update: a part of the verdict, which sites may not read."""
 
     accepted: bool
     reason: str
@@ -114,7 +114,7 @@ class Answer:
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Answer | None:
-        """Read what stands in Redis; None where there is no answer."""
+        """Read the answer's hash; None where there is no answer."""
         if "accepted" not in fields:
             return None
         return cls(fields["accepted"] == "1", fields.get("reason", ""), fields.get("try", ""))
