@@ -83,7 +83,7 @@ def test_a_store_of_a_third_party_is_opened_by_its_scheme(
 def test_nothing_is_imported_before_its_scheme_is_asked_for(install: Install, tmp_path: Path) -> None:
     install(group("tape = robot_stores:tape"), "raise RuntimeError('imported')")
     assert isinstance(open_store(str(tmp_path / "store"), create=True), LocalStore)
-    with pytest.raises(InvalidSetting, match="'other://' cannot be used: give a folder"):
+    with pytest.raises(InvalidSetting, match="'other://' cannot be used: no package here provides"):
         open_store("other://x")
     assert "robot_stores" not in sys.modules
 
@@ -115,7 +115,7 @@ def test_a_broken_package_is_one_clear_line(install: Install, value: str, why: s
 def test_what_is_no_store_is_told_what_it_lacks(install: Install) -> None:
     install(group("tape = robot_stores:empty"))
     with pytest.raises(
-        InvalidSetting, match=r"robot_stores:empty makes no store: delete, fetch, folders, list, local, "
+        InvalidSetting, match=r"robot_stores:empty makes no store: delete, folders, list, local, place, "
     ):
         open_store("tape://x")
 
@@ -123,5 +123,5 @@ def test_what_is_no_store_is_told_what_it_lacks(install: Install) -> None:
 def test_entry_points_that_cannot_be_read_are_told_where_a_scheme_is_unknown(install: Install, tmp_path: Path) -> None:
     install(b"[flavor.stores]\nno equals sign \xff\n[flavor.stores\n")
     assert open_store(str(tmp_path / "store"), create=True)
-    with pytest.raises(InvalidSetting, match="'tape://' cannot be used: give a folder"):
+    with pytest.raises(InvalidSetting, match="'tape://' cannot be used: no package here provides"):
         open_store("tape://x")
