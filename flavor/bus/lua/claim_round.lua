@@ -1,8 +1,8 @@
 -- Take, or renew, the right to commit an attempt.
 -- KEYS  1 round:N
 -- ARGV  1 attempt  2 worker's token  3 lifetime in ms  4 take or renew
--- Invariant: who renews has taken it. After a failover to an older state, or `flavor recover`, an attempt of the same
---            number may be another one, of other contributors, which nobody has taken yet.
+-- Invariant: only the worker that has taken it renews it. After a failover to an older state, or `flavor recover`, an
+--            attempt of the same number may be another one, of other contributors, which no worker has taken yet.
 -- Returns {'ok', ''} or an error: state (another attempt is current), lease (another worker holds this one).
 local round = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lease', 'lease_ms')
 if round[1] ~= 'aggregating' or round[2] ~= ARGV[1] then

@@ -1,11 +1,12 @@
 -- End a run: finished, failed or stopped.
 -- KEYS  1 run  2 log  3 round:N of the current round  4 coordinator  5 round:N:verdicts
--- ARGV  1 state  2 reason, for everybody  3 N  4 coordinator's token, or '' for an operator, who may always
---       5 reason, for the operator: the log has it; no site reads that
---       6 state and attempt of the round that the caller has decided on, with a space between; '' where it is no matter
+-- ARGV  1 state  2 reason, which every site can read  3 N
+--       4 coordinator's token, or '' for an operator, who may always end a run
+--       5 reason for the operator, in the log, which no site reads
+--       6 state and attempt of the round that the caller has decided on, with a space between; '' for any
 --       7 the clients whose updates were accepted in it then (JSON)
--- Invariants: an ended run stays as it ended until `flavor resume`, and has no round that is open. It does not end for
--- what is no longer so: an update that was accepted, or an attempt that was committed, after the caller had decided.
+-- Invariants: an ended run stays as it ended until `flavor resume`, and has no round that is open. It does not end
+-- where an update was accepted, or an attempt was committed, after the caller had decided.
 -- Returns {'ok', ''} or an error: lease, state (ended, or another round is the current one, or it went on).
 if ARGV[4] ~= '' and redis.call('GET', KEYS[4]) ~= ARGV[4] then return {'lease', ''} end
 local state = redis.call('HGET', KEYS[1], 'state')

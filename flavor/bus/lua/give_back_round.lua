@@ -1,7 +1,7 @@
--- Give up the right to commit an attempt, as if nobody had taken it: another worker may take the same one.
+-- Give up the right to commit an attempt, so that another worker may take the same attempt.
 -- KEYS  1 round:N  2 log
 -- ARGV  1 N  2 attempt  3 worker's token  4 reason
--- Invariant: no attempt is counted as failed, and nothing but the lease changes.
+-- Invariant: no attempt is counted as failed, and only the lease changes.
 -- Returns {'ok', ''} or an error: state, lease.
 local round = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lease')
 if round[1] ~= 'aggregating' or round[2] ~= ARGV[2] then return {'state', tostring(round[1])} end

@@ -3,8 +3,8 @@
 --       then the update of each
 -- ARGV  1 coordinator's token  2 N  3 timeout in ms  4 expected clients (JSON)  5 reason
 -- Invariants: rounds only go up, round N opens only when round N-1 is closed, and everyone trains from the run's
--- current global model, which is read here and not taken from a caller that may have read it earlier. It begins empty,
--- whatever somebody wrote for a round of this number to a server that had lost the run.
+-- current global model, which is read here and not taken from a caller that may have read it earlier. A round begins
+-- empty: keys of a round of this number, written to a server that had lost the run, are deleted.
 -- Returns {'ok', opened_ms} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round')
