@@ -294,13 +294,13 @@ def test_an_object_that_is_taken_is_out_of_its_sites_reach(place: Place) -> None
     store, path, target = place.store, "runs/r/clients/a/0001-update-x.bin", "runs/r/accepted/0001-a-update-x.bin"
     digest = put(store, path, b"accepted")
     where = store.take(path, target)
-    assert store.read_unverified(ObjectRef(where, digest), most=10) == b"accepted"
+    assert store.read(ObjectRef(where, digest), most=10) == b"accepted"
     assert store.take(path, target) == where, "a worker that died in between is repeated"
     if where == target:
         assert not store.exists(path)
         put(store, path, b"another")  # what its site writes later
         assert store.take(path, target) == target
-        assert store.read_unverified(ObjectRef(target, digest), most=10) == b"accepted", "the first stands"
+        assert store.read(ObjectRef(target, digest), most=10) == b"accepted", "the first stands"
         with pytest.raises(ObjectMissing):
             store.take("runs/r/clients/a/0001-update-y.bin", "runs/r/accepted/0001-a-update-y.bin")
 
@@ -455,14 +455,14 @@ def test_reading_a_small_object(place: Place) -> None:
     put(place.store, "runs/r/a.json", b"{}")
     put(place.store, "runs/r/empty.json", b"")
     for store in (place.store, place.other()):
-        assert store.read_unverified(ObjectRef("runs/r/a.json", hashlib.sha256(b"{}").hexdigest()), most=2) == b"{}"
+        assert store.read(ObjectRef("runs/r/a.json", hashlib.sha256(b"{}").hexdigest()), most=2) == b"{}"
         assert store.read_unverified("runs/r/empty.json", most=0) == b""
         with pytest.raises(DigestMismatch, match=r"2 bytes|larger than 1"):
             store.read_unverified("runs/r/a.json", most=1)
         with pytest.raises(DigestMismatch, match="not those that were recorded"):
-            store.read_unverified(ObjectRef("runs/r/a.json", "0" * 64), most=2)
+            store.read(ObjectRef("runs/r/a.json", "0" * 64), most=2)
         with pytest.raises(DigestMismatch, match="named without a digest"):
-            store.read_unverified(ObjectRef("runs/r/a.json", ""), most=2)
+            store.read(ObjectRef("runs/r/a.json", ""), most=2)
         with pytest.raises(ObjectMissing):
             store.read_unverified("runs/r/none.json", most=2)
 

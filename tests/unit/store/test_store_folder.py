@@ -131,4 +131,4 @@ def test_a_name_that_a_dead_process_has_taken_is_given_again(
         put()
     os.utime(target, (target.stat().st_mtime - 61,) * 2)
     put()
-    assert store.read_unverified(ObjectRef(OBJECT, digest), most=10) == b"update"
+    assert store.read(ObjectRef(OBJECT, digest), most=10) == b"update"
