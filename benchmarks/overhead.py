@@ -166,7 +166,7 @@ def idle_edge(base: Path | None) -> dict[str, Any]:
         ]
         processes.start("edge", "flavor.cli.edge", words, environment=environment, log=log / "edge.log")
         runs = RunStore(connect(url), "idle", url)
-        while runs.clients(["edge-1"])["edge-1"][0].get("state") != "ready":
+        while runs.clients(["edge-1"])["edge-1"][0].state != "ready":
             time.sleep(0.1)
         memory = psutil.Process(processes.pid("edge")).memory_full_info()
         return {

@@ -35,7 +35,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.checkpoints import TensorFileWriter, TensorSpec
 from flavor.local.processes import ProcessGroup
-from flavor.protocol import SPEAKS
+from flavor.records.client import ClientStatus
 from flavor.records.info import CONFUSION, info_bytes
 from flavor.records.names import Event
 from flavor.store.open import open_store
@@ -86,7 +86,7 @@ class Edges(threading.Thread):
             with self._redis.pipeline(transaction=False) as step:
                 for name in names[start : start + BATCH]:
                     keys = self._clients[name]
-                    step.hset(keys.hash, mapping={**SPEAKS, "state": "ready", "host": "simulator"})
+                    step.hset(keys.hash, mapping=ClientStatus("ready", host="simulator").to_hash())
                     step.publish(keys.state, "ready")
                 step.execute()
 

@@ -25,6 +25,7 @@ from flavor.bus.connection import Redis, translated
 from flavor.bus.keys import RunKeys
 from flavor.bus.removal import remove_keys
 from flavor.errors import RunError
+from flavor.records.client import revoked
 from flavor.records.names import checked_name
 from flavor.records.states import ClientState
 
@@ -133,7 +134,7 @@ def revoke(client: Redis, run: str, name: str, *, where: str) -> UserPersistence
         if was_there:
             # a server that other clients have filled refuses this; the missing hash shows that the client is gone
             with contextlib.suppress(redis.exceptions.OutOfMemoryError), client.pipeline(transaction=True) as step:
-                step.hset(keys.hash, mapping={"state": ClientState.REVOKED, "reason": "it was revoked"})
+                step.hset(keys.hash, mapping=revoked())
                 step.publish(keys.state, ClientState.REVOKED)
                 step.execute()
     return kept

@@ -5,16 +5,14 @@ from __future__ import annotations
 from flavor.bus.connection import translated
 from flavor.bus.runs import RunStore
 from flavor.errors import InvalidSetting
+from flavor.records.admission import Admission
 
 
-def tell_admission(runs: RunStore, client: str, *, admitted: bool, reason: str, public_key: str) -> None:
-    """Tell a client whether it may take part, and why not: write its admission and publish it.
-
-    `public_key` is the key that the client announced. An edge with another key knows by it that it is not meant.
-    """
+def tell_admission(runs: RunStore, client: str, admission: Admission) -> None:
+    """Tell a client whether it may take part, and why not: write its admission and publish it."""
     key = runs.keys.client(client).admission
     with translated(runs.where), runs.redis.pipeline(transaction=True) as step:
-        step.hset(key, mapping={"admitted": "1" if admitted else "0", "reason": reason, "public_key": public_key})
+        step.hset(key, mapping=admission.to_hash())
         step.publish(key, "")
         step.execute()
 

@@ -7,17 +7,14 @@ from typing import Any
 
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts
+from flavor.records import client as client_record
 from flavor.records import update
+from flavor.records.client import ClientStatus
 from flavor.records.names import checked_name
 from flavor.records.objects import ObjectRef
 from flavor.records.states import ClientState
 from flavor.records.update import Refused, Update
 
-CLIENT_FIELDS = (
-    *("state", "reason", "failure", "exit_code", "report"),
-    *("round", "host", "pid", "public_key", "protocol", "phase", "done", "total", "since_ms"),
-)
-"""All that is read of what a client says of itself."""
 RECORDED = "recorded"
 """Stands for the key of a client that its run's records have, where an operator replaced it on a server without the
 run."""
@@ -59,16 +56,19 @@ class Clients(RunScripts):
             cursor, keys = self.redis.scan(cursor, match=self.keys.leases_pattern, count=1000)
         return int(cursor), {parsed[0] for key in keys if (parsed := self.keys.parse_client_channel(key))}
 
-    def clients(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], bool]]:
-        """For each client: the known fields of its hash, and whether its edge holds its lease.
+    def clients(self, names: Iterable[str]) -> dict[str, tuple[ClientStatus, bool]]:
+        """For each client: what its edge says of itself, and whether its edge holds its lease.
 
-        One that has written something else there, or far too much, says that it has failed.
+        A client that has written something else there, or far too much, counts as one that says that it has failed.
         """
         names = list(names)
         keys = [self.keys.client(name) for name in names]
-        found = self._of_clients([key.hash for key in keys], CLIENT_FIELDS, [key.lease for key in keys])
+        found = self._of_clients([key.hash for key in keys], client_record.FIELDS, [key.lease for key in keys])
         return {
-            name: ({"state": ClientState.FAILED.value, "reason": said} if isinstance(said, str) else said, lives)
+            name: (
+                ClientStatus(ClientState.FAILED, said) if isinstance(said, str) else ClientStatus.from_hash(said),
+                lives,
+            )
             for name, (said, lives) in zip(names, found, strict=True)
         }
 

@@ -10,7 +10,8 @@ from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.current_run import CurrentRun
-from flavor.coordinator.members import LONGEST, Members
+from flavor.coordinator.members import Members
+from flavor.policy.standing import LONGEST
 from flavor.records.update import Refused
 from flavor.records.verdict import Verdict
 

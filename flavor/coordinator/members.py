@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from flavor.bus.admission import tell_admission
 from flavor.bus.runs import RunStore
 from flavor.coordinator.client_log import ClientLog
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
-from flavor.policy.standing import Client
-from flavor.protocol import client_refusal, spoken
-from flavor.records.names import count
+from flavor.policy.standing import LONGEST, Client, client_of, is_awaited, is_quarantined
+from flavor.protocol import client_refusal
+from flavor.records.admission import Admission
+from flavor.records.client import ClientStatus
 from flavor.records.states import ClientState
 from flavor.view.client_events import (
     ClientEvent,
@@ -30,8 +31,6 @@ from flavor.view.observer import Observer
 
 _SCAN_S = 0.01
 """Seconds for which the keys of the server are searched for clients at a time."""
-LONGEST = 3000
-"""Maximum length of a client's own words in the log and on terminals, in characters."""
 
 
 class Members:
@@ -78,29 +77,25 @@ class Members:
         New clients are admitted with the coordinator's `token`; without a token, none is. With `lenient`, a client
         whose lease is missing does not count as gone.
         """
-        for name, (fields, leased) in self._runs.clients(names).items():
+        for name, (status, leased) in self._runs.clients(names).items():
             before = self.clients.get(name)
             if self._is_stranger(name):
                 continue
-            try:
-                state, speaks = ClientState(fields["state"]), True
-            except (KeyError, ValueError):  # without a known state, the state that was read before stands
-                if before is None:
-                    continue
-                state, speaks = before.state, "state" in fields
-            if speaks and not state.gone and (refused := self._refusal(name, fields)):
+            state = status.known_state or (before.state if before is not None else None)
+            if state is None:  # without a known state, the state that was read before stands
+                continue
+            if status.state and not state.gone and (refused := self._refusal(name, status)):
                 if name in self.names:  # another edge has used its name
                     self.clients[name] = Client(ClientState.FAILED, False, refused, False)
                 continue
             alive = self._awaited(name, state, leased)
-            quarantined = 0 < self._quarantine_after <= self._refusals.get(name, 0)
-            reason, behind = fields.get("reason", "")[:LONGEST], count(fields.get("round")) or 0
-            client = Client(state, alive or lenient, reason, quarantined, behind)
+            quarantined = is_quarantined(self._refusals.get(name, 0), self._quarantine_after)
+            client = client_of(status, state, is_there=alive or lenient, is_quarantined=quarantined)
             self.clients[name] = client
             news = name not in self.names or (name in self._took_no_part and not state.gone)
             if news and token is not None and name not in self._told:  # refused, and ended since
-                self._admit(token, name, fields, client)
-                self._welcome(name, fields)
+                self._admit(token, name, status, client)
+                self._welcome(name, status)
             elif before is not None and quarantined and not before.quarantined:
                 self._quarantine(name)
             elif before is not None and not before.gone and client.gone:
@@ -114,16 +109,12 @@ class Members:
         return client is not None and client.quarantined
 
     def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
-        """Whether the client counts as present.
-
-        A client whose edge was stopped by a signal counts as present for a lease time, as one whose edge crashed does.
-        So a planned restart of an edge is not worse than a crash.
-        """
+        """Whether the client counts as present: it holds its lease, or was stopped by a signal and is awaited."""
         if state is not ClientState.STOPPED:
             self._stopped.pop(name, None)
             return alive
         now = time.monotonic()
-        return alive or now - self._stopped.setdefault(name, now) < self._lease_s
+        return alive or is_awaited(state, now - self._stopped.setdefault(name, now), self._lease_s)
 
     def recount(self, names: Iterable[str], *, refused: bool) -> bool:
         """Read the refusals again if an update was `refused` or one of these clients has some; return whether so."""
@@ -141,9 +132,9 @@ class Members:
             if not self._cursor or time.monotonic() > until:
                 return found
 
-    def _admit(self, token: str, name: str, fields: Mapping[str, str], client: Client) -> None:
+    def _admit(self, token: str, name: str, status: ClientStatus, client: Client) -> None:
         """Make the client a member, and report that; for a client that had ended before it was seen, report why."""
-        host = fields.get("host", "an unknown host")[:LONGEST]
+        host = status.host[:LONGEST] or "an unknown host"
         key = self._keys.get(name, "")
         whence = f"from {host}, key {fingerprint(key)}" if key else f"from {host}"
         self.names.add(name)
@@ -156,30 +147,30 @@ class Members:
         self._runs.admit(token, name, event.reason, event=event.name)
         self._observer.hear(event)
 
-    def _refusal(self, name: str, fields: Mapping[str, str]) -> str:
+    def _refusal(self, name: str, status: ClientStatus) -> str:
         """Return why a client cannot take part, by its protocol or its key; '' when it can. Tell its site once."""
-        key = fields.get("public_key", "")
+        key = status.public_key
         kind: type[ClientEvent] = ClientNotAdmitted
-        reason = client_refusal(spoken(fields.get("protocol")))
+        reason = client_refusal(status.protocol)
         if not reason and (reason := self._other_key(name, key)):
             kind = ClientOtherKey
         before = self._told.get(name)
         if not reason:
             if self._told.pop(name, None) is not None or name in self.names:
-                self._welcome(name, fields)
+                self._welcome(name, status)
         elif before != (reason, key):
             self._told[name] = (reason, key)
             self._welcomed.pop(name, None)
             self._client_log.note(kind(reason, name))
-            tell_admission(self._runs, name, admitted=False, reason=reason, public_key=key)
+            tell_admission(self._runs, name, Admission(False, reason, key))
         return reason
 
-    def _welcome(self, name: str, fields: Mapping[str, str]) -> None:
+    def _welcome(self, name: str, status: ClientStatus) -> None:
         """Tell a client that it is admitted, once for each key."""
-        key = fields.get("public_key", "")
+        key = status.public_key
         if self._welcomed.get(name) != key:
             self._welcomed[name] = key
-            tell_admission(self._runs, name, admitted=True, reason="", public_key=key)
+            tell_admission(self._runs, name, Admission(True, public_key=key))
 
     def _other_key(self, name: str, key: str) -> str:
         """Pin the first key that a client announces; return what is wrong with another key, '' for the pinned one."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flavor.bus.connection import Redis, shown, translated
@@ -13,8 +14,9 @@ from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.errors import LeaseLost
-from flavor.protocol import SPEAKS
-from flavor.records.states import ClientState, RunState
+from flavor.records.admission import Admission
+from flavor.records.client import ClientStatus, Transfer
+from flavor.records.states import RunState
 from flavor.records.task import Task
 from flavor.records.update import LONGEST_TRY, Refused, Update
 from flavor.records.verdict import Answer
@@ -94,9 +96,9 @@ class Membership:
             return None
         return answer
 
-    def admission(self) -> Mapping[str, str]:
-        """Whether this client may take part, and why not; empty while the coordinator has not said."""
-        return self._read(self._keys.admission)
+    def admission(self) -> Admission | None:
+        """Whether this client may take part, and why not; None while the coordinator has not answered."""
+        return Admission.from_hash(self._read(self._keys.admission))
 
     def _read(self, key: str) -> Mapping[str, str]:
         with translated(self._where):
@@ -121,31 +123,19 @@ class Membership:
 
         return self._write(commands, round_)
 
-    def report(self, state: ClientState, why: Mapping[str, str], *, behind: int, public_key: str) -> None:
-        """Say what this client is at, and `why` (see `flavor.edge.notice`).
-
-        `behind` is the newest round that it has behind it.
-        """
-        fields = {
-            **SPEAKS,
-            "state": state.value,
-            **dict.fromkeys(("reason", "failure", "exit_code", "report"), ""),
-            **why,
-            "round": str(behind),
-            "host": socket.gethostname(),
-            "pid": str(os.getpid()),
-            "public_key": public_key,
-        }
+    def report(self, status: ClientStatus) -> None:
+        """Write where this client is, and why, into its own hash; host and process are this process's."""
+        here = replace(status, host=socket.gethostname(), pid=os.getpid())
 
         def commands(step: Redis) -> None:
-            step.hset(self._keys.hash, mapping=fields)
-            step.publish(self._keys.state, state.value)
+            step.hset(self._keys.hash, mapping=here.to_hash())
+            step.publish(self._keys.state, here.state)
 
         self._write(commands)
 
     def report_transfer(self, progress: Progress) -> None:
-        """Say how far a transfer is, or that there is none, to people who look at the run."""
-        fields = {name: str(value) for name, value in progress._asdict().items()}
+        """Write how far a transfer is, or that there is none, for people who look at the run."""
+        fields = Transfer(*progress).to_hash()
         self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
 
     def clear(self, keys: Iterable[str]) -> None:

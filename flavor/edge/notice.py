@@ -91,17 +91,19 @@ class Notice:
             return f"{who} ended{' ' + self.where if self.where else ''}{how}"
         return _SENTENCES[self.failure]
 
-    def fields(self, report: str | None) -> dict[str, str]:
-        """As fields of a hash; `report` is the site's own text, where its user shares it."""
-        fields = {"failure": self.failure.value}
-        if self.exit_code is not None:
-            fields["exit_code"] = str(self.exit_code)
-        return fields if report is None else {**fields, "report": " ".join(report.split())[:LONGEST_REPORT]}
+    @property
+    def exit_code_text(self) -> str:
+        """The exit code as records write it; '' for none."""
+        return "" if self.exit_code is None else str(self.exit_code)
 
     def refused(self, report: str | None) -> Refused:
-        """What is handed in in place of an update that cannot be used."""
-        fields = self.fields(report)
-        return Refused(self.reason, fields["failure"], fields.get("exit_code", ""), fields.get("report"))
+        """What the edge hands in for an update that cannot be used; `report` is the site's own text, if shared."""
+        return Refused(self.reason, self.failure, self.exit_code_text, shortened(report))
+
+
+def shortened(report: str | None) -> str | None:
+    """A site's own text in one line of at most `LONGEST_REPORT` characters; None where the site shares none."""
+    return None if report is None else " ".join(report.split())[:LONGEST_REPORT]
 
 
 class Died(TrainerFailed):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 
 from flavor.edge.joining import Site
-from flavor.edge.notice import Failure, Notice
+from flavor.edge.notice import Failure, Notice, shortened
 from flavor.edge.part import Part
 from flavor.errors import NotAdmitted
+from flavor.records.client import ClientStatus
 from flavor.records.states import ClientState
 
 
@@ -34,8 +34,7 @@ class Standing:
         """Tell the run again whether this client's trainer is ready, and what this client waits for."""
         if not self.part.has_left:
             stuck = self._store_awaited or (self._stuck if self.part.stalled else "")
-            why = {"reason": stuck} if stuck else {}
-            self._report(ClientState.READY if self.part.is_ready else ClientState.JOINED, why)
+            self._report(ClientState.READY if self.part.is_ready else ClientState.JOINED, stuck)
 
     def await_store(self, what: str) -> None:
         """Tell the run that this client waits for the store, or, with '', no longer."""
@@ -53,31 +52,39 @@ class Standing:
     def leave(self) -> None:
         """Tell the run that the trainer has ended by itself."""
         self.part = self.part.left()
-        self._report(ClientState.LEFT, {"reason": f"its trainer ended after round {self.part.behind}"})
+        self._report(ClientState.LEFT, f"its trainer ended after round {self.part.behind}")
 
     def give_notice(self, notice: Notice, text: str = "") -> None:
         """Tell the run why this edge ends; `text` is for its operator where the site's user shares it."""
         self.noticed = True
         state = ClientState.STOPPED if notice.failure is Failure.SIGNAL else ClientState.FAILED
         with contextlib.suppress(Exception):  # an edge that cannot say goodbye is missed by its lease
-            self._report(state, {"reason": notice.reason, **notice.fields(self._site.shared(text))})
+            self._report(state, notice.reason, notice, text)
 
     def check_admitted(self) -> None:
         """Raise `NotAdmitted` when the coordinator does not let this client take part, by the key that it has now."""
         site = self._site
         told = site.membership.admission()
-        if told.get("public_key", "") not in ("", str(site.key.public)):
+        if told is None or not told.is_about(str(site.key.public)):
             return
-        if told.get("admitted") == "1" and not self._admitted:
+        if not told.is_admitted:
+            signs = f"this edge signs with {site.config.key_path}"
+            raise NotAdmitted(f"run {site.config.run!r} does not admit {site.config.client!r}: {told.reason} ({signs})")
+        if not self._admitted:
             self._admitted = True
             site.tell(f"joined run {site.config.run!r}")
-        if told.get("admitted") != "0":
-            return
-        signs = f"this edge signs with {site.config.key_path}"
-        raise NotAdmitted(
-            f"run {site.config.run!r} does not admit {site.config.client!r}: {told.get('reason', '')} ({signs})"
-        )
 
-    def _report(self, state: ClientState, why: Mapping[str, str] | None = None) -> None:
+    def _report(self, state: ClientState, reason: str = "", notice: Notice | None = None, text: str = "") -> None:
+        """Write the client's status; `text` is the site's own about a failure, written where its user shares it."""
         site = self._site
-        site.membership.report(state, why or {}, behind=self.part.behind, public_key=str(site.key.public))
+        site.membership.report(
+            ClientStatus(
+                state,
+                reason,
+                failure=notice.failure if notice is not None else "",
+                exit_code=notice.exit_code_text if notice is not None else "",
+                report=shortened(site.shared(text)) or "",
+                behind=self.part.behind,
+                public_key=str(site.key.public),
+            )
+        )

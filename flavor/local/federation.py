@@ -374,8 +374,8 @@ class Federation:
                 continue
             if is_edge:
                 client = runs.clients([name])[name][0]
-                reason = f"{name}: {client['reason']}" if client.get("reason") else reason
-                report = None if f"lost {name}" in told else client.get("report")
+                reason = f"{name}: {client.reason}" if client.reason else reason
+                report = None if f"lost {name}" in told else client.report
                 progress.tell(f"{with_report(reason, report)}; its log: {self.layout.log(name)}")
             else:
                 progress.tell(f"{reason}; its log: {self.layout.log(name)}")

@@ -19,7 +19,7 @@ def report_of(runs: RunStore, event: Event) -> str | None:
     """What the site itself says about this event: here its user is the operator."""
     match event:
         case ClientLost(client=client):
-            return runs.clients([client])[client][0].get("report")
+            return runs.clients([client])[client][0].report
         case UpdateRefused(client=client, round=int(round_)):
             return getattr(runs.updates(round_, [client]).get(client), "report", None)
     return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flavor.records.names import count
+from flavor.records.client import ClientStatus
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
 from flavor.records.update import Refused, Update
+
+LONGEST = 3000
+"""Maximum length of a client's own words in the log and on terminals, in characters."""
 
 
 class Standing(StrEnum):
@@ -81,19 +84,26 @@ class Client:
         return self.state.value if self.state.gone else "away"
 
 
-def as_clients(hashes: Mapping[str, tuple[Mapping[str, str], bool]], shut: Collection[str]) -> dict[str, Client]:
-    """The members of a run: `hashes` has what each says of itself and whether it is alive; `shut` are quarantined."""
-    return {
-        name: Client(
-            ClientState(fields["state"]),
-            alive,
-            fields.get("reason", ""),
-            quarantined=name in shut,
-            behind=count(fields.get("round")) or 0,
-        )
-        for name, (fields, alive) in hashes.items()
-        if fields.get("state") in tuple(ClientState)
-    }
+def client_of(status: ClientStatus, state: ClientState, *, is_there: bool, is_quarantined: bool) -> Client:
+    """A member from what its edge says of itself; `is_there` if its edge holds its lease, or is awaited."""
+    return Client(state, is_there, status.reason[:LONGEST], is_quarantined, status.behind)
+
+
+def is_awaited(state: ClientState | None, stopped_for_s: float | None, lease_s: float) -> bool:
+    """Whether a client without a lease counts as there: it was stopped by a signal less than a lease time ago.
+
+    A client that crashed keeps its lease for that time, too, so that a planned restart of an edge costs no more than a
+    crash. `stopped_for_s` is None where it is not known when the client was stopped.
+    """
+    return state is ClientState.STOPPED and stopped_for_s is not None and stopped_for_s < lease_s
+
+
+def is_quarantined(refused: int, quarantine_after: int) -> bool:
+    """Whether a client is quarantined whose newest `refused` updates were refused.
+
+    It never is where `quarantine_after` is 0.
+    """
+    return 0 < quarantine_after <= refused
 
 
 def with_absent(members: Iterable[str], clients: Mapping[str, Client]) -> dict[str, Client]:

@@ -14,14 +14,14 @@ from flavor.bus.connection import translated
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.policy.standing import Standing, as_clients, standings, with_absent
-from flavor.records.names import count
+from flavor.policy.standing import Standing, client_of, is_awaited, is_quarantined, standings, with_absent
+from flavor.records.client import ClientStatus, Transfer
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import ClientState, RoundState
 from flavor.records.update import Refused, Update
+from flavor.view.client_events import ClientLeft, ClientLost, ClientStopped
 from flavor.view.waiting import Wait, wait_of
-from flavor.watch import PHASES
 
 
 class Phase(StrEnum):
@@ -48,16 +48,6 @@ class Phase(StrEnum):
     """Its edge has vanished without a word."""
     OVER = "-"
     """The run has ended."""
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """How far a client's edge is in the transfer of a model."""
-
-    phase: str
-    done_bytes: int
-    total_bytes: int
-    since_ms: int
 
 
 @dataclass(frozen=True)
@@ -124,13 +114,16 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
     view, now_ms = runs.read(), runs.now_ms()
     round_ = runs.read_round(view.round) if view.round else None
     config = RunConfig.known(view.config)
-    shut = {name for name, refused in runs.refusals().items() if 0 < config.quarantine_after <= refused}
-    hashes = runs.clients(runs.members())
-    gone_s, left_ms = _goodbyes(runs, hashes, now_ms), _lease_times(runs, hashes)
+    refusals, found = runs.refusals(), runs.clients(runs.members())
+    shut = {name for name, refused in refusals.items() if is_quarantined(refused, config.quarantine_after)}
+    gone_s, left_ms = _goodbyes(runs, found, now_ms), _lease_times(runs, found)
     lease_s = config.heartbeat_timeout_s
-    awaited = {name for name, (fields, _) in hashes.items() if _is_awaited(fields, gone_s.get(name), lease_s)}
-    heard = {name: (fields, alive or name in awaited) for name, (fields, alive) in hashes.items()}
-    members = as_clients(heard, shut)
+    awaited = {name for name, (status, _) in found.items() if is_awaited(status.known_state, gone_s.get(name), lease_s)}
+    members = {
+        name: client_of(status, state, is_there=alive or name in awaited, is_quarantined=name in shut)
+        for name, (status, alive) in found.items()
+        if (state := status.known_state) is not None
+    }
     updates = runs.updates(view.round, round_.expected) if round_ else {}
     standing = standings(round_, updates, members) if round_ else {}
     is_served = bool(_exists(runs, runs.keys.coordinator))
@@ -138,7 +131,7 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
         name: _client(
             runs.run,
             name,
-            fields,
+            status,
             updates.get(name),
             standing.get(name),
             is_alive=alive,
@@ -147,9 +140,9 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
             has_ended=view.state.ended,
             seen_s=gone_s.get(name) if name not in left_ms else max(0.0, lease_s - left_ms[name] / 1000),
         )
-        for name, (fields, alive) in hashes.items()
+        for name, (status, alive) in found.items()
     }
-    every = with_absent(hashes, members)
+    every = with_absent(found, members)
     return Snapshot(
         run=view,
         round=round_,
@@ -171,7 +164,7 @@ def _exists(runs: RunStore, key: str) -> int:
 def _client(
     run: str,
     name: str,
-    fields: Mapping[str, str],
+    status: ClientStatus,
     handed_in: Update | Refused | None,
     standing: tuple[Standing, str] | None,
     *,
@@ -181,24 +174,25 @@ def _client(
     has_ended: bool,
     seen_s: float | None,
 ) -> ClientSnapshot:
-    state = ClientState.__members__.get(fields.get("state", "").upper())
     where, why = standing or (None, "")
     refused = handed_in if isinstance(handed_in, Refused) else Refused("")
-    reason = fields.get("reason", "") or (why if where is Standing.REFUSED else "")
+    reason = status.reason or (why if where is Standing.REFUSED else "")
     if is_shut:
         reason = f"too many refused updates in a row (`flavor pardon {run} {name}` ends that)"
-    phase = _phase(state, where, is_alive=is_alive, is_shut=is_shut, is_awaited=is_awaited, has_ended=has_ended)
+    phase = _phase(
+        status.known_state, where, is_alive=is_alive, is_shut=is_shut, is_awaited=is_awaited, has_ended=has_ended
+    )
     return ClientSnapshot(
-        state=Phase.QUARANTINED.value if is_shut else fields.get("state", "unknown"),
+        state=Phase.QUARANTINED.value if is_shut else status.state or "unknown",
         is_alive=is_alive,
         phase=phase,
-        host=fields.get("host", ""),
+        host=status.host,
         standing=where,
         is_awaited=is_awaited,
         seen_s=seen_s,
-        transfer=_transfer(fields) if is_alive else None,
-        failure=fields.get("failure") or refused.failure or None,
-        report=fields.get("report") or refused.report or None,
+        transfer=status.transfer if is_alive else None,
+        failure=status.failure or refused.failure or None,
+        report=status.report or refused.report or None,
         update_bytes=handed_in.object.size_bytes if isinstance(handed_in, Update) else None,
         reason=reason,
     )
@@ -267,20 +261,20 @@ def _lease_times(runs: RunStore, names: Iterable[str]) -> dict[str, int]:
 
 
 _GOODBYES = {
-    ClientState.STOPPED.value: "client.stopped",
-    ClientState.FAILED.value: "client.lost",
-    ClientState.LEFT.value: "client.left",
+    ClientState.STOPPED: ClientStopped.name,
+    ClientState.FAILED: ClientLost.name,
+    ClientState.LEFT: ClientLeft.name,
 }
 _LOOKED_BACK = 500
 """How many entries of the log are searched for the time when a client gave its lease back."""
 
 
-def _goodbyes(runs: RunStore, hashes: Mapping[str, tuple[Mapping[str, str], bool]], now_ms: int) -> dict[str, float]:
+def _goodbyes(runs: RunStore, clients: Mapping[str, tuple[ClientStatus, bool]], now_ms: int) -> dict[str, float]:
     """Return how many seconds ago each client gave its lease back, without clients that crashed."""
     sought = {
         name: event
-        for name, (fields, alive) in hashes.items()
-        if not alive and (event := _GOODBYES.get(fields.get("state", "")))
+        for name, (status, alive) in clients.items()
+        if not alive and (state := status.known_state) and (event := _GOODBYES.get(state))
     }
     found: dict[str, float] = {}
     if sought:
@@ -291,17 +285,3 @@ def _goodbyes(runs: RunStore, hashes: Mapping[str, tuple[Mapping[str, str], bool
             if name not in found and sought.get(name) == fields.get("event"):
                 found[name] = max(0.0, (now_ms - int(number.partition("-")[0])) / 1000)
     return found
-
-
-def _is_awaited(fields: Mapping[str, str], gone_s: float | None, lease_s: float) -> bool:
-    """Whether the coordinator still waits for a client whose edge a signal has stopped, as for one that crashed."""
-    return fields.get("state") == ClientState.STOPPED and gone_s is not None and gone_s < lease_s
-
-
-def _transfer(fields: Mapping[str, str]) -> Transfer | None:
-    """Read how far its edge is in a transfer, and since when; None where there is no transfer."""
-    done, total, since_ms = (count(fields.get(name)) for name in ("done", "total", "since_ms"))
-    phase = fields.get("phase")
-    if phase not in PHASES or done is None or total is None or since_ms is None:
-        return None
-    return Transfer(phase, done, total, since_ms)

@@ -175,7 +175,7 @@ def test_trainers_that_fail_in_every_way_fail_alone(faulty):
             assert own in last_line(edge)  # at the site, and nowhere else
             assert own not in str(bench.runs.clients([client]))
             assert own not in str(bench.redis.hgetall(bench.runs.keys.state)) + str(bench.log())
-            assert bench.runs.clients([client])[client][0]["failure"] == "trainer-ended"
+            assert bench.runs.clients([client])[client][0].failure == "trainer-ended"
     closing = bench.logged("round.aggregating", round=1)["reason"]
     assert "deadline passed with 1 of 7 updates" in closing
     assert "late: c7" in closing

@@ -35,7 +35,7 @@ def test_what_a_run_asks_is_declined_by_who_does_not_give_it_and_the_others_go_o
     line = declined(edges["c2"])
     assert f"Error: run {bench.run!r} sets KUBECONFIG=/tmp/theirs for its trainers" in line, line
     assert "start with --allow-set KUBECONFIG if you agree" in line
-    assert bench.runs.clients(["c2"])["c2"][0]["failure"] == "declined"
+    assert bench.runs.clients(["c2"])["c2"][0].failure == "declined"
     for client in edges:
         assert bench.logged("client.lost", client=client)["reason"] == "it does not take part as this run asks"
         assert f"{client} joined" not in coordinator.stderr

@@ -366,7 +366,7 @@ def test_misuse_in_a_trainer_names_itself(bench, how, told):
     )
     assert process.wait() == 1
     assert told not in bench.logged("client.lost")["reason"]
-    assert told in bench.runs.clients(["edge-1"])["edge-1"][0]["report"]
+    assert told in bench.runs.clients(["edge-1"])["edge-1"][0].report
     assert told in process.stderr
     if how == "info-nan":
         assert "earlier info: False" in (bench.work / "out" / "logs" / "edge-1.log").read_text()

@@ -20,6 +20,7 @@ from flavor.edge import agent, idleness, inbox, joining, trainer
 from flavor.edge.config import EdgeConfig
 from flavor.errors import FlavorError, NotAdmitted, RunFinishedEarly
 from flavor.ledger.keys import SigningKey
+from flavor.records.admission import Admission
 from flavor.records.names import Event
 from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
@@ -156,7 +157,7 @@ def test_a_site_is_told_that_it_has_joined_by_the_coordinator_and_never_before_i
 ) -> None:
     """As at a start with another key than the run knows it by."""
     key = SigningKey.load_or_create(tmp_path / "a" / "client.key", "a").public
-    tell_admission(alone.runs, "a", admitted=False, reason="its key is another one", public_key=str(key))
+    tell_admission(alone.runs, "a", Admission(False, "its key is another one", str(key)))
     alone.start("")
     alone.thread.join(DEADLINE_S)
     assert isinstance(alone.error, NotAdmitted), alone.told

@@ -439,7 +439,7 @@ def test_trainer_that_fails_in_a_round_fails_the_run_with_its_reason(bench, how,
     assert len(result["rounds"]) == 1
     if how == "exit3":  # the words of the script are the operator's to read here, and in no reason
         assert "cannot read the data set" not in result["reason"]
-        assert "cannot read the data set" in bench.runs.clients(["edge-2"])["edge-2"][0]["report"]
+        assert "cannot read the data set" in bench.runs.clients(["edge-2"])["edge-2"][0].report
     no_traceback(process.stderr, *logs(bench).values())
     assert "is failed" in logs(bench)["edge-1"]
     assert bench.survivors() == {}

@@ -14,6 +14,7 @@ from flavor.bus.events import ClientEvents
 from flavor.bus.runs import RunStore
 from flavor.edge.membership import Membership
 from flavor.errors import LeaseLost
+from flavor.records.client import ClientStatus
 from flavor.records.names import Event
 from flavor.records.states import ClientState, RunState
 from flavor.records.update import Update
@@ -82,7 +83,7 @@ def test_who_was_replaced_writes_nothing(runs: RunStore, url: str) -> None:
     with pytest.raises(LeaseLost, match="'a' was taken over"):
         mine.hand_in(1, update("p"))
     with pytest.raises(LeaseLost):
-        mine.report(ClientState.READY, {}, behind=0, public_key="")
+        mine.report(ClientStatus(ClientState.READY))
     assert not mine.has_update(1)
     assert not runs.redis.exists(runs.keys.client("a").hash)
 
@@ -126,7 +127,7 @@ def test_an_edge_that_was_paused_undoes_nothing_of_its_successor(
     def succeed() -> None:
         runs.redis.delete(keys.lease)
         new = seat(runs, url)
-        new.report(ClientState.READY, {}, behind=0, public_key="")
+        new.report(ClientStatus(ClientState.READY))
         with contextlib.closing(ClientEvents(url, "r", "a", edge=new.token)) as of_new:
             of_new.start_round(1, anew=True, edge=new.token)
             of_new.take(1)
@@ -216,7 +217,7 @@ def test_a_fenced_write_is_two_round_trips(runs: RunStore, url: str) -> None:
         mine.take(ttl_s=60, told=lambda _: None)
         writes: list[Callable[[], object]] = [
             lambda: mine.hand_in(1, update("p")),
-            lambda: mine.report(ClientState.READY, {}, behind=0, public_key=""),
+            lambda: mine.report(ClientStatus(ClientState.READY)),
             lambda: events.start_round(1, anew=True, edge=mine.token),
         ]
         for write in writes:

@@ -24,6 +24,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.records import update
+from flavor.records.client import ClientStatus
 from flavor.records.objects import ObjectRef
 from flavor.records.states import ClientState
 from flavor.results.folder import ResultFolder
@@ -423,20 +424,21 @@ def test_of_what_a_client_writes_only_known_fields_of_sensible_size_are_read(run
     key = runs.keys.client("a")
     runs.redis.hset(key.hash, mapping={"state": "ready", "junk": "x" * 10_000_000})
     runs.redis.hset(key.update(1), mapping={"path": "p", "junk": "x" * 10_000_000})
-    assert runs.clients(["a", "b"]) == {"a": ({"state": "ready"}, False), "b": ({}, False)}
+    ready, nothing = ClientStatus("ready", protocol=0), ClientStatus(protocol=0)
+    assert runs.clients(["a", "b"]) == {"a": (ready, False), "b": (nothing, False)}
     assert runs.updates(1, ["a", "b"]) == {"a": update.from_hash({"path": "p"})}
     runs.redis.set(key.lease, "x")
     runs.redis.hset(key.hash, "reason", "x" * (LONGEST_FIELD_BYTES + 1))
     runs.redis.hset(key.update(1), "info_path", "x" * (LONGEST_FIELD_BYTES + 1))
-    (fields, alive) = runs.clients(["a"])["a"]
+    (status, alive) = runs.clients(["a"])["a"]
     assert alive
-    assert fields["state"] == ClientState.FAILED
-    assert "'reason' is larger than" in fields["reason"]
+    assert status.state == ClientState.FAILED
+    assert "'reason' is larger than" in status.reason
     assert "'info_path' is larger than" in runs.updates(1, ["a"])["a"].reason
     for name in (key.hash, key.update(1)):
         runs.redis.delete(name)
         runs.redis.set(name, json.dumps({}))
-    assert "no hash" in runs.clients(["a"])["a"][0]["reason"]
+    assert "no hash" in runs.clients(["a"])["a"][0].reason
     assert "no hash" in runs.updates(1, ["a"])["a"].reason
 
 

@@ -140,7 +140,7 @@ def test_trainers_that_end_early_end_the_run_with_a_code_of_its_own(bench):
         bench.held(client)
     coordinator.send(signal.SIGSTOP)  # so that it finds both gone, not one before the other
     bench.release("c1", "c2")
-    states = lambda: [found[0].get("state") for found in bench.runs.clients(["c1", "c2"]).values()]  # noqa: E731
+    states = lambda: [found[0].state for found in bench.runs.clients(["c1", "c2"]).values()]  # noqa: E731
     bench.eventually("both trainers have left", lambda: states() == ["left", "left"])
     coordinator.send(signal.SIGCONT)
     assert coordinator.wait() == 7

@@ -26,6 +26,7 @@ from flavor.ledger.recover import Recovered
 from flavor.ledger.recover import recover as recover_run
 from flavor.ledger.rounds import round_fields
 from flavor.ledger.trust import Trust
+from flavor.records.client import ClientStatus
 from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
 from flavor.records.states import ClientState, RunState
@@ -459,7 +460,7 @@ def test_an_update_that_the_server_forgot_is_handed_in_again_for_a_trainer_that_
     for other in ("edge-2", "edge-3"):  # the second is seen after whatever it does on looking again
         seat = Membership(bench.redis, bench.url, bench.runs.keys, other)
         seat.take(ttl_s=60, told=print)
-        seat.report(ClientState.JOINED, {}, behind=0, public_key="")
+        seat.report(ClientStatus(ClientState.JOINED))
         coordinator.until(f"{other} joined")
     assert not bench.redis.exists(key)
     assert coordinator.running

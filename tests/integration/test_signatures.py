@@ -356,7 +356,7 @@ def test_the_private_key_stays_with_its_edge(bench: Bench) -> None:
     path = bench.folder / "edge-1" / "client.key"
     public = SigningKey.load(path).public
     assert bench.runs.public_keys() == {"edge-1": str(public)}
-    assert f"edge-1 joined from {bench.runs.clients(['edge-1'])['edge-1'][0]['host']}, key {public.fingerprint}" in (
+    assert f"edge-1 joined from {bench.runs.clients(['edge-1'])['edge-1'][0].host}, key {public.fingerprint}" in (
         coordinator.stderr
     )
     secrets = [line.encode() for line in path.read_text().splitlines() if "-----" not in line]

@@ -16,7 +16,7 @@ def test_a_site_with_another_store_says_so_and_does_not_name_it(tmp_path: Path) 
     with pytest.raises(OtherStore) as other:
         check_store(open_store(str(tmp_path), create=True), "r", "a" * 32, tell=print)
     notice = notice_of(other.value)
-    assert notice.fields(None) == {"failure": "other-store"}
+    assert notice.refused(None).to_hash() == {"refused": notice.reason, "failure": "other-store", "try": ""}
     assert notice.reason == "it was started with another store than the run's (its --store, or its token's)"
 
 
@@ -24,7 +24,7 @@ def test_so_does_one_whose_store_is_none(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting) as found:
         open_store(str(tmp_path / "missing"))
     notice = notice_of(UnusableStore(str(found.value)))
-    assert notice.fields(None) == {"failure": "unusable-store"}
+    assert notice.refused(None).to_hash() == {"refused": notice.reason, "failure": "unusable-store", "try": ""}
     assert notice.reason == "it was started with a store that cannot be used (its --store, or its token's)"
 
 

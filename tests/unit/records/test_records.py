@@ -7,9 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from flavor.protocol import PROTOCOL
+from flavor.records.admission import Admission
+from flavor.records.client import FIELDS, ClientStatus, Transfer, revoked
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference, RoundView
+from flavor.records.states import ClientState
 from flavor.records.task import Task
 from flavor.records.update import UNSAID, Refused, Update, from_hash
 from flavor.records.verdict import Answer, Verdict
@@ -123,3 +127,54 @@ def test_a_reference_is_read_as_it_is_written_also_that_of_an_older_release() ->
 def test_a_round_that_was_just_opened_is_as_its_hash_says() -> None:
     fields = {"state": "open", "expected": '["a"]', "opened_ms": "1", "deadline_ms": "9", "attempt": "0"}
     assert RoundView.from_hash(2, fields, {}) == RoundView.opened(2, ("a",), opened_ms=1, deadline_ms=9)
+
+
+STATUS = ClientStatus(
+    ClientState.FAILED, "it ended", "trainer-ended", "3", "its text", 2, "host", 7, "ed25519:aa", transfer=None
+)
+
+
+def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_earlier_state_stays() -> None:
+    fields = STATUS.to_hash()
+    assert fields == {
+        "protocol": str(PROTOCOL),
+        "state": "failed",
+        "reason": "it ended",
+        "failure": "trainer-ended",
+        "exit_code": "3",
+        "report": "its text",
+        "round": "2",
+        "host": "host",
+        "pid": "7",
+        "public_key": "ed25519:aa",
+    }
+    assert ClientStatus.from_hash(fields) == STATUS
+    assert ClientStatus("ready").to_hash().keys() == fields.keys()
+    assert fields.keys() | Transfer().to_hash().keys() == set(FIELDS)
+
+
+def test_a_transfer_is_written_beside_it_and_taken_back() -> None:
+    moving = Transfer("uploading", 3, 9, 1000)
+    assert moving.to_hash() == {"phase": "uploading", "done": "3", "total": "9", "since_ms": "1000"}
+    fields = {**STATUS.to_hash(), **moving.to_hash()}
+    assert ClientStatus.from_hash(fields) == replace(STATUS, transfer=moving)
+    assert ClientStatus.from_hash({**fields, **Transfer().to_hash()}) == STATUS
+
+
+def test_what_a_client_says_of_itself_is_read_whatever_it_is() -> None:
+    read = ClientStatus.from_hash({"state": "READY", "round": "-1", "pid": "x", "protocol": "two", "phase": "dancing"})
+    assert read == ClientStatus("READY", protocol=0)
+    assert read.known_state is None
+    assert ClientStatus.from_hash({}) == ClientStatus(protocol=0)
+    assert ClientStatus.from_hash(revoked()).known_state is ClientState.REVOKED
+
+
+def test_an_admission() -> None:
+    refused = Admission(False, "its key is another one", "ed25519:aa")
+    assert refused.to_hash() == {"admitted": "0", "reason": "its key is another one", "public_key": "ed25519:aa"}
+    for admission in (refused, Admission(True)):
+        assert Admission.from_hash(admission.to_hash()) == admission
+    assert Admission.from_hash({}) is None
+    assert refused.is_about("ed25519:aa")
+    assert not refused.is_about("ed25519:bb")
+    assert Admission(True).is_about("ed25519:bb"), "an earlier release names no key"

@@ -1,0 +1,122 @@
+"""What a client's edge says of itself in the client's own hash in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flavor.protocol import PROTOCOL, spoken
+from flavor.records.names import count
+from flavor.records.states import ClientState
+from flavor.watch import PHASES
+
+FIELDS = (
+    *("state", "reason", "failure", "exit_code", "report"),
+    *("round", "host", "pid", "public_key", "protocol", "phase", "done", "total", "since_ms"),
+)
+"""The fields of a client's hash that are read. Nothing else that a client writes there is read."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How far a client's edge is in moving a model."""
+
+    phase: str = ""
+    """One of `flavor.watch.PHASES`; '' where nothing moves."""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    since_ms: int = 0
+    """When the transfer began, in milliseconds since 1970, by the site's clock."""
+
+    def to_hash(self) -> dict[str, str]:
+        """The fields that the client's edge writes while a model moves, and once no model moves any more."""
+        return {
+            "phase": self.phase,
+            "done": str(self.done_bytes),
+            "total": str(self.total_bytes),
+            "since_ms": str(self.since_ms),
+        }
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> Transfer | None:
+        """Read what a client has written, whatever that is; None where no model moves."""
+        done, total, since_ms = (count(fields.get(name)) for name in ("done", "total", "since_ms"))
+        phase = fields.get("phase", "")
+        if phase not in PHASES or done is None or total is None or since_ms is None:
+            return None
+        return cls(phase, done, total, since_ms)
+
+
+@dataclass(frozen=True)
+class ClientStatus:
+    """Where a client is and why, in the words of its edge.
+
+    Anything may stand in Redis: the site writes it. Readers check the public key and the protocol, and believe the
+    state only of a client whose lease is there.
+    """
+
+    state: str = ""
+    """A `ClientState`; '' or any other word where the client says nothing that this release knows."""
+    reason: str = ""
+    """Why it is there, in words of this project; '' where nothing is unusual."""
+    failure: str = ""
+    """The class of its failure (`flavor.edge.notice`); '' for none."""
+    exit_code: str = ""
+    """How its trainer ended; '' where it has not ended."""
+    report: str = ""
+    """The site's own text about the failure, where the site's user shares it."""
+    behind: int = 0
+    """The newest round that is behind the client: handed in, refused or missed."""
+    host: str = ""
+    pid: int = 0
+    public_key: str = ""
+    """`ed25519:HEX`, the key that the client signs its updates with."""
+    protocol: int = PROTOCOL
+    """The version of the protocol that its edge speaks; 0 where the edge does not say."""
+    transfer: Transfer | None = None
+    """The model that its edge moves at present."""
+
+    @property
+    def known_state(self) -> ClientState | None:
+        """The state, if this release knows it."""
+        return ClientState(self.state) if self.state in tuple(ClientState) else None
+
+    def to_hash(self) -> dict[str, str]:
+        """The fields that the client's edge writes when its state changes.
+
+        The fields of a transfer are written by themselves, more often: see `Transfer.to_hash`.
+        """
+        return {
+            "protocol": str(self.protocol),
+            "state": self.state,
+            "reason": self.reason,
+            "failure": self.failure,
+            "exit_code": self.exit_code,
+            "report": self.report,
+            "round": str(self.behind),
+            "host": self.host,
+            "pid": str(self.pid),
+            "public_key": self.public_key,
+        }
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> ClientStatus:
+        """Read what a client has written, whatever that is."""
+        return cls(
+            state=fields.get("state", ""),
+            reason=fields.get("reason", ""),
+            failure=fields.get("failure", ""),
+            exit_code=fields.get("exit_code", ""),
+            report=fields.get("report", ""),
+            behind=count(fields.get("round")) or 0,
+            host=fields.get("host", ""),
+            pid=count(fields.get("pid")) or 0,
+            public_key=fields.get("public_key", ""),
+            protocol=spoken(fields.get("protocol")),
+            transfer=Transfer.from_hash(fields),
+        )
+
+
+def revoked() -> dict[str, str]:
+    """The fields that `flavor revoke` writes, in place of all that the client's edge has written."""
+    return {"state": ClientState.REVOKED.value, "reason": "it was revoked"}
