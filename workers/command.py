@@ -11,7 +11,7 @@ import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from rq.timeouts import JobTimeoutException
 
@@ -31,6 +31,10 @@ _GRACE_S = 2.0
 class Runner(Protocol):
     """Has the command aggregate the round whose files are announced in its `$OUTPUT_PATH`."""
 
+    @property
+    def ends(self) -> bool:
+        """Whether the command has ended, with its process group, once it says that it is done."""
+
     def folder(self, run: str) -> AbstractContextManager[AggregatorFolder]:
         """Return the folder in which the command works for this run."""
 
@@ -46,6 +50,7 @@ class StartedAnew:
     """A `Runner` that starts the command for every round, and waits until it ends."""
 
     aggregator: UserAggregator
+    ends: ClassVar[bool] = True
 
     def folder(self, run: str) -> AggregatorFolder:
         """See `Runner`."""
@@ -118,7 +123,8 @@ class CommandCombiner:
             try:
                 if self.aggregator.account is not None:
                     files = brought_home(files, self.aggregator.account, said)
-                combined = taken(work, files, target, said)
+                is_final = self.runner.ends or self.aggregator.account is not None
+                combined = taken(work, files, target, said, is_final=is_final)
             except FlavorError:
                 self.runner.discard(work.run)
                 raise

@@ -15,11 +15,14 @@ import numpy as np
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile, digest_and_check, is_finite
 from flavor.checkpoints.compare import same_bits, structure_problems
+from flavor.checkpoints.kind import CheckpointKind
+from flavor.checkpoints.site import SiteOptions, Wire
 from flavor.errors import AggregatorFailed, CheckpointError
 from flavor.programs.account import Account
 from flavor.programs.aggregator_files import RoundFiles
 from flavor.records.info import Info
 from flavor.records.update import Update
+from flavor.store.links import is_sole, linked
 from workers.combiner import Combined, Work
 from workers.structure import structure
 from workers.updates import open_updates, place_update
@@ -50,9 +53,10 @@ def brought_home(files: RoundFiles, account: Account, said: str) -> RoundFiles:
     return replace(files, global_model=home / files.global_model.name)
 
 
-def taken(work: Work, files: RoundFiles, target: Path, said: str) -> Combined:
+def taken(work: Work, files: RoundFiles, target: Path, said: str, *, is_final: bool = False) -> Combined:
     """Inspect the result of the command, and put it at `target`; `said` are the command's last lines, quoted.
 
+    With `is_final` no other process can write to the result any more, so that the file itself can be put at `target`.
     Raises `AggregatorFailed` with the reason why the result cannot be used.
     """
     made = files.global_model
@@ -61,21 +65,21 @@ def taken(work: Work, files: RoundFiles, target: Path, said: str) -> Combined:
         raise AggregatorFailed(f"the aggregator finished, but the file at GetPaths('globalModel')[0] {how}{said}")
     info = _info(work, files)
     try:
-        digest, size_bytes = _taken_over(work, made, target)
+        digest, size_bytes = _taken_over(work, made, target, is_final=is_final)
     except CheckpointError as error:
         message = str(error).removeprefix(f"{made}: ")
         raise AggregatorFailed(f"the aggregator's global model cannot be used: {message}{said}") from None
     return Combined(digest, size_bytes, info, notes=_notes(work, digest))
 
 
-def _taken_over(work: Work, made: Path, target: Path) -> tuple[str, int]:
+def _taken_over(work: Work, made: Path, target: Path, *, is_final: bool) -> tuple[str, int]:
     """Write the command's global model in the form of the wire, and return its digest and size.
 
     Raises `CheckpointError` where it cannot be the next round's model: it is damaged, or unlike the contributors'
     models.
     """
     kind = work.config.kind
-    wire = kind.to_wire(made, target)
+    wire = (_shared(kind, made, target) if is_final else None) or kind.to_wire(made, target)
     if kind.has_tensors:
         _check_tensors(work, target)
     elif kind.is_inspected:
@@ -85,6 +89,21 @@ def _taken_over(work: Work, made: Path, target: Path) -> tuple[str, int]:
             if problems := kind.compare(target, first, "the local models"):
                 raise CheckpointError(problems)
     return wire.digest, wire.size_bytes
+
+
+def _shared(kind: CheckpointKind, made: Path, target: Path) -> Wire | None:
+    """Make `target` a second name of the file, where the file crosses the wire as it is; None where that cannot be.
+
+    A link and no move: the first name stays in the round's folder, for a look, when the attempt fails.
+    """
+    if kind.has_tensors:
+        return None
+    site = kind.site(SiteOptions(beside=made.with_name(".beside")))
+    if not (site.may_share(made) and is_sole(made) and linked(made, target)):
+        return None
+    if (wire := site.taken(target)) is None:
+        target.unlink()
+    return wire
 
 
 def _check_tensors(work: Work, target: Path) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import ClassVar
 
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
@@ -37,6 +38,8 @@ class Residents:
     takes a process out of `_kept` owns it, and keeps its run in `_ending` until the process has ended and its lease is
     released.
     """
+
+    ends: ClassVar[bool] = False
 
     def __init__(
         self, aggregator: UserAggregator, home: str, *, run: Callable[[str], RunStore], observer: Observer

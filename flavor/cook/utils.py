@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from flavor.atomic import write_json
 from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
-from flavor.records.info import FILE_NAME, checked_info, merge_infos, read_info
+from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, merge_infos, read_info
 from flavor.records.names import Event, event_name
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ EventSet = frozenset(Event)
 """The names of all events."""
 PathSet = frozenset(KINDS)
 """The kinds of paths that `GetPaths` and `SetPaths` know."""
-MERGED_NAME = "merged-info.json"
-"""The merged information, beside the global model."""
 _LOOK_S = 1.0
 
 

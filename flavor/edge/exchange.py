@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from flavor.atomic import replacing, temporary_beside
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
 from flavor.checkpoints.npz_suffix import npz_hint
@@ -31,7 +31,6 @@ from flavor.records.update import Update
 from flavor.store.links import is_sole, linked
 from flavor.store.paths import checked_global, named, update_prefix
 from flavor.store.protocol import ObjectStore
-from flavor.watch import current_watch
 
 _QUICK_BYTES = 2**20
 _MOST_MERGED_BYTES = 2**28
@@ -113,11 +112,8 @@ class Exchange:
             self._reading = ReadMark(target, told=self._reading_told)
         if merged is not None:
             for info in self._workspace.merged_infos:
-                temporary = info.with_name(f".{info.name}.{os.getpid()}")
-                with naming(temporary):
-                    temporary.write_bytes(merged)
-                current_watch().check()
-                os.replace(temporary, info)
+                with replacing(info) as file:
+                    file.write(merged)
 
     @contextlib.contextmanager
     def _own_file(self, model: ObjectRef) -> Iterator[Path]:
@@ -128,7 +124,7 @@ class Exchange:
             if before and self._store.seal(model.path) != before:
                 raise DigestMismatch(f"object {model.path}: changed in the store while it was read")
             return
-        own = self._workspace.global_model.with_name(f".given.{os.getpid()}")
+        own = temporary_beside(self._workspace.global_model)
         try:
             self._store.place(model, own)
             yield own

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flavor.checkpoints.format import ANY_EXTENSION, Format
-from flavor.cook.utils import MERGED_NAME
 from flavor.errors import InvalidSetting
 from flavor.ownfolder import make_own_folder
-from flavor.records.info import FILE_NAME
+from flavor.records.info import FILE_NAME, MERGED_NAME
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from typing import Any
 from flavor.errors import InvalidInfo
 
 FILE_NAME = "info.json"
+MERGED_NAME = "merged-info.json"
+"""The merged information, beside the global model in a trainer's folder."""
 WEIGHTED = " (weighted)"
 CONFUSION = tuple(f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn"))
 MAX_BYTES = 64 * 1024

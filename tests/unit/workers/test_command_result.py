@@ -7,11 +7,12 @@ from typing import ClassVar, cast
 
 import pytest
 
+from flavor.checkpoints.kinds import OPAQUE, TENSORS
 from flavor.errors import AggregatorFailed
 from flavor.programs.aggregator_files import RoundFiles
 from flavor.records.info import Info
 from workers.combiner import Work
-from workers.command_result import _info
+from workers.command_result import _info, _shared
 
 
 class OnlyInfo:
@@ -54,3 +55,16 @@ def test_what_cannot_be_metrics_is_refused_in_one_line(tmp_path: Path, text: str
     with pytest.raises(AggregatorFailed, match=r"GetPaths.'globalInfo'") as raised:
         left(tmp_path, text)
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_crosses_the_wire_as_it_is_gets_a_second_name_and_is_not_copied(tmp_path: Path) -> None:
+    made, target = tmp_path / "made", tmp_path / "target"
+    made.write_bytes(b"weights")
+    wire = _shared(OPAQUE, made, target)
+    assert wire == OPAQUE.to_wire(made, tmp_path / "copy")
+    assert target.samefile(made), "and its first name stays for a look"
+    assert _shared(OPAQUE, made, tmp_path / "again") is None, "another name of the file may be anybody's"
+    (tmp_path / "link").symlink_to(tmp_path / "copy")
+    assert _shared(OPAQUE, tmp_path / "link", tmp_path / "again") is None
+    assert _shared(TENSORS, tmp_path / "copy", tmp_path / "again") is None, "tensors are converted"
+    assert not (tmp_path / "again").exists()
