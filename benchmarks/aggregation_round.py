@@ -63,12 +63,12 @@ def _measured(folder: Path, rounds: int, rule: str) -> dict[str, Any]:
         serve = ["serve", "--rounds", str(rounds), "--min-clients", str(EDGES), "--aggregator", rule]
         started: list[tuple[str, str, list[str]]] = [
             ("coordinator", "flavor.cli.main", serve),
-            ("aggregator", "flavor.cli.aggregator", []),
+            ("aggregator", "flavor.cli.flavor_agg", []),
         ]
         for i in range(1, EDGES + 1):
             words = ["-m", f"{sys.executable} {TRAINER} pickle {BYTES}", "--client", f"edge-{i}"]
             words += ["--workspace", str(folder / f"edge-{i}"), "--input", str(folder)]
-            started.append((f"edge-{i}", "flavor.cli.edge", words))
+            started.append((f"edge-{i}", "flavor.cli.flavor_fl", words))
         for name, module, words in started:
             processes.start(name, module, words, environment=environment, log=folder / f"{name}.log")
         processes.wait(["coordinator"], 600)

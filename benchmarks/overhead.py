@@ -86,7 +86,7 @@ def measure(
         serve = ["serve", "--rounds", str(rounds), "--min-clients", str(edges), "--keep-rounds", "1"]
         processes.start("coordinator", "flavor.cli.main", serve, environment=environment, log=log / "coordinator.log")
         for name in ("aggregator-1", "aggregator-2"):
-            processes.start(name, "flavor.cli.aggregator", [], environment=environment, log=log / f"{name}.log")
+            processes.start(name, "flavor.cli.flavor_agg", [], environment=environment, log=log / f"{name}.log")
         for i in range(1, edges + 1):
             command = f"{sys.executable} {TRAINER} {format_} {size_bytes}"
             words = [
@@ -99,7 +99,9 @@ def measure(
                 "--input",
                 folder,
             ]
-            processes.start(f"edge-{i}", "flavor.cli.edge", words, environment=environment, log=log / f"edge-{i}.log")
+            processes.start(
+                f"edge-{i}", "flavor.cli.flavor_fl", words, environment=environment, log=log / f"edge-{i}.log"
+            )
         processes.wait(["coordinator"], 3600)
         runs = RunStore(connect(url), "overhead", url)
         view = runs.read()
@@ -164,7 +166,7 @@ def idle_edge(base: Path | None) -> dict[str, Any]:
             "--workspace",
             str(log / "edge-1"),
         ]
-        processes.start("edge", "flavor.cli.edge", words, environment=environment, log=log / "edge.log")
+        processes.start("edge", "flavor.cli.flavor_fl", words, environment=environment, log=log / "edge.log")
         runs = RunStore(connect(url), "idle", url)
         while runs.clients(["edge-1"])["edge-1"][0].state != "ready":
             time.sleep(0.1)

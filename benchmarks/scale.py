@@ -160,7 +160,7 @@ def measure(edges: int, rounds: int) -> dict[str, Any]:
         words = ["serve", "--rounds", str(rounds), "--min-clients", str(edges), "--keep-rounds", "0"]
         words += ["--heartbeat-timeout-s", "600", "--aggregation-lease-s", "60"]
         processes.start("coordinator", "flavor.cli.main", words, environment=environment, log=log / "coordinator.log")
-        processes.start("aggregator", "flavor.cli.aggregator", [], environment=environment, log=log / "aggregator.log")
+        processes.start("aggregator", "flavor.cli.flavor_agg", [], environment=environment, log=log / "aggregator.log")
         simulator = Edges(url, Path(folder) / "store", edges)
         simulator.join_run()
         simulator.start()

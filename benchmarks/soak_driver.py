@@ -112,9 +112,9 @@ class Driver:
             words += ["--heartbeat-timeout-s", str(LEASE_S), "--aggregation-lease-s", str(LEASE_S)]
             words += ["--aggregation-attempts", "1000", "--quarantine-after", "0"]
         elif name in AGGREGATORS:
-            module, words = "flavor.cli.aggregator", ["--queue", QUEUE]
+            module, words = "flavor.cli.flavor_agg", ["--queue", QUEUE]
         else:
-            module = "flavor.cli.edge"
+            module = "flavor.cli.flavor_fl"
             words = ["-m", TRAINER, "--workspace", str(self.folder / name), "--format", "pickle"]
         return module, words
 

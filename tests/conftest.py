@@ -29,8 +29,8 @@ DEADLINE_S = 30.0
 TAG = "FLAVOR_TEST_TAG"
 MODULES = {
     "flavor": "flavor.cli.main",
-    "flavor-fl": "flavor.cli.edge",
-    "flavor-agg": "flavor.cli.aggregator",
+    "flavor-fl": "flavor.cli.flavor_fl",
+    "flavor-agg": "flavor.cli.flavor_agg",
     "aumai-fedtrain": "aumai_fedtrain.cli",
 }
 TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"

@@ -10,10 +10,10 @@ import flavor
 
 PROGRAMS = {
     "flavor": "flavor.cli.main",
-    "flavor-fl": "flavor.cli.edge",
-    "flavor-agg": "flavor.cli.aggregator",
-    "check-fl": "flavor.cli.check",
-    "check-agg": "flavor.cli.check_aggregator",
+    "flavor-fl": "flavor.cli.flavor_fl",
+    "flavor-agg": "flavor.cli.flavor_agg",
+    "check-fl": "flavor.cli.check_fl",
+    "check-agg": "flavor.cli.check_agg",
     "aumai-fedtrain": "aumai_fedtrain.cli",
 }
 _FOLDERS = ("INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH")

@@ -1,5 +1,7 @@
 """The program `flavor`. The command `flavor NAME` is the function NAME of `flavor/cli/NAME.py`.
 
+Programs of their own have a module each as well: `flavor_fl`, `flavor_agg`, `check_fl` and `check_agg`.
+
 Subcommands are imported when they are named, so that `flavor event set` costs what it needs.
 """
 

@@ -34,7 +34,7 @@ def edge() -> None:
     """`flavor-fl`."""
     keep_private()
     with _importing():
-        from flavor.cli.edge import main
+        from flavor.cli.flavor_fl import main
 
     main()
 
@@ -43,7 +43,7 @@ def aggregator() -> None:
     """`flavor-agg`."""
     keep_private()
     with _importing():
-        from flavor.cli.aggregator import main
+        from flavor.cli.flavor_agg import main
 
     main()
 

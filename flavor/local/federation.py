@@ -263,7 +263,7 @@ class Federation:
             name = "aggregator" if self.workers == 1 else f"aggregator-{number}"
             processes.start(
                 name,
-                "flavor.cli.aggregator",
+                "flavor.cli.flavor_agg",
                 ["--queue", self.config.queue, *self._aggregator_words()],
                 environment=environment,
                 log=self.layout.log(name),
@@ -276,7 +276,7 @@ class Federation:
             words += ["--report-output", *self._consent()]  # site and operator are the same here
             processes.start(
                 site.client,
-                "flavor.cli.edge",
+                "flavor.cli.flavor_fl",
                 words,
                 environment=environment,
                 log=self.layout.log(site.client),

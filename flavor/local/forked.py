@@ -26,7 +26,7 @@ from flavor.local.fork_server import LARGEST_BYTES, UNBUFFERED
 from flavor.local.processes import Process, started
 from flavor.parent_death import die_with_parent
 
-PROGRAMS = ("flavor.cli.main", "flavor.cli.serve_local", "flavor.cli.edge", "flavor.cli.aggregator")
+PROGRAMS = ("flavor.cli.main", "flavor.cli.serve_local", "flavor.cli.flavor_fl", "flavor.cli.flavor_agg")
 """Modules of the programs that a local run consists of."""
 MODULES = (
     *PROGRAMS,

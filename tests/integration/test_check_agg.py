@@ -712,7 +712,7 @@ def test_every_check_is_documented():
 
 def check_agg(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "flavor.cli.check_aggregator", *arguments],
+        [sys.executable, "-m", "flavor.cli.check_agg", *arguments],
         capture_output=True, text=True, timeout=100, check=False, **options,
     )  # fmt: skip
 
@@ -767,7 +767,7 @@ def test_check_fl_takes_opaque_checkpoints(tmp_path, clean):  # noqa: F811
     (tmp_path / "main.py").write_text(OPAQUE_TRAINER)
     words = ["--checkpoint", "opaque", "--json", "-m", shlex.join([sys.executable, str(tmp_path / "main.py")])]
     ran = subprocess.run(
-        [sys.executable, "-m", "flavor.cli.check", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "flavor.cli.check_fl", *words], capture_output=True, text=True, check=False
     )
     statuses = [item["status"] for item in json.loads(ran.stdout)["checks"]]
     assert (ran.returncode, statuses.count("skipped"), statuses.count("failed")) == (0, 7, 0)
@@ -777,7 +777,7 @@ def test_check_fl_has_a_second_round_of_opaque_checkpoints_with_an_aggregator(co
     """A script whose local and global files differ is right; one that hands the global file back trains nothing."""
     own = commands(FORESTS + "\naggregate()\n", OPAQUE_TRAINER)
     words = ["-am", own[1], "-m", own[3], "--ignore-ckpt", "--json"]
-    command = [sys.executable, "-m", "flavor.cli.check", *words]
+    command = [sys.executable, "-m", "flavor.cli.check_fl", *words]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     given = '    if epoch:\n        forest = open(os.environ["GLOBAL_MODEL_PATH"]).read().splitlines()\n'

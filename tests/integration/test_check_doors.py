@@ -194,6 +194,6 @@ def test_a_trainer_of_redis_cli_alone(tmp_path, place):
     env = {name: value for name, value in os.environ.items() if name not in names} | {"TMPDIR": str(folder)}
     words = ["--ignore-ckpt", "-m", f"sh {tmp_path / 'main.sh'}", "--timeout-s", "60"]
     ran = subprocess.run(
-        [sys.executable, "-m", "flavor.cli.check", *words], capture_output=True, text=True, env=env, check=False
+        [sys.executable, "-m", "flavor.cli.check_fl", *words], capture_output=True, text=True, env=env, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -722,7 +722,7 @@ def test_the_bus_sees_a_look_and_a_write_before_the_script_goes_on(clean):
 
 def check_fl(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "flavor.cli.check", *arguments],
+        [sys.executable, "-m", "flavor.cli.check_fl", *arguments],
         capture_output=True, text=True, timeout=60, check=False, **options,
     )  # fmt: skip
 
@@ -815,7 +815,7 @@ def test_sigterm_stops_the_script_and_removes_the_folder(tmp_path, clean):
     script = main(tmp_path, changed(("    train(model)\n", "    print(os.getpid(), flush=True)\n    time.sleep(60)\n")))
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "flavor.cli.check", "-m", script],
+        [sys.executable, "-m", "flavor.cli.check_fl", "-m", script],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     assert process.stderr is not None

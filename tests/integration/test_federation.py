@@ -677,7 +677,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize("module", ["flavor.cli.aggregator", "flavor.cli.serve_local"])
+@pytest.mark.parametrize("module", ["flavor.cli.flavor_agg", "flavor.cli.serve_local"])
 def test_a_local_run_survives_its_own_processes(bench, module):
     words = ["run", "-m", bench.trainer("--hold"), "--edges", 2, "--rounds", 3, "--run", bench.run]
     words += ["--out", bench.folder / "out", "--heartbeat-timeout-s", 1]

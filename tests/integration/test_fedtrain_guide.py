@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "fedtrain.md").read_text()
 REFERENCE = (ROOT / "docs" / "api-reference.md").read_text()
 TRAINER = Path(__file__).with_name("fedtrain_trainer.py")
-MODULES = {"aumai-fedtrain": "aumai_fedtrain.cli", "flavor": "flavor.cli.main", "flavor-fl": "flavor.cli.edge"}
+MODULES = {"aumai-fedtrain": "aumai_fedtrain.cli", "flavor": "flavor.cli.main", "flavor-fl": "flavor.cli.flavor_fl"}
 
 
 @dataclass(frozen=True)

@@ -329,7 +329,7 @@ def test_the_job_for_kubernetes_uses_what_there_is() -> None:
     (container,) = yaml.safe_load(block)["spec"]["template"]["spec"]["containers"]
     assert "AS edge" in (ROOT / "Dockerfile").read_text()
     helped = subprocess.run(
-        [sys.executable, "-m", "flavor.cli.edge", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "flavor.cli.flavor_fl", "--help"], capture_output=True, text=True, check=True
     ).stdout
     program, *options = container["command"]
     assert program == "flavor-fl"

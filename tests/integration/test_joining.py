@@ -174,7 +174,7 @@ def test_a_run_of_enrolled_sites(bench_at, door: Door, tmp_path: Path) -> None:
     processes = bench.survivors()
     assert len(processes) >= 8  # coordinator, aggregator, three edges, three trainers
     assert not [secret for secret in secrets if secret in "\n".join(processes.values())]
-    assert sum("flavor.cli.edge -m" in command for command in processes.values()) == 2  # where --join TOKEN was
+    assert sum("flavor.cli.flavor_fl -m" in command for command in processes.values()) == 2  # where --join TOKEN was
     trainers = [pid for pid, command in processes.items() if "toy_trainer" in command and "flavor.cli" not in command]
     assert len(trainers) == 2
     for pid in trainers:

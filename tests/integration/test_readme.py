@@ -34,7 +34,7 @@ def test_the_snippet_is_a_federated_script(tmp_path: Path) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     placeholder = next(line for line in snippet.splitlines() if "= ..." in line)
     (tmp_path / "main.py").write_text(snippet.replace(placeholder, PREAMBLE))
-    command = [sys.executable, "-m", "flavor.cli.check", "--json", "-m", f"{sys.executable} main.py"]
+    command = [sys.executable, "-m", "flavor.cli.check_fl", "--json", "-m", f"{sys.executable} main.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     assert [check for check in report["checks"] if check["status"] != "passed"] == []

@@ -43,6 +43,6 @@ def test_a_line_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_program_whose_stderr_was_closed_ends_as_it_does_otherwise(tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "flavor.cli.aggregator", "--queue", "q", "--init-once"]
+    command = [sys.executable, "-P", "-m", "flavor.cli.flavor_agg", "--queue", "q", "--init-once"]
     done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], cwd=tmp_path, check=False, timeout=60)
     assert done.returncode == 2

@@ -18,7 +18,7 @@ from flavor.local.forked import ForkedProcess
 from tests.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
-EDGE = [sys.executable, "-P", "-m", "flavor.cli.edge"]
+EDGE = [sys.executable, "-P", "-m", "flavor.cli.flavor_fl"]
 FLAVOR = [sys.executable, "-P", "-m", "flavor.cli.main"]
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="all programs start cold")
 
@@ -113,7 +113,7 @@ def test_the_processes_of_a_local_run_are_warm_as_well_and_end_with_it(
     words = ["run", "-m", bench.trainer("--hold", "--at", 1), "--edges", 1, "--rounds", 1, "--run", bench.run]
     process = bench.start("flavor", *words, "--out", bench.folder / "out")
     bench.held("edge-1")
-    (edge,) = (pid for pid, command in bench.survivors().items() if "-P -m flavor.cli.edge" in command)
+    (edge,) = (pid for pid, command in bench.survivors().items() if "-P -m flavor.cli.flavor_fl" in command)
     assert parent(parent(edge)) == process.pid
     assert os.getpgid(edge) == edge
     assert "[edge-1] flavor: joined" in (bench.folder / "out" / "logs" / "edge-1.log").read_text()
@@ -129,13 +129,13 @@ def parent(pid: int) -> int:
 @pytest.mark.parametrize(
     ("changes", "program"),
     [
-        ({"PYTHONWARNINGS": "ignore"}, "flavor.cli.edge"),
-        ({"LD_PRELOAD": ""}, "flavor.cli.edge"),
-        ({"OMP_NUM_THREADS": "2"}, "flavor.cli.edge"),
-        ({"PYTHONPATH": "elsewhere"}, "flavor.cli.edge"),
-        ({"LANG": "xx"}, "flavor.cli.edge"),
+        ({"PYTHONWARNINGS": "ignore"}, "flavor.cli.flavor_fl"),
+        ({"LD_PRELOAD": ""}, "flavor.cli.flavor_fl"),
+        ({"OMP_NUM_THREADS": "2"}, "flavor.cli.flavor_fl"),
+        ({"PYTHONPATH": "elsewhere"}, "flavor.cli.flavor_fl"),
+        ({"LANG": "xx"}, "flavor.cli.flavor_fl"),
         ({}, "flavor.cli.start"),
-        ({}, "flavor.cli.check"),
+        ({}, "flavor.cli.check_fl"),
     ],
 )
 def test_it_is_started_cold_where_that_may_make_a_difference(

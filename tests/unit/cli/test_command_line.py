@@ -12,15 +12,15 @@ from pathlib import Path
 import click
 
 import aumai_fedtrain.cli
-from flavor.cli import aggregator, check, check_aggregator, edge, main
+from flavor.cli import check_agg, check_fl, flavor_agg, flavor_fl, main
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "command_line.txt"
 PROGRAMS: dict[str, click.Command] = {
     "flavor": main.cli,
-    "flavor-fl": edge.command,
-    "flavor-agg": aggregator.command,
-    "check-fl": check.command,
-    "check-agg": check_aggregator.command,
+    "flavor-fl": flavor_fl.command,
+    "flavor-agg": flavor_agg.command,
+    "check-fl": check_fl.command,
+    "check-agg": check_agg.command,
     "aumai-fedtrain": aumai_fedtrain.cli.main,
 }
 AS_MACHINE_SAYS = {("flavor-agg", "threads"), ("aumai-fedtrain", "home")}

@@ -26,8 +26,8 @@ STARTS = {
     "flavor": "flavor.cli.start:flavor",
     "flavor-fl": "flavor.cli.start:edge",
     "flavor-agg": "flavor.cli.start:aggregator",
-    "check-fl": "flavor.cli.check:main",
-    "check-agg": "flavor.cli.check_aggregator:main",
+    "check-fl": "flavor.cli.check_fl:main",
+    "check-agg": "flavor.cli.check_agg:main",
     "aumai-fedtrain": "flavor.cli.start:fedtrain",
 }
 

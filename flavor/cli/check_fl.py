@@ -113,7 +113,7 @@ def command(
     preprocess = parse_command(preprocess_command, "-p") if preprocess_command else None
     kind = kind_named(OPAQUE.name if ignore_ckpt else checkpoint)
     if aggregator_command is not None:
-        from flavor.cli.check_aggregator import check_both
+        from flavor.cli.check_agg import check_both
 
         check_both(
             parse_command(aggregator_command, "-am"),
