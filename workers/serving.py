@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import secrets
 import signal
 import threading
@@ -18,6 +19,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.programs.aggregator import UserAggregator
 from flavor.signals import Listener, asked_to_end, hung_up_or_ended
 from flavor.store.protocol import ObjectStore
+from flavor.view.blocked import noting
 from flavor.view.observer import Lines
 from workers.builtin import Engine
 from workers.command import CommandCombiner, StartedAnew
@@ -52,7 +54,7 @@ def serve(
     home = ""
     redis = connect(url, patience_s=patience_s, client_name="flavor-agg")
     key = key or SigningKey.generate()
-    observer = Lines(tell, name_runs=True)
+    observer = noting(os.environ, Lines(tell, name_runs=True))
     context = WorkerContext(redis, url, store, combiner=Engine(threads), observer=observer, key=key)
     queues = [queue]
     if aggregator is not None and init_once:
@@ -65,7 +67,7 @@ def serve(
         context.combiner = CommandCombiner(aggregator, StartedAnew(aggregator))
     wait_for_server(redis, url)
     set_context(context)
-    worker = make_worker(connection, *queues, tell=tell, name=name)
+    worker = make_worker(connection, *queues, observer=observer, name=name)
     if threading.current_thread() is threading.main_thread():
         Listener(worker.errand.idle, code=0, twice=True)
         for number in (signal.SIGINT, *hung_up_or_ended()):

@@ -13,7 +13,6 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -34,6 +33,8 @@ from flavor.bus.countdown import told_if_silent
 from flavor.bus.resting import note_resting, note_working
 from flavor.errors import BusUnavailable
 from flavor.signals import Errand, asked_to_end, pause
+from flavor.view.observer import Lines, Observer, notices
+from flavor.view.worker_events import WorkGivenBack, WorkTaken
 from workers.context import silent
 from workers.fault import GivenBack
 from workers.own_jobs import OwnJob, OwnQueue
@@ -86,7 +87,7 @@ class OwnWorker(SimpleWorker):
         """Runs whose store this worker does not have, as far as it knows."""
         self._passed: set[str] = set()
         """Jobs of these runs that it has put behind the others since it last did one of them."""
-        self.tell: Callable[[str], None] = silent
+        self.observer: Observer = Lines(silent)
         self._busy, self._over = False, threading.Event()
 
     def subscribe(self) -> None:
@@ -243,11 +244,11 @@ class OwnWorker(SimpleWorker):
                 return
             if self.aside.pop(_run_of(job), None):
                 note_working(self.connection, self.queue_names(), self.name, [_run_of(job)])
-                self.tell(f"it takes the work of run {_run_of(job)!r} again")
+                self.observer.hear(WorkTaken(of_run=_run_of(job)))
             if self.rest.over():
                 note_working(self.connection, self.queue_names(), self.name)
                 self.register_birth()
-                self.tell("it takes work again")
+                self.observer.hear(WorkTaken())
 
     def _give_back(self, job: Job, queue: Queue, reason: str, run: str) -> None:
         """Put the job behind the others in its queue, and leave the queue, or the jobs of `run`, until one is done."""
@@ -255,7 +256,7 @@ class OwnWorker(SimpleWorker):
             self._set_aside(job, queue, reason, run)
             return
         if self.rest.begin(reason):
-            self.tell(f"its work goes back into the queue, and it takes none for now: {reason}")
+            self.observer.hear(WorkGivenBack(reason))
         try:
             with self.connection.pipeline() as step:
                 step.rpush(queue.key, job.id)
@@ -268,7 +269,7 @@ class OwnWorker(SimpleWorker):
 
     def _set_aside(self, job: Job, queue: Queue, reason: str, run: str) -> None:
         if self.aside.setdefault(run, Rest()).begin(reason):
-            self.tell(f"the work of run {run!r} goes back into the queue, and it takes none of it for now: {reason}")
+            self.observer.hear(WorkGivenBack(reason, run))
         try:
             with self.connection.pipeline() as step:
                 step.rpush(queue.key, job.id)
@@ -344,7 +345,7 @@ def queue_named(connection: Redis, name: str) -> OwnQueue:
 
 
 def make_worker(
-    connection: Redis, *queues: str, tell: Callable[[str], None] = silent, name: str | None = None
+    connection: Redis, *queues: str, observer: Observer | None = None, name: str | None = None
 ) -> OwnWorker:
     """Return a worker on these queues; it reports the jobs that it drops and gives back.
 
@@ -352,11 +353,12 @@ def make_worker(
     before it is killed are lost; the coordinator asks for them again.
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    observer = observer or Lines(silent)
     own = [queue_named(connection, queue) for queue in queues]
     for queue in own:
-        queue.tell = tell
+        queue.tell = notices(observer)
     worker = OwnWorker(
         own, name=name, connection=connection, serializer=JSONSerializer, job_class=OwnJob, queue_class=OwnQueue
     )
-    worker.tell = tell
+    worker.observer = observer
     return worker

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import redis
@@ -25,6 +25,8 @@ class _Countdown:
         self._lock, self._shown_at = threading.Lock(), 0.0
         self._back: dict[str, str] = {}
         """What to say of each server that is waited for once that is over."""
+        self.heard: Callable[[str], None] = lambda _: None
+        """Told what is waited for, without the time that is left, and '' once that is over."""
 
     def show(self, where: str, left_s: float, error: Exception) -> None:
         live = sys.stderr.isatty()
@@ -36,6 +38,7 @@ class _Countdown:
             refused = isinstance(error, redis.exceptions.ResponseError)
             self._back[where] = "takes writes again" if refused else _ANSWERS
         how = f"takes no writes ({said(error)[:120]})" if refused else "does not answer"
+        self.heard(f"Redis at {where} {how}")
         line = f"{stamp()}flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
         say(f"\r{line}  " if live else line, end="" if live else "\n")
 
@@ -54,6 +57,7 @@ class _Countdown:
             if back is None or (reads_only and back != _ANSWERS):
                 return
             del self._back[where]
+        self.heard("")
         start, end = ("\r", "\033[K\n") if sys.stderr.isatty() else ("", "\n")
         say(f"{start}{stamp()}flavor: Redis at {where} {back}", end=end)
 
@@ -63,6 +67,7 @@ class _Countdown:
             if self._shown_at and sys.stderr.isatty():
                 say("")
             self._shown_at = 0.0
+        self.heard("")
 
 
 countdown = _Countdown()

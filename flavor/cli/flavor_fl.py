@@ -175,6 +175,8 @@ def command(
     from flavor.records.names import checked_name
     from flavor.script_settings import checked_pattern
     from flavor.stamp import with_times
+    from flavor.view.blocked import noting
+    from flavor.view.observer import Lines
 
     if join:
         identity = _joined(join, workspace, store)
@@ -214,7 +216,7 @@ def command(
     with_times()
     tell = teller(f"[{client}] flavor: ")
     try:
-        take_part(config, tell=tell)
+        take_part(config, observer=noting(os.environ, Lines(tell)))
     except (Stopped, KeyboardInterrupt) as stopped:
         tell("stopped; started again with the same command, it joins the round that is open then")
         raise (Terminated if isinstance(stopped, Stopped) else stopped) from None

@@ -7,6 +7,7 @@ A command line would show each setting to all users of the machine, and a script
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -16,6 +17,8 @@ from flavor.cli.program import one_line_errors, run_program
 from flavor.cli.serve import coordinate
 from flavor.config import RunConfig
 from flavor.local.record import Record
+from flavor.view.blocked import noting
+from flavor.view.observer import Lines
 
 
 @click.command(hidden=True)
@@ -26,6 +29,7 @@ from flavor.local.record import Record
 @one_line_errors
 def serve_local(folder: Path, redis_url: str | None, store: str | None, patience_s: float) -> None:
     """Coordinate the run of this result folder."""
+    noting(os.environ, Lines(lambda _: None))  # what else blocks it is in the run's log
     record = Record.of(folder)
     config = RunConfig.of_run(record.run, record.federation["config"])
     initial = record.federation["init_model"]

@@ -61,8 +61,8 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
         left = run if found_run.is_left else ""
         found = described(found_run.runs, found_run.url, store=found_run.store, metric=metric, left_in=left)
         if is_folder(run) and found["state"] not in _ENDED:
-            logs = {log.stem: log for log in sorted((Path(run) / "logs").glob("*.log"))}
-            found["absent"] += Waits(logs).said()
+            notes = {note.stem: note for note in sorted((Path(run) / "logs").glob("*.blocked"))}
+            found["absent"] += Waits(notes).blocked()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.events import ClientEvents
@@ -46,22 +46,24 @@ from flavor.ledger.keys import SigningKey
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import StoreHealth
+from flavor.view.observer import Observer, notices
+from flavor.view.site_events import RunJoinedAgain, TrainedBefore
 
 
 class Stopped(BaseException):
     """The edge was told to stop by a signal."""
 
 
-def take_part(config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
-    """Be this client of this run until it ends. A run that is rebuilt from the store meanwhile is joined again.
+def take_part(config: EdgeConfig, *, observer: Observer) -> None:
+    """Be this client of this run until the run ends; join a run again that is rebuilt from the store before that.
 
     Raises what `Edge.run` raises.
     """
     while True:
         try:
-            Edge(config, tell=tell).run()
+            Edge(config, observer=observer).run()
         except RunRebuilt as news:
-            tell(f"{news}: joining it again")
+            observer.hear(RunJoinedAgain(str(news)))
         else:
             return
 
@@ -76,8 +78,8 @@ class Edge:
     again, `LeaseHeld` when this client is already running.
     """
 
-    def __init__(self, config: EdgeConfig, *, tell: Callable[[str], None]) -> None:
-        self._config, self._tell = config, tell
+    def __init__(self, config: EdgeConfig, *, observer: Observer) -> None:
+        self._config, self._observer, self._tell = config, observer, notices(observer)
         self._redis = connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}")
         self._runs = RunStore(self._redis, config.run, config.redis_url)
         self._membership = Membership(self._redis, config.redis_url, self._runs.keys, config.client)
@@ -103,17 +105,17 @@ class Edge:
 
     def _join(self, subscription: Subscription) -> Site:
         """Wait for the run, and be its client: `LeaseHeld` when another process is."""
-        config, tell = self._config, self._tell
-        view = await_run(config, self._runs, subscription, tell=tell)
+        config = self._config
+        view = await_run(config, self._runs, subscription, observer=self._observer)
         workspace = Workspace.prepare(
             config.workspace, environment=os.environ, input_path=config.input, format_=config.format
         )
         settings = RunConfig.of_run(config.run, view.config)
         key = SigningKey.load_or_create(config.key_path, config.client)
-        self._membership.take(ttl_s=settings.heartbeat_timeout_s, told=tell)
+        self._membership.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
         view = self._runs.read()  # the wait for another process to leave may have been long
         settings = RunConfig.of_run(config.run, view.config)
-        return Site(config, self._runs, self._membership, view, settings, workspace, key, tell)
+        return Site(config, self._runs, self._membership, view, settings, workspace, key, self._observer)
 
     def _take_part(
         self, site: Site, standing: Standing, subscription: Subscription, leaving: contextlib.ExitStack
@@ -160,7 +162,7 @@ class Edge:
         leaving.callback(listener.close)
         listener.start()
         if past.trained:
-            self._tell(f"round {past.trained} was trained before: handing it in")
+            self._observer.hear(TrainedBefore(round=past.trained))
             training.hand_in(past.trained)
         trainer.start()
         self._inbox.put(Woken((RESYNC,)))
@@ -180,7 +182,7 @@ class Edge:
             self._inbox,
             broken=lambda item: isinstance(item, Broken),
             report=self._membership.report_transfer,
-            tell=self._tell,
+            observer=self._observer,
             patience_s=self._config.patience_s,
             awaits=standing.await_store,
         )

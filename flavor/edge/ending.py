@@ -11,6 +11,7 @@ from flavor.edge.transfers import Transfers
 from flavor.errors import InvalidUpdate, RunError, RunFinishedEarly, RunStopped, StoreError
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.view.site_events import RunOver
 
 
 class Ending:
@@ -55,4 +56,4 @@ class Ending:
         where = f"the final global model is at {target}"
         if ended_early(view):
             raise RunFinishedEarly(f"run {run!r} is finished: {view.reason}; {where}")
-        self._site.tell(f"run {run!r} is finished; {where}")
+        self._site.observer.hear(RunOver(where, run=run))

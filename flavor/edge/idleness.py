@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from flavor.view.observer import Observer
+from flavor.view.site_events import SiteIdle, TrainerStalled
+
 SILENT_S = 30.0
 """How long a site waits without a word."""
 
@@ -12,14 +15,15 @@ SILENT_S = 30.0
 class Idleness:
     """Tells once, of each wait, what is waited for; once more after this process itself had stood still."""
 
-    def __init__(self, tell: Callable[[str], None], *, now: Callable[[], float] = time.monotonic) -> None:
-        self._tell, self._now = tell, now
-        self._what = ""
+    def __init__(self, observer: Observer, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._observer, self._now = observer, now
+        self._what, self._kind = "", SiteIdle
         self._since = self._heard = now()
         self._told = False
 
-    def waits_for(self, what: str) -> None:
-        """What is waited for now; '' for nothing."""
+    def waits_for(self, what: str, *, is_stalled: bool = False) -> None:
+        """Note what is waited for now; '' for nothing. `is_stalled` if the trainer keeps its site from going on."""
+        self._kind = TrainerStalled if is_stalled else SiteIdle
         now = self._now()
         stood_still = now - self._heard > SILENT_S and self._told  # the bus is asked every few seconds
         if what != self._what or stood_still:
@@ -37,6 +41,6 @@ class Idleness:
         """Say it, if it is time to; whether it was."""
         due = self.left_s() == 0.0
         if due:
-            self._tell(f"waiting for {self._what}")
+            self._observer.hear(self._kind(self._what))
             self._told = True
         return due

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from flavor.bus.runs import RunStore
@@ -21,6 +20,8 @@ from flavor.ledger.keys import SigningKey
 from flavor.protocol import check_run
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.view.observer import Observer, notices
+from flavor.view.site_events import RunAwaited, RunJoining
 
 _REMIND_S = 60.0
 _TOGETHER_S = 3.0
@@ -39,16 +40,15 @@ class Site:
     settings: RunConfig
     workspace: Workspace
     key: SigningKey
-    tell: Callable[[str], None]
+    observer: Observer
+    """Hears what happens at this site."""
 
     def shared(self, text: str) -> str | None:
         """`text`, if the site's own user shares it with the run's operator."""
         return text if self.config.report_output else None
 
 
-def await_run(
-    config: EdgeConfig, runs: RunStore, subscription: Subscription, *, tell: Callable[[str], None]
-) -> RunView:
+def await_run(config: EdgeConfig, runs: RunStore, subscription: Subscription, *, observer: Observer) -> RunView:
     """The run, as soon as it goes on.
 
     Raises `RunError`, or what fits the run's end, when it is over, and `WaitTimeout` when it does not appear within
@@ -64,12 +64,11 @@ def await_run(
         if view is not None and view.state is RunState.FINISHED:
             raise is_over(view, "ask its operator for another run")
         why = why_not_there(config.run, view)
-        line = f"waiting for run {config.run!r}: {why}"
         now = time.monotonic()
         is_early = view is None and now < quiet_until
-        if not is_early and (line != told or now >= tell_at):
-            tell(line)
-            told, tell_at = line, now + _REMIND_S
+        if not is_early and (why != told or now >= tell_at):
+            observer.hear(RunAwaited(why, run=config.run))
+            told, tell_at = why, now + _REMIND_S
         left_s = quiet_until - now if is_early else inbox.RELISTEN_S
         left_s = left_s if deadline is None else min(left_s, deadline - now)
         if left_s <= 0:
@@ -85,9 +84,10 @@ def await_run(
 def tell_joining(site: Site) -> None:
     """Tell the site's user which run this client joins, and what the run asks of the site."""
     signs = f"signing with key {site.key.public.fingerprint}, {site.config.key_path}"
-    run = f"run {site.config.run!r} ({count_of(site.run.rounds, 'round')}, id {site.run.run_id})"
-    site.tell(f"joining {run} as {site.config.client!r}, {signs}")
+    rounds, run = count_of(site.run.rounds, "round"), site.run
+    site.observer.hear(RunJoining(signs, rounds, run.run_id, site.config.client, run=site.config.run))
+    tell = notices(site.observer)
     if given := site.workspace.given:
-        site.tell(f"taken from the environment: {', '.join(f'{name}={path}' for name, path in given.items())}")
+        tell(f"taken from the environment: {', '.join(f'{name}={path}' for name, path in given.items())}")
     for line in told_of_run(site.settings):
-        site.tell(line)
+        tell(line)

@@ -20,6 +20,7 @@ from flavor.edge.work import Work
 from flavor.errors import RunFinishedEarly
 from flavor.records.names import Event
 from flavor.records.run import RunView
+from flavor.view.site_events import TrainerLeft
 
 
 class Loop:
@@ -44,7 +45,7 @@ class Loop:
         self._standing, self._trainer, self._work, self._updates = standing, trainer, work, updates
         self._run_ended = run_ended
         self._keys = site.runs.keys.client(site.config.client)
-        self._idleness = Idleness(site.tell)
+        self._idleness = Idleness(site.observer)
 
     def run(self) -> None:
         """Go on until the run is over. Raises what `Edge.run` raises."""
@@ -58,7 +59,7 @@ class Loop:
         """Wait for one item, and react to it; True when the run is over."""
         part = self._standing.part
         is_starting = part.phase is Phase.STARTING
-        self._idleness.waits_for(awaited(part))
+        self._idleness.waits_for(awaited(part), is_stalled=bool(part.stalled))
         if self._idleness.look() and part.stalled:
             self._standing.stall()
         try:
@@ -149,6 +150,6 @@ class Loop:
         is_in_round = bool(part.round) and not (part.behind and self._events.taken() < part.round)
         if is_in_round or not part.behind:  # else a round was opened, at most, while the trainer was ending
             raise self._trainer.died(code, where(part))
-        self._site.tell(how_it_left(part, self._site.run.rounds))
+        self._site.observer.hear(TrainerLeft(how_it_left(part, self._site.run.rounds)))
         self._standing.leave()
         return False

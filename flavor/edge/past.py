@@ -10,6 +10,7 @@ from flavor.edge.joining import Site
 from flavor.edge.part import HandedIn, Judgement, Part
 from flavor.records.names import Event
 from flavor.records.run import RunView
+from flavor.view.site_events import TrainedAgain
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def take_over(site: Site, view: RunView, events: ClientEvents, *, has_files: Cal
     handed_in = round_ and membership.has_update(round_)
     answer = membership.answer(round_) if handed_in else None
     if answer is not None and not answer.accepted:
-        site.tell(f"round {round_}: the update was refused ({answer.reason}): training it again")
+        site.observer.hear(TrainedAgain(f"the update was refused ({answer.reason}): training it again", round_))
         remove += [keys.update(round_), *of_round]
     elif handed_in:  # the next task is the one to do
         judgement = Judgement.AWAITED if answer is None else Judgement.ACCEPTED

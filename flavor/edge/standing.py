@@ -10,6 +10,7 @@ from flavor.edge.part import Part
 from flavor.errors import NotAdmitted
 from flavor.records.client import ClientStatus
 from flavor.records.states import ClientState
+from flavor.view.site_events import RunJoined
 
 
 class Standing:
@@ -72,7 +73,7 @@ class Standing:
             raise NotAdmitted(f"run {site.config.run!r} does not admit {site.config.client!r}: {told.reason} ({signs})")
         if not self._admitted:
             self._admitted = True
-            site.tell(f"joined run {site.config.run!r}")
+            site.observer.hear(RunJoined(run=site.config.run))
 
     def _report(self, state: ClientState, reason: str = "", notice: Notice | None = None, text: str = "") -> None:
         """Write the client's status; `text` is the site's own about a failure, written where its user shares it."""

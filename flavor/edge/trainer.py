@@ -14,6 +14,7 @@ from flavor.edge.part import Part, Phase
 from flavor.ledger.history import count_of
 from flavor.programs.process import ChildProcess, obituary
 from flavor.programs.trainer_environment import trainer_environment
+from flavor.view.site_events import PreprocessBegun, TrainerAwaited, TrainerStopped
 
 _STOP_S = 2.0
 _UNREADY_S = 30.0
@@ -53,7 +54,7 @@ class Trainer:
     def _preprocess(self, environment: dict[str, str]) -> None:
         if self._site.config.preprocess is None:
             return
-        self._site.tell("preprocessing")
+        self._site.observer.hear(PreprocessBegun())
         child = self._started(self._site.config.preprocess, environment, "preprocess", report_end=False)
         self._child = child
         code = child.wait()
@@ -83,10 +84,7 @@ class Trainer:
 
     def tell_unready(self) -> None:
         """Tell the site's user that the trainer has not set TrainInitDone."""
-        self._site.tell(
-            f"waiting for the trainer to call SetEvent('TrainInitDone'), for {self._spoken_s:.0f} s now: no round "
-            "begins before it has"
-        )
+        self._site.observer.hear(TrainerAwaited("no round begins before it has", self._spoken_s))
         self._spoken_s *= 2
 
     # -- its end
@@ -108,7 +106,8 @@ class Trainer:
         grace_s = self._site.config.grace_s
         code = self._child.wait(grace_s)
         if code is None:
-            self._site.tell(f"the trainer is still running {grace_s:g} s after the end of the run: stopping it")
+            reason = f"the trainer is still running {grace_s:g} s after the end of the run: stopping it"
+            self._site.observer.hear(TrainerStopped(reason))
             self._child.stop(_STOP_S)
         return code or 0
 

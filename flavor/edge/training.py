@@ -22,6 +22,7 @@ from flavor.records.names import Event
 from flavor.records.task import Task
 from flavor.records.update import Update
 from flavor.store.trouble import StoreHealth
+from flavor.view.site_events import ModelUnread, RoundMissed, TaskBegun
 
 
 class Training:
@@ -61,6 +62,7 @@ class Training:
             return
         self._standing.part = self._standing.part.began(round_, base=model.model if model else None)
         self._events.start_round(round_, anew=True, edge=self._site.membership.token)
+        self._site.observer.hear(TaskBegun("the trainer was given the task", round_))
 
     def repeat_if_forgotten(self, round_: int) -> None:
         """Set TrainStarted of the round in hand again, if that is the run's and Redis has lost the event."""
@@ -99,7 +101,7 @@ class Training:
         """Hand in the trainer's files of this round, or the reason why they cannot be used."""
         self._standing.part = self._standing.part.finished(round_)
         if (newest := self._standing.part.newest) > round_:
-            self._site.tell(f"round {round_}: trained too late: round {newest} is open already")
+            self._site.observer.hear(RoundMissed(f"trained too late: round {newest} is open already", round_))
             return
         reach("edge.trained")
         try:
@@ -110,7 +112,7 @@ class Training:
                 over=self._is_past(round_),
             )
         except TransferStopped:
-            self._site.tell(f"round {round_}: the upload is ended: the run is no longer in it")
+            self._site.observer.hear(RoundMissed("the upload is ended: the run is no longer in it", round_))
             return
         except (InvalidUpdate, MisuseError) as error:
             self._updates.refuse(round_, notice_of(error), str(error))
@@ -136,11 +138,11 @@ class Training:
         """Whether the trainer has not looked at the global model, which the site's user is told then."""
         if self._exchange.was_read() is not False:
             return False
-        self._site.tell(
-            f"round {round_}: the trainer did not read the global model ({self._site.workspace.global_model}): it "
-            "trains on from a model of its own; load $GLOBAL_MODEL_PATH after each WaitEvent (check-fl shows what a "
-            "script does)"
+        reason = (
+            f"the trainer did not read the global model ({self._site.workspace.global_model}): it trains on from a "
+            "model of its own; load $GLOBAL_MODEL_PATH after each WaitEvent (check-fl shows what a script does)"
         )
+        self._site.observer.hear(ModelUnread(reason, round_))
         return True
 
     def _is_past(self, round_: int) -> Callable[[object], bool]:

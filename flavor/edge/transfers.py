@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from flavor.errors import LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable, TransferStopped
 from flavor.say import say
 from flavor.silence import is_silent
-from flavor.sizes import amount
 from flavor.store.aside import begun, with_patience
 from flavor.store.trouble import FAULTS, StoreHealth, Trouble
 from flavor.store.waiting import StoreWait
+from flavor.view.observer import Observer
+from flavor.view.site_events import StoreAwaited, StoreBack, TransferAwaited, TransferMoved
 from flavor.watch import Progress, Watch, watched
 
 T = TypeVar("T")
@@ -44,11 +45,11 @@ class Transfers:
         *,
         broken: Callable[[Any], bool],
         report: Callable[[Progress], None],
-        tell: Callable[[str], None],
+        observer: Observer,
         patience_s: float = 0.0,
         awaits: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._inbox, self._broken, self.report, self.tell = inbox, broken, report, tell
+        self._inbox, self._broken, self.report, self.observer = inbox, broken, report, observer
         self._patience_s, self.awaits = patience_s, awaits
         self._awaited = ""  # what of the store the work waits for, as its thread has found
         self.health: StoreHealth | None = None
@@ -72,7 +73,7 @@ class Transfers:
         """
         if self._given_up is not None:  # it may be about to put an older model in the place of a newer one
             if not with_patience(self._given_up, _TELL_S):
-                self.tell("waiting for an earlier transfer to end: the disk or the store does not answer it")
+                self.observer.hear(TransferAwaited())
                 wait([self._given_up])
             self._given_up = None
         if quick:
@@ -143,7 +144,7 @@ class Transfers:
             what, self._awaited = "room", "room in the object store"
         else:
             what, self._awaited = "the store", "the object store, which cannot be used for now"
-        self.tell(f"waiting for {what}, for at most {self._patience_s:g} s: {trouble.error}")
+        self.observer.hear(StoreAwaited(str(trouble.error), what=what, patience_s=self._patience_s))
 
     @contextlib.contextmanager
     def _put_off(self, writes: bool) -> Iterator[None]:
@@ -194,14 +195,14 @@ class _StoreTelling:
 
     def is_back(self) -> None:
         if self._end:
-            self._transfers.tell(f"{self._end}: going on")
+            self._transfers.observer.hear(StoreBack(self._end))
 
 
 class _Telling:
     """What people are told of one piece of work while it goes on: at the site, and at the run."""
 
     def __init__(self, transfers: Transfers, watch: Watch) -> None:
-        self._transfers, self._watch, self._line = transfers, watch, _Line(transfers.tell)
+        self._transfers, self._watch, self._line = transfers, watch, _Line(transfers.observer)
         self._reported_at = self._began = time.monotonic()
         self._awaited = ""
 
@@ -232,19 +233,19 @@ class _Telling:
 class _Line:
     """How far it is, on stderr: in a terminal in one line, else in one every few seconds."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell, self._live, self._shown_at = tell, sys.stderr.isatty(), 0.0
+    def __init__(self, observer: Observer) -> None:
+        self._observer, self._live, self._shown_at = observer, sys.stderr.isatty(), 0.0
 
     def show(self, progress: Progress) -> None:
         now = time.monotonic()
         if now - self._shown_at < (_TELL_LIVE_S if self._live else _TELL_S):
             return
         self._shown_at = now
-        text = f"{progress.phase} {amount(progress.done, progress.total)}"
+        moved = TransferMoved(progress.phase, progress.done, progress.total)
         if self._live:
-            say(f"\r{text}\033[K", end="")
+            say(f"\r{moved.line}\033[K", end="")
         else:
-            self._tell(text)
+            self._observer.hear(moved)
 
     def end(self) -> None:
         if self._live and self._shown_at:

@@ -11,6 +11,7 @@ from flavor.edge.joining import Site
 from flavor.edge.notice import Notice
 from flavor.edge.standing import Standing
 from flavor.records.update import Refused, Update
+from flavor.view.site_events import RoundMissed, UpdateForgotten, UpdateHandedIn, UpdateTurnedDown, UpdateWithheld
 
 
 class Updates:
@@ -25,7 +26,7 @@ class Updates:
 
     def refuse(self, round_: int, notice: Notice, text: str) -> None:
         """Say, in place of an update, that there is none that can be used; `text` is for this site."""
-        self._site.tell(f"round {round_}: the update cannot be used: {text}")
+        self._site.observer.hear(UpdateWithheld(text, round_))
         self.hand_in(round_, notice.refused(self._site.shared(text)))
 
     def repeat_if_forgotten(self, round_: int) -> None:
@@ -34,7 +35,7 @@ class Updates:
         if update is None or update.round != round_ or update.content is None:
             return
         if not self._site.membership.has_update(round_):
-            self._site.tell(f"Redis has forgotten the update of round {round_}: handing it in again")
+            self._site.observer.hear(UpdateForgotten(round=round_))
             self._write(round_, update.content)
 
     def read_verdict(self, round_: int) -> None:
@@ -54,12 +55,13 @@ class Updates:
         if part.refused and not before.refused:
             told.append(f"once that is mended start this again, and it trains round {round_} again while that is open")
         if told:
-            self._site.tell(f"round {round_}: {'; '.join(told)}")
+            self._site.observer.hear(UpdateTurnedDown("; ".join(told), round_))
 
     def _write(self, round_: int, content: Update | Refused) -> bool:
         if not self._site.membership.hand_in(round_, content):
-            self._site.tell(f"round {round_}: trained too late: the run is no longer in it")
+            self._site.observer.hear(RoundMissed("trained too late: the run is no longer in it", round_))
             return False
         note_handed_in(self._site.config.journal, round_, self._site.config.client)
         self._standing.part = self._standing.part.handed_in(round_, content)
+        self._site.observer.hear(UpdateHandedIn("the update is handed in", round_))
         return True

@@ -34,6 +34,7 @@ from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 from flavor.store.settings import DEFAULTS, StoreSettings
+from flavor.view.blocked import VARIABLE
 from flavor.view.client_events import ClientLost, UpdateRefused
 from flavor.view.log import read_log
 from flavor.view.round_events import AttemptFailed, RoundNote
@@ -189,7 +190,7 @@ class Federation:
             folder.update(runs, store, view)
         with ProcessGroup(self.folder, start=start) as processes:
             self._start(processes, url, store.url)
-            waits = Waits({name: self.layout.log(name) for name in processes.names})
+            waits = Waits({name: self.layout.blocked(name) for name in processes.names})
             try:
                 with progress:
                     self._watch(runs, processes, progress, folder, store, newest, waits)
@@ -256,7 +257,7 @@ class Federation:
             "coordinator",
             "flavor.cli.serve_local",
             [str(self.layout.out)],
-            environment=environment,
+            environment={**environment, VARIABLE: str(self.layout.blocked("coordinator"))},
             log=self.layout.log("coordinator"),
         )
         for number in range(1, self.workers + 1):
@@ -265,7 +266,7 @@ class Federation:
                 name,
                 "flavor.cli.flavor_agg",
                 ["--queue", self.config.queue, *self._aggregator_words()],
-                environment=environment,
+                environment={**environment, VARIABLE: str(self.layout.blocked(name))},
                 log=self.layout.log(name),
             )
         for site in self.sites:
@@ -278,7 +279,7 @@ class Federation:
                 site.client,
                 "flavor.cli.flavor_fl",
                 words,
-                environment=environment,
+                environment={**environment, VARIABLE: str(self.layout.blocked(site.client))},
                 log=self.layout.log(site.client),
             )
 

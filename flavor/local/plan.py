@@ -51,6 +51,10 @@ class Layout:
         """The log of one process."""
         return self.logs / f"{name}.log"
 
+    def blocked(self, name: str) -> Path:
+        """The file in which one process says what keeps it from going on."""
+        return self.logs / f"{name}.blocked"
+
     def workspace(self, client: str) -> Path:
         """One client's folders."""
         return self.out / "clients" / client

@@ -15,6 +15,8 @@ class Event:
 
     name: ClassVar[str] = ""
     """The event's name in the log; '' for an event that is not logged."""
+    blocks: ClassVar[bool] = False
+    """Whether the event's process cannot go on until something around the process changes."""
     reason: str
     is_routine: bool = field(default=False, kw_only=True)
     """Whether a terminal leaves it out."""

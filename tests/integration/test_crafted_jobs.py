@@ -27,6 +27,7 @@ from rq.serializers import JSONSerializer
 
 from flavor.bus.dropped_jobs import dropped_lately
 from flavor.bus.keys import DROPPED
+from flavor.view.observer import Lines
 from workers.context import WorkerContext, set_context
 from workers.jobs import ALLOWED
 from workers.worker import make_worker
@@ -63,7 +64,7 @@ class Bench:
     def drain(self) -> None:
         """Work until the queue is empty. What breaks the worker leaves the job behind this one undone."""
         self.queue.enqueue_call(INSPECT, args=("r", 2, []), result_ttl=0)
-        worker = make_worker(self.bus, self.name, tell=self.told.append)
+        worker = make_worker(self.bus, self.name, observer=Lines(self.told.append))
         tracemalloc.start()
         worker.work(burst=True, logging_level="CRITICAL")
         peak = tracemalloc.get_traced_memory()[1]
@@ -201,7 +202,7 @@ def test_what_waits_in_registries_is_not_touched(bench: Bench) -> None:
     bench.bus.sadd(f"rq:workers:{bench.name}", b"\xff\xfe", "rq:worker:gone")
     bench.bus.rpush(f"rq:queue:{bench.name}:intermediate", b"\xff", "w0")
     bench.bus.zadd("rq:scheduler:jobs", {"w0": 1})
-    worker = make_worker(bench.bus, bench.name, tell=bench.told.append)
+    worker = make_worker(bench.bus, bench.name, observer=Lines(bench.told.append))
     worker.run_maintenance_tasks()
     bench.bus.ltrim(f"rq:queue:{bench.name}:intermediate", 1, 0)
     bench.drain()

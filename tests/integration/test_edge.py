@@ -25,7 +25,9 @@ from flavor.records.names import Event
 from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
 from flavor.store.open import open_store
-from flavor.view.observer import Lines
+from flavor.view.event import Event as ViewEvent
+from flavor.view.observer import Everyone, Lines
+from flavor.view.site_events import SiteRoundEvent, TaskBegun, UpdateHandedIn, UpdateWithheld
 from tests.conftest import DEADLINE_S, Bench
 from tests.infos import begin_run
 
@@ -57,6 +59,7 @@ class Alone:
         begin_run(self.runs, self.store, RunConfig(rounds=3, store=self.store.url))
         self.redis.set(self.runs.keys.coordinator, TOKEN)
         self.told: list[str] = []
+        self.events: list[SiteRoundEvent] = []
         self.error: FlavorError | None = None
 
     def start(self, script: str, *, store: str = "") -> None:
@@ -75,12 +78,17 @@ class Alone:
 
         def run() -> None:
             try:
-                agent.take_part(config, tell=self.told.append)
+                agent.take_part(config, observer=Everyone(Lines(self.told.append), self))
             except FlavorError as error:
                 self.error = error
 
         self.thread = threading.Thread(target=run)
         self.thread.start()
+
+    def hear(self, event: ViewEvent) -> None:
+        """Note what happens in a round; the edge's observer."""
+        if isinstance(event, SiteRoundEvent):
+            self.events.append(event)
 
     def open_round(self, number: int) -> None:
         self.runs.open_round(TOKEN, number, expected=["a"], timeout_s=60, reason="go")
@@ -148,6 +156,8 @@ def test_a_round_that_was_finished_without_having_been_taken_up_is_refused_and_t
     alone.redis.hset(alone.runs.keys.round(1), "state", "closed")
     alone.open_round(2)
     handed_in = alone.update(2)
+    heard = [(TaskBegun, 1), (UpdateWithheld, 1), (UpdateHandedIn, 1), (TaskBegun, 2), (UpdateHandedIn, 2)]
+    alone.eventually("so its observer hears", lambda: [(type(each), each.round) for each in alone.events] == heard)
     assert "refused" not in handed_in
     assert handed_in["path"].startswith("runs/r/clients/a/0002-update-")
 

@@ -8,14 +8,18 @@ from flavor.config import RunConfig
 from flavor.local.waits import Waits
 from flavor.records.states import ClientState
 from flavor.store.open import open_store
+from flavor.view.blocked import BlockedNote
+from flavor.view.site_events import StoreAwaited, StoreBack, UpdateHandedIn
 from flavor.view.snapshot import take_snapshot
+from flavor.view.worker_events import WorkGivenBack, WorkTaken
 from tests.infos import begin_run
 
 
 def test_waits_are_told_with_their_time_and_by_whom(bench) -> None:
     at = [0.0]
-    logs = {name: bench.folder / f"{name}.log" for name in ("coordinator", "aggregator", "edge-1")}
-    waits = Waits(logs, now=lambda: at[0])
+    files = {name: bench.folder / f"{name}.blocked" for name in ("coordinator", "aggregator", "edge-1")}
+    notes = {name: BlockedNote(file) for name, file in files.items()}
+    waits = Waits(files, now=lambda: at[0])
 
     def look(now: float) -> list[str]:
         at[0] = now
@@ -37,20 +41,24 @@ def test_waits_are_told_with_their_time_and_by_whom(bench) -> None:
     assert look(60.0) == []
     assert look(75.0) == [f"{told} 1 min 5 s"]
     full = "its work goes back into the queue, and it takes none for now: No space left on device"
-    logs["aggregator"].write_text(f"2026-01-01 00:00:00 [aggregator] {full}\n")
-    line = "flavor: Redis at unix:///s takes no writes (MISCONF …); trying for {} s more\n"
-    logs["edge-1"].write_text(line.format(60) + "[edge-1] a script says what it likes\n")
+    notes["aggregator"].hear(WorkGivenBack("No space left on device"))
     refused = "Redis at unix:///s takes no writes (MISCONF …)"
+    notes["edge-1"].hear(StoreAwaited("full"))
+    notes["edge-1"].server(refused)
+    notes["edge-1"].hear(UpdateHandedIn("", 1))  # no line for people
     assert look(76.0) == [f"aggregator: {full}", f"edge-1: {refused}"]
-    assert waits.said() == [f"aggregator: {full}", f"edge-1: {refused}"]
-    with logs["edge-1"].open("a") as log:
-        log.write(line.format(55))
+    assert waits.blocked() == [f"aggregator: {full}", f"edge-1: {refused}"]
+    notes["edge-1"].server(refused)
     assert look(90.0) == [], "it is the same"
     assert waits.lines()[-1] == f"edge-1, for 14 s: {refused}"
-    with logs["edge-1"].open("a") as log:
-        log.write("flavor: Redis at unix:///s takes writes again\n")
-    assert look(91.0) == []
-    assert not any("MISCONF" in line for line in waits.lines())
+    notes["edge-1"].server("")
+    assert look(91.0) == ["edge-1: waiting for the store, for at most 0 s: full"], "which was so all the time"
+    notes["edge-1"].hear(StoreBack("the store can be used again"))
+    assert look(92.0) == []
+    assert waits.blocked() == [f"aggregator: {full}"]
+    notes["aggregator"].hear(WorkTaken())
+    assert waits.blocked() == []
+    assert not any(file.exists() for file in files.values())
 
 
 def test_after_an_interruption_the_last_lines_say_what_was_waited_for(bench) -> None:

@@ -39,6 +39,7 @@ from flavor.records.verdict import Verdict
 from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, named, update_prefix
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Lines
 from tests.infos import put_info
 from workers import jobs, look_tensors
 from workers.builtin import Engine
@@ -740,7 +741,7 @@ class TestQueue:
             submit(runs, store, client, model(1))
         queue, connection, told = RqJobQueue(url, "q", timeout_s=60), Redis.from_url(url, protocol=2), []
         queue.inspect("r", 1, ["a", "b", "c"], attempt=1)
-        unfit = make_worker(connection, "q", tell=told.append)
+        unfit = make_worker(connection, "q", observer=Lines(told.append))
         unfit.register_birth()
         context = WorkerContext(runs.redis, url, Archived(store, "runs/r/run.json", error=LocalFault("no mount")))
         paths = [each.object.path for each in runs.updates(1, "abc").values()]
@@ -770,7 +771,7 @@ class TestQueue:
         connection, told = Redis.from_url(url, protocol=2), []
         queue.inspect("r", 1, ["a"], attempt=1)
         others.inspect("s", 1, ["a"], attempt=1)  # of which there is nothing to do
-        worker = make_worker(connection, "q", tell=told.append)
+        worker = make_worker(connection, "q", observer=Lines(told.append))
         worker.register_birth()
         missing = Archived(store, "runs/r/run.json", error=ObjectMissing("there is none"))
         paths = [each.object.path for each in runs.updates(1, "a").values()]

@@ -19,6 +19,7 @@ from flavor.errors import InvalidSetting
 from flavor.local.federation import Federation
 from flavor.local.plan import Layout
 from flavor.store.open import open_store
+from flavor.view.observer import Lines
 from workers.context import WorkerContext
 
 SECRET = "s3cr3t/+ä#?@"
@@ -98,7 +99,7 @@ def test_secrets_are_in_no_repr_and_no_error(tmp_path: Path) -> None:
     federation = Federation("r", 1, [], "true", None, Layout(tmp_path), redis_url=url)
     client = connect(url)
     context = WorkerContext(client, url, open_store(str(tmp_path / "store"), create=True))
-    edge = Edge(config, tell=print)
+    edge = Edge(config, observer=Lines(print))
     shown = [repr(TOKEN), str(TOKEN), repr(TOKEN.model_dump()), repr(config), str(config), repr(federation)]
     shown += [repr(client), repr(client.connection_pool), repr(context), repr(RunStore(client, "r", url)), repr(edge)]
     for model, values in [

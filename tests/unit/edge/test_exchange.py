@@ -30,6 +30,7 @@ from flavor.records.objects import ObjectRef
 from flavor.store import digests
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
+from flavor.view.observer import Lines
 from tests.recorded import changed
 from tests.recorded import global_model as model_at
 
@@ -316,7 +317,7 @@ def test_no_model_of_an_aggregators_begins_as_a_pickle_does() -> None:
 def test_a_transfer_that_was_given_up_replaces_no_newer_model(store: ObjectStore, workspace: Workspace) -> None:
     """It hangs in the middle of round 1's model, the run goes on to round 2, and then it comes to its end."""
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-    transfers = Transfers(inbox, broken=lambda _: False, report=lambda _: None, tell=lambda _: None)
+    transfers = Transfers(inbox, broken=lambda _: False, report=lambda _: None, observer=Lines(print))
     go_on, at_it = threading.Event(), threading.Event()
 
     def place(mark: bytes, *, hang: bool = False) -> None:

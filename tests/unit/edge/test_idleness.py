@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flavor.edge.idleness import SILENT_S, Idleness
+from flavor.view.observer import Lines
 
 
 class Clock:
@@ -14,7 +15,7 @@ class Clock:
 
 def made() -> tuple[Idleness, Clock, list[str]]:
     clock, told = Clock(), list[str]()
-    return Idleness(told.append, now=clock), clock, told
+    return Idleness(Lines(told.append), now=clock), clock, told
 
 
 def passes(idleness: Idleness, clock: Clock, what: str, seconds: float) -> None:

@@ -30,6 +30,8 @@ from flavor.store.cache import FileCache
 from flavor.store.local import LocalStore
 from flavor.store.paths import run_record_path
 from flavor.store.trouble import StoreHealth, without_share
+from flavor.view.blocked import BlockedNote
+from flavor.view.observer import Everyone, Lines, Observer
 from tests.faults.servers import filled, tmpfs
 
 ELSEWHERE = Path("/proc")
@@ -186,12 +188,14 @@ def transfers(
     inbox: queue.SimpleQueue[object],
     patience_s: float,
     awaits: Callable[[str], None] = lambda _: None,
+    *,
+    note: Observer | None = None,
 ) -> Transfers:
     found = Transfers(
         inbox,
         broken=lambda _: False,
         report=lambda _: None,
-        tell=told.append,
+        observer=Everyone(Lines(told.append), *([note] if note is not None else [])),
         patience_s=patience_s,
         awaits=awaits,
     )
@@ -295,17 +299,10 @@ def test_the_sites_own_disk_is_not_told_to_be_the_store(store: LocalStore, tmp_p
 
 
 def test_a_local_run_shows_what_its_edges_wait_for(health: StoreHealth, store: LocalStore, tmp_path: Path) -> None:
-    told, log = list[str](), tmp_path / "edge-1.log"
-    waits, tries = Waits({"edge-1": log}), 0
-
-    def hear() -> list[str]:
-        log.write_text("".join(f"2026-01-01 00:00:00 [edge-1] flavor: {line}\n" for line in told))
-        return waits.said()
-
+    told, note = list[str](), BlockedNote(tmp_path / "edge-1.blocked")
+    waits = Waits({"edge-1": tmp_path / "edge-1.blocked"})
     for error in (StoreFull("full", path=tmp_path / "store" / "x"), ShareAway("store file:///s: empty"), failed(5)):
         told.clear()
-        log.unlink(missing_ok=True)
-        waits = Waits({"edge-1": log})
         tries = 0
 
         def work(error: Exception = error) -> list[str]:
@@ -313,11 +310,11 @@ def test_a_local_run_shows_what_its_edges_wait_for(health: StoreHealth, store: L
             tries += 1
             if tries < 3:
                 raise error
-            return hear()
+            return waits.blocked()
 
-        while_away = transfers(health, told, queue.SimpleQueue(), 60).carry(work, writes=True)
+        while_away = transfers(health, told, queue.SimpleQueue(), 60, note=note).carry(work, writes=True)
         assert while_away == ([f"edge-1: {told[0]}"] if told else []), error
-        assert hear() == []
+        assert waits.blocked() == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")

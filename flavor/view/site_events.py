@@ -1,0 +1,254 @@
+"""What happens at a site: an edge gives these events to its observer. None of them is in the run's log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from flavor.sizes import amount
+from flavor.view.event import Event
+
+
+@dataclass(frozen=True)
+class SiteEvent(Event):
+    """Something that happens at one site."""
+
+
+# -- the run
+
+
+@dataclass(frozen=True)
+class RunAwaited(SiteEvent):
+    """The run is not there yet, or has ended and may go on."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"waiting for run {self.run!r}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RunJoining(SiteEvent):
+    """The edge joins the run; its coordinator has not answered yet."""
+
+    rounds: str = ""
+    """How many rounds the run has, with the noun."""
+    run_id: str = ""
+    client: str = ""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"joining run {self.run!r} ({self.rounds}, id {self.run_id}) as {self.client!r}, {self.reason}"
+
+
+@dataclass(frozen=True)
+class RunJoined(SiteEvent):
+    """The coordinator has admitted the client."""
+
+    reason: str = ""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"joined run {self.run!r}"
+
+
+@dataclass(frozen=True)
+class RunJoinedAgain(SiteEvent):
+    """The run was rebuilt from the store; the edge joins it again."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{self.reason}: joining it again"
+
+
+@dataclass(frozen=True)
+class RunOver(SiteEvent):
+    """The run has finished, and the final global model is in its place."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"run {self.run!r} is finished; {self.reason}"
+
+
+# -- the trainer
+
+
+@dataclass(frozen=True)
+class PreprocessBegun(SiteEvent):
+    """The preprocess command has started."""
+
+    reason: str = "preprocessing"
+
+
+@dataclass(frozen=True)
+class TrainerAwaited(SiteEvent):
+    """The trainer has not set TrainInitDone for so long that the site's user should know."""
+
+    seconds: float = 0.0
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"waiting for the trainer to call SetEvent('TrainInitDone'), for {self.seconds:.0f} s now: {self.reason}"
+
+
+@dataclass(frozen=True)
+class TrainerLeft(SiteEvent):
+    """The trainer has ended by itself, successfully."""
+
+
+@dataclass(frozen=True)
+class TrainerStopped(SiteEvent):
+    """The trainer did not end with the run, and is stopped."""
+
+
+# -- waits
+
+
+@dataclass(frozen=True)
+class SiteIdle(SiteEvent):
+    """The site has had nothing to do for a while, and waits for this."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"waiting for {self.reason}"
+
+
+@dataclass(frozen=True)
+class TrainerStalled(SiteIdle):
+    """The trainer waits for the next round and has not finished the one that it is in."""
+
+    blocks: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class StoreAwaited(SiteEvent):
+    """A transfer waits for the store, or for room in it."""
+
+    blocks: ClassVar[bool] = True
+    what: str = field(default="the store", kw_only=True)
+    patience_s: float = field(default=0.0, kw_only=True)
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"waiting for {self.what}, for at most {self.patience_s:g} s: {self.reason}"
+
+
+@dataclass(frozen=True)
+class StoreBack(SiteEvent):
+    """The transfer goes on."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{self.reason}: going on"
+
+
+@dataclass(frozen=True)
+class TransferAwaited(SiteEvent):
+    """An earlier transfer, which was given up, has not ended; the next one waits for its end."""
+
+    blocks: ClassVar[bool] = True
+    reason: str = "waiting for an earlier transfer to end: the disk or the store does not answer it"
+
+
+@dataclass(frozen=True)
+class TransferMoved(SiteEvent):
+    """A transfer is so far."""
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"{self.reason} {amount(self.done_bytes, self.total_bytes)}"
+
+
+# -- rounds
+
+
+@dataclass(frozen=True)
+class SiteRoundEvent(SiteEvent):
+    """Something about the site's part in one round."""
+
+    round: int = 0
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"round {self.round}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class TaskBegun(SiteRoundEvent):
+    """The trainer was given the task of the round."""
+
+    is_routine: bool = field(default=True, kw_only=True)
+
+
+@dataclass(frozen=True)
+class TrainedAgain(SiteRoundEvent):
+    """The update of an earlier process of this client was refused, and the round is still open."""
+
+
+@dataclass(frozen=True)
+class TrainedBefore(SiteRoundEvent):
+    """An earlier process of this client had the round trained, and did not hand in the update."""
+
+    reason: str = "trained before: handing it in"
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"round {self.round} was {self.reason}"
+
+
+@dataclass(frozen=True)
+class RoundMissed(SiteRoundEvent):
+    """The site trained the round, and the run is no longer in it."""
+
+
+@dataclass(frozen=True)
+class ModelUnread(SiteRoundEvent):
+    """The trainer did not read the global model."""
+
+
+@dataclass(frozen=True)
+class UpdateHandedIn(SiteRoundEvent):
+    """Redis has acknowledged the update."""
+
+    is_routine: bool = field(default=True, kw_only=True)
+
+
+@dataclass(frozen=True)
+class UpdateForgotten(SiteRoundEvent):
+    """Redis has lost the update in a failover; the edge hands it in again."""
+
+    reason: str = "handing it in again"
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"Redis has forgotten the update of round {self.round}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class UpdateWithheld(SiteRoundEvent):
+    """What the trainer saved cannot be used; the edge hands in the reason instead."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"round {self.round}: the update cannot be used: {self.reason}"
+
+
+@dataclass(frozen=True)
+class UpdateTurnedDown(SiteRoundEvent):
+    """An aggregator has refused the update."""
