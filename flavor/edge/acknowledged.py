@@ -1,7 +1,7 @@
-"""What an edge was promised, noted outside of Redis: a checker holds it against what became of it.
+"""Notes in a file which updates Redis has acknowledged, so that a checker can compare them with what became of the run.
 
-`FLAVOR_JOURNAL=FILE` makes an edge append a line `ROUND CLIENT` to FILE whenever Redis has taken an update from it.
-Edges may share the file.
+With `FLAVOR_JOURNAL=FILE` an edge appends a line `ROUND CLIENT` to FILE whenever Redis has acknowledged an update.
+Several edges may share the file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def note_handed_in(journal: Path | None, round_: int, client: str) -> None:
-    """Note that Redis has acknowledged this client's update, if there is a journal."""
+    """Append the line of this client's update to the journal, if there is one."""
     if journal is not None:
         with journal.open("a") as file:
             file.write(f"{round_} {client}\n")

@@ -51,7 +51,7 @@ from flavor.view.site_events import RunJoinedAgain, TrainedBefore
 
 
 class Stopped(BaseException):
-    """The edge was told to stop by a signal."""
+    """A signal has told the edge to stop."""
 
 
 def take_part(config: EdgeConfig, *, observer: Observer) -> None:
@@ -71,11 +71,15 @@ def take_part(config: EdgeConfig, *, observer: Observer) -> None:
 class Edge:
     """One client of one run: `run()` joins, trains and leaves.
 
-    Every failure of the trainer, and of what it wrote, is reported to the run as a class and an exit code; `run()` then
-    raises `TrainerFailed` with the whole story. `RunFinishedEarly` when the run, or the trainer by itself, ended before
-    the last round, `RunRefused` when the site does not take what the run asks, `RunError` when the run is over or ends
-    badly, `StateLost` when Redis no longer has what this edge has seen of it, `RunRebuilt` when it is to be joined
-    again, `LeaseHeld` when this client is already running.
+    The edge reports every failure of the trainer, and of the trainer's files, to the run as a class and an exit code.
+    `run()` then raises `TrainerFailed` with the details. It raises
+
+    - `RunFinishedEarly` when the run, or the trainer by itself, ended before the last round,
+    - `RunRefused` when the site does not take what the run asks,
+    - `RunError` when the run is over or ends badly,
+    - `StateLost` when Redis no longer has what this edge has seen of the run,
+    - `RunRebuilt` when the run was rebuilt from the store, so that the edge has to join it again,
+    - `LeaseHeld` when another process runs this client already.
     """
 
     def __init__(self, config: EdgeConfig, *, observer: Observer) -> None:
@@ -88,7 +92,7 @@ class Edge:
         self._trust = ModelTrust.parse(config.trust)
 
     def run(self) -> None:
-        """Join the run, train until it ends or the trainer does, leave."""
+        """Join the run, train until the run or the trainer ends, and leave."""
         wait_for_server(self._redis, self._config.redis_url)
         subscription = subscribed(self._config, self._runs)
         site = self._join(subscription)
@@ -96,7 +100,7 @@ class Edge:
         self._membership.keep(lost=lambda: self._inbox.put(Broken(self._membership.replaced())))
         identity = f"{site.run.run_id}/{site.config.client}"
         hold = Hold(f"client {site.config.client!r} of run {site.config.run!r}", identity, tell=self._tell)
-        with contextlib.ExitStack() as leaving:  # what was begun last is ended first
+        with contextlib.ExitStack() as leaving:  # ends in the reverse order
             leaving.callback(lambda: self._membership.leave(announce=not standing.noticed))
             leaving.callback(hold.leave)
             hold.take(site.workspace)
@@ -104,7 +108,7 @@ class Edge:
                 self._take_part(site, standing, subscription, leaving)
 
     def _join(self, subscription: Subscription) -> Site:
-        """Wait for the run, and be its client: `LeaseHeld` when another process is."""
+        """Wait for the run, and become its client. Raises `LeaseHeld` when another process is this client."""
         config = self._config
         view = await_run(config, self._runs, subscription, observer=self._observer)
         workspace = Workspace.prepare(
@@ -120,7 +124,7 @@ class Edge:
     def _take_part(
         self, site: Site, standing: Standing, subscription: Subscription, leaving: contextlib.ExitStack
     ) -> None:
-        """Train until the run ends or the trainer does; `leaving` is given what is to be ended after that."""
+        """Train until the run or the trainer ends. `leaving` gets the callbacks that end what is begun here."""
         config, settings = site.config, site.settings
         check_consent(config.run, settings, opaque=config.opaque, allow_set=config.allow_set, store=config.store)
         transfers = self._transfers(standing)
@@ -188,7 +192,7 @@ class Edge:
         )
 
     def _opened_store(self, site: Site, transfers: Transfers) -> ObjectStore:
-        """The run's store, once its share is mounted: after a reboot the edge may be there first."""
+        """Open the run's store, once its share is mounted: after a reboot the edge may start before that."""
         config, run_id = self._config, site.run.run_id
         url = config.store or site.settings.store
 
@@ -209,7 +213,7 @@ class Edge:
 
 @contextlib.contextmanager
 def _giving_notice(standing: Standing) -> Iterator[None]:
-    """Tell the run of what ends this edge, unless it is the run's own end, or another process."""
+    """Tell the run why this edge ends, unless the run has ended or another process has taken this client over."""
     try:
         yield
     except (TrainerFailed, NotAdmitted, RunRefused, MisuseError, StoreError, InvalidUpdate) as error:

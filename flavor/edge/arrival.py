@@ -1,4 +1,4 @@
-"""What a site is told that comes to a run it cannot join: not yet, or no more."""
+"""What a site is told about a run that it cannot join: because the run is not there yet, or is over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flavor.store.paths import round_of
 
 
 def why_not_there(run: str, view: RunView | None) -> str:
-    """Why a site cannot join yet, and what its operator does about it."""
+    """Why a site cannot join yet, and what the run's operator can do about that."""
     if view is None:
         return (
             f"there is none of this name on this Redis yet; its operator starts it with `flavor serve --run {run}` (is "
@@ -20,17 +20,17 @@ def why_not_there(run: str, view: RunView | None) -> str:
 
 
 def closed_rounds(view: RunView) -> int:
-    """How many rounds are closed, by the run's own hash: a site may read no round's."""
+    """How many rounds are closed, by the run's own hash: a site may not read the hashes of rounds."""
     return round_of(view.manifest.path) if view.manifest is not None else 0
 
 
 def ended_early(view: RunView) -> bool:
-    """Whether the run is finished, and not all its rounds are closed."""
+    """Whether the run has finished before all its rounds were closed."""
     return view.state is RunState.FINISHED and closed_rounds(view) < view.rounds
 
 
 def is_over(view: RunView, advice: str) -> FlavorError:
-    """What a site that comes too late is told, with the exit code of the run's end."""
+    """The error for a site that comes too late; its exit code is that of the run's end."""
     told = f"run {view.run!r} is over ({view.state}: {view.reason}): {advice}"
     if view.state is RunState.STOPPED:
         return RunStopped(told)

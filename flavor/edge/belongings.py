@@ -1,8 +1,8 @@
-"""What lies in a client's folders, and of which run it is: what is of another run is out of the trainer's sight.
+"""Keeps the files of earlier runs out of the trainer's sight.
 
-A file `.flavor-run.json` in the workspace says which run (its id, not its name) and which client the workspace was last
-used for, what its edge left there, and how its trainer saves. A new run may have the name of an old one, and the
-folders stay.
+A file `.flavor-run.json` in the workspace says for which run and client the workspace was used last, which files the
+edge left there, and how the trainer saves. It names the run by its id: a new run may have the name of an old one, and
+the folders stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flavor.records.run import RunView
 
 @dataclass
 class Belongings:
-    """The marker of one workspace, read and written."""
+    """The file `.flavor-run.json` of one workspace."""
 
     workspace: Workspace
     run: str
@@ -36,12 +36,12 @@ class Belongings:
     def claim(
         cls, workspace: Workspace, view: RunView, client: str, command: Iterable[str], *, tell: Callable[[str], None]
     ) -> Belongings:
-        """Make the workspace this run's and this client's: remove, or move aside, the files of any other.
+        """Take the workspace for this run and this client: remove, or move aside, the files of any other.
 
-        A file in the workspace's own folders that an earlier run left is removed, and so is one elsewhere (where
-        `GLOBAL_MODEL_PATH` and the like pointed already) that nobody has touched since the edge put it there. Any other
-        is somebody's own: it is renamed, in its folder, and `tell` says so. Raises `InvalidSetting` when it cannot be.
-        Files of the same run stay, so that an edge that is started again goes on with them.
+        Removes a file in the workspace's own folders that an earlier run left, and a file elsewhere (where
+        `GLOBAL_MODEL_PATH` and the like pointed already) that has not changed since the edge put it there. Any other
+        file is the user's own: it is renamed within its folder, and `tell` says so. Raises `InvalidSetting` when a file
+        cannot be renamed. Files of the same run stay, so that an edge that is started again goes on with them.
         """
         mine = cls(workspace, view.run, view.run_id, client)
         known = _read(workspace.marker)
@@ -50,7 +50,7 @@ class Belongings:
         with contextlib.suppress(TypeError):
             mine.habits = Habits(**habits) if habits.get("command") == words else Habits(command=words)
         if known.get("identity") != mine.identity or not is_mine:
-            workspace.beside.unlink(missing_ok=True)  # the edge's own
+            workspace.beside.unlink(missing_ok=True)  # the edge has written it
             left = known.get("left", {})
             for path in workspace.handed_files:
                 if os.path.lexists(path):
@@ -77,13 +77,13 @@ class Belongings:
         )
 
     def learn(self, habits: Habits) -> None:
-        """Note how the trainer saves, if that is news."""
+        """Write down how the trainer saves, if that has changed."""
         if habits != self.habits:
             self.habits = habits
             self._write({})
 
     def leave(self) -> None:
-        """Note what lies there at the end, so that the next run knows it again."""
+        """Write down which files lie there at the end, so that the next run recognizes them."""
         with contextlib.suppress(OSError):  # then the next run moves it aside
             self._write({str(path): seen for path in self.workspace.handed_files if (seen := _seen(path))})
 
@@ -119,7 +119,7 @@ def _seen(path: Path) -> list[int] | None:
 
 
 def _free(path: Path) -> Path:
-    """`path`, or with a number behind it where there is something already."""
+    """`path`, or the same with a number behind it where that exists already."""
     number, free = 1, path
     while os.path.lexists(free):
         number += 1

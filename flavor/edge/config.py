@@ -12,7 +12,7 @@ from flavor.store.settings import DEFAULTS, StoreSettings
 
 
 class EdgeConfig(BaseModel):
-    """What `flavor-fl` was told. Frozen."""
+    """The settings of `flavor-fl`. Frozen."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -21,43 +21,45 @@ class EdgeConfig(BaseModel):
     client: str
     """This site's name in it."""
     redis_url: str = Field(repr=False)
-    """The bus's whole address; not shown, because it may hold a password."""
+    """The whole address of the bus, which is never shown, because it may hold a password."""
     store: str | None = None
-    """The object store; the bucket that the run names when None. A folder has to be named."""
+    """The URL of the object store; None for the bucket that the run names. A folder has to be named here."""
     store_settings: StoreSettings = DEFAULTS
-    """How long the store is waited for, and where the files of a remote one are kept."""
+    """How long to wait for the store, and where to keep the files of a remote one."""
     command: tuple[str, ...]
-    """The trainer."""
+    """The trainer's command."""
     preprocess: tuple[str, ...] | None = None
-    """What runs once before the trainer."""
+    """The command that runs once before the trainer."""
     workspace: Path
     """Where this client's folders lie, unless the environment names them."""
     key: Path | None = None
-    """The private key that its updates are signed with; `client.key` in the workspace when None. Made where there is
-    none, and never sent anywhere."""
+    """The file of the private key that signs this client's updates; None for `client.key` in the workspace.
+
+    The edge makes the file where there is none, and never sends it anywhere.
+    """
     trust: tuple[str, ...] = ()
-    """What `--trust` was given: the keys of the aggregators whose global models are trained from; any when empty."""
+    """The values of `--trust`: the keys of the aggregators whose global models the site accepts; empty for all."""
     input: Path | None = None
-    """The trainer's INPUT_PATH; the environment's, or the current folder, when None."""
+    """The trainer's INPUT_PATH; None for the environment's, or else the current folder."""
     format: Format | None = None
-    """The trainer's checkpoint format, needed only when it loads a global model before it has saved one."""
+    """The trainer's checkpoint format, needed only when the trainer loads a model before it has saved one."""
     opaque: bool = False
-    """Whether this site takes part in runs whose checkpoints nothing looks into."""
+    """Whether this site takes part in runs whose checkpoints are not inspected."""
     allow_set: tuple[str, ...] = ()
-    """Patterns of the settings that this site takes from a run, beside the listed ones."""
+    """Patterns of the settings that this site takes from a run, beside `flavor.script_settings.ALLOWED`."""
     strip_prefix: bool = False
-    """Whether `module.` and `_orig_mod.` are taken off the names of tensors, and put back on the global model."""
+    """Whether to take `module.` and `_orig_mod.` off the names of tensors, and to put them back on the global model."""
     report_output: bool = False
-    """Whether the run's operator is told the trainer's last lines when it fails."""
+    """Whether to send the trainer's last lines to the run's operator when the trainer fails."""
     patience_s: float = Field(default=180.0, ge=0)
-    """How long an unreachable Redis is waited for."""
+    """How long to wait for a Redis that cannot be reached."""
     join_timeout_s: float | None = Field(default=None, gt=0)
-    """How long to wait for the run to exist; as long as it takes when None."""
+    """How long to wait for the run to exist; None for as long as it takes."""
     grace_s: float = Field(default=10.0, gt=0)
-    """How long a trainer may take to end once the run has ended, before it is stopped."""
+    """How long the trainer may go on once the run has ended, before the edge stops it."""
 
     journal: Path | None = None
-    """A file in which each update that Redis has taken is noted, for a checker (`flavor.edge.acknowledged`)."""
+    """The file of `flavor.edge.acknowledged`."""
 
     @property
     def key_path(self) -> Path:
@@ -66,10 +68,10 @@ class EdgeConfig(BaseModel):
 
 
 def default_key(client: str, workspace: Path | None, fallback: Path, environment: Mapping[str, str]) -> Path:
-    """Where the key of a client lies that names none: the same place in whatever folder its edge is started.
+    """The file of a client's key where no option names one: the same file in whatever folder the edge is started.
 
-    In the `workspace` that was named, or in the `fallback` where an earlier release has put one; else with the user's
-    configuration, one for all runs in which this machine's user is that client.
+    It lies in the `workspace` that was named, or in the `fallback` where an earlier release has put one. Otherwise it
+    lies with the user's configuration, one for all runs in which this machine's user is that client.
     """
     before = (workspace or fallback) / "client.key"
     if workspace is not None or before.exists():

@@ -1,4 +1,4 @@
-"""What a run asks of a site, and whether the site's own user has agreed to it: before anything of the run's runs."""
+"""Checks, before anything of the run is used, that the site's own user has agreed to what the run asks of the site."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from flavor.store.url import BUCKETS, folder_of, scheme_of
 def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:
     """Raise `RunRefused` unless the site takes this run's kind of checkpoint, its settings, and its folder.
 
-    A global model of a kind that is not safe, as opaque ones are, is whatever the coordinator sends, and the trainer's
-    own library loads it: many run code that such a file names. A setting is an environment variable of the trainer. A
-    folder is one of this machine, whichever the coordinator names: `store` is what the site named, None or empty if it
-    named none.
+    A global model of a kind that is not safe, such as an opaque one, is whatever the coordinator sends. The trainer's
+    own library loads it, and many libraries run code that such a file names. A setting is an environment variable of
+    the trainer. A folder that the coordinator names is a folder of this machine. `store` is the store that the site
+    named; None or empty if it named none.
     """
     if not (config.kind.is_safe or opaque):
         raise RunRefused(
@@ -67,9 +67,10 @@ def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Seque
 
 @contextlib.contextmanager
 def in_wait_for_share(url: str) -> Iterator[None]:
-    """Raise `ShareAway`, which is waited for, in place of what says that this is not the run's store, or is none.
+    """Raise `ShareAway`, for which the edge waits, in place of an error that says that this is not the run's store.
 
-    That is so as long as its folder, or the one in which it should be, is as empty as before a share is mounted there.
+    That is done as long as the store's folder, or the folder in which it should be, is as empty as a folder on which
+    no share is mounted yet.
     """
     try:
         yield
@@ -93,8 +94,8 @@ def check_rights(store: ObjectStore, run: str, client: str) -> None:
 def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[str], None]) -> None:
     """Raise `OtherStore` unless the run's own record lies in this store: it is the store of this very run.
 
-    So an edge with a wrong store learns it before it trains, and no folder of the site's own is taken for a store
-    because a coordinator says so. Where the store does not let this site read the record, `tell` says so.
+    An edge with a wrong store learns that before it trains, and no coordinator can make the site use one of its own
+    folders as a store. Where the store does not let this site read the record, `tell` says so.
     """
     path = run_record_path(run)
     try:
@@ -126,7 +127,7 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
 
 
 def told(config: RunConfig) -> list[str]:
-    """What a site's user is told about the run it joins, a line each."""
+    """The lines that a site's user is told about the run that the site joins."""
     lines = []
     if not config.kind.is_safe:
         name = config.checkpoint

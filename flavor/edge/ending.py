@@ -1,4 +1,4 @@
-"""The end of the run at this site: the final global model, the trainer's last seconds, and how the edge ends."""
+"""What an edge does once the run is over: place the final global model, let the trainer end, and say how it ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flavor.view.site_events import RunOver
 
 
 class Ending:
-    """Ends the site's part in a run that is over."""
+    """Ends this site's part in a run that is over."""
 
     def __init__(
         self, site: Site, standing: Standing, trainer: Trainer, *, transfers: Transfers, models: GlobalModels

@@ -1,8 +1,8 @@
-"""Checkpoints on their way between a trainer's files and the store.
+"""Moves checkpoints between a trainer's files and the store.
 
-The kind of checkpoint says what crosses the wire. Where that is the trainer's file itself, the file is linked into the
-store and the global model linked out of it; any other is converted in one pass. A file that has another name as well,
-or is a symbolic link, is copied instead: it is not the edge's to share or to lock.
+The kind of checkpoint says what crosses the wire. Where that is the trainer's file itself, the edge links the file into
+the store, and the global model out of it. It converts any other file in one pass. It copies a file that has another
+name as well, or that is a symbolic link: such a file is not the edge's to share or to lock.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _MOST_MERGED_BYTES = 2**28
 class Exchange:
     """Moves one client's checkpoints.
 
-    `format_` is the trainer's, where the site says so; `kind`, `compress` and the patterns of `statistics`, which are
-    never compressed, are the run's. `habits` are what an earlier process of this edge has learned of how the trainer
-    saves, and `learned` is called when that is news. `bare` takes the prefixes of wrappers off the names of tensors,
-    and puts them back on the global model.
+    `format_` is the trainer's format, where the site names one. `kind`, `compress` and `statistics` are the run's;
+    tensors that match a pattern of `statistics` are never compressed. `habits` say how the trainer saves, as an earlier
+    process of this edge has seen it; `learned` is called with habits that have changed. `bare` takes the prefixes of
+    wrappers off the names of tensors, and puts them back on the global model.
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class Exchange:
             tell=tell,
         )
         self._learned, self._habits = learned, self._options.habits
-        self._given: GlobalModel | None = None  # what the trainer trains from
-        self._reading: ReadMark | None = None  # whether it reads that
-        self._reading_told: bool | None = None  # by this file system; None while that is not known
+        self._given: GlobalModel | None = None  # the model that the trainer trains from
+        self._reading: ReadMark | None = None  # tells whether the trainer reads that model
+        self._reading_told: bool | None = None  # whether this file system tells; None while that is not known
 
     @functools.cached_property
     def _site(self) -> Site:
-        """The kind's side of this site, whose import an edge does not wait for when it starts."""
+        """The kind's code for a site, imported at the first use so that an edge starts without waiting for it."""
         return self._kind.site(self._options)
 
     def is_quick(self, size_bytes: int) -> bool:
-        """Whether to move so much takes no longer than to ask another thread to do it."""
+        """Whether moving so many bytes takes no longer than handing the work to another thread."""
         return not self._store.private and size_bytes <= _QUICK_BYTES
 
     def place_global(self, model: GlobalModel | None) -> None:
         """Put the global model and the merged info where the trainer reads them.
 
-        A model's seal, which Redis names, spares its digest; one without is hashed under a name of this site's alone.
-        Raises `StoreError` (missing, changed) and leaves what was there.
+        A model with a seal, which Redis names, is not hashed again; one without is hashed under a name that only this
+        site has. Raises `StoreError` for a model that is missing or was changed, and leaves the file that was there.
         """
         self._given, self._reading = model, None
         if model is None:
@@ -117,7 +117,7 @@ class Exchange:
 
     @contextlib.contextmanager
     def _own_file(self, model: ObjectRef) -> Iterator[Path]:
-        """A file that is what was recorded. What has no seal is hashed where no other party can rename it."""
+        """A file with the recorded bytes. An object without a seal is hashed where no other party can rename it."""
         if model.seal or self._store.private:
             before = "" if self._store.private else self._store.seal(model.path)
             yield self._store.open(model)
@@ -132,11 +132,11 @@ class Exchange:
             own.unlink(missing_ok=True)
 
     def was_read(self) -> bool | None:
-        """Whether the trainer has read the global model that was placed; None where that cannot be told."""
+        """Whether the trainer has read the global model that was placed; None where the file system does not tell."""
         return None if self._reading is None else self._reading.was_read()
 
     def _check_named(self, ref: ObjectRef) -> None:
-        """Raise `BadObjectPath` unless a round of the run made what is named to this site, and its digest is known."""
+        """Raise `BadObjectPath` unless the object is named with a digest, and a round of the run made it."""
         if not ref.digest:
             raise BadObjectPath(f"object path {ref.path[:200]!r} is named without a digest, and is not read")
         checked_global(ref.path, self._run)
@@ -145,7 +145,7 @@ class Exchange:
         """Put the trainer's checkpoint of this round into the store, and read its info.
 
         Raises `CheckpointError`, `InvalidInfo`, `StoreError`. The trainer's files stay, so that an edge that is killed
-        before the update is on the bus can hand in the same ones again.
+        before the update is on the bus can hand in the same files again.
         """
         info = read_info(self._workspace.local_info)
         source = self._workspace.local_model
@@ -177,20 +177,20 @@ class Exchange:
         return ref
 
     def is_collected_quickly(self) -> bool:
-        """Whether the trainer's checkpoint `is_quick` to move; so is one that is not there."""
+        """Whether the trainer's checkpoint `is_quick` to move; a missing one is."""
         source = self._workspace.local_model
         return self.is_quick(source.stat().st_size if source.is_file() else 0)
 
     def has_local(self) -> bool:
-        """Whether the files of a finished round are there."""
+        """Whether the checkpoint and the info.json of a finished round are there."""
         return self._workspace.local_model.is_file() and self._workspace.local_info.is_file()
 
     def release_local(self) -> None:
-        """The update is on the bus: free the trainer's file, whose pages are what the next one is written to."""
+        """Remove the trainer's file, whose update is on the bus; the next file reuses the memory that it frees."""
         self._workspace.local_model.unlink(missing_ok=True)
 
     def _put(self, source: Path, prefix: str) -> tuple[ObjectRef, str]:
-        """Put what is sent of the trainer's file into the store, and return where it is, and the file's format."""
+        """Put what is sent of the trainer's file into the store; returns the object and the file's format."""
         site = self._site
         with contextlib.ExitStack() as stack:
             given = None

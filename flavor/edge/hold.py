@@ -1,9 +1,9 @@
-"""Holding the folders of a workspace: no two edges use one at once, which would take each other's models for their own.
+"""Locks the folders of a workspace: two edges that used one would take each other's models for their own.
 
-In each folder that an edge and its trainer hand files over in, and in the one that the trainer writes its output to, a
-file `.flavor-lock` is locked as long as the edge lives. Its text says who has it. A second process is refused, but for
-a later one of the same client of the same run: that has taken the client's membership before, so the first one is
-paused, and ends when it wakes.
+The edge locks a file `.flavor-lock` as long as it lives, in each folder in which the edge and its trainer hand files
+over, and in the trainer's output folder. The file's text says which process holds the lock. A second process is
+refused. Only a later process of the same client of the same run takes the folders over: it has taken the client's
+membership before that, so the first process is paused, and ends when it wakes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from flavor.locks import held, is_at
 
 LOCK = ".flavor-lock"
 _WORDLESS_TRIES, _TRY_S = 20, 0.05
-"""A locked file that does not say yet who has it is read again so often."""
+"""How often a locked file is read again that does not say yet which process holds it, and the pause in between."""
 
 
 class Hold:
-    """The folders of one workspace, held by one process."""
+    """The folders of one workspace, locked by one process."""
 
     def __init__(self, who: str, identity: str, *, tell: Callable[[str], None]) -> None:
-        """`who` is named to a process that is refused; a later process of the same `identity` takes the folders over.
+        """A process that is refused is told `who` holds the folders; one of the same `identity` takes them over.
 
-        `tell` is told of a folder that cannot be locked, as on a file system without locks; it is used all the same.
+        `tell` is told of a folder that cannot be locked, as on a file system without locks. The edge uses it anyway.
         """
         self._tell = tell
         self._me = {"who": who, "identity": identity, "pid": os.getpid(), "host": socket.gethostname()}
         self._held: list[tuple[Path, int]] = []
 
     def take(self, workspace: Workspace) -> None:
-        """Hold every folder of the workspace, or none: `InvalidSetting` names the one that is in use, and by whom."""
+        """Lock all folders of the workspace, or none; `InvalidSetting` names a folder in use, and who uses it."""
         try:
             for folder, variable in _folders(workspace).items():
                 self._hold(folder, variable, workspace)
@@ -47,7 +47,7 @@ class Hold:
             raise
 
     def leave(self) -> None:
-        """Let go of the folders; nothing is left in them."""
+        """Unlock the folders, and leave nothing in them."""
         for path, handle in self._held:
             with contextlib.suppress(OSError):
                 if is_at(handle, path):  # else a later process of this client has taken it over
@@ -75,7 +75,7 @@ class Hold:
 
 
 def _folders(workspace: Workspace) -> Mapping[Path, str]:
-    """Each folder, and the variable that may have named it; beside the models lie `info.json` and the merged one."""
+    """Each folder, and the variable that may have named it. The folders of the models hold the info files, too."""
     found = {workspace.root.resolve(): ""}
     for folder, variable in (
         (workspace.local_model.parent, "LOCAL_MODEL_PATH"),
@@ -100,7 +100,7 @@ def _in_use(folder: Path, variable: str, workspace: Workspace, holder: Mapping[s
 
 
 def _holder(path: Path) -> Mapping[str, object]:
-    """What the process that holds a folder has written; empty while it has not."""
+    """What the process that holds a folder has written about itself; empty while it has not written yet."""
     with contextlib.suppress(ValueError, OSError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):

@@ -1,4 +1,4 @@
-"""What an edge says when its site has nothing to do for a while: so that nobody takes a wait for a fault."""
+"""Says what a site waits for when it has had nothing to do for a while, so that its user takes no wait for a fault."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from flavor.view.observer import Observer
 from flavor.view.site_events import SiteIdle, TrainerStalled
 
 SILENT_S = 30.0
-"""How long a site waits without a word."""
+"""How long a site waits before it says so."""
 
 
 class Idleness:
-    """Tells once, of each wait, what is waited for; once more after this process itself had stood still."""
+    """Tells once of each wait what the site waits for; once more after this process was paused for so long."""
 
     def __init__(self, observer: Observer, *, now: Callable[[], float] = time.monotonic) -> None:
         self._observer, self._now = observer, now
@@ -32,13 +32,13 @@ class Idleness:
         self._heard = now
 
     def left_s(self) -> float | None:
-        """How long until that is worth a line; None for never."""
+        """Seconds until the wait has to be told; None where it has been told, or there is no wait."""
         if self._told or not self._what:
             return None
         return max(0.0, self._since + SILENT_S - self._now())
 
     def look(self) -> bool:
-        """Say it, if it is time to; whether it was."""
+        """Tell of the wait if it is time to; returns whether it was."""
         due = self.left_s() == 0.0
         if due:
             self._observer.hear(self._kind(self._what))

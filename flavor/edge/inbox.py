@@ -1,4 +1,4 @@
-"""What an edge's loop hears: from the bus, from its trainer and from its own threads, one item after another."""
+"""The queue of an edge's loop: news from the bus, the end of its trainer, and errors of its own threads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from flavor.errors import FlavorError
 from flavor.records.names import Event, count
 
 RELISTEN_S = 5.0
-"""The keys are read again after so long without a publication."""
+"""Seconds without a publication after which all keys are read again."""
 
 
 @dataclass(frozen=True)
 class Woken:
-    """The bus has news on these channels."""
+    """Something was published on these channels."""
 
     channels: tuple[str, ...]
 
@@ -46,20 +46,20 @@ Inbox: TypeAlias = "queue.SimpleQueue[Woken | Ended | Broken]"
 
 @dataclass(frozen=True)
 class News:
-    """What the channels that woke the edge are about."""
+    """What the channels on which something was published are about."""
 
     resync: bool
-    """Publications may have been missed: every key is read again."""
+    """Publications may have been missed, so that every key has to be read again."""
     run: bool
     """The run's own hash was written."""
     admission: bool
-    """The coordinator has said whether this client may take part."""
+    """The coordinator has written whether this client may take part."""
     by_round: frozenset[tuple[int, str]]
-    """Pairs of a round and what there is of it: `task`, `verdict` or `event:NAME`."""
+    """Pairs of a round and what was written in it: `task`, `verdict` or `event:NAME`."""
 
     @classmethod
     def of(cls, woken: Woken, keys: ClientKeys, run_channel: str) -> News:
-        """Read the channels' names."""
+        """Work out from the channels' names what the news is about."""
         rests = {keys.rest(channel) for channel in woken.channels}
         by_round = set()
         for rest in rests:
@@ -71,7 +71,7 @@ class News:
         return cls(RESYNC in channels, run_channel in channels, "admission" in rests, frozenset(by_round))
 
     def rounds(self, what: str) -> Sequence[int]:
-        """The rounds of which there is this."""
+        """The rounds in which this was written, sorted."""
         return sorted(round_ for round_, found in self.by_round if found == what)
 
     def is_set(self, event: Event, round_: int) -> bool:
@@ -80,11 +80,11 @@ class News:
 
 
 EVERYTHING = News(resync=True, run=False, admission=False, by_round=frozenset())
-"""No channel was heard, and every key may have been written."""
+"""News for a look at every key although nothing was published."""
 
 
 def subscribed(config: EdgeConfig, runs: RunStore) -> Subscription:
-    """A subscription to all that is published to this client, on a connection of its own."""
+    """Subscribe to everything that is published to this client, on a connection of its own."""
     keys = runs.keys.client(config.client)
     subscription = Subscription(
         connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}:events"),
@@ -97,18 +97,18 @@ def subscribed(config: EdgeConfig, runs: RunStore) -> Subscription:
 
 
 class Listener:
-    """A thread that puts what a subscription hears into the inbox, until it is closed."""
+    """A thread that puts what a subscription hears into the inbox, until `close` is called."""
 
     def __init__(self, subscription: Subscription, inbox: Inbox) -> None:
         self._subscription, self._inbox = subscription, inbox
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start the thread."""
         threading.Thread(target=self._listen, name="bus", daemon=True).start()
 
     def close(self) -> None:
-        """Stop listening; the thread ends when the subscription is heard next."""
+        """Stop listening. The thread ends when it has heard from the subscription once more."""
         self._closing.set()
 
     def _listen(self) -> None:

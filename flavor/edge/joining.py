@@ -1,4 +1,4 @@
-"""Joining a run: waiting until it is there, and what an edge knows of it and of its own site from then on."""
+"""Joins a run: waits until the run is there, and holds what an edge knows of the run and of its own site."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from flavor.view.site_events import RunAwaited, RunJoining
 
 _REMIND_S = 60.0
 _TOGETHER_S = 3.0
-"""A coordinator that was started together with this edge, as in a local run, may be there so much later."""
+"""A coordinator that was started together with this edge, as in a local run, may take so long to begin the run."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One client of the run that it has joined: what it was told, and by what it speaks to the run and to its user."""
+    """One client of the run that it has joined: its settings, and how it talks to the run and to its user."""
 
     config: EdgeConfig
     runs: RunStore
@@ -44,12 +44,12 @@ class Site:
     """Hears what happens at this site."""
 
     def shared(self, text: str) -> str | None:
-        """`text`, if the site's own user shares it with the run's operator."""
+        """`text`, if the site's own user shares the trainer's output with the run's operator (`--report-output`)."""
         return text if self.config.report_output else None
 
 
 def await_run(config: EdgeConfig, runs: RunStore, subscription: Subscription, *, observer: Observer) -> RunView:
-    """The run, as soon as it goes on.
+    """Wait until the run is there and has not ended.
 
     Raises `RunError`, or what fits the run's end, when it is over, and `WaitTimeout` when it does not appear within
     `join_timeout_s`.

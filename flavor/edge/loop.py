@@ -1,4 +1,4 @@
-"""The edge's loop: takes what the bus and the trainer say out of one inbox, until the run ends or the trainer fails."""
+"""The edge's loop: reacts to news from the bus and the trainer, one by one, until the run or the trainer ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flavor.view.site_events import TrainerLeft
 
 
 class Loop:
-    """Keeps no state that it could not lose: each piece of news is read from Redis again after a reconnection.
+    """Reacts to each item of the inbox. No news is lost with a connection: the loop reads all keys again after that.
 
     `run_ended` is called once, when the run is over.
     """
@@ -48,7 +48,7 @@ class Loop:
         self._idleness = Idleness(site.observer)
 
     def run(self) -> None:
-        """Go on until the run is over. Raises what `Edge.run` raises."""
+        """React to items until the run is over. Raises what `Edge.run` raises."""
         while not self._step():
             part, rounds = self._standing.part, self._site.run.rounds
             if part.has_left and not part.unjudged and part.behind < rounds:
@@ -56,7 +56,7 @@ class Loop:
                 raise RunFinishedEarly(f"{mine}: early, after round {part.behind} of {rounds}")
 
     def _step(self) -> bool:
-        """Wait for one item, and react to it; True when the run is over."""
+        """Wait for one item and react to it; returns whether the run is over."""
         part = self._standing.part
         is_starting = part.phase is Phase.STARTING
         self._idleness.waits_for(awaited(part), is_stalled=bool(part.stalled))
@@ -75,7 +75,7 @@ class Loop:
         return self.hear(News.of(item, self._keys, self._site.runs.keys.state))
 
     def hear(self, news: News) -> bool:
-        """React to the bus; True when the run is over."""
+        """React to news from the bus; returns whether the run is over."""
         if news.resync or news.run:
             view = self._read_run()
             if view.state.ended:
@@ -116,7 +116,7 @@ class Loop:
             self._standing.announce()
 
     def _check_error(self, news: News) -> None:
-        """Raise `Died` if the trainer has set the event Error in any round that it may be in."""
+        """Raise `Died` if the trainer has set the event Error in a round that it may be in."""
         if news.rounds(f"event:{Event.ERROR}"):
             raise died_of_error()
         part = self._standing.part
@@ -124,7 +124,7 @@ class Loop:
             raise died_of_error()
 
     def _read_run(self) -> RunView:
-        """The run, if this edge can go on with it."""
+        """Read the run; raises as `checked_continuity`."""
         config = self._site.config
         return checked_continuity(
             config.run,
@@ -135,7 +135,7 @@ class Loop:
         )
 
     def _trainer_ended(self, code: int) -> bool:
-        """React to the trainer's end; True when the run is over."""
+        """React to the trainer's end; returns whether the run is over."""
         view = self._read_run()
         if view.state.ended:  # the trainer may have heard of that before this process did
             self._run_ended(view)

@@ -24,10 +24,10 @@ from flavor.watch import Progress
 
 
 class Membership:
-    """Taken by one process at a time.
+    """The right of one process to be this client.
 
     Each method writes only while no other process has the membership: this process may have been paused for so long
-    that another took it. Raises `LeaseLost` then, and `BusUnavailable` when the server is gone.
+    that another one took it. Raises `LeaseLost` in that case, and `BusUnavailable` when the server cannot be reached.
     """
 
     def __init__(self, redis: Redis, url: str, run: RunKeys, client: str) -> None:
@@ -37,7 +37,7 @@ class Membership:
         self._keeper: LeaseKeeper | None = None
 
     def take(self, *, ttl_s: float, told: Callable[[str], None]) -> str:
-        """Wait until the process that had it is gone, and take it; returns the lease's token. Raises `LeaseHeld`."""
+        """Wait until no other process has the lease, and take it; returns the lease's token. Raises `LeaseHeld`."""
         what, channel = f"client {self._client!r}", self._keys.state
         self._lease = Lease(self._redis, self._keys.lease, ttl_s=ttl_s, what=what, announce=channel)
         with translated(self._where):
@@ -46,20 +46,20 @@ class Membership:
 
     @property
     def token(self) -> str:
-        """Of its lease: what this process writes is known by it."""
+        """The lease's token, which marks what this process writes."""
         assert self._lease is not None
         return self._lease.token
 
     def keep(self, *, lost: Callable[[], None]) -> None:
-        """Renew the lease from now on, in a thread, which calls `lost` when another process has taken it."""
+        """Renew the lease in a thread from now on; the thread calls `lost` when another process has taken the lease."""
         assert self._lease is not None
         with translated(self._where):
-            self._lease.renew()  # its connection is there before anything fills the link
+            self._lease.renew()  # makes its connection before a transfer fills the link
         self._keeper = LeaseKeeper(self._lease, lost=lost, where=self._where)
         self._keeper.start()
 
     def leave(self, *, announce: bool) -> None:
-        """Give the membership up; `announce` when nothing else tells the coordinator so."""
+        """Give the membership up. With `announce` the coordinator is told, which nothing else has told it."""
         assert self._lease is not None
         if self._keeper is not None:
             self._keeper.stop()
@@ -69,7 +69,7 @@ class Membership:
                 self._wake_coordinator()
 
     def _wake_coordinator(self) -> None:
-        """Have it look at this client."""
+        """Publish on this client's channel, so that the coordinator reads the client again."""
         self._redis.publish(self._keys.state, "")
 
     def replaced(self) -> LeaseLost:
@@ -79,13 +79,13 @@ class Membership:
     # -- what the coordinator and the workers wrote
 
     def task(self, round_: int) -> Task | None:
-        """What to train from in this round; None when the client is not in it."""
+        """The client's task in this round; None when the client has none."""
         return Task.from_hash(round_, self._read(self._keys.task(round_)))
 
     def answer(self, round_: int) -> Answer | None:
-        """What became of the update of this round that lies there now; None while it is not known.
+        """The answer on the update of this round that lies in Redis now; None while there is none.
 
-        A refusal of an earlier try, which another process of this client may have handed in, says nothing of it.
+        A refusal of an earlier try, which another process of this client may have handed in, is no answer on it.
         """
         with translated(self._where), self._redis.pipeline(transaction=False) as reads:
             reads.hgetall(self._keys.verdict(round_))
@@ -113,7 +113,7 @@ class Membership:
             return bool(self._redis.exists(self._keys.update(round_)))
 
     def hand_in(self, round_: int, handed_in: Update | Refused) -> bool:
-        """Hand in the update of this round, in place of one that was; False when the run is no longer in it."""
+        """Write the update of this round, in place of an earlier one; False when the run is no longer in the round."""
         key = self._keys.update(round_)
 
         def commands(step: Redis) -> None:
@@ -139,14 +139,14 @@ class Membership:
         self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
 
     def clear(self, keys: Iterable[str]) -> None:
-        """Remove what an earlier process left at these."""
+        """Delete these keys, which an earlier process may have written."""
         names = list(keys)
         self._write(lambda step: step.delete(*names))
 
     def _write(self, commands: Callable[[Redis], object], round_: int | None = None) -> bool:
         """Run these commands in one transaction, in which neither the lease nor (if given) the run's round changes.
 
-        False, and nothing is written, when the run is in another round, or over.
+        Returns False, and writes nothing, when the run is in another round, or over.
         """
         lease = self._lease
         assert lease is not None

@@ -1,4 +1,4 @@
-"""The run's global models on their way to the trainer: fetched only as far as this site trusts who made them."""
+"""Places the run's global models where the trainer reads them, if the site trusts the aggregator that made them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class GlobalModels:
         self._archive = Archive(store, site.config.run)
 
     def of_task(self, task: Task) -> GlobalModel | None:
-        """The model that a task names, as far as it is believed; None when the trainer begins from its own."""
+        """The model that a task names, without a seal that the site does not believe; None where there is none."""
         return self._trust.named(task.base)
 
     def is_quick(self, model: GlobalModel | None) -> bool:
-        """Whether to place it takes no longer than to ask another thread to do it."""
+        """Whether placing the model takes no longer than handing the work to another thread."""
         return model is None or self._exchange.is_quick(model.size_bytes)
 
     def place(self, round_: int, model: GlobalModel | None) -> None:
         """Place the model that round `round_` starts from.
 
-        Raises `UntrustedModel`, and whatever `Exchange.place_global` raises; the trainer's file stays as it was then.
+        Raises `UntrustedModel`, and what `Exchange.place_global` raises; the trainer's file is unchanged after that.
         """
         self._trust.check(self._archive, self._site.run.run_id, round_ - 1, model, digest=self._manifest_digest)
         self._exchange.place_global(model)
@@ -43,6 +43,6 @@ class GlobalModels:
         self._exchange.place_global(model)
 
     def _manifest_digest(self) -> str:
-        """Of the newest closed round, as Redis has it."""
+        """SHA-256 of the manifest of the newest closed round, as Redis names it; '' where Redis names none."""
         view = self._site.runs.find()
         return view.manifest.digest if view is not None and view.manifest is not None else ""

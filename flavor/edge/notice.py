@@ -1,8 +1,8 @@
 """What an edge tells its run about a failure: a class and an exit code, in words of this project's own.
 
-What a script printed, and what an exception says of a file, may quote the site's data. It stays on the site's terminal
-and in its log; `--report-output` shares it with the run's operator, in fields of the client's own hash that no other
-site can read and that no reason is made of.
+The output of a script, and the message of an exception about a file, may quote the site's data. They stay on the site's
+terminal and in its log. `--report-output` shares them with the run's operator, in fields of the client's own hash: no
+other site can read those, and no reason is made of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Failure(StrEnum):
     ERROR_EVENT = "trainer-error"
     """The trainer set the event Error."""
     SIGNAL = "stopped-by-signal"
-    """The edge was told to stop: it may be started again."""
+    """A signal told the edge to stop; the edge may be started again."""
     DECLINED = "declined"
     """The site does not take what the run asks of it."""
     NOT_ADMITTED = "not-admitted"
@@ -46,7 +46,7 @@ class Failure(StrEnum):
     OTHER_STORE = "other-store"
     """The store that it was started with is not the run's."""
     UNUSABLE_STORE = "unusable-store"
-    """What it was started with is no store that it can use."""
+    """The store that it was started with cannot be used."""
     DISK = "disk"
     STORE = "store"
     MISUSE = "misuse"
@@ -54,7 +54,7 @@ class Failure(StrEnum):
     CHECKPOINT = "checkpoint"
     INFO = "info"
     NOT_TAKEN_UP = "round-not-taken-up"
-    """TrainFinished of a round that the trainer never waited for."""
+    """The trainer set TrainFinished of a round for which it never waited."""
 
 
 _SENTENCES = {
@@ -75,16 +75,16 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Notice:
-    """What leaves a site about one failure."""
+    """What the run is told about one failure."""
 
     failure: Failure
     exit_code: int | None = None
     where: str = ""
-    """When the trainer ended, e.g. "in round 2, before TrainFinished": of this project's words."""
+    """When the trainer ended, in words of this project, e.g. "in round 2, before TrainFinished"."""
 
     @property
     def reason(self) -> str:
-        """One sentence, without a word of the script's."""
+        """One sentence, which quotes nothing of the script's output."""
         if self.failure in (Failure.ENDED, Failure.PREPROCESS):
             who = "its trainer" if self.failure is Failure.ENDED else "its preprocess command"
             how = "" if self.exit_code is None else f" ({described_exit(self.exit_code)})"
@@ -116,7 +116,7 @@ class Died(TrainerFailed):
 
 _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (OSError, Failure.DISK),
-    (LocalFault, Failure.DISK),  # a fault of the store itself has been waited for, and is told as such
+    (LocalFault, Failure.DISK),  # the edge has waited for a fault of the store itself
     (StoreError, Failure.STORE),
     (OtherStore, Failure.OTHER_STORE),
     (UnusableStore, Failure.UNUSABLE_STORE),
@@ -129,7 +129,7 @@ _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
 
 
 def notice_of(error: BaseException) -> Notice:
-    """What the run is told about this error; one that is none of these came with a signal."""
+    """What the run is told about this error; an error of no known class came with a signal."""
     if isinstance(error, Died):
         return error.notice
     return Notice(next((failure for kind, failure in _CLASSES if isinstance(error, kind)), Failure.SIGNAL))

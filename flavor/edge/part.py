@@ -1,7 +1,7 @@
-"""This site's part in its run: what its trainer is at, which rounds are behind it, and what became of its update.
+"""This site's part in its run: its trainer's phase, the rounds that are behind it, and what became of its update.
 
-`Part` is a value. Each move returns a new one, and `MOVES` lists the legal ones; nothing here knows Redis, a process or
-a file.
+`Part` is a value: each move returns a new one, and `MOVES` lists the legal moves. Nothing here knows Redis, a process
+or a file.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from flavor.records.update import Refused, Update
 
 
 class Phase(StrEnum):
-    """What the site's trainer is at."""
+    """What the site's trainer does at present."""
 
     STARTING = "starting"
-    """It has not set TrainInitDone yet, or is not even started."""
+    """It has not started, or has not set TrainInitDone yet."""
     IDLE = "idle"
     """It waits for the next round that this site takes part in."""
     WORKING = "working"
@@ -30,7 +30,7 @@ class Phase(StrEnum):
 
 
 class Move(StrEnum):
-    """What changes the phase, or the rounds that are behind the site."""
+    """A change of the phase, or of the rounds that are behind the site."""
 
     GET_READY = "get ready"
     BEGIN = "begin"
@@ -53,7 +53,7 @@ MOVES: Final[Mapping[tuple[Phase, Move], Phase]] = {
 
 
 class Judgement(StrEnum):
-    """What became of the update that the site handed in last."""
+    """The answer on the update that the site handed in last."""
 
     AWAITED = "awaited"
     """An aggregator has yet to inspect it."""
@@ -94,7 +94,7 @@ class Part:
     unfinished: int = 0
     """The round that the trainer left without TrainFinished when it began to wait for the next one; 0 for none."""
 
-    # -- what follows from it
+    # -- derived
 
     @property
     def is_ready(self) -> bool:
@@ -108,12 +108,12 @@ class Part:
 
     @property
     def may_begin(self) -> bool:
-        """Whether the newest round is one to ask a task of, and the trainer is free for it."""
+        """Whether the trainer is free, and the newest round is not behind this site."""
         return self.phase is Phase.IDLE and self.newest > self.behind
 
     @property
     def stalled(self) -> int:
-        """The round that the trainer is in, if it waits for the next one without having finished it; 0 if not."""
+        """The trainer's round, if the trainer waits for the next one without having finished this one; 0 if not."""
         return self.round if self.round == self.unfinished else 0
 
     @property
@@ -141,7 +141,7 @@ class Part:
         return self._moved(Move.BEGIN, round=round_, base=base, unfinished=0)
 
     def finished(self, round_: int) -> Part:
-        """The trainer is done with this round, whether or not an update can be handed in."""
+        """The trainer has finished this round, whether or not an update can be handed in."""
         if self.round not in (0, round_):
             raise IllegalMove(f"the trainer is in round {self.round}, and not in round {round_}")
         return self._moved(Move.FINISH, round=0, behind=round_)
@@ -157,17 +157,17 @@ class Part:
     # -- news of the rounds
 
     def heard_of(self, round_: int) -> Part:
-        """The run is in this round, or a later one that was heard of before."""
+        """The run is in this round, or in a later one that the site has heard of before."""
         return replace(self, newest=max(self.newest, round_))
 
     def waits_without_finishing(self, round_: int) -> Part:
-        """The trainer waits for the next round, and this one is the one that it did not finish; 0 for none."""
+        """The trainer waits for the next round without having finished this one; 0 for none."""
         return replace(self, unfinished=round_)
 
     # -- news of the update
 
     def handed_in(self, round_: int, content: Update | Refused) -> Part:
-        """The update of this round lies in Redis, or the reason why there is none."""
+        """The update of this round lies in Redis, or the reason why the site has none."""
         judgement = Judgement.WITHHELD if isinstance(content, Refused) else Judgement.AWAITED
         return replace(self, update=HandedIn(round_, content, judgement))
 

@@ -1,4 +1,4 @@
-"""What an earlier process of this client left in Redis of the round that the run is in."""
+"""Takes over what an earlier process of this client left in Redis of the run's round."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flavor.view.site_events import TrainedAgain
 
 @dataclass(frozen=True)
 class Past:
-    """Where this process goes on."""
+    """The point from which this process goes on."""
 
     part: Part
     trained: int = 0
@@ -23,11 +23,11 @@ class Past:
 
 
 def take_over(site: Site, view: RunView, events: ClientEvents, *, has_files: Callable[[], bool]) -> Past:
-    """Remove what an earlier process of this client left of the run's round, so that it is trained again.
+    """Remove what an earlier process of this client left of the run's round, so that the round is trained again.
 
-    A round whose training was finished is handed in as it is, if its trainer had taken it up and the files are
-    still there (`has_files`): what the trainer was told to be set stays set. An update that was refused is taken back,
-    and the round trained again.
+    A round whose training was finished is handed in as it is, if the trainer had taken the round up and its files are
+    still there (`has_files`); the events that the trainer was told to be set stay set. An update that was refused is
+    taken back, and the round is trained again.
     """
     round_, membership = view.round, site.membership
     keys = site.runs.keys.client(site.config.client)
@@ -40,13 +40,13 @@ def take_over(site: Site, view: RunView, events: ClientEvents, *, has_files: Cal
     if answer is not None and not answer.accepted:
         site.observer.hear(TrainedAgain(f"the update was refused ({answer.reason}): training it again", round_))
         remove += [keys.update(round_), *of_round]
-    elif handed_in:  # the next task is the one to do
+    elif handed_in:  # the site goes on with the next task
         judgement = Judgement.AWAITED if answer is None else Judgement.ACCEPTED
         past = Past(Part(behind=round_, update=HandedIn(round_, judgement=judgement)))
     elif round_ and _is_finished(events, round_) and has_files():
         task = membership.task(round_)
         past = Past(Part(base=task.base.model if task is not None and task.base is not None else None), trained=round_)
-        remove.remove(keys.taken)  # it stays taken up until it is handed in, perhaps by the process after this
+        remove.remove(keys.taken)  # the round stays taken up until it is handed in, perhaps by a later process
     else:
         remove += of_round
     membership.clear(remove)

@@ -1,4 +1,4 @@
-"""Whether the run that an edge has joined is still that run, and no older than what the edge has seen of it."""
+"""Checks that Redis still has the run that an edge has joined, and no older state of it than the edge has seen."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from flavor.records.run import RunView
 def checked_continuity(
     run: str, view: RunView | None, *, incarnation: tuple[str, int, int], newest: int, where: str
 ) -> RunView:
-    """`view`, if the edge can go on with it.
+    """Return `view`, if the edge can go on with it.
 
-    `incarnation` is that of the run it joined, `newest` the newest round of which it was given the task, `where` the
-    server as messages show it. Raises `StateLost` when the run is gone, another, or in an older round; `RunRebuilt`
-    when it was rebuilt from the store and is to be joined again.
+    `incarnation` is that of the run that the edge joined, `newest` the newest round that the edge has heard of, `where`
+    the server as messages show it. Raises `StateLost` when the run is gone, is another run, or is in an older round;
+    `RunRebuilt` when the run was rebuilt from the store, so that the edge has to join it again.
     """
     if view is None:
         raise StateLost(

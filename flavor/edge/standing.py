@@ -1,4 +1,4 @@
-"""How this site stands in its run, and what the run's operator is told of it."""
+"""Writes into the client's hash how this site stands in its run, for the coordinator and the operator."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flavor.view.site_events import RunJoined
 
 
 class Standing:
-    """Holds the site's `part`, and writes what the operator sees of it into the client's hash."""
+    """Holds the site's `part`, and writes the client's status whenever it changes."""
 
     def __init__(self, site: Site, part: Part | None = None) -> None:
         self._site = site
         self.part = part or Part()
         self.noticed = False
-        """Whether the run was told why this edge ends."""
-        self._joined = False  # the run was told that this client is there
-        self._admitted = False  # its user was told that the coordinator has admitted it
-        self._store_awaited = ""  # what of the store this edge waits for
-        self._stuck = ""  # what the run was told of a trainer that does not finish its round
+        """Whether the run was told why this edge ends, so that leaving need not be announced."""
+        self._joined = False  # whether the run was told that this client is there
+        self._admitted = False  # whether the site's user was told so
+        self._store_awaited = ""  # what this edge waits for at the store; '' for nothing
+        self._stuck = ""  # what the run was told about a trainer that does not finish its round
 
     def join(self) -> None:
         """Tell the run that this client is there."""
@@ -38,7 +38,7 @@ class Standing:
             self._report(ClientState.READY if self.part.is_ready else ClientState.JOINED, stuck)
 
     def await_store(self, what: str) -> None:
-        """Tell the run that this client waits for the store, or, with '', no longer."""
+        """Tell the run what this client waits for at the store; '' once it no longer waits."""
         self._store_awaited = what and f"it waits for {what}"
         if self._joined:
             self.announce()
@@ -59,7 +59,7 @@ class Standing:
         """Tell the run why this edge ends; `text` is for its operator where the site's user shares it."""
         self.noticed = True
         state = ClientState.STOPPED if notice.failure is Failure.SIGNAL else ClientState.FAILED
-        with contextlib.suppress(Exception):  # an edge that cannot say goodbye is missed by its lease
+        with contextlib.suppress(Exception):  # the coordinator misses such an edge by its lease
             self._report(state, notice.reason, notice, text)
 
     def check_admitted(self) -> None:

@@ -1,4 +1,4 @@
-"""The site's training script, from its preprocess command to its end."""
+"""Runs the site's training script, from the preprocess command to the end of the trainer."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from flavor.view.site_events import PreprocessBegun, TrainerAwaited, TrainerStop
 
 _STOP_S = 2.0
 _UNREADY_S = 30.0
-"""A trainer that has not set TrainInitDone for so long is spoken of, and again after each such time, doubled."""
+"""Seconds without TrainInitDone after which the user is told; told again after twice that time, and so on."""
 _LOOP = (
     "; it has to go on until the run is over: SetEvent('TrainInitDone') once, then in each round "
     "WaitEvent('TrainStarted'), training, SetEvent('TrainFinished'); check-fl shows what is missing"
 )
-"""What to do about a script that ended with exit code 0 within a round, or before the first."""
+"""Advice about a script that ended with exit code 0 within a round, or before the first."""
 
 
 class Trainer:
-    """Starts the user's commands, tells when they get ready late, and ends them with the edge."""
+    """Starts the user's commands, tells when the trainer is late to be ready, and ends them with the edge."""
 
     def __init__(self, site: Site, inbox: Inbox) -> None:
         self._site, self._inbox = site, inbox
         self._child: ChildProcess | None = None
         self._started_at = 0.0
-        self._spoken_s = _UNREADY_S  # how long it may go on without TrainInitDone until that is told
+        self._spoken_s = _UNREADY_S  # seconds without TrainInitDone until the user is told
 
     def start(self) -> None:
         """Run the preprocess command, if there is one, to its end; then start the trainer. Raises `TrainerFailed`."""
@@ -79,7 +79,7 @@ class Trainer:
     # -- before it is ready
 
     def unready_left_s(self) -> float:
-        """Seconds until `tell_unready` has something to say of a trainer that has not set TrainInitDone."""
+        """Seconds until `tell_unready` is due for a trainer that has not set TrainInitDone."""
         return max(0.0, self._started_at + self._spoken_s - time.monotonic())
 
     def tell_unready(self) -> None:
@@ -90,17 +90,17 @@ class Trainer:
     # -- its end
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """End the trainer, if it was started, and all that it has started."""
         if self._child is not None:
             self._child.stop(_STOP_S)
 
     def stop_unless_ended(self) -> None:
-        """End it, if it has not ended by itself."""
+        """End the trainer, if it has not ended by itself."""
         if self._child is not None and self._child.exit_code is None:
             self._child.stop(_STOP_S)
 
     def end_with_run(self) -> int:
-        """Wait until it has ended, now that the run has; returns its exit code, or 0 if it had to be stopped."""
+        """Wait for the trainer to end after the run; returns its exit code, or 0 if the edge had to stop it."""
         if self._child is None:
             return 0
         grace_s = self._site.config.grace_s
@@ -124,7 +124,7 @@ def died_of_error() -> Died:
 
 
 def where(part: Part) -> str:
-    """Where in its rounds a trainer is, in words of this project's own."""
+    """Where in its rounds a trainer is, in words that quote nothing of the script."""
     if part.round:
         return f"in round {part.round}, before TrainFinished"
     if part.phase is Phase.STARTING:

@@ -1,4 +1,4 @@
-"""A round's way through this site: the task is taken, the trainer trains, and its files are handed in."""
+"""Trains one round at this site: take the task, let the trainer train, hand in its files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from flavor.view.site_events import ModelUnread, RoundMissed, TaskBegun
 class Training:
     """Has the trainer train the tasks of this client. A `Work`.
 
-    Raises `BusUnavailable`, `StoreError`, and `LeaseLost` when another process is this client; the trainer's files stay
-    then, for the process that comes after.
+    Raises `BusUnavailable`, `StoreError`, and `LeaseLost` when another process is this client. After an error the
+    trainer's files stay, for the next process of this client.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Training:
                 quick=self._models.is_quick(model),
                 over=self._is_past(round_),
             )
-        except TransferStopped:  # the run's end, or its next round, is what comes next
+        except TransferStopped:  # the news of the run's end, or of its next round, comes next
             self._standing.part = self._standing.part.skipped(round_)
             return
         self._standing.part = self._standing.part.began(round_, base=model.model if model else None)
@@ -65,12 +65,12 @@ class Training:
         self._site.observer.hear(TaskBegun("the trainer was given the task", round_))
 
     def repeat_if_forgotten(self, round_: int) -> None:
-        """Set TrainStarted of the round in hand again, if that is the run's and Redis has lost the event."""
+        """Set TrainStarted of the trainer's round again, if the run is in that round and Redis has lost the event."""
         if self._standing.part.round == round_ and not self._events.is_set(Event.TRAIN_STARTED, round_):
             self._events.start_round(round_, edge=self._site.membership.token)
 
     def look(self, news: News) -> None:
-        """Hand in the round in hand, if the trainer has finished it."""
+        """Hand in the trainer's round, if the trainer has finished it."""
         round_ = self._standing.part.round
         if round_ and news.is_set(Event.TRAIN_FINISHED, round_):
             self._finished(round_)
@@ -85,7 +85,7 @@ class Training:
             self._standing.part = self._standing.part.waits_without_finishing(self._events.unfinished())
 
     def _finished(self, round_: int) -> None:
-        """Hand in what the trainer made of the round, if it has taken it up: else it trained from something else."""
+        """Hand in the round, if the trainer has taken it up; a trainer that has not trained from another model."""
         if self._events.taken() >= round_:
             self.hand_in(round_)
             return
@@ -126,7 +126,7 @@ class Training:
     def _collected(self, round_: int) -> Update:
         self._health.require()
         done = self._exchange.collect(self._site.config.run, round_, self._site.config.client)
-        self._health.require()  # what is put into a folder whose share is not mounted, no other party finds
+        self._health.require()  # no other party finds what is put into a folder whose share is not mounted
         return done
 
     def _signed(self, round_: int, update: Update) -> Update:
@@ -135,7 +135,7 @@ class Training:
         return signed(update, site.key, run=run, round_=round_, client=site.config.client)
 
     def _is_unread(self, round_: int) -> bool:
-        """Whether the trainer has not looked at the global model, which the site's user is told then."""
+        """Whether the trainer has not read the global model; tells the site's user if so."""
         if self._exchange.was_read() is not False:
             return False
         reason = (
@@ -146,7 +146,7 @@ class Training:
         return True
 
     def _is_past(self, round_: int) -> Callable[[object], bool]:
-        """Whether what has come says that the run is no longer in this round."""
+        """A function that says whether an item of the inbox means that the run is no longer in this round."""
         runs = self._site.runs
 
         def over(item: object) -> bool:

@@ -1,4 +1,4 @@
-"""An edge's transfers: in a thread, while the edge goes on hearing what happens, and says how far they are."""
+"""Runs an edge's transfers in a thread, while the edge hears what happens, and tells how far each transfer is."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ T = TypeVar("T")
 _REPORT_S = 1.0
 _TELL_S, _TELL_LIVE_S = 5.0, 0.5
 _UNWIND_S = 1.5
-"""How long a transfer that nobody wants any more is waited for at once; the next one waits until it has ended."""
+"""How long to wait for the end of a transfer that was given up; the next transfer waits until it has ended."""
 
 
 class Transfers:
-    """Runs one at a time; what comes into `inbox` meanwhile is looked at and put back.
+    """Runs one transfer at a time. Items that come into `inbox` during a transfer are looked at and put back.
 
-    What is `broken` ends a transfer, and what has moved is kept for the next process. A store that `health` finds full,
-    read-only, unmounted or faulty is waited for as long as `patience_s`, and both is told.
+    An item that is `broken` ends the transfer; the bytes that have moved are kept for the next process. A store that
+    `health` finds full, read-only, unmounted or faulty is waited for as long as `patience_s`; the observer is told of
+    the wait and of its end.
 
-    `report` is called about once a second with how far one is, and with nothing when it is done, if it takes that long;
-    `awaits` with what it waits for of a store that does not let it be done, and with nothing once it does.
+    `report` is called about once a second with the progress of a transfer that takes longer than that, and with an
+    empty progress at its end. `awaits` is called with what the transfer waits for at the store, and with '' once it
+    goes on.
     """
 
     def __init__(
@@ -51,10 +53,10 @@ class Transfers:
     ) -> None:
         self._inbox, self._broken, self.report, self.observer = inbox, broken, report, observer
         self._patience_s, self.awaits = patience_s, awaits
-        self._awaited = ""  # what of the store the work waits for, as its thread has found
+        self._awaited = ""  # what the work waits for at the store, as its thread has found
         self.health: StoreHealth | None = None
-        """Of the run's store, once that is known."""
-        self._given_up: Future[Any] | None = None  # what was told to end, and has not yet
+        """Judges the faults of the run's store; None until the store is known."""
+        self._given_up: Future[Any] | None = None  # a transfer that was told to end, and has not ended yet
 
     def carry(
         self,
@@ -64,14 +66,14 @@ class Transfers:
         writes: bool = False,
         over: Callable[[Any], bool] = lambda _: False,
     ) -> T:
-        """Do the work, unless `over` says of something that came meanwhile that it is for nothing.
+        """Do the work, until `over` says of an item of the inbox that the work is no longer wanted.
 
-        Then, and when this thread is interrupted, it is ended at once: `TransferStopped`, or what interrupted it.
-        What is `quick` is done by this thread: on a busy machine the way to another one and back takes longer. If the
-        work `writes` to the store, a store that takes no writes is waited for as well. Raises `StoreUnavailable` once
-        that has taken too long.
+        The work is ended at once in that case, with `TransferStopped`, and when this thread is interrupted, with the
+        interruption. `quick` work is done by this thread: on a busy machine handing it to another thread takes longer.
+        If the work `writes` to the store, a store that takes no writes is waited for as well. Raises `StoreUnavailable`
+        once the wait has taken too long.
         """
-        if self._given_up is not None:  # it may be about to put an older model in the place of a newer one
+        if self._given_up is not None:  # it might still replace a newer model by an older one
             if not with_patience(self._given_up, _TELL_S):
                 self.observer.hear(TransferAwaited())
                 wait([self._given_up])
@@ -80,7 +82,7 @@ class Transfers:
             with self._put_off(writes):
                 return work()
         watch, done, held = Watch(), object(), list[Any]()
-        ended = threading.Lock()  # taken by whoever comes first: the work, or who waits for it no more
+        ended = threading.Lock()  # taken by the first of two: the work when it is done, or the waiter when it gives up
         telling = _Telling(self, watch)
 
         def watched_work() -> T:
@@ -111,14 +113,14 @@ class Transfers:
             raise
         finally:
             telling.end()
-            if not ended.acquire(blocking=False):  # what says so is in the inbox, unless it was taken out
+            if not ended.acquire(blocking=False):  # its item is in the inbox, unless it was taken out
                 held += [item for item in self._emptied() if item is not done]
             for item in held:
                 self._inbox.put(item)
             telling.take_back()
 
     def what_is_awaited(self) -> str:
-        """What of the store the work waits for; '' for nothing."""
+        """What the work waits for at the store; '' for nothing."""
         if not self._awaited and self.health is not None and is_silent(self.health.store.url):
             return "the object store, which gives no answer"
         return self._awaited
@@ -128,7 +130,7 @@ class Transfers:
             self._given_up = future
 
     def _while_away(self, work: Callable[[], T], watch: Watch, writes: bool) -> T:
-        """Do the work, again and again while it is the store that does not let it be done."""
+        """Do the work; repeat it as long as the store keeps it from being done."""
         self._awaited = ""
         return StoreWait(
             lambda error: self._trouble(error, writes),
@@ -139,7 +141,7 @@ class Transfers:
         ).until_done(work)
 
     def await_store(self, trouble: Trouble) -> None:
-        """Note, and tell the site's user, that the work waits for the store."""
+        """Note and tell that the work waits for the store."""
         if isinstance(trouble.error, StoreFull):
             what, self._awaited = "room", "room in the object store"
         else:
@@ -148,20 +150,20 @@ class Transfers:
 
     @contextlib.contextmanager
     def _put_off(self, writes: bool) -> Iterator[None]:
-        """Pass over a fault of the store: it is waited for elsewhere."""
+        """Swallow a fault of the store, so that a second attempt, in a thread, waits for it; raise other errors."""
         try:
             yield
         except FAULTS as error:
             self._trouble(error, writes)
 
     def _trouble(self, error: Exception, writes: bool) -> Trouble:
-        """What is wrong with the store; raises the error that is none of the store's."""
-        if isinstance(error, ShareAway):  # before there is a store
+        """What is wrong with the store; raises an error that is not the store's fault."""
+        if isinstance(error, ShareAway):  # the store is not open yet
             return Trouble(error)
         trouble = self.health.trouble(error, writes=writes) if self.health is not None else None
         if trouble is not None:
             return trouble
-        if isinstance(error, StoreFull):  # the disk that is full is another one
+        if isinstance(error, StoreFull):  # it is another disk that is full
             raise LocalFault(str(error), path=error.path) from error
         raise error
 
@@ -181,11 +183,11 @@ class Transfers:
 
 
 class _StoreTelling:
-    """Tells once that a piece of work waits for the store, and why, and once that it goes on."""
+    """Tells once that the work waits for the store, and why, and once that the work goes on."""
 
     def __init__(self, transfers: Transfers) -> None:
         self._transfers = transfers
-        self._end = ""  # what there is to tell once it goes on
+        self._end = ""  # what to tell once the work goes on
 
     def waits(self, trouble: Trouble) -> None:
         if not self._end:
@@ -199,7 +201,7 @@ class _StoreTelling:
 
 
 class _Telling:
-    """What people are told of one piece of work while it goes on: at the site, and at the run."""
+    """Tells of one transfer while it goes on: the site's user, and the run."""
 
     def __init__(self, transfers: Transfers, watch: Watch) -> None:
         self._transfers, self._watch, self._line = transfers, watch, _Line(transfers.observer)
@@ -207,7 +209,7 @@ class _Telling:
         self._awaited = ""
 
     def look(self) -> None:
-        """Tell what is news."""
+        """Tell what has changed."""
         if (awaited := self._transfers.what_is_awaited()) != self._awaited:
             self._awaited = awaited
             self._transfers.awaits(awaited)
@@ -219,11 +221,11 @@ class _Telling:
                 self._transfers.report(progress)
 
     def end(self) -> None:
-        """No more of it at the site."""
+        """Remove the line at the site."""
         self._line.end()
 
     def take_back(self) -> None:
-        """Nor at the run, if it was told of it."""
+        """Tell the run that nothing moves any more, if it was told of the transfer."""
         if self._reported_at != self._began:
             self._transfers.report(Progress())
         if self._awaited:
@@ -231,7 +233,7 @@ class _Telling:
 
 
 class _Line:
-    """How far it is, on stderr: in a terminal in one line, else in one every few seconds."""
+    """Shows how far a transfer is: in a terminal in one line on stderr, else as an event every few seconds."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer, self._live, self._shown_at = observer, sys.stderr.isatty(), 0.0

@@ -1,8 +1,8 @@
-"""What a site asks of a global model before its trainer sees it: the signed manifest of the round that made it.
+"""Checks a global model against the signed manifest of the round that made it, before the trainer gets the model.
 
-Redis says which model a round starts from, and whoever administers Redis could say another. A site that has the
-aggregators' public keys need not believe it: the manifest names the run by its id, the round, and the SHA-256 of the
-model and of the merged information, and is signed by the worker that made them.
+Redis says which model a round starts from, and an administrator of Redis could name another one. A site that has the
+aggregators' public keys need not believe Redis: the manifest names the run by its id, the round, and the SHA-256 of the
+model and of the merged information, and the worker that made them has signed it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _INITIAL = re.compile(r"sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class ModelTrust:
-    """Whose global models are trained from; everyone's when no `keys` are named."""
+    """The aggregators whose global models the site accepts; all aggregators where there are no `keys`."""
 
     keys: frozenset[str] = frozenset()
     """Public keys of aggregators."""
     initial: frozenset[str] = frozenset()
-    """SHA-256 of the pre-trained weights that a run may start from: no aggregator has signed them."""
+    """SHA-256 of the pre-trained weights that a run may start from, which no aggregator has signed."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> ModelTrust:
-        """From what `--trust` was given: `ed25519:HEX`, a file with such keys, or `sha256:HEX` of initial weights."""
+        """Parse the values of `--trust`: `ed25519:HEX`, a file with such keys, or `sha256:HEX` of initial weights."""
         keys: set[str] = set()
         initial: set[str] = set()
         for word in words:
@@ -45,15 +45,14 @@ class ModelTrust:
         return cls(frozenset(keys), frozenset(initial))
 
     def words(self) -> tuple[str, ...]:
-        """As `parse` takes them, without files."""
+        """The values that `parse` takes, without files."""
         return (*sorted(self.keys), *sorted(f"sha256:{digest}" for digest in self.initial))
 
     def named(self, model: GlobalModel | None) -> GlobalModel | None:
-        """What Redis names, as far as it is believed: where keys are named here, without the seal.
+        """The model that Redis names; without its seal where this site has `keys`.
 
-        A manifest vouches for a digest. With a seal the store takes a file for what has that digest without reading
-        it, so a party that writes it into Redis names any file: a coordinator or a worker may, and no signature binds
-        them.
+        A manifest vouches for a digest. With a seal, the store takes a file to have that digest without reading it. So
+        a coordinator or a worker, which may write a seal into Redis, could name any file: no signature covers the seal.
         """
         return model.unsealed() if self.keys and model is not None else model
 
@@ -68,8 +67,8 @@ class ModelTrust:
     ) -> None:
         """Raise `UntrustedModel` unless round `made_by` of this run made `model`; round 0 is before the first.
 
-        Where its manifest was replaced in the store, the one that was staged will do: `digest` gives the SHA-256 that
-        Redis has of it. What counts is its signature.
+        Where the round's manifest was replaced in the store, the manifest as it was staged is accepted, if its
+        signature is good: `digest` returns the SHA-256 that Redis names for it.
         """
         if not self.keys:
             return
@@ -85,7 +84,7 @@ class ModelTrust:
             raise UntrustedModel(f"{what} is not trained from: {why}")
 
     def _why_not(self, archive: Archive, run_id: str, made_by: int, model: GlobalModel) -> str:
-        """What is wrong with the manifest that lies in its place; '' when nothing is."""
+        """What is wrong with the manifest of the round in the store; '' when nothing is."""
         path = manifest_path(archive.run, made_by)
         try:
             data = archive.data(made_by)
@@ -98,11 +97,11 @@ class ModelTrust:
         return problem and f"{path} {problem}"
 
     def _is_staged(self, archive: Archive, run_id: str, made_by: int, model: GlobalModel, digest: str) -> bool:
-        """Whether the manifest with this digest lies there as it was staged, and is one to trust."""
+        """Whether the manifest with this digest lies in the store as it was staged, and can be trusted."""
         try:
             data = archive.committed(made_by, digest) if digest else None
             manifest = None if data is None else Manifest.parse(data, "")
-        except (InvalidRecord, OtherProtocol, StoreError):  # a bucket may keep it from a site
+        except (InvalidRecord, OtherProtocol, StoreError):  # a bucket may not let a site read it
             return False
         return manifest is not None and not self._problem(archive.run, run_id, made_by, manifest, model)
 
@@ -115,7 +114,7 @@ class ModelTrust:
         *,
         digest: Callable[[], str] = lambda: "",
     ) -> None:
-        """The same for the model that a run has ended with; `newest` made it, or, if that is open, the one before."""
+        """Check the model that a run has ended with: round `newest` made it, or, if that is open, the one before."""
         if not self.keys:
             return
         if self._has_made(archive, newest, digest()):
@@ -124,12 +123,12 @@ class ModelTrust:
         try:
             self.check(archive, run_id, newest - 1, model, digest=digest)
         except UntrustedModel:
-            if archive.has(newest):  # then what is wrong with that is what is to be said
+            if archive.has(newest):  # the error is about this manifest
                 self.check(archive, run_id, newest, model, digest=digest)
             raise
 
     def _has_made(self, archive: Archive, round_: int, digest: str) -> bool:
-        """Whether a round has a manifest, in its place or as it was staged, that an aggregator of ours has signed."""
+        """Whether a round has a manifest, in its place or as it was staged, that one of our aggregators has signed."""
         manifest = archive.manifest(round_)
         if manifest is None or manifest.public_key not in self.keys:
             data = archive.committed(round_, digest) if digest else None

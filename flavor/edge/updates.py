@@ -1,4 +1,4 @@
-"""This site's updates on the bus: handed in, handed in again where Redis forgot them, and answered by verdicts."""
+"""Hands in this site's updates, again where Redis has lost them, and reads the answers on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flavor.view.site_events import RoundMissed, UpdateForgotten, UpdateHandedIn
 
 
 class Updates:
-    """Hands in one update a round, and tells the site's user what became of it."""
+    """Hands in one update a round, and tells the site's user when it is refused."""
 
     def __init__(self, site: Site, standing: Standing) -> None:
         self._site, self._standing = site, standing
@@ -25,12 +25,12 @@ class Updates:
         return self._write(round_, replace(content, try_id=secrets.token_hex(8)))
 
     def refuse(self, round_: int, notice: Notice, text: str) -> None:
-        """Say, in place of an update, that there is none that can be used; `text` is for this site."""
+        """Hand in, in place of an update, the reason why it cannot be used; `text` says it to this site's user."""
         self._site.observer.hear(UpdateWithheld(text, round_))
         self.hand_in(round_, notice.refused(self._site.shared(text)))
 
     def repeat_if_forgotten(self, round_: int) -> None:
-        """Write the update of the run's current round again, if Redis has lost it in a failover."""
+        """Hand in the update of the run's current round again, if Redis has lost it in a failover."""
         update = self._standing.part.update
         if update is None or update.round != round_ or update.content is None:
             return
@@ -39,7 +39,7 @@ class Updates:
             self._write(round_, update.content)
 
     def read_verdict(self, round_: int) -> None:
-        """Take note of what an aggregator found of the newest update, if that is of this round; tell of a refusal."""
+        """Read the answer on the newest update, if that is of this round, and tell the user of a refusal."""
         before = self._standing.part
         if before.update is None or not before.awaits_verdict(round_):
             return
@@ -51,7 +51,7 @@ class Updates:
         if answer.accepted:
             return
         own = isinstance(before.update.content, Refused)
-        told = [] if own else [f"the update was refused: {reason}"]  # why this edge itself refused it was told already
+        told = [] if own else [f"the update was refused: {reason}"]  # the user was told why this edge itself refused it
         if part.refused and not before.refused:
             told.append(f"once that is mended start this again, and it trains round {round_} again while that is open")
         if told:

@@ -1,4 +1,4 @@
-"""What a site waits for while it has nothing to do, in words for its user."""
+"""Says what a site waits for, for the site's user."""
 
 from __future__ import annotations
 

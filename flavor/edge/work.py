@@ -1,4 +1,4 @@
-"""What an edge does with a task that its client is given.
+"""The protocol for doing a task that the run gives to a client.
 
 The loop knows no kind of task: it hands each task to a `Work`, and lets that look at each piece of news.
 `flavor.edge.training.Training` is the only kind today. Where others will go:
@@ -29,5 +29,5 @@ class Work(Protocol):
         ...
 
     def repeat_if_forgotten(self, round_: int) -> None:
-        """Write again what Redis has lost in a failover of the task in hand, if that is of the run's round `round_`."""
+        """Write again what Redis has lost of the current task in a failover, if the task is of the round `round_`."""
         ...

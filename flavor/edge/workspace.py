@@ -15,23 +15,23 @@ from flavor.records.info import FILE_NAME, MERGED_NAME
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where one client's files lie.
+    """The folders and files of one client.
 
-    A path that stands in the environment already (`INPUT_PATH`, `OUTPUT_PATH`, `LOCAL_MODEL_PATH`,
-    `GLOBAL_MODEL_PATH`, `LOG_PATH`) is kept; the others lie below one folder.
+    The environment's `INPUT_PATH`, `OUTPUT_PATH`, `LOCAL_MODEL_PATH`, `GLOBAL_MODEL_PATH` and `LOG_PATH` are kept where
+    they are set; all other paths lie below one folder.
     """
 
     root: Path
-    """Where folders that nothing names are made, and the edge's own files lie."""
+    """The folder of the edge's own files, and of folders that the environment does not name."""
     input: Path
     output: Path
     local_model: Path
     global_model: Path
     log: Path
     beside: Path
-    """What the trainer saved beside its state_dict: the edge's own file."""
+    """The edge's own file with what the trainer saved beside its state_dict."""
     given: Mapping[str, str] = field(default_factory=dict)
-    """What the environment named: variable to path."""
+    """The paths that the environment named, by variable."""
 
     @classmethod
     def prepare(
@@ -42,8 +42,10 @@ class Workspace:
         input_path: Path | None = None,
         format_: str | None = None,
     ) -> Workspace:
-        """Make the folders; `format_` only chooses the checkpoints' file name extension."""
+        """Choose the paths and make the folders; `format_` chooses the extension of the checkpoints' file names.
 
+        Raises `InvalidSetting` for paths that cannot be used.
+        """
         given: dict[str, str] = {}
 
         def chosen(variable: str, default: Path) -> Path:
@@ -91,7 +93,7 @@ class Workspace:
 
     @property
     def marker(self) -> Path:
-        """Where the edge notes of which run all this is."""
+        """The edge's note of the run that these files belong to."""
         return self.root / ".flavor-run.json"
 
     @property
@@ -101,9 +103,9 @@ class Workspace:
 
     @property
     def merged_infos(self) -> tuple[Path, ...]:
-        """Where the merged information is put: `merged-info.json` beside the global model.
+        """The files of the merged information: `merged-info.json` beside the global model.
 
-        And `info.json` there, where that is not the client's own, because the local model lies in another folder.
+        Where the local model lies in another folder, `info.json` beside the global model is one, too.
         """
         folder = self.global_model.parent
         merged, info = folder / MERGED_NAME, folder / FILE_NAME
@@ -115,6 +117,6 @@ class Workspace:
         return self.local_model, self.local_info, self.global_model, *self.merged_infos
 
     def clear_local(self) -> None:
-        """Remove what the trainer left, so that an old file is never taken for a new one."""
+        """Remove the trainer's checkpoint and info.json, so that an old file is never taken for a new one."""
         self.local_model.unlink(missing_ok=True)
         self.local_info.unlink(missing_ok=True)
