@@ -42,9 +42,9 @@ from flavor.view.snapshot import Snapshot, take_snapshot
 
 _LOOK_MS = 200
 _NOT_RECORDED = ("layout", "redis_url", "store_settings")
-"""Values that are given again to go on with the run."""
+"""Fields that are not recorded: they are given again to go on with the run."""
 _WAITS_S = 1.0
-"""How often one looks at what is waited for."""
+"""Seconds between two looks at what the run waits for."""
 _END_S = 30.0
 _RESTARTS = 3
 
@@ -71,11 +71,11 @@ class Federation:
     init_once: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
-    """Where the commands start, which they may name files from."""
+    """The folder in which the commands start; they may name files relative to it."""
 
     @classmethod
     def of(cls, out: Path, redis_url: str | None, store_settings: StoreSettings = DEFAULTS) -> Federation:
-        """The federation whose folder this is, to go on with it; `InvalidSetting` when it cannot be."""
+        """Read the federation of this folder, to go on with it. Raises `InvalidSetting` when that cannot be done."""
         record = Record.of(out)
         fields = dict(record.federation)
         fields["sites"] = [Site(site["client"], Path(site["input"])) for site in fields["sites"]]
@@ -93,7 +93,7 @@ class Federation:
         return self.config.rounds
 
     def _in(self, store: ObjectStore) -> Federation:
-        """This federation, with its settings complete, as its coordinator is told them."""
+        """This federation with the settings that its coordinator gets: the store and the queue are set."""
         settings = {"store": store.url, "queue": f"flavor-{self.run}"}
         return replace(self, config=self.config.model_copy(update=settings))
 
@@ -108,7 +108,7 @@ class Federation:
         return open_store(url, create=True, settings=self.store_settings)
 
     def carry_out(self, progress: Progress) -> Results:
-        """Run to the end. Whatever happens, Ctrl-C included, no process is left behind.
+        """Run to the end. No process is left behind, whatever happens, including Ctrl-C.
 
         Raises `FlavorError` when nothing could be started; otherwise the results say how the run ended.
         """
@@ -116,7 +116,7 @@ class Federation:
         if self.store is not None and self._opened_store(self.store).exists(run_record_path(self.run)):
             raise RunExists(f"run {self.run!r} is in the store {self.store} already: choose another --run")
         with contextlib.ExitStack() as stack:
-            if self.redis_url:  # before the folder is made: it is clear then that something will start
+            if self.redis_url:  # before the folder is made, which is done only for a run that can start
                 runs = self._connected(self.redis_url)
                 if runs.find() is not None:
                     raise RunExists(f"there is a run {self.run!r} on this Redis already: choose another --run")
@@ -133,7 +133,7 @@ class Federation:
             return ready._followed(runs, store, progress, url, start)
 
     def go_on(self, progress: Progress, given: Mapping[str, Any]) -> Results:
-        """Go on with the run in this folder that was interrupted, failed or stopped, or is to have more rounds.
+        """Go on with the run in this folder: it was interrupted, failed or stopped, or is to have more rounds.
 
         `given` are the settings of the run that change. Raises `FlavorError` when it cannot go on.
         """
@@ -145,7 +145,7 @@ class Federation:
             ready = self._in(store)
             if runs.find() is not None or self._rebuilt(runs, store, url, progress):
                 view = runs.read_own()
-                if not view.state.ended:  # whatever ended it had no time to say so
+                if not view.state.ended:  # the run was ended without a word
                     with no_coordinator(runs, url, progress.tell):
                         runs.end(RunState.STOPPED, "interrupted")
                 done = go_on(runs, url=url, given=given, tell=progress.tell)
@@ -159,7 +159,7 @@ class Federation:
             return ready._followed(runs, store, progress, url, start)
 
     def _rebuilt(self, runs: RunStore, store: ObjectStore, url: str, progress: Progress) -> bool:
-        """Rebuild the run from the store, where its server kept nothing; False when it never began."""
+        """Rebuild the run from the store, where its server has kept nothing; False when the run never began."""
         from flavor.ledger.archive import Archive
         from flavor.ledger.recover import recover
         from flavor.ledger.trust import Trust
@@ -175,7 +175,7 @@ class Federation:
         return RunStore(redis, self.run, url)
 
     def _starting(self, stack: contextlib.ExitStack) -> Start:
-        """What starts the processes: by a fork, where that is possible."""
+        """The function that starts the processes: by a fork, where that is possible."""
         if not ForkServer.is_possible():
             return started
         environment = {**os.environ, **self.environment, "PYTHONUNBUFFERED": "1"}
@@ -195,10 +195,10 @@ class Federation:
                 with progress:
                     self._watch(runs, processes, progress, folder, store, newest, waits)
             except BaseException:
-                with progress.saying_how_to_go_on(folder.out):  # also when it is interrupted once more in here
+                with progress.saying_how_to_go_on(folder.out):  # also after a second interruption
                     with contextlib.suppress(Exception):
                         waits.look(_snapshot(runs))
-                    with contextlib.suppress(Exception):  # edges and coordinator are stopped by signal then
+                    with contextlib.suppress(Exception):  # signals stop edges and coordinator in that case
                         runs.end(RunState.STOPPED, "interrupted")
                     processes.wait(self._ending(processes, runs), 2.0)
                     with contextlib.suppress(FlavorError):
@@ -208,9 +208,10 @@ class Federation:
             return self._results(folder, runs, store, progress)
 
     def _results(self, folder: ResultFolder, runs: RunStore, store: ObjectStore, progress: Progress) -> Results:
-        """The run's results, in their folder; of a run that is not finished what is known, where that takes no more.
+        """Write the run's results into their folder.
 
-        Raises `RunError` for one that is.
+        Where the folder cannot be written, returns what is known of a run that has not finished, and raises `RunError`
+        for a run that has.
         """
         try:
             return folder.end(runs, store)
@@ -226,7 +227,7 @@ class Federation:
             return known
 
     def _ending(self, processes: ProcessGroup, runs: RunStore) -> list[str]:
-        """Those that still run and end by themselves when the run has: an edge that has not joined waits on for it."""
+        """The processes that still run and will end with the run; an edge that has not joined would wait on."""
         edges = [site.client for site in self.sites]
         with contextlib.suppress(FlavorError):
             edges = [name for name, (_, alive) in runs.clients(edges).items() if alive]
@@ -338,7 +339,7 @@ class Federation:
     def _written(
         folder: ResultFolder, runs: RunStore, store: ObjectStore, view: RunView, progress: Progress, told: set[str]
     ) -> list[RoundResult]:
-        """The results of the rounds that have closed; the run does not end of a folder that takes none for now."""
+        """Write the results of newly closed rounds; a folder that cannot be written for now does not end the run."""
         try:
             return folder.update(runs, store, view)
         except Exception as error:
@@ -356,7 +357,7 @@ class Federation:
         progress: Progress,
         told: set[str],
     ) -> None:
-        """End the run when a process without which it cannot go on has ended."""
+        """End the run when a process has ended without which the run cannot go on."""
         for name in [name for name in processes.names if name not in told and processes.exit_code(name) is not None]:
             told.add(name)
             code = processes.exit_code(name)

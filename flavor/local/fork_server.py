@@ -88,7 +88,7 @@ def serve(channel: socket.socket) -> dict[str, Any]:
             return dict(request)
         for descriptor in (theirs, *descriptors):
             os.close(descriptor)
-        os.read(ready, 1)  # until it has become what was asked for, as `Popen` waits for the exec
+        os.read(ready, 1)  # until the child is ready, as `Popen` waits for the exec
         os.close(ready)
         channel.send(f"{request['number']} {child}".encode())
 
@@ -99,7 +99,7 @@ def run(request: Mapping[str, Any]) -> None:
 
 
 def become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    """Take on what `exec` and the interpreter's start would have given this process."""
+    """Take on the session, folder, environment, output and command line that were asked for, as `exec` would."""
     os.setsid()
     os.umask(request["umask"])
     for number, descriptor in enumerate(descriptors, start=1):
@@ -123,7 +123,7 @@ def become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
 
 
 def show(command: Sequence[str], environment: Mapping[str, str] | None) -> None:
-    """Write what /proc shows of this process into the memory where the kernel laid what it was started with.
+    """Have /proc show this command line and environment: write them where the kernel keeps those of the start.
 
     A command line that does not fit is cut off; an environment that does not fit is not written.
     """

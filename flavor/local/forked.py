@@ -1,4 +1,4 @@
-"""Starts the processes of a local run by fork from one process that has imported what they need.
+"""Starts the processes of a local run by fork, from one process that has imported all they need.
 
 An interpreter's start and the imports of an edge take half a second of processor time and 50 MiB; a fork takes a few
 milliseconds, and shares the memory of the imports. Where a fork could differ from a start, the process is started
@@ -36,7 +36,7 @@ MODULES = (
     "workers.resident",
     "workers.serving",
 )
-"""What they import, also within functions."""
+"""The modules that the programs import, also within functions."""
 MAY_DIFFER = re.compile(
     r"(FLAVOR|AWS)_\w+|(INPUT|OUTPUT|LOG|LOCAL_MODEL|GLOBAL_MODEL)_PATH|HOME|PWD|OLDPWD|COLUMNS|XDG_\w+"
     rf"|{UNBUFFERED}"  # which a child follows
@@ -104,7 +104,7 @@ class ForkServer:
         return True
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: str) -> Process:
-        """Do what `flavor.local.processes.started` does: by a fork if the result is the same, else by that.
+        """Start a process as `flavor.local.processes.started` does: by a fork if the result is the same.
 
         It is not where the command is no program of the server's, where its environment differs in a variable that an
         interpreter or a library may read at its start, or where the server has ended.
@@ -132,7 +132,7 @@ class ForkServer:
     def fork(
         self, command: Sequence[str], environment: Mapping[str, str], cwd: str, out: int, err: int, *, bound: bool
     ) -> int:
-        """Have a process forked that runs the command, and return its number; `bound`: it dies with the server.
+        """Fork a process that runs the command, and return its number. With `bound` it dies with the server.
 
         Raises `ServerGone`.
         """
@@ -172,7 +172,7 @@ class ForkServer:
         return number, value
 
     def close(self) -> None:
-        """End the server, and with it what it has forked bound to it."""
+        """End the server, and the processes that were forked as `bound` to it."""
         self._channel.close()
         self._process.wait()
 
@@ -243,7 +243,7 @@ class ForkedProcess:
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of what a fork server is asked over."""
+    """The two ends of the socket over which a fork server gets its requests."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 

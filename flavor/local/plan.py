@@ -1,4 +1,4 @@
-"""What a local run consists of: its clients, their inputs, and where everything lies."""
+"""The parts of a local run: its clients, their inputs, and the paths in its result folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flavor.errors import InvalidSetting
 from flavor.records.names import checked_name
 
 _OURS = re.compile(r"coordinator|aggregator(-\d+)?")
-"""Names of our own processes and their logs."""
+"""Names of this project's own processes, which no client may have."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Layout:
     def prepare(self) -> None:
         """Make the folder; it must not hold another run's results.
 
-        It is this user's alone: keys, models and what scripts print lie there. Where the folder was there before, who
-        can enter it is for its owner to say, and what is secret lies in folders that are closed themselves.
+        Only this user can enter it: it holds keys, models and the output of scripts. A folder that was there before
+        keeps its permissions; what is secret lies in folders below that only this user can enter.
         """
         self.check_unused()
         self.make()
@@ -81,7 +81,7 @@ class Layout:
             raise InvalidSetting(f"--out {self.out}: {error.strerror}") from None
 
     def make(self) -> None:
-        """Make the folder; `InvalidSetting` where it cannot be."""
+        """Make the folder. Raises `InvalidSetting` where it cannot be made."""
         try:
             self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
         except OSError as error:
@@ -94,7 +94,7 @@ def new_run_name() -> str:
 
 
 def _name(folder: str) -> str:
-    """A client's name that is as much of a folder's as may stand in one: `site 0` is `site-0`."""
+    """A client's name made from a folder's, of the characters that a name may have: `site 0` is `site-0`."""
     plain = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or folder
 

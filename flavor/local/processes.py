@@ -1,4 +1,4 @@
-"""The processes of a local run: each in a session of its own, its output in a file, none left behind."""
+"""The processes of a local run: each has a session of its own and a file for its output, and none is left behind."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from flavor.stamp import without_stamp
 
 
 class Process(Protocol):
-    """What a group needs of a process; `subprocess.Popen` is one."""
+    """The methods that a group needs of a process; `subprocess.Popen` has them."""
 
     @property
     def pid(self) -> int:
-        """Its number, which is also that of its session."""
+        """Its process id, which is also that of its session."""
 
     def poll(self) -> int | None:
         """The exit code once it has ended."""
@@ -36,7 +36,7 @@ class Process(Protocol):
 
 
 Start = Callable[[Sequence[str], Mapping[str, str], Path, str], Process]
-"""Starts a command with an environment, its output at the end of a file, in a folder."""
+"""Starts a command with an environment; appends its output to a file; in a folder."""
 
 
 @dataclass
@@ -49,13 +49,13 @@ class _Member:
 
 
 def started(command: Sequence[str], environment: Mapping[str, str], log: Path, folder: str) -> Process:
-    """Start a command in a session of its own, its output at the end of a file; it dies with this process."""
+    """Start a command in a session of its own, which ends with this process; append its output to a file."""
     with log.open("ab") as output:
         return spawn(command, environment=environment, folder=folder, stdout=output)
 
 
 class ProcessGroup:
-    """Named child processes in one folder. As a context manager it stops whatever still runs when it is left."""
+    """Named child processes in one folder. As a context manager it stops all that still run when it is left."""
 
     def __init__(self, folder: str = ".", *, start: Start = started) -> None:
         self._folder, self._start = folder, start
@@ -64,15 +64,15 @@ class ProcessGroup:
     def start(
         self, name: str, module: str, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path
     ) -> None:
-        """Run `python -m module arguments`; Ctrl-C in the terminal does not reach it, and it dies with this process.
+        """Run `python -m module arguments` in a process that ends with this one, and that Ctrl-C does not reach.
 
-        The current folder is the user's, so -P keeps its modules (a `workers.py`, say) from being taken for ours.
+        The current folder is the user's: -P keeps its modules (a `workers.py`, say) from being imported for ours.
         """
         command = [sys.executable, "-P", "-m", module, *arguments]
         self._members[name] = _Member(command, environment, log, self._start(command, environment, log, self._folder))
 
     def restart(self, name: str, *, most: int) -> bool:
-        """Start one that has ended once more; False when that was done `most` times already."""
+        """Start a process again that has ended; False when that was done `most` times already."""
         member = self._members[name]
         if member.restarts >= most:
             return False
@@ -81,15 +81,15 @@ class ProcessGroup:
         return True
 
     def pid(self, name: str) -> int:
-        """The process id of one."""
+        """The process id of this process."""
         return self._members[name].process.pid
 
     def exit_code(self, name: str) -> int | None:
-        """The exit code of one that has ended."""
+        """The exit code of this process; None while it runs."""
         return self._members[name].process.poll()
 
     def last_line(self, name: str) -> str:
-        """The last line that one has printed."""
+        """The last line that this process has printed."""
         with contextlib.suppress(OSError):
             lines = self._members[name].log.read_text(encoding="utf-8", errors="replace").splitlines()
             return without_stamp(next((line for line in reversed(lines) if line.strip()), "no output"))
@@ -97,23 +97,23 @@ class ProcessGroup:
 
     @property
     def names(self) -> list[str]:
-        """All names, in the order of their start."""
+        """The names of all processes, in the order of their start."""
         return list(self._members)
 
     @property
     def running(self) -> list[str]:
-        """The names of those that have not ended."""
+        """The names of the processes that have not ended."""
         return [name for name, member in self._members.items() if member.process.poll() is None]
 
     def wait(self, names: Sequence[str], timeout_s: float) -> None:
-        """Wait for these to end, all together no longer than `timeout_s` seconds."""
+        """Wait until these processes have ended, for at most `timeout_s` seconds in all."""
         deadline = time.monotonic() + timeout_s
         for name in names:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._members[name].process.wait(max(0.0, deadline - time.monotonic()))
 
     def stop(self, names: Sequence[str], grace_s: float) -> None:
-        """SIGTERM, and SIGKILL to the whole session of those that have not ended after `grace_s` seconds."""
+        """Send SIGTERM to these processes, and SIGKILL to the sessions of those that run after `grace_s` seconds."""
         for name in names:
             if self._members[name].process.poll() is None:
                 self._members[name].process.terminate()

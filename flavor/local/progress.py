@@ -1,4 +1,4 @@
-"""The live view of a local run: rounds, sites, metrics, transfer. Plain lines where there is no terminal."""
+"""The live view of a local run: rounds, sites, metrics and transfers. Prints plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def counted(number: int, noun: str) -> str:
 
 
 def shown_metrics(metrics: dict[str, float]) -> str:
-    """The metrics of a round in one line, weighted means only."""
+    """The weighted means of a round's metrics in one line."""
     shown = list(for_people(metrics).items())
     more = f"  and {len(shown) - _MOST_METRICS} more" if len(shown) > _MOST_METRICS else ""
     return "  ".join(f"{printable(name)} {value:.4g}" for name, value in shown[:_MOST_METRICS]) + more
 
 
 class Progress:
-    """Shows a run while it goes on, on stderr."""
+    """Shows a run on stderr while it goes on."""
 
     def __init__(self, run: str, rounds: int, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
@@ -65,15 +65,15 @@ class Progress:
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a view to keep up to date between rounds."""
+        """Whether there is a live view, to be drawn between rounds as well."""
         return self._live is not None
 
     def tell(self, line: str) -> None:
-        """Print a line above the view; it is not broken, so that a path in it can be copied."""
+        """Print a line above the view, without breaking it, so that a path in it can be copied."""
         self.console.print(Text(printable(line)), soft_wrap=True)
 
     def closed(self, result: RoundResult, downloaded: int) -> None:
-        """A round has closed."""
+        """Show a round that has closed."""
         self._newest = result
         self._uploaded += result.bytes
         self._downloaded += downloaded
@@ -111,14 +111,14 @@ class Progress:
         return Group(*lines)
 
     def summary(self, results: Results) -> None:
-        """The end of a run: its rounds, unless a line each was printed as they closed, and where everything lies."""
+        """Show how the run ended, where everything lies, and, after a live view, a table of the rounds."""
         if results.rounds and self._live is not None:
             self.console.print(rounds_table(results))
         self.tell(f"{results.state}: {results.reason}")
         self._where(results)
 
     def left(self, results: Results, waits: Sequence[str] = ()) -> None:
-        """The results of a run that was interrupted, and what it waited for."""
+        """Show the results of a run that was interrupted, and what it waited for."""
         self.tell(f"interrupted after round {len(results.rounds)} of {self.rounds}")
         for line in waits:
             self.tell(f"at that time:  {line}")
@@ -126,7 +126,7 @@ class Progress:
 
     @contextlib.contextmanager
     def saying_how_to_go_on(self, out: Path) -> Iterator[None]:
-        """Say it also of a run whose end is interrupted, before all its results are written."""
+        """Say how to go on with a run whose end is interrupted before all its results are written."""
         try:
             yield
         except BaseException as error:
@@ -180,7 +180,7 @@ def rounds_table(results: Results) -> Table:
 
 
 def _thinned(rounds: list[RoundResult], most: int = 20) -> list[RoundResult]:
-    """At most about `most` rounds, evenly, the last among them."""
+    """About `most` rounds at most, evenly spaced, with the last one."""
     step = -(-len(rounds) // most)
     kept = rounds[::step]
     return kept if kept[-1] is rounds[-1] else [*kept, rounds[-1]]

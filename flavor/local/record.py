@@ -1,4 +1,4 @@
-"""What a local run is, in its own folder: enough to look at it, to read its model, and to go on with it."""
+"""The file in a local run's folder that says enough to look at the run, to read its model, and to go on with it."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Record:
     run: str
     store: str
     embedded: bool
-    """Whether the run's server was one of its own, whose data lie in the folder."""
+    """Whether the run has a server of its own, whose data lie in the folder."""
     federation: Mapping[str, Any] = field(default_factory=dict)
-    """What `Federation.of` makes the federation of again."""
+    """The fields of the `Federation`, for `Federation.of`."""
 
     def write(self, out: Path) -> None:
-        """Write it into the folder; only this user can read it, for a setting may be a secret."""
+        """Write the file, which only this user can read, because a setting may be a secret."""
         path = out / _FILE
         write_json(path, {"version": _VERSION, **self.__dict__})
         path.chmod(0o600)
 
     @classmethod
     def of(cls, out: Path) -> Record:
-        """The record in a folder; `InvalidSetting` where there is none."""
+        """Read the record of a folder. Raises `InvalidSetting` where there is none."""
         try:
             fields = json.loads((out / _FILE).read_text(encoding="utf-8"))
             if (version := fields.pop("version")) == 1:
@@ -60,7 +60,7 @@ class Record:
 
 
 def _of_version_1(federation: Mapping[str, Any]) -> dict[str, Any]:
-    """What `federation` would be now, where the settings of the run stood as the words of `flavor serve`."""
+    """Translate a record of version 1, which has the run's settings as words of the command line of `flavor serve`."""
     from flavor.config import RunConfig
     from flavor.patterns import with_known
     from flavor.script_settings import parse_settings
@@ -88,13 +88,13 @@ def _of_version_1(federation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_folder(run: str) -> bool:
-    """Whether what was given for a run is the folder of a local one: a run's name has no slash."""
+    """Whether an argument that names a run is the folder of a local run: a run's name has no slash."""
     return os.sep in run or (Path(run) / _FILE).is_file()
 
 
 @contextlib.contextmanager
 def own_server(folder: Path) -> Iterator[str]:
-    """The URL of a server whose data lie in `folder` and outlive it; `RunError` when another process runs it."""
+    """Start a server whose data stay in `folder`, and give its URL. Raises `RunError` when another process runs it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with locked(folder / "lock") as is_mine:
         if not is_mine:
@@ -109,7 +109,7 @@ def own_server(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def server_of(out: Path) -> Iterator[tuple[str, bool]]:
-    """The URL of a local run's server, and whether that runs: else one is started for as long as is looked."""
+    """The URL of a local run's server, and whether it ran already; otherwise one runs as long as the context."""
     folder = out / "redis"
     if not folder.is_dir():
         raise InvalidSetting(f"{out}: what its server kept is not there (redis/)")
@@ -131,7 +131,7 @@ def server_of(out: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _running(folder: Path) -> str | None:
-    """The URL of the server that another process runs, once it answers."""
+    """The URL of the server that another process runs, as soon as the server answers."""
     with contextlib.suppress(OSError, FlavorError, BusUnavailable):
         url = (folder / "url").read_text(encoding="utf-8")
         client = connect(url, patience_s=1.0)

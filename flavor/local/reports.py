@@ -1,4 +1,4 @@
-"""What a site itself says of a failure: on this machine its user is the operator, and may read it."""
+"""A site's own text about a failure. In a local run the site's user is the operator, and may read it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flavor.view.event import Event
 
 
 def with_report(reason: str, report: str | None) -> str:
-    """A reason with what the site itself says about it; what both say once."""
+    """Join a reason and the site's own text; what both say stands once."""
     if not report:
         return reason
     before, known, detail = report.partition(reason.rpartition("its trainer ")[2])
@@ -16,7 +16,7 @@ def with_report(reason: str, report: str | None) -> str:
 
 
 def report_of(runs: RunStore, event: Event) -> str | None:
-    """What the site itself says about this event: here its user is the operator."""
+    """The site's own text about what this event says; None for none."""
     match event:
         case ClientLost(client=client):
             return runs.clients([client])[client][0].report

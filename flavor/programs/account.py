@@ -1,7 +1,7 @@
-"""Another user of this machine, as whom a program runs: what it may reach, and what is made its own.
+"""Another user of this machine, as whom a program runs: what that user may reach, and what is given to it.
 
 This process is root where there is such a user, and works in folders that the other user writes to. So it opens them by
-descriptors and follows no link of that user's.
+descriptors, and follows no link that the other user may have made.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Account:
 
     @classmethod
     def of(cls, name: str, option: str) -> Account:
-        """Look up the user of this name; raises `InvalidSetting` naming `option`, also if we are not root."""
+        """Look up the user of this name. Raises `InvalidSetting`, which names `option`, also if we are not root."""
         if os.geteuid() != 0:
             raise InvalidSetting(f"{option} {name}: only root can start a program as another user; leave it out")
         try:
@@ -58,9 +58,9 @@ class Account:
         return bool(found.st_mode & writes)
 
     def let_through(self, *folders: Path) -> None:
-        """Let this user reach what lies in these folders of ours by its name, without listing them.
+        """Let this user open files in these folders of ours by their names, without listing the folders.
 
-        Raises `InvalidSetting` for a folder that belongs to another user, who could replace what we put there.
+        Raises `InvalidSetting` for a folder of another user, who could replace what this process puts there.
         """
         for folder in folders:
             with _opened(folder) as handle:
@@ -74,9 +74,9 @@ class Account:
             self._give(handle)
 
     def give_tree(self, folder: Path) -> None:
-        """Give it a folder and all that lies in it, except files with several names, which it may only read.
+        """Give this user a folder and all that lies in it, except files with several names, which it may only read.
 
-        Works on descriptors and follows no link, so that a process of this user cannot lead us elsewhere as it works.
+        Works on descriptors and follows no link, so that no process of this user can redirect it to another file.
         """
         for _, _, names, parent in os.fwalk(folder, topdown=False):
             for name in names:
@@ -101,7 +101,7 @@ class Account:
 
 @contextlib.contextmanager
 def _opened(folder: Path) -> Iterator[int]:
-    """A descriptor of a folder that is no link."""
+    """Open a folder that is no link; returns the descriptor."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield handle
@@ -112,7 +112,7 @@ def _opened(folder: Path) -> Iterator[int]:
 def check_way(account: Account, name: str, folder: Path, *, within: bool) -> None:
     """Raise `InvalidSetting` if the account cannot reach `folder`, which `name` names, or can replace it.
 
-    With `within` it must be able to enter `folder` itself, too, and must not be able to replace what lies in it.
+    With `within` the account must also be able to enter `folder` itself, and not to replace what lies in it.
     """
     for each in (folder, *folder.parents):
         if not account.may_enter(each) and (within or each != folder):

@@ -1,6 +1,6 @@
-"""The user's aggregator: its command, what it may see and use, and where it works.
+"""The user's aggregator: its command, its environment and limits, and its folders.
 
-`flavor-agg` starts it for runs (`workers.command`, `workers.resident`), and `check-agg` tries it (`flavor.check`).
+`flavor-agg` starts it for runs (`workers.command`, `workers.resident`), and `check-agg` tests it (`flavor.check`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from flavor.programs.process import ChildProcess, obituary
 
 @dataclass(frozen=True)
 class UserAggregator:
-    """What `flavor-agg -m` or `check-agg -m` was told."""
+    """The aggregator that `flavor-agg -m` or `check-agg -m` names."""
 
     command: tuple[str, ...]
     workspace: Path
-    """Below it lie the folders of each run."""
+    """The folder that holds a folder for each run."""
     passed: tuple[str, ...] = ()
-    """Environment variables that it is given in any case (`--env`)."""
+    """Environment variables that the aggregator gets in any case (`--env`)."""
     confinement: Confinement = UNLIMITED
     only: bool = False
-    """Of the other variables it is given those that every program needs (`--env-only`)."""
+    """Whether it gets, of all other variables, only those that every program needs (`--env-only`)."""
     output: Path | None = None
     """Its `$OUTPUT_PATH`, in place of a folder in the workspace; no other worker has it."""
     logs: Path | None = None
@@ -37,11 +37,11 @@ class UserAggregator:
 
     @property
     def account(self) -> Account | None:
-        """The user that it runs as, unless it is the worker's own."""
+        """The user that it runs as; None for the worker's own."""
         return self.confinement.account
 
     def folder(self, run: str) -> AggregatorFolder:
-        """Take a folder in the workspace for this run; to be closed."""
+        """Take a folder in the workspace for this run. The caller closes it."""
         return AggregatorFolder(self.workspace, run, output=self.output, logs=self.logs, account=self.account)
 
     def environment(
@@ -54,7 +54,7 @@ class UserAggregator:
         logs: Path,
         extra: Mapping[str, str] | None = None,
     ) -> dict[str, str]:
-        """Return what it finds in its environment; see `aggregator_environment`."""
+        """The aggregator's environment; see `aggregator_environment`."""
         own = {**self.confinement.environment(), **(extra or {})}
         return aggregator_environment(
             base, self.passed, only=self.only, run=run, rounds=rounds, output=output, logs=logs, extra=own
@@ -69,7 +69,7 @@ class UserAggregator:
         extra: Mapping[str, str] | None = None,
         ended: Callable[[int], None] | None = None,
     ) -> ChildProcess:
-        """Start it for this run; raises `CommandNotFound`."""
+        """Start the aggregator for this run. Raises `CommandNotFound`."""
         return ChildProcess(
             self.command,
             environment=self.environment(os.environ, run, rounds, output=folder.output, logs=folder.logs, extra=extra),
@@ -84,8 +84,8 @@ class UserAggregator:
     def check_folders(self) -> None:
         """Make the workspace, `$OUTPUT_PATH` and `$LOG_PATH`.
 
-        Raises `InvalidSetting` where the user that the aggregator runs as cannot come there, or can put something in
-        place of them, or of the runs' folders in the workspace: root works in them.
+        Raises `InvalidSetting` where the user that the aggregator runs as cannot reach one of these folders, or can
+        replace one of them, or a run's folder in the workspace: root works in them.
         """
         check_folder("--workspace", self.workspace, self.account, within=True)
         for name, folder in (("OUTPUT_PATH", self.output), ("LOG_PATH", self.logs)):

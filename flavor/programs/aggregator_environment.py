@@ -1,4 +1,4 @@
-"""The environment of a user's aggregator: that of the worker, without the worker's secrets, and its own paths."""
+"""The environment of a user's aggregator: the worker's without the worker's secrets, and variables of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OF_THE_WORKER = re.compile(
 )
 _WITH_PASSWORD = re.compile(r"\w+://[^/\s@]*:[^/\s@]+@")
 PLACES = ("INPUT_PATH", "OUTPUT_PATH", "LOG_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH")
-"""Folders and files that each of this project's programs is given of its own."""
+"""Variables with folders and files, of which each of this project's programs gets its own."""
 
 
 def aggregator_environment(
@@ -38,9 +38,9 @@ def aggregator_environment(
     logs: Path,
     extra: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return what an aggregator finds in its environment: what `inherited` keeps of `base`, and its own variables.
+    """Return an aggregator's environment: what `inherited` keeps of `base`, and the aggregator's own variables.
 
-    `extra` holds those that depend on how it is started. `flavor-agg` and `check-agg` start it with the same.
+    `extra` holds the variables that depend on how it is started. `flavor-agg` and `check-agg` use this environment.
     """
     return {
         **inherited(base, passed, only=only),
@@ -54,7 +54,7 @@ def aggregator_environment(
 
 
 def inherited(base: Mapping[str, str], passed: Sequence[str] = (), *, only: bool = False) -> dict[str, str]:
-    """Return the variables in `base` except those in `withheld`; with `only`, the ones that every program needs.
+    """Return the variables of `base` except those in `withheld`; with `only`, just those that every program needs.
 
     `passed` names variables that are kept in any case, if they are set. `PATH` is that of `search_path`, and
     `PYTHONUNBUFFERED` is 1, so that the last lines of a program that is stopped are known.
@@ -69,5 +69,5 @@ def inherited(base: Mapping[str, str], passed: Sequence[str] = (), *, only: bool
 
 
 def withheld(base: Mapping[str, str]) -> list[str]:
-    """Name the variables in `base` that hold the worker's addresses, keys and credentials, told by name or by value."""
+    """Name the variables of `base` that hold the worker's addresses, keys or credentials, by their name or value."""
     return [name for name, value in base.items() if _OF_THE_WORKER.fullmatch(name) or _WITH_PASSWORD.search(value)]

@@ -1,4 +1,4 @@
-"""The files of one round of a user's aggregator: the local models, the global model, and the information about each.
+"""The files of one round for a user's aggregator: the local models, the global model, and their information.
 
 FOLDER/clients/CLIENT/model.EXT   a local model for each client, and its info.json beside it
 FOLDER/global/model.EXT           the global model, which the aggregator writes; its info.json holds the merged
@@ -20,14 +20,14 @@ from flavor.records.info import FILE_NAME, Info
 
 @dataclass(frozen=True)
 class RoundFiles:
-    """Where an aggregator finds the local models, in the order of the clients, and where it leaves the global model."""
+    """The paths of the local models, in the order of the clients, and of the global model that an aggregator writes."""
 
     local_models: tuple[Path, ...]
     global_model: Path
 
     @classmethod
     def below(cls, folder: Path, clients: Iterable[str], *, extension: str) -> Self:
-        """Name the files of these clients below `folder`; nothing is made."""
+        """The paths of these clients' files below `folder`. Makes no file."""
         return cls(
             tuple(folder / "clients" / client / f"model{extension}" for client in clients),
             folder / "global" / f"model{extension}",
@@ -35,12 +35,12 @@ class RoundFiles:
 
     @property
     def local_infos(self) -> tuple[Path, ...]:
-        """Each client's information."""
+        """The paths of the clients' information."""
         return tuple(path.with_name(FILE_NAME) for path in self.local_models)
 
     @property
     def global_info(self) -> Path:
-        """The merged information."""
+        """The path of the merged information."""
         return self.global_model.with_name(FILE_NAME)
 
     def write_local_info(self, index: int, info: Info) -> None:
@@ -54,10 +54,10 @@ class RoundFiles:
         write_json(self.global_info, merged)
 
     def announce(self, output: Path) -> None:
-        """Write what `GetPaths` reads into the aggregator's `$OUTPUT_PATH`, where it may have put anything.
+        """Write the files that `GetPaths` reads into the aggregator's `$OUTPUT_PATH`.
 
-        Each file is a new one that takes its name at once, in place of a link or what else is there; raises
-        `AggregatorFailed` where that is a folder.
+        The aggregator may have put anything there. Each file is a new one that replaces what has its name, a link for
+        instance, in one step. Raises `AggregatorFailed` where a folder has the name.
         """
         try:
             write_paths(output, "localModels", self.local_models)

@@ -1,4 +1,4 @@
-"""The folder in which a user's aggregator works for one run, and what of it belongs to the aggregator."""
+"""The folder in which a user's aggregator works for one run, and the part of it that belongs to the aggregator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flavor.programs.account import Account, check_way
 
 
 class AggregatorFolder:
-    """The first of `RUN`, `RUN+2`, `RUN+3`, … below `workspace` in which no process works; to be closed.
+    """The first of the folders `RUN`, `RUN+2`, `RUN+3`, … below `workspace` in which no process works.
 
-    A lock on the folder says that it is taken. Every process that is given the descriptor `lock` holds the lock, too.
-    So what a killed worker has left running, a command behind a shell for instance, keeps its folder and can spoil
-    nothing of the worker that comes after it; nor do two workers with one workspace disturb each other.
+    The caller closes it. A lock on the folder says that it is taken. Every process that gets the descriptor `lock`
+    holds the lock, too. So a process that a killed worker has left running, a command behind a shell for instance,
+    keeps its folder, and cannot disturb the next worker; nor do two workers with one workspace disturb each other.
 
     `output` and `logs` are the aggregator's `$OUTPUT_PATH` and `$LOG_PATH`, by default folders in this one. `account`
     is the user that the aggregator runs as, unless it is this process's own.
@@ -49,10 +49,10 @@ class AggregatorFolder:
         # our log is in no folder of another user's
         self.logs = logs or (self._own_logs if account is None else self._own_logs / "own")
         self.log_file = (self.logs if account is None else self._own_logs) / "aggregator.log"
-        """What the aggregator prints is copied to this file."""
+        """The file that gets a copy of the aggregator's output."""
 
     def open_to_aggregator(self) -> None:
-        """Make its `$OUTPUT_PATH` and `$LOG_PATH`, and give them to its account; all around them stays ours."""
+        """Make `$OUTPUT_PATH` and `$LOG_PATH`, and give them to the account; folders around them stay ours."""
         for folder in (self.output, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         if self._account is not None:
@@ -61,7 +61,7 @@ class AggregatorFolder:
             self._account.give(self.output)
 
     def close(self) -> None:
-        """Leave it to the next, unless a process that was started here lives on."""
+        """Unlock the folder for others; a process that was started here and still lives keeps the lock."""
         os.close(self.lock)
 
     def __enter__(self) -> Self:
@@ -74,7 +74,8 @@ class AggregatorFolder:
 def check_folder(name: str, folder: Path, account: Account | None, *, within: bool) -> None:
     """Make a folder, which `name` names, and raise `InvalidSetting` where it cannot be used.
 
-    That is where this process cannot write, and where the account cannot come to it or can replace it; see `check_way`.
+    It cannot be used where this process cannot write to it, or where the account cannot reach it or can replace it; see
+    `check_way`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""How an aggregator is told where a round's files are: lists of paths in its `$OUTPUT_PATH`.
+"""The lists of paths in `$OUTPUT_PATH` that tell an aggregator where a round's files are.
 
-Two files for each kind say the same: `KIND.json`, and `KIND` with one path a line, which a shell reads.
+Two files for each kind have the same content: `KIND.json`, and `KIND` with one path a line, for shells.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KINDS = ("localModels", "localInfos", "globalModel", "globalInfo")
 
 
 def write_paths(output: Path, kind: str, paths: Sequence[str | os.PathLike[str]]) -> None:
-    """Name the files of this kind, one of `KINDS`; raises `InvalidSetting` for a path of several lines."""
+    """Write the paths of this kind, one of `KINDS`. Raises `InvalidSetting` for a path of several lines."""
     file = _file(output, kind)
     names = [os.fspath(path) for path in paths]
     if odd := [name for name in names if "\n" in name]:
@@ -28,7 +28,7 @@ def write_paths(output: Path, kind: str, paths: Sequence[str | os.PathLike[str]]
 
 
 def read_paths(output: Path, kind: str) -> list[str]:
-    """The files of this kind; raises `InvalidSetting` for an unknown one, and before there are any."""
+    """Read the paths of this kind. Raises `InvalidSetting` for an unknown kind, and before any were written."""
     file = _file(output, kind)
     try:
         paths: list[str] = json.loads(file.read_text(encoding="utf-8"))

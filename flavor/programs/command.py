@@ -1,4 +1,4 @@
-"""The -m and -p commands: parsed as a shell would, run without one."""
+"""The commands of -m and -p, which are split into words as a shell does it, and run without a shell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{\w+\})")
 
 
 def parse_command(text: str, option: str, *, path: str | None = None) -> list[str]:
-    """The words of a command line; the program must exist.
+    """Split a command line into words, and check that its program exists.
 
     Raises `InvalidSetting` for unbalanced quotes or an empty command, `CommandNotFound` for a missing program.
     """

@@ -1,6 +1,6 @@
-"""What a child process may use: memory, processor time, the size of its files, and as which user it runs.
+"""The limits of a child process (memory, processor time, size of its files), and the user that it runs as.
 
-The kernel enforces each limit for each process: a child of the child has the same limits, counted anew.
+The kernel enforces each limit for each process: a child of the child has the same limits, counted from zero.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from flavor.sizes import shown_size
 from flavor.spawn import Limit
 
 _MEMORY = resource.RLIMIT_DATA if sys.platform.startswith("linux") else resource.RLIMIT_AS
-"""On Linux private writable memory alone, so that models that are mapped for reading do not count."""
+"""On Linux only private writable memory counts, so that models that are mapped for reading do not."""
 _LAST_CPU_S = 5
-"""Between SIGXCPU, which a program may catch, and SIGKILL."""
+"""Seconds of processor time between SIGXCPU, which a program may catch, and SIGKILL."""
 _OUT_OF_MEMORY = re.compile(
     r"MemoryError|[Uu]nable to allocate|[Cc]annot allocate memory|can't allocate|bad_alloc|[Oo]ut of memory"
     r"|cannot allocate vector"
@@ -31,7 +31,7 @@ _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL)
 
 @dataclass(frozen=True)
 class Confinement:
-    """What a child process may use. Core dumps, which would hold models, are never written."""
+    """The limits of a child process. A core dump, which would hold models, is never written."""
 
     memory_bytes: int | None = None
     """Of each process: heap, anonymous mappings and thread stacks; not files that it maps for reading, nor memory that
@@ -39,7 +39,7 @@ class Confinement:
     cpu_s: int | None = None
     """Processor time of each process, over all its threads."""
     file_bytes: int | None = None
-    """Of each file that it writes."""
+    """The largest file that it may write."""
     account: Account | None = None
 
     @property
@@ -62,13 +62,13 @@ class Confinement:
         return {"user": self.account.uid, "group": self.account.gid, "extra_groups": self.account.groups}
 
     def environment(self) -> dict[str, str]:
-        """What a program expects to find about its user."""
+        """The variables that tell a program about its user."""
         if self.account is None:
             return {}
         return {"HOME": self.account.home, "USER": self.account.name, "LOGNAME": self.account.name}
 
     def explained(self, code: int, lines: Sequence[str]) -> str:
-        """Which limit ended a process, as well as its end and its last lines can tell; empty when none did."""
+        """Which limit has ended a process, judged by its exit code and last lines; '' for none."""
         said = "\n".join(lines)
         if self.cpu_s is not None and code == -signal.SIGXCPU:
             return f"used up --cpu-limit-s {self.cpu_s}"

@@ -1,4 +1,4 @@
-"""A child process of the user's: its output line by line, its end at once, its whole group stopped."""
+"""A child process with a command of the user's: reads its output by lines, and stops its whole process group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flavor.programs.confinement import Confinement
 from flavor.spawn import spawn
 
 LAST_LINES = 20
-"""Lines kept for the report of a failure."""
+"""How many lines are kept for the report of a failure."""
 _MAX_LINE = 64 * 1024
 _LINE_SHOWN = 500
 """Characters of a line that a report of a failure quotes."""
@@ -31,11 +31,11 @@ _DRAIN_S = 0.3
 
 
 class ChildProcess:
-    """A command in a process group of its own, its output copied to `log` and, prefixed, to `echo`.
+    """A command in a process group of its own; its output is copied to `log` and, with `prefix`, to `echo`.
 
-    `confinement` is what it may use; it inherits the descriptors in `inherited`. `ended` is called from a thread of
-    this object once the process has ended and its output is read. `private`: the log, and what the process makes, is
-    for this user alone.
+    `confinement` limits what the process may use. It inherits the descriptors in `inherited`. A thread of this object
+    calls `ended` once the process has ended and its output has been read. With `private`, only this user can read the
+    log and the files that the process makes.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ChildProcess:
         self._lock = threading.Condition()  # notified when something was read
         self._code: int | None = None
         self._ending = threading.Lock()
-        self._reaped = False  # its number may be another group's then
+        self._reaped = False  # after that its number may be another group's
         self._log = open(log, "ab", opener=_private if private else None)  # noqa: SIM115 - closed by `_wait`
         try:
             self._process = spawn(
@@ -80,7 +80,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Its process id."""
         return self._process.pid
 
     @property
@@ -90,14 +90,14 @@ class ChildProcess:
 
     @property
     def last_lines(self) -> list[str]:
-        """The newest lines of what it has printed until now, oldest first."""
+        """The last lines that it has printed until now, at most `LAST_LINES`, oldest first."""
         with self._lock:
             self._lock.wait_for(lambda: not self._unread, _DRAIN_S)
             return list(self._lines)
 
     @property
     def _unread(self) -> bool:
-        """Whether something that it has printed still lies in a pipe."""
+        """Whether a pipe still holds output that was not read."""
         count = array.array("i", [0])
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None and not pipe.closed:
@@ -112,9 +112,10 @@ class ChildProcess:
         return None if self._waiter.is_alive() else self._code
 
     def stop(self, grace_s: float) -> None:
-        """End the whole group, also what an ended process left in it: SIGTERM, and SIGKILL after `grace_s` seconds.
+        """End the whole process group: SIGTERM, then SIGKILL after `grace_s` seconds.
 
-        Until then an ended process stays a zombie, so that its number, the group's, is nobody else's.
+        That includes processes that an ended process has left in its group. Until then the ended process stays a
+        zombie, so that no other process or group gets its number.
         """
         with self._ending:
             if self._reaped:
@@ -122,7 +123,7 @@ class ChildProcess:
             if self._code is None:
                 self._signal(signal.SIGTERM)
                 self.wait(grace_s)
-            self._signal(signal.SIGKILL)  # whatever it left behind, too
+            self._signal(signal.SIGKILL)  # also processes that it has left behind
             self.wait(5.0)
             self._reap()
 
@@ -141,10 +142,10 @@ class ChildProcess:
             os.killpg(self._process.pid, number)
 
     def _read(self) -> None:
-        """Read to the end, whatever becomes of the log and the terminal: a full pipe would stop the child.
+        """Read the output to its end, also when log and terminal cannot be written: a full pipe would stop the child.
 
-        One thread for both pipes, so that lines keep their order; of what is there at once stderr comes last, since
-        that is where a program says why it ends.
+        One thread reads both pipes, so that lines keep their order. Where both have output, stderr comes last: a
+        program says there why it ends.
         """
         out, err = self._process.stdout, self._process.stderr
         assert out is not None
@@ -188,7 +189,7 @@ class ChildProcess:
             self._echo.flush()
 
     def _awaited(self) -> int:
-        """Its exit code once it has ended; it is left to be reaped by `_reap`, but where the system cannot do that."""
+        """Wait for its end; returns the exit code. `_reap` reaps it later, where the system can wait without that."""
         if hasattr(os, "waitid"):
             with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored: the system reaps, and tells nothing
                 found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
@@ -222,7 +223,7 @@ def described_exit(code: int) -> str:
 
 
 def obituary(who: str, code: int, lines: Sequence[str], where: str = "") -> str:
-    """One line about an end: how, the last thing it said, and what it said before that."""
+    """One line about the end of a program: how it ended, its last line, and the lines before that."""
     told = _told(lines)
     how = f"{who} ended {where + ' ' if where else ''}({described_exit(code)})"
     if not told:
@@ -241,7 +242,7 @@ def lacks_flavor(lines: Iterable[str]) -> bool:
 
 
 def quoted(lines: Sequence[str]) -> str:
-    """The last lines of an output, to be put behind a statement about it."""
+    """The last lines of an output, as the end of a sentence about the program."""
     told = _told(lines)
     return f"; its last lines: {' | '.join(told)}" if told else "; it printed nothing"
 

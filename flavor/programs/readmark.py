@@ -1,4 +1,4 @@
-"""Whether a file was read, as far as its file system tells."""
+"""Tells by a file's access time whether a program has read the file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _LONG_AGO_NS = 3600 * 10**9
 
 
 class ReadMark:
-    """Whether a file is read from now on, told by its access time.
+    """Notices by a file's access time whether the file is read from now on.
 
-    Most file systems set it at the first read after a change (Linux's relatime). Whether this one does is tried first,
-    with a small file beside it, unless it is known: `was_read` is None where nothing can be told.
+    Most file systems set that time at the first read after a change (Linux's relatime). Whether this one does is tried
+    first with a small file beside it, unless `told` says so. `was_read` is None where the file system does not.
     """
 
     def __init__(self, path: Path, *, told: bool | None = None) -> None:
@@ -23,7 +23,7 @@ class ReadMark:
             self._mark = _mark(path)
 
     def was_read(self) -> bool | None:
-        """Whether anything has read the file since; None when this file system does not tell."""
+        """Whether a program has read the file since then; None where this file system does not tell."""
         if self._mark is None:
             return None
         try:

@@ -1,6 +1,6 @@
-"""A process that is started again when it is killed: for its memory, for a file that was cut off, for a bug.
+"""Starts a process again when a signal has killed it: because of its memory, a file that was cut off, or a bug.
 
-Its parent does nothing but wait for it, holds no connection and no memory to speak of, and passes signals on.
+The parent only waits for that process and passes signals on. It holds no connection, and little memory.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from flavor.programs.process import described_exit
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _SETTLED_S = 60.0
-"""Who has lived for so long is started again after the first pause."""
+"""A process that has lived for so many seconds is started again after the first pause."""
 _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _HEARD = _ENDING | {signal.SIGCHLD}
 _BY_KERNEL = 128
-"""`si_code` of a signal from a terminal, which its whole group gets."""
+"""`si_code` of a signal from a terminal, which the whole process group gets."""
 
 
 def supervised(tell: Callable[[str], None]) -> None:
-    """Return in a child of this process, and in another one whenever a signal has killed it.
+    """Fork, and return in the child; fork another child whenever a signal has killed the last one.
 
-    The process itself ends as its child does that ends by itself, or after a signal that was sent to either: with 0 if
-    that told it to end, since it has nothing of its own to finish. A child
-    that is killed is followed by another after a second, or more if that happens again and again. To be called before
-    any thread is started or connection made. Where the system cannot wait for signals it returns at once.
+    This process itself does not return. It ends with the exit code of a child that ends by itself, or after a signal
+    that was sent to either of the two: with 0 if the signal told it to end, since it has no work of its own to finish.
+    The next child is forked after a second, or after a longer pause if children are killed again and again. Call this
+    before any thread is started or any connection is made. Where the system cannot wait for signals, it returns at
+    once, and nothing is forked.
     """
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
@@ -60,7 +61,7 @@ def supervised(tell: Callable[[str], None]) -> None:
 
 
 def _of_one_that_ended(code: int) -> int:
-    """The exit code for that of the child; one that was told to end before it had begun did as it was told."""
+    """The exit code of this process for that of its child; 0 for a child that was told to end before it had begun."""
     return 0 if -code in _ENDING else code if code >= 0 else 128 - code
 
 
