@@ -1,4 +1,4 @@
-"""The clients of a run in Redis: who is a member, which key is pinned for whom, what each says and hands in."""
+"""The clients of a run in Redis: the members, the keys that are pinned for them, their status and their updates."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from flavor.records.states import ClientState
 from flavor.records.update import Refused, Update
 
 RECORDED = "recorded"
-"""Stands for the key of a client that its run's records have, where an operator replaced it on a server without the
-run."""
+"""Stands for a client's key in the run's records, where an operator replaced it while the run was not there."""
 LONGEST_FIELD_BYTES = 16 * 1024
 _AT_ONCE = 500
-"""Hashes of clients that are read by one call of a script."""
+"""How many hashes of clients one call of a script reads."""
 
 
 def _fields(answer: Any, names: Sequence[str]) -> dict[str, str] | str:
-    """What `read_hashes` says of one hash."""
+    """The fields of one hash, or what is wrong with it, from the answer of the script `read_hashes`."""
     if answer == 0:
         return {}
     if isinstance(answer, list):
@@ -38,7 +37,7 @@ class Clients(RunScripts):
     """The clients of one run. See `RunStore`."""
 
     def admit(self, token: str, client: str, reason: str, *, event: str = "client.joined") -> bool:
-        """Make `client` a member, also one that has come and gone; True when it is new."""
+        """Make `client` a member, also one that has left again by now; returns whether it is new."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.members, self.keys.log]
         return self.move("admit_client", keys, [token, client, reason, event]) == "1"
 
@@ -48,9 +47,9 @@ class Clients(RunScripts):
             return sorted(self.redis.smembers(self.keys.members))
 
     def scan_clients(self, cursor: int) -> tuple[int, set[str]]:
-        """Clients whose edge lives, among about a thousand of the server's keys from `cursor` on, and the next cursor.
+        """Look through about a thousand of the server's keys from `cursor` on for clients whose edge has a lease.
 
-        It is 0 for the first call, and again after the last keys.
+        Returns the next cursor and the clients. The cursor is 0 for the first call, and again after the last keys.
         """
         with translated(self.where):
             cursor, keys = self.redis.scan(cursor, match=self.keys.leases_pattern, count=1000)
@@ -75,7 +74,7 @@ class Clients(RunScripts):
     def updates(
         self, round_: int, names: Iterable[str], *, base: ObjectRef | None = None
     ) -> dict[str, Update | Refused]:
-        """For each client that handed something in: what it was, in this round, whose global model is `base`."""
+        """What each client has handed in for this round, if anything; `base` is the global model of the round."""
         names = list(names)
         found = self._of_clients([self.keys.client(name).update(round_) for name in names], update.FIELDS)
         handed_in = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
@@ -86,10 +85,10 @@ class Clients(RunScripts):
     def _of_clients(
         self, hashes: Sequence[str], names: Sequence[str], others: Sequence[str] = ()
     ) -> list[tuple[dict[str, str] | str, bool]]:
-        """The fields `names` of these hashes, which clients write; of one that is none, or too large, what is wrong.
+        """Read the fields `names` of these hashes, which clients write, and whether the keys in `others` exist.
 
-        Nothing else of them is read, and no client keeps anything from being read of the others. And for each of them,
-        whether the key in `others` is there.
+        For a key that is no hash, or a field that is too large, returns what is wrong in place of the fields. Nothing
+        else is read, and no client can keep the hashes of the others from being read.
         """
         found: list[tuple[dict[str, str] | str, bool]] = []
         for start in range(0, len(hashes), _AT_ONCE):
@@ -100,32 +99,32 @@ class Clients(RunScripts):
         return found
 
     def pin_key(self, client: str, public_key: str) -> str:
-        """Make `public_key` the one that this client's updates must be signed with; returns the one that stands.
+        """Pin `public_key` as the key that must sign this client's updates; returns the key that is pinned.
 
-        The first stands, unless an operator replaces it; '' for one that was replaced: that is never pinned again. For
-        trusted processes alone: no edge may write that hash.
+        The first key stays pinned, unless an operator replaces it. Returns '' for a key that was replaced, which is
+        never pinned again. Only trusted processes call this: no edge may write that hash.
         """
         keys = [self.keys.public_keys, self.keys.replaced]
         return str(self.call("pin_key", keys, [checked_name(client, "client"), public_key]))
 
     def replace_key(self, client: str, public_key: str) -> bool:
-        """Pin this key for a client, or none, in place of any other: an operator's act, which the run keeps.
+        """Pin this key for a client in place of any other, as an operator; '' pins none. The run records the change.
 
-        False, and nothing is done, for a key that was replaced before.
+        Returns False, and does nothing, for a key that was replaced before.
         """
         own = self.keys.client(client)
         keys = [self.keys.state, self.keys.public_keys, own.admission, own.state, self.keys.replaced]
         return bool(self.call("replace_key", keys, [client, public_key, RECORDED]))
 
     def public_keys(self) -> dict[str, str]:
-        """Client to the public key that is pinned for it."""
+        """The public key that is pinned for each client."""
         with translated(self.where):
             return dict(self.redis.hgetall(self.keys.public_keys))
 
     def replaced(self) -> dict[str, tuple[str, ...]]:
-        """Client to the keys that an operator has replaced since the run began, oldest first.
+        """The keys of each client that an operator has replaced since the run began, oldest first.
 
-        While the run is not there, `RECORDED` among them stands for the one that its records have.
+        `RECORDED` among them stands for the key in the run's records, which was replaced while the run was not there.
         """
         with translated(self.where):
             return {client: tuple(keys.split()) for client, keys in self.redis.hgetall(self.keys.replaced).items()}

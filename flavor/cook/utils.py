@@ -1,4 +1,4 @@
-"""What a training script calls: three events, two files, a few paths.
+"""The functions that a training script calls: three events, two files, and a few paths.
 
     from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
 
@@ -9,8 +9,8 @@
         SaveInfoJson({"metadata": ..., "metrics": ...})
         SetEvent("TrainFinished")             # hand both files in
 
-`flavor-fl` (and `check-fl`) set the environment that these functions read. Importing this module costs what redis
-costs: no numpy, torch, rq or pydantic is loaded.
+`flavor-fl` and `check-fl` set the environment that these functions read. Importing this module takes as long as
+importing redis: it loads no numpy, torch, rq or pydantic.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ _LOOK_S = 1.0
 
 
 def SetEvent(event: str) -> None:
-    """Say that `event` has happened in the current round. Setting it twice is harmless.
+    """Set `event` in the current round. Setting it twice is harmless.
 
     Raises `UnknownEvent` (a `ValueError`) for a name that is not in the protocol, `MissingVariable` outside of
-    `flavor-fl`, `BusUnavailable` when Redis cannot be reached; the event is not set then.
+    `flavor-fl`, `BusUnavailable` when Redis cannot be reached. After an error the event is not set.
     """
     name = event_name(event)
     if _is_started_anew():
-        if name is Event.PROCESS_FINISHED:  # as the end of the process says, too
+        if name is Event.PROCESS_FINISHED:  # the end of the process says the same
             return
         if name is Event.ERROR:
             raise AggregatorFailed("the aggregator set the event Error")
@@ -73,16 +73,16 @@ def SetEvent(event: str) -> None:
     session = _Session.current()
     session.events.set(name, session.round_of(name))
     if session.round is not None and name in session.finishes:
-        session.enter(session.round)  # also where IsSetEvent found it: it is behind this script now
+        session.enter(session.round)  # it is finished, also where IsSetEvent found it
 
 
 def WaitEvent(event: str, is_error: Any = None, *, timeout_s: float | None = None) -> int:
-    """Wait until `event` has happened, and return the number of the round (1, 2, ...) that it belongs to.
+    """Wait until `event` is set, and return the number of its round (1, 2, ...).
 
-    A trainer waits for `TrainStarted`: the next round this client has not trained in yet, which it has taken up then.
-    An aggregator (`flavor-agg --init-once`) waits for `AggregateStarted`. `timeout_s` is in seconds; without it the
-    wait lasts as long as the run. `is_error` is something with a `value`, such as a `multiprocessing.Value`: the wait
-    ends as well, within a second, once that is not 0.
+    A trainer waits for `TrainStarted` of the next round that it has not trained yet, and takes that round up. An
+    aggregator (`flavor-agg --init-once`) waits for `AggregateStarted`. `timeout_s` is in seconds; without it the wait
+    lasts as long as the run. `is_error` is an object with an attribute `value`, such as a `multiprocessing.Value`: the
+    wait also ends, within a second, once that value is not 0.
 
     Raises `InvalidSetting` (a `ValueError`) for an event that this script is never sent; `WaitTimeout` (a
     `TimeoutError`); `RunOver` (a `SystemExit`, code 0 if the run finished) when the run ends first, so that an endless
@@ -110,7 +110,7 @@ def WaitEvent(event: str, is_error: Any = None, *, timeout_s: float | None = Non
 
 
 def _never_sent(event: Event) -> str:
-    """Why a script waits for this event in vain, and what to wait for."""
+    """The message for a script that waits for an event that it never gets: why, and what to wait for."""
     starts = _starts()
     trains = starts is Event.TRAIN_STARTED
     who = "a trainer" if trains else "an aggregator"
@@ -121,10 +121,10 @@ def _never_sent(event: Event) -> str:
 
 
 def IsSetEvent(event: str) -> bool:
-    """Whether `event` has happened in the current round.
+    """Whether `event` is set in the current round.
 
-    For the event that begins a round: whether there is one that `WaitEvent` would return for at once. If there is, it
-    is taken up, as `WaitEvent` does, and is the current one; it stays true until that round is finished.
+    For the event that begins a round: whether `WaitEvent` would return at once. If so, this function takes the round up
+    as `WaitEvent` does, and it becomes the current round. The answer stays True until that round is finished.
     """
     name = event_name(event)
     session = _Session.current()
@@ -138,7 +138,7 @@ def IsSetEvent(event: str) -> bool:
 
 
 def CleanEvent(event: str) -> None:
-    """Forget that `event` has happened in the current round. The one that begins a round: take it as waited for."""
+    """Unset `event` in the current round. For the event that begins a round: take the round up, as `WaitEvent` does."""
     name = event_name(event)
     session = _Session.current()
     if name is session.starts:
@@ -149,7 +149,7 @@ def CleanEvent(event: str) -> None:
 
 
 def CleanAllEvent() -> None:
-    """Forget what was set in the current round, but for its beginning and its end.
+    """Unset all events of the current round except those of its beginning and its end.
 
     Events belong to a round of a run, so none is left over from an earlier round or run.
     """
@@ -162,12 +162,12 @@ def CleanAllEvent() -> None:
 def SaveInfoJson(info: dict[str, Any] | None = None, *, output: dict[str, Any] | None = None) -> None:
     """Write the client information of this round to `info.json` beside `$LOCAL_MODEL_PATH`, atomically.
 
-    `info["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number); `info["metrics"]` the four
-    `basic/confusion_tp`, `_fp`, `_fn`, `_tn` numbers (-1 if not tracked) and any further number under any name.
-    numpy's and torch's scalars will do. A metric that is None or NaN is missing at this client. `output` is another
-    name of `info`.
+    `info["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number). `info["metrics"]` needs the four
+    numbers `basic/confusion_tp`, `_fp`, `_fn` and `_tn` (-1 where not tracked), and takes any further number under any
+    name. Scalars of numpy and torch are accepted. A metric that is None or NaN counts as missing at this client.
+    `output` is another name of `info`.
 
-    Raises `InvalidInfo` (a `ValueError`) naming every bad field; the file that was there is untouched then.
+    Raises `InvalidInfo` (a `ValueError`), which names every bad field, and leaves the file that was there.
     """
     checked = checked_info(output if info is None else info, where="SaveInfoJson")
     path = _local_info()
@@ -183,9 +183,9 @@ def CleanInfoJson() -> None:
 def LoadGlobalInfoJson() -> dict[str, Any] | None:
     """The merged information of the last round's clients, or None before there is any.
 
-    `metadata.datasetSize` and every `basic/*` metric are lists in the order of `metadata.clients`; every other metric
-    is a mean over clients, with its mean weighted by `datasetSize` beside it under NAME + " (weighted)". Where not all
-    of them have it, `metadata.metricSites[NAME]` says how many do.
+    `metadata.datasetSize` and every `basic/*` metric are lists in the order of `metadata.clients`. Every other metric
+    is the mean over the clients; NAME + " (weighted)" is its mean weighted by `datasetSize`. Where not all clients have
+    a metric, `metadata.metricSites[NAME]` says how many do.
     """
     folder = Path(_variable("GLOBAL_MODEL_PATH")).parent
     own = Path(os.environ.get("LOCAL_MODEL_PATH") or folder / "none" / "none").parent
@@ -199,7 +199,7 @@ def LoadGlobalInfoJson() -> dict[str, Any] | None:
 def SaveGlobalInfoJson(infos: Sequence[str | os.PathLike[str]], output_info_path: str | os.PathLike[str]) -> None:
     """Merge the `info.json` files of clients into the file `output_info_path`, as the default aggregation does.
 
-    The clients are named by the folders that the files lie in. Raises `InvalidInfo` for a file that is none.
+    Each client has the name of the folder that its file lies in. Raises `InvalidInfo` for a file that is no info.json.
     """
     paths = [Path(path) for path in infos]
     merged = merge_infos([path.parent.name for path in paths], [read_info(path) for path in paths])
@@ -207,7 +207,7 @@ def SaveGlobalInfoJson(infos: Sequence[str | os.PathLike[str]], output_info_path
 
 
 def GetPaths(filename: str) -> list[str]:
-    """The paths of this kind (`localModels`, `localInfos`, `globalModel`, `globalInfo`), from `$OUTPUT_PATH`."""
+    """Read the paths of this kind (`localModels`, `localInfos`, `globalModel`, `globalInfo`) from `$OUTPUT_PATH`."""
     return read_paths(Path(_variable("OUTPUT_PATH")), filename)
 
 
@@ -249,7 +249,7 @@ def _starts() -> Event:
 
 
 class _Session:
-    """This process's place in the run: its connection, and the round that it is in (None before it has waited)."""
+    """The connection of this process, and the round that it is in (None before the first wait)."""
 
     _instance: _Session | None = None
 
@@ -292,10 +292,10 @@ class _Session:
         return 0 if event is Event.TRAIN_INIT_DONE else self.round
 
     def behind(self) -> int:
-        """The newest round that is behind this script.
+        """The newest round that this script has finished.
 
-        A process that has waited knows; one that has not (a script that starts a process a step, or that asks by
-        `IsSetEvent`) reads it.
+        A process that has waited for a round knows it. One that has not (of a script that starts a process for each
+        step, or that asks by `IsSetEvent`) reads it from Redis.
         """
         if self.round is not None and self._waited:
             return self.round

@@ -1,4 +1,4 @@
-"""What federation bought: each site's own model beside the global one, on the same test set."""
+"""Compares each site's own model with the global one, on the same test set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BAR = 25
 
 @dataclass(frozen=True)
 class Comparison:
-    """Shares of the test set that are labelled correctly, and the number of images trained and tested on."""
+    """The accuracy of each model (the share of the test set it labels correctly), and the numbers of images."""
 
     federated: float
     alone: dict[str, float]
@@ -39,7 +39,7 @@ class Comparison:
         return cls(federated, own, sizes, len(test.y_test))
 
     def table(self) -> Table:
-        """For a terminal."""
+        """A table for a terminal."""
         title = f"\nAccuracy on {self.tested} held-out images of all ten digits"
         table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0))
         table.add_column("")
@@ -54,7 +54,7 @@ class Comparison:
         return table
 
     def conclusion(self) -> str:
-        """In one sentence."""
+        """The result in one sentence."""
         best = max(self.alone.values())
         if self.federated <= best:
             return (
@@ -67,7 +67,7 @@ class Comparison:
         )
 
     def to_mapping(self) -> dict[str, float | dict[str, float]]:
-        """As plain JSON values."""
+        """The numbers as plain JSON values."""
         return {"global": self.federated, "alone": self.alone}
 
 

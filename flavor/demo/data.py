@@ -25,7 +25,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SiteData:
-    """What lies at one site: its own images, and a copy of the test set of all ten digits.
+    """The data of one site: its own images, and a copy of the test set of all ten digits.
 
     Images are float32 of shape (count, 64), in [0, 1]; labels int64 of shape (count,).
     """
@@ -36,7 +36,7 @@ class SiteData:
     y_test: Labels
 
     def save(self, folder: Path) -> None:
-        """Write `data.npz` into `folder`, which is made."""
+        """Make `folder` and write `data.npz` into it."""
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(
             folder / FILE_NAME,
@@ -54,7 +54,7 @@ class SiteData:
 
 
 def split(seed: int) -> dict[str, SiteData]:
-    """The sites' data. A fifth of each digit is held out for the test set; `seed` chooses which.
+    """Split the digits over the sites. A fifth of each digit is held out for the test set; `seed` chooses which.
 
     Raises `MisuseError` when scikit-learn is not installed.
     """
@@ -74,7 +74,7 @@ def split(seed: int) -> dict[str, SiteData]:
 def digits() -> tuple[Images, Labels]:
     """All images and labels.
 
-    The file is read where scikit-learn keeps it: to import scikit-learn takes longer than to train.
+    Reads the file where scikit-learn keeps it, because importing scikit-learn takes longer than the training.
 
     Raises `MisuseError` when it is not installed.
     """

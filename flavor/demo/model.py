@@ -19,7 +19,7 @@ Model = dict[str, NDArray[np.float32]]
 
 
 def initial(seed: int) -> Model:
-    """Random weights; the same seed gives every site the same start."""
+    """Random initial weights; with the same seed every site starts from the same."""
     rng = np.random.default_rng(seed)
     return {
         "hidden.weight": (rng.standard_normal((PIXELS, HIDDEN)) * np.sqrt(2 / PIXELS)).astype(np.float32),
@@ -58,7 +58,7 @@ def _forward(model: Model, images: Images) -> tuple[NDArray[np.float32], NDArray
 
 
 def _gradient(model: Model, images: Images, labels: Labels) -> Model:
-    """The slope of the batch's mean cross-entropy."""
+    """The gradient of the batch's mean cross-entropy."""
     hidden, error = _forward(model, images)
     error[np.arange(len(labels)), labels] -= 1
     error /= len(labels)

@@ -1,6 +1,6 @@
 """The demo's training script, which each edge runs: `python -m flavor.demo.trainer SEED`.
 
-It is an ordinary script: it knows three events and a few paths, and nothing of the other sites.
+It is an ordinary script: it uses three events and a few paths, and knows nothing of the other sites.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flavor.demo.model import Model, evaluated, initial, trained
 
 
 def main(seed: int) -> None:
-    """Train whenever the run asks for it; `WaitEvent` ends the process when the run is over."""
+    """Train in each round; `WaitEvent` ends the process when the run is over."""
     site = SiteData.load(Path(os.environ["INPUT_PATH"]))
     SetEvent("TrainInitDone")
     while True:
@@ -44,7 +44,7 @@ def main(seed: int) -> None:
 
 
 def alone(site: SiteData, *, rounds: int, seed: int) -> Model:
-    """The model of a site that takes part in nothing: the same start and the same steps, never averaged."""
+    """The model of a site that takes no part in the run: from the same start, by the same steps, never averaged."""
     model = initial(seed)
     for round_ in range(1, rounds + 1):
         model = trained(model, site.x_train, site.y_train, round_=round_, seed=seed)

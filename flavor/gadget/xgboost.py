@@ -1,14 +1,14 @@
-"""Bagging with XGBoost: each client hands in the trees of its last round; the global model of a round is all of them.
+"""Bagging with XGBoost: each client hands in the trees of its last round; the global model has all trees.
 
     load_update_xgbmodel(bst, os.environ["GLOBAL_MODEL_PATH"])    # from the second round on
     bst.update(dtrain, bst.num_boosted_rounds())
     save_update_xgbmodel(bst, os.environ["LOCAL_MODEL_PATH"])     # the newest trees alone
 
-A booster is passed in, so that nothing here imports xgboost. Its models are XGBoost's own JSON, so the run needs
-`--checkpoint opaque` and an aggregator that puts trees together and remembers those of earlier rounds (`--init-once`).
-In examples/xgboost-bagged, which does without this module, sites hand in whole boosters, and nothing is remembered.
-The aggregator writes *all* trees so far, those that the sites started from and the new ones of each. One that writes
-the new ones alone is right with one site only: of several, trees of earlier rounds would give way to them.
+The caller passes a booster, so this module does not import xgboost. The models are XGBoost's own JSON, so the run needs
+`--checkpoint opaque`, and an aggregator that joins trees and remembers those of earlier rounds (`--init-once`). In
+examples/xgboost-bagged, which does not use this module, sites hand in whole boosters, and nothing is remembered. The
+aggregator must write *all* trees so far: those that the sites started from, and the new trees of each site. An
+aggregator that writes only the new trees is right with one site; with several, they would replace earlier trees.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from flavor.errors import CheckpointError, InvalidSetting
 
 
 def save_update_xgbmodel(bst: Any, localModelPath: str | os.PathLike[str]) -> None:
-    """Write the trees of the booster's last boosting round, alone, as a model of XGBoost's JSON.
+    """Write only the trees of the booster's last boosting round, as a model in XGBoost's JSON.
 
-    Raises `InvalidSetting` (a `ValueError`) for a booster without trees; nothing is written then.
+    Raises `InvalidSetting` (a `ValueError`) for a booster without trees, and writes nothing.
     """
     _trees(json.loads(bytes(bst.save_raw("json"))), "the booster")
     last = bst.num_boosted_rounds() - 1
@@ -34,13 +34,13 @@ def save_update_xgbmodel(bst: Any, localModelPath: str | os.PathLike[str]) -> No
 
 
 def load_update_xgbmodel(bst: Any, updateModelPath: str | os.PathLike[str]) -> None:
-    """Make the booster follow the global model in the file.
+    """Update the booster to the global model in the file.
 
-    A model with at least as many trees as the booster has takes its place. One with fewer holds the trees of the last
-    round alone: they take the place of the booster's newest trees, as many.
+    A model with at least as many trees as the booster replaces all of the booster's trees. A model with fewer holds
+    only the trees of the last round: they replace as many of the booster's newest trees.
 
-    Raises `CheckpointError` (a `ValueError`) for a file that is no model of XGBoost's JSON with trees, `InvalidSetting`
-    for a booster that is not made of trees; the booster stays as it was.
+    Raises `CheckpointError` (a `ValueError`) for a file that is no model with trees in XGBoost's JSON, and
+    `InvalidSetting` for a booster that is not made of trees. After an error the booster is as it was.
     """
     path = Path(updateModelPath)
     try:

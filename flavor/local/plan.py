@@ -15,7 +15,7 @@ from flavor.errors import InvalidSetting
 from flavor.records.names import checked_name
 
 _OURS = re.compile(r"coordinator|aggregator(-\d+)?")
-"""Names of this project's own processes, which no client may have."""
+"""Names of the processes of a local run that are no edges, and of their logs; a client gets another name."""
 
 
 @dataclass(frozen=True)
