@@ -8,7 +8,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-COMMANDS = [("run", "run"), ("serve", "serve"), ("edge", "command"), ("aggregator", "command"), ("resume", "resume")]
+COMMANDS = [
+    ("run", "run"),
+    ("serve", "serve"),
+    ("flavor_fl", "command"),
+    ("flavor_agg", "command"),
+    ("resume", "resume"),
+]
 
 
 def command(module: str, name: str) -> click.Command:
