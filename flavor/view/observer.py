@@ -1,9 +1,9 @@
 """Observers hear the events of a run: a terminal, a counter of metrics, a page that shows runs.
 
-The coordinator and the workers pass each event to an `Observer`. A program in another process follows the run's log
-instead (`flavor.view.log`), which stores the same events. The lower layers (`flavor.bus`, `flavor.store`,
-`flavor.ledger` and the queue of `workers`) only report lines, such as that a server is away: they take a function for
-lines, which `notices` makes of an observer.
+The coordinator, the workers and the edges pass each event to an `Observer`. A program in another process follows the
+run's log instead (`flavor.view.log`), which stores the events of the run. The lower layers (`flavor.bus`,
+`flavor.store`, `flavor.ledger` and the queue of `workers`) only report lines, such as that a server is away: they take
+a function for lines, which `notices` makes of an observer.
 """
 
 from __future__ import annotations
