@@ -221,7 +221,7 @@ class Federation:
             if known.state == RunState.FINISHED:
                 raise RunError(
                     f"run {self.run!r} is over, and its results cannot be written: {why}; "
-                    f"what it made lies in the store, whence `flavor get {shlex.quote(str(folder.out))}` brings models"
+                    f"its models are in the store: `flavor get {shlex.quote(str(folder.out))}` writes one into a file"
                 ) from None
             progress.tell(f"not all results could be written into {folder.out}: {why}")
             return known

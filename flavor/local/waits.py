@@ -1,6 +1,6 @@
 """What a local run waits for, and for how long: by its snapshot, and by what blocks each of its processes.
 
-A process writes what blocks it into a file (`flavor.view.blocked`), so that nobody has to look for it in a log.
+A process writes what blocks it into a file (`flavor.view.blocked`), so that no program has to look for it in a log.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ class ChildProcess:
         assert self._echo is not None
         encoding = getattr(self._echo, "encoding", None) or "utf-8"
         printable = text.encode(encoding, errors="replace").decode(encoding)
-        with contextlib.suppress(OSError, ValueError):  # nobody reads the terminal any more
+        with contextlib.suppress(OSError, ValueError):  # the terminal is closed
             self._echo.write(f"{self._prefix}{printable}\n")
             self._echo.flush()
 

@@ -86,7 +86,7 @@ class PreprocessBegun(SiteEvent):
 
 @dataclass(frozen=True)
 class TrainerAwaited(SiteEvent):
-    """The trainer has not set TrainInitDone for so long that the site's user should know."""
+    """The trainer has not set TrainInitDone for `seconds` seconds."""
 
     seconds: float = 0.0
 
@@ -111,7 +111,7 @@ class TrainerStopped(SiteEvent):
 
 @dataclass(frozen=True)
 class SiteIdle(SiteEvent):
-    """The site has had nothing to do for a while, and waits for this."""
+    """The site has had nothing to do for a while; the reason says what it waits for."""
 
     @property
     def line(self) -> str:
@@ -160,7 +160,7 @@ class TransferAwaited(SiteEvent):
 
 @dataclass(frozen=True)
 class TransferMoved(SiteEvent):
-    """A transfer is so far."""
+    """How far a transfer is. The reason is its phase."""
 
     done_bytes: int = 0
     total_bytes: int = 0

@@ -14,7 +14,7 @@ class WorkGivenBack(Event):
 
     blocks: ClassVar[bool] = True
     of_run: str = ""
-    """The run whose work it does not take; '' for all work."""
+    """The run whose work the aggregator does not take; '' where it takes no work at all."""
 
     @property
     def line(self) -> str:
