@@ -27,6 +27,7 @@ from flavor.edge.updates import Updates
 from flavor.ledger.keys import SigningKey
 from flavor.records.names import Event
 from flavor.records.verdict import Verdict
+from flavor.view.observer import Lines
 from tests.recorded import accepted
 
 TOKEN = "coordinator"
@@ -45,7 +46,14 @@ class Process:
         key = SigningKey.load_or_create(folder / "key", "a")
         nothing: Any = None
         self.site = Site(
-            config, runs, membership, runs.read(), RunConfig(rounds=3, store="none"), nothing, key, self.told.append
+            config,
+            runs,
+            membership,
+            runs.read(),
+            RunConfig(rounds=3, store="none"),
+            nothing,
+            key,
+            Lines(self.told.append),
         )
         self.standing = Standing(self.site)
         self.updates = Updates(self.site, self.standing)

@@ -52,7 +52,7 @@ def test_what_was_meant_is_suggested(given: str, meant: str) -> None:
     assert "-am" not in done.output
 
 
-@pytest.mark.parametrize(("module", "short"), [("check", ["-am"]), ("check_aggregator", ["-cm", "-cp"])])
+@pytest.mark.parametrize(("module", "short"), [("check_fl", ["-am"]), ("check_agg", ["-cm", "-cp"])])
 def test_checks_list_the_short_names_that_people_type(module: str, short: list[str]) -> None:
     listed = CliRunner().invoke(command(module, "command"), ["--help"]).output
     assert [name for name in ("-am", "-cm", "-cp") if f"  {name}, --" in listed] == short
