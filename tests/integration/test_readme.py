@@ -57,7 +57,7 @@ def test_every_command_it_shows_is_one() -> None:
     words = re.findall(
         r"^    (?:[A-Z_]+=\S+ )?(flavor|flavor-fl|flavor-agg|check-fl)((?: .*)?)$", pages, flags=re.MULTILINE
     )
-    modules = {"flavor": "main", "flavor-fl": "edge", "flavor-agg": "aggregator", "check-fl": "check"}
+    modules = {"flavor": "main", "flavor-fl": "flavor_fl", "flavor-agg": "flavor_agg", "check-fl": "check_fl"}
     assert len(words) >= 20
 
     @functools.cache

@@ -8,8 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from flavor.cli.check import command as check_fl
-from flavor.cli.check_aggregator import command as check_agg
+from flavor.cli.check_agg import command as check_agg
+from flavor.cli.check_fl import command as check_fl
 from flavor.cli.get import get
 from flavor.cli.run import run
 from flavor.cli.serve import serve
