@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from buckets import S3
 from summary import Summary
-from warm import Starter
+from warm import STARTER
 from warmscripts import ScriptServer, possible
 
 import flavor
@@ -37,8 +37,6 @@ TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"
 UNPLOTTED = Path(__file__).parent / "unplotted"
 """A `matplotlib` that is not there, as without the extra `plot`: to import it takes as long as a whole local run."""
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of examples, too: the threads of four tests at a time spin on two cores
-
-STARTER = Starter()
 
 
 def pytest_configure(config: pytest.Config) -> None:

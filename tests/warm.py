@@ -5,6 +5,8 @@ environment, folder, pipes and session that were asked for, also in what /proc s
 the imports, two thirds of what a short command costs, have been done once for each process of pytest. How a process is
 forked is `flavor.local.forked`'s.
 
+The scripts that such a program starts for a user are forked, too (`tests/warmchild.py`).
+
 A program is started cold, by `subprocess`, wherever that might make a difference: see `ForkServer.can_fork`. All are
 with FLAVOR_TEST_COLD=1 in the environment.
 """
@@ -15,11 +17,11 @@ import atexit
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
-import types
-import warnings
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,15 @@ from typing import Any
 from flavor.local import fork_server, forked
 from flavor.local.forked import ForkedProcess, ForkServer, channel_pair
 from flavor.parent_death import die_with_parent
+from tests.warmchild import IMPORTED as OF_SCRIPTS
+from tests.warmchild import fork_scripts_of_this_process, run_script
 
-PROGRAMS = (*forked.PROGRAMS, "aumai_fedtrain.cli")
+PROGRAMS = (*forked.PROGRAMS, "aumai_fedtrain.cli", "flavor.cli.check", "flavor.cli.check_aggregator")
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
 IMPORTED = (
     *PROGRAMS,
     *forked.MODULES,
+    *OF_SCRIPTS,
     "flavor.cli.enroll",
     "flavor.cli.get",
     "flavor.cli.log",
@@ -45,6 +50,10 @@ IMPORTED = (
     "flavor.cli.run",
     "flavor.cli.status",
     "flavor.cli.event",
+    "flavor.check.aggregator",
+    "flavor.check.aggregator_process",
+    "flavor.check.output",
+    "flavor.check.trainer",
     "flavor.ledger.recover",
     "flavor.local.federation",
     "rich.progress",
@@ -89,12 +98,49 @@ class Starter:
             os.close(err[1])
         return ForkedProcess(self.server, pid, command, os.fdopen(out[0], "rb", 0), os.fdopen(err[0], "rb", 0))
 
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout_s: float = 60.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """What `subprocess.run` returns with its output captured as text; raises `TimeoutExpired` as that does."""
+        environment = {**(os.environ if env is None else env), "PYTHONPATH": _HERE, "OMP_NUM_THREADS": "1"}
+        process = self.popen(command, env=environment, cwd=cwd or Path.cwd())
+        said = {"stdout": b"", "stderr": b""}
+
+        def read(name: str) -> None:
+            with getattr(process, name) as pipe:
+                while data := os.read(pipe.fileno(), 65536):
+                    said[name] += data
+
+        readers = [threading.Thread(target=read, args=(name,)) for name in said]
+        for reader in readers:
+            reader.start()
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        finally:
+            for reader in readers:
+                reader.join()
+        text = {name: data.decode().replace("\r\n", "\n") for name, data in said.items()}
+        return subprocess.CompletedProcess(list(command), code, **text)
+
     def close(self) -> None:
         """End the server; what it has started goes on, as after the end of any parent."""
         if self.server is not None:
             atexit.unregister(self.close)
             self.server.close()
         self.server = None
+
+
+STARTER = Starter()
+"""That of this process."""
 
 
 class TestServer(ForkServer):
@@ -164,30 +210,22 @@ def _main() -> None:
     fork_server.prepare(modules, programs)
     request = fork_server.serve(channel)
     if not programs:
-        _run_script(request["command"][1:])
+        run_script(request["command"][1:])
         return
     own = os.environ["PYTHONPATH"].split(os.pathsep)
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
     if request["command"][3] == "flavor.cli.main" and request["command"][4:5] in (["run"], ["demo"]):
         request = _with_server(request)
+    if _starts_scripts(request["command"]) and (words := fork_scripts_of_this_process()) is not None:
+        run_script(words)
+        return
     fork_server.run(request)
 
 
-def _run_script(words: Sequence[str]) -> None:
-    """What `python WORDS` does."""
-    for option in filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")):
-        warnings._setoption(option)  # type: ignore[attr-defined]
-    sys.argv[:] = words
-    sys.path.insert(0, str(Path(words[0]).resolve().parent))
-    module = types.ModuleType("__main__")
-    module.__file__ = words[0]
-    sys.modules["__main__"] = module
-    try:
-        exec(compile(Path(words[0]).read_bytes(), words[0], "exec"), module.__dict__)
-    except Exception as error:
-        trace = error.__traceback__.tb_next if error.__traceback__ else None  # without this function
-        sys.excepthook(type(error), error.with_traceback(trace), trace)
-        sys.exit(1)
+def _starts_scripts(command: Sequence[str]) -> bool:
+    """Whether this is an edge, a check, or an aggregator with a command of the user's."""
+    others = ("flavor.cli.edge", "flavor.cli.check", "flavor.cli.check_aggregator")
+    return command[3] in others or (command[3] == "flavor.cli.aggregator" and "-m" in command[4:])
 
 
 class _OfRun(ForkServer):

@@ -8,7 +8,6 @@ a script is started and ended have one. See `tests/warm.py`.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,10 @@ from warm import TestServer, cold_is_wanted
 
 from flavor.local.forked import ForkedProcess, ForkServer
 from flavor.spawn import spawn
+from tests.warmchild import IMPORTED, READ_AT_THE_START
 
-IMPORTED = ("json", "pickle", "random", "threading", "numpy", "numpy.random", "flavor.cook.utils")
-_READ_AT_THE_START = re.compile(
-    r"PYTHON(?!PATH|UNBUFFERED|WARNINGS)\w*|LD_\w+|(OMP|MKL|OPENBLAS|KMP)_\w+|LANG|LC_\w+|TZ|MALLOC\w+"
-)
+PATH = "PYTHONPATH"
+
 _PLAIN = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "inherited": (), "limits": (), "umask": -1}
 """What the script of a check is started with."""
 
@@ -40,8 +38,8 @@ class ScriptServer(TestServer):
             command[0] == sys.executable
             and command[1:2] != []
             and command[1].endswith(".py")
-            and not any(_READ_AT_THE_START.fullmatch(name) for name in (*changed, *removed))
-            and "PYTHONPATH" not in changed
+            and not any(READ_AT_THE_START.fullmatch(name) for name in (*changed, *removed) if name != PATH)
+            and PATH not in changed
         )
 
     def spawn(self, command: Sequence[str], **options: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_check_fl import ALL_ROUNDS, GOOD, WRONG, changed, clean  # noqa: F401 - a fixture
+from warm import STARTER
 
 from flavor.check.aggregator import CommandAggregation
 from flavor.check.aggregator_checks import ANEW_CHECKS, CONTENT, ONCE_CHECKS
@@ -710,11 +710,8 @@ def test_every_check_is_documented():
     assert text.count("\n| ") == len(dict.fromkeys(rows)) + 2 + 6  # two headers; the table of results
 
 
-def check_agg(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "flavor.cli.check_agg", *arguments],
-        capture_output=True, text=True, timeout=100, check=False, **options,
-    )  # fmt: skip
+def check_agg(*arguments):
+    return STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check_aggregator", *arguments], timeout_s=100)
 
 
 @pytest.fixture
@@ -766,9 +763,7 @@ def test_a_shell_script_as_aggregator(tmp_path, clean):  # noqa: F811
 def test_check_fl_takes_opaque_checkpoints(tmp_path, clean):  # noqa: F811
     (tmp_path / "main.py").write_text(OPAQUE_TRAINER)
     words = ["--checkpoint", "opaque", "--json", "-m", shlex.join([sys.executable, str(tmp_path / "main.py")])]
-    ran = subprocess.run(
-        [sys.executable, "-m", "flavor.cli.check_fl", *words], capture_output=True, text=True, check=False
-    )
+    ran = STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check", *words])
     statuses = [item["status"] for item in json.loads(ran.stdout)["checks"]]
     assert (ran.returncode, statuses.count("skipped"), statuses.count("failed")) == (0, 7, 0)
 
@@ -777,13 +772,13 @@ def test_check_fl_has_a_second_round_of_opaque_checkpoints_with_an_aggregator(co
     """A script whose local and global files differ is right; one that hands the global file back trains nothing."""
     own = commands(FORESTS + "\naggregate()\n", OPAQUE_TRAINER)
     words = ["-am", own[1], "-m", own[3], "--ignore-ckpt", "--json"]
-    command = [sys.executable, "-m", "flavor.cli.check_fl", *words]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", "-m", "flavor.cli.check", *words]
+    ran = STARTER.run(command)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     given = '    if epoch:\n        forest = open(os.environ["GLOBAL_MODEL_PATH"]).read().splitlines()\n'
     saves = '    with open(os.environ["LOCAL_MODEL_PATH"], "w")'
     commands(FORESTS + "\naggregate()\n", replaced(OPAQUE_TRAINER, (saves, given + saves)))
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = STARTER.run(command)
     failed = [item for item in json.loads(ran.stdout)["checks"] if item["status"] == "failed"]
     assert [item["name"] for item in failed] == ["changes the model"]
     assert failed[0]["detail"].endswith("byte for byte")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from warm import STARTER
 
 from flavor.check.fake_bus import FakeBus
 from flavor.check.folders import Folders
@@ -720,11 +721,8 @@ def test_the_bus_sees_a_look_and_a_write_before_the_script_goes_on(clean):
 # -- the command
 
 
-def check_fl(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "flavor.cli.check_fl", *arguments],
-        capture_output=True, text=True, timeout=60, check=False, **options,
-    )  # fmt: skip
+def check_fl(*arguments):
+    return STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check", *arguments])
 
 
 def main(tmp_path: Path, script: str) -> str:

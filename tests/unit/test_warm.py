@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import signal
@@ -135,7 +136,7 @@ def parent(pid: int) -> int:
         ({"PYTHONPATH": "elsewhere"}, "flavor.cli.flavor_fl"),
         ({"LANG": "xx"}, "flavor.cli.flavor_fl"),
         ({}, "flavor.cli.start"),
-        ({}, "flavor.cli.check_fl"),
+        ({}, "json.tool"),
     ],
 )
 def test_it_is_started_cold_where_that_may_make_a_difference(
@@ -168,3 +169,50 @@ def executed(node: ast.AST) -> Iterator[ast.AST]:
 
 def reads_environment(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "home", "cwd", "expanduser")
+
+
+SHOW = """\
+import json, os, resource, sys
+names = ("__file__", "__name__")
+print(json.dumps({
+    "argv": sys.argv, "path": sys.path[0], "names": [globals()[name] for name in names],
+    "words": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0"),
+    "environment": {k: v for k, v in os.environ.items() if k not in ("FLAVOR_TEST_COLD", "FLAVOR_EDGE")},
+    "cwd": os.getcwd(), "alone": os.getsid(0) == os.getpgrp() == os.getpid(), "unbuffered": sys.stdout.write_through,
+    "handles": sorted(map(int, os.listdir("/proc/self/fd")))[:3], "stdin": os.readlink("/proc/self/fd/0"),
+    "core": resource.getrlimit(resource.RLIMIT_CORE), "umask": os.umask(0),
+}))
+print(os.getppid(), "flavor.edge.agent" in sys.modules)
+raise ValueError("what it says at its end")
+"""
+
+
+def test_the_script_of_an_edge_is_forked_and_is_what_it_would_be(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLAVOR_TEST_COLD", raising=False)
+    bench.serve("--on-quorum-lost", "wait").until("waiting: 0 of")
+    (script := bench.work / "show.py").write_text(SHOW)
+    said, ends = [], []
+    for cold in (False, True):
+        edge = bench.edge("c1", f"python {script} --some word", env={"FLAVOR_TEST_COLD": "1"} if cold else None)
+        assert edge.wait() == 5, edge.stderr
+        shown, (parent_, forked) = (line.removeprefix("[c1] ").split() for line in edge.stdout.splitlines()[:2])
+        assert (int(parent_), forked == "True") == (edge.pid, not cold)
+        said.append(json.loads(" ".join(shown)))
+        ends.append(edge.stdout.splitlines()[2:])
+    assert said[0] == said[1]
+    assert ends[0] == ends[1]
+    assert ends[0][-1] == "[c1] ValueError: what it says at its end"
+
+
+def test_the_script_of_an_edge_ends_with_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLAVOR_TEST_COLD", raising=False)
+    bench.serve().until("waiting: 0 of")
+    (script := bench.work / "pause.py").write_text(
+        "import signal, sys\nprint('redis' in sys.modules)\nsignal.pause()\n"
+    )
+    edge = bench.edge("c1", f"{sys.executable} {script}")
+    edge.until("[c1] True", stream="stdout")
+    assert [command for command in bench.survivors().values() if command.split()[-2:] == [sys.executable, str(script)]]
+    edge.send(signal.SIGKILL)
+    edge.wait()
+    bench.eventually("no script", lambda: not [text for text in bench.survivors().values() if str(script) in text])
