@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
+from warm import STARTER
+
 import flavor
+from tests.warmshim import shim
 
 PROGRAMS = {
     "flavor": "flavor.cli.main",
@@ -24,9 +26,9 @@ def prepared(folder: Path) -> dict[str, str]:
     programs = folder / "bin"
     programs.mkdir()
     for name, module in PROGRAMS.items():
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -P -m {module} "$@"\n')
+        (programs / name).write_text(shim(STARTER.shims, "-P", "-m", module))
         (programs / name).chmod(0o755)
-    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").write_text(shim(STARTER.shims))
     (programs / "python").chmod(0o755)
     return environment_of(folder)
 
@@ -40,6 +42,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     return environment | {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PYTHONPATH": str(Path(flavor.__file__).parents[1]),  # what this process has imported
+        "VIRTUAL_ENV": str(folder),  # so that edges leave PATH as it is
         "HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder / "config"),
         "OMP_NUM_THREADS": "1",

@@ -17,10 +17,12 @@ import atexit
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ from flavor.local.forked import ForkedProcess, ForkServer, channel_pair
 from flavor.parent_death import die_with_parent
 from tests.warmchild import IMPORTED as OF_SCRIPTS
 from tests.warmchild import fork_scripts_of_this_process, run_script
+from tests.warmshim import serve_shims
 
 PROGRAMS = (*forked.PROGRAMS, "aumai_fedtrain.cli", "flavor.cli.check", "flavor.cli.check_aggregator")
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
@@ -59,7 +62,7 @@ IMPORTED = (
     "rich.progress",
 )
 _MAY_DIFFER = re.compile(
-    rf"{forked.MAY_DIFFER.pattern}|(TEST|PYTEST)_\w+"
+    rf"{forked.MAY_DIFFER.pattern}|PATH|VIRTUAL_ENV|(TEST|PYTEST)_\w+"
     r"|(KMP|PYTORCH|TORCHINDUCTOR)_\w+"  # which torch sets where it is imported: by pytest, and not by the programs
     r"|PYTHONPATH"  # which the child follows
 )
@@ -85,18 +88,27 @@ class Starter:
         """
         if env.get(COLD) or cold_is_wanted() or not ForkServer.is_possible():
             return cold(command, env=env, cwd=cwd)
-        if self.server is None:
-            self.server = TestServer()
-            atexit.register(self.close)
-        if not self.server.can_fork(command, env):
+        server = self._started()
+        if not server.can_fork(command, env):
             return cold(command, env=env, cwd=cwd)
         out, err = os.pipe(), os.pipe()
         try:
-            pid = self.server.fork(command, env, str(cwd), out[1], err[1], bound=False)
+            pid = server.fork(command, env, str(cwd), out[1], err[1], bound=False)
         finally:
             os.close(out[1])
             os.close(err[1])
-        return ForkedProcess(self.server, pid, command, os.fdopen(out[0], "rb", 0), os.fdopen(err[0], "rb", 0))
+        return ForkedProcess(server, pid, command, os.fdopen(out[0], "rb", 0), os.fdopen(err[0], "rb", 0))
+
+    def _started(self) -> TestServer:
+        if self.server is None:
+            self.server = TestServer()
+            atexit.register(self.close)
+        return self.server
+
+    @property
+    def shims(self) -> str | None:
+        """The socket for the shims of programs (`tests/warmshim.py`); None where every process starts cold."""
+        return None if cold_is_wanted() or not ForkServer.is_possible() else self._started().shims
 
     def run(
         self,
@@ -152,6 +164,8 @@ class TestServer(ForkServer):
     def __init__(self, *, modules: Sequence[str] = IMPORTED, programs: Sequence[str] = PROGRAMS) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _HERE}
         environment.pop(fork_server.UNBUFFERED, None)
+        self._folder = tempfile.mkdtemp(prefix="flavor-shims-") if programs else ""
+        self.shims = f"{self._folder}/socket" if programs else ""
         super().__init__(environment, programs=programs, modules=modules)
 
     def can_fork(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -159,7 +173,7 @@ class TestServer(ForkServer):
         return environment.get("PYTHONPATH") in paths and super().can_fork(command, environment)
 
     def _begin(self, theirs: socket.socket, modules: Sequence[str]) -> subprocess.Popen[bytes]:
-        words = [str(theirs.fileno()), json.dumps(list(modules)), json.dumps(list(self._programs))]
+        words = [str(theirs.fileno()), json.dumps(list(modules)), json.dumps(list(self._programs)), self.shims]
         return subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__)), *words, " " * forked.ROOM_BYTES],
             env={**self._environment, "FLAVOR_TEST_ROOM": " " * _ENVIRONMENT_BYTES},
@@ -180,6 +194,8 @@ class TestServer(ForkServer):
     def close(self) -> None:
         self._channel.close()
         self._process.communicate()
+        if self._folder:
+            shutil.rmtree(self._folder)
 
 
 def cold_is_wanted() -> bool:
@@ -208,12 +224,12 @@ def _main() -> None:
     channel, modules, programs = socket.socket(fileno=int(sys.argv[1])), *map(json.loads, sys.argv[2:4])
     os.environ.pop("FLAVOR_TEST_ROOM")
     fork_server.prepare(modules, programs)
-    request = fork_server.serve(channel)
-    if not programs:
+    request = (serve_shims(sys.argv[4], programs, channel) if programs else None) or fork_server.serve(channel)
+    own = os.environ.get("PYTHONPATH", _HERE).split(os.pathsep)
+    sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
+    if request["command"][1:3] != ["-P", "-m"]:
         run_script(request["command"][1:])
         return
-    own = os.environ["PYTHONPATH"].split(os.pathsep)
-    sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
     if request["command"][3] == "flavor.cli.main" and request["command"][4:5] in (["run"], ["demo"]):
         request = _with_server(request)
     if _starts_scripts(request["command"]) and (words := fork_scripts_of_this_process()) is not None:

@@ -67,6 +67,22 @@ def run_script(words: Sequence[str]) -> None:
         sys.exit(1)
 
 
+def is_script(command: Sequence[str], folder: str = ".") -> bool:
+    """Whether its words are `PYTHON SCRIPT.py …` or `PYTHON -c CODE …`, in that folder."""
+    first = command[1] if command[1:] else ""
+    return (first.endswith(".py") and Path(folder, first).is_file()) or (first == "-c" and len(command) > 2)
+
+
+def _is_this_python(program: str, environment: Mapping[str, str]) -> bool:
+    """Whether that program is the interpreter of this process, or a file that only executes it (`tests/pages.py`)."""
+    found = shutil.which(program, path=environment.get("PATH"))
+    if found == sys.executable or found is None:
+        return found is not None
+    with open(found, "rb") as file:
+        head = file.read(1024)
+    return head.startswith(b"#!/bin/sh\n") and head.endswith(f' {sys.executable} "$@"\n'.encode())
+
+
 class Child:
     """A child process of this one, as `subprocess.Popen` shows it."""
 
@@ -104,10 +120,7 @@ class Children:
             return False
         if any(kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS) for kind, _ in options.get("limits", ())):
             return False  # what has been imported would count
-        script = command[1] if command[1:] else ""
-        if not (script.endswith(".py") and Path(script).is_file()) and (script != "-c" or not command[2:]):
-            return False
-        if shutil.which(command[0], path=environment.get("PATH")) != sys.executable:
+        if not is_script(command) or not _is_this_python(command[0], environment):
             return False
         changed, removed = self._differences(environment)
         if UNBUFFERED in removed or any(READ_AT_THE_START.fullmatch(name) for name in (*changed, *removed)):

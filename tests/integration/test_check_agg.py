@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from test_check_fl import ALL_ROUNDS, GOOD, WRONG, changed, clean  # noqa: F401 - a fixture
+from test_check_fl import ALL_ROUNDS, GOOD, WRONG, changed, clean, in_path  # noqa: F401 - fixtures
 from warm import STARTER
 
 from flavor.check.aggregator import CommandAggregation
@@ -743,7 +743,7 @@ def test_the_command_on_a_terminal(commands):
     assert "The files and logs are kept in" in ran.stdout
 
 
-def test_a_shell_script_as_aggregator(tmp_path, clean):  # noqa: F811
+def test_a_shell_script_as_aggregator(tmp_path, clean, in_path):  # noqa: F811
     (tmp_path / "main.py").write_text(OPAQUE_TRAINER)
     (tmp_path / "aggregate.sh").write_text(
         textwrap.dedent("""

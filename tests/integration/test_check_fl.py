@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import prepared
 from warm import STARTER
 
 from flavor.check.fake_bus import FakeBus
@@ -433,7 +434,16 @@ def test_ignore_ckpt_takes_any_file_and_makes_no_global_model_of_it(check):
     assert len(outcome(report, Status.PASSED)) == len(ALL) - len(CONTENT) - 2
 
 
-def test_shell_scripts_pass(tmp_path, clean):
+@pytest.fixture
+def in_path(tmp_path, monkeypatch):
+    """The programs that a shell finds are those under test."""
+    (tmp_path / "place").mkdir()
+    environment = prepared(tmp_path / "place")
+    for name in ("PATH", "VIRTUAL_ENV"):
+        monkeypatch.setenv(name, environment[name])
+
+
+def test_shell_scripts_pass(tmp_path, clean, in_path):
     (tmp_path / "main.sh").write_text(SHELL)
     ran = check_fl("-m", f"sh {tmp_path / 'main.sh'}", "--ignore-ckpt", "--json")
     report = json.loads(ran.stdout)
@@ -441,7 +451,7 @@ def test_shell_scripts_pass(tmp_path, clean):
     assert ran.returncode == 0
 
 
-def test_a_shell_script_that_does_not_wait_fails(tmp_path, clean):
+def test_a_shell_script_that_does_not_wait_fails(tmp_path, clean, in_path):
     (tmp_path / "main.sh").write_text(SHELL.replace("while flavor event wait TrainStarted; do", "while true; do"))
     ran = check_fl("-m", f"sh {tmp_path / 'main.sh'}", "--ignore-ckpt", "--json")
     failed = [item["name"] for item in json.loads(ran.stdout)["checks"] if item["status"] == "failed"]

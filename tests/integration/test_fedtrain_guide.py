@@ -11,12 +11,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from warm import STARTER
 
 import aumai_fedtrain
 from aumai_fedtrain import (
@@ -28,6 +28,7 @@ from aumai_fedtrain import (
 )
 from aumai_fedtrain.models import GlobalState
 from tests.conftest import Bench
+from tests.warmshim import shim
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "fedtrain.md").read_text()
@@ -94,8 +95,7 @@ def place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     shims = bench.folder / "bin"
     shims.mkdir()
     for name, module in {**MODULES, "python": ""}.items():
-        line = f'exec "{sys.executable}" {f"-m {module}" if module else ""} "$@"'
-        (shims / name).write_text(f"#!/bin/sh\n{line}\n")
+        (shims / name).write_text(shim(STARTER.shims, *(["-P", "-m", module] if module else [])))
         (shims / name).chmod(0o755)
     monkeypatch.chdir(bench.work)
     monkeypatch.setenv("PATH", f"{shims}{os.pathsep}{os.environ['PATH']}")
