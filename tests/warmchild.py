@@ -39,8 +39,11 @@ READ_AT_THE_START = re.compile(
     r"PYTHON(?!UNBUFFERED|WARNINGS)\w*|LD_\w+|(OMP|MKL|OPENBLAS|KMP)_\w+|LANG|LC_\w+|TZ|MALLOC\w+"
 )
 """Environment variables that an interpreter or a library may read once."""
-IMPORTED = ("argparse", "pickle", "random", "threading", "numpy", "numpy.random", "flavor.cook.utils")
-"""What scripts import, beside what the programs do that start them."""
+IMPORTED = (
+    *("argparse", "pickle", "random", "threading", "numpy", "numpy.random"),
+    *("flavor.cook.utils", "flavor.bus.address", "flavor.bus.events"),
+)
+"""What scripts import, and what an event of theirs does."""
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
 _CLONE_PARENT, _SIGCHLD = 0x8000, 17
 _MOST_DESCRIPTORS = 16
