@@ -35,6 +35,9 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 	@echo "flavor demo: three sites, 40 rounds, about half a minute"
 	@$(BIN)/flavor demo
 
+# hundreds of processes import flavor: without their bytecode each would compile it first
+test test-unit: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.test  ## Run all tests
 	@echo "all tests: about twelve minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal

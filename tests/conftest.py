@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from buckets import S3
 from summary import Summary
-from warm import STARTER
+from warm import STARTER, Starter, starter_with
 from warmscripts import ScriptServer, possible
 
 import flavor
@@ -55,10 +55,12 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 class Process:
     """A command of ours that runs: its output as it comes, its end by a deadline."""
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, starter: Starter = STARTER
+    ) -> None:
         self._changed = threading.Condition()
         self._text = {"stdout": "", "stderr": ""}
-        self._popen = STARTER.popen(command, env=env, cwd=cwd)
+        self._popen = starter.popen(command, env=env, cwd=cwd)
         self._pumps = [threading.Thread(target=self._pump, args=(name,), daemon=True) for name in ("stdout", "stderr")]
         for pump in self._pumps:
             pump.start()
@@ -153,10 +155,12 @@ class Bench:
         cwd: Path | None = None,
         under: Sequence[str] = (),
         plotted: bool = False,
+        libraries: Sequence[str] = (),
     ) -> Process:
         """Start one of our programs; -P, as a console script has no current folder on its path either.
 
-        `under` is a command that runs it, such as `ip netns exec NAME`. A local run draws its metrics if `plotted`.
+        `under` is a command that runs it, such as `ip netns exec NAME`. A local run draws its metrics if `plotted`. It,
+        and scripts that it starts, may have `libraries` imported.
         """
         merged: dict[str, str | None] = {**self.env, **(env or {})}
         if not plotted and arguments[:1] == ("run",) and (path := merged.get("PYTHONPATH")):
@@ -166,6 +170,7 @@ class Bench:
             command,
             env={name: value for name, value in merged.items() if value is not None},
             cwd=cwd or self.work,
+            starter=starter_with(*libraries),
         )
         self._processes.append(process)
         return process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from warm import STARTER
+from warm import STARTER, Starter
 
 import flavor
 from tests.warmshim import shim
@@ -21,14 +21,15 @@ PROGRAMS = {
 _FOLDERS = ("INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH")
 
 
-def prepared(folder: Path) -> dict[str, str]:
-    """Make `folder` such a place, and its user's home; returns the environment."""
+def prepared(folder: Path, starter: Starter | None = STARTER) -> dict[str, str]:
+    """Make `folder` such a place, and its user's home; returns the environment. Without a starter all start cold."""
+    forked_at = starter.shims if starter is not None else None
     programs = folder / "bin"
     programs.mkdir()
     for name, module in PROGRAMS.items():
-        (programs / name).write_text(shim(STARTER.shims, "-P", "-m", module))
+        (programs / name).write_text(shim(forked_at, "-P", "-m", module))
         (programs / name).chmod(0o755)
-    (programs / "python").write_text(shim(STARTER.shims))
+    (programs / "python").write_text(shim(forked_at))
     (programs / "python").chmod(0o755)
     return environment_of(folder)
 

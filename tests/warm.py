@@ -35,7 +35,7 @@ from tests.warmchild import IMPORTED as OF_SCRIPTS
 from tests.warmchild import fork_scripts_of_this_process, run_script
 from tests.warmshim import serve_shims
 
-PROGRAMS = (*forked.PROGRAMS, "aumai_fedtrain.cli", "flavor.cli.check", "flavor.cli.check_aggregator")
+PROGRAMS = (*forked.PROGRAMS, "aumai_fedtrain.cli", "flavor.cli.check_fl", "flavor.cli.check_agg")
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
 IMPORTED = (
     *PROGRAMS,
@@ -75,10 +75,11 @@ COLD = "FLAVOR_TEST_COLD"
 
 
 class Starter:
-    """Starts programs for one process of pytest."""
+    """Starts programs for one process of pytest, from a process that has imported them, and some libraries."""
 
-    def __init__(self) -> None:
+    def __init__(self, *libraries: str) -> None:
         self.server: TestServer | None = None
+        self._libraries = libraries
 
     def popen(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Any:
         """Start a command in a session of its own, with pipes for its output; returns what `Popen` does.
@@ -101,7 +102,7 @@ class Starter:
 
     def _started(self) -> TestServer:
         if self.server is None:
-            self.server = TestServer()
+            self.server = TestServer(modules=(*IMPORTED, *self._libraries))
             atexit.register(self.close)
         return self.server
 
@@ -153,6 +154,14 @@ class Starter:
 
 STARTER = Starter()
 """That of this process."""
+_STARTERS = {(): STARTER}
+
+
+def starter_with(*libraries: str) -> Starter:
+    """One of this process that has imported libraries, which takes seconds, also for the scripts that it forks."""
+    if libraries not in _STARTERS:
+        _STARTERS[libraries] = Starter(*libraries)
+    return _STARTERS[libraries]
 
 
 class TestServer(ForkServer):
@@ -166,6 +175,10 @@ class TestServer(ForkServer):
         environment.pop(fork_server.UNBUFFERED, None)
         self._folder = tempfile.mkdtemp(prefix="flavor-shims-") if programs else ""
         self.shims = f"{self._folder}/socket" if programs else ""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if programs:  # from now on: who asks before everything is imported waits
+            self._listener.bind(self.shims)
+            self._listener.listen(64)
         super().__init__(environment, programs=programs, modules=modules)
 
     def can_fork(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -173,7 +186,14 @@ class TestServer(ForkServer):
         return environment.get("PYTHONPATH") in paths and super().can_fork(command, environment)
 
     def _begin(self, theirs: socket.socket, modules: Sequence[str]) -> subprocess.Popen[bytes]:
-        words = [str(theirs.fileno()), json.dumps(list(modules)), json.dumps(list(self._programs)), self.shims]
+        with self._listener as listener:
+            return self._started(theirs, listener, modules)
+
+    def _started(
+        self, theirs: socket.socket, listener: socket.socket, modules: Sequence[str]
+    ) -> subprocess.Popen[bytes]:
+        handles = [theirs.fileno(), listener.fileno()]
+        words = [json.dumps(handles), json.dumps(list(modules)), json.dumps(list(self._programs))]
         return subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__)), *words, " " * forked.ROOM_BYTES],
             env={**self._environment, "FLAVOR_TEST_ROOM": " " * _ENVIRONMENT_BYTES},
@@ -181,7 +201,7 @@ class TestServer(ForkServer):
             stdout=subprocess.PIPE,  # as its children's: no terminal
             stderr=subprocess.PIPE,
             start_new_session=True,
-            pass_fds=[theirs.fileno()],
+            pass_fds=handles,
         )
 
     def _answer(self) -> tuple[int, int]:
@@ -221,10 +241,16 @@ def cold(command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subpro
 
 def _main() -> None:
     """Fork whenever asked to, until pytest's process has closed its end; each child runs a program or a script."""
-    channel, modules, programs = socket.socket(fileno=int(sys.argv[1])), *map(json.loads, sys.argv[2:4])
+    handles, modules, programs = map(json.loads, sys.argv[1:4])
+    channel, listener = (socket.socket(fileno=handle) for handle in handles)
     os.environ.pop("FLAVOR_TEST_ROOM")
+    before = dict(os.environ)
     fork_server.prepare(modules, programs)
-    request = (serve_shims(sys.argv[4], programs, channel) if programs else None) or fork_server.serve(channel)
+    os.environ.clear()
+    os.environ.update(before)  # torch and scikit-learn add to it
+    request = serve_shims(listener, programs, channel) if programs else None
+    listener.close()
+    request = request or fork_server.serve(channel)
     own = os.environ.get("PYTHONPATH", _HERE).split(os.pathsep)
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
     if request["command"][1:3] != ["-P", "-m"]:
@@ -239,9 +265,8 @@ def _main() -> None:
 
 
 def _starts_scripts(command: Sequence[str]) -> bool:
-    """Whether this is an edge, a check, or an aggregator with a command of the user's."""
-    others = ("flavor.cli.edge", "flavor.cli.check", "flavor.cli.check_aggregator")
-    return command[3] in others or (command[3] == "flavor.cli.aggregator" and "-m" in command[4:])
+    """Whether this is an edge or a check. Those of an aggregator have its work horses for parents, and are started."""
+    return command[3] in ("flavor.cli.flavor_fl", "flavor.cli.check_fl", "flavor.cli.check_agg")
 
 
 class _OfRun(ForkServer):

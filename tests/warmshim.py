@@ -32,18 +32,14 @@ def shim(socket_path: str | None, *words: str) -> str:
     return f"#!/bin/sh\nexec {asked}\n"
 
 
-def serve_shims(path: str, programs: Sequence[str], other: socket.socket) -> dict[str, Any] | None:
-    """Fork a process that forks whenever a client asks at `path`. Returns None, and in each child its request.
+def serve_shims(listener: socket.socket, programs: Sequence[str], other: socket.socket) -> dict[str, Any] | None:
+    """Fork a process that forks whenever a client asks. Returns None, and in each child its request.
 
     `other` is a socket that is not to be open there.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    listener.listen(64)
     bind = die_with_parent()
     assert bind is not None
     if os.fork():
-        listener.close()
         return None
     bind()
     os.setsid()

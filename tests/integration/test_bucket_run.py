@@ -73,7 +73,10 @@ def test_flavor_run_in_a_bucket_with_trainers_of_three_formats(bench, s3):
     ]
     words += ["--store", f"s3://{bucket}/fed", "--store-cache", bench.folder / "cache", "--server-step", "nesterov"]
     process = bench.done(
-        "flavor", "run", "-m", f"{sys.executable} {trainer}", *words, env=s3.environment(), timeout_s=110
+        *("flavor", "run", "-m", f"{sys.executable} {trainer}", *words),
+        env=s3.environment(),
+        timeout_s=110,
+        libraries=["torch"],
     )
     assert process.wait() == 0, process.stderr + process.stdout
     results = json.loads(process.stdout)

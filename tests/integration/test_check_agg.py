@@ -711,7 +711,7 @@ def test_every_check_is_documented():
 
 
 def check_agg(*arguments):
-    return STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check_aggregator", *arguments], timeout_s=100)
+    return STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check_agg", *arguments], timeout_s=100)
 
 
 @pytest.fixture
@@ -763,7 +763,7 @@ def test_a_shell_script_as_aggregator(tmp_path, clean, in_path):  # noqa: F811
 def test_check_fl_takes_opaque_checkpoints(tmp_path, clean):  # noqa: F811
     (tmp_path / "main.py").write_text(OPAQUE_TRAINER)
     words = ["--checkpoint", "opaque", "--json", "-m", shlex.join([sys.executable, str(tmp_path / "main.py")])]
-    ran = STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check", *words])
+    ran = STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check_fl", *words])
     statuses = [item["status"] for item in json.loads(ran.stdout)["checks"]]
     assert (ran.returncode, statuses.count("skipped"), statuses.count("failed")) == (0, 7, 0)
 
@@ -772,7 +772,7 @@ def test_check_fl_has_a_second_round_of_opaque_checkpoints_with_an_aggregator(co
     """A script whose local and global files differ is right; one that hands the global file back trains nothing."""
     own = commands(FORESTS + "\naggregate()\n", OPAQUE_TRAINER)
     words = ["-am", own[1], "-m", own[3], "--ignore-ckpt", "--json"]
-    command = [sys.executable, "-P", "-m", "flavor.cli.check", *words]
+    command = [sys.executable, "-P", "-m", "flavor.cli.check_fl", *words]
     ran = STARTER.run(command)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     given = '    if epoch:\n        forest = open(os.environ["GLOBAL_MODEL_PATH"]).read().splitlines()\n'

@@ -194,5 +194,5 @@ def test_a_trainer_of_redis_cli_alone(tmp_path, place):
     names = ("INPUT_PATH", "OUTPUT_PATH", "LOG_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH")
     env = {name: value for name, value in os.environ.items() if name not in names} | {"TMPDIR": str(folder)}
     words = ["--ignore-ckpt", "-m", f"sh {tmp_path / 'main.sh'}", "--timeout-s", "60"]
-    ran = STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check", *words], env=env)
+    ran = STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check_fl", *words], env=env)
     assert ran.returncode == 0, ran.stdout + ran.stderr

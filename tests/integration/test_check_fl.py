@@ -732,7 +732,7 @@ def test_the_bus_sees_a_look_and_a_write_before_the_script_goes_on(clean):
 
 
 def check_fl(*arguments):
-    return STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check", *arguments])
+    return STARTER.run([sys.executable, "-P", "-m", "flavor.cli.check_fl", *arguments])
 
 
 def main(tmp_path: Path, script: str) -> str:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_examples import environment  # noqa: F401 - a fixture
+from pages import prepared
 
 _, _, PAGE = (
     (Path(__file__).parents[2] / "docs/aggregators.md").read_text().partition("## Checkpoints of a kind of your own")
@@ -43,9 +43,9 @@ json.dump(total, open(GetPaths("globalModel")[0], "w"))
 
 
 @pytest.fixture
-def federate(tmp_path: Path, environment):  # noqa: F811
+def federate(tmp_path: Path):
     """Run two sites where the package that has the kind is installed; the second hands in `odd` in round two."""
-    packages = tmp_path / "packages"
+    packages, environment = tmp_path / "packages", prepared(tmp_path)
     info = packages / "counts_kind-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counts-kind\nVersion: 1.0\n")

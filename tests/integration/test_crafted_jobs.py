@@ -139,6 +139,7 @@ def test_a_foreign_job_is_dropped_and_reported(bench: Bench, what: str) -> None:
     assert 0 < bench.bus.ttl("rq:job:crafted") <= 86_400, "kept for a look"
 
 
+BOMB = b"packed when it is used: this takes half a second"
 FIELDS: dict[str, dict[str, Any]] = {
     "callbacks": {f"{kind}_callback_name": "os.abort" for kind in ("success", "failure", "stopped")},
     "a webhook": {"webhooks": '[{"url": "http://127.0.0.1:9/x", "statuses": ["finished", "failed"]}]'},
@@ -158,7 +159,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "a repeat": {"repeats_left": "5", "repeat_intervals": "[0]"},
     "retries": {"retries_left": "5", "retry_intervals": "{", "enqueue_at_front_on_retry": "x"},
     "a rate limit": {"rate_limit_key": "k", "rate_limit_concurrency": "0"},
-    "a trace that is a bomb": {"exc_info": zlib.compress(b" " * 200_000_000)},
+    "a trace that is a bomb": {"exc_info": BOMB},
     "an origin that is no text": {"origin": b"\xff\xfe", "worker_name": b"\xff", "description": b"\xff"},
     "a megabyte of anything": {"note": b"x" * 1_000_000},
 }
@@ -167,7 +168,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("what", FIELDS)
 def test_what_else_stands_in_a_job_is_not_read(bench: Bench, what: str) -> None:
     """The job itself is one of ours, which anybody who can write there may ask for: it is harmless."""
-    bench.put(**FIELDS[what])
+    bench.put(**{name: zlib.compress(b" " * 200_000_000) if it is BOMB else it for name, it in FIELDS[what].items()})
     bench.drain()
     assert bench.ran == [("r", 1, []), ("r", 2, [])]
     assert bench.told == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -10,15 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from warm import STARTER
 
-pytest.importorskip("sklearn", reason="the demo's data come with scikit-learn")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="the demo's data come with scikit-learn"
+)
 
 ROOT = Path(__file__).parents[2]
 
 
-def flavor(*words: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """`flavor WORDS` in a fresh process, after the Python statement `before`."""
+def flavor(*words: str, before: str = "", cold: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`flavor WORDS` in a process of its own, started by itself if `cold`, or after the Python statement `before`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLAVOR_")}
+    if not before and not cold:
+        command = [sys.executable, "-P", "-m", "flavor.cli.main", *words]
+        return STARTER.run(command, env={**inherited, "COLUMNS": "100", **environment}, timeout_s=110)
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     start = ["-c", f"{before}; from flavor.cli.main import main; main()"] if before else ["-m", "flavor.cli.main"]
     return subprocess.run(
@@ -33,7 +40,7 @@ def flavor(*words: str, before: str = "", **environment: str) -> subprocess.Comp
 
 def test_the_default_demo_shows_what_federation_bought(tmp_path):
     out = tmp_path / "out"
-    done = flavor("demo", "--out", str(out), "--json")
+    done = flavor("demo", "--out", str(out), "--json", cold=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     result = json.loads(done.stdout)

@@ -1,4 +1,8 @@
-"""Every example, run as its README says."""
+"""Every example, run as its README says.
+
+`numpy-digits` is started as users start it. The processes of the others are forked from one that has imported what they
+import, which takes seconds for each of them.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +12,32 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from pages import prepared
+from warm import starter_with
+
+from tests.conftest import UNPLOTTED
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """An environment in which `flavor` and `python` are those under test, installed or not."""
-    shims = tmp_path / "bin"
-    shims.mkdir()
-    for name, module in {"flavor": "-m flavor.cli.main", "python": ""}.items():
-        shim = shims / name
-        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
-        shim.chmod(0o755)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLAVOR_")}
-    return {
-        **inherited,
-        "PATH": f"{shims}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        "VIRTUAL_ENV": str(tmp_path),  # so that the edges leave PATH as it is
-    }
-
-
-@pytest.fixture
-def example(tmp_path, environment):
+def example(tmp_path):
     """Run an example in a copy of its folder, first its data, then the federation; gives the JSON result."""
 
-    def run(name: str, prepare: list[str], main: str, rounds: int) -> dict:
+    def run(name: str, prepare: list[str], main: str, rounds: int, libraries: Sequence[str] | None) -> dict:
+        """`libraries`: what its processes have imported; None has all of them started."""
         folder = tmp_path / name
+        if libraries is None:
+            environment = prepared(tmp_path, None)
+        else:
+            environment = prepared(tmp_path, starter_with(*libraries))
+            if "lightning" not in libraries:  # that imports matplotlib
+                environment["PYTHONPATH"] = os.pathsep.join([str(UNPLOTTED), environment["PYTHONPATH"]])
         shutil.copytree(EXAMPLES / name, folder)
         subprocess.run(prepare, cwd=folder, env=environment, check=True, capture_output=True, timeout=60)
         command = ["flavor", "run", "-m", main, "--input-glob", "site*/", "--rounds", f"{rounds}"]
@@ -66,7 +63,7 @@ def example(tmp_path, environment):
 
 
 def test_numpy_digits_learns_digits_that_no_site_has_all_of(example):
-    result = example("numpy-digits", ["python", "prepare.py"], "python main.py", rounds=10)
+    result = example("numpy-digits", ["python", "prepare.py"], "python main.py", rounds=10, libraries=None)
     first, last = result["rounds"][0]["metrics"], result["rounds"][-1]["metrics"]
     assert first["accuracy"] < 0.2
     assert last["accuracy"] > 0.85
@@ -78,7 +75,13 @@ def test_numpy_digits_learns_digits_that_no_site_has_all_of(example):
 
 @pytest.mark.slow
 def test_torch_digits_learns_digits_that_no_site_has_all_of(example):
-    result = example("torch-digits", ["python", "prepare.py"], "python main.py", rounds=8)
+    result = example(
+        "torch-digits",
+        ["python", "prepare.py"],
+        "python main.py",
+        rounds=8,
+        libraries=["torch._dynamo", "sklearn.datasets"],
+    )
     assert result["rounds"][0]["metrics"]["accuracy"] < 0.3
     assert result["rounds"][-1]["metrics"]["accuracy"] > 0.7
     assert result["global_model"].endswith(".ckpt")
@@ -87,14 +90,18 @@ def test_torch_digits_learns_digits_that_no_site_has_all_of(example):
 @pytest.mark.slow
 def test_lightning_goes_on_with_its_own_fit_from_the_global_model(example):
     """Three rounds are three epochs of one fit: its epoch stands beside the weights of each global model."""
-    result = example("lightning-digits", ["python", "prepare.py"], "python main.py", rounds=3)
+    result = example(
+        *("lightning-digits", ["python", "prepare.py"], "python main.py"),
+        rounds=3,
+        libraries=["lightning", "torch._dynamo", "sklearn.datasets"],
+    )
     assert [round_["metrics"]["epochs"] for round_ in result["rounds"]] == [1, 2, 3]
     assert result["rounds"][0]["metrics"]["accuracy"] < 0.3
     assert result["rounds"][-1]["metrics"]["accuracy"] > result["rounds"][0]["metrics"]["accuracy"] + 0.1
 
 
-def test_shell_learns_the_weights_that_no_site_can_learn_alone(example, environment, tmp_path):
-    result = example("shell", ["sh", "prepare.sh"], "sh train.sh", rounds=4)
+def test_shell_learns_the_weights_that_no_site_can_learn_alone(example):
+    result = example("shell", ["sh", "prepare.sh"], "sh train.sh", rounds=4, libraries=[])
     assert result["rounds"][0]["metrics"]["mse"] > 1
     assert result["rounds"][-1]["metrics"]["mse"] < 0.05
     assert all(len(round_["clients"]) == 3 for round_ in result["rounds"])

@@ -15,13 +15,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xgboost
-from test_examples import EXAMPLES, environment  # noqa: F401 - a fixture
+from pages import prepared
+from test_examples import EXAMPLES
+from warm import starter_with
 
+from tests.conftest import UNPLOTTED
+
+LIBRARIES = ("sklearn.datasets", "sklearn.svm", "xgboost")
 OWN = ["--checkpoint", "opaque", "--aggregator-main", "python aggregate.py"]
 
 
 @pytest.fixture
-def federate(tmp_path, environment):  # noqa: F811
+def environment(tmp_path):
+    made = prepared(tmp_path, starter_with(*LIBRARIES))
+    return made | {"PYTHONPATH": os.pathsep.join([str(UNPLOTTED), made["PYTHONPATH"]])}
+
+
+@pytest.fixture
+def federate(tmp_path, environment):
     """Run an example in a copy of its folder; gives the run's JSON result and the accuracies of evaluate.py by line."""
 
     def run(name: str, rounds: int) -> tuple[dict, dict[str, float], str]:
@@ -244,7 +255,7 @@ class Touch:
 
 @pytest.mark.parametrize("example", ["svm-pooled", "xgboost-bagged"])
 @pytest.mark.parametrize("kind", ["pickle", "npz of a pickle", "empty", "text"])
-def test_a_file_of_another_kind_is_one_line_and_runs_nothing(environment, tmp_path, example, kind):  # noqa: F811
+def test_a_file_of_another_kind_is_one_line_and_runs_nothing(environment, tmp_path, example, kind):
     path = tmp_path / "model.ckpt"
     bait = tmp_path / "was-here"
     if kind == "npz of a pickle":

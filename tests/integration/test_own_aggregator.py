@@ -123,7 +123,8 @@ def test_the_documented_examples(bench, once):
     trainer.write_text(TORCH_TRAINER)
     words = ["--run", bench.run, "--out", bench.folder / "out", "--edges", 2, "--rounds", 2]
     own = ["-am", f"{sys.executable} {program}", *(["--init-once"] if once else [])]
-    process = bench.done("flavor", "run", "-m", f"{sys.executable} {trainer}", *words, *own, "--json", timeout_s=90)
+    words = ["run", "-m", f"{sys.executable} {trainer}", *words, *own, "--json"]
+    process = bench.done("flavor", *words, timeout_s=90, libraries=["torch"])
     assert process.wait() == 0, process.stderr + process.stdout
     import torch
 

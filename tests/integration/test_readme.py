@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from warm import starter_with
+
+from tests.unit.cli.test_command_line import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -34,8 +38,8 @@ def test_the_snippet_is_a_federated_script(tmp_path: Path) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     placeholder = next(line for line in snippet.splitlines() if "= ..." in line)
     (tmp_path / "main.py").write_text(snippet.replace(placeholder, PREAMBLE))
-    command = [sys.executable, "-m", "flavor.cli.check_fl", "--json", "-m", f"{sys.executable} main.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", "-m", "flavor.cli.check_fl", "--json", "-m", f"{sys.executable} main.py"]
+    done = starter_with("torch._dynamo").run(command, cwd=tmp_path)
     report = json.loads(done.stdout)
     assert [check for check in report["checks"] if check["status"] != "passed"] == []
     assert done.returncode == 0
@@ -57,13 +61,13 @@ def test_every_command_it_shows_is_one() -> None:
     words = re.findall(
         r"^    (?:[A-Z_]+=\S+ )?(flavor|flavor-fl|flavor-agg|check-fl)((?: .*)?)$", pages, flags=re.MULTILINE
     )
-    modules = {"flavor": "main", "flavor-fl": "flavor_fl", "flavor-agg": "flavor_agg", "check-fl": "check_fl"}
     assert len(words) >= 20
 
     @functools.cache
     def shown(program: str, *verb: str) -> str:
-        command = [sys.executable, "-m", f"flavor.cli.{modules[program]}", *verb, "--help"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        done = CliRunner().invoke(PROGRAMS[program], [*verb, "--help"])
+        assert done.exit_code == 0, done.output
+        return done.stdout
 
     for program, rest in words:
         options = [word for word in rest.partition("#")[0].split() if word.startswith("-")]
