@@ -10,9 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import TRAINER
 
 from flavor.bus.embedded import embedded_server
+from tests.conftest import TRAINER
 
 RECORDED = sorted(Path(__file__).parent.glob("*.tar.xz"))
 """Each written by `record.py` of the release of that day."""
