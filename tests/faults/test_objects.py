@@ -262,7 +262,7 @@ PATHS: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "other-digest": (field(digest="0" * 64), "is not what was submitted"),
     "format": (field(format="../../x"), "checkpoint format '../../x'"),
     "no-info": (field(info_path=None), REFUSED_PATH),
-    "no-info-digest": (field(info_digest=None), "the bytes are not those that were recorded"),
+    "no-info-digest": (field(info_digest=None), "is named without a digest, and is not read"),
     "other-info": (field(info_path="runs/x/global/0001-info-x.json"), NOT_ITS_OWN),
     "endless-info": (told(b"[" * 60_000), "not complete JSON"),
     "large-info": (told(b" " * 65_537), "larger than"),

@@ -83,11 +83,10 @@ def test_one_thread_looks_at_all_servers_and_ends_after_them(monkeypatch: pytest
 
 def test_what_moves_is_an_answer() -> None:
     class Moving:
-        moved_at = 0.0
+        moved_at = time.monotonic() + LONG_S
 
-    moving, told, other = Moving(), Told(), Told()
-    with Silence(told).request(moving), Silence(other).request():
-        moving.moved_at = time.monotonic() + LONG_S
+    told, other = Told(), Told()
+    with Silence(told).request(Moving()), Silence(other).request():
         other.until(2)
     assert told.seconds == []
 
