@@ -86,7 +86,10 @@ class Inspections:
         return client in round_.view.verdicts and self._members.is_quarantined(client)
 
     def _given_up(self, round_: CurrentRound, client: str) -> bool:
-        """Refuse an update whose inspection has failed too often although aggregators are there; return whether so."""
+        """Refuse an update whose inspection has failed too often although aggregators are there.
+
+        Return whether the update was refused.
+        """
         times = round_.requests.times[client]
         if times < self._config.aggregation_attempts or not self._jobs.workers():
             return False

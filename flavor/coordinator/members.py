@@ -117,7 +117,10 @@ class Members:
         return alive or is_awaited(state, now - self._stopped.setdefault(name, now), self._lease_s)
 
     def recount(self, names: Iterable[str], *, refused: bool) -> bool:
-        """Read the refusals again if an update was `refused` or one of these clients has some; return whether so."""
+        """Read the refusals again if an update was `refused` or one of these clients has some.
+
+        Return whether the refusals were read.
+        """
         if not refused and not any(name in self._refusals for name in names):
             return False
         self._refusals = self._runs.refusals()

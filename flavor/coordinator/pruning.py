@@ -107,10 +107,11 @@ class Pruning:
             self._remove_before(global_folder(self._runs.run), newest, infos=told)
 
     def _kept_of(self, closed: int) -> int:
-        """Return of how many rounds the updates are kept after round `closed`; 0 for all.
+        """Return the number of rounds whose updates are kept after round `closed`; 0 keeps the updates of all rounds.
 
-        These are no fewer than the manifest of the round says. When a run was resumed with a smaller --keep-rounds, the
-        next manifest is the first one with the new number, and until then `flavor verify` would miss what is gone.
+        The number is never smaller than the one in the manifest of the round. When a run was resumed with a smaller
+        --keep-rounds, the next manifest is the first one with the new number, and until then `flavor verify` would miss
+        what is gone.
         """
         now = self._config.keep_rounds
         if not now or now == self._recorded:

@@ -63,7 +63,7 @@ class Client:
         return self.quarantined and self.state is not ClientState.REVOKED
 
     def hands_in_again(self, round_: int) -> bool:
-        """Whether it hands in this round's update again if Redis has lost it, although its trainer has ended.
+        """Return whether it hands in this round's update again if Redis has lost it, although its trainer has ended.
 
         An edge knows what it has handed in as long as it runs, and has no update of a round that it did not complete.
         """
@@ -85,12 +85,12 @@ class Client:
 
 
 def client_of(status: ClientStatus, state: ClientState, *, is_there: bool, is_quarantined: bool) -> Client:
-    """A member from what its edge says of itself; `is_there` if its edge holds its lease, or is awaited."""
+    """Make a member from what its edge says of itself; `is_there` if its edge holds its lease, or is awaited."""
     return Client(state, is_there, status.reason[:LONGEST], is_quarantined, status.behind)
 
 
 def is_awaited(state: ClientState | None, stopped_for_s: float | None, lease_s: float) -> bool:
-    """Whether a client without a lease counts as there: it was stopped by a signal less than a lease time ago.
+    """Return whether a client without a lease counts as there: it was stopped by a signal less than a lease time ago.
 
     A client that crashed keeps its lease for that time, too, so that a planned restart of an edge costs no more than a
     crash. `stopped_for_s` is None where it is not known when the client was stopped.
@@ -99,9 +99,9 @@ def is_awaited(state: ClientState | None, stopped_for_s: float | None, lease_s: 
 
 
 def is_quarantined(refused: int, quarantine_after: int) -> bool:
-    """Whether a client is quarantined whose newest `refused` updates were refused.
+    """Return whether a client is quarantined after its newest `refused` updates in a row were refused.
 
-    It never is where `quarantine_after` is 0.
+    No client is ever quarantined where `quarantine_after` is 0.
     """
     return 0 < quarantine_after <= refused
 

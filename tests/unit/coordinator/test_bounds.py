@@ -24,3 +24,8 @@ def test_bounds_that_do_not_hold_in_a_first_round_without_a_model(settings: dict
     assert any(FIRST_ROUND in line for line in bound_warnings(config, has_model=False)) is warned
     assert not any(FIRST_ROUND in line for line in bound_warnings(config))
     assert any("nothing bounds how far one update moves" in line for line in bound_warnings(config)) is (not settings)
+
+
+def test_a_command_is_no_rule_that_flavor_can_judge() -> None:
+    config = RunConfig.parse({"rounds": 2, "min_clients": 2, "store": "file:///s", "aggregator": "command"})
+    assert bound_warnings(config) == bound_warnings(config, has_model=False) == []

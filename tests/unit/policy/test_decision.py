@@ -21,7 +21,7 @@ from flavor.policy.decision import (
     sample,
     supervise,
 )
-from flavor.policy.standing import Client, Standing
+from flavor.policy.standing import Client, Standing, is_quarantined
 from flavor.policy.standing import standings as all_standings
 from flavor.records import update
 from flavor.records.round import RoundView
@@ -486,6 +486,12 @@ def test_durations_are_for_people(seconds: float, shown: str) -> None:
 
 
 class TestQuarantine:
+    @pytest.mark.parametrize(
+        ("refused", "after", "quarantined"), [(0, 0, False), (9, 0, False), (2, 3, False), (3, 3, True), (4, 3, True)]
+    )
+    def test_begins_with_the_last_of_so_many_refusals(self, refused: int, after: int, quarantined: bool) -> None:
+        assert is_quarantined(refused, after) is quarantined
+
     SHUT = Client(ClientState.READY, alive=True, quarantined=True)
 
     def test_is_given_no_task(self) -> None:
