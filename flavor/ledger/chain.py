@@ -11,7 +11,7 @@ from flavor.ledger.archive import Archive, Listing
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest, RunRecord
 from flavor.ledger.signers import Signers
-from flavor.ledger.trust import Trust
+from flavor.ledger.trust import Trust, trust_hint
 from flavor.ledger.witnesses import Witnesses, needed
 from flavor.records.names import is_name
 from flavor.resume import fixed_settings_differ
@@ -190,9 +190,10 @@ class _Reader:
         witnesses = Witnesses(workers, clients, needed(archive.run, newest.config) if newest is not None else None)
         if witnesses.vouch_for(manifest):
             return False
-        hint = f"if it is a round of the run: --trust {manifest.public_key}"
+        hint = trust_hint((None, manifest.public_key), when="if it is a round of the run")
         path = manifest_path(archive.run, round_)
-        self._wrong(round_, path, f"{witnesses.against(manifest).removeprefix(f'{path} ')} ({hint})")
+        why = witnesses.against(manifest).removeprefix(f"{path} ")
+        self._wrong(round_, path, f"{why} ({hint})" if hint else why)
         return True
 
     def _true(self, round_: int) -> Manifest | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import fingerprint
 from flavor.ledger.manifest import Contributor, Manifest
-from flavor.ledger.trust import Trust
+from flavor.ledger.trust import Trust, trust_hint
 
 
 @dataclass
@@ -65,10 +65,10 @@ class Signers:
                 said += f"; from round {min(later)} on another key signs, which it names: an aggregator has a new key"
                 self.notices.append((span.first, said))
             else:
-                self.problems.append((span.first, f"{said} (if that is right: --trust {key})"))
+                self.problems.append((span.first, said + _in_brackets(trust_hint((None, key)))))
         for (client, key), span in self._unnamed.items():
             said = f"{client}: its update is signed with key {fingerprint(key)}, which --trust does not name for it"
-            self.problems.append((span.first, f"{said}{span.others} (if that is right: --trust '{client} {key}')"))
+            self.problems.append((span.first, said + span.others + _in_brackets(trust_hint((client, key)))))
 
     def _of_worker(self, manifest: Manifest) -> Iterator[str]:
         try:
@@ -120,10 +120,11 @@ class Signers:
             for former in of.replaced:
                 self._unnamed.pop((of.client, former), None)
         elif not named:
-            hint = f"if that is right: --trust '{of.client} {key}' --trust '{of.client} {of.public_key}'"
+            hint = trust_hint((of.client, key), (of.client, of.public_key))
             if key in of.replaced:
-                hint = f"an operator enrolled it anew, the record says, which --trust AGGREGATOR believes; or {hint}"
-            yield f"{now}, and was {fingerprint(key)} in round {since} ({hint})"
+                told = "an operator enrolled it anew, the record says, which --trust AGGREGATOR believes"
+                hint = f"{told}; or {hint}" if hint else told
+            yield f"{now}, and was {fingerprint(key)} in round {since}{_in_brackets(hint)}"
 
     def _tell(self, manifest: Manifest, of: Contributor, what: str) -> None:
         self.notices.append((manifest.round, f"{of.client}: {what}: an operator enrolled it anew"))
@@ -131,3 +132,7 @@ class Signers:
     def _by_operator(self, manifest: Manifest, of: Contributor, key: str) -> bool:
         """Whether an operator has replaced the client's `key`, by a record that is believed."""
         return key in of.replaced and (self.trust.records or manifest.public_key in self.trust.workers)
+
+
+def _in_brackets(hint: str) -> str:
+    return f" ({hint})" if hint else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 
 from flavor.config import RunConfig
@@ -68,10 +69,10 @@ def way_on(
         what = "update was refused: its site tries" if one else "updates were refused: their sites try"
         lines.append(f"{_of(refused)} {what} again once flavor-fl is started there again")
     if quarantined := [name for name, how in (shut or {}).items() if how is Standing.SHUT]:
-        pardon = f"`flavor pardon {run} {quarantined[0] if len(quarantined) == 1 else 'SITE'}`"
+        pardon = f"`flavor pardon {run} {shlex.quote(quarantined[0]) if len(quarantined) == 1 else 'SITE'}`"
         lines.append(f"{_are(quarantined)} quarantined: {pardon}, then start flavor-fl there again")
     if revoked := [name for name, how in (shut or {}).items() if how is Standing.REVOKED]:
-        enroll = f"`flavor enroll {run} {revoked[0] if len(revoked) == 1 else 'SITE'}`"
+        enroll = f"`flavor enroll {run} {shlex.quote(revoked[0]) if len(revoked) == 1 else 'SITE'}`"
         lines.append(f"{_are(revoked)} revoked: {enroll} lets it join with a new token")
     if lines:
         lines[-1] += f", or {_with_fewer(run, config, remain=remain, of=of, ended=ended)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from flavor.view.event import Event
@@ -96,7 +97,8 @@ class ClientQuarantined(ClientEvent):
     @property
     def line(self) -> str:
         """See `Event`."""
-        return f"{self.client} is quarantined: {self.reason} (`flavor pardon {self.run} {self.client}` ends that)"
+        pardon = f"flavor pardon {self.run} {shlex.quote(self.client)}"
+        return f"{self.client} is quarantined: {self.reason} (`{pardon}` ends that)"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ page that shows runs is to do the same.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -178,7 +179,7 @@ def _client(
     refused = handed_in if isinstance(handed_in, Refused) else Refused("")
     reason = status.reason or (why if where is Standing.REFUSED else "")
     if is_shut:
-        reason = f"too many refused updates in a row (`flavor pardon {run} {name}` ends that)"
+        reason = f"too many refused updates in a row (`flavor pardon {run} {shlex.quote(name)}` ends that)"
     phase = _phase(
         status.known_state, where, is_alive=is_alive, is_shut=is_shut, is_awaited=is_awaited, has_ended=has_ended
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from flavor.errors import OtherProtocol, RunNotFound
 from flavor.ledger.audit import audit
 from flavor.ledger.keys import SigningKey
-from flavor.ledger.trust import Trust
+from flavor.ledger.trust import Trust, trust_hint
 from flavor.store.paths import accepted_path, client_folder, global_prefix, manifest_path, round_of
 from tests.unit.forged_run import CONFIG, SIZES, ForgedRun, overwrite, put
 
@@ -336,6 +337,33 @@ def test_a_key_that_changed_without_an_operator_is_told_once_with_what_to_name(t
     named = re.findall(r"--trust '(.+?)'", problem)
     assert [word for word in named if old in word] == [f"a {old}"]
     assert found(run, Trust.read([str(run.worker.public), *named])) == []
+
+
+HOSTILE_KEYS = ("ed25519:'; touch /tmp/x #", "ed25519:$(touch x)", "x\ny", "ed25519:" + "0" * 64)
+
+
+@pytest.mark.parametrize("key", HOSTILE_KEYS)
+def test_no_command_is_suggested_with_text_that_is_no_key(run: ForgedRun, key: str) -> None:
+    """The text is in records, which any party that can write to the store can write."""
+    other = SigningKey.generate()
+    contributors = run.manifests[2].contributors
+    hostile = contributors[0].model_copy(update={"public_key": key})
+    remade(run, 3, other, contributors=(hostile, *contributors[1:]))
+    for trust in (None, trusting(run), trusting(run, **{each: SigningKey.generate() for each in SIZES})):
+        text = "\n".join(found(run, trust))
+        assert text
+        assert not [hint for hint in re.findall(r"right: (--trust .*)", text, re.DOTALL) if f"a {key}" in hint]
+        for hint in re.findall(r"right: (--trust .*)\)", text):
+            assert re.fullmatch(r"(--trust (ed25519:[0-9a-f]{64}|'[a-z] ed25519:[0-9a-f]{64}') ?)+", hint)
+
+
+@pytest.mark.parametrize("name", ["a'; touch x #", "$(touch x)", "a b", "", "../a"])
+def test_a_suggested_key_is_one_word_of_a_shell_and_only_for_a_name(name: str) -> None:
+    key = str(SigningKey.generate().public)
+    assert trust_hint((name, key)) == ""
+    assert trust_hint(("a", key), (name, key)) == ""
+    assert trust_hint((None, key)) == f"if that is right: --trust {key}"
+    assert shlex.split(trust_hint(("a", key)))[-2:] == ["--trust", f"a {key}"]
 
 
 def test_a_record_of_another_operator_s_act_does_not_cover_a_key(tmp_path: Path) -> None:
