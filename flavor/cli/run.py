@@ -60,7 +60,7 @@ def result_options(function: Any) -> Any:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Go on with the interrupted, failed or stopped run in this result folder. Options that `flavor resume` takes "
-    "may change; all other settings stay as they were when the run began.",
+    "may change, and -m and -p may until a round has closed; all other settings stay as they were when the run began.",
 )
 @click.option(
     "--input",
@@ -209,15 +209,20 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool) -> int:
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.progress import Progress
+    from flavor.programs.command import parse_command
     from flavor.resume import MAY_CHANGE
 
     context = click.get_current_context()
+    commands = {"main_command": "main", "preprocess_command": "preprocess"}
     beside = {"resume", "as_json", "redis_url", "debug", "insecure", "tls_ca", "tls_cert", "tls_key"}
     given = {
         name: value
         for name, value in context.params.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name not in beside
     }
+    mended = {commands[name]: given.pop(name) for name in commands if name in given}
+    for name, command in mended.items():
+        parse_command(command, f"-{name[0]}")
     if others := sorted(set(given) - MAY_CHANGE):
         spelt = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
         names = ", ".join(spelt.get(name, name) for name in others)
@@ -225,7 +230,7 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool) -> int:
     federation = Federation.of(out, redis_url, store_settings())
     raise_on_sigterm()
     progress = Progress(federation.run, federation.rounds, quiet=as_json)
-    return _shown(federation.go_on(progress, given), progress, as_json)
+    return _shown(federation.go_on(progress, given, mended), progress, as_json)
 
 
 def _carry_out(federation: Any, as_json: bool) -> int:

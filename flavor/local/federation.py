@@ -19,6 +19,7 @@ from flavor.coordinator.resume import no_coordinator
 from flavor.coordinator.resume import resume as go_on
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists, RunNotFound
 from flavor.local.forked import ForkServer
+from flavor.local.mending import check_mended, fewer_sites
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress, counted
@@ -132,29 +133,31 @@ class Federation:
             progress.tell(f"run {self.run}: {counted(len(self.sites), 'site')}, {counted(self.rounds, 'round')}")
             return ready._followed(runs, store, progress, url, start)
 
-    def go_on(self, progress: Progress, given: Mapping[str, Any]) -> Results:
+    def go_on(self, progress: Progress, given: Mapping[str, Any], mended: Mapping[str, Any]) -> Results:
         """Go on with the run in this folder: it was interrupted, failed or stopped, or is to have more rounds.
 
-        `given` are the settings of the run that change. Raises `FlavorError` when it cannot go on.
+        `given` are the settings of the run that change, `mended` the commands (`main`, `preprocess`), which may change
+        until a round has closed. Raises `FlavorError` when it cannot go on.
         """
         with contextlib.ExitStack() as stack:
             start = self._starting(stack)
             url = self.redis_url or stack.enter_context(own_server(self.layout.redis))
             runs = self._connected(url)
             store = self._opened_store(self.store or str(self.layout.store))
-            ready = self._in(store)
+            ready = replace(self, **mended)._in(store)
             if runs.find() is not None or self._rebuilt(runs, store, url, progress):
                 view = runs.read_own()
+                closed, _ = runs.closed(view)
+                check_mended(mended, closed)
                 if not view.state.ended:  # the run was ended without a word
                     with no_coordinator(runs, url, progress.tell):
                         runs.end(RunState.STOPPED, "interrupted")
                 done = go_on(runs, url=url, given=given, tell=progress.tell)
                 for line in done.changed:
                     progress.tell(f"changed: {line}")
-                closed, _ = runs.closed(runs.read())
                 progress.tell(f"run {self.run} goes on after round {closed} of {done.config.rounds}")
                 progress.rounds = done.config.rounds
-                ready = replace(self, config=done.config)._in(store)
+                ready = replace(self, config=done.config, **mended)._in(store)
             ready._record(store.url).write(self.layout.out)
             return ready._followed(runs, store, progress, url, start)
 
@@ -205,6 +208,7 @@ class Federation:
                         progress.left(self._results(folder, runs, store, progress), waits.lines(at_least_s=0.0))
                 raise
             processes.wait(self._ending(processes, runs), _END_S)
+            progress.fewer = fewer_sites(runs, [site.client for site in self.sites])
             return self._results(folder, runs, store, progress)
 
     def _results(self, folder: ResultFolder, runs: RunStore, store: ObjectStore, progress: Progress) -> Results:

@@ -197,6 +197,27 @@ def test_what_a_site_and_its_run_say_of_a_failure_stands_there_once(bench, out):
     assert told[0].startswith("edge-2: its trainer ended before TrainInitDone (exit code 3): cannot read the data set")
 
 
+def test_a_failed_run_goes_on_with_the_options_that_its_end_names(bench, out):
+    failed = local(bench, out, "--fail", "exit3", "--at", 0, "--only", "edge-2", rounds=1)
+    assert failed.wait() == 1
+    options = failed.stderr.rpartition("without the sites that failed, with ")[2].strip()
+    assert options == "--min-clients 1", failed.stderr
+    again = bench.done("flavor", "run", "--resume", out, *options.split(), env=LOCAL)
+    assert again.wait() == 0, again.stderr
+
+
+def test_no_options_are_named_where_all_sites_failed_and_a_mended_command_goes_on(bench, out):
+    words = ["-m", f"{sys.executable} no-such.py", "--out", out, "--rounds", 1, "--edges", 1]
+    failed = bench.done("flavor", "run", *words, env=LOCAL)
+    assert failed.wait() == 1
+    assert "without the sites that failed" not in failed.stderr
+    assert '-m "COMMAND" names another script' in failed.stderr
+    again = bench.done("flavor", "run", "--resume", out, "-m", bench.trainer(), env=LOCAL)
+    assert again.wait() == 0, again.stderr
+    late = bench.done("flavor", "run", "--resume", out, "-m", bench.trainer(), "--rounds", 2, env=LOCAL)
+    assert (late.wait(), "--main: a round has closed with the command" in late.stderr) == (2, True), late.stderr
+
+
 def test_a_script_that_leaves_no_round_is_told_how_it_goes_on(bench, out):
     script = bench.work / "once.py"
     script.write_text("from flavor.cook.utils import SetEvent\nSetEvent('TrainInitDone')\n")
