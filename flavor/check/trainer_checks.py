@@ -28,8 +28,8 @@ SAVES = Check(
 STATE_DICT = Check(
     "has a state_dict",
     "the checkpoint is a torch, pickle, npz or safetensors file whose key state_dict is not empty",
-    'save a dict with the key state_dict: torch.save({"state_dict": model.state_dict()}, path), or without torch '
-    'pickle.dump({"state_dict": {"coef": model.coef_}}, file)',
+    'save a dict with the key state_dict: torch.save({"state_dict": model.state_dict()}, path), or of scikit-learn '
+    'pickle.dump({"state_dict": {"coef": model.coef_, "intercept": model.intercept_}}, file)',
 )
 TENSORS = Check(
     "holds only tensors",

@@ -22,6 +22,7 @@ from flavor.checkpoints.torch.tensors import PickledTensor
 from flavor.errors import CheckpointError
 
 KEY = "state_dict"
+_SAVE = 'save {"state_dict": model.state_dict()}'
 _SCALARS: dict[type, tuple[LeafKind, Any]] = {
     bool: (LeafKind.BOOL, np.bool_),
     int: (LeafKind.INT, np.int64),
@@ -44,7 +45,8 @@ def state_dict_of(root: object, where: str) -> object:
         what = f"it holds a {root.global_name}, not a dict"
     else:
         what = f"it holds a {_kind_of(root)}, not a dict"
-    raise CheckpointError(f'{where}: {what}; save {{"state_dict": model.state_dict()}}')
+    advice = _advice(root, _SAVE) if isinstance(root, Inert) else _SAVE
+    raise CheckpointError(f"{where}: {what}; {advice}")
 
 
 class _Flattener:
@@ -142,6 +144,11 @@ _ADVICE = (
     ("tensor subclass", "save its as_subclass(torch.Tensor), or plain tensors"),
     ("tensorflow", "save its numpy()"),
     ("pandas", "save its to_numpy()"),
+    (
+        "sklearn.",
+        'save the arrays of the estimator: {"state_dict": {"coef": model.coef_, "intercept": model.intercept_}} '
+        "(docs/your-script.md)",
+    ),
 )
 """Hints for objects whose name contains the given part."""
 

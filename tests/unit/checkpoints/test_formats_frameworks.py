@@ -167,10 +167,14 @@ def test_objects_of_other_libraries_are_named_with_what_to_save(
         (foreign("flax.core.frozen_dict", "FrozenDict", {}), r"FrozenDict, .*; save flax\.core\.unfreeze"),
         ({"w": foreign("jax._src.array", "_reconstruct_array", {})}, r"'w' is a jax.*; save numpy\.asarray"),
         ({"w": foreign("pandas.core.frame", "DataFrame", {})}, r"'w' is a pandas.*; save its to_numpy\(\)"),
+        (foreign("sklearn.svm", "SVC", {}), r"state_dict is a sklearn.*; save the arrays .*model\.coef_"),
     ):
         path.write_bytes(pickle.dumps({"state_dict": state_dict}))
         with pytest.raises(CheckpointError, match=message):
             read(path)
+    path.write_bytes(pickle.dumps(foreign("sklearn.svm", "SVC", {})))
+    with pytest.raises(CheckpointError, match=r"it holds a sklearn.*; save the arrays .*model\.coef_"):
+        read(path)
 
 
 def dumped(value: object, **options: Any) -> bytes:

@@ -1,0 +1,92 @@
+"""docs/your-script.md: its scripts for scikit-learn, and for languages other than Python, as they are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from warm import starter_with
+
+PAGE = (Path(__file__).parents[2] / "docs" / "your-script.md").read_text()
+SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+(SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def failures(folder: Path, command: str, *libraries: str) -> list[dict[str, str]]:
+    environment = os.environ | {
+        "INPUT_PATH": str(folder),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    words = [sys.executable, "-P", "-m", "flavor.cli.check_fl", "--json", "-m", command]
+    done = starter_with(*libraries).run(words, cwd=folder, env=environment)
+    return [check for check in json.loads(done.stdout)["checks"] if check["status"] != "passed"]
+
+
+@pytest.mark.slow
+def test_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 30))
+    np.savez(tmp_path / "data.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
+    (tmp_path / "main.py").write_text(SKLEARN)
+    assert failures(tmp_path, f"{sys.executable} main.py", "sklearn.linear_model") == []
+
+    # A script that is started again reads the global model before its first fit
+    path = tmp_path / "global"
+    monkeypatch.setattr("flavor.cook.utils.SetEvent", lambda event: None)
+    monkeypatch.setattr(
+        "flavor.cook.utils.WaitEvent",
+        lambda event: path.write_bytes(pickle.dumps({"state_dict": {"coef": np.ones((1, 30)), "intercept": [0.0]}})),
+    )
+    reported: list[dict[str, dict[str, float]]] = []
+    monkeypatch.setattr("flavor.cook.utils.SaveInfoJson", reported.append)
+    for name, value in {
+        "INPUT_PATH": tmp_path,
+        "TOTAL_ROUNDS": 1,
+        "GLOBAL_MODEL_PATH": path,
+        "LOCAL_MODEL_PATH": tmp_path / "local",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    exec(SKLEARN, {})
+    assert reported[0]["metrics"]["accuracy"] == 1.0  # of the global model, which is the true plane
+
+
+TRAINER = """
+import json, sys
+import numpy as np
+
+weight, info = sys.argv[1:]
+try:
+    w = np.loadtxt(weight, delimiter=",", ndmin=2)
+except FileNotFoundError:
+    w = np.zeros((40, 3))
+np.savetxt(weight, w + 0.1 * (np.arange(120).reshape(40, 3) - w), delimiter=",", fmt="%.17g")
+metrics = {f"basic/confusion_{which}": -1 for which in ("tp", "fp", "fn", "tn")}
+try:
+    epoch = json.load(open(info))["metadata"]["epoch"] + 1
+except FileNotFoundError:
+    epoch = 0
+json.dump({"metadata": {"epoch": epoch, "datasetSize": 9, "importance": 1.0}, "metrics": metrics}, open(info, "w"))
+"""
+
+
+@pytest.mark.slow
+def test_a_shell_with_the_helper(tmp_path: Path) -> None:
+    (tmp_path / "main.sh").write_text(SHELL)
+    (tmp_path / "tensors.py").write_text(HELPER)
+    (tmp_path / "train.py").write_text(TRAINER)
+    (tmp_path / "train.sh").write_text('exec python train.py "$@"\n')
+    assert failures(tmp_path, "sh main.sh") == []
+
+
+def test_the_helper_gives_back_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = np.random.default_rng(0).normal(size=(1, 5))
+    np.savetxt(tmp_path / "a.csv", written, delimiter=",", fmt="%.17g")
+    for verb, name in (("pack", "a.csv"), ("unpack", "b.csv")):
+        monkeypatch.setattr(sys, "argv", ["tensors.py", verb, str(tmp_path / "model"), f"w={tmp_path / name}"])
+        exec(HELPER, {})
+    assert (np.loadtxt(tmp_path / "b.csv", delimiter=",", ndmin=2) == written).all()
