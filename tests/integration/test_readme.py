@@ -45,6 +45,11 @@ def test_the_snippet_is_a_federated_script(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def test_flavor_is_installed_into_the_scripts_environment_before_the_snippet() -> None:
+    section = README.partition("## Federate your script")[2]
+    assert re.search(r"^    pip install '/path/to/flavor", section.partition("```python")[0], flags=re.MULTILINE)
+
+
 def test_every_file_it_links_to_is_there() -> None:
     for file in [
         ROOT / "README.md",
