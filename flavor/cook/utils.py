@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from flavor.atomic import write_json
 from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
+from flavor.programs.finished_mark import mark_path, write_mark
 from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, merge_infos, read_info
 from flavor.records.names import Event, event_name
 
@@ -60,6 +61,8 @@ _LOOK_S = 1.0
 def SetEvent(event: str) -> None:
     """Set `event` in the current round. Setting it twice is harmless.
 
+    `TrainFinished` marks both files as they are now: the edge refuses files that the script writes to after that.
+
     Raises `UnknownEvent` (a `ValueError`) for a name that is not in the protocol, `MissingVariable` outside of
     `flavor-fl`, `BusUnavailable` when Redis cannot be reached. After an error the event is not set.
     """
@@ -71,7 +74,14 @@ def SetEvent(event: str) -> None:
             raise AggregatorFailed("the aggregator set the event Error")
         raise _no_events(f"SetEvent({name.value!r})")
     session = _Session.current()
-    session.events.set(name, session.round_of(name))
+    round_ = session.round_of(name)
+    is_marked = name is session.finishes[0] is Event.TRAIN_FINISHED and _write_mark(round_)
+    try:
+        session.events.set(name, round_)
+    except BaseException:
+        if is_marked:  # the event is not set: the script may write again, and set it then
+            _remove_mark()
+        raise
     if session.round is not None and name in session.finishes:
         session.enter(session.round)  # it is finished, also where IsSetEvent found it
 
@@ -146,6 +156,8 @@ def CleanEvent(event: str) -> None:
             session.events.take(session.enter(newest))
     else:
         session.events.clean(name, session.round_of(name))
+        if name is Event.TRAIN_FINISHED:
+            _remove_mark()
 
 
 def CleanAllEvent() -> None:
@@ -230,6 +242,17 @@ def _no_events(what: str) -> InvalidSetting:
 
 def _local_info() -> Path:
     return Path(_variable("LOCAL_MODEL_PATH")).parent / FILE_NAME
+
+
+def _write_mark(round_: int) -> bool:
+    local, given = (os.environ.get(name) for name in ("LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH"))
+    return bool(local and given) and write_mark(Path(str(local)), Path(str(given)), round_)
+
+
+def _remove_mark() -> None:
+    if local := os.environ.get("LOCAL_MODEL_PATH"):
+        with contextlib.suppress(OSError):
+            mark_path(Path(local)).unlink(missing_ok=True)
 
 
 def _variable(name: str) -> str:

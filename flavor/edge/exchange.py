@@ -21,8 +21,9 @@ from flavor.checkpoints.npz_suffix import npz_hint
 from flavor.checkpoints.site import Given, Habits, Site, SiteOptions
 from flavor.disk import naming
 from flavor.edge.workspace import Workspace
-from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch
+from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, InvalidUpdate, MisuseError
 from flavor.patterns import STATISTICS
+from flavor.programs.finished_mark import FinishedMark, mark_path, read_mark
 from flavor.programs.readmark import ReadMark, is_told
 from flavor.records.info import Info, info_bytes, read_info
 from flavor.records.model import GlobalModel
@@ -145,8 +146,27 @@ class Exchange:
         """Put the trainer's checkpoint of this round into the store, and read its info.
 
         Raises `CheckpointError`, `InvalidInfo`, `StoreError`. The trainer's files stay, so that an edge that is killed
-        before the update is on the bus can hand in the same files again.
+        before the update is on the bus can hand in the same files again. Refuses files that the script has written to
+        since it set TrainFinished, also while this method reads them.
         """
+        mark = read_mark(self._workspace.local_model, round_)
+        self._check_unchanged(mark)
+        try:
+            done = self._collected(run, round_, client)
+        except (InvalidUpdate, MisuseError):
+            self._check_unchanged(mark)
+            raise
+        self._check_unchanged(mark)
+        return done
+
+    def _check_unchanged(self, mark: FinishedMark | None) -> None:
+        if mark is not None and (path := mark.rewritten(self._workspace.local_model)) is not None:
+            raise CheckpointError(
+                f"the script wrote to {path} after SetEvent('TrainFinished'), and what it had saved before is gone: "
+                "save both files first, then set the event (check-fl shows what a script does)"
+            )
+
+    def _collected(self, run: str, round_: int, client: str) -> Update:
         info = read_info(self._workspace.local_info)
         source = self._workspace.local_model
         if not source.is_file():
@@ -188,6 +208,7 @@ class Exchange:
     def release_local(self) -> None:
         """Remove the trainer's file, whose update is on the bus; the next file reuses the memory that it frees."""
         self._workspace.local_model.unlink(missing_ok=True)
+        mark_path(self._workspace.local_model).unlink(missing_ok=True)
 
     def _put(self, source: Path, prefix: str) -> tuple[ObjectRef, str]:
         """Put what is sent of the trainer's file into the store; returns the object and the file's format."""

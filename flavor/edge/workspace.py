@@ -10,6 +10,7 @@ from pathlib import Path
 from flavor.checkpoints.format import ANY_EXTENSION, Format
 from flavor.errors import InvalidSetting
 from flavor.ownfolder import make_own_folder
+from flavor.programs.finished_mark import mark_path
 from flavor.records.info import FILE_NAME, MERGED_NAME
 
 
@@ -120,3 +121,4 @@ class Workspace:
         """Remove the trainer's checkpoint and info.json, so that an old file is never taken for a new one."""
         self.local_model.unlink(missing_ok=True)
         self.local_info.unlink(missing_ok=True)
+        mark_path(self.local_model).unlink(missing_ok=True)

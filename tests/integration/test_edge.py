@@ -162,6 +162,36 @@ def test_a_round_that_was_finished_without_having_been_taken_up_is_refused_and_t
     assert handed_in["path"].startswith("runs/r/clients/a/0002-update-")
 
 
+def test_what_the_script_writes_after_it_has_set_the_event_is_not_handed_in(alone: Alone) -> None:
+    """Scripts 2: the write comes at once, before the edge hears of the event."""
+    alone.start(
+        """
+from flavor.cook import utils
+events = utils._Session.current().events
+def at_once(event, round_, set_=events.set):
+    if event == "TrainFinished" and round_ == 1:
+        train()
+    set_(event, round_)
+events.set = at_once
+SetEvent("TrainInitDone")
+while True:
+    WaitEvent("TrainStarted")
+    train()
+    SetEvent("TrainFinished")
+"""
+    )
+    alone.is_ready()
+    alone.open_round(1)
+    refused = alone.update(1)
+    assert refused["failure"] == "checkpoint"
+    assert "path" not in refused
+    alone.says("the script wrote to")
+    alone.redis.hset(alone.runs.keys.state, "round", "1")
+    alone.redis.hset(alone.runs.keys.round(1), "state", "closed")
+    alone.open_round(2)
+    assert "refused" not in alone.update(2)
+
+
 def test_a_site_is_told_that_it_has_joined_by_the_coordinator_and_never_before_it_is_refused(
     alone: Alone, tmp_path: Path
 ) -> None:

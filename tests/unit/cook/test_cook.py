@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from flavor.cook import utils
-from flavor.errors import AggregatorFailed, InvalidInfo, InvalidSetting, MissingVariable, UnknownEvent
+from flavor.errors import AggregatorFailed, BusUnavailable, InvalidInfo, InvalidSetting, MissingVariable, UnknownEvent
+from flavor.programs.finished_mark import mark_path
+from flavor.records.names import Event
 
 GOOD = {
     "metadata": {"epoch": 0, "datasetSize": 5, "importance": 1.0},
@@ -184,3 +186,31 @@ def test_the_merged_information_in_a_folder_with_both_models(
     assert utils.LoadGlobalInfoJson() is None, "the client's own is not the merged one"
     (environment / "local" / "merged-info.json").write_text('{"metrics": {}}')
     assert utils.LoadGlobalInfoJson() == {"metrics": {}}
+
+
+def test_an_event_that_could_not_be_set_leaves_no_mark_of_the_files(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script may write again before it sets the event."""
+    marks: list[bool] = []
+
+    class Events:
+        def set(self, event: Event, round_: int) -> None:
+            marks.append(mark_path(environment / "local" / "model.ckpt").is_file())
+            if len(marks) == 1:
+                raise BusUnavailable("away")
+
+    class Session:
+        round, finishes, events = None, (Event.TRAIN_FINISHED,), Events()
+
+        def round_of(self, event: Event) -> int:
+            return 1
+
+    monkeypatch.setattr(utils._Session, "current", Session)
+    utils.SaveInfoJson(GOOD)
+    with pytest.raises(BusUnavailable):
+        utils.SetEvent("TrainFinished")
+    assert not mark_path(environment / "local" / "model.ckpt").exists()
+    utils.SetEvent("TrainFinished")
+    utils.SetEvent("TrainInitDone")
+    assert marks == [True, True, True]

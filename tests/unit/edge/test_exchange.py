@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import pickle
 import queue
 import threading
@@ -25,6 +26,7 @@ from flavor.edge.transfers import Transfers
 from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, TransferStopped
+from flavor.programs.finished_mark import mark_path, write_mark
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.store import digests
@@ -363,3 +365,67 @@ def test_a_site_that_has_saved_no_text_yet_finds_an_empty_one_and_is_told_once(
     given = pickle.loads(workspace.global_model.read_bytes())["state_dict"]
     assert (given["who"], given["all"]) == ("HUBER", ["HUBER"])
     assert len(told) == 1
+
+
+def finished(workspace: Workspace, round_: int = 1) -> bool:
+    return write_mark(workspace.local_model, workspace.global_model, round_)
+
+
+@pytest.mark.parametrize("name", ["local_model", "local_info"])
+@pytest.mark.parametrize("how", ["same size, same tick", "another file"])
+def test_a_file_that_the_script_writes_after_it_set_the_event_is_refused(
+    store: ObjectStore, workspace: Workspace, name: str, how: str
+) -> None:
+    trained(workspace)
+    path: Path = getattr(workspace, name)
+    ticked_ns = path.stat().st_mtime_ns
+    assert finished(workspace)
+    assert not finished(workspace)  # setting it twice is harmless: the first one counts
+    content = path.read_bytes()
+    if how == "another file":
+        with replacing(path) as file:
+            file.write(content)
+    else:
+        path.write_bytes(content)
+        os.utime(path, ns=(ticked_ns, ticked_ns))
+    with pytest.raises(CheckpointError, match=rf"the script wrote to \S+{path.name} after SetEvent\('TrainFinished'\)"):
+        Exchange(store, workspace, run="r").collect("r", 1, "c")
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_file_that_the_script_writes_while_it_is_read_is_refused(
+    store: ObjectStore, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    trained(workspace)
+    finished(workspace)
+    exchange = Exchange(store, workspace, run="r")
+    reading = exchange._put
+
+    def written(source: Path, prefix: str) -> tuple[ObjectRef, str]:
+        if torn:
+            source.write_bytes(source.read_bytes()[:20])
+        put = reading(source, prefix)
+        workspace.local_info.write_text(json.dumps(INFO))
+        return put
+
+    monkeypatch.setattr(exchange, "_put", written)
+    with pytest.raises(CheckpointError, match=r"the script wrote to \S+ after SetEvent"):
+        exchange.collect("r", 1, "c")
+
+
+def test_only_a_mark_of_this_round_and_of_a_file_that_was_there_counts(
+    store: ObjectStore, workspace: Workspace
+) -> None:
+    exchange = Exchange(store, workspace, run="r")
+    assert finished(workspace)  # nothing is saved yet
+    trained(workspace)
+    exchange.collect("r", 1, "c")
+    workspace.clear_local()
+    trained(workspace)
+    assert finished(workspace, 2)
+    trained(workspace)
+    exchange.collect("r", 3, "c")  # by a script with an older flavor.cook
+    mark_path(workspace.local_model).write_text('{"round": 3, "model": 5}')
+    exchange.collect("r", 3, "c")
+    exchange.release_local()
+    assert [path.name for path in workspace.local_model.parent.iterdir()] == ["info.json"]
