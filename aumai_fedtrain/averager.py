@@ -11,6 +11,7 @@ import numpy as np
 from aggregators import run
 from aumai_fedtrain.models import LocalUpdate
 from aumai_fedtrain.vectors import Array, as_array, is_finite, like
+from flavor.counted import counted
 from flavor.errors import AggregationError
 
 _EXACT = 2**53
@@ -83,7 +84,7 @@ def _models(updates: Sequence[LocalUpdate], names: Sequence[str]) -> list[dict[s
 def shaped(shape: tuple[int, ...]) -> str:
     """Describe a shape in words."""
     if len(shape) == 1:
-        return f"{shape[0]} value" + ("" if shape[0] == 1 else "s")
+        return counted(shape[0], "value")
     return f"shape {shape}" if shape else "a single number"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flavor.config import RunConfig
+from flavor.counted import are, counted
 from flavor.errors import InvalidSetting
 from flavor.records.run import RunView
 from flavor.records.states import RunState
@@ -34,8 +35,7 @@ def resumed_config(before: Mapping[str, Any], given: Mapping[str, Any], *, close
             )
     config = RunConfig.parse({**before, **given})
     if config.rounds < max(1, closed):
-        are = "round is" if closed == 1 else "rounds are"
-        raise InvalidSetting(f"--rounds {config.rounds}: {closed} {are} closed already")
+        raise InvalidSetting(f"--rounds {config.rounds}: {counted(closed, 'round')} {are(closed)} closed already")
     return config, changes(before, config.to_mapping())
 
 

@@ -13,6 +13,7 @@ from flavor.bus.claim import Attempt, Claim
 from flavor.bus.runs import RunStore
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.config import RunConfig
+from flavor.counted import counted
 from flavor.errors import (
     FlavorError,
     IllegalMove,
@@ -249,5 +250,6 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
         chosen=combined.chosen,
         now_ms=attempt.runs.now_ms(),
     )
-    reason = f"{len(verdicts)} updates, {examples} examples, {combined.size_bytes} bytes{in_model(combined.chosen)}"
+    counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
+    reason = f"{counts}, {combined.size_bytes} bytes{in_model(combined.chosen)}"
     return _Made(model, manifest, reason, combined.chosen, (*of_reading(work), *combined.notes))

@@ -15,6 +15,7 @@ from flavor.checkpoints import Encoding, Inspection, TensorFile, check_metadata,
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.checkpoints.limits import MAX_HEADER_BYTES
 from flavor.config import RunConfig
+from flavor.counted import counted
 from flavor.errors import BrokenModel, CheckpointError, InvalidUpdate, StoreError
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference
@@ -84,7 +85,9 @@ class TensorLook:
             elif not same_bits(array, base.tensor(name)):
                 raise _no_number(name, nan=nan or not is_finite(array))
         if len(odd) > _MOST_CONSTANTS or sum(map(len, odd)) > _MOST_CONSTANT_CHARS:
-            raise CheckpointError(f"{len(odd)} tensors have infinite values: leave such buffers out of the checkpoint")
+            raise CheckpointError(
+                f"{counted(len(odd), 'tensor')} with infinite values: leave such buffers out of the checkpoint"
+            )
         return list(dict.fromkeys(odd))
 
     def _check_heading(self, path: str, handed_in: Update, size_bytes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flavor.counted import counted
 from flavor.errors import AggregatorFailed, InvalidUpdate
 
 Info = Mapping[str, Mapping[str, Any]]
@@ -38,7 +39,6 @@ def weights_of(kind: str, infos: Sequence[Info]) -> list[float] | None:
         importance = [size * (each / largest) for size, each in zip(sizes, importance, strict=True)]
     if not any(importance):
         what = "the importance" if kind == "importance" else "datasetSize times importance"
-        raise AggregatorFailed(
-            f"{what} of all {len(infos)} updates is 0 (--weights {kind}): at least one site must name more"
-        )
+        which = f"{'all ' if len(infos) > 1 else ''}{counted(len(infos), 'update')}"
+        raise AggregatorFailed(f"{what} of {which} is 0 (--weights {kind}): at least one site must name more")
     return importance

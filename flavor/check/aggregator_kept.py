@@ -21,6 +21,7 @@ from flavor.check.output import Screen
 from flavor.check.report import Report
 from flavor.check.round_files import CheckedFiles
 from flavor.check.script import END_S, Ended, Late
+from flavor.counted import counted
 from flavor.records.names import Event
 
 CLIENT = "aggregator"
@@ -97,7 +98,7 @@ class Once(Life):
         except Ended:
             if self._script.exit_code() != 0:
                 self._died(ENDS, "after the last round", REPAIR)
-        self.report.passed(ENDS, f"exit code 0 after {self._rounds} rounds")
+        self.report.passed(ENDS, f"exit code 0 after {counted(self._rounds, 'round')}")
 
     def stop(self) -> None:
         """See `Life`."""

@@ -16,6 +16,7 @@ from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SAVES, SH
 from flavor.checkpoints import Checkpoint, Format, read
 from flavor.checkpoints.compare import structure_problems
 from flavor.checkpoints.kind import CheckpointKind
+from flavor.counted import counted
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.programs.readmark import ReadMark
 from flavor.records.info import Info, read_info
@@ -45,7 +46,7 @@ class HandedIn:
             self._report.failed(INFO, f"round {round_}: {_without(error, path)}")
             self._report.skipped(EPOCH, f"round {round_} has no valid info.json")
             return None
-        self._report.passed(INFO, f"{round_} of {self._rounds} rounds")
+        self._report.passed(INFO, f"{round_} of {counted(self._rounds, 'round')}")
         self._epochs.append(info["metadata"]["epoch"])
         if len(self._epochs) == round_ > 1:
             before, now = self._epochs[-2:]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flavor.checkpoints.format import ANY_EXTENSION, Format
 from flavor.checkpoints.site import Site, SiteOptions, Wire
+from flavor.counted import counted
 from flavor.errors import CheckpointError
 
 NAME = "tensors"
@@ -29,8 +30,7 @@ class Tensors:
         """See `CheckpointKind`."""
         from flavor.checkpoints.checkpoint import describe
 
-        count = len(describe(path))
-        return f"{count} tensor{'' if count == 1 else 's'}"
+        return counted(len(describe(path)), "tensor")
 
     def to_wire(self, source: Path, target: Path) -> Wire:
         """See `CheckpointKind`. The content tells the format."""

@@ -14,6 +14,7 @@ from flavor.cli.help import SpelledCommand
 from flavor.cli.installed import InstalledOption, complete_kind, kinds_installed
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
+from flavor.counted import counted
 from flavor.errors import InvalidSetting
 from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
@@ -185,7 +186,7 @@ def check_both(
     failed = False
     try:
         with Screen(quiet=as_json, name=name) as screen:
-            screen.tell(f"{what}: {rounds} rounds, without Redis")
+            screen.tell(f"{what}: {counted(rounds, 'round')}, without Redis")
             aggregation = CommandAggregation(
                 CheckedAggregator(
                     UserAggregator(tuple(aggregator), folders.root, tuple(passed), only=only),

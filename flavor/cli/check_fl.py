@@ -12,6 +12,7 @@ from flavor.cli.help import SpelledCommand
 from flavor.cli.installed import InstalledOption, complete_kind, kinds_installed
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
+from flavor.counted import counted
 from flavor.errors import InvalidSetting
 from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
@@ -139,7 +140,6 @@ def command(
     from flavor.check.folders import Folders
     from flavor.check.output import Screen, show
     from flavor.check.trainer import CheckedTrainer, TrainerCheck
-    from flavor.local.progress import counted
 
     further = "--rounds 2 shows it"
     if not kind.has_tensors:

@@ -16,6 +16,7 @@ from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run_options import config_of, run_options
 from flavor.cli.serve import check_initial, check_rule, init_model_option
 from flavor.config import RunConfig
+from flavor.counted import are, counted
 
 
 def result_options(function: Any) -> Any:
@@ -155,9 +156,8 @@ def run(
     name = checked_name(run_name or new_run_name(), "--run")
     clients_needed = settings["min_clients"] if settings["min_clients"] is not None else len(clients)
     if clients_needed > len(clients):
-        raise InvalidSetting(
-            f"--min-clients {clients_needed}: there are {len(clients)} clients, so the run would never start"
-        )
+        there = f"there {are(len(clients))} {counted(len(clients), 'client')}"
+        raise InvalidSetting(f"--min-clients {clients_needed}: {there}, so the run would never start")
     layout = Layout((out or Path("flavor-runs") / name).absolute())
     config = config_of({**settings, "min_clients": clients_needed}, store=store or str(layout.store))
     check_rule(config)

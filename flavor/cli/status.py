@@ -153,7 +153,8 @@ def _clock(found: dict[str, Any]) -> str:
         few = f", with {needed} at the deadline" if needed < total else ", deadline"
         left = found["deadline_s"]
         when = f"{few} in {shown_duration(left)}" if left > 0 else ", the deadline has passed"
-        return f"open for {shown_duration(found['open_s'])}, {found['in']} in, closes when all {total} are{when}"
+        every = "it is" if total == 1 else f"all {total} are"
+        return f"open for {shown_duration(found['open_s'])}, {found['in']} in, closes when {every}{when}"
     return ""
 
 

@@ -13,6 +13,7 @@ from flavor.cli.opened_run import named_store
 from flavor.cli.options import store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.cli.trust_options import check_ids, run_id_option, trust_option
+from flavor.counted import counted
 from flavor.sizes import shown_bytes
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ def _show(found: Audit, *, trusted: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from flavor.ledger.history import count_of
     from flavor.ledger.keys import fingerprint
 
     chain = found.chain
@@ -128,17 +128,17 @@ def _show(found: Audit, *, trusted: bool) -> None:
             _verdict(found, link),
         )
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
-    rounds = chain.rounds or "?"
-    said = count_of(len(found.problems), "thing") + " wrong" if found.problems else "nothing is wrong"
+    rounds = counted(chain.rounds, "round") if chain.rounds else "? rounds"
+    said = counted(len(found.problems), "thing") + " wrong" if found.problems else "nothing is wrong"
     if chain.record:
         click.echo(f"run id: {chain.record.run_id}")
     click.echo(
-        f"run {chain.run}: {chain.closed} of {rounds} rounds closed, {count_of(found.checked, 'object')} read "
-        f"({shown_bytes(found.bytes)}): {said}"
+        f"run {chain.run}: {chain.closed} of {rounds} closed, "
+        f"{counted(found.checked, 'object')} read ({shown_bytes(found.bytes)}): {said}"
     )
     if found.gone:
         click.echo(
-            f"not there any more, so known by digest alone: {count_of(sum(map(len, found.gone.values())), 'object')}"
+            f"not there any more, so known by digest alone: {counted(sum(map(len, found.gone.values())), 'object')}"
         )
     if chain.head:
         click.echo(f"head: {chain.head}")

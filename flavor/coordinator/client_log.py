@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from flavor.bus.runs import RunStore
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES, Recorded, late
+from flavor.counted import are
 from flavor.records.verdict import Verdict
 from flavor.view.client_events import ClientEvent, ClientLeftOut, UpdateAccepted, UpdateRefused
 from flavor.view.observer import Observer
@@ -116,7 +117,7 @@ class ClientLog:
             self._tell_left_out(client, sum(new[round_][client] for round_ in of), where)
 
     def _tell_left_out(self, client: str, number: int, where: str) -> None:
-        what = "1 more entry is" if number == 1 else f"{number} more entries are"
+        what = f"{number} more {'entry' if number == 1 else 'entries'} {are(number)}"
         event = ClientLeftOut(f"{what} left out of what it caused {where}", client)
         self._runs.log(event.name, client=client, reason=event.reason)
         self._observer.hear(event)

@@ -11,6 +11,7 @@ from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.members import Members
+from flavor.counted import counted
 from flavor.policy.standing import LONGEST
 from flavor.records.update import Refused
 from flavor.records.verdict import Verdict
@@ -97,7 +98,7 @@ class Inspections:
             round_.requests.forget(client)
             round_.requests.is_store_away = True
             return False
-        self._refuse(round_, client, f"its inspection failed {times} times")
+        self._refuse(round_, client, f"its inspection failed {counted(times, 'time')}")
         return True
 
     def _refuse(self, round_: CurrentRound, client: str, reason: str) -> None:

@@ -198,7 +198,9 @@ class Members:
         return ""
 
     def _quarantine(self, client: str) -> None:
-        reason = f"{self._refusals[client]} of its updates in a row were refused: it is given no more tasks"
+        refused = self._refusals[client]
+        what = "its newest update was" if refused == 1 else f"{refused} of its updates in a row were"
+        reason = f"{what} refused: it is given no more tasks"
         event = ClientQuarantined(reason, client, run=self._runs.run)
         self._runs.log(event.name, client=client, reason=reason)
         self._observer.hear(event)

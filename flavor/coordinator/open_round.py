@@ -8,6 +8,7 @@ from dataclasses import replace
 from flavor.coordinator.attempts import begin_attempt
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
+from flavor.counted import counted
 from flavor.policy.decision import Action
 from flavor.policy.standing import Standing, standings
 from flavor.records.round import Reference
@@ -88,7 +89,8 @@ class OpenRound:
             if not others:
                 return False
         having = sum(verdict.accepted for verdict in verdicts.values()) - len(others)
-        reason = f"the tensors' names, shapes and dtypes are those of {having} updates, and not those of {len(others)}"
+        whose = f"those of {counted(having, 'update')}, and not those of {len(others)}"
+        reason = f"the tensors' names, shapes and dtypes are {whose}"
         context.runs.decide_structure(context.lease.token, round_.number, reference, others=others, reason=reason)
         context.current.read_round_view(round_)
         for client in others:  # the next inspection refuses them, and names what differs

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
 from flavor.config import RunConfig
+from flavor.counted import counted
 from flavor.edge import inbox
 from flavor.edge.arrival import is_over, why_not_there
 from flavor.edge.config import EdgeConfig
@@ -15,7 +16,6 @@ from flavor.edge.consent import told as told_of_run
 from flavor.edge.membership import Membership
 from flavor.edge.workspace import Workspace
 from flavor.errors import WaitTimeout
-from flavor.ledger.history import count_of
 from flavor.ledger.keys import SigningKey
 from flavor.protocol import check_run
 from flavor.records.run import RunView
@@ -84,7 +84,7 @@ def await_run(config: EdgeConfig, runs: RunStore, subscription: Subscription, *,
 def tell_joining(site: Site) -> None:
     """Tell the site's user which run this client joins, and what the run asks of the site."""
     signs = f"signing with key {site.key.public.fingerprint}, {site.config.key_path}"
-    rounds, run = count_of(site.run.rounds, "round"), site.run
+    rounds, run = counted(site.run.rounds, "round"), site.run
     site.observer.hear(RunJoining(signs, rounds, run.run_id, site.config.client, run=site.config.run))
     tell = notices(site.observer)
     if given := site.workspace.given:

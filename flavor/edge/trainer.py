@@ -7,11 +7,11 @@ import sys
 import time
 
 from flavor.bus.address import to_environment
+from flavor.counted import counted
 from flavor.edge.inbox import Ended, Inbox
 from flavor.edge.joining import Site
 from flavor.edge.notice import Died, Failure, Notice
 from flavor.edge.part import Part, Phase
-from flavor.ledger.history import count_of
 from flavor.programs.process import ChildProcess, obituary
 from flavor.programs.trainer_environment import trainer_environment
 from flavor.view.site_events import PreprocessBegun, TrainerAwaited, TrainerStopped
@@ -139,6 +139,6 @@ def how_it_left(part: Part, rounds: int) -> str:
         return f"the trainer is done after round {part.behind}"
     return (
         f"the trainer ended by itself after round {part.behind} of {rounds}: this site takes no part in the "
-        f"{count_of(more, 'round')} to come, and the run waits for it, or goes on or ends without it; start this "
+        f"{counted(more, 'round')} to come, and the run waits for it, or goes on or ends without it; start this "
         "again to take part again, and let the script loop until WaitEvent says that the run is over"
     )

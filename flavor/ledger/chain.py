@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flavor.counted import counted
 from flavor.errors import InvalidRecord, InvalidSetting, ObjectWithheld, OtherProtocol, RunNotFound
 from flavor.ledger.archive import Archive, Listing
 from flavor.ledger.canonical import sha256
@@ -154,7 +155,9 @@ class _Reader:
         for round_ in rounds:
             if self.chain.record is not None and round_ > self.chain.rounds and not self._extends(round_, before):
                 path = manifest_path(self._archive.run, round_)
-                self._wrong(round_, path, f"it does not belong to the run, which has {self.chain.rounds} rounds")
+                self._wrong(
+                    round_, path, f"it does not belong to the run, which has {counted(self.chain.rounds, 'round')}"
+                )
                 continue
             if round_ > before + 1:
                 self.chain.links.append(self._gap(before + 1, round_ - 1))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from flavor.bus.runs import RunStore
+from flavor.counted import counted
 from flavor.errors import InvalidRecord, ObjectExists, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
@@ -18,12 +19,6 @@ from flavor.ledger.manifest import Manifest, RunRecord, settings_differ
 from flavor.ledger.witnesses import Witnesses, aggregators
 from flavor.records.objects import ObjectRef
 from flavor.store.paths import manifest_path
-
-
-def count_of(number: int, what: str) -> str:
-    """`1 round`, `2 rounds`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
 
 REPLACED = (
     "round {}: {} was not the manifest that its aggregator has signed: another who writes to the store replaced it"
@@ -126,7 +121,7 @@ class History:
     def _refuse(self, but: str, at_least: int = 0) -> NoReturn:
         run, closed = self._archive.run, max(self._archive.closed(), at_least)
         raise StateLost(
-            f"run {run!r} has {count_of(closed, 'closed round')} in the store, but {but}: it came back empty or older, "
+            f"run {run!r} has {counted(closed, 'closed round')} in the store, but {but}: it came back empty or older, "
             f"or is another one. Nothing was changed. `flavor recover --run {run}`, with the same --redis-url and "
             f"--store, rebuilds the run after round {closed}; another name starts another run, and "
             f"`flavor rm {run} --objects` removes what one of this name, removed by `flavor rm`, left in the store"

@@ -14,10 +14,10 @@ from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease, held
 from flavor.bus.runs import RunStore
+from flavor.counted import counted
 from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
-from flavor.ledger.history import count_of
 from flavor.ledger.rounds import round_fields, round_verdicts
 from flavor.ledger.trust import Trust
 from flavor.policy.decision import all_closed
@@ -136,15 +136,15 @@ def _check_replaceable(
     same = before.manifest is not None and before.manifest.digest == recorded.get(closed)
     if closed > chain.closed or (closed == chain.closed and same):
         raise RunExists(
-            f"run {run!r} on Redis at {where} has {count_of(closed, 'closed round')}, and the store "
+            f"run {run!r} on Redis at {where} has {counted(closed, 'closed round')}, and the store "
             f"{chain.closed}: Redis lacks nothing, so nothing was changed; {goes_on_by(before)}"
         )
-    lost = [f"its {count_of(closed, 'closed round')}, which the store has otherwise"] if not same else []
+    lost = [f"its {counted(closed, 'closed round')}, which the store has otherwise"] if not same else []
     if round_ is not None and before.round > closed:
         handed_in = len(runs.updates(before.round, round_.expected))
-        lost.append(f"its open round {before.round} with {count_of(handed_in, 'update')}")
+        lost.append(f"its open round {before.round} with {counted(handed_in, 'update')}")
     what = (
-        f"run {run!r} on Redis at {where} is {before.state} with {count_of(closed, 'closed round')}, "
+        f"run {run!r} on Redis at {where} is {before.state} with {counted(closed, 'closed round')}, "
         f"the store has {chain.closed}"
     )
     if chain.record and before.run_id != chain.record.run_id:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from flavor.bus.runs import RunStore
+from flavor.counted import counted
 from flavor.errors import StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
@@ -63,8 +64,8 @@ def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:
         **manifest.global_model.object.to_hash(),
         "info_path": manifest.global_model.info_path,
         "info_digest": manifest.global_model.info_digest,
-        "reason": f"{len(manifest.contributors)} updates, {examples} examples (rebuilt from the store)"
-        + in_model(manifest.chosen),
+        "reason": f"{counted(len(manifest.contributors), 'update')}, {counted(examples, 'example')} "
+        "(rebuilt from the store)" + in_model(manifest.chosen),
         **({"chosen": json.dumps(list(manifest.chosen))} if manifest.chosen else {}),
         **ref.to_hash("manifest_"),
     }

@@ -17,12 +17,13 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.resume import no_coordinator
 from flavor.coordinator.resume import resume as go_on
+from flavor.counted import counted
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists, RunNotFound
 from flavor.local.forked import ForkServer
 from flavor.local.mending import check_mended, fewer_sites
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
-from flavor.local.progress import Progress, counted
+from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server
 from flavor.local.reports import report_of, with_report
 from flavor.local.waits import Waits

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from flavor.counted import counted
 from flavor.printable import printable
 from flavor.records.states import RunState
 from flavor.results.folder import Results
@@ -28,11 +29,6 @@ _STYLES = {
     Phase.LEFT: "dim",
     **dict.fromkeys((Phase.REFUSED, Phase.QUARANTINED, Phase.REVOKED, Phase.FAILED, Phase.GONE), "red"),
 }
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 edge`, `2 edges`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def shown_metrics(metrics: dict[str, float]) -> str:
@@ -97,7 +93,7 @@ class Progress:
         head.add_row(
             Text(self._run, style="bold"),
             ProgressBar(total=self.rounds, completed=closed, width=30),
-            f"{closed}/{self.rounds} rounds",
+            f"{closed}/{counted(self.rounds, 'round')}",
             f"{self._newest.seconds:.2f} s/round" if self._newest else snapshot.run.reason,
         )
         marks = Text("sites     ")
@@ -177,7 +173,7 @@ def rounds_table(results: Results) -> Table:
             *(f"{shown[name]:.4g}" if name in shown else "-" for name in names),
         )
     if len(rounds) < len(results.rounds):
-        table.caption = f"{len(rounds)} of {len(results.rounds)} rounds; metrics.csv has all of them"
+        table.caption = f"{len(rounds)} of {counted(len(results.rounds), 'round')}; metrics.csv has all of them"
         table.caption_justify = "left"
     return table
 

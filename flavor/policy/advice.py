@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from flavor.config import RunConfig
+from flavor.counted import are, counted
 from flavor.policy.standing import Standing
 
 
@@ -38,7 +39,7 @@ def finished_early(closed: int, rounds: int, left: Sequence[str], *, remain: int
         f"{'it' if one else 'them'} loop until WaitEvent says that the run is over, TOTAL_ROUNDS rounds"
     )
     when = f"early, after round {closed} of {rounds}"
-    return Reason(f"{when}: {whose} {why}", f"{when}: {'1 script' if one else f'{len(left)} scripts'} {why}")
+    return Reason(f"{when}: {whose} {why}", f"{when}: {counted(len(left), 'script')} {why}")
 
 
 def way_on(
@@ -70,10 +71,10 @@ def way_on(
         lines.append(f"{_of(refused)} {what} again once flavor-fl is started there again")
     if quarantined := [name for name, how in (shut or {}).items() if how is Standing.SHUT]:
         pardon = f"`flavor pardon {run} {shlex.quote(quarantined[0]) if len(quarantined) == 1 else 'SITE'}`"
-        lines.append(f"{_are(quarantined)} quarantined: {pardon}, then start flavor-fl there again")
+        lines.append(f"{_are_named(quarantined)} quarantined: {pardon}, then start flavor-fl there again")
     if revoked := [name for name, how in (shut or {}).items() if how is Standing.REVOKED]:
         enroll = f"`flavor enroll {run} {shlex.quote(revoked[0]) if len(revoked) == 1 else 'SITE'}`"
-        lines.append(f"{_are(revoked)} revoked: {enroll} lets it join with a new token")
+        lines.append(f"{_are_named(revoked)} revoked: {enroll} lets it join with a new token")
     if lines:
         lines[-1] += f", or {_with_fewer(run, config, remain=remain, of=of, ended=ended)}"
     return lines
@@ -97,8 +98,8 @@ def _of(names: Sequence[str]) -> str:
     return f"{names[0]}'s" if len(names) == 1 else f"the {len(names)} sites' ({some(names)})"
 
 
-def _are(names: Sequence[str]) -> str:
-    return f"{some(names)} {'is' if len(names) == 1 else 'are'}"
+def _are_named(names: Sequence[str]) -> str:
+    return f"{some(names)} {are(len(names))}"
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

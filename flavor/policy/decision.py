@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from flavor.config import RunConfig
+from flavor.counted import are, counted
 from flavor.policy.advice import Reason, finished_early, some, way_on
 from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
@@ -56,8 +57,10 @@ def next_round(
     wanted = config.min_clients if first else config.needed
     if len(ready) >= wanted:
         expected = sample(run, closed + 1, ready, config)
+        if len(ready) == 1:
+            return Action.OPEN, "1 client ready and expected", expected
         which = "all" if len(expected) == len(ready) else f"{len(expected)} sampled"
-        return Action.OPEN, f"{len(ready)} clients ready, {which} expected", expected
+        return Action.OPEN, f"{counted(len(ready), 'client')} ready, {which} expected", expected
     present = [name for name, client in clients.items() if not (client.gone or client.quarantined)]
     left = [name for name, client in clients.items() if client.state is ClientState.LEFT]
     early = config.on_quorum_lost != "wait" and len(present) + len(left) >= wanted
@@ -67,12 +70,13 @@ def next_round(
         }
         if early:
             return Action.FINISH, finished_early(closed, config.rounds, left, remain=len(present), needed=wanted), ()
-        short = f"{wanted} clients are needed and {len(present)} remain"
+        remain = "1 remains" if len(present) == 1 else f"{len(present)} remain"
+        short = f"{counted(wanted, 'client')} {are(wanted)} needed and {remain}"
         why = {name: client.why_gone for name, client in lost.items()}
-        counted = _counted(client.how_gone for client in lost.values())
+        kinds = _counted(client.how_gone for client in lost.values())
         advice = way_on(run, closed + 1, config, remain=len(present), shut=_shut(clients), ended=True)
-        return Action.FAIL, Reason("; ".join([short, _listed(why), *advice]), f"{short}; {counted}"), ()
-    reason = f"{len(ready)} of at least {wanted} clients are ready"
+        return Action.FAIL, Reason("; ".join([short, _listed(why), *advice]), f"{short}; {kinds}"), ()
+    reason = _ready(len(ready), wanted, f"at least {counted(wanted, 'client')}")
     if not clients:
         reason += "; waiting for the sites to join"
     preparing = [name for name, client in clients.items() if client.state is ClientState.JOINED and not client.gone]
@@ -125,7 +129,7 @@ def close_round(
         ended, remain, waits = by[Standing.LEFT], accepted + open_, config.on_quorum_lost == "wait"
         if round_.round > 1 and not waits and remain + len(ended) >= needed:
             return Action.FINISH, finished_early(round_.round - 1, config.rounds, ended, remain=remain, needed=needed)
-        short = f"{needed} updates are needed and {remain} can come"
+        short = f"{counted(needed, 'update')} {are(needed)} needed and {remain} can come"
         shut = {name: kind for kind in (Standing.SHUT, Standing.REVOKED) for name in by[kind]}
         again = {"left": ended if waits else (), "refused": by[Standing.REFUSED] if waits else ()}
         advice = way_on(run, round_.round, config, remain=remain, of=total, shut=shut, ended=not waits, **again)
@@ -133,10 +137,10 @@ def close_round(
         reason = Reason("; ".join([short, *advice, *([_listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
         return _quorum_lost(reason, now_ms, round_, config)
     if not open_:
-        return Action.AGGREGATE, f"{accepted} of {total} updates accepted{tail}"
+        return Action.AGGREGATE, f"{accepted} of {counted(total, 'update')} accepted{tail}"
     if now_ms < round_.deadline_ms:
         waiting = by[Standing.PENDING] + by[Standing.SUBMITTED]
-        return Action.WAIT, f"{accepted} of {total} updates accepted, waiting for {some(waiting)}{tail}"
+        return Action.WAIT, f"{accepted} of {counted(total, 'update')} accepted, waiting for {some(waiting)}{tail}"
     if by[Standing.SUBMITTED] and now_ms < round_.deadline_ms + config.aggregation_lease_s * 1000:
         return (
             Action.WAIT,
@@ -145,8 +149,11 @@ def close_round(
     late = f"; late: {some(by[Standing.PENDING])}" if by[Standing.PENDING] else ""
     late += f"; not inspected in time: {some(by[Standing.SUBMITTED])}" if by[Standing.SUBMITTED] else ""
     if accepted >= needed:
-        return Action.AGGREGATE, f"deadline passed with {accepted} of {total} updates, {needed} needed{late}{tail}"
-    short = f"the deadline passed with {accepted} of {needed} needed updates"
+        return (
+            Action.AGGREGATE,
+            f"deadline passed with {accepted} of {counted(total, 'update')}, {needed} needed{late}{tail}",
+        )
+    short = f"the deadline passed with {accepted} of {counted(needed, 'needed update')}"
     kinds += ["late"] * len(by[Standing.PENDING]) + ["not inspected in time"] * len(by[Standing.SUBMITTED])
     return _quorum_lost(Reason(f"{short}{late}{tail}", f"{short}; {_counted(kinds)}"), now_ms, round_, config)
 
@@ -163,7 +170,7 @@ def _quorum_lost(reason: Reason, now_ms: int, round_: RoundView, config: RunConf
     if config.on_quorum_lost == "retry":
         if round_.openings < config.round_attempts:
             return Action.REOPEN, reason
-        times = f"; it was opened {round_.openings} times"
+        times = f"; it was opened {counted(round_.openings, 'time')}"
     elif round_.resumed and now_ms < round_.deadline_ms:
         return Action.HOLD, f"{reason}; the run was resumed: waiting for clients to come back"
     return Action.FAIL, Reason(f"{where}{reason}{times}", f"{where}{reason.public}{times}")
@@ -210,9 +217,10 @@ def reopened(
     expected = tuple(sorted((kept | ready) - refused))
     needed = config.needed
     if len(expected) < needed:
-        return Action.HOLD, f"{len(expected)} of the {needed} clients that a round needs are ready", ()
+        return Action.HOLD, _ready(len(expected), needed, f"the {counted(needed, 'client')} that a round needs"), ()
     times = f"opening {round_.openings + 1} of {config.round_attempts}"
-    return Action.REOPEN, f"{times}: {len(expected)} clients, {len(kept)} of which have handed in", expected
+    have = "1 has" if len(kept) == 1 else f"{len(kept)} have"
+    return Action.REOPEN, f"{times}: {counted(len(expected), 'client')}, of which {have} handed in", expected
 
 
 def supervise(
@@ -246,7 +254,9 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
         left = len(round_.contributors) - len(round_.spoiled)
         needed = config.needed_of(len(round_.expected))
         if left < needed:
-            short = f"round {round_.round}: {needed} updates are needed and {left} are left"
+            short = (
+                f"round {round_.round}: {counted(needed, 'update')} {are(needed)} needed and {left} {are(left)} left"
+            )
             kinds = ["changed or removed in the store"] * (len(round_.spoiled) - len(round_.unfit))
             changed = _counted([*kinds, *["not usable with the others"] * len(round_.unfit)])
             action = Action.FAIL if config.on_quorum_lost == "fail" else Action.RETURN
@@ -256,12 +266,12 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
         if now_ms < round_.passing_ms + min(config.aggregation_lease_s * 1000, _LONGEST_WAIT_MS):
             return Action.HOLD, f"waiting, because: {problem}"
         return Action.RETRY, f"again, because: {problem}"
-    counted = round_.attempt - round_.waits
-    where, times = f"round {round_.round}: ", f"attempt {counted} of {config.aggregation_attempts}"
-    if counted >= config.aggregation_attempts:
+    number = round_.attempt - round_.waits
+    where, times = f"round {round_.round}: ", f"attempt {number} of {config.aggregation_attempts}"
+    if number >= config.aggregation_attempts:
         known = f"{where}{times} to aggregate it failed; the aggregator's log says why"
         return Action.FAIL, Reason(f"{where}{times}: {problem}", known)
-    return Action.RETRY, f"attempt {counted + 1} of {config.aggregation_attempts}, because: {problem}"
+    return Action.RETRY, f"attempt {number + 1} of {config.aggregation_attempts}, because: {problem}"
 
 
 _LOST = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)
@@ -273,6 +283,11 @@ def _listed(reasons: Mapping[str, str]) -> str:
     if not reasons:
         return "no client was lost"
     return "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
+
+
+def _ready(number: int, wanted: int, of: str) -> str:
+    """`0 of at least 1 client is ready`, `1 of at least 2 clients is ready`, `2 of at least 3 clients are ready`."""
+    return f"{number} of {of} {are(1 if 1 in (number, wanted) else number)} ready"
 
 
 def _shut(clients: Mapping[str, Client]) -> dict[str, Standing]:

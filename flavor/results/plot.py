@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flavor.counted import counted
 from flavor.printable import printable
 from flavor.records.info import CONFUSION, WEIGHTED
 from flavor.results.rounds import RoundResult
@@ -30,7 +31,7 @@ def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
     wide = min(3, len(shown))
     high = -(-len(shown) // wide)
     figure = Figure(figsize=(max(6.0, 4.2 * wide), 3.0 * high + 1.0), layout="constrained")
-    figure.suptitle(f"{run}: {len(rounds)} round" + ("" if len(rounds) == 1 else "s"))
+    figure.suptitle(f"{run}: {counted(len(rounds), 'round')}")
     drawn: dict[str, Any] = {}
     for index, name in enumerate(shown):
         axes = figure.add_subplot(high, wide, index + 1)

@@ -112,10 +112,10 @@ def test_a_round_that_needs_an_object_that_was_changed_fails_and_says_which(faul
     assert coordinator.wait() == 1
     why = f"object {path}: the bytes are not those that were recorded"
     assert why in coordinator.stderr.splitlines()[-1]
-    assert "2 updates are needed and 1 are left" in coordinator.stderr.splitlines()[-1]
+    assert "2 updates are needed and 1 is left" in coordinator.stderr.splitlines()[-1]
     for edge in edges.values():
         assert edge.wait() == 1
-        assert "2 updates are needed and 1 are left: 1 changed" in edge.stderr  # no path of another site's
+        assert "2 updates are needed and 1 is left: 1 changed" in edge.stderr  # no path of another site's
         assert path not in edge.stderr
     faulty.history().check(rounds=1)
 

@@ -387,7 +387,7 @@ def test_an_edge_with_another_key_is_refused_and_told_why(bench: Bench) -> None:
     bench.aggregator()
     edge = bench.edge("edge-1", bench.trainer())
     assert edge.wait() == 1
-    coordinator.until("waiting: 0 of at least 1 clients are ready; edge-1: it is not admitted")
+    coordinator.until("waiting: 0 of at least 1 client is ready; edge-1: it is not admitted")
     key = SigningKey.load(bench.folder / "edge-1" / "client.key").public.fingerprint
     pinned = OTHER.public.fingerprint
     refused = f"its key is {key}, and this run knows it by key {pinned}: start flavor-fl with the file of that key"

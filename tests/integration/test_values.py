@@ -446,7 +446,7 @@ class TestWeights:
         assert runs.aggregate().state is RoundState.CLOSED
         np.testing.assert_allclose(runs.model["w"], expected)
 
-    @pytest.mark.parametrize(("importance", "said"), [(-1.0, "needs one >= 0"), (0.0, "of all 1 updates is 0")])
+    @pytest.mark.parametrize(("importance", "said"), [(-1.0, "needs one >= 0"), (0.0, "of 1 update is 0")])
     def test_what_is_no_weight_is_refused(self, federation: Any, importance: float, said: str) -> None:
         runs = federation(weights="importance")
         runs.round = 1

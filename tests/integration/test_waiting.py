@@ -66,13 +66,13 @@ def test_between_rounds(url: str, tmp_path: Path) -> None:
         joined = "0 of at least 2 clients are ready; waiting for a to call SetEvent('TrainInitDone')"
         waits_for(served, joined, None)
         served.says("a", "ready")
-        waits_for(served, "1 of at least 2 clients are ready", None)
+        waits_for(served, "1 of at least 2 clients is ready", None)
         served.says("b", "failed")
-        waits_for(served, "1 of at least 2 clients are ready; b: ", None)
+        waits_for(served, "1 of at least 2 clients is ready; b: ", None)
         served.says("b", "revoked")
         again = "`flavor enroll r b` lets it join with a new token"
         fewer = "lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 1`)"
-        waits_for(served, f"1 of at least 2 clients are ready; b is revoked: {again}, or {fewer}; b: ", None)
+        waits_for(served, f"1 of at least 2 clients is ready; b is revoked: {again}, or {fewer}; b: ", None)
         served.says("a", "ready", lives=False)
         served.until("it is seen", lambda: "a: its heartbeat stopped" in newest(served)[1]["reason"])
         waits_for(served, newest(served)[1]["reason"], None)
@@ -126,7 +126,7 @@ def test_a_round_that_cannot_be_opened_again_yet(url: str, tmp_path: Path) -> No
     served = Served(url, tmp_path, on_quorum_lost="retry", round_timeout_s=600.0)
     with served.opened():
         refuse(served, "b")
-        reason = f"{REFUSED}; b: NaN; 1 of the 2 clients that a round needs are ready"
+        reason = f"{REFUSED}; b: NaN; 1 of the 2 clients that a round needs is ready"
         waits_for(served, reason)
 
 
@@ -232,6 +232,6 @@ def test_beyond_its_bounds_the_newest_sentence_takes_the_place_of_the_one_before
         before = served.runs.redis.xlen(served.runs.keys.log)
         served.says("a", "ready")
         served.until("a joins", lambda: served.runs.members() == ["a"])
-        waits_for(served, "1 of at least 3 clients are ready", None)
+        waits_for(served, "1 of at least 3 clients is ready", None)
         assert served.runs.redis.xlen(served.runs.keys.log) == before + 1, "that it has joined, and no more of waiting"
     assert not any("1 of at least 3" in line for line in served.told), "a terminal has enough"

@@ -34,7 +34,7 @@ def test_waits_are_told_with_their_time_and_by_whom(bench) -> None:
     bench.runs.admit("token", "edge-1", "here")
     bench.redis.hset(bench.runs.keys.client("edge-1").hash, mapping={"state": ClientState.JOINED.value})
     bench.redis.set(bench.runs.keys.client("edge-1").lease, "1")
-    told = "0 of at least 1 clients are ready; waiting for edge-1 to call SetEvent('TrainInitDone'), for"
+    told = "0 of at least 1 client is ready; waiting for edge-1 to call SetEvent('TrainInitDone'), for"
     assert look(10.0) == []
     assert waits.lines() == [], "it has only begun"
     assert look(41.0) == [f"{told} 31 s"]

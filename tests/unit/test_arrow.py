@@ -22,6 +22,7 @@ LEAVES = (
     "flavor.atomic",
     "flavor.certs",
     "flavor.disk",
+    "flavor.counted",
     "flavor.durations",
     "flavor.errors",
     "flavor.exit_codes",

@@ -512,3 +512,30 @@ class TestQuarantine:
             assert action is Action.WAIT
             assert told in reason
             assert "or lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 2`)" in reason
+
+
+class TestOne:
+    """A run of one client: each sentence has the noun and the verb of its number."""
+
+    CONFIG = RunConfig(rounds=2, min_clients=1, store="file:///s")
+    ROUND = replace(ROUND, expected=("a",))
+
+    def test_between_rounds(self) -> None:
+        assert next_round("r", 0, {"a": JOINED}, self.CONFIG)[1].startswith("0 of at least 1 client is ready")
+        assert next_round("r", 0, {"a": READY}, self.CONFIG)[1] == "1 client ready and expected"
+        assert next_round("r", 1, {"a": FAILED}, self.CONFIG)[1].startswith("1 client is needed and 0 remain")
+
+    def test_an_open_round(self) -> None:
+        one = standings(a=Standing.PENDING)
+        assert close_round("r", 2_000, self.ROUND, one, self.CONFIG)[1].startswith("0 of 1 update accepted, waiting")
+        late = close_round("r", 12_000, self.ROUND, one, self.CONFIG)[1]
+        assert "the deadline passed with 0 of 1 needed update; late: a" in late
+        gone = close_round("r", 2_000, self.ROUND, standings(a=Standing.GONE), self.CONFIG)[1]
+        assert "1 update is needed and 0 can come" in gone
+
+    def test_a_round_that_opens_again(self) -> None:
+        config = self.CONFIG.model_copy(update={"on_quorum_lost": "retry"})
+        gone = standings(a=Standing.GONE)
+        assert reopened(self.ROUND, gone, {}, config)[1] == "0 of the 1 client that a round needs is ready"
+        reason = reopened(self.ROUND, gone, {"a": READY}, config)[1]
+        assert reason == "opening 2 of 3: 1 client, of which 0 have handed in"
