@@ -77,6 +77,7 @@ def aggregate(
     Returns:
         The new global model, name to array of the clients' shapes and dtypes (read-only views of `out` where that
         is a safetensors file); for a server step with memory the tuple of that and the state to hand in next time.
+        NaN and infinity in the models may be in both.
 
     Raises:
         AggregationError: the models, weights, state or number of clients do not fit the algorithm; a model is

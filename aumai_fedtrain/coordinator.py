@@ -159,7 +159,7 @@ class DiLoCoCoordinator:
         """Return the state after one more round, from `updates` that were trained from `state`; `state` is not changed.
 
         Records the nodes' credits. Raises `AggregationError`, a `ValueError`, as `collect_updates`; nothing is recorded
-        then.
+        then. Nodes may join at any round, so an update of any node counts: leave out those that you do not know.
         """
         return self.collect_updates(state.round_id + 1, updates, state=state)
 

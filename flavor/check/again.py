@@ -94,8 +94,10 @@ def _weights(tensors: Tensors, like: Tensors) -> Array:
     names = [
         name
         for name, array in like.items()
-        if kind_of(array.dtype) is Kind.FLOAT and not moves_by_itself(name, array) and float(np.ptp(array)) > 0
         if array.size > 1
+        and kind_of(array.dtype) is Kind.FLOAT
+        and not moves_by_itself(name, array)
+        and float(np.ptp(array)) > 0
     ]
     names = [name for name in names if like[name].ndim > 1] or names
     return np.concatenate([np.empty(0), *(_standard(tensors[name]) for name in names)])
