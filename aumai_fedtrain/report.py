@@ -9,6 +9,7 @@ from typing import Any
 
 from aumai_fedtrain.models import FederatedNode, TrainingConfig, TrainingResult
 from aumai_fedtrain.session import Session
+from flavor.printable import printable
 
 
 def heading(verb: str, config: TrainingConfig) -> str:
@@ -75,7 +76,7 @@ def result(config: TrainingConfig, done: TrainingResult) -> str:
 def credits(samples: Mapping[str, int]) -> str:
     """Return the credits, a line for each node."""
     lines = ["Node credits (samples processed):"]
-    lines += [f"  {node_id}: {number} samples" for node_id, number in sorted(samples.items())]
+    lines += [f"  {printable(node_id)}: {number} samples" for node_id, number in sorted(samples.items())]
     return "\n".join(lines if samples else [*lines, "  none yet"])
 
 
@@ -83,9 +84,10 @@ def status(session: Session) -> str:
     """Return a session, for people."""
     config, standing = session.config, session.standing
     kind = "simulation" if session.run is None else f"live nodes, run {session.run}"
+    why = f": {printable(session.reason)}" if session.reason else ""
     lines = [
         f"Session: {config.model_name}",
-        f"  Status:            {standing.value} ({kind})" + (f": {session.reason}" if session.reason else ""),
+        f"  Status:            {standing.value} ({kind}){why}",
         f"  Rounds completed:  {session.round_id}/{config.global_rounds}",
         f"  Nodes:             {config.num_nodes}",
         f"  Total samples:     {sum(session.credits.values())}",

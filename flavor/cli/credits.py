@@ -11,6 +11,7 @@ import click
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run
 from flavor.cli.options import redis_option, store_option, store_settings
+from flavor.cli.output import cell
 from flavor.cli.program import one_line_errors
 from flavor.errors import StoreError
 
@@ -92,7 +93,7 @@ def _totals(found: list[Contribution]) -> Table:
     table = _table("client", "rounds", *(["in model"] if shows_choice else []), "samples", "share")
     for client, samples in totals.items():
         choice = [f"{in_model[client]}"] if shows_choice else []
-        table.add_row(client, f"{rounds[client]}", *choice, f"{samples}", f"{samples / everything:.1%}")
+        table.add_row(cell(client), f"{rounds[client]}", *choice, f"{samples}", f"{samples / everything:.1%}")
     return table
 
 
@@ -101,7 +102,7 @@ def _rounds(found: list[Contribution]) -> Table:
     table = _table("client", "round", *(["in model"] if shows_choice else []), "samples")
     for one in found:
         choice = ["yes" if one.in_model else "no"] if shows_choice else []
-        table.add_row(one.client, f"{one.round}", *choice, f"{one.samples}")
+        table.add_row(cell(one.client), f"{one.round}", *choice, f"{one.samples}")
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,20 +11,35 @@ from flavor.printable import printable
 from flavor.say import say
 from flavor.stamp import stamp
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on stdout, a line for each row.
 
-    Cells can hold what others wrote: they are made printable. No cell is cut to fit a width: the last column may be
-    long, and the terminal wraps its line.
+    Cells and names of columns can hold what others wrote: they are made printable. No cell is cut to fit a width: the
+    last column may be long, and the terminal wraps its line.
     """
     from rich.cells import cell_len
 
-    lines = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, cells)) for cells in zip(columns, *lines, strict=True)]
-    for number, line in enumerate([list(columns), *lines]):
+    lines = [[printable(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
         padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
         click.secho("  ".join(padded).rstrip(), bold=True if number == 0 else None)
+
+
+def print_line(line: str, *, err: bool = False) -> None:
+    """Print a line on stdout, or on stderr with `err`. It can hold what others wrote: it is made printable."""
+    click.echo(printable(line), err=err)
+
+
+def cell(*lines: str) -> Text:
+    """Make a cell of a Rich table, in which no text of others is markup, an emoji's name or a control character."""
+    from rich.text import Text
+
+    return Text("\n".join(map(printable, lines)))
 
 
 def teller(prefix: str) -> Callable[[str], None]:

@@ -7,10 +7,10 @@ import click
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
+from flavor.cli.output import print_line, teller
 from flavor.cli.program import one_line_errors
 from flavor.cli.trust_options import check_ids, run_id_option, trust_option
 from flavor.errors import InvalidSetting
-from flavor.say import say
 
 
 @click.command(
@@ -81,7 +81,7 @@ def recover(
         trust=trust,
         head=head,
         run_id=run_id,
-        tell=say,
+        tell=teller(""),
     )
     ending = "it is finished" if done.round >= done.rounds else "`flavor serve` with the same options goes on"
     click.echo(
@@ -91,7 +91,7 @@ def recover(
     )
     if without := sorted(set(done.clients) - set(enrolled(redis, run, where=shown(url)))):
         names = ", ".join(without)
-        click.echo(
+        print_line(
             f"Redis has no users of {names}: those that joined with tokens, and were not revoked since, are to be "
             "enrolled again (`flavor enroll`)",
             err=True,

@@ -9,6 +9,7 @@ import click
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option, store_option, store_settings
+from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
 from flavor.errors import BusUnavailable, MisuseError
 from flavor.store.paths import run_prefix
@@ -48,4 +49,4 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     click.echo(f"run {run} is forgotten{'' if objects else '; its objects stay in the store'}", err=True)
     with contextlib.suppress(BusUnavailable):  # a user who may remove runs need not be allowed to list users
         if left := enrolled(redis, run, where=shown(url)):
-            click.echo(f"still enrolled for a run of this name: {', '.join(left)} (`flavor revoke`)", err=True)
+            print_line(f"still enrolled for a run of this name: {', '.join(left)} (`flavor revoke`)", err=True)

@@ -11,7 +11,7 @@ import click
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected, opened_run
 from flavor.cli.options import redis_option
-from flavor.cli.output import print_table
+from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
 from flavor.durations import shown_duration
 from flavor.printable import printable
@@ -96,13 +96,12 @@ def _warn_of_dropped_jobs(redis: Redis) -> None:
 
     if dropped := dropped_lately(redis):
         newest = dropped[0]
-        click.secho(
+        warning = (
             f"Warning: aggregators dropped {len(dropped)} foreign job{'s' if len(dropped) > 1 else ''} within a week "
             f"(the newest: {newest.get('job')} in queue {newest.get('queue')!r}: {newest.get('reason')}): "
-            "another program writes to rq:* on this Redis (XREVRANGE flavor:dropped + -)",
-            fg="yellow",
-            err=True,
+            "another program writes to rq:* on this Redis (XREVRANGE flavor:dropped + -)"
         )
+        click.secho(printable(warning), fg="yellow", err=True)
 
 
 def _show_run(found: dict[str, Any]) -> None:
@@ -110,11 +109,11 @@ def _show_run(found: dict[str, Any]) -> None:
     click.echo("  ".join((found["run"], found["state"], f"round {found['round']} of {found['rounds']}", _clock(found))))
     lines = [found["reason"] if ended else f"waits: {found['waits_for']}{_lasting(found['waits_s'])}"]
     for line in (*lines, *(absent for absent in found["absent"] if absent != found["waits_for"])):
-        click.echo(printable(line))
+        print_line(line)
     if found["last_round"]:
-        click.echo(printable(_last_round(found)))
+        print_line(_last_round(found))
     if found["global_model"]:
-        click.echo(f"global model: {found['global_model']}")
+        print_line(f"global model: {found['global_model']}")
     if not found["clients"]:
         click.echo("no site has joined yet")
         return

@@ -7,6 +7,7 @@ import click
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
+from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
 from flavor.records.states import RunState
 
@@ -30,7 +31,7 @@ def stop(run: str, reason: str, redis_url: str | None) -> None:
     runs = RunStore(redis, run, url)
     view = runs.read()
     if view.state.ended:
-        click.echo(f"run {run} is {view.state} already: {view.reason}", err=True)
+        print_line(f"run {run} is {view.state} already: {view.reason}", err=True)
         return
     runs.end(RunState.STOPPED, reason)
     closed, _ = runs.closed(runs.read())  # read anew: a round may have been closed in that moment

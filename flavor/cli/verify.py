@@ -11,6 +11,7 @@ import click
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import named_store
 from flavor.cli.options import store_option, store_settings
+from flavor.cli.output import cell, print_line
 from flavor.cli.program import one_line_errors
 from flavor.cli.trust_options import check_ids, run_id_option, trust_option
 from flavor.counted import counted
@@ -70,9 +71,9 @@ def verify(run: str, store: str | None, trusted: tuple[str, ...], run_id: str, h
     else:
         _show(found, trusted=bool(trust.workers))
     for notice in found.notices:
-        click.echo(f"notice: {notice}", err=True)
+        print_line(f"notice: {notice}", err=True)
     for problem in found.problems:
-        click.echo(f"wrong: {problem}", err=True)
+        print_line(f"wrong: {problem}", err=True)
     sys.exit(1 if found.problems else 0)
 
 
@@ -120,19 +121,19 @@ def _show(found: Audit, *, trusted: bool) -> None:
         parts = manifest.contributors
         table.add_row(
             str(link.round),
-            "\n".join(_named(each.client, manifest.chosen) for each in parts),
-            "\n".join(str(each.num_examples) for each in parts),
-            "\n".join(fingerprint(each.public_key) if each.signature else "unsigned" for each in parts),
-            manifest.global_model.digest[:12],
+            cell(*(_named(each.client, manifest.chosen) for each in parts)),
+            cell(*(str(each.num_examples) for each in parts)),
+            cell(*(fingerprint(each.public_key) if each.signature else "unsigned" for each in parts)),
+            cell(manifest.global_model.digest[:12]),
             fingerprint(manifest.public_key),
             _verdict(found, link),
         )
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
+    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200).print(table)
     rounds = counted(chain.rounds, "round") if chain.rounds else "? rounds"
     said = counted(len(found.problems), "thing") + " wrong" if found.problems else "nothing is wrong"
     if chain.record:
-        click.echo(f"run id: {chain.record.run_id}")
-    click.echo(
+        print_line(f"run id: {chain.record.run_id}")
+    print_line(
         f"run {chain.run}: {chain.closed} of {rounds} closed, "
         f"{counted(found.checked, 'object')} read ({shown_bytes(found.bytes)}): {said}"
     )

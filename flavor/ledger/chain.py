@@ -14,6 +14,7 @@ from flavor.ledger.manifest import Manifest, RunRecord
 from flavor.ledger.signers import Signers
 from flavor.ledger.trust import Trust, trust_hint
 from flavor.ledger.witnesses import Witnesses, needed
+from flavor.printable import printable
 from flavor.records.names import is_name
 from flavor.resume import fixed_settings_differ
 from flavor.store.paths import global_prefix, is_update_of, manifest_path, run_record_path, staged_manifest_prefix
@@ -32,7 +33,7 @@ class Problem:
     def __str__(self) -> str:
         where = f"round {self.round}" if self.round else "the run"
         path = self.path if self.path.isprintable() else repr(self.path)  # any party may have put a file there
-        return f"{where}: {path}: {self.what}"
+        return f"{where}: {path}: {printable(self.what)}"
 
 
 @dataclass(frozen=True)

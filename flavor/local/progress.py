@@ -94,11 +94,11 @@ class Progress:
             Text(self._run, style="bold"),
             ProgressBar(total=self.rounds, completed=closed, width=30),
             f"{closed}/{counted(self.rounds, 'round')}",
-            f"{self._newest.seconds:.2f} s/round" if self._newest else snapshot.run.reason,
+            f"{self._newest.seconds:.2f} s/round" if self._newest else Text(printable(snapshot.run.reason)),
         )
         marks = Text("sites     ")
         for name, client in list(snapshot.clients.items())[:_MOST_CLIENTS]:
-            marks.append(f"{name} {client.phase.value}  ", style=_STYLES.get(client.phase, "yellow"))
+            marks.append(f"{printable(name)} {client.phase.value}  ", style=_STYLES.get(client.phase, "yellow"))
         if len(snapshot.clients) > _MOST_CLIENTS:
             marks.append(f"and {len(snapshot.clients) - _MOST_CLIENTS} more")
         lines: list[RenderableType] = [head, marks]

@@ -21,6 +21,7 @@ from flavor.errors import (
     StoreUnavailable,
     TransferStopped,
 )
+from flavor.printable import printable
 from flavor.say import say
 from flavor.signals import asked_to_end
 from flavor.silence import Silence, silence
@@ -87,7 +88,7 @@ class Bucket:
             self._tell("answers again")
 
     def _tell(self, what: str) -> None:
-        say(f"{stamp()}flavor: store {self.url} {what}")
+        say(f"{stamp()}flavor: store {printable(self.url)} {what}")
 
     def persist(self, key: str, act: Callable[[], T], *, attempts: int = _ATTEMPTS) -> T:
         """Run `act`, again while the store does not answer: obstore repeats no conditional write that timed out.
