@@ -57,7 +57,8 @@ class ChildProcess:
         self._code: int | None = None
         self._ending = threading.Lock()
         self._reaped = False  # after that its number may be another group's
-        self._log = open(log, "ab", opener=_private if private else None)  # noqa: SIM115 - closed by `_wait`
+        # Without a buffer: bytes that a full disk refused would fail again when it is closed.
+        self._log = open(log, "ab", buffering=0, opener=_private if private else None)  # noqa: SIM115 - by `_wait`
         try:
             self._process = spawn(
                 command,
@@ -176,7 +177,6 @@ class ChildProcess:
         self._lines.append(text)
         with contextlib.suppress(OSError, ValueError):  # a full disk; closed, as the process is gone
             self._log.write(line + b"\n")
-            self._log.flush()
         if self._echo is not None:
             self._print(text)
 
@@ -202,7 +202,7 @@ class ChildProcess:
     def _wait(self) -> None:
         self._code = code = self._awaited()
         self._reader.join(_DRAIN_S)  # a grandchild may hold the pipe open
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):  # a disk of the network may refuse only now
             self._log.close()
         if self._ended is not None:
             self._ended(code)

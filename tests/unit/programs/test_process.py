@@ -118,6 +118,21 @@ def test_what_it_had_printed_by_now_is_known_however_late_it_is_read(
     assert process.last_lines == ["saved it"]
 
 
+def test_an_end_is_heard_of_also_where_its_log_cannot_be_written() -> None:
+    """As on a full disk, which may well be why it ends."""
+    codes: list[int] = []
+    process = ChildProcess(
+        [sys.executable, "-c", "import sys; print('one'); sys.exit('No space left')"],
+        environment=dict(os.environ),
+        log=Path("/dev/full"),
+        ended=codes.append,
+    )
+    assert process.wait(20) == 1
+    assert codes == [1]
+    assert process.last_lines == ["one", "No space left"]
+    process.stop(1)
+
+
 def test_a_script_whose_environment_has_no_flavor_is_told_what_to_do() -> None:
     lines = ["Traceback (most recent call last):", "ModuleNotFoundError: No module named 'flavor'"]
     told = obituary("the trainer", 1, lines, "before TrainInitDone")
