@@ -14,6 +14,7 @@
     ├── WaitTimeout                   (also TimeoutError) an event did not come in time; exit code 4
     ├── RunError                      a run is not in the state that the caller needs
     │   ├── RunNotFound               no such run on this Redis
+    │   ├── DamagedRecord             (also ValueError) a record on Redis that cannot be read
     │   ├── RunExists                 a run of this name is already there, with other settings
     │   ├── IllegalMove               a transition that the table of states does not have
     │   ├── OtherProtocol             a run that speaks another version of the protocol
@@ -119,6 +120,10 @@ class RunError(FlavorError):
 
 class RunNotFound(RunError):
     """There is no run of this name on this Redis."""
+
+
+class DamagedRecord(RunError, ValueError):
+    """A record on Redis cannot be read: it lacks a field, or has one of another type; the message names it."""
 
 
 class RunExists(RunError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flavor.errors import InvalidSetting, OtherProtocol
+from flavor.errors import DamagedRecord, InvalidSetting, OtherProtocol
 from flavor.records.names import is_name
 from flavor.view.event import Notice
 from workers.aggregation import aggregate_round
@@ -25,10 +25,10 @@ def aggregate(run: str, round_: int, attempt: int) -> bool:
 
 
 def _unless_of_another_release(run: str, work: Callable[[], bool]) -> bool:
-    """Leave the job of a run that this release cannot serve to another worker: the coordinator asks again."""
+    """Leave the job of a run that this release cannot serve or read to another worker: the coordinator asks again."""
     try:
         return work()
-    except (OtherProtocol, InvalidSetting) as error:
+    except (OtherProtocol, InvalidSetting, DamagedRecord) as error:
         context().observer.hear(Notice(f"a job of run {run} was left undone: {error}"))
         return False
 

@@ -183,7 +183,8 @@ class Rounds(RunScripts):
         """Return the object whose structure this round's updates must have; None as long as that is not decided."""
         with translated(self.where):
             decided = self.redis.hget(self.keys.round(round_), "reference")
-        return Reference.from_text(decided) if decided else None
+        with self.damage_at(self.keys.round(round_)):
+            return Reference.from_text(decided) if decided else None
 
     def read_round(self, round_: int) -> RoundView | None:
         """Return a round with its verdicts; None when it was never opened, or is pruned.
@@ -199,7 +200,9 @@ class Rounds(RunScripts):
                         reads.hgetall(key).hgetall(self.keys.verdicts(round_)).hgetall(key).execute()
                     )
                 if before == fields:
-                    return RoundView.from_hash(round_, fields, verdicts) if fields else None
+                    break
+        with self.damage_at(key):
+            return RoundView.from_hash(round_, fields, verdicts) if fields else None
 
     def manifest_digests(self, rounds: Sequence[int]) -> list[str]:
         """Return the digest of each round's manifest, '' for none, in one round trip."""

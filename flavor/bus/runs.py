@@ -16,7 +16,7 @@ from flavor.bus.removal import remove_keys
 from flavor.bus.rounds import Rounds
 from flavor.bus.scripts import flat
 from flavor.bus.verdicts import Verdicts
-from flavor.errors import IllegalMove, RunError, RunNotFound
+from flavor.errors import IllegalMove, RunNotFound
 from flavor.protocol import PROTOCOL, check_run, new_run_id
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -106,21 +106,15 @@ class RunStore(Rounds, Verdicts, Clients):
     # -- reads
 
     def find(self) -> RunView | None:
-        """Return the run; None when there is no run of this name."""
-        with translated(self.where):
-            fields = self.redis.hgetall(self.keys.state)
+        """Return the run; None when there is no run of this name. Raises `DamagedRecord`."""
+        fields = self.hash_at(self.keys.state)
         if not fields:
             return None
-        try:
+        with self.damage_at(self.keys.state):
             return RunView.from_hash(self.run, fields)
-        except ValueError:  # an administrator of the server can write anything there
-            raise RunError(
-                f"run {self.run!r} on Redis at {self.where}: what stands there is no state of a run: who administers "
-                "the server may have changed it, and `flavor recover` rebuilds it from the store"
-            ) from None
 
     def read(self) -> RunView:
-        """Return the run. Raises `RunNotFound`."""
+        """Return the run. Raises `RunNotFound` and `DamagedRecord`."""
         view = self.find()
         if view is None:
             raise RunNotFound(f"there is no run {self.run!r} on Redis at {self.where}: `flavor status` lists the runs")

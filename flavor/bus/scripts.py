@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -11,7 +11,7 @@ import redis as redis_py
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.keys import RunKeys
-from flavor.errors import IllegalMove, LeaseLost
+from flavor.errors import DamagedRecord, IllegalMove, LeaseLost
 
 _LUA = files("flavor.bus") / "lua"
 _PARTS = ("log_entry", "caused", "give_tasks", "refuse_spoiled")
@@ -47,6 +47,29 @@ class RunScripts:
         self.redis, self.run, self.keys = redis, run, RunKeys(run)
         self.where = shown(url)
         self._scripts: dict[str, Any] = {}
+
+    def hash_at(self, key: str) -> dict[str, str]:
+        """Return the fields of the hash at `key`; empty for no key. Raises `DamagedRecord` for another type."""
+        with translated(self.where), self.damage_at(key):
+            try:
+                found: dict[str, str] = self.redis.hgetall(key)
+            except redis_py.exceptions.ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):
+                    raise
+                raise DamagedRecord("it is no hash") from None
+        return found
+
+    @contextlib.contextmanager
+    def damage_at(self, key: str) -> Iterator[None]:
+        """Raise `DamagedRecord`, which names the key, for what the body cannot read of it."""
+        try:
+            yield
+        except DamagedRecord as error:
+            raise DamagedRecord(
+                f"run {self.run!r}: the record {key} on Redis at {self.where} cannot be read: {error}: who administers "
+                "the server may have changed it: `flavor recover --replace` rebuilds the run from the store, and "
+                "`flavor rm` removes it from Redis"
+            ) from None
 
     def call(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """Run the script `verb` and return its answer. Raises `BusUnavailable`."""

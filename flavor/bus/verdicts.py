@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts
+from flavor.records.damage import field_of, number
 from flavor.records.verdict import Verdict
 
 MOST_ENTRIES = 20
@@ -97,12 +98,15 @@ class Verdicts(RunScripts):
             return {}
         with translated(self.where):
             texts = self.redis.hmget(self.keys.verdicts(round_), names)
-        return {name: Verdict.from_json(text) for name, text in zip(names, texts, strict=True) if text is not None}
+        found = {name: text for name, text in zip(names, texts, strict=True) if text is not None}
+        with self.damage_at(self.keys.verdicts(round_)):
+            return {name: field_of(found, name, Verdict.from_json) for name in found}
 
     def refusals(self) -> dict[str, int]:
         """Return, by client, how many updates in a row were refused, for clients whose last update was refused."""
-        with translated(self.where):
-            return {client: int(number) for client, number in self.redis.hgetall(self.keys.refusals).items()}
+        found = self.hash_at(self.keys.refusals)
+        with self.damage_at(self.keys.refusals):
+            return {client: field_of(found, client, number) for client in found}
 
     def pardon(self, client: str) -> bool:
         """Forget a client's refused updates, which ends its quarantine; False when there were none."""

@@ -11,7 +11,7 @@ from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option, store_option, store_settings
 from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
-from flavor.errors import BusUnavailable, MisuseError
+from flavor.errors import BusUnavailable, DamagedRecord, MisuseError
 from flavor.store.paths import run_prefix
 
 
@@ -36,8 +36,11 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
     kept = open_store(needed(store, "--store", "FLAVOR_STORE"), settings=store_settings()) if objects else None
-    view = runs.find()
-    if view is None and not (kept and (kept.list(run_prefix(run)) or kept.folders(run_prefix(run)))):
+    try:
+        view, is_damaged = runs.find(), False
+    except DamagedRecord:  # no command could end such a run
+        view, is_damaged = None, True
+    if view is None and not is_damaged and not (kept and (kept.list(run_prefix(run)) or kept.folders(run_prefix(run)))):
         runs.read()  # says that there is none
     if view is not None and not view.state.ended:
         raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from flavor.cli.options import redis_option
 from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
 from flavor.durations import shown_duration
+from flavor.errors import DamagedRecord
 from flavor.printable import printable
 from flavor.records.run import RunView
 from flavor.records.states import RunState
@@ -21,6 +23,7 @@ from flavor.sizes import amount, shown_bytes
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
+    from flavor.bus.runs import RunStore
 
 _ENDED = tuple(state.value for state in RunState if state.ended)
 _MOST_METRICS = 4
@@ -52,8 +55,8 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
     if run is None:
         redis, url = connected(redis_url)
         _warn_of_dropped_jobs(redis)
-        views = [RunStore(redis, name, url).find() for name in list_runs(redis, url)]
-        _show_all([view for view in views if view is not None], as_json, redis, url)
+        rows = [_row(RunStore(redis, name, url)) for name in list_runs(redis, url)]
+        _show_all([row for row in rows if row is not None], as_json, redis, url)
         return
     with opened_run(run, redis_url) as found_run:
         if not is_folder(run):
@@ -69,7 +72,25 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
         _show_run(found)
 
 
-def _show_all(rows: list[RunView], as_json: bool, redis: Redis, url: str) -> None:
+@dataclass(frozen=True)
+class _Damaged:
+    """A run whose record cannot be read, in the list of all runs."""
+
+    run: str
+    reason: str
+    state: str = "damaged"
+    round: int | None = None
+    rounds: int | None = None
+
+
+def _row(runs: RunStore) -> RunView | _Damaged | None:
+    try:
+        return runs.find()
+    except DamagedRecord as error:
+        return _Damaged(runs.run, str(error))
+
+
+def _show_all(rows: list[RunView | _Damaged], as_json: bool, redis: Redis, url: str) -> None:
     from flavor.bus.connection import shown
     from flavor.bus.runs import RunStore
 
@@ -81,7 +102,9 @@ def _show_all(rows: list[RunView], as_json: bool, redis: Redis, url: str) -> Non
     else:
         now_ms = RunStore(redis, rows[0].run, url).now_ms()
         shown_rows = [
-            (view.run, view.state.value, f"{view.round} of {view.rounds}", _begun(now_ms, view), view.reason)
+            (view.run, "damaged", "-", "-", view.reason)
+            if isinstance(view, _Damaged)
+            else (view.run, view.state.value, f"{view.round} of {view.rounds}", _begun(now_ms, view), view.reason)
             for view in rows
         ]
         print_table(("RUN", "STATE", "ROUND", "BEGUN", "WHY"), shown_rows)

@@ -15,7 +15,7 @@ from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease, held
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
-from flavor.errors import LeaseHeld, LeaseLost, RunExists, StateLost
+from flavor.errors import DamagedRecord, LeaseHeld, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.rounds import round_fields, round_verdicts
@@ -81,12 +81,19 @@ def recover(
                 f"round {chain.closed + 1} has a global model, but no manifest: it counts as not closed, and is done "
                 "again"
             )
-        before = runs.find()
-        if before is not None:
-            _check_replaceable(runs, before, chain, replace, url, tell)
+        before, damage = _found(runs)
+        if before is not None and not damage:
+            try:
+                _check_replaceable(runs, before, chain, replace, url, tell)
+            except DamagedRecord as error:  # of its round
+                damage = str(error)
+        if damage:
+            _check_damaged(chain, damage, replace, tell)
+        if before is not None or damage:
             _check_ours(lease, runs)
-        _remove(runs, ours=before is None or (chain.record is not None and before.run_id == chain.record.run_id))
-        return _rebuild(archive, runs, chain, lease, seal, lost=before is None)
+        is_ours = before is None or (chain.record is not None and before.run_id == chain.record.run_id)
+        _remove(runs, ours=is_ours)
+        return _rebuild(archive, runs, chain, lease, seal, lost=before is None and not damage)
 
 
 @contextlib.contextmanager
@@ -124,6 +131,21 @@ def _sealed(archive: Archive, chain: Chain) -> str:
     for ref in model.objects() if model else ():
         archive.store.open(ref)
     return seal
+
+
+def _found(runs: RunStore) -> tuple[RunView | None, str]:
+    """Return the run on Redis, if it is there and can be read, and what is damaged of it; '' for nothing."""
+    try:
+        return runs.find(), ""
+    except DamagedRecord as error:
+        return None, str(error)
+
+
+def _check_damaged(chain: Chain, damage: str, replace: bool, tell: Callable[[str], None]) -> None:
+    """Raise unless what Redis has of the run, of which a record is damaged, may be removed."""
+    if not replace:
+        raise RunExists(f"{damage}; the store has {counted(chain.closed, 'closed round')}, and nothing was changed")
+    tell(f"{damage}; lost is what Redis had of the run after {counted(chain.closed, 'closed round')}")
 
 
 def _check_replaceable(

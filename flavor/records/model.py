@@ -42,7 +42,7 @@ class GlobalModel:
     def from_hash(cls, fields: Mapping[str, str]) -> GlobalModel | None:
         """Read the fields of a run's hash or of a task; None where there is no global model yet.
 
-        Raises `ValueError` where its size is no number.
+        Raises `DamagedRecord` where its size is no number.
         """
         model = ObjectRef.from_hash(fields, "global_")
         if model is None:

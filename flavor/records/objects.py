@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from flavor.errors import DamagedRecord
 from flavor.records.names import count
 
 
@@ -39,11 +40,11 @@ class ObjectRef:
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str], prefix: str = "") -> ObjectRef | None:
-        """Read these fields; None where there is no path. Raises `ValueError` where the size is no number."""
+        """Read these fields; None where there is no path. Raises `DamagedRecord` where the size is no number."""
         path, size = fields.get(f"{prefix}path"), fields.get(f"{prefix}size")
         if not path:
             return None
         size_bytes = count(size)
         if size and size_bytes is None:
-            raise ValueError(f"{prefix}size {size[:40]!r} is no number of bytes")
+            raise DamagedRecord(f"{prefix}size {size[:40]!r} is no number of bytes")
         return cls(path, fields.get(f"{prefix}digest", ""), size_bytes, fields.get(f"{prefix}seal", ""))

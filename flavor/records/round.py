@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from flavor.records.damage import damage_in, field_of, number, optional_of, texts, texts_by_name
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RoundState
 from flavor.records.update import Update
@@ -38,9 +38,10 @@ class Reference:
 
     @classmethod
     def from_text(cls, text: str) -> Reference:
-        """Read what stands there."""
-        path, digest, *more = text.split(" ")
-        return cls(ObjectRef(path, digest, int(more[0]) if more else None), *more[1:2])
+        """Read what stands there. Raises `DamagedRecord`."""
+        with damage_in("reference"):
+            path, digest, *more = text.split(" ")
+            return cls(ObjectRef(path, digest, number(more[0]) if more else None), *more[1:2])
 
 
 @dataclass(frozen=True)
@@ -122,32 +123,32 @@ class RoundView:
 
     @classmethod
     def from_hash(cls, round_: int, fields: Mapping[str, str], verdicts: Mapping[str, str]) -> RoundView:
-        """Read the hashes' fields."""
+        """Read the hashes' fields. Raises `DamagedRecord`."""
         return cls(
             round=round_,
-            state=RoundState(fields["state"]),
-            expected=tuple(json.loads(fields["expected"])),
-            contributors=tuple(json.loads(fields.get("contributors", "[]"))),
-            opened_ms=int(fields["opened_ms"]),
-            deadline_ms=int(fields["deadline_ms"]),
-            closed_ms=int(fields["closed_ms"]) if "closed_ms" in fields else None,
-            attempt=int(fields["attempt"]),
-            lease_ms=int(fields["lease_ms"]) if "lease_ms" in fields else None,
+            state=field_of(fields, "state", RoundState),
+            expected=field_of(fields, "expected", texts),
+            contributors=field_of(fields, "contributors", texts, "[]"),
+            opened_ms=field_of(fields, "opened_ms", number),
+            deadline_ms=field_of(fields, "deadline_ms", number),
+            closed_ms=optional_of(fields, "closed_ms", number),
+            attempt=field_of(fields, "attempt", number),
+            lease_ms=optional_of(fields, "lease_ms", number),
             reason=fields.get("reason", ""),
             error=fields.get("error"),
             model=ObjectRef.from_hash(fields),
             info=ObjectRef.from_hash(fields, "info_"),
-            spoiled=tuple(json.loads(fields.get("spoiled", "[]"))),
-            unfit=json.loads(fields.get("unfit", "{}")),
-            verdicts={client: Verdict.from_json(text) for client, text in verdicts.items()},
-            openings=int(fields.get("openings", 1)),
-            left_out=tuple(json.loads(fields.get("left_out", "[]"))),
+            spoiled=field_of(fields, "spoiled", texts, "[]"),
+            unfit=field_of(fields, "unfit", texts_by_name, "{}"),
+            verdicts={client: field_of(verdicts, client, Verdict.from_json) for client in verdicts},
+            openings=field_of(fields, "openings", number, "1"),
+            left_out=field_of(fields, "left_out", texts, "[]"),
             resumed=fields.get("resumed") == "1",
-            reference=Reference.from_text(fields["reference"]) if "reference" in fields else None,
-            waits=int(fields.get("waits", 0)),
-            passing_ms=int(fields["passing_ms"]) if "passing_ms" in fields else None,
-            away_ms=int(fields["away_ms"]) if "away_ms" in fields else None,
+            reference=optional_of(fields, "reference", Reference.from_text),
+            waits=field_of(fields, "waits", number, "0"),
+            passing_ms=optional_of(fields, "passing_ms", number),
+            away_ms=optional_of(fields, "away_ms", number),
             manifest=ObjectRef.from_hash(fields, "manifest_"),
-            chosen=tuple(json.loads(fields.get("chosen", "[]"))),
-            notes=tuple(json.loads(fields.get("notes", "[]"))),
+            chosen=field_of(fields, "chosen", texts, "[]"),
+            notes=field_of(fields, "notes", texts, "[]"),
         )

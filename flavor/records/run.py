@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flavor.protocol import PROTOCOL, spoken
+from flavor.records.damage import field_of, number, optional_of, table, texts
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RunState
@@ -53,23 +53,23 @@ class RunView:
 
     @classmethod
     def from_hash(cls, run: str, fields: Mapping[str, str]) -> RunView:
-        """Read the hash's fields."""
+        """Read the hash's fields. Raises `DamagedRecord`."""
         return cls(
             run=run,
-            state=RunState(fields["state"]),
-            round=int(fields["round"]),
-            rounds=int(fields["rounds"]),
-            config=json.loads(fields["config"]),
+            state=field_of(fields, "state", RunState),
+            round=field_of(fields, "round", number),
+            rounds=field_of(fields, "rounds", number),
+            config=field_of(fields, "config", table),
             reason=fields.get("reason", "")[:_LONGEST_REASON],
             global_model=GlobalModel.from_hash(fields),
-            created_ms=int(fields.get("created_ms", 0)),
-            ended_ms=int(fields["ended_ms"]) if "ended_ms" in fields else None,
+            created_ms=field_of(fields, "created_ms", number, "0"),
+            ended_ms=optional_of(fields, "ended_ms", number),
             manifest=ObjectRef.from_hash(fields, "manifest_"),
-            recovered_ms=int(fields.get("recovered_ms", 0)),
-            recovered_round=int(fields.get("recovered_round", 0)),
+            recovered_ms=field_of(fields, "recovered_ms", number, "0"),
+            recovered_round=field_of(fields, "recovered_round", number, "0"),
             run_id=fields.get("run_id", ""),
             protocol=spoken(fields.get("protocol")),
-            changed=tuple(json.loads(fields.get("changed", "[]"))),
-            resumed_ms=int(fields.get("resumed_ms", 0)),
-            resumed_round=int(fields["resumed_round"]) if "resumed_round" in fields else None,
+            changed=field_of(fields, "changed", texts, "[]"),
+            resumed_ms=field_of(fields, "resumed_ms", number, "0"),
+            resumed_round=optional_of(fields, "resumed_round", number),
         )

@@ -20,6 +20,6 @@ class Task:
     def from_hash(cls, round_: int, fields: Mapping[str, str]) -> Task | None:
         """Read the task's hash; None where the client has no task in this round.
 
-        Raises `ValueError` where the size of the model is no number.
+        Raises `DamagedRecord` where the size of the model is no number.
         """
         return cls(round_, GlobalModel.from_hash(fields)) if fields else None

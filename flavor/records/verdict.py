@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from flavor.records.damage import damage_in, table
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused, Update
 
@@ -65,8 +66,13 @@ class Verdict:
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """Read a verdict of Redis."""
-        fields = json.loads(text)
+        """Read a verdict of Redis. Raises `DamagedRecord`."""
+        with damage_in("verdict"):
+            return cls._of(table(text))
+
+    @classmethod
+    def _of(cls, fields: Mapping[str, Any]) -> Verdict:
+        _check_types(fields)
         update = None
         if fields.get("path"):
             update = Update(
@@ -90,6 +96,21 @@ class Verdict:
             try_id=fields.get("try_id", ""),
             structure=fields.get("structure", ""),
         )
+
+
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("accepted", "blameless", "unread"), bool),
+    **dict.fromkeys(("size_bytes", "num_examples"), int),
+    **dict.fromkeys(("reason", "path", "digest", "seal", "format", "info_path", "info_digest"), str),
+    **dict.fromkeys(("public_key", "signature", "try_id", "structure"), str),
+    "constants": list,
+}
+
+
+def _check_types(fields: Mapping[str, Any]) -> None:
+    for name, kind in _TYPES.items():
+        if name in fields and type(fields[name]) is not kind:
+            raise ValueError(f"its {name} is of another type")
 
 
 _NOTHING = Update(ObjectRef("", ""), ObjectRef("", ""), "", 0)

@@ -19,7 +19,7 @@ from flavor.cli.described import described
 from flavor.cli.status import status
 from flavor.cli.stop import stop
 from flavor.config import RunConfig
-from flavor.errors import IllegalMove, LeaseLost, RunError, RunNotFound
+from flavor.errors import DamagedRecord, IllegalMove, LeaseLost, RunNotFound
 from flavor.policy.decision import Action, supervise
 from flavor.records import update
 from flavor.records.model import GlobalModel
@@ -681,7 +681,7 @@ def test_an_attempt_that_a_site_has_spoiled_counts_for_none(runs: RunStore) -> N
 def test_a_state_that_is_none_is_one_line(runs: RunStore, field: str) -> None:
     """An administrator of Redis may write there what Python does not read: a number of 5000 digits."""
     runs.redis.hset(runs.keys.state, mapping={field: "9" * 5000, "reason": "long" * 1_000_000})
-    with pytest.raises(RunError, match="what stands there is no state of a run"):
+    with pytest.raises(DamagedRecord, match=rf"the record flavor:\{{r\}}:run .* cannot be read: field '{field}': "):
         runs.read()
     runs.redis.hset(runs.keys.state, mapping={"round": "1", "rounds": "3", "config": "{}", "state": "running"})
     runs.redis.hdel(runs.keys.state, "created_ms")

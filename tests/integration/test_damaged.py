@@ -1,0 +1,85 @@
+"""A record on Redis that an administrator has damaged ends each program in one line, and hides no other run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flavor.config import RunConfig
+from tests.conftest import Bench, Process
+
+DAMAGES = {
+    "rounds missing": ("rounds", None),
+    "config list": ("config", "[]"),
+    "config deep": ("config", "[" * 100_000),
+    "changed 5": ("changed", "5"),
+}
+
+
+def begun(bench: Bench) -> None:
+    config = RunConfig.parse({"rounds": 1, "store": str(bench.store)}).to_mapping()
+    bench.runs.create(rounds=1, config=config, run_id=32 * "a")
+
+
+def one_line(process: Process, *told: str) -> None:
+    assert process.wait() == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    for text in told:
+        assert text in process.stderr.splitlines()[-1], process.stderr
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_run_is_told_in_one_line_and_hides_no_other(bench: Bench, name: str) -> None:
+    begun(bench)
+    other = type(bench.runs)(bench.redis, f"{bench.run}-sound")
+    other.create(rounds=3, config={})
+    field, text = DAMAGES[name]
+    key = bench.runs.keys.state
+    if text is None:
+        bench.redis.hdel(key, field)
+    else:
+        bench.redis.hset(key, field, text)
+    where = f"field '{field}'"
+    for command in ("status", "stop"):
+        one_line(bench.done("flavor", command, bench.run), key, where)
+    one_line(bench.edge("edge-1", "true"), key, where)
+    one_line(bench.serve(rounds=1, clients=1), key, where)
+    listed = bench.done("flavor", "status", "--json")
+    assert listed.wait() == 0, listed.stderr
+    rows = {row["run"]: row for row in json.loads(listed.stdout)}
+    assert (rows[bench.run]["state"], rows[bench.run]["rounds"], rows[other.run]["state"]) == (
+        "damaged",
+        None,
+        "waiting",
+    )
+    assert where in rows[bench.run]["reason"]
+    table = bench.done("flavor", "status")
+    assert table.wait() == 0, table.stderr
+    assert any(line.startswith(bench.run) and "damaged" in line for line in table.stdout.splitlines())
+    assert any(line.startswith(other.run) and "0 of 3" in line for line in table.stdout.splitlines())
+    assert bench.done("flavor", "rm", bench.run).wait() == 0
+    assert bench.runs.find() is None
+    other.remove_keys()
+
+
+def test_a_key_of_another_type_damages_its_run_alone(bench: Bench) -> None:
+    begun(bench)
+    bench.redis.delete(bench.runs.keys.state)
+    bench.redis.set(bench.runs.keys.state, "x")
+    one_line(bench.done("flavor", "status", bench.run), bench.runs.keys.state, "it is no hash")
+    assert json.loads(bench.done("flavor", "status", "--json").stdout)[-1]["state"] == "damaged"
+    assert bench.done("flavor", "rm", bench.run).wait() == 0
+
+
+def test_a_damaged_run_is_rebuilt_from_the_store(bench: Bench) -> None:
+    coordinator = bench.serve(rounds=1, clients=1)
+    bench.aggregator()
+    edge = bench.edge("edge-1", bench.trainer())
+    assert [process.wait() for process in (coordinator, edge)] == [0, 0]
+    bench.redis.hset(bench.runs.keys.state, "config", "[]")
+    words = ("recover", "--run", bench.run, "--store", bench.store, "--untrusted")
+    one_line(bench.done("flavor", *words), "field 'config'", "--replace", "nothing was changed")
+    done = bench.done("flavor", *words, "--replace")
+    assert done.wait() == 0, done.stderr
+    assert bench.runs.read().state == "finished"
