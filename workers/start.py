@@ -14,8 +14,10 @@ from aggregators.quantities import matching
 from aggregators.updates import ClientModel
 
 UNRELATED = 0.1
-FEWEST = 1000
-"""So many unrelated numbers have a correlation beyond 0.1 once in 600 times."""
+FEWEST = 100
+"""Fewer numbers correlate by chance as models from the same weights do."""
+_CHANCE = 2.0
+"""Standard deviations of the correlation of unrelated numbers, 1 / sqrt(count), that `UNRELATED` leaves to chance."""
 _MOST_TENSORS = 8
 _MOST_ELEMENTS = 16 * 1024
 """Numbers of each tensor, from its beginning, that are compared: a small cost beside the aggregation."""
@@ -31,7 +33,7 @@ def of_start(updates: Mapping[str, ClientModel], held: Collection[str], statisti
     (name, first), *others = updates.items()
     names = _matrices(first, held, statistics)
     found = {other: _likeness(first.tensors, update.tensors, names) for other, update in others}
-    unrelated = {other: alike for other, alike in found.items() if alike is not None and abs(alike) < UNRELATED}
+    unrelated = {other: pair[0] for other, pair in found.items() if pair is not None and _is_unrelated(*pair)}
     if unrelated:
         told = ", ".join([*unrelated][:5]) + (f" and {len(unrelated) - 5} more" if len(unrelated) > 5 else "")
         most = max(unrelated.values(), key=abs)
@@ -51,15 +53,22 @@ def _matrices(update: ClientModel, held: Collection[str], statistics: Sequence[s
     return [s.name for s in sorted(specs, key=lambda s: (-int(np.prod(s.shape)), s.name))[:_MOST_TENSORS]]
 
 
-def _likeness(one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Sequence[str]) -> float | None:
-    """Return the correlation over these tensors, each at mean 0 and deviation 1; None where they are too small."""
+def _likeness(one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Sequence[str]) -> tuple[float, int] | None:
+    """Return the correlation over these tensors, each at mean 0 and deviation 1, and the count of numbers compared.
+
+    None where the tensors are too small.
+    """
     total, size = 0.0, 0
     for name in names:
         mine, theirs = _standard(one[name]), _standard(other[name])
         if mine is not None and theirs is not None:
             total += float(mine @ theirs)
             size += mine.size
-    return total / size if size >= FEWEST else None
+    return (total / size, size) if size >= FEWEST else None
+
+
+def _is_unrelated(alike: float, count: int) -> bool:
+    return abs(alike) < max(UNRELATED, _CHANCE / count**0.5)
 
 
 def _standard(tensor: Tensor) -> Array | None:

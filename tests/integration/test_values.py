@@ -160,7 +160,14 @@ class TestStart:
         view = runs.closed(a=self.begun(0, 1), b=self.begun(1, 2), c=self.begun(2, 3))
         assert "nothing in common" not in str(view.notes), "there is a model now, which all began from"
 
-    @pytest.mark.parametrize("size", [SIZES, (30, 30)], ids=["same weights", "too few to tell"])
+    @pytest.mark.parametrize("seed", [0, 7])
+    def test_a_small_model_from_another_seed_is_named(self, federation: Any, seed: int) -> None:
+        """160 numbers, as of a small network for tabular data."""
+        size = (16, 10)
+        view = federation().closed(a=self.begun(0, 1, size=size), b=self.begun(seed, 3, size=size))
+        assert ("the first models of a and b have nothing in common" in str(view.notes)) == (seed != 0), view.notes
+
+    @pytest.mark.parametrize("size", [SIZES, (9, 10)], ids=["same weights", "too few to tell"])
     def test_nothing_is_said_without_a_reason(self, federation: Any, size: tuple[int, int]) -> None:
         seeds = (0, 0) if size == self.SIZES else (0, 1)
         models = [self.begun(seed, site, size=size) for site, seed in enumerate(seeds)]
