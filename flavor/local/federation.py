@@ -20,12 +20,12 @@ from flavor.coordinator.resume import resume as go_on
 from flavor.counted import counted
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists, RunNotFound
 from flavor.local.forked import ForkServer
-from flavor.local.mending import check_mended, fewer_sites
+from flavor.local.mending import check_mended, without_failed
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server
-from flavor.local.reports import report_of, with_report
+from flavor.local.reports import told_line, with_report
 from flavor.local.waits import Waits
 from flavor.programs.process import described_exit
 from flavor.records.run import RunView
@@ -37,9 +37,8 @@ from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 from flavor.store.settings import DEFAULTS, StoreSettings
 from flavor.view.blocked import VARIABLE
-from flavor.view.client_events import ClientLost, UpdateRefused
+from flavor.view.client_events import ClientLost
 from flavor.view.log import read_log
-from flavor.view.round_events import AttemptFailed, RoundNote
 from flavor.view.snapshot import Snapshot, take_snapshot
 
 _LOOK_MS = 200
@@ -209,7 +208,7 @@ class Federation:
                         progress.left(self._results(folder, runs, store, progress), waits.lines(at_least_s=0.0))
                 raise
             processes.wait(self._ending(processes, runs), _END_S)
-            progress.fewer = fewer_sites(runs, [site.client for site in self.sites])
+            progress.without_failed = without_failed(runs, [site.client for site in self.sites])
             return self._results(folder, runs, store, progress)
 
     def _results(self, folder: ResultFolder, runs: RunStore, store: ObjectStore, progress: Progress) -> Results:
@@ -318,11 +317,12 @@ class Federation:
         while True:
             for logged in read_log(runs, after=newest, wait_ms=_LOOK_MS):
                 newest, event = logged.id, logged.event
+                line = told_line(runs, event)
                 if isinstance(event, ClientLost):
+                    line = "" if f"lost {event.client}" in told else f"{line}; its log: {self.layout.log(event.client)}"
                     told.add(f"lost {event.client}")
-                if isinstance(event, UpdateRefused | ClientLost | AttemptFailed | RoundNote):
-                    reason = with_report(event.reason, report_of(runs, event))
-                    progress.tell(f"{getattr(event, 'client', '') or 'aggregator'}: {reason}")
+                if line:
+                    progress.tell(line)
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:
                 waits.look(_snapshot(runs))
@@ -382,8 +382,9 @@ class Federation:
             if is_edge:
                 client = runs.clients([name])[name][0]
                 reason = f"{name}: {client.reason}" if client.reason else reason
-                report = None if f"lost {name}" in told else client.report
-                progress.tell(f"{with_report(reason, report)}; its log: {self.layout.log(name)}")
+                if f"lost {name}" not in told:
+                    told.add(f"lost {name}")
+                    progress.tell(f"{with_report(reason, client.report)}; its log: {self.layout.log(name)}")
             else:
                 progress.tell(f"{reason}; its log: {self.layout.log(name)}")
             kind = "an edge" if is_edge else "the coordinator" if name == "coordinator" else "an aggregator"

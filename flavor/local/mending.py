@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, InvalidSetting
+from flavor.policy.advice import some
 from flavor.view.snapshot import Phase, take_snapshot
 
 _UNFIT = (Phase.FAILED, Phase.GONE, Phase.REFUSED, Phase.QUARANTINED, Phase.REVOKED)
@@ -25,19 +26,21 @@ def check_mended(mended: Mapping[str, str], closed: int) -> None:
         )
 
 
-def fewer_sites(runs: RunStore, sites: Sequence[str]) -> str:
-    """Return the options with which a failed run goes on without the sites that failed.
+def without_failed(runs: RunStore, sites: Sequence[str]) -> str:
+    """Return how a failed run goes on without the sites that failed.
 
     '' where all sites failed, where none did, or where the run's rule needs more sites.
     """
     with contextlib.suppress(FlavorError):
         snapshot = take_snapshot(runs)
-        fit = sum(name in snapshot.clients and snapshot.clients[name].phase not in _UNFIT for name in sites)
-        if 0 < fit < len(sites):
+        failed = [name for name in sites if name not in snapshot.clients or snapshot.clients[name].phase in _UNFIT]
+        if failed and (fit := len(sites) - len(failed)):
             before = snapshot.config
             changes = {"min_clients": fit} if before.min_clients > fit else {}
             if before.model_copy(update=changes).needed_of(len(sites)) > fit:
                 changes["quorum"] = fit
             RunConfig.parse({**before.to_mapping(), **changes})
-            return " ".join(f"--{name.replace('_', '-')} {number}" for name, number in changes.items())
+            options = " ".join(f"--{name.replace('_', '-')} {number}" for name, number in changes.items())
+            others = "the other site does" if fit == 1 else "the other sites do"
+            return options and f"or at once with {options}, without {some(failed)}, if {others} not fail as well"
     return ""

@@ -44,8 +44,8 @@ class Progress:
     def __init__(self, run: str, rounds: int, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
         self._run, self.rounds = run, rounds
-        self.fewer = ""
-        """The options with which a failed run goes on without the sites that failed; '' where that is not possible."""
+        self.without_failed = ""
+        """How a failed run goes on without the sites that failed; '' where that is not possible."""
         self._newest: RoundResult | None = None
         self._uploaded = self._downloaded = 0
         self._live: Live | None = None
@@ -145,8 +145,8 @@ class Progress:
             self.tell(f"go on with it: flavor run --resume {out}")
             mended = "once the cause is mended"
             self.tell(f"               {mended}" + ("" if results.rounds else '; -m "COMMAND" names another script'))
-            if self.fewer:
-                self.tell(f"               or at once, without the sites that failed, with {self.fewer}")
+            if self.without_failed:
+                self.tell(f"               {self.without_failed}")
         elif results.state != RunState.FINISHED:
             self.tell(f"go on with it: flavor run --resume {out}")
         elif len(results.rounds) < self.rounds or not results.rounds:

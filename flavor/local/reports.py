@@ -5,6 +5,7 @@ from __future__ import annotations
 from flavor.bus.runs import RunStore
 from flavor.view.client_events import ClientLost, UpdateRefused
 from flavor.view.event import Event
+from flavor.view.round_events import AttemptFailed, RoundNote
 
 
 def with_report(reason: str, report: str | None) -> str:
@@ -23,3 +24,10 @@ def report_of(runs: RunStore, event: Event) -> str | None:
         case UpdateRefused(client=client, round=int(round_)):
             return getattr(runs.updates(round_, [client]).get(client), "report", None)
     return None
+
+
+def told_line(runs: RunStore, event: Event) -> str:
+    """The line of `flavor run` about this event, with the site's own text; '' for an event that it does not print."""
+    if not isinstance(event, UpdateRefused | ClientLost | AttemptFailed | RoundNote):
+        return ""
+    return f"{getattr(event, 'client', '') or 'aggregator'}: {with_report(event.reason, report_of(runs, event))}"

@@ -192,15 +192,19 @@ def test_a_failed_run_whose_results_cannot_be_written_says_how_it_ended_and_goes
 def test_what_a_site_and_its_run_say_of_a_failure_stands_there_once(bench, out):
     failed = local(bench, out, "--fail", "exit3", "--at", 0, "--only", "edge-2")
     assert failed.wait() == 1
-    told = [line for line in failed.stderr.splitlines() if "cannot read the data set" in line]
+    told = [line for line in failed.stderr.splitlines() if line.startswith("edge-2: ")]
     assert len(told) == 1, failed.stderr
+    assert "cannot read the data set" in told[0]
+    assert told[0].endswith(f"; its log: {out}/logs/edge-2.log")
     assert told[0].startswith("edge-2: its trainer ended before TrainInitDone (exit code 3): cannot read the data set")
 
 
 def test_a_failed_run_goes_on_with_the_options_that_its_end_names(bench, out):
     failed = local(bench, out, "--fail", "exit3", "--at", 0, "--only", "edge-2", rounds=1)
     assert failed.wait() == 1
-    options = failed.stderr.rpartition("without the sites that failed, with ")[2].strip()
+    options = failed.stderr.rpartition("or at once with ")[2].partition(", without edge-2, if the other site does not")[
+        0
+    ]
     assert options == "--min-clients 1", failed.stderr
     again = bench.done("flavor", "run", "--resume", out, *options.split(), env=LOCAL)
     assert again.wait() == 0, again.stderr
@@ -210,7 +214,7 @@ def test_no_options_are_named_where_all_sites_failed_and_a_mended_command_goes_o
     words = ["-m", f"{sys.executable} no-such.py", "--out", out, "--rounds", 1, "--edges", 1]
     failed = bench.done("flavor", "run", *words, env=LOCAL)
     assert failed.wait() == 1
-    assert "without the sites that failed" not in failed.stderr
+    assert "or at once" not in failed.stderr
     assert '-m "COMMAND" names another script' in failed.stderr
     again = bench.done("flavor", "run", "--resume", out, "-m", bench.trainer(), env=LOCAL)
     assert again.wait() == 0, again.stderr
