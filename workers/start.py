@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -68,7 +69,7 @@ def _likeness(one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Seq
 
 
 def _is_unrelated(alike: float, count: int) -> bool:
-    return abs(alike) < max(UNRELATED, _CHANCE / count**0.5)
+    return abs(alike) < max(UNRELATED, _CHANCE / math.sqrt(count))
 
 
 def _standard(tensor: Tensor) -> Array | None:
