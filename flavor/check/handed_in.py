@@ -18,7 +18,6 @@ from flavor.checkpoints.compare import structure_problems
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.counted import counted
 from flavor.errors import CheckpointError, InvalidInfo
-from flavor.programs.readmark import ReadMark
 from flavor.records.info import Info, read_info
 
 
@@ -57,7 +56,7 @@ class HandedIn:
                 self._report.warned(EPOCH, seen)
         return info
 
-    def look_at_model(self, round_: int, path: Path, mark: ReadMark | None) -> tuple[Checkpoint, Format]:
+    def look_at_model(self, round_: int, path: Path, was_read: bool | None) -> tuple[Checkpoint, Format]:
         """Inspect the model of this round and compare it with the round before; raises `Over` if it cannot be used."""
         try:
             format_ = model.opened(path)
@@ -90,7 +89,7 @@ class HandedIn:
             left = compared(before, made, local.tensors)
             unloaded = not_loaded(before, made, local.tensors)
             most = most_left(before, made, local.tensors)
-            judge(self._report, round_, left, mark.was_read() if mark else None, unloaded, most)
+            judge(self._report, round_, left, was_read, unloaded, most)
         return local, format_
 
     def described(self, round_: int, path: Path, kind: CheckpointKind) -> str:

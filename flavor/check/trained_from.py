@@ -100,7 +100,7 @@ def judge(
         elif unloaded:
             report.warned(LOADS, f"{where}: nothing of it is left in {some(unloaded)}", hint=_LOAD_ALL)
     elif was_read is False:
-        report.failed(LOADS, f"{where}: $GLOBAL_MODEL_PATH was never read")
+        report.failed(LOADS, f"{where}: $GLOBAL_MODEL_PATH was not read between TrainStarted and TrainFinished")
     elif was_read and left.share >= _SHARE and (few or left.sigmas >= _POSSIBLE_SIGMAS):
         report.passed(LOADS, f"it was read, and {left.share:.0%} of it is left after the round")
     elif few or left.sigmas >= _POSSIBLE_SIGMAS or left.share >= _SHARE:

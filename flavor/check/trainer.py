@@ -91,6 +91,7 @@ class TrainerCheck:
         self._set_again = self._waits_again = False
         self._handed_in = HandedIn(self._report, settings.rounds)
         self._mark: ReadMark | None = None
+        self._was_read: dict[str, bool | None] = {}  # at TrainFinished, by its key
         self._first: Tensors | None = None  # what was handed in in round one
 
     def run(self) -> Report:
@@ -227,7 +228,7 @@ class TrainerCheck:
     def _collect(self, round_: int) -> None:
         """Inspect the files of the round, and make the next global model."""
         files = (self._files.local_model, self._files.local_info)
-        at_event = self._at_event.setdefault(self._finished_key(round_), self._folders.stamps())
+        at_event = self._keep_marks(self._finished_key(round_))
         if None in at_event:
             self._let_it_write(round_)
             late = [path.name for path, was in zip(files, at_event, strict=True) if was is None and path.is_file()]
@@ -249,7 +250,7 @@ class TrainerCheck:
         content = None
         if kind.has_tensors:
             self._report.passed(SAVES, f"{taken.stat().st_size} bytes")
-            content = self._handed_in.look_at_model(round_, taken, self._mark)
+            content = self._handed_in.look_at_model(round_, taken, self._was_read[self._finished_key(round_)])
         else:
             self._report.passed(SAVES, self._handed_in.described(round_, taken, kind))
         if content and round_ == 1:
@@ -331,7 +332,12 @@ class TrainerCheck:
         """Keep the marks of the files at TrainFinished, while the script waits for the answer."""
         if key.endswith(f":event:{Event.TRAIN_FINISHED}"):
             self._set_again = self._set_again or key in self._at_event
-            self._at_event.setdefault(key, self._folders.stamps())
+            self._keep_marks(key)
+
+    def _keep_marks(self, key: str) -> tuple[Stamp | None, Stamp | None]:
+        if key not in self._at_event:
+            self._was_read[key] = self._mark.was_read() if self._mark else None
+        return self._at_event.setdefault(key, self._folders.stamps())
 
     def _enters_wait(self) -> None:
         """Note that the script waits although this round's model is there; `_begin` removed the last round's model."""

@@ -61,7 +61,8 @@ INTEGERS = Check(
 LOADS = Check(
     "trains from the global model",
     "from round two on, the model that is sent in follows the global model that was handed out",
-    "after WaitEvent('TrainStarted') load os.environ['GLOBAL_MODEL_PATH'] into the model, from round two on",
+    "after WaitEvent('TrainStarted') load os.environ['GLOBAL_MODEL_PATH'] into the model, from round two on; is the "
+    "model loaded before WaitEvent? then it is that of an earlier round",
 )
 INFO = Check(
     "writes info.json",

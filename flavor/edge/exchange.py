@@ -132,9 +132,15 @@ class Exchange:
         finally:
             own.unlink(missing_ok=True)
 
-    def was_read(self) -> bool | None:
-        """Whether the trainer has read the global model that was placed; None where the file system does not tell."""
-        return None if self._reading is None else self._reading.was_read()
+    def was_read(self, round_: int) -> bool | None:
+        """Whether the trainer has read the global model of this round; None where the file system does not tell.
+
+        Holds for the moment when the trainer set TrainFinished, or for now if its `flavor.cook` left no mark.
+        """
+        if self._reading is None:
+            return None
+        mark = read_mark(self._workspace.local_model, round_)
+        return self._reading.was_read(at_ns=mark.read_ns if mark else None)
 
     def _check_named(self, ref: ObjectRef) -> None:
         """Raise `BadObjectPath` unless the object is named with a digest, and a round of the run made it."""

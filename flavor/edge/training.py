@@ -103,6 +103,7 @@ class Training:
         if (newest := self._standing.part.newest) > round_:
             self._site.observer.hear(RoundMissed(f"trained too late: round {newest} is open already", round_))
             return
+        was_read = self._exchange.was_read(round_)  # before the trainer's next pass can read it
         reach("edge.trained")
         try:
             done = self._transfers.carry(
@@ -119,7 +120,7 @@ class Training:
             return
         update = self._signed(round_, replace(done, base=self._standing.part.base))
         reach("edge.stored")
-        if self._updates.hand_in(round_, replace(update, unread=self._is_unread(round_))):
+        if self._updates.hand_in(round_, replace(update, unread=self._is_unread(round_, was_read))):
             self._exchange.release_local()
         reach("edge.submitted")
 
@@ -134,13 +135,14 @@ class Training:
         run = (site.config.run, site.run.run_id)
         return signed(update, site.key, run=run, round_=round_, client=site.config.client)
 
-    def _is_unread(self, round_: int) -> bool:
+    def _is_unread(self, round_: int, was_read: bool | None) -> bool:
         """Whether the trainer has not read the global model; tells the site's user if so."""
-        if self._exchange.was_read() is not False:
+        if was_read is not False:
             return False
         reason = (
-            f"the trainer did not read the global model ({self._site.workspace.global_model}): it trains on from a "
-            "model of its own; load $GLOBAL_MODEL_PATH after each WaitEvent (check-fl shows what a script does)"
+            f"the trainer did not read the global model ({self._site.workspace.global_model}) between TrainStarted and "
+            "TrainFinished: it trains on from a model of its own, or of an earlier round; load $GLOBAL_MODEL_PATH "
+            "after each WaitEvent, not before (check-fl shows what a script does)"
         )
         self._site.observer.hear(ModelUnread(reason, round_))
         return True

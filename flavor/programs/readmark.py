@@ -22,10 +22,15 @@ class ReadMark:
         if is_told(path.parent) if told is None else told:
             self._mark = _mark(path)
 
-    def was_read(self) -> bool | None:
-        """Whether a program has read the file since then; None where this file system does not tell."""
+    def was_read(self, *, at_ns: int | None = None) -> bool | None:
+        """Whether a program has read the file since then; None where this file system does not tell.
+
+        `at_ns` is the file's access time at an earlier moment, for which the answer holds then.
+        """
         if self._mark is None:
             return None
+        if at_ns is not None:
+            return at_ns != self._mark
         try:
             return self._path.stat().st_atime_ns != self._mark
         except OSError:

@@ -213,6 +213,10 @@ WRONG = {
         "keeps names and shapes",
     ),
     "ignores the global model": (changed(NEVER_LOADS), "trains from the global model"),
+    "loads it before it waits": (
+        changed(("    load()\n", ""), (LOOP, "while True:\n    load()\n    WaitEvent")),
+        "trains from the global model",
+    ),
     "opens it and does not use it": (
         changed(("    load()\n", "    os.path.exists(GLOBAL) and open(GLOBAL, 'rb').read()\n")),
         "trains from the global model",
@@ -394,6 +398,21 @@ def test_files_are_judged_as_they_were_at_the_event_however_late_one_looks(check
     assert outcome(report, Status.FAILED) == ["sets TrainFinished"]
 
 
+def test_a_model_that_is_loaded_before_the_wait_is_not_taken_for_this_rounds_however_late_one_looks(check, monkeypatch):
+    """Its next pass has read the file by then."""
+    wait = FakeBus.wait
+
+    def wait_and_dawdle(bus, timeout_s):
+        wait(bus, timeout_s)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(FakeBus, "wait", wait_and_dawdle)
+    report = check(WRONG["loads it before it waits"][0])
+    (failed,) = [result for result in report.results if result.status is Status.FAILED]
+    assert failed.detail == "round 2: $GLOBAL_MODEL_PATH was not read between TrainStarted and TrainFinished"
+    assert "is the model loaded before WaitEvent?" in failed.hint
+
+
 def test_a_death_is_reported_at_once_with_its_last_lines_and_skips_the_rest(check, monkeypatch):
     monkeypatch.setattr("flavor.check.script._TICK_S", 30.0)  # the death itself ends the wait
     script = changed(("    save()\n    S", "    raise OSError('no space for the model')\n    S"))
@@ -415,7 +434,7 @@ def test_a_killed_script_is_named_by_its_signal(check):
 def test_hints_tell_a_global_model_that_is_not_read_from_one_that_is_not_used(check):
     never = detail(check(WRONG["ignores the global model"][0]), "trains from the global model")
     unused = detail(check(WRONG["loads it only to evaluate"][0]), "trains from the global model")
-    assert "never read" in never
+    assert never == "round 2: $GLOBAL_MODEL_PATH was not read between TrainStarted and TrainFinished"
     assert "was read, but does not show" in unused
 
 

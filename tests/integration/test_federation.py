@@ -703,9 +703,10 @@ def test_many_small_rounds_add_up(bench):
         np.testing.assert_allclose(array, 60 * STEP, rtol=1e-5)
 
 
-def test_a_site_that_trains_on_from_its_own_model_is_named(bench):
-    """Round 1 starts from no model; from round 2 on, the second site does not look at the global one."""
-    process = federate(bench, trainer=["--fail", "unread", "--only", "edge-2"], rounds=2)
+@pytest.mark.parametrize("how", ["unread", "unread-then-read"])
+def test_a_site_that_trains_on_from_its_own_model_is_named(bench, how):
+    """Round 1 starts from no model; from round 2 on, the second site does not look at the global one in time."""
+    process = federate(bench, trainer=["--fail", how, "--only", "edge-2"], rounds=2)
     assert process.wait() == 0, process.stderr
     (entry,) = [entry for entry in bench.log() if entry["event"] == "round.note"]
     assert entry["round"] == "2"
