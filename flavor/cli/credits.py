@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.opened_run import opened_run
+from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.output import cell
 from flavor.cli.program import one_line_errors
@@ -62,7 +62,7 @@ def _contributions(runs: RunStore, store: str | None) -> list[Contribution]:
     try:
         return contributions(runs)
     except StoreError:
-        return contributions(runs, open_store(runs.read().config["store"], settings=store_settings()))
+        return contributions(runs, open_store(store_of_run(runs.run, runs.read().config), settings=store_settings()))
 
 
 def _as_json(run: str, found: list[Contribution]) -> dict[str, object]:

@@ -19,6 +19,7 @@ from flavor.results.rounds import best_of, for_people, merged_info, scalars, sit
 from flavor.store.brief import BriefStore
 from flavor.store.open import is_installed
 from flavor.store.protocol import ObjectStore
+from flavor.store.url import package_scheme
 from flavor.view.snapshot import ClientSnapshot, Snapshot, take_snapshot
 
 _MOST_ROUNDS = 100
@@ -138,9 +139,11 @@ def _metrics(
     if round_ is not None and round_.state is not RoundState.CLOSED:  # as it was read: it may have closed since
         last = runs.read_round(round_.round - 1) if round_.round > 1 else None
     brief: BriefStore | None = None
-    url = store or view.config["store"]
+    url = store or str(view.config["store"])
+    if not store and (scheme := package_scheme(url)) and is_installed(url):
+        found.silent = f"a package would open the run's store {scheme + '://'!r}, which no option names"
     try:
-        brief = BriefStore(url)
+        brief = BriefStore(url) if not found.silent else None
     except (FlavorError, OSError) as error:
         found.silent = "" if is_installed(url) else str(error)
     place = brief.store if brief is not None else None

@@ -8,7 +8,7 @@ import click
 
 from flavor.checkpoints.format import FORMATS
 from flavor.cli.help import GroupedCommand
-from flavor.cli.opened_run import opened_run
+from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors
 from flavor.errors import InvalidSetting, RunError, StoreError
@@ -77,7 +77,8 @@ def get(
         view = runs.read()
         closed, _ = runs.closed(view)
         number = closed if round_ is None else round_
-        objects = open_store(store or found_run.store or view.config["store"], settings=store_settings())
+        store = store or found_run.store or store_of_run(found_run.run, view.config)
+        objects = open_store(store, settings=store_settings())
         try:
             found = closed_round(runs, objects, number, newest=view.round)
         except StoreError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flavor.cli.options import needed
 from flavor.errors import MisuseError
@@ -76,6 +76,23 @@ def connected(
     redis = connect(url, patience_s=patience_s, client_name=client_name)
     wait_for_server(redis, url)
     return redis, url
+
+
+def store_of_run(run: str, config: Mapping[str, Any]) -> str:
+    """Return the URL of the store in the settings of a run on Redis, for a command without --store.
+
+    Raises `MisuseError` for the store of a package, whose code a party that can write to Redis would choose.
+    """
+    from flavor.store.open import is_installed
+    from flavor.store.url import package_scheme
+
+    url = str(config["store"])
+    if (scheme := package_scheme(url)) and is_installed(url):
+        raise MisuseError(
+            f"run {run!r} keeps its objects in a store {scheme + '://'!r}, which a package of this machine would open "
+            "and this command has not named: pass --store URL if that is the run's"
+        )
+    return url
 
 
 def named_store(run: str, store: str | None) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.opened_run import connected
+from flavor.cli.opened_run import connected, store_of_run
 from flavor.cli.options import needed, patience_option, redis_option, store_settings
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
@@ -72,7 +72,8 @@ def resume(
     raise_on_sigterm()
     objects = None
     if not detach:
-        objects = opened_once_usable(store or runs.read().config["store"], settings=store_settings(), tell=tell)
+        store = store or store_of_run(run, runs.read().config)
+        objects = opened_once_usable(store, settings=store_settings(), tell=tell)
     done = go_on(runs, url=url, given=given, check=check_rule, tell=tell)
     for line in done.changed:
         tell(f"changed: {line}")

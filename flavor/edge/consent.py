@@ -26,7 +26,7 @@ from flavor.store.paths import client_folder, run_record_path
 from flavor.store.protocol import ObjectStore
 from flavor.store.shared import lacking_right
 from flavor.store.trouble import without_share
-from flavor.store.url import BUCKETS, folder_of, scheme_of
+from flavor.store.url import folder_of, package_scheme
 
 
 def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:
@@ -58,7 +58,7 @@ def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Seque
             f"run {run!r} keeps its objects in the folder {shown} on this machine, which this site has not named: "
             f"start with --store {shown} if that is the run's, or with a token that names it (flavor enroll --store)"
         )
-    if folder is None and not store and (scheme := scheme_of(config.store)) not in BUCKETS:
+    if not store and (scheme := package_scheme(config.store)):
         raise RunRefused(
             f"run {run!r} keeps its objects in a store {scheme + '://'!r}, which a package of this machine would open "
             "and this site has not named: start with --store URL if that is the run's"

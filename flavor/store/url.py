@@ -25,6 +25,12 @@ def folder_of(url: str) -> str | None:
     return rest if scheme == "file" else None
 
 
+def package_scheme(url: str) -> str:
+    """Return the scheme of a store that a package of a third party would open; '' for a folder and a bucket."""
+    scheme = scheme_of(url)
+    return "" if folder_of(url) is not None or scheme in BUCKETS else scheme
+
+
 def bucket_url(url: str) -> str:
     """Return `s3://BUCKET/PREFIX` without a slash at its end. Raises `InvalidSetting`, which does not quote the URL."""
     scheme, _, rest = url.partition("://")
