@@ -34,6 +34,7 @@ from flavor.edge.trust import ModelTrust
 from flavor.edge.updates import Updates
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
+    DamagedRecord,
     InvalidUpdate,
     MisuseError,
     NotAdmitted,
@@ -216,7 +217,7 @@ def _giving_notice(standing: Standing) -> Iterator[None]:
     """Tell the run why this edge ends, unless the run has ended or another process has taken this client over."""
     try:
         yield
-    except (TrainerFailed, NotAdmitted, RunRefused, MisuseError, StoreError, InvalidUpdate) as error:
+    except (TrainerFailed, NotAdmitted, RunRefused, DamagedRecord, MisuseError, StoreError, InvalidUpdate) as error:
         standing.give_notice(notice_of(error), str(error))
         raise
     except (Stopped, KeyboardInterrupt) as error:

@@ -16,6 +16,7 @@ from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.errors import LeaseLost
 from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus, Transfer
+from flavor.records.damage import damage_in
 from flavor.records.states import RunState
 from flavor.records.task import Task
 from flavor.records.update import LONGEST_TRY, Refused, Update
@@ -79,8 +80,10 @@ class Membership:
     # -- what the coordinator and the workers wrote
 
     def task(self, round_: int) -> Task | None:
-        """The client's task in this round; None when the client has none."""
-        return Task.from_hash(round_, self._read(self._keys.task(round_)))
+        """The client's task in this round; None when the client has none. Raises `DamagedRecord`."""
+        key = self._keys.task(round_)
+        with damage_in(f"the task {key} on Redis at {self._where} cannot be read"):
+            return Task.from_hash(round_, self._read(key))
 
     def answer(self, round_: int) -> Answer | None:
         """The answer on the update of this round that lies in Redis now; None while there is none.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flavor.errors import (
+    DamagedRecord,
     InvalidInfo,
     InvalidUpdate,
     LocalFault,
@@ -41,6 +42,8 @@ class Failure(StrEnum):
     """A signal told the edge to stop; the edge may be started again."""
     DECLINED = "declined"
     """The site does not take what the run asks of it."""
+    DAMAGED = "damaged-record"
+    """A record of the run on Redis, such as a task, cannot be read."""
     NOT_ADMITTED = "not-admitted"
     """The coordinator does not let it take part."""
     OTHER_STORE = "other-store"
@@ -61,6 +64,7 @@ _SENTENCES = {
     Failure.ERROR_EVENT: "its trainer set the event Error",
     Failure.SIGNAL: "its edge was stopped by a signal",
     Failure.DECLINED: "it does not take part as this run asks",
+    Failure.DAMAGED: "a record on Redis, such as its task, cannot be read",
     Failure.NOT_ADMITTED: "it is not admitted",
     Failure.OTHER_STORE: "it was started with another store than the run's (its --store, or its token's)",
     Failure.UNUSABLE_STORE: "it was started with a store that cannot be used (its --store, or its token's)",
@@ -121,6 +125,7 @@ _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (OtherStore, Failure.OTHER_STORE),
     (UnusableStore, Failure.UNUSABLE_STORE),
     (RunRefused, Failure.DECLINED),
+    (DamagedRecord, Failure.DAMAGED),
     (NotAdmitted, Failure.NOT_ADMITTED),
     (InvalidInfo, Failure.INFO),
     (MisuseError, Failure.MISUSE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +84,19 @@ def test_a_damaged_run_is_rebuilt_from_the_store(bench: Bench) -> None:
     done = bench.done("flavor", *words, "--replace")
     assert done.wait() == 0, done.stderr
     assert bench.runs.read().state == "finished"
+
+
+@pytest.mark.parametrize("size", ["abc", "-1"])
+def test_a_task_that_cannot_be_read_ends_the_edge_and_the_operator_is_told(bench: Bench, size: str) -> None:
+    begun(bench)
+    record = Path(bench.store) / "runs" / bench.run / "run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"run_id": 32 * "a"}))
+    keys = bench.runs.keys.client("edge-1")
+    bench.redis.hset(bench.runs.keys.state, mapping={"state": "running", "round": "1"})
+    bench.redis.hset(keys.admission, mapping={"admitted": "1"})
+    bench.redis.hset(keys.task(1), mapping={"rounds": "1", "global_path": "p", "global_size": size})
+    one_line(bench.edge("edge-1", bench.trainer()), keys.task(1), "global_size")
+    told = bench.redis.hgetall(keys.hash)
+    assert (told["state"], told["failure"]) == ("failed", "damaged-record")
+    assert told["reason"] == "a record on Redis, such as its task, cannot be read"
