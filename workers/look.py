@@ -35,4 +35,7 @@ class Look(Protocol):
 def check_submitted(path: str, found: str, digest: str) -> None:
     """Raise `DigestMismatch` unless an object has the digest with which it was handed in."""
     if found != digest:
-        raise DigestMismatch(f"object {path} is not what was submitted: its SHA-256 is {found[:12]}…")
+        raise DigestMismatch(
+            f"object {path} is not what was submitted: its SHA-256 is {found[:12]}… (a training script that still "
+            "writes to its file after SetEvent('TrainFinished') has this effect, too)"
+        )

@@ -289,6 +289,7 @@ class TestInspection:
 
         monkeypatch.setattr(look_tensors, "digest_and_check", digest_and_check)
         assert "is not what was submitted" in verdict(runs, "b").reason  # so small a file is read once
+        assert "still writes to its file after SetEvent('TrainFinished')" in verdict(runs, "b").reason
         assert changed
 
     @pytest.mark.parametrize("keep", [0.0, 0.5])
