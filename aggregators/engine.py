@@ -1,7 +1,7 @@
 """The engine: n models and a rule to one model, in one walk over memory.
 
 The models may be memory-mapped files and so may the result: beyond those, memory is a few blocks of scratch
-a thread, whatever the number of clients. The result is the same, bit for bit, for every block size and number
+a thread, for any number of clients. The result is the same, bit for bit, for every block size and number
 of threads: reducers and steps treat each element alone, in client order, and scans have their own blocks.
 """
 

@@ -39,7 +39,7 @@ class Median:
             raise AggregationError(f"median needs n >= 1 clients, got n = {n}")
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
-        """Take all clients, whatever their weight."""
+        """Take all clients, of any weight."""
         rows = network(scan.n, (scan.n - 1) // 2, scan.n // 2 + 1).slots
         return Plan(median, tuple(range(scan.n)), np.ones(scan.n), live_rows=rows + 2, whole=integer_median)
 
@@ -66,7 +66,7 @@ class TrimmedMean:
             )
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
-        """Take all clients, whatever their weight."""
+        """Take all clients, of any weight."""
         rows = network(scan.n, self.f, scan.n - self.f).slots
         whole = partial(integer_trimmed_mean, self.f)
         return Plan(self.reduce, tuple(range(scan.n)), np.ones(scan.n), live_rows=rows + 2, whole=whole)

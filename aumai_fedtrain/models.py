@@ -84,7 +84,7 @@ class LocalUpdate(_WithNumbers):
     """One vector for each parameter. What the vectors are is said by `GlobalState.expects` of the state that the node
     trained from:
 
-    - without an outer optimizer they are averaged, and the averages become the global weights, whatever they are: so
+    - without an outer optimizer they are averaged, and the averages become the global weights without a check: so
       they train a model only if they are the node's weights θ_local;
     - with one, and no weights yet, they are the node's weights θ_local, whose average starts the run;
     - with one from then on, they are the pseudogradient Δ = θ_global − θ_local (old minus new, arXiv 2311.08105), or

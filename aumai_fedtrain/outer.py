@@ -21,8 +21,8 @@ from flavor.patterns import STATISTICS
 class OuterOptimizer:
     """A server step of the engine on weights that are kept in float64.
 
-    In float64 whatever the nodes report, so that weights and memory that went through JSON are the same bits as those
-    that did not.
+    In float64 for every type that the nodes report, so that weights and memory that went through JSON are the same
+    bits as those that did not.
     """
 
     def __init__(self, step: ServerStep | str, statistics: Iterable[str] = STATISTICS) -> None:

@@ -1,6 +1,6 @@
 """How long from SetEvent in one process to the waiter's return in another, beside a bare pub/sub round trip.
 
-Both sides on one server, in one run, in alternating blocks of 100, so that whatever else the machine does hits both.
+Both sides on one server, in one run, in alternating blocks of 100, so that the machine's other work hits both.
 The clock is the system's monotonic one, which two processes share.
 
     python benchmarks/latency.py

@@ -78,7 +78,7 @@ class Auditor:
             for name in self._to_coordinators(signal.SIGSTOP):
                 os.waitid(os.P_PID, self.driver.processes.pid(name), os.WSTOPPED | os.WEXITED | os.WNOWAIT)
                 self.driver.proxies[name].cut()  # what it has sent arrives now, or never
-            for _ in range(2):  # whatever has arrived is done before the second answer
+            for _ in range(2):  # all that has arrived is done before the second answer
                 self.driver.redis.ping()
             view = self.driver.runs.read_round(self.driver.runs.read().round)
             if view is None or view.state is not RoundState.AGGREGATING:

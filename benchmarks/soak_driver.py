@@ -169,7 +169,7 @@ class Driver:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), action))
 
     def settle(self) -> None:
-        """Carry out all that is due later, now: whatever is paused goes on."""
+        """Carry out all that is due later, now: all that is paused goes on."""
         while self._later:
             heapq.heappop(self._later)[2]()
 

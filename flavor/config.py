@@ -60,7 +60,7 @@ class RunConfig(BaseModel):
         default=None,
         may_change=True,
         metavar="NUMBER|SHARE",
-        absent="--fraction of --min-clients",
+        absent="the number of clients that --min-clients and --fraction give",
     )
     """An int is a number of updates, a float is a share."""
     on_quorum_lost: Literal["wait", "retry", "fail"] = setting(
@@ -210,8 +210,8 @@ class RunConfig(BaseModel):
         default="datasetSize",
     )
     keep: tuple[str, ...] = setting(
-        "Keep the tensors that match this pattern unchanged in all rounds, e.g. '*._extra_state'. They stay those of "
-        "the global model, or in a first round without a global model those of the first site by name. May be "
+        "Keep the tensors that match this pattern unchanged in all rounds, e.g. '*._extra_state'. Kept tensors come "
+        "from the global model, or in a first round without a global model from the first site by name. May be "
         "repeated.",
         Group.MODEL,
         default=(),
@@ -226,8 +226,8 @@ class RunConfig(BaseModel):
     )
     statistics: tuple[str, ...] = setting(
         "Exclude the float tensors that match this pattern from the server step, because they are statistics, e.g. a "
-        "running variance, and no parameters. '*running_mean', '*running_var' and similar patterns are included; "
-        "`none` leaves these out. May be repeated.",
+        "running variance, and no parameters. '*running_mean', '*running_var' and similar patterns are always "
+        "included, unless a pattern is `none`. May be repeated.",
         Group.MODEL,
         default=STATISTICS,
         metavar=PATTERN,

@@ -146,8 +146,9 @@ def _is_of_an_object(error: Exception) -> bool:
 def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Exception, kind: CheckpointKind) -> list[str]:
     """Return the contributors whose objects are no longer what was inspected: changed, removed or made unreadable.
 
-    An object that was another one when it was read counts as changed, whatever it is now. If no contributor's object
-    can be read, then the store or this worker is at fault: the result then names only the objects that surely changed.
+    An object that was another one when it was read counts as changed, even if it is right now. If no contributor's
+    object can be read, then the store or this worker is at fault: the result then names only the objects that surely
+    changed.
     """
     view = runs.read_round(round_)
     if view is None:
@@ -178,7 +179,7 @@ def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Excepti
 def _combined(context: WorkerContext, work: Work, staged: Path) -> Combined:
     """Combine the objects as they were accepted, and write the result to `staged`.
 
-    A site that writes to its object during the reading can make the worker read anything, whatever the object holds
+    A site that writes to its object during the reading can make the worker read anything, although the object is right
     before and after. An edge that removes a link to the object changes nothing. So the worker reads the objects again,
     a few times. After that, or when the time is over, it raises `ChangedWhileRead`.
     """

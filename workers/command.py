@@ -23,7 +23,7 @@ from flavor.programs.aggregator_folder import AggregatorFolder
 from flavor.programs.process import ChildProcess, quoted
 from workers.combiner import Combined, Work
 from workers.command_inputs import laid_out
-from workers.command_result import brought_home, taken
+from workers.command_result import copied_result, taken
 
 _GRACE_S = 2.0
 
@@ -122,7 +122,7 @@ class CommandCombiner:
             said = self.runner(work, folder)
             try:
                 if self.aggregator.account is not None:
-                    files = brought_home(files, self.aggregator.account, said)
+                    files = copied_result(files, self.aggregator.account, said)
                 is_final = self.runner.ends or self.aggregator.account is not None
                 combined = taken(work, files, target, said, is_final=is_final)
             except FlavorError:

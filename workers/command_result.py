@@ -30,7 +30,7 @@ from workers.updates import open_updates, place_update
 _MOST_INFO_BYTES = 1 << 28
 
 
-def brought_home(files: RoundFiles, account: Account, said: str) -> RoundFiles:
+def copied_result(files: RoundFiles, account: Account, said: str) -> RoundFiles:
     """Copy the result of another user's process into a folder of the worker, where that process cannot change it.
 
     Copies only plain files that belong to that user, no links and no pipes: a link could lead to a file of the worker.
@@ -79,7 +79,7 @@ def _taken_over(work: Work, made: Path, target: Path, *, is_final: bool) -> tupl
     models.
     """
     kind = work.config.kind
-    wire = (_shared(kind, made, target) if is_final else None) or kind.to_wire(made, target)
+    wire = (_linked_wire(kind, made, target) if is_final else None) or kind.to_wire(made, target)
     if kind.has_tensors:
         _check_tensors(work, target)
     elif kind.is_inspected:
@@ -91,10 +91,10 @@ def _taken_over(work: Work, made: Path, target: Path, *, is_final: bool) -> tupl
     return wire.digest, wire.size_bytes
 
 
-def _shared(kind: CheckpointKind, made: Path, target: Path) -> Wire | None:
-    """Make `target` a second name of the file, where the file crosses the wire as it is; None where that cannot be.
+def _linked_wire(kind: CheckpointKind, made: Path, target: Path) -> Wire | None:
+    """Hard-link `made` at `target` if the wire format is the file itself; return None if that is not possible.
 
-    A link and no move: the first name stays in the round's folder, for a look, when the attempt fails.
+    The file is linked and not moved, so that it stays in the round's folder for inspection if the attempt fails.
     """
     if kind.has_tensors:
         return None
@@ -146,7 +146,7 @@ def _info(work: Work, files: RoundFiles) -> Info:
 
 
 def _is_metric(value: object) -> bool:
-    """Return whether it is a finite number or null, or a list of these; 1e999 is read as inf, and is none."""
+    """Return whether it is a finite number or null, or a list of these. 1e999 is read as inf, so it is no metric."""
     values = value if isinstance(value, list) else [value]
     return all(
         each is None or (isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each))

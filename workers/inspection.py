@@ -132,7 +132,7 @@ class Inspector:
         self._taken: dict[str, list[str]] = {}  # client -> what lies out of its reach
 
     def judge(self, client: str, handed_in: Update | Refused) -> Verdict:
-        """Return the verdict on one update. Whatever is wrong with the update becomes the reason of this client alone.
+        """Return the verdict on one update. Any fault of the update becomes the reason of this client alone.
 
         Raises `GivenBack` for a fault of this worker or its store, and `StoreUnavailable` for an error that may have
         passed when the coordinator asks again.

@@ -1,8 +1,8 @@
 """The jobs that a worker takes from its queue: this project's two, read within bounds. Other jobs are dropped.
 
 A party that can write to `rq:*` chooses the content of a job. RQ reads all of it: names that it imports and calls, web
-addresses that it sends to, numbers and dates that end the worker when they are invalid, data that it unpacks whatever
-its size. This module reads only the name of the function, which must be on the list, its arguments, and a time limit.
+addresses that it sends to, numbers and dates that end the worker when they are invalid, data of any size that it
+unpacks. This module reads only the name of the function, which must be on the list, its arguments, and a time limit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ForeignJob(MisuseError):
 
 
 class OwnJob(Job):
-    """A job that can run only this project's functions, whatever its hash in Redis says."""
+    """A job that can run only this project's functions, with any hash in Redis."""
 
     def refresh(self) -> None:
         """Read the needed fields of the job's hash. Raises `ForeignJob`, and RQ's `NoSuchJobError`."""

@@ -29,7 +29,7 @@ CHANGED = (DigestMismatch, ObjectMissing, BadObjectPath)
 
 
 class NotAsAccepted(DigestMismatch):
-    """The objects at `paths` were not what was accepted when they were read, whatever they are now."""
+    """The objects at `paths` were not what was accepted when they were read, even if they are now."""
 
     def __init__(self, message: str, paths: Sequence[str]) -> None:
         self.paths = tuple(paths)

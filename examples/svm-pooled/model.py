@@ -1,7 +1,7 @@
 """The model of this example: support vectors and their labels, from which a support vector machine is fitted anew.
 
-A file holds two arrays in numpy's .npz, `vectors` (float32 [n, features]) and `labels` (int64 [n]), and nothing that
-could run: scikit-learn's own way to save a fitted SVC is pickle, which runs what it names in whoever opens it.
+A file holds two arrays in numpy's .npz, `vectors` (float32 [n, features]) and `labels` (int64 [n]), and no
+code. scikit-learn saves a fitted SVC as a pickle, and a pickle can run code in the process that opens it.
 """
 
 import numpy as np

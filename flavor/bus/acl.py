@@ -79,7 +79,7 @@ def worker_user(name: str) -> str:
 
 
 def worker_rules(secret: str, *, database: int = 0) -> list[str]:
-    """Return the arguments of `ACL SETUSER` for an aggregator: all runs and job queues, no administrator's commands."""
+    """Return the arguments of `ACL SETUSER` for an aggregator: all runs and job queues, no administration."""
     hashed = hashlib.sha256(secret.encode()).hexdigest()
     return [
         *("reset", "on", f"#{hashed}", "resetkeys", "resetchannels"),

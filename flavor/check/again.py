@@ -89,7 +89,7 @@ def _compare(report: Report, first: Tensors, path: Path) -> None:
 def _weights(tensors: Tensors, like: Tensors) -> Array:
     """Return all weights, each tensor at mean 0 and deviation 1; of matrices alone, if there are any.
 
-    Biases begin at 0 and a normalisation at 1, whatever the seed is.
+    Biases begin at 0 and a normalisation at 1, with any seed.
     """
     names = [
         name

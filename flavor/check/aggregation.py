@@ -53,7 +53,7 @@ class Aggregation(Protocol):
         """End the aggregator after the last round; the run is marked as finished."""
 
     def stop(self) -> None:
-        """Stop the aggregator at the end of the check, whatever its result."""
+        """Stop the aggregator at the end of the check, with any result."""
 
 
 class Mean:

@@ -2,8 +2,8 @@
 
 The local models are files of the trainer: those of this round and of the round before. Two files are enough to see
 whether an aggregator follows each local model. A rule may rightly ignore one model if the others agree, as the majority
-of two equal files out of three does. But an aggregator that gives the same bytes for both choices of a model, whatever
-the other models are, does not use that model.
+of two equal files out of three does. But an aggregator that gives the same bytes for both choices of a model, with
+any other models, does not use that model.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ Tensors = Mapping[str, Array]
 
 
 def opened(path: Path) -> Format:
-    """Return the format of a checkpoint that has a `state_dict`, whatever it holds; raises `CheckpointError`."""
+    """Return the format of a checkpoint that has a `state_dict` of any content; raises `CheckpointError`."""
     source = Mapped(path)
     format_ = detect_mapped(source)
     if format_ in (Format.TORCH, Format.PICKLE):
@@ -134,10 +134,10 @@ class Trace:
 
     `other` tosses a coin for each weight, and the script does not know the results. If the script ignores the global
     model, then the product of a weight's move and the global model's move is positive or negative with probability one
-    half each, whatever the training does, and independently of the others. The sum of such products, divided by the
+    half each, for any training, and independently of the others. The sum of such products, divided by the
     root of their squares, is then beyond z standard deviations with a probability of at most 2·exp(-z²/2) (Hoeffding).
     `sigmas` is the larger of two sums: the plain one, and one in which the weights count most that moved about as far
-    as the global model did, whatever their scale (a batch norm's variances would hide all others in the plain sum). A
+    as the global model did, at any scale (a batch norm's variances would hide all others in the plain sum). A
     clearly negative sum shows just as well that the script has read the coins.
 
     `weights` counts the weights that the global model moved; zeros do not move. `share` is the least-squares share of

@@ -158,8 +158,8 @@ def _objection(key: str, file: TensorFile) -> str:
 def check_given(path: StrPath) -> None:
     """Raise `CheckpointError` unless a file is a global model as an aggregator writes it.
 
-    Its header is laid out so that no pickle, archive or script can begin with the same bytes. Whatever the trainer
-    opens it with either reads it as safetensors or fails.
+    Its header is laid out so that no pickle, archive or script can begin with the same bytes. A library with
+    which the trainer opens the file either reads it as safetensors or fails.
     """
     try:
         aligned = TensorFile.reading(path).is_aligned

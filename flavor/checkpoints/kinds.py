@@ -51,7 +51,7 @@ def kind_named(name: str) -> CheckpointKind:
 
 
 def kind_names() -> tuple[str, ...]:
-    """Return the names of all kinds: the built-in ones, then those of installed packages, none of which is imported."""
+    """Return the names of the built-in kinds, then those of installed packages, without importing a package."""
     added = sorted(name for name, _, point in points(GROUP) if not isinstance(point, str))
     return tuple(dict.fromkeys((*_BUILT_IN, *added)))
 

@@ -3,7 +3,7 @@
 Only safetensors crosses the wire, without the texts of a state_dict, which the site puts back into the global model.
 The file of a trainer that saves safetensors is sent as it is, and such a trainer reads the global model as it comes.
 Any other format is converted in one pass. Where the run compresses, the edge sends the change to the global model that
-the trainer was given, whatever the trainer's format.
+the trainer was given, in each format of a trainer.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class TensorsSite:
     def _learned(self, info: WireInfo) -> Wire:
         """Record how the trainer saves, and keep the data beside its state_dict."""
         self._format = info.format.value
-        structure = info.structure or Structure()  # a flat one, whatever other sites' are
+        structure = info.structure or Structure()  # a flat one, also if other sites' are nested
         if structure != self._structure or self._format != self.habits.format or self.habits.names != info.own_names:
             self._structure = structure
             self.habits = replace(

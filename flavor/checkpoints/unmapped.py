@@ -50,7 +50,7 @@ class Unmapped:
             self.whole = memoryview(_Window(self)[0 : self.size_bytes]).toreadonly()
 
     def status(self) -> os.stat_result:
-        """Return the status of the open file, whatever lies under its name by now."""
+        """Return the status of the open file, also if another file has its name by now."""
         return os.fstat(self._handle)
 
     @property

@@ -165,7 +165,7 @@ def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
     from flavor.bus.connection import shown, translated
 
     with translated(shown(url)):
-        redis.acl_users()  # which says so where this is no administrator's URL: else the server would be blamed
+        redis.acl_users()  # fails with advice if this is not the administrator's URL
         kept = save_users(redis)
     if kept is not UserPersistence.SAVED and not unsaved:
         raise RunError(f"Redis at {shown(url)}: {kept}; or enroll with --unsaved, and again after each restart")

@@ -49,8 +49,8 @@ def resume(
 
     Coordinates RUN as `flavor serve` does. The round that was open when the run ended is opened again: its accepted
     updates count, and sites whose update was refused may send another update. Start `flavor-fl` at the sites again with
-    the same command. The options change the settings that decide when a round closes, what is refused and how long to
-    wait; a setting without an option stays as it is. Settings that the model depends on cannot change: docs/resume.md
+    the same command. Options change when a round closes, which updates are refused and how long programs wait. A
+    setting stays as it is if its option is not given. Settings that the model depends on cannot change: docs/resume.md
     has a table of all settings.
     """
     from flavor.bus.runs import RunStore

@@ -14,8 +14,8 @@ _VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE}
 def keep_private(flags: Mapping[str, str] | None = None) -> None:
     """Start this program again in this process, with the secrets of its command line moved into its environment.
 
-    `flags` has the word to leave in the place of an option, where it matters that it was given. Returns, having done
-    nothing, when there are none. For entry points, before anything else.
+    `flags` maps an option to a word that takes its place on the command line, for options whose presence a command has
+    to see. If the command line has no secrets, the function returns and changes nothing. Entry points call it first.
     """
     words, moved = without_secrets(sys.argv[1:], flags)
     if not moved:
@@ -32,8 +32,8 @@ def keep_private(flags: Mapping[str, str] | None = None) -> None:
 def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Return a command line without the options whose value is secret, and these options as environment variables.
 
-    In the place of an option stands its word in `flags`, if it has one. A URL is secret when it may hold a password, a
-    join token unless it is the name of a file (`@FILE`).
+    A removed option that is a key of `flags` is replaced by the word there. A URL is secret if it may contain a
+    password, and a join token unless it names a file (`@FILE`).
     """
     given: dict[str, list[str]] = {option: [] for option in _VARIABLES}
     rest = list(words)

@@ -127,7 +127,7 @@ def _never_sent(event: Event) -> str:
     finishes = Event.TRAIN_FINISHED if trains else Event.AGGREGATE_FINISHED
     own = event in (Event.TRAIN_INIT_DONE, finishes, Event.PROCESS_FINISHED, Event.ERROR)
     why = f"{who} sets it itself, and is never sent it" if own else f"{who} is never sent it"
-    return f"WaitEvent({event.value!r}): {why}, so it would wait in vain: call WaitEvent({starts.value!r})"
+    return f"WaitEvent({event.value!r}): {why}, so this call would never return: call WaitEvent({starts.value!r})"
 
 
 def IsSetEvent(event: str) -> bool:

@@ -68,7 +68,7 @@ class EdgeConfig(BaseModel):
 
 
 def default_key(client: str, workspace: Path | None, fallback: Path, environment: Mapping[str, str]) -> Path:
-    """The file of a client's key where no option names one: the same file in whatever folder the edge is started.
+    """The file of a client's key where no option names one: the same file for each folder in which the edge is started.
 
     It lies in the `workspace` that was named, or in the `fallback` where an earlier release has put one. Otherwise it
     lies with the user's configuration, one for all runs in which this machine's user is that client.

@@ -32,7 +32,7 @@ from flavor.store.url import folder_of, package_scheme
 def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:
     """Raise `RunRefused` unless the site takes this run's kind of checkpoint, its settings, and its folder.
 
-    A global model of a kind that is not safe, such as an opaque one, is whatever the coordinator sends. The trainer's
+    A global model of a kind that is not safe, such as an opaque one, can be any file of the coordinator. The trainer's
     own library loads it, and many libraries run code that such a file names. A setting is an environment variable of
     the trainer. A folder that the coordinator names is a folder of this machine. `store` is the store that the site
     named; None or empty if it named none.

@@ -212,7 +212,7 @@ class Manifest(_Record):
     chosen: tuple[str, ...] | None = Field(min_length=1, default=None)
     """The contributors whose updates entered the model, where the rule (Krum, for example) left others out.
 
-    None where the rule left nobody out: the JSON then lacks the field, as that of earlier releases does.
+    None where the rule left no client out: the JSON then lacks the field, as that of earlier releases does.
     """
     global_model: Model
     previous: str = DigestOrNone

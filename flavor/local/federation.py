@@ -109,7 +109,7 @@ class Federation:
         return open_store(url, create=True, settings=self.store_settings)
 
     def carry_out(self, progress: Progress) -> Results:
-        """Run to the end. No process is left behind, whatever happens, including Ctrl-C.
+        """Run to the end. No process is left behind after any end, including Ctrl-C.
 
         Raises `FlavorError` when nothing could be started; otherwise the results say how the run ended.
         """
@@ -185,7 +185,7 @@ class Federation:
         return stack.enter_context(ForkServer.of(environment)).start
 
     def _followed(self, runs: RunStore, store: ObjectStore, progress: Progress, url: str, start: Start) -> Results:
-        """Start everything, follow the run to its end, and leave its results, whatever ends it."""
+        """Start everything, follow the run to its end, and leave its results after any end."""
         folder = ResultFolder(self.layout.out, progress.tell)
         entries = runs.redis.xrevrange(runs.keys.log, count=1)
         newest = entries[0][0] if entries else "0"

@@ -136,7 +136,7 @@ class Progress:
         out = shlex.quote(results.out)
         if results.global_model:
             self.tell(f"global model:  {results.global_model}")
-            self.tell(f"another round: flavor get {out} --round NUMBER")
+            self.tell(f"other rounds:  flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
                 of = "metrics of round N are of the model of round N-1, unless sites evaluate what they have trained"
                 self.tell(f"               {of}")

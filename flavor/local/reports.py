@@ -9,7 +9,7 @@ from flavor.view.round_events import AttemptFailed, RoundNote
 
 
 def with_report(reason: str, report: str | None) -> str:
-    """Join a reason and the site's own text; what both say stands once."""
+    """Join a reason and the site's own text. A beginning that both share appears once."""
     if not report:
         return reason
     before, known, detail = report.partition(reason.rpartition("its trainer ")[2])
@@ -17,7 +17,7 @@ def with_report(reason: str, report: str | None) -> str:
 
 
 def report_of(runs: RunStore, event: Event) -> str | None:
-    """The site's own text about what this event says; None for none."""
+    """Return the site's own text about the failure in this event; None if the event is no failure or has no text."""
     match event:
         case ClientLost(client=client):
             return runs.clients([client])[client][0].report

@@ -113,7 +113,7 @@ def close_round(
 
     `standings` gives each expected client's standing and, where the client is refused or gone, why. `on_quorum_lost`
     of the run decides about a round that cannot get enough updates, or has too few at its deadline. An update that is
-    being inspected at the deadline has the time of an aggregator's lease, whatever its size; then the round goes on
+    being inspected at the deadline has the time of an aggregator's lease, for each size; then the round goes on
     without it.
     """
     by: dict[Standing, list[str]] = {standing: [] for standing in Standing}

@@ -26,7 +26,7 @@ class TrainerFiles(Protocol):
 
     @property
     def output(self) -> Path:
-        """The folder for whatever the script writes for its site."""
+        """The folder for the files that the script writes for its site."""
 
     @property
     def local_model(self) -> Path:

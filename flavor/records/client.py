@@ -39,7 +39,7 @@ class Transfer:
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Transfer | None:
-        """Read what a client has written, whatever that is; None where no model moves."""
+        """Read what a client has written, also if it is invalid; None if no model moves."""
         done, total, since_ms = (count(fields.get(name)) for name in ("done", "total", "since_ms"))
         phase = fields.get("phase", "")
         if phase not in PHASES or done is None or total is None or since_ms is None:
@@ -101,7 +101,7 @@ class ClientStatus:
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> ClientStatus:
-        """Read what a client has written, whatever that is."""
+        """Read what a client has written, also if it is invalid."""
         return cls(
             state=fields.get("state", ""),
             reason=fields.get("reason", ""),

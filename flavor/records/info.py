@@ -144,9 +144,12 @@ def _metric(part: Mapping[str, Any], name: str, problems: list[str]) -> float | 
 
 
 def _plain(value: Any) -> Any:
-    """A scalar of numpy or torch as Python's own, and None for a number that is none; anything else as it is."""
+    """Turn a scalar of numpy or torch into Python's own, and a float that is not finite into None.
+
+    Any other value is returned unchanged.
+    """
     if not isinstance(value, str | int | float | None) and math.prod(getattr(value, "shape", (0,))) == 1:
-        with contextlib.suppress(Exception):  # what it is, is told by whoever asked
+        with contextlib.suppress(Exception):  # the caller's message names the value
             value = value.item()
     if isinstance(value, str):
         return str(value)

@@ -47,7 +47,7 @@ def written(
             if runs.find() is not None:
                 folder.end(runs, store)
                 tell(f"results: {out}{folder.lacks_plot()}")
-        except Exception as error:  # whatever it is, the run has ended as it has
+        except Exception as error:  # no error here changes how the run ended
             tell(f"the last results could not be written into {out}: {error}")
         redis.close()
 
@@ -64,7 +64,7 @@ def _follow(
             batches = runs.redis.xread({runs.keys.log: newest}, block=_LOOK_MS, count=1000)
             newest = batches[0][1][-1][0] if batches else newest
             told = ""
-        except Exception as error:  # whatever it is, the run must not end of it
+        except Exception as error:  # no error here may end the run
             line = f"the results of newly closed rounds cannot be written into {folder.out} yet: {error}"
             if line != told:
                 tell(line)

@@ -225,7 +225,7 @@ def _phase(
         return Phase.QUARANTINED
     if state in (ClientState.REVOKED, ClientState.FAILED):
         return _BY_STATE[state]
-    if not has_ended and not is_alive:  # whatever it has handed in, nothing more will come
+    if not has_ended and not is_alive:  # even if it has handed in, it sends nothing more
         return Phase.LEFT if state is ClientState.LEFT else Phase.STOPPED if is_awaited else Phase.GONE
     if standing in _BY_STANDING:
         return _BY_STANDING[standing]

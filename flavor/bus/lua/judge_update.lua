@@ -7,7 +7,7 @@
 -- Invariant: the first verdict on a try stands; a repeated inspection changes nothing. An update that was refused may be
 --            followed by another try while the round is open; one that was accepted is the client's last.
 --            An update is accepted only while its round is open: what is accepted counts; one that the round has left
---            out meanwhile has no verdict before it is expected again, or late. And it is late only once
+--            out since it was sent has no verdict before it is expected again, or late. And it is late only once
 --            its round is not open: a coordinator that was paused while another took over may know an older round.
 --            The last try is answered, too, where its round does not wait for that: it is late.
 --            A round that is not there has no verdicts: the server may have lost the run while it was inspected.

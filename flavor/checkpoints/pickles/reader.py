@@ -2,7 +2,7 @@
 
 A pickle is a program that may name any importable callable. Here a name outside a short table becomes an `Inert`, which
 can be called, built and filled, and does nothing. The names in the table stand for functions of this package. Nothing
-is imported and no attribute is looked up, whatever the pickle says. So a checkpoint that also holds an optimizer or an
+is imported and no attribute is looked up for any pickle. So a checkpoint that also holds an optimizer or an
 argparse.Namespace can be read, and a hostile one can call nothing.
 
 The interpreter is the standard library's own, in Python, with each opcode replaced that calls or builds. In Python it

@@ -25,7 +25,7 @@ from flavor.errors import CheckpointError
 class LeafKind(StrEnum):
     """What a leaf was in the trainer's file."""
 
-    TENSOR = "tensor"  # whatever the format itself calls a tensor
+    TENSOR = "tensor"  # what the format itself calls a tensor
     TORCH = "torch"  # a torch tensor in a plain pickle
     NUMPY = "numpy"  # an ndarray in a torch file
     NUMBER = "number"  # a numpy scalar

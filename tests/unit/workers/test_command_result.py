@@ -12,7 +12,7 @@ from flavor.errors import AggregatorFailed
 from flavor.programs.aggregator_files import RoundFiles
 from flavor.records.info import Info
 from workers.combiner import Work
-from workers.command_result import _info, _shared
+from workers.command_result import _info, _linked_wire
 
 
 class OnlyInfo:
@@ -60,11 +60,11 @@ def test_what_cannot_be_metrics_is_refused_in_one_line(tmp_path: Path, text: str
 def test_a_file_that_crosses_the_wire_as_it_is_gets_a_second_name_and_is_not_copied(tmp_path: Path) -> None:
     made, target = tmp_path / "made", tmp_path / "target"
     made.write_bytes(b"weights")
-    wire = _shared(OPAQUE, made, target)
+    wire = _linked_wire(OPAQUE, made, target)
     assert wire == OPAQUE.to_wire(made, tmp_path / "copy")
     assert target.samefile(made), "and its first name stays for a look"
-    assert _shared(OPAQUE, made, tmp_path / "again") is None, "another name of the file may be anybody's"
+    assert _linked_wire(OPAQUE, made, tmp_path / "again") is None, "another name of the file may be anybody's"
     (tmp_path / "link").symlink_to(tmp_path / "copy")
-    assert _shared(OPAQUE, tmp_path / "link", tmp_path / "again") is None
-    assert _shared(TENSORS, tmp_path / "copy", tmp_path / "again") is None, "tensors are converted"
+    assert _linked_wire(OPAQUE, tmp_path / "link", tmp_path / "again") is None
+    assert _linked_wire(TENSORS, tmp_path / "copy", tmp_path / "again") is None, "tensors are converted"
     assert not (tmp_path / "again").exists()
