@@ -51,6 +51,7 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
     from flavor.cli.described import described
     from flavor.local.record import is_folder
     from flavor.local.waits import Waits
+    from flavor.store.url import folder_of
 
     if run is None:
         redis, url = connected(redis_url)
@@ -69,6 +70,8 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
+        if found["global_model"] and found_run.store and (folder := folder_of(found_run.store)):
+            found["global_model"] = str(Path(folder) / found["global_model"])  # else a path in the store
         _show_run(found)
 
 
