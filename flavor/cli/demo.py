@@ -97,7 +97,7 @@ def demo(
         progress.console.print(comparison.table())
         progress.console.print(f"\n{comparison.conclusion()}\n")
         progress.tell(f"everything:  {results.out}")
-        progress.tell('next:        flavor run -m "python your_script.py" --edges 3')
+        progress.tell('next:        flavor run -m "python your_script.py" --input-glob "data/site*/"')
     else:
         progress.tell(f"{results.state}: {results.reason}")
         progress.tell(f"everything:  {results.out}")

@@ -17,7 +17,6 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.resume import no_coordinator
 from flavor.coordinator.resume import resume as go_on
-from flavor.counted import counted
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists, RunNotFound
 from flavor.local.forked import ForkServer
 from flavor.local.mending import check_mended, without_failed
@@ -130,7 +129,7 @@ class Federation:
             store = self._opened_store(self.store or str(self.layout.store))
             ready = self._in(store)
             ready._record(store.url).write(self.layout.out)
-            progress.tell(f"run {self.run}: {counted(len(self.sites), 'site')}, {counted(self.rounds, 'round')}")
+            progress.begin([site.input for site in self.sites])
             return ready._followed(runs, store, progress, url, start)
 
     def go_on(self, progress: Progress, given: Mapping[str, Any], mended: Mapping[str, Any]) -> Results:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,16 @@ def shown_metrics(metrics: dict[str, float]) -> str:
     return "  ".join(f"{printable(name)} {value:.4g}" for name, value in shown[:_MOST_METRICS]) + more
 
 
+@contextlib.contextmanager
+def _terminal_may_be_gone() -> Iterator[None]:
+    """Print without an error where the terminal was closed: the run ends by its SIGHUP, and not by what it prints."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+
+
 class Progress:
     """Shows a run on stderr while it goes on."""
 
@@ -59,7 +70,8 @@ class Progress:
 
     def __exit__(self, *exc: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with _terminal_may_be_gone():
+                self._live.stop()
 
     @property
     def is_live(self) -> bool:
@@ -68,7 +80,17 @@ class Progress:
 
     def tell(self, line: str) -> None:
         """Print a line above the view, without breaking it, so that a path in it can be copied."""
-        self.console.print(Text(printable(line)), soft_wrap=True)
+        with _terminal_may_be_gone():
+            self.console.print(Text(printable(line)), soft_wrap=True)
+
+    def begin(self, inputs: Sequence[Path]) -> None:
+        """Say what begins; `inputs` has the input folder of each site."""
+        self.tell(f"run {self._run}: {counted(len(inputs), 'site')}, {counted(self.rounds, 'round')}")
+        if len(inputs) > 1 and len(set(inputs)) == 1:
+            self.tell(
+                f"all {len(inputs)} sites read the same folder ($INPUT_PATH): {inputs[0]}; "
+                "for a folder for each site: --input-glob 'data/site*/'"
+            )
 
     def closed(self, result: RoundResult, downloaded: int) -> None:
         """Show a round that has closed."""
@@ -85,7 +107,8 @@ class Progress:
     def look(self, snapshot: Snapshot, waits: Sequence[str] = ()) -> None:
         """Draw the run as it is now, and what it waits for."""
         if self._live is not None:
-            self._live.update(self._drawn(snapshot, waits))
+            with _terminal_may_be_gone():
+                self._live.update(self._drawn(snapshot, waits))
 
     def _drawn(self, snapshot: Snapshot, waits: Sequence[str]) -> RenderableType:
         closed = self._newest.round if self._newest else 0

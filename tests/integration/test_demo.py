@@ -73,7 +73,7 @@ def test_a_short_demo_says_so_and_ends_with_what_to_do_next(tmp_path):
     assert done.stdout == ""
     assert "site1 alone" in done.stderr
     assert "federated" in done.stderr
-    assert 'flavor run -m "python your_script.py" --edges 3' in done.stderr
+    assert 'flavor run -m "python your_script.py" --input-glob "data/site*/"' in done.stderr
 
 
 def test_a_used_result_folder_is_left_alone(tmp_path):

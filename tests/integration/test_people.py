@@ -45,10 +45,12 @@ def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     gate = bench.folder / "gate"
     os.mkfifo(gate)
     first = local(bench, out, "--hold", "--gate", gate, "--at", 2, "--only", "edge-1", plotted=True)
+    first.until("all 2 sites read the same folder ($INPUT_PATH): ")
     first.until("round 1/3")
     assert [row["round"] for row in rows(out / "metrics.csv")] == ["1"], "written as the round closed"
     running = bench.done("flavor", "status", out, env=LOCAL)
     assert f"{bench.run}  running  round 2 of 3  open for" in running.stdout, running.stderr
+    assert f"global model: {out}/store/runs/{bench.run}/global/0001-" in running.stdout
     assert "round 1: score 1.167 (best: 1.167, reported in round 1, the first)" in running.stdout
     first.send(signal.SIGINT)
     assert first.wait() == 130

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from flavor.errors import FlavorError
 from flavor.local.progress import Progress
@@ -18,3 +21,21 @@ def test_a_second_interrupt_does_not_lose_how_the_run_goes_on(capsys: pytest.Cap
     with pytest.raises(FlavorError), progress.saying_how_to_go_on(Path("/a b")):
         raise FlavorError("which is told otherwise")
     assert told not in "".join(capsys.readouterr())
+
+
+def test_a_closed_terminal_does_not_hide_the_signal_that_ends_the_run() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    progress = Progress("r", 3)
+    progress.console = Console(file=Gone())
+    with pytest.raises(KeyboardInterrupt), progress.saying_how_to_go_on(Path("/a b")):
+        raise KeyboardInterrupt
+
+
+def test_sites_that_read_one_folder_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress("r", 3).begin([Path("/a"), Path("/b")])
+    assert "same folder" not in "".join(capsys.readouterr())
+    Progress("r", 3).begin([Path("/a"), Path("/a")])
+    assert "all 2 sites read the same folder ($INPUT_PATH): /a; " in "".join(capsys.readouterr())
