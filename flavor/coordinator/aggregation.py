@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from flavor.coordinator.attempts import begin_attempt, refusals_of_spoiled
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
 from flavor.errors import IllegalMove, LocalFault, StoreUnavailable
 from flavor.policy.decision import Action
+from flavor.policy.next_step import next_step
 from flavor.records.round import RoundView
-from flavor.records.states import RunState
 from flavor.view.round_events import RoundReturned
 
 
@@ -23,24 +24,20 @@ class Aggregation:
     def step(self, round_: CurrentRound | None) -> bool:
         """See `Stage`."""
         assert round_ is not None
-        context, current, config = self._context, self._context.current, self._context.config
-        now_ms = current.now_ms()
-        overdue = now_ms - round_.enqueued_ms > config.aggregation_lease_s * 1000
-        if overdue:
+        context, current = self._context, self._context.current
+        known = context.known(round_.view, {}, enqueued_ms=round_.enqueued_ms)
+        if known.is_overdue:
             current.read_round_view(round_)
             if round_.is_closed:
                 current.read_run()
                 return True
-        workers = context.jobs.workers() if overdue and round_.view.lease_ms is None else None
-        action, reason = context.policy.supervise(
-            now_ms, round_.view, enqueued_ms=round_.enqueued_ms, workers=workers, config=config
-        )
-        if action is Action.WAIT and workers == 0:
-            reason = context.jobs.absence()
-        if (overdue and action is Action.WAIT) or action is Action.HOLD:
-            context.waits.unusual(round_.number, reason)
-        elif action is Action.WAIT:
-            context.waits.usual(round_.number, reason)
+            workers = context.jobs.workers() if round_.view.lease_ms is None else None
+            absence = context.jobs.absence() if workers == 0 else ""
+            known = replace(known, round=round_.view, workers=workers, absence=absence)
+        decision = next_step(known)
+        action, reason = decision.action, decision.reason
+        if decision.waits:
+            context.waits.note(decision)
         elif action is Action.RETRY:
             spoiled = round_.view.spoiled
             contributors = [client for client in round_.view.contributors if client not in spoiled]
@@ -50,9 +47,9 @@ class Aggregation:
             return True
         elif action is Action.REQUEUE:
             context.jobs.aggregate(context.runs.run, round_.number, attempt=round_.view.attempt)
-            round_.enqueued_ms = now_ms
+            round_.enqueued_ms = known.now_ms
         elif action is Action.FAIL:
-            context.end(RunState.FAILED, reason)
+            context.end(decision)
             return True
         return False
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
 from flavor.failpoints import reach
-from flavor.policy.decision import Action, begins_anew
-from flavor.policy.standing import with_absent
+from flavor.policy.decision import Action
+from flavor.policy.next_step import next_step
 from flavor.records.round import RoundView
-from flavor.records.states import RunState
 from flavor.view.round_events import RoundClosed, RoundNote, RoundOpened
 
 
@@ -20,21 +19,18 @@ class BetweenRounds:
 
     def step(self, round_: CurrentRound | None) -> bool:
         """See `Stage`."""
-        context, current, config = self._context, self._context.current, self._context.config
-        closed = round_.number if round_ else 0
+        context = self._context
         if round_:
             self._settle(round_)
-        anew = begins_anew(current.view, closed)
-        clients = with_absent(context.members.names, context.members.clients)
-        action, reason, expected = context.policy.next_round(context.runs.run, closed, clients, config, anew=anew)
-        ends = action in (Action.FAIL, Action.FINISH) and closed < config.rounds
-        if action is Action.WAIT or context.is_too_early(action) or (ends and self._is_just_resumed(closed)):
-            context.waits.unusual(None, reason)
+        known = context.known(round_.view if round_ else None, {})
+        decision = next_step(known)
+        if decision.waits:
+            context.waits.note(decision)
             return False
-        if action is Action.OPEN:
-            self._open(closed + 1, expected, reason)
+        if decision.action is Action.OPEN:
+            self._open(known.closed + 1, decision.names, decision.reason)
         else:
-            context.end(RunState.FINISHED if action is Action.FINISH else RunState.FAILED, reason)
+            context.end(decision)
         return True
 
     def _settle(self, round_: CurrentRound) -> None:
@@ -47,13 +43,6 @@ class BetweenRounds:
             self._context.observer.hear(RoundNote(note, round_.number))
         round_.notes = max(round_.notes, len(round_.view.notes))
         self._context.client_log.end_round(round_.number)
-
-    def _is_just_resumed(self, closed: int) -> bool:
-        """Whether sites may still be joining again: the run was resumed and closed no more than the round then open."""
-        run = self._context.current.view
-        if run.resumed_round is None or closed > run.resumed_round + 1:
-            return False
-        return self._context.current.now_ms() < run.resumed_ms + self._context.config.round_timeout_s * 1000
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
         context, config = self._context, self._context.config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flavor.bus.jobs import JobQueue
@@ -19,8 +20,10 @@ from flavor.errors import IllegalMove
 from flavor.failpoints import reach
 from flavor.ledger.history import History
 from flavor.policy.advice import public
-from flavor.policy.decision import Action
-from flavor.policy.policy import Policy
+from flavor.policy.decision import Action, Decision
+from flavor.policy.next_step import Known
+from flavor.policy.standing import Standing, with_absent
+from flavor.records.round import RoundView
 from flavor.records.states import RunState
 from flavor.store.protocol import ObjectStore
 from flavor.view.observer import Observer
@@ -33,7 +36,6 @@ class RunContext:
     runs: RunStore
     config: RunConfig
     store: ObjectStore
-    policy: Policy
     current: CurrentRun
     members: Members
     jobs: JobQueue
@@ -46,18 +48,31 @@ class RunContext:
     waits: Waits
     observer: Observer
 
-    def is_too_early(self, action: Action) -> bool:
-        """Whether `action` would end or reopen the round while clients are still given time to come back.
+    def known(
+        self,
+        round_: RoundView | None,
+        standings: Mapping[str, tuple[Standing, str]],
+        *,
+        uninspected: str = "",
+        enqueued_ms: int | None = None,
+    ) -> Known:
+        """Return what is known of the run and this round; see `Known`."""
+        return Known(
+            run=self.current.view,
+            round=round_,
+            standings=standings,
+            clients=with_absent(self.members.names, self.members.clients),
+            config=self.config,
+            now_ms=self.current.now_ms(),
+            uninspected=uninspected,
+            enqueued_ms=enqueued_ms,
+            is_lenient=self.lease.is_lenient,
+        )
 
-        After the deadline of an open round, no action is too early.
-        """
-        round_ = self.current.round
-        if round_ is not None and round_.is_open and self.current.now_ms() >= round_.view.deadline_ms:
-            return False
-        return action in (Action.FAIL, Action.REOPEN) and self.lease.is_lenient
-
-    def end(self, state: RunState, reason: str) -> None:
-        """End the run. Raises `IllegalMove` when the round has changed since the decision."""
+    def end(self, decision: Decision) -> None:
+        """End the run, as decided. Raises `IllegalMove` when the round has changed since the decision."""
+        state = RunState.FINISHED if decision.action is Action.FINISH else RunState.FAILED
+        reason = decision.of_run
         reach("coordinator.ending")
         seen = self.current.round.view if self.current.round else None
         try:

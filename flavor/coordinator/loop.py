@@ -31,7 +31,6 @@ from flavor.coordinator.waits import Waits
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
-from flavor.policy.policy import policy_of
 from flavor.records.model import GlobalModel
 from flavor.records.run import RunView
 from flavor.records.states import RoundState, RunState
@@ -163,7 +162,6 @@ class Coordinator:
             runs=runs,
             config=config,
             store=self._store,
-            policy=policy_of(config),
             current=current,
             members=members,
             jobs=jobs,

@@ -9,10 +9,10 @@ from flavor.coordinator.attempts import begin_attempt
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.current_round import CurrentRound
 from flavor.counted import counted
-from flavor.policy.decision import Action
+from flavor.policy.decision import Action, agreed_structure
+from flavor.policy.next_step import next_step
 from flavor.policy.standing import Standing, standings
 from flavor.records.round import Reference
-from flavor.records.states import RunState
 from flavor.view.round_events import RoundReopened, StructureDecided
 
 
@@ -25,33 +25,22 @@ class OpenRound:
     def step(self, round_: CurrentRound | None) -> bool:
         """See `Stage`."""
         assert round_ is not None
-        context, config = self._context, self._context.config
+        context = self._context
         uninspected = context.inspections.request(round_)
-        clients = context.members.clients
-        standing = standings(round_.view, round_.updates, clients)
-        now_ms = context.current.now_ms()
-        action, reason = context.policy.close_round(context.runs.run, now_ms, round_.view, standing, config)
-        if self._decide_structure(round_, standing, closing=action is Action.AGGREGATE):
+        standing = standings(round_.view, round_.updates, context.members.clients)
+        decision = next_step(context.known(round_.view, standing, uninspected=uninspected))
+        if self._decide_structure(round_, standing, closing=decision.action is Action.AGGREGATE):
             return True
-        if action is Action.REOPEN and not context.is_too_early(action):
-            action, how, expected = context.policy.reopened(round_.view, standing, clients, config)
-            if action is Action.REOPEN:
-                self._reopen(round_, expected, f"{reason}; {how}")
-                return True
-            reason = f"{reason}; {how}"
-        if action is Action.WAIT and not uninspected:
-            context.waits.usual(round_.number, reason)
-        elif action in (Action.WAIT, Action.HOLD):
-            context.waits.unusual(round_.number, uninspected if action is Action.WAIT else reason)
-        elif context.is_too_early(action):
-            context.waits.unusual(round_.number, reason, names_round=False)
-        elif action in (Action.FAIL, Action.FINISH):
-            context.end(RunState.FAILED if action is Action.FAIL else RunState.FINISHED, reason)
-            return True
+        if decision.waits:
+            context.waits.note(decision)
+            return False
+        if decision.action is Action.REOPEN:
+            self._reopen(round_, decision.names, decision.reason)
+        elif decision.action is Action.AGGREGATE:
+            self._aggregate(round_, decision.reason)
         else:
-            self._aggregate(round_, reason)
-            return True
-        return False
+            context.end(decision)
+        return True
 
     def _aggregate(self, round_: CurrentRound, reason: str) -> None:
         verdicts = round_.view.verdicts
@@ -74,7 +63,7 @@ class OpenRound:
         if fixed is None:
             open_ = sum(each in (Standing.PENDING, Standing.SUBMITTED) for each, _ in standing.values())
             needed = config.needed_of(len(round_.view.expected))
-            agreed = context.policy.agreed_structure(verdicts, open_=open_, needed=needed, closing=closing)
+            agreed = agreed_structure(verdicts, open_=open_, needed=needed, closing=closing)
             if agreed is None:
                 return False
             leader, others = verdicts[agreed[0]], agreed[1]

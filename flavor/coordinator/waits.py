@@ -13,6 +13,7 @@ import time
 from flavor.bus.runs import RunStore
 from flavor.coordinator.client_log import ClientLog
 from flavor.errors import BusUnavailable
+from flavor.policy.decision import Decision
 from flavor.view.observer import Observer
 from flavor.view.round_events import RoundWaiting, RunWaiting
 from flavor.view.waiting import SETTLED_S, logged_wait
@@ -42,6 +43,13 @@ class Waits:
         if self._told is not None and self._told[0] is None:
             self._told = None
 
+    def note(self, decision: Decision) -> None:
+        """Note that the run or a round waits, as decided."""
+        if decision.is_usual and decision.round is not None:
+            self.usual(decision.round, decision.reason)
+        else:
+            self.unusual(decision.round, decision.reason, is_postponed=decision.postponed is not None)
+
     def usual(self, round_: int, reason: str) -> None:
         """Note that a round waits for what comes by itself, such as updates of clients that train."""
         now = time.monotonic()
@@ -50,14 +58,20 @@ class Waits:
                 if self._write((round_, reason), is_allowed=self._client_log.allows_usual_wait()):
                     self._observer.hear(waiting(round_, reason, is_routine=True))
 
-    def unusual(self, round_: int | None, reason: str, *, names_round: bool = True) -> None:
-        """Note that the run or a round waits for what may not come by itself. See `RoundWaiting` for `names_round`."""
+    def unusual(self, round_: int | None, reason: str, *, is_postponed: bool = False) -> None:
+        """Note that the run or a round waits for what may not come by itself.
+
+        A reason to end the round that `is_postponed` says nothing of waiting: the line on the terminal adds that.
+        """
         what = (round_, reason)
         if what == self._written == self._told:
             return
         is_allowed = self._client_log.allows_unusual_wait()
         if is_allowed and what != self._told:
-            self._observer.hear(waiting(round_, reason, names_round=names_round))
+            event = waiting(round_, reason)
+            if is_postponed and round_ is not None:
+                event = waiting(round_, f"round {round_}: {reason}", names_round=False)
+            self._observer.hear(event)
             self._told = what
         if what != self._written:
             self._write(what, is_allowed=is_allowed)

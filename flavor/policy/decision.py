@@ -12,14 +12,14 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from flavor.config import RunConfig
 from flavor.counted import are, counted
-from flavor.policy.advice import Reason, finished_early, some, way_on
+from flavor.policy.advice import Reason, finished_early, public, some, way_on
 from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
-from flavor.records.run import RunView
 from flavor.records.states import ClientState
 from flavor.records.verdict import Verdict
 
@@ -41,9 +41,48 @@ class Action(StrEnum):
     FAIL = "fail"
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What a run does next, and why."""
+
+    action: Action
+    reason: str
+    """Why, in words for the operator, without the number of the round. See `flavor.policy.advice.Reason`."""
+    names: tuple[str, ...] = ()
+    """The clients for which a round opens, or opens again."""
+    round: int | None = None
+    """The round that the decision is about; None between rounds."""
+    is_usual: bool = False
+    """Whether the run waits for what comes by itself, such as updates of clients that train."""
+    postponed: Action | None = None
+    """What the coordinator does unless clients come back in the time that they are given for that."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the run waits."""
+        return self.action in (Action.WAIT, Action.HOLD)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the run waits, and cannot go on by itself."""
+        return self.postponed is None and (self.action is Action.HOLD or (self.waits and self.round is None))
+
+    @property
+    def of_run(self) -> str:
+        """The reason with the number of the round that has failed, for a run that ends."""
+        if self.action is not Action.FAIL or self.round is None:
+            return self.reason
+        where = f"round {self.round}: "
+        return Reason(f"{where}{self.reason}", f"{where}{public(self.reason)}")
+
+    def put_off(self) -> Decision:
+        """Return the decision to hold for now, while clients are given time to come back."""
+        return replace(self, action=Action.HOLD, names=(), postponed=self.action)
+
+
 def next_round(
     run: str, closed: int, clients: Mapping[str, Client], config: RunConfig, *, anew: bool = False
-) -> tuple[Action, str, tuple[str, ...]]:
+) -> Decision:
     """Between two rounds: open the next one (and for whom), wait, finish or fail.
 
     `closed` is the number of the newest closed round. A run that begins `anew`, because it was rebuilt from the store
@@ -51,16 +90,16 @@ def next_round(
     the run's name and the round, so that a coordinator that takes over draws the same sample.
     """
     if closed >= config.rounds:
-        return Action.FINISH, all_closed(config.rounds), ()
+        return Decision(Action.FINISH, all_closed(config.rounds))
     ready = sorted(name for name, client in clients.items() if client.ready)
     first = closed == 0 or anew
     wanted = config.min_clients if first else config.needed
     if len(ready) >= wanted:
         expected = sample(run, closed + 1, ready, config)
         if len(ready) == 1:
-            return Action.OPEN, "1 client ready and expected", expected
+            return Decision(Action.OPEN, "1 client ready and expected", expected)
         which = "all" if len(expected) == len(ready) else f"{len(expected)} sampled"
-        return Action.OPEN, f"{counted(len(ready), 'client')} ready, {which} expected", expected
+        return Decision(Action.OPEN, f"{counted(len(ready), 'client')} ready, {which} expected", expected)
     present = [name for name, client in clients.items() if not (client.gone or client.quarantined)]
     left = [name for name, client in clients.items() if client.state is ClientState.LEFT]
     early = config.on_quorum_lost != "wait" and len(present) + len(left) >= wanted
@@ -69,13 +108,15 @@ def next_round(
             name: client for name, client in clients.items() if (client.gone or client.quarantined) and name not in left
         }
         if early:
-            return Action.FINISH, finished_early(closed, config.rounds, left, remain=len(present), needed=wanted), ()
+            return Decision(
+                Action.FINISH, finished_early(closed, config.rounds, left, remain=len(present), needed=wanted)
+            )
         remain = "1 remains" if len(present) == 1 else f"{len(present)} remain"
         short = f"{counted(wanted, 'client')} {are(wanted)} needed and {remain}"
         why = {name: client.why_gone for name, client in lost.items()}
         kinds = _counted(client.how_gone for client in lost.values())
         advice = way_on(run, closed + 1, config, remain=len(present), shut=_shut(clients), ended=True)
-        return Action.FAIL, Reason("; ".join([short, _listed(why), *advice]), f"{short}; {kinds}"), ()
+        return Decision(Action.FAIL, Reason("; ".join([short, _listed(why), *advice]), f"{short}; {kinds}"))
     reason = _ready(len(ready), wanted, f"at least {counted(wanted, 'client')}")
     if not clients:
         reason += "; waiting for the sites to join"
@@ -89,12 +130,7 @@ def next_round(
         for name, client in clients.items()
         if (client.gone or client.quarantined) and name not in left
     }
-    return Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason, ()
-
-
-def begins_anew(view: RunView, closed: int) -> bool:
-    """Whether the run was rebuilt from the store or resumed, and has closed no round since."""
-    return (bool(view.recovered_ms) and closed == view.recovered_round) or closed == view.resumed_round
+    return Decision(Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason)
 
 
 def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tuple[str, ...]:
@@ -108,7 +144,7 @@ def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tu
 
 def close_round(
     run: str, now_ms: int, round_: RoundView, standings: Mapping[str, tuple[Standing, str]], config: RunConfig
-) -> tuple[Action, str]:
+) -> Decision:
     """In an open round: wait, aggregate, finish (its clients were leaving as it opened), open it again or fail.
 
     `standings` gives each expected client's standing and, where the client is refused or gone, why. `on_quorum_lost`
@@ -128,7 +164,9 @@ def close_round(
     if accepted + open_ < needed:
         ended, remain, waits = by[Standing.LEFT], accepted + open_, config.on_quorum_lost == "wait"
         if round_.round > 1 and not waits and remain + len(ended) >= needed:
-            return Action.FINISH, finished_early(round_.round - 1, config.rounds, ended, remain=remain, needed=needed)
+            return Decision(
+                Action.FINISH, finished_early(round_.round - 1, config.rounds, ended, remain=remain, needed=needed)
+            )
         short = f"{counted(needed, 'update')} {are(needed)} needed and {remain} can come"
         shut = {name: kind for kind in (Standing.SHUT, Standing.REVOKED) for name in by[kind]}
         again = {"left": ended if waits else (), "refused": by[Standing.REFUSED] if waits else ()}
@@ -137,19 +175,20 @@ def close_round(
         reason = Reason("; ".join([short, *advice, *([_listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
         return _quorum_lost(reason, now_ms, round_, config)
     if not open_:
-        return Action.AGGREGATE, f"{accepted} of {counted(total, 'update')} accepted{tail}"
+        return Decision(Action.AGGREGATE, f"{accepted} of {counted(total, 'update')} accepted{tail}")
     if now_ms < round_.deadline_ms:
         waiting = by[Standing.PENDING] + by[Standing.SUBMITTED]
-        return Action.WAIT, f"{accepted} of {counted(total, 'update')} accepted, waiting for {some(waiting)}{tail}"
+        return Decision(
+            Action.WAIT, f"{accepted} of {counted(total, 'update')} accepted, waiting for {some(waiting)}{tail}"
+        )
     if by[Standing.SUBMITTED] and now_ms < round_.deadline_ms + config.aggregation_lease_s * 1000:
-        return (
-            Action.WAIT,
-            f"deadline passed, {some(by[Standing.SUBMITTED])} handed in and being inspected{tail}",
+        return Decision(
+            Action.WAIT, f"deadline passed, {some(by[Standing.SUBMITTED])} handed in and being inspected{tail}"
         )
     late = f"; late: {some(by[Standing.PENDING])}" if by[Standing.PENDING] else ""
     late += f"; not inspected in time: {some(by[Standing.SUBMITTED])}" if by[Standing.SUBMITTED] else ""
     if accepted >= needed:
-        return (
+        return Decision(
             Action.AGGREGATE,
             f"deadline passed with {accepted} of {counted(total, 'update')}, {needed} needed{late}{tail}",
         )
@@ -158,22 +197,22 @@ def close_round(
     return _quorum_lost(Reason(f"{short}{late}{tail}", f"{short}; {_counted(kinds)}"), now_ms, round_, config)
 
 
-def _quorum_lost(reason: Reason, now_ms: int, round_: RoundView, config: RunConfig) -> tuple[Action, str]:
+def _quorum_lost(reason: Reason, now_ms: int, round_: RoundView, config: RunConfig) -> Decision:
     """Decide about a round that lacks its quorum, by `on_quorum_lost`.
 
     A round that was resumed waits until its deadline for the sites that ended with the run; also for a client that an
     operator can let in again, or resume the run without.
     """
     if config.on_quorum_lost == "wait":
-        return Action.HOLD, f"{reason}; waiting for clients to come back"
-    where, times = f"round {round_.round}: ", ""
+        return Decision(Action.HOLD, f"{reason}; waiting for clients to come back")
+    times = ""
     if config.on_quorum_lost == "retry":
         if round_.openings < config.round_attempts:
-            return Action.REOPEN, reason
+            return Decision(Action.REOPEN, reason)
         times = f"; it was opened {counted(round_.openings, 'time')}"
     elif round_.resumed and now_ms < round_.deadline_ms:
-        return Action.HOLD, f"{reason}; the run was resumed: waiting for clients to come back"
-    return Action.FAIL, Reason(f"{where}{reason}{times}", f"{where}{reason.public}{times}")
+        return Decision(Action.HOLD, f"{reason}; the run was resumed: waiting for clients to come back")
+    return Decision(Action.FAIL, Reason(f"{reason}{times}", f"{reason.public}{times}"))
 
 
 def agreed_structure(
@@ -203,7 +242,7 @@ def reopened(
     standings: Mapping[str, tuple[Standing, str]],
     clients: Mapping[str, Client],
     config: RunConfig,
-) -> tuple[Action, str, tuple[str, ...]]:
+) -> Decision:
     """Decide about a round that lost its quorum: for which clients to open it again, or to wait until enough are ready.
 
     Accepted updates stay. Clients that still train go on. Clients that are ready get the task of the round, whether
@@ -217,15 +256,15 @@ def reopened(
     expected = tuple(sorted((kept | ready) - refused))
     needed = config.needed
     if len(expected) < needed:
-        return Action.HOLD, _ready(len(expected), needed, f"the {counted(needed, 'client')} that a round needs"), ()
+        return Decision(
+            Action.HOLD, _ready(len(expected), needed, f"the {counted(needed, 'client')} that a round needs")
+        )
     times = f"opening {round_.openings + 1} of {config.round_attempts}"
     have = "1 has" if len(kept) == 1 else f"{len(kept)} have"
-    return Action.REOPEN, f"{times}: {counted(len(expected), 'client')}, of which {have} handed in", expected
+    return Decision(Action.REOPEN, f"{times}: {counted(len(expected), 'client')}, of which {have} handed in", expected)
 
 
-def supervise(
-    now_ms: int, round_: RoundView, *, enqueued_ms: int, workers: int | None, config: RunConfig
-) -> tuple[Action, str]:
+def supervise(now_ms: int, round_: RoundView, *, enqueued_ms: int, workers: int | None, config: RunConfig) -> Decision:
     """In an aggregating round: wait, start another attempt, put the same one into the queue again, or fail.
 
     `workers` is the number of aggregators on the queue, or None when it was not counted.
@@ -240,38 +279,35 @@ def supervise(
         return _attempt_failed(now_ms, round_, problem, config)
     if round_.lease_ms is None and now_ms - enqueued_ms > lease_ms:
         if workers == 0:
-            return (
-                Action.WAIT,
-                f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`",
+            return Decision(
+                Action.WAIT, f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`"
             )
-        return Action.REQUEUE, "no aggregator has taken it yet"
-    return Action.WAIT, "being aggregated" if round_.lease_ms is not None else "waiting for an aggregator"
+        return Decision(Action.REQUEUE, "no aggregator has taken it yet")
+    return Decision(Action.WAIT, "being aggregated" if round_.lease_ms is not None else "waiting for an aggregator")
 
 
-def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunConfig) -> tuple[Action, str]:
+def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunConfig) -> Decision:
     """After a failed attempt: begin another, at once or after a wait, open the round again, or fail."""
     if round_.spoiled:
         left = len(round_.contributors) - len(round_.spoiled)
         needed = config.needed_of(len(round_.expected))
         if left < needed:
-            short = (
-                f"round {round_.round}: {counted(needed, 'update')} {are(needed)} needed and {left} {are(left)} left"
-            )
+            short = f"{counted(needed, 'update')} {are(needed)} needed and {left} {are(left)} left"
             kinds = ["changed or removed in the store"] * (len(round_.spoiled) - len(round_.unfit))
             changed = _counted([*kinds, *["not usable with the others"] * len(round_.unfit)])
             action = Action.FAIL if config.on_quorum_lost == "fail" else Action.RETURN
-            return action, Reason(f"{short}: {problem}", f"{short}: {changed}")
-        return Action.RETRY, f"without {some(round_.spoiled)}, because: {problem}"
+            return Decision(action, Reason(f"{short}: {problem}", f"{short}: {changed}"))
+        return Decision(Action.RETRY, f"without {some(round_.spoiled)}, because: {problem}")
     if round_.passing_ms is not None:
         if now_ms < round_.passing_ms + min(config.aggregation_lease_s * 1000, _LONGEST_WAIT_MS):
-            return Action.HOLD, f"waiting, because: {problem}"
-        return Action.RETRY, f"again, because: {problem}"
+            return Decision(Action.HOLD, f"waiting, because: {problem}")
+        return Decision(Action.RETRY, f"again, because: {problem}")
     number = round_.attempt - round_.waits
-    where, times = f"round {round_.round}: ", f"attempt {number} of {config.aggregation_attempts}"
+    times = f"attempt {number} of {config.aggregation_attempts}"
     if number >= config.aggregation_attempts:
-        known = f"{where}{times} to aggregate it failed; the aggregator's log says why"
-        return Action.FAIL, Reason(f"{where}{times}: {problem}", known)
-    return Action.RETRY, f"attempt {number + 1} of {config.aggregation_attempts}, because: {problem}"
+        known = f"{times} to aggregate it failed; the aggregator's log says why"
+        return Decision(Action.FAIL, Reason(f"{times}: {problem}", known))
+    return Decision(Action.RETRY, f"attempt {number + 1} of {config.aggregation_attempts}, because: {problem}")
 
 
 _LOST = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)

@@ -3,7 +3,7 @@
 The coordinator writes each sentence into the run's log, as `run.waiting` or `round.waiting`. `wait_of` returns the
 newest sentence in the log, as long as a coordinator serves the run and the run has not moved since. In the first
 seconds of a usual wait, and without a coordinator, the log has no sentence: then `wait_of` asks the policy, as the
-coordinator would.
+coordinator would, and says what the next coordinator does.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from flavor.bus.connection import translated
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.durations import shown_duration
-from flavor.policy.decision import Action, begins_anew
-from flavor.policy.policy import policy_of
+from flavor.policy.decision import Action, Decision
+from flavor.policy.next_step import Known, next_step
 from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
-from flavor.records.states import RoundState
 from flavor.view.events import event_of
 from flavor.view.round_events import (
     AggregationBegun,
@@ -88,11 +87,14 @@ def wait_of(
     """Return what the run waits for; None for a run that has ended."""
     if view.state.ended:
         return None
-    worked_out = _worked_out(view, round_, standing, clients, now_ms)
-    logged = logged_wait(runs, worked_out.round)
-    if logged is None or not (is_served or logged.reason == worked_out.reason):
+    config = RunConfig.known(view.config)
+    known = Known(view, round_, standing, clients, config, now_ms, is_lenient=not is_served)  # as the next one begins
+    decision = next_step(known)
+    worked_out = Wait(_shown(decision, is_served=is_served), decision.round, is_held=decision.is_held)
+    logged = logged_wait(runs, decision.round)
+    if logged is None or not (is_served or logged.reason == decision.reason):
         return worked_out
-    return replace(logged, is_held=worked_out.is_held)
+    return replace(worked_out, reason=logged.reason if is_served else worked_out.reason, since_ms=logged.since_ms)
 
 
 def logged_wait(runs: RunStore, round_: int | None) -> Wait | None:
@@ -118,22 +120,22 @@ def _newest_first(runs: RunStore) -> Iterator[tuple[str, Mapping[str, str]]]:
         before = f"({entries[-1][0]}"
 
 
-def _worked_out(
-    view: RunView,
-    round_: RoundView | None,
-    standing: Mapping[str, tuple[Standing, str]],
-    clients: Mapping[str, Client],
-    now_ms: int,
-) -> Wait:
-    """Return what the run waits for, as its policy decides it from the state in Redis."""
-    config = RunConfig.known(view.config)
-    policy = policy_of(config)
-    if round_ is not None and round_.state is RoundState.OPEN:
-        action, reason = policy.close_round(view.run, now_ms, round_, standing, config)
-    elif round_ is not None and round_.state is RoundState.AGGREGATING:
-        action, reason = policy.supervise(now_ms, round_, enqueued_ms=now_ms, workers=None, config=config)
-    else:
-        closed = round_.round if round_ is not None else max(0, view.round - 1)
-        action, reason, _ = policy.next_round(view.run, closed, clients, config, anew=begins_anew(view, closed))
-        return Wait(reason, is_held=action is Action.WAIT)
-    return Wait(reason, round_.round, is_held=action is Action.HOLD)
+_TO_COME = {
+    Action.OPEN: "opens the next round",
+    Action.AGGREGATE: "has the round aggregated",
+    Action.REOPEN: "opens the round again",
+    Action.RETURN: "opens the round again",
+    Action.RETRY: "begins another attempt to aggregate the round",
+    Action.REQUEUE: "puts the aggregation into the queue again",
+    Action.FINISH: "finishes the run",
+    Action.FAIL: "fails the run",
+}
+
+
+def _shown(decision: Decision, *, is_served: bool) -> str:
+    """Return the reason of a decision; without a coordinator, also what the next one does."""
+    action = decision.postponed or decision.action
+    if is_served or action not in _TO_COME:
+        return decision.reason
+    unless = "unless clients come back in time, " if decision.postponed else ""
+    return f"{unless}the next coordinator {_TO_COME[action]}: {decision.reason}"

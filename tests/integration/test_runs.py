@@ -671,10 +671,11 @@ def test_an_attempt_that_a_site_has_spoiled_counts_for_none(runs: RunStore) -> N
         runs.fail_attempt(1, attempt=attempt, token="w", reason="boom", spoiled=spoiled)
         view = runs.read_round(1)
         assert view is not None
-        action, reason = supervise(0, view, enqueued_ms=0, workers=1, config=config)
+        decision = supervise(0, view, enqueued_ms=0, workers=1, config=config)
+        action, reason = decision.action, decision.reason
         assert action is (Action.RETRY if attempt < 4 else Action.FAIL), reason
     assert (view.contributors, view.waits) == (("a",), 2)
-    assert reason == "round 1: attempt 2 of 2: boom"
+    assert reason == "attempt 2 of 2: boom"
 
 
 @pytest.mark.parametrize("field", ["round", "rounds", "config", "state", "created_ms"])

@@ -138,7 +138,7 @@ def test_what_would_end_a_run_waits_while_sites_come_back_to_a_new_coordinator(u
     with served.started():
         waits_for(served, "0 of 2 updates accepted, waiting for a, b")
         refuse(served, "b")
-        waits_for(served, f"round 1: {REFUSED}; b: NaN")
+        waits_for(served, f"{REFUSED}; b: NaN")
 
 
 def test_a_run_that_was_resumed(url: str, tmp_path: Path) -> None:
@@ -209,6 +209,18 @@ def test_without_a_coordinator_it_is_worked_out_and_said_that_there_is_none(url:
     assert snapshot.waits_for.since_ms is None
     shown = CliRunner().invoke(status, ["r", "--redis-url", url]).stdout
     assert "no coordinator serves it" in " ".join(shown.split())
+
+
+def test_without_a_coordinator_it_says_what_the_next_one_does(url: str, tmp_path: Path) -> None:
+    served = Served(url, tmp_path, on_quorum_lost="fail", round_timeout_s=600.0, heartbeat_timeout_s=600.0)
+    with served.opened():
+        pass
+    refuse(served, "b")
+    wait = take_snapshot(served.runs).waits_for
+    assert wait is not None
+    then = "unless clients come back in time, the next coordinator fails the run"
+    assert wait.sentence == f"round 1: {then}: {REFUSED}; b: NaN"
+    assert not wait.is_held
 
 
 def test_a_new_coordinator_does_not_repeat_what_the_log_says(url: str, tmp_path: Path) -> None:

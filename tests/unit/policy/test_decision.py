@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from flavor.config import RunConfig
 from flavor.durations import shown_duration
 from flavor.errors import InvalidSetting
+from flavor.policy import decision
 from flavor.policy.advice import public
-from flavor.policy.decision import (
-    Action,
-    agreed_structure,
-    close_round,
-    next_round,
-    reopened,
-    sample,
-    supervise,
-)
+from flavor.policy.decision import Action, Decision, agreed_structure, sample
 from flavor.policy.standing import Client, Standing, is_quarantined
 from flavor.policy.standing import standings as all_standings
 from flavor.records import update
@@ -35,6 +28,26 @@ FAILED = Client(ClientState.FAILED, alive=False, reason="exit code 3")
 JOINED = Client(ClientState.JOINED, alive=True)
 
 ROUND = RoundView.opened(2, ("a", "b", "c"), opened_ms=1_000, deadline_ms=11_000)
+
+
+def _next(found: Decision) -> tuple[Action, str, tuple[str, ...]]:
+    return found.action, found.reason, found.names
+
+
+def next_round(*args, **settings) -> tuple[Action, str, tuple[str, ...]]:
+    return _next(decision.next_round(*args, **settings))
+
+
+def reopened(*args, **settings) -> tuple[Action, str, tuple[str, ...]]:
+    return _next(decision.reopened(*args, **settings))
+
+
+def close_round(*args, **settings) -> tuple[Action, str]:
+    return _next(decision.close_round(*args, **settings))[:2]
+
+
+def supervise(*args, **settings) -> tuple[Action, str]:
+    return _next(decision.supervise(*args, **settings))[:2]
 
 
 def standings(**of: Standing) -> dict[str, tuple[Standing, str]]:
