@@ -6,6 +6,7 @@ Only this module spells file extensions. It is light, because edges and commands
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import PurePath
 
 
 class Format(StrEnum):
@@ -20,6 +21,12 @@ class Format(StrEnum):
     def extension(self) -> str:
         """The usual file extension, with its dot."""
         return _EXTENSIONS[self]
+
+
+def format_of_ending(name: str) -> Format | None:
+    """Return the format that has the ending of the file `name`; None for .ckpt, .pth and endings of no format."""
+    found = {extension: each for each, extension in _EXTENSIONS.items() if extension != ANY_EXTENSION}
+    return found.get(PurePath(name).suffix.lower())
 
 
 FORMATS = tuple(each.value for each in Format)

@@ -185,7 +185,7 @@ def _check_reachable(public: str, tell: Callable[[str], None]) -> None:
 
     local = public.startswith("unix:") or is_this_machine(urlsplit(public).hostname or "localhost")
     if local:
-        tell("the token's URL works on this machine alone: --public-url names the bus as the site reaches it")
+        tell("the token's URL works on this machine alone: --public-url gives the URL at which the site reaches Redis")
     elif public.startswith("redis:"):
         tell("the token's URL is not encrypted: the site will need --insecure; rediss:// would protect its password")
 

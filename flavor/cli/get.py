@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flavor.checkpoints.format import FORMATS
+from flavor.checkpoints.format import FORMATS, Format, format_of_ending
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings
@@ -41,7 +41,8 @@ def _round(context: click.Context, parameter: click.Parameter, value: str) -> in
     "--format",
     "format_",
     type=click.Choice(FORMATS),
-    help="Format of the file.  [default: the format in which the training scripts save]",
+    help="Format of the file. It is required if the ending of --output stands for another format than the default.  "
+    "[default: the format in which the training scripts save]",
 )
 @click.option(
     "-o",
@@ -87,10 +88,17 @@ def get(
             have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
             raise RunError(f"run {found_run.run!r} has no model of round {number or 1}: {have}")
         kind = kind_of_run(view.config)
-        saved = (view.global_model.format if view.global_model else "") or kind.wire_format
+        saved = view.global_model.format if view.global_model else ""
         if format_ and format_ not in kind.formats:
             raise InvalidSetting(f"--format: this run's models are files that flavor does not look into ({kind.name})")
-        format_ = format_ or saved
+        ending = format_of_ending(output.name) if output and not format_ else None
+        named = ending if ending in kind.formats else None
+        if named and saved and named != saved and {named, saved} != {Format.PICKLE, Format.TORCH}:  # torch saves .pkl
+            raise InvalidSetting(
+                f"{output}: its ending stands for the format {named}, and the training scripts save {saved}: pass "
+                f"--format {named} or --format {saved}"
+            )
+        format_ = format_ or saved or named or kind.wire_format
         target = output or Path(f"{found_run.run}-round-{number:04d}{kind.extension(format_)}")
         if target.exists():
             raise InvalidSetting(f"{target} exists already: name another file by -o")

@@ -78,6 +78,9 @@ def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     assert got.wait() == 0, got.stderr
     assert weights(bench.work / "two.pkl") == pytest.approx([2 * STEP] * 4)
     raw = bench.work / "two.safetensors"
+    other = bench.done("flavor", "get", out, "--round", 2, "-o", raw, env=LOCAL)
+    assert (other.wait(), raw.exists()) == (2, False), "a pickle in a file that is named as another format"
+    assert "pass --format safetensors or --format pickle" in other.stderr
     assert bench.done("flavor", "get", out, "--round", 2, "--format", "safetensors", "-o", raw, env=LOCAL).wait() == 0
     (model,) = (out / "store").glob("runs/*/global/0002-model-*")
     assert raw.read_bytes() == model.read_bytes()
