@@ -10,6 +10,8 @@ from flavor.view.site_events import SiteIdle, TrainerStalled
 
 SILENT_S = 30.0
 """How long a site waits before it says so."""
+STALLED_S = 2.0
+"""The same for a trainer that keeps its site from going on: another process of it may set TrainFinished by then."""
 
 
 class Idleness:
@@ -35,7 +37,8 @@ class Idleness:
         """Seconds until the wait has to be told; None where it has been told, or there is no wait."""
         if self._told or not self._what:
             return None
-        return max(0.0, self._since + SILENT_S - self._now())
+        silent_s = min(STALLED_S, SILENT_S) if self._kind is TrainerStalled else SILENT_S
+        return max(0.0, self._since + silent_s - self._now())
 
     def look(self) -> bool:
         """Tell of the wait if it is time to; returns whether it was."""

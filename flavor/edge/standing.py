@@ -7,6 +7,7 @@ import contextlib
 from flavor.edge.joining import Site
 from flavor.edge.notice import Failure, Notice, shortened
 from flavor.edge.part import Part
+from flavor.edge.waiting import awaited
 from flavor.errors import NotAdmitted
 from flavor.records.client import ClientStatus
 from flavor.records.states import ClientState
@@ -45,9 +46,7 @@ class Standing:
 
     def stall(self) -> None:
         """Tell the run that the trainer does not finish its round."""
-        self._stuck = (
-            f"its trainer waits for the next round, and has not set TrainFinished of round {self.part.stalled}"
-        )
+        self._stuck = f"it waits for {awaited(self.part)}"
         self.announce()
 
     def leave(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flavor.edge.idleness import SILENT_S, Idleness
+from flavor.edge.idleness import SILENT_S, STALLED_S, Idleness
 from flavor.view.observer import Lines
 
 
@@ -48,3 +48,12 @@ def test_it_is_told_again_after_the_process_stood_still() -> None:
     clock.now += 600
     passes(idleness, clock, "round 2", 100)
     assert told == ["waiting for round 2"] * 2
+
+
+def test_a_trainer_that_keeps_its_site_from_going_on_is_told_of_soon() -> None:
+    idleness, clock, told = made()
+    idleness.waits_for("TrainFinished of round 1", is_stalled=True)
+    assert idleness.left_s() == STALLED_S
+    clock.now += STALLED_S
+    assert idleness.look()
+    assert told == ["waiting for TrainFinished of round 1"]
