@@ -71,7 +71,7 @@ def main() -> None:
     for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
         round_ = WaitEvent("TrainStarted")
         global_model = Path(os.environ["GLOBAL_MODEL_PATH"])
-        if global_model.exists():  # from the second round on
+        if global_model.exists():  # whenever a global model exists
             weights = {k: v.copy() for k, v in pickle.loads(global_model.read_bytes())["state_dict"].items()}
         read = accuracy(weights, test_x, test_y)
 

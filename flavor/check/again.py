@@ -1,7 +1,11 @@
-"""Start a training script a second time, to see whether round one begins with the same weights each time.
+"""Start a training script again after its rounds: once without a global model, and once with one.
 
 Every site starts the script by itself. Where its first weights come from a random generator without a seed, the sites
 train unrelated models, whose mean is worse than each of them. No number is then wrong, and nothing in a run shows it.
+
+A script that is started again in a later round, and every script of a run that is resumed or has an initial model,
+finds a global model in its first pass. A script whose parameters do not exist before its first training, such as one
+with scikit-learn's `partial_fit`, fails there, although it goes through all rounds of one start.
 """
 
 from __future__ import annotations
@@ -12,53 +16,108 @@ from pathlib import Path
 import numpy as np
 
 from aggregators.dtypes import Array, Kind, kind_of
+from flavor.check.aggregation import Made
 from flavor.check.fake_bus import FakeBus
-from flavor.check.model import Tensors, moves_by_itself, opened
+from flavor.check.model import Tensors, moves_by_itself, opened, unchanged
 from flavor.check.output import Screen
 from flavor.check.report import Report
 from flavor.check.script import Ended, Late, Script
-from flavor.check.trainer_checks import SEEDED
+from flavor.check.trained_from import compared, judge_read
+from flavor.check.trainer_checks import FROM_GLOBAL, SEEDED
 from flavor.checkpoints import read
 from flavor.checkpoints.compare import structure_problems
 from flavor.edge.workspace import Workspace
 from flavor.errors import CheckpointError
+from flavor.programs.readmark import ReadMark
 from flavor.records.names import Event
 
+Launch = Callable[[Script, FakeBus, int], None]
+"""Starts the script on a bus, with this number of rounds."""
+
+_AGAIN = "started again with a global model at $GLOBAL_MODEL_PATH"
 _UNRELATED = 0.3
 _FEW = 100
 """Fewest numbers that are compared: by chance their correlation reaches 0.3 once in a thousand times."""
 
 
-def start_again(
-    report: Report,
-    workspace: Workspace,
-    first: Tensors,
-    launch: Callable[[Script, FakeBus], None],
-    screen: Screen,
-    *,
-    rounds: int,
-    timeout_s: float,
-) -> None:
-    """Start the script again without a global model, and compare the model of its round one with `first`."""
-    screen.tell("round 1 once more, in a second start")
-    workspace.clear_local()
-    for path in (workspace.global_model, *workspace.merged_infos):
-        path.unlink(missing_ok=True)
-    with FakeBus(rounds, on_set=lambda key: None) as bus:
-        script = Script(bus, screen, timeout_s, mark="| ")
+class Again:
+    """Starts a checked script again, for one round each time, in the same folders."""
+
+    def __init__(
+        self, report: Report, workspace: Workspace, launch: Launch, screen: Screen, rounds: int, timeout_s: float
+    ) -> None:
+        self._report, self._files, self._launch, self._screen = report, workspace, launch, screen
+        self._rounds, self._timeout_s = rounds, timeout_s
+
+    def without_global_model(self, first: Tensors) -> None:
+        """Start the script without a global model, and compare the model of its round one with `first`."""
+        self._screen.tell("round 1 once more, in a second start")
+        for path in (self._files.global_model, *self._files.merged_infos):
+            path.unlink(missing_ok=True)
+        if self._run(1, self._rounds):
+            self._report.unclear(SEEDED, "started once more in the same folders, it did not finish round 1")
+        else:
+            _compare(self._report, first, self._files.local_model)
+
+    def with_global_model(self, known: tuple[Tensors, Made] | None) -> None:
+        """Start the script in the round after the last one, with the global model that is in its place.
+
+        `known` has the script's last model and the global model that was made from it; None if the checkpoint has no
+        tensors.
+        """
+        round_ = self._rounds + 1
+        self._screen.tell(f"round {round_} in another start, which begins with the global model")
+        mark = ReadMark(self._files.global_model)
+        if trouble := self._run(round_, round_):
+            self._report.failed(FROM_GLOBAL, f"{_AGAIN}, {trouble}")
+        elif not self._files.local_model.is_file():
+            self._report.failed(FROM_GLOBAL, f"{_AGAIN}, it saved no model at $LOCAL_MODEL_PATH")
+        elif known is None:
+            self._report.passed(FROM_GLOBAL, "the round was finished")
+        else:
+            self._judge(known, mark.was_read())
+
+    def _judge(self, known: tuple[Tensors, Made], was_read: bool | None) -> None:
+        before, made = known
         try:
-            launch(script, bus)
-            script.wait("TrainInitDone", lambda: bus.events.is_set(Event.TRAIN_INIT_DONE, 0))
-            script.wait("the script to wait for round 1", lambda: bus.looking)
-            bus.events.start_round(1)
-            script.wait("TrainFinished of round 1", lambda: bus.events.is_set(Event.TRAIN_FINISHED, 1))
-        except (Ended, Late):
-            report.unclear(SEEDED, "started once more in the same folders, it did not finish round 1")
+            after = read(self._files.local_model, opened(self._files.local_model)).tensors
+        except CheckpointError as error:
+            detail = str(error).removeprefix(f"{self._files.local_model}: ")
+            self._report.failed(FROM_GLOBAL, f"{_AGAIN}, it saved a model that cannot be read: {detail}")
             return
-        finally:
-            screen.waited()
-            script.stop()
-    _compare(report, first, workspace.local_model)
+        if changed := structure_problems(after, before, "the first start"):
+            self._report.failed(FROM_GLOBAL, f"{_AGAIN}, it saved another model: {changed}")
+        elif same := unchanged(made.tensors, after):
+            self._report.failed(FROM_GLOBAL, f"{_AGAIN}, it handed in the global model, {same}")
+        else:
+            judge_read(self._report, was_read, compared(before, made, after))
+
+    def _run(self, round_: int, rounds: int) -> str:
+        """Run one round in a new process; return why it was not finished, empty if it was."""
+        self._files.clear_local()
+        with FakeBus(rounds, on_set=lambda key: None) as bus:
+            script = Script(bus, self._screen, self._timeout_s, mark="| ")
+            try:
+                self._launch(script, bus, rounds)
+                script.wait("TrainInitDone", lambda: bus.events.is_set(Event.TRAIN_INIT_DONE, 0))
+                script.wait(f"the script to wait for round {round_}", lambda: bus.looking)
+                bus.events.start_round(round_)
+                script.wait(f"TrainFinished of round {round_}", lambda: bus.events.is_set(Event.TRAIN_FINISHED, round_))
+            except Ended:
+                return script.obituary("the script", f"before TrainFinished of round {round_}")
+            except Late:
+                return f"the script did not set TrainFinished of round {round_} within {script.limit}"
+            finally:
+                self._screen.waited()
+                script.stop()
+        return ""
+
+
+def judge_first_round(report: Report, was_read: bool | None) -> None:
+    """Record whether round one, which began with weights at `GLOBAL_MODEL_PATH`, read them."""
+    if was_read is False:
+        report.failed(FROM_GLOBAL, "round 1: the weights at $GLOBAL_MODEL_PATH were never read")
+    report.passed(FROM_GLOBAL, "round 1 started from the weights at $GLOBAL_MODEL_PATH")
 
 
 def _compare(report: Report, first: Tensors, path: Path) -> None:

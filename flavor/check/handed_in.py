@@ -114,6 +114,11 @@ class HandedIn:
         if not structure_problems(local.tensors, given, "the model at the start"):
             self._look_for_training(1, given, local.tensors)
 
+    @property
+    def last(self) -> tuple[model.Tensors, Made] | None:
+        """The script's last model, and the global model that was made from it; None without tensors."""
+        return None if self._previous is None else (self._previous.local.tensors, self._previous.made)
+
     def _look_for_training(self, round_: int, given: model.Tensors, handed_in: model.Tensors) -> None:
         if same := model.unchanged(given, handed_in):
             self._report.failed(TRAINS, f"round {round_}: what was handed in is the global model, {same}")

@@ -10,8 +10,9 @@ from aggregators.dtypes import Kind, kind_of
 from flavor.check.aggregation import Made
 from flavor.check.model import Tensors, Trace, distance, moves_by_itself, some, trace
 from flavor.check.report import Report
-from flavor.check.trainer_checks import LOADS
+from flavor.check.trainer_checks import FROM_GLOBAL, LOADS
 
+_STARTED_AGAIN = "started again with a global model"
 _FEW_WEIGHTS, _FEW_OF_TENSOR = 50, 24
 _CLEAR_SIGMAS, _POSSIBLE_SIGMAS = 4.0, 3.0
 _SHARE = 0.2
@@ -116,3 +117,23 @@ def judge(
         report.failed(LOADS, f"{where}: {seen}", hint=_LOAD_FIRST)
     else:
         report.failed(LOADS, f"{where}: the global model does not show in the weights sent in")
+
+
+def judge_read(report: Report, was_read: bool | None, left: Trace) -> None:
+    """Record whether a script that was started again trained from the global model it found; `left` is its trace.
+
+    Where the trace cannot tell, it passes if it read the file: `judge` reports that of a later round.
+    """
+    if left.sigmas >= _CLEAR_SIGMAS:
+        report.passed(FROM_GLOBAL, "it shows clearly in the weights sent in")
+        return
+    maybe = left.weights < _FEW_WEIGHTS or left.sigmas >= _POSSIBLE_SIGMAS or left.share >= _SHARE
+    if was_read is False:
+        report.failed(FROM_GLOBAL, f"{_STARTED_AGAIN}, it never read $GLOBAL_MODEL_PATH")
+    elif was_read and maybe:
+        report.passed(FROM_GLOBAL, "it was read, and the round was finished")
+    elif maybe:
+        report.unclear(FROM_GLOBAL, "the round was finished; whether the global model was read cannot be told here")
+    else:
+        seen = "the global model does not show in the weights sent in"
+        report.failed(FROM_GLOBAL, f"{_STARTED_AGAIN}, it trained from other weights: {seen}")

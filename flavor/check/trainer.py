@@ -12,11 +12,12 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from flavor.bus.address import to_environment
-from flavor.check.again import start_again
+from flavor.check.again import Again, judge_first_round
 from flavor.check.aggregation import Aggregation, Mean, Sent
 from flavor.check.fake_bus import CLIENT, RUN, FakeBus
 from flavor.check.folders import Folders, Stamp
@@ -29,6 +30,7 @@ from flavor.check.trainer_checks import (
     CONTENT,
     ENDS,
     FINISHED,
+    FROM_GLOBAL,
     LATER,
     ONE_ROUND,
     READY,
@@ -193,12 +195,15 @@ class TrainerCheck:
         self._files.clear_local()
         self._set_again = self._waits_again = False
         if round_ > 1:
-            self._folders.place_global(self._global_copy(round_ - 1))
-            if (merged := self._global_copy(round_ - 1).with_name(FILE_NAME)).is_file():
-                for path in self._files.merged_infos:
-                    shutil.copyfile(merged, path)
-            self._mark = ReadMark(self._files.global_model)
+            self._place_made_in(round_ - 1)
+        self._mark = ReadMark(self._files.global_model)
         self._bus.events.start_round(round_)
+
+    def _place_made_in(self, round_: int) -> None:
+        self._folders.place_global(self._global_copy(round_))
+        if (merged := self._global_copy(round_).with_name(FILE_NAME)).is_file():
+            for path in self._files.merged_infos:
+                shutil.copyfile(merged, path)
 
     def _await_finished(self, round_: int) -> None:
         def finished() -> bool:
@@ -239,6 +244,8 @@ class TrainerCheck:
         if not self._files.local_model.is_file():
             hint = npz_hint(self._files.local_model) or None
             self._give_up(SAVES, f"round {round_}: there is no {self._files.local_model}", hint=hint)
+        if round_ == 1 and self._folders.pretrained is not None:
+            judge_first_round(self._report, self._was_read[self._finished_key(1)])
         taken = self._folders.take(round_)
         kind = self._settings.checkpoints
         is_empty = not (kind.has_tensors or taken.stat().st_size)
@@ -286,21 +293,21 @@ class TrainerCheck:
         self._aggregation.end()
 
     def _start_again(self) -> None:
-        """Check whether a second start begins with the same weights, as each site has to."""
-        if self._first is None or not self._report.ok:
+        """Start the script again, without a global model and with one, as a run may."""
+        if not self._report.ok:
             return
+        settings = self._settings
+        launch = partial(self._launch, settings.command, "trainer-again")
+        again = Again(self._report, self._files, launch, self._screen, settings.rounds, settings.timeout_s)
         if self._folders.pretrained is not None:
             self._report.skipped(SEEDED, "round 1 started from the weights at $GLOBAL_MODEL_PATH")
-            return
-        start_again(
-            self._report,
-            self._files,
-            self._first,
-            lambda script, bus: self._launch(self._settings.command, "trainer-again", script, bus),
-            self._screen,
-            rounds=self._settings.rounds,
-            timeout_s=self._settings.timeout_s,
-        )
+        elif self._first is not None:
+            again.without_global_model(self._first)
+        if self._first is None and settings.rounds == 1:
+            self._report.skipped(FROM_GLOBAL, "nothing here makes a global model of this checkpoint")
+        elif self._folders.pretrained is None:
+            self._place_made_in(settings.rounds)
+            again.with_global_model(self._handed_in.last)
 
     # -- what was handed in
 
@@ -355,10 +362,16 @@ class TrainerCheck:
         return self._bus.keys.event(round_, Event.TRAIN_FINISHED)
 
     def _launch(
-        self, command: Sequence[str], log: str, script: Script | None = None, bus: FakeBus | None = None
+        self,
+        command: Sequence[str],
+        log: str,
+        script: Script | None = None,
+        bus: FakeBus | None = None,
+        rounds: int | None = None,
     ) -> None:
         base = to_environment(self._base, (bus or self._bus).url)
-        environment = trainer_environment(base, self._files, rounds=self._settings.rounds, run=RUN, client=CLIENT)
+        rounds = rounds or self._settings.rounds
+        environment = trainer_environment(base, self._files, rounds=rounds, run=RUN, client=CLIENT)
         environment["CHECK_FL"] = "true"
         (script or self._script).launch(command, environment, self._files.log / f"{log}.log")
 

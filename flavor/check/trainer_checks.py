@@ -61,8 +61,8 @@ INTEGERS = Check(
 LOADS = Check(
     "trains from the global model",
     "from round two on, the model that is sent in follows the global model that was handed out",
-    "after WaitEvent('TrainStarted') load os.environ['GLOBAL_MODEL_PATH'] into the model, from round two on; is the "
-    "model loaded before WaitEvent? then it is that of an earlier round",
+    "after WaitEvent('TrainStarted') load os.environ['GLOBAL_MODEL_PATH'] into the model whenever the file is there; "
+    "is the model loaded before WaitEvent? then it is that of an earlier round",
 )
 INFO = Check(
     "writes info.json",
@@ -92,6 +92,14 @@ SEEDED = Check(
     "set a seed before the model is built (torch.manual_seed(0), np.random.default_rng(0)), the same at every site, or "
     "start the run from one model with --init-model",
 )
+FROM_GLOBAL = Check(
+    "starts from a global model",
+    "started again when the run has a global model, the script loads it in its first pass, and trains from it",
+    "create the parameters before the loop, and load os.environ['GLOBAL_MODEL_PATH'] in every pass in which the file "
+    "is there: it is there in the first pass if the script is started again, or the run is resumed or has "
+    "--init-model (scikit-learn creates coef_ in the first partial_fit: call it once with classes before the loop, or "
+    "assign coef_, intercept_ and classes_)",
+)
 
 TRAINER_CHECKS: tuple[Check, ...] = (
     STARTS,
@@ -110,6 +118,7 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     FINISHED,
     ENDS,
     SEEDED,
+    FROM_GLOBAL,
 )
 CONTENT: tuple[Check, ...] = (STATE_DICT, TENSORS, FINITE, INTEGERS, SHAPES, LOADS, SEEDED)
 """The checks that are skipped for a checkpoint without tensors."""

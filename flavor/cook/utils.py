@@ -4,7 +4,7 @@
 
     SetEvent("TrainInitDone")                 # ready
     while True:
-        WaitEvent("TrainStarted")             # the global model is at $GLOBAL_MODEL_PATH (from round 2 on)
+        WaitEvent("TrainStarted")             # a global model, if there is one, is at $GLOBAL_MODEL_PATH
         ...                                   # train, save {"state_dict": ...} to $LOCAL_MODEL_PATH
         SaveInfoJson({"metadata": ..., "metrics": ...})
         SetEvent("TrainFinished")             # hand both files in

@@ -52,7 +52,7 @@ def alone(site: SiteData, *, rounds: int, seed: int) -> Model:
 
 
 def global_model() -> Model | None:
-    """The global model, which is there from the second round on."""
+    """The global model, if the run has one; a new run has none in its first round."""
     try:
         with open(os.environ["GLOBAL_MODEL_PATH"], "rb") as file:
             model: Model = pickle.load(file)["state_dict"]

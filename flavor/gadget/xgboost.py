@@ -1,6 +1,6 @@
 """Bagging with XGBoost: each client hands in the trees of its last round; the global model has all trees.
 
-    load_update_xgbmodel(bst, os.environ["GLOBAL_MODEL_PATH"])    # from the second round on
+    load_update_xgbmodel(bst, os.environ["GLOBAL_MODEL_PATH"])    # if the file is there
     bst.update(dtrain, bst.num_boosted_rounds())
     save_update_xgbmodel(bst, os.environ["LOCAL_MODEL_PATH"])     # the newest trees alone
 

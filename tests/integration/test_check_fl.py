@@ -93,7 +93,7 @@ DIGITS = textwrap.dedent('''
     SetEvent("TrainInitDone")
     for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
         WaitEvent("TrainStarted")
-        if epoch:
+        if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
             known = np.load(os.environ["GLOBAL_MODEL_PATH"])
             w, b = known["w"], known["b"]
         for _ in range(20):
@@ -448,9 +448,9 @@ ANY_BYTES = changed(
 def test_ignore_ckpt_takes_any_file_and_makes_no_global_model_of_it(check):
     report = check(ANY_BYTES, checkpoints=OPAQUE, rounds=1)
     assert report.ok
-    assert outcome(report, Status.SKIPPED) == [item.name for item in CONTENT]
+    assert outcome(report, Status.SKIPPED) == [*(item.name for item in CONTENT), FROM_GLOBAL]
     assert outcome(report, Status.UNCLEAR) == ["changes the model", "epoch goes up"]
-    assert len(outcome(report, Status.PASSED)) == len(ALL) - len(CONTENT) - 2
+    assert len(outcome(report, Status.PASSED)) == len(ALL) - len(CONTENT) - 3
 
 
 @pytest.fixture
@@ -495,7 +495,7 @@ def test_torch(check, warm_torch):
         epoch = 0
         while True:
             WaitEvent("TrainStarted")
-            if epoch:
+            if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
                 net.load_state_dict(torch.load(os.environ["GLOBAL_MODEL_PATH"])["state_dict"])
             for _ in range(50):
                 optimizer.zero_grad()
@@ -508,7 +508,7 @@ def test_torch(check, warm_torch):
             epoch += 1
     ''')  # fmt: skip
     assert outcome(check(script), Status.PASSED) == ALL
-    unused = check(script.replace("if epoch:", "if False:"))
+    unused = check(script.replace('if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):', "if False:"))
     assert outcome(unused, Status.FAILED) == ["trains from the global model"]
 
 
@@ -547,7 +547,7 @@ def test_what_cannot_be_told_stands_in_the_verdict(tmp_path, clean):
     assert ran.returncode == 0, ran.stdout
     assert "unclear  trains from the global model" in ran.stdout
     assert "3 weights are too few to tell" in ran.stdout
-    assert "15 passed, 1 unclear: the script is ready for flavor-fl" in ran.stdout
+    assert "16 passed, 1 unclear: the script is ready for flavor-fl" in ran.stdout
     assert ran.stdout.endswith("this check could not tell: trains from the global model\n")
 
 
@@ -652,9 +652,90 @@ def test_a_seed_that_was_forgotten_is_a_warning(check, seed, shuffled, status, t
 def test_weights_to_start_from_need_no_seed(check, tmp_path):
     with open(tmp_path / "given.npz", "wb") as file:
         np.savez(file, w=np.ones((64, 10), np.float32), b=np.zeros(10, np.float32))
-    script = DIGITS.replace(SEEDLESS[0], SEEDLESS[1].format("")).replace("if epoch:", "if True:")
+    script = DIGITS.replace(SEEDLESS[0], SEEDLESS[1].format(""))
     report = check(script, environment={"GLOBAL_MODEL_PATH": str(tmp_path / "given.npz")})
     assert outcome(report, Status.SKIPPED) == ["starts from the same weights"]
+
+
+LATE_PARAMETERS = textwrap.dedent('''
+    import os, pickle
+    import numpy as np
+    from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+    class Classifier:
+        """Like scikit-learn's: its parameters do not exist before the first training."""
+
+        def partial_fit(self, x, y):
+            if not hasattr(self, "coef_"):
+                self.coef_, self.intercept_ = np.zeros((1, 80)), np.zeros(1)
+            for _ in range(20):
+                error = (1 / (1 + np.exp(-(x @ self.coef_.T + self.intercept_))))[:, 0] - y
+                self.coef_ = self.coef_ - 0.1 * error @ x / len(y)
+                self.intercept_ = self.intercept_ - 0.1 * error.mean()
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 80))
+    y = x[:, :9].sum(1) > 0
+    model = Classifier()
+    SetEvent("TrainInitDone")
+    for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
+        WaitEvent("TrainStarted")
+        if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
+            with open(os.environ["GLOBAL_MODEL_PATH"], "rb") as file:
+                known = pickle.load(file)["state_dict"]
+            model.coef_[:], model.intercept_[:] = known["coef"], known["intercept"]
+        model.partial_fit(x, y)
+        with open(os.environ["LOCAL_MODEL_PATH"], "wb") as file:
+            pickle.dump({"state_dict": {"coef": model.coef_, "intercept": model.intercept_}}, file)
+        cells = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")}
+        SaveInfoJson({"metadata": {"epoch": epoch, "datasetSize": len(y), "importance": 1.0}, "metrics": cells})
+        SetEvent("TrainFinished")
+''')  # fmt: skip
+EXISTS = 'if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):'
+FROM_GLOBAL = "starts from a global model"
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (LATE_PARAMETERS, "the script ended with exit code 1 before TrainFinished of round 3"),
+        (DIGITS.replace(EXISTS, "if epoch:"), "it never read $GLOBAL_MODEL_PATH"),
+        (
+            DIGITS.replace('w, b = known["w"], known["b"]', 'w, b = (known["w"], known["b"]) if epoch else (w, b)'),
+            "it trained from other weights",
+        ),
+        (DIGITS.replace("range(20)", "range(20 if epoch or not w.any() else 0)"), "it handed in the global model"),
+        (
+            changed(("    load()\n", "    epoch == 1 and os.path.exists(GLOBAL) and time.sleep(60)\n    load()\n")),
+            "within",
+        ),
+    ],
+)
+def test_a_script_that_fails_on_a_global_model_in_its_first_pass_is_not_ready(check, script, told):
+    """A site that is started again, a resumed run and --init-model have the file there from the first pass on."""
+    report = check(script, timeout_s=6 if told == "within" else 60)
+    assert outcome(report, Status.FAILED) == [FROM_GLOBAL], [r.as_dict() for r in report.results]
+    assert detail(report, FROM_GLOBAL).startswith("started again with a global model")
+    assert told in detail(report, FROM_GLOBAL)
+
+
+def test_the_hint_mends_parameters_that_the_first_training_creates(check):
+    report = check(LATE_PARAMETERS)
+    (found,) = [result for result in report.results if result.status is Status.FAILED]
+    assert "has no attribute 'coef_'" in found.detail
+    assert "partial_fit" in found.hint
+    assert "--init-model" in found.hint
+    mended = 'model.partial_fit(x[:1], y[:1])\nSetEvent("TrainInitDone")'
+    report = check(LATE_PARAMETERS.replace('SetEvent("TrainInitDone")', mended))
+    assert outcome(report, Status.PASSED) == ALL, [r.as_dict() for r in report.results]
+
+
+def test_weights_to_start_from_that_are_never_read_are_a_failure(check, tmp_path):
+    with open(tmp_path / "given.npz", "wb") as file:
+        np.savez(file, w=np.ones((64, 10), np.float32), b=np.zeros(10, np.float32))
+    report = check(DIGITS.replace(EXISTS, "if epoch:"), environment={"GLOBAL_MODEL_PATH": str(tmp_path / "given.npz")})
+    assert outcome(report, Status.FAILED) == [FROM_GLOBAL]
+    assert detail(report, FROM_GLOBAL) == "round 1: the weights at $GLOBAL_MODEL_PATH were never read"
 
 
 def test_statistics_are_named(check):
@@ -704,7 +785,7 @@ def test_paths_that_are_set_are_used_and_the_pretrained_model_is_put_back(check,
     )
     (paths["INPUT_PATH"] / "data").touch()
     report = check(script, environment={name: str(path) for name, path in paths.items()})
-    assert outcome(report, Status.PASSED) == ALL[:-1]
+    assert outcome(report, Status.PASSED) == [name for name in ALL if name != "starts from the same weights"]
     assert outcome(report, Status.SKIPPED) == ["starts from the same weights"]
     assert (tmp_path / "out" / "seen").read_text() == "['data']"
     assert paths["LOCAL_MODEL_PATH"].is_file()
@@ -762,7 +843,7 @@ def main(tmp_path: Path, script: str) -> str:
 def test_a_passing_script_on_the_terminal(tmp_path, clean):
     ran = check_fl("-y", "-m", main(tmp_path, GOOD + "    print('epoch', epoch)\n"))
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "16 passed: the script is ready for flavor-fl" in ran.stdout
+    assert "17 passed: the script is ready for flavor-fl" in ran.stdout
     assert "| epoch 2" in ran.stderr
     assert "kept" not in ran.stdout
 
