@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flavor.coordinator.context import RunContext
-from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.round_as_read import CurrentRound
 from flavor.failpoints import reach
 from flavor.records.round import RoundView
 from flavor.records.verdict import Refusal

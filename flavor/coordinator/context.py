@@ -15,7 +15,7 @@ from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
 from flavor.coordinator.pruning import Pruning
-from flavor.coordinator.waits import Waits
+from flavor.coordinator.wait_log import Waits
 from flavor.errors import IllegalMove
 from flavor.failpoints import reach
 from flavor.ledger.history import History

@@ -10,9 +10,9 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.coordinator_lease import CoordinatorLease
-from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
+from flavor.coordinator.round_as_read import CurrentRound
 from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView

@@ -8,9 +8,9 @@ from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.coordinator.client_log import ClientLog
-from flavor.coordinator.current_round import CurrentRound
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.members import Members
+from flavor.coordinator.round_as_read import CurrentRound
 from flavor.counted import counted
 from flavor.policy.standing import LONGEST
 from flavor.records.update import Refused

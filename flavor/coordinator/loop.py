@@ -27,7 +27,7 @@ from flavor.coordinator.members import Members
 from flavor.coordinator.pruning import Pruning
 from flavor.coordinator.stages import Stages, stages_of
 from flavor.coordinator.store_wait import CoordinatorWait
-from flavor.coordinator.waits import Waits
+from flavor.coordinator.wait_log import Waits
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from flavor.coordinator.aggregation import Aggregation
-from flavor.coordinator.between_rounds import BetweenRounds
 from flavor.coordinator.context import RunContext
-from flavor.coordinator.current_round import CurrentRound
-from flavor.coordinator.open_round import OpenRound
+from flavor.coordinator.round_as_read import CurrentRound
+from flavor.coordinator.stage_aggregation import Aggregation
+from flavor.coordinator.stage_between_rounds import BetweenRounds
+from flavor.coordinator.stage_open import OpenRound
 from flavor.records.states import RoundState
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from flavor.coordinator.client_log import ClientLog
-from flavor.coordinator.waits import Waits, waiting
+from flavor.coordinator.wait_log import Waits, waiting
 from flavor.disk import file_of
 from flavor.errors import LocalFault, StoreError, StoreUnavailable
 from flavor.records.run import RunView

@@ -1,4 +1,4 @@
-"""A client's membership in a run: its lease, and what its edge reads and writes below its keys, fenced by the lease."""
+"""Decides whether an edge still is the client of a run: holds its lease, and fences what it reads and writes by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that Redis still has the run that an edge has joined, and no older state of it than the edge has seen."""
+"""Decides whether the run in Redis still is the one that an edge joined, and no older state than the edge has seen."""
 
 from __future__ import annotations
 

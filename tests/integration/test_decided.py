@@ -16,7 +16,7 @@ import pytest
 from flavor.bus.connection import connect
 from flavor.bus.jobs import RqJobQueue
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
-from flavor.coordinator import aggregation
+from flavor.coordinator import stage_aggregation
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import FlavorError, LeaseLost, LocalFault
 from flavor.protocol import SPEAKS
@@ -90,7 +90,7 @@ def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_agai
 ) -> None:
     """It stood still after it had decided to give the round back: another one did, and the site has repaired it."""
     served = Served(url, tmp_path, quorum=2, on_quorum_lost="wait", round_timeout_s=600.0)
-    runs, decide, begun, decided = served.runs, aggregation.refusals_of_spoiled, list[int](), list[int]()
+    runs, decide, begun, decided = served.runs, stage_aggregation.refusals_of_spoiled, list[int](), list[int]()
     path = tmp_path / "store" / "runs/r/b"
 
     def paused(view: RoundView) -> list[Refusal]:
@@ -107,7 +107,7 @@ def test_a_coordinator_that_was_replaced_removes_nothing_that_was_handed_in_agai
             decided.append(1)
         return refused
 
-    monkeypatch.setattr(aggregation, "refusals_of_spoiled", paused)
+    monkeypatch.setattr(stage_aggregation, "refusals_of_spoiled", paused)
     ended: list[BaseException | None] = []
     served.thread = threading.Thread(target=lambda: ended.append(raised(served.coordinator.run)))
     with served.serving():

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flavor.cli.status import status
-from flavor.coordinator import current_run, inspections, waits
+from flavor.coordinator import current_run, inspections, wait_log
 from flavor.coordinator.resume import resume
 from flavor.local.waits import Waits
 from flavor.records.states import RunState
@@ -26,7 +26,7 @@ NOBODY = "0 of at least 2 clients are ready; waiting for the sites to join"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waits, "SETTLED_S", 0.05)
+    monkeypatch.setattr(wait_log, "SETTLED_S", 0.05)
     monkeypatch.setattr(current_run, "_TICK_S", 0.05)
     monkeypatch.setattr(inspections, "_PATIENCE_S", 0.1)
     monkeypatch.setattr(waiting, "AGAIN_S", 0.05)

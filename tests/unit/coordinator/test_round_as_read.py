@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.round_as_read import CurrentRound
 from flavor.records.round import RoundView
 from flavor.records.verdict import Verdict
 from tests.recorded import accepted

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from flavor.coordinator.attempts import begin_attempt, refusals_of_spoiled
 from flavor.coordinator.context import RunContext
-from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.round_as_read import CurrentRound
 from flavor.errors import IllegalMove, LocalFault, StoreUnavailable
 from flavor.policy.decision import Action
 from flavor.policy.next_step import next_step

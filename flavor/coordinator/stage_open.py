@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from flavor.coordinator.attempts import begin_attempt
 from flavor.coordinator.context import RunContext
-from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.round_as_read import CurrentRound
 from flavor.counted import counted
 from flavor.policy.decision import Action, agreed_structure
 from flavor.policy.next_step import next_step

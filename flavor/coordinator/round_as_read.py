@@ -1,4 +1,4 @@
-"""The current round, as far as this coordinator has read it."""
+"""What this coordinator has read of the current round."""
 
 from __future__ import annotations
 

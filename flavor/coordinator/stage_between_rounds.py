@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flavor.coordinator.context import RunContext
-from flavor.coordinator.current_round import CurrentRound
+from flavor.coordinator.round_as_read import CurrentRound
 from flavor.failpoints import reach
 from flavor.policy.decision import Action
 from flavor.policy.next_step import next_step
