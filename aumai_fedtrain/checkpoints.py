@@ -184,7 +184,7 @@ def _state_of(opened: Reading, model: GlobalModel, state: ObjectRef) -> GlobalSt
     try:
         fields = json.loads(file.metadata[_STATE_KEY])
         constants = json.loads(file.metadata.get(_CONSTANTS_KEY, "[]"))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise StoreError(f"{state.path}: this is no state of aumai_fedtrain: choose another run") from None
     floats = floats_of(open_global(opened, model), constants)
     exact = {name: file.tensor(_WEIGHTS + name) if _WEIGHTS + name in file else floats[name] for name in floats}

@@ -118,7 +118,7 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
         else:
             tell(f"{error}: whether this is the run's store cannot be told")
         return
-    except (ValueError, KeyError, TypeError, DigestMismatch):
+    except (ValueError, KeyError, TypeError, RecursionError, DigestMismatch):
         raise OtherStore(f"{path} in the store {store.url} is no run's record: check --store") from None
     if found != run_id:
         raise OtherStore(

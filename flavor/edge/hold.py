@@ -101,7 +101,7 @@ def _in_use(folder: Path, variable: str, workspace: Workspace, holder: Mapping[s
 
 def _holder(path: Path) -> Mapping[str, object]:
     """What the process that holds a folder has written about itself; empty while it has not written yet."""
-    with contextlib.suppress(ValueError, OSError):
+    with contextlib.suppress(ValueError, RecursionError, OSError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return found

@@ -55,7 +55,7 @@ class Record:
             raise InvalidSetting(
                 f"{out} is no result folder of `flavor run`: it has no {_FILE} (a run's name has no slash)"
             ) from None
-        except (ValueError, TypeError, KeyError, OSError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
             raise InvalidSetting(f"{out / _FILE} cannot be read: {error}") from None
 
 

@@ -94,8 +94,13 @@ def merged_info(view: RoundView, store: ObjectStore) -> dict[str, Any]:
         data = store.open(ref).read_bytes()
     else:  # read once: other parties may change the file between two reads
         data = store.read(ref, most=_MOST_MERGED_BYTES)
-    found: dict[str, Any] = json.loads(data)
-    return found
+    try:
+        found = json.loads(data)
+        if not all(isinstance(found[part], dict) for part in ("metadata", "metrics")):
+            raise ValueError("its metadata or its metrics are no JSON object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InvalidInfo(f"{ref.path}: no merged client information: {str(error)[:200]}") from None
+    return dict(found)
 
 
 def merged_without(view: RoundView) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class StoreHealth:
             return f"{file_of(error, path)}: {error.strerror}"
         except StoreError as error:
             return str(error)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return f"{path} cannot be read as a run's record"
         return ""
 

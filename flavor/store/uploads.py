@@ -55,7 +55,7 @@ class Notes:
 
     def read(self, path: Path) -> Upload | None:
         """Read a note; None where it is missing or cannot be used."""
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
             noted = Upload(**json.loads(path.read_text(encoding="utf-8")))
             if noted.part_bytes > 0 and all(isinstance(each, str) for each in (noted.staged, noted.id)):
                 noted.tags = {str(number): str(tag) for number, tag in noted.tags.items()}

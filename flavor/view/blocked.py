@@ -75,5 +75,5 @@ def blocked_by(path: Path) -> str:
         found = json.loads(path.read_text(encoding="utf-8"))
         os.kill(found["pid"], 0)
         return str(found["blocked"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return ""

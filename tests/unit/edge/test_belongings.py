@@ -119,7 +119,7 @@ def test_how_the_trainer_saves_is_remembered_as_long_as_it_is_the_same_command(t
     assert claim(workspace, 2, [], ("python", "other.py")).habits.format == ""
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"habits": {"colour": 1}}', "\0"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 200_000, '{"habits": {"colour": 1}}', "\0"])
 def test_a_marker_that_is_damaged_is_of_no_run(tmp_path: Path, text: str) -> None:
     workspace = prepared(tmp_path / "w")
     workspace.marker.write_text(text)

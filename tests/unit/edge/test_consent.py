@@ -85,7 +85,11 @@ def test_a_store_must_hold_the_record_of_this_very_run(tmp_path: Path) -> None:
         check_store(store, "r", "a" * 32, tell=print)
     record = tmp_path / run_record_path("r")
     record.parent.mkdir(parents=True)
-    for text, match in (("{", "no run's record"), (json.dumps({"run_id": "b" * 32}), "another run of the name")):
+    broken = ("{", "[" * 200_000, "[]", "5", "{}")
+    for text, match in (
+        *((text, "no run's record") for text in broken),
+        (json.dumps({"run_id": "b" * 32}), "another run of the name"),
+    ):
         record.write_text(text)
         with pytest.raises(RunRefused, match=match):
             check_store(store, "r", "a" * 32, tell=print)

@@ -135,3 +135,12 @@ def test_check_fl_does_not_run_on_an_edges_files(tmp_path: Path) -> None:
     mine.leave()
     Folders({"LOCAL_MODEL_PATH": str(workspace.local_model)}).close(keep=False)
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "[]", "{"])
+def test_a_holder_whose_file_is_damaged_holds_the_folder_all_the_same(tmp_path: Path, text: str) -> None:
+    hold("client 'site-1' of run 'r'").take(prepared(tmp_path / "a"))
+    for lock in (tmp_path / "a").rglob(LOCK):
+        lock.write_text(text)
+    with pytest.raises(InvalidSetting, match="is in use"):
+        hold("client 'site-2' of run 's'").take(prepared(tmp_path / "a"))

@@ -66,3 +66,10 @@ def test_one_of_a_later_release_is_told(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
     with pytest.raises(InvalidSetting, match="another release"):
         Record.of(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "[]", "5", "{", "{}"])
+def test_one_that_is_damaged_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "federation.json").write_text(text)
+    with pytest.raises(InvalidSetting, match="cannot be read"):
+        Record.of(tmp_path)

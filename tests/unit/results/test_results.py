@@ -6,13 +6,18 @@ import contextlib
 import csv
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flavor.errors import InvalidInfo
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
 from flavor.results.plot import panels, plot_metrics
-from flavor.results.rounds import RoundResult, SiteResult, best_of, for_people, scalars
+from flavor.results.rounds import RoundResult, SiteResult, best_of, for_people, merged_info, scalars
 from flavor.results.tables import MOST_COLUMNS, Tables
+from flavor.store.local import LocalStore
 
 TABLES = ("metrics.csv", "metrics-sites.csv")
 
@@ -127,3 +132,11 @@ def test_a_plot_is_drawn_of_whatever_a_metric_is_called(tmp_path: Path) -> None:
     assert plot_metrics("r", [result(1, names, {f"s{number}": names for number in range(40)})], tmp_path / "m.png")
     assert plot_metrics("r", [result(1, {})], tmp_path / "n.png")
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("data", [b"[" * 200_000, b"[]", b"5", b"{", b"{}", b'{"metadata": [], "metrics": {}}'])
+def test_merged_information_that_is_none_is_one_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "info.json").write_bytes(data)
+    opened = RoundView.opened(1, ("a",), opened_ms=1, deadline_ms=9)
+    with pytest.raises(InvalidInfo, match=r"^info\.json: no merged client information: "):
+        merged_info(replace(opened, info=ObjectRef("info.json", "")), LocalStore(tmp_path))

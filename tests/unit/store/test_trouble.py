@@ -335,3 +335,9 @@ def test_a_write_that_finds_no_room_names_its_file_and_the_disk(tmp_path: Path) 
             f"{small}/cache/staging: No space left on device: free some space on the disk at {small}, or name another "
             "folder with --store-cache"
         }
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "[]", "5", "{", "{}"])
+def test_a_record_that_is_damaged_is_told(store: LocalStore, health: StoreHealth, text: str) -> None:
+    store.local(run_record_path("r")).write_text(text)
+    assert health.why_not(writes=False) == f"{run_record_path('r')} cannot be read as a run's record"

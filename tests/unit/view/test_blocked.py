@@ -11,6 +11,7 @@ import pytest
 
 from flavor.bus.countdown import countdown
 from flavor.view.blocked import VARIABLE, BlockedNote, blocked_by, noting
+from flavor.view.event import Notice
 from flavor.view.observer import Lines
 from flavor.view.site_events import StoreAwaited
 
@@ -46,3 +47,21 @@ def test_a_program_says_what_blocks_it_and_keeps_the_file_from_its_own_children(
     assert blocked_by(note) == ""
     observer.hear(StoreAwaited("full", patience_s=9))
     assert told == ["waiting for the store, for at most 9 s: full"] == [blocked_by(note)]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "[]", "{}", '{"pid": 1e400, "blocked": ""}', f'{{"pid": {10**30}}}'])
+def test_a_note_that_is_damaged_tells_of_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "edge-1.blocked").write_text(text)
+    assert blocked_by(tmp_path / "edge-1.blocked") == ""
+
+
+def test_routine_does_not_end_what_blocks_and_other_news_does(tmp_path: Path) -> None:
+    note = tmp_path / "edge-1.blocked"
+    heard = BlockedNote(note)
+    heard.hear(StoreAwaited("full"))
+    blocked = blocked_by(note)
+    assert "full" in blocked
+    heard.hear(Notice("a round goes on", is_routine=True))
+    assert blocked_by(note) == blocked
+    heard.hear(Notice("the store is back"))
+    assert blocked_by(note) == ""
