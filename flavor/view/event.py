@@ -28,12 +28,6 @@ class Event:
         """The line that people read who look at one run."""
         return self.reason
 
-    def to_entry(self) -> dict[str, str]:
-        """Return the fields of its entry in the log."""
-        entry = {"event": self.name, "reason": self.reason}
-        entry |= {"client": client} if (client := getattr(self, "client", "")) else {}
-        return entry | ({"round": str(number)} if (number := getattr(self, "round", None)) is not None else {})
-
     @classmethod
     def from_entry(cls, entry: Mapping[str, str]) -> Self:
         """Make the event that an entry of the log stores."""
@@ -56,7 +50,3 @@ class Unknown(Event):
     """An entry of the log whose event this release does not know, because a newer one has written it."""
 
     entry: Mapping[str, str] = field(default_factory=dict)
-
-    def to_entry(self) -> dict[str, str]:
-        """See `Event`."""
-        return dict(self.entry)

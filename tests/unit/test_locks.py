@@ -73,3 +73,20 @@ def test_a_file_that_was_removed_before_it_was_locked_is_not_taken_for_the_one_o
         return
     with waited_for(path) as file:
         assert file.read() == "of now"
+
+
+@pytest.mark.parametrize("error", [OSError(37, "No locks available"), KeyboardInterrupt()])
+def test_a_file_that_cannot_be_locked_is_closed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    handles = list[int]()
+
+    def flock(file: int, operation: int) -> None:
+        handles.append(file)
+        raise error
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(type(error)):
+        held(tmp_path / "lock")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handles[0])

@@ -242,3 +242,13 @@ def test_a_number_that_is_too_large_is_told_the_bound(value: float) -> None:
         InvalidInfo, match=r"metadata\['importance'\] is \S+: a finite number is needed, of 1e\+\d+ at most"
     ):
         checked_info(infos)
+
+
+@pytest.mark.parametrize(("name", "number"), [("datasetSize", 2**63), ("epoch", 2**63), ("epoch", -(2**63))])
+def test_the_largest_number_is_one_that_fits_into_64_bits(name: str, number: int) -> None:
+    value = info()
+    value["metadata"][name] = number
+    with pytest.raises(InvalidInfo, match=rf"metadata\.{name} is absurdly large"):
+        checked_info(value)
+    value["metadata"][name] = number - 1 if number > 0 else number + 1
+    assert checked_info(value)["metadata"][name] == value["metadata"][name]

@@ -1,0 +1,26 @@
+"""An entry of the log is read as the event that it stores."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from flavor.view.event import Unknown
+from flavor.view.events import KINDS, event_of
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_event_has_the_round_the_client_and_the_reason_of_its_entry(name: str) -> None:
+    event = event_of({"event": name, "reason": "so it is", "round": "3", "client": "a"}, run="r")
+    expected = {"reason": "so it is", "round": 3, "client": "a", "run": "r"}
+    names = {each.name for each in fields(event)}
+    assert type(event) is KINDS[name]
+    assert {each: getattr(event, each) for each in expected if each in names} == {
+        each: value for each, value in expected.items() if each in names
+    }
+
+
+def test_an_unknown_one_keeps_its_entry() -> None:
+    entry = {"event": "round.halved", "reason": "too large", "half": "left"}
+    assert event_of(entry, run="r") == Unknown("too large", entry, run="r")
