@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from flavor.checkpoints.kind import CheckpointKind
-from flavor.checkpoints.kinds import kind_named
+from flavor.checkpoints.kinds import check_kind_name, kind_named
 from flavor.errors import InvalidSetting
 from flavor.option_groups import Group
 from flavor.patterns import STATISTICS
@@ -33,6 +33,8 @@ COMMAND = "command"
 RULE, PATTERN = "NAME[:OPTION=VALUE,...]", "PATTERN"
 _TO_SHOW: dict[str, object] = {}
 """The validation context of `RunConfig.known`."""
+_OF_RUN: dict[str, object] = {"run": True}
+"""The validation context of `RunConfig.of_run`: the name of a kind of checkpoints imports no package."""
 LONGEST_S = 10 * 365 * 86_400.0
 """No duration is longer: milliseconds of it must fit what Redis takes."""
 
@@ -287,6 +289,9 @@ class RunConfig(BaseModel):
         if info.context is _TO_SHOW:
             return name
         try:
+            if info.context is _OF_RUN:
+                check_kind_name(name)
+                return name
             return kind_named(name).name
         except InvalidSetting as error:
             raise ValueError(str(error)) from None
@@ -299,7 +304,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _rule_is_for_tensors(self, info: ValidationInfo) -> Self:
-        if info.context is _TO_SHOW:  # the coordinator has checked it, on a machine that has the kind
+        if info.context is _TO_SHOW or info.context is _OF_RUN:  # the coordinator, which has the kind, has checked it
             return self
         has_tensors, name = self.kind.has_tensors, self.checkpoint
         if not has_tensors and (self.aggregator not in (None, COMMAND) or self.server_step is not None):
@@ -359,7 +364,7 @@ class RunConfig(BaseModel):
         """The configuration of a run that is there.
 
         `InvalidSetting` names each setting that this release does not know: to leave one out is to do something else
-        than the run asks for.
+        than the run asks for. A package's kind of checkpoints must be installed here, and is imported by `kind` alone.
         """
         if unknown := sorted(values.keys() - cls.model_fields):
             told = ", ".join(f"{name} ({_shown(values[name])})" for name in unknown)
@@ -367,7 +372,7 @@ class RunConfig(BaseModel):
                 f"run {run!r} has settings that this release of flavor does not know: {told}: install the "
                 "coordinator's release here"
             )
-        return cls.parse(values)
+        return cls.parse(values, context=_OF_RUN)
 
     @classmethod
     def known(cls, values: Mapping[str, Any]) -> RunConfig:

@@ -44,8 +44,18 @@ def kind_named(name: str) -> CheckpointKind:
         except (Exception, SystemExit) as error:  # foreign code runs here
             why = one_line(f"{error}" if isinstance(error, InvalidSetting) else f"{type(error).__name__}: {error}")
             raise InvalidSetting(f"checkpoints of the kind {name!r}: {origin}: {point.value}: {why}") from error
+    raise _unknown(name)
+
+
+def check_kind_name(name: str) -> None:
+    """Raise `InvalidSetting` unless a kind of this name is built in or installed. No package is imported."""
+    if name not in _BUILT_IN and name not in kind_names():
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> InvalidSetting:
     there = ", ".join(kind_names())
-    raise InvalidSetting(
+    return InvalidSetting(
         f"there are no checkpoints of the kind {name[:80]!r} here, only: {there}; install the package that has them"
     )
 

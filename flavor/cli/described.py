@@ -9,6 +9,7 @@ from typing import Any
 
 from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
+from flavor.checkpoints.kinds import check_kind_name
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, InvalidSetting
 from flavor.ledger.rounds import closed_round
@@ -109,9 +110,9 @@ def _absent(snapshot: Snapshot, left_in: str) -> list[str]:
 
 
 def _unreadable(config: RunConfig) -> list[str]:
-    """What of the run this machine cannot read, because a package is not installed here or is broken."""
+    """What of the run this machine cannot read, because a package is not installed here. No package is imported."""
     try:
-        config.kind  # noqa: B018 - it is looked up
+        check_kind_name(config.checkpoint)
     except InvalidSetting as error:
         return [f"the run's checkpoints cannot be read here: {error}"]
     return []

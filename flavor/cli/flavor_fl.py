@@ -108,6 +108,13 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     help="Take part in a run with opaque checkpoints, whose files reach the training script unchecked.",
 )
 @click.option(
+    "--checkpoint",
+    metavar="KIND",
+    envvar="FLAVOR_CHECKPOINT",
+    show_envvar=True,
+    help="Take part in a run whose kind of checkpoint comes from an installed package, which is imported for it.",
+)
+@click.option(
     "--allow-set",
     multiple=True,
     metavar="PATTERN",
@@ -156,6 +163,7 @@ def command(
     input_path: Path | None,
     format_: str | None,
     opaque: bool,
+    checkpoint: str | None,
     allow_set: tuple[str, ...],
     strip_prefix: bool,
     report_output: bool,
@@ -204,6 +212,7 @@ def command(
         input=input_path,
         format=Format(format_) if format_ else None,
         opaque=opaque,
+        checkpoint=checkpoint,
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
         strip_prefix=strip_prefix,
         report_output=report_output,

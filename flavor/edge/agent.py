@@ -127,7 +127,14 @@ class Edge:
     ) -> None:
         """Train until the run or the trainer ends. `leaving` gets the callbacks that end what is begun here."""
         config, settings = site.config, site.settings
-        check_consent(config.run, settings, opaque=config.opaque, allow_set=config.allow_set, store=config.store)
+        check_consent(
+            config.run,
+            settings,
+            opaque=config.opaque,
+            allow_set=config.allow_set,
+            store=config.store,
+            checkpoint=config.checkpoint,
+        )
         transfers = self._transfers(standing)
         store = self._opened_store(site, transfers)
         assert transfers.health is not None

@@ -45,6 +45,8 @@ class EdgeConfig(BaseModel):
     """The trainer's checkpoint format, needed only when the trainer loads a model before it has saved one."""
     opaque: bool = False
     """Whether this site takes part in runs whose checkpoints are not inspected."""
+    checkpoint: str | None = None
+    """The kind of checkpoints of an installed package that this site takes; None for the built-in kinds alone."""
     allow_set: tuple[str, ...] = ()
     """Patterns of the settings that this site takes from a run, beside `flavor.script_settings.ALLOWED`."""
     strip_prefix: bool = False

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from flavor.checkpoints.kinds import BUILT_IN
 from flavor.config import RunConfig
 from flavor.disk import STAGING
 from flavor.errors import (
@@ -29,14 +30,29 @@ from flavor.store.trouble import without_share
 from flavor.store.url import folder_of, package_scheme
 
 
-def check_consent(run: str, config: RunConfig, *, opaque: bool, allow_set: Sequence[str], store: str | None) -> None:
+def check_consent(
+    run: str,
+    config: RunConfig,
+    *,
+    opaque: bool,
+    allow_set: Sequence[str],
+    store: str | None,
+    checkpoint: str | None = None,
+) -> None:
     """Raise `RunRefused` unless the site takes this run's kind of checkpoint, its settings, and its folder.
 
     A global model of a kind that is not safe, such as an opaque one, can be any file of the coordinator. The trainer's
     own library loads it, and many libraries run code that such a file names. A setting is an environment variable of
     the trainer. A folder that the coordinator names is a folder of this machine. `store` is the store that the site
-    named; None or empty if it named none.
+    named; None or empty if it named none. `checkpoint` is the kind of checkpoints that the site named: the package of
+    another one is not imported.
     """
+    if config.checkpoint not in (*BUILT_IN, checkpoint):
+        raise RunRefused(
+            f"run {run!r} has checkpoints of the kind {config.checkpoint!r}, which a package of this machine would "
+            f"read and this site has not named: start with --checkpoint {shlex.quote(config.checkpoint)} if that is "
+            "the run's"
+        )
     if not (config.kind.is_safe or opaque):
         raise RunRefused(
             f"run {run!r} has {config.checkpoint} checkpoints, files that nothing checks and that may run code when "

@@ -289,7 +289,7 @@ class Federation:
 
     def _consent(self) -> list[str]:
         """The options by which this user's own sites take what this user's run asks of them."""
-        words = [] if self.config.kind.is_safe else ["--opaque"]
+        words = ["--checkpoint", self.config.checkpoint, *([] if self.config.kind.is_safe else ["--opaque"])]
         words += [word for name in self.config.settings for word in ("--allow-set", name)]
         return [*words, "--strip-prefix"] if self.strip_prefix else words
 

@@ -29,7 +29,7 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: robot\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(POINTS)
-    (about.parent / "robot_code.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    (about.parent / "robot_code.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
     monkeypatch.syspath_prepend(str(about.parent))
     return mark
 
@@ -40,7 +40,7 @@ def runs(url: str) -> Iterator[RunStore]:
     redis.flushall()
     runs = RunStore(redis, "r", url)
     config = {**RunConfig(rounds=3, min_clients=1, store="file:///s").to_mapping(), "store": "tape://host/run"}
-    runs.create(rounds=3, config=config)
+    runs.create(rounds=3, config={**config, "checkpoint": "forest"})
     yield runs
     redis.close()
 

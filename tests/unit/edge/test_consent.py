@@ -9,7 +9,7 @@ import pytest
 
 from flavor.config import RunConfig
 from flavor.edge.consent import check_consent, check_store
-from flavor.errors import RunRefused
+from flavor.errors import InvalidSetting, RunRefused
 from flavor.script_settings import checked_pattern, settings_not_taken
 from flavor.store.bucket import refusal
 from flavor.store.local import LocalStore
@@ -77,6 +77,27 @@ def test_a_store_of_a_package_needs_the_sites_word() -> None:
     with pytest.raises(RunRefused, match=r"^run 'r' keeps its objects in a store 'tape://', which a package "):
         check_consent("r", run, opaque=False, allow_set=(), store=None)
     check_consent("r", run, opaque=False, allow_set=(), store="tape://host/run")
+
+
+def test_a_package_s_kind_of_checkpoints_needs_the_sites_word_before_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = tmp_path / "forest-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: forest\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[flavor.checkpoints]\nforest = forest_kind:Forest\n")
+    (tmp_path / "forest_kind.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'imported')!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = RunConfig.of_run("r", {"rounds": 1, "store": "s", "checkpoint": "forest"})
+    for named in (None, "trees"):
+        with pytest.raises(RunRefused, match=r"a package of this machine would read .* start with --checkpoint forest"):
+            check_consent("r", run, opaque=True, allow_set=(), store="s", checkpoint=named)
+    assert not (tmp_path / "imported").exists()
+    with pytest.raises(InvalidSetting, match="forest_kind"):  # it is imported now, and has no such class
+        check_consent("r", run, opaque=True, allow_set=(), store="s", checkpoint="forest")
+    assert (tmp_path / "imported").exists()
+    with pytest.raises(InvalidSetting, match="no checkpoints of the kind 'oak' here"):
+        RunConfig.of_run("r", {"rounds": 1, "store": "s", "checkpoint": "oak"})
 
 
 def test_a_store_must_hold_the_record_of_this_very_run(tmp_path: Path) -> None:
