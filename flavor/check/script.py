@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 from flavor.check.output import Screen
-from flavor.programs.process import ChildProcess, described_exit
+from flavor.programs.process import ChildProcess, described_exit, shortened
 
 _TICK_S = 1.0
 _LAST_LINES = 8
 _LINE_SHOWN = 300
-"""Characters of a line that a report quotes, from its end, which says what went wrong in a long line."""
+"""Characters of a line before the last that a report quotes."""
+_LAST_SHOWN = 4000
+"""The same of the last line, which says what went wrong."""
 END_S = 60.0
 """A script that has not ended this long after the run will not end."""
 
@@ -124,7 +126,8 @@ class Script:
     def last_words(self) -> str:
         """Return its last lines, each on a line of its own after a bar; empty if it printed nothing."""
         lines = [line for line in self._process.last_lines if line.strip()] if self._process else []
-        return "".join(f"\n| {line[-_LINE_SHOWN:]}" for line in lines[-_LAST_LINES:])
+        told = [shortened(line, _LINE_SHOWN) for line in lines[-_LAST_LINES:-1]]
+        return "".join(f"\n| {line}" for line in [*told, *(shortened(line, _LAST_SHOWN) for line in lines[-1:])])
 
     def stop(self) -> None:
         """Stop it and every process that it started, if it runs."""

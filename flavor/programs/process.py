@@ -248,4 +248,13 @@ def quoted(lines: Sequence[str]) -> str:
 
 
 def _told(lines: Sequence[str]) -> list[str]:
-    return [line[-_LINE_SHOWN:].strip() for line in lines if line.strip(" ^~")][-_LINES_SHOWN:]
+    told = [line.strip() for line in lines if line.strip(" ^~")]
+    return [shortened(line, _LINE_SHOWN) for line in told[-_LINES_SHOWN:]]
+
+
+def shortened(line: str, most: int) -> str:
+    """Cut a line longer than `most` characters in its middle.
+
+    An error's name stands at the beginning of its line, and the newest state of a progress bar at the end.
+    """
+    return line if len(line) <= most else f"{line[: most // 2]} … {line[-(most // 2) :]}"

@@ -426,6 +426,14 @@ def test_a_death_is_reported_at_once_with_its_last_lines_and_skips_the_rest(chec
     assert lines[-1] == "| OSError: no space for the model"
 
 
+def test_the_last_line_of_a_script_is_quoted_whole_and_a_long_one_before_it_is_cut_in_its_middle(check):
+    fails = "    print('begin' + '.' * 900 + 'end')\n    raise OSError('no space' + ' and no memory' * 60)\n    S"
+    lines = detail(check(changed(("    save()\n    S", fails))), "sets TrainFinished").splitlines()
+    assert lines[-1] == "| OSError: no space" + " and no memory" * 60
+    (long,) = [line for line in lines if "begin..." in line and line.endswith("end")]
+    assert len(long) < 320
+
+
 def test_a_killed_script_is_named_by_its_signal(check):
     report = check(changed(("    save()\n    S", "    os.kill(os.getpid(), 9)\n    S")))
     assert "killed by SIGKILL" in detail(report, "sets TrainFinished")
