@@ -10,6 +10,7 @@ from typing import Any
 from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.checkpoints.kinds import check_kind_name
+from flavor.cli.lacking import what_is_lacking
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, InvalidSetting
 from flavor.ledger.rounds import closed_round
@@ -33,15 +34,16 @@ def described(
     """Return a run with its current round and its clients, as plain values.
 
     `waits_for` says what the run waits for, `waits_s` for how long, and `held` whether it cannot go on by itself.
-    `absent` names the run's own processes that are missing. The metrics of the newest closed round come from `store`,
-    or from the store in the run's settings; they are left out where the store cannot be read, or does not answer within
-    a few seconds. `metric` is the metric whose best value is searched, `left_in` the result folder of a local run whose
-    `flavor run` has ended.
+    `absent` names the run's own processes that are missing, or says that Redis came back older than the store. The
+    metrics of the newest closed round come from `store`, or from the store in the run's settings; they are left out
+    where the store cannot be read, or does not answer within a few seconds. `metric` is the metric whose best value is
+    searched, `left_in` the result folder of a local run whose `flavor run` has ended.
     """
     snapshot = take_snapshot(runs, jobs=lambda config: _queue(url, config, runs.run))
     view, round_, wait = snapshot.run, snapshot.round, snapshot.waits_for
     found = _metrics(runs, view, round_, store, metric)
-    absent = [*_absent(snapshot, left_in), *_unreadable(snapshot.config)]
+    lacking = what_is_lacking(runs, found.place)
+    absent = [*([lacking] if lacking else _absent(snapshot, left_in)), *_unreadable(snapshot.config)]
     if found.silent:
         absent.append(f"no metrics are shown: {found.silent}")
     now_ms = snapshot.now_ms
@@ -129,6 +131,8 @@ class _Metrics:
     samples: dict[str, int] = field(default_factory=dict)
     silent: str = ""
     """Why no metrics are shown; '' where the store answered."""
+    place: ObjectStore | None = None
+    """The store, if it could be opened."""
 
 
 def _metrics(
@@ -147,7 +151,7 @@ def _metrics(
         brief = BriefStore(url) if not found.silent else None
     except (FlavorError, OSError) as error:
         found.silent = "" if is_installed(url) else str(error)
-    place = brief.store if brief is not None else None
+    place = found.place = brief.store if brief is not None else None
     if last is not None:
         _sites(found, last, place)
         if place is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.opened_run import opened_run
+from flavor.cli.lacking import named_or_own_store, what_is_lacking
+from flavor.cli.opened_run import OpenedRun, opened_run, store_of_run
 from flavor.cli.options import redis_option
+from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
+from flavor.errors import FlavorError
 from flavor.printable import printable
 
 if TYPE_CHECKING:
@@ -35,8 +39,21 @@ def log(run: str, follow: bool, as_json: bool, redis_url: str | None) -> None:
     from flavor.view.log import follow as follow_log
 
     with opened_run(run, redis_url) as found:
+        if follow:  # its end may never come on a Redis that came back older
+            _warn_of_lacking(found)
         for logged in follow_log(found.runs, until_end=follow):
             click.echo(_as_json(logged) if as_json else _line(logged))
+        if not follow:
+            _warn_of_lacking(found)
+
+
+def _warn_of_lacking(found: OpenedRun) -> None:
+    own = found.store
+    if not own:
+        with contextlib.suppress(FlavorError, KeyError):  # also a store that only a package opens, which nobody named
+            own = store_of_run(found.run, found.runs.read().config)
+    if lacking := what_is_lacking(found.runs, named_or_own_store(own)):
+        print_line(lacking, err=True)
 
 
 def _as_json(logged: Logged) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flavor.cli.options import needed
-from flavor.errors import MisuseError
+from flavor.errors import MisuseError, RunNotFound
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
@@ -40,7 +40,10 @@ class OpenedRun:
 
 @contextlib.contextmanager
 def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
-    """Open the run of this name, or of this result folder, whose own server is started for the body if need be."""
+    """Open the run of this name, or of this result folder, whose own server is started for the body if need be.
+
+    A `RunNotFound` of the body names `flavor recover` too, if the store is known and holds the run.
+    """
     from flavor.local.record import Record, is_folder, server_of
 
     with contextlib.ExitStack() as stack:
@@ -54,7 +57,14 @@ def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
         if not redis_url:
             _check_named(run)
         redis, url = connected(redis_url)
-        yield OpenedRun(name, redis, url, store, not runs)
+        found = OpenedRun(name, redis, url, store, not runs)
+        try:
+            yield found
+        except RunNotFound as error:
+            from flavor.cli.lacking import named_or_own_store, what_is_lacking
+
+            lacking = what_is_lacking(found.runs, named_or_own_store(store))
+            raise RunNotFound(f"{error}; {lacking}") if lacking else error from None
 
 
 def _check_named(run: str) -> None:

@@ -23,8 +23,54 @@ from flavor.store.paths import manifest_path
 REPLACED = (
     "round {}: {} was not the manifest that its aggregator has signed: another who writes to the store replaced it"
 )
+_UNKNOWN = "Redis does not know it"
 _LOOKED_AHEAD = 50
 """Number of rounds that are looked at, one after the other, while an object lies there that is no manifest."""
+
+
+def lost(run: str, closed: int, but: str) -> str:
+    """Say that the store has `closed` rounds of a run, and Redis does not have them."""
+    return (
+        f"run {run!r} has {counted(closed, 'closed round')} in the store, but {but}: it came back empty or older, or "
+        "is another one"
+    )
+
+
+def how_to_recover(run: str, closed: int, *, replace: bool) -> str:
+    """Name the command that rebuilds a run; `replace` if Redis has another state of the run."""
+    return (
+        f"`flavor recover --run {run}{' --replace' if replace else ''}`, with the same --redis-url and --store and a "
+        f"--trust for the key of each aggregator, rebuilds the run after round {closed}"
+    )
+
+
+def _how_to_remove(run: str) -> str:
+    return f"`flavor rm {run} --objects` removes what one of this name, removed by `flavor rm`, left in the store"
+
+
+def what_redis_lacks(runs: RunStore, archive: Archive) -> str:
+    """Say that the store has later rounds of a run than Redis, and how to rebuild it; '' where it has none.
+
+    Changes nothing. Costs one request to the store where it has none. Raises `BusUnavailable` and `StoreError`.
+    """
+    view = runs.find()
+    closed = runs.closed(view)[0] if view is not None else 0
+    manifest = archive.manifest(closed + 1)
+    if manifest is None:
+        return ""
+    if view is not None:
+        if manifest.run_id != view.run_id:
+            return ""  # of an earlier run of this name, or this is not the run's store
+        if not Witnesses.of_run(runs, archive, view.config, newest=closed).vouch_for(manifest):
+            return ""
+        again = runs.find()
+        if again is None or runs.closed(again)[0] > closed:  # a round was closed at the same time
+            return ""
+    newest = max(archive.closed(), closed + 1)
+    how = how_to_recover(runs.run, newest, replace=view is not None)
+    if view is None:
+        return f"{lost(runs.run, newest, _UNKNOWN)}. {how}; {_how_to_remove(runs.run)}"
+    return f"{lost(runs.run, newest, f'Redis has {closed} closed')}. {how}"
 
 
 class History:
@@ -44,7 +90,7 @@ class History:
         run = record.run
         before = self._archive.beginning()
         if more := self._more(0, record.config):
-            self._refuse("Redis does not know it", more)
+            self._refuse(_UNKNOWN, more, replace=False)
         if before is None:
             try:
                 self._archive.begin(record)
@@ -85,7 +131,7 @@ class History:
         """Return the newest closed round on Redis, and the digest of its manifest ('' for a round without one)."""
         view = self._runs.find()
         if view is None:
-            self._refuse("Redis does not know it any more")
+            self._refuse(f"{_UNKNOWN} any more", replace=False)
         closed, round_ = self._runs.closed(view)
         manifest = round_.manifest if round_ is not None and round_.round == closed else view.manifest
         return closed, manifest.digest if manifest else ""
@@ -118,13 +164,11 @@ class History:
                 self._tell(f"{told}; the run goes on")
         return 0
 
-    def _refuse(self, but: str, at_least: int = 0) -> NoReturn:
+    def _refuse(self, but: str, at_least: int = 0, *, replace: bool = True) -> NoReturn:
         run, closed = self._archive.run, max(self._archive.closed(), at_least)
         raise StateLost(
-            f"run {run!r} has {counted(closed, 'closed round')} in the store, but {but}: it came back empty or older, "
-            f"or is another one. Nothing was changed. `flavor recover --run {run}`, with the same --redis-url and "
-            f"--store, rebuilds the run after round {closed}; another name starts another run, and "
-            f"`flavor rm {run} --objects` removes what one of this name, removed by `flavor rm`, left in the store"
+            f"{lost(run, closed, but)}. Nothing was changed. {how_to_recover(run, closed, replace=replace)}; another "
+            f"name starts another run, and {_how_to_remove(run)}"
         )
 
     def settle(self, round_: int, ref: ObjectRef | None) -> None:

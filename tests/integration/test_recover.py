@@ -115,6 +115,13 @@ def test_an_empty_server_is_refused_by_all_and_the_run_is_rebuilt(
             one_line(edge, f"run '{bench.run}' is gone from Redis", "start this edge again")
         one_line(bench.serve(*DILOCO, rounds=ROUNDS), "has 3 closed rounds in the store", told)
         assert bench.runs.find() is None
+        gone = f"there is no run {bench.run!r}"
+        for command in ("status", "log", "get", "credits"):
+            looked = bench.done("flavor", command, bench.run, env={"FLAVOR_STORE": str(bench.store)})
+            one_line(looked, gone, "has 3 closed rounds in the store", told)
+        silent = bench.done("flavor", "status", bench.run, env={"FLAVOR_STORE": str(tmp_path / "none")})
+        one_line(silent, gone)
+        assert "recover" not in silent.stderr
 
         done = recover(bench)
         assert done.wait() == 0, done.stderr
@@ -153,7 +160,15 @@ def test_an_older_server_is_refused_by_all_and_replaced(tmp_path: Path, bench_at
         one_line(coordinator, "has 3 closed rounds in the store", "Redis has 1 closed", "`flavor recover --run")
         for edge in edges:
             one_line(edge, "is in round 2", "was in round 4 before", "Redis came back older")
-        one_line(bench.serve(*DILOCO, rounds=ROUNDS), "Redis has 1 closed", "`flavor recover --run")
+        told = f"`flavor recover --run {bench.run} --replace`"
+        one_line(bench.serve(*DILOCO, rounds=ROUNDS), "Redis has 1 closed", told)
+        status, log = (bench.done("flavor", command, bench.run) for command in ("status", "log"))
+        for looked, shown in ((status, "stdout"), (log, "stderr")):
+            assert looked.wait() == 0, looked.stderr
+            last = getattr(looked, shown)
+            assert "has 3 closed rounds in the store, but Redis has 1 closed" in last
+            assert told in last
+        assert "start `flavor serve" not in status.stdout
 
         lost = "its open round 2 with 1 update"
         one_line(recover(bench), "1 closed round, the store has 3", "--replace", f"lost would be {lost}")

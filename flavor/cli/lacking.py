@@ -1,0 +1,41 @@
+"""Looks whether the store has more of a run than Redis, which came back empty or older."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from flavor.cli.options import store_settings
+from flavor.errors import FlavorError
+
+if TYPE_CHECKING:
+    from flavor.bus.runs import RunStore
+    from flavor.store.protocol import ObjectStore
+
+
+def what_is_lacking(runs: RunStore, store: ObjectStore | None) -> str:
+    """Say what Redis lacks of the run, and name `flavor recover`.
+
+    Returns '' where Redis lacks nothing, `store` is None, or the store does not answer.
+    """
+    from flavor.ledger.archive import Archive
+    from flavor.ledger.history import what_redis_lacks
+
+    if store is not None:
+        with contextlib.suppress(FlavorError, OSError, ValueError):
+            return what_redis_lacks(runs, Archive(store, runs.run))
+    return ""
+
+
+def named_or_own_store(own: str | None = None) -> ObjectStore | None:
+    """Open the store of the command's --store or FLAVOR_STORE, or else the run's `own`, for a short look."""
+    from flavor.store.brief import BriefStore
+
+    url = click.get_current_context().params.get("store") or os.environ.get("FLAVOR_STORE") or own
+    if url:
+        with contextlib.suppress(FlavorError, OSError):
+            return BriefStore(url, settings=store_settings()).store
+    return None
