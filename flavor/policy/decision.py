@@ -177,10 +177,11 @@ def close_round(
     if not open_:
         return Decision(Action.AGGREGATE, f"{accepted} of {counted(total, 'update')} accepted{tail}")
     if now_ms < round_.deadline_ms:
-        waiting = by[Standing.PENDING] + by[Standing.SUBMITTED]
-        return Decision(
-            Action.WAIT, f"{accepted} of {counted(total, 'update')} accepted, waiting for {some(waiting)}{tail}"
-        )
+        why = [f"waiting for {some(by[Standing.PENDING])}"] if by[Standing.PENDING] else []
+        if by[Standing.SUBMITTED]:
+            why.append(f"{some(by[Standing.SUBMITTED])} handed in, waiting for an aggregator to inspect")
+        missing_yet = "; ".join(why)
+        return Decision(Action.WAIT, f"{accepted} of {counted(total, 'update')} accepted, {missing_yet}{tail}")
     if by[Standing.SUBMITTED] and now_ms < round_.deadline_ms + config.aggregation_lease_s * 1000:
         return Decision(
             Action.WAIT, f"deadline passed, {some(by[Standing.SUBMITTED])} handed in and being inspected{tail}"

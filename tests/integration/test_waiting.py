@@ -89,7 +89,7 @@ def test_an_open_round(url: str, tmp_path: Path) -> None:
         served.hands_in("b")
         waits_for(served, served.jobs.absent)
         served.jobs.absent = ""
-        waits_for(served, "1 of 2 updates accepted, waiting for b")
+        waits_for(served, "1 of 2 updates accepted, b handed in, waiting for an aggregator to inspect")
         served.runs.note_store_away(1)
         waits_for(served, "the aggregators cannot use the store for now: their logs say why; trying again")
 

@@ -161,7 +161,8 @@ class TestOpenRound:
         now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.SUBMITTED)
         action, reason = close_round("r", 2_000, ROUND, now, CONFIG)
         assert action is Action.WAIT
-        assert reason == "1 of 3 updates accepted, waiting for b, c", "and nothing that changes while it stands"
+        said = "1 of 3 updates accepted, waiting for b; c handed in, waiting for an aggregator to inspect"
+        assert reason == said, "and nothing that changes while it stands"
         assert close_round("r", 9_000, ROUND, now, CONFIG) == (action, reason)
 
     def test_aggregates_as_soon_as_all_are_accepted(self) -> None:
