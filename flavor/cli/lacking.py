@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from flavor.cli.options import store_settings
-from flavor.errors import FlavorError
+from flavor.errors import FlavorError, RunNotFound
 
 if TYPE_CHECKING:
     from flavor.bus.runs import RunStore
+    from flavor.records.run import RunView
     from flavor.store.protocol import ObjectStore
 
 
@@ -39,3 +41,19 @@ def named_or_own_store(own: str | None = None) -> ObjectStore | None:
         with contextlib.suppress(FlavorError, OSError):
             return BriefStore(url, settings=store_settings()).store
     return None
+
+
+@contextlib.contextmanager
+def naming_recover(runs: Callable[[], RunStore], own: str | None = None) -> Iterator[None]:
+    """Let a `RunNotFound` of the body name `flavor recover` too, if the store is known and holds the run."""
+    try:
+        yield
+    except RunNotFound as error:
+        lacking = what_is_lacking(runs(), named_or_own_store(own))
+        raise RunNotFound(f"{error}; {lacking}") if lacking else error from None
+
+
+def read_run(runs: RunStore) -> RunView:
+    """Read the run of a command; see `naming_recover`."""
+    with naming_recover(lambda: runs):
+        return runs.read()

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flavor.cli.lacking import naming_recover
 from flavor.cli.options import needed
-from flavor.errors import MisuseError, RunNotFound
+from flavor.errors import MisuseError
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
@@ -58,13 +59,8 @@ def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
             _check_named(run)
         redis, url = connected(redis_url)
         found = OpenedRun(name, redis, url, store, not runs)
-        try:
+        with naming_recover(lambda: found.runs, store):
             yield found
-        except RunNotFound as error:
-            from flavor.cli.lacking import named_or_own_store, what_is_lacking
-
-            lacking = what_is_lacking(found.runs, named_or_own_store(store))
-            raise RunNotFound(f"{error}; {lacking}") if lacking else error from None
 
 
 def _check_named(run: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from flavor.cli.help import GroupedCommand
+from flavor.cli.lacking import read_run
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.program import one_line_errors
@@ -25,7 +26,7 @@ def pardon(run: str, client: str, redis_url: str | None) -> None:
 
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
-    runs.read()
+    read_run(runs)
     if client not in (members := runs.members()):
         known = ", ".join(sorted(members)) or "none yet"
         raise RunError(f"client {client!r} is not in run {run!r}; there are: {known}")

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.cli.help import GroupedCommand
+from flavor.cli.lacking import read_run
 from flavor.cli.opened_run import connected, store_of_run
 from flavor.cli.options import needed, patience_option, redis_option, store_settings
 from flavor.cli.output import teller
@@ -71,8 +72,9 @@ def resume(
     runs = RunStore(redis, run, url)
     raise_on_sigterm()
     objects = None
+    view = read_run(runs)
     if not detach:
-        store = store or store_of_run(run, runs.read().config)
+        store = store or store_of_run(run, view.config)
         objects = opened_once_usable(store, settings=store_settings(), tell=tell)
     done = go_on(runs, url=url, given=given, check=check_rule, tell=tell)
     for line in done.changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from flavor.cli.help import GroupedCommand
+from flavor.cli.lacking import read_run
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.output import print_line
@@ -29,7 +30,7 @@ def stop(run: str, reason: str, redis_url: str | None) -> None:
 
     redis, url = connected(redis_url)
     runs = RunStore(redis, run, url)
-    view = runs.read()
+    view = read_run(runs)
     if view.state.ended:
         print_line(f"run {run} is {view.state} already: {view.reason}", err=True)
         return

@@ -116,7 +116,7 @@ def test_an_empty_server_is_refused_by_all_and_the_run_is_rebuilt(
         one_line(bench.serve(*DILOCO, rounds=ROUNDS), "has 3 closed rounds in the store", told)
         assert bench.runs.find() is None
         gone = f"there is no run {bench.run!r}"
-        for command in ("status", "log", "get", "credits"):
+        for command in ("status", "log", "get", "credits", "stop", "resume"):
             looked = bench.done("flavor", command, bench.run, env={"FLAVOR_STORE": str(bench.store)})
             one_line(looked, gone, "has 3 closed rounds in the store", told)
         silent = bench.done("flavor", "status", bench.run, env={"FLAVOR_STORE": str(tmp_path / "none")})
