@@ -36,6 +36,7 @@ class FakeBus:
     - `looking`: the script has asked for the event `starts` since it last set TrainInitDone or the end of a round,
       for the first time at `looking_since`, on the monotonic clock;
     - `waiting`: it has done so by entering WaitEvent;
+    - `called`: it has called any of flavor's functions;
     - `on_set(key)` is called, in the server's thread, for each key that the script is about to set;
     - `on_wait()` likewise when it enters WaitEvent for the event `starts`;
     - `on_ask(key)` likewise when it asks for any other event.
@@ -51,7 +52,7 @@ class FakeBus:
         on_wait: Callable[[], None] = lambda: None,
         on_ask: Callable[[str], None] = _nothing,
     ) -> None:
-        self.looking = self.waiting = False
+        self.looking = self.waiting = self.called = False
         self.looking_since = 0.0
         self._starts, self._finishes = starts, _ENDS_OF_A_ROUND[starts]
         self._on_set, self._on_wait, self._on_ask = on_set, on_wait, on_ask
@@ -100,6 +101,7 @@ class FakeBus:
     def _heard(self, command: str, argument: str, before: tuple[str, str]) -> None:
         if not argument.startswith(self.keys.prefix):
             return
+        self.called = True
         event = argument.rpartition(":event:")[2]
         if command in _WRITES:
             if event in (Event.TRAIN_INIT_DONE, self._finishes):

@@ -37,8 +37,10 @@ from flavor.check.trainer_checks import (
     SAVES,
     SEEDED,
     STARTS,
+    STILL_TRAINS,
     TRAINER_CHECKS,
     WAITS,
+    late_for_ready,
     without_tensors,
 )
 from flavor.checkpoints.kind import CheckpointKind
@@ -159,7 +161,7 @@ class TrainerCheck:
         except Ended:
             self._give_up(READY, self._script.obituary("the script", "before TrainInitDone"), hint=self._death_hint)
         except Late:
-            self._give_up(READY, f"not set within {self._script.limit}")
+            self._give_up(READY, *late_for_ready(self._script.limit, called=self._bus.called))
         self._report.passed(READY, f"after {time.monotonic() - began:.1f} s")
 
     def _await_looking(self, round_: int) -> None:
@@ -216,7 +218,8 @@ class TrainerCheck:
             detail = self._script.obituary("the script", f"in round {round_}, before TrainFinished")
             self._not_finished(round_, detail, hint=self._death_hint)
         except Late:
-            self._not_finished(round_, f"round {round_}: not set within {self._script.limit} after TrainStarted")
+            detail = f"round {round_}: not set within {self._script.limit} after TrainStarted; the script still runs"
+            self._not_finished(round_, detail, hint=STILL_TRAINS)
         if not finished():
             self._give_up(FINISHED, f"round {round_}: it waits for the next round without having set it")
         if not self._bus.events.is_set(Event.TRAIN_FINISHED, round_):
@@ -385,7 +388,7 @@ class TrainerCheck:
         hint = "repair what its last lines say"
         return f"{hint}, or set INPUT_PATH to the data" if self._folders.input_is_empty else hint
 
-    def _give_up(self, check: Check, detail: str, *, hint: str | None = None) -> NoReturn:
+    def _give_up(self, check: Check, detail: str, hint: str | None = None) -> NoReturn:
         self._report.failed(check, detail, hint=hint)
         raise Over
 

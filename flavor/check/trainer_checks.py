@@ -133,3 +133,18 @@ LATER: tuple[Check, ...] = (SHAPES, TRAINS, LOADS, EPOCH)
 """The checks that only a second round can decide."""
 ONE_ROUND = "one round cannot show it"
 """The reason why one round leaves these unclear."""
+STILL_TRAINS = f"give each step more time with --timeout-s if a round takes longer; if not, {FINISHED.hint}"
+"""The hint where the time of a round is over, and the script still runs."""
+
+
+def late_for_ready(limit: str, *, called: bool) -> tuple[str, str]:
+    """Return the detail and the hint where a script still runs `limit` after its start, without TrainInitDone.
+
+    `called` is whether it has called any of flavor's functions.
+    """
+    if called:
+        return f"not set within {limit}", READY.hint
+    return (
+        f"still running after {limit}, without a call of SetEvent or WaitEvent: it may still import or load data",
+        f"give each step more time with --timeout-s; if the script is further by then, {READY.hint}",
+    )

@@ -434,6 +434,15 @@ def test_the_last_line_of_a_script_is_quoted_whole_and_a_long_one_before_it_is_c
     assert len(long) < 320
 
 
+def test_a_script_that_still_imports_is_not_told_to_set_what_it_will_set(check):
+    report = check("import time\ntime.sleep(60)\n" + GOOD, timeout_s=1)
+    (failed,) = [result for result in report.results if result.status is Status.FAILED]
+    assert failed.check.name == "sets TrainInitDone"
+    assert failed.detail.startswith("still running after 1 s (--timeout-s)")
+    assert "it may still import" in failed.detail
+    assert failed.hint.startswith("give each step more time with --timeout-s")
+
+
 def test_a_killed_script_is_named_by_its_signal(check):
     report = check(changed(("    save()\n    S", "    os.kill(os.getpid(), 9)\n    S")))
     assert "killed by SIGKILL" in detail(report, "sets TrainFinished")
