@@ -66,8 +66,8 @@ _MAY_DIFFER = re.compile(
     r"|(KMP|PYTORCH|TORCHINDUCTOR)_\w+"  # which torch sets where it is imported: by pytest, and not by the programs
     r"|PYTHONPATH"  # which the child follows
 )
-_ENVIRONMENT = dict(os.environ)
-"""That of the session, whatever a test has set when it starts the first program."""
+SESSION = dict(os.environ)
+"""The environment of the session, without what a test or a library has set since."""
 _ENVIRONMENT_BYTES = 64 * 1024
 """Room for what /proc shows as a process's environment."""
 _HERE = str(Path(__file__).parents[1])
@@ -173,7 +173,7 @@ class TestServer(ForkServer):
     __test__ = False
 
     def __init__(self, *, modules: Sequence[str] = IMPORTED, programs: Sequence[str] = PROGRAMS) -> None:
-        environment = {**_ENVIRONMENT, "OMP_NUM_THREADS": "1", "PYTHONPATH": _HERE}
+        environment = {**SESSION, "OMP_NUM_THREADS": "1", "PYTHONPATH": _HERE}
         environment.pop(fork_server.UNBUFFERED, None)
         self._folder = tempfile.mkdtemp(prefix="flavor-shims-") if programs else ""
         self.shims = f"{self._folder}/socket" if programs else ""

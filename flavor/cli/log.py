@@ -50,7 +50,7 @@ def log(run: str, follow: bool, as_json: bool, redis_url: str | None) -> None:
 def _warn_of_lacking(found: OpenedRun) -> None:
     own = found.store
     if not own:
-        with contextlib.suppress(FlavorError, KeyError):  # also a store that only a package opens, which nobody named
+        with contextlib.suppress(FlavorError, KeyError):  # also a package's store that the user has not named
             own = store_of_run(found.run, found.runs.read().config)
     if lacking := what_is_lacking(found.runs, named_or_own_store(own)):
         print_line(lacking, err=True)

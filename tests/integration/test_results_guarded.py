@@ -52,7 +52,7 @@ def test_a_round_whose_line_cannot_be_made_stops_no_other(tmp_path: Path, url: s
     said, rounds = ended(run_of(tmp_path, merged=b'{"metrics": []}'), url, tmp_path / "out")
     assert rounds == ["round", "1", "2", "3"]
     (line,) = [line for line in said if line.startswith("round 2: ")]
-    assert "cannot be used, so" in line
+    assert "the merged information in the store is not what was recorded, so" in line
 
 
 def test_information_that_a_site_changed_is_told_with_its_name(tmp_path: Path, url: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from pages import prepared
+from warm import SESSION
 
 from flavor.local.forked import ForkServer
 
@@ -44,10 +47,17 @@ def test_it_does_what_it_does_when_it_is_started(tmp_path: Path, text: str) -> N
     assert ended("warm") == ended("cold", starter=None)
 
 
+def as_at_the_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what libraries have set in this process since it started: a program with such a variable starts cold."""
+    own = {name: value for name, value in environment.items() if os.environ.get(name) != value}
+    kept = {name: value for name, value in SESSION.items() if name in environment}
+    return kept | own | {"OMP_NUM_THREADS": "1"}  # as tests/conftest.py sets it
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> subprocess.Popen[str]:
     """A program that waits for a server, its client, and its pipe."""
-    environment = prepared(tmp_path) | {"FLAVOR_REDIS_URL": "redis://u:p@127.0.0.1:1"}
+    environment = as_at_the_start(prepared(tmp_path)) | {"FLAVOR_REDIS_URL": "redis://u:p@127.0.0.1:1"}
     process = subprocess.Popen(SERVE, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert any("trying for" in line for line in process.stderr)
