@@ -5,7 +5,7 @@ A damaged list of entry points costs only its own package, which is named with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ def points(group: str) -> Iterator[tuple[str, str, EntryPoint | str]]:
                 yield point.name, origin, point
         except Exception as error:  # importlib.metadata meets damaged files with all kinds of exception
             yield name, origin, f"its entry points cannot be read: {one_line(f'{type(error).__name__}: {error}')}"
+
+
+def names(group: str, built_in: Iterable[str]) -> tuple[str, ...]:
+    """Return the `built_in` names, then those that packages add to the group, by name; no package is imported."""
+    added = sorted(name for name, _, point in points(group) if not isinstance(point, str))
+    return tuple(dict.fromkeys((*built_in, *added)))
 
 
 def _text(package: Distribution) -> str:

@@ -13,7 +13,7 @@ from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.opaque import Opaque
 from flavor.checkpoints.tensors import Tensors
 from flavor.errors import InvalidSetting
-from flavor.plugins import one_line, points
+from flavor.plugins import names, one_line, points
 
 GROUP = "flavor.checkpoints"
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,16}")
@@ -62,8 +62,7 @@ def _unknown(name: str) -> InvalidSetting:
 
 def kind_names() -> tuple[str, ...]:
     """Return the names of the built-in kinds, then those of installed packages, without importing a package."""
-    added = sorted(name for name, _, point in points(GROUP) if not isinstance(point, str))
-    return tuple(dict.fromkeys((*_BUILT_IN, *added)))
+    return names(GROUP, _BUILT_IN)
 
 
 def kind_of_run(config: Mapping[str, Any]) -> CheckpointKind:

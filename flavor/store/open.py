@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from flavor.errors import FlavorError, InvalidSetting
-from flavor.plugins import one_line, points
+from flavor.plugins import names, one_line, points
 from flavor.store.protocol import ObjectStore
 from flavor.store.settings import DEFAULTS, StoreSettings
 from flavor.store.url import BUCKETS, folder_of, scheme_of
@@ -60,8 +60,7 @@ FACTORIES: Mapping[str, StoreFactory] = MappingProxyType({"file": _folder, **dic
 
 def schemes() -> tuple[str, ...]:
     """The schemes of all stores: flavor's own, then those of installed packages, which are not imported."""
-    added = sorted(name for name, _, point in points(GROUP) if not isinstance(point, str))
-    return tuple(dict.fromkeys((*FACTORIES, *added)))
+    return names(GROUP, FACTORIES)
 
 
 def is_installed(url: str) -> bool:
