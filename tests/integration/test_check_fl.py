@@ -386,7 +386,9 @@ def test_wrong_scripts_fail_the_check_for_it_and_no_other(check, name):
         assert result.check.name != "starts" or result.status is Status.PASSED
 
 
-def test_files_are_judged_as_they_were_at_the_event_however_late_one_looks(check, monkeypatch):
+@pytest.fixture
+def late_look(monkeypatch):
+    """The check looks 0.3 s after each event: the script has gone on by then."""
     wait = FakeBus.wait
 
     def wait_and_dawdle(bus, timeout_s):
@@ -394,19 +396,17 @@ def test_files_are_judged_as_they_were_at_the_event_however_late_one_looks(check
         time.sleep(0.3)
 
     monkeypatch.setattr(FakeBus, "wait", wait_and_dawdle)
+
+
+@pytest.mark.usefixtures("late_look")
+def test_files_are_judged_as_they_were_at_the_event_however_late_one_looks(check):
     report = check(WRONG["TrainFinished before the files"][0])
     assert outcome(report, Status.FAILED) == ["sets TrainFinished"]
 
 
-def test_a_model_that_is_loaded_before_the_wait_is_not_taken_for_this_rounds_however_late_one_looks(check, monkeypatch):
+@pytest.mark.usefixtures("late_look")
+def test_a_model_that_is_loaded_before_the_wait_is_not_taken_for_this_rounds_however_late_one_looks(check):
     """Its next pass has read the file by then."""
-    wait = FakeBus.wait
-
-    def wait_and_dawdle(bus, timeout_s):
-        wait(bus, timeout_s)
-        time.sleep(0.3)
-
-    monkeypatch.setattr(FakeBus, "wait", wait_and_dawdle)
     report = check(WRONG["loads it before it waits"][0])
     (failed,) = [result for result in report.results if result.status is Status.FAILED]
     assert failed.detail == "round 2: $GLOBAL_MODEL_PATH was not read between TrainStarted and TrainFinished"
