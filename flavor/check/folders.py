@@ -11,6 +11,7 @@ from typing import NamedTuple
 from flavor.atomic import taking_place
 from flavor.edge.hold import Hold
 from flavor.edge.workspace import Workspace
+from flavor.records.info import FILE_NAME
 
 
 class Stamp(NamedTuple):
@@ -73,11 +74,21 @@ class Folders:
         assert copied is not None
         return copied
 
-    def place_global(self, source: Path) -> None:
-        """Put the file where the script reads the global model, whole or not at all."""
-        target = self.workspace.global_model
-        with taking_place(target) as temporary:
-            shutil.copyfile(source, temporary)
+    def global_copy(self, round_: int) -> Path:
+        """Return the path of the global model that was made in this round."""
+        return self.root / f"round-{round_}" / f"global{self.workspace.global_model.suffix}"
+
+    def place_global(self, round_: int) -> None:
+        """Put this round's global model where the script reads it, whole or not at all."""
+        with taking_place(self.workspace.global_model) as temporary:
+            shutil.copyfile(self.global_copy(round_), temporary)
+
+    def place_made_in(self, round_: int) -> None:
+        """Put this round's global model and the merged info.json, if there is one, where the script reads them."""
+        self.place_global(round_)
+        if (merged := self.global_copy(round_).with_name(FILE_NAME)).is_file():
+            for path in self.workspace.merged_infos:
+                shutil.copyfile(merged, path)
 
     def close(self, *, keep: bool) -> Path | None:
         """Put back what was at `GLOBAL_MODEL_PATH`; remove the temporary folder, or keep it and return it."""

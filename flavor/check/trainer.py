@@ -8,12 +8,10 @@ failure after which the run cannot go on ends it, and the checks that were not r
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 from flavor.bus.address import to_environment
@@ -49,7 +47,6 @@ from flavor.checkpoints.npz_suffix import npz_hint
 from flavor.programs.process import INSTALL_FLAVOR, lacks_flavor
 from flavor.programs.readmark import ReadMark
 from flavor.programs.trainer_environment import trainer_environment
-from flavor.records.info import FILE_NAME
 from flavor.records.names import Event
 
 _OTHERS_S = 5.0
@@ -92,7 +89,9 @@ class TrainerCheck:
         self._aggregation = aggregation or Mean()
         self._script = Script(self._bus, screen, settings.timeout_s, mark="| ", alarm=self._alarm)
         self._at_event: dict[str, tuple[Stamp | None, Stamp | None]] = {}
-        self._set_again = self._waits_again = False
+        self._round = 0  # that has begun
+        self._waits_again_in: int | None = None  # the round in which it waits although it has saved a model
+        self._set_again = False
         self._handed_in = HandedIn(self._report, settings.rounds)
         self._mark: ReadMark | None = None
         self._was_read: dict[str, bool | None] = {}  # at TrainFinished, by its key
@@ -195,17 +194,11 @@ class TrainerCheck:
     def _begin(self, round_: int) -> None:
         self._screen.tell(f"round {round_} of {self._settings.rounds}")
         self._files.clear_local()
-        self._set_again = self._waits_again = False
+        self._round, self._set_again = round_, False
         if round_ > 1:
-            self._place_made_in(round_ - 1)
+            self._folders.place_made_in(round_ - 1)
         self._mark = ReadMark(self._files.global_model)
         self._bus.events.start_round(round_)
-
-    def _place_made_in(self, round_: int) -> None:
-        self._folders.place_global(self._global_copy(round_))
-        if (merged := self._global_copy(round_).with_name(FILE_NAME)).is_file():
-            for path in self._files.merged_infos:
-                shutil.copyfile(merged, path)
 
     def _await_finished(self, round_: int) -> None:
         def finished() -> bool:
@@ -213,7 +206,7 @@ class TrainerCheck:
             return set_(Event.TRAIN_FINISHED, round_) or (round_ == 1 and set_(Event.TRAIN_FINISHED, 0))
 
         try:
-            self._script.wait(f"TrainFinished of round {round_}", lambda: finished() or self._waits_again)
+            self._script.wait(f"TrainFinished of round {round_}", lambda: finished() or self._waits_again_in == round_)
         except Ended:
             detail = self._script.obituary("the script", f"in round {round_}, before TrainFinished")
             self._not_finished(round_, detail, hint=self._death_hint)
@@ -266,20 +259,20 @@ class TrainerCheck:
         if content and round_ == 1:
             self._first = content[0].tensors
         if content is None and round_ > 1:
-            self._handed_in.look_at_bytes(round_, self._global_copy(round_ - 1), taken)
+            self._handed_in.look_at_bytes(round_, self._folders.global_copy(round_ - 1), taken)
         elif content and round_ == 1 and (start := self._folders.pretrained) is not None:
             self._handed_in.look_at_start(start, content[0])
         if round_ > 1:
             self._aggregation.taken_up(round_, finished=True)
         self._report.passed(FINISHED)
-        made = self._aggregation.make(round_, Sent(taken, content, info), self._global_copy(round_))
+        made = self._aggregation.make(round_, Sent(taken, content, info), self._folders.global_copy(round_))
         if content and made:
             self._handed_in.remember(content[0], made)
 
     def _finish(self) -> None:
         rounds = self._settings.rounds
         limit_s = min(END_S, self._settings.timeout_s)
-        self._folders.place_global(self._global_copy(rounds))
+        self._folders.place_global(rounds)
         self._bus.finish()
         try:
             self._script.wait("the script to end", lambda: False, limit_s=limit_s)
@@ -309,7 +302,7 @@ class TrainerCheck:
         if self._first is None and settings.rounds == 1:
             self._report.skipped(FROM_GLOBAL, "nothing here makes a global model of this checkpoint")
         elif self._folders.pretrained is None:
-            self._place_made_in(settings.rounds)
+            self._folders.place_made_in(settings.rounds)
             again.with_global_model(self._handed_in.last)
 
     # -- what was handed in
@@ -350,8 +343,13 @@ class TrainerCheck:
         return self._at_event.setdefault(key, self._folders.stamps())
 
     def _enters_wait(self) -> None:
-        """Note that the script waits although this round's model is there; `_begin` removed the last round's model."""
-        self._waits_again = self._files.local_model.is_file()
+        """Note that the script waits although it has saved this round's model.
+
+        This runs in the server's thread, while `_begin` may remove the last round's model: the round is read first.
+        """
+        round_ = self._round
+        if self._files.local_model.is_file():
+            self._waits_again_in = round_
 
     def _asks_for(self, key: str) -> None:
         if (event := key.rpartition(":event:")[2]) != Event.ERROR:
@@ -395,6 +393,3 @@ class TrainerCheck:
     def _written(self) -> str:
         names = zip((self._files.local_model, self._files.local_info), self._folders.stamps(), strict=True)
         return " and ".join(path.name for path, was in names if was is not None) or "and removed files"
-
-    def _global_copy(self, round_: int) -> Path:
-        return self._folders.root / f"round-{round_}" / f"global{self._files.global_model.suffix}"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from pages import prepared
 from warm import STARTER
 
+from flavor.bus.events import ClientEvents
 from flavor.check.fake_bus import FakeBus
 from flavor.check.folders import Folders
 from flavor.check.output import Screen
@@ -411,6 +413,28 @@ def test_a_model_that_is_loaded_before_the_wait_is_not_taken_for_this_rounds_how
     (failed,) = [result for result in report.results if result.status is Status.FAILED]
     assert failed.detail == "round 2: $GLOBAL_MODEL_PATH was not read between TrainStarted and TrainFinished"
     assert "is the model loaded before WaitEvent?" in failed.hint
+
+
+def test_a_script_that_waits_for_the_next_round_is_not_taken_for_one_that_waits_twice(check, monkeypatch):
+    """The server's thread has seen the last round's model, and goes on once the next round has begun."""
+    start, begun, is_file, waited = ClientEvents.start_round, threading.Event(), Path.is_file, []
+
+    def start_round(events, round_, **options):
+        start(events, round_, **options)
+        if round_ == 2:
+            begun.set()
+
+    def seen_late(path):
+        found = is_file(path)
+        if found and threading.current_thread() is not threading.main_thread() and path.parent.name == "local":
+            waited.append(begun.wait(20))
+        return found
+
+    monkeypatch.setattr(ClientEvents, "start_round", start_round)
+    monkeypatch.setattr(Path, "is_file", seen_late)
+    report = check(GOOD)
+    assert outcome(report, Status.FAILED) == [], [result.as_dict() for result in report.results]
+    assert waited[0]
 
 
 def test_a_death_is_reported_at_once_with_its_last_lines_and_skips_the_rest(check, monkeypatch):
