@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from buckets import S3
 from summary import Summary
-from warm import STARTER, Starter, starter_with
+from warm import SESSION, STARTER, Starter, starter_with
 from warmscripts import ScriptServer, possible
 
 import flavor
@@ -43,6 +44,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say where many tests stand in few lines, in the process that has the terminal."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported to collect the tests out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    """Take back what scikit-learn sets in the environment where a test file imports it: no process is to have it."""
+    for name in ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"):
+        if name not in SESSION:
+            os.environ.pop(name, None)
 
 
 # Children inherit signals that are ignored: SIGINT in a job in a script's background, SIGHUP under nohup.
