@@ -257,12 +257,10 @@ def _main() -> None:
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
     if request["command"][1:3] != ["-P", "-m"]:
         run_script(request["command"][1:])
-        return
     if request["command"][3] == "flavor.cli.main" and request["command"][4:5] in (["run"], ["demo"]):
         request = _with_server(request)
     if _starts_scripts(request["command"]) and (words := fork_scripts_of_this_process()) is not None:
         run_script(words)
-        return
     fork_server.run(request)
 
 

@@ -28,9 +28,9 @@ import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
-from flavor.local.fork_server import LARGEST_BYTES, UNBUFFERED, become, show
+from flavor.local.fork_server import LARGEST_BYTES, UNBUFFERED, become, end, show
 from flavor.local.forked import channel_pair
 from flavor.parent_death import die_with_parent
 from flavor.spawn import spawn
@@ -49,8 +49,8 @@ _CLONE_PARENT, _SIGCHLD = 0x8000, 17
 _MOST_DESCRIPTORS = 16
 
 
-def run_script(words: Sequence[str]) -> None:
-    """What `python WORDS` does with the words `SCRIPT.py …` or `-c CODE …`."""
+def run_script(words: Sequence[str]) -> NoReturn:
+    """Do what `python WORDS` does with the words `SCRIPT.py …` or `-c CODE …`, and end this process."""
     for option in filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")):
         warnings._setoption(option)  # type: ignore[attr-defined]
     module = types.ModuleType("__main__")
@@ -67,7 +67,12 @@ def run_script(words: Sequence[str]) -> None:
     except Exception as error:
         trace = error.__traceback__.tb_next if error.__traceback__ else None  # without this function
         sys.excepthook(type(error), error.with_traceback(trace), trace)
-        sys.exit(1)
+        ending: object = 1
+    except SystemExit as error:
+        ending = error.code
+    else:
+        ending = None
+    end(ending)
 
 
 def is_script(command: Sequence[str], folder: str = ".") -> bool:

@@ -10,6 +10,7 @@ folder, environment, output and command line that were asked for, then runs its 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -19,9 +20,10 @@ import os
 import runpy
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from flavor.parent_death import die_with_parent
 
@@ -94,8 +96,43 @@ def serve(channel: socket.socket) -> dict[str, Any]:
 
 
 def run(request: Mapping[str, Any]) -> None:
-    """Run the program that a child was asked to be."""
-    runpy.run_module(request["command"][3], run_name="__main__", alter_sys=True)
+    """Run the program that a child was asked to be, and end this process with its exit code.
+
+    Returns only by the exception, if any, that the program has raised.
+    """
+    try:
+        runpy.run_module(request["command"][3], run_name="__main__", alter_sys=True)
+    except SystemExit as ending:
+        end(ending.code)
+    end()
+
+
+def end(code: object = None) -> NoReturn:
+    """End this process as `sys.exit(code)` does, but for taking the imported modules apart.
+
+    The modules lie in memory that is shared with the parent of this process. To take them apart, the interpreter would
+    copy and free all of it: for a short command this takes six times as long as the command.
+    """
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    status = int(code or 0) & 0xFF
+    found = gc.get_objects()  # without what the parent had
+    left_open = [
+        each
+        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+        for each in found
+        if type(each) is kind
+    ]
+    for file in (sys.stdout, sys.stderr, *left_open):
+        try:
+            if file is not None and not file.closed:
+                file.flush()
+        except (OSError, ValueError):
+            status = 120 if file is sys.stdout else status  # as the interpreter does
+    os._exit(status)
 
 
 def become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:

@@ -44,7 +44,28 @@ if __name__ == "__main__":
     print(json.dumps({"seen": seen(), "chance": chance}))
     if "sleep" in sys.argv:
         time.sleep(60)
-    sys.exit(7)
+    if "end" in sys.argv:
+        sys.modules["ending"] = __import__("ending")
+        sys.modules["ending"].end(*sys.argv[2:])
+    else:
+        sys.exit(7)
+"""
+ENDING = """
+import atexit, sys, threading, time
+
+def end(how, file):
+    global left_open
+    left_open = open(file, "w")
+    left_open.write("not flushed by itself")
+    atexit.register(print, "at the exit")
+    threading.Thread(target=lambda: (time.sleep(0.05), print("a thread's last words"))).start()
+    print("before the end")
+    if how == "raise":
+        raise ValueError("it fails")
+    if how == "interrupt":
+        raise KeyboardInterrupt
+    if how != "return":
+        sys.exit(eval(how))
 """
 THREADED = "import threading, time; threading.Thread(target=time.sleep, args=[60]).start()"
 
@@ -54,6 +75,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     modules = tmp_path_factory.mktemp("modules")
     (modules / "probe.py").write_text(PROBE)
     (modules / "threaded.py").write_text(THREADED)
+    (modules / "ending.py").write_text(ENDING)
     path = os.pathsep.join([str(modules), str(ROOT)])
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 
@@ -94,6 +116,22 @@ def test_no_two_of_them_have_the_same_random_numbers(begin: Callable[..., Any], 
         assert begin(name=f"{number}").wait(30) == 7
     chances = [json.loads((tmp_path / f"{number}").read_text())["chance"] for number in range(2)]
     assert all(one != other for one, other in zip(*chances, strict=True))
+
+
+@pytest.mark.parametrize("how", ["return", "0", "None", "3", "300", "-1", "'a text'", "('a', 1)", "raise", "interrupt"])
+def test_it_ends_as_it_would_if_it_were_started(begin: Callable[..., Any], tmp_path: Path, how: str) -> None:
+    forked = begin("end", how, str(tmp_path / "left")).wait(30)
+    cold = begin("end", how, str(tmp_path / "left-cold"), name="cold", start=started).wait(30)
+    assert forked == cold
+    said, wanted = ((tmp_path / name).read_text().splitlines()[1:] for name in ("log", "cold"))
+    if how in ("raise", "interrupt"):  # below another module's frames
+        assert said[-2:] == wanted[-2:]
+        assert [line for line in said if not line.startswith(" ")] == [
+            line for line in wanted if not line.startswith(" ")
+        ]
+    else:
+        assert said == wanted
+    assert (tmp_path / "left").read_text() == (tmp_path / "left-cold").read_text() == "not flushed by itself"
 
 
 def test_its_end_is_seen_as_that_of_a_started_one(begin: Callable[..., Any]) -> None:
