@@ -14,6 +14,7 @@ with FLAVOR_TEST_COLD=1 in the environment.
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,14 +260,33 @@ def _main() -> None:
         run_script(request["command"][1:])
     if request["command"][3] == "flavor.cli.main" and request["command"][4:5] in (["run"], ["demo"]):
         request = _with_server(request)
-    if _starts_scripts(request["command"]) and (words := fork_scripts_of_this_process()) is not None:
-        run_script(words)
+    if request["command"][3] in _STARTS_SCRIPTS:
+        _fork_scripts_from_here()
+    if request["command"][3] == "flavor.cli.flavor_agg":
+        _fork_scripts_of_the_supervised()
     fork_server.run(request)
 
 
-def _starts_scripts(command: Sequence[str]) -> bool:
-    """Whether this is an edge or a check. Those of an aggregator have its work horses for parents, and are started."""
-    return command[3] in ("flavor.cli.flavor_fl", "flavor.cli.check_fl", "flavor.cli.check_agg")
+_STARTS_SCRIPTS = ("flavor.cli.flavor_fl", "flavor.cli.check_fl", "flavor.cli.check_agg")
+"""The programs that start scripts in the process that the test has started: an edge, and the checks."""
+
+
+def _fork_scripts_from_here() -> None:
+    """Have the scripts of this process forked; in each of them, run it."""
+    if (words := fork_scripts_of_this_process()) is not None:
+        run_script(words)
+
+
+def _fork_scripts_of_the_supervised() -> None:
+    """Have the scripts of an aggregator forked: its second process starts them."""
+    supervision = importlib.import_module("flavor.programs.supervision")
+    supervised = supervision.supervised
+
+    def supervised_with_forker(tell: Callable[[str], None]) -> None:
+        supervised(tell)
+        _fork_scripts_from_here()
+
+    supervision.supervised = supervised_with_forker  # type: ignore[attr-defined]
 
 
 class _OfRun(ForkServer):
