@@ -127,7 +127,7 @@ class RunConfig(BaseModel):
         ge=1,
     )
     quarantine_after: int = setting(
-        "Number of consecutive refused updates after which a client gets no more tasks; 0 for never.",
+        "Number of consecutive refused updates after which a client is quarantined; 0 for never.",
         Group.LIMITS,
         default=3,
         may_change=True,

@@ -144,6 +144,10 @@ class Served:
     def verdict_of(self, client: str) -> dict[str, str]:
         return self.runs.redis.hgetall(self.runs.keys.client(client).verdict(1))
 
+    def log(self) -> list[dict[str, str]]:
+        """The entries of the run's log."""
+        return [fields for _, fields in self.runs.redis.xrange(self.runs.keys.log)]
+
     def until(self, what: str, holds: Callable[[], bool]) -> None:
         end = time.monotonic() + LONG_S
         while not holds():

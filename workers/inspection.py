@@ -19,6 +19,7 @@ from flavor.errors import (
     StoreUnavailable,
 )
 from flavor.failpoints import reach
+from flavor.policy.standing import is_quarantined
 from flavor.records.info import MAX_BYTES
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
@@ -59,6 +60,7 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
         return False
     verdicts: dict[str, Verdict] = {}
     context.require_record(view)
+    config = RunConfig.of_run(run, view.config)
     expected, accepted = round_view.expected, {c: each.object.path for c, each in round_view.accepted.items()}
     base = view.global_model.model if view.global_model else None
 
@@ -74,8 +76,9 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     unjudged = [c for c in round_view.expected if c not in round_view.verdicts or c in refused]
 
     def new(names: Sequence[str]) -> dict[str, Update | Refused]:
-        """Return the updates of these clients, without a try that was refused before."""
-        found = runs.updates(round_, names, base=base)
+        """Return the updates of these clients that are not quarantined, without a try that was refused before."""
+        refusals, most = runs.refusals(), config.quarantine_after
+        found = runs.updates(round_, [c for c in names if not is_quarantined(refusals.get(c, 0), most)], base=base)
         return {c: each for c, each in found.items() if c not in refused or not refused[c].is_about(each)}
 
     updates = new([client for client in unjudged if client in clients])

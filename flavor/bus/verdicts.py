@@ -40,14 +40,20 @@ def late(round_: int, try_id: str = "") -> Verdict:
     return Verdict(False, f"late: round {round_} no longer takes updates", try_id=try_id)
 
 
+def not_admitted(try_id: str = "") -> Verdict:
+    """Return the verdict on a try of a client that the run does not admit."""
+    return Verdict(False, "the run does not admit its edge, and told it why", blameless=True, try_id=try_id)
+
+
 class Verdicts(RunScripts):
     """The verdicts of one run, and its clients' refusals in a row. See `RunStore`."""
 
     def judge(self, round_: int, client: str, verdict: Verdict) -> Recorded:
         """Record a verdict, if it is the first on this try of the client; otherwise change nothing.
 
-        An update whose round is no longer open is refused as late, also where its inspection accepted it. For a round
-        that does not exist nothing is recorded.
+        An update whose round is no longer open is refused as late, and one of a client that the run does not admit is
+        refused, also where its inspection accepted it. An accepted update of a quarantined client is not recorded, nor
+        is anything about a round that does not exist.
         """
         refused = "update.blameless" if verdict.blameless else "update.refused"
         return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict)
@@ -59,10 +65,12 @@ class Verdicts(RunScripts):
     def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> Recorded:
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
         keys += [self.keys.client(client).verdict(round_), self.keys.refusals, self.keys.entries(round_)]
-        too_late = late(round_, verdict.try_id)
+        keys += [self.keys.state, self.keys.client(client).admission]
+        too_late, kept_out = late(round_, verdict.try_id), not_admitted(verdict.try_id)
         args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, too_late.to_json()]
         args.append(too_late.reason)
         args += [verdict.try_id, MOST_ENTRIES, MORE_IS_LEFT_OUT]
+        args += [kept_out.to_json(), kept_out.reason]
         return Recorded(self.call("judge_update", keys, args))
 
     def note(self, event: str, client: str, reason: str, *, round_: int, names_round: bool = False) -> Recorded:

@@ -53,6 +53,14 @@ class ClientLog:
         recorded = self._runs.note(event.name, event.client, event.reason, round_=round_, names_round=names_round)
         self._report(recorded, event, round_)
 
+    def note_once(self, event: ClientEvent) -> None:
+        """Log and report what a client cannot cause again until an operator acts, such as its quarantine.
+
+        It is told even if the client has reached its limit of entries: else a flood would hide it.
+        """
+        self._runs.log(event.name, client=event.client, reason=event.reason)
+        self._observer.hear(event)
+
     def refuse(self, round_: int, client: str, verdict: Verdict) -> None:
         """Refuse an update, and report the refusal."""
         self._own.add((round_, client, verdict.try_id))
@@ -118,9 +126,7 @@ class ClientLog:
 
     def _tell_left_out(self, client: str, number: int, where: str) -> None:
         what = f"{number} more {'entry' if number == 1 else 'entries'} {are(number)}"
-        event = ClientLeftOut(f"{what} left out of what it caused {where}", client)
-        self._runs.log(event.name, client=client, reason=event.reason)
-        self._observer.hear(event)
+        self.note_once(ClientLeftOut(f"{what} left out of what it caused {where}", client))
 
 
 def _in_round(round_: int) -> str:

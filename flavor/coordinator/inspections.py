@@ -47,7 +47,7 @@ class Inspections:
         now, requests = time.monotonic(), round_.requests
         small: list[str] = []
         small_in_flight = False
-        unjudged = [client for client in round_.unjudged if not self._is_shut_out(round_, client)]
+        unjudged = [client for client in round_.unjudged if not self._is_shut_out(client)]
         for client in unjudged:
             handed_in = round_.updates[client]
             if isinstance(handed_in, Refused):
@@ -82,9 +82,9 @@ class Inspections:
         away_ms = round_.view.away_ms
         return away_ms is not None and self._current.now_ms() - away_ms < 2000 * self._config.aggregation_lease_s
 
-    def _is_shut_out(self, round_: CurrentRound, client: str) -> bool:
-        """Whether the client is quarantined and has a verdict in this round: one more update must not end that."""
-        return client in round_.view.verdicts and self._members.is_quarantined(client)
+    def _is_shut_out(self, client: str) -> bool:
+        """Whether no update of the client counts: it is quarantined, or the run does not admit its edge."""
+        return self._members.is_quarantined(client) or not self._members.is_admitted(client)
 
     def _given_up(self, round_: CurrentRound, client: str) -> bool:
         """Refuse an update whose inspection has failed too often although aggregators are there.

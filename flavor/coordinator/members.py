@@ -84,20 +84,22 @@ class Members:
             state = status.known_state or (before.state if before is not None else None)
             if state is None:  # without a known state, the state that was read before stands
                 continue
+            quarantined = is_quarantined(self._refusals.get(name, 0), self._quarantine_after)
+            if before is not None and quarantined and not before.quarantined:
+                self._quarantine(name)
             if status.state and not state.gone and (refused := self._refusal(name, status)):
-                if name in self.names:  # another edge has used its name
-                    self.clients[name] = Client(ClientState.FAILED, False, refused, False)
+                if name in self.names:  # another edge has used its name, or its edge is another one now
+                    self.clients[name] = Client(
+                        ClientState.FAILED, alive=False, reason=refused, quarantined=quarantined, is_admitted=False
+                    )
                 continue
             alive = self._awaited(name, state, leased)
-            quarantined = is_quarantined(self._refusals.get(name, 0), self._quarantine_after)
             client = client_of(status, state, is_there=alive or lenient, is_quarantined=quarantined)
             self.clients[name] = client
             news = name not in self.names or (name in self._took_no_part and not state.gone)
             if news and token is not None and name not in self._told:  # refused, and ended since
                 self._admit(token, name, status, client)
                 self._welcome(name, status)
-            elif before is not None and quarantined and not before.quarantined:
-                self._quarantine(name)
             elif before is not None and not before.gone and client.gone:
                 self._client_log.note(_gone(state)(client.why_gone, name))
             elif before is not None and state is ClientState.STOPPED is not before.state and not client.gone:
@@ -107,6 +109,11 @@ class Members:
         """Whether this client gets no tasks, and its updates do not count, until an operator pardons it."""
         client = self.clients.get(name)
         return client is not None and client.quarantined
+
+    def is_admitted(self, name: str) -> bool:
+        """Whether the run admits this client's edge, as far as is known."""
+        client = self.clients.get(name)
+        return client is None or client.is_admitted
 
     def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
         """Whether the client counts as present: it holds its lease, or was stopped by a signal and is awaited."""
@@ -200,10 +207,8 @@ class Members:
     def _quarantine(self, client: str) -> None:
         refused = self._refusals[client]
         what = "its newest update was" if refused == 1 else f"{refused} of its updates in a row were"
-        reason = f"{what} refused: it is given no more tasks"
-        event = ClientQuarantined(reason, client, run=self._runs.run)
-        self._runs.log(event.name, client=client, reason=reason)
-        self._observer.hear(event)
+        reason = f"{what} refused: it gets no tasks, and no update of it is accepted"
+        self._client_log.note_once(ClientQuarantined(reason, client, run=self._runs.run))
 
     def _is_stranger(self, name: str) -> bool:
         """Whether this client may not take part, which is reported once."""

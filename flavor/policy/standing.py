@@ -43,9 +43,11 @@ class Client:
     alive: bool
     reason: str = ""
     quarantined: bool = False
-    """Whether too many of its updates in a row were refused, so that it gets no more tasks."""
+    """Whether too many of its updates in a row were refused, so that it gets no tasks and no update of it counts."""
     behind: int = 0
     """The newest round that its edge has completed, as the edge says."""
+    is_admitted: bool = True
+    """Whether its edge may take part; `reason` says why not."""
 
     @property
     def gone(self) -> bool:
@@ -126,10 +128,15 @@ def standings(
     found: dict[str, tuple[Standing, str]] = {}
     for name in round_.expected:
         verdict, client = round_.verdicts.get(name), clients.get(name)
-        if verdict is not None and not verdict.accepted and client is not None and client.shut_out:
-            found[name] = (Standing.SHUT, verdict.reason)
-        elif verdict is not None and (verdict.accepted or (name in updates and verdict.is_about(updates[name]))):
-            found[name] = (Standing.ACCEPTED if verdict.accepted else Standing.REFUSED, verdict.reason)
+        if verdict is not None and verdict.accepted:
+            found[name] = (Standing.ACCEPTED, verdict.reason)
+        elif client is not None and client.quarantined:  # none of its updates is inspected
+            why = verdict.reason if verdict is not None else "too many of its updates in a row were refused"
+            found[name] = (Standing.SHUT, why) if client.shut_out else (Standing.REVOKED, client.why_gone)
+        elif client is not None and not client.is_admitted:
+            found[name] = (Standing.GONE, client.why_gone)
+        elif verdict is not None and name in updates and verdict.is_about(updates[name]):
+            found[name] = (Standing.REFUSED, verdict.reason)
         elif name in updates:
             found[name] = (Standing.SUBMITTED, "")
         elif client is not None and client.gone and not client.hands_in_again(round_.round):

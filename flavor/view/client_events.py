@@ -90,7 +90,7 @@ class ClientKeyReplaced(ClientEvent):
 
 @dataclass(frozen=True)
 class ClientQuarantined(ClientEvent):
-    """The client gets no more tasks, because too many of its updates in a row were refused."""
+    """No update of the client counts, because too many of its updates in a row were refused."""
 
     name = "client.quarantined"
 

@@ -1,4 +1,4 @@
-"""Rows 8, 35 and 38: a site that reaches for what is not its own, a server that is another, passwords that get out."""
+"""Rows 8, 35, 38, 50, 53: a site that takes what is not its own, a server that is another, passwords that get out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 from redisserver import redis_server
@@ -20,6 +21,7 @@ from flavor.certs import make_certificates
 from flavor.protocol import SPEAKS
 from flavor.records.names import Event
 from tests.faults.federation import Faulty
+from tests.faults.forge import Forge, model
 from tests.faults.history import KEEP
 
 OPERATOR = "0perators-passw0rd"
@@ -192,6 +194,42 @@ def test_a_site_that_writes_nonsense_holds_nobody_up(on_port, what):
     prefix = bench.runs.keys.prefix.encode()
     with redis.Redis.from_url(bench.url) as raw:
         assert [key for key in raw.scan_iter() if key.startswith(prefix)] == []
+
+
+@pytest.mark.parametrize("how", [{}, {"protocol": "3"}])
+def test_a_quarantined_site_counts_in_no_round_whatever_it_says_of_itself(on_port, how):
+    """Row 53: in the round in which it was quarantined and in later ones, with the rights of its own Redis user."""
+    bench = on_port.bench
+    token = enrolled(on_port, "c3")
+    bounds = ("--quorum", 2, "--quarantine-after", 2, "--on-quorum-lost", "wait")
+    coordinator = bench.serve(*KEEP, *bounds, rounds=on_port.rounds, clients=3)
+    bench.aggregator()
+    keys, forge = bench.runs.keys.client("c3"), Forge(bench)
+    with seated(bench, token) as site:
+        edges = on_port.edges()
+        bench.logged("round.opened", round=1)
+        for number in range(2):
+            site.delete(keys.update(1))
+            site.hset(keys.update(1), mapping={"refused": "no", "try": str(number)})
+            site.publish(keys.update(1), "1")
+            bench.eventually("it is answered", lambda n=number: site.hget(keys.verdict(1), "try") == str(n))
+        bench.logged("client.quarantined", client="c3")
+        site.hset(keys.hash, mapping=how or {"reason": ""})
+        site.publish(keys.state, "ready")
+        site.delete(keys.update(1))
+        site.hset(keys.update(1), mapping=forge.sent("c3", model(w=np.full((3, 2), 1000, np.float32)), **{"try": "x"}))
+        site.publish(keys.update(1), "1")
+        if how:
+            bench.logged("client.not_admitted", client="c3")
+            site.hset(keys.hash, mapping=SPEAKS)
+            site.publish(keys.state, "ready")
+        on_port.finish(coordinator, edges)
+        assert not site.exists(keys.task(2))
+    rounds = [bench.runs.read_round(n) for n in (1, 2, 3)]
+    assert [each.contributors for each in rounds] == [on_port.clients] * 3
+    assert [each.expected for each in rounds[1:]] == [on_port.clients] * 2
+    assert not [e for e in bench.log() if e.get("client") == "c3" and e["event"] == "update.accepted"]
+    assert bench.runs.refusals() == {"c3": 2}
 
 
 @contextlib.contextmanager

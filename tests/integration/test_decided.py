@@ -19,6 +19,7 @@ from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
 from flavor.coordinator import stage_aggregation
 from flavor.coordinator.loop import Coordinator
 from flavor.errors import FlavorError, LeaseLost, LocalFault
+from flavor.ledger.keys import SigningKey
 from flavor.protocol import SPEAKS
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState, RunState
@@ -198,6 +199,57 @@ def test_a_site_that_changes_whatever_was_accepted_of_it_does_not_keep_the_other
         runs.redis.hset(update, mapping={"path": "b", "digest": "b", "size": "12", "try": "mended"})
         assert runs.judge(1, "b", replace(good, try_id="mended"))
         assert served.aggregating().contributors == ("a", "b"), "an operator may let it"
+
+
+@pytest.mark.parametrize("how", [{}, {"protocol": "3"}, {"public_key": f"ed25519:{'7' * 64}"}, {"state": "left"}])
+def test_a_quarantined_site_gets_no_task_and_counts_in_no_round_whatever_it_says_of_itself(
+    url: str, tmp_path: Path, how: dict[str, str]
+) -> None:
+    """It had only to call itself an edge of a later release to be let in again, and to hand in anything."""
+    served = Served(url, tmp_path, rounds=2, quorum=1, min_clients=1, round_timeout_s=600.0, quarantine_after=2)
+    runs, keys = served.runs, served.runs.keys.client("b")
+
+    def says(**fields: str) -> None:
+        runs.redis.hset(keys.hash, mapping=fields)
+        runs.redis.publish(keys.state, "")
+
+    def is_told(admitted: str, key: str) -> None:
+        told = {"admitted": admitted, "reason": "", "public_key": key}
+        found = served.runs.redis.hgetall
+        served.until("it is told so", lambda: {**found(keys.admission), "reason": ""} == told)
+
+    key, is_refused = str(SigningKey.generate().public), bool(how) and "state" not in how
+    with served.opened():
+        says(public_key=key)
+        is_told("1", key)
+        for number in range(2):
+            assert runs.judge(1, "b", Verdict(False, "NaN", try_id=f"t{number}"))
+        served.until("b is shut out", lambda: any("b is quarantined" in line for line in served.told))
+        before = {name: runs.redis.hget(keys.hash, name) for name in how}
+        if is_refused:
+            says(**how)
+            is_told("0", how.get("public_key", key))
+        elif how:
+            says(**how)
+            served.until("it is gone", lambda: any(e.get("event") == "client.left" for e in served.log()))
+        served.hands_in("b")
+        assert not served.accept("b")
+        if how:
+            says(**before)
+        if is_refused:
+            is_told("1", key)
+        assert not served.accept("b")
+        assert served.accept("a")
+        assert served.aggregating().contributors == ("a",)
+        runs.claim_round(1, attempt=1, token="w", ttl_s=60)
+        runs.commit_round(
+            1, attempt=1, token="w", model=global_model("runs/r/global/0001-model", "0" * 64, 1), reason=""
+        )
+        served.until("round 2 is open", lambda: runs.read_round(2) is not None)
+        opened = runs.read_round(2)
+    assert opened is not None
+    assert opened.expected == ("a",)
+    assert runs.refusals() == {"b": 2}
 
 
 def test_no_two_jobs_have_one_name(url: str) -> None:

@@ -65,6 +65,48 @@ def test_a_site_cannot_fill_the_log(runs: RunStore) -> None:
     assert runs.redis.xrevrange(runs.keys.log, count=1)[0][1]["client"] == "b", "the others are heard as ever"
 
 
+@pytest.mark.parametrize("what", ["protocol", "public_key", "state", "hash"])
+def test_a_quarantined_site_stays_so_and_is_told_once_whatever_it_says_of_itself(runs: RunStore, what: str) -> None:
+    told = list[str]()
+    lines = Lines(told.append)
+    seen = Members(runs, lines, ClientLog(runs, lines), quarantine_after=3, lease_s=15.0, only=None)
+    pinned, other = (str(SigningKey.generate().public) for _ in range(2))
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    says(runs, "a", state="ready", public_key=pinned)
+    seen.read_all(token=TOKEN, lenient=False)
+    runs.redis.hset(runs.keys.refusals, "a", 3)
+    change = {"protocol": "3"} if what == "protocol" else {"public_key": other} if what == "public_key" else {}
+    for _ in range(3 * MOST_ENTRIES):
+        for fields in (change, {**SPEAKS, "public_key": pinned}):
+            if what == "hash":
+                runs.redis.delete(runs.keys.client("a").hash)
+            says(runs, "a", state="failed" if what == "state" and fields is change else "ready", **fields)
+            seen.read_all(token=TOKEN, lenient=False)
+            assert seen.is_quarantined("a")
+            assert not seen.clients["a"].ready
+            assert seen.is_admitted("a") == (fields is not change or not change)
+    assert entries(runs, "client.quarantined") == 1
+    assert sum("quarantined" in line for line in told) == 1
+    assert len(told) <= MOST_ENTRIES + 2, "beside that it joined"
+
+
+def test_a_quarantine_is_told_even_if_its_site_has_filled_its_part_of_the_log(runs: RunStore) -> None:
+    told = list[str]()
+    lines = Lines(told.append)
+    log = ClientLog(runs, lines)
+    seen = Members(runs, lines, log, quarantine_after=3, lease_s=15.0, only=None)
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    says(runs, "a", state="ready")
+    seen.read_all(token=TOKEN, lenient=False)
+    for _ in range(MOST_ENTRIES + 5):
+        log.note(ClientLost("its heartbeat stopped", "a"))
+    says(runs, "a", state="ready", protocol="3")
+    runs.redis.hset(runs.keys.refusals, "a", 3)
+    seen.read_all(token=TOKEN, lenient=False)
+    assert entries(runs, "client.quarantined") == 1
+    assert told[-1].startswith("a is quarantined: 3 of its updates in a row were refused")
+
+
 def test_a_flood_is_taken_in_a_moment_at_a_time(runs: RunStore) -> None:
     """Each channel once; who listens gets back to its work, and to the rest later."""
     listening = Subscription(runs.redis, "", channels=["flood"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from flavor.bus.admission import tell_admission
 from flavor.bus.clients import RECORDED
 from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
@@ -22,6 +23,7 @@ from flavor.config import RunConfig
 from flavor.errors import DamagedRecord, IllegalMove, LeaseLost, RunNotFound
 from flavor.policy.decision import Action, supervise
 from flavor.records import update
+from flavor.records.admission import Admission
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference, RoundView
@@ -353,6 +355,45 @@ def test_the_update_of_a_client_that_is_left_out_is_not_accepted(runs: RunStore)
     assert not runs.redis.exists(runs.keys.client("b").verdict(1))
     runs.reopen_round(TOKEN, 1, expected=["a", "b"], new=["b"], left_out=[], opening=3, timeout_s=9, reason="")
     assert runs.judge(1, "b", accepted("good", try_id="t"))
+    assert runs.verdicts(1, ["b"])["b"].accepted
+
+
+def test_no_update_of_a_quarantined_client_is_accepted_before_its_pardon(url: str) -> None:
+    """Whichever worker or coordinator has inspected it, and whatever that knew; and the quarantine stands."""
+    runs = RunStore(connect(url), "r", url)
+    runs.redis.flushall()
+    runs.create(rounds=3, config={"quarantine_after": 2})
+    runs.redis.set(runs.keys.coordinator, TOKEN)
+    open_round(runs)
+    assert runs.judge(1, "b", Verdict(False, "NaN", try_id="t1"))
+    assert runs.judge(1, "b", Verdict(False, "NaN", try_id="t2"))
+    assert not runs.judge(1, "b", accepted("good", try_id="t3"))
+    assert not runs.verdicts(1, ["b"])["b"].accepted
+    assert runs.refusals() == {"b": 2}
+    assert runs.redis.hget(runs.keys.client("b").verdict(1), "try") == "t2"
+    assert runs.judge(1, "a", accepted("good", try_id="t")), "another client's counts"
+    begin(runs)
+    runs.claim_round(1, attempt=1, token="w1", ttl_s=60)
+    runs.commit_round(1, attempt=1, token="w1", model=MODEL, reason="")
+    open_round(runs, 2)
+    assert not runs.judge(2, "b", accepted("good", try_id="t4")), "nor in a later round, where it has no verdict yet"
+    runs.pardon("b")
+    assert runs.judge(2, "b", accepted("good", try_id="t4"))
+    assert runs.verdicts(2, ["b"])["b"].accepted
+
+
+def test_no_update_of_a_client_that_is_not_admitted_is_accepted(runs: RunStore) -> None:
+    """Its edge has been another one since, by its protocol or its key; that is no fault of the update."""
+    open_round(runs)
+    tell_admission(runs, "b", Admission(False, "its key is another one"))
+    assert runs.judge(1, "b", accepted("good", try_id="t1"))
+    found = runs.verdicts(1, ["b"])["b"]
+    assert (found.accepted, found.try_id) == (False, "t1")
+    assert "does not admit" in found.reason
+    assert runs.redis.hgetall(runs.keys.client("b").verdict(1))["accepted"] == "0"
+    assert runs.refusals() == {}
+    tell_admission(runs, "b", Admission(True))
+    assert runs.judge(1, "b", accepted("good", try_id="t2"))
     assert runs.verdicts(1, ["b"])["b"].accepted
 
 

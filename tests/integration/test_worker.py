@@ -195,6 +195,19 @@ def model(value: float) -> dict[str, np.ndarray]:
 
 
 class TestInspection:
+    def test_an_update_of_a_quarantined_site_is_not_looked_at(self, runs: RunStore, store: ObjectStore) -> None:
+        """Neither where it was asked for, nor because it arrives while another's is inspected."""
+        runs.redis.hset(runs.keys.refusals, "b", 3)
+        path = submit(runs, store, "b", model(9))
+        submit(runs, store, "a", model(1))
+        jobs.inspect("r", 1, ["a", "b"])
+        view = runs.read_round(1)
+        assert view is not None
+        assert set(view.verdicts) == {"a"}
+        assert store.exists(path), "it was not even taken"
+        runs.pardon("b")
+        assert verdict(runs, "b").accepted
+
     def test_a_good_update_is_accepted_with_what_was_inspected(self, runs: RunStore, store: ObjectStore) -> None:
         path = submit(runs, store, "a", model(1))
         found = verdict(runs, "a")

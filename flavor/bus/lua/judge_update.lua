@@ -1,15 +1,19 @@
 -- Record the verdict on one client's update, once, and tell that client.
 -- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals  6 round:N:entries
+--       7 run  8 the client's admission
 -- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused, update.blameless or update.late
 --       5 reason
 --       6 verdict (JSON) and 7 reason of one that is too late  8 which try of the client was judged
 --       9 most entries of a client in a round  10 what the last one adds
+--       11 verdict (JSON) and 12 reason where the run does not admit the client
 -- Invariant: the first verdict on a try stands; a repeated inspection changes nothing. An update that was refused may be
 --            followed by another try while the round is open; one that was accepted is the client's last.
 --            An update is accepted only while its round is open: what is accepted counts; one that the round has left
 --            out since it was sent has no verdict before it is expected again, or late. And it is late only once
 --            its round is not open: a coordinator that was paused while another took over may know an older round.
 --            The last try is answered, too, where its round does not wait for that: it is late.
+--            An update of a quarantined client is not accepted, and has no verdict until an operator pardons the client.
+--            An update of a client that the run does not admit is refused; that is no fault of the client.
 --            A round that is not there has no verdicts: the server may have lost the run while it was inspected.
 --            `refusals` counts a client's refused updates in a row; one that came too late, or whose
 --            global model is to blame (update.blameless), is no fault of its client.
@@ -23,6 +27,16 @@ if not state or (late and state == 'open') then return 0 end
 if event == 'update.accepted' and state == 'open' and left_out then return 0 end
 if event == 'update.accepted' and state ~= 'open' then
   late, verdict, reason = true, ARGV[6], ARGV[7]
+end
+if event == 'update.accepted' and not late then
+  local refused = tonumber(redis.call('HGET', KEYS[5], ARGV[1]) or '0')
+  if refused > 0 then
+    local most = tonumber(cjson.decode(redis.call('HGET', KEYS[7], 'config') or '{}').quarantine_after) or 0
+    if most > 0 and refused >= most then return 0 end
+  end
+  if redis.call('HGET', KEYS[8], 'admitted') == '0' then
+    event, verdict, reason = 'update.blameless', ARGV[11], ARGV[12]
+  end
 end
 local fault = not late and event ~= 'update.blameless'
 if event ~= 'update.accepted' or late then event = 'update.refused' end

@@ -470,6 +470,26 @@ class TestAnotherTry:
         view = replace(ROUND, expected=("a",), verdicts={"a": self.REFUSED})
         return all_standings(view, updates, {"a": client})["a"][0]
 
+    @pytest.mark.parametrize("state", [ClientState.READY, ClientState.FAILED, ClientState.LEFT, ClientState.STOPPED])
+    @pytest.mark.parametrize("is_admitted", [True, False])
+    @pytest.mark.parametrize("has_verdict", [True, False])
+    def test_nothing_that_a_site_says_of_itself_ends_its_quarantine(
+        self, state: ClientState, is_admitted: bool, has_verdict: bool
+    ) -> None:
+        shut = Client(state, alive=is_admitted, quarantined=True, is_admitted=is_admitted)
+        view = replace(ROUND, expected=("a",), verdicts={"a": self.REFUSED} if has_verdict else {})
+        for updates in ({}, {"a": update.from_hash({"try": "t1"})}, {"a": update.from_hash({"try": "t2"})}):
+            assert all_standings(view, updates, {"a": shut})["a"][0] is Standing.SHUT
+            revoked = replace(shut, state=ClientState.REVOKED)
+            assert all_standings(view, updates, {"a": revoked})["a"][0] is Standing.REVOKED
+            good = replace(view, verdicts={"a": replace(self.REFUSED, accepted=True)})
+            assert all_standings(good, updates, {"a": shut})["a"][0] is Standing.ACCEPTED, "what was accepted counts"
+
+    def test_no_update_of_an_edge_that_is_not_admitted_is_awaited(self) -> None:
+        client = Client(ClientState.FAILED, alive=False, reason="its key is another one", is_admitted=False)
+        for updates in ({}, {"a": update.from_hash({"try": "t1"})}, {"a": update.from_hash({"try": "t2"})}):
+            assert self.standing(updates, client) is Standing.GONE
+
     def test_a_refusal_is_about_one_try(self) -> None:
         assert self.standing({"a": update.from_hash({"try": "t1"})}) is Standing.REFUSED
         assert self.standing({"a": update.from_hash({"try": "t2"})}) is Standing.SUBMITTED
