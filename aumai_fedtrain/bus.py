@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from aumai_fedtrain.checkpoints import put_initial, put_round, read_parameters, read_state, read_updates
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
@@ -14,7 +15,7 @@ from flavor.bus.connection import Redis, connect, wait_for_server
 from flavor.bus.runs import RunStore
 from flavor.checkpoints.tensors import Tensors
 from flavor.config import RunConfig
-from flavor.coordinator.beginning import differences
+from flavor.coordinator.beginning import standing
 from flavor.coordinator.initial_model import store_initial
 from flavor.coordinator.round_server import RoundServer
 from flavor.errors import MisuseError, RunExists, UpdatesRefused
@@ -22,6 +23,8 @@ from flavor.ledger.keys import SigningKey
 from flavor.records.model import GlobalModel
 from flavor.records.names import checked_name
 from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.resume import FEDTRAIN
 from flavor.script_settings import checked_settings
 from flavor.store.open import open_store
 from flavor.view.observer import Lines
@@ -94,9 +97,18 @@ class BusUpdateProvider(UpdateProvider):
         self._quorum, self._round_timeout_s, self._keep_rounds = quorum, round_timeout_s, keep_rounds
         self._heartbeat_timeout_s, self._patience_s, self._tell = heartbeat_timeout_s, patience_s, tell
         self._settings = checked_settings(settings or {})
+        self._rule: Mapping[str, Any] = {"aggregator": FEDTRAIN}
+        self._standing: RunConfig | None = None  # the settings of the run that was found, some of which may be resumed
         self._inside = False
         self._server: RoundServer | None = None
         self._round: RoundView | None = None
+
+    def take_rule(self, rule: Mapping[str, Any]) -> None:
+        """Note the rule, which the run's record gets: the run then goes on under this rule alone.
+
+        `run_training` calls it. Without it, the record says only that aumai_fedtrain averages the rounds.
+        """
+        self._rule = {**rule, "aggregator": FEDTRAIN}
 
     @contextmanager
     def training(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> Iterator[None]:
@@ -124,6 +136,7 @@ class BusUpdateProvider(UpdateProvider):
 
         Raises `RunExists` when the run exists with other settings.
         """
+        self._standing = None
         redis = connect(self._url, patience_s=self._patience_s)
         try:
             wait_for_server(redis, self._url)
@@ -132,8 +145,7 @@ class BusUpdateProvider(UpdateProvider):
         finally:
             redis.close()
         if view is not None:
-            if others := differences(view, self._config(config, nodes)):
-                raise RunExists(f"run {self._run!r} is there already with other settings: {'; '.join(others.values())}")
+            self._standing = self._found(view, config, nodes)
             if view.state.ended:
                 self._tell(f"run {self._run!r} is over already ({view.state}: {view.reason})")
             if view.global_model is None:
@@ -191,7 +203,7 @@ class BusUpdateProvider(UpdateProvider):
                 "live nodes are there during a training only: use run_training, or `with provider.training(config, "
                 "nodes):` around your own rounds"
             )
-        config, store = self._config(self.config, nodes), self._store
+        config, store = self._standing or self._config(self.config, nodes), self._store
         key = SigningKey.kept(self._key, HOME / "aggregator.key", self._tell, "BusUpdateProvider(key=…)")
 
         def aggregator(redis: Redis) -> InProcessAggregator:
@@ -212,6 +224,18 @@ class BusUpdateProvider(UpdateProvider):
         )
         return self._server
 
+    def _found(self, view: RunView, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> RunConfig:
+        """Return the settings with which to go on with a run that exists. Raises `RunExists`."""
+        if view.config.get("aggregator") == "mean" and view.config.get("server_step") is None:
+            self._rule = {"aggregator": "mean"}  # recorded before a run's record had the rule
+        found = standing(view, self._config(config, nodes), self._tell)
+        if found.rounds > config.global_rounds:
+            raise RunExists(
+                f"run {self._run!r} was resumed with rounds {found.rounds}: go on with it with global_rounds "
+                f"{found.rounds} in the configuration of the training"
+            )
+        return found
+
     def _config(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> RunConfig:
         """Return the settings of the run."""
         settings = {
@@ -227,7 +251,7 @@ class BusUpdateProvider(UpdateProvider):
                 "round_timeout_s": self._round_timeout_s,
                 "heartbeat_timeout_s": self._heartbeat_timeout_s,
                 "keep_rounds": self._keep_rounds,
-                "aggregator": "mean",
+                **self._rule,
                 "settings": {**settings, **self._settings},
                 "store": self._store.url,
             }

@@ -87,6 +87,19 @@ class DiLoCoCoordinator:
         """The verifier of updates that carry a `gradient_hash`."""
         return self._hash_verifier
 
+    @property
+    def rule(self) -> dict[str, Any]:
+        """How this coordinator makes the weights of a round, as settings of a run of live nodes, whose record has them.
+
+        `server_step` is the outer optimizer, `weights` says by what nodes are weighed, and `statistics` are the
+        patterns of what the outer optimizer leaves alone. A training goes on under the same rule alone.
+        """
+        return {
+            "server_step": None if self._outer is None else self._outer.text,
+            "weights": "datasetSize" if self._weighted else "equal",
+            "statistics": STATISTICS if self._outer is None else self._outer.statistics,
+        }
+
     def initialize(self, config: TrainingConfig, nodes: Sequence[FederatedNode]) -> GlobalState:
         """Return the state before the first round: round 0, the initial weights, a loss of 0.0, and all nodes.
 
@@ -200,6 +213,7 @@ class DiLoCoCoordinator:
         nodes = list(nodes)
         provider = update_provider if isinstance(update_provider, UpdateProvider) else Adapted(update_provider)
         provider.take_config(config)
+        provider.take_rule(self.rule)
         with provider.training(config, nodes):
             current = state or provider.restore(config, nodes) or self.initialize(config, nodes)
             if current.round_id == 0:  # weights alone: what the nodes report from them is this coordinator's to say

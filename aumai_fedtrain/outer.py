@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -33,11 +34,17 @@ class OuterOptimizer:
         """
         self.statistics = tuple(statistics)
         self.step = parse_server_step(step) if isinstance(step, str) else step
+        self._text = step if isinstance(step, str) else re.sub(r" at 0x[0-9a-f]+", "", repr(step))
         if not isinstance(self.step, ServerStep):
             raise InvalidSetting(
                 f"outer_optimizer must be a server step or its name, not {type(step).__name__}: "
                 'write "nesterov:lr=0.7,momentum=0.9"'
             )
+
+    @property
+    def text(self) -> str:
+        """The step in words that are the same in each process: as the user wrote it, else its class and parameters."""
+        return self._text
 
     def apply(
         self, weights: Mapping[str, Any], reduced: Mapping[str, Any], state: OuterState | None, *, pseudogradients: bool

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from aumai_fedtrain.models import FederatedNode, GlobalState, LocalUpdate, TrainingConfig
 
@@ -31,6 +31,9 @@ class UpdateProvider:
         own = type(self).config is not None or self.config is not self._given
         if not own:
             self.config = self._given = config
+
+    def take_rule(self, rule: Mapping[str, Any]) -> None:
+        """Note how the coordinator averages: `DiLoCoCoordinator.rule`. By default, do nothing."""
 
     def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
         """Return the nodes' updates of round `round_id` (1, 2, ...), trained from `state`.

@@ -17,6 +17,8 @@ from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.setting import Setting
 
+FEDTRAIN = "aumai-fedtrain"
+"""The `aggregator` of a run that `aumai_fedtrain` coordinates, and whose rounds it averages itself."""
 MAY_CHANGE = frozenset(name for name, field in RunConfig.model_fields.items() if Setting.of(field).may_change)
 """Names of fields of `RunConfig`; all other fields stay as the run began."""
 
@@ -48,13 +50,42 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence
     ]
 
 
+def is_of_fedtrain(view: RunView) -> bool:
+    """Return whether `aumai_fedtrain` coordinates this run.
+
+    Such runs once had the aggregator `mean`. They are told apart by the state beside each global model, which the rule
+    `mean` never leaves.
+    """
+    rule, model = view.config.get("aggregator"), view.global_model
+    is_mean = rule == "mean" and view.config.get("server_step") is None
+    return rule == FEDTRAIN or (is_mean and model is not None and model.state is not None)
+
+
+def coordinated_by(view: RunView) -> str:
+    """Return the command that coordinates a run, for a sentence."""
+    if is_of_fedtrain(view):
+        return "the same `aumai-fedtrain run` command or Python program"
+    return "`flavor serve` with the same options"
+
+
 def goes_on_by(view: RunView) -> str:
     """Return the advice to an operator on how to go on with a run: the same in every command."""
     if view.state is RunState.FINISHED:
         return f"choose another name, or `flavor rm {view.run} --objects`, which removes its models, too"
-    if view.state.ended:
-        return f"`flavor resume {view.run}` goes on with it; to begin another run, choose another name"
-    return "`flavor serve` with the same options goes on with it"
+    if not view.state.ended:
+        return f"{coordinated_by(view)} goes on with it"
+    how = f"`flavor resume {view.run}` goes on with it"
+    if is_of_fedtrain(view):
+        how = f"`flavor resume {view.run} --detach`, and then {coordinated_by(view)}, go on with it"
+    return f"{how}; to begin another run, choose another name"
+
+
+def not_by_serve(view: RunView) -> str:
+    """Say that `flavor serve`, `flavor resume` and `flavor-agg` do not aggregate a run of `aumai_fedtrain`."""
+    return (
+        f"run {view.run!r} was begun by aumai_fedtrain, which coordinates it and averages its rounds itself: "
+        f"{goes_on_by(view)}"
+    )
 
 
 def shown(value: object) -> str:

@@ -15,6 +15,7 @@ from flavor.checkpoints.kind import CheckpointKind
 from flavor.config import RunConfig
 from flavor.counted import counted
 from flavor.errors import (
+    AggregatorFailed,
     FlavorError,
     IllegalMove,
     LeaseLost,
@@ -28,6 +29,7 @@ from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import in_model
 from flavor.records.run import RunView
+from flavor.resume import is_of_fedtrain, not_by_serve
 from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
 from flavor.store.trouble import StoreHealth
@@ -207,6 +209,8 @@ class _Made:
 
 
 def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt) -> _Made:
+    if is_of_fedtrain(view):  # its outer step is nothing that a worker knows
+        raise AggregatorFailed(not_by_serve(view))
     round_view = attempt.runs.read_round(attempt.round)
     if round_view is None:
         raise IllegalMove(f"run {view.run!r}: round {attempt.round} is gone")

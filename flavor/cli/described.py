@@ -18,6 +18,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
+from flavor.resume import coordinated_by, is_of_fedtrain
 from flavor.store.brief import BriefStore
 from flavor.store.open import is_installed
 from flavor.store.protocol import ObjectStore
@@ -107,7 +108,8 @@ def _absent(snapshot: Snapshot, left_in: str) -> list[str]:
         return [f"`flavor run` does not run it any more: go on with it: flavor run --resume {shlex.quote(left_in)}"]
     run, found = snapshot.run.run, []
     if not snapshot.is_served:
-        found.append(f"no coordinator serves it: start `flavor serve --run {run} …` again")
+        again = f"`flavor serve --run {run} …`" if not is_of_fedtrain(snapshot.run) else coordinated_by(snapshot.run)
+        found.append(f"no coordinator serves it: start {again} again")
     return [*found, snapshot.absence] if snapshot.absence else found
 
 

@@ -44,9 +44,10 @@ def recover(
     """Rebuild a run on Redis from the object store.
 
     Use this command when Redis came back empty or with older data. The run is rebuilt as it was when its newest round
-    was closed. Start `flavor serve` with the same options afterwards: the coordinator goes on with the next round, and
-    edges that are started again join. Enroll sites again whose Redis users were lost with the old server. Updates of a
-    round that was not closed are lost, and the round is repeated.
+    was closed. Start the run's coordinator again afterwards, with the same options: `flavor serve`, or `aumai-fedtrain
+    run` for a run that aumai_fedtrain began. It goes on with the next round, and edges that are started again join.
+    Enroll sites again whose Redis users were lost with the old server. Updates of a round that was not closed are lost,
+    and the round is repeated.
 
     A party that can write to the store could have put other records there, or the records of an earlier run. Name the
     keys of the aggregators with --trust, and what else you know of the run with --run-id and --head, or accept all
@@ -59,6 +60,7 @@ def recover(
     from flavor.ledger.recover import recover as rebuild
     from flavor.ledger.trust import Trust
     from flavor.records.names import checked_name
+    from flavor.resume import coordinated_by
     from flavor.store.open import open_store
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
@@ -73,9 +75,10 @@ def recover(
         open_store(needed(store, "--store", "FLAVOR_STORE"), settings=store_settings()), checked_name(run, "run")
     )
     redis, _ = connected(url, patience_s=patience_s, client_name=f"flavor-recover:{run}")
+    runs = RunStore(redis, run, url)
     done = rebuild(
         archive,
-        RunStore(redis, run, url),
+        runs,
         url=url,
         replace=replace,
         trust=trust,
@@ -83,7 +86,7 @@ def recover(
         run_id=run_id,
         tell=teller(""),
     )
-    ending = "it is finished" if done.round >= done.rounds else "`flavor serve` with the same options goes on"
+    ending = "it is finished" if done.round >= done.rounds else f"{coordinated_by(runs.read())} goes on"
     click.echo(
         f"run {run} is rebuilt on {shown(url)} after round {done.round} of {done.rounds}, "
         f"with {len(done.clients)} known clients: {ending}",

@@ -16,6 +16,8 @@ from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run_options import changing_options
 from flavor.cli.serve import check_rule, ended, out_option, saying_how_to_go_on
+from flavor.errors import RunError
+from flavor.resume import coordinated_by, is_of_fedtrain, not_by_serve
 
 
 @click.command(cls=GroupedCommand, example="flavor resume mammo --rounds 20 --redis-url redis://localhost")
@@ -24,7 +26,8 @@ from flavor.cli.serve import check_rule, ended, out_option, saying_how_to_go_on
 @click.option(
     "--detach",
     is_flag=True,
-    help="Let the run go on, and exit at once. Start `flavor serve` for the run afterwards.",
+    help="Let the run go on, and exit at once. Start its coordinator afterwards: `flavor serve`, or for a run that "
+    "aumai_fedtrain began, `aumai-fedtrain run`.",
 )
 @out_option
 @redis_option
@@ -73,10 +76,13 @@ def resume(
     raise_on_sigterm()
     objects = None
     view = read_run(runs)
+    is_ours = not is_of_fedtrain(view)
+    if not detach and not is_ours:
+        raise RunError(not_by_serve(view))
     if not detach:
         store = store or store_of_run(run, view.config)
         objects = opened_once_usable(store, settings=store_settings(), tell=tell)
-    done = go_on(runs, url=url, given=given, check=check_rule, tell=tell)
+    done = go_on(runs, url=url, given=given, check=check_rule if is_ours else lambda _: None, tell=tell)
     for line in done.changed:
         tell(f"changed: {line}")
     if done.is_open:
@@ -85,7 +91,8 @@ def resume(
         tell(f"run {run!r} goes on after round {done.round}")
     tell("sites that ended with the run start `flavor-fl` again")
     if objects is None:
-        tell(f"start `flavor serve --run {run}` again, with the options that it had")
+        command = f"`flavor serve --run {run}` again, with the options that it had" if is_ours else coordinated_by(view)
+        tell(f"start {command}")
         return
     coordinator = Coordinator(
         run,

@@ -46,11 +46,15 @@ def check_rule(config: RunConfig) -> None:
     from aggregators.registry import parse, parse_server_step
     from flavor.config import COMMAND, DEFAULT_AGGREGATOR
     from flavor.errors import AggregationError
+    from flavor.resume import FEDTRAIN
 
     aggregator, server_step, clients = config.aggregator or DEFAULT_AGGREGATOR, config.server_step, config.needed
     if aggregator == COMMAND:
         return
-
+    if aggregator == FEDTRAIN:
+        raise InvalidSetting(
+            f"--aggregator {FEDTRAIN}: only aumai_fedtrain coordinates such a run: start `aumai-fedtrain run`"
+        )
     try:
         reducer = parse(aggregator).reducer
     except InvalidSetting as error:

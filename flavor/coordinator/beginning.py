@@ -15,7 +15,7 @@ from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
 from flavor.records.states import RunState
-from flavor.resume import MAY_CHANGE, goes_on_by
+from flavor.resume import FEDTRAIN, MAY_CHANGE, goes_on_by, is_of_fedtrain, not_by_serve
 from flavor.resume import shown as shown_setting
 from flavor.store.opening import once_usable
 from flavor.store.paths import run_record_path
@@ -61,26 +61,46 @@ def create_or_find(
 
 def _found(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> RunConfig:
     """Return the settings of the run that exists; raises `RunExists` unless this coordinator may serve it."""
-    others = differences(view, config)
-    if changed := [name for name in others if name in view.changed]:
-        settings = ", ".join(f"{name} {shown_setting(view.config.get(name))}" for name in changed)
-        tell(f"run {view.run!r} was resumed with {settings}: that stands")
-        config = RunConfig.parse({**config.to_mapping(), **{name: view.config.get(name) for name in changed}})
-        others = {name: line for name, line in others.items() if name not in changed}
-    if view.state is RunState.FINISHED and not others:
-        tell(f"run {view.run!r} was finished before: {goes_on_by(view)}")
-        return config
-    if view.state.ended:
+    is_finished = view.state is RunState.FINISHED
+    if view.state.ended and not (is_finished and _same_but_resumed(view, config)):
         raise RunExists(f"run {view.run!r} is over ({view.state}: {view.reason}): {goes_on_by(view)}")
-    if others:
-        raise RunExists(
-            f"run {view.run!r} is there already with other settings: {'; '.join(others.values())}; "
-            f"{goes_on_by(view)}{_change_by(view.run, config, others)}, or choose another name"
-        )
+    config = standing(view, config, tell)
+    if is_finished:
+        tell(f"run {view.run!r} was finished before: {goes_on_by(view)}")
     return config
 
 
-def differences(view: RunView, config: RunConfig) -> dict[str, str]:
+def standing(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> RunConfig:
+    """Return the settings with which to go on with a run: `config`, but for those that `flavor resume` has changed.
+
+    Raises `RunExists` where other settings differ.
+    """
+    others = _differences(view, config)
+    if (is_of_fedtrain(view) or config.aggregator == FEDTRAIN) and "aggregator" in others:
+        if is_of_fedtrain(view):
+            raise RunExists(not_by_serve(view))
+        raise RunExists(
+            f"run {view.run!r} is there already, and aumai_fedtrain did not begin it: {goes_on_by(view)}, or choose "
+            "another name"
+        )
+    changed = [name for name in others if name in view.changed]
+    if unlike := {name: line for name, line in others.items() if name not in changed}:
+        raise RunExists(
+            f"run {view.run!r} is there already with other settings: {'; '.join(unlike.values())}; "
+            f"{goes_on_by(view)}{_change_by(view.run, config, unlike)}, or choose another name"
+        )
+    if not changed:
+        return config
+    settings = ", ".join(f"{name} {shown_setting(view.config.get(name))}" for name in changed)
+    tell(f"run {view.run!r} was resumed with {settings}: that stands")
+    return RunConfig.parse({**config.to_mapping(), **{name: view.config.get(name) for name in changed}})
+
+
+def _same_but_resumed(view: RunView, config: RunConfig) -> bool:
+    return set(view.changed).issuperset(_differences(view, config))
+
+
+def _differences(view: RunView, config: RunConfig) -> dict[str, str]:
     """Say how the settings of the run that exists differ from `config`: a line for each setting, by name."""
     return {
         name: f"{name} is {_setting(view.config.get(name))}, not {_setting(value)}"

@@ -21,6 +21,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.resume import goes_on_by
 from flavor.store.protocol import ObjectStore
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
@@ -147,13 +148,14 @@ class RoundServer:
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
         """See `JobQueue`. Claims the attempt, and makes `wait` return the round."""
         before = self._claim.attempt if self._claim is not None else None
-        if before is not None and (before.round, before.number) == (round_, attempt):
-            return
+        is_refused = before is not None and before.token == self._refused
+        if before is not None and (before.round, before.number) == (round_, attempt) and not is_refused:
+            return  # after a refusal, the round may be returned, and then its attempts count from 1 again
         self._give_up(self._claim)
         claim = Claim(self._aggregator.attempt(self.runs, round_, attempt, self._config.aggregation_lease_s))
         with self._claims:
             self._claim = claim
-        if before is None or before.round != round_ or self._refused == before.token:
+        if before is None or before.round != round_ or is_refused:
             self._inbox.put(_Ready(round_))
 
     def workers(self) -> int:
@@ -187,7 +189,7 @@ class RoundServer:
                 case _Ended(view=run) if run.state is RunState.FINISHED:
                     return None
                 case _Ended(view=run):
-                    raise RunError(f"run {self._run!r} is {run.state}: {run.reason}")
+                    raise RunError(f"run {self._run!r} is {run.state}: {run.reason}; {goes_on_by(run)}")
                 case _Broken(error=error):
                     raise error
 

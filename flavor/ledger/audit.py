@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -128,6 +129,7 @@ def audit(
     ]
     for manifest in chain.manifests:
         problems += _info_problems(archive, manifest)
+    problems += _rule_problems(chain)
     notices += [*chain.notices, *_told(chain)]
     progress(len(objects), len(objects))
     problems.sort(key=lambda problem: problem.round)
@@ -144,6 +146,17 @@ def _told(chain: Chain) -> Iterator[Problem]:
         before = manifest.config
         if manifest.trained_from and manifest.trained_from == manifest.global_model.digest:
             yield Problem(manifest.round, path, "the model did not change in this round: nothing was trained")
+
+
+def _rule_problems(chain: Chain) -> Iterator[Problem]:
+    """Report each round that was aggregated without the server state that the round before has left.
+
+    A rule that leaves a server state leaves one in every round after its first, and a run has one rule.
+    """
+    for before, manifest in itertools.pairwise(chain.manifests):
+        if before.global_model.state is not None and manifest.global_model.state is None:
+            what = f"it has no server state, and round {before.round} has one: it was aggregated by another rule"
+            yield Problem(manifest.round, manifest_path(chain.run, manifest.round), what)
 
 
 def _named(chain: Chain) -> Iterator[Named]:

@@ -450,7 +450,7 @@ def test_wrong_use(bench: Bench) -> None:
     with pytest.raises(MisuseError, match="live nodes are there during a training only"):
         live.get_updates(1, GlobalState(round_id=0), [])
     bench.runs.create(rounds=1, config={"rounds": 1, "store": "file:///elsewhere"})
-    with pytest.raises(RunExists, match="other settings"):
+    with pytest.raises(RunExists, match="aumai_fedtrain did not begin it"):
         DiLoCoCoordinator().run_training(configuration(1), [], live)
 
 

@@ -36,6 +36,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference
 from flavor.records.states import RoundState
 from flavor.records.verdict import Verdict
+from flavor.resume import FEDTRAIN
 from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, named, update_prefix
 from flavor.store.protocol import ObjectStore
@@ -515,6 +516,21 @@ class TestAggregation:
         merged = json.loads(store.local(view.global_model.info.path).read_text())
         assert merged["metadata"]["datasetSize"] == [600]
         assert "clients" not in merged["metadata"], "a site sees sums, not the others"
+
+    @pytest.mark.parametrize("recorded", [{"aggregator": FEDTRAIN, "server_step": "nesterov"}, {"aggregator": "mean"}])
+    def test_no_round_of_aumai_fedtrain_is_aggregated(
+        self, runs: RunStore, store: ObjectStore, recorded: dict[str, str]
+    ) -> None:
+        """Nor one of a run that was recorded as `mean`, as they once were: a state lies beside its global model."""
+        self.prepared(runs, store)
+        config = runs.read().config | recorded
+        fields = {"config": json.dumps(config), "global_path": "m", "global_digest": "d", "state_path": "s"}
+        runs.redis.hset(runs.keys.state, mapping={**fields, "state_digest": "e"})
+        jobs.aggregate("r", 1, 1)
+        view = runs.read_round(1)
+        assert view is not None
+        assert view.state is RoundState.AGGREGATING
+        assert (view.error or "").startswith("run 'r' was begun by aumai_fedtrain, which coordinates it")
 
     def test_no_site_chooses_the_format_and_nesting_of_all_alone(self, runs: RunStore, store: ObjectStore) -> None:
         """What all are given is in the format, order and nesting that most save in, not the first by name."""

@@ -57,6 +57,16 @@ def test_an_honest_run_is_right(run: ForgedRun) -> None:
     assert found.gone == {}
 
 
+def test_a_round_without_the_server_state_of_the_round_before_is_of_another_rule(run: ForgedRun) -> None:
+    """As a worker leaves it that takes no outer step."""
+    model = run.manifests[2].global_model.model_copy(update={"state_path": "", "state_digest": ""})
+    remade(run, 3, run.worker, global_model=model)
+    assert found(run) == [
+        f"round 3: {manifest_path('r', 3)}: it has no server state, and round 2 has one: "
+        "it was aggregated by another rule"
+    ]
+
+
 KINDS = ("/run.json", "/round-", "/staged-", "/global/0000-model", "-model-", "-info-", "-state-", "-update-")
 
 
