@@ -17,17 +17,29 @@ def tell_admission(runs: RunStore, client: str, admission: Admission) -> None:
         step.execute()
 
 
+def check_replaceable(runs: RunStore, client: str, public_key: str = "") -> None:
+    """Raise what `replace_key` would raise, before anything has changed."""
+    if public_key and public_key in runs.replaced().get(client, ()):
+        raise _was_replaced(runs, client)
+    runs.find()
+
+
 def replace_key(runs: RunStore, client: str, public_key: str = "") -> None:
     """Pin this key for a client in place of another. Without a key, the next one that the client announces is pinned.
 
     For operators alone: no edge may write these hashes. The run may begin later; a run that exists keeps the replaced
-    key, for its manifests. Raises `InvalidSetting` for a key that was replaced before.
+    key, for its manifests. Raises `InvalidSetting` for a key that was replaced before; nothing has changed then. Raises
+    `DamagedRecord` for a run whose record cannot be read; the key is replaced then, and the log does not say so.
     """
     if not runs.replace_key(client, public_key):
-        raise InvalidSetting(
-            f"--public-key: {client!r} had this key in run {runs.run!r} until an operator replaced it: a key that was "
-            "replaced is pinned no more; name another"
-        )
+        raise _was_replaced(runs, client)
     if runs.find() is not None:
         what = "pinned by an operator" if public_key else "forgotten by an operator: the next one is pinned"
         runs.log("client.key_replaced", client=client, reason=f"its key is {what}")
+
+
+def _was_replaced(runs: RunStore, client: str) -> InvalidSetting:
+    return InvalidSetting(
+        f"--public-key: an operator has replaced this key of {client!r} in run {runs.run!r}, and a replaced key is "
+        "never pinned again: name another key"
+    )

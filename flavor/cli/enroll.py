@@ -100,7 +100,7 @@ def enroll(
     from flavor.bus.acl import UserPersistence, enroll_worker, is_open, user_name, worker_user
     from flavor.bus.acl import enroll as enroll_user
     from flavor.bus.address import database, tls_ca
-    from flavor.bus.admission import replace_key
+    from flavor.bus.admission import check_replaceable, replace_key
     from flavor.bus.connection import shown
     from flavor.bus.persistence import unread_warnings
     from flavor.bus.runs import RunStore
@@ -112,6 +112,9 @@ def enroll(
     tell = teller("flavor: ")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     public = without_credentials(public_url or url)
+    for option, text in (("--public-url", public), ("--store", store or "")):
+        if not text.isprintable():
+            raise InvalidSetting(f"{option} {text!a}: a character in it cannot be printed: write the URL anew")
     if worker is not None:
         if run is not None or new_key or public_key:
             raise MisuseError("--worker NAME goes without RUN, CLIENT and their key: an aggregator works for all runs")
@@ -130,22 +133,27 @@ def enroll(
     ca = _certificates(public_ca or (tls_ca(url) if public.startswith("rediss:") else None))
     redis, url = connected(url)
     _check_saved(redis, url, unsaved)
-    secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
-    token = JoinToken(
+    runs = RunStore(redis, run, url)
+    if new_key or pinned:
+        check_replaceable(runs, client, str(pinned) if pinned else "")
+    blank = JoinToken(
         url=public,
         user=user,
-        secret=SecretStr(secret),
+        secret=SecretStr("?"),
         run=run,
         client=client,
         store=store,
         trust=trusted or None,
         ca=ca,
     )
+    # From here on the old token is invalid. Print the new one before anything that can fail; the key is replaced after
+    # the user, so that nobody with the old token can announce the next key.
+    secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
+    click.echo(blank.model_copy(update={"secret": SecretStr(secret)}).encode())
     if new_key or pinned:
-        replace_key(RunStore(redis, run, url), client, str(pinned) if pinned else "")
+        replace_key(runs, client, str(pinned) if pinned else "")
         told = f"key {pinned.fingerprint} is pinned" if pinned else "no key is pinned any more: its next one will be"
         tell(f"{client} of run {run}: {told}")
-    click.echo(token.encode())
     tell(f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD")
     if kept is not UserPersistence.SAVED:
         tell(kept)

@@ -17,6 +17,15 @@ _LOOK_MS = 1000
 _PAUSE_S = 5.0
 
 
+def make_folder(out: Path | None) -> None:
+    """Make the folder for the results, if they are wanted. Raises `InvalidSetting` when it cannot be made."""
+    try:
+        if out is not None:
+            out.mkdir(parents=True, mode=0o700, exist_ok=True)  # names and metrics of each site
+    except OSError as error:
+        raise InvalidSetting(f"--out {out}: {error.strerror}") from None
+
+
 @contextlib.contextmanager
 def written(
     run: str, out: Path | None, *, redis_url: str, store: ObjectStore, tell: Callable[[str], None]
@@ -26,13 +35,10 @@ def written(
     A disk that is full, or a store that is away, is told once and tried again: the run goes on without its results.
     Raises `InvalidSetting` when the folder cannot be made.
     """
+    make_folder(out)
     if out is None:
         yield
         return
-    try:
-        out.mkdir(parents=True, mode=0o700, exist_ok=True)  # names and metrics of each site
-    except OSError as error:
-        raise InvalidSetting(f"--out {out}: {error.strerror}") from None
     done = threading.Event()
     redis = connect(redis_url, patience_s=10.0, client_name=f"flavor-results:{run}")
     runs, folder = RunStore(redis, run, redis_url), ResultFolder(out, tell)

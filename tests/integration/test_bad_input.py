@@ -162,6 +162,9 @@ def test_runs_that_are_not_there_or_over(bench):
     assert "it did not go on within 0.2 s: start this again once its operator resumed it" in over
     refused(bench.serve(), 1, "is over", f"flavor resume {bench.run}")
     before = bench.runs.read()
+    (bench.work / "file").write_text("")
+    refused(bench.done("flavor", "resume", bench.run, "--out", "file/results"), 2, "--out file/results: ")
+    assert bench.runs.read() == before, "refused before the run goes on, without a coordinator"
     process = bench.done("flavor", "run", "-m", bench.trainer(), "--edges", 1, "--run", bench.run, "--out", "fresh")
     refused(process, 1, "on this Redis already", "--run")
     assert bench.runs.read() == before

@@ -21,6 +21,7 @@ from flavor.bus.embedded import embedded_server
 from flavor.bus.token import JoinToken
 from flavor.certs import Certificates, make_certificates
 from flavor.checkpoints import Format, read
+from flavor.ledger.keys import SigningKey
 from flavor.records.states import RunState
 
 OPERATOR = "the-0perator's/pass?word"
@@ -284,3 +285,28 @@ def test_a_token_and_options_that_contradict_it(bench) -> None:
     assert process.wait() == 4
     assert f"run '{bench.run}' did not appear" in process.stderr
     assert bench.done("flavor", "revoke", bench.run, "site-1").wait() == 0
+
+
+def test_what_refuses_an_enrolment_leaves_the_old_token_valid(bench) -> None:
+    """A site must not lose its token to a command that prints no other one."""
+    words = ("flavor", "enroll", "--unsaved", bench.run, "site-1")
+    lost, now = (SigningKey.generate().public for _ in range(2))
+    bench.runs.create(rounds=1, config={})
+    bench.done(*words, "--public-key", lost)
+    token = JoinToken.parse(bench.done(*words, "--public-key", now).stdout)
+    for options, said in (
+        (("--public-key", lost), "a replaced key is never pinned again"),
+        (("--store", "s3://\udcff"), "--store"),
+        (("--new-key",), "cannot be read"),
+    ):
+        if "cannot be read" in said:
+            bench.runs.redis.hset(bench.runs.keys.state, "state", "no such state")
+        process = bench.done(*words, *options)
+        assert process.wait() != 0
+        assert said in process.stderr
+        assert process.stderr.count("\n") == 1
+        assert not process.stdout
+        assert bench.runs.public_keys() == {"site-1": str(now)}
+        with connect(token.credentials()) as site:
+            assert site.ping(), "the token that the site has is the one that counts"
+    bench.done("flavor", "revoke", bench.run, "site-1")

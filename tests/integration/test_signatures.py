@@ -189,7 +189,7 @@ def test_a_key_that_was_replaced_is_pinned_by_nothing(runs: RunStore, store: Obj
     found = verdict(runs, "a")
     assert not found.accepted
     assert f"signed with key {KEY.public.fingerprint}, which the operator has replaced in this run" in found.reason
-    with pytest.raises(InvalidSetting, match="a key that was replaced is pinned no more; name another"):
+    with pytest.raises(InvalidSetting, match="a replaced key is never pinned again: name another key"):
         replace_key(runs, "a", str(KEY.public))
     assert runs.public_keys() == {}
     assert runs.pin_key("a", str(OTHER.public)) == str(OTHER.public)
