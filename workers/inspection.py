@@ -9,6 +9,7 @@ from dataclasses import replace
 from rq.timeouts import JobTimeoutException
 
 from flavor.bus.runs import RunStore
+from flavor.bus.verdicts import Recorded, late
 from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import (
     BrokenModel,
@@ -96,15 +97,25 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     finally:
         for client, verdict in verdicts.items():
             recorded = runs.judge(round_, client, verdict)
-            if recorded and verdict.accepted:
-                event = client_events.UpdateAccepted(verdict.reason, client, round_, run=run, is_routine=True)
-                context.observer.hear(event)
-            elif recorded:
-                if reason := recorded.line(verdict.reason):
-                    context.observer.hear(client_events.UpdateRefused(reason, client, round_, run=run))
+            if recorded and recorded is not Recorded.ACCEPTED:
                 inspector.discard(client)
+            if event := _event(runs, recorded, verdict, round_, client):
+                context.observer.hear(event)
             reach("worker.judged")
     return bool(verdicts)
+
+
+def _event(
+    runs: RunStore, recorded: Recorded, verdict: Verdict, round_: int, client: str
+) -> client_events.UpdateEvent | None:
+    """Return the event of what Redis recorded: it may refuse an update whose inspection found nothing wrong."""
+    if recorded is Recorded.ACCEPTED:
+        return client_events.UpdateAccepted(verdict.reason, client, round_, run=runs.run, is_routine=True)
+    if recorded and verdict.accepted:
+        verdict = runs.verdicts(round_, [client]).get(client, late(round_))
+    reason = recorded.line(verdict.reason)
+    is_late = verdict.reason == late(round_).reason
+    return client_events.UpdateRefused(reason, client, round_, run=runs.run, is_late=is_late) if reason else None
 
 
 def is_small(handed_in: Update | Refused) -> bool:

@@ -27,6 +27,8 @@ class Recorded(IntEnum):
     """Recorded, and not in the log, which has enough entries of that client in that round."""
     LAST = 3
     """Recorded, and in the log as the last entry of that client in that round for now."""
+    ACCEPTED = 4
+    """The update is accepted, and that is in the log. Every other recorded verdict is a refusal."""
 
     def line(self, text: str) -> str:
         """Return the line for a terminal, '' for none: a terminal shows what the log has."""
@@ -52,8 +54,8 @@ class Verdicts(RunScripts):
         """Record a verdict, if it is the first on this try of the client; otherwise change nothing.
 
         An update whose round is no longer open is refused as late, and one of a client that the run does not admit is
-        refused, also where its inspection accepted it. An accepted update of a quarantined client is not recorded, nor
-        is anything about a round that does not exist.
+        refused, also where its inspection accepted it: only `Recorded.ACCEPTED` says that the update counts. An
+        accepted update of a quarantined client is not recorded, nor is anything about a round that does not exist.
         """
         refused = "update.blameless" if verdict.blameless else "update.refused"
         return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict)

@@ -42,7 +42,7 @@ from flavor.store.paths import accepted_path, named, update_prefix
 from flavor.store.protocol import ObjectStore
 from flavor.view.observer import Lines
 from tests.infos import put_info
-from workers import jobs, look_tensors
+from workers import inspection, jobs, look_tensors
 from workers.builtin import Engine
 from workers.combiner import Combined, Work
 from workers.context import WorkerContext, set_context
@@ -219,6 +219,27 @@ class TestInspection:
             100,
         )
         assert not store.exists(path), "it is out of its site's reach"
+
+    def test_an_update_that_its_round_no_longer_waits_for_is_told_of_as_late(
+        self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The round begins to aggregate while the update is inspected, which finds nothing wrong with it."""
+        told = list[str]()
+        submit(runs, store, "b", model(1))
+        jobs.inspect("r", 1, ["b"])
+        path = submit(runs, store, "a", model(1))
+        set_context(WorkerContext(runs.redis, "", store, name="worker-1", observer=Lines(told.append)))
+
+        def reach(name: str) -> None:
+            if name == "worker.inspected":
+                runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["b"], reason="the deadline")
+
+        monkeypatch.setattr(inspection, "reach", reach)
+        jobs.inspect("r", 1, ["a"])
+        late = "late: round 1 no longer takes updates"
+        assert runs.verdicts(1, ["a"])["a"].reason == late
+        assert told == [f"a: the update of round 1 is refused: {late}"]
+        assert not store.exists(accepted_path(path)), "what was taken of a refused update is removed"
 
     def test_one_object_that_cannot_be_read_keeps_no_other_from_being_judged(
         self, runs: RunStore, store: ObjectStore

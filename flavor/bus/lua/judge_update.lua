@@ -18,7 +18,7 @@
 --            `refusals` counts a client's refused updates in a row; one that came too late, or whose
 --            global model is to blame (update.blameless), is no fault of its client.
 --            An acceptance is logged always; refusals are a client's entries, of which there are only so many.
--- Returns 0 when this verdict was not recorded; else what `caused` does.
+-- Returns 0 when this verdict was not recorded; 4 when it was recorded as an acceptance; else what `caused` does.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
 local round, late = redis.call('HMGET', KEYS[3], 'state', 'left_out'), event == 'update.late'
 local state, left_out = round[1], false
@@ -61,4 +61,4 @@ local entry = {'event', event, 'round', ARGV[2], 'client', ARGV[1]}
 if event ~= 'update.accepted' then return caused(KEYS[6], KEYS[2], ARGV[1], ARGV[9], ARGV[10], entry, reason) end
 entry[7], entry[8] = 'reason', reason
 log_entry(KEYS[2], unpack(entry))
-return 1
+return 4
