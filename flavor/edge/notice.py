@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flavor.errors import (
+    BadObjectPath,
     DamagedRecord,
+    DigestMismatch,
     InvalidInfo,
+    InvalidRecord,
     InvalidUpdate,
     LocalFault,
     MisuseError,
@@ -21,6 +24,7 @@ from flavor.errors import (
     RunRefused,
     StoreError,
     TrainerFailed,
+    UntrustedModel,
     UnusableStore,
 )
 from flavor.programs.process import described_exit
@@ -50,6 +54,10 @@ class Failure(StrEnum):
     """The store that it was started with is not the run's."""
     UNUSABLE_STORE = "unusable-store"
     """The store that it was started with cannot be used."""
+    UNTRUSTED = "untrusted-model"
+    """The edge refused a global model that neither an aggregator it trusts has signed, nor its digests name."""
+    OBJECT = "refused-object"
+    """The edge refused an object of the run: it has another path, other bytes or another record than were recorded."""
     DISK = "disk"
     STORE = "store"
     MISUSE = "misuse"
@@ -68,6 +76,8 @@ _SENTENCES = {
     Failure.NOT_ADMITTED: "it is not admitted",
     Failure.OTHER_STORE: "it was started with another store than the run's (its --store, or its token's)",
     Failure.UNUSABLE_STORE: "it was started with a store that cannot be used (its --store, or its token's)",
+    Failure.UNTRUSTED: "it refused a global model that its --trust, or its token's, does not allow",
+    Failure.OBJECT: "it refused an object of the run: its path, bytes or record are not those that the run must have",
     Failure.DISK: "a file at the site could not be read or written",
     Failure.STORE: "its edge cannot use the object store",
     Failure.MISUSE: "its edge cannot go on as it was started",
@@ -121,6 +131,10 @@ class Died(TrainerFailed):
 _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (OSError, Failure.DISK),
     (LocalFault, Failure.DISK),  # the edge has waited for a fault of the store itself
+    (UntrustedModel, Failure.UNTRUSTED),
+    (BadObjectPath, Failure.OBJECT),
+    (DigestMismatch, Failure.OBJECT),
+    (InvalidRecord, Failure.OBJECT),
     (StoreError, Failure.STORE),
     (OtherStore, Failure.OTHER_STORE),
     (UnusableStore, Failure.UNUSABLE_STORE),

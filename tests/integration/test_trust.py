@@ -18,6 +18,11 @@ from flavor.store.paths import global_prefix, manifest_path
 from tests.conftest import Bench, Process
 
 
+def failure(bench: Bench, client: str) -> str:
+    """What the client's edge tells the operator of why it ended."""
+    return bench.runs.clients([client])[client][0].failure
+
+
 def test_a_site_with_trust_trains_from_signed_models_alone(bench: Bench) -> None:
     """With another key it ends before the second round; with the right one it takes part to the end."""
     signer = bench.folder / "aggregator.key"
@@ -30,6 +35,7 @@ def test_a_site_with_trust_trains_from_signed_models_alone(bench: Bench) -> None
     assert "Error: the global model of round 1 is not trained from: " in last, wrong.stderr
     assert f"key {SigningKey.load(signer).public.fingerprint}, which --trust does not name" in last
     assert "Traceback" not in wrong.stderr
+    assert failure(bench, "edge-1") == "untrusted-model", "and not its store"
     right = bench.edge("edge-1", bench.trainer(), "--trust", other, "--trust", f"{signer}.pub")
     assert [right.wait(), coordinator.wait()] == [0, 0], right.stderr
     assert "could not be fetched" not in right.stderr
@@ -175,6 +181,7 @@ def test_a_file_that_redis_calls_the_signed_model_is_hashed_by_a_site_that_trust
     misled = bench.edge("edge-1", bench.trainer(), "--trust", key)
     assert misled.wait() == 1, misled.stderr
     assert f"object {other}: the bytes are not those that were recorded" in misled.stderr.splitlines()[-1]
+    assert failure(bench, "edge-1") == "refused-object"
     bench.runs.redis.hset(task, mapping=honest)
     edge = bench.edge("edge-1", bench.trainer(), "--trust", key)
     assert [edge.wait(), coordinator.wait()] == [0, 0], edge.stderr

@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 from flavor.edge.consent import check_store
-from flavor.edge.notice import notice_of
-from flavor.errors import InvalidSetting, OtherStore, RunRefused, UnusableStore
+from flavor.edge.notice import Failure, Notice, notice_of
+from flavor.errors import (
+    BadObjectPath,
+    DigestMismatch,
+    InvalidRecord,
+    InvalidSetting,
+    ObjectMissing,
+    OtherStore,
+    RunRefused,
+    StoreError,
+    UntrustedModel,
+    UnusableStore,
+)
 from flavor.store.open import open_store
 
 
@@ -31,3 +42,25 @@ def test_so_does_one_whose_store_is_none(tmp_path: Path) -> None:
 def test_what_a_site_declines_is_something_else() -> None:
     assert notice_of(RunRefused("no")).failure == "declined"
     assert notice_of(InvalidSetting("no")).failure == "misuse"
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (UntrustedModel("m"), "untrusted-model"),
+        (BadObjectPath("../x"), "refused-object"),
+        (DigestMismatch("x"), "refused-object"),
+        (InvalidRecord("x"), "refused-object"),
+        (ObjectMissing("x"), "store"),
+    ],
+)
+def test_what_a_site_refuses_is_no_fault_of_its_store(error: StoreError, failure: str) -> None:
+    """An operator who is told of the store looks there, and not for who has put a model into its place."""
+    notice = notice_of(error)
+    assert notice.failure == failure
+    assert ("cannot use the object store" in notice.reason) == (failure == "store")
+
+
+def test_each_class_of_failure_has_a_sentence() -> None:
+    for failure in Failure:
+        assert Notice(failure).reason
