@@ -62,9 +62,12 @@ class Rounds(RunScripts):
     def decide_structure(
         self, token: str, round_: int, reference: Reference, *, others: Sequence[str], reason: str
     ) -> None:
-        """Fix the update whose structure all updates of the round must have; take back the acceptance of `others`."""
+        """Fix the update whose structure all updates of the round must have; take back the acceptance of `others`.
+
+        Each of the `others` has again as many refusals in a row as before its acceptance.
+        """
         keys = [self.keys.coordinator, self.keys.round(round_), self.keys.log, self.keys.verdicts(round_)]
-        keys += [self.keys.client(client).verdict(round_) for client in others]
+        keys += [self.keys.refusals, *(self.keys.client(client).verdict(round_) for client in others)]
         self.move("decide_structure", keys, [token, round_, reference.to_text(), reason, *others])
 
     def begin_aggregation(

@@ -420,12 +420,39 @@ def test_what_structure_counts_is_decided_once_and_others_are_judged_again(runs:
         runs.judge(1, client, accepted("good"))
     first = Reference(ObjectRef("p1", "d1", 3))
     runs.decide_structure(TOKEN, 1, first, others=["b"], reason="why")
+    told = [runs.redis.exists(runs.keys.client(client).verdict(1)) for client in ("a", "b")]
+    assert told == [1, 0], "an edge that reads its answer again must not find the acceptance that was taken back"
     with pytest.raises(IllegalMove, match="otherwise"):
         runs.decide_structure(TOKEN, 1, Reference(ObjectRef("p2", "d2", 4)), others=[], reason="why")
     view = runs.read_round(1)
     assert view is not None
     assert (runs.reference(1), view.reference, set(view.verdicts)) == (first, first, {"a"})
     assert runs.judge(1, "b", Verdict(False, "it has module. names"))
+
+
+def test_an_acceptance_that_is_taken_back_forgives_no_refusal(runs: RunStore) -> None:
+    """A site of another structure could else be refused twice, accepted once, and so on, and is never quarantined."""
+    open_round(runs)
+    for number in (1, 2):
+        runs.judge(1, "b", Verdict(False, "NaN", try_id=f"t{number}"))
+    runs.judge(1, "c", Verdict(False, "NaN", try_id="t1"))
+    for client in ("a", "b", "c"):
+        runs.judge(1, client, accepted("good", try_id="t3"))
+    assert runs.refusals() == {}
+    runs.decide_structure(TOKEN, 1, Reference(ObjectRef("p1", "d1", 3)), others=["b", "c"], reason="why")
+    assert runs.refusals() == {"b": 2, "c": 1}
+    runs.judge(1, "b", Verdict(False, "it has module. names", try_id="t3"))
+    assert runs.refusals() == {"b": 3, "c": 1}
+    assert runs.pardon("c")
+    for client in ("b", "c"):
+        runs.judge(1, client, accepted("good", try_id="t4"))
+    assert runs.refusals() == {}
+    runs.begin_aggregation(TOKEN, 1, attempt=1, contributors=["a", "b", "c"], reason="all")
+    runs.claim_round(1, attempt=1, token="w", ttl_s=60)
+    runs.fail_attempt(1, attempt=1, token="w", reason="NaN", unfit={"b": "NaN", "c": "NaN"})
+    unfit = [Refusal(client, Verdict(False, "NaN", try_id="t4"), True) for client in ("b", "c")]
+    runs.return_round(TOKEN, 1, attempt=1, refused=unfit, reason="too few")
+    assert runs.refusals() == {"b": 4, "c": 1}, "each is counted once, and none that was pardoned"
 
 
 def test_a_refused_update_may_be_followed_by_another_try_while_the_round_is_open(runs: RunStore) -> None:
@@ -469,6 +496,26 @@ def test_an_ended_run_goes_on_with_its_round_open_again(runs: RunStore) -> None:
         None,
     )
     assert (round_.state, round_.resumed, set(round_.verdicts)) == (RoundState.OPEN, True, {"a"})
+
+
+def test_a_round_that_is_open_again_has_nothing_of_the_attempt_that_ended_the_run(runs: RunStore) -> None:
+    """The clients in `spoiled` and `unfit` have handed in again: a new attempt must not go without them."""
+    open_round(runs)
+    for client in ("a", "b"):
+        runs.judge(1, client, accepted("good", try_id="t"))
+    for attempt, without in ((1, {}), (2, {"spoiled": ["a"], "unfit": {"b": "NaN"}})):
+        runs.begin_aggregation(TOKEN, 1, attempt=attempt, contributors=["a", "b"], reason="all")
+        runs.claim_round(1, attempt=attempt, token="w", ttl_s=9)
+        runs.fail_attempt(1, attempt=attempt, token="w", reason="boom", passing=True, **without)
+    runs.end(RunState.FAILED, "no attempt is left", token=TOKEN)
+    config = {**runs.read().config, "rounds": 3}
+    runs.resume(TOKEN, 1, config=config, changed=[], closed=0, spoiled=["a", "b"], timeout_s=9, reason="it had failed")
+    view = runs.read_round(1)
+    assert view is not None
+    assert (view.state, view.attempt, view.waits) == (RoundState.OPEN, 0, 0)
+    assert (view.spoiled, view.unfit, view.contributors) == ((), {}, ())
+    assert (view.error, view.passing_ms, view.lease_ms, view.reason) == (None, None, None, "")
+    assert view.verdicts == {}
 
 
 def test_an_attempt_that_failed_for_what_passes_counts_for_none(runs: RunStore) -> None:
