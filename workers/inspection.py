@@ -28,7 +28,7 @@ from flavor.records.update import Refused, Update
 from flavor.records.verdict import Verdict
 from flavor.store.paths import accepted_path, checked_path, is_handed_in_by
 from flavor.store.protocol import ObjectStore
-from flavor.view import client_events
+from flavor.view.client_events import UpdateAccepted, UpdateEvent, UpdateRefused
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
@@ -105,17 +105,15 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     return bool(verdicts)
 
 
-def _event(
-    runs: RunStore, recorded: Recorded, verdict: Verdict, round_: int, client: str
-) -> client_events.UpdateEvent | None:
+def _event(runs: RunStore, recorded: Recorded, verdict: Verdict, round_: int, client: str) -> UpdateEvent | None:
     """Return the event of what Redis recorded: it may refuse an update whose inspection found nothing wrong."""
     if recorded is Recorded.ACCEPTED:
-        return client_events.UpdateAccepted(verdict.reason, client, round_, run=runs.run, is_routine=True)
+        return UpdateAccepted(verdict.reason, client, round_, run=runs.run, is_routine=True)
     if recorded and verdict.accepted:
         verdict = runs.verdicts(round_, [client]).get(client, late(round_))
     reason = recorded.line(verdict.reason)
     is_late = verdict.reason == late(round_).reason
-    return client_events.UpdateRefused(reason, client, round_, run=runs.run, is_late=is_late) if reason else None
+    return UpdateRefused(reason, client, round_, run=runs.run, is_late=is_late) if reason else None
 
 
 def is_small(handed_in: Update | Refused) -> bool:

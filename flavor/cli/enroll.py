@@ -112,9 +112,7 @@ def enroll(
     tell = teller("flavor: ")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     public = without_credentials(public_url or url)
-    for option, text in (("--public-url", public), ("--store", store or "")):
-        if not text.isprintable():
-            raise InvalidSetting(f"{option} {text!a}: a character in it cannot be printed: write the URL anew")
+    _check_printable(public, store or "")
     if worker is not None:
         if run is not None or new_key or public_key:
             raise MisuseError("--worker NAME goes without RUN, CLIENT and their key: an aggregator works for all runs")
@@ -147,13 +145,12 @@ def enroll(
         ca=ca,
     )
     # From here on the old token is invalid. Print the new one before anything that can fail; the key is replaced after
-    # the user, so that nobody with the old token can announce the next key.
+    # the user, so that no process with the old token can announce the next key.
     secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
     click.echo(blank.model_copy(update={"secret": SecretStr(secret)}).encode())
     if new_key or pinned:
         replace_key(runs, client, str(pinned) if pinned else "")
-        told = f"key {pinned.fingerprint} is pinned" if pinned else "no key is pinned any more: its next one will be"
-        tell(f"{client} of run {run}: {told}")
+        tell(f"{client} of run {run}: {_pinned(pinned)}")
     tell(f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD")
     if kept is not UserPersistence.SAVED:
         tell(kept)
@@ -177,6 +174,17 @@ def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:
         kept = save_users(redis)
     if kept is not UserPersistence.SAVED and not unsaved:
         raise RunError(f"Redis at {shown(url)}: {kept}; or enroll with --unsaved, and again after each restart")
+
+
+def _check_printable(public: str, store: str) -> None:
+    """Raise `InvalidSetting` for a URL that no token can hold."""
+    for option, text in (("--public-url", public), ("--store", store)):
+        if not text.isprintable():
+            raise InvalidSetting(f"{option} {text!a}: it has a character that cannot be printed: type the URL anew")
+
+
+def _pinned(key: PublicKey | None) -> str:
+    return f"key {key.fingerprint} is pinned" if key else "no key is pinned any more: its next one will be"
 
 
 def _one_key(text: str, client: str) -> PublicKey:

@@ -83,7 +83,7 @@ def resume(
         store = store or store_of_run(run, view.config)
         objects = opened_once_usable(store, settings=store_settings(), tell=tell)
         make_folder(out)  # a folder that cannot be made is refused before the run has changed
-    done = go_on(runs, url=url, given=given, check=check_rule if is_ours else lambda _: None, tell=tell)
+    done = go_on(runs, given=given, check=check_rule if is_ours else lambda _: None, tell=tell)
     for line in done.changed:
         tell(f"changed: {line}")
     if done.is_open:

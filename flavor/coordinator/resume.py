@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flavor.bus.connection import shown, translated
-from flavor.bus.lease import Lease, held
+from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.errors import RunError
 from flavor.records.run import RunView
 from flavor.records.states import RoundState, RunState
 from flavor.resume import changes, goes_on_by, resumed_config
-
-_LEASE_S = 15.0
-"""Lifetime of the lease: for so long a `flavor resume` that was killed keeps a coordinator waiting."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,6 @@ class Resumed:
 def resume(
     runs: RunStore,
     *,
-    url: str,
     given: Mapping[str, Any],
     check: Callable[[RunConfig], None] = lambda _: None,
     tell: Callable[[str], None],
@@ -50,7 +44,8 @@ def resume(
     Raises `RunError` for a run that has not ended or has nothing left to do, `InvalidSetting` for settings that are not
     possible, and `LeaseHeld` when the coordinator of the run is alive; nothing has changed then.
     """
-    with no_coordinator(runs, url, tell) as lease:
+    runs.read()  # raises for a run that does not exist, before anything is written
+    with no_coordinator(runs, tell) as lease:
         view = runs.read_own()
         if not view.state.ended:
             raise RunError(f"run {runs.run!r} is {view.state}: {goes_on_by(view)}")
@@ -81,14 +76,3 @@ def _ever_changed(view: RunView, config: RunConfig) -> list[str]:
     """Return the names of the settings that differ from the run's beginning; `flavor serve` accepts others for them."""
     now = {line.split(" ")[0] for line in changes(view.config, config.to_mapping())}
     return sorted({*view.changed, *now})
-
-
-@contextlib.contextmanager
-def no_coordinator(runs: RunStore, url: str, tell: Callable[[str], None]) -> Any:
-    """Hold the coordinator's lease: no coordinator serves the run in the body, and one that is started waits."""
-    lease = Lease(runs.redis, runs.keys.coordinator, ttl_s=_LEASE_S, what=f"the coordinator of run {runs.run!r}")
-    runs.read()  # raises for a run that does not exist, before anything is written
-    with translated(shown(url)):
-        lease.acquire(told=tell)
-    with held(lease):
-        yield lease

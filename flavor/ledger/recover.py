@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import redis as redis_py
@@ -12,10 +11,11 @@ import redis as redis_py
 from flavor.bus.clients import RECORDED
 from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
-from flavor.bus.lease import Lease, held
+from flavor.bus.lease import Lease
+from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
-from flavor.errors import DamagedRecord, LeaseHeld, LeaseLost, RunExists, StateLost
+from flavor.errors import DamagedRecord, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.rounds import round_fields, round_verdicts
@@ -29,8 +29,6 @@ from flavor.store.paths import manifest_path, run_record_path
 
 _BATCH = 50
 """Number of rounds that are written in one step."""
-_LEASE_S = 15.0
-"""How long a killed `flavor recover` keeps a coordinator waiting."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def recover(
     `LeaseHeld` (its coordinator runs), `StoreError` (the newest model is gone or changed); nothing has changed on Redis
     then. Raises `LeaseLost` when this process stood still for so long that a coordinator took over.
     """
-    with _no_coordinator(runs, url) as lease:
+    with no_coordinator(runs, tell) as lease:
         chain = read_chain(archive, trust, run_id=run_id)
         seal = _sealed(archive, chain)
         if head and chain.head != head:
@@ -94,20 +92,6 @@ def recover(
         is_ours = before is None or (chain.record is not None and before.run_id == chain.record.run_id)
         _remove(runs, ours=is_ours)
         return _rebuild(archive, runs, chain, lease, seal, lost=before is None and not damage)
-
-
-@contextlib.contextmanager
-def _no_coordinator(runs: RunStore, url: str) -> Iterator[Lease]:
-    """Hold the coordinator's lease, so that no coordinator serves the run, and one that starts waits or is refused."""
-    what = f"the coordinator of run {runs.run!r}"
-    lease = Lease(runs.redis, runs.keys.coordinator, ttl_s=_LEASE_S, what=what)
-    with translated(shown(url)):
-        while not lease.try_acquire():
-            if holder := runs.redis.get(lease.key):
-                host, _, rest = str(holder).partition(":")
-                raise LeaseHeld(f"{what} is process {rest.partition(':')[0]} on {host}: stop it first")
-    with held(lease):
-        yield lease
 
 
 def _check_ours(lease: Lease, runs: RunStore) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 from flavor.bus.address import to_environment
 from flavor.bus.connection import connect, wait_for_server
+from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.coordinator.resume import no_coordinator
 from flavor.coordinator.resume import resume as go_on
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists, RunNotFound
 from flavor.local.forked import ForkServer
@@ -149,9 +149,9 @@ class Federation:
                 closed, _ = runs.closed(view)
                 check_mended(mended, closed)
                 if not view.state.ended:  # the run was ended without a word
-                    with no_coordinator(runs, url, progress.tell):
+                    with no_coordinator(runs, progress.tell):
                         runs.end(RunState.STOPPED, "interrupted")
-                done = go_on(runs, url=url, given=given, tell=progress.tell)
+                done = go_on(runs, given=given, tell=progress.tell)
                 for line in done.changed:
                     progress.tell(f"changed: {line}")
                 progress.tell(f"run {self.run} goes on after round {closed} of {done.config.rounds}")

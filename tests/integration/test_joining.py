@@ -294,18 +294,18 @@ def test_what_refuses_an_enrolment_leaves_the_old_token_valid(bench) -> None:
     bench.runs.create(rounds=1, config={})
     bench.done(*words, "--public-key", lost)
     token = JoinToken.parse(bench.done(*words, "--public-key", now).stdout)
-    for options, said in (
+    for more, said in (
         (("--public-key", lost), "a replaced key is never pinned again"),
         (("--store", "s3://\udcff"), "--store"),
         (("--new-key",), "cannot be read"),
     ):
         if "cannot be read" in said:
             bench.runs.redis.hset(bench.runs.keys.state, "state", "no such state")
-        process = bench.done(*words, *options)
-        assert process.wait() != 0
-        assert said in process.stderr
-        assert process.stderr.count("\n") == 1
-        assert not process.stdout
+        refused = bench.done(*words, *more)
+        assert refused.wait() != 0
+        assert said in refused.stderr
+        assert refused.stderr.count("\n") == 1
+        assert not refused.stdout
         assert bench.runs.public_keys() == {"site-1": str(now)}
         with connect(token.credentials()) as site:
             assert site.ping(), "the token that the site has is the one that counts"

@@ -244,7 +244,7 @@ def test_a_coordinator_that_lives_is_not_pulled_away(bench: Bench) -> None:
     bench.aggregator()
     bench.edge("edge-1", bench.trainer("--hold", "--at", 2))
     bench.held("edge-1")
-    one_line(recover(bench, "--replace"), "the coordinator of run", f"process {coordinator.pid} ", "stop it first")
+    one_line(recover(bench, "--replace"), "the coordinator of run", f"process {coordinator.pid} ", "stop that one")
     assert coordinator.running
 
 

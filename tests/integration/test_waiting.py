@@ -147,7 +147,7 @@ def test_a_run_that_was_resumed(url: str, tmp_path: Path) -> None:
         served.runs.end(RunState.STOPPED, "enough")
     for client in "ab":
         served.says(client, "left", lives=False)
-    resume(served.runs, url=url, given={}, tell=served.told.append)
+    resume(served.runs, given={}, tell=served.told.append)
     served.renew()
     with served.started():
         served.until("it is held", lambda: newest(served)[1].get("round") == "1")
