@@ -29,6 +29,6 @@ def info_save(file: IO[str]) -> None:
 
     try:
         value = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInfo(f"{file.name}: not complete JSON: {error}") from None
     utils.SaveInfoJson(value)

@@ -64,14 +64,14 @@ def write_mark(local_model: Path, global_model: Path, round_: int) -> bool:
 
 
 def read_mark(local_model: Path, round_: int) -> FinishedMark | None:
-    """Return the mark of this round; None where the script left none."""
+    """Return the mark of this round; None where the script left none, or has written something else there."""
     try:
         found = json.loads(mark_path(local_model).read_text(encoding="utf-8"))
         if found["round"] != round_:
             return None
         model, info = (None if found[name] is None else tuple(found[name]) for name in ("model", "info"))
         return FinishedMark(model, info, found["read_ns"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

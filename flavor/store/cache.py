@@ -52,7 +52,8 @@ class Entry:
     def __init__(self, cache: FileCache, file: IO[str]) -> None:
         self._cache, self._file = cache, file
         self.mark = self.digest = self._verified = ""
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # cut off by a crash: nothing is known
+        # nothing is known from a file that a crash has cut off
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             known = json.load(file)
             self.mark, self.digest, self._verified = (str(known[name]) for name in ("mark", "digest", "verified"))
 

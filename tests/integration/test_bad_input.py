@@ -261,6 +261,7 @@ def test_info_from_the_command_line_keeps_the_earlier_file(bench):
     before = saved.read_bytes()
     for text, told in [
         ('{"metadata": {"epoch"', "not complete JSON"),
+        ("[" * 200_000, "not complete JSON"),
         (json.dumps({"metadata": good["metadata"]}), "metrics is missing"),
         (
             json.dumps({**good, "metadata": {"epoch": 1.5, "datasetSize": 5, "importance": 1}}),
