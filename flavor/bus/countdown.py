@@ -1,4 +1,4 @@
-"""What people are told of a server that is waited for: that it is away, for how long still, and that it is back."""
+"""Tells the user that a server is away, for how long a program still waits for it, and that it is back."""
 
 from __future__ import annotations
 

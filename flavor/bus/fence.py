@@ -1,7 +1,7 @@
-"""Writing only while a lease is ours, in two round trips: one that looks, and one that writes.
+"""Writes only while this process has its lease, in two round trips: the first reads, and the second writes.
 
-An edge's user may be denied EVAL, so this is WATCH. redis-py asks for each answer by itself before MULTI, which on a
-slow link costs as often what lies in its queue.
+The server may deny EVAL to an edge's user, so this uses WATCH and MULTI in place of a script. redis-py would send WATCH
+and each read before MULTI by itself, and wait for each answer: on a slow link, a round trip for each.
 """
 
 from __future__ import annotations

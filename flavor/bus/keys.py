@@ -1,6 +1,7 @@
 """Every key and channel, in one table. Nothing else in the project spells one.
 
-All keys of a run share the Cluster hash tag `{RUN}`, so that its Lua scripts stay legal on a cluster.
+All keys of a run share the Cluster hash tag `{RUN}`. flavor does not run on a cluster all the same: `create_run.lua`
+also writes `flavor:runs`, and the keys of jobs (`rq:*`) have no tag.
 
 ====================================  ======  ==============================================  =====================
 after `flavor:{RUN}:`                 type    holds                                           written by
@@ -21,9 +22,9 @@ coordinator                           string  token of the coordinator's lease (
 refusals                              hash    client to number of its refused updates in a row  worker, coordinator
 aggregator                            string  home of the worker that keeps the run's user    worker
                                               aggregator (`--init-once`; expires)
-client:CLIENT                         hash    protocol, state, reason, round, host, pid,      that edge
-                                              public_key; while it moves a checkpoint phase,
-                                              done, total, since_ms
+client:CLIENT                         hash    protocol, state, reason, failure, exit_code,    that edge
+                                              report, round, host, pid, public_key; while it
+                                              moves a checkpoint phase, done, total, since_ms
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
@@ -31,7 +32,8 @@ client:CLIENT:idle                    string  round not finished, of a trainer t
 client:CLIENT:round:N:event:EVENT     string  an event that has happened                      that edge, its trainer
 client:CLIENT:round:N:update          hash    path, digest, size, format, info_path,          that edge
                                               info_digest, num_examples, public_key,
-                                              signature; or refused; try
+                                              signature, unread; or refused, failure,
+                                              exit_code, report; and try
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
                                               info_path, info_digest, format, rounds;
@@ -50,11 +52,11 @@ round:N                               hash    state, expected, contributors, dea
                                               notes, unfit, forgiven:CLIENT,
                                               spoilt:CLIENT; chosen, where the rule left
                                               contributors out
-round:N:verdicts                      hash    client to JSON: accepted, reason, and what      worker, coordinator
-                                              was inspected: path, digest, size_bytes,
-                                              seal, format, num_examples, info_path,
-                                              info_digest, public_key, signature,
-                                              constants, blameless
+round:N:verdicts                      hash    client to JSON: accepted, reason, blameless,    worker, coordinator
+                                              try_id, and what was inspected: path, digest,
+                                              size_bytes, seal, format, num_examples,
+                                              info_path, info_digest, public_key, signature,
+                                              unread, constants, structure
 round:N:entries                       hash    client to number of its entries in the log: those   worker, coordinator
                                               that it caused in this round; 0 before the first;
                                               told:CLIENT, again:CLIENT (expires after a week)
@@ -69,9 +71,10 @@ or `NAME RUN` for the work of one run alone, to why it gives its work back (writ
 A client writes below `client:CLIENT` and nowhere else; what is meant for it alone lies below `to:CLIENT`, where it only
 reads. Beside these it reads `run`. `flavor.bus.acl` makes Redis hold it to that.
 
-`run`, `round:N`, events, updates, tasks, admissions and a client's verdicts are channels too: a publication on a key's
-name announces that it has changed (`round:N`: that it is closed, or that an attempt went wrong). What is published is
-never needed: readers read the key.
+`run`, `round:N`, events, updates, tasks, admissions and a client's verdicts are channels too. A publication on the name
+of a key announces that the key has changed. Not every change of `round:N` is published: only that the round is closed,
+that an attempt went wrong, and that an inspection found the store full or away. Readers never need what is published:
+they read the key.
 The keys of a run live until `flavor rm`; those of a round's clients go with `--keep-rounds`.
 """
 

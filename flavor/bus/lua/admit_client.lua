@@ -1,6 +1,8 @@
 -- Make a client a member of the run.
 -- KEYS  1 coordinator  2 run  3 members  4 log
 -- ARGV  1 coordinator's token  2 client  3 reason  4 event of the log
+-- Invariant: only the coordinator that holds the lease admits a client, and only to a run that has not ended. A member
+-- stays a member.
 -- Returns ok (1 when new, 0 when known already) or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local state = redis.call('HGET', KEYS[2], 'state')

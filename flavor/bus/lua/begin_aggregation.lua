@@ -2,9 +2,9 @@
 -- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts  6 refusals
 --       then the verdict of each client whose update was found spoiled
 -- ARGV  1 coordinator's token  2 N  3 attempt (1, 2, ...)  4 contributors (JSON)  5 reason  then what refuse_spoiled takes
--- Invariants: what was accepted of a client that the round expects counts, also if it was accepted after the caller had
--- decided: the round stays open then, and the caller looks again. After the first attempt the contributors change only by
--- leaving out those whose updates a worker found spoiled (fail_attempt), who are told so.
+-- Invariants: each accepted update of an expected client counts. If one was accepted after the caller had decided,
+-- nothing changes, and the caller looks again. After the first attempt the contributors change in one way only: those
+-- whose updates a worker found spoiled (fail_attempt) are left out, and are told so.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HGET', KEYS[2], 'state')
@@ -26,7 +26,7 @@ if first then
 end
 redis.call('HSET', KEYS[3], 'state', 'aggregating', 'attempt', ARGV[3])
 if first or redis.call('HEXISTS', KEYS[3], 'spoiled') == 1 then redis.call('HSET', KEYS[3], 'contributors', ARGV[4]) end
--- An attempt that ended for what passes by itself, or for a site's update, says nothing about aggregation.
+-- An attempt that ended for a reason that passes by itself, or because of a site's update, is not counted.
 if redis.call('HEXISTS', KEYS[3], 'passing_ms') + redis.call('HEXISTS', KEYS[3], 'spoiled') > 0 then
   redis.call('HINCRBY', KEYS[3], 'waits', 1)
 end

@@ -2,7 +2,9 @@
 -- KEYS  1 run  2 log  3 flavor:runs  4 replaced: none are, when a run begins
 -- ARGV  1 name  2 rounds  3 config (JSON)  then field, value ... : run_id, protocol, and those of
 --       the initial global model, if any
--- Returns 1, or 0 when a run of this name is there already, which is left untouched.
+-- Invariant: a run that exists is left untouched. A new run is in `flavor:runs` from its first moment, and has no
+-- replaced keys: only an earlier run of the same name could have left them.
+-- Returns 1, or 0 when a run of this name is there already.
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local now = redis.call('TIME')
 local ms = now[1] .. string.format('%03d', math.floor(now[2] / 1000))

@@ -3,8 +3,8 @@
 -- KEYS  1 coordinator  2 round:N  3 log  4 round:N:verdicts  5 refusals
 --       then the verdict of each client that has another structure
 -- ARGV  1 coordinator's token  2 N  3 path, digest and size of the object that has it  4 reason  then those clients
--- Invariants: the structure is fixed only while the round is open, and once: what was fixed stays. An acceptance that is
--- taken back forgives nothing: the client has again the refusals in a row that it had before.
+-- Invariants: the structure is fixed only while the round is open, and only once. An acceptance that is taken back
+-- forgives nothing: the client has its earlier refusals in a row again.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local round = redis.call('HMGET', KEYS[2], 'state', 'reference')

@@ -1,9 +1,10 @@
 -- Record that an attempt to aggregate went wrong, for the coordinator to retry or give up.
 -- KEYS  1 round:N  2 log
 -- ARGV  1 N  2 attempt  3 worker's token  4 reason  5 contributors whose objects were spoiled (JSON), or ''
---       6 '1' for what passes by itself, as a full store does: the attempt is made again, and counts for none
---       7 those of them whose updates are to blame, and not their objects, with the reason (JSON), or ''
--- The log names them, too: they alone were accepted and yet do not count.
+--       6 '1' where the reason passes by itself, as a full store does: the attempt is made again and is not counted
+--       7 the clients of 5 whose updates are to blame, and not their objects, each with the reason (JSON), or ''
+-- Invariant: only the worker that holds the round's current attempt reports it, and the round's state stays: the
+-- coordinator decides what comes next. The log names the clients of 5: their updates were accepted and do not count.
 -- Returns {'ok', ''} or an error: state, lease.
 local round = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lease')
 if round[1] ~= 'aggregating' or round[2] ~= ARGV[2] then return {'state', tostring(round[1])} end

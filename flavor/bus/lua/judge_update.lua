@@ -2,22 +2,25 @@
 -- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals  6 round:N:entries
 --       7 run  8 the client's admission
 -- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused, update.blameless or update.late
---       5 reason
---       6 verdict (JSON) and 7 reason of one that is too late  8 which try of the client was judged
+--       5 reason  6 verdict (JSON) and 7 reason to record instead if the update is late
+--       8 which try of the client was judged
 --       9 most entries of a client in a round  10 what the last one adds
---       11 verdict (JSON) and 12 reason where the run does not admit the client
--- Invariant: the first verdict on a try stands; a repeated inspection changes nothing. An update that was refused may be
---            followed by another try while the round is open; one that was accepted is the client's last.
---            An update is accepted only while its round is open: what is accepted counts; one that the round has left
---            out since it was sent has no verdict before it is expected again, or late. And it is late only once
---            its round is not open: a coordinator that was paused while another took over may know an older round.
---            The last try is answered, too, where its round does not wait for that: it is late.
---            An update of a quarantined client is not accepted, and has no verdict until an operator pardons the client.
---            An update of a client that the run does not admit is refused; that is no fault of the client.
---            A round that is not there has no verdicts: the server may have lost the run while it was inspected.
---            `refusals` counts a client's refused updates in a row; one that came too late, or whose
---            global model is to blame (update.blameless), is no fault of its client.
---            An acceptance is logged always; refusals are a client's entries, of which there are only so many.
+--       11 verdict (JSON) and 12 reason to record instead if the run does not admit the client
+-- Invariants:
+-- - The first verdict on a try stands: a repeated inspection changes nothing.
+-- - A refused update may be followed by another try while the round is open. An accepted update is the client's last.
+-- - An update is accepted only while its round is open. An update that is accepted later is recorded as late.
+-- - A round that was opened again may have left the client out. Its update then gets no acceptance while the round is
+--   open, unless a later opening expects the client again.
+-- - `update.late` is recorded only when the round is not open: the caller may be a coordinator that was paused while
+--   another one took over and opened the round again.
+-- - A try that the round no longer waits for is answered, too: it is late.
+-- - No update of a quarantined client is accepted. It gets no verdict until an operator pardons the client.
+-- - An update of a client that the run does not admit is refused, and the refusal does not count.
+-- - A round that does not exist gets no verdicts: the server may have lost the run during the inspection.
+-- - `refusals` counts a client's refused updates in a row. A late update does not count, and neither does one whose
+--   global model is to blame (update.blameless).
+-- - Each acceptance is logged. A refusal is one of the client's entries, whose number `caused` limits.
 -- Returns 0 when this verdict was not recorded; 4 when it was recorded as an acceptance; else what `caused` does.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
 local round, late = redis.call('HMGET', KEYS[3], 'state', 'left_out'), event == 'update.late'

@@ -1,6 +1,8 @@
 -- Read known fields of hashes that other parties write, and nothing that is larger than it can be.
 -- KEYS  the hashes, and then other keys that are only looked for
 -- ARGV  1 most bytes of a field  2 number of hashes  3... names of fields
+-- Invariant: the script writes nothing, and returns no more than the named fields, each within the limit. No client can
+-- make the call fail by what it writes there.
 -- Returns for each hash: nothing there: 0; no hash: 1; a field that is too large: its name; else the fields' values;
 --         and for each other key whether it is there (1 or 0).
 local most, found, names = tonumber(ARGV[1]), {}, {unpack(ARGV, 3)}

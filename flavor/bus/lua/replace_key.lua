@@ -1,10 +1,10 @@
 -- Pin another key for a client, or none, so that the next one that it announces is pinned.
 -- KEYS  1 run  2 public_keys  3 to:CLIENT:admission  4 client:CLIENT:state (channel)  5 replaced
--- ARGV  1 client  2 key; '' for none  3 what stands for a key that only the run's records have
--- Invariant: a key that is replaced in a run that is there stays in `replaced`, a line each, which no site reads.
--- Where the run is not there, its records may pin a key again: for that one stands ARGV[3].
--- Such a key is not pinned again.
--- Returns 1; 0 when the key was replaced before: nothing is done then.
+-- ARGV  1 client  2 key; '' for none  3 mark that stands for a key that only the run's records in the store have
+-- Invariant: `replaced` keeps each replaced key of a client, one on a line, and none of them is pinned again. No site
+-- reads `replaced`. Where Redis does not have the run, `flavor recover` would pin the key in the run's records again:
+-- the mark is kept in place of that key, and `flavor recover` then leaves the key out.
+-- Returns 1; 0 when the key was replaced before, and then nothing changes.
 if ARGV[2] ~= '' then
   local known = redis.call('HGET', KEYS[5], ARGV[1]) or ''
   if string.find('\n' .. known, '\n' .. ARGV[2] .. '\n', 1, true) then return 0 end
