@@ -1,7 +1,7 @@
-"""Aggregation of n clients' models to one: *reduce, then server step*, with numpy alone.
+"""Aggregation of n clients' models to one: *reduce, then server step*, in numpy.
 
-Needs no Redis. The engine takes arrays and writes arrays; both may be mapped files. `aggregate` takes and writes
-checkpoint files too.
+Needs neither Redis nor torch. Loads `ml_dtypes`, for bfloat16 and 8-bit floats, and `flavor.checkpoints`, for files.
+The engine takes arrays and writes arrays; both may be mapped files. `aggregate` takes and writes checkpoint files too.
 """
 
 from aggregators.algorithms import Algorithm

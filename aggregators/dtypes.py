@@ -28,7 +28,7 @@ class Kind(StrEnum):
     FLOAT = "float"  # by the chosen rule
     INTEGER = "integer"  # by the mean or the order of that rule, rounded half to even
     BOOL = "bool"  # by majority
-    HELD = "held"  # not at all: it is given what comes out
+    HELD = "held"  # not at all: the caller gives the values that the global model gets
 
 
 def kind_of(dtype: np.dtype[Any]) -> Kind:

@@ -40,7 +40,7 @@ LONGEST_S = 10 * 365 * 86_400.0
 
 
 class RunConfig(BaseModel):
-    """What a coordinator decides for a run; stands in the run's hash as JSON and never changes afterwards."""
+    """The settings of a run, as JSON in the run's hash. Only `flavor resume` changes them: those that `may_change`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -151,8 +151,8 @@ class RunConfig(BaseModel):
         ge=1,
     )
     max_update_norm: float | None = setting(
-        "Maximum L2 norm of an update's change of the global model, over all float tensors. Without --init-model, "
-        "updates of round 1 have no limit, because there is no global model yet.",
+        "Maximum L2 norm of an update's change of the global model, over all float tensors and all integers that are "
+        "no counters. Without --init-model, updates of round 1 have no limit, because there is no global model yet.",
         Group.LIMITS,
         default=None,
         may_change=True,

@@ -13,8 +13,8 @@ STATISTICS = (
     "*moving_var",
     "*batch_stats*",
 )
-"""What a normalisation counts along, in the words of torch, Keras, MXNet and Flax: statistics, and no parameters. They
-are averaged, and no server step is taken with them: momentum carries a variance below 0."""
+"""Names of the running statistics of normalisation layers in torch, Keras, MXNet and Flax. These tensors are no
+parameters. They are averaged, and the server step leaves them alone: its momentum could make a variance negative."""
 
 
 def with_known(named: Sequence[str]) -> tuple[str, ...]:

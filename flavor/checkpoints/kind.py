@@ -4,8 +4,9 @@ A run names its kind by `--checkpoint`. Two are built in: `tensors.Tensors` and 
 by an entry point of the group `flavor.checkpoints`: the kind's name, and a class without arguments. Derive the class
 from `opaque.PlainFile` where the user's own aggregator reads the files.
 
-Masked updates will be a kind whose `to_wire` masks and whose aggregation unmasks the sum; parts of a model will be
-tensors whose `compare` accepts a subset of the names.
+A kind does not choose how updates become a model: its updates go to the rule of the run, or, where the kind has no
+tensors, to the user's own aggregator. CONTRIBUTING.md says what masked updates need beside a kind. Parts of a model
+will be tensors whose `compare` accepts a subset of the names.
 """
 
 from __future__ import annotations

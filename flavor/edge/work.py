@@ -5,8 +5,10 @@ The loop knows no kind of task: it hands each task to a `Work`, and lets that lo
 
 - **A task of another kind than training** (evaluation, say: another command runs once for that task) is another class
   with these methods, which `flavor.edge.loop.Loop` chooses by the task's kind in its method `_begin`.
-- **A relay** (an edge above that serves rounds below) is a `Work` whose `begin` opens a round of its own run below, and
-  whose `look` hands in that round's global model, with its examples added up, once the round below is closed.
+- **A relay** takes part in an upper run as an edge, and serves the rounds of a lower run to other sites. It is a `Work`
+  in a room above `flavor.edge` and `flavor.coordinator`: its `begin` opens a round of the lower run with the model of
+  the task, and its `look` hands in that round's result, with its examples added up, once the round has one.
+  `flavor.edge.agent.Edge` makes its `Work` and its trainer itself: it has to take the relay's `Work` in place of both.
 """
 
 from __future__ import annotations

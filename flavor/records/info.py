@@ -195,10 +195,11 @@ def parse_info(data: bytes, *, where: str) -> Info:
 
 
 def summed(merged: Info) -> Info:
-    """The merged information without what is one site's: every list of one number a site has become its sum.
+    """Return the merged information without the numbers of single sites: a list of one number per site becomes its sum.
 
-    It stays a list, of one, so that a script that adds it up reads it as before; a count that a site does not track
-    (-1, or null) is left out of it, and -1 stands where no site does. The names have become their number, `sites`.
+    The sum stands in a list of one number, so that a script that adds up the list works with both. A count that a site
+    does not track (-1 or null) is not added; where no site tracks it, the sum is -1. `sites`, the number of sites,
+    replaces their names.
     """
     metadata, metrics = dict(merged["metadata"]), dict(merged["metrics"])
     metadata["sites"] = len(metadata.pop("clients"))
