@@ -125,7 +125,7 @@ def test_what_flavor_resume_has_changed_stands(bench: Bench) -> None:
         config = live._config(configuration(3), NODES)
     bench.runs.create(rounds=3, config=config.to_mapping())
     bench.runs.end(RunState.FAILED, "lost quorum")
-    resume(bench.runs, url=bench.url, given={"on_quorum_lost": "wait", "quorum": 1, "rounds": 5}, tell=print)
+    resume(bench.runs, given={"on_quorum_lost": "wait", "quorum": 1, "rounds": 5}, tell=print)
 
     told: list[str] = []
     live = provider(bench, tell=told.append)

@@ -20,6 +20,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from flavor.bus.admission import tell_admission
 from flavor.bus.claim import Attempt, Claim
 from flavor.bus.connection import connect
 from flavor.bus.jobs import RqJobQueue
@@ -30,6 +31,7 @@ from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, StoreFull, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
+from flavor.records.admission import Admission
 from flavor.records.info import CONFUSION
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -240,6 +242,23 @@ class TestInspection:
         assert runs.verdicts(1, ["a"])["a"].reason == late
         assert told == [f"a: the update of round 1 is refused: {late}"]
         assert not store.exists(accepted_path(path)), "what was taken of a refused update is removed"
+
+    def test_an_update_of_a_client_that_was_turned_away_meantime_is_told_of_as_that(
+        self, runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its edge is replaced by one of another key, say, while the update is inspected."""
+        told = list[str]()
+        path = submit(runs, store, "a", model(1))
+        set_context(WorkerContext(runs.redis, "", store, name="worker-1", observer=Lines(told.append)))
+
+        def reach(name: str) -> None:
+            if name == "worker.inspected":
+                tell_admission(runs, "a", Admission(False, "another key"))
+
+        monkeypatch.setattr(inspection, "reach", reach)
+        jobs.inspect("r", 1, ["a"])
+        assert told == ["round 1: a: the run does not admit its edge, and told it why"]
+        assert not store.exists(accepted_path(path))
 
     def test_one_object_that_cannot_be_read_keeps_no_other_from_being_judged(
         self, runs: RunStore, store: ObjectStore

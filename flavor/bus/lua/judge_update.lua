@@ -8,7 +8,7 @@
 --       11 verdict (JSON) and 12 reason to record instead if the run does not admit the client
 -- Invariants:
 -- - The first verdict on a try stands: a repeated inspection changes nothing.
--- - A refused update may be followed by another try while the round is open. An accepted update is the client's last.
+-- - A refused update may be followed by another try while the round is open. An accepted one is the client's last in it.
 -- - An update is accepted only while its round is open. An update that is accepted later is recorded as late.
 -- - A round that was opened again may have left the client out. Its update then gets no acceptance while the round is
 --   open, unless a later opening expects the client again.
