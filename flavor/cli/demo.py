@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -72,7 +72,7 @@ def demo(
         sites=[Site(site, layout.out / "sites" / site) for site in data],
         main=f"{shlex.quote(sys.executable)} -m flavor.demo.trainer {seed}",
         preprocess=None,
-        layout=layout,
+        layout=replace(layout, is_begun=True),
         redis_url=redis_url,
         store=store,
         store_settings=store_settings(),

@@ -61,7 +61,7 @@ def resume(
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.loop import Coordinator
     from flavor.coordinator.resume import resume as go_on
-    from flavor.results.writer import make_folder, written
+    from flavor.results.writer import check_out, make_folder, written
     from flavor.stamp import with_times
     from flavor.store.opening import opened_once_usable
     from flavor.view.observer import Lines
@@ -82,6 +82,7 @@ def resume(
     if not detach:
         store = store or store_of_run(run, view.config)
         objects = opened_once_usable(store, settings=store_settings(), tell=tell)
+        check_out(lambda: runs, run, out, objects)
         make_folder(out)  # a folder that cannot be made is refused before the run has changed
     done = go_on(runs, given=given, check=check_rule if is_ours else lambda _: None, tell=tell)
     for line in done.changed:

@@ -152,10 +152,12 @@ def coordinate(
     patience_s: float = PATIENCE_S,
 ) -> None:
     """Coordinate a run to its end as a program. Returns for a run that closed all its rounds, else raises."""
+    from flavor.bus.runs import RunStore
+    from flavor.cli.opened_run import connected
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.initial_model import store_initial
     from flavor.coordinator.loop import Coordinator
-    from flavor.results.writer import written
+    from flavor.results.writer import check_out, written
     from flavor.stamp import with_times
     from flavor.store.opening import once_usable, opened_once_usable
     from flavor.view.observer import Lines
@@ -165,6 +167,7 @@ def coordinate(
     raise_on_sigterm()
     objects = opened_once_usable(config.store, create=True, settings=store_settings(), tell=tell)
     config = config.model_copy(update={"store": objects.url})
+    check_out(lambda: RunStore(connected(url, patience_s=patience_s)[0], run, url), run, out, objects)
     initial = None
     if init_model is not None:
         place = partial(store_initial, objects, run, init_model, config.kind)

@@ -185,7 +185,7 @@ class Federation:
 
     def _followed(self, runs: RunStore, store: ObjectStore, progress: Progress, url: str, start: Start) -> Results:
         """Start everything, follow the run to its end, and leave its results after any end."""
-        folder = ResultFolder(self.layout.out, progress.tell)
+        folder = ResultFolder(self.layout.out, progress.tell, is_own=True)
         entries = runs.redis.xrevrange(runs.keys.log, count=1)
         newest = entries[0][0] if entries else "0"
         if (view := runs.find()) is not None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flavor.errors import InvalidSetting
+from flavor.local.record import Record
 from flavor.records.names import checked_name
+from flavor.results.claim import check_unclaimed
 
 _OURS = re.compile(r"coordinator|aggregator(-\d+)?")
 """Names of the processes of a local run that are no edges, and of their logs; a client gets another name."""
@@ -31,6 +33,8 @@ class Layout:
     """The result folder of a local run."""
 
     out: Path
+    is_begun: bool = False
+    """Whether the caller has put files of its own into the new folder."""
 
     @property
     def store(self) -> Path:
@@ -60,15 +64,17 @@ class Layout:
         return self.out / "clients" / client
 
     def check_unused(self) -> None:
-        """Raise `InvalidSetting` when the folder holds another run's results."""
-        if (self.out / "summary.json").exists() or self.logs.exists():
+        """Raise `InvalidSetting` unless the folder is missing or empty: flavor replaces no file of another."""
+        if Record.is_in(self.out):
             raise InvalidSetting(
                 f"there are results of a run in {self.out}: name another run (--run) or folder (--out), or go on with "
                 f"that one: flavor run --resume {shlex.quote(str(self.out))}"
             )
+        if not self.is_begun:
+            check_unclaimed(self.out)
 
     def prepare(self) -> None:
-        """Make the folder; it must not hold another run's results.
+        """Make the folder, which must be missing or empty.
 
         Only this user can enter it: it holds keys, models and the output of scripts. A folder that was there before
         keeps its permissions; what is secret lies in folders below that only this user can enter.

@@ -41,6 +41,11 @@ class Record:
         write_json(path, {"version": _VERSION, **self.__dict__})
         path.chmod(0o600)
 
+    @staticmethod
+    def is_in(out: Path) -> bool:
+        """Whether a folder has a record, readable or not."""
+        return (out / _FILE).exists()
+
     @classmethod
     def of(cls, out: Path) -> Record:
         """Read the record of a folder. Raises `InvalidSetting` where there is none."""

@@ -30,6 +30,7 @@ from flavor.ledger.rounds import closed_round
 from flavor.records.info import Info, read_info
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
+from flavor.results.claim import DigestOf, claim
 from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
 from flavor.results.tables import Tables
@@ -80,8 +81,10 @@ class Results:
 class ResultFolder:
     """Writes models, client information, tables and plot of each round, and `summary.json` at the end of the run."""
 
-    def __init__(self, out: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, out: Path, tell: Callable[[str], None], *, is_own: bool = False) -> None:
+        """Write into `out`, which may not hold another run's results; one that `is_own` was made for this run."""
         self.out, self._tell = out, tell
+        self._is_own, self._is_claimed = is_own, False
         self.rounds: list[RoundResult] = []
         self._looked = 0  # the newest round that is in the folder
         self._tables = Tables(out, tell)
@@ -94,8 +97,13 @@ class ResultFolder:
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
         """Write the rounds that have closed since the last call, and return them.
 
-        Raises `LocalFault` while the folder of the store is not mounted: its objects can be read later.
+        Raises `LocalFault` while the folder of the store is not mounted: its objects can be read later; and
+        `InvalidSetting` for a folder with the results of another run.
         """
+        if not self._is_claimed:
+            self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
+            claim(self.out, view, recorded(runs, store, view), is_own=self._is_own)
+            self._is_claimed = True
         for number in range(self._looked + 1, view.round + 1):
             try:
                 round_ = closed_round(runs, store, number, newest=view.round)
@@ -150,11 +158,10 @@ class ResultFolder:
     def end(self, runs: RunStore, store: ObjectStore) -> Results:
         """Write what is still missing of a run that has ended, or that another process goes on with."""
         view = runs.read()
-        self.out.mkdir(parents=True, mode=0o700, exist_ok=True)
-        for name in ("global", "info"):
-            (self.out / name).mkdir(exist_ok=True)
         self._is_last = True
         self.update(runs, store, view)
+        for name in ("global", "info"):
+            (self.out / name).mkdir(exist_ok=True)
         if self.rounds:
             self._plot(view.run)
         model = self._final(view, store) if self.rounds else None
@@ -257,6 +264,16 @@ class ResultFolder:
                 self._tell(line)
         now = time.monotonic()
         self._plot_at = now + max(_FIRST_PLOT_S, _PLOT_SHARE * (now - began))
+
+
+def recorded(runs: RunStore, store: ObjectStore, view: RunView) -> DigestOf:
+    """Return the function that gives the recorded digest of a round's global model."""
+
+    def digest_of(round_: int) -> str:
+        closed = closed_round(runs, store, round_, newest=view.round)
+        return closed.model.digest if closed is not None and closed.model is not None else ""
+
+    return digest_of
 
 
 def _shown(error: Exception) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.errors import InvalidSetting
-from flavor.results.folder import ResultFolder
+from flavor.results.claim import check_own, names_in, owner_of
+from flavor.results.folder import ResultFolder, recorded
 from flavor.store.protocol import ObjectStore
 
 _LOOK_MS = 1000
@@ -24,6 +25,18 @@ def make_folder(out: Path | None) -> None:
             out.mkdir(parents=True, mode=0o700, exist_ok=True)  # names and metrics of each site
     except OSError as error:
         raise InvalidSetting(f"--out {out}: {error.strerror}") from None
+
+
+def check_out(runs: Callable[[], RunStore], run: str, out: Path | None, store: ObjectStore) -> None:
+    """Raise `InvalidSetting` where a folder cannot take this run's results: it holds another's, or files of others.
+
+    Redis is asked for the run only where something lies in the folder.
+    """
+    if out is None or (owner_of(out) is None and not names_in(out)):
+        return
+    found = runs()
+    view = found.find()
+    check_own(out, run, view, recorded(found, store, view) if view is not None else lambda _: "")
 
 
 @contextlib.contextmanager

@@ -63,6 +63,7 @@ def refused(process, code, *told):
         (["--edges", 2, "--init-model", "no-dict.pkl"], ["--init-model", "state_dict"]),
         (["--edges", 2, "--init-model", "missing.pkl"], ["--init-model", "does not exist"]),
         (["--edges", 2, "--out", "used"], ["--out", "results of a run", "--resume"]),
+        (["--edges", 2, "--out", "mine"], ["--out", "mine is not empty: it holds metrics.csv, which would"]),
         (["--edges", 2, "--aggregator", "median-of-means-of-x"], ["--aggregator"]),
         (["--edges", 2, "--aggregator", "median", "--weights", "importance"], ["--weights importance", "median does"]),
         (
@@ -84,6 +85,9 @@ def test_options_of_flavor_run(bench, options, told):
     for name in ("site1", "site2", "?!", "used/logs"):
         (bench.work / name).mkdir(parents=True)
     (bench.work / "used" / "logs" / "edge-1.log").write_text("precious")
+    (bench.work / "used" / "federation.json").touch()
+    (bench.work / "mine").mkdir()
+    (bench.work / "mine" / "metrics.csv").touch()
     (bench.work / "a-file").write_text("hello")
     (bench.work / "no-dict.pkl").write_bytes(pickle.dumps({"weights": np.zeros(3)}))
     before = sorted(bench.folder.rglob("*"))

@@ -80,7 +80,7 @@ def test_a_used_result_folder_is_left_alone(tmp_path):
     (tmp_path / "logs").mkdir()
     done = flavor("demo", "--out", str(tmp_path))
     assert done.returncode == 2
-    assert "another run" in done.stderr
+    assert "is not empty: it holds logs, which would be mixed with the run's results" in done.stderr
     assert not (tmp_path / "sites").exists()
 
 

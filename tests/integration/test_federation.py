@@ -132,6 +132,7 @@ def test_result_folder_is_complete(finished):
     for r in (1, 2, 3):
         np.testing.assert_allclose(load_file(out / "global" / f"round-{r:04d}.safetensors")["b"], r * STEP, rtol=1e-6)
     assert {file.name for file in out.iterdir()} == {
+        ".flavor-results.json",
         "clients",
         "federation.json",
         "global",
@@ -717,10 +718,7 @@ def test_a_site_that_trains_on_from_its_own_model_is_named(bench, how):
 
 
 def test_a_result_folder_that_takes_nothing_ends_no_run(bench):
-    out = bench.folder / "out"
-    out.mkdir()
-    (out / "info").write_text("in the way")
-    process = federate(bench, rounds=2)
+    process = federate(bench, "-p", f"touch {bench.folder / 'out' / 'info'}", rounds=2)
     assert process.wait() != 0
     assert committed(bench) == [1, 2]
     assert bench.runs.read().state is RunState.FINISHED

@@ -161,6 +161,27 @@ def test_a_coordinator_leaves_the_same_results(bench, out):
     assert [bench.run, "finished", "2", "of", "2"] in [line.split()[:5] for line in shown.splitlines()]
 
 
+def test_a_coordinator_never_mixes_two_runs_in_a_folder(bench, out):
+    """The second run's summary named the first one's models and metrics, without a word."""
+    first = bench.serve("--out", out, rounds=1, clients=1)
+    bench.aggregator()
+    edge = bench.edge("edge-1", bench.trainer())
+    assert [process.wait() for process in (first, edge)] == [0, 0], first.stderr
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert bench.serve("--out", out, rounds=1, clients=1).wait() == 0, "the run's own folder"
+    words = ["--store", bench.store, "--rounds", 1, "--min-clients", 1, "--out", out]
+    other = bench.done("flavor", "serve", "--run", f"{bench.run}-2", *words)
+    assert (other.wait(), other.stderr.count("\n")) == (2, 1), other.stderr
+    assert f"--out {out} holds the results of run {bench.run!r}: name another folder" in other.stderr
+    assert bench.done("flavor", "rm", bench.run, "--objects", "--store", bench.store).wait() == 0
+    again = bench.done("flavor", "serve", "--run", bench.run, *words)
+    assert (again.wait(), "holds the results of an earlier run" in again.stderr) == (2, True), again.stderr
+    assert bench.runs.find() is None
+    mine = local(bench, out)
+    assert (mine.wait(), "holds the results of run" in mine.stderr) == (2, True), mine.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == kept
+
+
 def got(bench):
     done = bench.done("flavor", "get", bench.run)
     assert done.wait() == 0, done.stderr
@@ -186,11 +207,13 @@ for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
 
 
 def test_a_failed_run_whose_results_cannot_be_written_says_how_it_ended_and_goes_on(bench, out):
-    (out / "metrics.csv").mkdir(parents=True)  # as a full disk, this takes no table
-    failed = local(bench, out, "--fail", "exit3", "--at", 1)
+    table = out / "metrics.csv"
+    words = ["-m", bench.trainer("--fail", "exit3", "--at", 2), "-p", f"sh -c 'rm -f {table}; mkdir {table}'"]
+    words += ["--run", bench.run, "--out", out, "--rounds", 2, "--edges", 1]
+    failed = bench.done("flavor", "run", *words, env=LOCAL)  # as a full disk, the folder takes no table
     assert failed.wait() == 1
     assert f"not all results could be written into {out}: " in failed.stderr
-    for told in ("failed: round 1: ", f"everything:    {out}", f"go on with it: flavor run --resume {out}"):
+    for told in ("failed: round 2: ", f"everything:    {out}", f"go on with it: flavor run --resume {out}"):
         assert told in failed.stderr
 
 

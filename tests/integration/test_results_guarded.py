@@ -22,7 +22,7 @@ def ended(made: ForgedRun, url: str, out: Path) -> tuple[list[str], list[str]]:
     redis.flushall()
     runs, said = RunStore(redis, made.name, url), list[str]()
     recover(made.archive, runs, url=url, tell=print)
-    folder = ResultFolder(out, said.append)
+    folder = ResultFolder(out, said.append, is_own=True)
     results = folder.end(runs, made.store)
     assert json.loads((out / "summary.json").read_text())["state"] == results.state == "finished"
     assert list(out.glob("global_model.*")) or any("final global model" in line for line in said)

@@ -38,6 +38,7 @@ def test_a_folder_without_a_name_that_can_be_used_is_refused(tmp_path):
 
 def test_results_that_are_there_are_named_with_both_ways_on(tmp_path):
     out = tmp_path / "my run"
-    (out / "logs").mkdir(parents=True)
+    out.mkdir()
+    (out / "federation.json").touch()
     with pytest.raises(InvalidSetting, match=r"--run.*--out.*flavor run --resume '.*my run'"):
         Layout(out).check_unused()
