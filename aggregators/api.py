@@ -72,7 +72,8 @@ def aggregate(
         threads: by default one for each core this process may use.
         statistics: patterns (`*`, `?`, `[…]`) of float tensors that are no parameters, by default the names that a
             batch norm's means and variances have: the server step leaves them alone, and they become what the reducer
-            makes of them. A `UserWarning` names a tensor that the step alone made negative.
+            makes of them. So does every tensor of no dimensions, such as a learning rate. A `UserWarning` names a
+            tensor that the step alone made negative.
 
     Returns:
         The new global model, name to array of the clients' shapes and dtypes (read-only views of `out` where that

@@ -52,7 +52,7 @@ class Aggregation:
     - `nonfinite`: the tensors of the model, and `"SLOT/TENSOR"` of the state, that hold NaN or infinity,
       because a model does or because a sum has no room in its type. Do not train from such a model;
     - `differing`: the integer tensors that are not the same for all clients;
-    - `statistics`: the float tensors that the server step left alone;
+    - `statistics`: the float tensors that the server step left alone, with those of no dimensions;
     - `negative`: the tensors with negative values after the server step and none before it, neither in the old global
       model nor in any client's: a variance among them breaks the model. Tensors of three elements or fewer are not
       checked.
@@ -102,7 +102,8 @@ def run(
         block_elems: the most elements of a block, a matter of speed alone.
         held: tensors by name that come out as they are here, and take part in no distance, norm or state.
         statistics: patterns (`*`, `?`, `[…]`) of float tensors that are no parameters, as a batch norm's variances:
-            what the reducer makes of them is the result, and the server step keeps no state for them.
+            what the reducer makes of them is the result, and the server step keeps no state for them. The same holds
+            for each tensor of no dimensions, under any name.
 
     Returns:
         The new global model, in `out` where given, and the new state in new arrays, named `"SLOT/TENSOR"`.
@@ -124,7 +125,7 @@ def run(
     reducer.check(source.n)
     checked = Weights.of(weights, source.n)
     floats = tuple(source.sizes(Kind.FLOAT))
-    plain = floats if isinstance(server_step, Replace) else tuple(matching(floats, statistics))
+    plain = floats if isinstance(server_step, Replace) else _not_stepped(source, floats, statistics)
     stepped = {name: models[0][name] for name in floats if name not in frozenset(plain)}
     if state is not None:
         state = state.without(plain)
@@ -267,6 +268,16 @@ class _Walk:
         else:
             np.copyto(kept, part(self.before[key], span.start, span.stop, scratch, "state before"))
         return kept
+
+
+def _not_stepped(source: Models, floats: Sequence[str], statistics: Iterable[str]) -> tuple[str, ...]:
+    """Return the float tensors that are no parameters: statistics, by their names, and tensors of no dimensions.
+
+    The latter are numbers of the training, such as a learning rate or a count of steps: momentum carries them past what
+    any client has, and a learning rate below 0 makes the clients ascend.
+    """
+    named = frozenset(matching(floats, statistics))
+    return tuple(name for name in floats if name in named or not source.shapes[name])
 
 
 def _first_that_needs_global(reducer: Reducer, step: ServerStep) -> str | None:

@@ -14,6 +14,16 @@ _MASKING = 1e4
 _MOST_TOLD = 5
 _COUNTERS = ("num_batches_tracked", "step", "steps", "epoch", "count", "counter", "n", "n_samples_seen_")
 
+_OF_TRAINING = frozenset(
+    (
+        *("optimizer", "optimizers", "optimizer_state", "optimizer_states", "optimizer_state_dict", "opt_state"),
+        *("param_groups", "betas", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg"),
+        *("scheduler", "lr_scheduler", "lr_schedulers", "last_epoch", "base_lrs", "_last_lr", "_step_count"),
+    )
+)
+_RATES = frozenset(("lr", "learning_rate", "step", "weight_decay"))
+"""Names of numbers of the training, if they are floats of no dimensions."""
+
 
 class Spec(Protocol):
     """A tensor's name, dtype and shape; a `TensorSpec` has them."""
@@ -54,6 +64,16 @@ def suspicious_integers(specs: Iterable[Spec]) -> dict[str, str]:
 def is_counter(spec: Spec) -> bool:
     """Return whether an integer tensor counts something, so that it may differ between sites."""
     return _last(spec.name) in _COUNTERS or int(np.prod(spec.shape)) == 1
+
+
+def training_state(specs: Iterable[Spec]) -> list[str]:
+    """Return the tensors that look by their names like the state of an optimizer or a schedule, and no weights."""
+    found = []
+    for spec in specs:
+        parts = spec.name.replace("/", ".").split(".")
+        if not _OF_TRAINING.isdisjoint(parts) or (parts[-1] in _RATES and spec.dtype.kind == "f" and not spec.shape):
+            found.append(spec.name)
+    return found
 
 
 def is_mask(array: npt.NDArray[Any]) -> bool:

@@ -92,6 +92,7 @@ class Engine:
             *(of_start(updates, held, config.statistics) if work.old is None else ()),
             *notes.of_choice(config.aggregator, chosen, names),
             *notes.of_integers(work.round, first, held, differing),
+            *notes.of_state(work, first, held, steps=steps),
             *(notes.of_statistics(work, first, held) if steps else ()),
             *notes.of_signs(work.round, negative),
             *notes.of_constants(work.round, constants),

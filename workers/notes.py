@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aggregators.dtypes import Kind, kind_of
 from aggregators.encoded import Tensor
-from aggregators.quantities import is_counter, matching, suspicious_integers, turned_negative
+from aggregators.quantities import is_counter, matching, suspicious_integers, training_state, turned_negative
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from workers.combiner import Work
@@ -39,14 +39,34 @@ def of_integers(round_: int, first: ClientModel, held: Mapping[str, Tensor], dif
 
 
 def of_statistics(work: Work, first: ClientModel, held: Mapping[str, Tensor]) -> Iterator[str]:
-    """Name the float tensors that count as statistics, which the server step leaves alone; in round 1 alone."""
+    """Name the float tensors that the server step leaves alone: statistics and single numbers; in round 1 alone."""
     if work.round > 1:
         return
     floats = [spec.name for spec in first.specs if spec.name not in held and kind_of(spec.dtype) is Kind.FLOAT]
-    if names := [repr(name) for name in matching(floats, work.config.statistics)]:
+    named = matching(floats, work.config.statistics)
+    if named:
         yield (
-            f"statistics, and no parameters, are {_some(names)}: no server step is taken with them, they become the "
-            "mean, or what the rule makes of the sites' (--statistics)"
+            f"statistics, and no parameters, are {_some(list(map(repr, named)))}: no server step is taken with them, "
+            "they become the mean, or what the rule makes of the sites' (--statistics)"
+        )
+    single = {spec.name for spec in first.specs if not spec.shape}
+    if scalars := [repr(name) for name in floats if name in single and name not in named]:
+        yield (
+            f"of no dimensions are {_some(scalars)}: no server step is taken with such numbers, they become the mean, "
+            "or what the rule makes of the sites'"
+        )
+
+
+def of_state(work: Work, first: ClientModel, held: Mapping[str, Tensor], *, steps: bool) -> Iterator[str]:
+    """Warn of tensors that look like the state of an optimizer or a schedule; in round 1 alone."""
+    if work.round > 1:
+        return
+    if found := training_state(spec for spec in first.specs if spec.name not in held):
+        stepped = ", and the server step changes them" if steps else ""
+        yield (
+            "warning: state_dict has what looks like the state of an optimizer or a schedule: "
+            f"{_some([repr(name) for name in found])} are averaged with the weights{stepped}; save such state beside "
+            "state_dict, where it stays at the site"
         )
 
 

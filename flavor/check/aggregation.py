@@ -74,7 +74,7 @@ class Mean:
             return None
         local, format_ = sent.content
         made = model.mean([local.tensors, model.other(local.tensors, seed=round_)])
-        write(target, Checkpoint(made, local.structure, local.metadata), format_)
+        write(target, Checkpoint(made, local.structure, local.metadata, local.beside), format_)
         return Made(made, made)
 
     def taken_up(self, round_: int, *, finished: bool) -> None:

@@ -12,7 +12,19 @@ from flavor.check.aggregation import Made
 from flavor.check.report import Check, Report
 from flavor.check.script import Over
 from flavor.check.trained_from import compared, judge, most_left, not_loaded
-from flavor.check.trainer_checks import EPOCH, FINITE, INFO, INTEGERS, SAVES, SHAPES, STATE_DICT, TENSORS, TRAINS
+from flavor.check.trainer_checks import (
+    EPOCH,
+    FINITE,
+    INFO,
+    INTEGERS,
+    SAVES,
+    SHAPES,
+    STATE_AVERAGED,
+    STATE_BESIDE,
+    STATE_DICT,
+    TENSORS,
+    TRAINS,
+)
 from flavor.checkpoints import Checkpoint, Format, read
 from flavor.checkpoints.compare import structure_problems
 from flavor.checkpoints.kind import CheckpointKind
@@ -71,8 +83,12 @@ class HandedIn:
         counted = f"{count} tensor{'s' if count > 1 else ''}"
         if known := model.statistics(local.tensors):
             counted += f"; statistics, with which no server step is taken: {known}"
+        if numbers := model.scalars(local.tensors):
+            counted += f"; of no dimensions, and averaged without a server step: {numbers}"
         if local.structure is not None and (texts := local.structure.texts):
             counted += f"; text, which stays at the site and is put back: {model.some(texts)}"
+        if state := model.of_training(local.tensors):
+            self._report.warned(TENSORS, f"{STATE_AVERAGED}: {state}", hint=STATE_BESIDE)
         self._report.passed(TENSORS, counted)
         if bad := model.nonfinite(local.tensors):
             self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from aggregators import engine
 from aggregators.dtypes import Array, Kind, kind_of
-from aggregators.quantities import matching, suspicious_integers
+from aggregators.quantities import matching, suspicious_integers, training_state
 from flavor.checkpoints import Format, TensorSpec, is_finite, read
 from flavor.checkpoints.detection import detect_mapped
 from flavor.checkpoints.mapped import Mapped
@@ -62,13 +62,30 @@ def moves_by_itself(name: str, array: Array) -> bool:
 
 def statistics(tensors: Tensors) -> str:
     """Name the float tensors that are known as statistics and no parameters; empty when there are none."""
-    return some(matching([name for name, array in tensors.items() if kind_of(array.dtype) is Kind.FLOAT], STATISTICS))
+    return some(matching(_floats(tensors), STATISTICS))
+
+
+def scalars(tensors: Tensors) -> str:
+    """Name the float tensors of no dimensions, with which no server step is taken; empty when there are none."""
+    return some([name for name in _floats(tensors) if not tensors[name].ndim and not matching([name], STATISTICS)])
+
+
+def of_training(tensors: Tensors) -> str:
+    """Name the tensors that look like the state of an optimizer or a schedule; empty when there are none."""
+    return some(training_state(_specs(tensors)))
+
+
+def _floats(tensors: Tensors) -> list[str]:
+    return [name for name, array in tensors.items() if kind_of(array.dtype) is Kind.FLOAT]
+
+
+def _specs(tensors: Tensors) -> list[TensorSpec]:
+    return [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
 
 
 def suspicious(tensors: Tensors) -> str:
     """Name the integer tensors that look like no quantities, with the reason; empty when there are none."""
-    specs = [TensorSpec(name, array.dtype, array.shape) for name, array in tensors.items()]
-    return some([f"{name}: {why}" for name, why in suspicious_integers(specs).items()], "; ")
+    return some([f"{name}: {why}" for name, why in suspicious_integers(_specs(tensors)).items()], "; ")
 
 
 def some(items: Sequence[str], joint: str = ", ", most: int = 4) -> str:

@@ -37,6 +37,16 @@ TENSORS = Check(
     "text stays at its site",
     "leave objects out of state_dict (beside it, under keys of their own, they do no harm)",
 )
+STATE_AVERAGED = (
+    "state_dict has what looks like the state of an optimizer or a schedule, which is averaged with the weights, and "
+    "which a server step changes"
+)
+STATE_BESIDE = (
+    "save it beside state_dict, where it stays at the site: "
+    '{"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()} (of safetensors and npz: in a file of its '
+    "own below $OUTPUT_PATH)"
+)
+"""What is seen, and the hint, where `state_dict` holds more than weights."""
 FINITE = Check(
     "all values are finite",
     "no tensor holds NaN or infinity",

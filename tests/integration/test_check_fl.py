@@ -581,6 +581,34 @@ def test_integers_that_are_no_quantities_are_a_warning(check, tensor, told):
     assert "--equal" in hint
 
 
+@pytest.mark.parametrize("where", ["inside", "beside"])
+def test_the_state_of_an_optimizer_among_the_weights_is_a_warning(check, where):
+    state = '"optimizer": {"state": {0: {"exp_avg": np.ones(3)}}, "param_groups": [{"lr": 0.5, "params": [0]}]}'
+    saved = {
+        "inside": '{"state_dict": {"w": model, ' + state + "}}",
+        "beside": '{"state_dict": {"w": model}, ' + state + "}",
+    }
+    read = ('["state_dict"])', '["state_dict"]["w"])')
+    report = check(changed(('{"state_dict": model}', saved[where]), read))
+    assert report.ok, [r.as_dict() for r in report.results]
+    assert outcome(report, Status.WARNED) == (["holds only tensors"] if where == "inside" else [])
+    if where == "inside":
+        assert "averaged with the weights" in detail(report, "holds only tensors")
+        assert "optimizer/state/0/exp_avg" in detail(report, "holds only tensors")
+        hint = next(result.hint for result in report.results if result.status is Status.WARNED)
+        assert '"optimizer": optimizer.state_dict()' in hint
+
+
+def test_what_a_script_saved_beside_its_weights_is_there_again(check):
+    reads = """
+        with open(GLOBAL, "rb") as file:
+            assert pickle.load(file)["epochs"] == [{"done": epoch - 1}]
+"""
+    again = ("    load()\n", f"    if os.path.exists(GLOBAL) and epoch > 1:{reads}    load()\n")
+    report = check(changed(again, ('{"state_dict": model}', '{"state_dict": model, "epochs": [{"done": epoch}]}')))
+    assert outcome(report, Status.PASSED) == ALL, [r.as_dict() for r in report.results]
+
+
 def test_what_cannot_be_told_stands_in_the_verdict(tmp_path, clean):
     """Three weights that end where they end from any start."""
     ends = THREE_WEIGHTS[2][1].replace("range(20)", "range(3000)")

@@ -167,7 +167,12 @@ def norms(round_: int, client: str) -> dict[str, np.ndarray]:
     """A batch norm whose variances fall, and a count that has no known name."""
     rng = np.random.default_rng([round_, *map(ord, client)])
     fall = (0.3**round_ * rng.uniform(0.5, 1.5, 4)).astype(np.float32)
-    return {"bn.weight": rng.normal(size=4).astype(np.float32), "bn.running_var": fall, "codes.size": 8 * fall}
+    numbers = {"opt/lr": np.array(0.5 * 0.6**round_), "scale": np.array(1.0)}
+    return {
+        "bn.weight": rng.normal(size=4).astype(np.float32),
+        "bn.running_var": fall,
+        "codes.size": 8 * fall,
+    } | numbers
 
 
 def test_statistics_take_the_mean_and_what_turns_negative_is_told(
@@ -190,9 +195,12 @@ def test_statistics_take_the_mean_and_what_turns_negative_is_told(
                 [norms(round_, client)["bn.running_var"].astype(float) for client in SIZES], axis=0, weights=[1, 3]
             )
             np.testing.assert_allclose(model["bn.running_var"], mean, rtol=1e-6)
+            np.testing.assert_allclose(model["opt/lr"], 0.5 * 0.6**round_)
         notes = [runs.read_round(round_).notes for round_ in (1, 2, 3)]
-        assert notes[0][0].startswith("statistics, and no parameters, are 'bn.running_var': no server step")
-        assert [note for note in (*notes[1], *notes[2]) if "statistics, and" in note] == []
+        assert "schedule: 'opt/lr' are averaged with the weights, and the server step changes them" in notes[0][0]
+        assert notes[0][1].startswith("statistics, and no parameters, are 'bn.running_var': no server step")
+        assert notes[0][2].startswith("of no dimensions are 'opt/lr', 'scale': no server step")
+        assert [note for note in (*notes[1], *notes[2]) if "statistics, and" in note or "opt/lr" in note] == []
         assert notes[2][0].startswith("warning: round 3: 'codes.size': negative values after the server step")
         assert (model["codes.size"] < 0).any()
     finally:

@@ -231,6 +231,28 @@ def test_a_state_from_before_statistics_were_known_goes_on():
     assert list(after.state.tensors) == ["momentum/w"]
 
 
+@pytest.mark.parametrize("step", STEPS, ids=ids)
+def test_no_step_is_taken_with_a_number_of_no_dimensions(step):
+    """A learning rate under the weights' key falls as the clients' do, where momentum would carry it below 0."""
+    theta, state = {"w": np.ones(1), "opt/lr": np.array(0.5)}, None
+    for _ in range(6):
+        clients = [{"w": theta["w"] * 0.5, "opt/lr": theta["opt/lr"] * 0.6} for _ in range(2)]
+        result = run(clients, server_step=step, global_model=theta, state=state)
+        assert result.model["opt/lr"] == theta["opt/lr"] * 0.6
+        assert result.model["w"][0] != clients[0]["w"][0], "a tensor of one element is a parameter"
+        assert result.statistics == ("opt/lr",)
+        theta, state = result.model, result.state
+    assert {key.partition("/")[2] for key in state.tensors} == {"w"}
+
+
+def test_a_state_from_before_numbers_were_left_alone_goes_on():
+    old = {"w": np.array([1.0]), "lr": np.array(1.0)}
+    state = ServerState("momentum", 3, {"momentum/w": np.array([2.0]), "momentum/lr": np.array(2.0)})
+    after = run([old], server_step=Momentum(), global_model=old, state=state)
+    assert list(after.state.tensors) == ["momentum/w"]
+    assert after.model["lr"] == 1.0
+
+
 @pytest.mark.parametrize("block_elems", [1, 640 * 1024])
 def test_a_tensor_that_the_step_alone_makes_negative_is_named(block_elems):
     old = {"cluster_size": np.full(4, 3.0), "bias": np.array([3.0, 3, 3, -3]), "fine": np.full(4, 3.0)}

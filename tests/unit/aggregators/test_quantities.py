@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aggregators.quantities import is_counter, matching, suspicious_integers
+from aggregators.quantities import is_counter, matching, suspicious_integers, training_state
 from flavor.checkpoints import TensorSpec
 
 
@@ -31,6 +31,20 @@ def test_quantities_are_not() -> None:
     fine += [spec("strange.label", np.float32), spec("labels_weight", np.bool_)]
     assert suspicious_integers(fine) == {}
     assert [is_counter(each) for each in fine[:2]] == [True, False]
+
+
+def test_the_state_of_an_optimizer_is_told_from_weights() -> None:
+    odd = ["optimizer/param_groups/0/lr", "opt/exp_avg", "a.momentum_buffer", "scheduler/last_epoch"]
+    scalars = ["opt/lr", "learning_rate", "0/step"]
+    specs = [spec(name) for name in odd] + [spec(name, np.float64, ()) for name in scalars]
+    assert [training_state([each]) for each in specs] == [[name] for name in (*odd, *scalars)]
+    fine = [
+        spec("lr", np.float32),
+        spec("step", np.int64, ()),
+        spec("layers.step.weight"),
+        spec("temperature", "f4", ()),
+    ]
+    assert training_state(fine) == []
 
 
 def test_patterns() -> None:
