@@ -57,7 +57,8 @@ class HandedIn:
             self._report.failed(INFO, f"round {round_}: {_without(error, path)}")
             self._report.skipped(EPOCH, f"round {round_} has no valid info.json")
             return None
-        self._report.passed(INFO, f"{round_} of {counted(self._rounds, 'round')}")
+        size = counted(info["metadata"]["datasetSize"], "example")
+        self._report.passed(INFO, f"{round_} of {counted(self._rounds, 'round')}; datasetSize: {size}")
         self._epochs.append(info["metadata"]["epoch"])
         if len(self._epochs) == round_ > 1:
             before, now = self._epochs[-2:]

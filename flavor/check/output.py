@@ -7,7 +7,6 @@ import threading
 from types import TracebackType
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.status import Status as Spinner
 from rich.text import Text
 
@@ -116,8 +115,9 @@ def show(
             detail = Text()
         console.print(line)
         for below in (detail, Text(f"-> {result.hint}" if result.hint else "", "yellow")):
-            if below:
-                console.print(Padding(below, (0, 0, 0, _WORD)))
+            for row in below.wrap(console, max(_WORD, console.width - _WORD)) if below else ():
+                row.rstrip()
+                console.print(Text.assemble(" " * _WORD, row))
     console.print()
     console.print(Text(summary(report, ready if report.ok else wrong), "bold green" if report.ok else "bold red"))
 

@@ -29,7 +29,8 @@ def validate(model):
 
 model = torch.nn.Linear(30, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-data = [(torch.randn(8, 30), torch.randn(8, 2)) for _ in range(4)]
+examples = torch.utils.data.TensorDataset(torch.randn(30, 30), torch.randn(30, 2))
+data = torch.utils.data.DataLoader(examples, batch_size=8)
 """
 
 
@@ -43,6 +44,8 @@ def test_the_snippet_is_a_federated_script(tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert [check for check in report["checks"] if check["status"] != "passed"] == []
     assert done.returncode == 0
+    (info,) = [check["detail"] for check in report["checks"] if check["name"] == "writes info.json"]
+    assert info.endswith("; datasetSize: 30 examples"), "not the number of batches"
 
 
 def test_flavor_is_installed_into_the_scripts_environment_before_the_snippet() -> None:
