@@ -167,7 +167,8 @@ class BusUpdateProvider(UpdateProvider):
         `nodes`, any client that joins takes part, and the first round waits for `config.num_nodes` clients.
 
         Raises `RunError` when the run has failed or was stopped, `RunExists` when a run of this name exists with other
-        settings, and `LeaseHeld` when another process coordinates the run.
+        settings, `LeaseHeld` when another process coordinates the run, and `BusUnavailable` when Redis cannot be
+        reached.
         """
         server = self._serving(state, nodes)
         while (round_ := server.wait(round_id)) is not None:

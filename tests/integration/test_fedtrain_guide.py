@@ -5,6 +5,8 @@ Those that users bring from another guide are pinned by their digest: changing o
 
 from __future__ import annotations
 
+import ast
+import builtins
 import hashlib
 import inspect
 import json
@@ -14,12 +16,16 @@ import subprocess
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
+import pydantic
 import pytest
 from warm import STARTER
 
 import aumai_fedtrain
 from aumai_fedtrain import (
+    BusUpdateProvider,
     DiLoCoCoordinator,
     GradientAverager,
     HashVerifier,
@@ -27,6 +33,7 @@ from aumai_fedtrain import (
     UpdateProvider,
 )
 from aumai_fedtrain.models import GlobalState
+from flavor import errors
 from tests.conftest import Bench
 from tests.warmshim import shim
 
@@ -289,22 +296,74 @@ def parameters(call: object) -> str:
     return ", ".join(shown)
 
 
+def section(name: str, level: int = 2) -> str:
+    """The text below a heading of the reference, up to the next heading."""
+    return re.split(r"^##", REFERENCE.split(f"\n{'#' * level} {name}\n")[1], flags=re.MULTILINE)[0]
+
+
+def table(text: str, head: str) -> list[str]:
+    """The first column of the table with this head, without its backticks."""
+    rows = text.split(f"\n| {head} |")[1].split("\n\n", maxsplit=1)[0].splitlines()[2:]
+    return [row.split("`")[1] for row in rows]
+
+
+def public(owner: type, kind: type) -> dict[str, Any]:
+    return {name: each for name, each in vars(owner).items() if isinstance(each, kind) and name[0] != "_"}
+
+
+def methods(owner: type) -> list[str]:
+    return sorted(f"{name}({parameters(method)})" for name, method in public(owner, FunctionType).items())
+
+
 def test_the_reference_has_every_name_and_the_codes_signatures_and_fields() -> None:
     for name in set(aumai_fedtrain.__all__) - {"__version__"}:
         assert f"`{name}" in REFERENCE or f"# {name}" in REFERENCE, name
-    for method in ("initialize", "collect_updates", "run_round", "distribute_state", "run_training"):
-        assert f"| `{method}({parameters(getattr(DiLoCoCoordinator, method))})` |" in REFERENCE
-    for method in ("get_updates", "distribute_state", "restore", "training"):
-        assert f"| `{method}({parameters(getattr(UpdateProvider, method))})` |" in REFERENCE
-    for owner, method in (
-        (GradientAverager, "average"),
-        (HashVerifier, "compute_hash"),
-        (HashVerifier, "verify"),
-        *((aumai_fedtrain.CreditTracker, name) for name in vars(aumai_fedtrain.CreditTracker) if name[0] != "_"),
-    ):
-        assert f"| `{owner.__name__}.{method}({parameters(getattr(owner, method))})` |" in REFERENCE
+    for owner in (DiLoCoCoordinator, UpdateProvider):
+        assert sorted(table(section(owner.__name__), "method")) == methods(owner)
+    assert sorted(table(section("DiLoCoCoordinator"), "property")) == sorted(public(DiLoCoCoordinator, property))
+    for owner, level in ((DiLoCoCoordinator, 2), (BusUpdateProvider, 3)):
+        arguments = list(inspect.signature(owner).parameters)
+        assert table(section(owner.__name__, level), "argument") == arguments, owner
+    calls = [
+        f"{owner.__name__}.{name}({parameters(getattr(owner, name))})"
+        for owner in (GradientAverager, HashVerifier, aumai_fedtrain.CreditTracker)
+        for name in vars(owner)
+        if name[0] != "_"
+    ]
+    assert sorted(table(section("GradientAverager, HashVerifier, CreditTracker"), "call")) == sorted(calls)
     assert f"`SimulatedProvider({parameters(aumai_fedtrain.SimulatedProvider)})`" in REFERENCE
     for model in ("FederatedNode", "TrainingConfig", "LocalUpdate", "GlobalState", "TrainingResult"):
-        section = re.split(r"\n##", REFERENCE.split(f"### {model}\n")[1])[0]
-        fields = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
-        assert fields == list(getattr(aumai_fedtrain, model).model_fields), model
+        assert table(section(model, 3), "field") == list(getattr(aumai_fedtrain, model).model_fields), model
+
+
+OF_COMMANDS = ("cli", "files", "options", "recording", "report", "session")
+"""Modules of the command alone."""
+KNOWN_ERRORS = {**vars(builtins), **vars(errors), "ValidationError": pydantic.ValidationError}
+
+
+def errors_of_the_code() -> set[str]:
+    """The errors that the package raises, or names in a docstring, but for those of its command alone."""
+    found = set()
+    for path in Path(aumai_fedtrain.__file__).parent.glob("*.py"):
+        if path.stem in (*OF_COMMANDS, "__init__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+                found.add(node.exc.func.id)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found |= set(re.findall(r"\b[A-Z]\w+\b", ast.get_docstring(node) or ""))
+    return {name for name in found if is_error(KNOWN_ERRORS.get(name))}
+
+
+def is_error(known: object) -> bool:
+    return isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, Warning)
+
+
+def test_the_reference_has_the_codes_errors_and_says_which_are_value_errors() -> None:
+    rows = re.findall(r"^\| `(\w+)`(?: \(pydantic\))? \| (yes|no) \|", section("Errors"), flags=re.MULTILINE)
+    said = {name: answer == "yes" for name, answer in rows}
+    assert said == {name: issubclass(KNOWN_ERRORS[name], ValueError) for name in said}
+    named = errors_of_the_code() - {"ValueError"}  # inside models, where pydantic makes a ValidationError of it
+    assert named - said.keys() <= {"UpdatesRefused"}, "the provider itself handles that one"
+    others = said.keys() - {"ValidationError", "TypeError", "NotImplementedError"}
+    assert all(issubclass(KNOWN_ERRORS[name], errors.FlavorError) for name in others)
