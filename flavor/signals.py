@@ -132,21 +132,22 @@ def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambd
     """Raise `kind` in the main thread, once, when SIGTERM or SIGHUP comes.
 
     Ends the process after a second where the main thread is inside a call that no handler interrupts, after calling
-    `last`. Children that were started by `ChildProcess` end with it.
+    `last`. A second signal, more than a second after the first, ends the process also during its clean-up. Children
+    that were started by `ChildProcess` end with it.
     """
     heard = threading.Event()
 
     def handler(number: int, frame: FrameType | None) -> None:
         heard.set()
         for each in hung_up_or_ended():
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, lambda *_: None)  # the listener hears the next one
         raise kind(signal.Signals(number).name)
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         heard.set()
         signal.default_int_handler(number, frame)
 
-    Listener(lambda: not heard.is_set(), last=last)
+    Listener(lambda: not heard.is_set(), last=last, twice=True)
     for each in hung_up_or_ended():
         signal.signal(each, handler)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

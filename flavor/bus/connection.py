@@ -1,8 +1,9 @@
 """Connections to Redis or Valkey, and the one table that translates redis-py's errors.
 
 redis-py's defaults are wrong for this project in two ways (measured): its five-second socket timeout breaks blocking
-reads, and makes its retries repeat a write whose answer was only slow. So here reads block without limit, TCP keepalive
-finds a dead peer, and every command that is repeated after a broken connection is harmless when it runs twice.
+reads, and makes its retries repeat a write whose answer was only slow. So here a read waits as long as the client has
+patience, and its request is not repeated (`flavor.bus.answers`). TCP keepalive finds a dead peer, and every command
+that is repeated after a broken connection is harmless when it runs twice.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flavor.bus.answers import Unanswered
 from flavor.bus.countdown import countdown, said
 from flavor.bus.named import connection_class
 from flavor.bus.tls import tls_failure, tls_refusal
@@ -66,7 +68,7 @@ class Patience(Retry):
 
     def __init__(self, where: str, patience_s: float) -> None:
         super().__init__(NoBackoff(), retries=-1)
-        self._where, self._patience_s = where, patience_s
+        self._where, self.patience_s = where, patience_s
         self._since: float | None = None
         self._depth = 0  # a connection that can be made does not show that the server takes the command
         self._refused_since = self._refused_at = -math.inf
@@ -94,7 +96,7 @@ class Patience(Retry):
                 finally:
                     self._depth -= 1
             except caught as error:
-                if isinstance(error, REFUSALS):
+                if isinstance(error, (*REFUSALS, Unanswered)):
                     raise
                 if isinstance(error, redis.exceptions.ResponseError):
                     if not _passes(error):
@@ -109,7 +111,7 @@ class Patience(Retry):
                 fail(error, failures) if with_failure_count else fail(error)
                 now = time.monotonic()
                 self._since = self._since or now
-                left_s = self._since + self._patience_s - now
+                left_s = self._since + self.patience_s - now
                 if left_s <= 0 or asked_to_end():
                     raise
                 if failures == 2:
@@ -142,7 +144,7 @@ class Patience(Retry):
         now = time.monotonic()
         if now - self._refused_at > self._REFUSALS_APART_S:
             self._refused_since = now
-        left_s = self._refused_since + self._patience_s - now
+        left_s = self._refused_since + self.patience_s - now
         if left_s <= 0 or asked_to_end():
             raise error
         countdown.show(self._where, left_s, error)
@@ -204,8 +206,8 @@ REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.Authorization
 def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None = None) -> Redis:
     """Make a client for `url` (`redis://`, `rediss://` or `unix://`). It connects at the first command.
 
-    Reads wait without limit. The client waits for an unreachable server for up to `patience_s` seconds, with a
-    countdown. Raises `InvalidSetting` for a URL that cannot be used.
+    The client waits for up to `patience_s` seconds for an unreachable server, with a countdown, and for each answer.
+    Raises `InvalidSetting` for a URL that cannot be used.
     """
     checked_url(url)
     try:
@@ -333,6 +335,11 @@ _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
     (redis.exceptions.OutOfMemoryError, "the server is full: raise maxmemory or free some"),
     (redis.exceptions.ReadOnlyError, "this is a read-only replica: point the URL at the primary"),
     (redis.exceptions.BusyLoadingError, "it is still loading its data: try again"),
+    (
+        Unanswered,
+        "the server takes connections and answers nothing: check whether it is paused or overloaded, or its disk hangs "
+        "(`redis-cli PING` on its machine)",
+    ),
     (
         redis.exceptions.TimeoutError,
         "it does not answer: check the address, the network and the server's load",

@@ -42,13 +42,18 @@ class _Countdown:
         line = f"{stamp()}flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
         say(f"\r{line}  " if live else line, end="" if live else "\n")
 
-    def silent(self, where: str, seconds: float) -> None:
-        """Say that a request to this server has had no answer for so long, once until all have."""
+    def silent(self, where: str, seconds: float, *, left_s: float | None = None) -> None:
+        """Say that a request to this server has had no answer for so long, once until all have.
+
+        `left_s` is how long the program will go on waiting, where that is known.
+        """
         with self._lock:
             if where in self._back:
                 return
             self._back[where] = _ANSWERS
-        say(f"{stamp()}flavor: Redis at {where} has given a request no answer for {seconds:.0f} s; waiting for it")
+        until = "" if left_s is None else f" for {left_s:.0f} s more"
+        how = f"has given a request no answer for {seconds:.0f} s; waiting for it{until}"
+        say(f"{stamp()}flavor: Redis at {where} {how}")
 
     def over(self, where: str, *, reads_only: bool = False) -> None:
         """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""

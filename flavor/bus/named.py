@@ -8,10 +8,11 @@ from typing import Any
 from redis.connection import Connection, ConnectionInterface, UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 
+from flavor.bus.answers import Answering
 from flavor.bus.tls import VerifiedConnection
 
 
-class _Named:
+class _Named(Answering):
     """Ignore a server that refuses CLIENT SETNAME, where redis-py fails: the name only helps to read CLIENT LIST."""
 
     client_name: str | None

@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from flavor.bus.answers import Unanswered
 from flavor.bus.connection import Redis
 
 _BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
@@ -35,6 +36,8 @@ class Renewal:
                 return self._extended()
             except redis.exceptions.OutOfMemoryError:
                 return self._extended_without_room()
+            except Unanswered:
+                raise
             except _BROKEN:
                 self._close()
             try:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -217,3 +218,40 @@ def test_what_a_replica_that_lags_has_lost_is_handed_in_again(replicated, bench_
     gates["c2"].open()
     faulty.finish(coordinator, edges)
     assert "has forgotten the update of round 2: handing it in again" in edges["c1"].stderr
+
+
+def test_a_process_ends_on_a_signal_also_while_the_server_stands_still(on_port, redis_server):
+    """Row 54: coordinator, edges and an aggregator; the server keeps their connections open."""
+    gate, bench = on_port.gate("c1"), on_port.bench
+    coordinator = on_port.serve("--out", bench.folder / "results")
+    aggregator = bench.aggregator()
+    edges = on_port.edges(only=dict.fromkeys(on_port.clients, ("--gate", gate.path, "--at", 2)))
+    gate.reached()
+    os.kill(redis_server.process.pid, signal.SIGSTOP)
+    try:
+        coordinator.until("has given a request no answer")
+        for process in (coordinator, aggregator, *edges.values()):
+            process.send(signal.SIGTERM)
+        assert [edge.wait(15) for edge in edges.values()] == [143, 143]
+        assert (coordinator.wait(15), aggregator.wait(15)) == (143, 0)
+    finally:
+        os.kill(redis_server.process.pid, signal.SIGCONT)
+    gate.open()
+
+
+def test_programs_give_up_a_server_that_stands_still(on_port, redis_server):
+    """Row 54: after `--patience-s`; a command that only looks gives it up after five seconds, and says what it does."""
+    bench = on_port.bench
+    patience = {"FLAVOR_PATIENCE_S": "6"}
+    coordinator = on_port.serve(env=patience)
+    aggregator, edges = bench.aggregator(env=patience), on_port.edges(env=patience)
+    coordinator.until("2 clients")
+    os.kill(redis_server.process.pid, signal.SIGSTOP)
+    try:
+        status = bench.start("flavor", "status", bench.run)
+        status.until("has given a request no answer for 2 s; waiting for it for 3 s more")
+        assert status.wait(30) == 3
+        assert "answers nothing" in status.stderr
+        assert [each.wait(60) for each in (coordinator, aggregator, *edges.values())] == [3, 3, 3, 3]
+    finally:
+        os.kill(redis_server.process.pid, signal.SIGCONT)

@@ -53,6 +53,13 @@ def test_one_that_hears_ends_by_its_finally_clauses():
     assert (code, said) == (1, "finally\n")
 
 
+def test_a_second_signal_ends_a_process_that_still_cleans_up():
+    stuck = "import time\ntry:\n say('here'); time.sleep(60)\nfinally:\n time.sleep(60); say('finally')"
+    code, said, took_s = run(RAISING + stuck, signal.SIGTERM, signal.SIGTERM, apart_s=1.5)
+    assert (code, said) == (128 + signal.SIGTERM, "last\n")
+    assert took_s < 30
+
+
 LISTENING = (
     "from flavor.signals import Errand, Listener, asked_to_end, pause\n"
     "errand = Errand(); Listener(errand.idle, code=0, twice=True)\n"
