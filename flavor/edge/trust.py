@@ -121,7 +121,7 @@ class ModelTrust:
             self.check(archive, run_id, newest, model, digest=digest)
             return
         try:
-            self.check(archive, run_id, newest - 1, model, digest=digest)
+            self.check(archive, run_id, max(0, newest - 1), model, digest=digest)
         except UntrustedModel:
             if archive.has(newest):  # the error is about this manifest
                 self.check(archive, run_id, newest, model, digest=digest)
@@ -140,6 +140,11 @@ class ModelTrust:
         )
 
     def _check_initial(self, model: GlobalModel | None) -> None:
+        if model is not None and model.info is not None:
+            raise UntrustedModel(
+                f"the run names merged information ({model.info.path}) before its first round, and there is none until "
+                "a round has made it: no aggregator has signed it, and this site takes none (--trust)"
+            )
         if model is not None and model.model.digest not in self.initial:
             raise UntrustedModel(
                 f"the run starts from weights that no aggregator has signed: if they are those that you expect, name "

@@ -84,6 +84,20 @@ def test_initial_weights_are_named_by_their_digest(run: ForgedRun) -> None:
     trusting(run).check(run.archive, run.run_id, 0, None)
 
 
+def test_no_merged_information_is_taken_before_the_first_round(run: ForgedRun) -> None:
+    """Nobody has signed any: whoever writes the run's hash had named a file of its own beside the named weights."""
+    assert run.record.initial is not None
+    model = run.record.initial.to_global("")
+    trust = trusting(run, f"sha256:{model.model.digest}")
+    made_up = changed(model, info_path="runs/r/global/0000-info.json", info_digest="0" * 64)
+    told = refusal(trust, run, made_up, round_=0)
+    assert "merged information (runs/r/global/0000-info.json) before its first round" in told
+    assert "\n" not in told
+    with pytest.raises(UntrustedModel, match="before its first round"):
+        trust.check_final(run.archive, run.run_id, 0, made_up)
+    ModelTrust.parse([]).check(run.archive, run.run_id, 0, made_up)
+
+
 def test_without_a_key_every_model_is_trained_from(run: ForgedRun) -> None:
     ModelTrust.parse([]).check(run.archive, "", 7, changed(made(run), digest="0" * 64))
 
