@@ -153,7 +153,7 @@ class Inspector:
 
     def _judged(self, client: str, handed_in: Update | Refused) -> Verdict:
         if isinstance(handed_in, Refused):
-            return Verdict(False, handed_in.reason[:_LONGEST_REASON])
+            return Verdict(False, handed_in.said(_LONGEST_REASON))
         try:
             verdict = self._accepted(client, handed_in)
             verdict.to_json()

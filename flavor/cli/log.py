@@ -66,4 +66,5 @@ def _line(logged: Logged) -> str:
     where = " ".join(
         part for part in (f"round {entry['round']}" if "round" in entry else "", entry.get("client", "")) if part
     )
-    return printable(f"{at}  {entry['event']:<20} {where:<20} {entry.get('reason', '')}".rstrip())
+    event, where, reason = (printable(text) for text in (entry["event"], where, entry.get("reason", "")))
+    return f"{at}  {event:<20} {where:<20} {reason}".rstrip()

@@ -16,7 +16,7 @@ from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
 from flavor.durations import shown_duration
 from flavor.errors import DamagedRecord
-from flavor.printable import printable
+from flavor.printable import printable, quoted
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.sizes import amount, shown_bytes
@@ -166,7 +166,7 @@ def _show_run(found: dict[str, Any]) -> None:
 
 def _why(client: dict[str, Any]) -> str:
     """Say why a site is in its state, with what the site shares (`--report-output`)."""
-    return f"{client['reason']} ({client['report']})" if client["report"] else str(client["reason"])
+    return f"{client['reason']} ({quoted(client['report'])})" if client["report"] else str(client["reason"])
 
 
 def _clock(found: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ class Inspections:
         for client in unjudged:
             handed_in = round_.updates[client]
             if isinstance(handed_in, Refused):
-                self._refuse(round_, client, handed_in.reason[:LONGEST])
+                self._refuse(round_, client, handed_in.said(LONGEST))
                 continue
             size = handed_in.size_bytes
             again_at = requests.again_at.get(client)

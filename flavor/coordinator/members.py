@@ -10,7 +10,8 @@ from flavor.bus.runs import RunStore
 from flavor.coordinator.client_log import ClientLog
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
-from flavor.policy.standing import LONGEST, Client, client_of, is_awaited, is_quarantined
+from flavor.policy.standing import Client, client_of, is_awaited, is_quarantined
+from flavor.printable import quoted
 from flavor.protocol import client_refusal
 from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus
@@ -144,9 +145,9 @@ class Members:
 
     def _admit(self, token: str, name: str, status: ClientStatus, client: Client) -> None:
         """Make the client a member, and report that; for a client that had ended before it was seen, report why."""
-        host = status.host[:LONGEST] or "an unknown host"
         key = self._keys.get(name, "")
-        whence = f"from {host}, key {fingerprint(key)}" if key else f"from {host}"
+        whence = f"with key {fingerprint(key)}" if key else "without a key"
+        whence += f", by its own account from {quoted(status.host) or 'an unknown host'}"
         self.names.add(name)
         if client.state.gone:
             self._took_no_part.add(name)

@@ -26,6 +26,7 @@ from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server
 from flavor.local.reports import told_line, with_report
 from flavor.local.waits import Waits
+from flavor.printable import quoted
 from flavor.programs.process import described_exit
 from flavor.records.run import RunView
 from flavor.records.states import RunState
@@ -380,7 +381,7 @@ class Federation:
                 continue
             if is_edge:
                 client = runs.clients([name])[name][0]
-                reason = f"{name}: {client.reason}" if client.reason else reason
+                reason = f"{name}: {quoted(client.reason)}" if client.reason else reason
                 if f"lost {name}" not in told:
                     told.add(f"lost {name}")
                     progress.tell(f"{with_report(reason, client.report)}; its log: {self.layout.log(name)}")

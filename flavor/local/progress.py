@@ -80,8 +80,14 @@ class Progress:
 
     def tell(self, line: str) -> None:
         """Print a line above the view, without breaking it, so that a path in it can be copied."""
+        self._print(printable(line))
+
+    def _row(self, head: str, what: str) -> None:
+        self._print(f"{head:<14} {printable(what)}")
+
+    def _print(self, line: str) -> None:
         with _terminal_may_be_gone():
-            self.console.print(Text(printable(line)), soft_wrap=True)
+            self.console.print(Text(line), soft_wrap=True)
 
     def begin(self, inputs: Sequence[Path]) -> None:
         """Say what begins; `inputs` has the input folder of each site."""
@@ -158,22 +164,22 @@ class Progress:
     def _where(self, results: Results) -> None:
         out = shlex.quote(results.out)
         if results.global_model:
-            self.tell(f"global model:  {results.global_model}")
-            self.tell(f"other rounds:  flavor get {out} --round NUMBER")
+            self._row("global model:", results.global_model)
+            self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
                 of = "metrics of round N are of the model of round N-1, unless sites evaluate what they have trained"
-                self.tell(f"               {of}")
-        self.tell(f"everything:    {results.out}")
+                self._row("", of)
+        self._row("everything:", results.out)
         if results.state == RunState.FAILED:
-            self.tell(f"go on with it: flavor run --resume {out}")
-            mended = "once the cause is mended"
-            self.tell(f"               {mended}" + ("" if results.rounds else '; -m "COMMAND" names another script'))
+            self._row("go on with it:", f"flavor run --resume {out}")
+            another = "" if results.rounds else '; -m "COMMAND" names another script'
+            self._row("", f"once the cause is mended{another}")
             if self.without_failed:
-                self.tell(f"               {self.without_failed}")
+                self._row("", self.without_failed)
         elif results.state != RunState.FINISHED:
-            self.tell(f"go on with it: flavor run --resume {out}")
+            self._row("go on with it:", f"flavor run --resume {out}")
         elif len(results.rounds) < self.rounds or not results.rounds:
-            self.tell(f"go on with it: flavor run --resume {out} --rounds NUMBER")
+            self._row("go on with it:", f"flavor run --resume {out} --rounds NUMBER")
 
 
 def rounds_table(results: Results) -> Table:

@@ -12,7 +12,7 @@ def with_report(reason: str, report: str | None) -> str:
     """Join a reason and the site's own text. A beginning that both share appears once."""
     if not report:
         return reason
-    before, known, detail = report.partition(reason.rpartition("its trainer ")[2])
+    before, known, detail = report.partition(reason.rpartition("its trainer ")[2].rstrip('"'))
     return f"{reason}{detail}" if known and before in ("the trainer ", "") else f"{reason} ({report})"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from flavor.printable import quoted
 from flavor.records.client import ClientStatus
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
@@ -87,8 +88,12 @@ class Client:
 
 
 def client_of(status: ClientStatus, state: ClientState, *, is_there: bool, is_quarantined: bool) -> Client:
-    """Make a member from what its edge says of itself; `is_there` if its edge holds its lease, or is awaited."""
-    return Client(state, is_there, status.reason[:LONGEST], is_quarantined, status.behind)
+    """Make a member from what its edge says of itself; `is_there` if its edge holds its lease, or is awaited.
+
+    Its reason is the edge's own words, in quotation marks.
+    """
+    reason = "it was revoked" if state is ClientState.REVOKED else quoted(status.reason, most=LONGEST)
+    return Client(state, is_there, reason, is_quarantined, status.behind)
 
 
 def is_awaited(state: ClientState | None, stopped_for_s: float | None, lease_s: float) -> bool:

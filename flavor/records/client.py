@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ FIELDS = (
     *("round", "host", "pid", "public_key", "protocol", "phase", "done", "total", "since_ms"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
+
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_.])?")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class ClientStatus:
     behind: int = 0
     """The newest round that is behind the client: handed in, refused or missed."""
     host: str = ""
+    """The name of its machine, as its edge says; '' where that is no name of a machine."""
     pid: int = 0
     public_key: str = ""
     """`ed25519:HEX`, the key that the client signs its updates with."""
@@ -109,12 +113,17 @@ class ClientStatus:
             exit_code=fields.get("exit_code", ""),
             report=fields.get("report", ""),
             behind=count(fields.get("round")) or 0,
-            host=fields.get("host", ""),
+            host=_host(fields.get("host", "")),
             pid=count(fields.get("pid")) or 0,
             public_key=fields.get("public_key", ""),
             protocol=spoken(fields.get("protocol")),
             transfer=Transfer.from_hash(fields),
         )
+
+
+def _host(text: str) -> str:
+    """Return a machine's name of another party; '' for text that is none, such as a sentence."""
+    return text if _HOST.fullmatch(text) else ""
 
 
 def revoked() -> dict[str, str]:

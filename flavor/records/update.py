@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flavor.printable import quoted
 from flavor.records.names import count
 from flavor.records.objects import ObjectRef
 
@@ -92,6 +93,10 @@ class Refused:
     report: str | None = None
     """The trainer's output, where the site's user shares it."""
     try_id: str = ""
+
+    def said(self, most: int) -> str:
+        """Return the reason in quotation marks, because a site has written it: at most so many characters of it."""
+        return quoted(self.reason, most=most) or "its edge refused it, and gave no reason"
 
     def to_hash(self) -> dict[str, str]:
         """The fields that its edge writes."""

@@ -74,7 +74,7 @@ class ClientSnapshot:
     """What the site shares about the failure."""
     update_bytes: int | None
     reason: str
-    """Why the client is in this state; '' where nothing is to be said."""
+    """Why the client is in this state, a site's own words in quotation marks; '' where nothing is to be said."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
             runs.run,
             name,
             status,
+            members[name].reason if name in members else "",
             updates.get(name),
             standing.get(name),
             is_alive=alive,
@@ -166,6 +167,7 @@ def _client(
     run: str,
     name: str,
     status: ClientStatus,
+    words: str,
     handed_in: Update | Refused | None,
     standing: tuple[Standing, str] | None,
     *,
@@ -176,15 +178,14 @@ def _client(
     seen_s: float | None,
 ) -> ClientSnapshot:
     where, why = standing or (None, "")
+    state = status.known_state
     refused = handed_in if isinstance(handed_in, Refused) else Refused("")
-    reason = status.reason or (why if where is Standing.REFUSED else "")
+    reason = words or (why if where is Standing.REFUSED else "")
     if is_shut:
         reason = f"too many refused updates in a row (`flavor pardon {run} {shlex.quote(name)}` ends that)"
-    phase = _phase(
-        status.known_state, where, is_alive=is_alive, is_shut=is_shut, is_awaited=is_awaited, has_ended=has_ended
-    )
+    phase = _phase(state, where, is_alive=is_alive, is_shut=is_shut, is_awaited=is_awaited, has_ended=has_ended)
     return ClientSnapshot(
-        state=Phase.QUARANTINED.value if is_shut else status.state or "unknown",
+        state=Phase.QUARANTINED.value if is_shut else state.value if state is not None else "unknown",
         is_alive=is_alive,
         phase=phase,
         host=status.host,

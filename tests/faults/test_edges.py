@@ -169,7 +169,7 @@ def test_trainers_that_fail_in_every_way_fail_alone(faulty):
     for client, (_, words, own) in FAILURES.items():
         if words:
             reason = bench.logged("client.lost", client=client)["reason"]
-            assert reason == f"its trainer ended in round 1, before TrainFinished {words}"
+            assert reason == f'"its trainer ended in round 1, before TrainFinished {words}"'
             edge = edges.pop(client)
             assert edge.wait() == 5
             assert own in last_line(edge)  # at the site, and nowhere else
@@ -286,8 +286,8 @@ def test_an_edge_whose_clock_is_off_by_an_hour_keeps_its_lease_and_the_deadline(
 
 
 NO_ROOM = (
-    "its trainer ended in round 1, before TrainFinished (exit code 1)",
-    "a file at the site could not be read or written",
+    '"its trainer ended in round 1, before TrainFinished (exit code 1)"',
+    '"a file at the site could not be read or written"',
 )
 
 

@@ -117,7 +117,7 @@ def test_an_edge_hears_a_signal_while_it_uploads_and_says_how_far_it_is(upload):
     assert upload.sent(1) == sent[0]
     assert sum(map(upload.sent, (1, 2, 3, 4))) <= sum(sent) + 2, "what was noted is not sent again"
     stopped = bench.logged("client.stopped", client="c1")
-    assert stopped["reason"] == "its edge was stopped by a signal: it is awaited"
+    assert stopped["reason"] == '"its edge was stopped by a signal": it is awaited'
 
 
 def test_an_upload_ends_when_its_run_does(upload):

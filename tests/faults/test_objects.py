@@ -437,7 +437,7 @@ def test_a_trainers_own_file_that_is_a_trap_is_refused_by_its_edge(faulty):
     edges = faulty.edges(only={"c2": ("--fail", ",".join(traps), "--at", 2)})
     faulty.finish(coordinator, edges)
     for number, words in enumerate(traps.values(), start=2):
-        assert bench.logged("update.refused", client="c2", round=number)["reason"] == "its checkpoint cannot be used"
+        assert bench.logged("update.refused", client="c2", round=number)["reason"] == '"its checkpoint cannot be used"'
         assert words in edges["c2"].stderr
         assert bench.runs.read_round(number).contributors == ("c1",)
     assert not (bench.folder / "c2" / "output" / "owned").exists()

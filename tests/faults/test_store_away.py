@@ -104,7 +104,7 @@ def test_a_share_that_stays_away_ends_an_edge_and_its_operator_is_told_that_it_i
     assert edge.stderr.splitlines()[-1].endswith(
         "is not there: is the share mounted?; waited for 1 s (--patience-s): start this again once it can be used"
     )
-    assert bench.logged("client.lost", client="c1")["reason"] == "its edge cannot use the object store"
+    assert bench.logged("client.lost", client="c1")["reason"] == '"its edge cannot use the object store"'
 
 
 def test_a_share_that_is_unmounted_when_a_round_is_closed(faulty):

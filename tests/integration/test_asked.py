@@ -37,10 +37,10 @@ def test_what_a_run_asks_is_declined_by_who_does_not_give_it_and_the_others_go_o
     assert "start with --allow-set KUBECONFIG if you agree" in line
     assert bench.runs.clients(["c2"])["c2"][0].failure == "declined"
     for client in edges:
-        assert bench.logged("client.lost", client=client)["reason"] == "it does not take part as this run asks"
+        assert bench.logged("client.lost", client=client)["reason"] == '"it does not take part as this run asks"'
         assert f"{client} joined" not in coordinator.stderr
-        coordinator.until(f"{client} came from ")
-    assert coordinator.stderr.count(", and takes no part: it does not take part as this run asks") == 3
+        coordinator.until(f"{client} came without a key")
+    assert coordinator.stderr.count(', and takes no part: "it does not take part as this run asks"') == 3
     shown = 'import os; print(os.environ["KUBECONFIG"], os.environ["LEARNING_RATE"])'
     (bench.folder / "shown.py").write_text(shown)
     agreed = [
@@ -53,4 +53,4 @@ def test_what_a_run_asks_is_declined_by_who_does_not_give_it_and_the_others_go_o
         assert "the run sets for its trainer: KUBECONFIG=/tmp/theirs LEARNING_RATE=0.1" in edge.stderr
         assert "/tmp/theirs 0.1" in edge.stdout
     assert bench.runs.read_round(1).contributors == ("c1", "c4")
-    assert all(f"{client} joined from " in coordinator.stderr for client in ("c1", "c4"))
+    assert all(f"{client} joined with key " in coordinator.stderr for client in ("c1", "c4"))

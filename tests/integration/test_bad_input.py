@@ -316,7 +316,7 @@ def test_update_is_refused_with_its_reason_and_left_out(spoiled, how):
     round_ = 2 + list(SPOILED).index(how)
     [refusal] = [entry for entry in bench.log() if entry["event"] == "update.refused" and entry["round"] == str(round_)]
     assert refusal["client"] == "edge-2"
-    of_edge = ("its checkpoint cannot be used", "its info.json cannot be used")  # its own words stay at the site
+    of_edge = ('"its checkpoint cannot be used"', '"its info.json cannot be used"')  # its own words stay at the site
     assert SPOILED[how] in refusal["reason"] or refusal["reason"] in of_edge
     assert len(refusal["reason"]) < 500
     assert result["rounds"][round_ - 1]["clients"] == ["edge-1"]

@@ -432,7 +432,7 @@ def test_trainer_that_fails_in_a_round_fails_the_run_with_its_reason(bench, how,
     bench.release("edge-2")
     lost = bench.logged("client.lost", client="edge-2")
     assert time.monotonic() - released < 10.0  # of itself, not when its lease of 15 s has run out
-    assert lost["reason"] == told
+    assert lost["reason"] == f'"{told}"'
     assert process.wait(15) == 1
     result = json.loads(process.stdout)
     assert result["state"] == "failed"

@@ -362,11 +362,11 @@ def test_a_run_that_cannot_go_on_fails_with_its_reason(bench: Bench) -> None:
     clients = [bench.edge(name, bench.trainer(*flags)) for name in ("edge-1", "edge-2")]
     run = command(bench, 3)
     assert run.wait() == 1
-    assert "2 updates are needed and 1 can come; edge-2: its trainer ended in round 2" in run.stderr
+    assert '2 updates are needed and 1 can come; edge-2: "its trainer ended in round 2' in run.stderr
     assert "Error: run" in run.stderr
     session = json.loads(bench.done("aumai-fedtrain", "status", "live", "--json").stdout)["session"]
     assert (session["status"], session["round_id"]) == ("failed", 1)
-    assert "edge-2: its trainer ended" in session["reason"]
+    assert 'edge-2: "its trainer ended' in session["reason"]
     assert [client.wait() for client in clients] == [1, 5]
 
 

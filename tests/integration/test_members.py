@@ -107,6 +107,33 @@ def test_a_quarantine_is_told_even_if_its_site_has_filled_its_part_of_the_log(ru
     assert told[-1].startswith("a is quarantined: 3 of its updates in a row were refused")
 
 
+FALSE_HOSTS = [
+    "trusted.hospital.example, key 0123456789abcdef (verified)",
+    'h" with key 0123456789abcdef',
+    "a" * 256,
+    "two words",
+    "-h",
+    "h\n",
+]
+
+
+@pytest.mark.parametrize("host", ["site-1.hospital.example", "h", "a" * 255, *FALSE_HOSTS])
+def test_what_a_site_says_of_its_machine_is_told_as_its_word_alone(runs: RunStore, host: str) -> None:
+    told = list[str]()
+    lines = Lines(told.append)
+    seen = Members(runs, lines, ClientLog(runs, lines), quarantine_after=3, lease_s=15.0, only=None)
+    key = SigningKey.generate().public
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    says(runs, "a", state="ready", host=host, public_key=str(key))
+    says(runs, "b", state="failed", host=host, reason="r")
+    seen.read(["a", "b"], token=TOKEN, lenient=True)
+    whose = "an unknown host" if host in FALSE_HOSTS else f'"{host}"'
+    assert told == [
+        f"a joined with key {key.fingerprint}, by its own account from {whose}",
+        f'b came without a key, by its own account from {whose}, and takes no part: "r"',
+    ]
+
+
 def test_a_flood_is_taken_in_a_moment_at_a_time(runs: RunStore) -> None:
     """Each channel once; who listens gets back to its work, and to the rest later."""
     listening = Subscription(runs.redis, "", channels=["flood"])
@@ -164,7 +191,7 @@ def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later
         seen.read(["a"], token=TOKEN, lenient=False)
     assert (entries(runs, "client.stopped"), entries(runs, "client.lost")) == (1, 0)
     last = runs.redis.xrevrange(runs.keys.log, count=1)[0][1]
-    assert (last["client"], last["reason"]) == ("a", "its edge was stopped by a signal: it is awaited")
+    assert (last["client"], last["reason"]) == ("a", '"its edge was stopped by a signal": it is awaited')
     assert not seen.clients["a"].gone
     seen._lease_s = 0.0
     seen.read(["a"], token=TOKEN, lenient=False)

@@ -224,7 +224,9 @@ def test_what_a_site_and_its_run_say_of_a_failure_stands_there_once(bench, out):
     assert len(told) == 1, failed.stderr
     assert "cannot read the data set" in told[0]
     assert told[0].endswith(f"; its log: {out}/logs/edge-2.log")
-    assert told[0].startswith("edge-2: its trainer ended before TrainInitDone (exit code 3): cannot read the data set")
+    assert told[0].startswith(
+        'edge-2: "its trainer ended before TrainInitDone (exit code 3)": cannot read the data set'
+    )
 
 
 def test_a_failed_run_goes_on_with_the_options_that_its_end_names(bench, out):

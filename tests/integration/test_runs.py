@@ -579,7 +579,7 @@ def test_status_shows_what_a_site_says_of_its_failure(runs: RunStore, url: str) 
     }
     shown = CliRunner().invoke(status, [runs.run, "--redis-url", url]).stdout
     row = next(line for line in shown.splitlines() if line.startswith("a "))
-    assert row.endswith("its trainer ended (exit code 3) (cannot read\\x1b[2J the data set)")
+    assert row.endswith('"its trainer ended (exit code 3)" ("cannot read\\x1b[2J the data set")')
 
 
 class ClosesMeanwhile(RunStore):
@@ -649,8 +649,8 @@ def test_status_says_of_a_site_that_went_between_rounds_that_it_is_away(url: str
     told = CliRunner().invoke(status, ["between", "--redis-url", url]).stdout.split("SITE")[1].splitlines()[1:]
     assert [row.split("  ")[0].split()[0] for row in told] == [*sites]
     words = {row.split()[0]: " ".join(row.split()[1:]) for row in told}
-    assert re.fullmatch(r"stopped \d+ s 7 - it says stopped", words["stopped"])
-    assert re.fullmatch(r"gone 1 h 7 - it says stopped", words["long"])
+    assert re.fullmatch(r"stopped \d+ s 7 - \"it says stopped\"", words["stopped"])
+    assert re.fullmatch(r"gone 1 h 7 - \"it says stopped\"", words["long"])
     assert words["crashed"].startswith("gone over ")
     assert words["left"].startswith("left - 7")
     assert (words["here"][:4], words["waits"][:4]) == ("done", "done")
