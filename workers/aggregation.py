@@ -40,7 +40,7 @@ from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import accepted_infos, read_client_info
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
-from workers.notes import of_reading
+from workers.notes import of_reading, of_repetition
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
 from workers.updates import open_update, update_file
 
@@ -255,6 +255,8 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
         chosen=combined.chosen,
         now_ms=attempt.runs.now_ms(),
     )
+    before = [attempt.runs.read_round(round_) for round_ in (attempt.round - 1, attempt.round - 2) if round_ > 0]
+    told = (*of_reading(work), *of_repetition(work, *before))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, {combined.size_bytes} bytes{in_model(combined.chosen)}"
-    return _Made(model, manifest, reason, combined.chosen, (*of_reading(work), *combined.notes))
+    return _Made(model, manifest, reason, combined.chosen, (*told, *combined.notes))

@@ -10,6 +10,7 @@ from aggregators.encoded import Tensor
 from aggregators.quantities import is_counter, matching, suspicious_integers, training_state, turned_negative
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
+from flavor.records.round import RoundView
 from workers.combiner import Work
 from workers.unchanged import is_unchanged, unchanged_updates
 
@@ -100,6 +101,28 @@ def of_reading(work: Work) -> Iterator[str]:
             f"warning: {_some(unread)} did not read the global model ($GLOBAL_MODEL_PATH), so what {_its(unread)} "
             "trained is no part of one model: check-fl shows what a script does"
         )
+
+
+def of_repetition(work: Work, last: RoundView | None = None, before: RoundView | None = None) -> Iterator[str]:
+    """Warn of sites that handed in the file of the `last` round again; once, where they begin to.
+
+    Compressed updates are not compared: they are differences to another global model in each round.
+    """
+    handed_in, earlier = _digests(last), _digests(before)
+    old = work.old.model.digest if work.old else ""
+    digests = {client: update.object.digest for client, update in work.updates.items()}
+    repeated = [client for client, digest in digests.items() if digest == handed_in.get(client) and digest != old]
+    if again := [client for client in repeated if digests[client] != earlier.get(client)]:
+        yield (
+            f"warning: {_some(again)} handed in the same update as in round {work.round - 1}, although the global "
+            "model is another: is the model of an earlier round saved, such as the best so far, in place of the one that was "
+            "trained in this round?"
+        )
+
+
+def _digests(view: RoundView | None) -> dict[str, str]:
+    """Return what each contributor of a round handed in."""
+    return {} if view is None else {client: view.inspected(client).object.digest for client in view.contributors}
 
 
 def of_training(

@@ -68,7 +68,7 @@ def main() -> None:
     weights = initial(x.shape[1])
     SetEvent("TrainInitDone")
 
-    for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
+    for _ in range(int(os.environ["TOTAL_ROUNDS"])):
         round_ = WaitEvent("TrainStarted")
         global_model = Path(os.environ["GLOBAL_MODEL_PATH"])
         if global_model.exists():  # whenever a global model exists
@@ -84,7 +84,7 @@ def main() -> None:
         confusion = dict.fromkeys((f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn")), -1)
         SaveInfoJson(
             {
-                "metadata": {"epoch": epoch, "datasetSize": len(x), "importance": 1.0},
+                "metadata": {"epoch": round_, "datasetSize": len(x), "importance": 1.0},
                 "metrics": {**confusion, "accuracy": read},
             }
         )

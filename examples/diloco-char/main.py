@@ -60,9 +60,9 @@ def main():
     # (Handle Events) Tell the server that all preparations for training have been completed.
     SetEvent("TrainInitDone")
 
-    for epoch in range(rounds):
-        # (Handle Events) Wait for the server
-        WaitEvent("TrainStarted")
+    for _ in range(rounds):
+        # (Handle Events) Wait for the server; this returns the number of the round
+        round_ = WaitEvent("TrainStarted")
 
         # The global model is where this round's steps start; the optimizer stays as it is.
         if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
@@ -74,13 +74,13 @@ def main():
             optimizer,
             lambda: batch(text, options.batch, generator),
             options,
-            epoch * options.steps,
+            (round_ - 1) * options.steps,
             rounds * options.steps,
         )
 
         torch.save({"state_dict": model.state_dict()}, os.environ["LOCAL_MODEL_PATH"])
         output = {}
-        output["metadata"] = {"epoch": epoch, "datasetSize": len(text), "importance": 1.0}
+        output["metadata"] = {"epoch": round_, "datasetSize": len(text), "importance": 1.0}
         output["metrics"] = {
             "basic/confusion_tp": -1,  # -1: not tracked
             "basic/confusion_fp": -1,

@@ -1,7 +1,8 @@
 """A small network on handwritten digits, in Lightning, as one site of a federation.
 
 Each round is one more epoch of the same fit: `ckpt_path` resumes from the global model, beside whose weights stand this
-site's own epoch, hyper-parameters and optimizer.
+site's own epoch, hyper-parameters and optimizer. Without these (the model of `--init-model` has weights alone, and so
+has the global model at a site that takes part for the first time) the round is the first epoch of a fit.
 """
 
 import logging
@@ -63,24 +64,28 @@ def main():
     given = os.environ["GLOBAL_MODEL_PATH"]
 
     SetEvent("TrainInitDone")  # (Handle Events)
-    for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
-        WaitEvent("TrainStarted")  # (Handle Events)
+    for _ in range(int(os.environ["TOTAL_ROUNDS"])):
+        round_ = WaitEvent("TrainStarted")  # (Handle Events)
 
-        # The global model, judged before this site trains it further
-        resume = given if os.path.exists(given) else None
-        judged = Digits.load_from_checkpoint(given) if resume else model
+        # The global model, and how far this site's fit is, judged before this site trains it further
+        resume, epochs = None, 0
+        if os.path.exists(given):
+            checkpoint = torch.load(given)
+            model.load_state_dict(checkpoint["state_dict"])
+            if "pytorch-lightning_version" in checkpoint:
+                resume, epochs = given, checkpoint["epoch"]
         judge = lightning.Trainer(
             accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
         )
-        metrics = judge.validate(judged, test, verbose=False)[0]
+        metrics = judge.validate(model, test, verbose=False)[0]
 
-        fit = trainer(epoch + 1)
+        fit = trainer(epochs + 1)
         fit.fit(model, train, ckpt_path=resume)
         fit.save_checkpoint(os.environ["LOCAL_MODEL_PATH"])
 
         SaveInfoJson(
             {
-                "metadata": {"epoch": epoch, "datasetSize": len(dataset["train"]), "importance": 1.0},
+                "metadata": {"epoch": round_, "datasetSize": len(dataset["train"]), "importance": 1.0},
                 "metrics": {
                     "basic/confusion_tp": -1,  # -1: not tracked
                     "basic/confusion_fp": -1,

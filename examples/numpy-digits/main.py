@@ -42,9 +42,9 @@ def main():
     # Tell the server that all preparations for training have been completed
     SetEvent("TrainInitDone")
 
-    for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
-        # Wait for the server
-        WaitEvent("TrainStarted")
+    for _ in range(int(os.environ["TOTAL_ROUNDS"])):
+        # Wait for the server; this returns the number of the round
+        round_ = WaitEvent("TrainStarted")
 
         # Load the global model (there is none in the first round, without pre-trained weights)
         if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
@@ -61,7 +61,7 @@ def main():
 
         # Save client information; -1 is for what is not tracked
         output = {}
-        output["metadata"] = {"epoch": epoch, "datasetSize": len(data["y_train"]), "importance": 1.0}
+        output["metadata"] = {"epoch": round_, "datasetSize": len(data["y_train"]), "importance": 1.0}
         output["metrics"] = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")} | metrics
         SaveInfoJson(output)
 

@@ -16,9 +16,9 @@ def main():
     # Tell the server that all preparations for training have been completed
     SetEvent("TrainInitDone")
 
-    for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
-        # Wait for the server
-        WaitEvent("TrainStarted")
+    for _ in range(int(os.environ["TOTAL_ROUNDS"])):
+        # Wait for the server; this returns the number of the round
+        round_ = WaitEvent("TrainStarted")
 
         # Add the support vectors of all clinics to this clinic's rows (there are none in the first round)
         rows, metrics = own, {}
@@ -32,7 +32,7 @@ def main():
 
         # Save client information; -1 is for what is not tracked
         output = {}
-        output["metadata"] = {"epoch": epoch, "datasetSize": len(own[1]), "importance": 1.0}
+        output["metadata"] = {"epoch": round_, "datasetSize": len(own[1]), "importance": 1.0}
         output["metrics"] = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")} | metrics
         SaveInfoJson(output)
 

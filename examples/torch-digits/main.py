@@ -42,11 +42,11 @@ def main():
     # (Handle Events) Tell the server that all preparations for training have been completed.
     SetEvent("TrainInitDone")
 
-    for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
-        # (Handle Events) Wait for the server
-        WaitEvent("TrainStarted")
+    for _ in range(int(os.environ["TOTAL_ROUNDS"])):
+        # (Handle Events) Wait for the server; this returns the number of the round
+        round_ = WaitEvent("TrainStarted")
 
-        # Load checkpoint sent from the server (exclude epoch 0 if no pre-trained weight)
+        # Load checkpoint sent from the server (there is none in the first round, without pre-trained weights)
         if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
             model.load_state_dict(torch.load(os.environ["GLOBAL_MODEL_PATH"])["state_dict"])
 
@@ -60,7 +60,7 @@ def main():
 
         # Save client information
         output = {}
-        output["metadata"] = {"epoch": epoch, "datasetSize": len(dataset["train"]), "importance": 1.0}
+        output["metadata"] = {"epoch": round_, "datasetSize": len(dataset["train"]), "importance": 1.0}
         output["metrics"] = {
             "basic/confusion_tp": -1,  # -1: not tracked
             "basic/confusion_fp": -1,

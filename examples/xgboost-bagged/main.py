@@ -27,9 +27,9 @@ def main():
     # Tell the server that all preparations for training have been completed
     SetEvent("TrainInitDone")
 
-    for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
-        # Wait for the server
-        WaitEvent("TrainStarted")
+    for _ in range(int(os.environ["TOTAL_ROUNDS"])):
+        # Wait for the server; this returns the number of the round
+        round_ = WaitEvent("TrainStarted")
 
         # Load the global model, and evaluate it (there is none in the first round)
         model, metrics = None, {}
@@ -50,7 +50,7 @@ def main():
 
         # Save client information; -1 is for what is not tracked
         output = {}
-        output["metadata"] = {"epoch": epoch, "datasetSize": len(data["y_train"]), "importance": 1.0}
+        output["metadata"] = {"epoch": round_, "datasetSize": len(data["y_train"]), "importance": 1.0}
         output["metrics"] = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")} | metrics
         SaveInfoJson(output)
 

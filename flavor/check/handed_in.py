@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
+
 from flavor.check import model
 from flavor.check.aggregation import Made
 from flavor.check.report import Check, Report
@@ -17,6 +19,8 @@ from flavor.check.trainer_checks import (
     FINITE,
     INFO,
     INTEGERS,
+    SAME_AGAIN,
+    SAVE_THIS_ROUNDS,
     SAVES,
     SHAPES,
     STATE_AVERAGED,
@@ -103,6 +107,8 @@ class HandedIn:
                 self._give_up(SHAPES, f"round {round_}: {changed}")
             self._report.passed(SHAPES)
             self._look_for_training(round_, made.tensors, local.tensors)
+            if all(np.array_equal(array, before[name]) for name, array in local.tensors.items()):
+                self._report.warned(TRAINS, f"round {round_}: {SAME_AGAIN} {round_ - 1}", hint=SAVE_THIS_ROUNDS)
             left = compared(before, made, local.tensors)
             unloaded = not_loaded(before, made, local.tensors)
             most = most_left(before, made, local.tensors)

@@ -63,6 +63,12 @@ TRAINS = Check(
     "save after training, not before; load the global model before training, not after; see that the learning rate "
     "is not 0",
 )
+SAME_AGAIN = "what was handed in is, bit for bit, what was handed in in round"
+SAVE_THIS_ROUNDS = (
+    "save in each round what was trained in it, not the best model of all rounds; if the training always ends at the "
+    "same weights, this tells nothing"
+)
+"""What is seen, and the hint, where a model is handed in twice."""
 INTEGERS = Check(
     "integers can be averaged",
     "no integer tensor looks like bytes, labels or the state of a random generator",

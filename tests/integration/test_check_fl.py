@@ -599,6 +599,18 @@ def test_the_state_of_an_optimizer_among_the_weights_is_a_warning(check, where):
         assert '"optimizer": optimizer.state_dict()' in hint
 
 
+def test_a_model_that_is_handed_in_twice_is_a_warning(check):
+    script = changed(
+        ("    save()\n    Save", "    if epoch == 1:\n        best = model\n    model = best\n    save()\n    Save")
+    )
+    report = check(script)
+    assert detail(report, "changes the model") == (
+        "round 2: what was handed in is, bit for bit, what was handed in in round 1"
+    )
+    hint = next(each.hint for each in report.results if each.check.name == "changes the model")
+    assert "not the best model of all rounds" in hint
+
+
 def test_what_a_script_saved_beside_its_weights_is_there_again(check):
     reads = """
         with open(GLOBAL, "rb") as file:

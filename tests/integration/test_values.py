@@ -397,6 +397,17 @@ class TestTraining:
         assert "warning: a handed in" in note
         assert runs.closed(a=w(5), b=w(6)).notes == ()
 
+    def test_an_update_that_is_handed_in_twice_is_said_once(self, federation: Any) -> None:
+        """A script that saves the best model of all rounds repeats one, while the global model goes on."""
+        runs = federation()
+        assert runs.closed(a=w(1), b=w(2)).notes == ()
+        (note,) = runs.closed(a=w(1), b=w(3)).notes
+        assert note.startswith("warning: a handed in the same update as in round 1, although")
+        assert runs.closed(a=w(1), b=w(4)).notes == (), "once, where it begins to"
+        (note,) = runs.closed(a=w(5), b=w(4)).notes
+        assert note.startswith("warning: b handed in the same update as in round 3,")
+        assert runs.closed(a=w(6), b=w(7)).notes == ()
+
     @pytest.mark.parametrize(
         ("settings", "said"), [({}, True), ({"aggregator": "median"}, False), ({"weights": "equal"}, False)]
     )
