@@ -14,6 +14,8 @@ class Check:
     name: str
     verifies: str
     hint: str
+    if_used: bool = False
+    """Whether the check is of something that a script need not use, and has no result where the script does not."""
 
 
 class Status(StrEnum):
@@ -47,7 +49,8 @@ class Report:
     """The results of one table of checks, in its order.
 
     A check that is made in every round can have several results. The first failure stays, a warning replaces a pass,
-    and a pass replaces an unclear or skipped result. A check that no round reached is skipped.
+    and a pass replaces an unclear or skipped result. A check that no round reached is skipped, unless it is
+    of something that the script does not use.
     """
 
     def __init__(self, checks: Sequence[Check]) -> None:
@@ -83,7 +86,8 @@ class Report:
     def results(self) -> list[Result]:
         """Return one result for each check, in the table's order."""
         open_ = {check: Result(check, Status.SKIPPED, "not reached") for check in self._checks}
-        return list((open_ | self._results).values())
+        results = [self._results.get(check, result) for check, result in open_.items()]
+        return [result for result in results if result.check in self._results or not result.check.if_used]
 
     @property
     def ok(self) -> bool:

@@ -22,6 +22,7 @@ from flavor.check.folders import Folders, Stamp
 from flavor.check.handed_in import HandedIn
 from flavor.check.model import Tensors
 from flavor.check.output import Screen
+from flavor.check.progress import look_at_progress
 from flavor.check.report import Check, Report
 from flavor.check.script import END_S, Ended, Late, Over, Script
 from flavor.check.trainer_checks import (
@@ -118,9 +119,10 @@ class TrainerCheck:
                     self._await_finished(round_)
                     self._collect(round_)
                 self._finish()
+                look_at_progress(self._report, self._files.local_model)
                 self._start_again()
             except Over:
-                pass
+                look_at_progress(self._report, self._files.local_model)
             finally:
                 self._screen.waited()
                 self._script.stop()
@@ -192,6 +194,7 @@ class TrainerCheck:
         self._report.passed(WAITS)
 
     def _begin(self, round_: int) -> None:
+        look_at_progress(self._report, self._files.local_model)
         self._screen.tell(f"round {round_} of {self._settings.rounds}")
         self._files.clear_local()
         self._round, self._set_again = round_, False

@@ -102,6 +102,13 @@ ENDS = Check(
     "that leaves its loop sooner, to stop early say, is missing from the run's other rounds",
 )
 
+REPORTS = Check(
+    "reports its progress",
+    "each call of Report (or of `flavor report`), if the script has one, gives numbers that flavor can show",
+    "call Report(done, total, message, loss=0.3) with numbers; a report that cannot be made is left out, and training "
+    "goes on",
+    if_used=True,
+)
 SEEDED = Check(
     "starts from the same weights",
     "started a second time without a global model, the script hands in a like model in round one, as each site has to",
@@ -133,6 +140,7 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     EPOCH,
     FINISHED,
     ENDS,
+    REPORTS,
     SEEDED,
     FROM_GLOBAL,
 )

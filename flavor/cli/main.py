@@ -44,6 +44,7 @@ COMMANDS = {
     "For sites, in training scripts of any language": {
         "event": "Set events and wait for events.",
         "info": "Save client information.",
+        "report": "Tell how far this round's training is.",
     },
 }
 """The commands by their users, with the line of each in `flavor --help`."""

@@ -1,4 +1,4 @@
-"""The functions that a training script calls: three events, two files, and a few paths.
+"""The functions that a training script calls: three events, two files, a report of its progress, and a few paths.
 
     from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flavor.atomic import write_json
+from flavor.cook.report import Report, flush
 from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
 from flavor.programs.finished_mark import mark_path, write_mark
@@ -43,6 +44,7 @@ __all__ = [
     "IsSetEvent",
     "LoadGlobalInfoJson",
     "PathSet",
+    "Report",
     "SaveGlobalInfoJson",
     "SaveInfoJson",
     "SetEvent",
@@ -75,6 +77,8 @@ def SetEvent(event: str) -> None:
         raise _no_events(f"SetEvent({name.value!r})")
     session = _Session.current()
     round_ = session.round_of(name)
+    if name is Event.TRAIN_FINISHED:
+        flush()  # the last report of this round, before its edge hears of the end
     is_marked = name is session.finishes[0] is Event.TRAIN_FINISHED and _write_mark(round_)
     try:
         session.events.set(name, round_)

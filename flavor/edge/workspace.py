@@ -11,6 +11,7 @@ from flavor.checkpoints.format import ANY_EXTENSION, Format
 from flavor.errors import InvalidSetting
 from flavor.ownfolder import make_own_folder
 from flavor.programs.finished_mark import mark_path
+from flavor.programs.report_file import report_path
 from flavor.records.info import FILE_NAME, MERGED_NAME
 
 
@@ -118,7 +119,8 @@ class Workspace:
         return self.local_model, self.local_info, self.global_model, *self.merged_infos
 
     def clear_local(self) -> None:
-        """Remove the trainer's checkpoint and info.json, so that an old file is never taken for a new one."""
+        """Remove the trainer's checkpoint, info.json and report, so that an old file is never taken for a new one."""
         self.local_model.unlink(missing_ok=True)
         self.local_info.unlink(missing_ok=True)
         mark_path(self.local_model).unlink(missing_ok=True)
+        report_path(self.local_model).unlink(missing_ok=True)

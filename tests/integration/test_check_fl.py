@@ -28,7 +28,7 @@ from flavor.check.trainer_checks import CONTENT, TRAINER_CHECKS
 from flavor.checkpoints.kinds import OPAQUE
 from flavor.programs.readmark import ReadMark
 
-ALL = [check.name for check in TRAINER_CHECKS]
+ALL = [check.name for check in TRAINER_CHECKS if not check.if_used]
 
 GOOD = textwrap.dedent('''
     import json, os, pickle, sys, time
@@ -366,6 +366,27 @@ def detail(report, name):
 def test_right_scripts_pass_every_check(check, name):
     report = check(RIGHT[name], timeout_s=30)
     assert outcome(report, Status.PASSED) == ALL, [r.as_dict() for r in report.results]
+    assert report.ok
+
+
+def test_what_a_script_reports_is_shown(check):
+    reports = 'Report(29, 30)\n    Report(30, 30, "a\\x1bb", loss=0.31)\n    save()\n'
+    report = check(
+        changed(("    save()\n    S", f"    from flavor.cook.utils import Report\n    {reports}    S")), timeout_s=30
+    )
+    assert outcome(report, Status.PASSED) == [*ALL[:-2], "reports its progress", *ALL[-2:]]
+    assert detail(report, "reports its progress") == "30 of 30, loss 0.31, a\\x1bb"
+
+
+def test_a_report_that_never_works_is_a_warning(check):
+    report = check(
+        changed(
+            ("    save()\n    S", "    from flavor.cook.utils import Report\n    Report('1/3')\n    save()\n    S")
+        ),
+        timeout_s=30,
+    )
+    assert outcome(report, Status.WARNED) == ["reports its progress"]
+    assert "never worked: done must be a number, 0 or more, and is '1/3'" in detail(report, "reports its progress")
     assert report.ok
 
 

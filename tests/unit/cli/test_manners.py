@@ -60,7 +60,9 @@ def test_each_help_starts_with_an_example_that_the_command_takes(
             assert context.args == []
 
 
-NO_SERVER = re.compile(r"flavor (demo|run|certs|aggregators|verify|store|event|info)\b|check-|aumai-fedtrain|--join ")
+NO_SERVER = re.compile(
+    r"flavor (demo|run|certs|aggregators|verify|store|event|info|report)\b|check-|aumai-fedtrain|--join "
+)
 """Commands, and ways to start them, that need no option for Redis: an event's script has it in its environment."""
 
 
@@ -144,7 +146,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.mark.parametrize(
     ("program", "words", "offered"),
     [
-        ("flavor", "flavor re", ["resume", "revoke", "recover"]),
+        ("flavor", "flavor re", ["resume", "revoke", "recover", "report"]),
         ("flavor", "flavor serve --keep-", ["--keep-rounds", "--keep-globals"]),
         ("flavor", "flavor serve --compress b", ["bf16"]),
         ("flavor", "flavor serve --checkpoint o", ["opaque"]),
