@@ -8,10 +8,11 @@ from typing import Any
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts
 from flavor.records import client as client_record
-from flavor.records import update
+from flavor.records import pulse, update
 from flavor.records.client import ClientStatus
 from flavor.records.names import checked_name
 from flavor.records.objects import ObjectRef
+from flavor.records.pulse import Pulse
 from flavor.records.states import ClientState
 from flavor.records.update import Refused, Update
 
@@ -69,6 +70,15 @@ class Clients(RunScripts):
                 lives,
             )
             for name, (said, lives) in zip(names, found, strict=True)
+        }
+
+    def pulses(self, names: Iterable[str]) -> dict[str, Pulse]:
+        """What each client is doing, in the words of its edge and its script; an empty pulse for invalid words."""
+        names = list(names)
+        found = self._of_clients([self.keys.client(name).hash for name in names], pulse.FIELDS)
+        return {
+            name: Pulse() if isinstance(said, str) else Pulse.from_hash(said)
+            for name, (said, _) in zip(names, found, strict=True)
         }
 
     def updates(

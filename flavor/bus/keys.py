@@ -24,7 +24,8 @@ aggregator                            string  home of the worker that keeps the 
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    protocol, state, reason, failure, exit_code,    that edge
                                               report, round, host, pid, public_key; while it
-                                              moves a checkpoint phase, done, total, since_ms
+                                              moves a checkpoint phase, done, total, since_ms;
+                                              doing, doing_round, doing_ms, reported, load
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer

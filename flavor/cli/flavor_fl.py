@@ -134,6 +134,14 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     is_flag=True,
     help="Share the last output of the training script with the operator when it fails.  [default: its exit code only]",
 )
+@click.option(
+    "--no-report",
+    is_flag=True,
+    envvar="FLAVOR_NO_REPORT",
+    show_envvar=True,
+    help="Keep at this site what the training script reports of its progress (Report), and how busy this machine is.  "
+    "[default: the run's operator sees both]",
+)
 @patience_option
 @click.option(
     "--join-timeout-s",
@@ -167,6 +175,7 @@ def command(
     allow_set: tuple[str, ...],
     strip_prefix: bool,
     report_output: bool,
+    no_report: bool,
     patience_s: float,
     join_timeout_s: float | None,
     grace_s: float,
@@ -216,6 +225,7 @@ def command(
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
         strip_prefix=strip_prefix,
         report_output=report_output,
+        report=not no_report,
         patience_s=patience_s,
         join_timeout_s=join_timeout_s,
         grace_s=grace_s,

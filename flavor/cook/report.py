@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from flavor.programs.report_file import write_fault, write_report
+from flavor.programs.report_file import read_report, write_fault, write_report
 from flavor.records.reported import Reported, checked_report
 
 _EVERY_S = 1.0
@@ -127,11 +127,12 @@ class _Reporter:
                 print(f"flavor: Report: {why}; training goes on", file=sys.stderr, flush=True)
 
     def fail(self, why: str) -> None:
-        """Warn, and leave a note for `check-fl` where no report was made before."""
+        """Warn, and leave a note for `check-fl` where no report was made before, by this process or another one."""
         self.warn(why)
         if not self._has_written:
             with contextlib.suppress(Exception):  # the warning has said it
-                write_fault(self.local_model, why)
+                if read_report(self.local_model) is None:
+                    write_fault(self.local_model, why)
 
     def _write(self, reported: Reported) -> None:
         try:

@@ -26,6 +26,7 @@ from flavor.edge.membership import Membership
 from flavor.edge.models import GlobalModels
 from flavor.edge.notice import notice_of
 from flavor.edge.past import take_over
+from flavor.edge.pulse import PulseKeeper
 from flavor.edge.standing import Standing
 from flavor.edge.trainer import Trainer
 from flavor.edge.training import Training
@@ -169,7 +170,17 @@ class Edge:
         standing.part = past.part
         standing.join()
         tell_joining(site)
+        pulse = PulseKeeper(
+            self._membership,
+            site.workspace.local_model,
+            part=lambda: standing.part,
+            moving=lambda: transfers.moving,
+            shares=config.report,
+            beat_s=settings.heartbeat_timeout_s / 3,
+        )
         listener = Listener(subscription, self._inbox)
+        leaving.callback(pulse.stop)
+        pulse.start()
         leaving.callback(trainer.stop)
         leaving.callback(listener.close)
         listener.start()

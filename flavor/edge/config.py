@@ -53,6 +53,8 @@ class EdgeConfig(BaseModel):
     """Whether to take `module.` and `_orig_mod.` off the names of tensors, and to put them back on the global model."""
     report_output: bool = False
     """Whether to send the trainer's last lines to the run's operator when the trainer fails."""
+    report: bool = True
+    """Whether what the script reports of its progress, and the load of this machine, leave the site."""
     patience_s: float = Field(default=180.0, ge=0)
     """How long to wait for a Redis that cannot be reached."""
     join_timeout_s: float | None = Field(default=None, gt=0)

@@ -17,6 +17,7 @@ from flavor.errors import LeaseLost
 from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus, Transfer
 from flavor.records.damage import damage_in
+from flavor.records.pulse import Pulse
 from flavor.records.states import RunState
 from flavor.records.task import Task
 from flavor.records.update import LONGEST_TRY, Refused, Update
@@ -139,6 +140,16 @@ class Membership:
     def report_transfer(self, progress: Progress) -> None:
         """Write how far a transfer is, or that there is none, for people who look at the run."""
         fields = Transfer(*progress).to_hash()
+        self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
+
+    def report_pulse(self, pulse_at: Callable[[int], Pulse]) -> None:
+        """Write what this client is doing, for people who look at the run.
+
+        `pulse_at` gets the time of the server in milliseconds since 1970.
+        """
+        with translated(self._where):
+            seconds, microseconds = self._redis.time()
+        fields = pulse_at(seconds * 1000 + microseconds // 1000).to_hash()
         self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
 
     def clear(self, keys: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flavor.errors import LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable, TransferStopped
 from flavor.say import say
@@ -56,6 +56,8 @@ class Transfers:
         self._awaited = ""  # what the work waits for at the store, as its thread has found
         self.health: StoreHealth | None = None
         """Judges the faults of the run's store; None until the store is known."""
+        self.moving: Literal["", "up", "down"] = ""
+        """Which way the present transfer goes, unless it is a quick one; read by other threads."""
         self._given_up: Future[Any] | None = None  # a transfer that was told to end, and has not ended yet
 
     def carry(
@@ -89,6 +91,7 @@ class Transfers:
             with watched(watch):
                 return self._while_away(work, watch, writes)
 
+        self.moving = "up" if writes else "down"
         future = begun(watched_work)
         future.add_done_callback(lambda _: self._inbox.put(done) if ended.acquire(blocking=False) else None)
         try:
@@ -112,6 +115,7 @@ class Transfers:
             self._let_go(future)
             raise
         finally:
+            self.moving = ""
             telling.end()
             if not ended.acquire(blocking=False):  # its item is in the inbox, unless it was taken out
                 held += [item for item in self._emptied() if item is not done]

@@ -16,6 +16,7 @@ from flavor.edge.membership import Membership
 from flavor.errors import LeaseLost
 from flavor.records.client import ClientStatus
 from flavor.records.names import Event
+from flavor.records.pulse import Doing, Pulse
 from flavor.records.states import ClientState, RunState
 from flavor.records.update import Update
 from flavor.records.verdict import Answer, Verdict
@@ -111,7 +112,7 @@ def everything(redis: Redis) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("seen", ["before it looks", "between its look and what it writes"])
-@pytest.mark.parametrize("what", ["start", "clear", "transfer"])
+@pytest.mark.parametrize("what", ["start", "clear", "transfer", "pulse"])
 def test_an_edge_that_was_paused_undoes_nothing_of_its_successor(
     runs: RunStore, url: str, monkeypatch: pytest.MonkeyPatch, what: str, seen: str
 ) -> None:
@@ -122,6 +123,7 @@ def test_an_edge_that_was_paused_undoes_nothing_of_its_successor(
         "start": lambda: events.start_round(1, anew=True, edge=old.token),
         "clear": lambda: old.clear([keys.started, keys.event(1, Event.TRAIN_FINISHED)]),
         "transfer": lambda: old.report_transfer(Progress("uploading", 1, 2)),
+        "pulse": lambda: old.report_pulse(lambda _: Pulse(Doing.TRAINING, 1)),
     }
 
     def succeed() -> None:
@@ -153,7 +155,7 @@ def test_an_edge_that_was_paused_undoes_nothing_of_its_successor(
         *(keys.hash, keys.lease, keys.started, keys.taken),
         *(keys.event(1, event) for event in (Event.TRAIN_STARTED, Event.TRAIN_FINISHED)),
     }
-    assert "phase" not in runs.redis.hgetall(keys.hash)
+    assert not {"phase", "doing"} & runs.redis.hgetall(keys.hash).keys()
     events.close()
 
 

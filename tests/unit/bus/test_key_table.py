@@ -10,7 +10,7 @@ import pytest
 
 from flavor.bus import keys
 from flavor.bus.scripts import _LUA, _PARTS
-from flavor.records import client, update, verdict
+from flavor.records import client, pulse, update, verdict
 from flavor.records.admission import Admission
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -65,7 +65,7 @@ def words(key: str) -> set[str]:
 @pytest.mark.parametrize(
     ("key", "fields"),
     [
-        ("client:CLIENT", client.FIELDS),
+        ("client:CLIENT", (*client.FIELDS, *pulse.FIELDS)),
         ("client:CLIENT:round:N:update", update.FIELDS),
         ("round:N:verdicts", verdict._TYPES),
     ],

@@ -243,5 +243,6 @@ def test_the_command_reports_for_other_languages(local: Path) -> None:
     code, err = report("many/100")
     assert (code, err.count("\n")) == (0, 1)
     assert "done must be a number, 0 or more, and is 'many'" in err
+    assert read_report(local) == Reported(2.5), "what another process has reported stays"
     code, err = report("1/2", "--metric", "loss")
     assert (code, err.count("\n")) == (0, 1)
