@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from model import CharModel, batch, encoded, evaluated
 
-from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+from flavor.cook.utils import Report, SaveInfoJson, SetEvent, WaitEvent
 
 torch.set_num_threads(1)  # the sites share a machine here
 
@@ -44,6 +44,7 @@ def train(model, optimizer, pieces, options, first, last):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         total += loss.item()
+        Report(step - first + 1, options.steps, loss=loss.item())  # how far this round is, for `flavor status`
     return total / options.steps
 
 

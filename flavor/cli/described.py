@@ -14,6 +14,7 @@ from flavor.cli.lacking import what_is_lacking
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, InvalidSetting
 from flavor.ledger.rounds import closed_round
+from flavor.records.reported import Reported
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
@@ -78,6 +79,7 @@ def described(
 
 
 def _client(client: ClientSnapshot, name: str, found: _Metrics) -> dict[str, Any]:
+    progress = client.progress
     return {
         "state": client.state,
         "phase": client.phase.value,
@@ -88,12 +90,21 @@ def _client(client: ClientSnapshot, name: str, found: _Metrics) -> dict[str, Any
         "seen_s": client.seen_s,
         "samples": found.samples.get(name),
         "metrics": found.sites.get(name, {}),
-        "transfer": asdict(client.transfer) if client.transfer else None,
+        "transfer": asdict(progress.transfer) if progress.transfer else None,
+        "doing": progress.doing.value if progress.doing else None,
+        "doing_s": progress.lasts_s,
+        "progress": progress.described(client.phase.value),
+        "reported": _reported(progress.reported),
+        "load": asdict(progress.load) if progress.load else None,
         "failure": client.failure,
         "report": client.report,
         "update_bytes": client.update_bytes,
         "reason": client.reason,
     }
+
+
+def _reported(reported: Reported | None) -> dict[str, Any] | None:
+    return None if reported is None else reported._asdict()
 
 
 def _queue(url: str, config: RunConfig, run: str) -> JobQueue:

@@ -17,9 +17,10 @@ from flavor.cli.program import one_line_errors
 from flavor.durations import shown_duration
 from flavor.errors import DamagedRecord
 from flavor.printable import printable, quoted
+from flavor.records.reported import Reported
 from flavor.records.run import RunView
 from flavor.records.states import RunState
-from flavor.sizes import amount, shown_bytes
+from flavor.sizes import shown_bytes
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
@@ -143,25 +144,28 @@ def _show_run(found: dict[str, Any]) -> None:
     if not found["clients"]:
         click.echo("no site has joined yet")
         return
+    from flavor.view.progress import words_of
+
     name = found["metric"]
     heads = ["SITE", "STATE", "LAST SEEN", "SAMPLES", "UPLOADED"]
     heads += [name.upper()] if name else []
     clients = found["clients"].items()
-    reasons = {site: "" if _doing(client) == "done" else _why(client) for site, client in clients}
-    has_reason = any(reasons.values())
+    reasons = {site: "" if client["phase"] == "done" else _why(client) for site, client in clients}
+    reports = {site: words_of(Reported(**said) if (said := client["reported"]) else None) for site, client in clients}
+    further = {head: cells for head, cells in (("REPORTS", reports), ("WHY", reasons)) if any(cells.values())}
     rows = []
     for site, client in clients:
         value = client["metrics"].get(name) if name else None
         row = [
             site,
-            _doing(client),
+            client["progress"],
             "-" if ended else _seen(client, found),
             "-" if client["samples"] is None else str(client["samples"]),
             "-" if client["update_bytes"] is None else shown_bytes(client["update_bytes"]),
         ]
         row += ["-" if value is None else f"{value:.4g}"] if name else []
-        rows.append([*row, reasons[site]] if has_reason else row)
-    print_table([*heads, "WHY"] if has_reason else heads, rows)
+        rows.append([*row, *(cells[site] for cells in further.values())])
+    print_table([*heads, *further], rows)
 
 
 def _why(client: dict[str, Any]) -> str:
@@ -205,13 +209,6 @@ def _last_round(found: dict[str, Any]) -> str:
 def _began(round_: int) -> str:
     """Say from which model a round began, to which its metrics belong unless a script evaluates its trained model."""
     return f"which began from the model of round {round_ - 1}" if round_ > 1 else "the first"
-
-
-def _doing(client: dict[str, Any]) -> str:
-    """Say in a word or two what a site is doing."""
-    if moved := client.get("transfer"):
-        return f"{moved['phase']} {amount(moved['done_bytes'], moved['total_bytes'])}"
-    return str(client["phase"])
 
 
 def _seen(client: dict[str, Any], found: dict[str, Any]) -> str:

@@ -20,10 +20,12 @@ from flavor.records.states import RunState
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, for_people
 from flavor.sizes import shown_bytes
+from flavor.view.progress import words_of
 from flavor.view.snapshot import Phase, Snapshot
 
 _MOST_METRICS = 6
 _MOST_CLIENTS = 24
+_MOST_REPORTS = 8
 _STYLES = {
     Phase.DONE: "green",
     Phase.UPLOADED: "cyan",
@@ -127,10 +129,13 @@ class Progress:
         )
         marks = Text("sites     ")
         for name, client in list(snapshot.clients.items())[:_MOST_CLIENTS]:
-            marks.append(f"{printable(name)} {client.phase.value}  ", style=_STYLES.get(client.phase, "yellow"))
+            word = client.phase.value
+            if (reported := client.progress.reported) is not None and (share := reported.share) is not None:
+                word = f"{word} {100 * share:.0f} %"
+            marks.append(f"{printable(name)} {word}  ", style=_STYLES.get(client.phase, "yellow"))
         if len(snapshot.clients) > _MOST_CLIENTS:
             marks.append(f"and {len(snapshot.clients) - _MOST_CLIENTS} more")
-        lines: list[RenderableType] = [head, marks]
+        lines: list[RenderableType] = [head, marks, *_reports(snapshot)]
         if self._newest:
             lines.append(Text(f"metrics   {shown_metrics(self._newest.metrics)}"))
             lines.append(Text(f"transfer  {shown_bytes(self._uploaded)} up, {shown_bytes(self._downloaded)} down"))
@@ -180,6 +185,27 @@ class Progress:
             self._row("go on with it:", f"flavor run --resume {out}")
         elif len(results.rounds) < self.rounds or not results.rounds:
             self._row("go on with it:", f"flavor run --resume {out} --rounds NUMBER")
+
+
+def _reports(snapshot: Snapshot) -> list[RenderableType]:
+    """A line for each of the first sites whose script reports something."""
+    reporting = [(name, client) for name, client in snapshot.clients.items() if client.progress.reported is not None]
+    return [
+        Text(
+            ", ".join(
+                part
+                for part in (
+                    f"          {printable(name)}: {client.progress.described(client.phase.value)}",
+                    words_of(client.progress.reported),
+                )
+                if part
+            ),
+            style="dim",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        for name, client in reporting[:_MOST_REPORTS]
+    ]
 
 
 def rounds_table(results: Results) -> Table:

@@ -16,12 +16,14 @@ from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.policy.standing import Standing, client_of, is_awaited, is_quarantined, standings, with_absent
-from flavor.records.client import ClientStatus, Transfer
+from flavor.records.client import ClientStatus
+from flavor.records.pulse import Doing, Pulse
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import ClientState, RoundState
 from flavor.records.update import Refused, Update
 from flavor.view.client_events import ClientLeft, ClientLost, ClientStopped
+from flavor.view.progress import Progress, progress_of
 from flavor.view.waiting import Wait, wait_of
 
 
@@ -67,7 +69,8 @@ class ClientSnapshot:
     """Whether the coordinator still waits for it, although a signal has stopped its edge."""
     seen_s: float | None
     """How many seconds ago its edge gave a sign of life; None where that is not known."""
-    transfer: Transfer | None
+    progress: Progress
+    """How far it is in its phase, and since when, in the words of its edge and its script."""
     failure: str | None
     """The class of the failure of its trainer, or of an update that its edge refused; see `flavor.edge.notice`."""
     report: str | None
@@ -127,19 +130,21 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
     }
     updates = runs.updates(view.round, round_.expected) if round_ else {}
     standing = standings(round_, updates, members) if round_ else {}
+    pulses = {} if view.state.ended else runs.pulses(name for name, (_, alive) in found.items() if alive)
     is_served = bool(_exists(runs, runs.keys.coordinator))
     clients = {
         name: _client(
-            runs.run,
+            view,
             name,
             status,
             members[name].reason if name in members else "",
+            pulses.get(name, Pulse()),
+            now_ms,
             updates.get(name),
             standing.get(name),
             is_alive=alive,
             is_shut=name in shut,
             is_awaited=not alive and name in awaited,
-            has_ended=view.state.ended,
             seen_s=gone_s.get(name) if name not in left_ms else max(0.0, lease_s - left_ms[name] / 1000),
         )
         for name, (status, alive) in found.items()
@@ -164,17 +169,18 @@ def _exists(runs: RunStore, key: str) -> int:
 
 
 def _client(
-    run: str,
+    run: RunView,
     name: str,
     status: ClientStatus,
     words: str,
+    pulse: Pulse,
+    now_ms: int,
     handed_in: Update | Refused | None,
     standing: tuple[Standing, str] | None,
     *,
     is_alive: bool,
     is_shut: bool,
     is_awaited: bool,
-    has_ended: bool,
     seen_s: float | None,
 ) -> ClientSnapshot:
     where, why = standing or (None, "")
@@ -182,8 +188,17 @@ def _client(
     refused = handed_in if isinstance(handed_in, Refused) else Refused("")
     reason = words or (why if where is Standing.REFUSED else "")
     if is_shut:
-        reason = f"too many refused updates in a row (`flavor pardon {run} {shlex.quote(name)}` ends that)"
-    phase = _phase(state, where, is_alive=is_alive, is_shut=is_shut, is_awaited=is_awaited, has_ended=has_ended)
+        reason = f"too many refused updates in a row (`flavor pardon {run.run} {shlex.quote(name)}` ends that)"
+    phase = _phase(
+        state,
+        where,
+        is_alive=is_alive,
+        is_shut=is_shut,
+        is_awaited=is_awaited,
+        has_ended=run.state.ended,
+    )
+    transfer = status.transfer if is_alive else None
+    fits = _FITS.get(phase, frozenset())
     return ClientSnapshot(
         state=Phase.QUARANTINED.value if is_shut else state.value if state is not None else "unknown",
         is_alive=is_alive,
@@ -192,7 +207,7 @@ def _client(
         standing=where,
         is_awaited=is_awaited,
         seen_s=seen_s,
-        transfer=status.transfer if is_alive else None,
+        progress=progress_of(pulse, transfer, fits=fits, round_=run.round, now_ms=now_ms, begun_ms=run.created_ms),
         failure=status.failure or refused.failure or None,
         report=status.report or refused.report or None,
         update_bytes=handed_in.object.size_bytes if isinstance(handed_in, Update) else None,
@@ -210,6 +225,13 @@ _BY_STANDING = {
     Standing.REFUSED: Phase.REFUSED,
     Standing.SUBMITTED: Phase.UPLOADED,
 }
+_FITS = {
+    Phase.STARTING: frozenset({Doing.STARTING}),
+    Phase.WAITING: frozenset({Doing.WAITING, Doing.UPLOADED, Doing.INSPECTED}),
+    Phase.TRAINING: frozenset({Doing.DOWNLOADING, Doing.TRAINING, Doing.UPLOADING}),
+    Phase.UPLOADED: frozenset({Doing.UPLOADED}),
+}
+"""What the edge of a client may say that it is doing, by the client's phase."""
 
 
 def _phase(

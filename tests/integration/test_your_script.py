@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 from warm import starter_with
 
+from flavor.cook.report import flush
+from flavor.programs.report_file import read_report
+from flavor.records.reported import Reported
+
 PAGE = (Path(__file__).parents[2] / "docs" / "your-script.md").read_text()
-SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+REPORT, SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 (SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
@@ -26,6 +30,14 @@ def failures(folder: Path, command: str, *libraries: str) -> list[dict[str, str]
     words = [sys.executable, "-P", "-m", "flavor.cli.check_fl", "--json", "-m", command]
     done = starter_with(*libraries).run(words, cwd=folder, env=environment)
     return [check for check in json.loads(done.stdout)["checks"] if check["status"] != "passed"]
+
+
+def test_reporting_the_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = tmp_path / "model"
+    monkeypatch.setenv("LOCAL_MODEL_PATH", str(local))
+    exec(REPORT, {"loader": [1, 2, 3], "train": lambda model, batch: 1 / batch, "model": None, "rate": 0.1})
+    flush()
+    assert read_report(local) == Reported(3, 3, "learning rate 0.1", {"loss": 1 / 3})
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--elements", type=int, default=6, help="numbers in the weights")
     parser.add_argument("--twice", action="store_true", help="set every event twice")
     parser.add_argument("--say", default="")
+    parser.add_argument("--report", default="", help="a message that it reports at the beginning of each round")
     options = parser.parse_args()
     if ":" in options.format:
         options.format = dict(pair.split(":") for pair in options.format.split(","))[CLIENT]
@@ -257,6 +258,8 @@ def main() -> None:
         number = WaitEvent("TrainStarted")
         state = (None if misbehaves and failures[0].startswith("unread") else load()) or state
         print(f"round {number} starts from {float(state['w'][0, 0]):.4f}")
+        if options.report:
+            utils.Report(3, 10, options.report, loss=0.25)
         held_at("started", number)
         how = ""
         if misbehaves and 0 <= number - options.at < len(failures):

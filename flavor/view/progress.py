@@ -1,0 +1,83 @@
+"""How far a client is in what it is doing, and since when, for people: from what its edge and its script say.
+
+What a client says is its own word. It is shown only where it fits what the run itself knows of the client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flavor.durations import shown_duration
+from flavor.printable import printable, quoted
+from flavor.programs.process import shortened
+from flavor.records.client import Transfer
+from flavor.records.pulse import Doing, Load, Pulse
+from flavor.records.reported import Reported
+from flavor.sizes import amount
+
+MOST_SHOWN = 80
+"""Characters of a message in a table."""
+_METRICS_SHOWN = 4
+_TOO_SHORT_S = 5.0
+"""Below this, how long something lasts is not told."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a client is."""
+
+    doing: Doing | None = None
+    """What its edge says that it is doing; None where that does not fit its phase."""
+    lasts_s: float | None = None
+    """How long it has been doing that, by the clock of the server; None where `doing` is."""
+    transfer: Transfer | None = None
+    """The model that moves at present."""
+    reported: Reported | None = None
+    """What its script has reported last in this round."""
+    load: Load | None = None
+    """How busy its machine is."""
+
+    @property
+    def of(self) -> str:
+        """How much of what: '61 % (310 of 508)', '12 of 126 MB', or ''."""
+        if self.transfer is not None:
+            return amount(self.transfer.done_bytes, self.transfer.total_bytes)
+        if self.reported is None:
+            return ""
+        done = f"{self.reported.done:.6g}"
+        share = self.reported.share
+        return done if share is None else f"{100 * share:.0f} % ({done} of {self.reported.total:.6g})"
+
+    def described(self, phase: str) -> str:
+        """Describe it after the client's phase: 'training 61 % (310 of 508), for 14 min'."""
+        word = self.doing if self.doing in (Doing.DOWNLOADING, Doing.UPLOADING) else phase
+        word = word if self.transfer is None else self.transfer.phase
+        lasts = self.lasts_s or 0.0
+        since = f", for {shown_duration(lasts)}" if lasts >= _TOO_SHORT_S else ""
+        return " ".join(part for part in (word, self.of) if part) + since
+
+
+def words_of(reported: Reported | None) -> str:
+    """Return the script's own words, set apart and safe for a terminal: 'loss 0.31, "epoch 3"'; '' for none."""
+    if reported is None:
+        return ""
+    metrics = list(reported.metrics.items())[:_METRICS_SHOWN]
+    parts = [f"{printable(name) if name.isidentifier() else quoted(name)} {value:.4g}" for name, value in metrics]
+    return ", ".join(part for part in (*parts, quoted(shortened(reported.message, MOST_SHOWN))) if part)
+
+
+def progress_of(
+    pulse: Pulse, transfer: Transfer | None, *, fits: frozenset[Doing], round_: int, now_ms: int, begun_ms: int
+) -> Progress:
+    """Return how far a client is, of which the run knows that it does one of `fits` in this round.
+
+    A time before the run began (`begun_ms`) or after now is not believed.
+    """
+    doing, reported = pulse.doing, pulse.reported
+    in_round = 0 if Doing.STARTING in fits else round_
+    if doing is not None and (doing not in fits or (doing is not Doing.WAITING and pulse.round != in_round)):
+        doing = None
+    if reported is not None and (not fits & {Doing.STARTING, Doing.TRAINING} or reported.round != in_round):
+        reported = None
+    lasts_s = max(0, now_ms - max(pulse.since_ms, begun_ms)) / 1000
+    return Progress(doing, lasts_s if doing and pulse.since_ms else None, transfer, reported, pulse.load)
