@@ -17,7 +17,7 @@ from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.resume import resume as go_on
-from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists, RunNotFound
+from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
 from flavor.local.forked import ForkServer
 from flavor.local.mending import check_mended, without_failed
 from flavor.local.plan import Layout, Site
@@ -25,7 +25,8 @@ from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server
 from flavor.local.reports import told_line, with_report
-from flavor.local.waits import Waits
+from flavor.local.threads import limited, told
+from flavor.local.waits import Waits, snapshot_of
 from flavor.printable import quoted
 from flavor.programs.process import described_exit
 from flavor.records.run import RunView
@@ -39,7 +40,7 @@ from flavor.store.settings import DEFAULTS, StoreSettings
 from flavor.view.blocked import VARIABLE
 from flavor.view.client_events import ClientLost
 from flavor.view.log import read_log
-from flavor.view.snapshot import Snapshot, take_snapshot
+from flavor.view.snapshot import take_snapshot
 
 _LOOK_MS = 200
 _NOT_RECORDED = ("layout", "redis_url", "store_settings")
@@ -131,6 +132,8 @@ class Federation:
             ready = self._in(store)
             ready._record(store.url).write(self.layout.out)
             progress.begin([site.input for site in self.sites])
+            if line := told({**os.environ, **self.environment}, len(self.sites), self.config.settings):
+                progress.tell(line)
             return ready._followed(runs, store, progress, url, start)
 
     def go_on(self, progress: Progress, given: Mapping[str, Any], mended: Mapping[str, Any]) -> Results:
@@ -200,7 +203,7 @@ class Federation:
             except BaseException:
                 with progress.saying_how_to_go_on(folder.out):  # also after a second interruption
                     with contextlib.suppress(Exception):
-                        waits.look(_snapshot(runs))
+                        waits.look(snapshot_of(runs))
                     with contextlib.suppress(Exception):  # signals stop edges and coordinator in that case
                         runs.end(RunState.STOPPED, "interrupted")
                     processes.wait(self._ending(processes, runs), 2.0)
@@ -274,6 +277,7 @@ class Federation:
                 environment={**environment, VARIABLE: str(self.layout.blocked(name))},
                 log=self.layout.log(name),
             )
+        theirs = limited(environment, len(self.sites), self.config.settings)
         for site in self.sites:
             words = ["-m", self.main, "--client", site.client, "--input", str(site.input)]
             words += ["--workspace", str(self.layout.workspace(site.client))]
@@ -284,7 +288,7 @@ class Federation:
                 site.client,
                 "flavor.cli.flavor_fl",
                 words,
-                environment={**environment, VARIABLE: str(self.layout.blocked(site.client))},
+                environment={**theirs, VARIABLE: str(self.layout.blocked(site.client))},
                 log=self.layout.log(site.client),
             )
 
@@ -325,7 +329,7 @@ class Federation:
                     progress.tell(line)
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:
-                waits.look(_snapshot(runs))
+                waits.look(snapshot_of(runs))
                 waits_looked = time.monotonic()
                 for line in () if progress.is_live else waits.news():
                     progress.tell(line)
@@ -390,11 +394,3 @@ class Federation:
             kind = "an edge" if is_edge else "the coordinator" if name == "coordinator" else "an aggregator"
             with contextlib.suppress(IllegalMove):
                 runs.end(RunState.FAILED, f"{kind} ended with exit code {code}", detail=reason)
-
-
-def _snapshot(runs: RunStore) -> Snapshot | None:
-    """How the run stands; None before it has begun."""
-    try:
-        return take_snapshot(runs)
-    except RunNotFound:
-        return None

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flavor.bus.runs import RunStore
 from flavor.durations import shown_duration
+from flavor.errors import RunNotFound
 from flavor.view.blocked import blocked_by
-from flavor.view.snapshot import Snapshot
+from flavor.view.snapshot import Snapshot, take_snapshot
 
 _TELL_S = 30.0
 """Where there is no live view, a wait of the run is told after so long, and again after twice that time, and so on.
@@ -29,6 +31,14 @@ class _Wait:
     text: str
     since: float
     spoken_s: float
+
+
+def snapshot_of(runs: RunStore) -> Snapshot | None:
+    """Return how the run stands; None before it has begun."""
+    try:
+        return take_snapshot(runs)
+    except RunNotFound:
+        return None
 
 
 def _of_run(snapshot: Snapshot | None) -> str:

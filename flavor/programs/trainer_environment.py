@@ -17,6 +17,15 @@ _ANCESTORS = {"LOGLEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
 """What training scripts of the framework whose protocol this is find in their environment, unless it says otherwise."""
 
 
+THREADS = "FLAVOR_THREADS"
+"""Number of threads for the script, by which `flavor run` shares the cores among the scripts of its sites."""
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"),
+)
+"""The variables that libraries read. Where one is set, none is changed: each library has an order of its own."""
+
+
 class TrainerFiles(Protocol):
     """The folders and files that a script reads and writes; `flavor.edge.workspace.Workspace` names them."""
 
@@ -58,7 +67,8 @@ def trainer_environment(
     """
     return {
         **_ANCESTORS,
-        **base,
+        **_threads(base, settings or {}),
+        **{name: value for name, value in base.items() if name != THREADS},
         "FLAVOR": "true",
         **(settings or {}),
         "PATH": search_path(base),
@@ -73,3 +83,13 @@ def trainer_environment(
         "FLAVOR_CLIENT": client,
         "FLAVOR_EDGE": edge,
     }
+
+
+def _threads(base: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that limit the script's threads, as `THREADS` of the edge's environment asks.
+
+    torch, MKL, OpenBLAS and numexpr read OMP_NUM_THREADS where their own variable is not set; Accelerate does not.
+    """
+    if THREADS not in base or any(base.get(name) or name in settings for name in THREAD_VARIABLES):
+        return {}
+    return dict.fromkeys(("OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), base[THREADS])

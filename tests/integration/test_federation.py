@@ -725,3 +725,17 @@ def test_a_result_folder_that_takes_nothing_ends_no_run(bench):
     said = [line for line in process.stderr.splitlines() if "cannot be written into" in line]
     assert len(said) == 1
     no_traceback(process.stderr)
+
+
+def test_the_scripts_of_the_sites_share_the_cores(bench):
+    script = bench.work / "threads.sh"
+    script.write_text('echo "threads ${OMP_NUM_THREADS:-all}" >&2\nexec "$@"\n')
+    main = f"sh {script} {bench.trainer()}"
+    words = ["--edges", 2, "--rounds", 1, "--run", bench.run, "--out", bench.folder / "out"]
+    process = bench.done("flavor", "run", "-m", main, *words, env={"OMP_NUM_THREADS": None})
+    assert process.wait() == 0, process.stderr
+    (line,) = [line for line in process.stderr.splitlines() if "OMP_NUM_THREADS" in line]
+    each = line.split("computes with ")[1].split()[0]
+    for client in ("edge-1", "edge-2"):
+        log = (bench.folder / "out" / "clients" / client / "logs" / "trainer.log").read_text()
+        assert f"threads {each}\n" in log
