@@ -43,7 +43,8 @@ def event_wait(name: str, timeout_s: float | None) -> None:
     """Wait for the event NAME and print the round's number.
 
     The exit code is 0 when the event was set, 6 when the run is finished, 1 when the run has failed or was stopped, and
-    4 on a timeout. So `while round=$(flavor event wait TrainStarted)` repeats for each round until the run is over.
+    4 on a timeout. So `while round=$(flavor event wait TrainStarted); status=$?; [ "$status" -eq 0 ]` repeats
+    for each round, and `[ "$status" -eq 6 ] || exit "$status"` after the loop tells a finished run from a failure.
     """
     from flavor.cook import utils
 

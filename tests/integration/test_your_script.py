@@ -19,6 +19,7 @@ from flavor.records.reported import Reported
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-script.md").read_text()
 REPORT, SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+PROTOCOL = (Path(__file__).parents[2] / "examples" / "shell" / "README.md").read_text()
 (SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
@@ -93,6 +94,24 @@ def test_a_shell_with_the_helper(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TRAINER)
     (tmp_path / "train.sh").write_text('exec python train.py "$@"\n')
     assert failures(tmp_path, "sh main.sh") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs", "example"])
+def test_a_shell_ends_where_its_training_fails(tmp_path: Path, page: str) -> None:
+    """It went on, and handed the global model back in each round, of a run that was finished with exit code 0."""
+    if page == "docs":
+        (tmp_path / "main.sh").write_text(SHELL)
+    else:
+        (shown,) = re.findall(r"```sh\n(.*?)```", PROTOCOL, flags=re.DOTALL)
+        weight = tmp_path / "weight.csv"
+        step = f'sh train.sh {weight} info.json\n    python tensors.py pack "$LOCAL_MODEL_PATH" weight={weight}\n'
+        (tmp_path / "main.sh").write_text(re.sub(r"\.\.\. .*\n", step, shown))
+    (tmp_path / "tensors.py").write_text(HELPER)
+    (tmp_path / "train.py").write_text(TRAINER)
+    (tmp_path / "train.sh").write_text('[ ! -e once ] || exit 3\ntouch once\nexec python train.py "$@"\n')
+    (failed,) = [check for check in failures(tmp_path, "sh main.sh") if check["status"] == "failed"]
+    assert (failed["name"], "exit code 3" in failed["detail"]) == ("sets TrainFinished", True), failed
 
 
 def test_the_helper_gives_back_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
