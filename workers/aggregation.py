@@ -37,7 +37,7 @@ from flavor.view.event import Notice
 from flavor.view.round_events import AttemptFailed, AttemptGivenBack, RoundClosed, RoundNote
 from workers.combiner import Combined, Work
 from workers.context import WorkerContext
-from workers.fault import GivenBack, any_readable, own_fault
+from workers.fault import GivenBack, any_readable, own_fault, require_same_maker
 from workers.infos import accepted_infos, read_client_info
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.notes import of_reading, of_repetition
@@ -56,6 +56,8 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
     runs = context.run(run)
     view = runs.read_own()
     config = RunConfig.of_run(run, view.config)
+    if config.aggregator is None and round_ > 1:
+        require_same_maker(runs, round_, attempt_number, context.combiner.made_by)
     if context.residents is not None and context.hand_over is not None:
         home = context.residents.elsewhere(run, view.rounds, config.aggregation_lease_s)
         if home is not None:
@@ -81,6 +83,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     manifest=made.manifest,
                     chosen=made.chosen or (),
                     notes=made.notes,
+                    made_by=context.combiner.made_by,
                 )
                 reach("worker.committed")
             except (IllegalMove, LeaseLost):

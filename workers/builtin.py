@@ -24,7 +24,7 @@ from flavor.records.objects import ObjectRef
 from flavor.store.paths import named
 from workers import notes
 from workers.blame import refusal
-from workers.combiner import Combined, Work, of_most
+from workers.combiner import RULES, Combined, Work, of_most
 from workers.held import Held
 from workers.reading import Reading
 from workers.start import of_start
@@ -42,6 +42,11 @@ class Engine:
     """A `Combiner` that applies the run's `--aggregator` and `--server-step`."""
 
     threads: int
+
+    @property
+    def made_by(self) -> str:
+        """See `Combiner`."""
+        return RULES
 
     def combine(self, work: Work, target: Path) -> Combined:
         """See `Combiner`. Puts the new server state into the store, beside its model."""

@@ -18,6 +18,9 @@ from workers.reading import Reading
 
 T = TypeVar("T", bound=Hashable)
 
+RULES = "rules"
+"""`Combiner.made_by` of the rules of `aggregators`; that of a user's own aggregator is `flavor.config.COMMAND`."""
+
 
 def of_most(values: Sequence[T], before: T | None = None) -> T:
     """Return the value that most have, so that no site chooses alone; of a tie `before`, or else the first value."""
@@ -71,6 +74,10 @@ class Combined:
 
 class Combiner(Protocol):
     """Makes a round's global model."""
+
+    @property
+    def made_by(self) -> str:
+        """What makes the model: `RULES` or `COMMAND`. A run that names no rule keeps to that of its first round."""
 
     def combine(self, work: Work, target: Path) -> Combined:
         """Write the global model to the file `target`. Raises `FlavorError` with the reason of a failed attempt.

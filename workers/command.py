@@ -89,6 +89,11 @@ class CommandCombiner:
     aggregator: UserAggregator
     runner: Runner
 
+    @property
+    def made_by(self) -> str:
+        """See `Combiner`."""
+        return COMMAND
+
     def combine(self, work: Work, target: Path) -> Combined:
         """See `Combiner`. The folder of a failed attempt stays for people to look into, until the next attempt."""
         config = work.config

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
+from flavor.bus.runs import RunStore
+from flavor.config import COMMAND
 from flavor.disk import FULL, GONE, LIMITS, file_of, found_no_room
 from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
 from flavor.ledger.archive import Archive
 from flavor.records.run import RunView
+from flavor.records.states import RoundState
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 
@@ -80,6 +83,30 @@ def require_record(store: ObjectStore, view: RunView) -> None:
             "mount the share here, or have an aggregator with the run's own --store on this queue",
             view.run,
         )
+
+
+def require_same_maker(runs: RunStore, round_: int, attempt: int, made_by: str) -> None:
+    """Raise `GivenBack` unless `made_by`, as `Combiner.made_by`, has also made the model of the round before `round_`.
+
+    A run that names no rule is aggregated by whatever its workers have. Its rule must not change half way. Nothing is
+    known of rounds that an older release has closed, or that `flavor recover` has rebuilt. A job of an attempt that is
+    over is not given back: it changes nothing.
+    """
+    before = runs.read_round(round_ - 1)
+    if before is None or before.made_by in ("", made_by):
+        return
+    now = runs.read_round(round_)
+    if now is None or (now.state, now.attempt) != (RoundState.AGGREGATING, attempt):
+        return
+    if before.made_by == COMMAND:
+        made, here = "by a worker with an aggregator of its own (-m)", "this worker has none"
+    else:
+        made, here = "by a worker without -m", "this worker has an aggregator of its own (-m)"
+    raise GivenBack(
+        f"round {round_ - 1} of run {runs.run!r} was aggregated {made}, and {here}: start `flavor-agg` as before, or "
+        "begin another run",
+        run=runs.run,
+    )
 
 
 def any_readable(store: ObjectStore, paths: Iterable[str]) -> bool | None:

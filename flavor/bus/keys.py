@@ -50,7 +50,7 @@ round:N                               hash    state, expected, contributors, dea
                                               reason, manifest_path, manifest_digest,
                                               opened_ms, closed_ms, openings, left_out,
                                               resumed, waits, passing_ms, away_ms,
-                                              notes, unfit, forgiven:CLIENT,
+                                              made_by, notes, unfit, forgiven:CLIENT,
                                               spoilt:CLIENT; chosen, where the rule left
                                               contributors out
 round:N:verdicts                      hash    client to JSON: accepted, reason, blameless,    worker, coordinator

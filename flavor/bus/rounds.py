@@ -122,11 +122,13 @@ class Rounds(RunScripts):
         manifest: ObjectRef | None = None,
         chosen: Sequence[str] = (),
         notes: Sequence[str] = (),
+        made_by: str = "",
     ) -> None:
         """Close the round with `model` as the run's global model, and its manifest, which is staged.
 
         `chosen` are the contributors whose updates entered the model, where the rule left others out.
-        `notes` are for the operator: they stand in the log and in the round's hash, which no site reads.
+        `made_by` says what has made the model, see `workers.combiner.Combiner`. `notes` are for the operator: they
+        stand in the log and in the round's hash, which no site reads.
         """
         of_manifest = manifest.to_hash("manifest_") if manifest else {}
         of_round = {
@@ -135,6 +137,7 @@ class Rounds(RunScripts):
             "info_path": model.info.path if model.info else "",
             "info_digest": model.info.digest if model.info else "",
             **({"chosen": json.dumps(list(chosen))} if chosen else {}),
+            **({"made_by": made_by} if made_by else {}),
             **({"notes": json.dumps(list(notes))} if notes else {}),
         }
         args: list[str | int] = [

@@ -82,6 +82,8 @@ class RoundView:
     """The contributors whose updates entered the model, where the rule left others out; empty where it did not."""
     notes: tuple[str, ...] = ()
     """What its aggregation noticed, for the operator: a line each."""
+    made_by: str = ""
+    """What has made its model: `rules`, or `command` for a user's own aggregator; '' where that is not known."""
     away_ms: int | None = None
     """When an inspection ended so last, while the round was open."""
     spoiled: tuple[str, ...] = ()
@@ -151,4 +153,5 @@ class RoundView:
             manifest=ObjectRef.from_hash(fields, "manifest_"),
             chosen=field_of(fields, "chosen", texts, "[]"),
             notes=field_of(fields, "notes", texts, "[]"),
+            made_by=fields.get("made_by", ""),
         )

@@ -494,6 +494,32 @@ def test_a_run_with_a_rule_is_not_aggregated_by_a_command(bench):
     assert run.count("starts") == 0
 
 
+def test_a_run_that_began_with_the_rules_is_not_switched_to_a_command(bench):
+    """As a worker that is started again with -m would; the operator reads why the run waits, and the way back."""
+    coordinator = bench.serve(rounds=2)
+    plain = bench.aggregator()
+    edges = [bench.edge(f"c{number}", bench.trainer("--hold", "--at", 2)) for number in (1, 2)]
+    for client in ("c1", "c2"):
+        bench.held(client)
+    plain.send(signal.SIGTERM)
+    plain.wait()
+    words = ["--queue", bench.run, "--store", bench.store, "--workspace", bench.folder / "agg-0", "-m", toy()]
+    other = bench.start("flavor-agg", *words)
+    bench.release("c1", "c2")
+    other.until("round 1 of run")
+    assert "was aggregated by a worker without -m, and this worker has an aggregator of its own (-m)" in other.stderr
+    bench.eventually("the operator is told", lambda: "was aggregated by a worker without -m" in status(bench))
+    bench.aggregator()
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert [edge.wait() for edge in edges] == [0, 0]
+    assert not [entry for entry in bench.log() if entry["event"] == "round.attempt_failed"]
+    assert not list((bench.folder / "agg-0").glob("*/output/starts"))
+
+
+def status(bench) -> str:
+    return bench.done("flavor", "status", bench.run, "--json").stdout
+
+
 @pytest.mark.parametrize(
     ("options", "consent"), [(["--aggregator", "command"], []), (["--checkpoint", "opaque"], ["--opaque"])]
 )

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from flavor.bus.jobs import RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.checkpoints import Inspection, TensorFile, TensorFileWriter, TensorSpec, convert, finite
 from flavor.checkpoints.unmapped import WHOLE_BYTES, Unmapped
-from flavor.config import SMALL_UPDATE_BYTES, RunConfig
+from flavor.config import COMMAND, SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, StoreFull, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
@@ -46,7 +46,7 @@ from flavor.view.observer import Lines
 from tests.infos import put_info
 from workers import inspection, jobs, look_tensors
 from workers.builtin import Engine
-from workers.combiner import Combined, Work
+from workers.combiner import RULES, Combined, Work
 from workers.context import WorkerContext, set_context
 from workers.fault import GivenBack
 from workers.own_jobs import OwnQueue
@@ -572,6 +572,45 @@ class TestAggregation:
         assert view.state is RoundState.AGGREGATING
         assert (view.error or "").startswith("run 'r' was begun by aumai_fedtrain, which coordinates it")
 
+    @pytest.mark.parametrize(("first", "second"), [(RULES, COMMAND), (COMMAND, RULES)])
+    def test_a_run_that_names_no_rule_keeps_that_of_its_first_round(
+        self, runs: RunStore, store: ObjectStore, first: str, second: str
+    ) -> None:
+        """A worker that aggregates otherwise leaves the run to others, and no attempt is used up."""
+
+        @dataclass(frozen=True)
+        class Made:
+            made_by: str
+
+            def combine(self, work: Work, target: Path) -> Combined:
+                return Engine(2).combine(work, target)
+
+        def use(made_by: str) -> None:
+            set_context(WorkerContext(runs.redis, "", store, combiner=Made(made_by), name="worker-1"))
+
+        use(first)
+        self.prepared(runs, store)
+        jobs.aggregate("r", 1, 1)
+        open_round(runs, 2)
+        for client in "abc":
+            submit(runs, store, client, model(9), round_=2)
+        jobs.inspect("r", 2, ["a", "b", "c"])
+        runs.begin_aggregation(TOKEN, 2, attempt=1, contributors=["a", "b", "c"], reason="3 of 3")
+        use(second)
+        said = "with an aggregator of its own" if first == COMMAND else "by a worker without -m"
+        with pytest.raises(GivenBack, match=f"round 1 of run 'r' was aggregated .*{said}") as raised:
+            jobs.aggregate("r", 2, 1)
+        assert raised.value.run == "r"
+        jobs.aggregate("r", 2, 2)  # of no attempt that goes on: it is dropped
+        view = runs.read_round(2)
+        assert view is not None
+        assert (view.state, view.error, view.lease_ms) == (RoundState.AGGREGATING, None, None)
+        use(first)
+        jobs.aggregate("r", 2, 1)
+        view = runs.read_round(2)
+        assert view is not None
+        assert (view.state, view.made_by) == (RoundState.CLOSED, first)
+
     def test_no_site_chooses_the_format_and_nesting_of_all_alone(self, runs: RunStore, store: ObjectStore) -> None:
         """What all are given is in the format, order and nesting that most save in, not the first by name."""
         for client in "abc":
@@ -620,6 +659,8 @@ class TestAggregation:
         kept = os.open(path, os.O_RDWR)
 
         class Late:
+            made_by = RULES
+
             def combine(self, work: Work, target: Path) -> Combined:
                 """As the engine, with a site that is quick."""
                 if how == "cut off":
