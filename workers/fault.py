@@ -88,9 +88,9 @@ def require_record(store: ObjectStore, view: RunView) -> None:
 def require_same_maker(runs: RunStore, round_: int, attempt: int, made_by: str) -> None:
     """Raise `GivenBack` unless `made_by`, as `Combiner.made_by`, has also made the model of the round before `round_`.
 
-    A run that names no rule is aggregated by whatever its workers have. Its rule must not change half way. Nothing is
-    known of rounds that an older release has closed, or that `flavor recover` has rebuilt. A job of an attempt that is
-    over is not given back: it changes nothing.
+    A run that names no rule is aggregated by a worker's own aggregator, or else by `fedavg`. Its rule must not change
+    half way. Nothing is known of rounds that an older release has closed, or that `flavor recover` has rebuilt. A job
+    of an attempt that is over is not given back: it changes nothing.
     """
     before = runs.read_round(round_ - 1)
     if before is None or before.made_by in ("", made_by):
