@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import redis
+
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts
 from flavor.records import client as client_record
 from flavor.records import pulse, update
 from flavor.records.client import ClientStatus
-from flavor.records.names import checked_name
+from flavor.records.names import MOST_LOG_BYTES, MOST_LOG_LINES, checked_name
 from flavor.records.objects import ObjectRef
 from flavor.records.pulse import Pulse
 from flavor.records.states import ClientState
@@ -80,6 +82,18 @@ class Clients(RunScripts):
             name: Pulse() if isinstance(said, str) else Pulse.from_hash(said)
             for name, (said, _) in zip(names, found, strict=True)
         }
+
+    def shared_log(self, client: str) -> list[str]:
+        """The last lines of the output of a client's script, raw, as its site shares them; none where it does not."""
+        key = self.keys.client(client).log
+        with translated(self.where):
+            try:
+                text = str(self.redis.getrange(key, -MOST_LOG_BYTES, -1))
+            except redis.exceptions.ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):
+                    raise
+                return []
+        return text.split("\n")[-MOST_LOG_LINES:] if text else []
 
     def updates(
         self, round_: int, names: Iterable[str], *, base: ObjectRef | None = None

@@ -35,6 +35,8 @@ client:CLIENT:round:N:update          hash    path, digest, size, format, info_p
                                               info_digest, num_examples, public_key,
                                               signature, unread; or refused, failure,
                                               exit_code, report; and try
+client:CLIENT:log                     string  the last lines of its script's output, if the   that edge
+                                              site shares them
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
                                               info_path, info_digest, format, rounds;
@@ -147,6 +149,11 @@ class ClientKeys:
     def idle(self) -> str:
         """String: the round that the trainer is in while it waits for the next one, TrainFinished being not set."""
         return f"{self.prefix}:idle"
+
+    @property
+    def log(self) -> str:
+        """String: the last lines of the output of the site's script, if the site shares them."""
+        return f"{self.prefix}:log"
 
     def event(self, round_: int, event: Event) -> str:
         """String: present once the event has happened in this round."""

@@ -18,6 +18,7 @@ from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.secrets import keep_private
 from flavor.exit_codes import OF_RUNS, exit_codes_line
+from flavor.records.names import MOST_LOG_LINES
 
 
 @click.command(
@@ -142,6 +143,16 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     help="Keep at this site what the training script reports of its progress (Report), and how busy this machine is.  "
     "[default: the run's operator sees both]",
 )
+@click.option(
+    "--share-log",
+    type=click.IntRange(0, MOST_LOG_LINES),
+    default=0,
+    show_default=True,
+    metavar="LINES",
+    envvar="FLAVOR_SHARE_LOG",
+    show_envvar=True,
+    help="Share the last lines of the training script's output with the operator while it runs, up to 64 KiB.",
+)
 @patience_option
 @click.option(
     "--join-timeout-s",
@@ -176,6 +187,7 @@ def command(
     strip_prefix: bool,
     report_output: bool,
     no_report: bool,
+    share_log: int,
     patience_s: float,
     join_timeout_s: float | None,
     grace_s: float,
@@ -226,6 +238,7 @@ def command(
         strip_prefix=strip_prefix,
         report_output=report_output,
         report=not no_report,
+        share_log=share_log,
         patience_s=patience_s,
         join_timeout_s=join_timeout_s,
         grace_s=grace_s,

@@ -19,12 +19,14 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
         *("init_model", "resume", "detach", "config", "nodes", "live", "round_id", "seed", "param_names", "param_size"),
         *("join_timeout_s", "grace_s", "timeout_s", "reason", "replace", "worker"),
     ),
-    Group.RESULTS: (*("out", "output", "round_", "as_json", "workspace", "home", "metric", "by_round", "follow"),),
+    Group.RESULTS: (
+        *("out", "output", "round_", "as_json", "workspace", "home", "metric", "by_round", "follow", "script"),
+    ),
     Group.MODEL: ("checkpoint", "outer_optimizer", "statistics", "weighted"),
     Group.CLOSING: ("quorum", "round_timeout_s", "heartbeat_timeout_s"),
     Group.LIMITS: (
         *("key", "trust", "trusted", "run_id", "head", "untrusted", "opaque", "allow_set", "report_output", "records"),
-        *("new_key", "public_key", "update", "expected", "no_report"),
+        *("new_key", "public_key", "update", "expected", "no_report", "share_log"),
         *("memory_limit", "cpu_limit_s", "file_size_limit", "user"),
     ),
     Group.REDIS: (

@@ -27,6 +27,7 @@ from flavor.edge.models import GlobalModels
 from flavor.edge.notice import notice_of
 from flavor.edge.past import take_over
 from flavor.edge.pulse import PulseKeeper
+from flavor.edge.shared_log import SharedLog
 from flavor.edge.standing import Standing
 from flavor.edge.trainer import Trainer
 from flavor.edge.training import Training
@@ -170,6 +171,7 @@ class Edge:
         standing.part = past.part
         standing.join()
         tell_joining(site)
+        shared_log = SharedLog(self._membership, trainer.last_lines, most=config.share_log)
         pulse = PulseKeeper(
             self._membership,
             site.workspace.local_model,
@@ -177,8 +179,10 @@ class Edge:
             moving=lambda: transfers.moving,
             shares=config.report,
             beat_s=settings.heartbeat_timeout_s / 3,
+            further=shared_log.look,
         )
         listener = Listener(subscription, self._inbox)
+        leaving.callback(shared_log.end)
         leaving.callback(pulse.stop)
         pulse.start()
         leaving.callback(trainer.stop)

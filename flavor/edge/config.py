@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from flavor.checkpoints.format import Format
+from flavor.records.names import MOST_LOG_LINES
 from flavor.store.settings import DEFAULTS, StoreSettings
 
 
@@ -55,6 +56,8 @@ class EdgeConfig(BaseModel):
     """Whether to send the trainer's last lines to the run's operator when the trainer fails."""
     report: bool = True
     """Whether what the script reports of its progress, and the load of this machine, leave the site."""
+    share_log: int = Field(default=0, ge=0, le=MOST_LOG_LINES)
+    """How many of the last lines of the trainer's output the run's operator may see while it runs; 0 for none."""
     patience_s: float = Field(default=180.0, ge=0)
     """How long to wait for a Redis that cannot be reached."""
     join_timeout_s: float | None = Field(default=None, gt=0)

@@ -152,6 +152,11 @@ class Membership:
         fields = pulse_at(seconds * 1000 + microseconds // 1000).to_hash()
         self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
 
+    def share_log(self, text: str) -> None:
+        """Write the last lines of the script's output for people who look at the run; '' removes them."""
+        key = self._keys.log
+        self._write(lambda step: step.set(key, text) if text else step.delete(key))
+
     def clear(self, keys: Iterable[str]) -> None:
         """Delete these keys, which an earlier process may have written."""
         names = list(keys)

@@ -52,6 +52,7 @@ class PulseKeeper:
     It writes a new state once the state has lasted a second, and a report of the script when there is a new one; with
     each heartbeat, it writes all of it again, with the load of the machine. So rounds of less than a second cost no
     command, unless the script reports something. `shares` is whether the script's reports and the load leave the site.
+    It also calls `further` with each look.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class PulseKeeper:
         beat_s: float,
         clock: Callable[[], float] = time.monotonic,
         machine: Callable[[], Machine] = Machine,
+        further: Callable[[], None] = lambda: None,
     ) -> None:
         self._membership, self._local_model, self._shares = membership, local_model, shares
         self._part, self._moving, self._beat_s = part, moving, max(beat_s, LOOK_S)
-        self._clock, self._make_machine = clock, machine
+        self._clock, self._make_machine, self._further = clock, machine, further
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="pulse", daemon=True)
         self._began_at = self._beaten_at = clock()
@@ -93,12 +95,13 @@ class PulseKeeper:
 
     def _keep(self) -> None:
         while not self._stop.wait(LOOK_S):
-            try:
-                self.look()
-            except LeaseLost:  # another process is this client; the lease's keeper ends this one
-                return
-            except Exception:  # Redis is away, or anything else: the next look tells it
-                continue
+            for look in (self.look, self._further):
+                try:
+                    look()
+                except LeaseLost:  # another process is this client; the lease's keeper ends this one
+                    return
+                except Exception:  # Redis is away, or anything else: the next look tells it
+                    continue
 
     def look(self) -> None:
         """Look once, and tell what has changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from flavor.bus.address import to_environment
 from flavor.counted import counted
@@ -73,6 +74,7 @@ class Trainer:
             prefix=f"[{self._site.config.client}] ",
             echo=sys.stdout,
             private=True,
+            keep=self._site.config.share_log,
             ended=(lambda code: self._inbox.put(Ended(code))) if report_end else None,
         )
 
@@ -86,6 +88,10 @@ class Trainer:
         """Tell the site's user that the trainer has not set TrainInitDone."""
         self._site.observer.hear(TrainerAwaited("no round begins before it has", self._spoken_s))
         self._spoken_s *= 2
+
+    def last_lines(self) -> Sequence[str]:
+        """The last lines of the command that runs, or ran last, as many as the site shares."""
+        return self._child.tail() if self._child is not None else ()
 
     # -- its end
 

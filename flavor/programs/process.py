@@ -35,7 +35,7 @@ class ChildProcess:
 
     `confinement` limits what the process may use. It inherits the descriptors in `inherited`. A thread of this object
     calls `ended` once the process has ended and its output has been read. With `private`, only this user can read the
-    log and the files that the process makes.
+    log and the files that the process makes. The last `keep` lines are kept for `tail`.
     """
 
     def __init__(
@@ -50,9 +50,10 @@ class ChildProcess:
         inherited: Sequence[int] = (),
         confinement: Confinement | None = None,
         private: bool = False,
+        keep: int = LAST_LINES,
     ) -> None:
         self._prefix, self._echo, self._ended = prefix, echo, ended
-        self._lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        self._lines: collections.deque[str] = collections.deque(maxlen=max(keep, LAST_LINES))
         self._lock = threading.Condition()  # notified when something was read
         self._code: int | None = None
         self._ending = threading.Lock()
@@ -94,6 +95,11 @@ class ChildProcess:
         """The last lines that it has printed until now, at most `LAST_LINES`, oldest first."""
         with self._lock:
             self._lock.wait_for(lambda: not self._unread, _DRAIN_S)
+            return list(self._lines)[-LAST_LINES:]
+
+    def tail(self) -> list[str]:
+        """Return the last lines that were read until now, at most `keep` or `LAST_LINES`, oldest first."""
+        with self._lock:
             return list(self._lines)
 
     @property

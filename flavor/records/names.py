@@ -30,6 +30,11 @@ def event_name(value: str) -> Event:
         raise UnknownEvent(f"unknown event {value!r}: use one of {', '.join(Event)}") from None
 
 
+MOST_LOG_LINES = 1000
+MOST_LOG_BYTES = 64 * 1024
+"""The most that a site shares of its script's output, and the most that is read of it."""
+
+
 def count(text: str | None) -> int | None:
     """Read a number of another party: plain decimal digits of bounded length; None for other text."""
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,15}", text) else None

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import Bench
 
+from flavor.cli.log import log
 from flavor.cli.status import status
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.reported import Reported
@@ -74,6 +75,61 @@ def test_what_a_script_reports_is_seen_and_what_a_site_keeps_is_not(bench: Bench
     bench.release("c1", "c2")
     assert [edge.wait() for edge in edges] == [0, 0]
     assert all(site["reported"] is site["doing"] is None for site in sites(bench).values()), "the run is over"
+
+
+PRINTS = r"""
+import sys
+for number in range(3000):
+    print("line", number)
+print("\x1b[2J\x07it\tis     over")
+print("        indented")
+sys.exit(3)
+"""
+
+
+def test_a_site_shares_the_output_of_its_script_only_if_it_says_so(bench: Bench, tmp_path: Path) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(PRINTS)
+    bench.serve("--on-quorum-lost", "wait", rounds=1)
+    command = f"{sys.executable} {script}"
+    assert bench.edge("c1", command, "--share-log", 40).wait() != 0
+    assert bench.edge("c2", command).wait() != 0
+    bench.logged("client.joined", client="c2")
+    shown = bench.done("flavor", "log", bench.run, "--script", "c1")
+    lines = shown.stdout.splitlines()
+    assert lines == [
+        *(f"c1 | line {number}" for number in range(2962, 3000)),
+        "c1 | \\x1b[2J\\x07it is over",
+        "c1 |         indented",
+    ]
+    as_json = json.loads(bench.done("flavor", "log", bench.run, "--script", "c1", "--json").stdout)
+    assert as_json["lines"][-2:] == ["\x1b[2J\x07it\tis     over", "        indented"]
+    assert bench.redis.exists(bench.runs.keys.client("c2").log) == 0
+    for site, said in (("c2", "shares no output of its script"), ("c3", "no site of this name")):
+        refused = bench.done("flavor", "log", bench.run, "--script", site)
+        assert (refused.wait(), refused.stdout) == (2, "")
+        assert said in refused.stderr
+    assert bench.done("flavor", "log", bench.run, "--script", "c1", "--follow").wait() == 2
+    bench.edge("c1", command).wait()
+    assert bench.redis.exists(bench.runs.keys.client("c1").log) == 0, "what an earlier process shared is removed"
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe" * 200_000, b"\n" * 200_000, None], ids=["no text", "lines", "no string"]
+)
+def test_nonsense_in_place_of_an_output_is_bounded(url: str, tmp_path: Path, content: bytes | None) -> None:
+    served = Served(url, tmp_path)
+    with served.opened():
+        key = served.runs.keys.client("a").log
+        if content is None:
+            served.runs.redis.rpush(key, "x")
+        else:
+            served.runs.redis.set(key, content)
+        lines = served.runs.shared_log("a")
+        assert len(lines) <= 1000
+        assert sum(map(len, lines)) <= 64 * 1024
+        shown = CliRunner().invoke(log, ["r", "--script", "a", "--redis-url", served.url])
+        assert shown.exit_code == (2 if content is None else 0), shown.output
 
 
 SHELL = """

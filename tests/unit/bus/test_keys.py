@@ -42,6 +42,7 @@ def test_golden_keys() -> None:
         "flavor:{mnist}:round:3:entries",
     ]
     assert FEDTRAIN_SESSIONS == "flavor:fedtrain:sessions"
+    assert client.log == "flavor:{mnist}:client:site-1:log"
     assert [client.state, client.lease, client.started, client.hash, client.events_pattern] == [
         "flavor:{mnist}:client:site-1:state",
         "flavor:{mnist}:client:site-1:lease",

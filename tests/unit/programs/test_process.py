@@ -56,6 +56,17 @@ def test_an_ended_leader_keeps_its_number_until_its_group_is_stopped(tmp_path: P
     assert process.exit_code == 3
 
 
+def test_as_many_lines_are_kept_as_asked_for_and_a_failure_quotes_the_last_ones(tmp_path: Path) -> None:
+    program = "print('\\n'.join(map(str, range(1000))))"
+    for keep, most in ((0, 20), (5, 20), (300, 300)):
+        words = [sys.executable, "-c", program]
+        process = ChildProcess(words, environment=dict(os.environ), log=tmp_path / "log", keep=keep)
+        assert process.wait(20) == 0
+        assert process.tail() == [str(number) for number in range(1000 - most, 1000)]
+        assert process.last_lines == process.tail()[-20:]
+        process.stop(0.1)
+
+
 def test_no_group_is_signalled_once_its_leader_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
     process = started(tmp_path, "pass")
