@@ -27,6 +27,7 @@ from typing import IO
 from flavor.disk import FULL, disk_of, file_of
 from flavor.errors import InvalidSetting, LocalFault
 from flavor.locks import locked, take, waited_for
+from flavor.ownfolder import make_own_folder
 
 _IN_USE_S = 60.0
 """A file that was asked for this recently may not be open yet, and is not removed."""
@@ -91,18 +92,16 @@ class FileCache:
     """A folder with files of remote stores, shared by the processes of one user.
 
     Holds at most `size_bytes` bytes: beyond that, least recently used files are removed, except files that were asked
-    for within the last minute. Raises `InvalidSetting` for a folder that cannot be used, or that other users could
-    write to.
+    for within the last minute. Raises `InvalidSetting` for a folder that cannot be used, that other users could write
+    to, or on whose path another user could put a folder in its place. What is in the folder was verified when it came,
+    and is not verified again.
     """
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
         self.folder, self.size_bytes = folder.absolute(), size_bytes
+        make_own_folder(self.folder, mode=0o700, option="--store-cache")
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(exist_ok=True, mode=0o700)
-            found = self.folder.stat()
-            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-                raise PermissionError(errno.EPERM, "others than this user can write to it")
+            self._check()
             for part in ("objects", "known", "staging"):
                 (self.folder / part).mkdir(exist_ok=True, mode=0o700)
             with self.stage() as probe:
@@ -111,6 +110,12 @@ class FileCache:
             raise InvalidSetting(
                 f"the cache folder {str(folder)!r} cannot be used ({error.strerror}): name another with --store-cache"
             ) from None
+
+    def _check(self) -> None:
+        """Raise `PermissionError` unless the folder is this user's alone, now: it may lie in a folder of another."""
+        found = self.folder.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise PermissionError(errno.EPERM, "others than this user can write to it", str(self.folder))
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
@@ -130,6 +135,7 @@ class FileCache:
         """Yield the entry of the object of this name, which includes its store. Other processes wait for it."""
         path = self.folder / "known" / hashlib.sha256(name.encode()).hexdigest()
         with self.clear(), waited_for(path) as file:
+            self._check()
             yield Entry(self, file)
 
     def path_of(self, digest: str) -> Path:
@@ -156,6 +162,7 @@ class FileCache:
         with contextlib.suppress(OSError), locked(self.folder / "trimming") as is_mine:
             if not is_mine:
                 return
+            self._check()
             now = time.time()
             files = [(path, path.stat()) for path in (self.folder / "objects").glob("*/*")]
             excess = sum(found.st_size for _, found in files) - self.size_bytes

@@ -23,6 +23,7 @@ from flavor.errors import (
     DigestMismatch,
     InvalidRecord,
     InvalidSetting,
+    LocalFault,
     ObjectExists,
     ObjectMissing,
     ObjectWithheld,
@@ -517,6 +518,39 @@ class TestCache:
         for folder in (tmp_path / "open", tmp_path / "file", tmp_path / "file" / "below"):
             with pytest.raises(InvalidSetting, match="--store-cache"):
                 FileCache(folder, 1)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a folder to another user")
+    def test_a_folder_that_another_user_could_replace_is_refused(self, tmp_path: Path) -> None:
+        """Below a folder that all may write to; or where another's link leads, whose old files would be removed."""
+        shared, precious = tmp_path / "shared", tmp_path / "precious"
+        (precious / "staging").mkdir(parents=True)
+        old = precious / "staging" / "thesis"
+        old.write_bytes(b"x")
+        age(old, 90_000, modified=True)
+        shared.mkdir()
+        (shared / "link").symlink_to(precious)
+        os.chown(shared / "link", 65534, 65534, follow_symlinks=False)
+        for owner, mode, name in ((0, 0o777, "c"), (65534, 0o777, "c"), (0, 0o1777, "link"), (65534, 0o1777, "link/c")):
+            os.chown(shared, owner, owner)
+            shared.chmod(mode)
+            with pytest.raises(InvalidSetting, match="another --store-cache"):
+                FileCache(shared / name, 1).trim()
+        assert old.exists()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a folder to another user")
+    def test_a_folder_that_another_user_has_replaced_is_used_no_more(self, site: Site) -> None:
+        """Its owner, or a user with rights that the check does not know, can still rename it."""
+        folder = site.folder / "cache"
+        store = site.store(cache=FileCache(folder, 2**30))
+        digest = put(store, PATH, SMALL)
+        ref = ObjectRef(PATH, digest, len(SMALL))
+        assert store.open(ref).read_bytes() == SMALL
+        shutil.copytree(folder, site.folder / "forged")
+        folder.rename(site.folder / "before")
+        (site.folder / "forged").rename(folder)
+        os.chown(folder, 65534, 65534)
+        with pytest.raises(LocalFault, match="others than this user can write to it: check --store-cache"):
+            store.open(ref)
 
     def test_its_folder_is_that_of_the_settings(self, site: Site) -> None:
         settings = StoreSettings(cache=site.folder / "chosen", cache_bytes=10**6)

@@ -62,6 +62,39 @@ def test_nobody_swaps_a_folder_on_the_way_to_the_workspace(
     assert not list(planted.iterdir()), "nothing was put there"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a folder to another user")
+@pytest.mark.parametrize("where", ["here", "above", "beside"])
+@pytest.mark.parametrize(
+    ("owner", "mode", "refused"),
+    [
+        (0, 0o777, True),
+        (0, 0o1777, False),
+        (0, 0o775, False),
+        (65534, 0o777, True),
+        (65534, 0o1777, True),
+        (65534, 0o755, False),
+    ],
+)
+def test_below_a_folder_that_all_may_write_to_there_is_no_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, owner: int, mode: int, refused: bool
+) -> None:
+    """Whoever owns it, also where it is the current folder or lies above: each user could rename what is in it."""
+    common, inner = tmp_path / "common", tmp_path / "common" / "inner"
+    inner.mkdir(parents=True)
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    os.chown(common, owner, owner)
+    common.chmod(mode)
+    monkeypatch.chdir({"here": common, "beside": beside, "above": inner}[where])
+    site = (inner if where == "above" else common) / "work" / "site-1"
+    if not refused:
+        make_own_folder(site)
+        return
+    with pytest.raises(InvalidSetting, match=f"the folder {common} .* who may put files in the place of yours"):
+        make_own_folder(site)
+    assert not site.exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a link to another user")
 @pytest.mark.parametrize(("mode", "refused"), [(0o1777, True), (0o777, True), (0o755, False)])
 def test_nobody_leads_the_way_to_the_workspace_elsewhere(tmp_path: Path, mode: int, refused: bool) -> None:
