@@ -3,8 +3,18 @@
 The rights of client C of run R (`flavor.bus.keys` has the table of keys):
 
 - keys: all below `client:C` for reading and writing; `run` and all below `to:C` for reading;
-- channels: those below `client:C` for publishing; the same, those below `to:C`, and `run` for subscribing;
+- channels: those below `client:C` for publishing; `SUBSCRIBE` to `run` alone, `PSUBSCRIBE` with three patterns alone;
 - commands: those of `COMMANDS`, by name. No scripts, and no command that lists, configures or empties the server.
+
+No command of `COMMANDS` goes through a hash, or through what a connection watches or subscribes to: their cost is that
+of what the client sends with them, and of copying single values. The others have selectors of their own, with the keys
+or channels on which they are bounded:
+
+- `HGETALL`, whose cost is the size of the hash: hashes that this client cannot write;
+- `WATCH`, which compares each key with all that the connection watches, and keeps them: the lease and `run`;
+- `SUBSCRIBE` and `PSUBSCRIBE`, which keep each name: those that an edge and its trainer hear.
+
+`flavor.bus.bounds` has the settings of the server that bound the rest.
 
 An aggregator has a user with the rights to every run, the job queues and scripts, and not those of an administrator.
 
@@ -24,18 +34,20 @@ import redis
 from flavor.bus.connection import Redis, translated
 from flavor.bus.keys import RunKeys
 from flavor.bus.removal import remove_keys
-from flavor.errors import RunError
+from flavor.errors import BusUnavailable, RunError
 from flavor.records.client import revoked
 from flavor.records.names import checked_name
 from flavor.records.states import ClientState
 
 COMMANDS = (
-    *("get", "set", "del", "exists", "pexpire", "pttl", "hset", "hget", "hmget", "hgetall"),
-    *("multi", "exec", "discard", "watch", "unwatch", "publish"),
+    *("get", "set", "del", "exists", "pexpire", "pttl", "hset", "hget", "hmget"),
+    *("multi", "exec", "discard", "unwatch", "publish", "unsubscribe", "punsubscribe"),
     *("ping", "time", "client|setname"),  # every user may send auth, hello, reset and quit
 )
-"""The commands of an edge, its trainer and `flavor event`. They also suffice for a trainer that uses Redis itself."""
-SUBSCRIPTIONS = ("subscribe", "psubscribe", "unsubscribe", "punsubscribe")
+"""The commands of an edge, its trainer and `flavor event` on all of its keys.
+
+Together with the selectors in `rules` they also suffice for a trainer that uses Redis itself.
+"""
 _SECRET_BYTES = 32
 _TOO_OLD = "ACL SETUSER modifier"
 
@@ -61,15 +73,19 @@ def rules(run: str, client: str, secret: str, *, database: int = 0) -> list[str]
     run_keys = RunKeys(run)
     keys = run_keys.client(client)
     hashed = hashlib.sha256(secret.encode()).hexdigest()
-    hears = (keys.own_pattern, keys.events_pattern, keys.to_pattern, run_keys.state)  # PSUBSCRIBE is allowed literally
-    subscribes = [f"+{name}" for name in SUBSCRIPTIONS] + [f"&{channel}" for channel in hears]
+    selectors = (
+        f"+hgetall %R~{run_keys.state} %R~{keys.to_pattern}",
+        f"+watch %R~{keys.lease} %R~{run_keys.state}",
+        f"+subscribe &{run_keys.state}",
+        f"+psubscribe &{keys.own_pattern} &{keys.events_pattern} &{keys.to_pattern}",  # allowed literally
+    )
     return [
         *("reset", "on", f"#{hashed}", "resetkeys", "resetchannels", "-@all"),
         *(f"+{command}" for command in COMMANDS),
         *([f"+select|{database}"] if database else []),
         *(f"~{keys.hash}", f"~{keys.own_pattern}", f"%R~{run_keys.state}", f"%R~{keys.to_pattern}"),
         f"&{keys.own_pattern}",
-        f"({' '.join(['-@all', *subscribes])})",
+        *(f"(-@all {selector})" for selector in selectors),
     ]
 
 
@@ -145,6 +161,16 @@ def enrolled(client: Redis, run: str, *, where: str) -> list[str]:
     prefix = user_name(run, "x").removesuffix("x")
     with translated(where):
         return sorted(user.removeprefix(prefix) for user in client.acl_users() if user.startswith(prefix))
+
+
+def has_users(client: Redis, run: str) -> bool:
+    """Whether clients of this run have users of their own; False where the server does not say."""
+    try:
+        return bool(enrolled(client, run, where=""))
+    except BusUnavailable as error:
+        if not isinstance(error.__cause__, redis.exceptions.ResponseError):
+            raise
+        return False
 
 
 def is_open(client: Redis) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import redis
 
+from flavor.bus.bounds import BOUNDS
 from flavor.bus.sockets import fits, private_folder, socket_in, socket_url
 from flavor.errors import BusUnavailable, MisuseError
 from flavor.spawn import spawn
@@ -46,6 +47,7 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
         "latency-monitor-threshold": "0",
         "timeout": "0",
         "tcp-backlog": "511",
+        **BOUNDS,
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
     try:

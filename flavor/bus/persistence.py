@@ -35,17 +35,6 @@ def persistence_warnings(client: Redis, url: str) -> list[str]:
     return lines
 
 
-def unread_warnings(client: Redis, url: str) -> list[str]:
-    """A line where one client can fill a server that has a bound: with answers that it asks for and does not read."""
-    if _config(client, "maxmemory") in (None, "0") or _config(client, "maxmemory-clients") != "0":
-        return []
-    return [
-        "warning: what waits for a client that reads nothing goes past this server's maxmemory, and the others' writes "
-        f"are refused then; `redis-cli CONFIG SET maxmemory-clients 20%` bounds it at {shown(url)}, "
-        "`redis-cli CONFIG REWRITE` for good"
-    ]
-
-
 def _info(client: Redis, section: str) -> dict[str, str]:
     try:
         return {name: str(value) for name, value in client.info(section).items()}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
-@click.command(cls=GroupedCommand, example="flavor enroll mammo site-1 --redis-url redis://localhost > site-1.token")
+@click.command(
+    cls=GroupedCommand, example="flavor enroll mammo site-1 --redis-url redis://localhost --out site-1.token"
+)
 @click.argument("run", required=False)
 @click.argument("client", required=False)
 @click.option(
@@ -32,6 +38,12 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE--
     metavar="NAME",
     help="Create a user for the aggregator NAME in place of a client, and print the URL for the aggregator's "
     "FLAVOR_REDIS_URL. The user can use all runs and job queues, and no command of an administrator.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Write the token, or the URL of --worker, into FILE, which only you can read, instead of printing it. FILE is "
+    "replaced if it exists.",
 )
 @click.option(
     "--unsaved",
@@ -79,6 +91,7 @@ def enroll(
     run: str | None,
     client: str | None,
     worker: str | None,
+    out: str | None,
     unsaved: bool,
     public_url: str | None,
     public_ca: str | None,
@@ -101,8 +114,8 @@ def enroll(
     from flavor.bus.acl import enroll as enroll_user
     from flavor.bus.address import database, tls_ca
     from flavor.bus.admission import check_replaceable, replace_key
+    from flavor.bus.bounds import bounds_warnings
     from flavor.bus.connection import shown
-    from flavor.bus.persistence import unread_warnings
     from flavor.bus.runs import RunStore
     from flavor.bus.token import JoinToken, with_credentials, without_credentials
     from flavor.edge.trust import ModelTrust
@@ -110,6 +123,8 @@ def enroll(
     if new_key and public_key:
         raise InvalidSetting("--new-key and --public-key exclude each other: the one forgets a key, the other pins one")
     tell = teller("flavor: ")
+    if out is not None:
+        _check_out(out)
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     public = without_credentials(public_url or url)
     _check_printable(public, store or "")
@@ -120,7 +135,7 @@ def enroll(
         redis, url = connected(url)
         _check_saved(redis, url, unsaved)
         secret, _ = enroll_worker(redis, worker, where=shown(url), database=database(public))
-        click.echo(with_credentials(public, user, secret))
+        _give(with_credentials(public, user, secret), out, tell)
         tell(f"aggregator {worker} may use this URL, and no earlier one: FLAVOR_REDIS_URL=URL flavor-agg")
         return
     if run is None or client is None:
@@ -147,7 +162,7 @@ def enroll(
     # From here on the old token is invalid. Print the new one before anything that can fail; the key is replaced after
     # the user, so that no process with the old token can announce the next key.
     secret, kept = enroll_user(redis, run, client, where=shown(url), database=database(public))
-    click.echo(blank.model_copy(update={"secret": SecretStr(secret)}).encode())
+    _give(blank.model_copy(update={"secret": SecretStr(secret)}).encode(), out, tell)
     if new_key or pinned:
         replace_key(runs, client, str(pinned) if pinned else "")
         tell(f"{client} of run {run}: {_pinned(pinned)}")
@@ -159,9 +174,30 @@ def enroll(
             "this server lets anyone in as its user 'default', so tokens protect nothing yet: give that user a "
             "password (ACL SETUSER default '>PASSWORD', or requirepass), and use it in --redis-url"
         )
-    for line in unread_warnings(redis, url):
+    for line in bounds_warnings(redis, url):
         tell(line)
     _check_reachable(public, tell)
+
+
+def _check_out(out: str) -> None:
+    """Raise `InvalidSetting` for a file that cannot be written, before an earlier token becomes invalid."""
+    folder = Path(out).absolute().parent
+    if Path(out).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidSetting(f"--out {out}: it cannot be written there: name a file in a folder of yours")
+
+
+def _give(secret: str, out: str | None, tell: Callable[[str], None]) -> None:
+    """Write the token or URL into the file `out`, for its owner alone, or print it."""
+    from flavor.atomic import write_whole
+
+    if out is not None:
+        write_whole(Path(out), f"{secret}\n", mode=0o600)
+        return
+    click.echo(secret)
+    with contextlib.suppress(OSError, ValueError):  # a stdout that is closed, or no file
+        found = os.fstat(sys.stdout.fileno())
+        if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            tell("warning: other users can read the file that this was written to: `chmod 600` it, or use --out FILE")
 
 
 def _check_saved(redis: Redis, url: str, unsaved: bool) -> None:

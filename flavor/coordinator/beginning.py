@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from flavor.bus.acl import has_users
+from flavor.bus.bounds import bounds_warnings
 from flavor.bus.persistence import persistence_warnings
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
@@ -42,6 +44,9 @@ def create_or_find(
     tell = notices(observer)
     for line in persistence_warnings(runs.redis, url):
         tell(line)
+    if has_users(runs.redis, runs.run):  # others have the operator's own password
+        for line in bounds_warnings(runs.redis, url):
+            tell(line)
     settings = config.to_mapping()
     if runs.find() is None:
         record = RunRecord(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -184,12 +188,30 @@ def test_it_publishes_on_no_foreign_channel(member: Redis, channel: str) -> None
 
 
 @pytest.mark.parametrize(
+    "command",
+    [f"HGETALL {OWN.hash}", f"HGETALL {OWN.update(1)}", f"WATCH {OWN.hash}", f"WATCH {OWN.lease} {OWN.started}"],
+)
+def test_what_costs_as_much_as_it_has_piled_up_is_refused(member: Redis, command: str) -> None:
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        member.execute_command(*command.split())
+
+
+def test_a_user_of_earlier_rights_is_an_edge_and_a_trainer_all_the_same(url: str, admin: Redis) -> None:
+    """One that was enrolled before has more rights, and lacks none, until it is enrolled anew."""
+    _is_an_edge(url, admin, *BEFORE)
+
+
+@pytest.mark.parametrize(
     ("verb", "channel"),
     [
         ("subscribe", OTHER.state),
         ("subscribe", OTHER.task(1)),
         ("subscribe", RUN_KEYS.round(1)),
         ("subscribe", ANOTHER_RUN.state),
+        ("subscribe", OWN.state),
+        ("subscribe", OWN.event(1, Event.TRAIN_STARTED)),
+        ("subscribe", OWN.task(1)),
+        ("psubscribe", f"{OWN.prefix}:state"),
         ("subscribe", "__keyspace@0__:anything"),
         ("subscribe", "rq:pubsub:x"),
         ("psubscribe", "*"),
@@ -200,6 +222,7 @@ def test_it_publishes_on_no_foreign_channel(member: Redis, channel: str) -> None
     ],
 )
 def test_it_hears_no_foreign_channel(member: Redis, verb: str, channel: str) -> None:
+    """Nor single channels of its own: the server keeps each name."""
     with contextlib.closing(member.pubsub()) as heard:
         getattr(heard, verb)(channel)
         with pytest.raises(redis.exceptions.NoPermissionError):
@@ -208,7 +231,22 @@ def test_it_hears_no_foreign_channel(member: Redis, verb: str, channel: str) -> 
 
 def test_it_can_do_all_that_an_edge_and_its_trainer_do(url: str, admin: Redis) -> None:
     """The parts by themselves; whole runs are in test_joining."""
+    _is_an_edge(url, admin)
+
+
+BEFORE = (
+    *("-@all", "clearselectors", "+get", "+set", "+del", "+exists", "+pexpire", "+pttl", "+hset", "+hget", "+hmget"),
+    *("+hgetall", "+multi", "+exec", "+discard", "+watch", "+unwatch", "+publish", "+ping", "+time", "+client|setname"),
+    f"(-@all +subscribe +psubscribe +unsubscribe +punsubscribe &{OWN.own_pattern} &{OWN.events_pattern} "
+    f"&{OWN.to_pattern} &{RUN_KEYS.state})",
+)
+"""The rights of a client before WATCH, HGETALL and the subscriptions were bounded."""
+
+
+def _is_an_edge(url: str, admin: Redis, *rights: str) -> None:
     secret, _ = enroll(admin, RUN, CLIENT, where="here")
+    if rights:
+        admin.execute_command("ACL SETUSER", f"flavor:{RUN}:{CLIENT}", *rights)
     own = with_credentials(url, f"flavor:{RUN}:{CLIENT}", secret)
     with connect(own, client_name="flavor-fl:site-1") as client:
         assert RunStore(client, RUN, own).find() is None
@@ -277,18 +315,23 @@ def test_the_servers_word_for_it(admin: Redis) -> None:
         f"%R~{OWN.to_pattern}",
     ]
     assert user["channels"] == [f"&{OWN.own_pattern}"]
-    assert len(user["passwords"]) == len(user["selectors"]) == 1
-    [selector] = user["selectors"]
-    heard = dict(zip(selector[::2], selector[1::2], strict=True))
-    assert heard["keys"] == ""
-    assert set(heard["channels"].split()) == {
-        f"&{channel}" for channel in (OWN.own_pattern, OWN.events_pattern, OWN.to_pattern, RUN_KEYS.state)
-    }
-    granted = {*user["commands"], *user["categories"], *heard["commands"].split()} - {"-@all", "+@transaction"}
+    assert len(user["passwords"]) == 1
+    selectors = [dict(zip(each[::2], each[1::2], strict=True)) for each in user["selectors"]]
+    parts = ("commands", "keys", "channels")
+    assert [{name: set(each[name].split()) for name in parts} for each in selectors] == [
+        {"commands": {"-@all", f"+{name}"}, "keys": set(keys), "channels": set(channels)}
+        for name, keys, channels in [
+            ("hgetall", [f"%R~{RUN_KEYS.state}", f"%R~{OWN.to_pattern}"], []),
+            ("watch", [f"%R~{OWN.lease}", f"%R~{RUN_KEYS.state}"], []),
+            ("subscribe", [], [f"&{RUN_KEYS.state}"]),
+            ("psubscribe", [], [f"&{hears}" for hears in (OWN.own_pattern, OWN.events_pattern, OWN.to_pattern)]),
+        ]
+    ]
+    granted = {right for right in (*user["commands"], *user["categories"]) if right.startswith("+")} - {"+@transaction"}
     assert granted <= {
-        *("+get", "+set", "+del", "+exists", "+pexpire", "+pttl", "+hset", "+hget", "+hmget", "+hgetall"),
-        *("+multi", "+exec", "+discard", "+watch", "+unwatch", "+publish", "+ping", "+time", "+client|setname"),
-        *("+select|3", "+subscribe", "+psubscribe", "+unsubscribe", "+punsubscribe"),
+        *("+get", "+set", "+del", "+exists", "+pexpire", "+pttl", "+hset", "+hget", "+hmget"),
+        *("+multi", "+exec", "+discard", "+unwatch", "+publish", "+ping", "+time", "+client|setname"),
+        *("+select|3", "+unsubscribe", "+punsubscribe"),
     }
 
 
@@ -388,6 +431,43 @@ def test_what_the_operator_is_told(bench) -> None:
     assert wrong.wait() == 3
     assert "a client that was revoked" in wrong.stderr
     assert renewed.secret.get_secret_value() not in wrong.stderr
+
+
+def test_the_token_in_a_file_is_its_owners_alone(bench) -> None:
+    """Also where the umask leaves files to all; where a shell wrote the file, one line says that others can read it."""
+
+    def enrols(*words: object, **where: Any) -> tuple[int, str]:
+        command = [
+            sys.executable,
+            "-m",
+            "flavor.cli.main",
+            "enroll",
+            "--unsaved",
+            bench.run,
+            "site-1",
+            *map(str, words),
+        ]
+        env = {**os.environ, "FLAVOR_REDIS_URL": bench.url}
+        done = subprocess.run(command, env=env, umask=0o022, stderr=subprocess.PIPE, text=True, check=False, **where)
+        return done.returncode, done.stderr
+
+    file = bench.work / "site-1.token"
+    for _ in range(2):  # the second replaces the first
+        assert enrols("--out", file, stdout=subprocess.DEVNULL)[0] == 0
+        token = JoinToken.parse(f"@{file}")
+        assert (token.client, file.stat().st_mode & 0o777) == ("site-1", 0o600)
+    for bad in (bench.work / "nowhere" / "token", bench.work):
+        code, told = enrols("--out", bad, stdout=subprocess.DEVNULL)
+        assert (code, f"--out {bad}: it cannot be written there" in told) == (2, True), told
+    with connect(with_credentials(bench.url, token.user, token.secret.get_secret_value())) as client:
+        assert client.ping(), "the token that was there is still good"
+    for mode, warned in ((0o644, True), (0o640, True), (0o600, False)):
+        written = bench.work / f"{mode}.token"
+        written.touch()
+        written.chmod(mode)
+        with written.open("wb") as out:
+            code, told = enrols(stdout=out)
+        assert (code, "other users can read the file" in told) == (0, warned), told
 
 
 def test_a_site_that_comes_with_a_token_after_the_end_is_told_how_the_run_ended(bench) -> None:

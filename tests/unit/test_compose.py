@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flavor.bus.bounds import BOUNDS
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "compose.yaml").read_text()
@@ -47,6 +49,14 @@ def test_redis_keeps_what_it_was_told() -> None:
     assert "--appendonly yes --appendfsync everysec" in services()["redis"]
     assert 'volumes: ["redis:/data"]' in services()["redis"]
     assert re.search(r"--maxmemory \S+ --maxmemory-policy noeviction --maxmemory-clients \d+%", services()["redis"])
+
+
+@pytest.mark.parametrize("place", ["compose.yaml", "docs/deployment.md"])
+def test_one_client_takes_neither_all_memory_nor_all_time_of_redis(place: str) -> None:
+    text = " ".join((ROOT / place).read_text(encoding="utf-8").replace('"', "").split())
+    before = "--" if place == "compose.yaml" else ""
+    for name, value in BOUNDS.items():
+        assert f" {before}{name} {value} " in text, name
 
 
 def test_plain_redis_is_allowed_where_it_is_used() -> None:
