@@ -110,11 +110,10 @@ def enroll(
     """
     from pydantic import SecretStr
 
-    from flavor.bus.acl import UserPersistence, enroll_worker, is_open, user_name, worker_user
+    from flavor.bus.acl import UserPersistence, enroll_worker, user_name, worker_user
     from flavor.bus.acl import enroll as enroll_user
     from flavor.bus.address import database, tls_ca
     from flavor.bus.admission import check_replaceable, replace_key
-    from flavor.bus.bounds import bounds_warnings
     from flavor.bus.connection import shown
     from flavor.bus.runs import RunStore
     from flavor.bus.token import JoinToken, with_credentials, without_credentials
@@ -169,6 +168,15 @@ def enroll(
     tell(f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD")
     if kept is not UserPersistence.SAVED:
         tell(kept)
+    _warn(redis, url, tell)
+    _check_reachable(public, tell)
+
+
+def _warn(redis: Redis, url: str, tell: Callable[[str], None]) -> None:
+    """Tell what on this server protects less than a token promises."""
+    from flavor.bus.acl import is_open
+    from flavor.bus.bounds import bounds_warnings
+
     if is_open(redis):
         tell(
             "this server lets anyone in as its user 'default', so tokens protect nothing yet: give that user a "
@@ -176,7 +184,6 @@ def enroll(
         )
     for line in bounds_warnings(redis, url):
         tell(line)
-    _check_reachable(public, tell)
 
 
 def _check_out(out: str) -> None:

@@ -46,8 +46,8 @@ from flavor.records.names import MOST_LOG_LINES
     envvar=JOIN_VARIABLE,
     show_envvar=True,
     metavar="TOKEN",
-    help="Token that `flavor enroll` has printed, or @FILE with the token. The token names the run, the client "
-    "and Redis.",
+    help="@FILE with the token that `flavor enroll` has printed, or the token itself, which other users of the machine "
+    "can read in the process list while flavor-fl starts. The token names the run, the client and Redis.",
 )
 @click.option(
     "--run", envvar="FLAVOR_RUN", show_envvar=True, metavar="RUN", help="Name of the run.  [required without --join]"

@@ -1,14 +1,19 @@
-"""Keeps secrets out of the process list, in which every user of a machine can read all command lines."""
+"""Takes secrets out of the process list, in which every user of a machine can read all command lines."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from flavor.bus.variables import JOIN_VARIABLE, URL_VARIABLE
 
 _VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE}
+_PEOPLE = range(1000, 60_000)
+"""User ids that systems give to people; those of services are smaller or larger."""
 
 
 def keep_private(flags: Mapping[str, str] | None = None) -> None:
@@ -16,10 +21,16 @@ def keep_private(flags: Mapping[str, str] | None = None) -> None:
 
     `flags` maps an option to a word that takes its place on the command line, for options whose presence a command has
     to see. If the command line has no secrets, the function returns and changes nothing. Entry points call it first.
+
+    Until then the secrets stand in the process list. On a machine with other users, one line on stderr says so.
     """
     words, moved = without_secrets(sys.argv[1:], flags)
     if not moved:
         return
+    if _has_other_users():
+        for option in sorted(option for option, variable in _VARIABLES.items() if variable in moved):
+            with contextlib.suppress(OSError):
+                print(f"{Path(sys.argv[0]).name}: {_advice(option)}", file=sys.stderr, flush=True)
     count = len(sys.argv) - 1
     if sys.executable and sys.orig_argv[-count:] == sys.argv[1:]:
         command = [sys.executable, *sys.orig_argv[1:-count], *words]
@@ -27,6 +38,20 @@ def keep_private(flags: Mapping[str, str] | None = None) -> None:
         os.execve(sys.executable, command, {**os.environ, **moved})
     os.environ.update(moved)  # embedded in another program, whose command line is not ours
     sys.argv[1:] = words
+
+
+def _advice(option: str) -> str:
+    """What to do instead of giving this option its secret on the command line."""
+    file = "--join @FILE, or " if option == "--join" else ""
+    return (
+        f"until this program had started, other users of this machine could read the secret of {option} in the process "
+        f"list: give it as {file}in the variable {_VARIABLES[option]}"
+    )
+
+
+def _has_other_users() -> bool:
+    """Whether this machine's list of users has people, or what looks like them, beside this user."""
+    return any(each.pw_uid in _PEOPLE and each.pw_uid != os.getuid() for each in pwd.getpwall())
 
 
 def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:

@@ -171,7 +171,8 @@ def test_a_command_of_eight_times_the_words_costs_about_eight_times_as_much(
         words = [name, *key, *(word for at in range(many) for word in WITH_MANY_WORDS[name](at))]
         costs.append(min(measured(admin, site, words) for _ in range(3)))
         admin.unlink(f"{OWN}:hash")
-    assert costs[1] <= 30 * max(costs[0], 100), costs
+    noise_us = 1_000  # of a loaded machine; where each of 16,000 words is compared with all others, it is a second
+    assert costs[1] <= 30 * max(costs[0], noise_us), costs
 
 
 DONE = f"{OWN}:done"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
+import pwd
+import sys
 import traceback
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from pydantic import SecretStr, ValidationError
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.bus.token import JoinToken
-from flavor.cli.secrets import without_secrets
+from flavor.bus.variables import JOIN_VARIABLE, URL_VARIABLE
+from flavor.cli.secrets import keep_private, without_secrets
 from flavor.edge.agent import Edge
 from flavor.edge.config import EdgeConfig
 from flavor.errors import InvalidSetting
@@ -165,3 +169,26 @@ def test_a_file_that_is_given_without_its_at_sign_is_told(tmp_path: Path, monkey
     for text in ("other", "x" * 5000):
         with pytest.raises(InvalidSetting, match=r"prints one$"):
             JoinToken.parse(text)
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_one_line_says_where_a_secret_stood_on_a_machine_with_other_users(
+    others: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And for no other option, and for nobody whose token is in a file."""
+    nobody = next(each for each in pwd.getpwall() if each.pw_uid == os.getuid())
+    fields = (*nobody[:2], 1234, *nobody[3:])
+    monkeypatch.setattr(pwd, "getpwall", lambda: [pwd.struct_passwd(fields)] if others else [nobody])
+    for variable in (JOIN_VARIABLE, URL_VARIABLE):
+        monkeypatch.setenv(variable, "")
+    for words, said in [
+        (["--join", SECRET], ["the secret of --join", "give it as --join @FILE, or in the variable FLAVOR_JOIN"]),
+        (["--redis-url", f"redis://:{SECRET}@h"], ["the secret of --redis-url", "in the variable FLAVOR_REDIS_URL"]),
+        (["--join", "@file", "--redis-url", "redis://h"], []),
+    ]:
+        monkeypatch.setattr(sys, "argv", ["/usr/bin/flavor-fl", *words])
+        keep_private()
+        told = capsys.readouterr().err
+        assert told.count("\n") == (1 if said and others else 0)
+        assert not told or (told.startswith("flavor-fl: ") and all(part in told for part in said))
+        assert SECRET not in told
