@@ -115,8 +115,8 @@ def of_repetition(work: Work, last: RoundView | None = None, before: RoundView |
     if again := [client for client in repeated if digests[client] != earlier.get(client)]:
         yield (
             f"warning: {_some(again)} handed in the same update as in round {work.round - 1}, although the global "
-            "model is another: is the model of an earlier round saved, such as the best so far, in place of the one "
-            "that was trained in this round?"
+            "model is another: does it save the model of an earlier round, such as the best so far, in place of the "
+            "one that it has trained in this round?"
         )
 
 

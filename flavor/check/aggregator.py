@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flavor.check.aggregation import Made, Sent
-from flavor.check.aggregator_checks import ACCEPTED, ANEW_CHECKS, CONTENT, INFO, ONCE_CHECKS
+from flavor.check.aggregator_checks import ACCEPTED, ANEW_CHECKS, CONTENT, INFO, ONCE_CHECKS, WEIGHS
 from flavor.check.aggregator_kept import Once
 from flavor.check.aggregator_process import Anew, CheckedAggregator, Life
 from flavor.check.files import FileRound
@@ -21,10 +21,12 @@ from flavor.check.script import Over
 from flavor.check.sensitivity import Result, Trial
 from flavor.check.tensors import TensorRound
 from flavor.check.trainer_checks import without_tensors
-from flavor.check.weighing import is_out_of_scale
+from flavor.check.weighing import has_fixed_factors, is_out_of_scale
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
 from flavor.records.info import FILE_NAME
+
+_FOR_EACH_ROUND = "compute the factors in each round for the local models that are there: their number may change"
 
 
 class Round(Protocol[Result]):
@@ -55,7 +57,7 @@ class Round(Protocol[Result]):
 
 
 class CommandAggregation:
-    """Aggregates the trainer and two clients made from it, by the user's command, started in each round or once."""
+    """Aggregates the trainer and other clients made from it, by the user's command, started in each round or once."""
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class CommandAggregation:
         self._life = self._new_life(self._root, "aggregator")
         self._history: list[CheckedFiles] = []
         self._sums: list[float | None] = []  # of the local models' shares, round by round
+        self._counts: list[int] = []  # of local models
         self._before: Path | None = None  # what the trainer sent in the round before
         if not checkpoints.has_tensors:
             for check in CONTENT:
@@ -131,6 +134,11 @@ class CommandAggregation:
         self._sums.append(work.total(result))
         if is_out_of_scale(self._sums) and (sum_ := self._sums[-1]) is not None:
             work.fail_scale(self._life, where, sum_)
+        self._counts.append(len(work.files.local_models))
+        if has_fixed_factors(self._sums, self._counts):
+            first, now = self._counts[0], self._counts[-1]
+            seen = f"the shares of {now} local models sum to {now / first:.4g}, those of {first} to 1"
+            self._life.fail(WEIGHS, f"{where}: {seen}", hint=_FOR_EACH_ROUND)
         work.hand_over(self._life, where, target)
         shutil.copyfile(work.files.global_info, target.with_name(FILE_NAME))
         self._history.append(self._put_away(work.files, round_))

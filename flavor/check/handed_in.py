@@ -13,7 +13,7 @@ from flavor.check import model
 from flavor.check.aggregation import Made
 from flavor.check.report import Check, Report
 from flavor.check.script import Over
-from flavor.check.trained_from import compared, judge, most_left, not_loaded
+from flavor.check.trained_from import compared, judge, most_left, not_judged, not_loaded
 from flavor.check.trainer_checks import (
     EPOCH,
     FINITE,
@@ -112,7 +112,7 @@ class HandedIn:
             left = compared(before, made, local.tensors)
             unloaded = not_loaded(before, made, local.tensors)
             most = most_left(before, made, local.tensors)
-            judge(self._report, round_, left, was_read, unloaded, most)
+            judge(self._report, round_, left, was_read, unloaded, most, not_judged(before, made))
         return local, format_
 
     def described(self, round_: int, path: Path, kind: CheckpointKind) -> str:

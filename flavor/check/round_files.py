@@ -1,4 +1,4 @@
-"""The files of one round that a check gives an aggregator: three clients' models, made from the trainer's."""
+"""The files of one round that a check gives an aggregator: its clients' models, made from the trainer's."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from flavor.programs.aggregator_files import RoundFiles
 from flavor.records.info import Info, merge_infos
 
 CLIENTS = (CLIENT, "second", "third")
+_FOURTH = (*CLIENTS, "fourth")
+
+
+def clients_of(round_: int) -> tuple[str, ...]:
+    """Return the clients of a round of tensors: three, and four from round three on, as the sites of a run may vary."""
+    return CLIENTS if round_ < 3 else _FOURTH
+
 
 Writer = Callable[[Path], object]
 """Writes a local model to a path."""
 
 
 def sizes_of(info: Info) -> tuple[int, ...]:
-    """Return the clients' numbers of examples: all different, and neither rising nor falling along `CLIENTS`."""
+    """Return four clients' numbers of examples: all different, and neither rising nor falling along them."""
     own = max(info["metadata"]["datasetSize"], 1)
-    return own, 4 * own, 2 * own
+    return own, 4 * own, 2 * own, 3 * own
 
 
 def with_sizes(info: Info, sizes: Sequence[int]) -> tuple[Info, ...]:
@@ -30,7 +37,7 @@ def with_sizes(info: Info, sizes: Sequence[int]) -> tuple[Info, ...]:
 
 @dataclass(frozen=True)
 class CheckedFiles(RoundFiles):
-    """`RoundFiles` of a model for each of `CLIENTS`, which can be written again with changes.
+    """`RoundFiles` of a model for each client, which can be written again with changes.
 
     Beside each model lies an info.json: the trainer's, with another datasetSize for each client.
     """
@@ -40,7 +47,9 @@ class CheckedFiles(RoundFiles):
     @classmethod
     def lay_out(cls, folder: Path, writers: Sequence[Writer], info: Info, *, extension: str) -> CheckedFiles:
         """Write all files but the global model, at the places of `flavor-agg`."""
-        files = replace(cls.below(folder, CLIENTS, extension=extension), infos=with_sizes(info, sizes_of(info)))
+        clients = _FOURTH[: len(writers)]
+        sizes = sizes_of(info)[: len(writers)]
+        files = replace(cls.below(folder, clients, extension=extension), infos=with_sizes(info, sizes))
         files._write(dict(enumerate(writers)))
         return files
 
@@ -49,7 +58,7 @@ class CheckedFiles(RoundFiles):
 
         With `sizes`, the clients whose model is written again have these numbers of examples.
         """
-        fresh = self.below(folder, CLIENTS, extension=self.global_model.suffix)
+        fresh = self.below(folder, _FOURTH[: len(self.infos)], extension=self.global_model.suffix)
         files = replace(
             fresh,
             local_models=tuple(
@@ -77,4 +86,4 @@ class CheckedFiles(RoundFiles):
         for index, writer in writers.items():
             self.write_local_info(index, self.infos[index])
             writer(self.local_models[index])
-        self.write_global_info(merge_infos(CLIENTS, self.infos))
+        self.write_global_info(merge_infos(_FOURTH[: len(self.infos)], self.infos))

@@ -11,7 +11,7 @@ from flavor.check import model
 from flavor.check.aggregation import Made, Sent
 from flavor.check.aggregator_checks import FINITE, FOLLOWS, LOADABLE, SHAPES, WEIGHS
 from flavor.check.aggregator_process import Life
-from flavor.check.round_files import CLIENTS, CheckedFiles, sizes_of
+from flavor.check.round_files import CLIENTS, CheckedFiles, clients_of, sizes_of
 from flavor.check.sensitivity import Trial
 from flavor.check.weighing import Weighing, exchanged, explained, is_about_one, total, weighing
 from flavor.checkpoints import Checkpoint, Format, detect, from_safetensors, read, to_safetensors, write
@@ -28,14 +28,15 @@ _TELLING = 16
 
 
 class TensorRound:
-    """The trainer's model and two others, made from it by coins."""
+    """The trainer's model and those of other clients, made from it by coins."""
 
     def __init__(self, round_: int, sent: Sent, info: Info, folder: Path) -> None:
         assert sent.content is not None
         self._info = info
         self._local, self._format = sent.content
         others = [
-            model.other(self._local.tensors, seed=10 * round_ + i, spread=_SPREAD) for i in range(1, len(CLIENTS))
+            model.other(self._local.tensors, seed=10 * round_ + i, spread=_SPREAD)
+            for i in range(1, len(clients_of(round_)))
         ]
         self._models: list[model.Tensors] = [self._local.tensors, *others]
         writers = [functools.partial(self._write, tensors) for tensors in self._models]
@@ -115,7 +116,7 @@ class TensorRound:
 
     def _look_at_weights(self, life: Life, trial: Trial[model.Tensors], made: model.Tensors, unchanged: float) -> None:
         """Check whether the local models count by their clients' examples; try other sizes where it is unclear."""
-        sizes = sizes_of(self._info)
+        sizes = self._sizes
         if (sum_ := self.total(made)) is not None and not is_about_one(sum_):
             life.report.warned(WEIGHS, self._out_of_scale(sum_), hint=_SCALE)
             return
@@ -149,8 +150,12 @@ class TensorRound:
         """Fail because the shares sum to `sum_`."""
         life.fail(WEIGHS, f"{where}: {self._out_of_scale(sum_)}", hint=_SCALE)
 
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return sizes_of(self._info)[: len(self._models)]
+
     def _out_of_scale(self, sum_: float) -> str:
-        return f"the shares of the local models sum to {sum_:.4g}, not to 1{explained(sum_, sizes_of(self._info))}"
+        return f"the shares of the local models sum to {sum_:.4g}, not to 1{explained(sum_, self._sizes)}"
 
     def hand_over(self, life: Life, where: str, target: Path) -> None:
         """Write the global model as the trainer will find it: through safetensors to the trainer's format."""

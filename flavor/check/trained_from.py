@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from aggregators.dtypes import Kind, kind_of
 from flavor.check.aggregation import Made
 from flavor.check.model import Tensors, Trace, distance, moves_by_itself, some, trace
 from flavor.check.report import Report
 from flavor.check.trainer_checks import FROM_GLOBAL, LOADS
+from flavor.counted import counted
 
 _STARTED_AGAIN = "started again with a global model"
 _FEW_WEIGHTS, _FEW_OF_TENSOR = 50, 24
@@ -64,6 +67,15 @@ def not_loaded(before: Tensors, made: Made, after: Tensors) -> list[str]:
     return found
 
 
+def not_judged(before: Tensors, made: Made) -> list[str]:
+    """Return the parameters in which too few numbers are moved to judge them alone, with how many they have."""
+    return [
+        f"{name} ({counted(own.size, 'number')})"
+        for name, own in before.items()
+        if not moves_by_itself(name, own) and np.count_nonzero(made.coins[name] != own) < _FEW_OF_TENSOR
+    ]
+
+
 def most_left(before: Tensors, made: Made, after: Tensors) -> float:
     """Return the largest share of the global model's move that is surely left in some weights; 1 if none can tell.
 
@@ -85,16 +97,18 @@ def judge(
     was_read: bool | None,
     unloaded: Sequence[str] = (),
     most: float = 1.0,
+    small: Sequence[str] = (),
 ) -> None:
     """Record whether this round's model was trained from the global model, by the trace in it.
 
     Where the trace shows, `unloaded` names the tensors in which it does not, and `most` is the share that is left in
-    the tensor with most of it.
+    the tensor with most of it. `small` names the tensors that cannot be judged alone.
     """
     where = f"round {round_}"
     few = left.weights < _FEW_WEIGHTS
     if left.sigmas >= _CLEAR_SIGMAS:
-        report.passed(LOADS, "it shows clearly in the weights sent in")
+        unseen = f"; not judged alone: {some(small)}" if small else ""
+        report.passed(LOADS, f"it shows clearly in the weights sent in{unseen}")
         if most < _LITTLE:
             seen = f"{where}: it shows, but at most {most:.2g} of its change is left in any weights sent in"
             report.warned(LOADS, seen, hint=_SHADOW)

@@ -100,6 +100,17 @@ def is_out_of_scale(sums: Sequence[float | None]) -> bool:
     return len(sums) > 1 and all(each is not None and _is_close(each, first) for each in sums)
 
 
+def has_fixed_factors(sums: Sequence[float | None], counts: Sequence[int]) -> bool:
+    """Return whether the sums of shares, one for each round, show factors made for the first round's number of models.
+
+    Then the shares sum to 1 with that number of models, and with another one to the quotient of both numbers.
+    """
+    before, last = sums[:-1], sums[-1]
+    if last is None or counts[-1] == counts[0] or not all(each is not None and is_about_one(each) for each in before):
+        return False
+    return _is_close(last, counts[-1] / counts[0])
+
+
 def explained(sum_: float, sizes: Sequence[int]) -> str:
     """Return a question that explains a sum of shares other than 1; empty if no explanation is known."""
     n = len(sizes)

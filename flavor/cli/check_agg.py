@@ -84,9 +84,9 @@ if TYPE_CHECKING:
     "-r",
     "--rounds",
     type=click.IntRange(min=2),
-    default=2,
+    default=3,
     show_default=True,
-    help="Number of rounds to run.",
+    help="Number of rounds to run. From the third round on there are four clients.",
 )
 @click.option(
     "-e", "--epochs", type=click.IntRange(min=1), hidden=True, help="The ancestor's word: rounds after the first."
@@ -124,11 +124,11 @@ def command(
 ) -> None:
     """Check that an aggregator and a training script work together.
 
-    Runs both on this machine through two rounds, without Redis. The aggregator gets the models of three clients; two of
-    the models are derived from the script's model. The script gets the global model in its own format, as flavor-fl
-    writes it. Then check-agg runs the aggregator alone several times, to check that the result depends on each local
-    model. Aggregator and script have the environment that they have under flavor-agg and flavor-fl. The script has the
-    same paths as under check-fl.
+    Runs both on this machine through three rounds, without Redis. The aggregator gets the models of three clients, and
+    of four in the third round; all but one of them are derived from the script's model. The script gets the global
+    model in its own format, as flavor-fl writes it. Then check-agg runs the aggregator alone several times, to check
+    that the result depends on each local model. Aggregator and script have the environment that they have under
+    flavor-agg and flavor-fl. The script has the same paths as under check-fl.
     """
     from flavor.checkpoints.kinds import kind_named
     from flavor.programs.command import parse_command

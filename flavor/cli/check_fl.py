@@ -70,7 +70,7 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
     "--rounds",
     type=click.IntRange(min=1),
     help="Number of rounds to run, which the script finds in TOTAL_ROUNDS. One round does not show whether the script "
-    "goes on from a global model.  [default: 2; 1 with --ignore-ckpt and without -am]",
+    "goes on from a global model.  [default: 3; 1 with --ignore-ckpt and without -am]",
 )
 @click.option(
     "--timeout-s",
@@ -98,7 +98,7 @@ def command(
 ) -> None:
     """Check that a training script can take part in a federated run.
 
-    Runs the script on this machine through two rounds, with an aggregation between them and without Redis. Checks each
+    Runs the script on this machine through three rounds, with an aggregation after each and without Redis. Checks each
     thing that flavor-fl needs, and says what to change. INPUT_PATH, OUTPUT_PATH, LOG_PATH, LOCAL_MODEL_PATH and
     GLOBAL_MODEL_PATH are used if they are set; the other paths lie in a temporary folder, which is kept if a check
     fails. The first round may start from weights at GLOBAL_MODEL_PATH, which are restored at the end. A file at
@@ -124,7 +124,7 @@ def command(
             name="check-fl",
             init_once=init_once,
             kind=kind,
-            rounds=rounds or 2,
+            rounds=rounds or 3,
             timeout_s=timeout_s,
             as_json=as_json,
         )
@@ -135,7 +135,7 @@ def command(
             f"--rounds {rounds}: with --ignore-ckpt nothing here can make a global model for a second round: name your "
             "aggregator with -am CMD, or leave out --rounds"
         )
-    rounds = rounds or (2 if kind.has_tensors else 1)
+    rounds = rounds or (3 if kind.has_tensors else 1)
 
     from flavor.check.folders import Folders
     from flavor.check.output import Screen, show

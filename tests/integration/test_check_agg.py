@@ -285,6 +285,19 @@ def test_a_model_that_is_too_large_or_too_small_by_a_factor_fails(check, name, o
     assert failed.hint.startswith("divide by what the weights sum to, once")
 
 
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (MEAN, ""),
+        ("sum(m[k] / 3 for m in models)", "round 3: the shares of 4 local models sum to 1.333, those of 3 to 1"),
+        ("np.median([m[k] for m in models], axis=0)", ""),
+    ],
+)
+def test_factors_that_are_made_for_three_clients_fail_with_four(check, made, told):
+    outcome = check(replaced(ANEW, (MEAN, made)), rounds=3)
+    assert [failed.detail for failed in outcome.failed] == ([told] if told else [])
+
+
 STEPS = {  # of a server of the user's own: from which model, with which velocity, and whether it begins with zeros
     "a rate of 0.5 from zeros": ("0.5 * (m - old)", True, Status.WARNED),
     "Nesterov from zeros": ("0.7 * (1.9 * (m - old) + 0.81 * v)", True, Status.WARNED),
@@ -310,7 +323,7 @@ def test_a_server_step_of_ones_own_is_not_out_of_scale(check, name, tmp_path):
     # started anew, it keeps its state in a file for each round, and knows the round by the files there are
     known = f"    at = '1' if sizes and 'round-2' in GetPaths('globalModel')[0] else ''\n{body}"
     kept = f"    at or pickle.dump((made, velocity), open({state!r} + '1', 'wb'))\n"
-    outcome = check(replaced(ANEW, (SAVE, known + kept + SAVE)))
+    outcome = check(replaced(ANEW, (SAVE, known + kept + SAVE)), rounds=3 if name == "Nesterov" else 2)
     assert not outcome.failed, outcome.failed
     assert outcome.of("weighs by datasetSize").status is status, outcome.of("weighs by datasetSize")
 
