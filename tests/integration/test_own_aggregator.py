@@ -130,6 +130,7 @@ def test_the_documented_examples(bench, once):
 
     found = torch.load(json.loads(process.stdout)["global_model"], weights_only=True)["state_dict"]
     torch.testing.assert_close(found["w"], torch.full((2, 3), 2 * STEP))
+    assert found["bn.num_batches_tracked"].equal(torch.tensor(4)), "5 / 3 in each round, rounded"
 
 
 TORCH_TRAINER = """
@@ -140,12 +141,12 @@ from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
 me = int(os.environ["FLAVOR_CLIENT"][-1])
 confusion = dict.fromkeys(("basic/confusion_tp", "basic/confusion_fp", "basic/confusion_fn", "basic/confusion_tn"), -1)
 SetEvent("TrainInitDone")
-state = {"w": torch.zeros(2, 3)}
+state = {"w": torch.zeros(2, 3), "bn.num_batches_tracked": torch.tensor(0)}
 for epoch in range(int(os.environ["TOTAL_ROUNDS"])):
     WaitEvent("TrainStarted")
     if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
         state = torch.load(os.environ["GLOBAL_MODEL_PATH"])["state_dict"]
-    torch.save({"state_dict": {"w": state["w"] + me}}, os.environ["LOCAL_MODEL_PATH"])
+    torch.save({"state_dict": {name: each + me for name, each in state.items()}}, os.environ["LOCAL_MODEL_PATH"])
     SaveInfoJson({"metadata": {"epoch": epoch, "datasetSize": 10 * me, "importance": 1.0}, "metrics": confusion})
     SetEvent("TrainFinished")
 """

@@ -7,7 +7,9 @@ import os
 import pickle
 import re
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from flavor.programs.report_file import read_report
 from flavor.records.reported import Reported
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-script.md").read_text()
-REPORT, SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+SCHEDULE, REPORT, SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 PROTOCOL = (Path(__file__).parents[2] / "examples" / "shell" / "README.md").read_text()
 (SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
 
@@ -39,6 +41,53 @@ def test_reporting_the_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     exec(REPORT, {"loader": [1, 2, 3], "train": lambda model, batch: 1 / batch, "model": None, "rate": 0.1})
     flush()
     assert read_report(local) == Reported(3, 3, "learning rate 0.1", {"loss": 1 / 3})
+
+
+def test_a_schedule_is_placed_by_the_round() -> None:
+    """test_examples_again shows that the number goes on in a run that is resumed."""
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}, {"lr": 0.1}])
+    for round_ in (1, 2, 5):
+        exec(SCHEDULE, {"WaitEvent": lambda event, round_=round_: round_, "optimizer": optimizer})
+        assert [group["lr"] for group in optimizer.param_groups] == [0.1 * 0.9 ** (round_ - 1)] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("estimator", "own", "told"),
+    [
+        ("SGDClassifier", [0, 2], ""),
+        ("SGDClassifier", [0, 1, 2], ""),
+        ("LogisticRegression", [0, 1, 2], ""),
+        ("LogisticRegression", [0, 2], "coef is of shape|fit took"),
+        ("SGDClassifier", [0, 1, 2, 3], "labels other than"),
+    ],
+)
+def test_a_site_that_lacks_a_label_trains_rows_of_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimator: str, own: list[int], told: str
+) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 5))
+    np.savez(tmp_path / "data.npz", x=x, y=np.resize(own, 200))
+    script = SKLEARN.replace("[0, 1])", "[0, 1, 2])").replace("((1, x", "((3, x").replace("zeros(1)", "zeros(3)")
+    if estimator == "LogisticRegression":
+        script = script.replace("partial_fit", "fit").replace(
+            'SGDClassifier(loss="log_loss", random_state=0)', "LogisticRegression(warm_start=True, max_iter=3)"
+        )
+        script = script.replace("import SGDClassifier", "import LogisticRegression")
+    monkeypatch.setattr("flavor.cook.utils.SetEvent", lambda event: None)
+    monkeypatch.setattr("flavor.cook.utils.WaitEvent", lambda event: 1)
+    monkeypatch.setattr("flavor.cook.utils.SaveInfoJson", lambda info: None)
+    for name, value in {"INPUT_PATH": tmp_path, "TOTAL_ROUNDS": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    for name in ("GLOBAL_MODEL_PATH", "LOCAL_MODEL_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "model"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about max_iter
+        if told:
+            with pytest.raises((AssertionError, ValueError), match=told):
+                exec(script, {})
+            return
+        exec(script, {})
+    assert pickle.loads((tmp_path / "model").read_bytes())["state_dict"]["coef"].shape == (3, 5)
 
 
 @pytest.mark.slow
