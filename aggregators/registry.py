@@ -75,7 +75,8 @@ def _build(text: str, kinds: tuple[str, ...], what: str) -> Any:
         except ValueError:
             raise InvalidSetting(f"{text!r}: {value!r} does not fit {option}; write {entry.usage}") from None
     if missing := [option for option in entry.required if option not in options]:
-        raise InvalidSetting(f"{text!r}: {', '.join(missing)} is missing; write {entry.usage}")
+        what = f"{text!r}: {', '.join(missing)} is missing; write {entry.usage} with a value after each ="
+        raise InvalidSetting(f"{what}; `flavor aggregators` describes it")
     try:
         return entry.build(**options)
     except (AggregationError, TypeError) as error:

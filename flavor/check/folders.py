@@ -48,6 +48,7 @@ class Folders:
                 self.root,
                 environment=environment,
                 input_path=self.root / "input" if self.input_is_empty else None,
+                otherwise="set INPUT_PATH to the folder of the data",
             )
             self._hold.take(self.workspace)  # an edge's files would be replaced by the script's
             self.before = {

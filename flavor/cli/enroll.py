@@ -169,7 +169,7 @@ def enroll(
     if kept is not UserPersistence.SAVED:
         tell(kept)
     _warn(redis, url, tell)
-    _check_reachable(public, tell)
+    _warn_of_addresses(public, store, tell)
 
 
 def _warn(redis: Redis, url: str, tell: Callable[[str], None]) -> None:
@@ -239,9 +239,16 @@ def _one_key(text: str, client: str) -> PublicKey:
     return found[0][1]
 
 
-def _check_reachable(public: str, tell: Callable[[str], None]) -> None:
+def _warn_of_addresses(public: str, store: str | None, tell: Callable[[str], None]) -> None:
+    """Warn of what a token names and a site cannot reach."""
     from flavor.bus.address import is_this_machine
+    from flavor.store.url import folder_of
 
+    if store and (folder := folder_of(store)) and not os.path.isabs(folder):
+        tell(
+            f"warning: the token carries the store as the relative path {store!r}: the site looks for it in the folder "
+            "in which flavor-fl starts; enroll again with an absolute path, or let the site give --store"
+        )
     local = public.startswith("unix:") or is_this_machine(urlsplit(public).hostname or "localhost")
     if local:
         tell("the token's URL works on this machine alone: --public-url gives the URL at which the site reaches Redis")

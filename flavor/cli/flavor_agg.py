@@ -144,6 +144,7 @@ def command(
     from flavor.sizes import parse_size
     from flavor.stamp import with_times
     from flavor.store.opening import opened_once_usable
+    from flavor.store.url import folder_of
     from workers.serving import serve
 
     with_times()
@@ -180,6 +181,13 @@ def command(
         raise InvalidSetting("limits and --user are for an aggregator of your own: flavor-agg -m CMD")
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     store = needed(store, "--store", "FLAVOR_STORE")
+    if (folder := folder_of(store)) and not os.path.lexists(folder):
+        if not os.path.isabs(folder):
+            raise InvalidSetting(
+                f"--store {store}: there is no folder {os.path.abspath(folder)!r}: start flavor-agg in the folder in "
+                "which the coordinator runs, or name the coordinator's store by its absolute path"
+            )
+        tell(f"the store {folder} is not there yet and is made: is it the coordinator's?")
     name = secrets.token_hex(16)
     make_own_folder(workspace, needed=False)
     supervised(tell)

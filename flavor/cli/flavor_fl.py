@@ -273,6 +273,7 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> _Identity:
     from flavor.bus.address import bus_address
     from flavor.bus.token import JoinToken
     from flavor.errors import InvalidSetting
+    from flavor.store.url import folder_of
 
     token = JoinToken.parse(text)
     os.environ.pop(JOIN_VARIABLE, None)  # its own processes are given what they need of it
@@ -287,6 +288,13 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> _Identity:
     for name, value in given.items():
         if value != getattr(token, name):
             raise InvalidSetting(f"--{name} {value}: the join token is for {name} {getattr(token, name)!r}")
+    folder = folder_of(token.store) if token.store and not store else None
+    if folder and not os.path.isabs(folder) and not os.path.isdir(folder):
+        raise InvalidSetting(
+            f"the join token names the store {folder!r}, a relative path, and there is no folder "
+            f"{os.path.abspath(folder)!r} here: name the store's folder with --store, or let the operator enroll this "
+            "site again with an absolute path"
+        )
     tls = {name: context.params[name] for name in ("tls_ca", "tls_cert", "tls_key", "insecure")}
     if token.ca is not None and not tls["tls_ca"]:
         tls["tls_ca"] = _kept_ca(token.ca, workspace or _workspace(token.run, token.client))

@@ -122,6 +122,11 @@ class GroupedCommand(ExampleCommand):
             if meant:
                 said += f" Did you mean {' or '.join(map(repr, meant))}?"
             raise click.NoSuchOption(error.option_name, said, None if meant else near, error.ctx) from None
+        except click.MissingParameter as error:
+            if error.param is not None and error.param.name == "main_command" and error.message == "":
+                said = "Missing option '-m' / '--main': the command of the script, in quotes: -m 'python main.py'"
+                raise click.UsageError(said, error.ctx) from None
+            raise
         except click.UsageError as error:
             if type(error) is click.UsageError and (advice := self._unquoted(ctx, args)):
                 raise click.UsageError(f"{error.message} {advice}", error.ctx) from None
@@ -141,6 +146,11 @@ class GroupedCommand(ExampleCommand):
             if name in quoted and after and not after[0].startswith("-"):
                 option, (what, example) = quoted[name]
                 return f"{option} takes one word: put {what} in quotes: {option} {example}"
+            if word == "--set" and after and not after[0].startswith("-") and "=" not in args[number + 1]:
+                return "--set takes one word: --set NAME=VALUE"
+        names = {parameter.name for parameter in self.get_params(ctx)}
+        if {"main_command", "edges"} <= names and not any(word.startswith(("-m", "--main")) for word in args):
+            return "Give the command of the script after -m, in quotes: -m 'python main.py'"
         return ""
 
 

@@ -43,8 +43,11 @@ class Workspace:
         environment: Mapping[str, str],
         input_path: Path | None = None,
         format_: str | None = None,
+        otherwise: str = "set INPUT_PATH or --input",
     ) -> Workspace:
         """Choose the paths and make the folders; `format_` chooses the extension of the checkpoints' file names.
+
+        `otherwise` says how the user names another input folder.
 
         Raises `InvalidSetting` for paths that cannot be used.
         """
@@ -72,7 +75,7 @@ class Workspace:
                 "the trainer saves is told from what it is given"
             )
         if not workspace.input.is_dir():
-            raise InvalidSetting(f"the input folder {workspace.input} does not exist: set INPUT_PATH or --input")
+            raise InvalidSetting(f"the input folder {workspace.input} does not exist: {otherwise}")
         for folder in (
             workspace.root,
             workspace.output,

@@ -14,6 +14,8 @@ from flavor.say import say
 
 _SHELL = frozenset({">", ">>", "<", "|", "||", "&&", ";", "&", "2>", "2>&1", "&>"})
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "env"})
+_RUNS = {".py": "python", ".sh": "sh", ".R": "Rscript", ".r": "Rscript"}
+"""The program that runs a script, by the ending of its name."""
 _VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{\w+\})")
 
 
@@ -29,6 +31,8 @@ def parse_command(text: str, option: str, *, path: str | None = None) -> list[st
     if not words:
         raise InvalidSetting(f"{option} is empty: give a command such as 'python main.py'")
     if shutil.which(words[0], path=path or search_path(os.environ)) is None:
+        if (runs := _RUNS.get(os.path.splitext(words[0])[1])) and os.path.isfile(words[0]):
+            raise CommandNotFound(f"{option} {text!r}: {words[0]!r} is a script: write {option} '{runs} {text}'")
         raise CommandNotFound(
             f"{option} {text!r}: no program {words[0]!r} can be executed: check the spelling, PATH and permissions "
             "(the command runs without a shell; for shell syntax use: sh -c '...')"

@@ -235,16 +235,24 @@ def obituary(who: str, code: int, lines: Sequence[str], where: str = "") -> str:
     if not told:
         return f"{how}, silently"
     before = f"; before that: {' | '.join(told[:-1])}" if told[:-1] else ""
-    advice = f": {INSTALL_FLAVOR}" if lacks_flavor(told) else ""
+    advice = f": {INSTALL_FLAVOR}" if lacks_flavor(told) else f": {FLAVOR_ON_PATH}" if lacks_program(told) else ""
     return f"{how}: {told[-1]}{advice}{before}"
 
 
 INSTALL_FLAVOR = "install flavor in the environment that runs the script, too"
+FLAVOR_ON_PATH = (
+    "the program `flavor` is not on the script's PATH: activate the environment in which flavor is installed"
+)
 
 
 def lacks_flavor(lines: Iterable[str]) -> bool:
     """Whether what a Python script printed says that its environment has no flavor."""
     return any(re.search(r"No module named '?(flavor|aggregators)\b", line) for line in lines)
+
+
+def lacks_program(lines: Iterable[str]) -> bool:
+    """Whether what a shell printed says that there is no program `flavor`."""
+    return any(re.search(r"\bflavor: (command )?not found|command not found: flavor\b", line) for line in lines)
 
 
 def quoted(lines: Sequence[str]) -> str:

@@ -349,7 +349,10 @@ def _unusable(root: Path, error: OSError | LocalFault) -> InvalidSetting | Store
         if said.errno in AWAY and (said.errno != errno.EROFS or root.exists()):
             return ShareAway(f"store {str(root)!r} cannot be used ({said.strerror}): check its disk and its mount")
     why = said.strerror if isinstance(said, OSError) else str(error)
-    return InvalidSetting(f"store {str(root)!r} cannot be used ({why}): name a folder that exists and can be written")
+    where = "" if root.is_absolute() else f", a relative path, which is {str(root.absolute())!r} here,"
+    return InvalidSetting(
+        f"store {str(root)!r}{where} cannot be used ({why}): name a folder that exists and can be written"
+    )
 
 
 @contextlib.contextmanager

@@ -141,6 +141,10 @@ def test_names_and_missing_settings(bench):
     refused(bench.done("flavor-agg"), 2, "no --store is given")
     (bench.work / "file").write_text("x")
     refused(bench.done("flavor-agg", "--store", "file"), 2, "name a folder")
+    refused(
+        bench.done("flavor-agg", "--store", "none"), 2, f"there is no folder '{bench.work / 'none'}'", "coordinator"
+    )
+    assert not (bench.work / "none").exists()
 
 
 def test_runs_that_are_not_there_or_over(bench):

@@ -280,6 +280,12 @@ def test_a_token_and_options_that_contradict_it(bench) -> None:
         lines = [line for line in process.stderr.splitlines() if "in the process list" not in line]
         assert len(lines) == 1
         assert token[12:40] not in process.stderr
+    relative = bench.done("flavor", "enroll", "--unsaved", bench.run, "site-2", "--store", "no-such-store")
+    assert "warning: the token carries the store as the relative path 'no-such-store'" in relative.stderr
+    process = bench.done("flavor-fl", "-m", "true", "--join", relative.stdout.strip())
+    assert process.wait() == 2
+    assert f"no folder '{bench.work / 'no-such-store'}' here: name the store's folder with --store" in process.stderr
+    assert bench.done("flavor", "revoke", bench.run, "site-2").wait() == 0
     # what the environment says besides gives way to the token
     env = {"FLAVOR_JOIN": token, "FLAVOR_RUN": "other", "FLAVOR_CLIENT": "other", "FLAVOR_REDIS_URL": "redis://x:1"}
     process = bench.done("flavor-fl", "-m", "true", "--join-timeout-s", 0.2, env=env)

@@ -192,7 +192,7 @@ def test_a_whole_local_run_over_tls(bench_at, strict: RedisServer, made: Certifi
     [
         ["flavor", "status"],
         ["flavor", "serve", "--run", "r", "--rounds", 1, "--store", "store"],
-        ["flavor-agg", "--store", "store"],
+        ["flavor-agg", "--store", "."],
         ["flavor-fl", "--run", "r", "-m", "true"],
         ["flavor", "run", "-m", "true", "--edges", 1],
         ["flavor", "enroll", "r", "c"],

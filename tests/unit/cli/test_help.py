@@ -71,6 +71,8 @@ def test_checks_list_the_short_names_that_people_type(module: str, short: list[s
             "-m takes one word: put the command in quotes: -m 'python main.py'",
         ),
         (["-m", "python main.py", "--edges", "2", "more"], ""),
+        (["-m", "python main.py", "--set", "LR", "0.1"], "--set takes one word: --set NAME=VALUE"),
+        (["python", "main.py"], "Give the command of the script after -m, in quotes: -m 'python main.py'"),
     ],
 )
 def test_what_a_shell_has_taken_apart_needs_quotes(words: list[str], advice: str) -> None:
@@ -78,7 +80,14 @@ def test_what_a_shell_has_taken_apart_needs_quotes(words: list[str], advice: str
     assert done.exit_code == 2
     assert "Got unexpected extra argument" in done.output
     assert advice in done.output
-    assert ("in quotes" in done.output) == bool(advice)
+    assert ("in quotes" in done.output or "one word" in done.output) == bool(advice)
+
+
+@pytest.mark.parametrize("module", ["check_fl", "flavor_fl"])
+def test_without_its_option_a_command_is_told_to_stand_in_quotes(module: str) -> None:
+    done = CliRunner().invoke(command(module, "command"), ["python main.py"])
+    assert done.exit_code == 2
+    assert "Missing option '-m' / '--main': the command of the script, in quotes: -m 'python main.py'" in done.output
 
 
 def test_old_spellings_are_taken() -> None:

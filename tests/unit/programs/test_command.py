@@ -35,5 +35,8 @@ def test_a_program_that_does_not_exist_is_named() -> None:
 
 def test_a_file_that_cannot_be_executed(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("")
+    (tmp_path / "main.bin").write_text("")
     with pytest.raises(CommandNotFound, match="permissions"):
-        parse_command(str(tmp_path / "main.py"), "-m")
+        parse_command(str(tmp_path / "main.bin"), "-m")
+    with pytest.raises(CommandNotFound, match=r"main.py' is a script: write -m 'python .*main.py -x'$"):
+        parse_command(f"{tmp_path / 'main.py'} -x", "-m")

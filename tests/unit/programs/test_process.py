@@ -144,6 +144,16 @@ def test_an_end_is_heard_of_also_where_its_log_cannot_be_written() -> None:
     process.stop(1)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["t.sh: 2: flavor: not found", "t.sh: line 2: flavor: command not found", "zsh:1: command not found: flavor"],
+)
+def test_a_shell_without_the_program_is_told_what_to_do(line: str) -> None:
+    told = obituary("the trainer", 127, [line], "before TrainInitDone")
+    assert f"{line}: the program `flavor` is not on the script's PATH: activate" in told
+    assert "activate" not in obituary("the trainer", 127, [line.replace("flavor", "flavors")], "")
+
+
 def test_a_script_whose_environment_has_no_flavor_is_told_what_to_do() -> None:
     lines = ["Traceback (most recent call last):", "ModuleNotFoundError: No module named 'flavor'"]
     told = obituary("the trainer", 1, lines, "before TrainInitDone")
