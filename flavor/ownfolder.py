@@ -15,8 +15,9 @@ def make_own_folder(folder: Path, *, mode: int = 0o755, needed: bool = True, opt
     Below the current folder, each level must be this user's or root's, and no other user may write there. Elsewhere,
     and for the current folder and the folders above it, only a folder that all may write to is refused, unless it is
     this user's or root's and has the sticky bit, because containers mount folders of many owners. The same holds for
-    another user's link in a folder that all may write to. A folder that cannot be made is an error only where it is
-    `needed`. `option` is the option that names another folder.
+    another user's link in a folder that all may write to. A volume of a pod is accepted: Kubernetes mounts an
+    `emptyDir` with mode 0777, and no other user is in the pod. A folder that cannot be made is an error only where it
+    is `needed`. `option` is the option that names another folder.
     """
     folder, here = folder.absolute(), Path.cwd()
     levels = [folder, *folder.parents]
@@ -51,12 +52,17 @@ def _check(folder: Path, *, strict: bool, otherwise: str) -> None:
         how = f"belongs to another user, who may put files in the place of yours: {otherwise}"
     else:
         shared = by_all or (strict and by_group and not _is_private_group(found.st_gid))
-        refused = bool(shared and not found.st_mode & stat.S_ISVTX)
+        refused = bool(shared and not found.st_mode & stat.S_ISVTX) and (strict or not _is_volume_of_pod(folder))
         how = (
             f"can be written by others, who may put files in the place of yours: `chmod go-w {folder}`, or {otherwise}"
         )
     if refused:
         raise InvalidSetting(f"the folder {folder} {how}")
+
+
+def _is_volume_of_pod(folder: Path) -> bool:
+    """Whether this is a mount point, and this process runs in a pod of Kubernetes, which sets this variable."""
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and os.path.ismount(folder)
 
 
 def _is_private_group(gid: int) -> bool:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.ownfolder import make_own_folder
 from flavor.programs.process import ChildProcess
+from tests.faults.servers import tmpfs
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a folder to another user")
@@ -95,9 +97,34 @@ def test_below_a_folder_that_all_may_write_to_there_is_no_workspace(
     assert not site.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")
+@pytest.mark.parametrize("is_pod", [True, False])
+def test_an_empty_volume_of_a_pod_takes_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_pod: bool
+) -> None:
+    """Kubernetes gives an `emptyDir` mode 0777; a folder in it that all may write to is refused as anywhere."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    if is_pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with tmpfs(tmp_path / "volume", "1m") as volume:
+        volume.chmod(0o777)
+        (volume / "open").mkdir()
+        (volume / "open").chmod(0o777)
+        for site, refused in ((volume / "site-1", not is_pod), (volume / "open" / "site-1", True)):
+            with pytest.raises(InvalidSetting, match="can be written by others") if refused else nullcontext():
+                make_own_folder(site)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a link to another user")
-@pytest.mark.parametrize(("mode", "refused"), [(0o1777, True), (0o777, True), (0o755, False)])
-def test_nobody_leads_the_way_to_the_workspace_elsewhere(tmp_path: Path, mode: int, refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (0o1777, "work is a link of another user, who may lead it elsewhere: name another"),
+        (0o777, "common can be written by others, who may put files in the place of yours"),
+        (0o755, ""),
+    ],
+)
+def test_nobody_leads_the_way_to_the_workspace_elsewhere(tmp_path: Path, mode: int, said: str) -> None:
     """By a link of its own to a folder of this user's; where that user alone can put one, it is trusted."""
     common, precious = tmp_path / "common", tmp_path / "precious"
     common.mkdir()
@@ -105,10 +132,10 @@ def test_nobody_leads_the_way_to_the_workspace_elsewhere(tmp_path: Path, mode: i
     (common / "work").symlink_to(precious)
     os.lchown(common / "work", 65534, 65534)
     common.chmod(mode)
-    if not refused:
+    if not said:
         make_own_folder(common / "work" / "site-1")
         return
-    with pytest.raises(InvalidSetting, match="work is a link of another user, who may lead it elsewhere: name another"):
+    with pytest.raises(InvalidSetting, match=said):
         make_own_folder(common / "work" / "site-1")
     assert not [*precious.iterdir()]
 
