@@ -23,8 +23,8 @@ from flavor.atomic import write_whole
 from flavor.errors import InvalidSetting
 
 NAMES = ("ca", "server", "client")
-_SKEW = datetime.timedelta(minutes=5)
-"""Certificates are valid from a little before now: another machine's clock may be behind."""
+_SKEW = datetime.timedelta(days=1)
+"""Certificates are valid from a day before now: a site whose clock is hours behind would refuse them otherwise."""
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,11 @@ class OtherProtocol(RunError):
 
 
 class NotAdmitted(RunError):
-    """The coordinator does not let this client take part; the message says why."""
+    """The coordinator does not let this client take part; `told` is the coordinator's reason."""
+
+    def __init__(self, message: str, *, told: str = "") -> None:
+        self.told = told
+        super().__init__(message)
 
 
 class StateLost(RunError):

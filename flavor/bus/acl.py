@@ -156,6 +156,24 @@ def revoke(client: Redis, run: str, name: str, *, where: str) -> UserPersistence
     return kept
 
 
+def revoke_worker(client: Redis, name: str, *, where: str) -> UserPersistence | None:
+    """Remove the user of an aggregator, and end its connections; None for an unknown user.
+
+    Work that it had begun is given to another aggregator once its lease has run out.
+    """
+    with translated(where):
+        if not client.execute_command("ACL DELUSER", worker_user(name)):
+            return None
+        return save_users(client)
+
+
+def enrolled_workers(client: Redis, *, where: str) -> list[str]:
+    """Return the aggregators that have a user, sorted."""
+    prefix = worker_user("x").removesuffix("x")
+    with translated(where):
+        return sorted(user.removeprefix(prefix) for user in client.acl_users() if user.startswith(prefix))
+
+
 def enrolled(client: Redis, run: str, *, where: str) -> list[str]:
     """Return the clients of a run that have a user, sorted."""
     prefix = user_name(run, "x").removesuffix("x")

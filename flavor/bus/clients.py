@@ -58,8 +58,10 @@ class Clients(RunScripts):
             cursor, keys = self.redis.scan(cursor, match=self.keys.leases_pattern, count=1000)
         return int(cursor), {parsed[0] for key in keys if (parsed := self.keys.parse_client_channel(key))}
 
-    def clients(self, names: Iterable[str]) -> dict[str, tuple[ClientStatus, bool]]:
-        """For each client: what its edge says of itself, and whether its edge holds its lease.
+    def clients(self, names: Iterable[str]) -> dict[str, tuple[ClientStatus, int]]:
+        """For each client: what its edge says of itself, and how many milliseconds its lease has left.
+
+        These are 0 for a client whose lease is not there, and -1 for a lease that never ends.
 
         A client that has written something else there, or far too much, counts as one that says that it has failed.
         """
@@ -69,9 +71,9 @@ class Clients(RunScripts):
         return {
             name: (
                 ClientStatus(ClientState.FAILED, said) if isinstance(said, str) else ClientStatus.from_hash(said),
-                lives,
+                left_ms,
             )
-            for name, (said, lives) in zip(names, found, strict=True)
+            for name, (said, left_ms) in zip(names, found, strict=True)
         }
 
     def pulses(self, names: Iterable[str]) -> dict[str, Pulse]:
@@ -108,18 +110,18 @@ class Clients(RunScripts):
 
     def _of_clients(
         self, hashes: Sequence[str], names: Sequence[str], others: Sequence[str] = ()
-    ) -> list[tuple[dict[str, str] | str, bool]]:
-        """Read the fields `names` of these hashes, which clients write, and whether the keys in `others` exist.
+    ) -> list[tuple[dict[str, str] | str, int]]:
+        """Read the fields `names` of these hashes, which clients write, and how long the keys in `others` live.
 
         For a key that is no hash, or a field that is too large, returns what is wrong in place of the fields. Nothing
         else is read, and no client can keep the hashes of the others from being read.
         """
-        found: list[tuple[dict[str, str] | str, bool]] = []
+        found: list[tuple[dict[str, str] | str, int]] = []
         for start in range(0, len(hashes), _AT_ONCE):
             some, beside = hashes[start : start + _AT_ONCE], others[start : start + _AT_ONCE]
             answers = self.call("read_hashes", [*some, *beside], [LONGEST_FIELD_BYTES, len(some), *names])
             there = answers[len(some) :] or [0] * len(some)
-            found += [(_fields(each, names), bool(is_there)) for each, is_there in zip(answers, there, strict=False)]
+            found += [(_fields(each, names), int(left_ms)) for each, left_ms in zip(answers, there, strict=False)]
         return found
 
     def pin_key(self, client: str, public_key: str) -> str:

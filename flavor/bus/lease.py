@@ -54,10 +54,12 @@ class Lease:
         """Take the lease; wait for the lease of a dead holder to expire.
 
         Raises `LeaseHeld`, with host and process, where the holder renews the lease during the wait: it is alive. Calls
-        `told` once, with a line for the user, before the first wait.
+        `told` once, with a line for the user, before the first wait. A lease that has longer left than this one lasts
+        (the server's clock went back) is taken over once its holder has not renewed it for as long as this one lasts.
         """
         pause = threading.Event()
         before: tuple[str, int] | None = None
+        waited_s = 0.0
         while not self.try_acquire():
             holder, left_ms = self._client.get(self.key), self._client.pttl(self.key)
             if holder is None or left_ms == _GONE:
@@ -66,17 +68,36 @@ class Lease:
             pid = rest.partition(":")[0] or "unknown"
             if left_ms == _ENDLESS:  # no process of this project takes an endless lease
                 raise LeaseHeld(f"{self._what} is held without end by {holder!r}: `DEL {self.key}` on Redis frees it")
+            is_too_long = left_ms > self.ttl_s * 1000
             if before is None:
                 told(
-                    f"{self._what} is held by process {pid} on {host}; "
-                    f"waiting up to {left_ms / 1000:.0f} s for a sign of life"
+                    f"{self._what} is held by process {pid} on {host}; waiting up to "
+                    f"{min(left_ms / 1000, self.ttl_s):.0f} s for a sign of life, and taking over if there is none"
                 )
             elif before[0] != holder or left_ms > before[1]:
                 raise LeaseHeld(
                     f"{self._what} is already running as process {pid} on {host}: stop that one, or choose another name"
                 )
             before = (holder, left_ms)
-            pause.wait(min(self.ttl_s / 10, left_ms / 1000 + 0.001))
+            if is_too_long and waited_s >= self.ttl_s and self._take_over(holder):
+                return
+            look_s = min(self.ttl_s / 10, left_ms / 1000 + 0.001)
+            waited_s += look_s
+            pause.wait(look_s)
+
+    def _take_over(self, holder: str) -> bool:
+        """Take the lease from this holder; False where it was renewed or changed since."""
+        with self._client.pipeline() as step:
+            try:
+                step.watch(self.key)
+                if step.get(self.key) != holder or step.pttl(self.key) <= self.ttl_s * 1000:
+                    return False
+                step.multi()
+                step.set(self.key, self.token, px=int(self.ttl_s * 1000))
+                step.execute()
+            except redis.exceptions.WatchError:
+                return False
+        return True
 
     def renew(self) -> bool:
         """Extend the lease, in one round trip; False where it has expired or another process has it."""

@@ -36,7 +36,7 @@ COMMANDS = {
         "rm": "Remove an ended run from Redis.",
         "pardon": "End the quarantine of a client.",
         "enroll": "Let a client take part in a run, and print its join token.",
-        "revoke": "Cut a client off from a run.",
+        "revoke": "Cut a client off from a run, or an aggregator off from the server.",
         "recover": "Rebuild a run on Redis from the object store.",
         "store": "Print what a bucket must allow a site.",
         "certs": "Make certificates to try TLS with.",

@@ -33,5 +33,5 @@ def pardon(run: str, client: str, redis_url: str | None) -> None:
     done = runs.pardon(client)
     told = "has no refused update since its last accepted one: nothing to forget"
     if done:
-        told = "gets tasks again: start flavor-fl there once more to train the open round"
+        told = "gets tasks again: stop flavor-fl there and start it again to train the open round"
     click.echo(f"client {client} of run {run} {told}", err=True)

@@ -1,4 +1,4 @@
-"""`flavor revoke`: cut a client off from a run."""
+"""`flavor revoke`: cut a client off from a run, or an aggregator off from the server."""
 
 from __future__ import annotations
 
@@ -9,37 +9,59 @@ from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors
-from flavor.errors import RunError
+from flavor.errors import MisuseError, RunError
 from flavor.records.names import checked_name
 
 
 @click.command(cls=GroupedCommand, example="flavor revoke mammo site-1 --redis-url redis://localhost")
-@click.argument("run")
-@click.argument("client")
+@click.argument("run", required=False)
+@click.argument("client", required=False)
+@click.option("--worker", metavar="NAME", help="Cut off an aggregator, which has no RUN and no CLIENT.")
 @redis_option
 @one_line_errors
-def revoke(run: str, client: str, redis_url: str | None) -> None:
-    """Cut a client off from a run.
+def revoke(run: str | None, client: str | None, worker: str | None, redis_url: str | None) -> None:
+    """Cut a client off from a run, or an aggregator off from the server.
 
     Undoes `flavor enroll RUN CLIENT`: the token of CLIENT is invalid at once. In a run that goes on, CLIENT counts as
     failed. Everything that CLIENT wrote into Redis is removed, even if Redis is full of it. Accepted updates of CLIENT
     stay.
+
+    With --worker, undoes `flavor enroll --worker NAME`: the aggregator's URL is invalid at once, and its connections
+    end. Another aggregator does the work that it had begun. Rounds that it has closed stay.
     """
-    from flavor.bus.acl import UserPersistence, enrolled
+    from flavor.bus.acl import UserPersistence, enrolled, enrolled_workers, revoke_worker
     from flavor.bus.acl import revoke as revoke_user
     from flavor.bus.connection import shown
 
-    checked_name(run, "run")
-    checked_name(client, "client")
-    redis, url = connected(redis_url)
-    kept = revoke_user(redis, run, client, where=shown(url))
-    if kept is None:
-        others = enrolled(redis, run, where=shown(url))
-        raise RunError(
-            f"no client {client!r} is enrolled for run {run!r} on Redis at {shown(url)}: "
-            + (f"there is {', '.join(others)}" if others else "no client is")
-        )
     tell = teller("flavor: ")
-    tell(f"{client} is revoked for run {run}")
+    if worker is not None:
+        if run or client:
+            raise MisuseError("--worker NAME goes without RUN and CLIENT: an aggregator works for all runs")
+        checked_name(worker, "worker")
+        redis, url = connected(redis_url)
+        kept = revoke_worker(redis, worker, where=shown(url))
+        if kept is None:
+            raise RunError(
+                f"no aggregator {worker!r} is enrolled on Redis at {shown(url)}: "
+                + _there(enrolled_workers(redis, where=shown(url)), "aggregator")
+            )
+        tell(f"aggregator {worker} is revoked")
+    elif run and client:
+        checked_name(run, "run")
+        checked_name(client, "client")
+        redis, url = connected(redis_url)
+        kept = revoke_user(redis, run, client, where=shown(url))
+        if kept is None:
+            raise RunError(
+                f"no client {client!r} is enrolled for run {run!r} on Redis at {shown(url)}: "
+                + _there(enrolled(redis, run, where=shown(url)), "client")
+            )
+        tell(f"{client} is revoked for run {run}")
+    else:
+        raise MisuseError("name the run and the client: flavor revoke RUN CLIENT (or --worker NAME for an aggregator)")
     if kept is UserPersistence.UNKNOWN:
         tell("the server could not save that: look at its log, or the user is back after a restart")
+
+
+def _there(names: list[str], what: str) -> str:
+    return f"there is {', '.join(names)}" if names else f"no {what} is"

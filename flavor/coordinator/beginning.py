@@ -9,7 +9,8 @@ from flavor.bus.bounds import bounds_warnings
 from flavor.bus.persistence import persistence_warnings
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.errors import RunExists
+from flavor.errors import RunExists, RunStopped
+from flavor.exit_codes import ExitCode
 from flavor.ledger.history import History
 from flavor.ledger.manifest import Model, RunRecord
 from flavor.protocol import new_run_id
@@ -39,7 +40,8 @@ def create_or_find(
     """Create the run, or find it; return whether it existed before, and its settings.
 
     `flavor resume` may have changed the settings of a run that existed. `pause` waits for so many seconds, and returns
-    whether to give up. Raises `RunExists` for a run that has ended, or that has other settings.
+    whether to give up. Raises `RunStopped` for a run that was stopped, and `RunExists` for one that has ended
+    otherwise, or that has other settings.
     """
     tell = notices(observer)
     for line in persistence_warnings(runs.redis, url):
@@ -65,14 +67,22 @@ def create_or_find(
 
 
 def _found(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> RunConfig:
-    """Return the settings of the run that exists; raises `RunExists` unless this coordinator may serve it."""
+    """Return the settings of the run that exists; raises `RunExists` or `RunStopped` unless it may be served."""
     is_finished = view.state is RunState.FINISHED
     if view.state.ended and not (is_finished and _same_but_resumed(view, config)):
-        raise RunExists(f"run {view.run!r} is over ({view.state}: {view.reason}): {goes_on_by(view)}")
+        over = f"run {view.run!r} is over ({view.state}: {view.reason}): {goes_on_by(view)}"
+        raise RunStopped(over) if view.state is RunState.STOPPED else _refused(over)
     config = standing(view, config, tell)
     if is_finished:
         tell(f"run {view.run!r} was finished before: {goes_on_by(view)}")
     return config
+
+
+def _refused(message: str) -> RunExists:
+    """Return the error, with the exit code after which no service manager starts the same command again."""
+    error = RunExists(message)
+    error.exit_code = ExitCode.WRONG_USE
+    return error
 
 
 def standing(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> RunConfig:
@@ -83,14 +93,14 @@ def standing(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> R
     others = _differences(view, config)
     if (is_of_fedtrain(view) or config.aggregator == FEDTRAIN) and "aggregator" in others:
         if is_of_fedtrain(view):
-            raise RunExists(not_by_serve(view))
-        raise RunExists(
+            raise _refused(not_by_serve(view))
+        raise _refused(
             f"run {view.run!r} is there already, and aumai_fedtrain did not begin it: {goes_on_by(view)}, or choose "
             "another name"
         )
     changed = [name for name in others if name in view.changed]
     if unlike := {name: line for name, line in others.items() if name not in changed}:
-        raise RunExists(
+        raise _refused(
             f"run {view.run!r} is there already with other settings: {'; '.join(unlike.values())}; "
             f"{goes_on_by(view)}{_change_by(view.run, config, unlike)}, or choose another name"
         )

@@ -116,8 +116,6 @@ class Coordinator:
             view = self._runs.read()
             if self._runs.closed(view)[0] != view.resumed_round:  # the sites of a run that was resumed have ended
                 lease.give_grace()
-            if not view.state.ended:
-                self._tell(f"run {self._runs.run!r} goes on from round {view.round}")
         lease.start()
         name, keys = self._runs.run, self._runs.keys
         subscription = Subscription(
@@ -128,7 +126,7 @@ class Coordinator:
         )
         try:
             context = self._context(config, lease, pruning)
-            self._serve(context, subscription)
+            self._serve(context, subscription, was_there=was_there)
             return self._ended(context)
         finally:
             pruning.close()
@@ -187,11 +185,14 @@ class Coordinator:
 
     # -- the turn
 
-    def _serve(self, context: RunContext, subscription: Subscription) -> None:
+    def _serve(self, context: RunContext, subscription: Subscription, *, was_there: bool) -> None:
         """Step, wait for an event and read what it changed, until the run ends or `stop` is called."""
         current, lease, stages = context.current, context.lease, stages_of(context)
         with translated(shown(self._url)):
             self._store_wait.until_done(self._history.check, current.view)
+            if was_there and not current.view.state.ended:  # not before it is known to be the run that the store has
+                where = f"from round {round_}" if (round_ := current.view.round) else "before its first round"
+                self._tell(f"run {self._runs.run!r} goes on {where}")
             subscription.open()
             self._watch.was_away()  # counts from here on
             self._redis.publish(self._runs.keys.state, "serving")  # every edge answers by announcing itself

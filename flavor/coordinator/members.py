@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from flavor.bus.admission import tell_admission
 from flavor.bus.runs import RunStore
 from flavor.coordinator.client_log import ClientLog
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
-from flavor.policy.standing import Client, client_of, is_awaited, is_quarantined
+from flavor.policy.standing import Client, client_of, is_awaited, is_genuine, is_quarantined
 from flavor.printable import quoted
 from flavor.protocol import client_refusal
 from flavor.records.admission import Admission
@@ -51,6 +52,7 @@ class Members:
         self._quarantine_after, self._only = quarantine_after, only
         self._lease_s = lease_s
         self._stopped: dict[str, float] = {}  # client -> when its edge was first seen stopped by a signal (monotonic)
+        self._too_long: dict[str, float] = {}  # client -> when its lease was first seen with too much left (monotonic)
         self.clients: dict[str, Client] = {}
         self.names: set[str] = set()
         """The clients that were ever admitted."""
@@ -78,7 +80,7 @@ class Members:
         New clients are admitted with the coordinator's `token`; without a token, none is. With `lenient`, a client
         whose lease is missing does not count as gone.
         """
-        for name, (status, leased) in self._runs.clients(names).items():
+        for name, (status, left_ms) in self._runs.clients(names).items():
             before = self.clients.get(name)
             if self._is_stranger(name):
                 continue
@@ -94,8 +96,10 @@ class Members:
                         ClientState.FAILED, alive=False, reason=refused, quarantined=quarantined, is_admitted=False
                     )
                 continue
-            alive = self._awaited(name, state, leased)
+            alive = self._awaited(name, state, self._holds(name, left_ms))
             client = client_of(status, state, is_there=alive or lenient, is_quarantined=quarantined)
+            if state is ClientState.FAILED and (told := self._told.get(name)) and told[1] == status.public_key:
+                client = replace(client, reason=told[0])  # with the command that lets it in; the edge has ended for it
             self.clients[name] = client
             news = name not in self.names or (name in self._took_no_part and not state.gone)
             if news and token is not None and name not in self._told:  # refused, and ended since
@@ -115,6 +119,18 @@ class Members:
         """Whether the run admits this client's edge, as far as is known."""
         client = self.clients.get(name)
         return client is None or client.is_admitted
+
+    def _holds(self, name: str, left_ms: int) -> bool:
+        """Whether the client's edge holds its lease.
+
+        After a jump of the server's clock every lease has too much left. An edge that lives has renewed it within one
+        lease time.
+        """
+        if not left_ms or is_genuine(left_ms, self._lease_s):
+            self._too_long.pop(name, None)
+            return bool(left_ms)
+        now = time.monotonic()
+        return now - self._too_long.setdefault(name, now) < self._lease_s
 
     def _awaited(self, name: str, state: ClientState, alive: bool) -> bool:
         """Whether the client counts as present: it holds its lease, or was stopped by a signal and is awaited."""

@@ -94,7 +94,8 @@ class Notice:
     failure: Failure
     exit_code: int | None = None
     where: str = ""
-    """When the trainer ended, in words of this project, e.g. "in round 2, before TrainFinished"."""
+    """When the trainer ended, in words of this project, e.g. "in round 2, before TrainFinished"; or what the
+    coordinator said to a client that it does not admit."""
 
     @property
     def reason(self) -> str:
@@ -103,6 +104,8 @@ class Notice:
             who = "its trainer" if self.failure is Failure.ENDED else "its preprocess command"
             how = "" if self.exit_code is None else f" ({described_exit(self.exit_code)})"
             return f"{who} ended{' ' + self.where if self.where else ''}{how}"
+        if self.failure is Failure.NOT_ADMITTED and self.where:
+            return f"{_SENTENCES[self.failure]}: {self.where}"
         return _SENTENCES[self.failure]
 
     @property
@@ -140,7 +143,6 @@ _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (UnusableStore, Failure.UNUSABLE_STORE),
     (RunRefused, Failure.DECLINED),
     (DamagedRecord, Failure.DAMAGED),
-    (NotAdmitted, Failure.NOT_ADMITTED),
     (InvalidInfo, Failure.INFO),
     (MisuseError, Failure.MISUSE),
     (InvalidUpdate, Failure.CHECKPOINT),
@@ -151,4 +153,6 @@ def notice_of(error: BaseException) -> Notice:
     """What the run is told about this error; an error of no known class came with a signal."""
     if isinstance(error, Died):
         return error.notice
+    if isinstance(error, NotAdmitted):  # the command that lets it in stands in the coordinator's words alone
+        return Notice(Failure.NOT_ADMITTED, where=error.told)
     return Notice(next((failure for kind, failure in _CLASSES if isinstance(error, kind)), Failure.SIGNAL))

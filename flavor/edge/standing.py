@@ -69,7 +69,8 @@ class Standing:
             return
         if not told.is_admitted:
             signs = f"this edge signs with {site.config.key_path}"
-            raise NotAdmitted(f"run {site.config.run!r} does not admit {site.config.client!r}: {told.reason} ({signs})")
+            refusal = f"run {site.config.run!r} does not admit {site.config.client!r}: {told.reason} ({signs})"
+            raise NotAdmitted(refusal, told=told.reason)
         if not self._admitted:
             self._admitted = True
             site.observer.hear(RunJoined(run=site.config.run))

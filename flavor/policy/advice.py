@@ -68,10 +68,10 @@ def way_on(
     if refused:
         one = len(refused) == 1
         what = "update was refused: its site tries" if one else "updates were refused: their sites try"
-        lines.append(f"{_of(refused)} {what} again once flavor-fl is started there again")
+        lines.append(f"{_of(refused)} {what} again once flavor-fl is stopped and started there")
     if quarantined := [name for name, how in (shut or {}).items() if how is Standing.SHUT]:
         pardon = f"`flavor pardon {run} {shlex.quote(quarantined[0]) if len(quarantined) == 1 else 'SITE'}`"
-        lines.append(f"{_are_named(quarantined)} quarantined: {pardon}, then start flavor-fl there again")
+        lines.append(f"{_are_named(quarantined)} quarantined: {pardon}, then stop and start flavor-fl there")
     if revoked := [name for name, how in (shut or {}).items() if how is Standing.REVOKED]:
         enroll = f"`flavor enroll {run} {shlex.quote(revoked[0]) if len(revoked) == 1 else 'SITE'}`"
         lines.append(f"{_are_named(revoked)} revoked: {enroll} lets it join with a new token")

@@ -96,6 +96,15 @@ def client_of(status: ClientStatus, state: ClientState, *, is_there: bool, is_qu
     return Client(state, is_there, reason, is_quarantined, status.behind)
 
 
+def is_genuine(left_ms: int, lease_s: float) -> bool:
+    """Return whether an edge that has renewed its lease can have `left_ms` milliseconds of it left.
+
+    After a jump of the server's clock, a lease that no process renews may stay for hours. The lease time may have been
+    another when an edge joined, so the limit is ten lease times. -1 is a lease without end.
+    """
+    return 0 < left_ms <= _MOST_LEASES * lease_s * 1000 or left_ms == -1
+
+
 def is_awaited(state: ClientState | None, stopped_for_s: float | None, lease_s: float) -> bool:
     """Return whether a client without a lease counts as there: it was stopped by a signal less than a lease time ago.
 
@@ -118,6 +127,8 @@ def with_absent(members: Iterable[str], clients: Mapping[str, Client]) -> dict[s
     absent = Client(ClientState.STOPPED, alive=False, reason="it has not come back yet")
     return {**dict.fromkeys(members, absent), **clients}
 
+
+_MOST_LEASES = 10
 
 _ENDINGS = {ClientState.LEFT: Standing.LEFT, ClientState.REVOKED: Standing.REVOKED}
 

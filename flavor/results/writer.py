@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
-from flavor.errors import InvalidSetting
+from flavor.errors import InvalidSetting, RunExists, StateLost
 from flavor.results.claim import check_own, names_in, owner_of
 from flavor.results.folder import ResultFolder, recorded
 from flavor.store.protocol import ObjectStore
@@ -57,17 +57,21 @@ def written(
     runs, folder = RunStore(redis, run, redis_url), ResultFolder(out, tell)
     thread = threading.Thread(target=_follow, args=(runs, folder, store, tell, done), daemon=True)
     thread.start()
+    is_refused = False
     try:
         yield
+    except (StateLost, RunExists):  # what Redis has is not the run of this coordinator
+        is_refused = True
+        raise
     finally:
         done.set()
         thread.join()
         try:
-            if runs.find() is not None:
+            if not is_refused and runs.find() is not None:
                 folder.end(runs, store)
                 tell(f"results: {out}{folder.lacks_plot()}")
         except Exception as error:  # no error here changes how the run ended
-            tell(f"the last results could not be written into {out}: {error}")
+            tell(f"the last results could not be written into {out}: {error}; the same command writes them later")
         redis.close()
 
 

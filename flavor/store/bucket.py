@@ -49,6 +49,8 @@ _NO_CREDENTIALS = (
 )
 _MACHINE_ROLES = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
 """Address that obstore asks for credentials when the environment has none."""
+_CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
+"""What a service says of a request that is signed with another time than its own."""
 _NO_ENTRY = "it does not let us in: check the credentials in the environment and what they allow"
 
 
@@ -233,9 +235,13 @@ def failure(url: str, key: str, heard: str, *, status: int = 0, code: str = "") 
 
 def refusal(url: str, key: str, status: int, code: str) -> StoreUnavailable:
     """The store has answered and refuses: this process, or this object."""
-    said = _NO_ENTRY if status in (401, 403) else f"answered {status}"
-    if status not in (401, 403):
-        said += (f" ({code})" if code else "") + "; check the bucket, the region and the rights"
+    answered = f"answered {status}" + (f" ({code})" if code else "")
+    if code in _CLOCK:
+        said = f"{answered}: this machine's clock is off by more than the service allows, about 15 min: set the clock"
+    elif status in (401, 403):
+        said = f"{answered}: {_NO_ENTRY}"
+    else:
+        said = f"{answered}; check the bucket, the region and the rights"
     error = _unavailable(url, f"{key}: {said}", passing=False)
     error.refused = f"{status}{f' {code}' if code else ''}"
     return error

@@ -7,7 +7,7 @@ page that shows runs is to do the same.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ from flavor.bus.connection import translated
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.policy.standing import Standing, client_of, is_awaited, is_quarantined, standings, with_absent
+from flavor.policy.standing import Standing, client_of, is_awaited, is_genuine, is_quarantined, standings, with_absent
 from flavor.records.client import ClientStatus
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.round import RoundView
@@ -120,11 +120,13 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
     config = RunConfig.known(view.config)
     refusals, found = runs.refusals(), runs.clients(runs.members())
     shut = {name for name, refused in refusals.items() if is_quarantined(refused, config.quarantine_after)}
-    gone_s, left_ms = _goodbyes(runs, found, now_ms), _lease_times(runs, found)
     lease_s = config.heartbeat_timeout_s
+    found = {name: (status, left if is_genuine(left, lease_s) else 0) for name, (status, left) in found.items()}
+    left_ms = {name: left for name, (_, left) in found.items() if left > 0}
+    gone_s = _goodbyes(runs, found, now_ms)
     awaited = {name for name, (status, _) in found.items() if is_awaited(status.known_state, gone_s.get(name), lease_s)}
     members = {
-        name: client_of(status, state, is_there=alive or name in awaited, is_quarantined=name in shut)
+        name: client_of(status, state, is_there=bool(alive) or name in awaited, is_quarantined=name in shut)
         for name, (status, alive) in found.items()
         if (state := status.known_state) is not None
     }
@@ -142,7 +144,7 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
             now_ms,
             updates.get(name),
             standing.get(name),
-            is_alive=alive,
+            is_alive=bool(alive),
             is_shut=name in shut,
             is_awaited=not alive and name in awaited,
             seen_s=gone_s.get(name) if name not in left_ms else max(0.0, lease_s - left_ms[name] / 1000),
@@ -275,15 +277,6 @@ def _absence(
     return jobs.absence() if (is_uninspected or is_unclaimed) and not jobs.workers() else ""
 
 
-def _lease_times(runs: RunStore, names: Iterable[str]) -> dict[str, int]:
-    """Return how many milliseconds the lease of each edge has left, without clients whose lease is gone."""
-    names = list(names)
-    with translated(runs.where), runs.redis.pipeline(transaction=False) as reads:
-        for name in names:
-            reads.pttl(runs.keys.client(name).lease)
-        return {name: int(left) for name, left in zip(names, reads.execute(), strict=True) if left >= 0}
-
-
 _GOODBYES = {
     ClientState.STOPPED: ClientStopped.name,
     ClientState.FAILED: ClientLost.name,
@@ -293,7 +286,7 @@ _LOOKED_BACK = 500
 """How many entries of the log are searched for the time when a client gave its lease back."""
 
 
-def _goodbyes(runs: RunStore, clients: Mapping[str, tuple[ClientStatus, bool]], now_ms: int) -> dict[str, float]:
+def _goodbyes(runs: RunStore, clients: Mapping[str, tuple[ClientStatus, int]], now_ms: int) -> dict[str, float]:
     """Return how many seconds ago each client gave its lease back, without clients that crashed."""
     sought = {
         name: event

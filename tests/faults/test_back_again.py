@@ -96,7 +96,7 @@ def test_three_refused_tries_in_one_round_shut_a_site_out_until_it_is_pardoned(f
     coordinator = readme_serve(faulty)
     bench.aggregator()
     edges = refused_thrice(faulty)
-    told = f"c2 is quarantined: `flavor pardon {bench.run} c2`, then start flavor-fl there again, or lower the quorum"
+    told = f"c2 is quarantined: `flavor pardon {bench.run} c2`, then stop and start flavor-fl there, or lower"
     coordinator.until(told)
     bench.eventually("said", lambda: told in bench.done("flavor", "status", bench.run).stdout)
     bench.eventually("logged", lambda: told in bench.done("flavor", "log", bench.run).stdout)

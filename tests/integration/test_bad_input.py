@@ -168,7 +168,9 @@ def test_runs_that_are_not_there_or_over(bench):
     assert f"waiting for run '{bench.run}': it is stopped" in waiting
     assert f"run '{bench.run}' is over (stopped" in over
     assert "it did not go on within 0.2 s: start this again once its operator resumed it" in over
-    refused(bench.serve(), 1, "is over", f"flavor resume {bench.run}")
+    stopped = bench.serve()
+    assert (stopped.wait(), "is over (stopped" in stopped.stderr) == (8, True), "systemd starts it no more"
+    assert f"flavor resume {bench.run}" in stopped.stderr
     before = bench.runs.read()
     (bench.work / "file").write_text("")
     refused(bench.done("flavor", "resume", bench.run, "--out", "file/results"), 2, "--out file/results: ")

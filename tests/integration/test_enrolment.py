@@ -16,7 +16,18 @@ import pytest
 import redis
 from redisserver import redis_server
 
-from flavor.bus.acl import UserPersistence, enroll, enrolled, is_open, revoke, rules
+from flavor.bus.acl import (
+    UserPersistence,
+    enroll,
+    enroll_worker,
+    enrolled,
+    enrolled_workers,
+    is_open,
+    revoke,
+    revoke_worker,
+    rules,
+    worker_user,
+)
 from flavor.bus.connection import Redis, connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.events import ClientEvents
@@ -290,6 +301,18 @@ def test_a_revoked_client_is_cut_off_and_counts_as_lost(url: str, admin: Redis, 
     assert revoke(admin, RUN, CLIENT, where="here") is None
     assert enrolled(admin, RUN, where="here") == []
     admin.delete(OWN.hash)
+
+
+def test_a_revoked_aggregator_is_cut_off(url: str, admin: Redis) -> None:
+    secret, _ = enroll_worker(admin, "agg-1", where="here")
+    with connect(with_credentials(url, worker_user("agg-1"), secret)) as worker:
+        assert worker.ping()
+        assert enrolled_workers(admin, where="here") == ["agg-1"]
+        assert revoke_worker(admin, "agg-1", where="here") is UserPersistence.LOST
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            worker.ping()
+    assert revoke_worker(admin, "agg-1", where="here") is None
+    assert enrolled_workers(admin, where="here") == []
 
 
 def test_a_subscription_that_is_allowed_no_longer_ends(url: str, admin: Redis, member: Redis) -> None:

@@ -521,7 +521,7 @@ def test_second_coordinator_is_refused(bench):
     assert "is already running as process" in second.stderr.splitlines()[-1]
     assert first.running
     other = bench.serve("--heartbeat-timeout-s", 1, rounds=9)
-    assert other.wait() == 1
+    assert other.wait() == 2
     assert (
         without_stamp(other.stderr.splitlines()[-1])
         == f"Error: run '{bench.run}' is there already with other settings: rounds is 3, not 9; "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from flavor.bus.admission import replace_key
 from flavor.bus.connection import connect
-from flavor.bus.lease import Lease
+from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
@@ -262,3 +263,47 @@ def test_a_lease_that_never_ends_is_said_to_be_one(runs: RunStore) -> None:
     runs.redis.set("l", "somebody")
     with pytest.raises(LeaseHeld, match="held without end by 'somebody': `DEL l`"):
         Lease(runs.redis, "l", ttl_s=1, what="it").acquire(told=lambda _: None)
+
+
+def test_a_lease_that_lasts_for_hours_makes_no_site_live(runs: RunStore) -> None:
+    """The server's clock went back: nobody renews what a dead edge has left, and a live edge does within its lease."""
+    seen = Members(runs, SILENT, ClientLog(runs, SILENT), quarantine_after=3, lease_s=0.3, only=None)
+    own = runs.keys.client("a")
+    says(runs, "a", state="ready")
+    runs.redis.set(own.lease, "here", px=200)
+    seen.read(["a"], token=TOKEN, lenient=False)
+    runs.redis.set(own.lease, "here", px=7_200_000)
+    seen.read(["a"], token=TOKEN, lenient=False)
+    assert seen.clients["a"].alive, "its edge may renew it yet"
+    deadline = time.monotonic() + 30
+    while seen.clients["a"].alive:
+        assert time.monotonic() < deadline
+        seen.read(["a"], token=TOKEN, lenient=False)
+    assert seen.clients["a"].why_gone == "its heartbeat stopped"
+    runs.redis.set(own.lease, "here", px=200)
+    seen.read(["a"], token=TOKEN, lenient=False)
+    assert seen.clients["a"].alive
+
+
+def test_a_lease_that_lasts_for_hours_is_taken_over(runs: RunStore) -> None:
+    told: list[str] = []
+    runs.redis.set("lease", "host:1:x", px=7_200_000)
+    lease = Lease(runs.redis, "lease", ttl_s=0.5, what="the coordinator")
+    lease.acquire(told=told.append)
+    assert runs.redis.get("lease") == lease.token
+    assert told == [
+        "the coordinator is held by process 1 on host; waiting up to 0 s for a sign of life, and taking over if there "
+        "is none"
+    ]
+
+
+def test_a_lease_that_lasts_for_hours_and_is_renewed_is_not_taken_over(runs: RunStore) -> None:
+    first = Lease(runs.redis, "lease", ttl_s=0.5, what="the coordinator")
+    first.acquire(told=print)
+    runs.redis.pexpire("lease", 7_200_000)
+    other = Lease(runs.redis, "lease", ttl_s=0.5, what="the coordinator")
+    keeper = LeaseKeeper(first, lost=lambda: None)
+    keeper.start()
+    with pytest.raises(LeaseHeld):
+        other.acquire(told=print)
+    keeper.stop()

@@ -388,12 +388,15 @@ def test_an_edge_with_another_key_is_refused_and_told_why(bench: Bench) -> None:
     bench.aggregator()
     edge = bench.edge("edge-1", bench.trainer())
     assert edge.wait() == 1
-    coordinator.until('waiting: 0 of at least 1 client is ready; edge-1: "it is not admitted"')
+    coordinator.until("waiting: 0 of at least 1 client is ready; edge-1: its key is ")
     key = SigningKey.load(bench.folder / "edge-1" / "client.key").public.fingerprint
     pinned = OTHER.public.fingerprint
     refused = f"its key is {key}, and this run knows it by key {pinned}: start flavor-fl with the file of that key"
     assert f"edge-1: {refused}" in coordinator.stderr
     assert refused in edge.stderr
+    way_on = f"(flavor enroll {bench.run} edge-1 --new-key)"
+    assert way_on in coordinator.stderr.splitlines()[-1], "also once the edge has ended for it"
+    assert way_on in bench.runs.clients(["edge-1"])["edge-1"][0].reason, "and in what status reads"
     assert "joined" not in coordinator.stderr
     assert bench.runs.members() == []
     assert bench.logged("client.other_key")["client"] == "edge-1"

@@ -4,12 +4,13 @@
 -- Invariant: the script writes nothing, and returns no more than the named fields, each within the limit. No client can
 -- make the call fail by what it writes there.
 -- Returns for each hash: nothing there: 0; no hash: 1; a field that is too large: its name; else the fields' values;
---         and for each other key whether it is there (1 or 0).
+--         and for each other key the milliseconds until it expires, -1 for one that never does, 0 for none.
 local most, found, names = tonumber(ARGV[1]), {}, {unpack(ARGV, 3)}
 for i, key in ipairs(KEYS) do
   local kind = i <= tonumber(ARGV[2]) and redis.call('TYPE', key)['ok']
   if not kind then
-    found[i] = redis.call('EXISTS', key)
+    local left = redis.call('PTTL', key)
+    found[i] = left == -2 and 0 or left == 0 and 1 or left
   elseif kind == 'none' then
     found[i] = 0
   elseif kind ~= 'hash' then

@@ -320,8 +320,11 @@ class TestQuorumLost:
     @pytest.mark.parametrize(
         ("kind", "told"),
         [
-            (Standing.REFUSED, "c's update was refused: its site tries again once flavor-fl is started there again"),
-            (Standing.SHUT, "c is quarantined: `flavor pardon r c`, then start flavor-fl there again"),
+            (
+                Standing.REFUSED,
+                "c's update was refused: its site tries again once flavor-fl is stopped and started there",
+            ),
+            (Standing.SHUT, "c is quarantined: `flavor pardon r c`, then stop and start flavor-fl there"),
             (Standing.REVOKED, "c is revoked: `flavor enroll r c` lets it join with a new token"),
         ],
     )
@@ -536,7 +539,9 @@ class TestQuarantine:
         action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": self.SHUT}, CONFIG)
         assert action is Action.FAIL
         assert "c: it is quarantined" in reason
-        assert "`flavor pardon r c`, then start flavor-fl there again, or lower the quorum (`flavor resume r" in reason
+        assert (
+            "`flavor pardon r c`, then stop and start flavor-fl there, or lower the quorum (`flavor resume r" in reason
+        )
 
     def test_a_run_that_waits_says_between_rounds_who_lets_it_go_on(self) -> None:
         revoked = Client(ClientState.REVOKED, alive=False, reason="it was revoked")

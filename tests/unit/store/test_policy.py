@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from flavor.cli.main import cli
 from flavor.errors import InvalidSetting
+from flavor.store.bucket import failure
 from flavor.store.paths import (
     accepted_path,
     client_folder,
@@ -109,3 +110,13 @@ def test_the_command_prints_it() -> None:
     done = CliRunner().invoke(cli, ["store", "policy", "mammo", "site-1", "--store", URL])
     assert done.exit_code == 0
     assert json.loads(done.stdout) == site_policy(URL, "mammo", "site-1")
+
+
+def test_a_refusal_for_a_wrong_clock_names_the_clock():
+    said = str(failure("s3://b", "key", "", status=403, code="RequestTimeTooSkewed"))
+    assert "answered 403 (RequestTimeTooSkewed)" in said
+    assert "set the clock" in said
+    assert "credentials" not in said
+    assert "answered 403 (AccessDenied): it does not let us in" in str(
+        failure("s3://b", "key", "", status=403, code="AccessDenied")
+    )
