@@ -53,8 +53,8 @@ def of_statistics(work: Work, first: ClientModel, held: Mapping[str, Tensor]) ->
     single = {spec.name for spec in first.specs if not spec.shape}
     if scalars := [repr(name) for name in floats if name in single and name not in named]:
         yield (
-            f"of no dimensions are {_some(scalars)}: no server step is taken with such numbers, they become the mean, "
-            "or what the rule makes of the sites'"
+            f"no server step is taken with single numbers, of no dimensions: {_some(scalars)} become the mean, or what "
+            "the rule makes of the sites'"
         )
 
 
@@ -63,11 +63,12 @@ def of_state(work: Work, first: ClientModel, held: Mapping[str, Tensor], *, step
     if work.round > 1:
         return
     if found := training_state(spec for spec in first.specs if spec.name not in held):
-        stepped = ", and the server step changes them" if steps else ""
+        parameters = {spec.name for spec in first.specs if spec.shape and kind_of(spec.dtype) is Kind.FLOAT}
+        stepped = ", and takes part in the server step" if steps and not parameters.isdisjoint(found) else ""
         yield (
-            "warning: state_dict has what looks like the state of an optimizer or a schedule: "
-            f"{_some([repr(name) for name in found])} are averaged with the weights{stepped}; save such state beside "
-            "state_dict, where it stays at the site"
+            "warning: state_dict has what looks like the state of an optimizer or a schedule, which is averaged with "
+            f"the weights{stepped}: {_some([repr(name) for name in found])}; save such state beside state_dict, where "
+            "it stays at the site"
         )
 
 

@@ -39,7 +39,7 @@ TENSORS = Check(
 )
 STATE_AVERAGED = (
     "state_dict has what looks like the state of an optimizer or a schedule, which is averaged with the weights, and "
-    "which a server step changes"
+    "may take part in a server step"
 )
 STATE_BESIDE = (
     "save it beside state_dict, where it stays at the site: "

@@ -167,7 +167,7 @@ def norms(round_: int, client: str) -> dict[str, np.ndarray]:
     """A batch norm whose variances fall, and a count that has no known name."""
     rng = np.random.default_rng([round_, *map(ord, client)])
     fall = (0.3**round_ * rng.uniform(0.5, 1.5, 4)).astype(np.float32)
-    numbers = {"opt/lr": np.array(0.5 * 0.6**round_), "scale": np.array(1.0)}
+    numbers = {"exp_avg": np.ones(2), "opt/lr": np.array(0.5 * 0.6**round_), "scale": np.array(1.0)}
     return {
         "bn.weight": rng.normal(size=4).astype(np.float32),
         "bn.running_var": fall,
@@ -197,10 +197,14 @@ def test_statistics_take_the_mean_and_what_turns_negative_is_told(
             np.testing.assert_allclose(model["bn.running_var"], mean, rtol=1e-6)
             np.testing.assert_allclose(model["opt/lr"], 0.5 * 0.6**round_)
         notes = [runs.read_round(round_).notes for round_ in (1, 2, 3)]
-        assert "schedule: 'opt/lr' are averaged with the weights, and the server step changes them" in notes[0][0]
+        assert (
+            "which is averaged with the weights, and takes part in the server step: 'exp_avg', 'opt/lr'" in notes[0][0]
+        )
         assert notes[0][1].startswith("statistics, and no parameters, are 'bn.running_var': no server step")
-        assert notes[0][2].startswith("of no dimensions are 'opt/lr', 'scale': no server step")
-        assert [note for note in (*notes[1], *notes[2]) if "statistics, and" in note or "opt/lr" in note] == []
+        assert notes[0][2].startswith(
+            "no server step is taken with single numbers, of no dimensions: 'opt/lr', 'scale'"
+        )
+        assert [note for note in (*notes[1], *notes[2]) if "statistics, and" in note or "exp_avg" in note] == []
         assert notes[2][0].startswith("warning: round 3: 'codes.size': negative values after the server step")
         assert (model["codes.size"] < 0).any()
     finally:
