@@ -134,8 +134,9 @@ def _warn_of_dropped_jobs(redis: Redis) -> None:
 def _show_run(found: dict[str, Any]) -> None:
     ended = found["state"] in _ENDED
     click.echo("  ".join((found["run"], found["state"], f"round {found['round']} of {found['rounds']}", _clock(found))))
-    lines = [found["reason"] if ended else f"waits: {found['waits_for']}{_lasting(found['waits_s'])}"]
-    for line in (*lines, *(absent for absent in found["absent"] if absent != found["waits_for"])):
+    absent = [each for each in found["absent"] if each != found["waits_for"]]
+    last = found["reason"] if ended else f"waits: {found['waits_for']}{_lasting(found['waits_s'])}"
+    for line in (*absent, last):  # first what is missing: nothing moves without it
         print_line(line)
     if found["last_round"]:
         print_line(_last_round(found))

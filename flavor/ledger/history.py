@@ -31,8 +31,8 @@ _LOOKED_AHEAD = 50
 def lost(run: str, closed: int, but: str) -> str:
     """Say that the store has `closed` rounds of a run, and Redis does not have them."""
     return (
-        f"run {run!r} has {counted(closed, 'closed round')} in the store, but {but}: it came back empty or older, or "
-        "is another one"
+        f"run {run!r} has {counted(closed, 'closed round')} in the store, but {but}: it was told to forget the run "
+        "(`flavor rm`), is another one, or came back empty or older"
     )
 
 
