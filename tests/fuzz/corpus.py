@@ -34,6 +34,11 @@ def seeds() -> dict[str, list[bytes]]:
             b"\x00runs/r/clients/b/0002-u.safetensors\x00\x03torch\x00\x02123456789",
             b"\x04" + bench().info["info_path"].encode() + b"\x00\x06" + bench().info["num_examples"].encode(),
         ],
+        "pulse": [
+            b'{"done": 30, "total": 100, "message": "m", "metrics": {"loss": 0.3}, "round": 1}',
+            b"[37.5, 3221225472, 8589934592, 2, 90.0, 1073741824, 137438953472]",
+            b'training\x001\x001\x00{"done": 1e300, "total": 1e-300}\x00[1, 2, 3]',
+        ],
         "path": [
             bench().update[0].encode(),
             b"runs/r/../../outside/secret",

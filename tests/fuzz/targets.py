@@ -40,6 +40,8 @@ from flavor.records.info import MAX_BYTES, merge_infos, parse_info
 from flavor.records.model import GlobalModel
 from flavor.records.names import count, is_name
 from flavor.records.objects import ObjectRef
+from flavor.records.pulse import FIELDS, Doing, Pulse
+from flavor.records.reported import MOST_BYTES
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.records.update import from_hash
@@ -47,6 +49,7 @@ from flavor.records.verdict import Verdict
 from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, checked_path, update_prefix
+from flavor.view.progress import progress_of, words_of
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small
 from workers.signatures import Signatures
@@ -152,6 +155,20 @@ GOOD_INFO = {
 }
 
 
+def fuzz_pulse(data: bytes) -> None:
+    """What a client says that it does, reports and bears: read, written again, and shown."""
+    text = data.decode("utf-8", "replace")
+    fields = dict(zip(FIELDS, text.split("\0"), strict=False)) | {"reported": text, "load": text}
+    for each in (fields, dict(zip(FIELDS, text.split("\0"), strict=False))):
+        pulse = Pulse.from_hash(each)
+        if pulse.reported is not None:
+            assert len(pulse.reported.to_json()) <= MOST_BYTES
+            assert words_of(pulse.reported).isprintable()
+        progress = progress_of(pulse, None, fits=frozenset(Doing), round_=1, now_ms=2, begun_ms=1)
+        assert progress.described("training").isprintable()
+        Pulse.from_hash(pulse.to_hash())
+
+
 def fuzz_path(data: bytes) -> None:
     """An object's path from a hash's field."""
     here = bench()
@@ -253,6 +270,7 @@ def _is_utf8(data: bytes) -> bool:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "info": fuzz_info,
     "update": fuzz_update,
+    "pulse": fuzz_pulse,
     "path": fuzz_path,
     "channel": fuzz_channel,
     "safetensors": fuzz_safetensors,

@@ -147,6 +147,13 @@ def test_what_an_earlier_process_left_is_not_told(tmp_path: Path) -> None:
     assert [pulse.reported for _, pulse in site.heard] == [None]
 
 
+def test_a_script_that_starts_again_in_a_later_round_reports_before_its_first(site: Site) -> None:
+    site.part = Part(newest=3, behind=3)
+    write_report(site.local, Reported(1, 4))
+    site.looks(1)
+    assert site.heard == [(1.0, Pulse(Doing.STARTING, 0, SERVER_MS, Reported(1, 4)))]
+
+
 def test_a_report_that_is_none_is_not_told(site: Site) -> None:
     site.part = TRAINING
     site.looks(2)
