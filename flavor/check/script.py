@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 from flavor.check.output import Screen
-from flavor.programs.process import ChildProcess, described_exit, shortened
+from flavor.programs.process import (
+    FLAVOR_ON_PATH,
+    INSTALL_FLAVOR,
+    ChildProcess,
+    described_exit,
+    lacks_flavor,
+    lacks_program,
+    shortened,
+)
 
 _TICK_S = 1.0
 _LAST_LINES = 8
@@ -122,6 +130,18 @@ class Script:
         code = self.exit_code()
         text = " ".join(filter(None, [f"{who} {'was ' if code < 0 else 'ended with '}{described_exit(code)}", where]))
         return text + self.last_words()
+
+    def death_hint(self, input_is_empty: bool) -> str | None:
+        """Return a hint about its end with an error; None, for the check's own hint, if it ended without one."""
+        code, last = self.exit_code(), self.last_words().splitlines()
+        if lacks_program(last):  # also of a shell that went on after it
+            return FLAVOR_ON_PATH
+        if code == 0:
+            return None
+        if lacks_flavor(last):
+            return INSTALL_FLAVOR
+        hint = "repair what its last lines say"
+        return f"{hint}, or set INPUT_PATH to the data" if input_is_empty else hint
 
     def last_words(self) -> str:
         """Return its last lines, each on a line of its own after a bar; empty if it printed nothing."""

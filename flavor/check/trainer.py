@@ -45,7 +45,6 @@ from flavor.check.trainer_checks import (
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
 from flavor.checkpoints.npz_suffix import npz_hint
-from flavor.programs.process import FLAVOR_ON_PATH, INSTALL_FLAVOR, lacks_flavor, lacks_program
 from flavor.programs.readmark import ReadMark
 from flavor.programs.trainer_environment import trainer_environment
 from flavor.records.names import Event
@@ -381,16 +380,7 @@ class TrainerCheck:
 
     @property
     def _death_hint(self) -> str | None:
-        """Return a hint about a script that ended with an error; None, for the check's own hint, if without."""
-        code, last = self._script.exit_code(), self._script.last_words().splitlines()
-        if lacks_program(last):  # also of a shell that went on after it
-            return FLAVOR_ON_PATH
-        if code == 0:
-            return None
-        if lacks_flavor(last):
-            return INSTALL_FLAVOR
-        hint = "repair what its last lines say"
-        return f"{hint}, or set INPUT_PATH to the data" if self._folders.input_is_empty else hint
+        return self._script.death_hint(self._folders.input_is_empty)
 
     def _give_up(self, check: Check, detail: str, hint: str | None = None) -> NoReturn:
         self._report.failed(check, detail, hint=hint)
