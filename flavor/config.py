@@ -48,7 +48,8 @@ class RunConfig(BaseModel):
         "Number of rounds to run.", Group.RUN, may_change=True, variable="FLAVOR_ROUNDS", ge=1, le=1_000_000
     )
     min_clients: int = setting(
-        "Number of clients that must be ready before the first round opens.",
+        "Number of clients that must be ready before the first round opens. Without --quorum, a round also needs that "
+        "many accepted updates to close (with --fraction: this share of them).",
         Group.RUN,
         default=1,
         may_change=True,

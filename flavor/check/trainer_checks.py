@@ -111,7 +111,8 @@ REPORTS = Check(
 )
 SEEDED = Check(
     "starts from the same weights",
-    "started a second time without a global model, the script hands in a like model in round one, as each site has to",
+    "started a second time without a global model, the script hands in nearly the same model in round "
+    "one, because all sites must start alike",
     "set a seed before the model is built (torch.manual_seed(0), np.random.default_rng(0)), the same at every site, or "
     "start the run from one model with --init-model",
 )

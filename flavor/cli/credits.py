@@ -1,4 +1,4 @@
-"""`flavor credits`: show how many samples each client has contributed to a run."""
+"""`flavor credits`: show how many examples each client has contributed to a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @store_option
 @one_line_errors
 def credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, store: str | None) -> None:
-    """Show how many samples each client has put into a run.
+    """Show how many examples each client has put into a run.
 
     Counts the updates that were aggregated, each by the datasetSize in its client information. Where the rule left
     updates out, as Krum does, a column says which updates entered the model. RUN is the name of a run on Redis. FOLDER
@@ -90,7 +90,7 @@ def _totals(found: list[Contribution]) -> Table:
     totals = CreditBook.of(found).totals()
     everything = sum(totals.values()) or 1
     shows_choice = in_model != rounds
-    table = _table("client", "rounds", *(["in model"] if shows_choice else []), "samples", "share")
+    table = _table("client", "rounds", *(["in model"] if shows_choice else []), "examples", "share")
     for client, samples in totals.items():
         choice = [f"{in_model[client]}"] if shows_choice else []
         table.add_row(cell(client), f"{rounds[client]}", *choice, f"{samples}", f"{samples / everything:.1%}")
@@ -99,7 +99,7 @@ def _totals(found: list[Contribution]) -> Table:
 
 def _rounds(found: list[Contribution]) -> Table:
     shows_choice = not all(one.in_model for one in found)
-    table = _table("client", "round", *(["in model"] if shows_choice else []), "samples")
+    table = _table("client", "round", *(["in model"] if shows_choice else []), "examples")
     for one in found:
         choice = ["yes" if one.in_model else "no"] if shows_choice else []
         table.add_row(cell(one.client), f"{one.round}", *choice, f"{one.samples}")

@@ -75,7 +75,7 @@ from flavor.records.names import MOST_LOG_LINES
     show_envvar=True,
     type=click.Path(dir_okay=False, path_type=Path),
     help="File of the private key that signs this site's updates (PEM, Ed25519). It is created if it does not exist.  "
-    "[default: client.key in --workspace, else ~/.config/flavor/keys/CLIENT.key]",
+    "[default: client.key in the folder of --workspace if that is given, else ~/.config/flavor/keys/CLIENT.key]",
 )
 @click.option(
     "--trust",

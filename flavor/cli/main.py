@@ -25,7 +25,7 @@ COMMANDS = {
         "status": "Show all runs, or one run with its round and its sites.",
         "log": "Show every event of a run with its reason.",
         "get": "Write a global model of a run into a file.",
-        "credits": "Show how many samples each client has put into a run.",
+        "credits": "Show how many examples each client has put into a run.",
         "verify": "Check the history of a run in the object store.",
         "aggregators": "List the rules that --aggregator and --server-step take.",
     },

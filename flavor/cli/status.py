@@ -148,7 +148,7 @@ def _show_run(found: dict[str, Any]) -> None:
     from flavor.view.progress import words_of
 
     name = found["metric"]
-    heads = ["SITE", "STATE", "LAST SEEN", "SAMPLES", "UPLOADED"]
+    heads = ["SITE", "STATE", "LAST SEEN", "EXAMPLES", "UPLOADED"]
     heads += [name.upper()] if name else []
     clients = found["clients"].items()
     reasons = {site: "" if client["phase"] == "done" else _why(client) for site, client in clients}
@@ -209,7 +209,9 @@ def _last_round(found: dict[str, Any]) -> str:
 
 def _began(round_: int) -> str:
     """Say from which model a round began, to which its metrics belong unless a script evaluates its trained model."""
-    return f"which began from the model of round {round_ - 1}" if round_ > 1 else "the first"
+    if round_ == 1:
+        return "the first"
+    return f"which began from the model of round {round_ - 1}: `flavor get RUN --round {round_ - 1}`"
 
 
 def _seen(client: dict[str, Any], found: dict[str, Any]) -> str:

@@ -172,8 +172,8 @@ class Progress:
             self._row("global model:", results.global_model)
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
-                of = "metrics of round N are of the model of round N-1, unless sites evaluate what they have trained"
-                self._row("", of)
+                of = "those of round N are of the model of round N-1, unless sites evaluate what they have trained"
+                self._row("metrics:", of)
         self._row("everything:", results.out)
         if results.state == RunState.FAILED:
             self._row("go on with it:", f"flavor run --resume {out}")

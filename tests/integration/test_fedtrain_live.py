@@ -169,10 +169,23 @@ def test_credits_are_the_same_numbers_everywhere(bench: Bench) -> None:
     assert session["credits"] == shown["credits"]
     assert (session["run"], session["status"]) == (bench.run, "finished")
     table = bench.done("flavor", "credits", bench.run).stdout.split()
-    assert table == ["client", "rounds", "samples", "share", "site-1", "3", "30", "33.3%", "site-2", "3", "60", "66.7%"]
+    assert table == [
+        "client",
+        "rounds",
+        "examples",
+        "share",
+        "site-1",
+        "3",
+        "30",
+        "33.3%",
+        "site-2",
+        "3",
+        "60",
+        "66.7%",
+    ]
     rows = bench.done("flavor", "credits", bench.run, "--by-round").stdout.splitlines()
     assert [row.split() for row in rows][:3] == [
-        ["client", "round", "samples"],
+        ["client", "round", "examples"],
         ["site-1", "1", "10"],
         ["site-2", "1", "20"],
     ]

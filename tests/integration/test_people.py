@@ -133,7 +133,7 @@ def test_metrics_are_kept_of_each_site(bench, out):
     shown = bench.done("flavor", "status", out, env=LOCAL).stdout
     assert f"{bench.run}  finished  round 2 of 2  took" in shown
     assert shown.split("SITE")[1].split() == [
-        *("STATE", "LAST", "SEEN", "SAMPLES", "UPLOADED", "SCORE"),
+        *("STATE", "LAST", "SEEN", "EXAMPLES", "UPLOADED", "SCORE"),
         *("edge-1", "done", "-", "10", "168", "B", "2.1"),
         *("edge-2", "done", "-", "20", "168", "B", "2.2"),
     ]

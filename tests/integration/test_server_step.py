@@ -262,7 +262,7 @@ def test_whom_krum_chose_stands_in_manifest_credits_and_log(bench: Bench) -> Non
         {"round": 1, "samples": {"edge-1": 10, "edge-2": 20, "edge-3": 30}, "chosen": chosen}
     ]
     header, *rows = [line.split() for line in credits("--by-round").splitlines()]
-    assert header == ["client", "round", "in", "model", "samples"]
+    assert header == ["client", "round", "in", "model", "examples"]
     assert {row[0]: row[2] for row in rows} == {client: "yes" if client in chosen else "no" for client in clients}
     assert {row.split()[0]: row.split()[2] for row in credits().splitlines()[1:]}[left_out] == "0"
     (closed,) = [entry for entry in bench.log() if entry["event"] == "round.closed"]
