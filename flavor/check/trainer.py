@@ -26,12 +26,9 @@ from flavor.check.progress import look_at_progress
 from flavor.check.report import Check, Report
 from flavor.check.script import END_S, Ended, Late, Over, Script
 from flavor.check.trainer_checks import (
-    CONTENT,
     ENDS,
     FINISHED,
     FROM_GLOBAL,
-    LATER,
-    ONE_ROUND,
     READY,
     SAVES,
     SEEDED,
@@ -40,7 +37,7 @@ from flavor.check.trainer_checks import (
     TRAINER_CHECKS,
     WAITS,
     late_for_ready,
-    without_tensors,
+    leave_out,
 )
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
@@ -99,14 +96,8 @@ class TrainerCheck:
 
     def run(self) -> Report:
         """Drive the script to its end; stop it if it does not get there."""
-        has_tensors = self._settings.checkpoints.has_tensors
-        if not has_tensors:
-            for check in CONTENT:
-                self._report.skipped(check, without_tensors(self._settings.checkpoints))
-        if self._settings.rounds == 1:
-            for check in LATER:
-                if has_tensors or check not in CONTENT:
-                    self._report.unclear(check, ONE_ROUND, hint=self._settings.second_round)
+        settings = self._settings
+        leave_out(self._report, settings.checkpoints, settings.rounds, second_round=settings.second_round)
         with self._bus:
             try:
                 self._aggregation.start()

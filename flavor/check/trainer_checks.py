@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flavor.check.report import Check
+from flavor.check.report import Check, Report
 from flavor.checkpoints.kind import CheckpointKind
 
 STARTS = Check(
@@ -158,6 +158,19 @@ LATER: tuple[Check, ...] = (SHAPES, TRAINS, LOADS, EPOCH)
 """The checks that only a second round can decide."""
 ONE_ROUND = "one round cannot show it"
 """The reason why one round leaves these unclear."""
+
+
+def leave_out(report: Report, checkpoints: CheckpointKind, rounds: int, *, second_round: str) -> None:
+    """Record which checks so many rounds of such checkpoints cannot make; `second_round` says how to get a second."""
+    if not checkpoints.has_tensors:
+        for check in CONTENT:
+            report.skipped(check, without_tensors(checkpoints))
+    if rounds == 1:
+        for check in LATER:
+            if checkpoints.has_tensors or check not in CONTENT:
+                report.unclear(check, ONE_ROUND, hint=second_round)
+
+
 STILL_TRAINS = f"give each step more time with --timeout-s if a round takes longer; if not, {FINISHED.hint}"
 """The hint where the time of a round is over, and the script still runs."""
 
