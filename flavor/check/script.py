@@ -114,6 +114,11 @@ class Script:
             self._screen.waited()
 
     @property
+    def pid(self) -> int | None:
+        """The id of its process; None before its start."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def has_ended(self) -> bool:
         """Whether the script was started and has ended."""
         return self._process is not None and self._process.exit_code is not None

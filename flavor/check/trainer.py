@@ -25,6 +25,7 @@ from flavor.check.output import Screen
 from flavor.check.progress import look_at_progress
 from flavor.check.report import Check, Report
 from flavor.check.script import END_S, Ended, Late, Over, Script
+from flavor.check.second_wait import AGAIN, ONCE_A_ROUND, SecondWait
 from flavor.check.trainer_checks import (
     ENDS,
     FINISHED,
@@ -79,15 +80,17 @@ class TrainerCheck:
         self._files = folders.workspace
         self._base = environment
         self._report = Report(TRAINER_CHECKS)
+        self._second = SecondWait(self._files.local_model, lambda: (self._bus.events.unfinished(), self._script.pid))
         self._bus = FakeBus(
-            settings.rounds, on_set=self._about_to_set, on_wait=self._enters_wait, on_ask=self._asks_for
+            settings.rounds,
+            on_set=self._about_to_set,
+            on_wait=self._second.enters_wait,
+            on_ask=self._asks_for,
         )
         self._asked: dict[str, None] = {}  # events besides TrainStarted that the script has asked for
         self._aggregation = aggregation or Mean()
         self._script = Script(self._bus, screen, settings.timeout_s, mark="| ", alarm=self._alarm)
         self._at_event: dict[str, tuple[Stamp | None, Stamp | None]] = {}
-        self._round = 0  # that has begun
-        self._waits_again_in: int | None = None  # the round in which it waits although it has saved a model
         self._set_again = False
         self._handed_in = HandedIn(self._report, settings.rounds)
         self._mark: ReadMark | None = None
@@ -187,7 +190,8 @@ class TrainerCheck:
         look_at_progress(self._report, self._files.local_model)
         self._screen.tell(f"round {round_} of {self._settings.rounds}")
         self._files.clear_local()
-        self._round, self._set_again = round_, False
+        self._second.begins(round_)
+        self._set_again = False
         if round_ > 1:
             self._folders.place_made_in(round_ - 1)
         self._mark = ReadMark(self._files.global_model)
@@ -199,15 +203,18 @@ class TrainerCheck:
             return set_(Event.TRAIN_FINISHED, round_) or (round_ == 1 and set_(Event.TRAIN_FINISHED, 0))
 
         try:
-            self._script.wait(f"TrainFinished of round {round_}", lambda: finished() or self._waits_again_in == round_)
+            self._script.wait(f"TrainFinished of round {round_}", lambda: finished() or self._second.is_certain)
         except Ended:
             detail = self._script.obituary("the script", f"in round {round_}, before TrainFinished")
             self._not_finished(round_, detail, hint=self._death_hint)
         except Late:
-            detail = f"round {round_}: not set within {self._script.limit} after TrainStarted; the script still runs"
-            self._not_finished(round_, detail, hint=STILL_TRAINS)
+            if not self._second.is_seen:
+                detail = (
+                    f"round {round_}: not set within {self._script.limit} after TrainStarted; the script still runs"
+                )
+                self._not_finished(round_, detail, hint=STILL_TRAINS)
         if not finished():
-            self._give_up(FINISHED, f"round {round_}: it waits for the next round without having set it")
+            self._give_up(FINISHED, f"round {round_}: {AGAIN}", hint=ONCE_A_ROUND)
         if not self._bus.events.is_set(Event.TRAIN_FINISHED, round_):
             self._give_up(WAITS, f"round 1: it set TrainFinished before TrainStarted{self._waited_for}")
         if self._bus.events.taken() < round_:
@@ -334,15 +341,6 @@ class TrainerCheck:
         if key not in self._at_event:
             self._was_read[key] = self._mark.was_read() if self._mark else None
         return self._at_event.setdefault(key, self._folders.stamps())
-
-    def _enters_wait(self) -> None:
-        """Note that the script waits although it has saved this round's model.
-
-        This runs in the server's thread, while `_begin` may remove the last round's model: the round is read first.
-        """
-        round_ = self._round
-        if self._files.local_model.is_file():
-            self._waits_again_in = round_
 
     def _asks_for(self, key: str) -> None:
         if (event := key.rpartition(":event:")[2]) != Event.ERROR:

@@ -9,8 +9,8 @@ def awaited(part: Part) -> str:
     """What this site waits for; '' while it has something to do."""
     if part.stalled:
         return (
-            f"TrainFinished of round {part.stalled}: the trainer waits for the next round without having set "
-            "it: call SetEvent('TrainFinished') at the end of every round, once both files are saved"
+            f"TrainFinished of round {part.stalled}: the trainer called WaitEvent('TrainStarted') again before it: "
+            "call WaitEvent once in each round, and SetEvent('TrainFinished') at its end, once both files are saved"
         )
     if part.phase is not Phase.IDLE:
         return ""

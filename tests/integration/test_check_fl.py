@@ -486,6 +486,31 @@ def test_a_script_that_waits_for_the_next_round_is_not_taken_for_one_that_waits_
     assert waited[0]
 
 
+TWICE = ('    WaitEvent("TrainStarted")\n', '    WaitEvent("TrainStarted")\n    WaitEvent("TrainStarted")\n')
+IN_A_PROCESS = (
+    TWICE[0],
+    TWICE[0] + "    import subprocess; busy = subprocess.Popen(['sleep', '60'])\n"
+    "    other = subprocess.Popen(['sleep', '60'])\n" + TWICE[0],
+)
+
+
+def test_a_script_that_waits_twice_is_told_so_long_before_its_time_is_over(check):
+    """It was told that a round may take longer, after ten minutes."""
+    began = time.monotonic()
+    report = check(changed(TWICE), timeout_s=60)
+    assert time.monotonic() - began < 30
+    assert outcome(report, Status.FAILED) == ["sets TrainFinished"]
+    told = "round 1: it called WaitEvent('TrainStarted') again before TrainFinished"
+    assert detail(report, "sets TrainFinished") == told
+
+
+def test_of_a_script_of_several_processes_another_may_finish_the_round(check):
+    report = check(changed(IN_A_PROCESS), timeout_s=4)
+    (failed,) = [result for result in report.results if result.status is Status.FAILED]
+    assert failed.detail == "round 1: it called WaitEvent('TrainStarted') again before TrainFinished"
+    assert failed.hint.startswith("call WaitEvent('TrainStarted') once in each round")
+
+
 def test_a_death_is_reported_at_once_with_its_last_lines_and_skips_the_rest(check, monkeypatch):
     monkeypatch.setattr("flavor.check.script._TICK_S", 30.0)  # the death itself ends the wait
     script = changed(("    save()\n    S", "    raise OSError('no space for the model')\n    S"))

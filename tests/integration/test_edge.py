@@ -310,9 +310,9 @@ def test_a_script_that_forgets_to_finish_its_round_is_told_of(alone: Alone, monk
     alone.start('SetEvent("TrainInitDone"); WaitEvent("TrainStarted"); train(); WaitEvent("TrainStarted")\n')
     alone.is_ready()
     alone.open_round(1)
-    alone.says("waiting for TrainFinished of round 1: the trainer waits for the next round without having set it")
+    alone.says("waiting for TrainFinished of round 1: the trainer called WaitEvent('TrainStarted') again before it")
     reason = lambda: alone.redis.hget(alone.keys.hash, "reason")  # noqa: E731
-    told = "it waits for TrainFinished of round 1: the trainer waits for the next round without having set it: call "
+    told = "it waits for TrainFinished of round 1: the trainer called WaitEvent('TrainStarted') again before it: call "
     alone.eventually("the run is told", lambda: (reason() or "").startswith(told))
     alone.redis.set(alone.keys.event(1, Event.TRAIN_FINISHED), "1")
     alone.update(1)

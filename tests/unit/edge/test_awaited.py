@@ -17,7 +17,10 @@ UPDATE = accepted().inspected
     [
         (Part(), ""),
         (Part(Phase.WORKING, round=1), ""),
-        (Part(Phase.WORKING, round=1, unfinished=1), "TrainFinished of round 1: the trainer waits for the next round"),
+        (
+            Part(Phase.WORKING, round=1, unfinished=1),
+            "TrainFinished of round 1: the trainer called WaitEvent(",
+        ),
         (Part(Phase.LEFT, behind=1), ""),
         (Part(Phase.IDLE), "the run's first round here"),
         (IDLE, "the run's next round: this site's part in round 1 is done"),
