@@ -11,8 +11,10 @@ from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option, store_option, store_settings
 from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
-from flavor.errors import BusUnavailable, DamagedRecord, MisuseError
-from flavor.store.paths import run_prefix
+from flavor.errors import BusUnavailable, DamagedRecord, MisuseError, OtherStore
+from flavor.records.run import RunView
+from flavor.store.paths import run_prefix, run_record_path
+from flavor.store.protocol import ObjectStore
 
 
 @click.command(cls=GroupedCommand, example="flavor rm mammo --redis-url redis://localhost")
@@ -24,8 +26,8 @@ from flavor.store.paths import run_prefix
 def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> None:
     """Remove an ended run from Redis.
 
-    The objects of RUN stay in the store unless --objects is given. While they are in the store, the name of the run
-    cannot be used again, and `flavor recover` can bring the run back.
+    The objects of RUN stay in the store unless --objects is given. A store without the record of RUN is refused. While
+    the objects are in the store, the name of the run cannot be used again, and `flavor recover` can bring the run back.
     """
     from flavor.bus.acl import enrolled
     from flavor.bus.connection import shown, translated
@@ -44,6 +46,8 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
         runs.read()  # says that there is none
     if view is not None and not view.state.ended:
         raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")
+    if view is not None and kept is not None:
+        _check_store(kept, view)
     runs.remove_keys()
     with translated(shown(url)):
         redis.zrem(RUNS, run)
@@ -53,3 +57,16 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     with contextlib.suppress(BusUnavailable):  # a user who may remove runs need not be allowed to list users
         if left := enrolled(redis, run, where=shown(url)):
             print_line(f"still enrolled for a run of this name: {', '.join(left)} (`flavor revoke`)", err=True)
+
+
+def _check_store(store: ObjectStore, view: RunView) -> None:
+    """Raise `OtherStore` unless the store has the record of this very run: it may have another run of the name."""
+    from flavor.ledger.archive import Archive
+
+    record = Archive(store, view.run).beginning()
+    if record is None or record.run_id != view.run_id:
+        lack = "is not there" if record is None else "is of another run of this name"
+        raise OtherStore(
+            f"store {store.url} is not that of run {view.run!r}, as {run_record_path(view.run)} {lack}: nothing was "
+            "removed; name the run's store, or leave out --objects"
+        )

@@ -9,6 +9,12 @@ import sys
 import numpy as np
 import pytest
 
+from flavor.config import RunConfig
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import RunRecord
+from flavor.records.states import RunState
+from flavor.store.open import open_store
+
 SECRET = "s3cr3t-pass"
 
 
@@ -406,3 +412,23 @@ def test_input_folder_that_is_not_there(bench):
         "input folder /nowhere/at/all does not exist",
     )
     refused(bench.edge("edge-1", f"{sys.executable} x", "--input", "/nowhere"), 2, "--input", "does not exist")
+
+
+def test_rm_removes_no_objects_from_a_store_that_is_not_the_runs(bench):
+    """Not even the run is forgotten then: its name would be taken, and its objects left without a word."""
+    run_id = "a" * 32
+    bench.runs.create(rounds=1, config=RunConfig(rounds=1, store="s").to_mapping(), run_id=run_id)
+    bench.runs.end(RunState.STOPPED, "enough")
+    right, other = open_store(str(bench.store), create=True), open_store(str(bench.folder / "other"), create=True)
+    before = bench.runs.read()
+    words = ["flavor", "rm", bench.run, "--objects", "--store"]
+    refused(bench.done(*words, bench.folder / "other"), 2, "run.json is not there: nothing was removed", "--objects")
+    for store, id_ in ((right, run_id), (other, "b" * 32)):
+        record = RunRecord(run=bench.run, run_id=id_, rounds=1, config=before.config, initial=None)
+        Archive(store, bench.run).begin(record)
+    refused(bench.done(*words, bench.folder / "other"), 2, "run.json is of another run of this name")
+    assert bench.runs.read() == before
+    assert other.exists(f"runs/{bench.run}/run.json")
+    assert bench.done(*words, bench.store).wait() == 0
+    assert bench.runs.find() is None
+    assert not right.exists(f"runs/{bench.run}/run.json")
