@@ -47,7 +47,7 @@ def test_a_share_that_is_unmounted_while_edges_hand_in(faulty, leave):
     bench.release("c1", "c2")
     for edge in edges.values():
         edge.until("waiting for the store, for at most 180 s: store file://")
-    waits = re.compile(r"^c1 +training .* it waits for the object store, which cannot be used for now$", re.M)
+    waits = re.compile(r'^c1 +training .* "it waits for the object store, which cannot be used for now"$', re.M)
     bench.eventually("status says it", lambda: waits.search(bench.done("flavor", "status", bench.run).stdout))
     back()
     faulty.finish(coordinator, edges)

@@ -105,7 +105,7 @@ def test_the_first_verdict_stands(runs: RunStore) -> None:
     open_round(runs)
     with ThreadPoolExecutor(8) as pool:
         verdicts = [Verdict(bool(i % 2), f"verdict {i}") for i in range(8)]
-        won = list(pool.map(lambda verdict: runs.judge(1, "a", verdict), verdicts))
+        won = list(pool.map(lambda verdict: bool(runs.judge(1, "a", verdict)), verdicts))
     assert won.count(True) == 1
     first = verdicts[won.index(True)]
     view = runs.read_round(1)
