@@ -217,7 +217,7 @@ def test_a_failed_run_goes_on_with_other_settings_and_what_was_accepted_counts(f
     assert "1 gone" in bench.runs.read().reason
     assert "c2: its heartbeat stopped" in bench.logged("run.failed")["reason"]
     again = faulty.serve("--heartbeat-timeout-s", 3)
-    assert (again.wait(), f"`flavor resume {bench.run}`" in again.stderr) == (1, True)
+    assert (again.wait(), f"`flavor resume {bench.run}`" in again.stderr) == (2, True)
     other = bench.done("flavor", "resume", bench.run, "--detach", "--rounds", 1)
     assert (other.wait(), "closed already" in other.stderr) == (1, False)
     resumed = bench.start("flavor", "resume", bench.run, "--min-clients", 1, "--rounds", 3)

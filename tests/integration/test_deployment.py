@@ -134,8 +134,10 @@ def test_the_page_word_for_word(place: Path, terminals: dict[str, Terminal]) -> 
     assert "digits  finished  round 5 of 5" in screen
     assert "site-3" in screen
 
-    assert (place / "srv" / "operator" / "results").stat().st_mode & 0o777 == 0o700, "each site's metrics lie there"
-    assert len((place / "srv" / "operator" / "results" / "metrics.csv").read_text().splitlines()) == 6
+    assert (place / "srv" / "operator" / "results" / "digits").stat().st_mode & 0o777 == 0o700, (
+        "each site's metrics lie there"
+    )
+    assert len((place / "srv" / "operator" / "results" / "digits" / "metrics.csv").read_text().splitlines()) == 6
 
     saved = (place / "srv" / "redis" / "users.acl").read_text()
     for user in ("default", "flavor-worker:agg-1", "flavor:digits:site-1", "flavor:digits:site-3"):

@@ -277,7 +277,7 @@ def test_a_finished_run_says_what_frees_its_name(bench):
     bench.edge("c1", bench.trainer())
     assert coordinator.wait() == 0, coordinator.stderr
     again = bench.serve(rounds=2, clients=1)
-    assert (again.wait(), f"`flavor rm {bench.run} --objects`" in again.stderr) == (1, True), again.stderr
+    assert (again.wait(), f"`flavor rm {bench.run} --objects`" in again.stderr) == (2, True), again.stderr
     assert bench.done("flavor", "rm", bench.run).wait() == 0
     left = bench.serve(rounds=2, clients=1)
     assert (left.wait(), f"`flavor rm {bench.run} --objects` removes what" in left.stderr) == (1, True), left.stderr

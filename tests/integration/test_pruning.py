@@ -422,8 +422,8 @@ def test_what_a_site_heaps_up_in_its_folder_holds_up_nobody(runs: RunStore, stor
 
 def test_of_what_a_client_writes_only_known_fields_of_sensible_size_are_read(runs: RunStore) -> None:
     key = runs.keys.client("a")
-    runs.redis.hset(key.hash, mapping={"state": "ready", "junk": "x" * 10_000_000})
-    runs.redis.hset(key.update(1), mapping={"path": "p", "junk": "x" * 10_000_000})
+    runs.redis.hset(key.hash, mapping={"state": "ready", "junk": "x" * 4_000_000})
+    runs.redis.hset(key.update(1), mapping={"path": "p", "junk": "x" * 4_000_000})
     ready, nothing = ClientStatus("ready", protocol=0), ClientStatus(protocol=0)
     assert runs.clients(["a", "b"]) == {"a": (ready, False), "b": (nothing, False)}
     assert runs.updates(1, ["a", "b"]) == {"a": update.from_hash({"path": "p"})}

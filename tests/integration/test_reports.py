@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import Bench
 
 from flavor.cli.log import log
 from flavor.cli.status import status
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.reported import Reported
 from flavor.view.snapshot import ClientSnapshot, take_snapshot
+from tests.conftest import Bench
 from tests.served import Served
 
 

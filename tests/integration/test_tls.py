@@ -201,8 +201,8 @@ def test_a_whole_local_run_over_tls(bench_at, strict: RedisServer, made: Certifi
 def test_every_command_says_it_in_one_line(bench, strict: RedisServer, made: Certificates, words: list[str]) -> None:
     """With exit code 3, and at once; and 2 for what is wrong before anyone is asked."""
     url = strict.url.replace("localhost", "127.0.0.1")
-    process = bench.start(*words, "--redis-url", url, "--tls-ca", made.certificate("ca"), env=NOTHING)
-    plain = bench.start(*words, "--redis-url", "redis://user:hidden@198.51.100.7", env=NOTHING)
+    process = bench.start(*words, "--tls-ca", made.certificate("ca"), env={**NOTHING, "FLAVOR_REDIS_URL": url})
+    plain = bench.start(*words, env={**NOTHING, "FLAVOR_REDIS_URL": "redis://user:hidden@198.51.100.7"})
     assert process.wait() == 3
     [line] = process.stderr.splitlines()
     assert "Error: Redis at rediss://127.0.0.1:" in line
