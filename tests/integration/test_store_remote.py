@@ -283,7 +283,7 @@ class TestParts:
         cache = FileCache(site.folder / "resumed", 2**30)
         site.proxy.faults = [Fault("^GET", lambda: None, 5), Fault("^GET", "500", 1000)]
         with pytest.raises(StoreUnavailable):
-            site.store(cache=cache, endurance=IMPATIENT).open(ObjectRef(PATH, digest))
+            site.store(cache=cache, endurance=Endurance(patience_s=0.2)).open(ObjectRef(PATH, digest))
         site.proxy.faults = []
         before = site.asked("GET")
         assert sha256_file(site.store(cache=cache).open(ObjectRef(PATH, digest)))[0] == digest
