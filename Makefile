@@ -39,7 +39,7 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 test test-unit: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.test  ## Run all tests
-	@echo "all tests: about twelve minutes on two cores"
+	@echo "all tests: about nine minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 test-unit: $(VENV)/.test  ## Run the unit tests, which take seconds
