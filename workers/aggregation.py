@@ -258,8 +258,7 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
         chosen=combined.chosen,
         now_ms=attempt.runs.now_ms(),
     )
-    before = [attempt.runs.read_round(round_) for round_ in (attempt.round - 1, attempt.round - 2) if round_ > 0]
-    told = (*of_reading(work), *of_repetition(work, *before))
+    told = (*of_reading(work), *of_repetition(work, attempt.runs.read_round))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
     return _Made(model, manifest, reason, combined.chosen, (*told, *combined.notes))

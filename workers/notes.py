@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aggregators.dtypes import Kind, kind_of
@@ -104,15 +104,19 @@ def of_reading(work: Work) -> Iterator[str]:
         )
 
 
-def of_repetition(work: Work, last: RoundView | None = None, before: RoundView | None = None) -> Iterator[str]:
-    """Warn of sites that handed in the file of the `last` round again; once, where they begin to.
+def of_repetition(work: Work, read: Callable[[int], RoundView | None]) -> Iterator[str]:
+    """Warn of sites that handed in the file of the last round again; once, where they begin to.
 
+    `read` returns a round with its verdicts, many in a large run, so none is read without need.
     Compressed updates are not compared: they are differences to another global model in each round.
     """
-    handed_in, earlier = _digests(last), _digests(before)
+    if work.round == 1:
+        return
+    handed_in = _digests(read(work.round - 1))
     old = work.old.model.digest if work.old else ""
     digests = {client: update.object.digest for client, update in work.updates.items()}
     repeated = [client for client, digest in digests.items() if digest == handed_in.get(client) and digest != old]
+    earlier = _digests(read(work.round - 2)) if repeated and work.round > 2 else {}
     if again := [client for client in repeated if digests[client] != earlier.get(client)]:
         yield (
             f"warning: {_some(again)} handed in the same update as in round {work.round - 1}, although the global "
