@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.lacking import named_or_own_store, what_is_lacking
+from flavor.cli.lacking import named_or_own_store
 from flavor.cli.opened_run import OpenedRun, opened_run, store_of_run
 from flavor.cli.options import redis_option
 from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
 from flavor.errors import FlavorError, InvalidSetting
 from flavor.printable import printable
+from flavor.view.lacking import what_is_lacking
 
 if TYPE_CHECKING:
     from flavor.view.log import Logged

@@ -49,10 +49,10 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
     RUN is the name of a run on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url.
     """
     from flavor.bus.runs import RunStore, list_runs
-    from flavor.cli.described import described
     from flavor.local.record import is_folder
     from flavor.local.waits import Waits
     from flavor.store.url import folder_of
+    from flavor.view.described import described
 
     if run is None:
         redis, url = connected(redis_url)

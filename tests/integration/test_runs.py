@@ -16,7 +16,6 @@ from flavor.bus.clients import RECORDED
 from flavor.bus.connection import connect
 from flavor.bus.keys import RunKeys
 from flavor.bus.runs import RunStore, list_runs
-from flavor.cli.described import described
 from flavor.cli.status import status
 from flavor.cli.stop import stop
 from flavor.config import RunConfig
@@ -30,6 +29,7 @@ from flavor.records.round import Reference, RoundView
 from flavor.records.states import RoundState, RunState
 from flavor.records.verdict import Refusal, Verdict
 from flavor.store.open import open_store
+from flavor.view.described import described
 from tests.conftest import Bench
 from tests.infos import put_info
 from tests.recorded import accepted, changed, global_model

@@ -10,7 +10,6 @@ from typing import Any
 from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.checkpoints.kinds import check_kind_name
-from flavor.cli.lacking import what_is_lacking
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, InvalidSetting
 from flavor.ledger.rounds import closed_round
@@ -24,6 +23,7 @@ from flavor.store.brief import BriefStore
 from flavor.store.open import is_installed
 from flavor.store.protocol import ObjectStore
 from flavor.store.url import package_scheme
+from flavor.view.lacking import what_is_lacking
 from flavor.view.snapshot import ClientSnapshot, Snapshot, take_snapshot
 
 _MOST_ROUNDS = 100
