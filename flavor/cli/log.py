@@ -13,10 +13,12 @@ from flavor.cli.help import GroupedCommand
 from flavor.cli.lacking import named_or_own_store
 from flavor.cli.opened_run import OpenedRun, opened_run, store_of_run
 from flavor.cli.options import redis_option
-from flavor.cli.output import print_line
+from flavor.cli.output import is_coloured, print_line
 from flavor.cli.program import one_line_errors
+from flavor.cli.since import since_ms
 from flavor.errors import FlavorError, InvalidSetting
 from flavor.printable import printable
+from flavor.records.names import checked_name
 from flavor.view.lacking import what_is_lacking
 
 if TYPE_CHECKING:
@@ -27,11 +29,30 @@ _MOST_INDENT = 24
 
 @click.command(
     cls=GroupedCommand,
-    example="flavor log flavor-runs/mammo\nflavor log mammo --follow --redis-url redis://localhost",
+    example="flavor log flavor-runs/mammo\nflavor log mammo --since 2h --client site-1 --redis-url redis://localhost",
 )
 @click.argument("run", metavar="RUN|FOLDER")
 @click.option("--follow", "-f", is_flag=True, help="Show new events until the run ends.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    help="Show only events since then: so long ago (90s, 30m, 2h, 1d), a time (03:00), a date (2026-11-29) or both "
+    "(2026-11-29T03:00+01:00). The clock of the Redis server counts.",
+)
+@click.option(
+    "--client",
+    "clients",
+    metavar="SITE",
+    multiple=True,
+    help="Show only events about this site. Repeat the option for other sites.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.option(
+    "--color/--no-color",
+    "color",
+    default=None,
+    help="Print colours, or none.  [default: colours on a terminal, unless NO_COLOR is set]",
+)
 @click.option(
     "--script",
     metavar="SITE",
@@ -40,26 +61,61 @@ _MOST_INDENT = 24
 )
 @redis_option
 @one_line_errors
-def log(run: str, follow: bool, as_json: bool, script: str | None, redis_url: str | None) -> None:
+def log(
+    run: str,
+    follow: bool,
+    since: str | None,
+    clients: tuple[str, ...],
+    as_json: bool,
+    color: bool | None,
+    script: str | None,
+    redis_url: str | None,
+) -> None:
     """Show every event of a run with its reason.
 
-    RUN is the name of a run on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url.
+    RUN is the name of a run on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url. Colours
+    show what was refused or lost (red), waits (yellow) or is done (green).
     """
     if script is not None:
-        if follow:
-            raise InvalidSetting("--script and --follow exclude each other: repeat the command, e.g. with `watch`")
+        others = {"--follow": follow, "--since": since is not None, "--client": bool(clients)}
+        if given := [name for name, is_given in others.items() if is_given]:
+            hint = ": repeat the command, e.g. with `watch`" if follow else ""
+            raise InvalidSetting(f"--script and {given[0]} exclude each other{hint}")
         with opened_run(run, redis_url) as found:
             _show_script(found, script, as_json)
         return
+    for client in clients:
+        checked_name(client, "--client")
+    from flavor.view.log import START, before
     from flavor.view.log import follow as follow_log
 
+    is_tinted = is_coloured(color) and not as_json
     with opened_run(run, redis_url) as found:
+        _check_known(found, clients, may_come=follow)
+        after = START if since is None else before(since_ms(since, found.runs.now_ms()))
         if follow:  # its end may never come on a Redis that came back older
             _warn_of_lacking(found)
-        for logged in follow_log(found.runs, until_end=follow):
-            click.echo(_as_json(logged) if as_json else _line(logged))
+        for logged in follow_log(found.runs, after=after, until_end=follow):
+            if not clients or logged.entry.get("client") in clients:
+                click.echo(_as_json(logged) if as_json else _line(logged, is_tinted=is_tinted), color=is_tinted)
         if not follow:
             _warn_of_lacking(found)
+
+
+def _check_known(found: OpenedRun, clients: tuple[str, ...], *, may_come: bool) -> None:
+    """Refuse a client that neither is in the run nor has an event in its log; report it if it `may_come`."""
+    from flavor.view.log import follow as follow_log
+
+    found.runs.read()
+    strange = set(clients).difference(found.runs.members())
+    if strange:
+        strange -= {logged.entry.get("client", "") for logged in follow_log(found.runs, until_end=False)}
+    for client in sorted(strange):
+        if not may_come:
+            raise InvalidSetting(
+                f"--client {client}: no site of this name has joined run {found.run!r}: `flavor status` lists the sites"
+            )
+        print_line(f"no site {client!r} has joined run {found.run!r} yet: waiting for its events", err=True)
 
 
 def _show_script(found: OpenedRun, site: str, as_json: bool) -> None:
@@ -102,11 +158,16 @@ def _as_json(logged: Logged) -> str:
     return json.dumps({"time_ms": logged.time_ms, **logged.entry})
 
 
-def _line(logged: Logged) -> str:
+def _line(logged: Logged, *, is_tinted: bool) -> str:
+    from flavor.view.styles import COLOUR_OF_EVENT
+
     ms, entry = logged.time_ms, logged.entry
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000)) + f".{ms % 1000:03d}"
     where = " ".join(
         part for part in (f"round {entry['round']}" if "round" in entry else "", entry.get("client", "")) if part
     )
     event, where, reason = (printable(text) for text in (entry["event"], where, entry.get("reason", "")))
-    return f"{at}  {event:<20} {where:<20} {reason}".rstrip()
+    what = f"{event:<20} {where:<20} {reason}".rstrip()
+    if not is_tinted:
+        return f"{at}  {what}"
+    return f"{click.style(at, dim=True)}  {click.style(what, fg=COLOUR_OF_EVENT.get(entry['event']) or None)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_line(line: str, *, err: bool = False) -> None:
     """Print a line on stdout, or on stderr with `err`. It can hold what others wrote: it is made printable."""
     click.echo(printable(line), err=err)
+
+
+def is_coloured(chosen: bool | None = None) -> bool:
+    """Whether stdout gets colours: as `chosen` by an option, else on a terminal, unless NO_COLOR is set.
+
+    NO_COLOR: https://no-color.org. Escape sequences in files and pipes would be read by programs.
+    """
+    if chosen is not None:
+        return chosen
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def cell(*lines: str) -> Text:

@@ -17,6 +17,11 @@ _AT_ONCE = 1000
 _WAIT_MS = 1000
 
 
+def before(time_ms: int) -> str:
+    """Return the id of the last possible entry before this moment: pass it as `after` to begin with the moment."""
+    return f"{time_ms - 1}-{2**64 - 1}" if time_ms > 0 else START
+
+
 @dataclass(frozen=True)
 class Logged:
     """An event with its entry in the log."""
