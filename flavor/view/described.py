@@ -36,7 +36,8 @@ def described(
     """Return a run with its current round and its clients, as plain values.
 
     `waits_for` says what the run waits for, `waits_s` for how long, and `held` whether it cannot go on by itself.
-    `absent` names the run's own processes that are missing, or says that Redis came back older than the store. The
+    `absent` names the run's own processes that are missing, or says that Redis came back older than the store. For
+    programs, `served` says whether a coordinator serves the run, and `no_aggregator` why none does its work. The
     metrics of the newest closed round come from `store`, or from the store in the run's settings; they are left out
     where the store cannot be read, or does not answer within a few seconds. `metric` is the metric whose best value is
     searched, `left_in` the result folder of a local run whose `flavor run` has ended.
@@ -70,6 +71,8 @@ def described(
         "waits_s": wait.lasts_s(now_ms) if wait else None,
         "held": wait.is_held if wait else False,
         "absent": absent,
+        "served": snapshot.is_served,
+        "no_aggregator": snapshot.absence,
         "last_round": found.last,
         "metric": found.metric,
         "best": found.best,

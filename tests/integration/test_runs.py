@@ -542,6 +542,9 @@ def test_status_says_who_of_the_runs_own_processes_is_not_there(bench: Bench) ->
     told = bench.done("flavor", "status", bench.run).stdout
     assert f"no aggregator listens on queue {bench.run!r}: start one with `flavor-agg`" in " ".join(told.split())
     assert "no coordinator" not in told
+    said = described(bench.runs, bench.url)
+    assert said["no_aggregator"].startswith("no aggregator listens")
+    assert said["served"]
     bench.aggregator()
     assert [coordinator.wait(), edge.wait()] == [0, 0]
     assert json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)["absent"] == []

@@ -55,6 +55,7 @@ def waits_for(served: Served, reason: str, round_: int | None = 1) -> None:
     assert f"waits: {reason}, for " in shown.stdout, shown.output
     described = json.loads(CliRunner().invoke(status, ["r", "--json", "--redis-url", served.url]).stdout)
     assert described["waits_for"] == reason
+    assert described["served"] is True
     assert described["waits_s"] >= 0.0
 
 
@@ -211,6 +212,7 @@ def test_without_a_coordinator_it_is_worked_out_and_said_that_there_is_none(url:
     assert snapshot.waits_for.since_ms is None
     shown = CliRunner().invoke(status, ["r", "--redis-url", url]).stdout
     assert 0 < shown.index("no coordinator serves it") < shown.index("waits: "), "nothing moves without it"
+    assert json.loads(CliRunner().invoke(status, ["r", "--json", "--redis-url", url]).stdout)["served"] is False
 
 
 def test_without_a_coordinator_it_says_what_the_next_one_does(url: str, tmp_path: Path) -> None:
