@@ -1,0 +1,141 @@
+"""What is kept of each closed round for as long as the run is in Redis: a few numbers, for people who look at the run.
+
+It is not signed, and no decision is taken on it. The signed record of a round is its manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flavor.records.damage import damage_in, table
+
+MOST_METRICS = 40
+"""Merged metrics of one round: the first ones. Each metric of the sites has two, the plain and the weighted mean."""
+LONGEST_NAME = 80
+"""Characters of the name of a metric; a metric of a longer name is left out."""
+MOST_BYTES = 4096
+"""The whole record as JSON: sites choose the names of metrics."""
+_LARGEST = 1e300
+
+
+@dataclass(frozen=True)
+class RoundSummary:
+    """One closed round in numbers."""
+
+    round: int
+    opened_ms: int
+    closed_ms: int = 0
+    """0 until Redis has closed the round, whose clock it is by."""
+    aggregating_ms: int = 0
+    """When its first aggregation began; 0 where that is not known."""
+    expected: int = 0
+    """Number of clients that were expected."""
+    contributors: int = 0
+    """Number of clients whose updates were aggregated."""
+    refused: int = 0
+    """Number of clients whose last update was refused, late ones included."""
+    examples: int = 0
+    """Examples of the contributors."""
+    bytes: int = 0
+    """Bytes of the contributors' updates."""
+    attempts: int = 1
+    """Number of attempts to aggregate it."""
+    openings: int = 1
+    """How often it was opened: more than once after its quorum was lost."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The merged metrics by their names in the merged information: plain means, and those weighted by examples."""
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest value over the contributors, by metric."""
+
+    def to_json(self) -> str:
+        """Write it without `closed_ms`, in `MOST_BYTES` at most: leaves out the last metrics for that.
+
+        The script that closes the round puts `closed_ms` before it: see `closed_at`.
+        """
+        metrics, spread = dict(self.metrics), dict(self.spread)
+        while True:
+            fields = {
+                "round": self.round,
+                "opened_ms": self.opened_ms,
+                "aggregating_ms": self.aggregating_ms,
+                "expected": self.expected,
+                "contributors": self.contributors,
+                "refused": self.refused,
+                "examples": self.examples,
+                "bytes": self.bytes,
+                "attempts": self.attempts,
+                "openings": self.openings,
+                "metrics": metrics,
+                "spread": {name: list(range_) for name, range_ in spread.items() if name in metrics},
+            }
+            text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
+            if len(text) <= MOST_BYTES or not metrics:
+                return text
+            metrics.popitem()
+
+    def closed_at(self, closed_ms: int) -> str:
+        """Return the JSON of the round that was closed then, as `commit_round.lua` writes it."""
+        return f'{{"closed_ms":{closed_ms},{self.to_json()[1:]}'
+
+    @classmethod
+    def from_json(cls, text: str) -> RoundSummary:
+        """Read what stands in Redis. Raises `DamagedRecord`."""
+        with damage_in("summary of a round"):
+            fields = table(text)
+            numbers = {name: _whole(fields.get(name, default)) for name, default in _NUMBERS.items()}
+            metrics, spread = fields.get("metrics") or {}, fields.get("spread") or {}
+            return cls(
+                **numbers,
+                metrics=kept_metrics(metrics),
+                spread={
+                    name: (low, high)
+                    for name, pair in spread.items()
+                    if (low := finite(pair[0])) is not None and (high := finite(pair[1])) is not None
+                },
+            )
+
+
+_NUMBERS: Mapping[str, int | None] = {
+    **dict.fromkeys(("round", "opened_ms", "closed_ms")),
+    **dict.fromkeys(("aggregating_ms", "expected", "contributors", "refused", "examples", "bytes"), 0),
+    **dict.fromkeys(("attempts", "openings"), 1),
+}
+"""The numbers of a record; None where there has to be one."""
+
+
+def kept_metrics(metrics: Mapping[str, Any], most: int = MOST_METRICS, longest: int = LONGEST_NAME) -> dict[str, float]:
+    """Return the first finite numbers among merged or single metrics whose names are not too long."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if len(found) == most:
+            break
+        if len(name) <= longest and (number := finite(value)) is not None:
+            found[name] = number
+    return found
+
+
+def spread_of(names: Iterable[str], sites: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Return the lowest and the highest value of each of these metrics over the sites that report it."""
+    every = list(sites)
+    found = {}
+    for name in names:
+        values = [number for metrics in every if (number := finite(metrics.get(name))) is not None]
+        if values:
+            found[name] = (min(values), max(values))
+    return found
+
+
+def finite(value: Any) -> float | None:
+    """Return a number of JSON that is finite and no truth value; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= _LARGEST else None  # NaN is not, and an integer of any length can be compared
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{str(value)[:40]!r} is no whole number")
+    return value

@@ -1,0 +1,66 @@
+"""The curves of one metric over the rounds of a run: plain and weighted mean, lowest and highest, and single sites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flavor.records.info import CONFUSION, WEIGHTED
+from flavor.results.rounds import best_of
+from flavor.view.strip import RoundRow
+
+MOST_NAMES = 200
+"""Names of metrics that one run is shown with: the first ones."""
+
+Values = tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One metric. Each tuple has a value for each of `rounds`; None where there is none, or it is not known."""
+
+    metric: str
+    rounds: tuple[int, ...] = ()
+    plain: Values = ()
+    """The plain mean over the contributors of a round."""
+    weighted: Values = ()
+    """Their mean weighted by examples."""
+    lowest: Values = ()
+    highest: Values = ()
+    sites: Mapping[str, Values] = field(default_factory=dict)
+    """By site, as far as they were asked for."""
+    left_out: int = 0
+    """Number of sites that are not among `sites`, because there are too many."""
+    best: tuple[int, float] | None = None
+    """The round with the best weighted mean, and its value; None where the metric's name does not say what is good."""
+    is_complete: bool = True
+    """Whether the values of the sites are known for all rounds: some may be pruned, or not be read yet."""
+
+
+def metric_names(rows: Sequence[RoundRow]) -> list[str]:
+    """Return the names of the metrics of these rounds, as sites use them, in the order in which they came up."""
+    names: dict[str, None] = {}
+    for row in rows:
+        for name in row.metrics:
+            base = name.removesuffix(WEIGHTED)
+            if len(names) < MOST_NAMES and base not in CONFUSION:
+                names.setdefault(base)
+    return list(names)
+
+
+def merged_curves(metric: str, rows: Sequence[RoundRow]) -> Curves:
+    """Return the curves of the merged metric over these closed rounds."""
+    rounds = tuple(row.round for row in rows)
+    plain = tuple(row.metrics.get(metric) for row in rows)
+    weighted = tuple(row.metrics.get(metric + WEIGHTED, row.metrics.get(metric)) for row in rows)
+    spread = [row.spread.get(metric, (None, None)) for row in rows]
+    known = {round_: value for round_, value in zip(rounds, weighted, strict=True) if value is not None}
+    return Curves(
+        metric=metric,
+        rounds=rounds,
+        plain=plain,
+        weighted=weighted,
+        lowest=tuple(low for low, _ in spread),
+        highest=tuple(high for _, high in spread),
+        best=best_of(metric, known),
+    )

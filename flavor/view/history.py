@@ -1,0 +1,74 @@
+"""What has happened in a run, round by round: rows, timelines and curves, for people and programs that look at it.
+
+A `History` reads Redis and the run's store, and remembers what it has read: asking again costs what is new.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flavor.bus.runs import RunStore
+from flavor.errors import RunError
+from flavor.records.round import RoundView
+from flavor.records.states import RoundState
+from flavor.store.protocol import ObjectStore
+from flavor.view.curves import Curves, merged_curves, metric_names
+from flavor.view.strip import RoundRow, Source, Strip
+from flavor.view.timeline import ClientRound, Outcome, PhaseSpan, RoundTimeline, read_timeline
+
+__all__ = ["ClientRound", "Curves", "History", "Outcome", "PhaseSpan", "RoundRow", "RoundTimeline", "Source"]
+
+
+class History:
+    """The rounds of one run. May be called by several threads.
+
+    Without a `store`, nothing is known of what Redis no longer has. All methods raise `RunNotFound`, `BusUnavailable`
+    and `DamagedRecord`; what the store does not have, or cannot give, is left out, and the result says so.
+    """
+
+    def __init__(self, runs: RunStore, store: ObjectStore | None) -> None:
+        self._runs, self._store = runs, store
+        self._lock = threading.Lock()
+        self._strip = Strip(runs, store)
+
+    def strip(self, after: int = 0, *, current: RoundView | None = None) -> list[RoundRow]:
+        """Return a row for each round after `after`, oldest first: all closed ones, and the open one.
+
+        Costs one or two round trips to Redis, and what the new rounds have. `current` is the newest round, if the
+        caller has just read it: that saves the second one. A row of `Source.NONE` has only its number: a later call
+        may know more.
+        """
+        with self._lock:
+            self._strip.look(current)
+            return self._strip.rows(after)
+
+    def timeline(self, round_: int) -> RoundTimeline:
+        """Return one round with what each client did in it. Raises `RunError` for a round that has not been opened."""
+        with self._lock:
+            self._strip.look()
+            rows = self._strip.rows(round_ - 1)
+        if round_ < 1 or not rows or rows[0].round != round_:
+            raise RunError(f"run {self._runs.run!r} has no round {round_}: the newest is {self._newest()}")
+        return read_timeline(self._runs, self._store, rows[0], now_ms=self._runs.now_ms())
+
+    def curves(self, metric: str, sites: Sequence[str] | None = None, most_sites: int = 50) -> Curves:
+        """Return the curves of one metric over all closed rounds: merged, and of single sites.
+
+        `sites` are the sites to show; None shows the first `most_sites` by name, () none. A metric that no round has
+        gives curves of None alone.
+        """
+        with self._lock:
+            self._strip.look()
+            rows = [row for row in self._strip.rows() if row.state is RoundState.CLOSED]
+        return replace(merged_curves(metric, rows), is_complete=sites is not None and not sites)
+
+    def metric_names(self) -> list[str]:
+        """Return the names of all metrics of the closed rounds, as the sites use them, in the order of appearance."""
+        with self._lock:
+            self._strip.look()
+            return metric_names(self._strip.rows())
+
+    def _newest(self) -> int:
+        return self._runs.read().round

@@ -1,0 +1,198 @@
+"""The rounds of a run, one row each, oldest first: read once, and again only where something is new."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from flavor.bus.runs import RunStore
+from flavor.errors import FlavorError
+from flavor.ledger.rounds import closed_round
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import RoundState
+from flavor.records.summary import RoundSummary, kept_metrics
+from flavor.results.rounds import for_people, merged_info
+from flavor.store.protocol import ObjectStore
+
+_MOST_READ = 200
+"""How many rounds that Redis has no summary of are read in one look, the newest first."""
+_AGAIN_S = 60.0
+"""After so many seconds a round that could not be read is tried again."""
+
+
+class Source(StrEnum):
+    """Where a row comes from."""
+
+    SUMMARY = "summary"
+    """Redis keeps it for the whole run."""
+    ROUND = "round"
+    """The round itself, in Redis or rebuilt from its manifest, and its merged information in the store."""
+    NONE = "none"
+    """Neither has it: the round was pruned, and its manifest cannot be read, or has not been read yet."""
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One round. Times are milliseconds since 1970 by the clock of the Redis server, sizes are bytes."""
+
+    round: int
+    state: RoundState
+    source: Source
+    opened_ms: int = 0
+    """0 where that is not known, as with the other numbers."""
+    aggregating_ms: int = 0
+    """When its first aggregation began."""
+    closed_ms: int = 0
+    """0 while it is not closed."""
+    expected: int = 0
+    """Number of clients that are expected."""
+    contributors: int = 0
+    """Number of clients whose updates were aggregated, or are accepted so far."""
+    refused: int = 0
+    """Number of clients whose last update was refused. 0 where only the manifest is left, which has no refusals."""
+    examples: int = 0
+    bytes: int = 0
+    attempts: int = 0
+    openings: int = 1
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The merged metrics by their names in the merged information, such as `loss` and `loss (weighted)`."""
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest value over the contributors, by metric; empty where that is not known."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it was open and aggregating; None while it is not closed, or where that is not known."""
+        return (self.closed_ms - self.opened_ms) / 1000 if self.closed_ms and self.opened_ms else None
+
+    @property
+    def shown_metrics(self) -> dict[str, float]:
+        """The metrics for a table: the means weighted by examples, by the names that the sites use."""
+        return for_people(self.metrics)
+
+
+def row_of_summary(summary: RoundSummary) -> RoundRow:
+    """Return the row of a closed round from what Redis keeps of it."""
+    return RoundRow(
+        round=summary.round,
+        state=RoundState.CLOSED,
+        source=Source.SUMMARY,
+        opened_ms=summary.opened_ms,
+        aggregating_ms=summary.aggregating_ms,
+        closed_ms=summary.closed_ms,
+        expected=summary.expected,
+        contributors=summary.contributors,
+        refused=summary.refused,
+        examples=summary.examples,
+        bytes=summary.bytes,
+        attempts=summary.attempts,
+        openings=summary.openings,
+        metrics=summary.metrics,
+        spread=summary.spread,
+    )
+
+
+def row_of_round(view: RoundView, metrics: Mapping[str, float] | None = None) -> RoundRow:
+    """Return the row of a round, open or closed, from the round itself."""
+    accepted = view.accepted
+    names = view.contributors if view.state is not RoundState.OPEN else tuple(accepted)
+    updates = [accepted[name] for name in names if name in accepted]
+    return RoundRow(
+        round=view.round,
+        state=view.state,
+        source=Source.ROUND,
+        opened_ms=view.opened_ms,
+        closed_ms=view.closed_ms or 0,
+        expected=len(view.expected),
+        contributors=len(names),
+        refused=sum(not verdict.accepted for verdict in view.verdicts.values()),
+        examples=sum(max(0, update.num_examples) for update in updates),
+        bytes=sum(update.size_bytes for update in updates),
+        attempts=view.attempt,
+        openings=view.openings,
+        metrics=metrics or {},
+    )
+
+
+class Strip:
+    """The rows of one run. Not thread-safe: `History` has the lock."""
+
+    def __init__(
+        self, runs: RunStore, store: ObjectStore | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._runs, self._store, self._clock = runs, store, clock
+        self._incarnation: object = None
+        self._closed: dict[int, RoundRow] = {}
+        self._complete = 0  # all rounds up to this one are in `_closed`
+        self._unread: dict[int, float | None] = {}  # rounds that could not be read, with the time of the attempt
+        self._current: RoundRow | None = None
+
+    @property
+    def closed(self) -> Mapping[int, RoundRow]:
+        """The closed rounds, as they were read last."""
+        return self._closed
+
+    def look(self, current: RoundView | None = None) -> RunView:
+        """Read what is new. `current` is the newest round, if the caller has just read it.
+
+        Raises `RunNotFound`, `BusUnavailable` and `DamagedRecord`.
+        """
+        view = self._runs.read()
+        if view.incarnation != self._incarnation:
+            self._forget()
+            self._incarnation = view.incarnation
+        self._current = None
+        newest = view.round
+        if newest and newest not in self._closed:
+            if current is None or current.round != newest:
+                current = self._runs.read_round(newest)
+            if current is not None and current.state is not RoundState.CLOSED:
+                self._current = row_of_round(current)
+                newest -= 1
+        self._fill(newest)
+        return view
+
+    def rows(self, after: int = 0) -> list[RoundRow]:
+        """Return the rows of the rounds after this one, oldest first; the newest of them may be open."""
+        last = max(self._closed, default=0)
+        found = [self._closed[number] for number in range(after + 1, last + 1) if number in self._closed]
+        if self._current is not None and self._current.round > after:
+            found.append(self._current)
+        return found
+
+    def _forget(self) -> None:
+        self._closed, self._complete, self._unread = {}, 0, {}
+
+    def _fill(self, newest: int) -> None:
+        """Have a row for each closed round up to `newest`."""
+        for number in range(self._complete + 1, newest + 1):
+            if number not in self._closed:
+                self._unread[number] = None
+                self._closed[number] = RoundRow(number, RoundState.CLOSED, Source.NONE)
+        self._complete = max(self._complete, newest)
+        now = self._clock()
+        due = [number for number, tried in self._unread.items() if tried is None or now - tried >= _AGAIN_S]
+        for number in sorted(due, reverse=True)[:_MOST_READ]:
+            row = self._read(number, newest)
+            if row is None:
+                self._unread[number] = now
+            else:
+                self._closed[number] = row
+                del self._unread[number]
+
+    def _read(self, number: int, newest: int) -> RoundRow | None:
+        """Return the row of a closed round that Redis has no summary of; None where it cannot be read."""
+        try:
+            view = closed_round(self._runs, self._store, number, newest=newest + 1)
+        except (FlavorError, OSError):
+            return None
+        if view is None:
+            return None
+        metrics: Mapping[str, float] = {}
+        if self._store is not None:
+            with contextlib.suppress(FlavorError, OSError):
+                metrics = kept_metrics(merged_info(view, self._store)["metrics"])
+        return row_of_round(view, metrics)

@@ -1,0 +1,172 @@
+"""One round in detail: what each client did when, and what became of its update."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from flavor.bus.runs import RunStore
+from flavor.errors import FlavorError
+from flavor.ledger.rounds import closed_round
+from flavor.records.info import CONFUSION
+from flavor.records.measured import Measured
+from flavor.records.pulse import Doing, Pulse
+from flavor.records.round import RoundView
+from flavor.records.states import RoundState
+from flavor.records.verdict import Verdict
+from flavor.results.rounds import site_info
+from flavor.store.protocol import ObjectStore
+from flavor.view.strip import RoundRow
+
+_MOST_INFOS = 200
+"""How many clients' information is read from the store for one round."""
+
+
+class Outcome(StrEnum):
+    """What became of a client's update."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    NONE = "none"
+    """It has handed in nothing that was inspected."""
+
+
+@dataclass(frozen=True)
+class PhaseSpan:
+    """A phase of one client."""
+
+    doing: Doing
+    start_ms: int
+    end_ms: int | None
+    """None for a phase that goes on, or whose end is not known."""
+
+
+@dataclass(frozen=True)
+class ClientRound:
+    """One client in one round. Phases and bytes are its edge's own words, bounded by the times of the round."""
+
+    client: str
+    outcome: Outcome
+    reason: str = ""
+    """Why its update was refused, or what was accepted."""
+    expected: bool = True
+    """False for a client that an earlier opening of the round expected."""
+    in_model: bool = False
+    """Whether its update entered the model."""
+    examples: int | None = None
+    bytes: int | None = None
+    """Size of its accepted update."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    """What its edge has moved for this round; 0 where that is not known."""
+    phases: tuple[PhaseSpan, ...] = ()
+    """Oldest first; empty where they are not known."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundTimeline:
+    """One round with its clients, sorted by name. Times are milliseconds since 1970 by the clock of the server."""
+
+    row: RoundRow
+    deadline_ms: int = 0
+    reason: str = ""
+    """Why it was closed, or is where it is."""
+    notes: tuple[str, ...] = ()
+    """What its aggregation noticed."""
+    clients: tuple[ClientRound, ...] = ()
+    gone: str = ""
+    """What is not known any more of this round, in a sentence; '' where all is there."""
+
+
+def read_timeline(runs: RunStore, store: ObjectStore | None, row: RoundRow, *, now_ms: int) -> RoundTimeline:
+    """Return the timeline of the round of this row; what is pruned comes from its manifest, as far as it has it.
+
+    Raises `BusUnavailable` and `DamagedRecord`.
+    """
+    view, gone = runs.read_round(row.round), ""
+    if view is not None and view.state is RoundState.CLOSED and not view.verdicts.keys() >= set(view.contributors):
+        view = None
+    if view is None:
+        try:
+            view = closed_round(runs, store, row.round, newest=row.round + 1)
+            gone = "phases, refusals and the metrics of single sites were pruned: this is what the manifest has"
+        except (FlavorError, OSError) as error:
+            return RoundTimeline(row, gone=f"the details of the round are gone: {error}")
+    if view is None:
+        return RoundTimeline(row, gone="the details of the round are gone")
+    measured = _measured(runs, view)
+    pulses = runs.pulses(view.expected) if view.state is not RoundState.CLOSED else {}
+    names = sorted({*view.expected, *view.left_out, *view.verdicts})
+    infos = _from_store(view, store, measured)
+    clients = tuple(
+        _client(view, name, measured.get(name), pulses.get(name), infos.get(name, {}), now_ms) for name in names
+    )
+    return RoundTimeline(row, view.deadline_ms, view.reason or (view.error or ""), view.notes, clients, gone)
+
+
+def _measured(runs: RunStore, view: RoundView) -> Mapping[str, Measured]:
+    return {}
+
+
+def _from_store(
+    view: RoundView, store: ObjectStore | None, measured: Mapping[str, Measured]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the metrics of contributors of whom Redis has none, as far as the store has their information."""
+    found: dict[str, Mapping[str, Any]] = {}
+    if store is not None:
+        for client in [name for name in view.contributors if name not in measured][:_MOST_INFOS]:
+            with contextlib.suppress(FlavorError, OSError):
+                found[client] = site_info(view, store, client)["metrics"]
+    return found
+
+
+def _client(
+    view: RoundView,
+    name: str,
+    measured: Measured | None,
+    pulse: Pulse | None,
+    info: Mapping[str, Any],
+    now_ms: int,
+) -> ClientRound:
+    verdict = view.verdicts.get(name)
+    known = measured or Measured().with_metrics(info, last=CONFUSION)
+    update = verdict.update if verdict is not None else None
+    return ClientRound(
+        client=name,
+        outcome=_outcome(verdict),
+        reason=verdict.reason if verdict is not None else "",
+        expected=name in view.expected,
+        in_model=view.state is RoundState.CLOSED and name in view.in_model,
+        examples=update.num_examples if update is not None else None,
+        bytes=update.size_bytes if update is not None else None,
+        sent_bytes=known.moved.sent_bytes,
+        received_bytes=known.moved.received_bytes,
+        phases=spans(known, pulse, view, now_ms=now_ms),
+        metrics=known.metrics,
+    )
+
+
+def _outcome(verdict: Verdict | None) -> Outcome:
+    if verdict is None:
+        return Outcome.NONE
+    return Outcome.ACCEPTED if verdict.accepted else Outcome.REFUSED
+
+
+def spans(measured: Measured, pulse: Pulse | None, view: RoundView, *, now_ms: int) -> tuple[PhaseSpan, ...]:
+    """Return the phases of a client in a round, each within the times of the round, also where the edge says otherwise.
+
+    A client that has no phases yet has the one of its pulse, while the round is open.
+    """
+    first, last = view.opened_ms, view.closed_ms or max(now_ms, view.opened_ms)
+    end_ms = measured.judged_ms or view.closed_ms
+    starts = [(start.doing, start.start_ms) for start in measured.phases]
+    if not starts and pulse is not None and pulse.doing is not None and pulse.round == view.round:
+        starts, end_ms = [(pulse.doing, pulse.since_ms)], None
+    within = [(doing, min(max(start_ms, first), last)) for doing, start_ms in starts]
+    ends: list[int | None] = [start_ms for _, start_ms in within[1:]]
+    ends.append(min(max(end_ms, within[-1][1]), last) if within and end_ms else None)
+    return tuple(PhaseSpan(doing, start_ms, end) for (doing, start_ms), end in zip(within, ends, strict=False))

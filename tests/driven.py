@@ -1,0 +1,97 @@
+"""A run on a real Redis, driven by the test step by step: it is the coordinator, the worker and the clients."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flavor.bus.connection import connect
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.ledger.canonical import sha256
+from flavor.records.info import CONFUSION, Info, info_bytes, merge_infos
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Update
+from flavor.records.verdict import Verdict
+from flavor.store.local import LocalStore
+from flavor.store.paths import global_prefix, named, update_prefix
+
+TOKEN = "coordinator"
+
+
+def info(examples: int, metrics: Mapping[str, float | None]) -> Info:
+    """A client's information with these metrics."""
+    metadata = {"epoch": 1, "datasetSize": examples, "importance": 1.0}
+    return {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}}
+
+
+class Driven:
+    """A run whose every move the test makes; `store` may be None, and then it has no objects."""
+
+    def __init__(self, url: str, store: LocalStore | None = None, run: str = "", **settings: Any) -> None:
+        self.url, self.store = url, store
+        self.runs = RunStore(connect(url), run or f"d-{uuid.uuid4().hex[:8]}", url)
+        where = store.url if store is not None else "file:///nowhere"
+        self.config = RunConfig.parse({"rounds": 1000, "min_clients": 1, "store": where, **settings})
+        assert self.runs.create(rounds=self.config.rounds, config=self.config.model_dump(mode="json"))
+        self.runs.redis.set(self.runs.keys.coordinator, TOKEN)
+        self.infos: dict[str, Info] = {}
+        self.round = 0
+
+    def open(self, clients: Sequence[str], *, timeout_s: float = 600.0) -> None:
+        """Open the next round for these clients."""
+        self.round += 1
+        self.infos = {}
+        self.runs.open_round(TOKEN, self.round, expected=clients, timeout_s=timeout_s, reason="all are there")
+
+    def _put(self, prefix: str, stem: str, data: bytes, extension: str) -> ObjectRef:
+        ref = ObjectRef(named(prefix, stem, sha256(data), extension), sha256(data), len(data))
+        if self.store is not None:
+            with self.store.stage() as staged:
+                staged.write_bytes(data)
+                self.store.put(ref, staged)
+        return ref
+
+    def update(self, client: str, examples: int, metrics: Mapping[str, float | None]) -> Update:
+        """An update of this client, whose information is in the store."""
+        prefix = update_prefix(self.runs.run, self.round, client)
+        self.infos[client] = info(examples, metrics)
+        info_ref = self._put(prefix, "info", info_bytes(self.infos[client]), ".json")
+        ref = self._put(prefix, "update", f"{client} {self.round}".encode(), ".safetensors")
+        return Update(ref, replace(info_ref, size_bytes=None), "torch", examples, try_id=f"{client}-{self.round}")
+
+    def accept(
+        self, client: str, examples: int = 10, metrics: Mapping[str, float | None] | None = None, **more: Any
+    ) -> None:
+        """The client hands in an update, which is accepted."""
+        update = self.update(client, examples, metrics or {})
+        verdict = Verdict(True, f"{examples} examples", update, try_id=update.try_id)
+        assert self.runs.judge(self.round, client, verdict, **more)
+
+    def refuse(self, client: str, reason: str = "NaN", **more: Any) -> None:
+        """The client hands in an update, which is refused."""
+        assert self.runs.judge(self.round, client, Verdict(False, reason, try_id="t"), **more)
+
+    def aggregate(self) -> None:
+        """Begin the first attempt with all whose updates are accepted."""
+        view = self.runs.read_round(self.round)
+        assert view is not None
+        self.runs.begin_aggregation(TOKEN, self.round, attempt=1, contributors=list(view.accepted), reason="all are in")
+        self.runs.claim_round(self.round, attempt=1, token="worker", ttl_s=600)
+
+    def commit(self, **more: Any) -> None:
+        """Close the round with a model."""
+        prefix = global_prefix(self.runs.run, self.round)
+        merged = merge_infos(list(self.infos), list(self.infos.values())) if self.infos else info(0, {})
+        about = self._put(prefix, "info", json.dumps(merged).encode(), ".json")
+        model = GlobalModel(self._put(prefix, "model", b"weights", ".safetensors"), about, None, "torch")
+        self.runs.commit_round(self.round, attempt=1, token="worker", model=model, reason="closed", **more)
+
+    def close(self, **more: Any) -> None:
+        """Aggregate and commit."""
+        self.aggregate()
+        self.commit(**more)
