@@ -1,0 +1,150 @@
+"""The addresses below `/api/`, as the page asks them: JSON of what `flavor.view` knows.
+
+Every answer is read in a thread, of which there are few, so that a store that hangs holds up no stream.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunNotFound, StoreError
+from flavor.page.answer import answered, refused
+from flavor.page.source import Source
+from flavor.view.strip import RoundRow
+
+_MOST_THREADS = 8
+_MOST_WAITING = 64
+"""How many questions wait for a thread."""
+_MOST_EVENTS = 500
+_MOST_SITES = 50
+_MOST_REFUSALS = 20
+_ENTRY = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
+Look = Callable[[Request], Any]
+
+
+class Api:
+    """Answers what the page asks."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._waiting = 0
+        self._threads: anyio.CapacityLimiter | None = None
+
+    def routes(self) -> list[Route]:
+        """Return the addresses. Each answers GET and HEAD."""
+        looks: dict[str, Look] = {
+            "/api/runs": lambda request: list(self._source.runs()),
+            "/api/runs/{run}": lambda request: self._source.document(_run(request)),
+            "/api/runs/{run}/rounds": self._rounds,
+            "/api/runs/{run}/rounds/{round}": self._round,
+            "/api/runs/{run}/curves": self._curves,
+            "/api/runs/{run}/events": self._events,
+            "/api/runs/{run}/clients/{client}": self._client,
+            "/api/runs/{run}/settings": lambda request: self._source.settings(_run(request)),
+            "/api/runs/{run}/provenance": lambda request: self._source.provenance(_run(request)),
+            "/api/queue": lambda request: self._source.queue(),
+        }
+        return [Route(path, self._answering(look), methods=["GET"]) for path, look in looks.items()]
+
+    def _answering(self, look: Look) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            if self._waiting >= _MOST_WAITING:
+                error = "the page's server has too much to look up"
+                return refused(503, error, "load the page again", headers={"retry-after": "5"})
+            if self._threads is None:
+                self._threads = anyio.CapacityLimiter(_MOST_THREADS)
+            self._waiting += 1
+            try:
+                return await anyio.to_thread.run_sync(
+                    lambda: answered(request, look(request)), limiter=self._threads, abandon_on_cancel=True
+                )
+            except FlavorError as error:
+                return failed(error)
+            finally:
+                self._waiting -= 1
+
+        return answer
+
+    def _rounds(self, request: Request) -> list[dict[str, Any]]:
+        after = _number(request, "after")
+        return [_row(row) for row in self._source.history(_run(request)).strip(after)]
+
+    def _round(self, request: Request) -> dict[str, Any]:
+        number = request.path_params["round"]
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            raise InvalidSetting(f"a round has a number, and not {number[:40]!r}")
+        timeline = self._source.history(_run(request)).timeline(int(number))
+        return {**asdict(timeline), "row": _row(timeline.row)}
+
+    def _curves(self, request: Request) -> dict[str, Any]:
+        """The curves of `metric`, or of the first metric, from the round after `after` on; `sites=` for no site."""
+        after = _number(request, "after")
+        history = self._source.history(_run(request))
+        names = history.metric_names()
+        metric = request.query_params.get("metric") or (names[0] if names else "")
+        given = request.query_params.get("sites")
+        sites = None if given is None else [site for site in given.split(",") if site][:_MOST_SITES]
+        found = asdict(history.curves(metric, sites, most_sites=_MOST_SITES))
+        return {**(_after(found, after) if after else found), "metrics": names}
+
+    def _events(self, request: Request) -> list[Any]:
+        """The newest entries of the log, or those `before` one, oldest first; of a `client`, of a `kind` (again)."""
+        before = request.query_params.get("before", "")
+        if before and not _ENTRY.fullmatch(before):
+            raise InvalidSetting(f"before={before[:40]!r}: the id of an entry is expected, such as 1700000000000-0")
+        return list(
+            self._source.entries(
+                _run(request),
+                before=before,
+                most=min(_number(request, "most") or _MOST_EVENTS, _MOST_EVENTS),
+                client=request.query_params.get("client", ""),
+                kinds=[kind for each in request.query_params.getlist("kind") for kind in each.split(",") if kind],
+            )
+        )
+
+    def _client(self, request: Request) -> Any:
+        return self._source.client(_run(request), str(request.path_params["client"]))
+
+
+def _run(request: Request) -> str:
+    return str(request.path_params["run"])
+
+
+def _number(request: Request, name: str) -> int:
+    text = request.query_params.get(name, "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidSetting(f"{name}={text[:40]!r}: a number is expected")
+    return int(text)
+
+
+def _row(row: RoundRow) -> dict[str, Any]:
+    return {**asdict(row), "seconds": row.seconds, "shown_metrics": row.shown_metrics}
+
+
+def _after(curves: dict[str, Any], after: int) -> dict[str, Any]:
+    """Cut what stands for each round to the rounds after this one."""
+    first = next((at for at, round_ in enumerate(curves["rounds"]) if round_ > after), len(curves["rounds"]))
+    cut = {name: curves[name][first:] for name in ("rounds", "plain", "weighted", "lowest", "highest")}
+    return {**curves, **cut, "sites": {site: values[first:] for site, values in curves["sites"].items()}}
+
+
+def failed(error: FlavorError) -> Response:
+    """Answer with one of this project's errors."""
+    text = " ".join(str(error).split())
+    if isinstance(error, RunNotFound):
+        return refused(404, text, "the first page lists the runs that there are; `flavor status` does so, too")
+    if isinstance(error, BusUnavailable):
+        return refused(503, text, "this page goes on by itself once Redis answers", headers={"retry-after": "2"})
+    if isinstance(error, StoreError):
+        return refused(502, text, "what Redis has is shown all the same")
+    status = 400 if isinstance(error, InvalidSetting) else 404
+    return refused(status, text)
