@@ -6,7 +6,7 @@ Each Lua transition has one method, in the file of its noun: runs in this file, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flavor.bus.clients import Clients
@@ -136,10 +136,7 @@ class RunStore(Rounds, Verdicts, Clients):
     def how_it_ended(self) -> str:
         """Return why the run ended last, from the log, which only operators read; '' when the log no longer has it."""
         with translated(self.where):
-            for _, fields in self.redis.xrevrange(self.keys.log, count=100):
-                if fields.get("event") in (f"run.{state}" for state in RunState if state.ended):
-                    return str(fields.get("reason", ""))
-        return ""
+            return ending_in(self.redis.xrevrange(self.keys.log, count=ENDING_WITHIN))
 
     def now_ms(self) -> int:
         """Return the server's time in milliseconds."""
@@ -153,6 +150,16 @@ class RunStore(Rounds, Verdicts, Clients):
         """Remove every key of the run that begins with `pattern`, also names that are no text, as clients can make."""
         with translated(self.where):
             remove_keys(self.redis, f"{self.keys.prefix}{pattern}")
+
+
+ENDING_WITHIN = 100
+"""How many of the newest entries of a log are searched for a run's end."""
+_ENDINGS = frozenset(f"run.{state}" for state in RunState if state.ended)
+
+
+def ending_in(entries: Iterable[tuple[str, Mapping[str, str]]]) -> str:
+    """Return why a run ended last, from the entries of its log, newest first; '' when they do not tell."""
+    return next((fields.get("reason", "") for _, fields in entries if fields.get("event") in _ENDINGS), "")
 
 
 def list_runs(redis: Redis, url: str = "") -> list[str]:

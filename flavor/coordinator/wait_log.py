@@ -14,6 +14,7 @@ from flavor.bus.runs import RunStore
 from flavor.coordinator.client_log import ClientLog
 from flavor.errors import BusUnavailable
 from flavor.policy.decision import Decision
+from flavor.view.facts import LogTail
 from flavor.view.observer import Observer
 from flavor.view.round_events import RoundWaiting, RunWaiting
 from flavor.view.waiting import SETTLED_S, logged_wait
@@ -34,7 +35,7 @@ class Waits:
 
     def take_over(self, round_: int | None) -> None:
         """Take over what the log says that the run, or this round, waits for: it is not written again."""
-        logged = logged_wait(self._runs, round_)
+        logged = logged_wait(LogTail(self._runs), round_)
         self._written = (round_, logged.reason) if logged is not None else None
 
     def has_moved(self) -> None:

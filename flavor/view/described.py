@@ -77,11 +77,11 @@ def described(
         "metric": found.metric,
         "best": found.best,
         "global_model": view.global_model.model.path if view.global_model else None,
-        "clients": {name: _client(client, name, found) for name, client in snapshot.clients.items()},
+        "clients": {name: _client(client, name, found, now_ms) for name, client in snapshot.clients.items()},
     }
 
 
-def _client(client: ClientSnapshot, name: str, found: _Metrics) -> dict[str, Any]:
+def _client(client: ClientSnapshot, name: str, found: _Metrics, now_ms: int) -> dict[str, Any]:
     progress = client.progress
     return {
         "state": client.state,
@@ -90,7 +90,7 @@ def _client(client: ClientSnapshot, name: str, found: _Metrics) -> dict[str, Any
         "host": client.host,
         "this_round": str(client.standing or "not expected"),
         "awaited": client.is_awaited,
-        "seen_s": client.seen_s,
+        "seen_s": None if client.seen_ms is None else max(0.0, (now_ms - client.seen_ms) / 1000),
         "samples": found.samples.get(name),
         "metrics": found.sites.get(name, {}),
         "transfer": asdict(progress.transfer) if progress.transfer else None,

@@ -36,6 +36,8 @@ class Progress:
     """What its script has reported last in this round."""
     load: Load | None = None
     """How busy its machine is."""
+    since_ms: int | None = None
+    """Since when, by the clock of the server; None where `lasts_s` is."""
 
     @property
     def of(self) -> str:
@@ -79,5 +81,6 @@ def progress_of(
         doing = None
     if reported is not None and (not fits & {Doing.STARTING, Doing.TRAINING} or reported.round != in_round):
         reported = None
-    lasts_s = max(0, now_ms - max(pulse.since_ms, begun_ms)) / 1000
-    return Progress(doing, lasts_s if doing and pulse.since_ms else None, transfer, reported, pulse.load)
+    since_ms = max(pulse.since_ms, begun_ms) if doing and pulse.since_ms else None
+    lasts_s = None if since_ms is None else max(0, now_ms - since_ms) / 1000
+    return Progress(doing, lasts_s, transfer, reported, pulse.load, since_ms)

@@ -6,23 +6,23 @@ page that shows runs is to do the same.
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flavor.bus.connection import translated
 from flavor.bus.jobs import JobQueue
-from flavor.bus.runs import RunStore
+from flavor.bus.runs import ENDING_WITHIN, RunStore, ending_in
 from flavor.config import RunConfig
-from flavor.policy.standing import Standing, client_of, is_awaited, is_genuine, is_quarantined, standings, with_absent
-from flavor.records.client import ClientStatus
-from flavor.records.pulse import Doing, Pulse
+from flavor.policy.standing import Standing, client_of, is_awaited, is_quarantined, standings, with_absent
+from flavor.records.pulse import Doing
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import ClientState, RoundState
 from flavor.records.update import Refused, Update
 from flavor.view.client_events import ClientLeft, ClientLost, ClientStopped
+from flavor.view.facts import LOOKED_BACK, NO_PULSE, ClientFacts, Facts, read_facts, time_of
 from flavor.view.progress import Progress, progress_of
 from flavor.view.waiting import Wait, wait_of
 
@@ -67,8 +67,8 @@ class ClientSnapshot:
     """Its standing in the current round; None for a client that is not expected in it."""
     is_awaited: bool
     """Whether the coordinator still waits for it, although a signal has stopped its edge."""
-    seen_s: float | None
-    """How many seconds ago its edge gave a sign of life; None where that is not known."""
+    seen_ms: int | None
+    """When its edge gave its last sign of life, by the server's clock; None where that is not known."""
     progress: Progress
     """How far it is in its phase, and since when, in the words of its edge and its script."""
     failure: str | None
@@ -115,67 +115,84 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
 
     `jobs` opens the queue of a run with these settings, to see whether an aggregator listens; None does not look.
     """
-    view, now_ms = runs.read(), runs.now_ms()
-    round_ = runs.read_round(view.round) if view.round else None
-    config = RunConfig.known(view.config)
-    refusals, found = runs.refusals(), runs.clients(runs.members())
-    shut = {name for name, refused in refusals.items() if is_quarantined(refused, config.quarantine_after)}
+    return snapshot_of(read_facts(runs), jobs=jobs)
+
+
+def snapshot_of(facts: Facts, *, jobs: Callable[[RunConfig], JobQueue] | None = None) -> Snapshot:
+    """Make a snapshot of what was read. Reads nothing, unless `jobs` or the log in `facts` does."""
+    view, round_, config, now_ms = facts.run, facts.round, facts.config, facts.now_ms
     lease_s = config.heartbeat_timeout_s
-    found = {name: (status, left if is_genuine(left, lease_s) else 0) for name, (status, left) in found.items()}
-    left_ms = {name: left for name, (_, left) in found.items() if left > 0}
-    gone_s = _goodbyes(runs, found, now_ms)
-    awaited = {name for name, (status, _) in found.items() if is_awaited(status.known_state, gone_s.get(name), lease_s)}
-    members = {
-        name: client_of(status, state, is_there=bool(alive) or name in awaited, is_quarantined=name in shut)
-        for name, (status, alive) in found.items()
-        if (state := status.known_state) is not None
+    shut = {name for name, refused in facts.refusals.items() if is_quarantined(refused, config.quarantine_after)}
+    alive = {name for name, client in facts.clients.items() if client.is_alive(now_ms, lease_s)}
+    gone_ms = _goodbyes(facts, alive)
+    awaited = {
+        name
+        for name, client in facts.clients.items()
+        if is_awaited(client.status.known_state, _ago_s(gone_ms.get(name), now_ms), lease_s)
     }
-    updates = runs.updates(view.round, round_.expected) if round_ else {}
-    standing = standings(round_, updates, members) if round_ else {}
-    pulses = {} if view.state.ended else runs.pulses(name for name, (_, alive) in found.items() if alive)
-    is_served = bool(_exists(runs, runs.keys.coordinator))
+    members = {
+        name: client_of(client.status, state, is_there=name in alive or name in awaited, is_quarantined=name in shut)
+        for name, client in facts.clients.items()
+        if (state := client.status.known_state) is not None
+    }
+    handed_in = _handed_in(facts)
+    standing = standings(round_, handed_in, members) if round_ else {}
     clients = {
         name: _client(
             view,
             name,
-            status,
+            client,
             members[name].reason if name in members else "",
-            pulses.get(name, Pulse()),
             now_ms,
-            updates.get(name),
+            handed_in.get(name),
             standing.get(name),
-            is_alive=bool(alive),
+            is_alive=name in alive,
             is_shut=name in shut,
-            is_awaited=not alive and name in awaited,
-            seen_s=gone_s.get(name) if name not in left_ms else max(0.0, lease_s - left_ms[name] / 1000),
+            is_awaited=name not in alive and name in awaited,
+            seen_ms=_seen_ms(client, lease_s) if name in alive else gone_ms.get(name),
         )
-        for name, (status, alive) in found.items()
+        for name, client in facts.clients.items()
     }
-    every = with_absent(found, members)
+    every = with_absent(facts.clients, members)
     return Snapshot(
         run=view,
         round=round_,
         config=config,
         now_ms=now_ms,
         clients=clients,
-        waits_for=wait_of(runs, view, round_, standing, every, now_ms, is_served=is_served),
-        is_served=is_served,
+        waits_for=wait_of(facts.log, view, round_, standing, every, now_ms, is_served=facts.is_served),
+        is_served=facts.is_served,
         absence=_absence(view, round_, standing, jobs(config) if jobs is not None else None),
-        ending=(runs.how_it_ended() or view.reason) if view.state.ended else "",
+        ending=(ending_in(itertools.islice(facts.log, ENDING_WITHIN)) or view.reason) if view.state.ended else "",
     )
 
 
-def _exists(runs: RunStore, key: str) -> int:
-    with translated(runs.where):
-        return int(runs.redis.exists(key))
+def _handed_in(facts: Facts) -> dict[str, Update | Refused]:
+    """Return what the clients that are expected have handed in; an accepted update as it was inspected."""
+    if facts.round is None:
+        return {}
+    waiting = {
+        name: update
+        for name in facts.round.expected
+        if name in facts.clients and (update := facts.clients[name].update) is not None
+    }
+    return {**waiting, **facts.round.accepted}
+
+
+def _seen_ms(client: ClientFacts, lease_s: float) -> int | None:
+    """When the edge of a client that is there has renewed its lease last."""
+    return client.lease_ms - int(lease_s * 1000) if client.lease_ms > 0 else None
+
+
+def _ago_s(time_ms: int | None, now_ms: int) -> float | None:
+    return None if time_ms is None else max(0.0, (now_ms - time_ms) / 1000)
 
 
 def _client(
     run: RunView,
     name: str,
-    status: ClientStatus,
+    client: ClientFacts,
     words: str,
-    pulse: Pulse,
     now_ms: int,
     handed_in: Update | Refused | None,
     standing: tuple[Standing, str] | None,
@@ -183,8 +200,9 @@ def _client(
     is_alive: bool,
     is_shut: bool,
     is_awaited: bool,
-    seen_s: float | None,
+    seen_ms: int | None,
 ) -> ClientSnapshot:
+    status, pulse = client.status, client.pulse if is_alive and not run.state.ended else NO_PULSE
     where, why = standing or (None, "")
     state = status.known_state
     refused = handed_in if isinstance(handed_in, Refused) else Refused("")
@@ -208,11 +226,11 @@ def _client(
         host=status.host,
         standing=where,
         is_awaited=is_awaited,
-        seen_s=seen_s,
+        seen_ms=seen_ms,
         progress=progress_of(pulse, transfer, fits=fits, round_=run.round, now_ms=now_ms, begun_ms=run.created_ms),
         failure=status.failure or refused.failure or None,
         report=status.report or refused.report or None,
-        update_bytes=handed_in.object.size_bytes if isinstance(handed_in, Update) else None,
+        update_bytes=(handed_in.object.size_bytes or None) if isinstance(handed_in, Update) else None,
         reason=reason,
     )
 
@@ -282,23 +300,19 @@ _GOODBYES = {
     ClientState.FAILED: ClientLost.name,
     ClientState.LEFT: ClientLeft.name,
 }
-_LOOKED_BACK = 500
-"""How many entries of the log are searched for the time when a client gave its lease back."""
 
 
-def _goodbyes(runs: RunStore, clients: Mapping[str, tuple[ClientStatus, int]], now_ms: int) -> dict[str, float]:
-    """Return how many seconds ago each client gave its lease back, without clients that crashed."""
+def _goodbyes(facts: Facts, alive: Collection[str]) -> dict[str, int]:
+    """Return when each client gave its lease back, without clients that crashed."""
     sought = {
         name: event
-        for name, (status, alive) in clients.items()
-        if not alive and (state := status.known_state) and (event := _GOODBYES.get(state))
+        for name, client in facts.clients.items()
+        if name not in alive and (state := client.status.known_state) and (event := _GOODBYES.get(state))
     }
-    found: dict[str, float] = {}
+    found: dict[str, int] = {}
     if sought:
-        with translated(runs.where):
-            entries = runs.redis.xrevrange(runs.keys.log, count=_LOOKED_BACK)
-        for number, fields in entries:
+        for identity, fields in itertools.islice(facts.log, LOOKED_BACK):
             name = fields.get("client", "")
             if name not in found and sought.get(name) == fields.get("event"):
-                found[name] = max(0.0, (now_ms - int(number.partition("-")[0])) / 1000)
+                found[name] = min(facts.now_ms, time_of(identity))
     return found

@@ -8,11 +8,10 @@ coordinator would, and says what the next coordinator does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from flavor.bus.connection import translated
-from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.durations import shown_duration
 from flavor.policy.decision import Action, Decision
@@ -21,6 +20,7 @@ from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.view.events import event_of
+from flavor.view.facts import LOOKED_BACK, Entry, time_of
 from flavor.view.round_events import (
     AggregationBegun,
     RoundClosed,
@@ -42,8 +42,6 @@ _MOVES = (
     *(RoundOpened, RoundReopened, RoundReturned, AggregationBegun, RoundClosed),
 )
 """Events that end every wait that the log has before them."""
-_LOOKED_BACK = 500
-_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Wait:
 
 
 def wait_of(
-    runs: RunStore,
+    log: Iterable[Entry],
     view: RunView,
     round_: RoundView | None,
     standing: Mapping[str, tuple[Standing, str]],
@@ -84,40 +82,29 @@ def wait_of(
     *,
     is_served: bool,
 ) -> Wait | None:
-    """Return what the run waits for; None for a run that has ended."""
+    """Return what the run waits for; None for a run that has ended. `log` has its newest entries, newest first."""
     if view.state.ended:
         return None
     config = RunConfig.known(view.config)
     known = Known(view, round_, standing, clients, config, now_ms, is_lenient=not is_served)  # as the next one begins
     decision = next_step(known)
     worked_out = Wait(_shown(decision, is_served=is_served), decision.round, is_held=decision.is_held)
-    logged = logged_wait(runs, decision.round)
+    logged = logged_wait(log, decision.round)
     if logged is None or not (is_served or logged.reason == decision.reason):
         return worked_out
     return replace(worked_out, reason=logged.reason if is_served else worked_out.reason, since_ms=logged.since_ms)
 
 
-def logged_wait(runs: RunStore, round_: int | None) -> Wait | None:
+def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:
     """Return what the log says that the run, or this round, waits for; None where the run has moved since."""
-    for identity, fields in _newest_first(runs):
+    for identity, fields in itertools.islice(log, LOOKED_BACK):
         event = event_of(fields)
         if isinstance(event, _MOVES):
             return None
         if isinstance(event, RunWaiting | RoundWaiting):
             is_of_it = getattr(event, "round", None) == round_
-            return Wait(event.reason, round_, int(identity.partition("-")[0])) if is_of_it else None
+            return Wait(event.reason, round_, time_of(identity)) if is_of_it else None
     return None
-
-
-def _newest_first(runs: RunStore) -> Iterator[tuple[str, Mapping[str, str]]]:
-    before = "+"
-    for _ in range(_LOOKED_BACK // _AT_ONCE):
-        with translated(runs.where):
-            entries = runs.redis.xrevrange(runs.keys.log, max=before, count=_AT_ONCE)
-        yield from entries
-        if len(entries) < _AT_ONCE:
-            return
-        before = f"({entries[-1][0]}"
 
 
 _TO_COME = {

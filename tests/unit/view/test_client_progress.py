@@ -50,14 +50,15 @@ def test_a_script_s_words_are_set_apart_and_cannot_steer_a_terminal() -> None:
 
 def test_a_client_is_believed_where_it_fits_what_the_run_knows() -> None:
     said = Pulse(Doing.TRAINING, 3, NOW_MS - 60_000, Reported(1, 2, round=3), Load(1, 2, 3))
-    assert of(said) == Progress(Doing.TRAINING, 60.0, None, Reported(1, 2, round=3), Load(1, 2, 3))
+    since_ms = NOW_MS - 60_000
+    assert of(said) == Progress(Doing.TRAINING, 60.0, None, Reported(1, 2, round=3), Load(1, 2, 3), since_ms)
     for fits in (STARTS, frozenset({Doing.WAITING}), frozenset({Doing.UPLOADED}), frozenset[Doing]()):
         assert of(said, fits=fits) == Progress(load=Load(1, 2, 3)), "it is elsewhere"
     for round_ in (0, 2, 4):
         old = Pulse(Doing.TRAINING, round_, NOW_MS - 60_000, Reported(1, 2, round=round_))
         assert of(old) == Progress(), "it is of another round"
     starting = Pulse(Doing.STARTING, 0, NOW_MS - 60_000, Reported(1, 2))
-    assert of(starting, fits=STARTS) == Progress(Doing.STARTING, 60.0, None, Reported(1, 2))
+    assert of(starting, fits=STARTS) == Progress(Doing.STARTING, 60.0, None, Reported(1, 2), None, since_ms)
     assert of(starting) == Progress()
 
 

@@ -1,0 +1,120 @@
+"""What Redis says of a run at one moment, before anything is made of it. `snapshot_of` makes a snapshot of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flavor.bus.connection import translated
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.policy.standing import is_genuine
+from flavor.records.client import ClientStatus
+from flavor.records.pulse import Pulse
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.update import Refused, Update
+
+Entry = tuple[str, Mapping[str, str]]
+"""An entry of the log: its id and its fields."""
+_AT_ONCE = 50
+NO_PULSE = Pulse()
+LOOKED_BACK = 500
+"""How many of the newest entries of the log are searched for what the run waits for, and when clients left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """One member, in the words of its edge."""
+
+    status: ClientStatus
+    lease_ms: int = 0
+    """When its edge's lease runs out, by the server's clock; 0 for no lease, -1 for one that never ends."""
+    pulse: Pulse = NO_PULSE
+    update: Update | Refused | None = None
+    """What it has handed in for the current round; None also where that is accepted: the verdict has the update."""
+
+    def left_ms(self, now_ms: int) -> int:
+        """How many milliseconds the lease has left; -1 for one that never ends."""
+        return -1 if self.lease_ms == -1 else max(0, self.lease_ms - now_ms)
+
+    def is_alive(self, now_ms: int, lease_s: float) -> bool:
+        """Whether its edge holds its lease. See `is_genuine`."""
+        return is_genuine(self.left_ms(now_ms), lease_s)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run in Redis at one moment."""
+
+    run: RunView
+    config: RunConfig
+    now_ms: int
+    """By the server's clock."""
+    round: RoundView | None = None
+    """The newest round; None before the first, and for one that Redis no longer has."""
+    clients: Mapping[str, ClientFacts] = field(default_factory=dict)
+    """The members, sorted by name."""
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    """The number of refused updates in a row, of clients whose last update was refused."""
+    is_served: bool = False
+    """Whether a coordinator has the run's lease."""
+    log: Iterable[Entry] = ()
+    """The newest entries of the run's log, newest first. May be iterated again."""
+
+
+def time_of(identity: str) -> int:
+    """When an entry was logged, in milliseconds of the server's clock."""
+    return int(identity.partition("-")[0])
+
+
+class LogTail:
+    """The newest entries of a run's log, newest first, read when they are asked for, and once."""
+
+    def __init__(self, runs: RunStore, most: int = LOOKED_BACK) -> None:
+        self._runs, self._most = runs, most
+        self._read: list[Entry] = []
+        self._is_whole = False
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield the entries. Raises `BusUnavailable`."""
+        at = 0
+        while at < self._most:
+            if at == len(self._read) and not self._read_more():
+                return
+            yield self._read[at]
+            at += 1
+
+    def _read_more(self) -> bool:
+        if self._is_whole:
+            return False
+        before = f"({self._read[-1][0]}" if self._read else "+"
+        with translated(self._runs.where):
+            entries = self._runs.redis.xrevrange(self._runs.keys.log, max=before, count=_AT_ONCE)
+        self._read += entries
+        self._is_whole = len(entries) < _AT_ONCE
+        return bool(entries)
+
+
+def read_facts(runs: RunStore) -> Facts:
+    """Read a run as it is now. Raises `RunNotFound`, `BusUnavailable` and `DamagedRecord`."""
+    view, now_ms = runs.read(), runs.now_ms()
+    round_ = runs.read_round(view.round) if view.round else None
+    config = RunConfig.known(view.config)
+    refusals, found = runs.refusals(), runs.clients(runs.members())
+    alive = [name for name, (_, left_ms) in found.items() if is_genuine(left_ms, config.heartbeat_timeout_s)]
+    pulses = {} if view.state.ended else runs.pulses(alive)
+    accepted = round_.accepted if round_ is not None else {}
+    awaited = [name for name in round_.expected if name not in accepted] if round_ is not None else []
+    updates = runs.updates(view.round, awaited)
+    clients = {
+        name: ClientFacts(status, _until(left_ms, now_ms), pulses.get(name, NO_PULSE), updates.get(name))
+        for name, (status, left_ms) in found.items()
+    }
+    with translated(runs.where):
+        is_served = bool(runs.redis.exists(runs.keys.coordinator))
+    return Facts(view, config, now_ms, round_, clients, refusals, is_served, LogTail(runs))
+
+
+def _until(left_ms: int, now_ms: int) -> int:
+    return now_ms + left_ms if left_ms > 0 else left_ms
