@@ -39,6 +39,7 @@ from workers.context import silent
 from workers.fault import GivenBack
 from workers.own_jobs import OwnJob, OwnQueue
 from workers.rest import Rest
+from workers.shown import fail_abandoned, note_alive, note_done, note_failed, note_queued, note_started
 
 _KEEP_FAILURES_S = 86_400
 _ALIVE_S = 30
@@ -60,11 +61,11 @@ class OwnWorker(SimpleWorker):
     """RQ's worker without the parts that cost more than jobs that take a millisecond each.
 
     RQ writes a record of each execution, so that another worker may find an abandoned job after a minute and run it
-    again. Here the coordinator asks again for any job that was not done, within the lease that the job was given. RQ's
-    own heartbeat keeps a key alive for minutes, and during a job for as long as the job may take; it is written up to
-    five times a job. Here it is written once a second, and during a job every ten seconds from a thread of its own. A
-    worker that was killed stops counting half a minute after its last heartbeat, so that people are told when there is
-    no worker.
+    again. Here the coordinator asks again for any job that was not done, within the lease that the job was given, and
+    `workers.shown` keeps true what RQ's own tools show. RQ's own heartbeat keeps a key alive for minutes, and during a
+    job for as long as the job may take; it is written up to five times a job. Here it is written once a second, and
+    during a job every ten seconds from a thread of its own. A worker that was killed stops counting half a minute after
+    its last heartbeat, so that people are told when there is no worker.
 
     The worker listens to no commands: any party that may publish on its channel could end it. `rq suspend` pauses it,
     SIGTERM ends it. RQ's own signal handler raises wherever the main thread stands, so that a job just taken may be
@@ -88,7 +89,8 @@ class OwnWorker(SimpleWorker):
         self._passed: set[str] = set()
         """Jobs of these runs that it has put behind the others since it last did one of them."""
         self.observer: Observer = Lines(silent)
-        self._busy, self._over = False, threading.Event()
+        self._in_hand: tuple[Job, Queue] | None = None
+        self._over = threading.Event()
 
     def subscribe(self) -> None:
         """Do not listen to the channel of this worker."""
@@ -141,12 +143,14 @@ class OwnWorker(SimpleWorker):
                 contextlib.suppress(redis.exceptions.RedisError, OSError, RuntimeError, MemoryError),
                 told_if_silent(where_of(self.connection)),
             ):
-                if not self._busy:
+                if (in_hand := self._in_hand) is None:
                     self.connection.exists(self.key)
-                elif self._is_known():
+                    continue
+                if self._is_known():
                     self.connection.expire(self.key, _ALIVE_S)
                 else:
                     self._register_again()
+                note_alive(self.connection, *in_hand, self.name)
 
     def _next_job(self, burst: bool) -> tuple[Job, Queue] | None:
         """Return the next job, with the errand in hand; None in a burst without one. Raises `StopRequested` to end."""
@@ -195,7 +199,7 @@ class OwnWorker(SimpleWorker):
             raise StopRequested
 
     def run_maintenance_tasks(self) -> None:
-        """Remove dead workers and the jobs that they had taken. Skips RQ's registries and groups, which are unused."""
+        """Remove dead workers and the jobs that they had taken. Skips RQ's groups and other registries: unused."""
         self.last_cleaned_at = now()  # type: ignore[assignment]
         for queue in self.queues:
             assert isinstance(queue, OwnQueue)
@@ -204,6 +208,7 @@ class OwnWorker(SimpleWorker):
                     clean_worker_registry(queue)
                     queue.failed_job_registry.cleanup()
                     queue.forget_abandoned()
+                    fail_abandoned(self.connection, queue, _KEEP_FAILURES_S)
                 except (ResponseError, ValueError) as error:  # another party wrote there what is not RQ's
                     queue.tell(f"the upkeep of queue {queue.name!r} was given up: {error}")
                 finally:
@@ -211,11 +216,11 @@ class OwnWorker(SimpleWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run one job in this process; a job that fails goes to RQ's registry of failed jobs with its trace."""
-        self._busy = True
+        self._in_hand = job, queue
         try:
             self._execute(job, queue)
         finally:
-            self._busy = False
+            self._in_hand = None
             self.errand.put_down()
 
     def _execute(self, job: Job, queue: Queue) -> None:
@@ -223,7 +228,9 @@ class OwnWorker(SimpleWorker):
             self.set_state(WorkerStatus.BUSY, step)
             step.expire(self.key, _ALIVE_S)
             step.lrem(queue.intermediate_queue_key, 1, job.id)
+            note_started(step, job, queue, self.name)
             step.execute()
+        began = time.monotonic()
         try:
             with self.death_penalty_class(job.timeout or queue.DEFAULT_TIMEOUT, JobTimeoutException, job_id=job.id):
                 done = job.perform()
@@ -231,13 +238,16 @@ class OwnWorker(SimpleWorker):
             self._give_back(job, queue, str(fault), getattr(fault, "run", ""))
         except Exception:
             self.log.error("job %s failed", job.id, exc_info=True)
-            with contextlib.suppress(ResponseError):
-                queue.failed_job_registry.add(job, ttl=_KEEP_FAILURES_S, exc_string=traceback.format_exc())
-            self.set_state(WorkerStatus.IDLE)
+            self.failed_job_count += 1
+            with contextlib.suppress(ResponseError), self.connection.pipeline() as step:
+                note_failed(step, job, queue, self.name, traceback.format_exc(), _KEEP_FAILURES_S)
+                step.execute()
+            self._be_idle(self.connection, began)
         else:
+            self.successful_job_count += 1
             with self.connection.pipeline() as step:
-                self.set_state(WorkerStatus.IDLE, step)
-                step.delete(job.key)
+                self._be_idle(step, began)
+                note_done(step, job, queue, self.name)
                 step.execute()
             self._passed.clear()
             if not done:  # a job of a round that is over shows nothing about the store or the disk
@@ -250,6 +260,19 @@ class OwnWorker(SimpleWorker):
                 self.register_birth()
                 self.observer.hear(WorkTaken())
 
+    def _be_idle(self, step: Any, began: float) -> None:
+        """Record the end of a job that began at this time of the monotonic clock."""
+        self.total_working_time += time.monotonic() - began
+        self._state = WorkerStatus.IDLE
+        step.hset(self.key, mapping={"state": WorkerStatus.IDLE.value, **self._counts()})
+
+    def _counts(self) -> dict[Any, Any]:
+        return {
+            "successful_job_count": self.successful_job_count,
+            "failed_job_count": self.failed_job_count,
+            "total_working_time": self.total_working_time,
+        }
+
     def _give_back(self, job: Job, queue: Queue, reason: str, run: str) -> None:
         """Put the job behind the others in its queue, and leave the queue, or the jobs of `run`, until one is done."""
         if run:
@@ -260,6 +283,7 @@ class OwnWorker(SimpleWorker):
         try:
             with self.connection.pipeline() as step:
                 step.rpush(queue.key, job.id)
+                note_queued(step, job, queue, self.name)
                 unregister(self, step)
                 step.execute()
             self.set_state(WorkerStatus.IDLE)
@@ -273,6 +297,7 @@ class OwnWorker(SimpleWorker):
         try:
             with self.connection.pipeline() as step:
                 step.rpush(queue.key, job.id)
+                note_queued(step, job, queue, self.name)
                 step.execute()
             self.set_state(WorkerStatus.IDLE)
             note_resting(self.connection, self.queue_names(), self.name, reason, run)
@@ -284,7 +309,7 @@ class OwnWorker(SimpleWorker):
         self.birth_date = self.last_heartbeat = now()
         with self.connection.pipeline() as step:
             step.delete(self.key)
-            step.hset(self.key, mapping={**self.serialize(), "state": self._state})
+            step.hset(self.key, mapping={**self.serialize(), **self._counts(), "state": self._state})
             register(self, step)
             step.expire(self.key, _ALIVE_S)
             step.execute()

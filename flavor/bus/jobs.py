@@ -89,9 +89,12 @@ class RqJobQueue:
         return self._connection.lpos(self._queue.key, job) is not None
 
     def workers(self) -> int:
-        """See `JobQueue`. One that was killed stands in RQ's registry until another one's upkeep removes it."""
+        """See `JobQueue`. A killed worker stands in RQ's registry until another worker's upkeep removes it."""
+        from rq.suspension import is_suspended
         from rq.worker_registration import get_keys
 
+        if is_suspended(self._connection):
+            return 0
         keys = get_keys(queue=self._queue)
         if keys and self._run:
             away = without(self._connection, self._queue.name, self._run)
@@ -100,6 +103,10 @@ class RqJobQueue:
 
     def absence(self) -> str:
         """See `JobQueue`."""
+        from rq.suspension import is_suspended
+
+        if is_suspended(self._connection):
+            return "`rq suspend` holds every aggregator: let them go on with `rq resume --url URL`"
         if reasons := resting(self._connection, self._queue.name, self._run):
             return f"every aggregator on queue {self._queue.name!r} gives its work back for now: {'; '.join(reasons)}"
         return f"no aggregator listens on queue {self._queue.name!r}: start one with `flavor-agg`"
