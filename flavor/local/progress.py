@@ -18,7 +18,7 @@ from flavor.counted import counted
 from flavor.printable import printable
 from flavor.records.states import RunState
 from flavor.results.folder import Results
-from flavor.results.rounds import RoundResult, for_people
+from flavor.results.rounds import RoundResult, best_round, for_people
 from flavor.sizes import shown_bytes
 from flavor.view.progress import words_of
 from flavor.view.snapshot import Phase, Snapshot
@@ -174,6 +174,9 @@ class Progress:
             if any(for_people(result.metrics) for result in results.rounds):
                 of = "those of round N are of the model of round N-1, unless sites evaluate what they have trained"
                 self._row("metrics:", of)
+            if len(results.rounds) > 1 and (best := best_round(results.rounds)) is not None:
+                name, number, value = best
+                self._row("best round:", f"{name} {value:.4g}, reported in round {number}, {_began(number, out)}")
         self._row("everything:", results.out)
         if results.state == RunState.FAILED:
             self._row("go on with it:", f"flavor run --resume {out}")
@@ -185,6 +188,13 @@ class Progress:
             self._row("go on with it:", f"flavor run --resume {out}")
         elif len(results.rounds) < self.rounds or not results.rounds:
             self._row("go on with it:", f"flavor run --resume {out} --rounds NUMBER")
+
+
+def _began(round_: int, out: str) -> str:
+    """Say from which model a round began, to which its metrics belong unless sites evaluate what they have trained."""
+    if round_ == 1:
+        return "the first"
+    return f"which began from the model of round {round_ - 1}: flavor get {out} --round {round_ - 1}"
 
 
 def _reports(snapshot: Snapshot) -> list[RenderableType]:

@@ -1,4 +1,4 @@
-"""`metrics.png`: a panel for each metric, each site a thin line, the mean over the sites a thick one."""
+"""`metrics.png`: a panel for each metric, with a line for each site, a thick one for their mean, and the best round."""
 
 from __future__ import annotations
 
@@ -12,36 +12,61 @@ from typing import Any
 from flavor.counted import counted
 from flavor.printable import printable
 from flavor.records.info import CONFUSION, WEIGHTED
-from flavor.results.rounds import RoundResult
+from flavor.results.rounds import RoundResult, best_of
 
 _MOST_PANELS = 24
+_MOST_MARKED = 40
+"""Maximum number of rounds of which each is marked on the lines."""
+_MOST_TITLE, _MOST_TITLE_BESIDE = 40, 26
+"""Maximum number of characters of a panel's title, alone and beside the best value."""
 _MOST_LABELS = 10
 """Maximum number of sites that the legend names."""
+_COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#8C6D1F",
+    "#7F7F7F",
+    "#332288",
+    "#882255",
+)
+"""Told apart by colour-blind people: Okabe and Ito's palette without its yellow, and four dark ones."""
+_BEST = "#F0E442"
 
 
 def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
     """Draw the metrics over the rounds; return False when matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     except ImportError:
         return False
+    figure = draw(run, rounds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
+        FigureCanvasAgg(figure).print_png(str(path))  # type: ignore[no-untyped-call]
+    return True
+
+
+def draw(run: str, rounds: Sequence[RoundResult]) -> Any:
+    """Return matplotlib's figure of the metrics over the rounds."""
+    from matplotlib.figure import Figure
+
     names = panels(rounds)
     shown = names or ["seconds"]
     wide = min(3, len(shown))
     high = -(-len(shown) // wide)
-    figure = Figure(figsize=(max(6.0, 4.2 * wide), 3.0 * high + 1.0), layout="constrained")
-    figure.suptitle(f"{run}: {counted(len(rounds), 'round')}")
+    figure = Figure(figsize=(max(6.4, 4.2 * wide), 3.0 * high + 1.0), dpi=120, layout="constrained")
+    figure.suptitle(printable(f"{run}: {counted(len(rounds), 'round')}"), parse_math=False)
     drawn: dict[str, Any] = {}
     for index, name in enumerate(shown):
         axes = figure.add_subplot(high, wide, index + 1)
         _panel(axes, name, rounds, drawn, of_metrics=bool(names))
     if drawn:
         figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=min(4, len(drawn)), fontsize=8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
-        FigureCanvasAgg(figure).print_png(str(path))  # type: ignore[no-untyped-call]
-    return True
+    return figure
 
 
 def panels(rounds: Sequence[RoundResult]) -> list[str]:
@@ -55,33 +80,55 @@ def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str,
     from matplotlib.ticker import MaxNLocator
 
     x = [each.round for each in rounds]
-    marker = "o" if len(x) <= 40 else ""
+    marker = "o" if len(x) <= _MOST_MARKED else ""
     if not of_metrics:
         axes.plot(x, [each.seconds for each in rounds], marker=marker, markersize=3)
     sites = sorted({site.site for each in rounds for site in each.sites})
+    is_named = len(sites) <= _MOST_LABELS
     for number, site in enumerate(sites):
         y = [_of_site(each, site, name) for each in rounds]
-        if any(not math.isnan(value) for value in y):
-            label = site if len(sites) <= _MOST_LABELS else f"each of {len(sites)} sites"
-            color = f"C{number % 10}" if len(sites) <= _MOST_LABELS else "0.75"
-            (line,) = axes.plot(x, y, color=color, linewidth=1.0, zorder=3, marker=marker, markersize=2)
+        if _is_some(y):
+            label = printable(site) if is_named else f"each of {len(sites)} sites"
+            look = {"color": _COLOURS[number % len(_COLOURS)] if is_named else "0.75", "marker": marker}
+            (line,) = axes.plot(x, y, linewidth=1.0, markersize=2, zorder=2, **look)
             drawn.setdefault(label, line)
     weighted = [each.metrics.get(name + WEIGHTED, math.nan) for each in rounds]
     plain = [each.metrics.get(name, math.nan) for each in rounds]
-    if any(not math.isnan(value) for value in weighted):
-        (line,) = axes.plot(x, weighted, color="0.3", linewidth=3.5, solid_capstyle="round", zorder=2)
+    merged = {"color": "0.45", "marker": marker, "zorder": 2} if is_named else {"color": "0.1", "zorder": 4}
+    if _is_some(weighted):
+        (line,) = axes.plot(x, weighted, linewidth=3.5, markersize=4, solid_capstyle="round", **merged)
         drawn.setdefault("mean, weighted by examples", line)
     if any(
         not math.isnan(one) and not (math.isclose(one, other, rel_tol=1e-3) if not math.isnan(other) else False)
         for one, other in zip(plain, weighted, strict=True)
     ):
-        (line,) = axes.plot(x, plain, "--", color="0.3", linewidth=1.5, zorder=2)
+        (line,) = axes.plot(x, plain, "--", linewidth=1.5, markersize=3, **merged)
         drawn.setdefault("plain mean", line)
-    title = printable(name if len(name) <= 40 else f"{name[:37]}...")
-    axes.set_title(title, fontsize=10, parse_math=False)
+    best = _mark_best(axes, name, dict(zip(x, weighted if _is_some(weighted) else plain, strict=True)), drawn)
+    axes.set_title(best, loc="right", fontsize=8, color="0.3")
+    most = _MOST_TITLE_BESIDE if best else _MOST_TITLE
+    title = printable(name if len(name) <= most else f"{name[: most - 3]}...")
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if len(x) == 1:
+        axes.set_xlim(x[0] - 1, x[0] + 1)
     axes.grid(alpha=0.3)
+
+
+def _mark_best(axes: Any, name: str, merged: dict[int, float], drawn: dict[str, Any]) -> str:
+    """Mark the best round of the merged metric, and describe it; '' where the name does not say what is good."""
+    best = best_of(name, {number: value for number, value in merged.items() if not math.isnan(value)})
+    if best is None:
+        return ""
+    number, value = best
+    (star,) = axes.plot([number], [value], "*", color=_BEST, markeredgecolor="0.1", markersize=12, zorder=5)
+    drawn["best round, by the mean"] = drawn.pop("best round, by the mean", star)  # the last of the legend
+    return f"best: {value:.4g} in round {number}"
+
+
+def _is_some(values: Sequence[float]) -> bool:
+    return any(not math.isnan(value) for value in values)
 
 
 def _of_site(result: RoundResult, site: str, name: str) -> float:

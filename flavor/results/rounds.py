@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,3 +145,13 @@ def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:
     sign = -1 if lower else 1
     number = max(sorted(values), key=lambda each: sign * values[each])
     return number, values[number]
+
+
+def best_round(rounds: Sequence[RoundResult]) -> tuple[str, int, float] | None:
+    """The first metric whose name says what is good, with its best round and value; None where no name does."""
+    shown = {result.round: for_people(result.metrics) for result in rounds}
+    for name in dict.fromkeys(name for metrics in shown.values() for name in metrics):
+        best = best_of(name, {number: metrics[name] for number, metrics in shown.items() if name in metrics})
+        if best is not None:
+            return name, *best
+    return None

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from flavor.errors import FlavorError
 from flavor.local.progress import Progress
+from flavor.results.folder import Results
+from flavor.results.rounds import RoundResult
 
 
 def test_a_second_interrupt_does_not_lose_how_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +41,14 @@ def test_sites_that_read_one_folder_are_told_of(capsys: pytest.CaptureFixture[st
     assert "same folder" not in "".join(capsys.readouterr())
     Progress("r", 3).begin([Path("/a"), Path("/a")])
     assert "all 2 sites read the same folder ($INPUT_PATH): /a; " in "".join(capsys.readouterr())
+
+
+def test_the_last_lines_name_the_best_round(capsys: pytest.CaptureFixture[str]) -> None:
+    losses = {1: 0.5, 2: 0.25, 3: 0.75}
+    rounds = [RoundResult(number, 1.0, ["a"], 10, 100, {"loss": loss}) for number, loss in losses.items()]
+    Progress("r", 3).summary(Results("r", "finished", "all rounds are done", rounds, "/a b/m.pt", "/a b"))
+    told = capsys.readouterr().err
+    began = "which began from the model of round 1: flavor get '/a b' --round 1"
+    assert f"best round:    loss 0.25, reported in round 2, {began}\n" in told
+    Progress("r", 3).summary(Results("r", "finished", "all rounds are done", rounds[:1], "/a b/m.pt", "/a b"))
+    assert "best round" not in capsys.readouterr().err, "of one round there is no best"

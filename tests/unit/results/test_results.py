@@ -14,8 +14,8 @@ import pytest
 from flavor.errors import InvalidInfo
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
-from flavor.results.plot import panels, plot_metrics
-from flavor.results.rounds import RoundResult, SiteResult, best_of, for_people, merged_info, scalars
+from flavor.results.plot import draw, panels, plot_metrics
+from flavor.results.rounds import RoundResult, SiteResult, best_of, best_round, for_people, merged_info, scalars
 from flavor.results.tables import MOST_COLUMNS, Tables
 from flavor.store.local import LocalStore
 
@@ -89,6 +89,37 @@ def test_the_panels_are_of_what_most_sites_report() -> None:
     rounds = [result(number, {**mine, "acc": 0.5}, {"a": mine | {"acc": 1}, "b": {"acc": 1}}) for number in (1, 2)]
     assert panels(rounds)[0] == "acc"
     assert len(panels(rounds)) == 24
+
+
+def test_the_plot_has_each_site_the_merged_curve_and_the_best_round() -> None:
+    pytest.importorskip("matplotlib")
+    values = {1: 0.5, 2: 0.9, 3: 0.7}
+    rounds = [
+        result(
+            number,
+            {"auc": value + 0.05, "auc (weighted)": value, "steps": value, "loss": math.nan if number == 2 else value},
+            {"a": {"auc": value - 0.1, "steps": value}, "b": {"auc": value + 0.1}},
+        )
+        for number, value in values.items()
+    ]
+    figure = draw("r", rounds)
+    of = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    curves = [[round(float(y), 9) for y in line.get_ydata()] for line in of["auc"].lines]
+    assert curves == [[0.4, 0.8, 0.6], [0.6, 1.0, 0.8], [0.5, 0.9, 0.7], [0.55, 0.95, 0.75], [0.9]]
+    assert list(of["auc"].lines[-1].get_xdata()) == [2]
+    assert of["auc"].get_title(loc="right") == "best: 0.9 in round 2", "by the weighted mean"
+    assert of["loss"].get_title(loc="right") == "best: 0.5 in round 1"
+    assert of["steps"].get_title(loc="right") == "", "its name does not say what is good"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["a", "b", "mean, weighted by examples", "plain mean", "best round, by the mean"]
+
+
+def test_a_run_s_best_round_is_by_the_first_metric_that_says_what_is_good() -> None:
+    rounds = [result(1, {"x": 1.0, "loss": 0.5, "auc": 0.9}), result(2, {"x": 2.0, "loss": 0.4, "auc": 0.8})]
+    assert best_round(rounds) == ("loss", 2, 0.4)
+    assert best_round([result(1, {"loss": 1.0, "auc (weighted)": 0.5})]) == ("auc", 1, 0.5), "the weighted means count"
+    assert best_round([result(1, {"x": 1.0})]) is None
+    assert best_round([]) is None
 
 
 def test_a_value_that_is_missing_leaves_its_cell_empty(tmp_path: Path) -> None:
