@@ -92,6 +92,18 @@ FEDTRAIN_SESSIONS = "flavor:fedtrain:sessions"
 DROPPED = "flavor:dropped"
 
 
+def every_run_patterns() -> tuple[str, ...]:
+    """The channel patterns of what a viewer hears of every run on a server: what announces that a key has changed."""
+    names = ("run", "round:*", "client:*:state", "client:*:update", "to:*:verdict")
+    return tuple(f"flavor:{{*}}:{name}" for name in names)
+
+
+def parse_run_channel(channel: str) -> tuple[str, str] | None:
+    """`(run, rest)` of a channel `flavor:{RUN}:rest`; None for any other."""
+    run, separator, rest = channel.removeprefix("flavor:{").partition("}:")
+    return (run, rest) if separator and is_name(run) and channel.startswith("flavor:{") else None
+
+
 def resting_key(queue: str) -> str:
     """Hash: the workers of a queue that take no work for now, and why."""
     return f"flavor:resting:{queue}"

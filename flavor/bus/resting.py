@@ -37,6 +37,11 @@ def resting(connection: Any, queue: str, run: str = "") -> list[str]:
     return sorted({reason for _, of, reason in _notes(connection, queue) if of in ("", run)})
 
 
+def resting_workers(connection: Any, queue: str) -> dict[str, str]:
+    """Return the workers of this queue that give their work back, and why; not those without the work of one run."""
+    return {worker: reason for worker, of, reason in _notes(connection, queue) if not of}
+
+
 def without(connection: Any, queue: str, run: str) -> set[str]:
     """Return the workers of this queue that take no work of `run`."""
     return {worker for worker, of, _ in _notes(connection, queue) if of == run}

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from typing import Any
 
 from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.checkpoints.kinds import check_kind_name
 from flavor.config import RunConfig
-from flavor.errors import FlavorError, InvalidSetting
-from flavor.ledger.rounds import closed_round
+from flavor.errors import InvalidSetting
 from flavor.records.reported import Reported
-from flavor.records.round import RoundView
-from flavor.records.run import RunView
-from flavor.records.states import RoundState
-from flavor.results.rounds import best_of, for_people, merged_info, scalars, site_infos
 from flavor.resume import coordinated_by, is_of_fedtrain
-from flavor.store.brief import BriefStore
-from flavor.store.open import is_installed
-from flavor.store.protocol import ObjectStore
-from flavor.store.url import package_scheme
+from flavor.view.history import History
 from flavor.view.lacking import what_is_lacking
+from flavor.view.newest import Newest, NewestReader, opened_store
 from flavor.view.snapshot import ClientSnapshot, Snapshot, take_snapshot
-
-_MOST_ROUNDS = 100
-"""How many of the newest rounds are searched for the best metric."""
 
 
 def described(
@@ -42,14 +31,19 @@ def described(
     where the store cannot be read, or does not answer within a few seconds. `metric` is the metric whose best value is
     searched, `left_in` the result folder of a local run whose `flavor run` has ended.
     """
-    snapshot = take_snapshot(runs, jobs=lambda config: _queue(url, config, runs.run))
-    view, round_, wait = snapshot.run, snapshot.round, snapshot.waits_for
-    found = _metrics(runs, view, round_, store, metric)
-    lacking = what_is_lacking(runs, found.place)
+    snapshot = take_snapshot(runs, jobs=lambda config: queue_of(url, config, runs.run))
+    brief, silent = opened_store(snapshot.run, store)
+    place = brief.store if brief is not None else None
+    newest = NewestReader(runs, History(runs, place)).read(snapshot.round, brief, metric=metric, silent=silent)
+    return described_as(snapshot, newest, lacking=what_is_lacking(runs, place), left_in=left_in)
+
+
+def described_as(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_in: str = "") -> dict[str, Any]:
+    """Return a snapshot with its metrics as plain values; `lacking` says what the store has and Redis does not."""
+    view, round_, wait, now_ms = snapshot.run, snapshot.round, snapshot.waits_for, snapshot.now_ms
     absent = [*([lacking] if lacking else _absent(snapshot, left_in)), *_unreadable(snapshot.config)]
     if found.silent:
         absent.append(f"no metrics are shown: {found.silent}")
-    now_ms = snapshot.now_ms
     return {
         "run": view.run,
         "run_id": view.run_id,
@@ -81,7 +75,7 @@ def described(
     }
 
 
-def _client(client: ClientSnapshot, name: str, found: _Metrics, now_ms: int) -> dict[str, Any]:
+def _client(client: ClientSnapshot, name: str, found: Newest, now_ms: int) -> dict[str, Any]:
     progress = client.progress
     return {
         "state": client.state,
@@ -110,7 +104,8 @@ def _reported(reported: Reported | None) -> dict[str, Any] | None:
     return None if reported is None else reported._asdict()
 
 
-def _queue(url: str, config: RunConfig, run: str) -> JobQueue:
+def queue_of(url: str, config: RunConfig, run: str) -> JobQueue:
+    """Open the queue of a run with these settings, for a short look."""
     return RqJobQueue(url, config.queue, timeout_s=1, patience_s=5, run=run)
 
 
@@ -134,73 +129,3 @@ def _unreadable(config: RunConfig) -> list[str]:
     except InvalidSetting as error:
         return [f"the run's checkpoints cannot be read here: {error}"]
     return []
-
-
-@dataclass
-class _Metrics:
-    """The metrics of the newest closed round, and the best value before it."""
-
-    last: dict[str, Any] | None = None
-    metric: str | None = None
-    best: dict[str, Any] | None = None
-    sites: dict[str, dict[str, float]] = field(default_factory=dict)
-    samples: dict[str, int] = field(default_factory=dict)
-    silent: str = ""
-    """Why no metrics are shown; '' where the store answered."""
-    place: ObjectStore | None = None
-    """The store, if it could be opened."""
-
-
-def _metrics(
-    runs: RunStore, view: RunView, round_: RoundView | None, store: str | None, metric: str | None
-) -> _Metrics:
-    """Read the metrics as far as the store can be read; without it, status shows the rest."""
-    found = _Metrics()
-    last = round_
-    if round_ is not None and round_.state is not RoundState.CLOSED:  # as it was read: it may have closed since
-        last = runs.read_round(round_.round - 1) if round_.round > 1 else None
-    brief: BriefStore | None = None
-    url = store or str(view.config["store"])
-    if not store and (scheme := package_scheme(url)) and is_installed(url):
-        found.silent = f"a package would open the run's store {scheme + '://'!r}, which no option names"
-    try:
-        brief = BriefStore(url) if not found.silent else None
-    except (FlavorError, OSError) as error:
-        found.silent = "" if is_installed(url) else str(error)
-    place = found.place = brief.store if brief is not None else None
-    if last is not None:
-        _sites(found, last, place)
-        if place is not None:
-            with contextlib.suppress(FlavorError, OSError, ValueError):
-                merged = for_people(scalars(merged_info(last, place)["metrics"]))
-                found.last = {"round": last.round, "metrics": merged}
-                found.metric = metric or next(iter(merged), None)
-                found.best = _best(runs, last, place, found.metric)
-    if round_ is not None and round_ is not last:
-        _sites(found, round_, place)
-    if brief is not None and brief.silent is not None:
-        found.silent = str(brief.silent)
-    return found
-
-
-def _sites(found: _Metrics, round_: RoundView, store: ObjectStore | None) -> None:
-    accepted = round_.accepted
-    found.samples |= {client: update.num_examples for client, update in accepted.items()}
-    for site, info in site_infos(replace(round_, contributors=tuple(accepted)), store).items():
-        found.sites[site] = for_people(scalars(info["metrics"]))
-
-
-def _best(runs: RunStore, last: RoundView, store: ObjectStore, metric: str | None) -> dict[str, Any] | None:
-    first = max(1, last.round - _MOST_ROUNDS + 1)
-    if metric is None or best_of(metric, {1: 0.0}) is None:
-        return None
-    values = {}
-    for number in range(first, last.round + 1):
-        with contextlib.suppress(FlavorError, OSError, ValueError):
-            round_ = last if number == last.round else closed_round(runs, store, number, newest=last.round)
-            if round_ is not None and round_.state is RoundState.CLOSED:
-                shown_metrics = for_people(scalars(merged_info(round_, store)["metrics"]))
-                if metric in shown_metrics:
-                    values[number] = shown_metrics[metric]
-    best = best_of(metric, values)
-    return {"metric": metric, "round": best[0], "value": best[1], "rounds": last.round - first + 1} if best else None

@@ -52,11 +52,14 @@ class Progress:
 
     def described(self, phase: str) -> str:
         """Describe it after the client's phase: 'training 61 % (310 of 508), for 14 min'."""
+        lasts = self.lasts_s or 0.0
+        return self.words(phase) + (f", for {shown_duration(lasts)}" if lasts >= _TOO_SHORT_S else "")
+
+    def words(self, phase: str) -> str:
+        """Describe it after the client's phase, without for how long: 'training 61 % (310 of 508)'."""
         word = self.doing if self.doing in (Doing.DOWNLOADING, Doing.UPLOADING) else phase
         word = word if self.transfer is None else self.transfer.phase
-        lasts = self.lasts_s or 0.0
-        since = f", for {shown_duration(lasts)}" if lasts >= _TOO_SHORT_S else ""
-        return " ".join(part for part in (word, self.of) if part) + since
+        return " ".join(part for part in (word, self.of) if part)
 
 
 def words_of(reported: Reported | None) -> str:

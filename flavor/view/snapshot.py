@@ -78,6 +78,8 @@ class ClientSnapshot:
     update_bytes: int | None
     reason: str
     """Why the client is in this state, a site's own words in quotation marks; '' where nothing is to be said."""
+    refused_in_a_row: int = 0
+    """How many of its updates in a row were refused."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def snapshot_of(facts: Facts, *, jobs: Callable[[RunConfig], JobQueue] | None = 
             now_ms,
             handed_in.get(name),
             standing.get(name),
+            refused=facts.refusals.get(name, 0),
             is_alive=name in alive,
             is_shut=name in shut,
             is_awaited=name not in alive and name in awaited,
@@ -197,6 +200,7 @@ def _client(
     handed_in: Update | Refused | None,
     standing: tuple[Standing, str] | None,
     *,
+    refused: int,
     is_alive: bool,
     is_shut: bool,
     is_awaited: bool,
@@ -205,7 +209,7 @@ def _client(
     status, pulse = client.status, client.pulse if is_alive and not run.state.ended else NO_PULSE
     where, why = standing or (None, "")
     state = status.known_state
-    refused = handed_in if isinstance(handed_in, Refused) else Refused("")
+    failed = handed_in if isinstance(handed_in, Refused) else Refused("")
     reason = words or (why if where is Standing.REFUSED else "")
     if is_shut:
         reason = f"too many refused updates in a row (`flavor pardon {run.run} {shlex.quote(name)}` ends that)"
@@ -228,10 +232,11 @@ def _client(
         is_awaited=is_awaited,
         seen_ms=seen_ms,
         progress=progress_of(pulse, transfer, fits=fits, round_=run.round, now_ms=now_ms, begun_ms=run.created_ms),
-        failure=status.failure or refused.failure or None,
-        report=status.report or refused.report or None,
+        failure=status.failure or failed.failure or None,
+        report=status.report or failed.report or None,
         update_bytes=(handed_in.object.size_bytes or None) if isinstance(handed_in, Update) else None,
         reason=reason,
+        refused_in_a_row=refused,
     )
 
 

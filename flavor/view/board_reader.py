@@ -1,0 +1,197 @@
+"""The threads behind a `Board`: one reads Redis for all runs, the other one their stores."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Collection, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flavor.bus.connection import Redis, connect
+from flavor.bus.keys import every_run_patterns, parse_run_channel
+from flavor.bus.runs import list_runs
+from flavor.bus.subscription import RESYNC, Subscription
+from flavor.errors import DamagedRecord, FlavorError, RunNotFound
+from flavor.view.document import damaged_row
+from flavor.view.followed import Followed
+from flavor.view.published import Published
+
+REFRESH_S = 0.5
+"""Least time between two looks at a run that somebody looks at, however much is published."""
+UNSEEN_S = 2.0
+"""The same for any other run."""
+QUIET_S = 5.0
+"""Most time between two looks at a run that goes on, although nothing is published."""
+ENDED_S = 60.0
+"""The same for a run that has ended."""
+_SEEN_FOR_S = 30.0
+_TICK_S = 0.1
+_RETRY_S = 1.0
+_PATIENCE_S = 0.5
+_STORE_TICK_S = 0.2
+
+
+@dataclass
+class _Due:
+    """When a run is looked at again."""
+
+    looked_at: float = -ENDED_S
+    heard: set[str] = field(default_factory=set)
+    """The channels of the run, without what names the run, on which something was published since."""
+    is_anew: bool = True
+    """Whether something may have been missed."""
+    has_ended: bool = False
+
+
+class BoardReader:
+    """Reads all runs, or those that are named, and publishes them."""
+
+    def __init__(
+        self,
+        url: str,
+        published: Published,
+        *,
+        store: str | None,
+        only: Collection[str] | None,
+        left_in: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises `InvalidSetting` for a URL that cannot be used."""
+        self._url, self._published, self._clock = url, published, clock
+        self._store, self._only, self._left_in = store, only, left_in
+        self.redis: Redis = connect(url, patience_s=_PATIENCE_S, client_name="flavor-board")
+        self._followed: dict[str, Followed] = {}
+        self._due: dict[str, _Due] = {}
+        self._seen_at: dict[str, float] = {}
+        self._listed_at = -QUIET_S
+        self._offset_ms = 0
+        self.has_looked = threading.Event()
+        """Set after the first look at all runs, or once there is a problem."""
+        self.never_read = True
+        """Whether Redis could not be read yet."""
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._read_on, name="board", daemon=True),
+            threading.Thread(target=self._look_aside, name="board-store", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the threads, and close the connections to Redis."""
+        self._closing.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(10.0)
+        self.redis.close()
+
+    def followed(self, run: str) -> Followed | None:
+        """The run, if it is followed; it is looked at more often from now on."""
+        self._seen_at[run] = self._clock()
+        return self._followed.get(run)
+
+    def all_followed(self) -> Sequence[Followed]:
+        """All runs that are followed."""
+        return list(self._followed.values())
+
+    def now_ms(self) -> int:
+        """The time of the Redis server, as it was measured last; this machine's before that."""
+        return int(time.time() * 1000) + self._offset_ms
+
+    # -- the thread that reads Redis
+
+    def _read_on(self) -> None:
+        read_at = time.time()
+        while not self._closing.is_set():
+            subscription = Subscription(self.redis, self._url, patterns=every_run_patterns())
+            try:
+                while not self._closing.is_set():
+                    self._look(subscription.wait(_TICK_S))
+                    self._published.tell("")
+                    self.never_read = False
+                    self.has_looked.set()
+                    read_at = time.time()
+            except Exception as error:  # a fault of this program, too, must not end the reader without a word
+                when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(read_at))
+                self._published.tell(f"Redis cannot be read since {when}: {_said(error)}")
+                self.has_looked.set()
+            finally:
+                with contextlib.suppress(Exception):
+                    subscription.close()
+            self._closing.wait(_RETRY_S)
+
+    def _look(self, woken: Sequence[str]) -> None:
+        """Look at the runs whose turn it is; `woken` are channels on which something was published."""
+        now = self._clock()
+        is_anew = RESYNC in woken
+        for channel in woken:
+            parsed = parse_run_channel(channel)
+            if parsed is not None and (due := self._due.get(parsed[0])) is not None:
+                due.heard.add(parsed[1])
+            elif parsed is not None and parsed[1] == "run":
+                self._listed_at = now - QUIET_S  # a new run
+        if is_anew or now - self._listed_at >= QUIET_S:
+            self._list(now)
+        for run, due in list(self._due.items()):
+            due.is_anew = due.is_anew or is_anew
+            if due.is_anew or now - due.looked_at >= self._rest_s(run, due, now):
+                self._read(run, due, now)
+
+    def _rest_s(self, run: str, due: _Due, now: float) -> float:
+        """How long after its last look a run is looked at again."""
+        if due.heard or self._followed[run].is_dirty:
+            return REFRESH_S if now - self._seen_at.get(run, now - _SEEN_FOR_S) < _SEEN_FOR_S else UNSEEN_S
+        return ENDED_S if due.has_ended else QUIET_S
+
+    def _list(self, now: float) -> None:
+        there = list_runs(self.redis, self._url)
+        self._listed_at = now
+        for run in there:
+            if run not in self._followed and (self._only is None or run in self._only):
+                self._followed[run] = Followed(self.redis, run, self._url, store=self._store, left_in=self._left_in)
+                self._due[run] = _Due()
+        for run in self._followed.keys() - set(there):
+            self._forget(run)
+
+    def _forget(self, run: str) -> None:
+        known: tuple[MutableMapping[str, Any], ...] = (self._followed, self._due, self._seen_at)
+        for each in known:
+            each.pop(run, None)
+        self._published.drop(run)
+
+    def _read(self, run: str, due: _Due, now: float) -> None:
+        followed = self._followed[run]
+        heard, is_anew = due.heard, due.is_anew
+        due.heard, due.is_anew, due.looked_at = set(), False, now
+        try:
+            read = followed.read(heard, anew=is_anew)
+        except RunNotFound:
+            self._forget(run)
+        except DamagedRecord as error:
+            self._published.put_damaged(run, damaged_row(run, str(error)), str(error))
+        except FlavorError:
+            due.is_anew = True
+            raise
+        else:
+            due.has_ended = read.document["ended_ms"] is not None
+            self._offset_ms = read.now_ms - int(time.time() * 1000)
+            self._published.put(run, read.document, read.row, is_news=read.has_entries)
+
+    # -- the thread that reads stores
+
+    def _look_aside(self) -> None:
+        while not self._closing.wait(_STORE_TICK_S):
+            for followed in self.all_followed():
+                if self._closing.is_set():
+                    return
+                with contextlib.suppress(FlavorError, OSError):  # the next look tells
+                    followed.look_aside()
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, FlavorError) else f"an error in flavor: {type(error).__name__}: {error}"

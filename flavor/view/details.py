@@ -1,0 +1,109 @@
+"""What a page shows of a run beside its document: one client, the settings, and the signed records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flavor.config import RunConfig
+from flavor.errors import FlavorError
+from flavor.ledger.archive import Archive
+from flavor.ledger.audit import Audit, audit
+from flavor.ledger.chain import Chain, read_chain
+from flavor.setting import Setting
+from flavor.view.document import Document
+from flavor.view.followed import Followed
+
+_MOST_ROUNDS = 50
+_MOST_EVENTS = 100
+
+
+def client_of(followed: Followed, client: str, document: Document) -> Document:
+    """Return what is known of one client; `flavor.view.board.Board.client` lists the keys."""
+    history = followed.history
+    rounds = []
+    for row in history.strip()[-_MOST_ROUNDS:][::-1]:
+        of_client = next((each for each in history.timeline(row.round).clients if each.client == client), None)
+        if of_client is not None:
+            rounds.append(
+                {
+                    "round": row.round,
+                    "outcome": of_client.outcome.value,
+                    "reason": of_client.reason,
+                    "examples": of_client.examples,
+                    "bytes": of_client.bytes,
+                    "sent_bytes": of_client.sent_bytes,
+                    "received_bytes": of_client.received_bytes,
+                    "metrics": dict(of_client.metrics),
+                    "phases": [[span.doing.value, span.start_ms, span.end_ms] for span in of_client.phases],
+                }
+            )
+    return {
+        "client": client,
+        "row": document["clients"][client],
+        "rounds": rounds,
+        "events": followed.log.before("", _MOST_EVENTS, client),
+        "log": followed.runs.shared_log(client),
+    }
+
+
+def settings_of(followed: Followed) -> Document:
+    """Return a run's settings; `flavor.view.board.Board.settings` lists the keys."""
+    view = followed.runs.read()
+    config = RunConfig.known(view.config)
+    values = config.to_mapping()
+    rows = []
+    for name, field in RunConfig.model_fields.items():
+        about = Setting.of(field)
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        rows.append(
+            {
+                "name": name,
+                "value": values[name],
+                "default": list(default) if isinstance(default, tuple) else default,
+                "help": about.help,
+                "group": about.group.value,
+                "may_change": about.may_change,
+            }
+        )
+    return {"settings": rows, "changed": list(view.changed), "run_id": view.run_id, "protocol": view.protocol}
+
+
+def provenance_of(followed: Followed, *, verify: bool) -> Document:
+    """Return the signed records of a run; `flavor.view.board.Board.provenance` lists the keys."""
+    brief, silent = followed.store
+    if brief is None:
+        return {"chain": [], "problems": [], "notices": [], "verified": False, "silent": silent or "it has no store"}
+    try:
+        archive = Archive(brief.store, followed.run)
+        if verify:
+            found = audit(archive)
+            return {**_of_chain(found.chain, found), "silent": ""}
+        return {**_of_chain(read_chain(archive), None), "silent": ""}
+    except (FlavorError, OSError) as error:
+        return {"chain": [], "problems": [], "notices": [], "verified": False, "silent": str(error)}
+
+
+def _of_chain(chain: Chain, found: Audit | None) -> dict[str, Any]:
+    problems = found.problems if found is not None else chain.problems
+    return {
+        "run": chain.run,
+        "run_id": chain.record.run_id if chain.record else None,
+        "rounds": chain.rounds or None,
+        "closed": chain.closed,
+        "head": chain.head,
+        "objects_read": found.checked if found is not None else None,
+        "bytes_read": found.bytes if found is not None else None,
+        "verified": found is not None,
+        "chain": [
+            {
+                "round": link.round,
+                "digest": link.digest,
+                "verdict": "wrong" if any(each.round == link.round for each in problems) else "ok",
+                "gone": found.gone.get(link.round, []) if found is not None else [],
+                "manifest": link.manifest.model_dump(mode="json") if link.manifest else None,
+            }
+            for link in chain.links
+        ],
+        "notices": [dict(vars(each)) for each in (found.notices if found is not None else chain.notices)],
+        "problems": [dict(vars(each)) for each in problems],
+    }

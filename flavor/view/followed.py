@@ -1,0 +1,156 @@
+"""One run that a `Board` follows: what was read of it last."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from flavor.bus.connection import Redis
+from flavor.bus.runs import RunStore
+from flavor.store.brief import BriefStore
+from flavor.view.described import queue_of
+from flavor.view.document import Document, document_of, row_of, steady
+from flavor.view.facts import Facts, read_facts
+from flavor.view.history import History
+from flavor.view.lacking import what_is_lacking
+from flavor.view.newest import Newest, NewestReader, opened_store
+from flavor.view.run_log import RunLog
+from flavor.view.snapshot import Snapshot, snapshot_of
+
+_STORE_EVERY_S = 1.0
+"""Least time between two looks into the store of a run."""
+_AGAIN_S = 30.0
+"""After so many seconds a store that did not answer is tried again, and what Redis lacks is looked for."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A run as it was read."""
+
+    document: Document
+    row: Document
+    now_ms: int
+    has_entries: bool
+    """Whether there are new entries in the log."""
+
+
+class Followed:
+    """What is known of one run. The reader's thread calls `read`, another one `look_aside`, and any the rest."""
+
+    def __init__(self, redis: Redis, run: str, url: str, *, store: str | None, left_in: str = "") -> None:
+        self.run, self._url, self._left_in = run, url, left_in
+        self.runs = RunStore(redis, run, url)
+        self.log = RunLog(self.runs)
+        self.snapshot: Snapshot | None = None
+        """As it was read last; None before the first time."""
+        self.is_dirty = False
+        """Whether something new has come from the store, of which the document does not tell yet."""
+        self._document: Document | None = None
+        self._newest, self._lacking = Newest(), ""
+        self._aside_at = -_STORE_EVERY_S
+        self._aside = _Aside(self.runs, store)
+        self._aside_key: object = None
+
+    def read(self, heard: Collection[str], *, anew: bool) -> Read:
+        """Read the run again. Raises `RunNotFound`, `BusUnavailable` and `DamagedRecord`.
+
+        `heard` are the channels on which something was published, without what names the run. `anew` reads everything:
+        something may have been missed.
+        """
+        self.is_dirty = False
+        entries = self.log.load() if anew else self.log.read_on()
+        snapshot = snapshot_of(self._facts(heard, anew=anew), jobs=lambda config: queue_of(self._url, config, self.run))
+        self.snapshot = snapshot
+        document = document_of(snapshot, self._newest, lacking=self._lacking, left_in=self._left_in)
+        self._document = steady(document, self._document)
+        return Read(document, row_of(document), snapshot.now_ms, bool(entries))
+
+    def _facts(self, heard: Collection[str], *, anew: bool) -> Facts:
+        return read_facts(self.runs)
+
+    def look_aside(self) -> None:
+        """Read what comes from the store, if there is something new. Only this method waits for a slow store."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        key = _key_of(snapshot)
+        if time.monotonic() - self._aside_at < _STORE_EVERY_S:
+            return
+        if key != self._aside_key or self._aside.is_due():
+            self._aside_at = time.monotonic()
+            self._newest, self._lacking = self._aside.read(snapshot)
+            self._aside_key, self.is_dirty = key, True
+
+    @property
+    def history(self) -> History:
+        """What has happened in the run, round by round."""
+        return self._aside.history(self.snapshot)
+
+    @property
+    def store(self) -> tuple[BriefStore | None, str]:
+        """The run's store for short looks, and why it cannot be opened; ('' where it can)."""
+        return (None, "the run was not read yet") if self.snapshot is None else self._aside.store(self.snapshot)
+
+
+def _key_of(snapshot: Snapshot) -> object:
+    """What differs whenever the store may have something new."""
+    round_ = snapshot.round
+    of_round = (round_.round, round_.state, snapshot.accepted) if round_ is not None else None
+    return snapshot.run.incarnation, snapshot.run.state, of_round
+
+
+@dataclass(frozen=True)
+class _Opened:
+    key: object
+    at: float
+    brief: BriefStore | None
+    silent: str
+    history: History
+    reader: NewestReader
+
+
+class _Aside:
+    """What comes from the store of one run."""
+
+    def __init__(self, runs: RunStore, store: str | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._runs, self._store_url, self._clock = runs, store, clock
+        self._lock = threading.Lock()
+        self._opened: _Opened | None = None
+        self._lacking, self._lacking_at = "", -_AGAIN_S
+
+    def is_due(self) -> bool:
+        """Whether it is time to look again, although the run has not moved."""
+        return self._clock() - self._lacking_at >= _AGAIN_S
+
+    def history(self, snapshot: Snapshot | None) -> History:
+        """The history of the run; without a snapshot from Redis alone."""
+        return History(self._runs, None) if snapshot is None else self._open(snapshot).history
+
+    def store(self, snapshot: Snapshot) -> tuple[BriefStore | None, str]:
+        """The store of the run, and why it cannot be opened."""
+        opened = self._open(snapshot)
+        return opened.brief, opened.silent
+
+    def read(self, snapshot: Snapshot) -> tuple[Newest, str]:
+        """Read the newest metrics, and what Redis lacks of the run."""
+        opened = self._open(snapshot)
+        newest = opened.reader.read(snapshot.round, opened.brief, silent=opened.silent)
+        if self.is_due():
+            self._lacking_at = self._clock()
+            self._lacking = what_is_lacking(self._runs, opened.brief.store if opened.brief is not None else None)
+        return newest, self._lacking
+
+    def _open(self, snapshot: Snapshot) -> _Opened:
+        with self._lock:
+            now, view = self._clock(), snapshot.run
+            key = (view.incarnation, view.config.get("store"))
+            if (known := self._opened) is not None and known.key == key:
+                is_silent = known.brief is None or known.brief.silent is not None
+                if not is_silent or now - known.at < _AGAIN_S:
+                    return known
+            brief, silent = opened_store(view, self._store_url)
+            history = History(self._runs, brief.store if brief is not None else None)
+            self._opened = _Opened(key, now, brief, silent, history, NewestReader(self._runs, history))
+            return self._opened

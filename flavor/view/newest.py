@@ -1,0 +1,152 @@
+"""The metrics of the newest closed round, the best value so far, and what each site has reported last."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flavor.bus.runs import RunStore
+from flavor.errors import FlavorError
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import RoundState
+from flavor.results.rounds import best_of, for_people, scalars, site_info
+from flavor.store.brief import BriefStore
+from flavor.store.open import is_installed
+from flavor.store.protocol import ObjectStore
+from flavor.store.url import package_scheme
+from flavor.view.history import History
+from flavor.view.strip import RoundRow, Source
+
+MOST_ROUNDS = 100
+"""How many of the newest rounds are searched for the best metric."""
+MOST_SPARKS = 40
+_PACED = 20
+"""How many of the newest rounds tell how long a round takes."""
+
+
+@dataclass(frozen=True)
+class Newest:
+    """What is shown of a run's metrics."""
+
+    last: dict[str, Any] | None = None
+    """`{"round": 3, "metrics": {"accuracy": 0.9}}`: the merged metrics of the newest closed round; None for none."""
+    metric: str | None = None
+    """The metric whose best value is searched."""
+    best: dict[str, Any] | None = None
+    """`{"metric": "accuracy", "round": 2, "value": 0.91, "rounds": 3}`: the best of the newest `rounds` rounds."""
+    sites: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    """The metrics that each site has reported last."""
+    samples: Mapping[str, int] = field(default_factory=dict)
+    """The number of examples of each site's last accepted update."""
+    silent: str = ""
+    """Why no metrics are shown; '' where the store answered."""
+    spark: tuple[float, ...] = ()
+    """At most `MOST_SPARKS` values of the metric, over all closed rounds, oldest first."""
+    pace_s: float | None = None
+    """The median time between the ends of the newest rounds; None before the first end."""
+    closed_ms: int = 0
+    """When the newest closed round was closed."""
+
+
+def opened_store(view: RunView, store: str | None) -> tuple[BriefStore | None, str]:
+    """Open `store`, or else the store in the run's settings, for short looks; with why there is none.
+
+    A package of a third party opens a store only where `store` names it.
+    """
+    url = store or str(view.config["store"])
+    if not store and (scheme := package_scheme(url)) and is_installed(url):
+        return None, f"a package would open the run's store {scheme + '://'!r}, which no option names"
+    try:
+        return BriefStore(url), ""
+    except (FlavorError, OSError) as error:
+        return None, "" if is_installed(url) else str(error)
+
+
+class NewestReader:
+    """Reads the metrics of one run, and remembers what it has read. One thread at a time may use it."""
+
+    def __init__(self, runs: RunStore, history: History) -> None:
+        self._runs, self._history = runs, history
+        self._before: RoundView | None = None
+        self._infos: dict[str, tuple[str, dict[str, float]]] = {}
+
+    def read(
+        self, round_: RoundView | None, brief: BriefStore | None, *, metric: str | None = None, silent: str = ""
+    ) -> Newest:
+        """Read the metrics as far as the store can be read. Raises `BusUnavailable`.
+
+        `round_` is the newest round, as it was read: it may have closed since. `silent` says why there is no store.
+        """
+        store = brief.store if brief is not None else None
+        if round_ is None:
+            return Newest(silent=silent)
+        closed = round_.round if round_.state is RoundState.CLOSED else round_.round - 1
+        if closed == round_.round:
+            self._before = round_
+        elif self._before is None or self._before.round != closed:
+            self._before = self._runs.read_round(closed) if closed else None
+        rows = [row for row in self._history.strip(current=round_) if row.round <= closed]
+        last, chosen, best = _merged(rows, closed, metric, store)
+        sites: dict[str, dict[str, float]] = {}
+        samples: dict[str, int] = {}
+        for each in (self._before, round_):
+            if each is not None:
+                samples |= {client: update.num_examples for client, update in each.accepted.items()}
+                sites |= self._site_metrics(each, store)
+        if brief is not None and brief.silent is not None:
+            silent = str(brief.silent)
+        spark, pace_s = _spark(rows, chosen), _pace_s(rows[-_PACED:])
+        return Newest(last, chosen, best, sites, samples, silent, spark, pace_s, rows[-1].closed_ms if rows else 0)
+
+    def _site_metrics(self, round_: RoundView, store: ObjectStore | None) -> dict[str, dict[str, float]]:
+        """Return the metrics of each client whose update is accepted, as far as they can be read."""
+        found = {}
+        for client, update in round_.accepted.items():
+            known = self._infos.get(client)
+            if known is None or known[0] != update.info.path:
+                if store is None or not update.info.path:
+                    continue
+                try:
+                    metrics = for_people(scalars(site_info(round_, store, client)["metrics"]))
+                except (FlavorError, OSError):
+                    continue
+                known = self._infos[client] = update.info.path, metrics
+            found[client] = known[1]
+        return found
+
+
+def _merged(
+    rows: Sequence[RoundRow], closed: int, metric: str | None, store: ObjectStore | None
+) -> tuple[dict[str, Any] | None, str | None, dict[str, Any] | None]:
+    """Return the metrics of the newest closed round, the chosen metric, and its best value."""
+    newest = rows[-1] if rows and rows[-1].round == closed and rows[-1].source is not Source.NONE else None
+    if newest is None or (store is None and not newest.metrics):
+        return None, None, None
+    merged = newest.shown_metrics
+    chosen = metric or next(iter(merged), None)
+    last = {"round": closed, "metrics": merged}
+    if chosen is None:
+        return last, None, None
+    values = {row.round: shown[chosen] for row in rows[-MOST_ROUNDS:] if chosen in (shown := row.shown_metrics)}
+    best = best_of(chosen, values)
+    searched = min(closed, MOST_ROUNDS)
+    found = {"metric": chosen, "round": best[0], "value": best[1], "rounds": searched} if best else None
+    return last, chosen, found
+
+
+def _spark(rows: Sequence[RoundRow], metric: str | None) -> tuple[float, ...]:
+    """Return values of the metric from rounds that are evenly apart; always that of the newest one."""
+    step = -(-len(rows) // MOST_SPARKS) or 1
+    shown = (row.shown_metrics for row in rows[::-1][::step])
+    return tuple(each[metric] for each in shown if metric in each)[::-1] if metric is not None else ()
+
+
+def _pace_s(rows: Sequence[RoundRow]) -> float | None:
+    """Return the median time of a round, with what lies between two rounds, unless that was a pause of the run."""
+    lengths = [row.seconds for row in rows if row.seconds is not None]
+    gaps = [(b.opened_ms - a.closed_ms) / 1000 for a, b in itertools.pairwise(rows) if a.closed_ms and b.opened_ms]
+    return statistics.median(lengths) + (max(0.0, statistics.median(gaps)) if gaps else 0.0) if lengths else None
