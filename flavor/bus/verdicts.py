@@ -119,9 +119,16 @@ class Verdicts(RunScripts):
             return {client: field_of(found, client, number) for client in found}
 
     def pardon(self, client: str) -> bool:
-        """Forget a client's refused updates, which ends its quarantine; False when there were none."""
+        """Forget a client's refused updates, which ends its quarantine; False when there were none.
+
+        Also forgets those that its accepted update of the current round has cleared: they do not count again if that
+        acceptance is taken back.
+        """
         with translated(self.where):
-            forgotten = bool(self.redis.hdel(self.keys.refusals, client))
+            with self.redis.pipeline(transaction=True) as step:
+                step.hdel(self.keys.refusals, client)
+                step.hdel(self.keys.round(int(self.redis.hget(self.keys.state, "round") or 0)), f"forgiven:{client}")
+                forgotten = bool(step.execute()[0])
             if forgotten:
                 self.log("client.pardoned", client=client, reason="by an operator")
                 self.redis.publish(self.keys.client(client).state, "")

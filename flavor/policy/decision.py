@@ -113,10 +113,12 @@ def next_round(
             )
         remain = "1 remains" if len(present) == 1 else f"{len(present)} remain"
         short = f"{counted(wanted, 'client')} {are(wanted)} needed and {remain}"
-        why = {name: client.why_gone for name, client in lost.items()}
+        said, shut = _said_by_advice(clients), _shut(clients)
+        why = {name: client.why_gone for name, client in lost.items() if name not in said}
         kinds = _counted(client.how_gone for client in lost.values())
-        advice = way_on(run, closed + 1, config, remain=len(present), shut=_shut(clients), ended=True)
-        return Decision(Action.FAIL, Reason("; ".join([short, _listed(why), *advice]), f"{short}; {kinds}"))
+        advice = way_on(run, closed + 1, config, remain=len(present), shut=shut, ended=True)
+        reasons = [_listed(why)] if why or not shut else []
+        return Decision(Action.FAIL, Reason("; ".join([short, *reasons, *advice]), f"{short}; {kinds}"))
     reason = _ready(len(ready), wanted, f"at least {counted(wanted, 'client')}")
     if not clients:
         reason += "; waiting for the sites to join"
@@ -128,7 +130,7 @@ def next_round(
     failed = {
         name: client.why_gone
         for name, client in clients.items()
-        if (client.gone or client.quarantined) and name not in left
+        if (client.gone or client.quarantined) and name not in (*left, *_said_by_advice(clients))
     }
     return Decision(Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason)
 
@@ -171,7 +173,8 @@ def close_round(
         shut = {name: kind for kind in (Standing.SHUT, Standing.REVOKED) for name in by[kind]}
         again = {"left": ended if waits else (), "refused": by[Standing.REFUSED] if waits else ()}
         advice = way_on(run, round_.round, config, remain=remain, of=total, shut=shut, ended=not waits, **again)
-        lost = {name: why for name, why in lost.items() if not (waits and name in ended)}
+        said = [*by[Standing.REVOKED], *(ended if waits else ())]
+        lost = {name: why for name, why in lost.items() if name not in said}
         reason = Reason("; ".join([short, *advice, *([_listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
         return _quorum_lost(reason, now_ms, round_, config)
     if not open_:
@@ -331,6 +334,16 @@ def _shut(clients: Mapping[str, Client]) -> dict[str, Standing]:
     """The clients that only an operator can let in again: SHUT or REVOKED for each."""
     revoked = {name: Standing.REVOKED for name, client in clients.items() if client.state is ClientState.REVOKED}
     return {**{name: Standing.SHUT for name, client in clients.items() if client.shut_out}, **revoked}
+
+
+def _said_by_advice(clients: Mapping[str, Client]) -> set[str]:
+    """The clients of whom there is no more to say than the advice that lets them in again: revoked, or quarantined."""
+    shut = _shut(clients)
+    return {
+        name
+        for name, how in shut.items()
+        if how is Standing.REVOKED or (clients[name].alive and not clients[name].state.gone)
+    }
 
 
 def _counted(kinds: Iterable[str]) -> str:

@@ -455,6 +455,17 @@ def test_an_acceptance_that_is_taken_back_forgives_no_refusal(runs: RunStore) ->
     assert runs.refusals() == {"b": 4, "c": 1}, "each is counted once, and none that was pardoned"
 
 
+def test_a_pardon_also_forgets_what_an_acceptance_had_cleared(runs: RunStore) -> None:
+    """An acceptance that was taken back after the pardon brought the refusals back, and the quarantine with them."""
+    open_round(runs)
+    for number in (1, 2):
+        runs.judge(1, "b", Verdict(False, "NaN", try_id=f"t{number}"))
+    runs.judge(1, "b", accepted("good", try_id="t3"))
+    assert not runs.pardon("b"), "none of its refusals counts at present"
+    runs.decide_structure(TOKEN, 1, Reference(ObjectRef("p1", "d1", 3)), others=["b"], reason="why")
+    assert runs.refusals() == {}
+
+
 def test_a_refused_update_may_be_followed_by_another_try_while_the_round_is_open(runs: RunStore) -> None:
     open_round(runs)
     assert runs.judge(1, "a", Verdict(False, "bad", try_id="t1"))

@@ -332,7 +332,8 @@ class TestQuorumLost:
         standing = {**standings(a=Standing.ACCEPTED, b=Standing.PENDING), "c": (kind, "NaN in w")}
         _, reason = close_round("r", 2_000, ROUND, standing, policy(on_quorum_lost="wait"))
         fewer = "lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 2`)"
-        assert f"; {told}, or {fewer}; c: NaN in w; waiting" in reason
+        why = "" if kind is Standing.REVOKED else "; c: NaN in w"  # that it was revoked is said already
+        assert f"; {told}, or {fewer}{why}; waiting" in reason
         _, reason = close_round("r", 2_000, ROUND, standing, policy(on_quorum_lost="wait", quorum=1.0))
         assert "`flavor resume r --min-clients 2 --quorum 2`" in reason
         if kind is Standing.REFUSED:
@@ -538,7 +539,8 @@ class TestQuarantine:
     def test_counts_as_lost_and_says_why(self) -> None:
         action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": self.SHUT}, CONFIG)
         assert action is Action.FAIL
-        assert "c: it is quarantined" in reason
+        assert "c is quarantined: " in reason
+        assert "c: it is quarantined" not in reason, "once is enough"
         assert (
             "`flavor pardon r c`, then stop and start flavor-fl there, or lower the quorum (`flavor resume r" in reason
         )
@@ -550,7 +552,17 @@ class TestQuarantine:
             action, reason, _ = next_round("r", 2, {"a": READY, "b": READY, "c": client}, config)
             assert action is Action.WAIT
             assert told in reason
-            assert "or lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 2`)" in reason
+            assert reason.endswith("or lower the quorum (`flavor stop r`, then `flavor resume r --min-clients 2`)")
+        gone = replace(self.SHUT, alive=False)
+        reason = next_round("r", 2, {"a": READY, "b": READY, "c": gone}, config)[1]
+        assert reason.endswith("`flavor resume r --min-clients 2`); c: its heartbeat stopped"), "that is news"
+
+    def test_of_a_revoked_client_is_said_once_that_it_is_revoked(self) -> None:
+        found = {**standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED), "c": (Standing.REVOKED, "it was revoked")}
+        for how in ("wait", "fail"):
+            reason = close_round("r", 2_000, ROUND, found, policy(on_quorum_lost=how))[1]
+            assert "c is revoked: `flavor enroll r c`" in reason
+            assert "it was revoked" not in reason
 
 
 class TestOne:
