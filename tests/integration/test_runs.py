@@ -509,6 +509,20 @@ def test_an_ended_run_goes_on_with_its_round_open_again(runs: RunStore) -> None:
     assert (round_.state, round_.resumed, set(round_.verdicts)) == (RoundState.OPEN, True, {"a"})
 
 
+def test_a_round_does_not_count_the_time_for_which_its_run_had_ended(runs: RunStore) -> None:
+    """A run that was stopped over a weekend had a round of three days in its tables."""
+    open_round(runs)
+    runs.end(RunState.STOPPED, "over the weekend", token=TOKEN)
+    ended_ms = runs.now_ms() - 300_000
+    runs.redis.hset(runs.keys.state, "ended_ms", ended_ms)
+    runs.redis.hset(runs.keys.round(1), "opened_ms", ended_ms - 40_000)
+    config = {**runs.read().config, "rounds": 3}
+    runs.resume(TOKEN, 1, config=config, changed=[], closed=0, spoiled=[], timeout_s=9, reason="it was stopped")
+    view = runs.read_round(1)
+    assert view is not None
+    assert 40_000 <= runs.now_ms() - view.opened_ms < 100_000
+
+
 def test_a_round_that_is_open_again_has_nothing_of_the_attempt_that_ended_the_run(runs: RunStore) -> None:
     """The clients in `spoiled` and `unfit` have handed in again: a new attempt must not go without them."""
     open_round(runs)

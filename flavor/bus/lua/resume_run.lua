@@ -4,10 +4,11 @@
 -- ARGV  1 token of the coordinator's lease  2 N  3 config (JSON)  4 rounds  5 reason  6 settings that were ever changed
 --       (JSON)  7 timeout of the round in ms  8 the newest closed round  then the clients whose objects were spoiled
 -- Invariants: only a run that has ended, and only while no coordinator serves it. What was accepted in the round stands,
--- but for the spoiled; the global model stays the same.
+-- but for the spoiled; the global model stays the same. The time for which the run had ended is no time of its round:
+-- the round counts as opened later by so much.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
-local run = redis.call('HMGET', KEYS[2], 'state', 'round')
+local run = redis.call('HMGET', KEYS[2], 'state', 'round', 'ended_ms')
 if not run[1] or run[1] == 'waiting' or run[1] == 'running' then return {'state', tostring(run[1])} end
 if run[2] ~= ARGV[2] then return {'state', 'in another round'} end
 local now = redis.call('TIME')
@@ -15,9 +16,11 @@ local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('HSET', KEYS[2], 'state', ARGV[2] == '0' and 'waiting' or 'running', 'config', ARGV[3], 'rounds', ARGV[4],
            'reason', ARGV[5], 'changed', ARGV[6], 'resumed_ms', string.format('%.0f', ms), 'resumed_round', ARGV[8])
 redis.call('HDEL', KEYS[2], 'ended_ms')
-if redis.call('HGET', KEYS[4], 'state') == 'failed' then
+local round = redis.call('HMGET', KEYS[4], 'state', 'opened_ms')
+if round[1] == 'failed' then
+  local opened = tonumber(round[2]) + math.max(0, ms - (tonumber(run[3]) or ms))
   redis.call('HSET', KEYS[4], 'state', 'open', 'attempt', '0', 'resumed', '1',
-             'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])))
+             'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])), 'opened_ms', string.format('%.0f', opened))
   redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'unfit', 'contributors',
              'openings', 'reason')
   for i = 9, #ARGV do redis.call('HDEL', KEYS[5], ARGV[i]) end
