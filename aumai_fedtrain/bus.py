@@ -16,9 +16,10 @@ from flavor.bus.runs import RunStore
 from flavor.checkpoints.tensors import Tensors
 from flavor.config import RunConfig
 from flavor.coordinator.beginning import standing
-from flavor.coordinator.initial_model import store_initial
+from flavor.coordinator.initial_model import check_beginning, store_initial
 from flavor.coordinator.round_server import RoundServer
 from flavor.errors import MisuseError, RunExists, UpdatesRefused
+from flavor.ledger.archive import Archive
 from flavor.ledger.keys import SigningKey
 from flavor.records.model import GlobalModel
 from flavor.records.names import checked_name
@@ -146,6 +147,8 @@ class BusUpdateProvider(UpdateProvider):
             redis.close()
         if view is not None:
             self._standing = self._found(view, config, nodes)
+            if self._initial_model is not None:
+                check_beginning(Archive(self._store, self._run), self._stored_initial(), what="initial_model")
             if view.state.ended:
                 self._tell(f"run {self._run!r} is over already ({view.state}: {view.reason})")
             if view.global_model is None:
@@ -156,8 +159,7 @@ class BusUpdateProvider(UpdateProvider):
             return state
         if self._initial_model is None:
             return None
-        initial = store_initial(self._store, self._run, self._initial_model, Tensors(), what="initial_model")
-        return GlobalState(round_id=0, global_weights=read_parameters(self._store, initial))
+        return GlobalState(round_id=0, global_weights=read_parameters(self._store, self._stored_initial()))
 
     def get_updates(self, round_id: int, state: GlobalState, nodes: list[FederatedNode]) -> list[LocalUpdate]:
         """Open round `round_id`, wait for its updates, and return those that were accepted.
@@ -258,10 +260,14 @@ class BusUpdateProvider(UpdateProvider):
             }
         )
 
+    def _stored_initial(self) -> GlobalModel:
+        assert self._initial_model is not None
+        return store_initial(self._store, self._run, self._initial_model, Tensors(), what="initial_model")
+
     def _initial(self, state: GlobalState) -> GlobalModel | None:
         """Return the model that the first round starts from; it has no effect on a run that exists."""
         if state.round_id or not state.global_weights:
             return None
         if self._initial_model is not None:
-            return store_initial(self._store, self._run, self._initial_model, Tensors(), what="initial_model")
+            return self._stored_initial()
         return put_initial(self._store, self._run, state.global_weights)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from flavor.bus.runs import RunStore
+from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, patience_option, redis_option, store_option
 from flavor.cli.program import one_line_errors, run_program
 from flavor.cli.serve import coordinate
@@ -32,8 +34,10 @@ def serve_local(folder: Path, redis_url: str | None, store: str | None, patience
     noting(os.environ, Lines(lambda _: None))  # what else blocks it is in the run's log
     record = Record.of(folder)
     config = RunConfig.of_run(record.run, record.federation["config"])
-    initial = record.federation["init_model"]
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
+    initial = record.federation["init_model"]
+    if initial and RunStore(connected(url, patience_s=patience_s)[0], record.run, url).find() is not None:
+        initial = None  # a run that goes on needs the file no more, which may have changed since
     coordinate(record.run, config, url, init_model=Path(initial) if initial else None, patience_s=patience_s)
 
 

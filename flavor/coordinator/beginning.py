@@ -9,6 +9,7 @@ from flavor.bus.bounds import bounds_warnings
 from flavor.bus.persistence import persistence_warnings
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.initial_model import check_beginning
 from flavor.errors import RunExists, RunStopped
 from flavor.exit_codes import ExitCode
 from flavor.ledger.history import History
@@ -41,7 +42,7 @@ def create_or_find(
 
     `flavor resume` may have changed the settings of a run that existed. `pause` waits for so many seconds, and returns
     whether to give up. Raises `RunStopped` for a run that was stopped, and `RunExists` for one that has ended
-    otherwise, or that has other settings.
+    otherwise, or that has other settings, or began from another model than `initial`.
     """
     tell = notices(observer)
     for line in persistence_warnings(runs.redis, url):
@@ -63,7 +64,14 @@ def create_or_find(
         if runs.create(rounds=begun.rounds, config=settings, initial=initial, record=left, run_id=begun.run_id):
             observer.hear(RunCreated("", run=runs.run, run_id=begun.run_id))
             return False, config
-    return True, _found(runs.read_own(), config, tell)
+    view = runs.read_own()
+    found = _found(view, config, tell)
+    if initial is not None and not is_of_fedtrain(view):  # of a session in Python, its weights at its start are given
+        try:
+            once_usable(store_url, lambda: check_beginning(history.archive, initial), tell=tell, pause=pause)
+        except RunExists as error:
+            raise _refused(str(error)) from None
+    return True, found
 
 
 def _found(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> RunConfig:

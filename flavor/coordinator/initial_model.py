@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flavor.checkpoints.kind import CheckpointKind
-from flavor.errors import CheckpointError, InvalidSetting
+from flavor.errors import CheckpointError, InvalidSetting, RunExists
+from flavor.ledger.archive import Archive
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.store.paths import global_prefix, named
@@ -32,3 +33,19 @@ def store_initial(
         ref = ObjectRef(target, wire.digest, wire.size_bytes)
         store.put(ref, staged)
     return GlobalModel(ref.sealed(store.seal(ref.path)), format=wire.format)
+
+
+def check_beginning(archive: Archive, initial: GlobalModel, *, what: str = "--init-model") -> None:
+    """Check that the run, which is there already, began from these weights.
+
+    Raises `RunExists` where it began from other weights or from none; the message names the option `what`.
+    """
+    begun = archive.beginning()
+    before = begun.initial if begun is not None else None
+    if begun is None or (before is not None and before.digest == initial.model.digest):
+        return
+    began = f"from another model (SHA-256 {before.digest[:12]}…)" if before is not None else "without a model"
+    raise RunExists(
+        f"run {archive.run!r} is there already and began {began}, so {what} has no effect on it "
+        f"(SHA-256 {initial.model.digest[:12]}…): leave {what} out to go on with the run, or choose another name"
+    )

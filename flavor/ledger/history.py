@@ -77,7 +77,7 @@ class History:
     """The rounds of one run on Redis and in the store."""
 
     def __init__(self, runs: RunStore, archive: Archive, tell: Callable[[str], None]) -> None:
-        self._runs, self._archive, self._tell = runs, archive, tell
+        self._runs, self.archive, self._tell = runs, archive, tell
         self._settled = 0
         self._strays: set[tuple[int, str]] = set()  # made-up manifests that were reported
 
@@ -88,14 +88,14 @@ class History:
         `StateLost` when the store has closed rounds of the run, and `RunExists` when it was begun with other settings.
         """
         run = record.run
-        before = self._archive.beginning()
+        before = self.archive.beginning()
         if more := self._more(0, record.config):
             self._refuse(_UNKNOWN, more, replace=False)
         if before is None:
             try:
-                self._archive.begin(record)
+                self.archive.begin(record)
             except ObjectExists:  # another coordinator has begun the run at the same time
-                before = self._archive.beginning()
+                before = self.archive.beginning()
                 if before is None:
                     raise
             else:
@@ -115,7 +115,7 @@ class History:
 
     def check(self) -> None:
         """Raise `StateLost` unless Redis has every round that the store has, with the same manifests and run id."""
-        record, view = self._archive.beginning(), self._runs.find()
+        record, view = self.archive.beginning(), self._runs.find()
         if record is not None and view is not None and record.run_id != view.run_id:
             self._refuse("Redis has another run of this name")
         closed, digest = self._known()
@@ -144,12 +144,12 @@ class History:
         """
         witnesses: Witnesses | None = None
         for round_ in range(closed + 1, closed + 1 + _LOOKED_AHEAD):
-            if not self._archive.store.exists(manifest_path(self._archive.run, round_)):
+            if not self.archive.store.exists(manifest_path(self.archive.run, round_)):
                 return 0
-            manifest = self._archive.manifest(round_)
+            manifest = self.archive.manifest(round_)
             if manifest is None:
                 continue
-            witnesses = witnesses or Witnesses.of_run(self._runs, self._archive, config, newest=closed)
+            witnesses = witnesses or Witnesses.of_run(self._runs, self.archive, config, newest=closed)
             if witnesses.vouch_for(manifest):
                 return round_
             view = self._runs.find()
@@ -165,7 +165,7 @@ class History:
         return 0
 
     def _refuse(self, but: str, at_least: int = 0, *, replace: bool = True) -> NoReturn:
-        run, closed = self._archive.run, max(self._archive.closed(), at_least)
+        run, closed = self.archive.run, max(self.archive.closed(), at_least)
         raise StateLost(
             f"{lost(run, closed, but)}. Nothing was changed. {how_to_recover(run, closed, replace=replace)}; another "
             f"name starts another run, and {_how_to_remove(run)}"
@@ -178,8 +178,8 @@ class History:
         """
         if ref is None or round_ <= self._settled:
             return
-        if not self._archive.store.exists(manifest_path(self._archive.run, round_)):
-            self._archive.publish(round_, ref)
+        if not self.archive.store.exists(manifest_path(self.archive.run, round_)):
+            self.archive.publish(round_, ref)
         elif self._differs(round_, ref.digest):
             self._put_back(round_, ref.digest)
         self._settled = round_
@@ -191,21 +191,21 @@ class History:
         has another history.
         """
         try:
-            data = self._archive.data(round_)
+            data = self.archive.data(round_)
         except InvalidRecord:  # too large to be a manifest
             return True
         if data is None or sha256(data) == digest:
             return False
-        if self._archive.has(round_):
-            signed_by = Manifest.parse(data, manifest_path(self._archive.run, round_)).public_key
-            if not (keys := aggregators(self._runs, self._archive, round_)) or signed_by in keys:
+        if self.archive.has(round_):
+            signed_by = Manifest.parse(data, manifest_path(self.archive.run, round_)).public_key
+            if not (keys := aggregators(self._runs, self.archive, round_)) or signed_by in keys:
                 self._refuse(f"Redis has another round {round_}")
         return True
 
     def _put_back(self, round_: int, digest: str) -> None:
         """Put the manifest of a round in its place again, and report the other object. The run goes on in any case."""
-        path = manifest_path(self._archive.run, round_)
-        done = self._archive.put_back(round_, digest)
+        path = manifest_path(self.archive.run, round_)
+        done = self.archive.put_back(round_, digest)
         then = "it is put back" if done else "it cannot be put back, and `flavor verify` says so"
         told = f"{REPLACED.format(round_, path)}; {then}"
         self._runs.log("round.note", round_=round_, reason=told)

@@ -295,6 +295,30 @@ def test_init_model_embedded_server_and_keep_rounds(bench):
     assert bench.survivors() == {}
 
 
+def test_a_run_that_is_there_takes_no_other_weights(bench):
+    """`flavor serve --init-model B` went on with a run that had begun from A, without a word."""
+    a, b = (bench.folder / f"{name}.pkl" for name in "ab")
+    for path, value in ((a, 1), (b, 2)):
+        path.write_bytes(pickle.dumps({"state_dict": {"w": np.full(2, value, np.float32)}}))
+
+    def serves(*options):
+        """A coordinator takes the run over, and is ended by a signal."""
+        before = bench.redis.get(bench.runs.keys.coordinator)
+        process = bench.serve(*options, rounds=1)
+        bench.eventually("it serves", lambda: bench.redis.get(bench.runs.keys.coordinator) not in (None, before))
+        process.send(signal.SIGTERM)
+        assert process.wait() == 143, process.stderr
+
+    serves("--init-model", a)
+    other = bench.serve("--init-model", b, rounds=1)
+    assert other.wait() == 2, other.stderr
+    began = f"Error: run {bench.run!r} is there already and began from another model (SHA-256 "
+    assert began in other.stderr
+    assert "leave --init-model out to go on with the run, or choose another name" in other.stderr
+    serves("--init-model", a)
+    serves()
+
+
 def test_input_glob_and_fraction(bench):
     for name in ("site-1", "site-2", "site-3"):
         (bench.work / "sites" / name).mkdir(parents=True)
