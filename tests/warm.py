@@ -73,6 +73,9 @@ _ENVIRONMENT_BYTES = 64 * 1024
 """Room for what /proc shows as a process's environment."""
 _HERE = str(Path(__file__).parents[1])
 _UNPLOTTED = str(Path(__file__).parent / "unplotted")
+_ABSENT = str(Path(__file__).parent / "absent")
+"""What the process that forks does not find: pyarrow, which starts a thread where it is imported, and pandas, which
+imports that. scikit-learn and xgboost import both where they are installed."""
 COLD = "FLAVOR_TEST_COLD"
 """With this in its environment a program is started cold, and with it in that of pytest each is."""
 
@@ -111,8 +114,15 @@ class Starter:
 
     @property
     def shims(self) -> str | None:
-        """The socket for the shims of programs (`tests/warmshim.py`); None where every process starts cold."""
-        return None if cold_is_wanted() or not ForkServer.is_possible() else self._started().shims
+        """The socket for the shims of programs (`tests/warmshim.py`); None where every process starts cold.
+
+        Fails where the libraries cannot be imported so that a process may be forked: a shim would start it cold.
+        """
+        if cold_is_wanted() or not ForkServer.is_possible():
+            return None
+        server = self._started()
+        server.until_it_forks()
+        return server.shims
 
     def run(
         self,
@@ -199,13 +209,24 @@ class TestServer(ForkServer):
         words = [json.dumps(handles), json.dumps(list(modules)), json.dumps(list(self._programs))]
         return subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__)), *words, " " * forked.ROOM_BYTES],
-            env={**self._environment, "FLAVOR_TEST_ROOM": " " * _ENVIRONMENT_BYTES},
+            env={
+                **self._environment,
+                "PYTHONPATH": os.pathsep.join([_ABSENT, _HERE]),
+                "FLAVOR_TEST_ROOM": " " * _ENVIRONMENT_BYTES,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,  # as its children's: no terminal
             stderr=subprocess.PIPE,
             start_new_session=True,
             pass_fds=handles,
         )
+
+    def until_it_forks(self) -> None:
+        """Wait until everything is imported."""
+        with self._lock:
+            if not self._began:
+                self._answer()
+                self._began = True
 
     def _answer(self) -> tuple[int, int]:
         try:
@@ -247,10 +268,11 @@ def _main() -> None:
     handles, modules, programs = map(json.loads, sys.argv[1:4])
     channel, listener = (socket.socket(fileno=handle) for handle in handles)
     os.environ.pop("FLAVOR_TEST_ROOM")
-    before = dict(os.environ)
+    before = {**os.environ, "PYTHONPATH": _HERE}
     fork_server.prepare(modules, programs)
     os.environ.clear()
     os.environ.update(before)  # torch and scikit-learn add to it
+    sys.path[:] = [entry for entry in sys.path if entry != _ABSENT]
     request = serve_shims(listener, programs, channel) if programs else None
     listener.close()
     request = request or fork_server.serve(channel)

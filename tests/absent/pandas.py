@@ -1,0 +1,3 @@
+"""In the place of a pandas that is not installed."""
+
+raise ImportError("pandas is not installed")
