@@ -29,6 +29,8 @@ from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import in_model
 from flavor.records.run import RunView
+from flavor.records.summary import RoundSummary
+from flavor.results.summaries import summary_of
 from flavor.resume import is_of_fedtrain, not_by_serve
 from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
@@ -84,6 +86,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     chosen=made.chosen or (),
                     notes=made.notes,
                     made_by=context.combiner.made_by,
+                    summary=made.summary,
                 )
                 reach("worker.committed")
             except (IllegalMove, LeaseLost):
@@ -209,6 +212,7 @@ class _Made:
     reason: str
     chosen: tuple[str, ...] | None
     notes: tuple[str, ...]
+    summary: RoundSummary
 
 
 def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt) -> _Made:
@@ -261,4 +265,6 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
     told = (*of_reading(work), *of_repetition(work, attempt.runs.read_round))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
-    return _Made(model, manifest, reason, combined.chosen, (*told, *combined.notes))
+    sites = [info["metrics"] for info in infos.values()]
+    summary = summary_of(round_view, attempt=attempt.number, metrics=combined.info["metrics"], sites=sites)
+    return _Made(model, manifest, reason, combined.chosen, (*told, *combined.notes), summary)

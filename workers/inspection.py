@@ -21,7 +21,8 @@ from flavor.errors import (
 )
 from flavor.failpoints import reach
 from flavor.policy.standing import is_quarantined
-from flavor.records.info import MAX_BYTES
+from flavor.records.info import CONFUSION, MAX_BYTES
+from flavor.records.measured import Measured
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.records.update import Refused, Update
@@ -96,7 +97,7 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
         raise
     finally:
         for client, verdict in verdicts.items():
-            recorded = runs.judge(round_, client, verdict)
+            recorded = runs.judge(round_, client, verdict, inspector.measured.get(client))
             if recorded and recorded is not Recorded.ACCEPTED:
                 inspector.discard(client)
             if event := _event(runs, recorded, verdict, round_, client):
@@ -142,6 +143,8 @@ class Inspector:
             TensorLook(runs, store, view, round_, self._config) if kind.has_tensors else FileLook(store, kind, model)
         )
         self._taken: dict[str, list[str]] = {}  # client -> what lies out of its reach
+        self.measured: dict[str, Measured] = {}
+        """What was measured of each client that was judged, for people: its phases, and its metrics."""
 
     def judge(self, client: str, handed_in: Update | Refused) -> Verdict:
         """Return the verdict on one update. Any fault of the update becomes the reason of this client alone.
@@ -149,6 +152,7 @@ class Inspector:
         Raises `GivenBack` for a fault of this worker or its store, and `StoreUnavailable` for an error that may have
         passed when the coordinator asks again.
         """
+        self.measured[client] = handed_in.measured
         return replace(self._judged(client, handed_in), try_id=handed_in.try_id)
 
     def _judged(self, client: str, handed_in: Update | Refused) -> Verdict:
@@ -196,6 +200,7 @@ class Inspector:
         path, info_path = self._take(client, path, most=most), self._take(client, info_path, most=MAX_BYTES)
         update = replace(update, info=replace(update.info, path=info_path))
         info = read_client_info(self._store, update.info)
+        self.measured[client] = update.measured.with_metrics(info["metrics"], last=CONFUSION)
         num_examples: int = info["metadata"]["datasetSize"]
         if update.num_examples != num_examples:
             raise InvalidUpdate(f"datasetSize is {num_examples} in its info.json, and not what was handed in")

@@ -23,9 +23,10 @@ refusals                              hash    client to number of its refused up
 aggregator                            string  home of the worker that keeps the run's user    worker
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    protocol, state, reason, failure, exit_code,    that edge
-                                              report, round, host, pid, public_key; while it
-                                              moves a checkpoint phase, done, total, since_ms;
-                                              doing, doing_round, doing_ms, reported, load
+                                              report, round, host, pid, public_key, version;
+                                              while it moves a checkpoint phase, done, total,
+                                              since_ms; doing, doing_round, doing_ms,
+                                              reported, load, sent, received
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer
@@ -34,7 +35,7 @@ client:CLIENT:round:N:event:EVENT     string  an event that has happened        
 client:CLIENT:round:N:update          hash    path, digest, size, format, info_path,          that edge
                                               info_digest, num_examples, public_key,
                                               signature, unread; or refused, failure,
-                                              exit_code, report; and try
+                                              exit_code, report; and try, phases, moved
 client:CLIENT:log                     string  the last lines of its script's output, if the   that edge
                                               site shares them
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
@@ -50,7 +51,8 @@ round:N                               hash    state, expected, contributors, dea
                                               reference, path, digest, size, info_path,
                                               info_digest,
                                               reason, manifest_path, manifest_digest,
-                                              opened_ms, closed_ms, openings, left_out,
+                                              opened_ms, aggregating_ms, closed_ms, openings,
+                                              left_out,
                                               resumed, waits, passing_ms, away_ms,
                                               made_by, notes, unfit, forgiven:CLIENT,
                                               spoilt:CLIENT; chosen, where the rule left
@@ -60,9 +62,13 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
                                               size_bytes, seal, format, num_examples,
                                               info_path, info_digest, public_key, signature,
                                               unread, constants, structure
+round:N:measured                      hash    client to JSON: phases, moved, metrics,         worker
+                                              judged_ms: what was measured of it, for people
 round:N:entries                       hash    client to number of its entries in the log: those   worker, coordinator
                                               that it caused in this round; 0 before the first;
                                               told:CLIENT, again:CLIENT (expires after a week)
+closed                                list    a JSON of each closed round, oldest first:      worker's commit,
+                                              round, times, counts, merged metrics            `flavor recover`
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 
@@ -264,6 +270,15 @@ class RunKeys:
     def verdicts(self, round_: int) -> str:
         """Hash: client to verdict."""
         return f"{self.prefix}round:{round_}:verdicts"
+
+    def measured(self, round_: int) -> str:
+        """Hash: client to what was measured of it in this round. No decision is taken on it."""
+        return f"{self.prefix}round:{round_}:measured"
+
+    @property
+    def closed(self) -> str:
+        """List: a summary of each closed round, oldest first. It may lack rounds, and no decision is taken on it."""
+        return f"{self.prefix}closed"
 
     def entries(self, round_: int) -> str:
         """Hash: client to how many entries of the log it has caused in this round; round 0 is before the first."""

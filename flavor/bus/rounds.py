@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts, flat
+from flavor.records.measured import Measured
 from flavor.records.model import GlobalModel
 from flavor.records.names import Event
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference, RoundView
+from flavor.records.summary import RoundSummary
 from flavor.records.verdict import Refusal
 
 
@@ -31,7 +33,7 @@ class Rounds(RunScripts):
         """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
         clients = [self.keys.client(client) for client in expected]
-        keys.append(self.keys.verdicts(round_))
+        keys += [self.keys.verdicts(round_), self.keys.measured(round_)]
         keys += [client.task(round_) for client in clients] + [client.update(round_) for client in clients]
         args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
         return int(self.move("open_round", keys, args))
@@ -123,12 +125,14 @@ class Rounds(RunScripts):
         chosen: Sequence[str] = (),
         notes: Sequence[str] = (),
         made_by: str = "",
+        summary: RoundSummary | None = None,
     ) -> None:
         """Close the round with `model` as the run's global model, and its manifest, which is staged.
 
         `chosen` are the contributors whose updates entered the model, where the rule left others out.
         `made_by` says what has made the model, see `workers.combiner.Combiner`. `notes` are for the operator: they
-        stand in the log and in the round's hash, which no site reads.
+        stand in the log and in the round's hash, which no site reads. `summary` is kept for the whole run, for people
+        who look at it, with the time at which the round is closed.
         """
         of_manifest = manifest.to_hash("manifest_") if manifest else {}
         of_round = {
@@ -145,11 +149,13 @@ class Rounds(RunScripts):
             attempt,
             token,
             reason,
+            summary.to_json() if summary is not None else "",
             2 * len(of_round),
             *flat(of_round),
             *flat({**of_manifest, **model.to_hash()}),
         ]
-        self.move("commit_round", [self.keys.state, self.keys.round(round_), self.keys.log], args)
+        keys = [self.keys.state, self.keys.round(round_), self.keys.log, self.keys.closed]
+        self.move("commit_round", keys, args)
 
     def fail_attempt(
         self,
@@ -210,6 +216,39 @@ class Rounds(RunScripts):
         with self.damage_at(key):
             return RoundView.from_hash(round_, fields, verdicts) if fields else None
 
+    def measured(self, round_: int, clients: Sequence[str] | None = None) -> dict[str, Measured]:
+        """Return what was measured in this round, of these clients or of all; empty for a round that is pruned."""
+        return self.measured_of([round_], clients).get(round_, {})
+
+    def measured_of(
+        self, rounds: Sequence[int], clients: Sequence[str] | None = None
+    ) -> dict[int, dict[str, Measured]]:
+        """Return what was measured in these rounds, in one round trip; lacks rounds of which nothing is recorded."""
+        if not rounds or (clients is not None and not clients):
+            return {}
+        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
+            for key in map(self.keys.measured, rounds):
+                reads.exists(key)
+                if clients is None:
+                    reads.hgetall(key)
+                else:
+                    reads.hmget(key, list(clients))
+            answers = iter(reads.execute())
+        found = {round_: each for round_, is_there, each in zip(rounds, answers, answers, strict=True) if is_there}
+        return {
+            round_: {
+                client: Measured.from_json(text)
+                for client, text in (each.items() if clients is None else zip(clients, each, strict=True))
+                if text is not None
+            }
+            for round_, each in found.items()
+        }
+
+    def summaries(self, first: int = 0) -> list[str]:
+        """Return what is kept of closed rounds, as JSON, from the entry `first` of the list on, oldest first."""
+        with translated(self.where):
+            return [str(text) for text in self.redis.lrange(self.keys.closed, first, -1)]
+
     def manifest_digests(self, rounds: Sequence[int]) -> list[str]:
         """Return the digest of each round's manifest, '' for none, in one round trip."""
         with translated(self.where), self.redis.pipeline(transaction=False) as reads:
@@ -218,8 +257,11 @@ class Rounds(RunScripts):
             return [digest or "" for digest in reads.execute()]
 
     def forget_round(self, round_: int, clients: Iterable[str], *, whole: bool = False) -> None:
-        """Delete the per-client keys of an old round; `whole`: its own hash and verdicts as well."""
-        keys = [self.keys.round(round_), self.keys.verdicts(round_), self.keys.entries(round_)] if whole else []
+        """Delete the per-client keys of an old round; `whole`: its own hashes as well, but not its summary."""
+        keys = []
+        if whole:
+            keys = [self.keys.round(round_), self.keys.verdicts(round_), self.keys.entries(round_)]
+            keys.append(self.keys.measured(round_))
         for name in clients:
             client = self.keys.client(name)
             keys += [

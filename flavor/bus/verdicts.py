@@ -8,6 +8,7 @@ from enum import IntEnum
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts
 from flavor.records.damage import field_of, number
+from flavor.records.measured import Measured
 from flavor.records.verdict import Verdict
 
 MOST_ENTRIES = 20
@@ -50,29 +51,32 @@ def not_admitted(try_id: str = "") -> Verdict:
 class Verdicts(RunScripts):
     """The verdicts of one run, and its clients' refusals in a row. See `RunStore`."""
 
-    def judge(self, round_: int, client: str, verdict: Verdict) -> Recorded:
+    def judge(self, round_: int, client: str, verdict: Verdict, measured: Measured | None = None) -> Recorded:
         """Record a verdict, if it is the first on this try of the client; otherwise change nothing.
 
         An update whose round is no longer open is refused as late, and one of a client that the run does not admit is
         refused, also where its inspection accepted it: only `Recorded.ACCEPTED` says that the update counts. An
         accepted update of a quarantined client is not recorded, nor is anything about a round that does not exist.
+        `measured` is recorded with the verdict, for people who look at the run.
         """
         refused = "update.blameless" if verdict.blameless else "update.refused"
-        return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict)
+        return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict, measured)
 
     def refuse_late(self, round_: int, client: str, try_id: str = "") -> Recorded:
         """Refuse a try as late. Records nothing when the try has a verdict or its round is open."""
         return self._judge(round_, client, "update.late", late(round_, try_id))
 
-    def _judge(self, round_: int, client: str, event: str, verdict: Verdict) -> Recorded:
+    def _judge(
+        self, round_: int, client: str, event: str, verdict: Verdict, measured: Measured | None = None
+    ) -> Recorded:
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
         keys += [self.keys.client(client).verdict(round_), self.keys.refusals, self.keys.entries(round_)]
-        keys += [self.keys.state, self.keys.client(client).admission]
+        keys += [self.keys.state, self.keys.client(client).admission, self.keys.measured(round_)]
         too_late, kept_out = late(round_, verdict.try_id), not_admitted(verdict.try_id)
         args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, too_late.to_json()]
         args.append(too_late.reason)
         args += [verdict.try_id, MOST_ENTRIES, MORE_IS_LEFT_OUT]
-        args += [kept_out.to_json(), kept_out.reason]
+        args += [kept_out.to_json(), kept_out.reason, measured.to_json() if measured is not None else ""]
         return Recorded(self.call("judge_update", keys, args))
 
     def note(self, event: str, client: str, reason: str, *, round_: int, names_round: bool = False) -> Recorded:

@@ -140,8 +140,8 @@ from flavor.records.names import MOST_LOG_LINES
     is_flag=True,
     envvar="FLAVOR_NO_REPORT",
     show_envvar=True,
-    help="Keep at this site what the training script reports of its progress (Report), and how busy this machine is.  "
-    "[default: the run's operator sees both]",
+    help="Keep at this site what the training script reports of its progress (Report), how busy this machine is, and "
+    "the versions of flavor and Python.  [default: the run's operator sees all of it]",
 )
 @click.option(
     "--share-log",

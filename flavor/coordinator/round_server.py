@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from flavor.bus.claim import Attempt, Claim
 from flavor.bus.connection import Redis, connect
@@ -21,6 +21,9 @@ from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.records.summary import RoundSummary
+from flavor.results.rounds import merged_info
+from flavor.results.summaries import summary_of
 from flavor.resume import goes_on_by
 from flavor.store.protocol import ObjectStore
 from flavor.view.event import Notice
@@ -100,7 +103,7 @@ class RoundServer:
     ) -> None:
         self._run, self._config, self._observer = run, config, observer
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"aumai-fedtrain:{run}")
-        self.runs = RunStore(self._redis, run, redis_url)
+        self.runs, self._store = RunStore(self._redis, run, redis_url), store
         self._aggregator = aggregator(self._redis)
         self._inspectors = ThreadPoolExecutor(2, thread_name_prefix="inspect")
         self._inbox: queue.SimpleQueue[_Ready | _Ended | _Broken] = queue.SimpleQueue()
@@ -220,25 +223,38 @@ class RoundServer:
             raise RunError(f"run {self._run!r}: round {round_} is not waiting for a model")
         number, token = claim.attempt.number, claim.attempt.token
         self._aggregator.refuse_if_recorded(self._run, round_)
-        manifest = self._staged(round_, number, model)
-        self.runs.commit_round(round_, attempt=number, token=token, model=model, reason=reason, manifest=manifest)
+        view = self._averaged(round_)
+        manifest = self._aggregator.stage_manifest(
+            self.runs.read(), view, number, model=model, now_ms=self.runs.now_ms()
+        )
+        self.runs.commit_round(
+            round_,
+            attempt=number,
+            token=token,
+            model=model,
+            reason=reason,
+            manifest=manifest,
+            summary=self._summary(view, number, model),
+        )
         self._aggregator.publish_manifest(self._run, round_, manifest)
         self._give_up(claim)
 
-    def _staged(self, round_: int, attempt: int, model: GlobalModel) -> ObjectRef:
-        """Put the round's manifest beside its model, and return it."""
+    def _averaged(self, round_: int) -> RoundView:
+        """Return the round, if its contributors are those whose updates `wait` has returned."""
         view = self.runs.read_round(round_)
         if view is None:
             raise IllegalMove(f"run {self._run!r}: round {round_} is gone")
         if view.contributors != self._given:
             raise IllegalMove(f"run {self._run!r}: round {round_} is of other contributors now: start again to go on")
-        return self._aggregator.stage_manifest(
-            self.runs.read(),
-            view,
-            attempt,
-            model=model,
-            now_ms=self.runs.now_ms(),
-        )
+        return view
+
+    def _summary(self, view: RoundView, attempt: int, model: GlobalModel) -> RoundSummary:
+        """Return what is kept of the round for people; it lacks metrics that cannot be read."""
+        metrics: Mapping[str, Any] = {}
+        with contextlib.suppress(FlavorError, OSError):
+            metrics = merged_info(replace(view, info=model.info), self._store)["metrics"]
+        measured = self.runs.measured(view.round, view.contributors)
+        return summary_of(view, attempt=attempt, metrics=metrics, sites=[each.metrics for each in measured.values()])
 
     def close(self, error: BaseException | None = None) -> None:
         """Wait for the end of a run that is complete, or stop it. After an `error`, leave it for another process."""

@@ -153,6 +153,7 @@ class Edge:
             bare=config.strip_prefix,
             habits=belongings.habits,
             learned=belongings.learn,
+            meter=site.meter,
             tell=self._tell,
         )
         models, trainer = GlobalModels(site, store, self._trust, exchange), Trainer(site, self._inbox)
@@ -177,6 +178,7 @@ class Edge:
             site.workspace.local_model,
             part=lambda: standing.part,
             moving=lambda: transfers.moving,
+            moved=lambda: site.meter.moved,
             shares=config.report,
             beat_s=settings.heartbeat_timeout_s / 3,
             further=shared_log.look,

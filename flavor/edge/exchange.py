@@ -20,6 +20,7 @@ from flavor.checkpoints.kinds import TENSORS
 from flavor.checkpoints.npz_suffix import npz_hint
 from flavor.checkpoints.site import Given, Habits, Site, SiteOptions
 from flavor.disk import naming
+from flavor.edge.meter import Meter
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, InvalidUpdate, MisuseError
 from flavor.patterns import STATISTICS
@@ -43,7 +44,7 @@ class Exchange:
     `format_` is the trainer's format, where the site names one. `kind`, `compress` and `statistics` are the run's;
     tensors that match a pattern of `statistics` are never compressed. `habits` say how the trainer saves, as an earlier
     process of this edge has seen it; `learned` is called with habits that have changed. `bare` takes the prefixes of
-    wrappers off the names of tensors, and puts them back on the global model.
+    wrappers off the names of tensors, and puts them back on the global model. `meter` counts what is moved.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Exchange:
         bare: bool = False,
         habits: Habits | None = None,
         learned: Callable[[Habits], None] | None = None,
+        meter: Meter | None = None,
         tell: Callable[[str], None] = print,
     ) -> None:
         self._store, self._workspace, self._run, self._kind = store, workspace, run, kind
@@ -72,6 +74,7 @@ class Exchange:
             tell=tell,
         )
         self._learned, self._habits = learned, self._options.habits
+        self._meter = meter or Meter()
         self._given: GlobalModel | None = None  # the model that the trainer trains from
         self._reading: ReadMark | None = None  # tells whether the trainer reads that model
         self._reading_told: bool | None = None  # whether this file system tells; None while that is not known
@@ -115,6 +118,7 @@ class Exchange:
             for info in self._workspace.merged_infos:
                 with replacing(info) as file:
                     file.write(merged)
+        self._meter.received(model.size_bytes + len(merged or b""))
 
     @contextlib.contextmanager
     def _own_file(self, model: ObjectRef) -> Iterator[Path]:
@@ -200,6 +204,7 @@ class Exchange:
             with naming(staged):
                 staged.write_bytes(data)
             self._store.put(ref, staged)
+        self._meter.sent(len(data))
         return ref
 
     def is_collected_quickly(self) -> bool:
@@ -233,6 +238,7 @@ class Exchange:
             path = named(prefix, "update", wire.digest, self._kind.object_extension)
             ref = ObjectRef(path, wire.digest, wire.size_bytes)
             self._store.put(ref, staged)
+        self._meter.sent(wire.size_bytes)
         if site.habits != self._habits:
             self._habits = site.habits
             if self._learned is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
@@ -14,6 +14,7 @@ from flavor.edge.arrival import is_over, why_not_there
 from flavor.edge.config import EdgeConfig
 from flavor.edge.consent import told as told_of_run
 from flavor.edge.membership import Membership
+from flavor.edge.meter import Meter
 from flavor.edge.workspace import Workspace
 from flavor.errors import WaitTimeout
 from flavor.ledger.keys import SigningKey
@@ -42,6 +43,8 @@ class Site:
     key: SigningKey
     observer: Observer
     """Hears what happens at this site."""
+    meter: Meter = field(default_factory=Meter)
+    """Measures what this site does in each round."""
 
     def shared(self, text: str) -> str | None:
         """`text`, if the site's own user shares the trainer's output with the run's operator (`--report-output`)."""

@@ -17,6 +17,7 @@ from flavor.errors import LeaseLost
 from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus, Transfer
 from flavor.records.damage import damage_in
+from flavor.records.measured import Measured
 from flavor.records.pulse import Pulse
 from flavor.records.states import RunState
 from flavor.records.task import Task
@@ -116,13 +117,18 @@ class Membership:
         with translated(self._where):
             return bool(self._redis.exists(self._keys.update(round_)))
 
-    def hand_in(self, round_: int, handed_in: Update | Refused) -> bool:
-        """Write the update of this round, in place of an earlier one; False when the run is no longer in the round."""
+    def hand_in(
+        self, round_: int, handed_in: Update | Refused, measured_at: Callable[[int], Measured] = lambda _: Measured()
+    ) -> bool:
+        """Write the update of this round, in place of an earlier one; False when the run is no longer in the round.
+
+        `measured_at` gets the time of the server in milliseconds since 1970, and returns what was measured.
+        """
         key = self._keys.update(round_)
 
-        def commands(step: Redis) -> None:
+        def commands(step: Redis, now_ms: int) -> None:
             step.delete(key)
-            step.hset(key, mapping=handed_in.to_hash())
+            step.hset(key, mapping=replace(handed_in, measured=measured_at(now_ms)).to_hash())
             step.publish(key, str(round_))
 
         return self._write(commands, round_)
@@ -131,7 +137,7 @@ class Membership:
         """Write where this client is, and why, into its own hash; host and process are this process's."""
         here = replace(status, host=socket.gethostname(), pid=os.getpid())
 
-        def commands(step: Redis) -> None:
+        def commands(step: Redis, _: int) -> None:
             step.hset(self._keys.hash, mapping=here.to_hash())
             step.publish(self._keys.state, here.state)
 
@@ -140,46 +146,45 @@ class Membership:
     def report_transfer(self, progress: Progress) -> None:
         """Write how far a transfer is, or that there is none, for people who look at the run."""
         fields = Transfer(*progress).to_hash()
-        self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
+        self._write(lambda step, _: step.hset(self._keys.hash, mapping=fields))
 
     def report_pulse(self, pulse_at: Callable[[int], Pulse]) -> None:
         """Write what this client is doing, for people who look at the run.
 
         `pulse_at` gets the time of the server in milliseconds since 1970.
         """
-        with translated(self._where):
-            seconds, microseconds = self._redis.time()
-        fields = pulse_at(seconds * 1000 + microseconds // 1000).to_hash()
-        self._write(lambda step: step.hset(self._keys.hash, mapping=fields))
+        self._write(lambda step, now_ms: step.hset(self._keys.hash, mapping=pulse_at(now_ms).to_hash()))
 
     def share_log(self, text: str) -> None:
         """Write the last lines of the script's output for people who look at the run; '' removes them."""
         key = self._keys.log
-        self._write(lambda step: step.set(key, text) if text else step.delete(key))
+        self._write(lambda step, _: step.set(key, text) if text else step.delete(key))
 
     def clear(self, keys: Iterable[str]) -> None:
         """Delete these keys, which an earlier process may have written."""
         names = list(keys)
-        self._write(lambda step: step.delete(*names))
+        self._write(lambda step, _: step.delete(*names))
 
-    def _write(self, commands: Callable[[Redis], object], round_: int | None = None) -> bool:
+    def _write(self, commands: Callable[[Redis, int], object], round_: int | None = None) -> bool:
         """Run these commands in one transaction, in which neither the lease nor (if given) the run's round changes.
 
-        Returns False, and writes nothing, when the run is in another round, or over.
+        `commands` gets the pipeline, and the time of the server in milliseconds since 1970. Returns False, and writes
+        nothing, when the run is in another round, or over.
         """
         lease = self._lease
         assert lease is not None
         key, token = lease.key, lease.token
 
         def write(step: Redis, answers: list[Any]) -> bool:
-            holder, (state, current) = answers
+            holder, (state, current), (seconds, microseconds) = answers
             if holder not in (None, token):
                 raise self.replaced()
             goes = round_ is None or (state == RunState.RUNNING and current == str(round_))
             if goes:
-                commands(step)
+                commands(step, int(seconds) * 1000 + int(microseconds) // 1000)
             return goes
 
         watched = [key] if round_ is None else [key, self._run.state]
         with translated(self._where):
-            return fenced(self._redis, watched, [("GET", key), ("HMGET", self._run.state, "state", "round")], write)
+            reads = [("GET", key), ("HMGET", self._run.state, "state", "round"), ("TIME",)]
+            return fenced(self._redis, watched, reads, write)

@@ -15,6 +15,7 @@ from flavor.edge.membership import Membership
 from flavor.edge.part import Judgement, Part, Phase
 from flavor.errors import LeaseLost
 from flavor.programs.report_file import Stamp, read_report, stamp_of
+from flavor.records.moved import Moved
 from flavor.records.pulse import Doing, Load, Pulse
 from flavor.records.reported import Reported
 
@@ -62,6 +63,7 @@ class PulseKeeper:
         *,
         part: Callable[[], Part],
         moving: Callable[[], str],
+        moved: Callable[[], Moved] = Moved,
         shares: bool,
         beat_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -69,7 +71,7 @@ class PulseKeeper:
         further: Callable[[], None] = lambda: None,
     ) -> None:
         self._membership, self._local_model, self._shares = membership, local_model, shares
-        self._part, self._moving, self._beat_s = part, moving, max(beat_s, LOOK_S)
+        self._part, self._moving, self._moved, self._beat_s = part, moving, moved, max(beat_s, LOOK_S)
         self._clock, self._make_machine, self._further = clock, machine, further
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="pulse", daemon=True)
@@ -146,5 +148,5 @@ class PulseKeeper:
     def _tell(self, now: float) -> None:
         (doing, round_), lasts_ms = self._now, int((now - self._began_at) * 1000)
         self._membership.report_pulse(
-            lambda server_ms: Pulse(doing, round_, server_ms - lasts_ms, self._reported, self._load)
+            lambda server_ms: Pulse(doing, round_, server_ms - lasts_ms, self._reported, self._load, self._moved())
         )

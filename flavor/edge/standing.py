@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import platform
 
+import flavor
 from flavor.edge.joining import Site
 from flavor.edge.notice import Failure, Notice, shortened
 from flavor.edge.part import Part
@@ -12,6 +15,12 @@ from flavor.errors import NotAdmitted
 from flavor.records.client import ClientStatus
 from flavor.records.states import ClientState
 from flavor.view.site_events import RunJoined
+
+
+@functools.cache
+def _version() -> str:
+    """What this edge runs on."""
+    return f"flavor {flavor.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
 
 
 class Standing:
@@ -87,5 +96,6 @@ class Standing:
                 report=shortened(site.shared(text)) or "",
                 behind=self.part.behind,
                 public_key=str(site.key.public),
+                version=_version() if site.config.report else "",
             )
         )

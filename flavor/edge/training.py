@@ -19,6 +19,7 @@ from flavor.errors import InvalidUpdate, MisuseError, TransferStopped
 from flavor.failpoints import reach
 from flavor.ledger.statement import signed
 from flavor.records.names import Event
+from flavor.records.pulse import Doing
 from flavor.records.task import Task
 from flavor.records.update import Update
 from flavor.store.trouble import StoreHealth
@@ -51,6 +52,8 @@ class Training:
         """Place the global model that the task names, and set TrainStarted; skip a round that is over before that."""
         model = self._models.of_task(task)
         self._site.workspace.clear_local()
+        if model is not None:
+            self._site.meter.begin(round_, Doing.DOWNLOADING)
         try:
             self._transfers.carry(
                 lambda: self._models.place(round_, model),
@@ -61,6 +64,7 @@ class Training:
             self._standing.part = self._standing.part.skipped(round_)
             return
         self._standing.part = self._standing.part.began(round_, base=model.model if model else None)
+        self._site.meter.begin(round_, Doing.TRAINING)
         self._events.start_round(round_, anew=True, edge=self._site.membership.token)
         self._site.observer.hear(TaskBegun("the trainer was given the task", round_))
 
@@ -103,6 +107,7 @@ class Training:
         if (newest := self._standing.part.newest) > round_:
             self._site.observer.hear(RoundMissed(f"trained too late: round {newest} is open already", round_))
             return
+        self._site.meter.begin(round_, Doing.UPLOADING)
         was_read = self._exchange.was_read(round_)  # before the trainer's next pass can read it
         reach("edge.trained")
         try:

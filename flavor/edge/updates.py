@@ -10,6 +10,7 @@ from flavor.edge.acknowledged import note_handed_in
 from flavor.edge.joining import Site
 from flavor.edge.notice import Notice
 from flavor.edge.standing import Standing
+from flavor.records.pulse import Doing
 from flavor.records.update import Refused, Update
 from flavor.view.site_events import RoundMissed, UpdateForgotten, UpdateHandedIn, UpdateTurnedDown, UpdateWithheld
 
@@ -22,6 +23,7 @@ class Updates:
 
     def hand_in(self, round_: int, content: Update | Refused) -> bool:
         """Hand this in as a new try in this round; False when the run is no longer in the round."""
+        self._site.meter.begin(round_, Doing.UPLOADED)
         return self._write(round_, replace(content, try_id=secrets.token_hex(8)))
 
     def refuse(self, round_: int, notice: Notice, text: str) -> None:
@@ -58,7 +60,8 @@ class Updates:
             self._site.observer.hear(UpdateTurnedDown("; ".join(told), round_))
 
     def _write(self, round_: int, content: Update | Refused) -> bool:
-        if not self._site.membership.hand_in(round_, content):
+        meter = self._site.meter
+        if not self._site.membership.hand_in(round_, content, lambda now_ms: meter.measured(round_, now_ms)):
             self._site.observer.hear(RoundMissed("trained too late: the run is no longer in it", round_))
             return False
         note_handed_in(self._site.config.journal, round_, self._site.config.client)

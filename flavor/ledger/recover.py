@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import redis as redis_py
 
@@ -15,15 +17,18 @@ from flavor.bus.lease import Lease
 from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
-from flavor.errors import DamagedRecord, LeaseLost, RunExists, StateLost
+from flavor.errors import DamagedRecord, FlavorError, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.rounds import round_fields, round_verdicts
 from flavor.ledger.trust import Trust
 from flavor.policy.decision import all_closed
 from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.results.rounds import merged_info
+from flavor.results.summaries import summary_of
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.store.paths import manifest_path, run_record_path
 
@@ -212,7 +217,8 @@ def _remove(runs: RunStore, *, ours: bool) -> None:
     for kind in ("round:", "client:", "to:"):
         runs.remove_keys(kind)
     with translated(runs.where):
-        runs.redis.unlink(keys.members, keys.refusals, keys.aggregator, keys.state, *(() if ours else (keys.replaced,)))
+        of_run = [keys.members, keys.refusals, keys.aggregator, keys.closed, keys.state]
+        runs.redis.unlink(*of_run, *(() if ours else (keys.replaced,)))
 
 
 def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal: str, *, lost: bool) -> Recovered:
@@ -246,13 +252,23 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
         with translated(runs.where), runs.redis.pipeline(transaction=False) as step:
             for manifest, link in zip(manifests[first : first + _BATCH], chain.links[first:], strict=False):
                 ref = ObjectRef(manifest_path(chain.run, link.round), link.digest)
-                step.hset(keys.round(manifest.round), mapping=round_fields(manifest, ref))
-                step.hset(keys.verdicts(manifest.round), mapping=round_verdicts(manifest))
+                of_round, verdicts = round_fields(manifest, ref), round_verdicts(manifest)
+                step.hset(keys.round(manifest.round), mapping=of_round)
+                step.hset(keys.verdicts(manifest.round), mapping=verdicts)
+                step.rpush(keys.closed, _summary(archive, RoundView.from_hash(manifest.round, of_round, verdicts)))
             step.execute()
     clients = sorted({name for manifest in manifests for name in manifest.expected})
     while not _appears(runs, lease, fields, clients, lambda: _client_keys(runs, chain, lost=lost), reason, now_ms):
         continue  # our own lease was renewed at the same time, or an operator replaced a key
     return Recovered(chain.run, closed, rounds, tuple(clients))
+
+
+def _summary(archive: Archive, view: RoundView) -> str:
+    """Return what Redis keeps of a closed round for the whole run, without metrics that cannot be read."""
+    metrics: Mapping[str, Any] = {}
+    with contextlib.suppress(FlavorError, OSError):
+        metrics = merged_info(view, archive.store)["metrics"]
+    return summary_of(view, attempt=view.attempt, metrics=metrics).closed_at(view.closed_ms or 0)
 
 
 def _appears(

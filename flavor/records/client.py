@@ -13,10 +13,11 @@ from flavor.watch import PHASES
 
 FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
-    *("round", "host", "pid", "public_key", "protocol", "phase", "done", "total", "since_ms"),
+    *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,+_()/-]{0,119}")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_.])?")
 
 
@@ -77,6 +78,8 @@ class ClientStatus:
     """`ed25519:HEX`, the key that the client signs its updates with."""
     protocol: int = PROTOCOL
     """The version of the protocol that its edge speaks; 0 where the edge does not say."""
+    version: str = ""
+    """The versions of flavor and Python and the system that its edge runs on, as it says; '' where it does not say."""
     transfer: Transfer | None = None
     """The model that its edge moves at present."""
 
@@ -101,6 +104,7 @@ class ClientStatus:
             "host": self.host,
             "pid": str(self.pid),
             "public_key": self.public_key,
+            "version": self.version,
         }
 
     @classmethod
@@ -117,6 +121,7 @@ class ClientStatus:
             pid=count(fields.get("pid")) or 0,
             public_key=fields.get("public_key", ""),
             protocol=spoken(fields.get("protocol")),
+            version=text if _VERSION.fullmatch(text := fields.get("version", "")) else "",
             transfer=Transfer.from_hash(fields),
         )
 

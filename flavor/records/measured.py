@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from flavor.records.moved import Moved
 from flavor.records.pulse import Doing
 from flavor.records.summary import kept_metrics
 
@@ -36,19 +37,11 @@ class PhaseStart(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What one edge process has moved, in bytes: sizes of the objects, also where a folder has linked them."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
-
-
-@dataclass(frozen=True)
 class Measured:
     """What is measured of one client in one round."""
 
     phases: Sequence[PhaseStart] = ()
-    moved: Moved = Moved()
+    moved: Moved = field(default_factory=Moved)
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Finite numbers of the client information, by name. An edge does not write them: the inspecting worker does."""
     judged_ms: int = 0

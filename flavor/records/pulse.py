@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from flavor.records.moved import Moved
 from flavor.records.names import count
 from flavor.records.reported import Reported
 
-FIELDS = ("doing", "doing_round", "doing_ms", "reported", "load")
+FIELDS = ("doing", "doing_round", "doing_ms", "reported", "load", "sent", "received")
 """The fields of a client's hash that hold its pulse."""
 _MOST = 2**63
 _LONGEST_LOAD = 1024
@@ -96,6 +97,8 @@ class Pulse:
     """None where the script reports nothing, or the site keeps it (`--no-report`)."""
     load: Load | None = None
     """None where the site keeps it (`--no-report`)."""
+    moved: Moved = field(default_factory=Moved)
+    """What its edge has moved since it joined the run."""
 
     def to_hash(self) -> dict[str, str]:
         """Return all fields; '' for what is not known, so that nothing of an earlier process stays."""
@@ -105,6 +108,8 @@ class Pulse:
             "doing_ms": str(self.since_ms),
             "reported": self.reported.to_json() if self.reported is not None else "",
             "load": self.load.to_json() if self.load is not None else "",
+            "sent": str(self.moved.sent_bytes),
+            "received": str(self.moved.received_bytes),
         }
 
     @classmethod
@@ -117,6 +122,7 @@ class Pulse:
             count(fields.get("doing_ms")) or 0,
             Reported.from_json(reported) if reported else None,
             Load.from_json(load) if load else None,
+            Moved(count(fields.get("sent")) or 0, count(fields.get("received")) or 0),
         )
 
 

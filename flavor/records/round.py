@@ -84,6 +84,8 @@ class RoundView:
     """What its aggregation noticed, for the operator: a line each."""
     made_by: str = ""
     """What has made its model: `rules`, or `command` for a user's own aggregator; '' where that is not known."""
+    aggregating_ms: int | None = None
+    """When its aggregation began last, with attempt 1; None before that, and in a round of an earlier release."""
     away_ms: int | None = None
     """When an inspection ended so last, while the round was open."""
     spoiled: tuple[str, ...] = ()
@@ -149,6 +151,7 @@ class RoundView:
             reference=optional_of(fields, "reference", Reference.from_text),
             waits=field_of(fields, "waits", number, "0"),
             passing_ms=optional_of(fields, "passing_ms", number),
+            aggregating_ms=optional_of(fields, "aggregating_ms", number),
             away_ms=optional_of(fields, "away_ms", number),
             manifest=ObjectRef.from_hash(fields, "manifest_"),
             chosen=field_of(fields, "chosen", texts, "[]"),

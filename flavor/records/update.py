@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flavor.printable import quoted
+from flavor.records.measured import Measured
 from flavor.records.names import count
 from flavor.records.objects import ObjectRef
 
@@ -18,7 +19,7 @@ LONGEST_TRY = 64
 
 FIELDS = (
     *("path", "digest", "size", "format", "info_path", "info_digest", "num_examples"),
-    *("public_key", "signature", "refused", "failure", "exit_code", "report", "try", "unread"),
+    *("public_key", "signature", "refused", "failure", "exit_code", "report", "try", "unread", "phases", "moved"),
 )
 """The fields that are read from the hash of an update."""
 
@@ -50,6 +51,8 @@ class Update:
     """Whether the edge reports that the trainer did not read the global model."""
     try_id: str = ""
     """Which of the client's tries in the round it is."""
+    measured: Measured = field(default_factory=Measured, compare=False)
+    """What its edge has measured, for people: it is not signed."""
 
     @property
     def trained_from(self) -> str:
@@ -79,7 +82,7 @@ class Update:
             fields |= {"public_key": self.public_key, "signature": self.signature}
         if self.unread:
             fields["unread"] = "1"
-        return {**fields, "try": self.try_id}
+        return {**fields, "try": self.try_id, **self.measured.to_hash()}
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Refused:
     report: str | None = None
     """The trainer's output, where the site's user shares it."""
     try_id: str = ""
+    measured: Measured = field(default_factory=Measured, compare=False)
+    """What its edge has measured, for people."""
 
     def said(self, most: int) -> str:
         """Return the reason in quotation marks, because a site has written it: at most so many characters of it."""
@@ -107,7 +112,7 @@ class Refused:
             fields["exit_code"] = self.exit_code
         if self.report is not None:
             fields["report"] = self.report
-        return {**fields, "try": self.try_id}
+        return {**fields, "try": self.try_id, **self.measured.to_hash()}
 
 
 def from_hash(fields: Mapping[str, str], *, base: ObjectRef | None = None) -> Update | Refused:
@@ -115,7 +120,12 @@ def from_hash(fields: Mapping[str, str], *, base: ObjectRef | None = None) -> Up
     try_id = fields.get("try", "")[:LONGEST_TRY]
     if "refused" in fields:
         return Refused(
-            fields["refused"], fields.get("failure", ""), fields.get("exit_code", ""), fields.get("report"), try_id
+            fields["refused"],
+            fields.get("failure", ""),
+            fields.get("exit_code", ""),
+            fields.get("report"),
+            try_id,
+            Measured.from_hash(fields),
         )
     examples = fields.get("num_examples", "")
     return Update(
@@ -128,4 +138,5 @@ def from_hash(fields: Mapping[str, str], *, base: ObjectRef | None = None) -> Up
         signature=fields.get("signature", ""),
         unread=fields.get("unread") == "1",
         try_id=try_id,
+        measured=Measured.from_hash(fields),
     )

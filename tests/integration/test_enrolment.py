@@ -81,6 +81,8 @@ FOREIGN = [
     RUN_KEYS.log,
     RUN_KEYS.round(1),
     RUN_KEYS.verdicts(1),
+    RUN_KEYS.measured(1),
+    RUN_KEYS.closed,
     ANOTHER_RUN.state,
     ANOTHER_RUN.client(CLIENT).hash,
     ANOTHER_RUN.client(CLIENT).lease,

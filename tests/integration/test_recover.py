@@ -274,7 +274,7 @@ def test_nothing_of_the_lost_history_stands_after_it_was_replaced(bench: Bench, 
     assert rebuilt(bench, run, lambda _: None).round == 2
     left = {key.removeprefix(bench.runs.keys.prefix) for key in bench.redis.scan_iter(match="*") if bench.run in key}
     rounds = {name for number in (1, 2) for name in (f"round:{number}", f"round:{number}:verdicts")}
-    assert left == {"run", "log", "members", "public_keys", *rounds}
+    assert left == {"run", "log", "members", "public_keys", "closed", *rounds}
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["--new-key", "--public-key"])

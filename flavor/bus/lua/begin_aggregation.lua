@@ -25,6 +25,10 @@ if first then
   end
 end
 redis.call('HSET', KEYS[3], 'state', 'aggregating', 'attempt', ARGV[3])
+if first then
+  local now = redis.call('TIME')
+  redis.call('HSET', KEYS[3], 'aggregating_ms', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)))
+end
 if first or redis.call('HEXISTS', KEYS[3], 'spoiled') == 1 then redis.call('HSET', KEYS[3], 'contributors', ARGV[4]) end
 -- An attempt that ended for a reason that passes by itself, or because of a site's update, is not counted.
 if redis.call('HEXISTS', KEYS[3], 'passing_ms') + redis.call('HEXISTS', KEYS[3], 'spoiled') > 0 then

@@ -1,11 +1,12 @@
 -- Record the verdict on one client's update, once, and tell that client.
 -- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals  6 round:N:entries
---       7 run  8 the client's admission
+--       7 run  8 the client's admission  9 round:N:measured
 -- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused, update.blameless or update.late
 --       5 reason  6 verdict (JSON) and 7 reason to record instead if the update is late
 --       8 which try of the client was judged
 --       9 most entries of a client in a round  10 what the last one adds
 --       11 verdict (JSON) and 12 reason to record instead if the run does not admit the client
+--       13 what was measured of the client (JSON), to be recorded with the time of the verdict; '' for nothing
 -- Invariants:
 -- - The first verdict on a try stands: a repeated inspection changes nothing.
 -- - A refused update may be followed by another try while the round is open. An accepted one is the client's last in it.
@@ -49,6 +50,11 @@ if before then
   if known.accepted or known.try_id == ARGV[8] or (state ~= 'open' and not late) then return 0 end
 end
 redis.call('HSET', KEYS[1], ARGV[1], verdict)
+if ARGV[13] ~= '' then
+  local time = redis.call('TIME')
+  local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('HSET', KEYS[9], ARGV[1], '{"judged_ms":' .. ms .. ',' .. string.sub(ARGV[13], 2))
+end
 if event == 'update.accepted' then
   local faults = redis.call('HGET', KEYS[5], ARGV[1])
   if faults then redis.call('HSET', KEYS[3], 'forgiven:' .. ARGV[1], faults) end

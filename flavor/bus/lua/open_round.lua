@@ -1,6 +1,6 @@
 -- Open the next round and give each expected client its task.
--- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts  6... task of each expected client, and
---       then the update of each
+-- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts  6 round:N:measured  7... task of each expected
+--       client, and then the update of each
 -- ARGV  1 coordinator's token  2 N  3 timeout in ms  4 expected clients (JSON)  5 reason
 -- Invariants: rounds only go up, round N opens only when round N-1 is closed, and everyone trains from the run's
 -- current global model, which is read here and not taken from a caller that may have read it earlier. A round begins
@@ -13,12 +13,12 @@ if tonumber(run[2]) ~= tonumber(ARGV[2]) - 1 then return {'state', 'round ' .. r
 local now = redis.call('TIME')
 local opened = now[1] * 1000 + math.floor(now[2] / 1000)
 local ms = string.format('%.0f', opened)
-local last = 5 + (#KEYS - 5) / 2
-redis.call('DEL', KEYS[3], KEYS[5])
+local last = 6 + (#KEYS - 6) / 2
+redis.call('DEL', KEYS[3], KEYS[5], KEYS[6])
 for i = last + 1, #KEYS do redis.call('DEL', KEYS[i]) end
 redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[4], 'opened_ms', ms, 'attempt', '0',
            'deadline_ms', string.format('%.0f', opened + tonumber(ARGV[3])))
 redis.call('HSET', KEYS[2], 'state', 'running', 'round', ARGV[2], 'reason', ARGV[5])
-give_tasks(KEYS[2], ARGV[2], ms, 6, last)
+give_tasks(KEYS[2], ARGV[2], ms, 7, last)
 log_entry(KEYS[4], 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ms}

@@ -27,6 +27,8 @@ def test_golden_keys() -> None:
         keys.round(3),
         keys.verdicts(3),
         keys.entries(3),
+        keys.measured(3),
+        keys.closed,
     ] == [
         "flavor:runs",
         "flavor:{mnist}:run",
@@ -40,6 +42,8 @@ def test_golden_keys() -> None:
         "flavor:{mnist}:round:3",
         "flavor:{mnist}:round:3:verdicts",
         "flavor:{mnist}:round:3:entries",
+        "flavor:{mnist}:round:3:measured",
+        "flavor:{mnist}:closed",
     ]
     assert FEDTRAIN_SESSIONS == "flavor:fedtrain:sessions"
     assert client.log == "flavor:{mnist}:client:site-1:log"

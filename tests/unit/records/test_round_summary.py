@@ -1,0 +1,64 @@
+"""What is kept of a closed round for the whole run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flavor.errors import DamagedRecord
+from flavor.records.summary import LONGEST_NAME, MOST_BYTES, MOST_METRICS, RoundSummary, kept_metrics, spread_of
+
+SUMMARY = RoundSummary(
+    round=3,
+    opened_ms=1_000,
+    aggregating_ms=2_000,
+    expected=4,
+    contributors=3,
+    refused=1,
+    examples=60,
+    bytes=12_288,
+    attempts=2,
+    openings=2,
+    metrics={"loss": 0.1 + 0.2, "loss (weighted)": 1 / 3},
+    spread={"loss": (0.1, 0.5)},
+)
+
+
+def test_it_is_read_as_it_was_written_to_the_last_digit() -> None:
+    read = RoundSummary.from_json(SUMMARY.closed_at(2_500))
+    assert read.closed_ms == 2_500
+    assert RoundSummary.from_json(SUMMARY.closed_at(0)) == SUMMARY
+    assert len(SUMMARY.closed_at(2_500)) < 350
+
+
+def test_a_later_release_may_add_fields_and_an_earlier_one_may_lack_some() -> None:
+    assert RoundSummary.from_json('{"round":1,"opened_ms":2,"closed_ms":3,"new":{}}') == RoundSummary(1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "{", "[" * 5000, '{"round":1,"opened_ms":2}', '{"round":1.5,"opened_ms":2,"closed_ms":3}']
+    + [f'{{"round":1,"opened_ms":2,"closed_ms":3,"{name}":[1]}}' for name in ("metrics", "bytes")]
+    + ['{"round":1,"opened_ms":2,"closed_ms":3,"spread":{"a":5}}', '{"round":1,"opened_ms":true,"closed_ms":3}'],
+)
+def test_what_is_none_is_damage(text: str) -> None:
+    with pytest.raises(DamagedRecord, match="summary of a round"):
+        RoundSummary.from_json(text)
+
+
+def test_sites_choose_names_and_so_they_are_bounded() -> None:
+    names = {f"{number:02}{'ü' * (LONGEST_NAME - 2)}": 1 / 3 for number in range(60)}
+    kept = kept_metrics({"x" * (LONGEST_NAME + 1): 1.0, "nan": float("nan"), "yes": True, "text": "1", **names})
+    assert list(kept) == list(names)[:MOST_METRICS]
+    text = RoundSummary(1, 2, metrics=kept, spread=dict.fromkeys(kept, (0.1, 0.2))).closed_at(3)
+    assert len(text) <= MOST_BYTES + 40
+    read = RoundSummary.from_json(text)
+    assert list(read.metrics) == list(kept)[: len(read.metrics)]
+    assert set(read.spread) == set(read.metrics)
+
+
+def test_the_spread_is_over_the_sites_that_report_a_metric() -> None:
+    sites = [{"loss": 0.5, "auc": None}, {"loss": 0.25}, {"loss": float("nan"), "count": 3}]
+    assert spread_of(["loss", "auc", "count"], sites) == {"loss": (0.25, 0.5), "count": (3, 3)}
+    assert json.loads(RoundSummary(1, 2, metrics={"loss": 1.0}).to_json())["spread"] == {}
