@@ -13,10 +13,12 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.ledger.canonical import sha256
 from flavor.records.info import CONFUSION, Info, info_bytes, merge_infos
+from flavor.records.measured import Measured
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
+from flavor.results.summaries import summary_of
 from flavor.store.local import LocalStore
 from flavor.store.paths import global_prefix, named, update_prefix
 
@@ -65,16 +67,22 @@ class Driven:
         return Update(ref, replace(info_ref, size_bytes=None), "torch", examples, try_id=f"{client}-{self.round}")
 
     def accept(
-        self, client: str, examples: int = 10, metrics: Mapping[str, float | None] | None = None, **more: Any
+        self,
+        client: str,
+        examples: int = 10,
+        metrics: Mapping[str, float | None] | None = None,
+        measured: Measured | None = Measured(),  # noqa: B008
     ) -> None:
-        """The client hands in an update, which is accepted."""
+        """The client hands in an update, which is accepted; `measured` is None for a worker of an earlier release."""
         update = self.update(client, examples, metrics or {})
         verdict = Verdict(True, f"{examples} examples", update, try_id=update.try_id)
-        assert self.runs.judge(self.round, client, verdict, **more)
+        if measured is not None:
+            measured = measured.with_metrics(self.infos[client]["metrics"], last=CONFUSION)
+        assert self.runs.judge(self.round, client, verdict, measured)
 
-    def refuse(self, client: str, reason: str = "NaN", **more: Any) -> None:
+    def refuse(self, client: str, reason: str = "NaN", measured: Measured | None = Measured()) -> None:  # noqa: B008
         """The client hands in an update, which is refused."""
-        assert self.runs.judge(self.round, client, Verdict(False, reason, try_id="t"), **more)
+        assert self.runs.judge(self.round, client, Verdict(False, reason, try_id=uuid.uuid4().hex), measured)
 
     def aggregate(self) -> None:
         """Begin the first attempt with all whose updates are accepted."""
@@ -83,15 +91,19 @@ class Driven:
         self.runs.begin_aggregation(TOKEN, self.round, attempt=1, contributors=list(view.accepted), reason="all are in")
         self.runs.claim_round(self.round, attempt=1, token="worker", ttl_s=600)
 
-    def commit(self, **more: Any) -> None:
-        """Close the round with a model."""
+    def commit(self, *, is_kept: bool = True) -> None:
+        """Close the round with a model; a worker of an earlier release keeps no summary of it."""
         prefix = global_prefix(self.runs.run, self.round)
         merged = merge_infos(list(self.infos), list(self.infos.values())) if self.infos else info(0, {})
         about = self._put(prefix, "info", json.dumps(merged).encode(), ".json")
         model = GlobalModel(self._put(prefix, "model", b"weights", ".safetensors"), about, None, "torch")
-        self.runs.commit_round(self.round, attempt=1, token="worker", model=model, reason="closed", **more)
+        view = self.runs.read_round(self.round)
+        assert view is not None
+        sites = [each["metrics"] for each in self.infos.values()]
+        summary = summary_of(view, attempt=1, metrics=merged["metrics"], sites=sites) if is_kept else None
+        self.runs.commit_round(self.round, attempt=1, token="worker", model=model, reason="closed", summary=summary)
 
-    def close(self, **more: Any) -> None:
+    def close(self, *, is_kept: bool = True) -> None:
         """Aggregate and commit."""
         self.aggregate()
-        self.commit(**more)
+        self.commit(is_kept=is_kept)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flavor.records.info import CONFUSION, WEIGHTED
 from flavor.results.rounds import best_of
+from flavor.view.site_values import Values
 from flavor.view.strip import RoundRow
 
 MOST_NAMES = 200
 """Names of metrics that one run is shown with: the first ones."""
-
-Values = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -64,3 +63,30 @@ def merged_curves(metric: str, rows: Sequence[RoundRow]) -> Curves:
         highest=tuple(high for _, high in spread),
         best=best_of(metric, known),
     )
+
+
+def with_sites(
+    merged: Curves,
+    names: Sequence[str],
+    values: Mapping[int, Values],
+    *,
+    are_all: bool,
+    left_out: int,
+    is_complete: bool,
+) -> Curves:
+    """Return the curves with those of single sites, of whom `values` has the values of each known round.
+
+    `are_all` is whether the caller asked for all sites: then a site that never had the metric is not shown, and the
+    sites say what is lowest and highest in a round whose summary does not.
+    """
+    nothing = (None,) * len(names)
+    rows = [values.get(round_, nothing) for round_ in merged.rounds]
+    sites = {name: tuple(row[number] for row in rows) for number, name in enumerate(names)}
+    lowest, highest = merged.lowest, merged.highest
+    if are_all:
+        sites = {name: curve for name, curve in sites.items() if any(value is not None for value in curve)}
+    if are_all and not left_out:
+        known = [[value for value in row if value is not None] for row in rows]
+        lowest = tuple(min(row, default=None) if low is None else low for low, row in zip(lowest, known, strict=True))
+        highest = tuple(max(row, default=None) if top is None else top for top, row in zip(highest, known, strict=True))
+    return replace(merged, sites=sites, lowest=lowest, highest=highest, left_out=left_out, is_complete=is_complete)

@@ -14,7 +14,8 @@ from flavor.errors import RunError
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState
 from flavor.store.protocol import ObjectStore
-from flavor.view.curves import Curves, merged_curves, metric_names
+from flavor.view.curves import Curves, merged_curves, metric_names, with_sites
+from flavor.view.site_values import SiteValues
 from flavor.view.strip import RoundRow, Source, Strip
 from flavor.view.timeline import ClientRound, Outcome, PhaseSpan, RoundTimeline, read_timeline
 
@@ -32,6 +33,8 @@ class History:
         self._runs, self._store = runs, store
         self._lock = threading.Lock()
         self._strip = Strip(runs, store)
+        self._values_lock = threading.Lock()  # the store may be slow, and only curves wait for it
+        self._values, self._values_of = SiteValues(runs, store), 0
 
     def strip(self, after: int = 0, *, current: RoundView | None = None) -> list[RoundRow]:
         """Return a row for each round after `after`, oldest first: all closed ones, and the open one.
@@ -56,13 +59,28 @@ class History:
     def curves(self, metric: str, sites: Sequence[str] | None = None, most_sites: int = 50) -> Curves:
         """Return the curves of one metric over all closed rounds: merged, and of single sites.
 
-        `sites` are the sites to show; None shows the first `most_sites` by name, () none. A metric that no round has
-        gives curves of None alone.
+        `sites` are the sites to show, of whom the first `most_sites` are taken; None shows the first `most_sites` of
+        the run by name that have the metric, () shows none. A metric that no round has gives curves of None alone.
+        Reads the store for two seconds at most: where `is_complete` is False, a later call may know more.
         """
         with self._lock:
             self._strip.look()
             rows = [row for row in self._strip.rows() if row.state is RoundState.CLOSED]
-        return replace(merged_curves(metric, rows), is_complete=sites is not None and not sites)
+            generation = self._strip.generation
+        merged = merged_curves(metric, rows)
+        every = self._runs.members() if sites is None else list(dict.fromkeys(sites))
+        names = every[:most_sites]
+        if not names or not rows:
+            return replace(merged, left_out=len(every) - len(names))
+        with self._values_lock:
+            if generation != self._values_of:
+                self._values.forget()
+                self._values_of = generation
+            values, is_complete = self._values.of(metric, names, merged.rounds)
+            values = {round_: values[round_] for round_ in merged.rounds if round_ in values}
+        return with_sites(
+            merged, names, values, are_all=sites is None, left_out=len(every) - len(names), is_complete=is_complete
+        )
 
     def metric_names(self) -> list[str]:
         """Return the names of all metrics of the closed rounds, as the sites use them, in the order of appearance."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from flavor.bus.runs import RunStore
-from flavor.errors import FlavorError
+from flavor.errors import DamagedRecord, FlavorError
 from flavor.ledger.rounds import closed_round
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -98,13 +98,14 @@ def row_of_summary(summary: RoundSummary) -> RoundRow:
 def row_of_round(view: RoundView, metrics: Mapping[str, float] | None = None) -> RoundRow:
     """Return the row of a round, open or closed, from the round itself."""
     accepted = view.accepted
-    names = view.contributors if view.state is not RoundState.OPEN else tuple(accepted)
+    names = view.contributors or tuple(accepted)
     updates = [accepted[name] for name in names if name in accepted]
     return RoundRow(
         round=view.round,
         state=view.state,
         source=Source.ROUND,
         opened_ms=view.opened_ms,
+        aggregating_ms=view.aggregating_ms or 0,
         closed_ms=view.closed_ms or 0,
         expected=len(view.expected),
         contributors=len(names),
@@ -125,6 +126,10 @@ class Strip:
     ) -> None:
         self._runs, self._store, self._clock = runs, store, clock
         self._incarnation: object = None
+        self.generation = 0
+        """Grows when the run turns out to be another one, or one that was rebuilt: then all is read again."""
+        self._taken = 0  # entries of Redis' list of closed rounds that were read
+        self._last = ""  # the newest of them
         self._closed: dict[int, RoundRow] = {}
         self._complete = 0  # all rounds up to this one are in `_closed`
         self._unread: dict[int, float | None] = {}  # rounds that could not be read, with the time of the attempt
@@ -144,6 +149,7 @@ class Strip:
         if view.incarnation != self._incarnation:
             self._forget()
             self._incarnation = view.incarnation
+        self._take_summaries()
         self._current = None
         newest = view.round
         if newest and newest not in self._closed:
@@ -157,14 +163,34 @@ class Strip:
 
     def rows(self, after: int = 0) -> list[RoundRow]:
         """Return the rows of the rounds after this one, oldest first; the newest of them may be open."""
-        last = max(self._closed, default=0)
-        found = [self._closed[number] for number in range(after + 1, last + 1) if number in self._closed]
+        found = [self._closed[number] for number in range(after + 1, self._complete + 1)]
         if self._current is not None and self._current.round > after:
             found.append(self._current)
         return found
 
     def _forget(self) -> None:
         self._closed, self._complete, self._unread = {}, 0, {}
+        self._taken, self._last = 0, ""
+        self.generation += 1
+
+    def _take_summaries(self) -> None:
+        """Read the new entries of the list of closed rounds, and the newest known one, to see whether it still stands.
+
+        It does not after a failover to a server that had not heard of it: then its round is done again.
+        """
+        texts = self._runs.summaries(max(0, self._taken - 1))
+        if self._taken:
+            if texts[:1] != [self._last]:
+                self._forget()
+                texts = self._runs.summaries()
+            else:
+                texts = texts[1:]
+        for text in texts:
+            self._taken, self._last = self._taken + 1, text
+            with contextlib.suppress(DamagedRecord):
+                row = row_of_summary(RoundSummary.from_json(text))
+                self._closed[row.round] = row
+                self._unread.pop(row.round, None)
 
     def _fill(self, newest: int) -> None:
         """Have a row for each closed round up to `newest`."""

@@ -98,7 +98,9 @@ def read_timeline(runs: RunStore, store: ObjectStore | None, row: RoundRow, *, n
             return RoundTimeline(row, gone=f"the details of the round are gone: {error}")
     if view is None:
         return RoundTimeline(row, gone="the details of the round are gone")
-    measured = _measured(runs, view)
+    measured = runs.measured(row.round)
+    if not gone and not measured and view.contributors and view.state is RoundState.CLOSED:
+        gone = "phases were not recorded: the round was rebuilt from the store, or an earlier release has closed it"
     pulses = runs.pulses(view.expected) if view.state is not RoundState.CLOSED else {}
     names = sorted({*view.expected, *view.left_out, *view.verdicts})
     infos = _from_store(view, store, measured)
@@ -106,10 +108,6 @@ def read_timeline(runs: RunStore, store: ObjectStore | None, row: RoundRow, *, n
         _client(view, name, measured.get(name), pulses.get(name), infos.get(name, {}), now_ms) for name in names
     )
     return RoundTimeline(row, view.deadline_ms, view.reason or (view.error or ""), view.notes, clients, gone)
-
-
-def _measured(runs: RunStore, view: RoundView) -> Mapping[str, Measured]:
-    return {}
 
 
 def _from_store(
