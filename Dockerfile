@@ -3,6 +3,7 @@
 #   edge         what runs at a site; your own image starts FROM it (examples/compose/README.md)
 #   aggregator   inspects updates and aggregates rounds; run as many as you like
 #   coordinator  opens and closes a run's rounds
+#   metrics      gives the state of all runs to Prometheus
 #   demo-edge    an edge with a training script and made-up data, for compose.yaml
 #
 #   redis        Redis with a folder that its own user may write to
@@ -58,6 +59,15 @@ CMD ["flavor-agg"]
 
 FROM runtime AS coordinator
 CMD ["flavor", "serve"]
+
+
+FROM builder AS metrics-builder
+RUN pip install prometheus-client --constraint constraints.txt
+
+
+FROM runtime AS metrics
+COPY --from=metrics-builder /opt/flavor /opt/flavor
+CMD ["flavor", "metrics", "--host", "0.0.0.0"]
 
 
 FROM builder AS demo-data

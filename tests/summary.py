@@ -18,6 +18,7 @@ PACKAGES = {
     "iptables": "iptables",
     "tinyproxy": "tinyproxy",
     "squid": "squid",
+    "promtool": "prometheus",
 }
 """Programs that some tests need, and Debian's packages with them."""
 _MOST_REASONS = 3

@@ -37,6 +37,7 @@ COMMANDS = {
         "pardon": "End the quarantine of a client.",
         "enroll": "Let a client take part in a run, and print its join token.",
         "revoke": "Cut a client off from a run, or an aggregator off from the server.",
+        "metrics": "Give the state of all runs to Prometheus.",
         "recover": "Rebuild a run on Redis from the object store.",
         "store": "Print what a bucket must allow a site.",
         "certs": "Make certificates to try TLS with.",

@@ -37,12 +37,30 @@ def services() -> dict[str, str]:
 
 
 def test_the_demo_has_three_sites_two_aggregators_a_coordinator_and_redis() -> None:
-    assert list(services()) == ["redis", "coordinator", "aggregator", "edge-a", "edge-b", "edge-c"]
+    demo = [name for name, block in services().items() if "    profiles:" not in block]
+    assert demo == ["redis", "coordinator", "aggregator", "edge-a", "edge-b", "edge-c"]
     assert re.search(r"^    scale: 2$", services()["aggregator"], flags=re.MULTILINE)
 
 
-def test_nothing_is_published_to_the_host() -> None:
-    assert not re.search(r"^\s*(ports|network_mode|privileged):", COMPOSE, flags=re.MULTILINE)
+def test_nothing_is_published_to_other_machines() -> None:
+    assert not re.search(r"^\s*(network_mode|privileged):", COMPOSE, flags=re.MULTILINE)
+    published = re.findall(r"^    ports: (.*)$", COMPOSE, flags=re.MULTILINE)
+    assert all(re.fullmatch(r'\["127\.0\.0\.1:(\d+):\1"\]', each) for each in published), published
+    assert COMPOSE.count("ports:") == len(published)
+
+
+def test_the_profile_observability_scrapes_flavor_metrics_with_its_token() -> None:
+    chosen = {name: block for name, block in services().items() if "    profiles: [observability]" in block}
+    assert list(chosen) == ["metrics", "prometheus", "grafana"]
+    token = "FLAVOR_METRICS_TOKEN: ${FLAVOR_METRICS_TOKEN:-only-a-demo}"
+    assert token in chosen["metrics"]
+    assert token in chosen["prometheus"]
+    for file in re.findall(r"\./(deploy/\S+?):", COMPOSE):
+        assert (ROOT / file).exists(), file
+    config = (ROOT / "deploy" / "observability" / "compose-prometheus.yml").read_text()
+    assert 'targets: ["metrics:9600"]' in config
+    assert "> /tmp/metrics.token" in chosen["prometheus"]
+    assert "credentials_file: /tmp/metrics.token" in config
 
 
 def test_redis_keeps_what_it_was_told() -> None:
@@ -71,13 +89,13 @@ def test_a_service_that_others_wait_for_has_a_health_check(service: str) -> None
 
 def test_every_image_that_compose_builds_is_a_stage() -> None:
     targets = re.findall(r"target: (\S+)", COMPOSE)
-    assert sorted(targets) == ["aggregator", "coordinator", "demo-edge", "redis"]
+    assert sorted(targets) == ["aggregator", "coordinator", "demo-edge", "metrics", "redis"]
     assert set(targets) <= set(stages())
 
 
 def test_no_container_runs_as_root() -> None:
     assert "USER 10001:10001" in stages()["runtime"]
-    for name in ("edge", "aggregator", "coordinator", "demo-edge"):
+    for name in ("edge", "aggregator", "coordinator", "metrics", "demo-edge"):
         assert stages()[name].startswith(("FROM runtime\n", "FROM edge\n"))
         assert "USER" not in stages()[name]
     assert stages()["redis"].rstrip().endswith("USER redis")

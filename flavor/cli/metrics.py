@@ -1,0 +1,128 @@
+"""`flavor metrics`: give the state of all runs to Prometheus."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+import click
+
+from flavor.cli.help import GroupedCommand
+from flavor.cli.installed import InstalledOption, complete_store, schemes_installed
+from flavor.cli.opened_run import connected
+from flavor.cli.options import redis_option
+from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
+from flavor.errors import InvalidSetting, MisuseError
+from flavor.say import say
+from flavor.stamp import stamp
+
+VARIABLE = "FLAVOR_METRICS_TOKEN"
+LEAST_CHARACTERS = 8
+_MOST_BYTES = 4096
+
+
+@click.command(
+    cls=GroupedCommand,
+    example="flavor metrics --redis-url redis://localhost\n"
+    "flavor metrics --redis-url redis://localhost --host 0.0.0.0 --token @FILE",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9600,
+    show_default=True,
+    help="Port to listen on; 0 for any free one.",
+)
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. All but this machine's own need --token.",
+)
+@click.option(
+    "--token",
+    envvar=VARIABLE,
+    show_envvar=True,
+    metavar="TOKEN",
+    help="Token that a scrape has to send (Authorization: Bearer TOKEN), or @FILE for a file that has it.",
+)
+@click.option(
+    "--max-clients-labelled",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="Maximum number of clients of a run with metrics of their own; those that need attention come first, and the "
+    "others are summed up.",
+)
+@click.option(
+    "--store",
+    cls=InstalledOption,
+    installed=schemes_installed,
+    shell_complete=complete_store,
+    envvar="FLAVOR_STORE",
+    show_envvar=True,
+    metavar="URL",
+    help="Object store of all runs, which has the metrics of their models.  [default: the one in each run's settings]",
+)
+@redis_option
+@one_line_errors
+def metrics(
+    port: int, host: str, token: str | None, max_clients_labelled: int, store: str | None, redis_url: str | None
+) -> None:
+    """Give the state of all runs to Prometheus, at http://HOST:PORT/metrics.
+
+    deploy/observability has alert rules and a dashboard. `flavor ui` has the same metrics at /metrics.
+    """
+    secret = read_token(token)
+    try:
+        from flavor.metrics.server import MetricsServer, is_local
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise MisuseError("flavor metrics needs prometheus-client: pip install 'flavor[metrics]'") from None
+    from flavor.metrics.scrape import Scraper
+    from flavor.view.board import Board
+
+    if not secret and not is_local(host):
+        raise InvalidSetting(
+            f"--host {host}: other machines can reach it, and metrics name runs, sites and their results: choose a "
+            f"--token ({VARIABLE}) that Prometheus sends (`authorization` in its scrape_configs)"
+        )
+    raise_on_sigterm()
+    with contextlib.ExitStack() as stack:
+        redis, url = connected(redis_url)
+        redis.close()
+        board = stack.enter_context(Board(url, store=store))
+        scraper = Scraper.on(url, board, most_clients=max_clients_labelled)
+        server = MetricsServer(host, port, scraper.answer, secret)
+        stack.callback(server.close)
+        shown = f"[{host}]" if ":" in host else host
+        say(f"{stamp()}flavor: metrics at http://{shown}:{server.port}/metrics; Ctrl-C ends that")
+        with contextlib.suppress(KeyboardInterrupt, Terminated):  # told to end, as a service
+            threading.Event().wait()
+
+
+def read_token(given: str | None) -> str:
+    """Return the token of --token, or the one in FILE for @FILE; '' where none is given.
+
+    Raises `InvalidSetting` for one that can be guessed, or that no header can have.
+    """
+    if given is None:
+        return ""
+    where, token = f"--token ({VARIABLE})", given
+    if given.startswith("@"):
+        where = f"--token {given}"
+        try:
+            with Path(given[1:]).open(encoding="utf-8") as file:
+                token = file.read(_MOST_BYTES).strip()
+        except OSError as error:
+            raise InvalidSetting(f"{where}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InvalidSetting(f"{where}: there is no token in it") from None
+    if len(token) < LEAST_CHARACTERS:
+        raise InvalidSetting(f"{where}: a token needs {LEAST_CHARACTERS} characters or more: `openssl rand -hex 16`")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise InvalidSetting(f"{where}: a token has letters, digits and signs, and no spaces")
+    return token

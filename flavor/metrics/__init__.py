@@ -1,0 +1,1 @@
+"""Runs as metrics for Prometheus, in the OpenMetrics format."""

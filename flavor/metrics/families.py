@@ -1,0 +1,263 @@
+"""Turn what is measured into metrics: a pure function of a `Scene`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flavor.metrics.scene import Document, RunScene, Scene
+from flavor.metrics.table import FAMILIES, OTHERS, Kind
+from flavor.policy.standing import Standing
+from flavor.printable import printable
+from flavor.records.states import RoundState, RunState
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+MOST_METRICS = 40
+_LONGEST_NAME = 64
+_ENDED = frozenset(state.value for state in RunState if state.ended)
+_LOST = frozenset(
+    standing.value for standing in (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)
+)
+
+
+def families(scene: Scene) -> list[Metric]:
+    """Return the metrics of a scene, in the order of `FAMILIES`; a family without samples is left out."""
+    sheet = Sheet()
+    sheet.set("flavor_redis_up", not scene.problem)
+    if scene.problem:
+        return sheet.metrics()
+    if scene.server is not None:
+        sheet.set("flavor_redis_memory_used_bytes", scene.server.used_bytes)
+        sheet.set("flavor_redis_memory_max_bytes", scene.server.max_bytes)
+        sheet.set("flavor_redis_persistence_ok", scene.server.is_kept)
+    sheet.set("flavor_dropped_jobs", scene.dropped)
+    for state in RunState:
+        sheet.set("flavor_runs", scene.states.get(state.value, 0), state.value)
+    for queue in scene.queues:
+        _queue(sheet, queue)
+    for each in scene.runs:
+        _run(sheet, each, scene.now_ms)
+        _round(sheet, each, scene.now_ms)
+        _counts(sheet, each)
+        if each.document["state"] not in _ENDED:
+            _clients(sheet, each, scene.now_ms)
+    return sheet.metrics()
+
+
+class Sheet:
+    """The samples of all families."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Any] = {}
+
+    def set(self, name: str, value: float | None, *labels: str) -> None:
+        """Add a sample of a gauge or a counter; none for a value that is not known, or not finite."""
+        if value is not None and math.isfinite(value):
+            self._family(name).add_metric(labels, float(value))
+
+    def total(self, name: str, count: int, seconds: float, *labels: str) -> None:
+        """Add a sample of a summary."""
+        self._family(name).add_metric(labels, count_value=count, sum_value=seconds)
+
+    def info(self, name: str, values: Mapping[str, str], *labels: str) -> None:
+        """Add a sample of an info."""
+        self._family(name).add_metric(labels, dict(values))
+
+    def states(self, name: str, states: Iterable[str], now: str, *labels: str) -> None:
+        """Add the samples of a state set."""
+        self._family(name).add_metric(labels, {state: state == now for state in states})
+
+    def metrics(self) -> list[Metric]:
+        """Return the families that have samples, in the order of the table."""
+        return [self._found[name] for name in FAMILIES if name in self._found]
+
+    def _family(self, name: str) -> Any:
+        if name not in self._found:
+            from prometheus_client import core
+
+            family = FAMILIES[name]
+            kind: Any = {
+                Kind.GAUGE: core.GaugeMetricFamily,
+                Kind.COUNTER: core.CounterMetricFamily,
+                Kind.SUMMARY: core.SummaryMetricFamily,
+                Kind.INFO: core.InfoMetricFamily,
+                Kind.STATE_SET: core.StateSetMetricFamily,
+            }[family.kind]
+            unit = {"unit": family.unit} if family.unit else {}
+            self._found[name] = kind(name, family.help, labels=family.labels, **unit)
+        return self._found[name]
+
+
+def _queue(sheet: Sheet, queue: Document) -> None:
+    name = queue["queue"]
+    sheet.set("flavor_queue_length", queue["length"], name)
+    sheet.set("flavor_queue_started_jobs", queue["started"], name)
+    for state, number in queue["workers"].items():
+        sheet.set("flavor_workers", number, name, state)
+
+
+def _run(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
+    document = scene.document
+    run = document["run"]
+    has_ended = document["state"] in _ENDED
+    sheet.info("flavor_run", {"run_id": document["run_id"], "protocol": str(document["protocol"])}, run)
+    sheet.states("flavor_run_state", RunState, document["state"], run)
+    sheet.set("flavor_run_started_timestamp_seconds", _seconds(document.get("created_ms")), run)
+    sheet.set("flavor_run_round", document["round"], run)
+    sheet.set("flavor_run_rounds", document["rounds"], run)
+    sheet.set("flavor_run_heartbeat_timeout_seconds", document["heartbeat_timeout_s"], run)
+    if not has_ended:
+        sheet.set("flavor_run_coordinator_up", document["served"], run)
+        sheet.set("flavor_run_aggregator_missing", bool(document["no_aggregator"]), run)
+        sheet.set("flavor_run_held", document["held"], run)
+        sheet.set("flavor_run_waiting_since_timestamp_seconds", _seconds(document.get("since_ms")), run)
+    for phase, number in Counter(client["phase"] for client in document["clients"].values()).items():
+        sheet.set("flavor_run_clients", number, run, phase)
+    last, best = document["last_round"], document["best"]
+    if last:
+        for name, value in _bounded(last["metrics"]).items():
+            sheet.set("flavor_metric_last", value, run, name)
+    if best:
+        for name, value in _bounded({best["metric"]: best["value"]}).items():
+            sheet.set("flavor_metric_best", value, run, name)
+        sheet.set("flavor_metric_best_round", best["round"], run)
+
+
+def _bounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics whose names, which sites have chosen, can be labels: few, short, printable, each once."""
+    found: dict[str, float] = {}
+    for name, value in list(metrics.items())[:MOST_METRICS]:
+        found.setdefault(printable(name)[:_LONGEST_NAME], value)
+    return found
+
+
+def _round(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
+    document, tally = scene.document, scene.tally
+    run, state = document["run"], document["round_state"]
+    sheet.set("flavor_round_last_seconds", tally.last_s, run)
+    sheet.set("flavor_round_median_seconds", tally.median_s, run)
+    if state is None:
+        return
+    sheet.states("flavor_round_state", RoundState, state, run)
+    opened_ms, begun_ms = document.get("opened_ms"), tally.begun_ms(document["round"])
+    if state in (RoundState.OPEN, RoundState.AGGREGATING) and opened_ms is not None:
+        is_open = state == RoundState.OPEN
+        until_ms = now_ms if is_open or begun_ms is None else begun_ms
+        sheet.set("flavor_round_opened_timestamp_seconds", _seconds(opened_ms), run)
+        sheet.set("flavor_round_open_seconds", _between(opened_ms, until_ms), run)
+        sheet.set("flavor_round_aggregating_seconds", 0.0 if is_open else _between(until_ms, now_ms), run)
+        sheet.set("flavor_round_expected_updates", document["expected"], run)
+        sheet.set("flavor_round_needed_updates", document["needed"], run)
+        sheet.set("flavor_round_accepted_updates", document["in"], run)
+    if state == RoundState.OPEN:
+        sheet.set("flavor_round_deadline_timestamp_seconds", _seconds(document.get("deadline_ms")), run)
+        lost = sum(client["this_round"] in _LOST for client in document["clients"].values())
+        sheet.set("flavor_round_quorum_margin", document["expected"] - lost - document["needed"], run)
+
+
+def _counts(sheet: Sheet, scene: RunScene) -> None:
+    run, tally = scene.document["run"], scene.tally
+    for event, number in sorted(tally.events.items()):
+        sheet.set("flavor_events", number, run, event)
+    for (verdict, reason), number in sorted(tally.updates.items()):
+        sheet.set("flavor_updates", number, run, verdict, reason)
+    for outcome, number in sorted(tally.attempts.items()):
+        sheet.set("flavor_aggregation_attempts", number, run, outcome)
+    sheet.total("flavor_round_duration_seconds", tally.rounds.count, tally.rounds.seconds, run)
+    sheet.total("flavor_aggregation_duration_seconds", tally.aggregations.count, tally.aggregations.seconds, run)
+
+
+def _clients(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
+    document = scene.document
+    run, clients = document["run"], document["clients"]
+    for name in scene.labelled:
+        client = clients[name]
+        sheet.set("flavor_client_phase", 1, run, name, client["phase"])
+        for phase, seconds in _phase_seconds(client, now_ms).items():
+            sheet.set("flavor_client_phase_seconds", seconds, run, name, phase)
+        for family, value in _values(scene, name, now_ms).items():
+            sheet.set(family, value, run, name)
+        sheet.set("flavor_client_progress_ratio", _share(client.get("reported")), run, name)
+    others = clients.keys() - frozenset(scene.labelled)
+    if others:
+        _others(sheet, scene, others, now_ms)
+    for (label, direction), moved in sorted(scene.moved.items()):
+        sheet.set("flavor_client_transferred_bytes", moved, run, label, direction)
+
+
+_SUMMED = ("flavor_client_examples",)
+
+
+def _others(sheet: Sheet, scene: RunScene, others: Iterable[str], now_ms: int) -> None:
+    document = scene.document
+    run, clients = document["run"], document["clients"]
+    phases, seconds = Counter[str](), Counter[str]()
+    values: dict[str, list[float]] = {}
+    for name in others:
+        phases[clients[name]["phase"]] += 1
+        seconds.update(_phase_seconds(clients[name], now_ms))
+        for family, value in _values(scene, name, now_ms).items():
+            if value is not None:
+                values.setdefault(family, []).append(value)
+    for phase, number in sorted(phases.items()):
+        sheet.set("flavor_client_phase", number, run, OTHERS, phase)
+    for phase, total in sorted(seconds.items()):
+        sheet.set("flavor_client_phase_seconds", total, run, OTHERS, phase)
+    for family, found in values.items():
+        sheet.set(family, sum(found) if family in _SUMMED else max(found), run, OTHERS)
+
+
+def _values(scene: RunScene, name: str, now_ms: int) -> dict[str, float | None]:
+    """Return the values of families that have the labels run and client alone."""
+    client = scene.document["clients"][name]
+    return {
+        "flavor_client_heartbeat_age_seconds": _age_s(scene, name, client, now_ms),
+        "flavor_client_refused_in_a_row": client.get("refused_in_a_row"),
+        "flavor_client_round_last_seconds": client.get("last_s"),
+        "flavor_client_round_median_seconds": client.get("median_s"),
+        "flavor_client_examples": client["samples"],
+    }
+
+
+def _age_s(scene: RunScene, name: str, client: Document, now_ms: int) -> float:
+    """Return the age of the client's last sign of life."""
+    if (seen_ms := client.get("seen_ms")) is not None:
+        return _between(seen_ms, now_ms)
+    if client["alive"]:
+        return 0.0
+    timeout_s = float(scene.document["heartbeat_timeout_s"])
+    gone_ms = scene.tally.gone_ms.get(name)  # when its lease had run out
+    return timeout_s + (_between(gone_ms, now_ms) if gone_ms is not None else 0.0)
+
+
+def _phase_seconds(client: Document, now_ms: int) -> dict[str, float]:
+    """Return how long the client was in each phase of the newest round, by the clock of the server."""
+    found: dict[str, float] = {}
+    phases = client.get("phases") or ()
+    for number, (word, start_ms) in enumerate(phases):
+        until_ms = phases[number + 1][1] if number + 1 < len(phases) else _end_of(client, word, now_ms)
+        if until_ms is not None:
+            found[word] = found.get(word, 0.0) + _between(start_ms, until_ms)
+    return found
+
+
+def _end_of(client: Document, word: str, now_ms: int) -> int | None:
+    """Return the end of a client's last phase: now, if it is still in it."""
+    return now_ms if client.get("doing") == word else None
+
+
+def _share(reported: Mapping[str, Any] | None) -> float | None:
+    done, total = (reported.get("done"), reported.get("total")) if reported else (None, None)
+    return min(1.0, max(0.0, done / total)) if done is not None and total else None
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _between(start_ms: int, end_ms: int) -> float:
+    return max(0.0, (end_ms - start_ms) / 1000)

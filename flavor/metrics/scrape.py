@@ -1,0 +1,169 @@
+"""Answers scrapes: reads a board, counts the events that are new, and writes the metrics of all runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flavor.bus.connection import connect
+from flavor.errors import BusUnavailable, FlavorError
+from flavor.metrics.clients import labelled
+from flavor.metrics.families import families
+from flavor.metrics.moved import Moved
+from flavor.metrics.scene import RunScene, Scene
+from flavor.metrics.tally import Tally
+from flavor.records.states import RunState
+from flavor.view.server import ServerState, server_state
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+MOST_CLIENTS = 200
+"""How many clients of a run have labels of their own, unless the operator says otherwise."""
+MOST_RUNS = 200
+"""How many runs have labels: first those that have not ended, then the newest."""
+_EVENTS_AT_ONCE = 2000
+_MOST_EVENTS = 100_000
+"""How many new events of one run a scrape counts at most: what a log keeps."""
+_PATIENCE_S = 0.5
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Source(Protocol):
+    """What is measured: the part of `flavor.view.board.Board` that metrics need."""
+
+    def problem(self) -> str:
+        """Why Redis cannot be read, and since when; '' where it can."""
+
+    def runs(self) -> Sequence[Mapping[str, Any]]:
+        """All runs: `run`, `state` and more."""
+
+    def document(self, run: str) -> Mapping[str, Any]:
+        """One run, with its clients. Raises `RunNotFound`."""
+
+    def events(self, run: str, after_id: str = "", most: int = 500) -> Sequence[Mapping[str, Any]]:
+        """The newest entries of a run's log after one, at most so many, oldest first."""
+
+    def entries(self, run: str, *, before: str = "", most: int = 500) -> Sequence[Mapping[str, Any]]:
+        """The newest entries of a run's log before one, at most so many, oldest first."""
+
+    def queue(self) -> Mapping[str, Any]:
+        """The queues of the aggregators."""
+
+    def now_ms(self) -> int:
+        """The time of the Redis server in milliseconds."""
+
+
+class Scraper:
+    """Answers the scrapes of one process. May be called by several threads.
+
+    `server` reads how the Redis server is doing, and raises `BusUnavailable`; None where it does not say.
+    """
+
+    def __init__(
+        self, source: Source, server: Callable[[], ServerState | None], *, most_clients: int = MOST_CLIENTS
+    ) -> None:
+        self._source, self._server, self._most = source, server, most_clients
+        self._lock = threading.Lock()
+        self._kept: dict[str, _Kept] = {}
+
+    @classmethod
+    def on(cls, url: str, source: Source, *, most_clients: int = MOST_CLIENTS) -> Scraper:
+        """Return a scraper that asks the Redis server at `url` how it is doing."""
+        redis = connect(url, patience_s=_PATIENCE_S, client_name="flavor-metrics")
+        return cls(source, lambda: server_state(redis), most_clients=most_clients)
+
+    def answer(self, accept: str = "") -> tuple[bytes, str]:
+        """Return all metrics and their content type: OpenMetrics for who accepts that, else Prometheus's text."""
+        from prometheus_client.exposition import generate_latest
+        from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
+
+        is_open = "application/openmetrics-text" in accept
+        write: Any = generate_open_metrics if is_open else generate_latest
+        return write(_Collected(families(self.scene()))), OPEN_METRICS if is_open else PLAIN
+
+    def scene(self) -> Scene:
+        """Return what is measured now. While Redis cannot be read, that alone: what was read before is of the past."""
+        with self._lock:
+            problem = self._source.problem()
+            try:
+                return Scene(self._source.now_ms(), problem) if problem else self._scene()
+            except BusUnavailable as error:
+                return Scene(self._source.now_ms(), str(error))
+
+    def _scene(self) -> Scene:
+        server, rows, queue = self._server(), self._source.runs(), self._source.queue()
+        states: dict[str, int] = {}
+        for row in rows:
+            states[row["state"]] = states.get(row["state"], 0) + 1
+        shown = sorted(rows, key=lambda row: (_has_ended(row), -(row.get("created_ms") or 0)))[:MOST_RUNS]
+        runs = [found for row in shown if (found := self._run(row["run"])) is not None]
+        names = {row["run"] for row in shown}
+        self._kept = {name: kept for name, kept in self._kept.items() if name in names}
+        return Scene(
+            self._source.now_ms(),
+            runs=runs,
+            states=states,
+            queues=queue["queues"],
+            dropped=len(queue["dropped"]),
+            server=server,
+        )
+
+    def _run(self, name: str) -> RunScene | None:
+        """Return one run; None for one that cannot be read, or has gone in the meantime."""
+        try:
+            document = self._source.document(name)
+            kept = self._kept.get(name)
+            if kept is None or kept.run_id != document["run_id"]:
+                kept = self._kept[name] = _Kept(str(document["run_id"]))
+            kept.tally.hear(self._news(name, kept.tally.after))
+        except BusUnavailable:
+            raise
+        except FlavorError:
+            return None
+        if _has_ended(document):
+            return RunScene(document, kept.tally)
+        own = labelled(document["clients"], self._most)
+        return RunScene(document, kept.tally, own, kept.moved.look(document["clients"], own))
+
+    def _news(self, name: str, after: str) -> list[Mapping[str, Any]]:
+        """Return the entries of a run's log after this one, oldest first; without one, the newest entries."""
+        found = list(self._source.events(name, after, most=_EVENTS_AT_ONCE))
+        newest = len(found)
+        while after and newest == _EVENTS_AT_ONCE and len(found) < _MOST_EVENTS:
+            older = self._source.entries(name, before=found[0]["id"], most=_EVENTS_AT_ONCE)
+            new = [entry for entry in older if _order(entry["id"]) > _order(after)]
+            found[:0] = new
+            newest = len(new)
+        return found
+
+
+class _Kept:
+    """What is remembered of a run between scrapes."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id, self.tally, self.moved = run_id, Tally(), Moved()
+
+
+class _Collected:
+    """A registry that has metrics already."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Sequence[Metric]:
+        """Return the metrics."""
+        return self._metrics
+
+
+def _has_ended(row: Mapping[str, Any]) -> bool:
+    state = row["state"]
+    return state in tuple(RunState) and RunState(state).ended
+
+
+def _order(identity: str) -> tuple[int, int]:
+    """Return what entries of a log are ordered by."""
+    milliseconds, _, number = identity.partition("-")
+    return int(milliseconds), int(number or 0)

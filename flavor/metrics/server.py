@@ -1,0 +1,143 @@
+"""The HTTP server of `flavor metrics`: one path, few connections, a token where other machines can reach it."""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import threading
+from collections.abc import Callable, Iterable
+from socket import AF_INET6, socket
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from flavor.errors import FlavorError, MisuseError
+from flavor.say import say
+from flavor.stamp import stamp
+
+_AT_ONCE = 8
+"""Connections that are answered at a time; others are closed at once."""
+_SILENCE_S = 10.0
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+Answer = Callable[[str], tuple[bytes, str]]
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach a server on this address."""
+    return host in _LOCAL or (host.startswith("127.") and host.replace(".", "").isdigit())
+
+
+class MetricsApp:
+    """A WSGI application that answers `/metrics`. Without a token it only answers under a name of this machine.
+
+    Otherwise a web page that the operator visits could read the metrics through a name of its own that leads to this
+    machine (DNS rebinding).
+    """
+
+    def __init__(self, answer: Answer, token: str = "") -> None:
+        self._answer, self._token = answer, token
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        status, body, kind = self._answered(environ)
+        headers = [("Content-Type", kind), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+        if status.startswith("401"):
+            headers.append(("WWW-Authenticate", "Bearer"))
+        headers.append(("Content-Length", str(len(body))))
+        start_response(status, headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _answered(self, environ: dict[str, Any]) -> tuple[str, bytes, str]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _refused("405 Method Not Allowed", "metrics are read with GET")
+        if self._token:
+            scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+            is_it = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token.encode())
+            if scheme.lower() != "bearer" or not is_it:
+                return _refused("401 Unauthorized", "send the header `Authorization: Bearer TOKEN`")
+        elif not is_local(_name_of(environ.get("HTTP_HOST", ""))):
+            return _refused("403 Forbidden", "ask for localhost, or start `flavor metrics` with a token (--token)")
+        if environ["PATH_INFO"] != "/metrics":
+            return _refused("404 Not Found", "the metrics are at /metrics")
+        try:
+            body, kind = self._answer(environ.get("HTTP_ACCEPT", ""))
+        except FlavorError as error:
+            say(f"{stamp()}flavor: a scrape failed: {error}")
+            return _refused("503 Service Unavailable", "the metrics cannot be read now: the terminal says why")
+        return "200 OK", body, kind
+
+
+def _refused(status: str, why: str) -> tuple[str, bytes, str]:
+    return status, f"{why}\n".encode(), "text/plain; charset=utf-8"
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a header Host, without the port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _SILENCE_S  # of a connection that sends nothing
+
+    def log_message(self, *args: object) -> None:
+        """Write no line for a request."""
+
+
+class _Server(ThreadingWSGIServer):
+    """Answers a few connections at a time."""
+
+    _free = threading.BoundedSemaphore(_AT_ONCE)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
+        """Write nothing where a client has gone away or was silent."""
+
+
+class _Server6(_Server):
+    address_family = AF_INET6
+
+
+class MetricsServer:
+    """Serves metrics in a thread until it is closed."""
+
+    def __init__(self, host: str, port: int, answer: Answer, token: str = "") -> None:
+        """Listen. Raises `MisuseError` for an address that cannot be used, or on which another program listens."""
+        self._free = threading.BoundedSemaphore(_AT_ONCE)
+        kind = type("Server", (_Server6 if ":" in host else _Server,), {"_free": self._free})
+        try:
+            self._server: WSGIServer = make_server(host, port, MetricsApp(answer, token), kind, handler_class=_Handler)
+        except OSError as error:
+            raise MisuseError(_unusable(host, port, error)) from None
+        self.port: int = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening. An answer that is on its way is not waited for."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _unusable(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"--port {port}: another program listens there: choose another port, or end that program"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"--port {port}: this user may not listen there: choose a port from 1024 on"
+    return f"--host {host}: this machine cannot listen on that address: {error.strerror or error}"

@@ -1,0 +1,67 @@
+"""Lets promtool evaluate the alert rules of deploy/observability on series that are made up."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+RULES = Path(__file__).parents[1] / "deploy" / "observability" / "rules.yml"
+STEP_S = 15
+"""Seconds between two scrapes, and between two evaluations."""
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+
+
+@dataclass
+class Case:
+    """Series, each with its values `STEP_S` seconds apart (None for no value), and what fires at which seconds.
+
+    What fires is `NAME`, or `NAME CLIENT`; see `fires`.
+    """
+
+    series: Mapping[str, Sequence[float | None]]
+    fires: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+def check(cases: Mapping[str, Case], folder: Path) -> None:
+    """Have promtool check all cases at once, for exactly the alerts that fire.
+
+    Each case has instances of its own, because promtool takes longer to begin a test than to evaluate the rules.
+    """
+    series, expected = [], []
+    for name, case in cases.items():
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower())
+        for each, values in case.series.items():
+            assert 'instance="' in each, "the cases must not meet"
+            labelled = re.sub(r'\binstance="([^"]*)"', rf'instance="{slug}/\1"', each)
+            series.append({"series": labelled, "values": _shown(values)})
+        for at_s, alerts in case.fires.items():
+            firing = f'ALERTS{{alertstate="firing",instance=~"{slug}/.*"}}'
+            samples = [{"labels": _labels(alert), "value": 1} for alert in sorted(alerts)]
+            expr = f"count by (alertname, client) ({firing})"
+            expected.append({"expr": expr, "eval_time": f"{at_s}s", "exp_samples": samples})
+    tests = [{"interval": f"{STEP_S}s", "input_series": series, "promql_expr_test": expected}]
+    file = folder / "tests.yml"  # JSON is YAML
+    whole = {"rule_files": [str(RULES)], "evaluation_interval": f"{STEP_S}s", "tests": tests}
+    file.write_text(json.dumps(whole, indent=1))
+    found = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, f"{found.stdout}{found.stderr}"
+
+
+def _shown(values: Sequence[float | None]) -> str:
+    """Values as promtool reads them: a series that ends is stale, as one that a scrape no longer has."""
+    words = []
+    for before, value in zip([None, *values], values, strict=False):
+        words.append(repr(float(value)) if value is not None else "_" if before is None else "stale")
+    return " ".join(words)
+
+
+def _labels(alert: str) -> str:
+    name, _, client = alert.partition(" ")
+    return f'{{alertname="{name}"{f", client={json.dumps(client)}" if client else ""}}}'

@@ -1,0 +1,304 @@
+"""What a scrape says of a run, in which names, and with how many labels."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from flavor.metrics.scrape import OPEN_METRICS, PLAIN, Scraper
+from flavor.metrics.table import FAMILIES, OTHERS
+from flavor.records.names import is_name
+from flavor.view.server import ServerState
+from tests.measured import NOW_MS, MadeUp, client, document, entry
+
+ROOT = Path(__file__).parents[3]
+SERVER = ServerState(used_bytes=1_000_000, max_bytes=4_000_000, is_kept=True)
+
+
+def scraper(board: MadeUp, *, most: int = 200, after_s: float = 0.0) -> Scraper:
+    board.later_ms = int(after_s * 1000)
+    return Scraper(board, lambda: SERVER, most_clients=most)
+
+
+def samples(found: Scraper) -> dict[str, float]:
+    """Every sample of a scrape, by its name and labels in their order."""
+    body, kind = found.answer("application/openmetrics-text; version=1.0.0")
+    assert kind == OPEN_METRICS
+    said: dict[str, float] = {}
+    for family in text_string_to_metric_families(body.decode()):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            key = f"{sample.name}{{{labels}}}" if labels else sample.name
+            assert key not in said, "Prometheus refuses a scrape that has a sample twice"
+            said[key] = sample.value
+    return said
+
+
+def of(said: dict[str, float], family: str) -> dict[str, float]:
+    return {key: value for key, value in said.items() if re.match(rf"{family}\b", key)}
+
+
+def test_a_run() -> None:
+    a = client(
+        phase="done",
+        this_round="accepted",
+        samples=1204,
+        doing="inspected",
+        sent_bytes=41,
+        received_bytes=40,
+        median_s=530.0,
+        last_s=520.0,
+        phases=[["downloading", NOW_MS - 60_000], ["training", NOW_MS - 50_000], ["uploaded", NOW_MS - 10_000]],
+    )
+    b = client(
+        refused_in_a_row=2,
+        reported={"done": 310.0, "total": 508.0},
+        phases=[["downloading", NOW_MS - 60_000], ["training", NOW_MS - 55_000]],
+    )
+    log = [
+        entry(1, "round.opened", after_s=-400, round=1),
+        entry(2, "update.accepted", after_s=-300, round=1, client="a"),
+        entry(3, "update.refused", after_s=-290, round=1, client="b", reason="tensor 'w' has NaN values"),
+        entry(4, "update.refused", after_s=-280, round=1, client="b", reason="late: round 1 no longer takes updates"),
+        entry(5, "round.aggregating", after_s=-250, round="1"),
+        entry(6, "round.attempt_failed", after_s=-240, round=1),
+        entry(7, "round.aggregating", after_s=-230, round=1),
+        entry(8, "round.closed", after_s=-200, round=1),
+        entry(9, "round.opened", after_s=-60, round=2),
+        entry(10, "an.event.of.later", after_s=-50),
+    ]
+    board = MadeUp(document(**{"in": 1}, clients={"a": a, "b": b}), events={"mammo": log})
+    said = samples(scraper(board))
+    assert said['flavor_run_info{protocol="2",run="mammo",run_id="00000000000000000000000000000000"}'] == 1
+    assert {key: value for key, value in of(said, "flavor_run_state").items() if value} == {
+        'flavor_run_state{flavor_run_state="running",run="mammo"}': 1
+    }
+    assert of(said, "flavor_round_state").keys() >= {'flavor_round_state{flavor_round_state="closed",run="mammo"}'}
+    assert said['flavor_run_round{run="mammo"}'] == 2
+    assert said['flavor_run_started_timestamp_seconds{run="mammo"}'] == NOW_MS / 1000 - 3600
+    assert said['flavor_run_waiting_since_timestamp_seconds{run="mammo"}'] == NOW_MS / 1000 - 30
+    assert said['flavor_run_coordinator_up{run="mammo"}'] == 1
+    assert said['flavor_run_aggregator_missing{run="mammo"}'] == 0
+    assert said['flavor_round_open_seconds{run="mammo"}'] == 60
+    assert said['flavor_round_aggregating_seconds{run="mammo"}'] == 0
+    assert said['flavor_round_deadline_timestamp_seconds{run="mammo"}'] == NOW_MS / 1000 + 540
+    assert said['flavor_round_quorum_margin{run="mammo"}'] == 0
+    assert said['flavor_round_last_seconds{run="mammo"}'] == 200
+    assert said['flavor_round_median_seconds{run="mammo"}'] == 200
+    assert said['flavor_round_duration_seconds_sum{run="mammo"}'] == 200
+    assert said['flavor_aggregation_duration_seconds_count{run="mammo"}'] == 1
+    assert said['flavor_aggregation_duration_seconds_sum{run="mammo"}'] == 30, "of the attempt that made the model"
+    assert of(said, "flavor_aggregation_attempts_total") == {
+        'flavor_aggregation_attempts_total{outcome="begun",run="mammo"}': 2,
+        'flavor_aggregation_attempts_total{outcome="failed",run="mammo"}': 1,
+    }
+    assert of(said, "flavor_updates_total") == {
+        'flavor_updates_total{reason="",run="mammo",verdict="accepted"}': 1,
+        'flavor_updates_total{reason="late",run="mammo",verdict="refused"}': 1,
+        'flavor_updates_total{reason="values",run="mammo",verdict="refused"}': 1,
+    }
+    assert said['flavor_events_total{event="other",run="mammo"}'] == 1
+    assert of(said, "flavor_client_phase") == {
+        'flavor_client_phase{client="a",phase="done",run="mammo"}': 1,
+        'flavor_client_phase{client="b",phase="training",run="mammo"}': 1,
+    }
+    assert of(said, "flavor_client_phase_seconds") == {
+        'flavor_client_phase_seconds{client="a",phase="downloading",run="mammo"}': 10,
+        'flavor_client_phase_seconds{client="a",phase="training",run="mammo"}': 40,
+        'flavor_client_phase_seconds{client="b",phase="downloading",run="mammo"}': 5,
+        'flavor_client_phase_seconds{client="b",phase="training",run="mammo"}': 55,
+    }
+    assert said['flavor_client_transferred_bytes_total{client="a",direction="sent",run="mammo"}'] == 41
+    assert said['flavor_client_heartbeat_age_seconds{client="a",run="mammo"}'] == 2
+    assert said['flavor_client_round_median_seconds{client="a",run="mammo"}'] == 530
+    assert said['flavor_client_examples{client="a",run="mammo"}'] == 1204
+    assert said['flavor_client_refused_in_a_row{client="b",run="mammo"}'] == 2
+    assert said['flavor_client_progress_ratio{client="b",run="mammo"}'] == pytest.approx(310 / 508)
+    assert said['flavor_metric_last{metric="val_auc",run="mammo"}'] == 0.94
+    assert said['flavor_metric_best{metric="val_auc",run="mammo"}'] == 0.94
+    assert said['flavor_metric_best_round{run="mammo"}'] == 1
+    assert said['flavor_runs{state="running"}'] == 1
+    assert said['flavor_queue_length{queue="flavor"}'] == 3
+    assert said['flavor_workers{queue="flavor",state="idle"}'] == 2
+    assert said["flavor_redis_memory_max_bytes"] == 4_000_000
+    assert said["flavor_redis_up"] == said["flavor_redis_persistence_ok"] == 1
+    assert {name for name in FAMILIES if not any(key.startswith(name) for key in said)} == set(), "each has a sample"
+
+
+def test_time_that_passes_counts_although_nothing_changes() -> None:
+    board = MadeUp(document())
+    said = samples(scraper(board, after_s=100))
+    assert said['flavor_round_open_seconds{run="mammo"}'] == 160
+    assert said['flavor_client_heartbeat_age_seconds{client="a",run="mammo"}'] == 102
+
+
+def test_a_client_whose_edge_is_gone_has_an_age() -> None:
+    gone = client(alive=False, phase="gone", seen_ms=None, this_round="gone")
+    board = MadeUp(document(clients={"a": gone, "b": gone, "c": client(alive=True, seen_ms=None)}))
+    board.logs["mammo"] = [entry(1, "client.lost", after_s=-50, client="a", reason="its heartbeat stopped")]
+    said = of(samples(scraper(board)), "flavor_client_heartbeat_age_seconds")
+    assert said == {
+        'flavor_client_heartbeat_age_seconds{client="a",run="mammo"}': 65,
+        'flavor_client_heartbeat_age_seconds{client="b",run="mammo"}': 15,
+        'flavor_client_heartbeat_age_seconds{client="c",run="mammo"}': 0,
+    }
+
+
+def test_an_aggregating_round_and_one_that_is_closed() -> None:
+    log = [entry(1, "round.opened", after_s=-60, round=2), entry(2, "round.aggregating", after_s=-20, round=2)]
+    board = MadeUp(document(round_state="aggregating"), events={"mammo": log})
+    said = samples(scraper(board))
+    assert said['flavor_round_open_seconds{run="mammo"}'] == 40
+    assert said['flavor_round_aggregating_seconds{run="mammo"}'] == 20
+    assert not of(said, "flavor_round_quorum_margin")
+    assert not of(said, "flavor_round_deadline_timestamp_seconds")
+    board.documents["mammo"]["round_state"] = "closed"
+    assert not of(samples(scraper(board)), "flavor_round_open_seconds")
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "stopped"])
+def test_a_run_that_has_ended_keeps_its_state_and_results_alone(state: str) -> None:
+    said = samples(scraper(MadeUp(document(state=state, round_state="closed"))))
+    assert said[f'flavor_run_state{{flavor_run_state="{state}",run="mammo"}}'] == 1
+    assert said['flavor_metric_last{metric="loss",run="mammo"}'] == 0.3
+    assert not of(said, "flavor_client_phase")
+    assert not of(said, "flavor_client_heartbeat_age_seconds")
+    assert not of(said, "flavor_run_coordinator_up")
+    assert not of(said, "flavor_run_held")
+
+
+def test_a_run_before_its_first_round() -> None:
+    empty: dict[str, Any] = dict.fromkeys(("round_state", "opened_ms", "deadline_ms", "last_round", "best", "metric"))
+    said = samples(scraper(MadeUp(document(state="waiting", round=0, expected=0, needed=0, clients={}, **empty))))
+    assert said['flavor_run_round{run="mammo"}'] == 0
+    assert not of(said, "flavor_round_state")
+    assert not of(said, "flavor_round_median_seconds")
+
+
+def test_while_redis_cannot_be_read_nothing_else_is_said() -> None:
+    board = MadeUp(document())
+    found = scraper(board)
+    assert len(samples(found)) > 20
+    board.said = "Redis at x: it does not answer"
+    assert samples(found) == {"flavor_redis_up": 0}
+
+
+def many(number: int, **at: dict[str, Any]) -> dict[str, Any]:
+    """A run with so many clients, of which some are as said."""
+    names = [f"site-{each:04}" for each in range(number)]
+    clients = {name: client(sent_bytes=10, samples=5) for name in names}
+    return document(clients={**clients, **{name.replace("_", "-"): fields for name, fields in at.items()}})
+
+
+def test_no_client_can_be_called_like_the_others() -> None:
+    assert not is_name(OTHERS)
+
+
+def test_clients_beyond_the_bound_are_summed_up_and_those_in_trouble_come_first() -> None:
+    gone = client(alive=False, phase="gone", seen_ms=NOW_MS - 90_000, this_round="gone", samples=5, sent_bytes=10)
+    found = many(
+        30, site_0017=gone, site_0020=client(refused_in_a_row=1, sent_bytes=10), site_0021=client(phase="quarantined")
+    )
+    said = samples(scraper(MadeUp(found), most=4))
+    names = ("site-0000", "site-0017", "site-0020", "site-0021", OTHERS)
+    phases = of(said, "flavor_client_phase")
+    assert {key.split('"')[1] for key in phases} == set(names)
+    assert phases[f'flavor_client_phase{{client="{OTHERS}",phase="training",run="mammo"}}'] == 26
+    assert said[f'flavor_client_examples{{client="{OTHERS}",run="mammo"}}'] == 26 * 5
+    assert said[f'flavor_client_transferred_bytes_total{{client="{OTHERS}",direction="sent",run="mammo"}}'] == 260
+    assert said[f'flavor_client_heartbeat_age_seconds{{client="{OTHERS}",run="mammo"}}'] == 2
+    none = samples(scraper(MadeUp(found), most=0))
+    assert {key.split('"')[1] for key in of(none, "flavor_client_phase")} == {OTHERS}
+    assert none[f'flavor_client_heartbeat_age_seconds{{client="{OTHERS}",run="mammo"}}'] == 90
+
+
+def test_bytes_never_go_back() -> None:
+    """Prometheus takes a counter that falls for one that began anew, and counts all of it again."""
+    found = many(6)
+    board = MadeUp(found)
+    scraped = scraper(board, most=2)
+    others = f'flavor_client_transferred_bytes_total{{client="{OTHERS}",direction="sent",run="mammo"}}'
+    assert samples(scraped)[others] == 40
+    found["clients"]["site-0005"] |= {"phase": "failed", "sent_bytes": 17}
+    said = samples(scraped)
+    assert said['flavor_client_transferred_bytes_total{client="site-0005",direction="sent",run="mammo"}'] == 17
+    assert said[others] == 40, "site-0001 has lost its label, and moved nothing"
+    found["clients"]["site-0004"]["sent_bytes"] = 3  # its edge was started again
+    assert samples(scraped)[others] == 43
+    del found["clients"]["site-0003"]
+    assert samples(scraped)[others] == 43
+
+
+def test_events_are_counted_once_and_anew_for_another_run_of_the_name() -> None:
+    board = MadeUp(document(), events={"mammo": [entry(n, "update.accepted", client="a") for n in range(1, 9)]})
+    scraped = scraper(board)
+    total = 'flavor_updates_total{reason="",run="mammo",verdict="accepted"}'
+    assert samples(scraped)[total] == 8
+    assert samples(scraped)[total] == 8
+    board.logs["mammo"].append(entry(9, "update.accepted", client="b"))
+    assert samples(scraped)[total] == 9
+    board.logs["mammo"] += [entry(n, "update.accepted", after_s=1 + n / 1000) for n in range(5001)]
+    assert samples(scraped)[total] == 5010, "more than are read at once"
+    board.documents["mammo"]["run_id"] = "1" * 32
+    board.logs["mammo"] = [entry(1, "update.accepted", after_s=50, client="b")]
+    assert samples(scraped)[total] == 1
+
+
+def test_names_that_a_site_has_chosen_do_no_harm() -> None:
+    hostile = {'a"} 1\nflavor_redis_up 0': 1.0, "x" * 5000: 2.0, "x" * 4999: 3.0, "\ud800": 4.0, "nan": math.nan}
+    many_more = {f"metric-{number}": 1.0 for number in range(500)}
+    last = {"round": 1, "metrics": {**hostile, **many_more}}
+    found = document(last_round=last, best={"metric": "\ud800", "round": 1, "value": 1.0, "rounds": 1})
+    said = samples(scraper(MadeUp(found)))
+    assert said["flavor_redis_up"] == 1
+    values = of(said, "flavor_metric_last")
+    assert len(values) <= 40
+    assert max(map(len, values)) < 200
+    assert all(map(math.isfinite, values.values()))
+
+
+def test_a_run_that_goes_or_cannot_be_read_costs_only_itself() -> None:
+    board = MadeUp(document(), document(run="other"))
+    rows = board.runs()
+    board.runs = lambda: rows  # type: ignore[method-assign]
+    del board.documents["other"]
+    said = samples(scraper(board))
+    assert 'flavor_run_round{run="mammo"}' in said
+    assert 'flavor_run_round{run="other"}' not in said
+    assert said['flavor_runs{state="running"}'] == 2
+
+
+def test_prometheus_own_text_for_who_accepts_no_open_metrics() -> None:
+    body, kind = scraper(MadeUp(document())).answer("text/plain")
+    assert kind == PLAIN
+    assert b"# TYPE flavor_run_state gauge\n" in body
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_promtool_finds_nothing_wrong_with_the_names() -> None:
+    found = many(3)
+    log = [entry(1, "round.opened", round=1), entry(2, "round.aggregating", round=1), entry(3, "round.closed", round=1)]
+    body, _ = scraper(MadeUp(found, events={"mammo": log})).answer()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_the_documents_table_is_that_of_the_code() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(flavor_\w+)` \| (\w+) \| ([^|]*) \| ([^|]*) \|$", page, flags=re.MULTILINE)
+    assert rows == [
+        (
+            family.shown,
+            family.kind.value,
+            ", ".join(f"`{label}`" for label in family.labels),
+            family.help,
+        )
+        for family in FAMILIES.values()
+    ]

@@ -1,0 +1,266 @@
+"""The alert rules: each fires when it should, says what to do, and leaves out what another alert explains."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flavor.cli.main import COMMANDS
+from flavor.metrics.table import FAMILIES, Kind
+from tests.promtool import RULES, Case, check, needs_promtool
+
+ROOT = Path(__file__).parents[3]
+DASHBOARD = ROOT / "deploy" / "observability" / "grafana" / "dashboards" / "flavor.json"
+STEPS = 41
+"""Ten minutes."""
+RUN = 'job="flavor",instance="i",run="mammo"'
+A = f'{RUN},client="a"'
+
+HEALTHY: dict[str, float] = {
+    'up{job="flavor",instance="i"}': 1,
+    'flavor_redis_up{job="flavor",instance="i"}': 1,
+    'flavor_redis_persistence_ok{job="flavor",instance="i"}': 1,
+    'flavor_redis_memory_used_bytes{job="flavor",instance="i"}': 50,
+    'flavor_redis_memory_max_bytes{job="flavor",instance="i"}': 100,
+    f"flavor_run_info{{{RUN}}}": 1,
+    f'flavor_run_state{{{RUN},flavor_run_state="running"}}': 1,
+    f'flavor_run_state{{{RUN},flavor_run_state="failed"}}': 0,
+    f"flavor_run_coordinator_up{{{RUN}}}": 1,
+    f"flavor_run_aggregator_missing{{{RUN}}}": 0,
+    f"flavor_run_held{{{RUN}}}": 0,
+    f"flavor_run_round{{{RUN}}}": 4,
+    f"flavor_run_heartbeat_timeout_seconds{{{RUN}}}": 15,
+    f"flavor_run_waiting_since_timestamp_seconds{{{RUN}}}": 0,
+    f"flavor_round_open_seconds{{{RUN}}}": 60,
+    f"flavor_round_aggregating_seconds{{{RUN}}}": 0,
+    f"flavor_round_median_seconds{{{RUN}}}": 100,
+    f"flavor_round_opened_timestamp_seconds{{{RUN}}}": 0,
+    f"flavor_round_deadline_timestamp_seconds{{{RUN}}}": 1000,
+    f"flavor_round_needed_updates{{{RUN}}}": 2,
+    f"flavor_round_accepted_updates{{{RUN}}}": 1,
+    f"flavor_round_quorum_margin{{{RUN}}}": 1,
+    f'flavor_client_phase{{{A},phase="training"}}': 1,
+    f"flavor_client_heartbeat_age_seconds{{{A}}}": 2,
+    f"flavor_client_refused_in_a_row{{{A}}}": 0,
+}
+REDIS_FULL = {'flavor_redis_memory_used_bytes{job="flavor",instance="i"}': 91}
+UNCOORDINATED = {f"flavor_run_coordinator_up{{{RUN}}}": 0}
+UNAGGREGATED = {f"flavor_run_aggregator_missing{{{RUN}}}": 1}
+LOST = {f"flavor_round_quorum_margin{{{RUN}}}": -1}
+NEAR = {f"flavor_round_deadline_timestamp_seconds{{{RUN}}}": 400}
+REFUSED = {f"flavor_client_refused_in_a_row{{{A}}}": 3}
+QUARANTINED: dict[str, float | None] = {
+    f'flavor_client_phase{{{A},phase="training"}}': None,
+    f'flavor_client_phase{{{A},phase="quarantined"}}': 1,
+}
+SILENT: dict[str, float | None] = {
+    f'flavor_client_phase{{{A},phase="training"}}': None,
+    f'flavor_client_phase{{{A},phase="gone"}}': 1,
+    f"flavor_client_heartbeat_age_seconds{{{A}}}": 31,
+}
+SLOW = {f"flavor_round_open_seconds{{{RUN}}}": 290, f"flavor_round_aggregating_seconds{{{RUN}}}": 20}
+HELD = {f"flavor_run_held{{{RUN}}}": 1}
+BETWEEN: dict[str, float | None] = {name: None for name in HEALTHY if re.match(r"flavor_round_(?!median)", name)}
+NO_MEDIAN: dict[str, float | None] = {f"flavor_round_median_seconds{{{RUN}}}": None}
+ENDED: dict[str, float | None] = {
+    **{name: None for name in HEALTHY if re.match(r"flavor_(client|round|run_(coord|aggr|held|wait))", name)},
+    f'flavor_run_state{{{RUN},flavor_run_state="running"}}': 0,
+}
+FAILED = {**ENDED, f'flavor_run_state{{{RUN},flavor_run_state="failed"}}': 1}
+BLIND: dict[str, float | None] = {
+    **{name: None for name in HEALTHY if not name.startswith("up")},
+    'flavor_redis_up{job="flavor",instance="i"}': 0,
+}
+
+
+def case(*changes: dict[str, Any], at: dict[int, list[str]], since: int = 0) -> Case:
+    """A run that is well, and from a step on is not."""
+    changed = {name: value for each in changes for name, value in each.items()}
+    return Case(
+        {
+            name: [HEALTHY.get(name)] * since + [changed.get(name, HEALTHY.get(name))] * (STEPS - since)
+            for name in (HEALTHY | changed)
+        },
+        at,
+    )
+
+
+def renamed(found: Case, **labels: str) -> dict[str, Any]:
+    """The series of another run, or of another instance."""
+    series = found.series
+    for label, value in labels.items():
+        series = {re.sub(rf'\b{label}="[^"]*"', f'{label}="{value}"', name): each for name, each in series.items()}
+    return dict(series)
+
+
+def both(one: Case, other: dict[str, Any], at: dict[int, list[str]]) -> Case:
+    return Case({**other, **one.series}, at)
+
+
+CASES = {
+    "all is well": case(at={0: [], 300: [], 600: []}),
+    "Redis is away": case(BLIND, since=4, at={60: [], 75: [], 90: ["FlavorUnobserved"], 600: ["FlavorUnobserved"]}),
+    "flavor metrics has ended": case(
+        BLIND,
+        {'flavor_redis_up{job="flavor",instance="i"}': None, 'up{job="flavor",instance="i"}': 0},
+        since=4,
+        at={60: [], 600: ["FlavorUnobserved"]},
+    ),
+    "Redis is nearly full": case(REDIS_FULL, at={0: [], 15: ["FlavorRedisNearlyFull"]}),
+    "Redis has no limit": case({'flavor_redis_memory_max_bytes{job="flavor",instance="i"}': 0}, at={300: []}),
+    "Redis cannot write": case(
+        {'flavor_redis_persistence_ok{job="flavor",instance="i"}': 0}, at={15: ["FlavorRedisNearlyFull"]}
+    ),
+    "failed": case(FAILED, since=4, at={45: [], 60: ["FlavorRunFailed"], 600: ["FlavorRunFailed"]}),
+    "finished": case(ENDED, since=4, at={60: [], 600: []}),
+    "lost by Redis": case(
+        {name: None for name in HEALTHY if "run=" in name},
+        since=4,
+        at={45: [], 60: ["FlavorRunFailed"], 600: ["FlavorRunFailed"]},
+    ),
+    "removed after its end": case(
+        {name: None for name in HEALTHY if "run=" in name},
+        since=4,
+        at={600: []},
+    ),
+    "no coordinator": case(UNCOORDINATED, since=4, at={75: [], 90: ["FlavorCoordinatorGone"]}),
+    "no aggregator": case(UNAGGREGATED, since=4, at={75: [], 90: ["FlavorNoAggregator"]}),
+    "quorum lost": case(LOST, since=4, at={60: [], 75: ["FlavorNoQuorum"]}),
+    "deadline near": case(NEAR, at={360: [], 390: ["FlavorNoQuorum"], 600: ["FlavorNoQuorum"]}),
+    "deadline near, with the quorum": case(NEAR, {f"flavor_round_accepted_updates{{{RUN}}}": 2}, at={390: [], 600: []}),
+    "refused twice": case({f"flavor_client_refused_in_a_row{{{A}}}": 2}, at={300: []}),
+    "refused three times": case(REFUSED, since=4, at={45: [], 60: ["FlavorSiteRefused a"]}),
+    "quarantined after two": case(QUARANTINED, at={0: ["FlavorSiteRefused a"]}),
+    "silent": case(SILENT, since=4, at={45: [], 60: ["FlavorSiteSilent a"]}),
+    "silent for less than two heartbeats": case(
+        SILENT, {f"flavor_client_heartbeat_age_seconds{{{A}}}": 29}, at={300: []}
+    ),
+    "left": case({**SILENT, f'flavor_client_phase{{{A},phase="gone"}}': None}, at={300: []}),
+    "slow": case(SLOW, since=4, at={45: [], 60: ["FlavorRoundSlow"]}),
+    "slow rounds of a second": case(
+        {f"flavor_round_median_seconds{{{RUN}}}": 1, f"flavor_round_open_seconds{{{RUN}}}": 29}, at={300: []}
+    ),
+    "held between rounds": case(BETWEEN, HELD, at={300: [], 315: ["FlavorRoundSlow"]}),
+    "held in the first round": case(NO_MEDIAN, HELD, SLOW, at={0: ["FlavorRoundSlow"]}),
+    "a first round that takes its time": case(NO_MEDIAN, SLOW, at={0: [], 600: []}),
+    "waits for its sites to join": case(
+        BETWEEN, NO_MEDIAN, HELD, {f"flavor_run_round{{{RUN}}}": 0}, at={300: [], 600: []}
+    ),
+    # one fault, one alert
+    "of all faults the server's": case(
+        REDIS_FULL, UNCOORDINATED, UNAGGREGATED, LOST, SILENT, SLOW, at={600: ["FlavorRedisNearlyFull"]}
+    ),
+    "then the coordinator's": case(
+        UNCOORDINATED, UNAGGREGATED, LOST, NEAR, SILENT, SLOW, at={600: ["FlavorCoordinatorGone"]}
+    ),
+    "then the aggregators'": case(UNAGGREGATED, LOST, NEAR, SILENT, SLOW, at={600: ["FlavorNoAggregator"]}),
+    "then the quorum": case(LOST, NEAR, SILENT, REFUSED, SLOW, HELD, at={600: ["FlavorNoQuorum"]}),
+    "then a site's": case(SILENT, SLOW, HELD, at={600: ["FlavorSiteSilent a"]}),
+    "refused, and gone since": case(SILENT, REFUSED, SLOW, at={600: ["FlavorSiteRefused a"]}),
+}
+for cause, alert in (
+    (REDIS_FULL, "FlavorRedisNearlyFull"),
+    (UNCOORDINATED, "FlavorCoordinatorGone"),
+    (UNAGGREGATED, "FlavorNoAggregator"),
+    (LOST, "FlavorNoQuorum"),
+):
+    for number, effect in enumerate((REFUSED, SILENT, SLOW)):
+        CASES[f"{alert} and {number}"] = case(cause, effect, at={600: [alert]})
+OTHER_SITE = {name: values for name, values in renamed(CASES["silent"], client="b").items() if "client=" in name}
+OTHER_RUN = {name: values for name, values in renamed(CASES["silent"], run="other").items() if "run=" in name}
+CASES |= {
+    "two sites": both(CASES["refused three times"], OTHER_SITE, {600: ["FlavorSiteRefused a", "FlavorSiteSilent b"]}),
+    "two runs": both(CASES["no coordinator"], OTHER_RUN, {600: ["FlavorCoordinatorGone", "FlavorSiteSilent a"]}),
+    "two servers": both(
+        CASES["Redis is nearly full"],
+        renamed(CASES["silent"], instance="j"),
+        {600: ["FlavorRedisNearlyFull", "FlavorSiteSilent a"]},
+    ),
+}
+_ENDED_BEFORE = f'flavor_run_state{{{RUN},flavor_run_state="running"}}'
+CASES["removed after its end"] = Case(
+    {**CASES["removed after its end"].series, _ENDED_BEFORE: [1, 1, 1, 0] + [None] * (STEPS - 4)}, {600: []}
+)
+
+
+@needs_promtool
+def test_what_fires(tmp_path: Path) -> None:
+    check(CASES, tmp_path)
+
+
+@needs_promtool
+def test_promtool_can_read_the_rules_and_each_query_of_the_dashboard(tmp_path: Path) -> None:
+    checked = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    queries = {
+        f"q:{number}": query.replace("$run", "mammo").replace("$__rate_interval", "1m")
+        for number, query in enumerate(queries_of(json.loads(DASHBOARD.read_text())))
+    }
+    rules = [{"record": name, "expr": query} for name, query in queries.items()]
+    file = tmp_path / "queries.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    checked = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def queries_of(value: Any) -> list[str]:
+    """Every query in a dashboard."""
+    if isinstance(value, dict):
+        own = [value["expr"]] if isinstance(value.get("expr"), str) else []
+        return own + [query for each in value.values() for query in queries_of(each)]
+    return [query for each in value for query in queries_of(each)] if isinstance(value, list) else []
+
+
+def test_rules_and_dashboard_name_metrics_that_there_are() -> None:
+    there = {family.shown for family in FAMILIES.values()}
+    there |= {
+        f"{name}{end}" for name, each in FAMILIES.items() if each.kind is Kind.SUMMARY for end in ("_sum", "_count")
+    }
+    text = RULES.read_text() + "\n".join(queries_of(json.loads(DASHBOARD.read_text())))
+    named = set(re.findall(r"\bflavor_\w+\b", text))
+    assert len(named) > 25
+    assert named - there == set()
+    recorded = set(re.findall(r"record: (\S+)", text))
+    assert set(re.findall(r"\bflavor:\w+\b", text)) == recorded
+
+
+def alerts() -> dict[str, str]:
+    """Each alert's text, by its name."""
+    parts = re.split(r"^      - alert: (\w+)\n", RULES.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_each_alert_says_how_urgent_it_is_and_what_to_do() -> None:
+    commands = {name for listed in COMMANDS.values() for name in listed}
+    for name, text in alerts().items():
+        assert re.search(r"^          severity: (critical|warning)$", text, flags=re.MULTILINE), name
+        assert re.search(r"^          summary: \S", text, flags=re.MULTILINE), name
+        description = text.partition("description: >-")[2]
+        assert "`" in description, f"{name} names a command"
+        used = set(re.findall(r"`flavor (\w+)", description))
+        assert used <= commands, name
+
+
+def test_the_documents_name_every_alert() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(Flavor\w+)` \| (\w+) \|", page, flags=re.MULTILINE)
+    severities = {name: re.search(r"severity: (\w+)", text) for name, text in alerts().items()}
+    assert dict(rows) == {name: found[1] for name, found in severities.items() if found}
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "compose-prometheus.yml"])
+@needs_promtool
+def test_promtool_can_read_the_configuration(name: str, tmp_path: Path) -> None:
+    text = (RULES.parent / name).read_text()
+    (tmp_path / "metrics.token").write_text("only-a-demo")
+    (tmp_path / "rules.yml").write_text(RULES.read_text())
+    file = tmp_path / "prometheus.yml"
+    file.write_text(text.replace("/tmp/metrics.token", "metrics.token"))
+    checked = subprocess.run(["promtool", "check", "config", str(file)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert re.search(r"^  - job_name: flavor$", text, flags=re.MULTILINE), "the rules name it"

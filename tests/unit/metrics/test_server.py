@@ -1,0 +1,139 @@
+"""Who gets an answer of `flavor metrics`, and how many at a time."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from flavor.errors import BusUnavailable, InvalidSetting, MisuseError
+from flavor.metrics.server import _AT_ONCE, MetricsServer, is_local
+
+TOKEN = "a-token-of-prometheus"
+
+
+def answer(accept: str) -> tuple[bytes, str]:
+    return b"all is well\n", f"text/plain; accept={accept}"
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    server = MetricsServer("127.0.0.1", 0, answer)
+    yield server.port
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[int]:
+    server = MetricsServer("127.0.0.1", 0, answer, TOKEN)
+    yield server.port
+    server.close()
+
+
+def asked(port: int, path: str = "/metrics", *, method: str = "GET", **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        body = response.read().decode()
+        assert response.headers["Cache-Control"] == "no-store"
+        return response.status, body
+    finally:
+        connection.close()
+
+
+def test_metrics_are_at_one_path(port: int) -> None:
+    assert asked(port) == (200, "all is well\n")
+    assert asked(port, "/metrics?x=1")[0] == 200
+    assert asked(port, method="HEAD") == (200, "")
+    assert asked(port, "/") == (404, "the metrics are at /metrics\n")
+    assert asked(port, "/metrics/../etc/passwd")[0] == 404
+    assert asked(port, method="POST")[0] == 405
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9600", "127.0.0.1:9600", "[::1]:9600"])
+def test_own_names_of_the_machine(port: int, host: str) -> None:
+    assert asked(port, Host=host)[0] == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.evil.example", "localhost.evil.example:9600", "192.168.0.7"])
+def test_no_web_site_reads_them_through_a_name_of_its_own(port: int, host: str) -> None:
+    status, why = asked(port, Host=host)
+    assert status == 403
+    assert "--token" in why
+
+
+def test_a_token(guarded: int) -> None:
+    assert asked(guarded)[0] == 401
+    for wrong in ("", "Bearer", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer \xe9", f"bearer{TOKEN}"):
+        assert asked(guarded, Authorization=wrong)[0] == 401, wrong
+    assert asked(guarded, Authorization=f"Bearer {TOKEN}", Host="flavor.example.org") == (200, "all is well\n")
+    assert asked(guarded, "/", Authorization=f"Bearer {TOKEN}")[0] == 404
+
+
+def test_what_goes_wrong_in_a_scrape_is_told_to_the_operator_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(accept: str) -> tuple[bytes, str]:
+        raise BusUnavailable("Redis at x: it does not answer")
+
+    server = MetricsServer("127.0.0.1", 0, fails)
+    try:
+        assert asked(server.port) == (503, "the metrics cannot be read now: the terminal says why\n")
+    finally:
+        server.close()
+    assert "a scrape failed: Redis at x: it does not answer" in capsys.readouterr().err
+
+
+def test_connections_that_say_nothing_leave_no_thread_behind_for_each() -> None:
+    free = threading.Event()
+
+    def slow(accept: str) -> tuple[bytes, str]:
+        assert free.wait(30)
+        return b"done", "text/plain"
+
+    server = MetricsServer("127.0.0.1", 0, slow)
+    before = threading.active_count()
+    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(_AT_ONCE + 5)]
+    try:
+        closed = [each for each in silent[_AT_ONCE:] if each.recv(1) == b""]
+        assert len(closed) == 5, "those over the bound"
+        assert threading.active_count() - before <= _AT_ONCE
+        silent[0].sendall(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        free.set()
+        assert b"done" in b"".join(iter(lambda: silent[0].recv(4096), b""))
+    finally:
+        for each in silent:
+            each.close()
+        server.close()
+
+
+def test_an_address_that_cannot_be_used_is_said_in_one_line(port: int) -> None:
+    with pytest.raises(MisuseError, match=rf"--port {port}: another program listens there"):
+        MetricsServer("127.0.0.1", port, answer)
+    with pytest.raises(MisuseError, match=r"--host 192\.0\.2\.1: this machine cannot listen on that address"):
+        MetricsServer("192.0.2.1", 0, answer)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        *(("localhost", True), ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True)),
+        *(("0.0.0.0", False), ("::", False), ("", False), ("127.example.org", False), ("10.0.0.1", False)),
+    ],
+)
+def test_which_addresses_only_this_machine_can_reach(host: str, local: bool) -> None:
+    assert is_local(host) is local
+
+
+def test_a_token_that_can_be_guessed_or_not_sent_is_refused(tmp_path) -> None:
+    from flavor.cli.metrics import read_token
+
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    assert read_token(f"@{file}") == read_token(TOKEN) == TOKEN
+    assert read_token(None) == ""
+    for wrong in ("", "short", "two words here", "größer-als-acht", f"@{tmp_path}/none", f"@{tmp_path}"):
+        with pytest.raises(InvalidSetting, match="--token"):
+            read_token(wrong)
