@@ -12,11 +12,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from buckets import S3
 from summary import Summary
-from warm import SESSION, STARTER, Starter, starter_with
+from warm import SESSION, STARTER, Starter, have_nursery, nursery_of_session, starter_with
 from warmscripts import ScriptServer, possible
 
 import flavor
@@ -44,6 +45,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say where many tests stand in few lines, in the process that has the terminal."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config))
+
+    elif nursery := config.workerinput.get("nursery"):
+        have_nursery(nursery)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Have the workers of pytest-xdist share the process that imports what they start."""
+    if possible():
+        node.workerinput["nursery"] = nursery_of_session()
 
 
 def pytest_collection_finish() -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import json
 import os
 import re
 import shutil
@@ -32,6 +31,7 @@ from typing import Any
 from flavor.local import fork_server, forked
 from flavor.local.forked import ForkedProcess, ForkServer, channel_pair
 from flavor.parent_death import die_with_parent
+from tests import nursery
 from tests.warmchild import IMPORTED as OF_SCRIPTS
 from tests.warmchild import fork_scripts_of_this_process, run_script
 from tests.warmshim import serve_shims
@@ -69,15 +69,30 @@ _MAY_DIFFER = re.compile(
 )
 SESSION = dict(os.environ)
 """The environment of the session, without what a test or a library has set since."""
-_ENVIRONMENT_BYTES = 64 * 1024
-"""Room for what /proc shows as a process's environment."""
-_HERE = str(Path(__file__).parents[1])
+_HERE = nursery.HERE
 _UNPLOTTED = str(Path(__file__).parent / "unplotted")
-_ABSENT = str(Path(__file__).parent / "absent")
-"""What the process that forks does not find: pyarrow, which starts a thread where it is imported, and pandas, which
-imports that. scikit-learn and xgboost import both where they are installed."""
 COLD = "FLAVOR_TEST_COLD"
 """With this in its environment a program is started cold, and with it in that of pytest each is."""
+
+
+_born_at: list[str] = []
+"""The address of the nursery, once it is known."""
+
+
+def nursery_of_session() -> str:
+    """The address of the nursery that this process starts for itself, and for others that it starts."""
+    if not _born_at:
+        environment = {**SESSION, "OMP_NUM_THREADS": "1"}
+        environment.pop(fork_server.UNBUFFERED, None)
+        started = nursery.Nursery(__file__, environment, IMPORTED, PROGRAMS)
+        atexit.register(started.close)
+        _born_at.append(started.address)
+    return _born_at[0]
+
+
+def have_nursery(address: str) -> None:
+    """Take the nursery that another process has started."""
+    _born_at[:] = [address]
 
 
 class Starter:
@@ -108,7 +123,7 @@ class Starter:
 
     def _started(self) -> TestServer:
         if self.server is None:
-            self.server = TestServer(modules=(*IMPORTED, *self._libraries))
+            self.server = TestServer(*self._libraries)
             atexit.register(self.close)
         return self.server
 
@@ -183,7 +198,7 @@ class TestServer(ForkServer):
     may_differ = _MAY_DIFFER
     __test__ = False
 
-    def __init__(self, *, modules: Sequence[str] = IMPORTED, programs: Sequence[str] = PROGRAMS) -> None:
+    def __init__(self, *libraries: str, programs: Sequence[str] = PROGRAMS) -> None:
         environment = {**SESSION, "OMP_NUM_THREADS": "1", "PYTHONPATH": _HERE}
         environment.pop(fork_server.UNBUFFERED, None)
         self._folder = tempfile.mkdtemp(prefix="flavor-shims-") if programs else ""
@@ -192,34 +207,16 @@ class TestServer(ForkServer):
         if programs:  # from now on: who asks before everything is imported waits
             self._listener.bind(self.shims)
             self._listener.listen(64)
-        super().__init__(environment, programs=programs, modules=modules)
+        super().__init__(environment, programs=programs, modules=libraries)
 
     def can_fork(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         paths = (_HERE, os.pathsep.join([_UNPLOTTED, _HERE]))
         return environment.get("PYTHONPATH") in paths and super().can_fork(command, environment)
 
-    def _begin(self, theirs: socket.socket, modules: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _begin(self, theirs: socket.socket, modules: Sequence[str]) -> Any:
+        asked = {"environment": self._environment, "libraries": list(modules), "programs": list(self._programs)}
         with self._listener as listener:
-            return self._started(theirs, listener, modules)
-
-    def _started(
-        self, theirs: socket.socket, listener: socket.socket, modules: Sequence[str]
-    ) -> subprocess.Popen[bytes]:
-        handles = [theirs.fileno(), listener.fileno()]
-        words = [json.dumps(handles), json.dumps(list(modules)), json.dumps(list(self._programs))]
-        return subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__)), *words, " " * forked.ROOM_BYTES],
-            env={
-                **self._environment,
-                "PYTHONPATH": os.pathsep.join([_ABSENT, _HERE]),
-                "FLAVOR_TEST_ROOM": " " * _ENVIRONMENT_BYTES,
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,  # as its children's: no terminal
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=handles,
-        )
+            return nursery.Newborn(nursery_of_session(), asked, theirs, listener)
 
     def until_it_forks(self) -> None:
         """Wait until everything is imported."""
@@ -232,12 +229,11 @@ class TestServer(ForkServer):
         try:
             return super()._answer()
         except ConnectionResetError:
-            said = self._process.stderr.read().decode() if self._process.stderr else ""
-            raise AssertionError(f"the process that starts programs has ended: {said}") from None
+            raise AssertionError(f"the process that starts programs has ended: {self._process.said()}") from None
 
     def close(self) -> None:
         self._channel.close()
-        self._process.communicate()
+        self._process.wait()
         if self._folder:
             shutil.rmtree(self._folder)
 
@@ -265,15 +261,8 @@ def cold(command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subpro
 
 def _main() -> None:
     """Fork whenever asked to, until pytest's process has closed its end; each child runs a program or a script."""
-    handles, modules, programs = map(json.loads, sys.argv[1:4])
-    channel, listener = (socket.socket(fileno=handle) for handle in handles)
-    os.environ.pop("FLAVOR_TEST_ROOM")
-    before = {**os.environ, "PYTHONPATH": _HERE}
-    fork_server.prepare(modules, programs)
-    os.environ.clear()
-    os.environ.update(before)  # torch and scikit-learn add to it
-    sys.path[:] = [entry for entry in sys.path if entry != _ABSENT]
-    request = serve_shims(listener, programs, channel) if programs else None
+    asked, (channel, listener) = nursery.main()
+    request = serve_shims(listener, asked["programs"], channel) if asked["programs"] else None
     listener.close()
     request = request or fork_server.serve(channel)
     own = os.environ.get("PYTHONPATH", _HERE).split(os.pathsep)

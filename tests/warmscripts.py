@@ -17,7 +17,7 @@ from warm import TestServer, cold_is_wanted
 
 from flavor.local.forked import ForkedProcess, ForkServer
 from flavor.spawn import spawn
-from tests.warmchild import IMPORTED, READ_AT_THE_START
+from tests.warmchild import READ_AT_THE_START
 
 PATH = "PYTHONPATH"
 
@@ -28,8 +28,8 @@ _PLAIN = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "inherited": (),
 class ScriptServer(TestServer):
     """A fork server for `python SCRIPT.py WORDS`."""
 
-    def __init__(self, *modules: str) -> None:
-        super().__init__(modules=(*IMPORTED, *modules), programs=())
+    def __init__(self, *libraries: str) -> None:
+        super().__init__(*libraries, programs=())
 
     def can_fork(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         """Whether a fork is what a start of this command would be."""

@@ -107,6 +107,14 @@ def test_what_its_modules_read_of_the_environment_is_its_own(
     assert ended(process)[0] == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("env")
+def test_where_nothing_can_be_forked_the_reason_is_told() -> None:
+    starter = Starter("no_such_library")
+    with pytest.raises(AssertionError, match="No module named 'no_such_library'"):
+        _ = starter.shims
+    starter.close()
+
+
 def test_the_processes_of_a_local_run_are_warm_as_well_and_end_with_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
