@@ -19,24 +19,20 @@ _MOST_EVENTS = 100
 
 def client_of(followed: Followed, client: str, document: Document) -> Document:
     """Return what is known of one client; `flavor.view.board.Board.client` lists the keys."""
-    history = followed.history
-    rounds = []
-    for row in history.strip()[-_MOST_ROUNDS:][::-1]:
-        of_client = next((each for each in history.timeline(row.round).clients if each.client == client), None)
-        if of_client is not None:
-            rounds.append(
-                {
-                    "round": row.round,
-                    "outcome": of_client.outcome.value,
-                    "reason": of_client.reason,
-                    "examples": of_client.examples,
-                    "bytes": of_client.bytes,
-                    "sent_bytes": of_client.sent_bytes,
-                    "received_bytes": of_client.received_bytes,
-                    "metrics": dict(of_client.metrics),
-                    "phases": [[span.doing.value, span.start_ms, span.end_ms] for span in of_client.phases],
-                }
-            )
+    rounds = [
+        {
+            "round": round_,
+            "outcome": of_client.outcome.value,
+            "reason": of_client.reason,
+            "examples": of_client.examples,
+            "bytes": of_client.bytes,
+            "sent_bytes": of_client.sent_bytes,
+            "received_bytes": of_client.received_bytes,
+            "metrics": dict(of_client.metrics),
+            "phases": [[span.doing.value, span.start_ms, span.end_ms] for span in of_client.phases],
+        }
+        for round_, of_client in reversed(followed.history.client(client, _MOST_ROUNDS))
+    ]
     return {
         "client": client,
         "row": document["clients"][client],

@@ -163,7 +163,7 @@ class Strip:
 
     def rows(self, after: int = 0) -> list[RoundRow]:
         """Return the rows of the rounds after this one, oldest first; the newest of them may be open."""
-        found = [self._closed[number] for number in range(after + 1, self._complete + 1)]
+        found = [self._closed[number] for number in range(max(0, after) + 1, self._complete + 1)]
         if self._current is not None and self._current.round > after:
             found.append(self._current)
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,7 @@ from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError
 from flavor.ledger.rounds import closed_round
 from flavor.records.info import CONFUSION
-from flavor.records.measured import Measured
+from flavor.records.measured import Measured, PhaseStart
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState
@@ -132,19 +132,39 @@ def _client(
 ) -> ClientRound:
     verdict = view.verdicts.get(name)
     known = measured or Measured().with_metrics(info, last=CONFUSION)
+    return client_round(
+        name,
+        verdict,
+        known,
+        spans(known, _under_way(pulse, view.round), opened_ms=view.opened_ms, closed_ms=view.closed_ms, now_ms=now_ms),
+        expected=name in view.expected,
+        in_model=view.state is RoundState.CLOSED and name in view.in_model,
+    )
+
+
+def client_round(
+    name: str,
+    verdict: Verdict | None,
+    measured: Measured,
+    phases: tuple[PhaseSpan, ...],
+    *,
+    expected: bool = True,
+    in_model: bool = False,
+) -> ClientRound:
+    """Return what one client did in a round."""
     update = verdict.update if verdict is not None else None
     return ClientRound(
         client=name,
         outcome=_outcome(verdict),
         reason=verdict.reason if verdict is not None else "",
-        expected=name in view.expected,
-        in_model=view.state is RoundState.CLOSED and name in view.in_model,
+        expected=expected,
+        in_model=in_model,
         examples=update.num_examples if update is not None else None,
         bytes=update.size_bytes if update is not None else None,
-        sent_bytes=known.moved.sent_bytes,
-        received_bytes=known.moved.received_bytes,
-        phases=spans(known, pulse, view, now_ms=now_ms),
-        metrics=known.metrics,
+        sent_bytes=measured.moved.sent_bytes,
+        received_bytes=measured.moved.received_bytes,
+        phases=phases,
+        metrics=measured.metrics,
     )
 
 
@@ -154,17 +174,43 @@ def _outcome(verdict: Verdict | None) -> Outcome:
     return Outcome.ACCEPTED if verdict.accepted else Outcome.REFUSED
 
 
-def spans(measured: Measured, pulse: Pulse | None, view: RoundView, *, now_ms: int) -> tuple[PhaseSpan, ...]:
+def _under_way(pulse: Pulse | None, round_: int) -> PhaseStart | None:
+    """Return what a client that has handed in nothing does in this round, as its edge says."""
+    if pulse is None or pulse.doing is None or pulse.round != round_:
+        return None
+    return PhaseStart(pulse.doing, pulse.since_ms)
+
+
+def spans(
+    measured: Measured, under_way: PhaseStart | None, *, opened_ms: int, closed_ms: int | None, now_ms: int
+) -> tuple[PhaseSpan, ...]:
     """Return the phases of a client in a round, each within the times of the round, also where the edge says otherwise.
 
-    A client that has no phases yet has the one of its pulse, while the round is open.
+    A client without phases has the one that is under way.
     """
-    first, last = view.opened_ms, view.closed_ms or max(now_ms, view.opened_ms)
-    end_ms = measured.judged_ms or view.closed_ms
-    starts = [(start.doing, start.start_ms) for start in measured.phases]
-    if not starts and pulse is not None and pulse.doing is not None and pulse.round == view.round:
-        starts, end_ms = [(pulse.doing, pulse.since_ms)], None
-    within = [(doing, min(max(start_ms, first), last)) for doing, start_ms in starts]
+    last = closed_ms or max(now_ms, opened_ms)
+    end_ms, starts = measured.judged_ms or closed_ms, list(measured.phases)
+    if not starts and under_way is not None:
+        starts, end_ms = [under_way], None
+    within = [(doing, min(max(start_ms, opened_ms), last)) for doing, start_ms in starts]
     ends: list[int | None] = [start_ms for _, start_ms in within[1:]]
     ends.append(min(max(end_ms, within[-1][1]), last) if within and end_ms else None)
     return tuple(PhaseSpan(doing, start_ms, end) for (doing, start_ms), end in zip(within, ends, strict=False))
+
+
+def read_client(runs: RunStore, rows: Sequence[RoundRow], client: str, *, now_ms: int) -> list[tuple[int, ClientRound]]:
+    """Return what one client did in each of these rounds in which its update was judged, as far as Redis has them.
+
+    Raises `BusUnavailable` and `DamagedRecord`.
+    """
+    found = runs.of_client([row.round for row in rows], client)
+    return [
+        (row.round, client_round(client, verdict, measured, _spans_in(row, measured, now_ms), in_model=in_model))
+        for row in rows
+        if row.round in found
+        for verdict, measured, in_model in [found[row.round]]
+    ]
+
+
+def _spans_in(row: RoundRow, measured: Measured, now_ms: int) -> tuple[PhaseSpan, ...]:
+    return spans(measured, None, opened_ms=row.opened_ms, closed_ms=row.closed_ms or None, now_ms=now_ms)

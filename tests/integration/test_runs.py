@@ -23,6 +23,7 @@ from flavor.errors import DamagedRecord, IllegalMove, LeaseLost, RunNotFound
 from flavor.policy.decision import Action, supervise
 from flavor.records import update
 from flavor.records.admission import Admission
+from flavor.records.measured import Measured
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference, RoundView
@@ -302,10 +303,12 @@ def test_a_round_begins_empty(runs: RunStore) -> None:
     runs.redis.hset(update, "path", "old")
     runs.redis.hset(runs.keys.round(1), "reference", "old")
     runs.redis.hset(runs.keys.verdicts(1), "a", Verdict(False, "old").to_json())
+    runs.redis.hset(runs.keys.measured(1), "a", Measured(judged_ms=5).to_json())
     open_round(runs, 1)
     view = runs.read_round(1)
     assert view is not None
     assert not view.verdicts
+    assert not runs.measured(1)
     assert runs.updates(1, ["a", "b"]) == {}
     assert runs.reference(1) is None
 
