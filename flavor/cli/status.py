@@ -14,25 +14,20 @@ from flavor.cli.opened_run import connected, opened_run
 from flavor.cli.options import redis_option
 from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
+from flavor.cli.status_lines import columns_of, has_ended, summary_of
 from flavor.durations import shown_duration
-from flavor.errors import DamagedRecord
-from flavor.printable import printable, quoted
-from flavor.records.reported import Reported
+from flavor.errors import DamagedRecord, InvalidSetting
+from flavor.printable import printable
 from flavor.records.run import RunView
-from flavor.records.states import RunState
-from flavor.sizes import shown_bytes
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
     from flavor.bus.runs import RunStore
 
-_ENDED = tuple(state.value for state in RunState if state.ended)
-_MOST_METRICS = 4
-
 
 @click.command(
     cls=GroupedCommand,
-    example="flavor status flavor-runs/mammo\nflavor status mammo --redis-url redis://localhost",
+    example="flavor status flavor-runs/mammo --watch\nflavor status mammo --redis-url redis://localhost",
 )
 @click.argument("run", metavar="[RUN|FOLDER]", required=False)
 @click.option(
@@ -40,10 +35,16 @@ _MOST_METRICS = 4
     metavar="NAME",
     help="Metric in the last column of the table of sites.  [default: the first metric that a site has reported]",
 )
+@click.option(
+    "--watch",
+    "-w",
+    is_flag=True,
+    help="Show the run, or all runs, again whenever something changes, until the run has ended or Ctrl-C.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of text.")
 @redis_option
 @one_line_errors
-def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | None) -> None:
+def status(run: str | None, metric: str | None, watch: bool, as_json: bool, redis_url: str | None) -> None:
     """Show all runs, or one run with its round and its sites.
 
     RUN is the name of a run on Redis. FOLDER is the result folder of `flavor run`, which needs no --redis-url.
@@ -54,6 +55,11 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
     from flavor.store.url import folder_of
     from flavor.view.described import described
 
+    if watch:
+        if as_json:
+            raise InvalidSetting("--watch and --json exclude each other: `flavor log RUN --follow --json` goes on")
+        if _watched(run, metric, redis_url):
+            return
     if run is None:
         redis, url = connected(redis_url)
         _warn_of_dropped_jobs(redis)
@@ -65,7 +71,7 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
             _warn_of_dropped_jobs(found_run.redis)
         left = run if found_run.is_left else ""
         found = described(found_run.runs, found_run.url, store=found_run.store, metric=metric, left_in=left)
-        if is_folder(run) and found["state"] not in _ENDED:
+        if is_folder(run) and not has_ended(found):
             notes = {note.stem: note for note in sorted((Path(run) / "logs").glob("*.blocked"))}
             found["absent"] += Waits(notes).blocked()
     if as_json:
@@ -74,6 +80,29 @@ def status(run: str | None, metric: str | None, as_json: bool, redis_url: str | 
         if found["global_model"] and found_run.store and (folder := folder_of(found_run.store)):
             found["global_model"] = str(Path(folder) / found["global_model"])  # else a path in the store
         _show_run(found)
+
+
+def _watched(run: str | None, metric: str | None, redis_url: str | None) -> bool:
+    """Show all runs, or one run, until it has ended; False for a local run that has no process any more."""
+    from flavor.bus.connection import shown
+    from flavor.cli.status_watch import terminal, watch_run, watch_runs
+    from flavor.local.record import is_folder
+    from flavor.store.url import folder_of
+
+    console = terminal()
+    if run is None:
+        redis, url = connected(redis_url)
+        redis.close()
+        watch_runs(url, shown(url), console)
+        return True
+    with opened_run(run, redis_url) as found:
+        found.runs.read()
+        if found.is_left:
+            return False
+        folder = folder_of(found.store) if found.store else None
+        logs = Path(run) / "logs" if is_folder(run) else None
+        watch_run(found, console, metric=metric, model_folder=str(folder or ""), logs=logs)
+        return True
 
 
 @dataclass(frozen=True)
@@ -132,91 +161,11 @@ def _warn_of_dropped_jobs(redis: Redis) -> None:
 
 
 def _show_run(found: dict[str, Any]) -> None:
-    ended = found["state"] in _ENDED
-    click.echo("  ".join((found["run"], found["state"], f"round {found['round']} of {found['rounds']}", _clock(found))))
-    absent = [each for each in found["absent"] if each != found["waits_for"]]
-    last = found["reason"] if ended else f"waits: {found['waits_for']}{_lasting(found['waits_s'])}"
-    for line in (*absent, last):  # first what is missing: nothing moves without it
-        print_line(line)
-    if found["last_round"]:
-        print_line(_last_round(found))
-    if found["global_model"]:
-        print_line(f"global model: {found['global_model']}")
-    if not found["clients"]:
-        click.echo("no site has joined yet")
-        return
-    from flavor.view.progress import words_of
-
-    name = found["metric"]
-    heads = ["SITE", "STATE", "LAST SEEN", "EXAMPLES", "UPLOADED"]
-    heads += [name.upper()] if name else []
-    clients = found["clients"].items()
-    reasons = {site: "" if client["phase"] == "done" else _why(client) for site, client in clients}
-    reports = {site: words_of(Reported(**said) if (said := client["reported"]) else None) for site, client in clients}
-    further = {head: cells for head, cells in (("REPORTS", reports), ("WHY", reasons)) if any(cells.values())}
-    rows = []
-    for site, client in clients:
-        value = client["metrics"].get(name) if name else None
-        row = [
-            site,
-            client["progress"],
-            "-" if ended else _seen(client, found),
-            "-" if client["samples"] is None else str(client["samples"]),
-            "-" if client["update_bytes"] is None else shown_bytes(client["update_bytes"]),
-        ]
-        row += ["-" if value is None else f"{value:.4g}"] if name else []
-        rows.append([*row, *(cells[site] for cells in further.values())])
-    print_table([*heads, *further], rows)
-
-
-def _why(client: dict[str, Any]) -> str:
-    """Say why a site is in its state, with what the site shares (`--report-output`)."""
-    return f"{client['reason']} ({quoted(client['report'])})" if client["report"] else str(client["reason"])
-
-
-def _clock(found: dict[str, Any]) -> str:
-    """Say how long the round has been open and when it closes, or how long a run took that has ended."""
-    if found["state"] in _ENDED:
-        return f"took {shown_duration(found['age_s'])}" if found["age_s"] is not None else ""
-    if found["round_state"] == "open":
-        needed, total = found["needed"], found["expected"]
-        few = f", with {needed} at the deadline" if needed < total else ", deadline"
-        left = found["deadline_s"]
-        when = f"{few} in {shown_duration(left)}" if left > 0 else ", the deadline has passed"
-        every = "it is" if total == 1 else f"all {total} are"
-        return f"open for {shown_duration(found['open_s'])}, {found['in']} in, closes when {every}{when}"
-    return ""
-
-
-def _lasting(seconds: float | None) -> str:
-    return "" if seconds is None else f", for {shown_duration(seconds)}"
-
-
-def _last_round(found: dict[str, Any]) -> str:
-    """List the newest merged metrics, with the best value so far of the first."""
-    last = found["last_round"]
-    names = list(last["metrics"])
-    if found["metric"] in names:
-        names.remove(found["metric"])
-        names.insert(0, found["metric"])
-    parts = [f"{name} {last['metrics'][name]:.4g}" for name in names[:_MOST_METRICS]]
-    if parts and (best := found["best"]) and best["metric"] == names[0]:
-        of = "" if best["rounds"] == last["round"] else f" of the last {best['rounds']}"
-        parts[0] += f" (best{of}: {best['value']:.4g}, reported in round {best['round']}, {_began(best['round'])})"
-    more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
-    return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}"
-
-
-def _began(round_: int) -> str:
-    """Say from which model a round began, to which its metrics belong unless a script evaluates its trained model."""
-    if round_ == 1:
-        return "the first"
-    return f"which began from the model of round {round_ - 1}: `flavor get RUN --round {round_ - 1}`"
-
-
-def _seen(client: dict[str, Any], found: dict[str, Any]) -> str:
-    if client["seen_s"] is not None:
-        return shown_duration(client["seen_s"])
-    if client["state"] in ("stopped", "failed", "left"):  # it said goodbye, and the log does not say when
-        return "-"
-    return f"over {shown_duration(found['heartbeat_timeout_s'])}"
+    head, *lines = summary_of(found)
+    click.echo(head.text)
+    for line in lines:
+        print_line(line.text)
+    if found["clients"]:
+        columns = columns_of(found)
+        cells = [[column.cells[site] for column in columns] for site in found["clients"]]
+        print_table([column.head for column in columns], cells)

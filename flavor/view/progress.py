@@ -18,7 +18,7 @@ from flavor.sizes import amount
 MOST_SHOWN = 80
 """Characters of a message in a table."""
 _METRICS_SHOWN = 4
-_TOO_SHORT_S = 5.0
+TOO_SHORT_S = 5.0
 """Below this, how long something lasts is not told."""
 
 
@@ -53,7 +53,7 @@ class Progress:
     def described(self, phase: str) -> str:
         """Describe it after the client's phase: 'training 61 % (310 of 508), for 14 min'."""
         lasts = self.lasts_s or 0.0
-        return self.words(phase) + (f", for {shown_duration(lasts)}" if lasts >= _TOO_SHORT_S else "")
+        return self.words(phase) + (f", for {shown_duration(lasts)}" if lasts >= TOO_SHORT_S else "")
 
     def words(self, phase: str) -> str:
         """Describe it after the client's phase, without for how long: 'training 61 % (310 of 508)'."""

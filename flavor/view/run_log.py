@@ -69,14 +69,14 @@ class RunLog:
     def after(self, identity: str, most: int, client: str = "", kinds: Collection[str] = ()) -> list[dict[str, Any]]:
         """Return the newest entries after this one, oldest first."""
         newer = itertools.takewhile(lambda entry: not identity or _is_after(entry[0], identity), self)
-        return _chosen(newer, most, client, kinds)
+        return _chosen(newer, most, client, kinds, self._runs.run)
 
     def before(self, identity: str, most: int, client: str = "", kinds: Collection[str] = ()) -> list[dict[str, Any]]:
         """Return the newest entries before this one, or the newest of all for '', oldest first.
 
         Reads from Redis what is not known here. Raises `BusUnavailable`.
         """
-        return _chosen(self._older(identity), most, client, kinds)
+        return _chosen(self._older(identity), most, client, kinds, self._runs.run)
 
     def _older(self, identity: str) -> Iterator[Entry]:
         oldest = identity
@@ -96,9 +96,9 @@ class RunLog:
             oldest = entries[-1][0]
 
 
-def _chosen(entries: Iterable[Entry], most: int, client: str, kinds: Collection[str]) -> list[dict[str, Any]]:
+def _chosen(entries: Iterable[Entry], most: int, client: str, kinds: Collection[str], run: str) -> list[dict[str, Any]]:
     found = (entry for entry in entries if _is_of(entry[1], client, kinds))
-    return [_shown(*entry) for entry in itertools.islice(found, most)][::-1]
+    return [_shown(*entry, run) for entry in itertools.islice(found, most)][::-1]
 
 
 def _is_of(fields: Mapping[str, str], client: str, kinds: Collection[str]) -> bool:
@@ -107,8 +107,8 @@ def _is_of(fields: Mapping[str, str], client: str, kinds: Collection[str]) -> bo
     return is_kind and (not client or fields.get("client") == client)
 
 
-def _shown(identity: str, fields: Mapping[str, str]) -> dict[str, Any]:
-    event = event_of(fields)
+def _shown(identity: str, fields: Mapping[str, str], run: str) -> dict[str, Any]:
+    event = event_of(fields, run=run)
     return {
         "id": identity,
         "time_ms": time_of(identity),

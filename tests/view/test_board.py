@@ -62,6 +62,7 @@ def test_a_run_as_it_goes(served: Served) -> None:
         [row] = board.runs()
         assert (row["run"], row["clients"], row["round"]) == ("r", 2, 1)
         assert board.events("r")[0]["event"] == "run.created"
+        assert board.events("r")[0]["line"].startswith("run 'r' is open for clients")
         newest = board.events("r")[-1]["id"]
         assert board.events("r", newest) == []
         assert board.entries("r", before=newest, most=2) == board.events("r")[-3:-1]

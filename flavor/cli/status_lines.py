@@ -1,0 +1,149 @@
+"""What `flavor status` says of a run, with and without `--watch`: the same sentences, and the columns of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flavor.durations import shown_duration
+from flavor.printable import quoted
+from flavor.records.reported import Reported
+from flavor.records.states import RunState
+from flavor.sizes import shown_bytes
+
+_ENDED = tuple(state.value for state in RunState if state.ended)
+_MOST_METRICS = 4
+
+Found = Mapping[str, Any]
+"""A run as `flavor.view.described.described` describes it."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line about a run. Its text may hold what others wrote."""
+
+    text: str
+    kind: str = ""
+    """What it is about: "head", "absent" (something is missing), "waits", "ended", or ''."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of sites. Its cells may hold what others wrote."""
+
+    head: str
+    cells: Mapping[str, str]
+    """By site."""
+
+
+def has_ended(found: Found) -> bool:
+    """Return whether the run has ended."""
+    return found["state"] in _ENDED
+
+
+def summary_of(found: Found) -> list[Line]:
+    """Return the lines above the table of sites; one more where no site has joined."""
+    head = "  ".join((found["run"], found["state"], f"round {found['round']} of {found['rounds']}", _clock(found)))
+    lines = [Line(head.rstrip(), "head")]
+    # first what is missing: nothing moves without it
+    lines += [Line(each, "absent") for each in found["absent"] if each != found["waits_for"]]
+    if has_ended(found):
+        lines.append(Line(found["reason"], "ended"))
+    else:
+        lines.append(Line(f"waits: {found['waits_for']}{_lasting(found['waits_s'])}", "waits"))
+    if found["last_round"]:
+        lines.append(Line(_last_round(found)))
+    if found["global_model"]:
+        lines.append(Line(f"global model: {found['global_model']}"))
+    if not found["clients"]:
+        lines.append(Line("no site has joined yet"))
+    return lines
+
+
+def columns_of(found: Found) -> list[Column]:
+    """Return the columns of the table of sites: REPORTS and WHY only where they say something of a site."""
+    from flavor.view.progress import words_of
+
+    name, ended, clients = found["metric"], has_ended(found), found["clients"]
+
+    def column(head: str, cell: Callable[[Found], str]) -> Column:
+        return Column(head, {site: cell(client) for site, client in clients.items()})
+
+    def value(client: Found) -> str:
+        number = client["metrics"].get(name)
+        return "-" if number is None else f"{number:.4g}"
+
+    def count(client: Found) -> str:
+        return "-" if client["samples"] is None else str(client["samples"])
+
+    def uploaded(client: Found) -> str:
+        return "-" if client["update_bytes"] is None else shown_bytes(client["update_bytes"])
+
+    columns = [
+        Column("SITE", {site: site for site in clients}),
+        column("STATE", lambda client: str(client["progress"])),
+        column("LAST SEEN", lambda client: "-" if ended else _seen(client, found)),
+        column("EXAMPLES", count),
+        column("UPLOADED", uploaded),
+    ]
+    if name:
+        columns.append(column(name.upper(), value))
+    further = [
+        column("REPORTS", lambda client: words_of(Reported(**said) if (said := client["reported"]) else None)),
+        column("WHY", lambda client: "" if client["phase"] == "done" else _why(client)),
+    ]
+    return [*columns, *(each for each in further if any(each.cells.values()))]
+
+
+def _why(client: Found) -> str:
+    """Say why a site is in its state, with what the site shares (`--report-output`)."""
+    return f"{client['reason']} ({quoted(client['report'])})" if client["report"] else str(client["reason"])
+
+
+def _clock(found: Found) -> str:
+    """Say how long the round has been open and when it closes, or how long a run took that has ended."""
+    if has_ended(found):
+        return f"took {shown_duration(found['age_s'])}" if found["age_s"] is not None else ""
+    if found["round_state"] == "open":
+        needed, total = found["needed"], found["expected"]
+        few = f", with {needed} at the deadline" if needed < total else ", deadline"
+        left = found["deadline_s"]
+        when = f"{few} in {shown_duration(left)}" if left > 0 else ", the deadline has passed"
+        every = "it is" if total == 1 else f"all {total} are"
+        return f"open for {shown_duration(found['open_s'])}, {found['in']} in, closes when {every}{when}"
+    return ""
+
+
+def _lasting(seconds: float | None) -> str:
+    return "" if seconds is None else f", for {shown_duration(seconds)}"
+
+
+def _last_round(found: Found) -> str:
+    """List the newest merged metrics, with the best value so far of the first."""
+    last = found["last_round"]
+    names = list(last["metrics"])
+    if found["metric"] in names:
+        names.remove(found["metric"])
+        names.insert(0, found["metric"])
+    parts = [f"{name} {last['metrics'][name]:.4g}" for name in names[:_MOST_METRICS]]
+    if parts and (best := found["best"]) and best["metric"] == names[0]:
+        of = "" if best["rounds"] == last["round"] else f" of the last {best['rounds']}"
+        parts[0] += f" (best{of}: {best['value']:.4g}, reported in round {best['round']}, {_began(best['round'])})"
+    more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
+    return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}"
+
+
+def _began(round_: int) -> str:
+    """Say from which model a round began, to which its metrics belong unless a script evaluates its trained model."""
+    if round_ == 1:
+        return "the first"
+    return f"which began from the model of round {round_ - 1}: `flavor get RUN --round {round_ - 1}`"
+
+
+def _seen(client: Found, found: Found) -> str:
+    if client["seen_s"] is not None:
+        return shown_duration(client["seen_s"])
+    if client["state"] in ("stopped", "failed", "left"):  # it said goodbye, and the log does not say when
+        return "-"
+    return f"over {shown_duration(found['heartbeat_timeout_s'])}"

@@ -1,0 +1,164 @@
+"""`flavor status --watch` on a terminal, with a real Redis that goes away and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore
+from flavor.cli.status import status
+from flavor.config import RunConfig
+from flavor.records.states import RunState
+from flavor.records.verdict import Verdict
+from tests.recorded import accepted
+
+TOKEN = "coordinator"
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+_ALTERNATE_ENDS = "\x1b[?1049l"
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, *words: str, columns: int = 100, lines: int = 30) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
+        env = {name: value for name, value in env.items() if value or name not in ("COLUMNS", "LINES")}
+        command = [sys.executable, "-P", "-m", "flavor.cli.main", *words]
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
+        os.close(slave)
+        self._text, self._changed = "", threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(self._master, 65536):
+                with self._changed:
+                    self._text += data.decode(errors="replace")
+                    self._changed.notify_all()
+
+    @property
+    def text(self) -> str:
+        return self._text
+
+    def until(self, shown: str) -> None:
+        """Wait until the newest drawing has this text."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: shown in self.screen(), 30.0), (shown, self._text[-4000:])
+
+    def screen(self) -> str:
+        """The newest complete drawing, without colours."""
+        drawings = self._text.split("\x1b[H")
+        return _ESCAPE.sub("", drawings[-2] if len(drawings) > 2 else drawings[-1])
+
+    def end(self) -> tuple[int, str]:
+        """The exit code, and what is left on the terminal."""
+        code = self.process.wait(30)
+        with self._changed:
+            assert self._changed.wait_for(lambda: _ALTERNATE_ENDS in self._text, 10.0), self._text[-2000:]
+        left = _ESCAPE.sub("", self._text.rpartition(_ALTERNATE_ENDS)[2])
+        return code, left.replace("\r", "")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+
+@contextlib.contextmanager
+def terminal(*words: str) -> Iterator[Terminal]:
+    shown = Terminal(*words)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def begun(url: str, run: str = "mammo") -> RunStore:
+    """A run in its first round, for the sites a and b."""
+    runs = RunStore(connect(url), run, url)
+    runs.create(rounds=3, config=RunConfig(rounds=3, min_clients=2, store="/nowhere").to_mapping())
+    runs.redis.set(runs.keys.coordinator, TOKEN)
+    runs.redis.sadd(runs.keys.members, "a", "b")
+    for client in ("a", "b"):
+        runs.redis.set(runs.keys.client(client).lease, "x")
+        runs.redis.hset(runs.keys.client(client).hash, mapping={"state": "ready", "round": "0"})
+    runs.open_round(TOKEN, 1, expected=["a", "b"], timeout_s=600, reason="2 clients ready")
+    return runs
+
+
+def test_a_run_until_its_end_on_a_redis_that_goes_away(tmp_path: Path) -> None:
+    server = {"append_only": True, "folder": tmp_path}
+    with contextlib.ExitStack() as stack:
+        with embedded_server(**server) as url:
+            runs = begun(url)
+            shown = stack.enter_context(terminal("status", "mammo", "--watch", "--redis-url", url))
+            shown.until("waits: 0 of 2 updates accepted, waiting for a, b")
+            runs.judge(1, "a", accepted("good", try_id="t"))
+            shown.until("waits: 1 of 2 updates accepted, waiting for b")
+            shown.until("round 1: a: good")
+            runs.judge(1, "b", Verdict(False, "NaN in w", try_id="t"))
+            shown.until("round 1: b: NaN in w")
+        shown.until("Redis cannot be read since ")
+        assert "waits: 1 of 2 updates accepted, waiting for b" in shown.screen(), "the last state stays"
+        with embedded_server(**server) as url:
+            shown.until("round 1: b: NaN in w")
+            runs = RunStore(connect(url), "mammo", url)
+            runs.end(RunState.STOPPED, "by an operator")
+            code, left = shown.end()
+    assert code == 0, left
+    lines = left.splitlines()
+    assert re.fullmatch(r"mammo  stopped  round 1 of 3  took \d+ s", lines[0]), left
+    assert lines[1] == "by an operator"
+    assert "Redis cannot be read" not in left
+    assert any(line.startswith("a  ") for line in lines), "its sites"
+    assert lines[-1].endswith("run 'mammo' is stopped: by an operator"), "its newest event"
+    assert "Ctrl-C" not in left
+
+
+def test_ctrl_c_ends_it_well(url: str) -> None:
+    begun(url, "chest")
+    begun(url, "mammo")
+    for words in (["chest"], []):
+        with terminal("status", *words, "--watch", "--redis-url", url) as shown:
+            shown.until("Ctrl-C ends this")
+            shown.process.send_signal(signal.SIGINT)
+            code, left = shown.end()
+        assert code == 0, left
+        assert "chest  " in left
+        assert "Traceback" not in shown.text
+
+
+def test_what_cannot_be_watched_is_one_line(url: str) -> None:
+    RunStore(connect(url), "r", url).create(rounds=3, config=RunConfig(rounds=3, store="s").to_mapping())
+
+    def refused(*words: str) -> str:
+        done = CliRunner().invoke(status, [*words, "--redis-url", url])
+        assert done.exit_code == 2, done.output
+        assert (done.output.count("\n"), done.stdout) == (1, "")
+        return done.stderr
+
+    assert refused("r", "--watch").startswith(
+        "Error: --watch draws on a terminal, and the output is none: `flavor log "
+    )
+    assert refused("r", "--watch", "--json").startswith("Error: --watch and --json exclude each other")
+    with terminal("status", "other", "--watch", "--redis-url", url) as shown:
+        shown.until("Error: there is no run 'other' on Redis")
+        assert shown.process.wait(30) == 1
